@@ -1,0 +1,217 @@
+package codec
+
+// Policy says what a bind does when another session holds the ID (S13).
+type Policy uint8
+
+// The policies of version 1.
+const (
+	PolicyKickOld   Policy = 0 // the newcomer wins; the incumbent hears kick
+	PolicyRejectNew Policy = 1 // the incumbent stays if its session lives; the newcomer hears taken
+)
+
+// IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other re-asserts that binding.
+type IDEpoch struct {
+	ID    []byte // a view into the frame; its length is not checked, because the answer is per ID
+	Epoch uint64
+}
+
+// Result is the answer for one ID.
+type Result struct {
+	Code  Code
+	Epoch uint64 // of the binding that stands; 0 when there is none
+}
+
+// IDList is a checked array of IDs inside a frame. Next reads it element by element without allocating.
+type IDList struct {
+	r     reader
+	n     int
+	plain bool // IDs alone, as lookup has them, instead of [id, epoch]
+}
+
+// Len returns the number of elements that Next has not returned yet.
+func (l *IDList) Len() int { return l.n }
+
+// Next returns the next element; ok is false after the last. The ID is a view and lives as long as the frame's bytes.
+func (l *IDList) Next() (v IDEpoch, ok bool) {
+	if l.n == 0 {
+		return v, false
+	}
+	l.n--
+	return l.read(), true
+}
+
+func (l *IDList) read() (v IDEpoch) {
+	if l.plain {
+		v.ID = l.r.str("ids", len(l.r.b))
+		return v
+	}
+	rest := l.r.pair("ids")
+	v.ID = l.r.str("ids", len(l.r.b))
+	v.Epoch = l.r.uint("ids", maxEpoch)
+	l.r.skipRest(rest, "ids")
+	return v
+}
+
+// readIDs checks every element and leaves the cursor behind them; the list starts again before them.
+func readIDs(r *reader, limit int, plain bool) IDList {
+	n := r.list("ids", limit)
+	first := IDList{r: *r, n: n, plain: plain}
+	walk := first
+	for i := 0; i < n && walk.r.fault == nil; i++ {
+		walk.read()
+	}
+	*r = walk.r
+	return first
+}
+
+// ResultList is a checked array of results inside a frame.
+type ResultList struct {
+	r reader
+	n int
+}
+
+// Len returns the number of elements that Next has not returned yet.
+func (l *ResultList) Len() int { return l.n }
+
+// Next returns the next element; ok is false after the last.
+func (l *ResultList) Next() (v Result, ok bool) {
+	if l.n == 0 {
+		return v, false
+	}
+	l.n--
+	return l.read(), true
+}
+
+func (l *ResultList) read() (v Result) {
+	rest := l.r.pair("results")
+	v.Code = Code(l.r.uint("results", 127))
+	v.Epoch = l.r.uint("results", maxEpoch)
+	l.r.skipRest(rest, "results")
+	return v
+}
+
+// Bind asks for IDs to be delivered to this session.
+type Bind struct {
+	Seq    uint64
+	Policy Policy
+	IDs    IDList
+}
+
+// DecodeBind reads the body of a bind frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+func DecodeBind(body []byte, maxIDs int, f *Bind) error {
+	r, left := open(body, KindBind, 4)
+	f.Seq = r.uint("seq", maxUint)
+	f.Policy = Policy(r.uint("policy", 127))
+	if f.Policy > PolicyRejectNew {
+		r.fail(FaultBadValue, "policy", "neither kick-old (0) nor reject-new (1)")
+	}
+	f.IDs = readIDs(&r, maxIDs, false)
+	return r.close(left)
+}
+
+// AppendBind appends the whole frame, length prefix included.
+func AppendBind(b []byte, seq uint64, policy Policy, ids []IDEpoch) []byte {
+	b, start := begin(b, KindBind, 4)
+	b = appendUint(b, seq)
+	b = appendUint(b, uint64(policy))
+	return end(appendIDs(b, ids), start)
+}
+
+// Unbind gives IDs back.
+type Unbind struct {
+	Seq uint64
+	IDs IDList
+}
+
+// DecodeUnbind reads the body of an unbind frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+func DecodeUnbind(body []byte, maxIDs int, f *Unbind) error {
+	r, left := open(body, KindUnbind, 3)
+	f.Seq = r.uint("seq", maxUint)
+	f.IDs = readIDs(&r, maxIDs, false)
+	return r.close(left)
+}
+
+// AppendUnbind appends the whole frame, length prefix included.
+func AppendUnbind(b []byte, seq uint64, ids []IDEpoch) []byte {
+	b, start := begin(b, KindUnbind, 3)
+	b = appendUint(b, seq)
+	return end(appendIDs(b, ids), start)
+}
+
+func appendIDs(b []byte, ids []IDEpoch) []byte {
+	b = appendArray(b, len(ids))
+	for _, v := range ids {
+		b = appendUint(appendStr(appendArray(b, 2), v.ID), v.Epoch)
+	}
+	return b
+}
+
+// Lookup asks which IDs are bound.
+type Lookup struct {
+	Seq uint64
+	IDs IDList
+}
+
+// DecodeLookup reads the body of a lookup frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+func DecodeLookup(body []byte, maxIDs int, f *Lookup) error {
+	r, left := open(body, KindLookup, 3)
+	f.Seq = r.uint("seq", maxUint)
+	f.IDs = readIDs(&r, maxIDs, true)
+	return r.close(left)
+}
+
+// AppendLookup appends the whole frame, length prefix included.
+func AppendLookup(b []byte, seq uint64, ids [][]byte) []byte {
+	b, start := begin(b, KindLookup, 3)
+	b = appendUint(b, seq)
+	b = appendArray(b, len(ids))
+	for _, id := range ids {
+		b = appendStr(b, id)
+	}
+	return end(b, start)
+}
+
+// Results is the body of bound, unbound and found: one result per ID, in the order asked.
+type Results struct {
+	Seq uint64
+	All ResultList
+}
+
+// DecodeResults reads the body of a bound, unbound or found frame (kind says which) into f. It allocates nothing. Its error is an *Error.
+func DecodeResults(body []byte, kind Kind, f *Results) error {
+	r, left := open(body, kind, 3)
+	f.Seq = r.uint("seq", maxUint)
+	n := r.array("results")
+	f.All = ResultList{r: r, n: n}
+	walk := f.All
+	for i := 0; i < n && walk.r.fault == nil; i++ {
+		walk.read()
+	}
+	r = walk.r
+	return r.close(left)
+}
+
+// AppendResults appends a bound, unbound or found frame, length prefix included.
+func AppendResults(b []byte, kind Kind, seq uint64, results []Result) []byte {
+	b, start := begin(b, kind, 3)
+	b = appendUint(b, seq)
+	b = appendArray(b, len(results))
+	for _, v := range results {
+		b = appendUint(appendUint(appendArray(b, 2), uint64(v.Code)), v.Epoch)
+	}
+	return end(b, start)
+}
+
+// DecodeKick reads a kick: id, a view, is bound elsewhere now, under epoch.
+func DecodeKick(body []byte) (id []byte, epoch uint64, err error) {
+	r, left := open(body, KindKick, 3)
+	id = r.id("id")
+	epoch = r.uint("epoch", maxEpoch)
+	return id, epoch, r.close(left)
+}
+
+// AppendKick appends a kick frame, length prefix included.
+func AppendKick(b []byte, id string, epoch uint64) []byte {
+	b, start := begin(b, KindKick, 3)
+	return end(appendUint(appendStr(b, id), epoch), start)
+}

@@ -1,0 +1,93 @@
+package codec
+
+import "strconv"
+
+// Version is the protocol version this package speaks; hello carries the range a client accepts.
+const Version = 1
+
+// Kind is the first element of every frame's array and says how the rest is read.
+//
+// Kinds are append only: a number is never given a second meaning. Ranges:
+//
+//	  1–15   session (hello, heartbeat, errors, drain, credit)
+//	 16–31   bindings
+//	 32–47   messages
+//	 48–63   reserved: multicast
+//	 64–79   reserved: watch (presence)
+//	 80–111  reserved: node to node
+//	112–127  never assigned: for experiments
+type Kind uint8
+
+// The kinds of version 1. The comment shows the array, as it stands on the wire after the
+// length prefix; docs/protocol.md has the byte tables. C is the client, N the node.
+const (
+	KindHello   Kind = 1 // C->N [1, min, max, features, credentials bin, session bin, secret bin, flags, agent str]
+	KindWelcome Kind = 2 // N->C [2, version, features, node str, incarnation, session bin, secret bin, flags, [limits…], [[node str, addr str]…]]
+	KindPing    Kind = 3 // both [3, nonce]
+	KindPong    Kind = 4 // both [4, nonce]
+	KindError   Kind = 5 // N->C [5, fault, flags, kind, seq, message str]
+	KindDrain   Kind = 6 // N->C [6, spread ms, deadline ms, [addr str…]]
+	KindCredit  Kind = 7 // N->C [7, total bytes]
+	KindBye     Kind = 8 // C->N [8]
+
+	KindBind    Kind = 16 // C->N [16, seq, policy, [[id str, epoch]…]]
+	KindBound   Kind = 17 // N->C [17, seq, [[code, epoch]…]]
+	KindUnbind  Kind = 18 // C->N [18, seq, [[id str, epoch]…]]
+	KindUnbound Kind = 19 // N->C [19, seq, [[code, epoch]…]]
+	KindLookup  Kind = 20 // C->N [20, seq, [id str…]]
+	KindFound   Kind = 21 // N->C [21, seq, [[code, epoch]…]]
+	KindKick    Kind = 22 // N->C [22, id str, epoch]
+
+	KindSend    Kind = 32 // C->N [32, seq, to str, from str, ttl ms, flags, payload bin]
+	KindDeliver Kind = 33 // N->C [33, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+	KindAck     Kind = 34 // C->N [34, token bin, code, reason str, reply bin]
+	KindOutcome Kind = 35 // N->C [35, seq, code, reason str, reply bin]
+	KindNotHere Kind = 36 // C->N [36, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+)
+
+// String returns the kind's name as the protocol document spells it, or kind_N for one this version does not know.
+func (k Kind) String() string {
+	switch k {
+	case KindHello:
+		return "hello"
+	case KindWelcome:
+		return "welcome"
+	case KindPing:
+		return "ping"
+	case KindPong:
+		return "pong"
+	case KindError:
+		return "error"
+	case KindDrain:
+		return "drain"
+	case KindCredit:
+		return "credit"
+	case KindBye:
+		return "bye"
+	case KindBind:
+		return "bind"
+	case KindBound:
+		return "bound"
+	case KindUnbind:
+		return "unbind"
+	case KindUnbound:
+		return "unbound"
+	case KindLookup:
+		return "lookup"
+	case KindFound:
+		return "found"
+	case KindKick:
+		return "kick"
+	case KindSend:
+		return "send"
+	case KindDeliver:
+		return "deliver"
+	case KindAck:
+		return "ack"
+	case KindOutcome:
+		return "outcome"
+	case KindNotHere:
+		return "not_here"
+	}
+	return "kind_" + strconv.Itoa(int(k))
+}

@@ -1,0 +1,266 @@
+package codec
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// reader is a cursor over one frame body. The first fault sticks: later reads return zero
+// values and err reports it, so that decoders read field after field and check once.
+// Nothing is allocated unless there is a fault.
+type reader struct {
+	b     []byte
+	off   int
+	kind  Kind
+	fault *Error
+}
+
+// open starts a body that must be an array of at least fields elements, the first of them kind.
+// left is the number of elements beyond fields; close skips them.
+func open(body []byte, kind Kind, fields int) (r reader, left int) {
+	r = reader{b: body, kind: kind}
+	n := r.array("")
+	if n < fields && r.fault == nil {
+		r.fail(FaultBadLength, "", fmt.Sprintf("%d fields, at least %d are needed", n, fields))
+	}
+	if k := r.uint("kind", 127); r.fault == nil && Kind(k) != kind {
+		r.fail(FaultUnexpectedKind, "kind", "this is a "+Kind(k).String()+" frame")
+	}
+	return r, n - fields
+}
+
+// close skips what a newer version has appended and checks that the array ends where the frame ends.
+func (r *reader) close(left int) error {
+	for ; left > 0 && r.fault == nil; left-- {
+		r.skip("extension")
+	}
+	if r.fault == nil && r.off != len(r.b) {
+		r.fail(FaultBadLength, "", fmt.Sprintf("%d bytes follow the array", len(r.b)-r.off))
+	}
+	return r.err()
+}
+
+// err returns the first fault as an error (a nil *Error must not become a non-nil error).
+func (r *reader) err() error {
+	if r.fault == nil {
+		return nil
+	}
+	return r.fault
+}
+
+func (r *reader) fail(f Fault, field, detail string) {
+	if r.fault == nil {
+		r.fault = &Error{Fault: f, Kind: r.kind, Field: field, Offset: r.off, Detail: detail}
+	}
+	r.off = len(r.b)
+}
+
+// take returns the next n bytes, or nil after a fault.
+func (r *reader) take(n int, field string) []byte {
+	if n > len(r.b)-r.off {
+		r.short(field, n)
+		return nil
+	}
+	v := r.b[r.off : r.off+n : r.off+n]
+	r.off += n
+	return v
+}
+
+func (r *reader) short(field string, n int) {
+	r.fail(FaultBadLength, field, fmt.Sprintf("%d more bytes needed, %d remain", n, len(r.b)-r.off))
+}
+
+func (r *reader) wrong(field, want string) {
+	r.fail(FaultWrongType, field, fmt.Sprintf("0x%02x is not %s", r.b[r.off], want))
+}
+
+// be reads a big-endian integer of n bytes (1, 2, 4 or 8) that follows the type byte under the cursor.
+func (r *reader) be(n int, field string) uint64 {
+	p := r.take(1+n, field)
+	if p == nil {
+		return 0
+	}
+	switch n {
+	case 1:
+		return uint64(p[1])
+	case 2:
+		return uint64(binary.BigEndian.Uint16(p[1:]))
+	case 4:
+		return uint64(binary.BigEndian.Uint32(p[1:]))
+	}
+	return binary.BigEndian.Uint64(p[1:])
+}
+
+// uint reads a non-negative integer of any width, signed or not, that is at most limit.
+func (r *reader) uint(field string, limit uint64) uint64 {
+	if r.off < len(r.b) && r.b[r.off] < 0x80 && uint64(r.b[r.off]) <= limit {
+		v := r.b[r.off]
+		r.off++
+		return uint64(v)
+	}
+	return r.wideUint(field, limit)
+}
+
+func (r *reader) wideUint(field string, limit uint64) uint64 {
+	if r.off >= len(r.b) {
+		r.short(field, 1)
+		return 0
+	}
+	at := r.off
+	var v uint64
+	switch c := r.b[r.off]; {
+	case c < 0x80:
+		v = uint64(c)
+		r.off++
+	case c >= 0xcc && c <= 0xcf: // uint 8, 16, 32, 64
+		v = r.be(1<<(c-0xcc), field)
+	case c >= 0xd0 && c <= 0xd3: // int 8, 16, 32, 64: fine as long as the sign bit is not set
+		n := 1 << (c - 0xd0)
+		v = r.be(n, field)
+		if v>>(8*n-1) != 0 {
+			r.off = at
+			r.fail(FaultBadValue, field, "a negative integer")
+			return 0
+		}
+	case c >= 0xe0:
+		r.fail(FaultBadValue, field, "a negative integer")
+		return 0
+	default:
+		r.wrong(field, "an integer")
+		return 0
+	}
+	if v > limit && r.fault == nil {
+		r.off = at
+		r.fail(FaultBadValue, field, fmt.Sprintf("%d is over the limit of %d", v, limit))
+		return 0
+	}
+	return v
+}
+
+// str reads a string as a view into the body.
+func (r *reader) str(field string, limit int) []byte {
+	if r.off >= len(r.b) {
+		r.short(field, 1)
+		return nil
+	}
+	var n uint64
+	switch c := r.b[r.off]; {
+	case c&0xe0 == 0xa0:
+		n = uint64(c & 0x1f)
+		r.off++
+	case c >= 0xd9 && c <= 0xdb: // str 8, 16, 32
+		n = r.be(1<<(c-0xd9), field)
+	default:
+		r.wrong(field, "a string")
+		return nil
+	}
+	return r.sized(n, limit, field)
+}
+
+// bin reads a byte string as a view into the body.
+func (r *reader) bin(field string, limit int) []byte {
+	if r.off >= len(r.b) {
+		r.short(field, 1)
+		return nil
+	}
+	c := r.b[r.off]
+	if c < 0xc4 || c > 0xc6 { // bin 8, 16, 32
+		r.wrong(field, "bin")
+		return nil
+	}
+	return r.sized(r.be(1<<(c-0xc4), field), limit, field)
+}
+
+func (r *reader) sized(n uint64, limit int, field string) []byte {
+	if r.fault != nil {
+		return nil
+	}
+	if n > uint64(limit) {
+		r.fail(FaultBadValue, field, fmt.Sprintf("%d bytes, the limit is %d", n, limit))
+		return nil
+	}
+	return r.take(int(n), field)
+}
+
+// id reads a client ID: a string of 1 to MaxID bytes.
+func (r *reader) id(field string) []byte {
+	v := r.str(field, MaxID)
+	if len(v) == 0 && r.fault == nil {
+		r.fail(FaultBadValue, field, "the ID is empty")
+	}
+	return v
+}
+
+// fixedBin reads a byte string that is empty or exactly n bytes long.
+func (r *reader) fixedBin(field string, n int) []byte {
+	v := r.bin(field, n)
+	if len(v) != 0 && len(v) != n {
+		r.fail(FaultBadValue, field, fmt.Sprintf("%d bytes, want 0 or %d", len(v), n))
+		return nil
+	}
+	return v
+}
+
+// array reads an array header. A count over the bytes that remain cannot be honest: every element has at least one.
+func (r *reader) array(field string) int {
+	if r.off >= len(r.b) {
+		r.short(field, 1)
+		return 0
+	}
+	var n uint64
+	switch c := r.b[r.off]; {
+	case c&0xf0 == 0x90:
+		n = uint64(c & 0x0f)
+		r.off++
+	case c == 0xdc || c == 0xdd: // array 16, 32
+		n = r.be(2<<(c-0xdc), field)
+	default:
+		r.wrong(field, "an array")
+		return 0
+	}
+	if r.fault == nil && n > uint64(len(r.b)-r.off) {
+		r.fail(FaultTooMany, field, fmt.Sprintf("%d elements declared, %d bytes remain", n, len(r.b)-r.off))
+		return 0
+	}
+	return int(n)
+}
+
+// list reads the header of an array of at most limit elements.
+func (r *reader) list(field string, limit int) int {
+	n := r.array(field)
+	if n > limit {
+		r.fail(FaultTooMany, field, fmt.Sprintf("%d elements, the limit is %d", n, limit))
+		return 0
+	}
+	return n
+}
+
+// pair reads the header of a [x, y, …] element and returns how many elements follow the two.
+func (r *reader) pair(field string) int {
+	n := r.array(field)
+	if n < 2 && r.fault == nil {
+		r.fail(FaultBadLength, field, fmt.Sprintf("%d elements in a pair", n))
+	}
+	return n - 2
+}
+
+// skip passes over one value of any type.
+func (r *reader) skip(field string) {
+	if r.fault != nil {
+		return
+	}
+	n, fault, detail := scan(r.b[r.off:], MaxDepth-1)
+	if fault != 0 {
+		r.off += n
+		r.fail(fault, field, detail)
+		return
+	}
+	r.off += n
+}
+
+// skipRest passes over what a newer version appended to a pair.
+func (r *reader) skipRest(n int, field string) {
+	for ; n > 0 && r.fault == nil; n-- {
+		r.skip(field)
+	}
+}

@@ -1,0 +1,245 @@
+package codec
+
+import "math"
+
+// HelloReplace asks the node to close the session's other connections to it: the client knows that
+// they are gone even if the node has not noticed yet.
+const HelloReplace = 1 << 0
+
+// WelcomeResumed says that the session named in hello goes on; without it the session is new.
+const WelcomeResumed = 1 << 0
+
+// ErrorClosing says that the connection is closed after this error frame.
+const ErrorClosing = 1 << 0
+
+// Hello is the first frame of every connection. Byte fields are views into the frame.
+type Hello struct {
+	MinVersion, MaxVersion uint64
+	Features               uint64 // bits; none is assigned in version 1
+	Credentials            []byte // opaque to the protocol
+	Session                []byte // SessionIDLen bytes to resume a session, or empty for a new one
+	Secret                 []byte // the resume secret that welcome gave with it, SecretLen bytes, or empty
+	Flags                  uint8
+	Agent                  []byte // name and version of the client, for people; at most MaxReason bytes
+}
+
+// DecodeHello reads the body of a hello frame into f. Its error is an *Error.
+func DecodeHello(body []byte, f *Hello) error {
+	r, left := open(body, KindHello, 9)
+	f.MinVersion = r.uint("min_version", maxUint)
+	f.MaxVersion = r.uint("max_version", maxUint)
+	f.Features = r.uint("features", maxUint)
+	f.Credentials = r.bin("credentials", MaxHelloFrame)
+	f.Session = r.fixedBin("session", SessionIDLen)
+	f.Secret = r.fixedBin("secret", SecretLen)
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	f.Agent = r.str("agent", MaxReason)
+	return r.close(left)
+}
+
+// AppendHello appends the whole frame, length prefix included.
+func AppendHello(b []byte, f *Hello) []byte {
+	b, start := begin(b, KindHello, 9)
+	b = appendUint(b, f.MinVersion)
+	b = appendUint(b, f.MaxVersion)
+	b = appendUint(b, f.Features)
+	b = appendBin(b, f.Credentials)
+	b = appendBin(b, f.Session)
+	b = appendBin(b, f.Secret)
+	b = appendUint(b, uint64(f.Flags))
+	return end(appendStr(b, f.Agent), start)
+}
+
+// Limits are what a node allows and promises; welcome announces them as an array in this order,
+// to which later versions append.
+type Limits struct {
+	MaxPayload   uint64 // bytes of a payload; a send over it ends too_large
+	MaxFrame     uint64 // bytes of a frame after its length prefix; over it the connection is closed
+	MaxIDs       uint64 // IDs in one bind, unbind or lookup
+	MaxInFlight  uint64 // sends of one connection that wait for an ack; one more ends overflow
+	Credit       uint64 // bytes of sends without ack that may be sent before the first credit frame
+	MaxTTL       uint64 // milliseconds; a longer ttl is read as this
+	DefaultTTL   uint64 // milliseconds; what a ttl of 0 stands for when an ack is asked for
+	Heartbeat    uint64 // milliseconds of silence after which the node pings
+	IdleTimeout  uint64 // milliseconds without a complete frame after which the node closes
+	ResumeWindow uint64 // milliseconds a session outlives its last connection
+}
+
+func (l *Limits) fields() [10]*uint64 {
+	return [10]*uint64{
+		&l.MaxPayload, &l.MaxFrame, &l.MaxIDs, &l.MaxInFlight, &l.Credit,
+		&l.MaxTTL, &l.DefaultTTL, &l.Heartbeat, &l.IdleTimeout, &l.ResumeWindow,
+	}
+}
+
+// Member is a node that clients may connect to.
+type Member struct{ Node, Addr string }
+
+// Welcome answers hello.
+type Welcome struct {
+	Version     uint64
+	Features    uint64 // those of hello that the node grants
+	Node        string
+	Incarnation uint64
+	Session     []byte // SessionIDLen bytes
+	Secret      []byte // SecretLen bytes; proves the right to resume the session
+	Flags       uint8
+	Limits      Limits
+	Members     []Member // the nodes known to this one, itself included
+}
+
+// DecodeWelcome reads the body of a welcome frame into f. It allocates for the member list only;
+// Session and Secret are views. Its error is an *Error.
+func DecodeWelcome(body []byte, f *Welcome) error {
+	r, left := open(body, KindWelcome, 10)
+	f.Version = r.uint("version", maxUint)
+	f.Features = r.uint("features", maxUint)
+	f.Node = string(r.str("node", MaxID))
+	f.Incarnation = r.uint("incarnation", maxUint)
+	f.Session = r.fixedBin("session", SessionIDLen)
+	f.Secret = r.fixedBin("secret", SecretLen)
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	n := r.array("limits")
+	fields := f.Limits.fields()
+	if n < len(fields) && r.fault == nil {
+		r.fail(FaultBadLength, "limits", "too few")
+	}
+	for _, p := range fields {
+		*p = r.uint("limits", maxUint)
+	}
+	r.skipRest(n-len(fields), "limits")
+	f.Members = nil
+	for n := r.array("members"); n > 0 && r.fault == nil; n-- {
+		rest := r.pair("members")
+		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
+		r.skipRest(rest, "members")
+		f.Members = append(f.Members, m)
+	}
+	return r.close(left)
+}
+
+// AppendWelcome appends the whole frame, length prefix included.
+func AppendWelcome(b []byte, f *Welcome) []byte {
+	b, start := begin(b, KindWelcome, 10)
+	b = appendUint(b, f.Version)
+	b = appendUint(b, f.Features)
+	b = appendStr(b, f.Node)
+	b = appendUint(b, f.Incarnation)
+	b = appendBin(b, f.Session)
+	b = appendBin(b, f.Secret)
+	b = appendUint(b, uint64(f.Flags))
+	fields := f.Limits.fields()
+	b = appendArray(b, len(fields))
+	for _, p := range fields {
+		b = appendUint(b, *p)
+	}
+	b = appendArray(b, len(f.Members))
+	for _, m := range f.Members {
+		b = appendStr(appendStr(appendArray(b, 2), m.Node), m.Addr)
+	}
+	return end(b, start)
+}
+
+// DecodePing reads the nonce of a ping.
+func DecodePing(body []byte) (nonce uint64, err error) { return decodeNumber(body, KindPing, "nonce") }
+
+// AppendPing appends a ping frame; the other side answers with a pong of the same nonce.
+func AppendPing(b []byte, nonce uint64) []byte { return appendNumber(b, KindPing, nonce) }
+
+// DecodePong reads the nonce of a pong.
+func DecodePong(body []byte) (nonce uint64, err error) { return decodeNumber(body, KindPong, "nonce") }
+
+// AppendPong appends a pong frame.
+func AppendPong(b []byte, nonce uint64) []byte { return appendNumber(b, KindPong, nonce) }
+
+// DecodeCredit reads the bytes of sends without ack that the client may have sent in total on this connection.
+func DecodeCredit(body []byte) (total uint64, err error) {
+	return decodeNumber(body, KindCredit, "total")
+}
+
+// AppendCredit appends a credit frame.
+func AppendCredit(b []byte, total uint64) []byte { return appendNumber(b, KindCredit, total) }
+
+func decodeNumber(body []byte, kind Kind, field string) (uint64, error) {
+	r, left := open(body, kind, 2)
+	v := r.uint(field, maxUint)
+	return v, r.close(left)
+}
+
+func appendNumber(b []byte, kind Kind, v uint64) []byte {
+	b, start := begin(b, kind, 2)
+	return end(appendUint(b, v), start)
+}
+
+// DecodeBye checks a bye frame: the client ends its session, bindings included.
+func DecodeBye(body []byte) error {
+	r, left := open(body, KindBye, 1)
+	return r.close(left)
+}
+
+// AppendBye appends a bye frame.
+func AppendBye(b []byte) []byte {
+	b, start := begin(b, KindBye, 1)
+	return end(b, start)
+}
+
+// ErrorFrame tells a client what it did wrong, or why its connection ends.
+type ErrorFrame struct {
+	Fault   Fault
+	Flags   uint8
+	Kind    Kind   // of the offending frame; 0 when there is none
+	Seq     uint64 // of the offending frame; 0 when unknown
+	Message string // for people
+}
+
+// DecodeError reads the body of an error frame into f. Its error is an *Error.
+func DecodeError(body []byte, f *ErrorFrame) error {
+	r, left := open(body, KindError, 6)
+	f.Fault = Fault(r.uint("fault", 127))
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	f.Kind = Kind(r.uint("kind", 127))
+	f.Seq = r.uint("seq", maxUint)
+	f.Message = string(r.str("message", MaxReason))
+	return r.close(left)
+}
+
+// AppendError appends the whole frame; a message over MaxReason bytes is cut.
+func AppendError(b []byte, f *ErrorFrame) []byte {
+	b, start := begin(b, KindError, 6)
+	b = appendUint(b, uint64(f.Fault))
+	b = appendUint(b, uint64(f.Flags))
+	b = appendUint(b, uint64(f.Kind))
+	b = appendUint(b, f.Seq)
+	return end(appendStr(b, f.Message[:min(len(f.Message), MaxReason)]), start)
+}
+
+// Drain tells a client that the node is leaving and where to go.
+type Drain struct {
+	Spread   uint64   // milliseconds: wait a random part of it before moving, so that not all move at once
+	Deadline uint64   // milliseconds from now until sends to this node end draining
+	Addrs    []string // other nodes; may be empty
+}
+
+// DecodeDrain reads the body of a drain frame into f. Its error is an *Error.
+func DecodeDrain(body []byte, f *Drain) error {
+	r, left := open(body, KindDrain, 4)
+	f.Spread = r.uint("spread", maxUint)
+	f.Deadline = r.uint("deadline", maxUint)
+	f.Addrs = nil
+	for n := r.array("addrs"); n > 0 && r.fault == nil; n-- {
+		f.Addrs = append(f.Addrs, string(r.str("addrs", MaxID)))
+	}
+	return r.close(left)
+}
+
+// AppendDrain appends the whole frame, length prefix included.
+func AppendDrain(b []byte, f *Drain) []byte {
+	b, start := begin(b, KindDrain, 4)
+	b = appendUint(b, f.Spread)
+	b = appendUint(b, f.Deadline)
+	b = appendArray(b, len(f.Addrs))
+	for _, a := range f.Addrs {
+		b = appendStr(b, a)
+	}
+	return end(b, start)
+}
