@@ -1,0 +1,204 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// Config is everything an Engine can be told. The zero value is a working single node on
+// 127.0.0.1:7400; each zero field stands for the default its comment names.
+type Config struct {
+	// NodeID names this node in the cluster and in its logs: 1 to 255 bytes. Default: 16 random hex digits.
+	NodeID string
+	// Addr is the TCP address for clients, as net.Listen takes it; port 0 picks a free one (see
+	// Engine.Addr). Default: 127.0.0.1:7400. "none": no listener, in-process sessions only.
+	Addr string
+	// Loops is the number of event loops. Default: runtime.NumCPU(). A program that embeds the
+	// engine should run with GOMAXPROCS of at least Loops+1: with no idle P the runtime keeps
+	// taking the loops' Ps away (25% more CPU was measured).
+	Loops int
+	// Registry is the truth about bindings. Default: a routing.Memory of this engine's own.
+	Registry routing.Registry
+	// Secret signs resume secrets; every node of a cluster needs the same. Default: random, so
+	// that sessions cannot be resumed after a restart. At least 16 bytes.
+	Secret []byte
+
+	// MaxPayload is the most bytes of a payload or reply. Default: 1 MiB.
+	MaxPayload int
+	// MaxIDs is the most IDs in one bind, unbind or lookup frame. Default: 1,024.
+	MaxIDs int
+	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
+	MaxInFlight int
+	// MaxPending is the most bytes that wait to be written to one connection; what does not fit
+	// ends overflow. Default: 4 MiB, and at least 2 MaxPayload.
+	MaxPending int
+	// Credit is how many bytes of sends without ack a connection may be ahead of the node. Default: 1 MiB.
+	Credit int
+	// MaxConns is the most client connections; more wait in the kernel's queue. Default: the
+	// process's file descriptor limit less 128 (and never less than half of it).
+	MaxConns int
+
+	// HelloTimeout bounds the time from accept to hello. Default: 2 s.
+	HelloTimeout time.Duration
+	// Heartbeat is the silence after which a client is pinged. Default: 10 s.
+	Heartbeat time.Duration
+	// IdleTimeout is the time without a complete frame after which a connection is closed.
+	// Default: 3 Heartbeats.
+	IdleTimeout time.Duration
+	// SlowConsumerTimeout is how long a connection may take no byte, or stay full, before it is closed. Default: 10 s.
+	SlowConsumerTimeout time.Duration
+	// ResumeWindow is how long a session outlives its last connection. Default: 10 s.
+	ResumeWindow time.Duration
+	// DefaultTTL stands for a ttl of 0 in a send with ack. Default: 5 s.
+	DefaultTTL time.Duration
+	// MaxTTL bounds the ttl of a send. Default: 5 min; at most 1 h.
+	MaxTTL time.Duration
+	// LoopGap is the pause of an event loop after which the node takes itself for one that was
+	// stopped, drops everything and goes on under a new incarnation. Default: 3 s.
+	LoopGap time.Duration
+	// DrainSpread is the time over which a draining node asks its clients to leave. Default: 2 s.
+	DrainSpread time.Duration
+
+	// AllowNoFrom lets sends leave from empty.
+	AllowNoFrom bool
+	// Hooks observe and decide. Default: everything is allowed.
+	Hooks Hooks
+	// Logger gets what an operator should see. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Hooks are optional functions that the engine calls. Those marked "on a loop" hold up every
+// connection of that loop and must not block; the others run on goroutines of their own kind.
+type Hooks struct {
+	// Authenticate turns the credentials of a hello into an identity, or refuses with an error
+	// whose text goes to the client. It may block; the connection waits. credentials are the hook's to keep.
+	Authenticate func(credentials []byte, remote net.Addr) (identity string, err error)
+	// Bind refuses an ID to an identity with an error. It may block; later binds of the same IDs wait.
+	Bind func(identity, id string) error
+	// Send decides on a message before it is routed: codec.CodeOK lets it pass, any other code is its
+	// outcome (CodeDenied as a rule). On a loop; the message's byte fields are views that end with the call.
+	Send func(identity string, m *codec.Send) codec.Code
+	// SessionUp and SessionDown tell of sessions that began and ended (not of their connections). They may block only briefly.
+	SessionUp, SessionDown func(session routing.SessionID, identity string)
+}
+
+// The defaults that Config's comments name.
+const (
+	defaultAddr                = "127.0.0.1:7400"
+	defaultMaxPayload          = 1 << 20
+	defaultMaxIDs              = 1024
+	defaultMaxInFlight         = 1 << 16
+	defaultMaxPending          = 4 << 20
+	defaultCredit              = 1 << 20
+	defaultHelloTimeout        = 2 * time.Second
+	defaultHeartbeat           = 10 * time.Second
+	defaultSlowConsumerTimeout = 10 * time.Second
+	defaultResumeWindow        = 10 * time.Second
+	defaultTTL                 = 5 * time.Second
+	defaultMaxTTL              = 5 * time.Minute
+	defaultLoopGap             = 3 * time.Second
+	defaultDrainSpread         = 2 * time.Second
+
+	maxLoops     = 256 // a token has 8 bits for the loop
+	maxMaxTTL    = time.Hour
+	minSecret    = 16
+	noListener   = "none"
+	maxPayloadUB = 1 << 30
+)
+
+// withDefaults fills in and rejects.
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.NodeID, randomHex(8))
+	setDefault(&c.Addr, defaultAddr)
+	setDefault(&c.Loops, runtime.NumCPU())
+	setDefault(&c.MaxPayload, defaultMaxPayload)
+	setDefault(&c.MaxIDs, defaultMaxIDs)
+	setDefault(&c.MaxInFlight, defaultMaxInFlight)
+	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
+	setDefault(&c.Credit, defaultCredit)
+	setDefault(&c.MaxConns, defaultMaxConns())
+	setDefault(&c.HelloTimeout, defaultHelloTimeout)
+	setDefault(&c.Heartbeat, defaultHeartbeat)
+	setDefault(&c.IdleTimeout, 3*c.Heartbeat)
+	setDefault(&c.SlowConsumerTimeout, defaultSlowConsumerTimeout)
+	setDefault(&c.ResumeWindow, defaultResumeWindow)
+	setDefault(&c.DefaultTTL, defaultTTL)
+	setDefault(&c.MaxTTL, defaultMaxTTL)
+	setDefault(&c.LoopGap, defaultLoopGap)
+	setDefault(&c.DrainSpread, defaultDrainSpread)
+	if c.Secret == nil {
+		c.Secret = randomBytes(codec.SecretLen)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Registry == nil {
+		c.Registry = routing.NewMemory(routing.MemoryConfig{})
+	}
+	return c, c.validate()
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("engine: "+format, args...))
+		}
+	}
+	check(len(c.NodeID) <= codec.MaxID, "NodeID has %d bytes, at most %d are allowed", len(c.NodeID), codec.MaxID)
+	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
+	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
+	check(c.MaxPayload > 0 && c.MaxPayload <= maxPayloadUB, "MaxPayload is %d, want 1 to %d", c.MaxPayload, maxPayloadUB)
+	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
+	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
+	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)
+	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
+	for _, f := range []struct {
+		name string
+		v    int64
+	}{
+		{"MaxIDs", int64(c.MaxIDs)}, {"MaxInFlight", int64(c.MaxInFlight)}, {"Credit", int64(c.Credit)},
+		{"MaxConns", int64(c.MaxConns)}, {"HelloTimeout", int64(c.HelloTimeout)}, {"Heartbeat", int64(c.Heartbeat)},
+		{"SlowConsumerTimeout", int64(c.SlowConsumerTimeout)}, {"ResumeWindow", int64(c.ResumeWindow)},
+		{"DefaultTTL", int64(c.DefaultTTL)}, {"LoopGap", int64(c.LoopGap)}, {"DrainSpread", int64(c.DrainSpread)},
+	} {
+		check(f.v > 0, "%s is negative", f.name)
+	}
+	return errors.Join(errs...)
+}
+
+// maxFrame is the frame limit that goes with the payload limit; binds of many IDs need 64 KiB and more in any case.
+func (c *Config) maxFrame() int {
+	return max(c.MaxPayload+codec.FrameOverhead, 64<<10, c.MaxIDs*(codec.MaxID+16)+codec.FrameOverhead)
+}
+
+// limits is what welcome announces.
+func (c *Config) limits() codec.Limits {
+	ms := func(d time.Duration) uint64 { return uint64(d.Milliseconds()) }
+	return codec.Limits{
+		MaxPayload:   uint64(c.MaxPayload),
+		MaxFrame:     uint64(c.maxFrame()),
+		MaxIDs:       uint64(c.MaxIDs),
+		MaxInFlight:  uint64(c.MaxInFlight),
+		Credit:       uint64(c.Credit),
+		MaxTTL:       ms(c.MaxTTL),
+		DefaultTTL:   ms(c.DefaultTTL),
+		Heartbeat:    ms(c.Heartbeat),
+		IdleTimeout:  ms(c.IdleTimeout),
+		ResumeWindow: ms(c.ResumeWindow),
+	}
+}
