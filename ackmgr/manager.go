@@ -1,0 +1,251 @@
+package ackmgr
+
+import "fmt"
+
+// Entry is what the caller wants to remember of a delivery.
+type Entry struct {
+	Seq     uint64 // the sender's sequence number
+	Session uint64 // low bits of the session delivered to: only it may ack
+	Conn    uint32 // slot of the sender's connection on this loop
+	Sum     uint32 // the caller's checksum over what was delivered
+	Flags   uint8  // the caller's
+}
+
+// List is a set of pending entries that end together. A connection needs one:
+// the entries delivered to it (those armed with the list as dest) and the
+// entries that came from it (as origin) are kept apart within it. The zero
+// value is no list.
+type List uint32
+
+// Status says what a token stands for.
+type Status uint8
+
+const (
+	// Pending: the entry waits for its ack.
+	Pending Status = iota + 1
+	// Late: there was such an entry and it has ended.
+	Late
+	// Forged: this Manager never handed out that token, or it did under a tag
+	// older than the previous one.
+	Forged
+)
+
+// Config is how to make a Manager. The zero value is usable.
+type Config struct {
+	Tag  uint16 // of this incarnation, in tokens; its low 12 bits count
+	Loop uint8  // number of the event loop, in tokens
+	Max  int    // most pending entries, up to 1<<22; 0 means 1<<20
+}
+
+func (c Config) validate() Config {
+	if c.Max == 0 {
+		c.Max = 1 << 20
+	}
+	if c.Max < 0 || c.Max > maxSlots {
+		panic(fmt.Sprintf("ackmgr: Config.Max is %d, want 0 to %d", c.Max, maxSlots))
+	}
+	c.Tag &= maxTag
+	return c
+}
+
+// Manager keeps the pending entries of one event loop. Only that loop may use it.
+type Manager struct {
+	// Static after construction.
+	loop uint8
+	max  int
+	slab *slab
+	due  ref // ring of entries that are due while Advance reports them
+
+	wheel    *wheel
+	len      int
+	tag      uint16
+	previous uint16 // the tag before SetTag; before the first SetTag, tag itself
+}
+
+// New makes a Manager whose clock stands at now, in milliseconds. It panics if
+// cfg.Max is out of range.
+func New(cfg Config, now int64) *Manager {
+	cfg = cfg.validate()
+	s := newSlab()
+	return &Manager{
+		loop:     cfg.Loop,
+		max:      cfg.Max,
+		slab:     s,
+		due:      s.addHead(),
+		wheel:    newWheel(s, now),
+		tag:      cfg.Tag,
+		previous: cfg.Tag,
+	}
+}
+
+// SetTag begins a new incarnation: tokens carry the low 12 bits of tag from now
+// on. Tokens with the tag before it are Late, older ones Forged. It panics
+// unless all entries have ended.
+func (m *Manager) SetTag(tag uint16) {
+	if m.len != 0 {
+		panic(fmt.Sprintf("ackmgr: SetTag with %d pending entries", m.len))
+	}
+	m.previous, m.tag = m.tag, tag&maxTag
+}
+
+// Len returns the number of pending entries.
+func (m *Manager) Len() int { return m.len }
+
+// NewList makes an empty list. The caller gives it back with FreeList.
+func (m *Manager) NewList() List { return List(m.slab.takeHead()) }
+
+// FreeList gives a list back; its value will name another list. It panics if
+// the list is not empty or was freed before. Freeing no list does nothing.
+func (m *Manager) FreeList(l List) {
+	if !m.Empty(l) {
+		panic("ackmgr: FreeList of a list with pending entries")
+	}
+	if l != 0 {
+		m.slab.freeHead(ref(l))
+	}
+}
+
+// Empty reports whether no pending entry has l as dest or as origin. No list is
+// empty. It panics if l was freed.
+func (m *Manager) Empty(l List) bool {
+	if l == 0 {
+		return true
+	}
+	m.check(l)
+	return m.slab.empty(byDest, ref(l)) && m.slab.empty(byOrigin, ref(l))
+}
+
+// Arm remembers e until it ends and returns its token, or false if Config.Max
+// entries are pending. The deadline is in milliseconds on the clock of New and
+// Advance: one that the last Advance has reached expires at the next, and one
+// further than 2^32-1 ms (49 days) ahead of it counts as that far. Either list
+// may be no list. It panics if one was freed.
+func (m *Manager) Arm(e Entry, deadline int64, dest, origin List) (Token, bool) {
+	if m.len == m.max {
+		return 0, false
+	}
+	m.check(dest)
+	m.check(origin)
+	r := m.slab.takeSlot()
+	s := m.slab.slot(r)
+	s.nextGeneration()
+	s.setFlags(e.Flags)
+	s.seq, s.session, s.conn, s.sum = e.Seq, e.Session, e.Conn, e.Sum
+	m.wheel.add(r, deadline)
+	m.join(byDest, dest, r)
+	m.join(byOrigin, origin, r)
+	m.len++
+	return m.token(r), true
+}
+
+// Lookup says what a token stands for; the token may be any value. The entry is
+// the zero Entry unless the status is Pending.
+func (m *Manager) Lookup(t Token) (Entry, Status) {
+	if t.Loop() != int(m.loop) || uint32(t.slot()) >= m.slab.slots.len {
+		return Entry{}, Forged
+	}
+	s := m.slab.slot(t.slot())
+	switch tag := t.Tag(); {
+	case !s.issued(t.generation()), tag != m.tag && tag != m.previous:
+		return Entry{}, Forged
+	case tag == m.tag && s.pending() && s.generation() == t.generation():
+		return s.entry(), Pending
+	default:
+		return Entry{}, Late
+	}
+}
+
+// End ends the entry: its ack came, or the caller gives it up. It returns false
+// if t is not pending; t may be any value.
+func (m *Manager) End(t Token) bool {
+	if _, status := m.Lookup(t); status != Pending {
+		return false
+	}
+	m.end(t.slot())
+	return true
+}
+
+// Redirect notes that the entry was delivered elsewhere: it puts it at the end
+// of dest and replaces its Session, Sum and Flags by those of e. Its token,
+// Seq, Conn, deadline and origin stay. It returns false if t is not pending; t
+// may be any value. It panics if dest was freed.
+func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
+	if _, status := m.Lookup(t); status != Pending {
+		return false
+	}
+	m.check(dest)
+	s := m.slab.slot(t.slot())
+	s.session, s.sum = e.Session, e.Sum
+	s.setFlags(e.Flags)
+	m.slab.remove(byDest, t.slot())
+	m.join(byDest, dest, t.slot())
+	return true
+}
+
+// Advance moves the clock to now (it does not go back) and ends all entries
+// whose deadline it reaches: the oldest deadline first, for equal deadlines the
+// one armed first. It calls expired after it has ended each. The callback may
+// call every method: an entry that it ends is not reported, and one that it
+// arms is not either, even if its deadline has passed.
+func (m *Manager) Advance(now int64, expired func(Token, Entry)) {
+	m.wheel.advance(now, m.due)
+	m.drain(byTimer, m.due, expired)
+}
+
+// EndDest ends all entries whose dest is l, the first that joined it first, and
+// calls ended after it has ended each. To the callback l is empty of dest
+// entries; it may call every method, FreeList(l) included. An entry that it ends
+// or redirects is not reported, nor is one that it arms. It panics if l was
+// freed.
+func (m *Manager) EndDest(l List, ended func(Token, Entry)) { m.endAll(byDest, l, ended) }
+
+// EndOrigin ends all entries whose origin is l, the first armed first. Otherwise
+// it is like EndDest, but redirecting does not save an entry.
+func (m *Manager) EndOrigin(l List, ended func(Token, Entry)) { m.endAll(byOrigin, l, ended) }
+
+func (m *Manager) endAll(k kind, l List, ended func(Token, Entry)) {
+	m.check(l)
+	if l == 0 || m.slab.empty(k, ref(l)) {
+		return
+	}
+	// What the callback arms goes to l, so a list of our own is what lets this
+	// come to an end; calls can nest, so each has its own.
+	doomed := m.slab.takeHead()
+	m.slab.splice(k, ref(l), doomed)
+	m.drain(k, doomed, ended)
+	m.slab.freeHead(doomed)
+}
+
+// drain ends the entries on head's ring. It starts from the head each time,
+// since the callback may have ended any of them.
+func (m *Manager) drain(k kind, head ref, ended func(Token, Entry)) {
+	for !m.slab.empty(k, head) {
+		r := m.slab.first(k, head)
+		t, e := m.token(r), m.slab.slot(r).entry()
+		m.end(r)
+		ended(t, e)
+	}
+}
+
+func (m *Manager) end(r ref) {
+	m.slab.freeSlot(r)
+	m.len--
+}
+
+func (m *Manager) token(r ref) Token {
+	return makeToken(m.tag, m.loop, r, m.slab.slot(r).generation())
+}
+
+func (m *Manager) join(k kind, l List, r ref) {
+	if l != 0 {
+		m.slab.insert(k, ref(l), r)
+	}
+}
+
+// check panics if l is neither a list in use nor no list. Without it, the
+// entries of a dead connection would end with another's.
+func (m *Manager) check(l List) {
+	if l != 0 && !m.slab.headInUse(ref(l)) {
+		panic("ackmgr: the list was freed")
+	}
+}
