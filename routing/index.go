@@ -1,0 +1,197 @@
+package routing
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	shardCount = 256 // a power of two; docs/decisions/0003-route-table.md says why
+	minBuckets = 8   // of a shard, a power of two
+)
+
+// index is the table's hash map from ID to entry. Readers take no lock: each shard is
+// an array of chains, every link of which is an atomic pointer. Writers hold
+// the shard's lock. An entry that was unlinked keeps its own link, so a reader that
+// stands on it walks on; the garbage collector keeps it alive for as long as that takes.
+type index struct {
+	seed   maphash.Seed // against IDs that were chosen to collide
+	shards []shard      // a power of two of them
+}
+
+// shortID is the length up to which an ID stands in its entry, where comparing it costs
+// no further cache miss: room for a UUID, and an entry of 96 bytes.
+const shortID = 39
+
+// entry is one bound ID.
+type entry struct {
+	// Static after construction, but for next.
+	next    atomic.Pointer[entry] // in the bucket; written with the shard's mu held
+	hash    uint64
+	session *Session
+	long    *string // the ID, if it is longer than shortID
+	length  uint8   // of short
+	short   [shortID]byte
+
+	// Read without a lock, written with the shard's and the session's mu held.
+	epoch atomic.Uint64 // grows when the same session binds anew
+
+	// Guarded by session.mu.
+	older, newer *entry // in the session's list
+}
+
+func newEntry(id string, hash uint64, s *Session, epoch uint64) *entry {
+	e := &entry{hash: hash, session: s}
+	e.epoch.Store(epoch)
+	if len(id) <= shortID {
+		e.length = uint8(copy(e.short[:], id))
+	} else {
+		id = strings.Clone(id)
+		e.long = &id
+	}
+	return e
+}
+
+// id returns a copy.
+func (e *entry) id() string {
+	if e.long != nil {
+		return *e.long
+	}
+	return string(e.short[:e.length])
+}
+
+func (e *entry) route() Route {
+	return Route{Session: e.session, Epoch: e.epoch.Load(), Hash: e.hash}
+}
+
+// shard is a part of the index, in a cache line of its own.
+type shard struct {
+	mu      sync.Mutex
+	buckets atomic.Pointer[[]atomic.Pointer[entry]] // nil while it grows; written with mu held
+	count   int                                     // guarded by mu
+	_       [40]byte
+}
+
+func newIndex(shards int) index {
+	x := index{seed: maphash.MakeSeed(), shards: make([]shard, shards)}
+	for i := range x.shards {
+		buckets := make([]atomic.Pointer[entry], minBuckets)
+		x.shards[i].buckets.Store(&buckets)
+	}
+	return x
+}
+
+func (x *index) hashBytes(id []byte) uint64  { return maphash.Bytes(x.seed, id) }
+func (x *index) hashString(id string) uint64 { return maphash.String(x.seed, id) }
+
+// shard takes the low bits of the hash. A bucket takes the ones from the middle, and
+// Session.Pick, in effect, the highest.
+func (x *index) shard(hash uint64) *shard { return &x.shards[hash&uint64(len(x.shards)-1)] }
+
+func bucket(buckets []atomic.Pointer[entry], hash uint64) *atomic.Pointer[entry] {
+	return &buckets[hash>>24&uint64(len(buckets)-1)]
+}
+
+// chained walks the chain of a hash for an ID, without a lock or an allocation.
+func chained[ID string | []byte](buckets []atomic.Pointer[entry], hash uint64, id ID) *entry {
+	for e := bucket(buckets, hash).Load(); e != nil; e = e.next.Load() {
+		if e.hash != hash {
+			continue
+		}
+		if e.long == nil && string(e.short[:e.length]) == string(id) || e.long != nil && *e.long == string(id) {
+			return e
+		}
+	}
+	return nil
+}
+
+// find is the hot path. A hit is always good. A miss may be due to a shard that grows, for
+// that moves entries from chain to chain under the reader's feet; growing first takes
+// the buckets away, so if they are still the same the miss is good too, and else the
+// question is asked again under the lock.
+func (sh *shard) find(hash uint64, id []byte) *entry {
+	if buckets := sh.buckets.Load(); buckets != nil {
+		if e := chained(*buckets, hash, id); e != nil || sh.buckets.Load() == buckets {
+			return e
+		}
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return chained(*sh.buckets.Load(), hash, id)
+}
+
+// The methods below want sh.mu held.
+
+func (sh *shard) findLocked(hash uint64, id string) *entry {
+	return chained(*sh.buckets.Load(), hash, id)
+}
+
+func (sh *shard) insert(e *entry) {
+	if sh.count == len(*sh.buckets.Load()) {
+		sh.grow()
+	}
+	push(*sh.buckets.Load(), e)
+	sh.count++
+}
+
+func push(buckets []atomic.Pointer[entry], e *entry) {
+	head := bucket(buckets, e.hash)
+	e.next.Store(head.Load())
+	head.Store(e)
+}
+
+// replace puts e where old is, so that a reader meets one of the two.
+func (sh *shard) replace(old, e *entry) {
+	e.next.Store(old.next.Load())
+	sh.linkTo(old).Store(e)
+}
+
+func (sh *shard) remove(e *entry) {
+	sh.linkTo(e).Store(e.next.Load())
+	sh.count--
+}
+
+// linkTo returns the link that points to e.
+func (sh *shard) linkTo(e *entry) *atomic.Pointer[entry] {
+	link := bucket(*sh.buckets.Load(), e.hash)
+	for link.Load() != e {
+		link = &link.Load().next
+	}
+	return link
+}
+
+// grow doubles the buckets. They never shrink: 8 to 16 bytes for each ID of the peak.
+func (sh *shard) grow() {
+	old := *sh.buckets.Swap(nil)
+	grown := make([]atomic.Pointer[entry], 2*len(old))
+	for i := range old {
+		for e := old[i].Load(); e != nil; {
+			next := e.next.Load()
+			push(grown, e)
+			e = next
+		}
+	}
+	sh.buckets.Store(&grown)
+}
+
+// The methods below take sh.mu.
+
+func (sh *shard) appendAll(entries []*entry) []*entry {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	buckets := *sh.buckets.Load()
+	for i := range buckets {
+		for e := buckets[i].Load(); e != nil; e = e.next.Load() {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+func (sh *shard) len() int {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.count
+}

@@ -1,0 +1,187 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// MaxEpoch is the bound of all epochs: they are below it, so that a registry may do
+// its sums in floating point, as Lua does.
+const MaxEpoch = 1 << 53
+
+// MaxEpochAhead is how far the epoch of a re-assert may lie ahead of all that the
+// registry knows: its clock and the epochs it has stored. Clocks are never that wrong, and
+// without a bound one lying client could use up all epochs.
+const MaxEpochAhead = 24 * time.Hour
+
+// Errors of a Registry.
+var (
+	// ErrUnavailable is wrapped by every error that means that the registry could not
+	// be asked: not reachable, too slow, closed, or the context has ended. Of a
+	// write, it is then unknown whether it was done. The caller does not retry it by
+	// itself (S12); it answers registry_unavailable.
+	ErrUnavailable = errors.New("routing: registry unavailable")
+
+	// ErrSessionDead is returned by Attach for a session that has ended. It never
+	// comes back (S17); its client needs a new one.
+	ErrSessionDead = errors.New("routing: session is dead")
+)
+
+// Registry is the cluster-wide truth about who holds an ID and where sessions are
+// attached. Every method may be called from any goroutine, and may wait for I/O, so
+// never from an event loop.
+//
+// Bind, Unbind and Lookup take many IDs and answer each by itself, in the order asked;
+// operations on one ID in one call are done in order. Each is atomic for its ID, and
+// nothing is atomic across IDs. An error means that the registry could not be asked, wraps
+// ErrUnavailable, and comes without results.
+//
+// The caller keeps operations on one ID, and on the presence of one session, in order: the
+// next only after the answer to the one before (S12).
+type Registry interface {
+	// Bind makes sessions the holders of IDs, or says why not. See BindOp.
+	Bind(ctx context.Context, ops []BindOp) ([]BindResult, error)
+
+	// Unbind removes exactly the bindings named, by session and epoch (S11).
+	Unbind(ctx context.Context, ops []UnbindOp) ([]UnbindResult, error)
+
+	// Lookup tells who holds IDs.
+	Lookup(ctx context.Context, ids []string) ([]LookupResult, error)
+
+	// Attach adds p to the presence of a session; a session that is not known becomes
+	// so. An entry of the same node and incarnation is replaced if p has the greater
+	// serial, and stays if not, which is no error (S16). The error is ErrSessionDead or
+	// wraps ErrUnavailable.
+	Attach(ctx context.Context, session SessionID, p Presence) error
+
+	// Detach removes the entry of p's node and incarnation unless it has a greater
+	// serial than p (S16), and tells how many entries are left, of all nodes. A session
+	// that is dead or not known has none. The error wraps ErrUnavailable.
+	Detach(ctx context.Context, session SessionID, p Presence) (left int, err error)
+
+	// Presence tells where a session is attached. A session that is not known is
+	// attached nowhere. The error wraps ErrUnavailable.
+	Presence(ctx context.Context, session SessionID) (SessionPresence, error)
+
+	// EndSession makes a session permanently dead, known or not (S17), and removes
+	// its bindings; see EndOp. False: it is attached and stays. True also if it was dead
+	// before. The error wraps ErrUnavailable.
+	//
+	// The bindings may go later than EndSession returns. Until then Lookup and Bind may
+	// still name the dead session, and a Bind that expects it replaces it.
+	EndSession(ctx context.Context, op EndOp) (ended bool, err error)
+
+	// Close releases what the registry holds. After it every call fails with
+	// ErrUnavailable. Closing twice does nothing.
+	Close() error
+}
+
+// Binding says who holds an ID. The zero Binding means nobody.
+type Binding struct {
+	Session SessionID
+	Epoch   uint64
+}
+
+// BindOp asks for one ID.
+//
+// With Epoch 0 it is an application's bind, and the registry mints an epoch: not below
+// its clock in microseconds, greater than any epoch it has ever stored for the ID, be it
+// bound now or not, and below MaxEpoch (S10). If another session holds the ID, the op must name
+// exactly its binding in Expect, or it comes back as Taken (S13); Expect is not looked at
+// if nobody or the session itself holds the ID.
+//
+// With another Epoch it is a re-assert of a bind that was made before. It wins if nobody
+// holds the ID, or with a smaller epoch, or the session itself with the same. Expect
+// is not looked at.
+type BindOp struct {
+	ID      string // 1 to 255 bytes; the registry may keep it
+	Session SessionID
+	Epoch   uint64  // 0: mint one
+	Expect  Binding // the incumbent to replace; zero: nobody
+}
+
+// BindResult is the answer to a BindOp.
+type BindResult struct {
+	Status BindStatus
+
+	// Epoch is, if Bound, what the ID is now bound with.
+	Epoch uint64
+
+	// Incumbent is, if Bound, the binding of another session that was replaced, to be
+	// kicked; if Taken or Superseded, the one that stands. Zero if there is none.
+	Incumbent Binding
+}
+
+// BindStatus says how a bind ended, in the registry or in a Table.
+type BindStatus uint8
+
+const (
+	// Bound: the session holds the ID.
+	Bound BindStatus = iota + 1
+	// Taken: another session holds the ID and was not named in Expect.
+	Taken
+	// Superseded: a re-assert came too late, the ID has been bound anew since.
+	Superseded
+	// Dead: the session has ended and can hold nothing.
+	Dead
+	// Invalid: a re-assert with an epoch that nobody can have minted, at or above
+	// MaxEpoch or further ahead than MaxEpochAhead.
+	Invalid
+)
+
+// String returns the status as a lower-case word, for logs.
+func (s BindStatus) String() string {
+	switch s {
+	case Bound:
+		return "bound"
+	case Taken:
+		return "taken"
+	case Superseded:
+		return "superseded"
+	case Dead:
+		return "dead"
+	case Invalid:
+		return "invalid"
+	}
+	return "unknown"
+}
+
+// UnbindOp names one binding to remove.
+type UnbindOp struct {
+	ID      string
+	Session SessionID
+	Epoch   uint64
+}
+
+// UnbindResult is the answer to an UnbindOp.
+type UnbindResult struct {
+	Removed bool // false: the ID is not bound, or not so
+}
+
+// LookupResult is the answer for one ID of a Lookup.
+type LookupResult struct {
+	Binding Binding // zero: nobody holds it
+}
+
+// Presence is one node where a session is attached.
+type Presence struct {
+	Node        string // node ID
+	Incarnation uint64 // of the node; a number that it never had before, in no order
+	Serial      uint64 // of the attach, from Table.Attach
+}
+
+// SessionPresence is all that the registry knows of a session.
+type SessionPresence struct {
+	Dead  bool       // it has ended and will not come back
+	Nodes []Presence // where it is attached, in no order; whether a node lives, others know
+}
+
+// EndOp asks for the end of a session. It is a compare-and-swap: the session ends only
+// if it is attached nowhere but at entries in Gone, so an attach that came in the
+// meantime wins.
+type EndOp struct {
+	Session SessionID
+	Gone    []Presence // entries that count as absent, because their node is dead
+	Force   bool       // end it wherever it is attached: it said goodbye
+}

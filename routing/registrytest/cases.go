@@ -1,0 +1,594 @@
+package registrytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"distmsg/routing"
+)
+
+func cases(histories int) []testCase {
+	return []testCase{
+		{"mint", checkMint},
+		{"duplicate login", checkDuplicateLogin},
+		{"re-assert", checkReassert},
+		{"impossible epochs", checkImpossibleEpochs},
+		{"epochs outlive bindings", checkEpochsOutliveBindings},
+		{"unbind", checkUnbind},
+		{"batches", checkBatches},
+		{"odd IDs", checkOddIDs},
+		{"presence", checkPresence},
+		{"end of session", checkEndSession},
+		{"end against attach", checkEndAgainstAttach},
+		{"dead sessions", checkDeadSessions},
+		{"bindings of the dead", checkBindingsOfTheDead},
+		{"race for a free ID", checkRaceForFreeID},
+		{"race to replace", checkRaceToReplace},
+		{"unavailable", checkUnavailable},
+		{"histories", func(s *suite) error { return checkHistories(s, histories) }},
+	}
+}
+
+// S10: epochs come from the clock and grow with each bind, also when the clock does not.
+func checkMint(s *suite) error {
+	id, session := s.newID(), routing.NewSessionID()
+	var last uint64
+	for _, step := range []time.Duration{0, time.Second, 0, -time.Minute, time.Hour} {
+		s.clock.Step(step)
+		b, err := s.mustMint(id, session, routing.Binding{})
+		if err != nil {
+			return err
+		}
+		if b.Epoch < s.clock.epoch() || b.Epoch <= last || b.Epoch >= routing.MaxEpoch {
+			return fmt.Errorf("epoch %d after %d with the clock at %d", b.Epoch, last, s.clock.epoch())
+		}
+		if err := s.wantHolder(id, b); err != nil {
+			return err
+		}
+		last = b.Epoch
+	}
+	return nil
+}
+
+// S13: an incumbent stays unless it is named exactly, and who replaces it hears of it.
+func checkDuplicateLogin(s *suite) error {
+	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
+	first, err := s.mustMint(id, a, routing.Binding{Session: b, Epoch: 1}) // expected somebody, met nobody
+	if err != nil {
+		return err
+	}
+	second, err := s.mustMint(id, a, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	taken := routing.BindResult{Status: routing.Taken, Incumbent: second}
+	if err := all(
+		func() error { return s.wantBind(routing.BindOp{ID: id, Session: b}, taken) },
+		func() error { return s.wantBind(routing.BindOp{ID: id, Session: b, Expect: first}, taken) },
+		func() error {
+			wrong := routing.Binding{Session: b, Epoch: second.Epoch}
+			return s.wantBind(routing.BindOp{ID: id, Session: b, Expect: wrong}, taken)
+		},
+		func() error { return s.wantHolder(id, second) },
+	); err != nil {
+		return err
+	}
+	got, err := s.bind(routing.BindOp{ID: id, Session: b, Expect: second})
+	if err != nil {
+		return err
+	}
+	if got.Status != routing.Bound || got.Incumbent != second || got.Epoch <= second.Epoch {
+		return fmt.Errorf("replacing %v: %+v", second, got)
+	}
+	return s.wantHolder(id, routing.Binding{Session: b, Epoch: got.Epoch})
+}
+
+// S10: a re-assert wins over nothing, over what is older, and over itself.
+func checkReassert(s *suite) error {
+	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
+	epoch := s.clock.epoch()
+	op := func(session routing.SessionID, epoch uint64) routing.BindOp {
+		return routing.BindOp{ID: id, Session: session, Epoch: epoch}
+	}
+	bound := func(epoch uint64) routing.BindResult {
+		return routing.BindResult{Status: routing.Bound, Epoch: epoch}
+	}
+	byA := routing.Binding{Session: a, Epoch: epoch}
+	overA := routing.BindResult{Status: routing.Superseded, Incumbent: byA}
+	byB := routing.Binding{Session: b, Epoch: epoch + 1}
+	overB := routing.BindResult{Status: routing.Superseded, Incumbent: byB}
+	return all(
+		func() error { return s.wantBind(op(a, epoch-1), bound(epoch-1)) }, // nobody there
+		func() error { return s.wantBind(op(a, epoch), bound(epoch)) },     // its own, older
+		func() error { return s.wantBind(op(a, epoch), bound(epoch)) },     // its own, the same
+		func() error { return s.wantBind(op(a, epoch-1), overA) },          // its own, newer
+		func() error { return s.wantBind(op(b, epoch), overA) },            // the same of another
+		func() error { return s.wantBind(op(b, epoch-1), overA) },          // a newer one of another
+		func() error {
+			greedy := op(b, epoch) // Expect does not help a re-assert
+			greedy.Expect = byA
+			return s.wantBind(greedy, overA)
+		},
+		func() error { return s.wantHolder(id, byA) },
+		func() error { // an older one of another
+			won := bound(epoch + 1)
+			won.Incumbent = byA
+			return s.wantBind(op(b, epoch+1), won)
+		},
+		func() error { return s.wantBind(op(a, epoch), overB) },
+		func() error { return s.wantHolder(id, byB) },
+	)
+}
+
+// No client can use up the epochs.
+func checkImpossibleEpochs(s *suite) error {
+	id, session := s.newID(), routing.NewSessionID()
+	ahead := s.clock.epoch() + uint64(2*routing.MaxEpochAhead.Microseconds())
+	for _, epoch := range []uint64{ahead, routing.MaxEpoch - 1, routing.MaxEpoch, routing.MaxEpoch + 1, 1<<64 - 1} {
+		op := routing.BindOp{ID: id, Session: session, Epoch: epoch}
+		if err := s.wantBind(op, routing.BindResult{Status: routing.Invalid}); err != nil {
+			return err
+		}
+	}
+	// What it minted itself it takes back, even if the clock has been put right since.
+	b, err := s.mustMint(id, session, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	s.clock.Step(-3 * routing.MaxEpochAhead)
+	op := routing.BindOp{ID: id, Session: session, Epoch: b.Epoch}
+	return s.wantBind(op, routing.BindResult{Status: routing.Bound, Epoch: b.Epoch})
+}
+
+// S12: an epoch is above all that the ID ever had, so that a late re-assert does not win
+// over a later bind, whether or not the ID was free between and the clock stepped back.
+func checkEpochsOutliveBindings(s *suite) error {
+	a, b := routing.NewSessionID(), routing.NewSessionID()
+	for _, reasserted := range []bool{false, true} {
+		id := s.newID()
+		s.clock.Step(10 * time.Second)
+		old := routing.Binding{Session: a, Epoch: s.clock.epoch()}
+		if reasserted {
+			op := routing.BindOp{ID: id, Session: a, Epoch: old.Epoch}
+			if err := s.wantBind(op, routing.BindResult{Status: routing.Bound, Epoch: old.Epoch}); err != nil {
+				return err
+			}
+		} else {
+			var err error
+			if old, err = s.mustMint(id, a, routing.Binding{}); err != nil {
+				return err
+			}
+		}
+		if err := s.wantUnbind(id, old, true); err != nil {
+			return err
+		}
+		s.clock.Step(-10 * time.Second)
+		now, err := s.mustMint(id, b, routing.Binding{})
+		if err != nil {
+			return err
+		}
+		late := routing.BindOp{ID: id, Session: a, Epoch: old.Epoch}
+		if err := s.wantBind(late, routing.BindResult{Status: routing.Superseded, Incumbent: now}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// S11: exactly the binding that is named goes, once.
+func checkUnbind(s *suite) error {
+	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
+	old, err := s.mustMint(id, a, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	held, err := s.mustMint(id, a, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	return all(
+		func() error { return s.wantUnbind(s.newID(), held, false) },
+		func() error { return s.wantUnbind(id, old, false) },
+		func() error { return s.wantUnbind(id, routing.Binding{Session: b, Epoch: held.Epoch}, false) },
+		func() error { return s.wantUnbind(id, routing.Binding{Session: a, Epoch: held.Epoch + 1}, false) },
+		func() error { return s.wantHolder(id, held) },
+		func() error { return s.wantUnbind(id, held, true) },
+		func() error { return s.wantHolder(id, routing.Binding{}) },
+		func() error { return s.wantUnbind(id, held, false) },
+	)
+}
+
+// Batches are answered in the order asked, each ID by itself, one ID twice in order.
+func checkBatches(s *suite) error {
+	const n = 1000
+	a, b := routing.NewSessionID(), routing.NewSessionID()
+	ids := make([]string, n)
+	binds := make([]routing.BindOp, 0, n+1)
+	for i := range ids {
+		ids[i] = s.newID()
+		binds = append(binds, routing.BindOp{ID: ids[i], Session: a})
+	}
+	binds = append(binds, routing.BindOp{ID: ids[0], Session: b})
+	bound, err := s.Bind(s.ctx, binds)
+	if err != nil {
+		return err
+	}
+	if len(bound) != n+1 || bound[n].Status != routing.Taken || bound[n].Incumbent.Epoch != bound[0].Epoch {
+		return fmt.Errorf("%d results; first %+v, then for the same ID %+v", len(bound), bound[0], bound[n])
+	}
+
+	slices.Reverse(ids) // another order than they were bound in
+	unbinds := make([]routing.UnbindOp, n)
+	for i, id := range ids {
+		unbinds[i] = routing.UnbindOp{ID: id, Session: a, Epoch: bound[n-1-i].Epoch}
+	}
+	unbinds[7].Epoch++
+	held, err := s.Lookup(s.ctx, ids)
+	if err != nil {
+		return err
+	}
+	removed, err := s.Unbind(s.ctx, unbinds)
+	if err != nil {
+		return err
+	}
+	if len(held) != n || len(removed) != n {
+		return fmt.Errorf("of %d IDs: %d looked up, %d unbound", n, len(held), len(removed))
+	}
+	for i := range ids {
+		if want := (routing.Binding{Session: a, Epoch: bound[n-1-i].Epoch}); held[i].Binding != want {
+			return fmt.Errorf("look-up %d: %+v, want %v", i, held[i], want)
+		}
+		if removed[i].Removed != (i != 7) {
+			return fmt.Errorf("unbind %d: %+v", i, removed[i])
+		}
+	}
+	return checkEmptyBatches(s)
+}
+
+func checkEmptyBatches(s *suite) error {
+	bound, err1 := s.Bind(s.ctx, nil)
+	removed, err2 := s.Unbind(s.ctx, nil)
+	held, err3 := s.Lookup(s.ctx, nil)
+	if n := len(bound) + len(removed) + len(held); n != 0 {
+		return fmt.Errorf("empty batches: %d results", n)
+	}
+	return errors.Join(err1, err2, err3)
+}
+
+// An ID is a string of bytes: each is another one, and all come back.
+func checkOddIDs(s *suite) error {
+	tail := s.newID()
+	var ids []string
+	for _, head := range []string{"", "\x00", "\x00\x00", "\xff\xfe", "a b", "a\r\nb", "é", "{tag}", "%s", "A", "a"} {
+		ids = append(ids, head+tail)
+	}
+	for _, length := range []int{64, 65, 254, 255} {
+		ids = append(ids, tail+strings.Repeat("x", length-len(tail)))
+	}
+	session := routing.NewSessionID()
+	held := make(map[string]routing.Binding)
+	for _, id := range ids {
+		var err error
+		if held[id], err = s.mustMint(id, session, routing.Binding{}); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if err := errors.Join(s.wantHolder(id, held[id]), s.wantUnbind(id, held[id], true)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// S16: an older serial neither replaces nor removes a newer one, and incarnations do
+// not touch each other.
+func checkPresence(s *suite) error {
+	session := routing.NewSessionID()
+	entry := func(node string, incarnation, serial uint64) routing.Presence {
+		return routing.Presence{Node: node, Incarnation: incarnation, Serial: serial}
+	}
+	attach := func(p routing.Presence) func() error {
+		return func() error { return s.Attach(s.ctx, session, p) }
+	}
+	detach := func(p routing.Presence, left int) func() error {
+		return func() error { return s.wantDetach(session, p, left) }
+	}
+	there := func(want ...routing.Presence) func() error {
+		return func() error { return s.wantPresence(session, want...) }
+	}
+	return all(
+		there(),
+		detach(entry("n1", 7, 1), 0),
+		attach(entry("n1", 7, 5)), there(entry("n1", 7, 5)),
+		attach(entry("n1", 7, 4)), there(entry("n1", 7, 5)),
+		attach(entry("n1", 7, 6)), there(entry("n1", 7, 6)),
+		attach(entry("n2", 7, 1)), there(entry("n1", 7, 6), entry("n2", 7, 1)),
+		attach(entry("n1", 3, 1)), there(entry("n1", 7, 6), entry("n2", 7, 1), entry("n1", 3, 1)),
+		detach(entry("n1", 7, 5), 3), // older
+		detach(entry("n1", 9, 9), 3), // another incarnation
+		detach(entry("n3", 7, 9), 3), // another node
+		there(entry("n1", 7, 6), entry("n2", 7, 1), entry("n1", 3, 1)),
+		detach(entry("n1", 7, 6), 2), there(entry("n2", 7, 1), entry("n1", 3, 1)),
+		detach(entry("n1", 3, 2), 1), // a later attach than the one it knows
+		detach(entry("n2", 7, 1), 0), there(),
+		attach(entry("n1", 7, 7)), there(entry("n1", 7, 7)),
+	)
+}
+
+// wantPresence compares as sets, and wants the session alive.
+func (s *suite) wantPresence(session routing.SessionID, want ...routing.Presence) error {
+	got, err := s.Presence(s.ctx, session)
+	if err != nil {
+		return err
+	}
+	same := len(got.Nodes) == len(want)
+	for _, p := range want {
+		same = same && slices.Contains(got.Nodes, p)
+	}
+	if !same || got.Dead {
+		return fmt.Errorf("presence: %+v, want alive at %+v", got, want)
+	}
+	return nil
+}
+
+// S17: a session ends when it is attached nowhere, when only at dead nodes, or by force.
+func checkEndSession(s *suite) error {
+	here := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
+	there := routing.Presence{Node: "n2", Incarnation: 1, Serial: 1}
+	both := []routing.Presence{here, there}
+	for _, c := range []struct {
+		name     string
+		attached []routing.Presence
+		gone     []routing.Presence
+		force    bool
+		want     bool
+	}{
+		{name: "unknown", want: true},
+		{name: "attached", attached: both, want: false},
+		{name: "one node dead", attached: both, gone: []routing.Presence{here}, want: false},
+		{name: "all nodes dead", attached: both, gone: both, want: true},
+		{name: "by force", attached: both, force: true, want: true},
+	} {
+		session := routing.NewSessionID()
+		for _, p := range c.attached {
+			if err := s.Attach(s.ctx, session, p); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+		op := routing.EndOp{Session: session, Gone: c.gone, Force: c.force}
+		if err := s.wantEnd(op, c.want); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		got, err := s.Presence(s.ctx, session)
+		if err != nil {
+			return err
+		}
+		if got.Dead != c.want || !c.want && len(got.Nodes) != len(c.attached) || c.want && len(got.Nodes) != 0 {
+			return fmt.Errorf("%s: after the end: %+v", c.name, got)
+		}
+	}
+	return nil
+}
+
+// S17: an attach that came in the meantime wins.
+func checkEndAgainstAttach(s *suite) error {
+	session := routing.NewSessionID()
+	seen := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
+	again := routing.Presence{Node: "n1", Incarnation: 1, Serial: 2}
+	elsewhere := routing.Presence{Node: "n2", Incarnation: 1, Serial: 1}
+	reborn := routing.Presence{Node: "n1", Incarnation: 2, Serial: 1}
+	end := func(want bool, gone ...routing.Presence) func() error {
+		return func() error { return s.wantEnd(routing.EndOp{Session: session, Gone: gone}, want) }
+	}
+	attach := func(p routing.Presence) func() error {
+		return func() error { return s.Attach(s.ctx, session, p) }
+	}
+	detach := func(p routing.Presence, left int) func() error {
+		return func() error { return s.wantDetach(session, p, left) }
+	}
+	return all(
+		attach(seen), detach(seen, 0), attach(elsewhere), end(false), detach(elsewhere, 0),
+		attach(again), end(false, seen), detach(again, 0),
+		attach(reborn), end(false, seen, again), detach(reborn, 0),
+		end(true),
+	)
+}
+
+// S17: the dead stay dead.
+func checkDeadSessions(s *suite) error {
+	id, session := s.newID(), routing.NewSessionID()
+	here := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
+	held, err := s.mustMint(id, session, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	dead := routing.BindResult{Status: routing.Dead}
+	return all(
+		func() error { return s.wantEnd(routing.EndOp{Session: session}, true) },
+		func() error { return s.wantEnd(routing.EndOp{Session: session}, true) },
+		func() error {
+			if err := s.Attach(s.ctx, session, here); !errors.Is(err, routing.ErrSessionDead) {
+				return fmt.Errorf("attach: %v, want ErrSessionDead", err)
+			}
+			return nil
+		},
+		func() error { return s.wantDetach(session, here, 0) },
+		func() error { return s.wantBind(routing.BindOp{ID: s.newID(), Session: session}, dead) },
+		func() error {
+			late := routing.BindOp{ID: id, Session: session, Epoch: held.Epoch}
+			return s.wantBind(late, dead)
+		},
+	)
+}
+
+// S17: the IDs of a dead session become free, sooner or later, and until then they can be
+// taken over by naming it. An ID that another session has taken stays with that one.
+func checkBindingsOfTheDead(s *suite) error {
+	free, taken, moved := s.newID(), s.newID(), s.newID()
+	a, b := routing.NewSessionID(), routing.NewSessionID()
+	var held []routing.Binding
+	for _, id := range []string{free, taken, moved} {
+		b, err := s.mustMint(id, a, routing.Binding{})
+		if err != nil {
+			return err
+		}
+		held = append(held, b)
+	}
+	movedTo, err := s.mustMint(moved, b, held[2])
+	if err != nil {
+		return err
+	}
+	if err := s.wantEnd(routing.EndOp{Session: a}, true); err != nil {
+		return err
+	}
+	takenBy, err := s.mustMint(taken, b, held[1])
+	if err != nil {
+		return err
+	}
+	return all(
+		func() error { return s.becomesFree(free) },
+		func() error { return s.wantHolder(taken, takenBy) },
+		func() error { return s.wantHolder(moved, movedTo) },
+	)
+}
+
+// becomesFree waits for a sweep, if the registry has one.
+func (s *suite) becomesFree(id string) error {
+	const patience = 30 * time.Second
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); ; <-tick.C {
+		err := s.wantHolder(id, routing.Binding{})
+		if err == nil || time.Since(began) > patience {
+			return err
+		}
+	}
+}
+
+// S13: of many who bind a free ID at once, one gets it, and all hear the same name.
+func checkRaceForFreeID(s *suite) error {
+	for range 20 {
+		id := s.newID()
+		results, err := s.race(8, func(int) routing.BindOp {
+			return routing.BindOp{ID: id, Session: routing.NewSessionID()}
+		})
+		if err != nil {
+			return err
+		}
+		winner, err := onlyWinner(results)
+		if err != nil {
+			return err
+		}
+		if err := s.wantHolder(id, winner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// S13: of many who replace the same incumbent at once, one does, round after round.
+func checkRaceToReplace(s *suite) error {
+	id := s.newID()
+	holder, err := s.mustMint(id, routing.NewSessionID(), routing.Binding{})
+	if err != nil {
+		return err
+	}
+	for range 20 {
+		results, err := s.race(8, func(int) routing.BindOp {
+			return routing.BindOp{ID: id, Session: routing.NewSessionID(), Expect: holder}
+		})
+		if err != nil {
+			return err
+		}
+		winner, err := onlyWinner(results)
+		if err != nil {
+			return err
+		}
+		if winner.Epoch <= holder.Epoch {
+			return fmt.Errorf("%v replaced %v", winner, holder)
+		}
+		holder = winner
+	}
+	return s.wantHolder(id, holder)
+}
+
+type raced struct {
+	op     routing.BindOp
+	result routing.BindResult
+}
+
+// race does n binds at once.
+func (s *suite) race(n int, op func(i int) routing.BindOp) ([]raced, error) {
+	runs, errs := make([]raced, n), make([]error, n)
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		runs[i].op = op(i)
+		wg.Go(func() {
+			<-start
+			runs[i].result, errs[i] = s.bind(runs[i].op)
+		})
+	}
+	close(start)
+	wg.Wait()
+	return runs, errors.Join(errs...)
+}
+
+func onlyWinner(runs []raced) (routing.Binding, error) {
+	var winner routing.Binding
+	for _, r := range runs {
+		if r.result.Status != routing.Bound {
+			continue
+		}
+		if winner != (routing.Binding{}) {
+			return winner, fmt.Errorf("two winners: %+v", runs)
+		}
+		winner = routing.Binding{Session: r.op.Session, Epoch: r.result.Epoch}
+	}
+	for _, r := range runs {
+		if r.result.Status != routing.Bound && r.result != (routing.BindResult{Status: routing.Taken, Incumbent: winner}) {
+			return winner, fmt.Errorf("won by %v, but a loser heard %+v", winner, r.result)
+		}
+	}
+	return winner, nil
+}
+
+// A registry that cannot be asked says so by ErrUnavailable, from every method.
+func checkUnavailable(s *suite) error {
+	ended, cancel := context.WithCancel(s.ctx)
+	cancel()
+	if err := wantUnavailable(ended, s.Registry); err != nil {
+		return fmt.Errorf("context ended: %w", err)
+	}
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		return err
+	}
+	if err := wantUnavailable(s.ctx, s.Registry); err != nil {
+		return fmt.Errorf("closed: %w", err)
+	}
+	return nil
+}
+
+func wantUnavailable(ctx context.Context, r routing.Registry) error {
+	session := routing.NewSessionID()
+	p := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
+	_, bind := r.Bind(ctx, []routing.BindOp{{ID: "x", Session: session}})
+	_, unbind := r.Unbind(ctx, []routing.UnbindOp{{ID: "x", Session: session, Epoch: 1}})
+	_, lookup := r.Lookup(ctx, []string{"x"})
+	attach := r.Attach(ctx, session, p)
+	_, detach := r.Detach(ctx, session, p)
+	_, presence := r.Presence(ctx, session)
+	_, end := r.EndSession(ctx, routing.EndOp{Session: session})
+	for i, err := range []error{bind, unbind, lookup, attach, detach, presence, end} {
+		if !errors.Is(err, routing.ErrUnavailable) {
+			return fmt.Errorf("method %d of the interface: %v, want ErrUnavailable", i+1, err)
+		}
+	}
+	return nil
+}

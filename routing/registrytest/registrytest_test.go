@@ -1,0 +1,70 @@
+package registrytest
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"distmsg/routing"
+)
+
+// faults are the ways in which the naive registry can be bad, and the cases that
+// must see it, at least.
+var faults = map[fault][]string{
+	unbindsAnyone:         {"unbind", "batches", "histories"},
+	unbindsAnyEpoch:       {"unbind", "histories"},
+	replacesAnyone:        {"duplicate login", "race for a free ID", "race to replace", "histories"},
+	comparesSessionOnly:   {"duplicate login"},
+	reassertAlwaysWins:    {"re-assert", "histories"},
+	reassertTieWins:       {"re-assert"},
+	reassertMints:         {"re-assert", "histories"},
+	mintsFromClockOnly:    {"mint", "histories"},
+	forgetsEpochs:         {"epochs outlive bindings", "histories"},
+	believesAnyEpoch:      {"impossible epochs"},
+	hidesIncumbent:        {"duplicate login", "re-assert", "histories"},
+	attachesOlder:         {"presence"},
+	detachesNewer:         {"presence"},
+	mergesIncarnations:    {"presence"},
+	endsAttached:          {"end of session", "end against attach"},
+	endsOverNewerAttach:   {"end against attach"},
+	ignoresGone:           {"end of session"},
+	revivesByAttach:       {"dead sessions"},
+	revivesByBind:         {"dead sessions"},
+	sweepsByID:            {"bindings of the dead"},
+	bindsWithoutLock:      {"race to replace"},
+	answersWithoutContext: {"unavailable"},
+	answersAfterClose:     {"unavailable"},
+}
+
+// TestNaive runs the suite on a registry that has nothing in common with any other, so
+// that the suite is the contract and not a picture of one implementation.
+func TestNaive(t *testing.T) {
+	Run(t, 1000, func(t *testing.T, clock func() time.Time) routing.Registry {
+		return newNaive(clock, none)
+	})
+}
+
+// TestKnownBad proves that the suite can fail.
+func TestKnownBad(t *testing.T) {
+	for f, names := range faults {
+		for _, name := range names {
+			t.Run(string(f)+"/"+name, func(t *testing.T) {
+				clock := newClock()
+				s := newSuite(t.Context(), newNaive(clock.Now, f), clock)
+				if err := caseNamed(t, name).check(s); err == nil {
+					t.Error("the suite did not notice")
+				}
+			})
+		}
+	}
+}
+
+func caseNamed(t *testing.T, name string) testCase {
+	t.Helper()
+	all := cases(1000)
+	i := slices.IndexFunc(all, func(c testCase) bool { return c.name == name })
+	if i < 0 {
+		t.Fatalf("no case named %q", name)
+	}
+	return all[i]
+}

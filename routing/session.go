@@ -1,0 +1,228 @@
+package routing
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// SessionID names a session in the cluster. It is random and public: it routes
+// messages and may be shown, and knowing it gives no right to anything.
+type SessionID [16]byte
+
+// NewSessionID returns a fresh random ID.
+func NewSessionID() SessionID {
+	var id SessionID
+	rand.Read(id[:]) // never fails, by its documentation
+	return id
+}
+
+// ParseSessionID reads what [SessionID.String] writes.
+func ParseSessionID(s string) (SessionID, error) {
+	var id SessionID
+	if len(s) != hex.EncodedLen(len(id)) {
+		return id, fmt.Errorf("session ID %q: want %d hex digits", s, hex.EncodedLen(len(id)))
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return SessionID{}, fmt.Errorf("session ID %q: %w", s, err)
+	}
+	return id, nil
+}
+
+// String returns the ID in lower-case hex, 32 digits.
+func (id SessionID) String() string { return hex.EncodeToString(id[:]) }
+
+// Short returns the first 8 bytes, big endian: enough to tell who acked a
+// message (S8), too few to name a session.
+func (id SessionID) Short() uint64 { return binary.BigEndian.Uint64(id[:8]) }
+
+// IsZero reports whether the ID names nobody.
+func (id SessionID) IsZero() bool { return id == SessionID{} }
+
+// Handle is a connection as its event loop knows it. Anyone may hold one; only
+// the owning loop turns it into a connection, after comparing Gen.
+type Handle struct {
+	Loop uint16 // index of the event loop
+	Slot uint32 // index in that loop's connection table
+	Gen  uint32 // tells this connection from earlier ones in the same slot
+}
+
+// BoundID is one ID of a session and the epoch it is bound with.
+type BoundID struct {
+	ID    string
+	Epoch uint64
+}
+
+// Session is one app server's presence on this node: its connections here and
+// the IDs it has bound. [Table.OpenSession] makes it, [Table.EndSession] ends it,
+// for good: a session that comes back under the same ID is another Session, so
+// whoever still holds the old pointer can change nothing.
+//
+// Every method may be called from any goroutine.
+type Session struct {
+	// Static after construction.
+	id       SessionID
+	identity string
+
+	// Read without a lock, written with mu held.
+	handles atomic.Pointer[[]Handle] // the slice is never changed, only replaced
+	ended   atomic.Bool
+
+	// Guarded by mu. Lock order: a shard's mu before a session's, and never two
+	// of a kind.
+	mu     sync.Mutex
+	serial uint64 // of the latest attach
+	newest *entry // the bound IDs, a list through entry.older and entry.newer
+	bound  int    // its length
+}
+
+func newSession(id SessionID, identity string) *Session {
+	s := &Session{id: id, identity: identity}
+	s.handles.Store(new([]Handle))
+	return s
+}
+
+// ID returns the session's ID.
+func (s *Session) ID() SessionID { return s.id }
+
+// Short returns the short form of the session's ID.
+func (s *Session) Short() uint64 { return s.id.Short() }
+
+// Identity returns who the session is, as its credentials said when it was opened.
+func (s *Session) Identity() string { return s.identity }
+
+// Pick returns the connection for an ID of this session, given the ID's hash as
+// in [Route.Hash]. As long as the set of connections stands, one ID gets one
+// connection, which keeps its messages in order (S20). It is false while the
+// session is detached. One atomic load, no lock, no allocation.
+func (s *Session) Pick(hash uint64) (Handle, bool) {
+	handles := *s.handles.Load()
+	switch n := len(handles); n {
+	case 0:
+		return Handle{}, false
+	case 1:
+		return handles[0], true
+	default:
+		i, _ := bits.Mul64(hash, uint64(n)) // an even share of the hash's range for each
+		return handles[i], true
+	}
+}
+
+// Handles returns the attached connections. The slice is a snapshot that must not
+// be changed; it is never changed by anyone else either.
+func (s *Session) Handles() []Handle { return *s.handles.Load() }
+
+// Ended reports whether the session has ended. It never goes back to false.
+func (s *Session) Ended() bool { return s.ended.Load() }
+
+// Len returns how many IDs the session has bound on this node.
+func (s *Session) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bound
+}
+
+// Bound returns a copy of the list of bound IDs, newest first. Binding for the
+// session waits while the list is copied: with 100,000 IDs that takes milliseconds,
+// so it is not for event loops.
+func (s *Session) Bound() []BoundID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]BoundID, 0, s.bound)
+	for e := s.newest; e != nil; e = e.older {
+		ids = append(ids, BoundID{ID: e.id(), Epoch: e.epoch.Load()})
+	}
+	return ids
+}
+
+// attach adds h and takes the next serial. False: the session has ended.
+func (s *Session) attach(h Handle, serials *atomic.Uint64) (uint64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Load() {
+		return 0, false
+	}
+	if have := s.Handles(); !slices.Contains(have, h) {
+		s.setHandles(append(slices.Clip(have), h))
+	}
+	s.serial = serials.Add(1)
+	return s.serial, true
+}
+
+// detach removes h and tells how many connections are left and the serial of the
+// latest attach, all as of one moment.
+func (s *Session) detach(h Handle) (left int, serial uint64, found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.Handles()
+	if i := slices.Index(have, h); i >= 0 {
+		have = slices.Delete(slices.Clone(have), i, i+1)
+		s.setHandles(have)
+		found = true
+	}
+	return len(have), s.serial, found
+}
+
+// end marks the session ended and drops its connections, unless allowed says no.
+func (s *Session) end(allowed func() bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Load() || !allowed() {
+		return false
+	}
+	s.ended.Store(true)
+	s.setHandles(nil)
+	return true
+}
+
+func (s *Session) setHandles(handles []Handle) { s.handles.Store(&handles) }
+
+// link puts e on the list of bound IDs. Since end takes the same lock, no entry comes
+// onto the list of a session that has ended.
+func (s *Session) link(e *entry) BindStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Load() {
+		return Dead
+	}
+	e.older = s.newest
+	if e.older != nil {
+		e.older.newer = e
+	}
+	s.newest = e
+	s.bound++
+	return Bound
+}
+
+// renew gives an entry on the list a later epoch. After the end epochs stand
+// still, for the end removes bindings by their epochs.
+func (s *Session) renew(e *entry, epoch uint64) BindStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Load() {
+		return Dead
+	}
+	e.epoch.Store(epoch)
+	return Bound
+}
+
+// unlink takes e off the list of bound IDs.
+func (s *Session) unlink(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.newer != nil {
+		e.newer.older = e.older
+	} else {
+		s.newest = e.older
+	}
+	if e.older != nil {
+		e.older.newer = e.newer
+	}
+	e.older, e.newer = nil, nil
+	s.bound--
+}

@@ -1,0 +1,217 @@
+package routing
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Route is what a look-up yields.
+type Route struct {
+	Session *Session // who holds the ID
+	Epoch   uint64   // and since which bind
+	Hash    uint64   // of the ID, for Session.Pick; the same for one ID as long as the table lives
+}
+
+// Table is what one node knows: its sessions, their connections, and the IDs they
+// hold. Every method may be called from any goroutine and none waits for I/O.
+//
+// # What keeps an old bind from coming back (S12)
+//
+// The table by itself guarantees: an epoch never goes down while an ID is bound;
+// nothing is bound for a session that has ended; and an unbind removes only the
+// very binding that it names. It keeps no trace of IDs that are not bound, so it
+// cannot know a late reply about one for what it is. That is the caller's part: the
+// registry operations of one ID run in one ordered lane, the next one only when
+// the reply of the one before is in the table.
+type Table struct {
+	index   index
+	serials atomic.Uint64 // the latest attach serial given out
+
+	mu       sync.RWMutex
+	sessions map[SessionID]*Session // guarded by mu
+}
+
+// NewTable returns an empty table. It holds no resources but memory.
+func NewTable() *Table { return newTable(shardCount) }
+
+func newTable(shards int) *Table {
+	return &Table{index: newIndex(shards), sessions: make(map[SessionID]*Session)}
+}
+
+// Lookup finds who holds id. It keeps no reference to id, takes no lock and does
+// not allocate. When nobody holds it, the route has its Hash only.
+func (t *Table) Lookup(id []byte) (Route, bool) {
+	hash := t.index.hashBytes(id)
+	e := t.index.shard(hash).find(hash, id)
+	if e == nil {
+		return Route{Hash: hash}, false
+	}
+	return e.route(), true
+}
+
+// OpenSession returns the session with this ID, and makes it if there is none or
+// it has ended. A session that was there keeps the identity it was opened with:
+// compare [Session.Identity] before letting anyone in (S9).
+func (t *Table) OpenSession(id SessionID, identity string) *Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.sessions[id]; s != nil && !s.Ended() {
+		return s
+	}
+	s := newSession(id, identity)
+	t.sessions[id] = s
+	return s
+}
+
+// Session returns the session with this ID, nil if it is not known here or has ended.
+func (t *Table) Session(id SessionID) *Session {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if s := t.sessions[id]; s != nil && !s.Ended() {
+		return s
+	}
+	return nil
+}
+
+// Attach adds a connection to a session. The serial is greater than all that this
+// table has given out before (S16). False: the session has ended.
+func (t *Table) Attach(s *Session, h Handle) (serial uint64, ok bool) {
+	return s.attach(h, &t.serials)
+}
+
+// Detach removes a connection from a session, and tells how many are left and the
+// serial of the session's latest attach, whichever connection that was. With none
+// left, that is the serial to take out of the registry's presence and to hand to
+// EndSession when the resume window is over. Found is false if h was not attached.
+func (t *Table) Detach(s *Session, h Handle) (left int, serial uint64, found bool) {
+	return s.detach(h)
+}
+
+// EndSession ends a detached session and removes it and its bindings from the
+// table, unless it was attached since: serial is what Detach returned when the
+// last connection went. It returns the bindings it removed, and false if the
+// session stays, or had ended before.
+//
+// From the moment it ends, nothing can be attached to the session or bound for it.
+// Look-ups may still yield it until EndSession returns; Pick is false then. It takes
+// about a microsecond for each bound ID; a large session is not for event loops.
+func (t *Table) EndSession(s *Session, serial uint64) ([]BoundID, bool) {
+	return t.end(s, func() bool { return s.serial == serial && len(s.Handles()) == 0 })
+}
+
+// ForceEndSession is EndSession without conditions, for a session that said goodbye
+// or was closed by the node. Connections that are still attached are forgotten, not
+// closed.
+func (t *Table) ForceEndSession(s *Session) ([]BoundID, bool) {
+	return t.end(s, func() bool { return true })
+}
+
+func (t *Table) end(s *Session, allowed func() bool) ([]BoundID, bool) {
+	if !s.end(allowed) {
+		return nil, false
+	}
+	t.mu.Lock()
+	if t.sessions[s.id] == s { // it may have been opened anew
+		delete(t.sessions, s.id)
+	}
+	t.mu.Unlock()
+
+	// Binds for s are refused by now, so what is on the list is all there is. An
+	// entry may still go before its turn comes, by an unbind or another's bind.
+	ids := s.Bound()
+	return slices.DeleteFunc(ids, func(b BoundID) bool { return !t.Unbind(b.ID, s, b.Epoch) }), true
+}
+
+// Bind applies what the registry said: s holds id since epoch. It is
+//
+//   - Bound if nobody held the ID here, or with a smaller epoch, or s itself with the
+//     same one; prev is then the binding of another session that it displaced, which is
+//     to be kicked, and is zero if there was none;
+//   - Superseded if the table has a greater epoch, or the same for another session;
+//     prev is then what stands;
+//   - Dead if s has ended.
+//
+// The table keeps a copy of id. What it promises about late calls is said at [Table].
+func (t *Table) Bind(id string, s *Session, epoch uint64) (prev Route, status BindStatus) {
+	hash := t.index.hashString(id)
+	sh := t.index.shard(hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	old := sh.findLocked(hash, id)
+	if old != nil {
+		// By ID, not by pointer: the session may have ended and come back while its
+		// old bindings are still being removed.
+		same := old.session.id == s.id
+		if have := old.epoch.Load(); have > epoch || have == epoch && !same {
+			return old.route(), Superseded
+		}
+		if old.session == s {
+			return Route{}, s.renew(old, epoch)
+		}
+		if !same {
+			prev = old.route()
+		}
+	}
+	e := newEntry(id, hash, s, epoch)
+	if s.link(e) == Dead {
+		return Route{}, Dead
+	}
+	if old == nil {
+		sh.insert(e)
+	} else {
+		sh.replace(old, e)
+		old.session.unlink(old)
+	}
+	return prev, Bound
+}
+
+// Unbind removes the binding of id if it is exactly that of s with this epoch (S11).
+func (t *Table) Unbind(id string, s *Session, epoch uint64) bool {
+	hash := t.index.hashString(id)
+	sh := t.index.shard(hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	e := sh.findLocked(hash, id)
+	if e == nil || e.session != s || e.epoch.Load() != epoch {
+		return false
+	}
+	sh.remove(e)
+	s.unlink(e)
+	return true
+}
+
+// All walks all bindings, for administration and slow re-verification (S15). It holds
+// no lock between two steps, so the walk may pause at will; a binding that stands all
+// the while is seen once, one that comes or goes meanwhile perhaps.
+func (t *Table) All() iter.Seq2[string, Route] {
+	return func(yield func(string, Route) bool) {
+		var entries []*entry
+		for i := range t.index.shards {
+			entries = t.index.shards[i].appendAll(entries[:0])
+			for _, e := range entries {
+				if !yield(e.id(), e.route()) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Sessions returns all sessions that have not ended, in no order.
+func (t *Table) Sessions() []*Session {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.DeleteFunc(slices.Collect(maps.Values(t.sessions)), (*Session).Ended)
+}
+
+// Len returns how many IDs are bound.
+func (t *Table) Len() int {
+	n := 0
+	for i := range t.index.shards {
+		n += t.index.shards[i].len()
+	}
+	return n
+}
