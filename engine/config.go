@@ -39,7 +39,8 @@ type Config struct {
 	// MaxPending is the most bytes that wait to be written to one connection; what does not fit
 	// ends overflow. Default: 4 MiB, and at least 2 MaxPayload.
 	MaxPending int
-	// Credit is how many bytes of sends without ack a connection may be ahead of the node. Default: 1 MiB.
+	// Credit is how many bytes of sends without ack a connection may be ahead of the node. Default:
+	// 4 MiB, and at least two frames of MaxPayload, so that any message fits the half that is renewed.
 	Credit int
 	// MaxConns is the most client connections; more wait in the kernel's queue. Default: the
 	// process's file descriptor limit less 128 (and never less than half of it).
@@ -96,7 +97,7 @@ const (
 	defaultMaxIDs              = 1024
 	defaultMaxInFlight         = 1 << 16
 	defaultMaxPending          = 4 << 20
-	defaultCredit              = 1 << 20
+	defaultCredit              = 4 << 20
 	defaultHelloTimeout        = 2 * time.Second
 	defaultHeartbeat           = 10 * time.Second
 	defaultSlowConsumerTimeout = 10 * time.Second
@@ -122,7 +123,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxIDs, defaultMaxIDs)
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
-	setDefault(&c.Credit, defaultCredit)
+	setDefault(&c.Credit, max(defaultCredit, c.minCredit()))
 	setDefault(&c.MaxConns, defaultMaxConns())
 	setDefault(&c.HelloTimeout, defaultHelloTimeout)
 	setDefault(&c.Heartbeat, defaultHeartbeat)
@@ -164,6 +165,7 @@ func (c *Config) validate() error {
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	check(c.MaxPayload > 0 && c.MaxPayload <= maxPayloadUB, "MaxPayload is %d, want 1 to %d", c.MaxPayload, maxPayloadUB)
 	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
+	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
 	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)
 	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
@@ -171,8 +173,8 @@ func (c *Config) validate() error {
 		name string
 		v    int64
 	}{
-		{"MaxIDs", int64(c.MaxIDs)}, {"MaxInFlight", int64(c.MaxInFlight)}, {"Credit", int64(c.Credit)},
-		{"MaxConns", int64(c.MaxConns)}, {"HelloTimeout", int64(c.HelloTimeout)}, {"Heartbeat", int64(c.Heartbeat)},
+		{"MaxIDs", int64(c.MaxIDs)}, {"MaxInFlight", int64(c.MaxInFlight)}, {"MaxConns", int64(c.MaxConns)},
+		{"HelloTimeout", int64(c.HelloTimeout)}, {"Heartbeat", int64(c.Heartbeat)},
 		{"SlowConsumerTimeout", int64(c.SlowConsumerTimeout)}, {"ResumeWindow", int64(c.ResumeWindow)},
 		{"DefaultTTL", int64(c.DefaultTTL)}, {"LoopGap", int64(c.LoopGap)}, {"DrainSpread", int64(c.DrainSpread)},
 	} {
@@ -180,6 +182,8 @@ func (c *Config) validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+func (c *Config) minCredit() int { return 2 * (codec.PrefixLen + c.MaxPayload + codec.FrameOverhead) }
 
 // maxFrame is the frame limit that goes with the payload limit; binds of many IDs need 64 KiB and more in any case.
 func (c *Config) maxFrame() int {

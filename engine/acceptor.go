@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// The engine accepts connections itself and enrolls them into gnet's loops: gnet as a listener
+// shuts down when it runs out of file descriptors, and accepts before anyone can count.
+
+const (
+	acceptBackoffMin = 5 * time.Millisecond
+	acceptBackoffMax = time.Second
+	// spareFDs are left to everything that is not a client socket.
+	spareFDs = 128
+)
+
+// defaultMaxConns leaves some of the process's file descriptors to others.
+func defaultMaxConns() int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur > 1<<20 {
+		return 1 << 20
+	}
+	n := int(lim.Cur)
+	return max(n-spareFDs, n/2)
+}
+
+func (e *Engine) listen(ctx context.Context) error {
+	if e.cfg.Addr == noListener {
+		return nil
+	}
+	lc := net.ListenConfig{KeepAlive: -1} // heartbeats are the protocol's own
+	ln, err := lc.Listen(ctx, "tcp", e.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	e.listener = ln
+	return nil
+}
+
+func (e *Engine) closeListener() error {
+	if e.listener == nil {
+		return nil
+	}
+	return e.listener.Close()
+}
+
+// accept takes connections until ctx ends. Running out of file descriptors makes new clients wait
+// and touches no live one.
+func (e *Engine) accept(ctx context.Context) error {
+	backoff := acceptBackoffMin
+	for {
+		select {
+		case e.sockets <- struct{}{}: // with MaxConns open, the next client waits in the kernel's queue
+		case <-ctx.Done():
+			return nil
+		}
+		nc, err := e.listener.Accept()
+		if err == nil {
+			err = e.enroll(nc)
+			if err == nil {
+				backoff = acceptBackoffMin
+				continue
+			}
+			e.refused.Add(1)
+		}
+		e.releaseSocket()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if !isTransient(err) {
+			return fmt.Errorf("engine: accept: %w", err)
+		}
+		e.cfg.Logger.Warn("cannot accept a connection", "error", err, "wait", backoff)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, acceptBackoffMax)
+	}
+}
+
+// isTransient tells errors of one connection, or of a lack of resources, from those of the listener.
+func isTransient(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED,
+		syscall.ECONNRESET, syscall.EINVAL, syscall.ENOTCONN, os.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var temporary interface{ Temporary() bool }
+	return errors.As(err, &temporary) && temporary.Temporary()
+}
+
+// enroll gives a connection to the loop with the fewest. It returns when the loop has it.
+func (e *Engine) enroll(nc net.Conn) error {
+	c := &conn{remote: nc.RemoteAddr()}
+	if _, err := e.client.EnrollContext(nc, c); err != nil {
+		return err
+	}
+	if c.loop == nil {
+		return errNotOpened // gnet could not add it to epoll, and has closed it
+	}
+	return nil
+}
+
+var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
+
+func (e *Engine) releaseSocket() { <-e.sockets }
+
+// anchor is the context of a connection that only finds out which loop it was put on.
+type anchor struct{ el chan gnet.EventLoop }
+
+// findLoops learns gnet's event loops: one connection after the other goes to the loop with the
+// fewest, so as many connections as there are loops visit them all.
+func (e *Engine) findLoops() error {
+	known := make(map[gnet.EventLoop]bool)
+	var held []net.Conn
+	defer func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	for i := range e.loops {
+		ours, theirs, err := socketPair()
+		if err != nil {
+			return err
+		}
+		held = append(held, ours)
+		a := &anchor{el: make(chan gnet.EventLoop, 1)}
+		if _, err := e.client.EnrollContext(theirs, a); err != nil {
+			return err
+		}
+		el := <-a.el
+		if known[el] {
+			return errors.New("a loop was found twice")
+		}
+		known[el] = true
+		e.loops[i].el = el
+	}
+	return nil
+}
+
+func socketPair() (net.Conn, net.Conn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	var conns [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socketpair")
+		conns[i], err = net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return conns[0], conns[1], nil
+}
+
+// gnetLogger hands what gnet has to say to slog, at levels that suit a library inside a library.
+type gnetLogger struct{ log *slog.Logger }
+
+func (g gnetLogger) Debugf(format string, args ...any) {}
+func (g gnetLogger) Infof(format string, args ...any)  {}
+func (g gnetLogger) Warnf(format string, args ...any)  { g.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLogger) Errorf(format string, args ...any) { g.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLogger) Fatalf(format string, args ...any) { g.log.Error("gnet: " + fmt.Sprintf(format, args...)) }

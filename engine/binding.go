@@ -1,0 +1,329 @@
+package engine
+
+import (
+	"context"
+	"sync/atomic"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// request is a bind, unbind or lookup frame whose IDs are being worked on in several lanes. Each
+// lane fills in the results of its own IDs; the last one to finish answers.
+type request struct {
+	session *routing.Session
+	loop    *loop
+	handle  routing.Handle
+	kind    codec.Kind // of the answer
+	seq     uint64
+	policy  codec.Policy
+	items   []item
+	results []codec.Result
+	left    atomic.Int32
+}
+
+// item is one ID of a request.
+type item struct {
+	id    string
+	epoch uint64
+}
+
+// run is what a lane does with the indices of its items.
+type run func(e *Engine, r *request, mine []int)
+
+func (c *conn) handleBind(body []byte) {
+	var f codec.Bind
+	if err := codec.DecodeBind(body, c.loop.eng.cfg.MaxIDs, &f); err != nil {
+		c.decodeFault(err, codec.KindBind)
+		return
+	}
+	r := c.newRequest(codec.KindBound, f.Seq, &f.IDs)
+	r.policy = f.Policy
+	if c.loop.eng.drained(c.loop.now) {
+		r.answerAll(codec.CodeDraining)
+		return
+	}
+	c.loop.eng.spread(r, (*Engine).bind)
+}
+
+func (c *conn) handleUnbind(body []byte) {
+	var f codec.Unbind
+	if err := codec.DecodeUnbind(body, c.loop.eng.cfg.MaxIDs, &f); err != nil {
+		c.decodeFault(err, codec.KindUnbind)
+		return
+	}
+	c.loop.eng.spread(c.newRequest(codec.KindUnbound, f.Seq, &f.IDs), (*Engine).unbind)
+}
+
+func (c *conn) handleLookup(body []byte) {
+	var f codec.Lookup
+	if err := codec.DecodeLookup(body, c.loop.eng.cfg.MaxIDs, &f); err != nil {
+		c.decodeFault(err, codec.KindLookup)
+		return
+	}
+	c.loop.eng.spread(c.newRequest(codec.KindFound, f.Seq, &f.IDs), (*Engine).lookup)
+}
+
+func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *request {
+	n := ids.Len()
+	r := &request{
+		session: c.session, loop: c.loop, handle: c.handle(), kind: kind, seq: seq,
+		items: make([]item, 0, n), results: make([]codec.Result, n),
+	}
+	for v, ok := ids.Next(); ok; v, ok = ids.Next() {
+		r.items = append(r.items, item{string(v.ID), v.Epoch})
+	}
+	return r
+}
+
+// spread deals a request's IDs out to their lanes.
+func (e *Engine) spread(r *request, f run) {
+	var mine [laneCount][]int
+	lanes := 0
+	for i, it := range r.items {
+		if len(it.id) == 0 || len(it.id) > codec.MaxID {
+			r.results[i].Code = codec.CodeBadID
+			continue
+		}
+		n := e.lanes.of([]byte(it.id))
+		if mine[n] == nil {
+			lanes++
+		}
+		mine[n] = append(mine[n], i)
+	}
+	r.left.Store(int32(lanes) + 1)
+	for n, indices := range mine {
+		if indices == nil {
+			continue
+		}
+		if !e.lanes.try(n, func() { f(e, r, indices); r.done() }) {
+			r.fill(indices, codec.CodeOverflow)
+			r.done()
+		}
+	}
+	r.done()
+}
+
+// done answers when the last lane is through.
+func (r *request) done() {
+	if r.left.Add(-1) > 0 {
+		return
+	}
+	r.loop.post(func() {
+		if c := r.loop.conn(r.handle); c != nil {
+			c.wroteControl(codec.AppendResults(c.out(), r.kind, r.seq, r.results))
+		}
+	})
+}
+
+func (r *request) fill(indices []int, code codec.Code) {
+	for _, i := range indices {
+		r.results[i].Code = code
+	}
+}
+
+func (r *request) answerAll(code codec.Code) {
+	for i := range r.results {
+		r.results[i].Code = code
+	}
+	r.left.Store(1)
+	r.done()
+}
+
+// maxSwaps bounds how often a bind that replaces an incumbent finds yet another one.
+const maxSwaps = 8
+
+// bind asks the registry for the IDs and puts its answers into the table.
+func (e *Engine) bind(r *request, mine []int) {
+	expect := make([]routing.Binding, len(r.items))
+	todo := e.allowed(r, mine)
+	for try := 0; len(todo) > 0; try++ {
+		if try == maxSwaps {
+			r.fill(todo, codec.CodeOverflow)
+			return
+		}
+		ops := make([]routing.BindOp, len(todo))
+		for k, i := range todo {
+			ops[k] = routing.BindOp{ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch, Expect: expect[i]}
+		}
+		ctx, cancel := e.registryContext()
+		results, err := e.cfg.Registry.Bind(ctx, ops)
+		cancel()
+		if err != nil {
+			r.fill(todo, codec.CodeRegistryUnavailable)
+			return
+		}
+		var again []int
+		for k, i := range todo {
+			if e.applyBind(r, i, results[k]) {
+				expect[i] = results[k].Incumbent
+				again = append(again, i)
+			}
+		}
+		todo = again
+	}
+}
+
+// allowed asks the hook about each ID.
+func (e *Engine) allowed(r *request, mine []int) []int {
+	if e.cfg.Hooks.Bind == nil {
+		return mine
+	}
+	var ok []int
+	for _, i := range mine {
+		if err := e.cfg.Hooks.Bind(r.session.Identity(), r.items[i].id); err != nil {
+			r.results[i].Code = codec.CodeDenied
+			continue
+		}
+		ok = append(ok, i)
+	}
+	return ok
+}
+
+// applyBind does what the registry's answer for one ID asks for. True: try again, to replace the incumbent.
+func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
+	switch res.Status {
+	case routing.Bound:
+		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: res.Epoch}
+		e.bound(r, i, res)
+	case routing.Taken:
+		if r.policy == codec.PolicyKickOld || !e.sessionLives(res.Incumbent.Session) {
+			return true
+		}
+		r.results[i] = codec.Result{Code: codec.CodeTaken, Epoch: res.Incumbent.Epoch}
+	case routing.Superseded:
+		r.results[i] = codec.Result{Code: codec.CodeSuperseded, Epoch: res.Incumbent.Epoch}
+	default: // the session has ended, or the epoch is none that was ever given out
+		r.results[i].Code = codec.CodeDenied
+	}
+	return false
+}
+
+// bound puts a binding into the table and tells the session that it displaced.
+func (e *Engine) bound(r *request, i int, res routing.BindResult) {
+	id := r.items[i].id
+	prev, status := e.table.Bind(id, r.session, res.Epoch)
+	if status == routing.Dead { // the session ended meanwhile, so its binding must not stay behind
+		ctx, cancel := e.registryContext()
+		defer cancel()
+		_, _ = e.cfg.Registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: r.session.ID(), Epoch: res.Epoch}})
+		r.results[i] = codec.Result{Code: codec.CodeDenied}
+		return
+	}
+	if status == routing.Bound && prev.Session != nil {
+		e.kick(prev.Session, id, res.Epoch)
+	}
+}
+
+// kick tells a session on this node that an ID of its own is bound elsewhere now.
+func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
+	for _, h := range s.Handles() {
+		l := e.loops[h.Loop]
+		l.post(func() {
+			if c := l.conn(h); c != nil {
+				c.wroteControl(codec.AppendKick(c.out(), id, epoch))
+			}
+		})
+	}
+}
+
+// sessionLives reports whether an incumbent still counts: attached, or within its resume window (S16).
+func (e *Engine) sessionLives(id routing.SessionID) bool {
+	if e.table.Session(id) != nil {
+		return true
+	}
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	p, err := e.cfg.Registry.Presence(ctx, id)
+	return err != nil || (!p.Dead && len(p.Nodes) > 0)
+}
+
+func (e *Engine) unbind(r *request, mine []int) {
+	ops := make([]routing.UnbindOp, len(mine))
+	for k, i := range mine {
+		ops[k] = routing.UnbindOp{ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch}
+	}
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	results, err := e.cfg.Registry.Unbind(ctx, ops)
+	if err != nil {
+		r.fill(mine, codec.CodeRegistryUnavailable)
+		return
+	}
+	var stay []int
+	for k, i := range mine {
+		e.table.Unbind(ops[k].ID, r.session, ops[k].Epoch)
+		if !results[k].Removed {
+			stay = append(stay, i)
+		}
+	}
+	e.explain(ctx, r, stay)
+}
+
+// explain says of IDs that were not unbound what stands instead.
+func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
+	if len(indices) == 0 {
+		return
+	}
+	ids := make([]string, len(indices))
+	for k, i := range indices {
+		ids[k] = r.items[i].id
+	}
+	found, err := e.cfg.Registry.Lookup(ctx, ids)
+	if err != nil {
+		r.fill(indices, codec.CodeRegistryUnavailable)
+		return
+	}
+	for k, i := range indices {
+		r.results[i] = codec.Result{Code: codec.CodeSuperseded, Epoch: found[k].Binding.Epoch}
+		if found[k].Binding == (routing.Binding{}) {
+			r.results[i].Code = codec.CodeNoRoute
+		}
+	}
+}
+
+// release removes a binding that its own session has disowned.
+func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
+	e.lanes.must(e.lanes.of([]byte(id)), func() {
+		ctx, cancel := e.registryContext()
+		defer cancel()
+		if _, err := e.cfg.Registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {
+			e.table.Unbind(id, s, epoch)
+		}
+	})
+}
+
+// lookup answers from the table where it can, and asks the registry for the rest.
+func (e *Engine) lookup(r *request, mine []int) {
+	var unknown []int
+	var ids []string
+	for _, i := range mine {
+		route, ok := e.table.Lookup([]byte(r.items[i].id))
+		if !ok {
+			unknown = append(unknown, i)
+			ids = append(ids, r.items[i].id)
+			continue
+		}
+		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: route.Epoch}
+		if _, attached := route.Session.Pick(route.Hash); !attached {
+			r.results[i].Code = codec.CodeUnreachable
+		}
+	}
+	if len(unknown) == 0 {
+		return
+	}
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	found, err := e.cfg.Registry.Lookup(ctx, ids)
+	if err != nil {
+		r.fill(unknown, codec.CodeRegistryUnavailable)
+		return
+	}
+	for k, i := range unknown {
+		// Held by a session of which this node knows nothing: bound, and not to be reached from here.
+		r.results[i] = codec.Result{Code: codec.CodeUnreachable, Epoch: found[k].Binding.Epoch}
+		if found[k].Binding == (routing.Binding{}) {
+			r.results[i].Code = codec.CodeNoRoute
+		}
+	}
+}

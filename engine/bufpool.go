@@ -1,0 +1,75 @@
+package engine
+
+import "sync"
+
+const (
+	newBuf       = 2 << 10   // capacity of a fresh buffer; append grows it to what its connection needs
+	largestBuf   = 128 << 10 // a larger one is left to the garbage collector
+	localBufs    = 256       // buffers a loop keeps before it shares
+	sharedBytes  = 32 << 20  // what the shared pool keeps
+	exchangeBufs = localBufs / 2
+)
+
+// bufPool is a loop's stock of write buffers, last in first out so that the warm ones go round.
+// Buffers travel between loops with the mail, so a loop that only receives shares its surplus.
+type bufPool struct {
+	shared *sharedBufs
+	free   [][]byte
+}
+
+// sharedBufs is the stock behind the loops' pools.
+type sharedBufs struct {
+	mu    sync.Mutex
+	free  [][]byte // guarded by mu
+	bytes int      // guarded by mu
+}
+
+func (p *bufPool) get() []byte {
+	if len(p.free) == 0 {
+		p.free = p.shared.take(p.free, exchangeBufs)
+	}
+	if n := len(p.free); n > 0 {
+		b := p.free[n-1]
+		p.free[n-1] = nil
+		p.free = p.free[:n-1]
+		return b
+	}
+	return make([]byte, 0, newBuf)
+}
+
+func (p *bufPool) put(b []byte) {
+	if cap(b) == 0 || cap(b) > largestBuf {
+		return
+	}
+	if len(p.free) == localBufs {
+		p.shared.give(p.free[:exchangeBufs])
+		n := copy(p.free, p.free[exchangeBufs:])
+		clear(p.free[n:])
+		p.free = p.free[:n]
+	}
+	p.free = append(p.free, b[:0])
+}
+
+func (s *sharedBufs) take(into [][]byte, n int) [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := max(0, len(s.free)-n)
+	for _, b := range s.free[from:] {
+		s.bytes -= cap(b)
+		into = append(into, b)
+	}
+	clear(s.free[from:])
+	s.free = s.free[:from]
+	return into
+}
+
+func (s *sharedBufs) give(bufs [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range bufs {
+		if s.bytes+cap(b) <= sharedBytes {
+			s.bytes += cap(b)
+			s.free = append(s.free, b)
+		}
+	}
+}

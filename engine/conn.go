@@ -1,0 +1,337 @@
+package engine
+
+import (
+	"net"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// state is where a connection stands in its life.
+type state uint8
+
+const (
+	stateHello   state = iota // nothing has come yet
+	stateJoining              // hello came, welcome is being prepared off the loop
+	stateOpen
+	stateClosed // torn down; the socket may linger so that the peer can read the last error frame
+)
+
+// lingerMillis is how long a closed connection's socket waits for the peer to close its side. To close with
+// unread input in the kernel would reset the connection, and the peer might never see why.
+const lingerMillis = 1000
+
+// conn is one client connection, or one in-process session. Only its loop touches it.
+type conn struct {
+	// static after the loop has it
+	loop      *loop
+	remote    net.Addr
+	slot, gen uint32 // from addConn
+
+	// owned by the loop; static once open
+	session     *routing.Session
+	short       uint64      // of the session, as ack entries hold it
+	incarnation uint64      // of the node when it opened
+	list        ackmgr.List // pending acks to and from this connection
+
+	// owned by the loop
+	gc        gnet.Conn  // nil in process, and once the socket is closed
+	local     *InProcess // nil for a socket
+	state     state
+	carry     []byte           // the beginning of a frame whose end has not come yet
+	pending   []byte           // to be written at the end of the iteration
+	segments  [][]byte         // full or foreign buffers that go out before pending
+	segBytes  int
+	backlog   int // bytes that gnet holds for the kernel
+	dirty     bool
+	isWatched bool
+	pinged    bool
+	shutdown  bool  // our side of the socket is shut
+	inFlight  int   // sends of this connection that wait for an ack
+	lastFrame int64 // when the last complete frame came
+	fullSince int64 // since when the buffer has refused frames; 0: it has not
+	moved     int64 // when the kernel last took something off the backlog
+	deadline  int64 // when a closed connection's socket is closed for good
+	used      uint64
+	granted   uint64 // bytes of sends without ack: sent so far, and allowed
+}
+
+func (c *conn) handle() routing.Handle {
+	return routing.Handle{Loop: c.loop.idx, Slot: c.slot, Gen: c.gen}
+}
+
+// queued is how many bytes wait for this connection.
+func (c *conn) queued() int { return c.backlog + c.segBytes + len(c.pending) }
+
+// fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
+func (c *conn) fits(size int) bool {
+	if c.local != nil {
+		c.backlog = int(c.local.queued.Load())
+	}
+	if c.queued()+size <= c.loop.eng.cfg.MaxPending {
+		return true
+	}
+	if c.fullSince == 0 {
+		c.fullSince = c.loop.now
+	}
+	c.watch()
+	return false
+}
+
+// out returns the buffer to append a frame to; wrote takes it back.
+func (c *conn) out() []byte {
+	if c.pending == nil {
+		c.pending = c.loop.bufs.get()
+	}
+	return c.pending
+}
+
+func (c *conn) wrote(b []byte) {
+	c.pending = b
+	c.loop.stats.framesOut++
+	c.markDirty()
+	if len(b) >= earlyFlush {
+		c.flush()
+	}
+}
+
+// wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
+// reserved. A client that lets even that fill up does not read.
+func (c *conn) wroteControl(b []byte) {
+	c.wrote(b)
+	if c.state != stateClosed && c.queued() > c.loop.eng.hardPending {
+		c.close(codec.FaultSlowConsumer, "answers are not read")
+	}
+}
+
+// adopt queues a buffer of whole frames that another loop has filled, without copying it.
+func (c *conn) adopt(b []byte) {
+	if len(c.pending) > 0 {
+		c.segments = append(c.segments, c.pending)
+		c.segBytes += len(c.pending)
+	} else {
+		c.loop.bufs.put(c.pending)
+	}
+	c.pending = b
+	c.markDirty()
+	if len(c.segments) >= maxSegments {
+		c.flush()
+	}
+}
+
+// maxSegments stays far below the 1,024 at which a vectored write fails.
+const maxSegments = 64
+
+func (c *conn) markDirty() {
+	if !c.dirty {
+		c.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
+func (c *conn) flush() {
+	if len(c.pending) == 0 {
+		return
+	}
+	l := c.loop
+	last, segments := c.pending, c.segments
+	size := c.segBytes + len(last)
+	c.pending, c.segments, c.segBytes = nil, nil, 0
+	if c.local != nil {
+		c.local.receive(append(segments, last))
+		return
+	}
+	l.stats.writes++
+	l.stats.bytesOut += uint64(size)
+	if len(segments) == 0 {
+		_, _ = c.gc.Write(last) // an error has closed c: see teardown
+	} else {
+		// gnet changes the slice it is given, so it gets one of its own.
+		_, _ = c.gc.Writev(append(append(make([][]byte, 0, len(segments)+1), segments...), last))
+	}
+	for _, b := range segments {
+		l.bufs.put(b)
+	}
+	l.bufs.put(last)
+	if c.gone() {
+		return
+	}
+	if c.backlog = c.gc.OutboundBuffered(); c.backlog > 0 {
+		c.watch()
+	}
+}
+
+// gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
+func (c *conn) gone() bool { return c.gc == nil && c.local == nil }
+
+func (c *conn) watch() {
+	if !c.isWatched {
+		c.isWatched = true
+		c.moved = c.loop.now
+		c.loop.watched = append(c.loop.watched, c)
+	}
+}
+
+// checkBacklog updates what gnet holds for the kernel and closes slow consumers. It returns whether to look again.
+func (c *conn) checkBacklog() bool {
+	if c.gone() {
+		return false
+	}
+	l := c.loop
+	if c.local != nil {
+		return false // its callbacks may take as long as they like; only its senders hear of it
+	}
+	before := c.backlog
+	c.backlog = c.gc.OutboundBuffered()
+	if c.backlog < before || c.backlog == 0 {
+		c.moved = l.now
+	}
+	if c.state == stateClosed {
+		return c.linger()
+	}
+	if c.queued() < l.eng.cfg.MaxPending/2 {
+		c.fullSince = 0
+	}
+	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
+	switch {
+	case c.backlog > 0 && l.now-c.moved >= patience:
+		c.close(codec.FaultSlowConsumer, "no byte was read for "+l.eng.cfg.SlowConsumerTimeout.String())
+		return true
+	case c.fullSince != 0 && l.now-c.fullSince >= patience:
+		c.close(codec.FaultSlowConsumer, "the queue was full for "+l.eng.cfg.SlowConsumerTimeout.String())
+		return true
+	}
+	return c.backlog > 0 || c.fullSince != 0
+}
+
+// checkHeartbeat pings a silent client and gives up on a dead one.
+func (c *conn) checkHeartbeat() {
+	cfg := &c.loop.eng.cfg
+	silence := c.loop.now - c.lastFrame
+	switch {
+	case c.state != stateOpen || c.local != nil:
+	case silence >= cfg.IdleTimeout.Milliseconds():
+		c.close(codec.FaultIdleTimeout, "no complete frame for "+cfg.IdleTimeout.String())
+	case silence >= cfg.Heartbeat.Milliseconds() && !c.pinged:
+		c.pinged = true
+		c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
+	}
+}
+
+// close ends the connection with an error frame. The socket lingers until the peer has closed it too.
+func (c *conn) close(f codec.Fault, detail string) {
+	if c.state == stateClosed {
+		return
+	}
+	c.fail(f, codec.ErrorClosing, 0, 0, detail)
+	c.loop.eng.logClose(c, f, detail)
+	c.end()
+}
+
+// end is close without an error frame.
+func (c *conn) end() {
+	if c.state == stateClosed {
+		return
+	}
+	c.flush()
+	c.teardown()
+	if c.gone() {
+		return
+	}
+	if c.local != nil {
+		c.local.closed()
+		c.local = nil
+		return
+	}
+	c.deadline = c.loop.now + lingerMillis
+	c.watch()
+	c.linger()
+}
+
+// linger shuts our side once everything is written, and closes the socket for good after a while. It
+// returns whether to look again. gnet closes the socket itself when the peer has shut its side.
+func (c *conn) linger() bool {
+	if c.loop.now >= c.deadline {
+		c.closeSocket()
+		return false
+	}
+	if c.gc.OutboundBuffered() == 0 && !c.shutdown {
+		c.shutdown = true
+		_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_WR)
+	}
+	return true
+}
+
+// drop ends the connection at once: what gnet still holds must not be written any more (S24).
+func (c *conn) drop() {
+	c.loop.releaseOut(c)
+	if c.local != nil {
+		c.end()
+		return
+	}
+	c.backlog = c.gc.OutboundBuffered()
+	if c.backlog == 0 {
+		c.fail(codec.FaultFenced, codec.ErrorClosing, 0, 0, "the node was stopped for a while and starts anew")
+		c.flush()
+	}
+	c.teardown()
+	if !c.gone() {
+		_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_RDWR)
+		c.closeSocket()
+	}
+}
+
+// closeSocket closes the file descriptor; gnet calls OnClose in the middle of it.
+func (c *conn) closeSocket() {
+	if gc := c.gc; gc != nil {
+		_ = c.loop.el.Close(gc)
+	}
+}
+
+// fail appends an error frame and counts the fault.
+func (c *conn) fail(f codec.Fault, flags uint8, kind codec.Kind, seq uint64, message string) {
+	c.loop.stats.faults[f]++
+	b := codec.AppendError(c.out(), &codec.ErrorFrame{Fault: f, Flags: flags, Kind: kind, Seq: seq, Message: message})
+	if flags&codec.ErrorClosing != 0 {
+		c.wrote(b)
+	} else {
+		c.wroteControl(b)
+	}
+}
+
+// teardown ends the connection's part in everything but its socket: route, pending acks, buffers. It
+// runs once, either from end or because gnet closed the socket.
+func (c *conn) teardown() {
+	if c.state == stateClosed {
+		return
+	}
+	l := c.loop
+	wasOpen := c.state == stateOpen
+	c.state = stateClosed
+	l.removeConn(c)
+	if wasOpen {
+		l.eng.detach(c)
+		// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).
+		l.acks.EndOrigin(c.list, l.abandoned)
+		l.acks.EndDest(c.list, l.lost)
+		l.acks.FreeList(c.list)
+		l.announceGone(c.handle())
+	}
+	l.bufs.put(c.carry)
+	c.carry = nil
+	l.releaseOut(c)
+}
+
+// releaseOut throws away what waits to be written.
+func (l *loop) releaseOut(c *conn) {
+	l.bufs.put(c.pending)
+	for _, b := range c.segments {
+		l.bufs.put(b)
+	}
+	c.pending, c.segments, c.segBytes = nil, nil, 0
+}

@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"distmsg/codec"
+)
+
+// handler receives gnet's callbacks, each on the loop of the connection it is about.
+type handler struct {
+	gnet.BuiltinEventEngine
+	eng *Engine
+}
+
+// OnOpen gives the connection its slot and a deadline for hello.
+func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+	switch v := gc.Context().(type) {
+	case *anchor:
+		v.el <- gc.EventLoop() // it stays until its other end is closed, so that the next one goes elsewhere
+	case *conn:
+		l := h.eng.loopOf(gc.EventLoop())
+		l.enter()
+		v.loop, v.gc = l, gc
+		l.welcomeSocket(v)
+	}
+	return nil, gnet.None
+}
+
+// welcomeSocket makes a fresh socket a connection that has to say hello.
+func (l *loop) welcomeSocket(c *conn) {
+	l.addConn(c)
+	l.stats.accepted++
+	c.lastFrame = l.now
+	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
+	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
+}
+
+// OnTraffic reads every complete frame that has come.
+func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
+	c, ok := gc.Context().(*conn)
+	if !ok {
+		return gnet.Close
+	}
+	c.loop.enter()
+	buf, _ := gc.Next(-1) // everything is taken every time, so this is gnet's read buffer itself and no copy
+	if c.state != stateClosed {
+		c.loop.stats.bytesIn += uint64(len(buf))
+		c.read(buf)
+	}
+	return gnet.None
+}
+
+// OnClose ends the connection's part in everything.
+func (h *handler) OnClose(gc gnet.Conn, _ error) gnet.Action {
+	if c, ok := gc.Context().(*conn); ok && c.loop != nil {
+		c.loop.enter()
+		c.teardown()
+		c.gc = nil
+		c.loop.stats.closed++
+		h.eng.releaseSocket()
+	}
+	return gnet.None
+}
+
+// read takes bytes off the wire. A frame whose end is missing waits in carry; all others are decoded where they are.
+func (c *conn) read(buf []byte) {
+	for len(c.carry) > 0 && len(buf) > 0 {
+		buf = c.readCarry(buf)
+	}
+	for len(buf) > 0 && c.state != stateClosed {
+		body, n, err := codec.Split(buf, c.frameLimit())
+		if err != nil {
+			c.decodeFault(err, 0)
+			return
+		}
+		if n == 0 {
+			if c.carry == nil {
+				c.carry = c.loop.bufs.get()
+			}
+			c.carry = append(c.carry, buf...)
+			return
+		}
+		buf = buf[n:]
+		c.frame(body)
+	}
+}
+
+// readCarry adds to the partial frame what it lacks and returns the rest of buf.
+func (c *conn) readCarry(buf []byte) []byte {
+	take := min(codec.Missing(c.carry), len(buf))
+	c.carry = append(c.carry, buf[:take]...)
+	body, n, err := codec.Split(c.carry, c.frameLimit())
+	switch {
+	case err != nil:
+		c.decodeFault(err, 0)
+		return nil
+	case n > 0:
+		carry := c.carry
+		c.carry = nil // the frame's handler may close the connection, which gives carry back
+		c.frame(body)
+		c.loop.bufs.put(carry)
+		if c.state == stateClosed {
+			return nil
+		}
+	}
+	return buf[take:]
+}
+
+// frameLimit is small until the client has shown who it is.
+func (c *conn) frameLimit() int {
+	if c.state == stateOpen {
+		return c.loop.eng.maxFrame
+	}
+	return codec.MaxHelloFrame
+}
+
+// frame handles one complete frame. body is a view that ends with the call.
+func (c *conn) frame(body []byte) {
+	c.loop.stats.framesIn++
+	c.lastFrame = c.loop.now
+	c.pinged = false
+	kind, err := codec.PeekKind(body)
+	if err != nil {
+		c.decodeFault(err, kind)
+		return
+	}
+	if c.state != stateOpen {
+		c.firstFrame(kind, body)
+		return
+	}
+	switch kind {
+	case codec.KindSend:
+		c.handleSend(body)
+	case codec.KindAck:
+		c.handleAck(body)
+	case codec.KindNotHere:
+		c.handleNotHere(body)
+	case codec.KindPing:
+		c.handlePing(body)
+	case codec.KindPong:
+		_, err := codec.DecodePong(body)
+		c.decodeFault(err, kind)
+	case codec.KindBind:
+		c.handleBind(body)
+	case codec.KindUnbind:
+		c.handleUnbind(body)
+	case codec.KindLookup:
+		c.handleLookup(body)
+	case codec.KindBye:
+		c.handleBye(body)
+	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindBound,
+		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
+		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
+	default:
+		c.fail(codec.FaultUnknownKind, 0, kind, 0, kind.String()+" is not known to version 1")
+	}
+}
+
+// firstFrame handles what comes before the connection is open: hello, once, and nothing else.
+func (c *conn) firstFrame(kind codec.Kind, body []byte) {
+	switch {
+	case kind != codec.KindHello:
+		c.unexpected(kind, "nothing but hello may be sent before welcome")
+	case c.state == stateJoining:
+		c.unexpected(kind, "a second hello")
+	default:
+		c.handleHello(body)
+	}
+}
+
+func (c *conn) unexpected(kind codec.Kind, detail string) {
+	c.fail(codec.FaultUnexpectedKind, codec.ErrorClosing, kind, 0, detail)
+	c.loop.eng.logClose(c, codec.FaultUnexpectedKind, detail)
+	c.end()
+}
+
+// decodeFault closes the connection for bytes that are not what they should be. A nil err does nothing.
+func (c *conn) decodeFault(err error, kind codec.Kind) {
+	var e *codec.Error
+	if !errors.As(err, &e) {
+		return
+	}
+	c.fail(e.Fault, codec.ErrorClosing, kind, 0, e.Error())
+	c.loop.eng.logClose(c, e.Fault, e.Error())
+	c.end()
+}
+
+func (c *conn) handlePing(body []byte) {
+	nonce, err := codec.DecodePing(body)
+	if err != nil {
+		c.decodeFault(err, codec.KindPing)
+		return
+	}
+	c.wroteControl(codec.AppendPong(c.out(), nonce))
+}

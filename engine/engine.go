@@ -1,0 +1,281 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// Engine is one relay node: its event loops, its sessions and their bindings. Several may run in one
+// process. All methods may be called from any goroutine.
+type Engine struct {
+	// static after New
+	cfg         Config
+	limits      codec.Limits
+	maxFrame    int
+	hardPending int // bytes queued for a connection beyond which even answers are too much
+	born        time.Time
+	seed        maphash.Seed
+	table       *routing.Table
+	lanes       *lanes
+	ready       chan struct{}
+	sockets     chan struct{} // a token for each client socket that is open
+	ownRegistry bool
+
+	// static after Run has started
+	ctx      context.Context // ends when the engine has stopped
+	loops    []*loop
+	client   *gnet.Client
+	listener net.Listener
+
+	// shared
+	running     atomic.Bool
+	incarnation atomic.Uint64
+	draining    atomic.Bool
+	drainAt     atomic.Int64 // milliseconds on the engine's clock from which sends end draining; 0: not draining
+	refused     atomic.Uint64
+	nextLoop    atomic.Uint64 // where the next in-process session goes
+	bufs        sharedBufs
+	parcels     sync.Pool
+	background  sync.WaitGroup // goroutines for hooks that may block
+
+	fenceMu   sync.Mutex
+	lastFence time.Duration // guarded by fenceMu
+}
+
+// New makes an engine; it does not listen yet. It returns an error that names every field of cfg that cannot be.
+func New(cfg Config) (*Engine, error) {
+	ownRegistry := cfg.Registry == nil
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		cfg:         cfg,
+		limits:      cfg.limits(),
+		maxFrame:    cfg.maxFrame(),
+		hardPending: cfg.MaxPending + cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
+		born:        time.Now(),
+		seed:        maphash.MakeSeed(),
+		table:       routing.NewTable(),
+		lanes:       newLanes(),
+		ready:       make(chan struct{}),
+		sockets:     make(chan struct{}, cfg.MaxConns),
+		ownRegistry: ownRegistry,
+	}
+	e.parcels.New = func() any { return new(parcel) }
+	e.incarnation.Store(uint64(time.Now().UnixMicro()))
+	return e, nil
+}
+
+// outcomeRoom is what is reserved for the outcome of each send in flight (S21).
+const outcomeRoom = 64
+
+// Run listens and serves until ctx ends, and then returns nil; before that it returns an error if it
+// cannot start, or can serve no longer. An engine runs once.
+func (e *Engine) Run(ctx context.Context) error {
+	if e.running.Swap(true) {
+		return errors.New("engine: Run was called twice")
+	}
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	e.ctx = inner
+	if err := e.listen(ctx); err != nil {
+		return err
+	}
+	if err := e.startLoops(); err != nil {
+		return errors.Join(err, e.closeListener())
+	}
+	e.lanes.start()
+	failed := make(chan error, 1)
+	var serving sync.WaitGroup
+	if e.listener != nil {
+		serving.Go(func() { failed <- e.accept(inner) })
+	}
+	serving.Go(func() { e.tickLoops(inner) })
+	close(e.ready)
+	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	e.shutdown(stop, &serving)
+	return err
+}
+
+// shutdown ends everything in the order in which nobody misses what is gone: the listener, the
+// connections, the lanes that their ends keep busy, the loops.
+func (e *Engine) shutdown(stop context.CancelFunc, serving *sync.WaitGroup) {
+	_ = e.closeListener()
+	e.closeEverybody()
+	e.background.Wait()
+	e.lanes.stop()
+	stop()
+	serving.Wait()
+	if err := e.client.Stop(); err != nil {
+		e.cfg.Logger.Warn("event loops did not stop cleanly", "error", err)
+	}
+	if e.ownRegistry {
+		_ = e.cfg.Registry.Close()
+	}
+}
+
+// closeGrace bounds how long clients are given to read why their connections end.
+const closeGrace = time.Second
+
+// closeEverybody says goodbye on every connection and waits until the sockets are closed, or for closeGrace.
+func (e *Engine) closeEverybody() {
+	var left sync.WaitGroup
+	for _, l := range e.loops {
+		left.Add(1)
+		l.post(func() {
+			defer left.Done()
+			for _, c := range l.conns {
+				if c != nil {
+					c.close(codec.FaultGoingAway, "the node is shutting down")
+				}
+			}
+		})
+	}
+	left.Wait()
+	deadline := time.After(closeGrace)
+	poll := time.NewTicker(tickEvery)
+	defer poll.Stop()
+	for len(e.sockets) > 0 {
+		select {
+		case <-deadline:
+			return
+		case <-poll.C:
+		}
+	}
+}
+
+// startLoops starts gnet as a client engine, which is just the event loops, and finds out which they are.
+func (e *Engine) startLoops() error {
+	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithLogger(gnetLogger{e.cfg.Logger}))
+	if err != nil {
+		return fmt.Errorf("engine: event loops: %w", err)
+	}
+	e.client = client
+	e.loops = make([]*loop, e.cfg.Loops)
+	for i := range e.loops {
+		e.loops[i] = newLoop(e, i)
+	}
+	if err := client.Start(); err != nil {
+		return fmt.Errorf("engine: event loops: %w", err)
+	}
+	if err := e.findLoops(); err != nil {
+		return errors.Join(fmt.Errorf("engine: event loops: %w", err), client.Stop())
+	}
+	return nil
+}
+
+func (e *Engine) tickLoops(ctx context.Context) {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			for _, l := range e.loops {
+				l.ticked.Store(true)
+				l.ring()
+			}
+		}
+	}
+}
+
+// loopOf finds our half of a gnet loop.
+func (e *Engine) loopOf(el gnet.EventLoop) *loop {
+	for _, l := range e.loops {
+		if l.el == el {
+			return l
+		}
+	}
+	panic("engine: a connection on an unknown event loop") // all loops are known before the first connection
+}
+
+// clock is the time since the engine was made, monotonic.
+func (e *Engine) clock() time.Duration { return time.Since(e.born) }
+
+// Ready is closed when the engine accepts connections and in-process sessions.
+func (e *Engine) Ready() <-chan struct{} { return e.ready }
+
+// Addr is where clients connect, known once Ready is closed; nil without a listener.
+func (e *Engine) Addr() net.Addr {
+	if e.listener == nil {
+		return nil
+	}
+	return e.listener.Addr()
+}
+
+// NodeID is Config.NodeID, or what was chosen for it.
+func (e *Engine) NodeID() string { return e.cfg.NodeID }
+
+// Incarnation is new at every start and after a stop of the process that was longer than Config.LoopGap.
+func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
+
+// members is what clients are told about the nodes there are.
+func (e *Engine) members() []codec.Member {
+	if e.listener == nil {
+		return nil
+	}
+	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.listener.Addr().String()}}
+}
+
+// fence makes the node one that has just started: it was stopped for so long that others may have taken over (S24).
+func (e *Engine) fence(gap time.Duration) {
+	e.fenceMu.Lock()
+	defer e.fenceMu.Unlock()
+	now := e.clock()
+	if e.lastFence != 0 && now-e.lastFence < e.cfg.LoopGap {
+		return // another loop has noticed the same stop
+	}
+	e.lastFence = now
+	before := e.incarnation.Load()
+	next := max(uint64(time.Now().UnixMicro()), before+1)
+	if (next^before)&0xfff == 0 { // the tag in tokens has only these bits
+		next++
+	}
+	e.incarnation.Store(next)
+	e.cfg.Logger.Warn("the event loops stood still; dropping all connections and going on under a new incarnation",
+		"gap", gap, "incarnation", next)
+	for _, l := range e.loops {
+		l.ring()
+	}
+}
+
+func (e *Engine) newParcel() *parcel { return e.parcels.Get().(*parcel) }
+
+func (e *Engine) recycle(p *parcel) {
+	clear(p.chunks) // their buffers have moved on
+	p.chunks, p.notes, p.data = p.chunks[:0], p.notes[:0], p.data[:0]
+	e.parcels.Put(p)
+}
+
+func (e *Engine) logClose(c *conn, f codec.Fault, detail string) {
+	e.cfg.Logger.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+func randomHex(n int) string { return hex.EncodeToString(randomBytes(n)) }

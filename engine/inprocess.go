@@ -1,0 +1,485 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// An in-process session is a connection without a socket: the same frames, the same rules, handed
+// over in memory. So its IDs have the same outcomes, order and limits as remote ones.
+
+// InProcessConfig says what an in-process session does with what it gets. Its callbacks run on one
+// goroutine of the session's own, one after the other, in the order in which things happened; a slow one
+// fills the session's queue (Config.MaxPending), and senders hear overflow.
+type InProcessConfig struct {
+	// Identity is what Hooks.Authenticate would have returned.
+	Identity string
+	// Handler gets the messages. It answers with Ack or Reject; if it does neither, the message is
+	// acked when it returns, and rejected if it panics. It must not wait for a message to
+	// this same session: nothing else is handled meanwhile. Default: everything is rejected.
+	Handler func(*Message)
+	// OnKick hears that an ID was bound by another session. The session does not hold it any more.
+	OnKick func(id string, epoch uint64)
+}
+
+// InProcess is a session of the process that embeds the engine. All methods may be called from any goroutine.
+type InProcess struct {
+	eng  *Engine
+	cfg  InProcessConfig
+	conn *conn // only its loop touches it
+
+	joined  chan struct{} // closed when the session is open
+	session *routing.Session
+	ended   chan struct{} // closed when the session is over
+	done    chan struct{} // closed when the last callback has returned
+
+	mu      sync.Mutex
+	seq     uint64                   // guarded by mu
+	waiting map[uint64]chan<- answer // guarded by mu
+	held    map[string]uint64        // guarded by mu; epoch of each ID, 0 while its bind is under way
+	in      []byte                   // guarded by mu; frames for the loop
+	pumping bool                     // guarded by mu; the loop has been asked to read in
+	over    bool                     // guarded by mu
+	queue   [][]byte                 // guarded by mu; buffers with deliver and kick frames
+	wake    sync.Cond                // on mu
+	queued  atomic.Int64             // bytes in queue
+	pump    func()
+}
+
+// answer is what ends a request.
+type answer struct {
+	code    codec.Code
+	reason  string
+	reply   []byte
+	results []codec.Result
+}
+
+// SendError is the outcome of a message that was not acked.
+type SendError struct {
+	Code   codec.Code
+	Reason string // may be empty
+}
+
+// Error names the outcome and the reason.
+func (e *SendError) Error() string {
+	if e.Reason == "" {
+		return "engine: " + e.Code.String()
+	}
+	return "engine: " + e.Code.String() + ": " + e.Reason
+}
+
+// Message is what a Handler gets. It must not be used after the handler has returned.
+type Message struct {
+	To, From string
+	Payload  []byte    // a view that ends with the handler's return
+	Deadline time.Time // zero: none
+
+	session  *InProcess
+	token    []byte
+	wantsAck bool
+	answered bool
+}
+
+// Ack accepts the message, with a reply that may be nil. Only the first answer counts.
+func (m *Message) Ack(reply []byte) { m.answer(codec.CodeAcked, "", reply) }
+
+// Reject refuses the message; the sender hears the reason, cut to codec.MaxReason bytes.
+func (m *Message) Reject(reason string) { m.answer(codec.CodeRejected, reason, nil) }
+
+func (m *Message) answer(code codec.Code, reason string, reply []byte) {
+	if m.answered || !m.wantsAck {
+		return
+	}
+	m.answered = true
+	// With the session over there is nobody to answer: the sender has heard lost.
+	_ = m.session.submit(func(b []byte) []byte {
+		return codec.AppendAck(b, &codec.Ack{Token: m.token, Code: code,
+			Reason: []byte(reason[:min(len(reason), codec.MaxReason)]), Reply: reply})
+	})
+}
+
+// OpenInProcess begins an in-process session. The engine must be running (see Ready). The error wraps ctx's.
+func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InProcess, error) {
+	select {
+	case <-e.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("engine: not ready: %w", context.Cause(ctx))
+	}
+	if e.draining.Load() {
+		return nil, &SendError{Code: codec.CodeDraining}
+	}
+	s := &InProcess{
+		eng: e, cfg: cfg,
+		joined: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
+		waiting: make(map[uint64]chan<- answer), held: make(map[string]uint64),
+	}
+	s.wake.L = &s.mu
+	s.pump = s.read
+	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
+	s.conn = &conn{loop: l, local: s}
+	l.post(func() {
+		l.addConn(s.conn)
+		s.conn.state = stateJoining
+		j := &join{loop: l, handle: s.conn.handle()}
+		j.enqueue(cfg.Identity)
+	})
+	select {
+	case <-s.joined:
+		go s.deliverAll()
+		return s, nil
+	case <-s.ended:
+		return nil, errSessionOver
+	case <-e.ctx.Done():
+		return nil, errSessionOver
+	}
+}
+
+var errSessionOver = errors.New("engine: the session is over")
+
+// ID returns the session's ID.
+func (s *InProcess) ID() routing.SessionID { return s.session.ID() }
+
+// Done is closed when the session is over: after Close, when another node has ended it, when it did not keep up, or when the engine stops.
+func (s *InProcess) Done() <-chan struct{} { return s.ended }
+
+// Bind makes this session the receiver of ids; another session that holds one is kicked. The error
+// joins a *BindError for each ID that was not bound.
+func (s *InProcess) Bind(ctx context.Context, ids ...string) error {
+	return s.eachFrame(ctx, ids, func(part []codec.IDEpoch) error {
+		s.mu.Lock()
+		for _, v := range part {
+			if _, ok := s.held[string(v.ID)]; !ok {
+				s.held[string(v.ID)] = 0
+			}
+		}
+		s.mu.Unlock()
+		a, err := s.request(ctx, func(b []byte, seq uint64) []byte {
+			return codec.AppendBind(b, seq, codec.PolicyKickOld, part)
+		})
+		return s.settleBind(part, a, err)
+	})
+}
+
+// settleBind takes back what was not bound. The epochs of what was are noted as the answer comes in, see control.
+func (s *InProcess) settleBind(part []codec.IDEpoch, a answer, err error) error {
+	if err != nil {
+		return err
+	}
+	var errs []error
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, v := range part {
+		id := string(v.ID)
+		if code := a.results[i].Code; code != codec.CodeOK {
+			errs = append(errs, &BindError{ID: id, Code: code})
+			if s.held[id] == 0 {
+				delete(s.held, id)
+			}
+			continue
+		}
+		if epoch, ok := s.held[id]; ok { // a kick may have overtaken the answer
+			s.held[id] = max(epoch, a.results[i].Epoch)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Unbind gives ids back. IDs that the session does not hold are passed over.
+func (s *InProcess) Unbind(ctx context.Context, ids ...string) error {
+	return s.eachFrame(ctx, ids, func(part []codec.IDEpoch) error {
+		s.mu.Lock()
+		for i := range part {
+			id := string(part[i].ID)
+			part[i].Epoch = s.held[id]
+			delete(s.held, id)
+		}
+		s.mu.Unlock()
+		_, err := s.request(ctx, func(b []byte, seq uint64) []byte { return codec.AppendUnbind(b, seq, part) })
+		return err
+	})
+}
+
+// BindError says why one ID was not bound.
+type BindError struct {
+	ID   string
+	Code codec.Code
+}
+
+// Error names the ID and the reason.
+func (e *BindError) Error() string { return fmt.Sprintf("engine: bind %q: %s", e.ID, e.Code) }
+
+// eachFrame cuts ids into as many as one frame may hold.
+func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.IDEpoch) error) error {
+	var errs []error
+	for len(ids) > 0 && ctx.Err() == nil {
+		n := min(len(ids), s.eng.cfg.MaxIDs)
+		part := make([]codec.IDEpoch, n)
+		for i, id := range ids[:n] {
+			part[i].ID = []byte(id)
+		}
+		ids = ids[n:]
+		errs = append(errs, f(part))
+	}
+	return errors.Join(append(errs, context.Cause(ctx))...)
+}
+
+// Send sends a message and waits for its outcome: the receiver's reply, or a *SendError. The
+// deadline of ctx, if any, is the message's; if ctx ends first, the error wraps ctx's and the outcome is not known.
+func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (reply []byte, err error) {
+	a, err := s.request(ctx, func(b []byte, seq uint64) []byte {
+		return codec.AppendSend(b, &codec.Send{Seq: seq, To: []byte(to), From: []byte(from),
+			TTL: ttlOf(ctx), Flags: codec.FlagAck, Payload: payload})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.code != codec.CodeAcked {
+		return nil, &SendError{a.code, a.reason}
+	}
+	return a.reply, nil
+}
+
+// Post sends a message without ack. A failure after this call returns is counted and not reported. It
+// fails with a *SendError of overflow if the loop does not keep up.
+func (s *InProcess) Post(from, to string, payload []byte) error {
+	return s.submit(func(b []byte) []byte {
+		return codec.AppendSend(b, &codec.Send{To: []byte(to), From: []byte(from), Payload: payload})
+	})
+}
+
+func ttlOf(ctx context.Context) uint32 {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return uint32(min(max(time.Until(deadline).Milliseconds(), 1), math.MaxUint32))
+}
+
+// Close ends the session; its IDs are bound no longer. It returns when the last callback has, so it
+// must not be called by one.
+func (s *InProcess) Close() {
+	_ = s.submit(codec.AppendBye)
+	<-s.done
+}
+
+// request submits a frame with a fresh sequence number and waits for its answer.
+func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64) []byte) (answer, error) {
+	ch := make(chan answer, 1)
+	s.mu.Lock()
+	s.seq++
+	seq := s.seq
+	s.waiting[seq] = ch
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.waiting, seq)
+		s.mu.Unlock()
+	}()
+	if err := s.submit(func(b []byte) []byte { return frame(b, seq) }); err != nil {
+		return answer{}, err
+	}
+	select {
+	case a := <-ch:
+		return a, nil
+	case <-ctx.Done():
+		return answer{}, fmt.Errorf("engine: no answer: %w", context.Cause(ctx))
+	case <-s.ended:
+		select {
+		case a := <-ch: // it came with the end
+			return a, nil
+		default:
+			return answer{}, errSessionOver
+		}
+	}
+}
+
+// submit hands frames to the loop: many submits, one wake.
+func (s *InProcess) submit(frame func([]byte) []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return errSessionOver
+	}
+	if len(s.in) > s.eng.cfg.MaxPending {
+		return &SendError{codec.CodeOverflow, "the event loop does not keep up"}
+	}
+	s.in = frame(s.in)
+	if !s.pumping {
+		s.pumping = true
+		s.conn.loop.post(s.pump)
+	}
+	return nil
+}
+
+// read runs on the loop: it takes what was submitted, as OnTraffic takes what came over a socket.
+func (s *InProcess) read() {
+	s.mu.Lock()
+	in := s.in
+	s.in = nil
+	s.pumping = false
+	s.mu.Unlock()
+	if c := s.conn; c.state == stateOpen {
+		c.loop.stats.bytesIn += uint64(len(in))
+		c.read(in)
+	}
+}
+
+// opened runs on the loop when the session is there.
+func (s *InProcess) opened(session *routing.Session) {
+	s.session = session
+	close(s.joined)
+}
+
+// receive runs on the loop, in place of a write to a socket. Answers are passed on at once, so that a slow
+// handler cannot hold them up; deliver and kick frames queue for the session's goroutine.
+func (s *InProcess) receive(bufs [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range bufs {
+		if s.control(b) {
+			s.queue = append(s.queue, b)
+			s.queued.Add(int64(len(b)))
+		}
+	}
+	s.wake.Signal()
+}
+
+// control passes on the answers in b and reports whether there is anything else in it. mu is held.
+func (s *InProcess) control(b []byte) (more bool) {
+	eachFrame(b, func(kind codec.Kind, body []byte) {
+		switch kind {
+		case codec.KindOutcome:
+			var f codec.Outcome
+			if codec.DecodeOutcome(body, &f) == nil {
+				s.answer(f.Seq, answer{code: f.Code, reason: string(f.Reason), reply: append([]byte(nil), f.Reply...)})
+			}
+		case codec.KindBound, codec.KindUnbound:
+			var f codec.Results
+			if codec.DecodeResults(body, kind, &f) == nil {
+				results := make([]codec.Result, 0, f.All.Len())
+				for r, ok := f.All.Next(); ok; r, ok = f.All.Next() {
+					results = append(results, r)
+				}
+				s.answer(f.Seq, answer{results: results})
+			}
+		case codec.KindDeliver, codec.KindKick:
+			more = true
+		}
+	})
+	return more
+}
+
+func (s *InProcess) answer(seq uint64, a answer) {
+	if ch := s.waiting[seq]; ch != nil {
+		delete(s.waiting, seq)
+		ch <- a
+	}
+}
+
+// eachFrame walks a buffer that the engine has filled with whole frames.
+func eachFrame(b []byte, f func(kind codec.Kind, body []byte)) {
+	for len(b) > 0 {
+		body, n, err := codec.Split(b, len(b))
+		if err != nil || n == 0 {
+			panic("engine: frames for an in-process session are corrupt") // our own bytes, so our own bug
+		}
+		kind, _ := codec.PeekKind(body)
+		f(kind, body)
+		b = b[n:]
+	}
+}
+
+// closed runs on the loop when the session's connection has ended, for whatever reason.
+func (s *InProcess) closed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	close(s.ended)
+	s.wake.Signal()
+}
+
+// deliverAll is the session's goroutine.
+func (s *InProcess) deliverAll() {
+	defer close(s.done)
+	for {
+		s.mu.Lock()
+		for len(s.queue) == 0 && !s.over {
+			s.wake.Wait()
+		}
+		bufs := s.queue
+		s.queue = nil
+		over := s.over
+		s.mu.Unlock()
+		if over { // whoever sent what is left has heard lost
+			return
+		}
+		for _, b := range bufs {
+			eachFrame(b, s.handle)
+			s.queued.Add(-int64(len(b)))
+		}
+		s.eng.bufs.give(bufs)
+	}
+}
+
+func (s *InProcess) handle(kind codec.Kind, body []byte) {
+	switch kind {
+	case codec.KindDeliver:
+		var d codec.Deliver
+		if codec.DecodeDeliver(body, &d) == nil {
+			s.handleDeliver(&d)
+		}
+	case codec.KindKick:
+		if id, epoch, err := codec.DecodeKick(body); err == nil {
+			s.handleKick(string(id), epoch)
+		}
+	}
+}
+
+// handleDeliver gives a message to the handler, or back if the session does not hold its ID (S14).
+func (s *InProcess) handleDeliver(d *codec.Deliver) {
+	s.mu.Lock()
+	epoch, ok := s.held[string(d.To)]
+	s.mu.Unlock()
+	if !ok || (epoch != 0 && epoch < d.Epoch) {
+		_ = s.submit(func(b []byte) []byte { return codec.AppendNotHere(b, d) })
+		return
+	}
+	m := &Message{To: string(d.To), From: string(d.From), Payload: d.Payload,
+		session: s, token: d.Token, wantsAck: d.Flags&codec.FlagAck != 0}
+	if d.TTL > 0 {
+		m.Deadline = time.Now().Add(time.Duration(d.TTL) * time.Millisecond)
+	}
+	if s.cfg.Handler == nil {
+		m.Reject("this session handles no messages")
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.eng.cfg.Logger.Error("an in-process handler panicked", "to", m.To, "panic", p)
+			m.Reject("the handler panicked")
+		}
+	}()
+	s.cfg.Handler(m)
+	m.Ack(nil)
+}
+
+// handleKick lets an ID go, if the kick is about a newer binding than the session's own (S13).
+func (s *InProcess) handleKick(id string, epoch uint64) {
+	s.mu.Lock()
+	held, ok := s.held[id]
+	if ok = ok && held < epoch; ok {
+		delete(s.held, id)
+	}
+	s.mu.Unlock()
+	if ok && s.cfg.OnKick != nil {
+		s.cfg.OnKick(id, epoch)
+	}
+}

@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+const (
+	// tickEvery is how often a loop looks at its deadlines when nothing else wakes it.
+	tickEvery = 10 * time.Millisecond
+	// earlyFlush is the size at which a buffer is written before the iteration ends.
+	earlyFlush = 64 << 10
+	// scanRounds spreads the heartbeat check of all connections over this many ticks.
+	scanRounds = 100
+)
+
+// loop is our half of a gnet event loop. What happens between two runs of its doorbell is one
+// iteration: callbacks read frames and append to the buffers of their destinations, and the
+// doorbell (see Run) writes every destination once and hands over the mail for other loops.
+//
+// Why a doorbell: gnet has no hook for the end of an iteration, but EventLoop.Execute runs after
+// the current batch of events. It carries no data (it may be reordered) and is armed once per batch.
+type loop struct {
+	// static after construction
+	eng *Engine
+	idx uint16
+	el  gnet.EventLoop
+
+	// owned by the loop
+	conns      []*conn  // by slot; nil where free
+	gens       []uint32 // by slot; the generation of the connection that is, or will be, there
+	freeSlots  []uint32
+	live       int // connections in conns
+	acks       *ackmgr.Manager
+	bufs       bufPool
+	dirty      []*conn
+	watched    []*conn  // connections with a backlog in gnet, or closing
+	handshakes []hello  // oldest first
+	mail       []outbox // by loop
+	active     bool     // inside an iteration
+	now        int64    // milliseconds since the engine was made, read once an iteration
+	began      time.Duration
+	lastTick   int64
+	scanNext   int
+	stats      loopStats
+	fenced     uint64 // the incarnation this loop works under
+	expired    func(ackmgr.Token, ackmgr.Entry)
+	lost       func(ackmgr.Token, ackmgr.Entry)
+	abandoned  func(ackmgr.Token, ackmgr.Entry)
+	send       codec.Send    // scratch: decoding into them allocates nothing
+	deliver    codec.Deliver // scratch
+	ack        codec.Ack     // scratch
+	token      [reportTokenLen]byte
+
+	// shared
+	armed  atomic.Bool  // the doorbell has been rung
+	ticked atomic.Bool  // the ticker wants a tick
+	seen   atomic.Int64 // the engine's clock when the loop was last known to run, in nanoseconds
+	inbox  inbox
+	pubMu  sync.Mutex
+	pub    loopStats // copy of stats for other goroutines, guarded by pubMu
+}
+
+// hello is a connection that has yet to say hello.
+type hello struct {
+	handle   routing.Handle
+	deadline int64
+}
+
+func newLoop(e *Engine, idx int) *loop {
+	l := &loop{eng: e, idx: uint16(idx), mail: make([]outbox, e.cfg.Loops)}
+	l.bufs.shared = &e.bufs
+	l.began = e.clock()
+	l.now = l.began.Milliseconds()
+	l.seen.Store(int64(l.began))
+	l.fenced = e.incarnation.Load()
+	l.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(idx), Max: maxPending}, l.now)
+	l.expired = func(_ ackmgr.Token, en ackmgr.Entry) { l.finishEntry(en, codec.CodeTimeout, nil, nil) }
+	l.lost = func(_ ackmgr.Token, en ackmgr.Entry) { l.finishEntry(en, codec.CodeLost, nil, nil) }
+	l.abandoned = func(ackmgr.Token, ackmgr.Entry) { l.stats.abandoned++ }
+	return l
+}
+
+// enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
+func (l *loop) enter() {
+	if !l.active {
+		l.begin()
+		l.ring()
+	}
+}
+
+// begin reads the clock and checks that the loop was not stopped for long (S24).
+func (l *loop) begin() {
+	l.active = true
+	l.began = l.eng.clock()
+	l.now = l.began.Milliseconds()
+	gap := l.began - time.Duration(l.seen.Load())
+	l.seen.Store(int64(l.began))
+	if gap > l.eng.cfg.LoopGap {
+		l.eng.fence(gap)
+	}
+	if l.fenced != l.eng.incarnation.Load() {
+		l.dropAll()
+	}
+}
+
+// ring arms the doorbell. Any goroutine may call it.
+func (l *loop) ring() {
+	if l.armed.CompareAndSwap(false, true) {
+		// The only error is that the engine is shutting down; then nobody waits for this loop any more.
+		_ = l.el.Execute(context.Background(), l)
+	}
+}
+
+// Run is the doorbell: the end of an iteration. gnet calls it on the loop.
+func (l *loop) Run(context.Context) error {
+	l.armed.Store(false) // first: what is posted from here on rings again
+	if !l.active {
+		l.begin()
+	}
+	l.stats.wakeups++
+	l.openMail()
+	if l.ticked.Swap(false) {
+		l.tick()
+	}
+	if l.eng.clock()-l.began > l.eng.cfg.LoopGap {
+		// Stopped in the middle of the iteration: what was read before is old now.
+		l.seen.Store(int64(l.began))
+		l.begin()
+	}
+	l.flushDirty()
+	l.sendMail()
+	l.active = false
+	end := l.eng.clock()
+	l.seen.Store(int64(end))
+	l.stats.longestStall = max(l.stats.longestStall, end-l.began)
+	return nil
+}
+
+func (l *loop) flushDirty() {
+	for i := 0; i < len(l.dirty); i++ { // flushing can close a connection, which can make others dirty
+		c := l.dirty[i]
+		c.dirty = false
+		c.flush()
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+}
+
+// tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
+func (l *loop) tick() {
+	l.acks.Advance(l.now, l.expired)
+	l.checkHandshakes()
+	l.checkWatched()
+	n := len(l.conns)/scanRounds + 1
+	for range min(n, len(l.conns)) {
+		if l.scanNext >= len(l.conns) {
+			l.scanNext = 0
+		}
+		if c := l.conns[l.scanNext]; c != nil {
+			c.checkHeartbeat()
+		}
+		l.scanNext++
+	}
+	l.publish()
+}
+
+func (l *loop) checkHandshakes() {
+	n := 0
+	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
+		if c := l.conn(l.handshakes[n].handle); c != nil && c.state != stateOpen {
+			c.close(codec.FaultHelloTimeout, "no hello in "+l.eng.cfg.HelloTimeout.String())
+		}
+	}
+	if n > 0 {
+		l.handshakes = append(l.handshakes[:0], l.handshakes[n:]...)
+	}
+}
+
+// checkWatched looks at connections that gnet buffers for, and at those that linger before they close.
+func (l *loop) checkWatched() {
+	kept := l.watched[:0]
+	for _, c := range l.watched {
+		if c.checkBacklog() {
+			kept = append(kept, c)
+		} else {
+			c.isWatched = false
+		}
+	}
+	clear(l.watched[len(kept):])
+	l.watched = kept
+}
+
+// conn returns the connection that the handle names, or nil if it is gone. The handle must be of this loop.
+func (l *loop) conn(h routing.Handle) *conn {
+	if int(h.Slot) >= len(l.conns) || l.gens[h.Slot] != h.Gen {
+		return nil
+	}
+	return l.conns[h.Slot]
+}
+
+// addConn gives c a slot.
+func (l *loop) addConn(c *conn) {
+	if n := len(l.freeSlots); n > 0 {
+		c.slot = l.freeSlots[n-1]
+		l.freeSlots = l.freeSlots[:n-1]
+	} else {
+		c.slot = uint32(len(l.conns))
+		l.conns = append(l.conns, nil)
+		l.gens = append(l.gens, 1)
+	}
+	c.gen = l.gens[c.slot]
+	l.conns[c.slot] = c
+	l.live++
+}
+
+// removeConn frees c's slot; handles to c are void from here on.
+func (l *loop) removeConn(c *conn) {
+	l.conns[c.slot] = nil
+	l.gens[c.slot]++
+	l.freeSlots = append(l.freeSlots, c.slot)
+	l.live--
+}
+
+// dropAll ends everything that was there before a stop: unread input, unwritten output, connections
+// and pending acks. The loop goes on under the engine's new incarnation (S24).
+func (l *loop) dropAll() {
+	l.fenced = l.eng.incarnation.Load()
+	l.dropMail()
+	for _, c := range l.conns {
+		if c != nil {
+			c.drop()
+		}
+	}
+	l.acks.SetTag(uint16(l.fenced))
+}

@@ -1,0 +1,388 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// Loops talk to each other by mail. While an iteration runs, a loop fills one parcel for each
+// loop it has something for; at the end of the iteration it hands the parcels over and rings the
+// other's doorbell once. Frames for one connection gather in one buffer, which the other loop
+// adopts as it is, so that crossing loops costs no second copy of a payload.
+
+const (
+	// maxInbox bounds the bytes that wait for a loop; a sender on another loop hears overflow beyond it.
+	maxInbox = 64 << 20
+	// staleAfter is the age in milliseconds from which a parcel's frames are looked at one by one
+	// for their deadlines. Below it, waiting is within the clock's resolution.
+	staleAfter = int64(tickEvery / 1e6)
+)
+
+// parcel is what one loop has for another after one iteration.
+type parcel struct {
+	at     int64 // the sender's clock, in milliseconds
+	chunks []chunk
+	notes  []note
+	data   []byte // bytes that notes refer to
+}
+
+// chunk is a buffer of whole deliver frames for one connection.
+type chunk struct {
+	slot, gen uint32
+	unacked   uint32 // frames that nobody will answer
+	frames    uint32
+	buf       []byte
+}
+
+// noteKind says what a note asks of the loop that gets it.
+type noteKind uint8
+
+const (
+	noteAck     noteKind = iota // an ack came in here for an entry of yours
+	noteBounce                  // a not_here came in here for an entry of yours; data is the frame body
+	noteFail                    // a frame of yours was not written
+	noteReport                  // tell this connection how a send without ack failed
+	noteGone                    // a connection of mine is gone
+	noteRefused                 // the ack you sent me was refused
+)
+
+// note is a small message between loops.
+type note struct {
+	kind          noteKind
+	code          codec.Code
+	handle        routing.Handle // noteGone, noteReport, noteRefused: of the connection; noteAck, noteBounce: who sent it
+	token         ackmgr.Token
+	session       uint64 // of who sent it, noteAck and noteBounce
+	seq           uint64 // noteReport
+	reason, reply int    // bytes in data from at on
+	at            int
+}
+
+// outbox is the mail that a loop has for one other loop.
+type outbox struct {
+	parcel *parcel
+	peers  []peerConn // by slot on the other loop
+}
+
+// peerConn is what a loop knows of a connection on another loop.
+type peerConn struct {
+	gen   uint32
+	chunk uint32 // 1 + index of its chunk in the current parcel; 0: none
+	list  ackmgr.List
+}
+
+// inbox is where other goroutines leave work for a loop.
+type inbox struct {
+	bytes   atomic.Int64 // in parcels
+	mu      sync.Mutex
+	parcels []*parcel // guarded by mu
+	tasks   []func()  // guarded by mu
+	// spare are the slices of the last round, owned by the loop
+	spareParcels []*parcel
+	spareTasks   []func()
+}
+
+// post runs f on the loop, soon. Any goroutine may call it; it allocates, so it is not for messages.
+func (l *loop) post(f func()) {
+	l.inbox.mu.Lock()
+	l.inbox.tasks = append(l.inbox.tasks, f)
+	l.inbox.mu.Unlock()
+	l.ring()
+}
+
+// openMail does what others have left for this loop.
+func (l *loop) openMail() {
+	in := &l.inbox
+	in.mu.Lock()
+	parcels, tasks := in.parcels, in.tasks
+	in.parcels, in.tasks = in.spareParcels[:0], in.spareTasks[:0]
+	in.mu.Unlock()
+	for _, f := range tasks {
+		f()
+	}
+	for _, p := range parcels {
+		l.openParcel(p)
+	}
+	clear(tasks)
+	clear(parcels)
+	in.spareParcels, in.spareTasks = parcels, tasks
+}
+
+func (l *loop) openParcel(p *parcel) {
+	size := p.size()
+	for i := range p.chunks {
+		l.adoptChunk(&p.chunks[i], l.now-p.at)
+	}
+	for i := range p.notes {
+		l.openNote(&p.notes[i], p.data)
+	}
+	l.inbox.bytes.Add(-size)
+	l.eng.recycle(p)
+}
+
+func (p *parcel) size() int64 {
+	n := len(p.data)
+	for i := range p.chunks {
+		n += len(p.chunks[i].buf)
+	}
+	return int64(n)
+}
+
+func (l *loop) openNote(n *note, data []byte) {
+	switch n.kind {
+	case noteAck:
+		reason := data[n.at : n.at+n.reason]
+		reply := data[n.at+n.reason : n.at+n.reason+n.reply]
+		l.acked(n.token, n.session, n.handle, n.code, reason, reply)
+	case noteBounce:
+		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was checked before
+			l.bounced(n.token, n.session, n.handle, &l.deliver)
+		}
+	case noteFail:
+		l.failed(n.token, n.code)
+	case noteReport:
+		if c := l.conn(n.handle); c != nil {
+			c.outcome(n.seq, n.code, nil, nil)
+		}
+	case noteGone:
+		l.peerGone(n.handle)
+	case noteRefused:
+		if c := l.conn(n.handle); c != nil {
+			c.fail(codec.FaultBadToken, 0, n.codecKind(), 0, badTokenText)
+		}
+	}
+}
+
+// codecKind is the kind of the frame that was refused; it travels in seq.
+func (n *note) codecKind() codec.Kind { return codec.Kind(n.seq) }
+
+// parcelFor returns the parcel that is being filled for a loop.
+func (l *loop) parcelFor(target uint16) *parcel {
+	box := &l.mail[target]
+	if box.parcel == nil {
+		box.parcel = l.eng.newParcel()
+		box.parcel.at = l.now
+	}
+	return box.parcel
+}
+
+// notify leaves a note for a loop, or opens it at once if it is this one.
+func (l *loop) notify(target uint16, n note) {
+	if target == l.idx {
+		l.openNote(&n, nil)
+		return
+	}
+	p := l.parcelFor(target)
+	p.notes = append(p.notes, n)
+}
+
+// sendMail hands over all parcels.
+func (l *loop) sendMail() {
+	for i := range l.mail {
+		if l.mail[i].parcel != nil {
+			l.handOver(i)
+		}
+	}
+}
+
+func (l *loop) handOver(target int) {
+	box := &l.mail[target]
+	p := box.parcel
+	box.parcel = nil
+	for i := range p.chunks {
+		box.peers[p.chunks[i].slot].chunk = 0
+	}
+	to := l.eng.loops[target]
+	to.inbox.bytes.Add(p.size())
+	to.inbox.mu.Lock()
+	to.inbox.parcels = append(to.inbox.parcels, p)
+	to.inbox.mu.Unlock()
+	to.ring()
+}
+
+// dropMail throws away what was not handed over yet (S24).
+func (l *loop) dropMail() {
+	for i := range l.mail {
+		box := &l.mail[i]
+		if box.parcel == nil {
+			continue
+		}
+		for _, ch := range box.parcel.chunks {
+			box.peers[ch.slot].chunk = 0
+			l.bufs.put(ch.buf)
+		}
+		l.eng.recycle(box.parcel)
+		box.parcel = nil
+	}
+}
+
+// peer returns what this loop knows of a connection elsewhere, or nil if that is gone. If the slot has a new tenant, the
+// entries that wait for the old one are lost: its note is still on the way.
+func (l *loop) peer(h routing.Handle) *peerConn {
+	box := &l.mail[h.Loop]
+	if need := int(h.Slot) + 1; need > len(box.peers) {
+		box.peers = append(box.peers, make([]peerConn, need-len(box.peers))...)
+	}
+	p := &box.peers[h.Slot]
+	if h.Gen < p.gen {
+		return nil // older than the tenant that this loop has already met
+	}
+	if h.Gen > p.gen {
+		l.forgetPeer(p)
+		p.gen = h.Gen
+		p.chunk = 0 // a chunk for the old tenant stays in the parcel, and will find nobody
+	}
+	if p.list == 0 {
+		p.list = l.acks.NewList()
+	}
+	return p
+}
+
+func (l *loop) forgetPeer(p *peerConn) {
+	if p.list != 0 {
+		l.acks.EndDest(p.list, l.lost)
+		l.acks.FreeList(p.list)
+		p.list = 0
+	}
+}
+
+// peerGone ends what waits for a connection that another loop has closed.
+func (l *loop) peerGone(h routing.Handle) {
+	box := &l.mail[h.Loop]
+	if int(h.Slot) < len(box.peers) && box.peers[h.Slot].gen == h.Gen {
+		l.forgetPeer(&box.peers[h.Slot])
+		box.peers[h.Slot].gen++ // so that a late handle is not taken for a tenant
+	}
+}
+
+// announceGone tells every loop that a connection of this one is gone (S5).
+func (l *loop) announceGone(h routing.Handle) {
+	for i := range l.mail {
+		if i != int(l.idx) {
+			l.notify(uint16(i), note{kind: noteGone, handle: h})
+		}
+	}
+}
+
+// peerChunk returns the chunk that gathers frames for a connection elsewhere.
+func (l *loop) peerChunk(h routing.Handle, p *peerConn) *chunk {
+	parcel := l.parcelFor(h.Loop)
+	if p.chunk == 0 {
+		parcel.chunks = append(parcel.chunks, chunk{slot: h.Slot, gen: h.Gen, buf: l.bufs.get()})
+		p.chunk = uint32(len(parcel.chunks))
+	}
+	return &parcel.chunks[p.chunk-1]
+}
+
+// adoptChunk queues frames that another loop has made, as far as their destination is still there and has room.
+func (l *loop) adoptChunk(ch *chunk, age int64) {
+	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
+	if c == nil {
+		l.refuse(ch.buf, codec.CodeUnreachable)
+		l.bufs.put(ch.buf)
+		return
+	}
+	if age >= staleAfter {
+		l.ageChunk(ch, uint32(age))
+	}
+	if !c.fits(len(ch.buf)) {
+		l.trimChunk(c, ch)
+	}
+	if len(ch.buf) == 0 {
+		l.bufs.put(ch.buf)
+		return
+	}
+	l.stats.written += uint64(ch.unacked)
+	l.stats.framesOut += uint64(ch.frames)
+	c.adopt(ch.buf)
+	if len(c.pending) >= earlyFlush {
+		c.flush()
+	}
+}
+
+// ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose deadline has passed (S2).
+func (l *loop) ageChunk(ch *chunk, age uint32) {
+	l.filterChunk(ch, func(body []byte, d *codec.Deliver) codec.Code {
+		switch {
+		case d.TTL == 0: // no deadline
+		case d.TTL <= age:
+			return codec.CodeExpired
+		default:
+			codec.PatchDeliverTTL(body, d, d.TTL-age)
+		}
+		return codec.CodeOK
+	})
+}
+
+// trimChunk takes out the frames that the connection has no room for. Once one is refused, so are
+// all that follow it, or they would overtake it.
+func (l *loop) trimChunk(c *conn, ch *chunk) {
+	room := l.eng.cfg.MaxPending - c.queued()
+	l.filterChunk(ch, func(body []byte, _ *codec.Deliver) codec.Code {
+		if room -= codec.PrefixLen + len(body); room < 0 {
+			return codec.CodeOverflow
+		}
+		return codec.CodeOK
+	})
+}
+
+// filterChunk keeps the frames for which verdict says CodeOK, in place and in order, and refuses the others.
+func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *codec.Deliver) codec.Code) {
+	kept := ch.buf[:0]
+	ch.unacked, ch.frames = 0, 0
+	eachDeliver(ch.buf, func(frame []byte, d *codec.Deliver) {
+		if code := verdict(frame[codec.PrefixLen:], d); code != codec.CodeOK {
+			l.refuseOne(d, code)
+			return
+		}
+		ch.frames++
+		if d.Flags&codec.FlagAck == 0 {
+			ch.unacked++
+		}
+		kept = append(kept, frame...)
+	})
+	ch.buf = kept
+}
+
+// refuse ends every frame in buf with code: none of them was written.
+func (l *loop) refuse(buf []byte, code codec.Code) {
+	eachDeliver(buf, func(_ []byte, d *codec.Deliver) { l.refuseOne(d, code) })
+}
+
+// eachDeliver walks a buffer that this package has filled with whole deliver frames. f may move
+// the bytes of the frame it is given, but none that follow.
+func eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
+	var d codec.Deliver
+	for len(buf) > 0 {
+		body, n, err := codec.Split(buf, len(buf))
+		if err == nil {
+			err = codec.DecodeDeliver(body, &d)
+		}
+		if err != nil || n == 0 {
+			panic("engine: mail between loops is corrupt") // our own bytes, so our own bug
+		}
+		frame := buf[:n]
+		buf = buf[n:]
+		f(frame, &d)
+	}
+}
+
+// refuseOne ends a message that was armed or reported by its own loop, and not written here.
+func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
+	switch {
+	case d.Flags&codec.FlagAck != 0:
+		t, _ := ackToken(d.Token)
+		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
+	case d.Flags&codec.FlagReport != 0:
+		l.stats.outcomes[code]++
+		if h, seq, ok := l.eng.openReportToken(d.Token); ok {
+			l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
+		}
+	default:
+		l.stats.outcomes[code]++
+	}
+}

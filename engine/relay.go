@@ -1,0 +1,403 @@
+package engine
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// maxPending bounds the acks that one loop waits for.
+const maxPending = 1 << 20
+
+// Reasons that go to senders with an outcome; they name what the code alone does not.
+var (
+	reasonFrom     = []byte("from is not bound by this session")
+	reasonNoFrom   = []byte("from is empty")
+	reasonHook     = []byte("refused by the node's policy")
+	reasonInFlight = []byte("too many sends of this connection wait for an ack")
+	reasonQueue    = []byte("the receiver's queue is full")
+)
+
+const badTokenText = "the token was never given to this session"
+
+// verdict is how a send is doing: CodeOK as long as it may go on.
+type verdict struct {
+	code   codec.Code
+	reason []byte
+}
+
+// handleSend is the hot path: one message from the wire into the buffer of its destination.
+func (c *conn) handleSend(body []byte) {
+	l := c.loop
+	m := &l.send
+	if err := codec.DecodeSend(body, m); err != nil {
+		c.decodeFault(err, codec.KindSend)
+		return
+	}
+	l.stats.sends++
+	if m.Flags&codec.FlagAck == 0 && !c.spendCredit(codec.PrefixLen+len(body)) {
+		return
+	}
+	v := c.admit(m)
+	if v.code == codec.CodeOK {
+		v = c.forward(m)
+	}
+	if v.code != codec.CodeOK {
+		l.stats.outcomes[v.code]++
+		if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
+			c.outcome(m.Seq, v.code, v.reason, nil)
+		}
+	}
+}
+
+// spendCredit counts a send without ack against the connection's credit (S21), renews the credit in
+// good time, and closes the connection if it is exceeded.
+func (c *conn) spendCredit(size int) bool {
+	c.used += uint64(size)
+	if c.used > c.granted {
+		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")
+		return false
+	}
+	if credit := uint64(c.loop.eng.cfg.Credit); c.granted-c.used < credit/2 {
+		c.granted = c.used + credit
+		c.wroteControl(codec.AppendCredit(c.out(), c.granted))
+	}
+	return c.state != stateClosed
+}
+
+// admit checks what does not depend on the receiver.
+func (c *conn) admit(m *codec.Send) verdict {
+	e := c.loop.eng
+	if len(m.Payload) > e.cfg.MaxPayload {
+		return verdict{code: codec.CodeTooLarge}
+	}
+	if e.drained(c.loop.now) {
+		return verdict{code: codec.CodeDraining}
+	}
+	if len(m.From) == 0 {
+		if !e.cfg.AllowNoFrom {
+			return verdict{codec.CodeDenied, reasonNoFrom}
+		}
+	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
+		return verdict{codec.CodeDenied, reasonFrom} // S7
+	}
+	if hook := e.cfg.Hooks.Send; hook != nil {
+		if code := hook(c.session.Identity(), m); code != codec.CodeOK {
+			return verdict{code, reasonHook}
+		}
+	}
+	if m.Flags&codec.FlagAck != 0 && c.inFlight >= e.cfg.MaxInFlight {
+		return verdict{codec.CodeOverflow, reasonInFlight}
+	}
+	return verdict{}
+}
+
+// forward finds the receiver and writes the message to its connection, or to the mail of that connection's loop.
+func (c *conn) forward(m *codec.Send) verdict {
+	l := c.loop
+	route, ok := l.eng.table.Lookup(m.To)
+	if !ok {
+		return verdict{code: codec.CodeNoRoute}
+	}
+	h, ok := route.Session.Pick(route.Hash)
+	if !ok {
+		return verdict{code: codec.CodeUnreachable}
+	}
+	d := &l.deliver
+	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: route.Epoch, Payload: m.Payload}
+	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken)
+	if v.code != codec.CodeOK {
+		return v
+	}
+	switch {
+	case m.Flags&codec.FlagAck != 0:
+		deadline := l.deadline(m.TTL)
+		d.TTL = uint32(deadline - l.now)
+		entry := ackmgr.Entry{Seq: m.Seq, Session: route.Session.Short(), Conn: c.slot, Sum: l.eng.checksum(d)}
+		t, ok := l.acks.Arm(entry, deadline, dest.list, c.list)
+		if !ok {
+			return verdict{codec.CodeOverflow, reasonInFlight}
+		}
+		c.inFlight++
+		d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))
+	case m.Flags&codec.FlagReport != 0:
+		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq)
+	}
+	l.write(dest, d)
+	return verdict{}
+}
+
+// deadline turns a ttl into a moment on the loop's clock.
+func (l *loop) deadline(ttl uint32) int64 {
+	if ttl == 0 {
+		return l.now + l.eng.cfg.DefaultTTL.Milliseconds()
+	}
+	return l.now + min(int64(ttl), l.eng.cfg.MaxTTL.Milliseconds())
+}
+
+// destination is a connection as a writer sees it: one of this loop, or the mail for another one.
+type destination struct {
+	conn   *conn // nil if it is on another loop
+	handle routing.Handle
+	peer   *peerConn
+	list   ackmgr.List
+}
+
+// destination resolves a handle and makes sure that size more bytes may be queued there.
+func (l *loop) destination(h routing.Handle, size int) (destination, verdict) {
+	if h.Loop == l.idx {
+		c := l.conn(h)
+		if c == nil {
+			return destination{}, verdict{code: codec.CodeUnreachable}
+		}
+		if !c.fits(size) {
+			return destination{}, verdict{codec.CodeOverflow, reasonQueue}
+		}
+		return destination{conn: c, list: c.list}, verdict{}
+	}
+	p := l.peer(h)
+	if p == nil {
+		return destination{}, verdict{code: codec.CodeUnreachable}
+	}
+	if l.eng.loops[h.Loop].inbox.bytes.Load() > maxInbox {
+		return destination{}, verdict{codec.CodeOverflow, reasonQueue}
+	}
+	return destination{handle: h, peer: p, list: p.list}, verdict{}
+}
+
+// write appends the message to its destination: the only copy of a payload in this process.
+func (l *loop) write(to destination, d *codec.Deliver) {
+	if c := to.conn; c != nil {
+		if d.Flags&codec.FlagAck == 0 {
+			l.stats.written++
+		}
+		c.wrote(codec.AppendDeliver(c.out(), d))
+		return
+	}
+	ch := l.peerChunk(to.handle, to.peer)
+	ch.frames++
+	if d.Flags&codec.FlagAck == 0 {
+		ch.unacked++
+	}
+	ch.buf = codec.AppendDeliver(ch.buf, d)
+	if len(ch.buf) >= earlyFlush {
+		l.handOver(int(to.handle.Loop))
+	}
+}
+
+// handleAck takes a receiver's answer to the loop that waits for it.
+func (c *conn) handleAck(body []byte) {
+	l := c.loop
+	a := &l.ack
+	if err := codec.DecodeAck(body, a); err != nil {
+		c.decodeFault(err, codec.KindAck)
+		return
+	}
+	if len(a.Reply) > l.eng.cfg.MaxPayload {
+		c.decodeFault(&codec.Error{Fault: codec.FaultBadValue, Kind: codec.KindAck, Field: "reply",
+			Detail: "over max_payload"}, codec.KindAck)
+		return
+	}
+	t, ok := ackToken(a.Token)
+	switch {
+	case !ok && l.eng.isReportToken(a.Token):
+		// Nobody waits for it, and answering it does no harm.
+	case !ok || t.Loop() >= len(l.eng.loops):
+		l.refuseToken(c.handle(), codec.KindAck)
+	case t.Loop() == int(l.idx):
+		l.acked(t, c.short, c.handle(), a.Code, a.Reason, a.Reply)
+	default:
+		p := l.parcelFor(uint16(t.Loop()))
+		p.notes = append(p.notes, note{kind: noteAck, handle: c.handle(), token: t, session: c.short, code: a.Code,
+			at: len(p.data), reason: len(a.Reason), reply: len(a.Reply)})
+		p.data = append(append(p.data, a.Reason...), a.Reply...)
+	}
+}
+
+// acked ends an entry of this loop with what the receiver said. by is the connection that the ack came in on.
+func (l *loop) acked(t ackmgr.Token, session uint64, by routing.Handle, code codec.Code, reason, reply []byte) {
+	if entry, ok := l.claim(t, session, by, codec.KindAck); ok {
+		l.acks.End(t)
+		l.finishEntry(entry, code, reason, reply)
+	}
+}
+
+// claim returns the entry of a token that a session has echoed, if it is pending and was delivered to
+// that session (S8).
+func (l *loop) claim(t ackmgr.Token, session uint64, by routing.Handle, kind codec.Kind) (ackmgr.Entry, bool) {
+	entry, status := l.acks.Lookup(t)
+	switch {
+	case status == ackmgr.Late:
+		l.stats.acksLate++
+		return entry, false
+	case status == ackmgr.Forged || entry.Session != session:
+		l.refuseToken(by, kind)
+		return entry, false
+	}
+	return entry, true
+}
+
+// refuseToken tells a connection, on whichever loop it is, that its token is none of its own.
+func (l *loop) refuseToken(by routing.Handle, kind codec.Kind) {
+	l.stats.acksForged++
+	l.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(kind)})
+}
+
+// failed ends an entry whose message another loop could not write.
+func (l *loop) failed(t ackmgr.Token, code codec.Code) {
+	if entry, status := l.acks.Lookup(t); status == ackmgr.Pending {
+		l.acks.End(t)
+		l.finishEntry(entry, code, nil, nil)
+	}
+}
+
+// finishEntry answers a sender on this loop. The entry has ended.
+func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []byte) {
+	l.stats.outcomes[code]++
+	if c := l.conns[entry.Conn]; c != nil { // entries of a closed connection have ended with it
+		c.inFlight--
+		c.outcome(entry.Seq, code, reason, reply)
+	}
+}
+
+func (c *conn) outcome(seq uint64, code codec.Code, reason, reply []byte) {
+	c.wroteControl(codec.AppendOutcome(c.out(), &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply}))
+}
+
+// flagBounced marks an entry whose message came back once: it is not tried a second time (S14).
+const flagBounced = 1
+
+// handleNotHere takes back a message that this session cannot accept. The session has the final word
+// on who it holds, so the binding that led here goes too, if it still stands (S11).
+func (c *conn) handleNotHere(body []byte) {
+	l := c.loop
+	d := &l.deliver
+	if err := codec.DecodeNotHere(body, d); err != nil {
+		c.decodeFault(err, codec.KindNotHere)
+		return
+	}
+	if r, ok := l.eng.table.Lookup(d.To); ok && r.Session == c.session && r.Epoch == d.Epoch {
+		l.eng.release(c.session, string(d.To), d.Epoch)
+	}
+	if d.Flags&codec.FlagAck == 0 {
+		c.bouncedUnacked(d)
+		return
+	}
+	t, ok := ackToken(d.Token)
+	switch {
+	case !ok || t.Loop() >= len(l.eng.loops):
+		l.refuseToken(c.handle(), codec.KindNotHere)
+	case t.Loop() == int(l.idx):
+		l.bounced(t, c.short, c.handle(), d)
+	default:
+		p := l.parcelFor(uint16(t.Loop()))
+		p.notes = append(p.notes, note{kind: noteBounce, handle: c.handle(), token: t, session: c.short,
+			at: len(p.data), reply: len(body)})
+		p.data = append(p.data, body...)
+	}
+}
+
+// bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
+// whether what came back is what was sent.
+func (c *conn) bouncedUnacked(d *codec.Deliver) {
+	l := c.loop
+	if len(d.Token) == 0 {
+		l.stats.bounced++
+		return
+	}
+	h, seq, ok := l.eng.openReportToken(d.Token)
+	if !ok {
+		l.refuseToken(c.handle(), codec.KindNotHere)
+		return
+	}
+	l.stats.bounced++
+	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: codec.CodeNoRoute})
+}
+
+// bounced tries a message that came back once more, if somebody else holds its ID by now.
+func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver) {
+	entry, ok := l.claim(t, session, by, codec.KindNotHere)
+	if !ok {
+		return
+	}
+	if entry.Sum != l.eng.checksum(d) {
+		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
+		return
+	}
+	if entry.Flags&flagBounced == 0 && l.redirect(t, entry, d) {
+		return
+	}
+	l.acks.End(t)
+	l.finishEntry(entry, codec.CodeNoRoute, nil, nil)
+}
+
+// redirect delivers a bounced message to a binding other than the one it came from.
+func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bool {
+	route, ok := l.eng.table.Lookup(d.To)
+	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
+		return false
+	}
+	h, ok := route.Session.Pick(route.Hash)
+	if !ok {
+		return false
+	}
+	again := *d
+	again.Epoch = route.Epoch
+	dest, v := l.destination(h, codec.DeliverSize(&again))
+	if v.code != codec.CodeOK {
+		return false
+	}
+	entry.Session, entry.Flags = route.Session.Short(), entry.Flags|flagBounced
+	l.acks.Redirect(t, entry, dest.list)
+	l.write(dest, &again)
+	return true
+}
+
+// ackToken reads the token of a message with ack.
+func ackToken(b []byte) (ackmgr.Token, bool) {
+	if len(b) != 8 {
+		return 0, false
+	}
+	return ackmgr.Token(binary.BigEndian.Uint64(b)), true
+}
+
+// A report token names the sender of a message without ack that asked for failures: loop, slot,
+// generation and sequence number, and a keyed hash, so that nothing needs to be remembered for it.
+const (
+	reportBody     = 2 + 4 + 4 + 8
+	reportTokenLen = reportBody + 8
+)
+
+func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq uint64) []byte {
+	b = binary.BigEndian.AppendUint16(b, h.Loop)
+	b = binary.BigEndian.AppendUint32(b, h.Slot)
+	b = binary.BigEndian.AppendUint32(b, h.Gen)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	return binary.BigEndian.AppendUint64(b, maphash.Bytes(e.seed, b))
+}
+
+func (e *Engine) isReportToken(b []byte) bool {
+	return len(b) == reportTokenLen && binary.BigEndian.Uint64(b[reportBody:]) == maphash.Bytes(e.seed, b[:reportBody])
+}
+
+func (e *Engine) openReportToken(b []byte) (h routing.Handle, seq uint64, ok bool) {
+	if !e.isReportToken(b) {
+		return h, 0, false
+	}
+	h.Loop = binary.BigEndian.Uint16(b)
+	h.Slot = binary.BigEndian.Uint32(b[2:])
+	h.Gen = binary.BigEndian.Uint32(b[6:])
+	return h, binary.BigEndian.Uint64(b[10:]), true
+}
+
+// checksum is what a pending entry remembers of a message, so that a bounce cannot bring back
+// another one under the same token.
+func (e *Engine) checksum(d *codec.Deliver) uint32 {
+	sum := maphash.Bytes(e.seed, d.Payload)
+	sum = sum*31 + maphash.Bytes(e.seed, d.From)
+	sum = sum*31 + maphash.Bytes(e.seed, d.To)
+	return uint32(sum >> 32)
+}

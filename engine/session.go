@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// handleHello checks what can be checked at once and sends the rest off the loop: the hook that
+// authenticates may block, and so may the registry.
+func (c *conn) handleHello(body []byte) {
+	var f codec.Hello
+	if err := codec.DecodeHello(body, &f); err != nil {
+		c.decodeFault(err, codec.KindHello)
+		return
+	}
+	if f.MinVersion > codec.Version || f.MaxVersion < codec.Version {
+		c.close(codec.FaultBadVersion, fmt.Sprintf("this node speaks version %d, the client %d to %d",
+			codec.Version, f.MinVersion, f.MaxVersion))
+		return
+	}
+	e := c.loop.eng
+	if e.draining.Load() {
+		c.close(codec.FaultGoingAway, "the node is draining")
+		return
+	}
+	c.state = stateJoining
+	j := &join{
+		loop: c.loop, handle: c.handle(), remote: c.remote,
+		credentials: append([]byte(nil), f.Credentials...),
+		secret:      append([]byte(nil), f.Secret...),
+		replace:     f.Flags&codec.HelloReplace != 0,
+	}
+	copy(j.wanted[:], f.Session)
+	if e.cfg.Hooks.Authenticate == nil {
+		j.enqueue("")
+		return
+	}
+	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
+		identity, err := e.cfg.Hooks.Authenticate(j.credentials, j.remote)
+		if err != nil {
+			j.refuse(codec.FaultUnauthenticated, err.Error())
+			return
+		}
+		j.enqueue(identity)
+	})
+}
+
+// join is a connection on its way into a session.
+type join struct {
+	loop        *loop
+	handle      routing.Handle
+	remote      net.Addr
+	credentials []byte
+	secret      []byte
+	wanted      routing.SessionID // zero: a new one
+	replace     bool
+}
+
+func (j *join) refuse(f codec.Fault, detail string) {
+	j.loop.post(func() {
+		if c := j.loop.conn(j.handle); c != nil {
+			c.close(f, detail)
+		}
+	})
+}
+
+// enqueue goes on in the lane of the session, where its attaches and detaches are in order.
+func (j *join) enqueue(identity string) {
+	id := j.wanted
+	if id.IsZero() {
+		id = routing.NewSessionID()
+	}
+	e := j.loop.eng
+	if !e.lanes.try(e.lanes.of(id[:]), func() { e.join(j, id, identity) }) {
+		j.refuse(codec.FaultGoingAway, "too many clients are connecting")
+	}
+}
+
+// join opens or resumes the session and lets the connection in.
+func (e *Engine) join(j *join, id routing.SessionID, identity string) {
+	resumed := !j.wanted.IsZero()
+	if resumed {
+		if !hmac.Equal(j.secret, e.resumeSecret(id, identity)) {
+			j.refuse(codec.FaultUnauthenticated, "the resume secret is not that of this session and identity")
+			return
+		}
+		if s := e.table.Session(id); s == nil {
+			resumed, id = false, routing.NewSessionID()
+		} else if s.Identity() != identity {
+			j.refuse(codec.FaultUnauthenticated, "the session belongs to another identity")
+			return
+		}
+	}
+	s := e.table.OpenSession(id, identity)
+	if !resumed && e.cfg.Hooks.SessionUp != nil {
+		e.cfg.Hooks.SessionUp(id, identity)
+	}
+	j.loop.post(func() { j.loop.open(j, s, resumed) })
+}
+
+// open makes the connection part of its session: from here on messages reach it.
+func (l *loop) open(j *join, s *routing.Session, resumed bool) {
+	e := l.eng
+	c := l.conn(j.handle)
+	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
+		e.expireLater(s, 0)
+		return
+	}
+	others := s.Handles()
+	serial, ok := e.table.Attach(s, c.handle())
+	if !ok { // it ended between the lane and here: let the client begin anew
+		c.close(codec.FaultSessionEnded, "the session has just ended")
+		return
+	}
+	c.state = stateOpen
+	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
+	c.list = l.acks.NewList()
+	c.granted = uint64(e.cfg.Credit)
+	if j.replace {
+		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
+	}
+	e.inLane(s, func() {
+		if err := e.cfg.Registry.Attach(e.ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
+			e.cfg.Logger.Warn("cannot tell the registry where a session is", "session", s.ID(), "error", err)
+		}
+	})
+	if c.local != nil {
+		c.local.opened(s)
+		return
+	}
+	id := s.ID()
+	var flags uint8
+	if resumed {
+		flags = codec.WelcomeResumed
+	}
+	c.wroteControl(codec.AppendWelcome(c.out(), &codec.Welcome{
+		Version: codec.Version, Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
+		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
+		Limits: e.limits, Members: e.members(),
+	}))
+}
+
+// resumeSecret proves the right to resume a session. Any node with the same secret computes the same (S9).
+func (e *Engine) resumeSecret(id routing.SessionID, identity string) []byte {
+	mac := hmac.New(sha256.New, e.cfg.Secret)
+	mac.Write([]byte("distmsg resume 1\x00"))
+	mac.Write(id[:])
+	mac.Write([]byte(identity))
+	return mac.Sum(nil)
+}
+
+// presence is the registry's entry for a connection that was attached under an incarnation.
+func (e *Engine) presence(incarnation, serial uint64) routing.Presence {
+	return routing.Presence{Node: e.cfg.NodeID, Incarnation: incarnation, Serial: serial}
+}
+
+// inLane runs a job of the node's own in the lane of a session.
+func (e *Engine) inLane(s *routing.Session, job func()) {
+	id := s.ID()
+	e.lanes.must(e.lanes.of(id[:]), job)
+}
+
+// detach takes a connection out of its session, which lives on for the resume window if it was the last.
+func (e *Engine) detach(c *conn) {
+	s := c.session
+	left, serial, found := e.table.Detach(s, c.handle())
+	if !found || left > 0 {
+		return
+	}
+	e.inLane(s, func() {
+		if _, err := e.cfg.Registry.Detach(e.ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
+			e.cfg.Logger.Warn("cannot tell the registry that a session left", "session", s.ID(), "error", err)
+		}
+	})
+	e.expireLater(s, serial)
+}
+
+// expireLater ends a session when its resume window is over, unless it is attached again by then.
+func (e *Engine) expireLater(s *routing.Session, serial uint64) {
+	time.AfterFunc(e.cfg.ResumeWindow, func() {
+		e.inLane(s, func() {
+			if bound, ended := e.table.EndSession(s, serial); ended {
+				e.sessionEnded(s, len(bound), false)
+			}
+		})
+	})
+}
+
+// endSession ends a session at once, wherever it is attached.
+func (e *Engine) endSession(s *routing.Session) {
+	e.inLane(s, func() {
+		others := s.Handles()
+		if bound, ended := e.table.ForceEndSession(s); ended {
+			e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
+			e.sessionEnded(s, len(bound), true)
+		}
+	})
+}
+
+func (e *Engine) sessionEnded(s *routing.Session, bound int, force bool) {
+	if _, err := e.cfg.Registry.EndSession(e.ctx, routing.EndOp{Session: s.ID(), Force: force}); err != nil {
+		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
+	}
+	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", bound)
+	if e.cfg.Hooks.SessionDown != nil {
+		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())
+	}
+}
+
+// closeAll closes connections, each on its loop.
+func (e *Engine) closeAll(handles []routing.Handle, f codec.Fault, detail string) {
+	for _, h := range handles {
+		l := e.loops[h.Loop]
+		l.post(func() {
+			if c := l.conn(h); c != nil {
+				c.close(f, detail)
+			}
+		})
+	}
+}
+
+// handleBye ends the session: the client has nothing left to say or hear.
+func (c *conn) handleBye(body []byte) {
+	if err := codec.DecodeBye(body); err != nil {
+		c.decodeFault(err, codec.KindBye)
+		return
+	}
+	s := c.session
+	c.end()
+	c.loop.eng.endSession(s)
+}
+
+// registryTimeout bounds the registry calls of one job.
+const registryTimeout = 5 * time.Second
+
+func (e *Engine) registryContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(e.ctx, registryTimeout)
+}

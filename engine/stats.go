@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"time"
+
+	"distmsg/codec"
+)
+
+// Stats is a snapshot of an engine's counters, at most a few ticks (of 10 ms) old. Counters only grow.
+//
+// Each send that was accepted is in exactly one of Written (without ack, handed to the receiver's
+// connection), Outcomes (all others that have ended), Abandoned, or Pending.
+type Stats struct {
+	Loops       int
+	Connections int // sockets and in-process sessions, with or without hello
+	Sessions    int // attached, or within their resume window
+	IDs         int // bound on this node
+	Pending     int // sends that wait for an ack
+
+	Accepted, Closed, Refused uint64 // client sockets; refused: for lack of file descriptors
+	BytesIn, BytesOut         uint64
+	FramesIn, FramesOut       uint64
+	Writes                    uint64 // write calls to client sockets
+	Wakeups                   uint64 // ends of event loop iterations
+	Sends                     uint64 // send frames accepted for a decision
+	Written                   uint64 // sends without ack that were written to their receiver
+	Bounced                   uint64 // of those, how many the receiver returned as not_here
+	Abandoned                 uint64 // sends with ack whose own connection ended first
+	AcksLate, AcksForged      uint64
+	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
+	Faults                    map[codec.Fault]uint64 // error frames, by what they say
+	LongestStall              time.Duration          // of an event loop in one iteration
+}
+
+// loopStats are one loop's counters. The loop counts without locks and publishes a copy at every tick.
+type loopStats struct {
+	accepted, closed     uint64
+	bytesIn, bytesOut    uint64
+	framesIn, framesOut  uint64
+	writes, wakeups      uint64
+	sends                uint64
+	written, bounced     uint64
+	abandoned            uint64
+	acksLate, acksForged uint64
+	outcomes             [128]uint64
+	faults               [128]uint64
+	longestStall         time.Duration
+	live, pending        int
+}
+
+func (l *loop) publish() {
+	l.stats.live = l.live
+	l.stats.pending = l.acks.Len()
+	l.pubMu.Lock()
+	l.pub = l.stats
+	l.pubMu.Unlock()
+}
+
+// Stats returns the engine's counters. Before Ready and after Run they do not move.
+func (e *Engine) Stats() Stats {
+	s := Stats{
+		Loops:    e.cfg.Loops,
+		Sessions: len(e.table.Sessions()),
+		IDs:      e.table.Len(),
+		Refused:  e.refused.Load(),
+		Outcomes: make(map[codec.Code]uint64),
+		Faults:   make(map[codec.Fault]uint64),
+	}
+	select {
+	case <-e.ready:
+	default:
+		return s
+	}
+	for _, l := range e.loops {
+		l.pubMu.Lock()
+		p := l.pub
+		l.pubMu.Unlock()
+		s.add(&p)
+	}
+	return s
+}
+
+func (s *Stats) add(p *loopStats) {
+	s.Connections += p.live
+	s.Pending += p.pending
+	s.Accepted += p.accepted
+	s.Closed += p.closed
+	s.BytesIn += p.bytesIn
+	s.BytesOut += p.bytesOut
+	s.FramesIn += p.framesIn
+	s.FramesOut += p.framesOut
+	s.Writes += p.writes
+	s.Wakeups += p.wakeups
+	s.Sends += p.sends
+	s.Written += p.written
+	s.Bounced += p.bounced
+	s.Abandoned += p.abandoned
+	s.AcksLate += p.acksLate
+	s.AcksForged += p.acksForged
+	for code, n := range p.outcomes {
+		if n > 0 {
+			s.Outcomes[codec.Code(code)] += n
+		}
+	}
+	for fault, n := range p.faults {
+		if n > 0 {
+			s.Faults[codec.Fault(fault)] += n
+		}
+	}
+	s.LongestStall = max(s.LongestStall, p.longestStall)
+}
