@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -79,8 +80,9 @@ type Config struct {
 // connection of that loop and must not block; the others run on goroutines of their own kind.
 type Hooks struct {
 	// Authenticate turns the credentials of a hello into an identity, or refuses with an error
-	// whose text goes to the client. It may block; the connection waits. credentials are the hook's to keep.
-	Authenticate func(credentials []byte, remote net.Addr) (identity string, err error)
+	// whose text goes to the client. It may block; the connection waits, for at most
+	// Config.IdleTimeout. ctx ends when the engine stops. credentials are the hook's to keep.
+	Authenticate func(ctx context.Context, credentials []byte, remote net.Addr) (identity string, err error)
 	// Bind refuses an ID to an identity with an error. It may block; later binds of the same IDs wait.
 	Bind func(identity, id string) error
 	// Send decides on a message before it is routed: codec.CodeOK lets it pass, any other code is its

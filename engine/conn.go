@@ -135,10 +135,14 @@ func (c *conn) markDirty() {
 
 // flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
 func (c *conn) flush() {
+	l := c.loop
+	if c.gone() {
+		l.releaseOut(c) // closed while a frame of its own was being handled
+		return
+	}
 	if len(c.pending) == 0 {
 		return
 	}
-	l := c.loop
 	last, segments := c.pending, c.segments
 	size := c.segBytes + len(last)
 	c.pending, c.segments, c.segBytes = nil, nil, 0
@@ -214,10 +218,10 @@ func (c *conn) checkHeartbeat() {
 	cfg := &c.loop.eng.cfg
 	silence := c.loop.now - c.lastFrame
 	switch {
-	case c.state != stateOpen || c.local != nil:
+	case c.state == stateHello || c.local != nil: // the one has a deadline of its own, the other no wire
 	case silence >= cfg.IdleTimeout.Milliseconds():
 		c.close(codec.FaultIdleTimeout, "no complete frame for "+cfg.IdleTimeout.String())
-	case silence >= cfg.Heartbeat.Milliseconds() && !c.pinged:
+	case silence >= cfg.Heartbeat.Milliseconds() && !c.pinged && c.state == stateOpen:
 		c.pinged = true
 		c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
 	}

@@ -36,6 +36,7 @@ type Engine struct {
 
 	// static after Run has started
 	ctx      context.Context // ends when the engine has stopped
+	serving  context.Context // ends when the engine begins to stop
 	loops    []*loop
 	client   *gnet.Client
 	listener net.Listener
@@ -91,7 +92,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	e.ctx = inner
+	serving, leave := context.WithCancel(ctx)
+	defer leave()
+	e.ctx, e.serving = inner, serving
 	if err := e.listen(ctx); err != nil {
 		return err
 	}
@@ -100,11 +103,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.lanes.start()
 	failed := make(chan error, 1)
-	var serving sync.WaitGroup
+	var helpers sync.WaitGroup
 	if e.listener != nil {
-		serving.Go(func() { failed <- e.accept(inner) })
+		helpers.Go(func() { failed <- e.accept(inner) })
 	}
-	serving.Go(func() { e.tickLoops(inner) })
+	helpers.Go(func() { e.tickLoops(inner) })
 	close(e.ready)
 	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
 
@@ -113,19 +116,20 @@ func (e *Engine) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	e.shutdown(stop, &serving)
+	leave()
+	e.shutdown(stop, &helpers)
 	return err
 }
 
 // shutdown ends everything in the order in which nobody misses what is gone: the listener, the
 // connections, the lanes that their ends keep busy, the loops.
-func (e *Engine) shutdown(stop context.CancelFunc, serving *sync.WaitGroup) {
+func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	_ = e.closeListener()
 	e.closeEverybody()
 	e.background.Wait()
 	e.lanes.stop()
 	stop()
-	serving.Wait()
+	helpers.Wait()
 	if err := e.client.Stop(); err != nil {
 		e.cfg.Logger.Warn("event loops did not stop cleanly", "error", err)
 	}

@@ -176,7 +176,7 @@ func (l *loop) tick() {
 func (l *loop) checkHandshakes() {
 	n := 0
 	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
-		if c := l.conn(l.handshakes[n].handle); c != nil && c.state != stateOpen {
+		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello {
 			c.close(codec.FaultHelloTimeout, "no hello in "+l.eng.cfg.HelloTimeout.String())
 		}
 	}

@@ -21,6 +21,9 @@ var (
 	reasonQueue    = []byte("the receiver's queue is full")
 )
 
+// knownFlags are the bits of a send that this version passes on.
+const knownFlags = codec.FlagAck | codec.FlagReport
+
 const badTokenText = "the token was never given to this session"
 
 // verdict is how a send is doing: CodeOK as long as it may go on.
@@ -107,7 +110,7 @@ func (c *conn) forward(m *codec.Send) verdict {
 		return verdict{code: codec.CodeUnreachable}
 	}
 	d := &l.deliver
-	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: route.Epoch, Payload: m.Payload}
+	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
 	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken)
 	if v.code != codec.CodeOK {
 		return v

@@ -43,7 +43,7 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
-		identity, err := e.cfg.Hooks.Authenticate(j.credentials, j.remote)
+		identity, err := e.cfg.Hooks.Authenticate(e.serving, j.credentials, j.remote)
 		if err != nil {
 			j.refuse(codec.FaultUnauthenticated, err.Error())
 			return
