@@ -9,6 +9,9 @@ const (
 	PolicyRejectNew Policy = 1 // the incumbent stays if its session lives; the newcomer hears taken
 )
 
+// pairDepth is the number of arrays around the elements of a pair: the frame's, the list's and its own.
+const pairDepth = 3
+
 // IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other re-asserts that binding.
 type IDEpoch struct {
 	ID    []byte // a view into the frame; its length is not checked, because the answer is per ID
@@ -42,13 +45,13 @@ func (l *IDList) Next() (v IDEpoch, ok bool) {
 
 func (l *IDList) read() (v IDEpoch) {
 	if l.plain {
-		v.ID = l.r.str("ids", len(l.r.b))
+		v.ID = l.r.str("ids", anyLen)
 		return v
 	}
 	rest := l.r.pair("ids")
-	v.ID = l.r.str("ids", len(l.r.b))
+	v.ID = l.r.str("ids", anyLen)
 	v.Epoch = l.r.uint("ids", maxEpoch)
-	l.r.skipRest(rest, "ids")
+	l.r.skipRest(rest, "ids", pairDepth)
 	return v
 }
 
@@ -84,9 +87,9 @@ func (l *ResultList) Next() (v Result, ok bool) {
 
 func (l *ResultList) read() (v Result) {
 	rest := l.r.pair("results")
-	v.Code = Code(l.r.uint("results", 127))
+	v.Code = Code(l.r.uint("results", maxCode))
 	v.Epoch = l.r.uint("results", maxEpoch)
-	l.r.skipRest(rest, "results")
+	l.r.skipRest(rest, "results", pairDepth)
 	return v
 }
 
@@ -101,10 +104,7 @@ type Bind struct {
 func DecodeBind(body []byte, maxIDs int, f *Bind) error {
 	r, left := open(body, KindBind, 4)
 	f.Seq = r.uint("seq", maxUint)
-	f.Policy = Policy(r.uint("policy", 127))
-	if f.Policy > PolicyRejectNew {
-		r.fail(FaultBadValue, "policy", "neither kick-old (0) nor reject-new (1)")
-	}
+	f.Policy = Policy(r.uint("policy", uint64(PolicyRejectNew)))
 	f.IDs = readIDs(&r, maxIDs, false)
 	return r.close(left)
 }

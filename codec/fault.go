@@ -8,6 +8,8 @@ import (
 // Fault is what an error frame accuses its receiver of. Append only.
 type Fault uint8
 
+const maxFault = 127
+
 // The faults of version 1. All but unknown_kind and bad_token end the connection.
 const (
 	FaultZeroLength      Fault = 1  // a length prefix of zero
@@ -87,7 +89,7 @@ type Error struct {
 	Fault  Fault
 	Kind   Kind   // 0 when the fault was found before the kind
 	Field  string // the field's name in the protocol document, or "" for the frame as a whole
-	Offset int    // bytes into the frame, counted after the length prefix
+	Offset int    // where the value at fault begins, in bytes after the length prefix (for Scan: into the payload)
 	Detail string // what was there and what would have been right
 }
 

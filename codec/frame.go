@@ -27,18 +27,19 @@ func Split(b []byte, limit int) (body []byte, n int, err error) {
 	if len(b) < PrefixLen {
 		return nil, 0, nil
 	}
-	size := int(binary.BigEndian.Uint32(b))
+	size := binary.BigEndian.Uint32(b)
 	if size == 0 {
-		return nil, 0, &Error{Fault: FaultZeroLength, Detail: "a frame has at least one byte"}
+		return nil, 0, &Error{Fault: FaultZeroLength, Field: "length", Detail: "a frame has at least one byte"}
 	}
-	if size > limit {
-		return nil, 0, &Error{Fault: FaultFrameTooLarge,
+	if uint64(size) > uint64(limit) {
+		return nil, 0, &Error{Fault: FaultFrameTooLarge, Field: "length",
 			Detail: fmt.Sprintf("the prefix declares %d bytes, the limit is %d", size, limit)}
 	}
-	if len(b) < PrefixLen+size {
+	if len(b)-PrefixLen < int(size) {
 		return nil, 0, nil
 	}
-	return b[PrefixLen : PrefixLen+size], PrefixLen + size, nil
+	end := PrefixLen + int(size)
+	return b[PrefixLen:end:end], end, nil
 }
 
 // Missing returns how many more bytes complete the first frame in b, given that Split found it
@@ -58,9 +59,9 @@ func PeekKind(body []byte) (Kind, error) {
 	}
 	r := reader{b: body}
 	if r.array("") < 1 {
-		r.fail(FaultBadLength, "kind", "the array is empty")
+		r.failAt(0, FaultBadLength, "kind", "the array is empty")
 	}
-	kind := r.uint("kind", 127)
+	kind := r.uint("kind", maxKind)
 	return Kind(kind), r.err()
 }
 

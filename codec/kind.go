@@ -18,6 +18,9 @@ const Version = 1
 //	112–127  never assigned: for experiments
 type Kind uint8
 
+// maxKind keeps a kind to one byte on the wire.
+const maxKind = 127
+
 // The kinds of version 1. The comment shows the array, as it stands on the wire after the
 // length prefix; docs/protocol.md has the byte tables. C is the client, N the node.
 const (

@@ -15,6 +15,7 @@ const (
 	maxUint  = math.MaxUint64
 	maxEpoch = 1<<53 - 1 // S10: every language holds it exactly
 	maxTTL   = math.MaxUint32
+	maxCode  = 127
 )
 
 // Send is a message on its way from a client to a node. The byte fields are views into the
@@ -36,7 +37,7 @@ func DecodeSend(body []byte, f *Send) error {
 	f.From = r.str("from", MaxID)
 	f.TTL = uint32(r.uint("ttl", maxTTL))
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
-	f.Payload = r.bin("payload", len(body))
+	f.Payload = r.bin("payload", anyLen)
 	return r.close(left)
 }
 
@@ -81,7 +82,7 @@ func decodeDeliver(body []byte, kind Kind, f *Deliver) error {
 	f.TTL = uint32(r.uint("ttl", maxTTL))
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.Epoch = r.uint("epoch", maxEpoch)
-	f.Payload = r.bin("payload", len(body))
+	f.Payload = r.bin("payload", anyLen)
 	return r.close(left)
 }
 
@@ -97,7 +98,7 @@ func appendDeliver(b []byte, kind Kind, f *Deliver) []byte {
 	b = appendStr(b, f.To)
 	b = appendStr(b, f.From)
 	b = appendUint32(b, f.TTL)
-	b = append(b, f.Flags&0x7f)
+	b = appendUint(b, uint64(f.Flags))
 	b = appendUint(b, f.Epoch)
 	return end(appendBin(b, f.Payload), start)
 }
@@ -117,9 +118,9 @@ func strSize(n int) int {
 	return 2 + n
 }
 
-// DeliverSize bounds the bytes that AppendDeliver will append.
+// DeliverSize bounds the bytes that AppendDeliver will append, for IDs and a token within their limits.
 func DeliverSize(f *Deliver) int {
-	return PrefixLen + 2 + 2 + len(f.Token) + 2 + len(f.To) + 2 + len(f.From) + 5 + 1 + 9 + 5 + len(f.Payload)
+	return PrefixLen + 2 + 2 + len(f.Token) + 2 + len(f.To) + 2 + len(f.From) + 5 + 2 + 9 + 5 + len(f.Payload)
 }
 
 // Ack is a receiver's answer to a deliver that carried a token.
@@ -134,22 +135,27 @@ type Ack struct {
 func DecodeAck(body []byte, f *Ack) error {
 	r, left := open(body, KindAck, 5)
 	f.Token = r.bin("token", MaxToken)
-	f.Code = Code(r.uint("code", 127))
-	if f.Code != CodeAcked && f.Code != CodeRejected {
-		r.fail(FaultBadValue, "code", "an ack says acked or rejected, not "+f.Code.String())
+	at := r.off
+	f.Code = Code(r.uint("code", maxCode))
+	if f.Code != CodeAcked && f.Code != CodeRejected && r.fault == nil {
+		r.failAt(at, FaultBadValue, "code", "an ack says acked or rejected, not "+f.Code.String())
 	}
 	f.Reason = r.str("reason", MaxReason)
-	f.Reply = r.bin("reply", len(body))
+	f.Reply = r.bin("reply", anyLen)
 	return r.close(left)
 }
 
-// AppendAck appends the whole frame, length prefix included.
+// AppendAck appends the whole frame, length prefix included; a reason over MaxReason bytes is cut.
 func AppendAck(b []byte, f *Ack) []byte {
+	b, start := appendAckHead(b, f)
+	return end(appendBin(b, f.Reply), start)
+}
+
+func appendAckHead(b []byte, f *Ack) ([]byte, int) {
 	b, start := begin(b, KindAck, 5)
 	b = appendBin(b, f.Token)
-	b = append(b, byte(f.Code)&0x7f)
-	b = appendStr(b, f.Reason)
-	return end(appendBin(b, f.Reply), start)
+	b = appendUint(b, uint64(f.Code))
+	return appendReason(b, f.Reason), start
 }
 
 // Outcome is how a send ended.
@@ -164,17 +170,17 @@ type Outcome struct {
 func DecodeOutcome(body []byte, f *Outcome) error {
 	r, left := open(body, KindOutcome, 5)
 	f.Seq = r.uint("seq", maxUint)
-	f.Code = Code(r.uint("code", 127))
+	f.Code = Code(r.uint("code", maxCode))
 	f.Reason = r.str("reason", MaxReason)
-	f.Reply = r.bin("reply", len(body))
+	f.Reply = r.bin("reply", anyLen)
 	return r.close(left)
 }
 
-// AppendOutcome appends the whole frame, length prefix included.
+// AppendOutcome appends the whole frame, length prefix included; a reason over MaxReason bytes is cut.
 func AppendOutcome(b []byte, f *Outcome) []byte {
 	b, start := begin(b, KindOutcome, 5)
 	b = appendUint(b, f.Seq)
-	b = append(b, byte(f.Code)&0x7f)
-	b = appendStr(b, f.Reason)
+	b = appendUint(b, uint64(f.Code))
+	b = appendReason(b, f.Reason)
 	return end(appendBin(b, f.Reply), start)
 }

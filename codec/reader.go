@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // reader is a cursor over one frame body. The first fault sticks: later reads return zero
@@ -20,11 +21,15 @@ type reader struct {
 func open(body []byte, kind Kind, fields int) (r reader, left int) {
 	r = reader{b: body, kind: kind}
 	n := r.array("")
-	if n < fields && r.fault == nil {
-		r.fail(FaultBadLength, "", fmt.Sprintf("%d fields, at least %d are needed", n, fields))
+	if n < 1 {
+		r.failAt(0, FaultBadLength, "kind", "the array is empty")
 	}
-	if k := r.uint("kind", 127); r.fault == nil && Kind(k) != kind {
-		r.fail(FaultUnexpectedKind, "kind", "this is a "+Kind(k).String()+" frame")
+	at := r.off
+	if k := r.uint("kind", maxKind); r.fault == nil && Kind(k) != kind {
+		r.failAt(at, FaultUnexpectedKind, "kind", "this is a "+Kind(k).String()+" frame")
+	}
+	if n < fields && r.fault == nil {
+		r.failAt(0, FaultBadLength, "", fmt.Sprintf("%d elements, kind included; at least %d are needed", n, fields))
 	}
 	return r, n - fields
 }
@@ -32,7 +37,7 @@ func open(body []byte, kind Kind, fields int) (r reader, left int) {
 // close skips what a newer version has appended and checks that the array ends where the frame ends.
 func (r *reader) close(left int) error {
 	for ; left > 0 && r.fault == nil; left-- {
-		r.skip("extension")
+		r.skip("extension", 1)
 	}
 	if r.fault == nil && r.off != len(r.b) {
 		r.fail(FaultBadLength, "", fmt.Sprintf("%d bytes follow the array", len(r.b)-r.off))
@@ -48,26 +53,21 @@ func (r *reader) err() error {
 	return r.fault
 }
 
-func (r *reader) fail(f Fault, field, detail string) {
+// fail blames the value under the cursor.
+func (r *reader) fail(f Fault, field, detail string) { r.failAt(r.off, f, field, detail) }
+
+// failAt blames the value that begins at byte at, and moves the cursor to the end, so that
+// whatever is read next fails too.
+func (r *reader) failAt(at int, f Fault, field, detail string) {
 	if r.fault == nil {
-		r.fault = &Error{Fault: f, Kind: r.kind, Field: field, Offset: r.off, Detail: detail}
+		r.fault = &Error{Fault: f, Kind: r.kind, Field: field, Offset: at, Detail: detail}
 	}
 	r.off = len(r.b)
 }
 
-// take returns the next n bytes, or nil after a fault.
-func (r *reader) take(n int, field string) []byte {
-	if n > len(r.b)-r.off {
-		r.short(field, n)
-		return nil
-	}
-	v := r.b[r.off : r.off+n : r.off+n]
-	r.off += n
-	return v
-}
-
-func (r *reader) short(field string, n int) {
-	r.fail(FaultBadLength, field, fmt.Sprintf("%d more bytes needed, %d remain", n, len(r.b)-r.off))
+// short says that the value at byte at would need n bytes.
+func (r *reader) short(at int, field string, n uint64) {
+	r.failAt(at, FaultBadLength, field, fmt.Sprintf("%d bytes needed, %d remain", n, len(r.b)-at))
 }
 
 func (r *reader) wrong(field, want string) {
@@ -76,10 +76,12 @@ func (r *reader) wrong(field, want string) {
 
 // be reads a big-endian integer of n bytes (1, 2, 4 or 8) that follows the type byte under the cursor.
 func (r *reader) be(n int, field string) uint64 {
-	p := r.take(1+n, field)
-	if p == nil {
+	if n >= len(r.b)-r.off {
+		r.short(r.off, field, uint64(1+n))
 		return 0
 	}
+	p := r.b[r.off:]
+	r.off += 1 + n
 	switch n {
 	case 1:
 		return uint64(p[1])
@@ -103,7 +105,7 @@ func (r *reader) uint(field string, limit uint64) uint64 {
 
 func (r *reader) wideUint(field string, limit uint64) uint64 {
 	if r.off >= len(r.b) {
-		r.short(field, 1)
+		r.short(r.off, field, 1)
 		return 0
 	}
 	at := r.off
@@ -118,8 +120,7 @@ func (r *reader) wideUint(field string, limit uint64) uint64 {
 		n := 1 << (c - 0xd0)
 		v = r.be(n, field)
 		if v>>(8*n-1) != 0 {
-			r.off = at
-			r.fail(FaultBadValue, field, "a negative integer")
+			r.failAt(at, FaultBadValue, field, "a negative integer")
 			return 0
 		}
 	case c >= 0xe0:
@@ -130,21 +131,24 @@ func (r *reader) wideUint(field string, limit uint64) uint64 {
 		return 0
 	}
 	if v > limit && r.fault == nil {
-		r.off = at
-		r.fail(FaultBadValue, field, fmt.Sprintf("%d is over the limit of %d", v, limit))
+		r.failAt(at, FaultBadValue, field, fmt.Sprintf("%d is over the limit of %d", v, limit))
 		return 0
 	}
 	return v
 }
 
-// str reads a string as a view into the body.
+// anyLen is the limit of strings that may fill the frame.
+const anyLen = math.MaxInt
+
+// str reads a string of at most limit bytes as a view into the body.
 func (r *reader) str(field string, limit int) []byte {
 	if r.off >= len(r.b) {
-		r.short(field, 1)
+		r.short(r.off, field, 1)
 		return nil
 	}
+	at := r.off
 	var n uint64
-	switch c := r.b[r.off]; {
+	switch c := r.b[at]; {
 	case c&0xe0 == 0xa0:
 		n = uint64(c & 0x1f)
 		r.off++
@@ -154,61 +158,78 @@ func (r *reader) str(field string, limit int) []byte {
 		r.wrong(field, "a string")
 		return nil
 	}
-	return r.sized(n, limit, field)
+	return r.sized(at, n, field, limit)
 }
 
-// bin reads a byte string as a view into the body.
+// bin reads a byte string of at most limit bytes as a view into the body.
 func (r *reader) bin(field string, limit int) []byte {
 	if r.off >= len(r.b) {
-		r.short(field, 1)
+		r.short(r.off, field, 1)
 		return nil
 	}
-	c := r.b[r.off]
+	at := r.off
+	c := r.b[at]
 	if c < 0xc4 || c > 0xc6 { // bin 8, 16, 32
 		r.wrong(field, "bin")
 		return nil
 	}
-	return r.sized(r.be(1<<(c-0xc4), field), limit, field)
+	return r.sized(at, r.be(1<<(c-0xc4), field), field, limit)
 }
 
-func (r *reader) sized(n uint64, limit int, field string) []byte {
+// sized reads the n bytes of the value whose head, at byte at, has just been read.
+func (r *reader) sized(at int, n uint64, field string, limit int) []byte {
 	if r.fault != nil {
 		return nil
 	}
 	if n > uint64(limit) {
-		r.fail(FaultBadValue, field, fmt.Sprintf("%d bytes, the limit is %d", n, limit))
+		r.failAt(at, FaultBadValue, field, fmt.Sprintf("%d bytes, the limit is %d", n, limit))
 		return nil
 	}
-	return r.take(int(n), field)
+	if n > uint64(len(r.b)-r.off) {
+		r.short(at, field, uint64(r.off-at)+n)
+		return nil
+	}
+	end := r.off + int(n)
+	v := r.b[r.off:end:end]
+	r.off = end
+	return v
 }
 
 // id reads a client ID: a string of 1 to MaxID bytes.
 func (r *reader) id(field string) []byte {
+	at := r.off
 	v := r.str(field, MaxID)
 	if len(v) == 0 && r.fault == nil {
-		r.fail(FaultBadValue, field, "the ID is empty")
+		r.failAt(at, FaultBadValue, field, "the ID is empty")
 	}
 	return v
 }
 
-// fixedBin reads a byte string that is empty or exactly n bytes long.
-func (r *reader) fixedBin(field string, n int) []byte {
-	v := r.bin(field, n)
-	if len(v) != 0 && len(v) != n {
-		r.fail(FaultBadValue, field, fmt.Sprintf("%d bytes, want 0 or %d", len(v), n))
-		return nil
+// fixedBin reads a byte string of exactly n bytes or, where optional, of none.
+func (r *reader) fixedBin(field string, n int, optional bool) []byte {
+	at := r.off
+	v := r.bin(field, anyLen)
+	if len(v) == n || len(v) == 0 && optional || r.fault != nil {
+		return v
 	}
-	return v
+	want := ""
+	if optional {
+		want = "0 or "
+	}
+	r.failAt(at, FaultBadValue, field, fmt.Sprintf("%d bytes, want %s%d", len(v), want, n))
+	return nil
 }
 
-// array reads an array header. A count over the bytes that remain cannot be honest: every element has at least one.
+// array reads an array header. A count over the bytes that remain cannot be honest: every element
+// takes at least one.
 func (r *reader) array(field string) int {
 	if r.off >= len(r.b) {
-		r.short(field, 1)
+		r.short(r.off, field, 1)
 		return 0
 	}
+	at := r.off
 	var n uint64
-	switch c := r.b[r.off]; {
+	switch c := r.b[at]; {
 	case c&0xf0 == 0x90:
 		n = uint64(c & 0x0f)
 		r.off++
@@ -219,7 +240,7 @@ func (r *reader) array(field string) int {
 		return 0
 	}
 	if r.fault == nil && n > uint64(len(r.b)-r.off) {
-		r.fail(FaultTooMany, field, fmt.Sprintf("%d elements declared, %d bytes remain", n, len(r.b)-r.off))
+		r.failAt(at, FaultTooMany, field, fmt.Sprintf("%d elements declared, %d bytes remain", n, len(r.b)-r.off))
 		return 0
 	}
 	return int(n)
@@ -227,9 +248,10 @@ func (r *reader) array(field string) int {
 
 // list reads the header of an array of at most limit elements.
 func (r *reader) list(field string, limit int) int {
+	at := r.off
 	n := r.array(field)
 	if n > limit {
-		r.fail(FaultTooMany, field, fmt.Sprintf("%d elements, the limit is %d", n, limit))
+		r.failAt(at, FaultTooMany, field, fmt.Sprintf("%d elements, the limit is %d", n, limit))
 		return 0
 	}
 	return n
@@ -237,30 +259,31 @@ func (r *reader) list(field string, limit int) int {
 
 // pair reads the header of a [x, y, …] element and returns how many elements follow the two.
 func (r *reader) pair(field string) int {
+	at := r.off
 	n := r.array(field)
 	if n < 2 && r.fault == nil {
-		r.fail(FaultBadLength, field, fmt.Sprintf("%d elements in a pair", n))
+		r.failAt(at, FaultBadLength, field, fmt.Sprintf("%d elements in a pair", n))
 	}
 	return n - 2
 }
 
-// skip passes over one value of any type.
-func (r *reader) skip(field string) {
+// skip passes over one value of any type that stands inside depth arrays.
+func (r *reader) skip(field string, depth int) {
 	if r.fault != nil {
 		return
 	}
-	n, fault, detail := scan(r.b[r.off:], MaxDepth-1)
+	w := walk{maxDepth: MaxDepth - depth}
+	n, fault, detail := w.value(r.b[r.off:])
 	if fault != 0 {
-		r.off += n
-		r.fail(fault, field, detail)
+		r.failAt(r.off+n, fault, field, detail)
 		return
 	}
 	r.off += n
 }
 
-// skipRest passes over what a newer version appended to a pair.
-func (r *reader) skipRest(n int, field string) {
+// skipRest passes over the n values that a newer version appended to an array inside depth-1 others.
+func (r *reader) skipRest(n int, field string, depth int) {
 	for ; n > 0 && r.fault == nil; n-- {
-		r.skip(field)
+		r.skip(field, depth)
 	}
 }

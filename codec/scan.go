@@ -5,11 +5,29 @@ import (
 	"fmt"
 )
 
-// Scan checks that b is exactly one well-formed msgpack value that is safe to hand to a general
-// decoder: no deeper than maxDepth, no count larger than the bytes that remain, and only scalar
-// map keys. It allocates nothing unless there is a fault, and never recurses. The error is an *Error.
+// Scan checks that b is exactly one well-formed msgpack value whose decoding is bounded: no deeper
+// than maxDepth (and never than MaxDepth), no count larger than the bytes that remain, and no map
+// key that is an array, a map, bin or an extension, because general decoders put keys into a hash
+// table. It allocates nothing unless there is a fault, and never recurses. The error is an *Error.
+//
+// What Scan accepts, msgpack.Unmarshal may decode into an empty interface. Into a map it may not
+// when extensions are inside: it takes the bytes of an extension for the map's head. DecodeValue
+// knows that, so use DecodeValue.
 func Scan(b []byte, maxDepth int) error {
-	n, fault, detail := scan(b, maxDepth)
+	w := walk{maxDepth: maxDepth, strictKeys: true}
+	return w.payload(b)
+}
+
+// walk is the pass over one msgpack value.
+type walk struct {
+	maxDepth   int
+	strictKeys bool   // refuse map keys that a decoder might not be able to hash
+	exts       *[]int // if not nil, gets where the bodies of extensions begin, see payloadReader
+}
+
+// payload walks b, which must be one value and nothing else.
+func (w *walk) payload(b []byte) error {
+	n, fault, detail := w.value(b)
 	if fault == 0 && n != len(b) {
 		fault, detail = FaultBadLength, fmt.Sprintf("%d bytes follow the value", len(b)-n)
 	}
@@ -19,47 +37,65 @@ func Scan(b []byte, maxDepth int) error {
 	return nil
 }
 
-// level is an array or map that scan is inside of.
+// noteExt notes an extension whose n bytes begin at at, if taking its first byte for the head of a
+// map could do harm: with n < 2 what follows is the next value, so that only a head with a length
+// behind it is misread.
+func (w *walk) noteExt(b []byte, at int, n uint64) {
+	if n > 1 || n == 1 && (b[at] == 0xde || b[at] == 0xdf) {
+		*w.exts = append(*w.exts, at)
+	}
+}
+
+// level is an array or map that the walk is inside of.
 type level struct {
 	left  uint64 // values still to come, keys included
 	isMap bool
 }
 
-// scan walks one value and returns its length, or the place and kind of the fault.
-func scan(b []byte, maxDepth int) (off int, fault Fault, detail string) {
+// value walks the value that b begins with and returns its length, or the place of the fault and what it is.
+func (w *walk) value(b []byte) (off int, fault Fault, detail string) {
 	var levels [MaxDepth + 1]level
-	maxDepth = min(maxDepth, MaxDepth)
+	maxDepth := max(0, min(w.maxDepth, MaxDepth))
 	depth := 0
 	for {
-		head, body, count, isMap, ok := header(b[off:])
+		if off == len(b) {
+			return off, FaultBadLength, "a value is missing"
+		}
+		if b[off] == 0xc1 {
+			return off, FaultWrongType, "0xc1 is no msgpack type"
+		}
+		h, ok := header(b[off:])
 		if !ok {
-			return off, FaultBadLength, "the value is cut short, or its type is not a msgpack type"
+			return off, FaultBadLength, "the value's head is cut short"
 		}
-		if head+body > uint64(len(b)-off) {
-			return off, FaultBadLength, fmt.Sprintf("the value needs %d bytes, %d remain", head+body, len(b)-off)
+		if h.size+h.body > uint64(len(b)-off) {
+			return off, FaultBadLength, fmt.Sprintf("%d bytes needed, %d remain", h.size+h.body, len(b)-off)
 		}
-		isContainer := isMap || count != noCount
-		if isContainer && depth > 0 && levels[depth].isMap && levels[depth].left%2 == 0 {
-			return off, FaultWrongType, "a map key is an array or a map"
+		isKey := levels[depth].isMap && levels[depth].left%2 == 0
+		if w.strictKeys && isKey && h.class != classScalar {
+			return off, FaultWrongType, "a map key is " + h.class.String()
 		}
-		off += int(head + body)
-		if isContainer {
-			if count > uint64(len(b)-off) {
-				return off, FaultTooMany, fmt.Sprintf("%d values declared, %d bytes remain", count, len(b)-off)
+		if h.class == classExt && w.exts != nil {
+			w.noteExt(b, off+int(h.size), h.body)
+		}
+		if h.class == classArray || h.class == classMap {
+			at := off
+			off += int(h.size)
+			if h.count > uint64(len(b)-off) {
+				return at, FaultTooMany, fmt.Sprintf("%d values declared, %d bytes remain", h.count, len(b)-off)
 			}
 			if depth == maxDepth {
-				return off, FaultTooDeep, fmt.Sprintf("nested deeper than %d", maxDepth)
+				return at, FaultTooDeep, fmt.Sprintf("more than %d arrays and maps deep", maxDepth)
 			}
 			depth++
-			levels[depth] = level{left: count, isMap: isMap}
-		} else if depth > 0 {
+			levels[depth] = level{left: h.count, isMap: h.class == classMap}
+		} else {
+			off += int(h.size + h.body)
 			levels[depth].left--
 		}
 		for depth > 0 && levels[depth].left == 0 {
 			depth--
-			if depth > 0 {
-				levels[depth].left--
-			}
+			levels[depth].left--
 		}
 		if depth == 0 {
 			return off, 0, ""
@@ -67,59 +103,71 @@ func scan(b []byte, maxDepth int) (off int, fault Fault, detail string) {
 	}
 }
 
-// noCount marks a value that has no elements to walk.
-const noCount = ^uint64(0)
+// class is what the walk needs to know of a type.
+type class uint8
 
-// header reads a value's type: the bytes of its head, the bytes of its body, and for an array or
-// map the number of values inside. ok is false when b is too short or the type byte is unused (0xc1).
-func header(b []byte) (head, body, count uint64, isMap, ok bool) {
-	if len(b) == 0 {
-		return 0, 0, noCount, false, false
-	}
+const (
+	classScalar class = iota // nil, bool, number, str
+	classBin
+	classExt
+	classArray
+	classMap
+)
+
+func (c class) String() string {
+	return [...]string{"a scalar", "bin", "an extension", "an array", "a map"}[c]
+}
+
+// head is the beginning of a value, up to where its body or its elements begin.
+type head struct {
+	class class
+	size  uint64 // bytes of the head: type, length, extension type
+	body  uint64 // bytes that follow it, elements not included
+	count uint64 // of an array or map: values inside, keys included
+}
+
+// header reads the head of the value that b, which is not empty, begins with. ok is false when b
+// is too short for it. The type byte must not be 0xc1.
+func header(b []byte) (h head, ok bool) {
 	c := b[0]
 	switch {
 	case c < 0x80 || c >= 0xe0 || c == 0xc0 || c == 0xc2 || c == 0xc3: // fixint, nil, bool
-		return 1, 0, noCount, false, true
+		return head{size: 1}, true
 	case c < 0x90: // fixmap
-		return 1, 0, 2 * uint64(c&0x0f), true, true
+		return head{class: classMap, size: 1, count: 2 * uint64(c&0x0f)}, true
 	case c < 0xa0: // fixarray
-		return 1, 0, uint64(c & 0x0f), false, true
+		return head{class: classArray, size: 1, count: uint64(c & 0x0f)}, true
 	case c < 0xc0: // fixstr
-		return 1, uint64(c & 0x1f), noCount, false, true
+		return head{size: 1, body: uint64(c & 0x1f)}, true
 	case c >= 0xc4 && c <= 0xc6: // bin
-		return sizedHeader(b, 1<<(c-0xc4), 0)
-	case c >= 0xc7 && c <= 0xc9: // ext: one byte of type before the data
-		return sizedHeader(b, 1<<(c-0xc7), 1)
-	case c == 0xca: // float 32
-		return 1, 4, noCount, false, true
-	case c == 0xcb: // float 64
-		return 1, 8, noCount, false, true
+		n, size := length(b, 1<<(c-0xc4))
+		return head{class: classBin, size: size, body: n}, size != 0
+	case c >= 0xc7 && c <= 0xc9: // ext
+		n, size := length(b, 1<<(c-0xc7))
+		return head{class: classExt, size: size + 1, body: n}, size != 0
+	case c == 0xca || c == 0xcb: // float 32, 64
+		return head{size: 1, body: 4 << (c - 0xca)}, true
 	case c >= 0xcc && c <= 0xcf: // uint
-		return 1, 1 << (c - 0xcc), noCount, false, true
+		return head{size: 1, body: 1 << (c - 0xcc)}, true
 	case c >= 0xd0 && c <= 0xd3: // int
-		return 1, 1 << (c - 0xd0), noCount, false, true
+		return head{size: 1, body: 1 << (c - 0xd0)}, true
 	case c >= 0xd4 && c <= 0xd8: // fixext
-		return 1, 1 + 1<<(c-0xd4), noCount, false, true
+		return head{class: classExt, size: 2, body: 1 << (c - 0xd4)}, true
 	case c >= 0xd9 && c <= 0xdb: // str
-		return sizedHeader(b, 1<<(c-0xd9), 0)
+		n, size := length(b, 1<<(c-0xd9))
+		return head{size: size, body: n}, size != 0
 	case c == 0xdc || c == 0xdd: // array
-		n, k := length(b, 2<<(c-0xdc))
-		return k, 0, n, false, k != 0
-	case c == 0xde || c == 0xdf: // map
-		n, k := length(b, 2<<(c-0xde))
-		return k, 0, 2 * n, true, k != 0
+		n, size := length(b, 2<<(c-0xdc))
+		return head{class: classArray, size: size, count: n}, size != 0
+	default: // 0xde, 0xdf: map
+		n, size := length(b, 2<<(c-0xde))
+		return head{class: classMap, size: size, count: 2 * n}, size != 0
 	}
-	return 0, 0, noCount, false, false // 0xc1
 }
 
-// sizedHeader reads the head of a value whose length takes n bytes and whose body has extra bytes beside it.
-func sizedHeader(b []byte, n int, extra uint64) (head, body, count uint64, isMap, ok bool) {
-	size, k := length(b, n)
-	return k, size + extra, noCount, false, k != 0
-}
-
-// length reads the n bytes after the type byte; k is the size of the whole head, 0 if b is too short.
-func length(b []byte, n int) (size, k uint64) {
+// length reads the n bytes (1, 2 or 4) of a length behind the type byte; size is what both take, 0
+// if b is too short.
+func length(b []byte, n int) (v, size uint64) {
 	if len(b) < 1+n {
 		return 0, 0
 	}

@@ -1,6 +1,9 @@
 package codec
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // HelloReplace asks the node to close the session's other connections to it: the client knows that
 // they are gone even if the node has not noticed yet.
@@ -29,15 +32,15 @@ func DecodeHello(body []byte, f *Hello) error {
 	f.MinVersion = r.uint("min_version", maxUint)
 	f.MaxVersion = r.uint("max_version", maxUint)
 	f.Features = r.uint("features", maxUint)
-	f.Credentials = r.bin("credentials", MaxHelloFrame)
-	f.Session = r.fixedBin("session", SessionIDLen)
-	f.Secret = r.fixedBin("secret", SecretLen)
+	f.Credentials = r.bin("credentials", anyLen)
+	f.Session = r.fixedBin("session", SessionIDLen, true)
+	f.Secret = r.fixedBin("secret", SecretLen, true)
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.Agent = r.str("agent", MaxReason)
 	return r.close(left)
 }
 
-// AppendHello appends the whole frame, length prefix included.
+// AppendHello appends the whole frame, length prefix included; an agent over MaxReason bytes is cut.
 func AppendHello(b []byte, f *Hello) []byte {
 	b, start := begin(b, KindHello, 9)
 	b = appendUint(b, f.MinVersion)
@@ -47,7 +50,7 @@ func AppendHello(b []byte, f *Hello) []byte {
 	b = appendBin(b, f.Session)
 	b = appendBin(b, f.Secret)
 	b = appendUint(b, uint64(f.Flags))
-	return end(appendStr(b, f.Agent), start)
+	return end(appendReason(b, f.Agent), start)
 }
 
 // Limits are what a node allows and promises; welcome announces them as an array in this order,
@@ -96,23 +99,24 @@ func DecodeWelcome(body []byte, f *Welcome) error {
 	f.Features = r.uint("features", maxUint)
 	f.Node = string(r.str("node", MaxID))
 	f.Incarnation = r.uint("incarnation", maxUint)
-	f.Session = r.fixedBin("session", SessionIDLen)
-	f.Secret = r.fixedBin("secret", SecretLen)
+	f.Session = r.fixedBin("session", SessionIDLen, false)
+	f.Secret = r.fixedBin("secret", SecretLen, false)
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	at := r.off
 	n := r.array("limits")
 	fields := f.Limits.fields()
 	if n < len(fields) && r.fault == nil {
-		r.fail(FaultBadLength, "limits", "too few")
+		r.failAt(at, FaultBadLength, "limits", fmt.Sprintf("%d limits, at least %d are needed", n, len(fields)))
 	}
 	for _, p := range fields {
 		*p = r.uint("limits", maxUint)
 	}
-	r.skipRest(n-len(fields), "limits")
+	r.skipRest(n-len(fields), "limits", 2)
 	f.Members = nil
 	for n := r.array("members"); n > 0 && r.fault == nil; n-- {
 		rest := r.pair("members")
 		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
-		r.skipRest(rest, "members")
+		r.skipRest(rest, "members", pairDepth)
 		f.Members = append(f.Members, m)
 	}
 	return r.close(left)
@@ -195,9 +199,9 @@ type ErrorFrame struct {
 // DecodeError reads the body of an error frame into f. Its error is an *Error.
 func DecodeError(body []byte, f *ErrorFrame) error {
 	r, left := open(body, KindError, 6)
-	f.Fault = Fault(r.uint("fault", 127))
+	f.Fault = Fault(r.uint("fault", maxFault))
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
-	f.Kind = Kind(r.uint("kind", 127))
+	f.Kind = Kind(r.uint("kind", maxKind))
 	f.Seq = r.uint("seq", maxUint)
 	f.Message = string(r.str("message", MaxReason))
 	return r.close(left)
@@ -210,7 +214,7 @@ func AppendError(b []byte, f *ErrorFrame) []byte {
 	b = appendUint(b, uint64(f.Flags))
 	b = appendUint(b, uint64(f.Kind))
 	b = appendUint(b, f.Seq)
-	return end(appendStr(b, f.Message[:min(len(f.Message), MaxReason)]), start)
+	return end(appendReason(b, f.Message), start)
 }
 
 // Drain tells a client that the node is leaving and where to go.

@@ -1,6 +1,9 @@
 package codec
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"unicode/utf8"
+)
 
 func appendUint(b []byte, v uint64) []byte {
 	switch {
@@ -33,6 +36,18 @@ func appendStr[T []byte | string](b []byte, s T) []byte {
 		b = append(b, 0xdb, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 	}
 	return append(b, s...)
+}
+
+// appendReason appends a text for people, cut to MaxReason bytes between two characters.
+func appendReason[T []byte | string](b []byte, s T) []byte {
+	if len(s) <= MaxReason {
+		return appendStr(b, s)
+	}
+	n := MaxReason
+	for n > MaxReason-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return appendStr(b, s[:n])
 }
 
 func appendBin(b []byte, p []byte) []byte {

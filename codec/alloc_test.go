@@ -1,0 +1,112 @@
+package codec
+
+import "testing"
+
+// TestNoAllocations covers the path of every message, and all other kinds but those that keep
+// strings: welcome (node, members), error (message) and drain (addrs) are rare.
+func TestNoAllocations(t *testing.T) {
+	buf := make([]byte, 0, 4096)
+	id, text, payload := []byte("alice"), []byte("text"), make([]byte, 300)
+	wide := make([]byte, 100) // an ID whose length takes a byte of its own
+	ids := []IDEpoch{{id, 0}, {wide, 1 << 52}}
+	results := []Result{{CodeOK, 1 << 52}, {CodeTaken, 0}}
+	plain := [][]byte{id, wide}
+	hello := Hello{MinVersion: 1, MaxVersion: 1, Session: payload[:16], Secret: payload[:32], Credentials: text, Agent: text}
+	deliver := Deliver{Token: payload[:8], To: id, From: wide, TTL: 5000, Flags: FlagAck, Epoch: 1 << 52, Payload: payload}
+	send := Send{Seq: 1 << 40, To: id, From: wide, TTL: 5000, Flags: FlagAck, Payload: payload}
+	ack := Ack{Token: payload[:8], Code: CodeAcked, Reason: text, Reply: payload}
+	outcome := Outcome{Seq: 1 << 40, Code: CodeAcked, Reason: text, Reply: payload}
+	welcome := Welcome{Node: "n", Session: payload[:16], Secret: payload[:32], Members: []Member{{"n", "a"}}}
+	errorFrame := ErrorFrame{Fault: FaultBadToken, Message: "text"}
+	drain := Drain{Addrs: []string{"a"}}
+
+	check := func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	var sum uint64 // keeps the results alive
+	appends := map[Kind]func(b []byte) []byte{
+		KindHello:   func(b []byte) []byte { return AppendHello(b, &hello) },
+		KindWelcome: func(b []byte) []byte { return AppendWelcome(b, &welcome) },
+		KindPing:    func(b []byte) []byte { return AppendPing(b, 1<<40) },
+		KindPong:    func(b []byte) []byte { return AppendPong(b, 1<<40) },
+		KindError:   func(b []byte) []byte { return AppendError(b, &errorFrame) },
+		KindDrain:   func(b []byte) []byte { return AppendDrain(b, &drain) },
+		KindCredit:  func(b []byte) []byte { return AppendCredit(b, 1<<40) },
+		KindBye:     AppendBye,
+		KindBind:    func(b []byte) []byte { return AppendBind(b, 1, PolicyKickOld, ids) },
+		KindBound:   func(b []byte) []byte { return AppendResults(b, KindBound, 1, results) },
+		KindUnbind:  func(b []byte) []byte { return AppendUnbind(b, 1, ids) },
+		KindUnbound: func(b []byte) []byte { return AppendResults(b, KindUnbound, 1, results) },
+		KindLookup:  func(b []byte) []byte { return AppendLookup(b, 1, plain) },
+		KindFound:   func(b []byte) []byte { return AppendResults(b, KindFound, 1, results) },
+		KindKick:    func(b []byte) []byte { return AppendKick(b, "alice", 1<<52) },
+		KindSend:    func(b []byte) []byte { return AppendSend(b, &send) },
+		KindDeliver: func(b []byte) []byte { return AppendDeliver(b, &deliver) },
+		KindAck:     func(b []byte) []byte { return AppendAck(b, &ack) },
+		KindOutcome: func(b []byte) []byte { return AppendOutcome(b, &outcome) },
+		KindNotHere: func(b []byte) []byte { return AppendNotHere(b, &deliver) },
+	}
+	decodes := map[Kind]func(body []byte){
+		KindHello:   func(body []byte) { check(DecodeHello(body, &hello)) },
+		KindPing:    func(body []byte) { n, err := DecodePing(body); check(err); sum += n },
+		KindPong:    func(body []byte) { n, err := DecodePong(body); check(err); sum += n },
+		KindCredit:  func(body []byte) { n, err := DecodeCredit(body); check(err); sum += n },
+		KindBye:     func(body []byte) { check(DecodeBye(body)) },
+		KindBind:    func(body []byte) { var f Bind; check(DecodeBind(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindUnbind:  func(body []byte) { var f Unbind; check(DecodeUnbind(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindLookup:  func(body []byte) { var f Lookup; check(DecodeLookup(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindBound:   func(body []byte) { sum += walkResults(t, body, KindBound) },
+		KindUnbound: func(body []byte) { sum += walkResults(t, body, KindUnbound) },
+		KindFound:   func(body []byte) { sum += walkResults(t, body, KindFound) },
+		KindKick:    func(body []byte) { id, n, err := DecodeKick(body); check(err); sum += n + uint64(len(id)) },
+		KindSend:    func(body []byte) { check(DecodeSend(body, &send)) },
+		KindDeliver: func(body []byte) { check(DecodeDeliver(body, &deliver)); PatchDeliverTTL(body, &deliver, 7) },
+		KindAck:     func(body []byte) { check(DecodeAck(body, &ack)) },
+		KindOutcome: func(body []byte) { check(DecodeOutcome(body, &outcome)) },
+		KindNotHere: func(body []byte) { check(DecodeNotHere(body, &deliver)) },
+	}
+	for _, l := range layouts {
+		encode := appends[l.kind]
+		if n := testing.AllocsPerRun(100, func() { sum += uint64(len(encode(buf))) }); n != 0 {
+			t.Errorf("Append of %v: %v allocations", l.kind, n)
+		}
+		// A copy: the structs that are decoded into hold views of it, and are encoded again above.
+		frame := append([]byte{}, encode(buf)...)
+		decode := decodes[l.kind]
+		if n := testing.AllocsPerRun(100, func() {
+			body, taken, err := Split(frame, 4096)
+			check(err)
+			kind, err := PeekKind(body)
+			check(err)
+			sum += uint64(taken) + uint64(kind)
+			if decode != nil {
+				decode(body)
+			}
+		}); n != 0 {
+			t.Errorf("Split, PeekKind, Decode of %v: %v allocations", l.kind, n)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { check(Scan([]byte("\x92\x81\xa1a\x01\xd6\xff\x00\x00\x00\x00"), MaxDepth)) }); n != 0 {
+		t.Errorf("Scan: %v allocations", n)
+	}
+}
+
+func walkIDs(l IDList) (sum uint64) {
+	for v, ok := l.Next(); ok; v, ok = l.Next() {
+		sum += v.Epoch + uint64(len(v.ID))
+	}
+	return sum
+}
+
+func walkResults(t *testing.T, body []byte, kind Kind) (sum uint64) {
+	var f Results
+	if err := DecodeResults(body, kind, &f); err != nil {
+		t.Error(err)
+	}
+	for v, ok := f.All.Next(); ok; v, ok = f.All.Next() {
+		sum += v.Epoch + uint64(v.Code)
+	}
+	return sum
+}

@@ -1,0 +1,289 @@
+package codec
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// docs/protocol.md must not drift from the codec: its tables are read and compared here, and its
+// examples are written here, with go test ./codec -run Document -update.
+
+const documentFile = "../docs/protocol.md"
+
+func readDocument(t *testing.T) string {
+	b, err := os.ReadFile(documentFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+var hexBlock = regexp.MustCompile("(?s)```hex (\\w+)\n(.*?)```")
+
+func TestDocumentExamples(t *testing.T) {
+	document := readDocument(t)
+	if *update {
+		document = hexBlock.ReplaceAllStringFunc(document, func(block string) string {
+			name := hexBlock.FindStringSubmatch(block)[1]
+			for _, l := range layouts {
+				if l.kind.String() == name {
+					return "```hex " + name + "\n" + annotate(l.kind) + "```"
+				}
+			}
+			t.Fatal("no kind", name)
+			return ""
+		})
+		if err := os.WriteFile(documentFile, []byte(document), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blocks := make(map[string]string)
+	for _, m := range hexBlock.FindAllStringSubmatch(document, -1) {
+		blocks[m[1]] = m[2]
+	}
+	for _, l := range layouts {
+		block, ok := blocks[l.kind.String()]
+		if !ok {
+			t.Errorf("%v has no example", l.kind)
+			continue
+		}
+		if want := annotate(l.kind); block != want {
+			t.Errorf("the example of %v is\n%swant\n%s(go test ./codec -run Document -update)", l.kind, block, want)
+		}
+		// Whatever annotate wrote: the bytes as a reader takes them from the page.
+		frame := hexOf(t, block)
+		values, err := decodeFields(l.kind, bodyOf(frame))
+		if err != nil || !reflect.DeepEqual(values, examples()[l.kind]) {
+			t.Errorf("the example of %v says %v (%v)", l.kind, values, err)
+		}
+	}
+}
+
+// hexOf reads the left column.
+func hexOf(t *testing.T, block string) (b []byte) {
+	for line := range strings.Lines(block) {
+		left, _, _ := strings.Cut(strings.TrimRight(line, "\n"), "  ")
+		part, err := hex.DecodeString(strings.ReplaceAll(left, " ", ""))
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		b = append(b, part...)
+	}
+	return b
+}
+
+// annotate writes a kind's example with its bytes explained.
+func annotate(kind Kind) string {
+	frame := appendFields(nil, kind, examples()[kind])
+	body := bodyOf(frame)
+	a := annotator{b: body}
+	a.line(frame[:PrefixLen], fmt.Sprintf("length: %d", len(body)))
+	fields := layoutOf(kind).fields
+	a.next(1, fmt.Sprintf("array of %d", len(fields)+1))
+	a.next(1, fmt.Sprintf("kind %d, %v", kind, kind))
+	for i, f := range fields {
+		a.value(f, examples()[kind][i], "")
+	}
+	return a.out.String()
+}
+
+type annotator struct {
+	b   []byte
+	out strings.Builder
+}
+
+func (a *annotator) next(n int, text string) {
+	a.line(a.b[:n], text)
+	a.b = a.b[n:]
+}
+
+func (a *annotator) line(b []byte, text string) {
+	const width = 12
+	for first := true; first || len(b) > 0; first = false {
+		part := b[:min(len(b), width)]
+		b = b[len(part):]
+		if !first {
+			text = "…"
+		}
+		fmt.Fprintf(&a.out, "%-*s  %s\n", 3*width-1, fmt.Sprintf("% x", part), text)
+	}
+}
+
+func (a *annotator) value(f spec, v any, indent string) {
+	switch v := v.(type) {
+	case []any:
+		a.list(f, v, indent)
+		return
+	case string:
+		a.whole(fmt.Sprintf("%s%s: str %q", indent, f.name, v))
+	case []byte:
+		a.whole(fmt.Sprintf("%s%s: bin of %d", indent, f.name, len(v)))
+	default:
+		a.whole(fmt.Sprintf("%s%s: %d", indent, f.name, v))
+	}
+}
+
+// whole takes one value of any width.
+func (a *annotator) whole(text string) {
+	w := walk{maxDepth: MaxDepth}
+	n, fault, detail := w.value(a.b)
+	if fault != 0 {
+		panic(detail)
+	}
+	a.next(n, text)
+}
+
+func (a *annotator) list(f spec, v []any, indent string) {
+	a.next(1, fmt.Sprintf("%s%s: array of %d", indent, f.name, len(v)))
+	names := []string{"max_payload", "max_frame", "max_ids", "max_in_flight", "credit", "max_ttl", "default_ttl", "heartbeat", "idle_timeout", "resume_window"}
+	for i, e := range v {
+		pair, ok := e.([]any)
+		if !ok {
+			elem := f.elem[0]
+			if f.name == "limits" {
+				elem.name = names[i]
+			}
+			a.value(elem, e, indent+"  ")
+			continue
+		}
+		a.next(1, fmt.Sprintf("%s  array of %d", indent, len(pair)))
+		for j, e := range pair {
+			a.value(f.elem[j], e, indent+"    ")
+		}
+	}
+}
+
+// rows returns the cells of the table lines behind a heading or text, up to the first line of another sort.
+func rows(t *testing.T, document, after string) (table [][]string) {
+	_, rest, ok := strings.Cut(document, after)
+	if !ok {
+		t.Fatalf("the document has no %q", after)
+	}
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") {
+			if len(table) > 0 || strings.HasPrefix(line, "#") {
+				break
+			}
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		table = append(table, cells)
+	}
+	if len(table) > 2 {
+		return table[2:] // without the header
+	}
+	return nil
+}
+
+func TestDocumentFieldTables(t *testing.T) {
+	document := readDocument(t)
+	for _, l := range layouts {
+		table := rows(t, document, fmt.Sprintf("\n### %v (%d)\n", l.kind, l.kind))
+		if len(table) != len(l.fields) {
+			t.Errorf("%v: %d rows, want %d", l.kind, len(table), len(l.fields))
+			continue
+		}
+		for i, f := range l.fields {
+			if got, want := table[i][:3], []string{strconv.Itoa(i + 1), f.name, f.typ}; !reflect.DeepEqual(got, want) {
+				t.Errorf("%v: row %v, want %v", l.kind, got, want)
+			}
+		}
+	}
+}
+
+func TestDocumentLists(t *testing.T) {
+	document := readDocument(t)
+	word := func(cell string) string { w, _, _ := strings.Cut(cell, " "); return w }
+	for _, c := range []struct {
+		heading string
+		word    func(i int) string
+		prefix  string
+		check   func(i int, row []string)
+	}{
+		{"| kind | name | who |", func(i int) string { return Kind(i).String() }, "kind_", func(i int, row []string) {
+			if who := map[string]string{"C": "C→N", "N": "N→C", "both": "both"}[sender(Kind(i))]; row[2] != who {
+				t.Errorf("%s: %s, want %s", row[1], row[2], who)
+			}
+		}},
+		{"\n## Codes\n", func(i int) string { return Code(i).String() }, "code_", func(i int, row []string) {
+			if row[2] == "" {
+				return // not for sends
+			}
+			delivered := map[string]Delivered{"yes": DeliveredYes, "seen, refused": DeliveredYes, "no": DeliveredNo, "unknown": DeliveredUnknown}[row[2]]
+			if c := Code(i); delivered != c.Delivered() || strings.HasPrefix(row[3], "safe") != c.Retryable() {
+				t.Errorf("%v: the codec says %v, %v", row, c.Delivered(), c.Retryable())
+			}
+		}},
+		{"\n## Faults\n", func(i int) string { return Fault(i).String() }, "fault_", func(i int, row []string) {
+			closed := Fault(i) != FaultUnknownKind && Fault(i) != FaultBadToken
+			if (row[2] == "yes") != closed || !strings.Contains(row[5], fmt.Sprintf("`distmsg_faults_total{fault=%q}`", Fault(i))) {
+				t.Errorf("%v: wrong closed or counter", row)
+			}
+		}},
+	} {
+		// The heading of a table is itself a row: begin one line before.
+		table := rows(t, document, c.heading)
+		if strings.HasPrefix(c.heading, "|") {
+			table = rows(t, strings.Replace(document, c.heading, "\nhere\n"+c.heading, 1), "\nhere\n")
+		}
+		listed := make(map[int]bool)
+		for _, row := range table {
+			i, err := strconv.Atoi(row[0])
+			if err != nil {
+				t.Errorf("%v: %v", row, err)
+				continue
+			}
+			listed[i] = true
+			if word(row[1]) != c.word(i) {
+				t.Errorf("%d is %s, the document says %s", i, c.word(i), row[1])
+			}
+			c.check(i, row)
+		}
+		for i := range 256 {
+			if known := !strings.HasPrefix(c.word(i), c.prefix); known != listed[i] {
+				t.Errorf("%s: known %v, in the document %v", c.word(i), known, listed[i])
+			}
+		}
+	}
+}
+
+// TestDocumentCreditExample does the sums of the example again.
+func TestDocumentCreditExample(t *testing.T) {
+	const credit = 4 << 20 // the default of engine.Config
+	size := len(AppendSend(nil, &Send{Seq: 1, To: []byte("bob"), From: []byte("alice"), Payload: []byte("hello")}))
+	fit := credit / size
+	half := (credit/2)/size + 1 // the first frame that leaves less than half
+	total := half*size + credit
+	document := readDocument(t)
+	for _, want := range []string{
+		fmt.Sprintf("= %d bytes", size),
+		fmt.Sprintf("%s of them make %s bytes, so the next one (%s) must wait", thousands(fit), thousands(fit*size), thousands((fit+1)*size)),
+		fmt.Sprintf("%s × %d = %s are used and %s left", thousands(half), size, thousands(half*size), thousands(credit-half*size)),
+		fmt.Sprintf("%s + %s = %s", thousands(half*size), thousands(credit), thousands(total)),
+		fmt.Sprintf("%s frames (%s bytes)", thousands(total/size), thousands(total/size*size)),
+	} {
+		if !strings.Contains(strings.Join(strings.Fields(document), " "), want) {
+			t.Errorf("the credit example lacks %q", want)
+		}
+	}
+	if total != int(examples()[KindCredit][0].(uint64)) {
+		t.Error("the example of credit is not that of the sums:", total)
+	}
+}
+
+func thousands(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
+}

@@ -1,0 +1,214 @@
+package codec
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// asError checks what every decoder promises of its errors.
+func asError(t *testing.T, err error, body []byte) *Error {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%x: error %v (%T), want an *Error", body, err, err)
+	}
+	if e.Fault < FaultBadLength || e.Fault > FaultUnexpectedKind {
+		t.Fatalf("%x: %v: the fault is not one of decoding", body, e)
+	}
+	if e.Offset < 0 || e.Offset > len(body) {
+		t.Fatalf("%x: %v: the offset is outside of %d bytes", body, e, len(body))
+	}
+	if e.Field == "" && e.Offset != 0 && e.Fault != FaultBadLength {
+		t.Fatalf("%x: %v: no field is named", body, e)
+	}
+	if e.Detail == "" || e.Error() == "" {
+		t.Fatalf("%x: %v: no detail", body, e)
+	}
+	return e
+}
+
+func TestTruncated(t *testing.T) {
+	eachKind(t, func(t *testing.T, l layout) {
+		for _, body := range [][]byte{
+			bodyOf(example(l.kind)),
+			extended(bodyOf(example(l.kind)), len(l.fields)+1, 0x93, 0xc0, 0xa1, 'x', 0x81, 0xa1, 'k', 0xcb, 1, 2, 3, 4, 5, 6, 7, 8),
+		} {
+			for n := range body {
+				_, err := decodeFields(l.kind, body[:n:n])
+				e := asError(t, err, body[:n])
+				if e.Kind != l.kind {
+					t.Fatalf("%x: %v: kind %v", body[:n], e, e.Kind)
+				}
+				if e.Fault != FaultBadLength && e.Fault != FaultTooMany {
+					t.Fatalf("%x: %v", body[:n], e)
+				}
+				if _, err := PeekKind(body[:n]); err != nil {
+					asError(t, err, body[:n])
+				} else if n < 2 {
+					t.Fatalf("PeekKind reads %d bytes", n)
+				}
+			}
+			if _, err := decodeFields(l.kind, body); err != nil {
+				t.Fatal("the whole frame does not decode:", err)
+			}
+			_, err := decodeFields(l.kind, append(slices.Clone(body), 0))
+			if e := asError(t, err, append(body, 0)); e.Fault != FaultBadLength || e.Offset != len(body) {
+				t.Fatalf("a byte too many: %v", e)
+			}
+		}
+	})
+}
+
+// extended appends one value to a body of n elements, whose array header it replaces.
+func extended(body []byte, n int, value ...byte) []byte {
+	header := appendArray(nil, n+1)
+	return slices.Concat(header, body[1:], value)
+}
+
+func TestExtensionsAreSkipped(t *testing.T) {
+	deepest := append(bytes.Repeat([]byte{0x91}, MaxDepth-2), 0x90) // in the frame's own array
+	values := map[string][]byte{
+		"nil":                {0xc0},
+		"bool":               {0xc3},
+		"negative":           {0xe0},
+		"int 64":             {0xd3, 0x80, 0, 0, 0, 0, 0, 0, 0},
+		"uint 64":            {0xcf, 255, 255, 255, 255, 255, 255, 255, 255},
+		"float 32":           {0xca, 0, 0, 0, 0},
+		"float 64":           {0xcb, 0, 0, 0, 0, 0, 0, 0, 0},
+		"str":                {0xa3, 'a', 'b', 'c'},
+		"str 32":             {0xdb, 0, 0, 0, 1, 'a'},
+		"bin 16":             {0xc5, 0, 2, 1, 2},
+		"ext 8":              {0xc7, 3, 0xff, 1, 2, 3},
+		"ext 16, empty":      {0xc8, 0, 0, 7},
+		"ext 32":             {0xc9, 0, 0, 0, 1, 7, 9},
+		"fixext 1":           {0xd4, 7, 9},
+		"fixext 16":          append([]byte{0xd8, 7}, make([]byte, 16)...),
+		"empty array":        {0x90},
+		"empty map":          {0x80},
+		"map, array as key":  {0x81, 0x91, 0xc0, 0xc0},
+		"array 32, map 16":   {0xdd, 0, 0, 0, 2, 0xde, 0, 1, 0xa1, 'k', 0x90, 0x01},
+		"the deepest":        deepest,
+		"a second extension": {0x01},
+	}
+	eachKind(t, func(t *testing.T, l layout) {
+		body := bodyOf(example(l.kind))
+		want, err := decodeFields(l.kind, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := len(l.fields) + 1
+		all := body
+		for name, value := range values {
+			all = slices.Concat(appendArray(nil, n+1), all[len(appendArray(nil, n)):], value)
+			n++
+			one := extended(body, len(l.fields)+1, value...)
+			for _, b := range [][]byte{one, all} {
+				if kind, err := PeekKind(b); kind != l.kind || err != nil {
+					t.Errorf("%s: PeekKind: %v, %v", name, kind, err)
+				}
+				if got, err := decodeFields(l.kind, b); err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%s: %v, %v", name, got, err)
+				}
+			}
+		}
+		for name, bad := range map[string]struct {
+			value []byte
+			fault Fault
+			at    int // into the value
+		}{
+			"too deep":      {append([]byte{0x91}, deepest...), FaultTooDeep, MaxDepth - 1},
+			"no type":       {[]byte{0xc1}, FaultWrongType, 0},
+			"no type, deep": {[]byte{0x92, 0xc0, 0xc1}, FaultWrongType, 2},
+			"huge array":    {[]byte{0xdd, 0, 0x98, 0x96, 0x80}, FaultTooMany, 0},
+			"huge map":      {[]byte{0x91, 0xdf, 0xff, 0xff, 0xff, 0xff, 0xc0}, FaultTooMany, 1},
+			"huge bin":      {[]byte{0xc6, 0x80, 0, 0, 0}, FaultBadLength, 0},
+			"huge ext":      {[]byte{0xc9, 0xff, 0xff, 0xff, 0xff, 1}, FaultBadLength, 0},
+		} {
+			b := extended(body, len(l.fields)+1, bad.value...)
+			_, err := decodeFields(l.kind, b)
+			e := asError(t, err, b)
+			if e.Fault != bad.fault || e.Field != "extension" || e.Offset != len(body)+bad.at {
+				t.Errorf("%s: %v, want %v at %d", name, e, bad.fault, len(body)+bad.at)
+			}
+		}
+	})
+}
+
+// TestNestedExtensionsAreSkipped appends to the arrays inside frames.
+func TestNestedExtensionsAreSkipped(t *testing.T) {
+	// deep is as deep as it may be inside depth arrays, tooDeep one deeper.
+	deep := func(depth int) []byte { return append(bytes.Repeat([]byte{0x91}, MaxDepth-depth-1), 0x90) }
+	tooDeep := func(depth int) []byte { return append([]byte{0x91}, deep(depth)...) }
+	limits := slices.Concat([]byte{0x9b}, bytes.Repeat([]byte{7}, 10))
+	welcome := slices.Concat([]byte{0x9a, 2, 1, 0, 0xa1, 'n', 3, 0xc4, 16}, make([]byte, 16), []byte{0xc4, 32}, make([]byte, 32), []byte{0})
+	for name, c := range map[string]struct {
+		kind         Kind
+		before       []byte
+		depth        int
+		after        []byte
+		field        string
+		wantElements int
+	}{
+		"bind":    {KindBind, []byte{0x94, 16, 1, 0, 0x91, 0x93, 0xa1, 'a', 5}, 3, nil, "ids", 1},
+		"unbind":  {KindUnbind, []byte{0x93, 18, 1, 0x92, 0x93, 0xa1, 'a', 5}, 3, []byte{0x92, 0xa1, 'b', 6}, "ids", 2},
+		"bound":   {KindBound, []byte{0x93, 17, 1, 0x91, 0x93, 0, 5}, 3, nil, "results", 1},
+		"limits":  {KindWelcome, slices.Concat(welcome, limits), 2, []byte{0x90}, "limits", 0},
+		"members": {KindWelcome, slices.Concat(welcome, []byte{0x9a}, limits[1:], []byte{0x91, 0x93, 0xa1, 'n', 0xa1, 'a'}), 3, nil, "members", 1},
+	} {
+		v, err := decodeFields(c.kind, slices.Concat(c.before, deep(c.depth), c.after))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if last := v[len(v)-1].([]any); len(last) != c.wantElements {
+			t.Errorf("%s: %v, want %d elements at the end", name, v, c.wantElements)
+		}
+		b := slices.Concat(c.before, tooDeep(c.depth), c.after)
+		_, err = decodeFields(c.kind, b)
+		if e := asError(t, err, b); e.Fault != FaultTooDeep || e.Field != c.field {
+			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	frame := AppendPing(nil, 300)
+	buf := append(slices.Clone(frame), frame[:3]...)
+	body, n, err := Split(buf, 5)
+	if err != nil || n != len(frame) || !bytes.Equal(body, frame[PrefixLen:]) {
+		t.Fatalf("%x, %d, %v", body, n, err)
+	}
+	if cap(body) != len(body) {
+		t.Error("an append to the body would write into the next frame")
+	}
+	for n := range frame {
+		if body, taken, err := Split(frame[:n:n], 100); body != nil || taken != 0 || err != nil {
+			t.Errorf("%d bytes: %x, %d, %v", n, body, taken, err)
+		}
+		if missing := Missing(frame[:n:n]); n < PrefixLen && missing != PrefixLen-n || n >= PrefixLen && missing != len(frame)-n {
+			t.Errorf("%d bytes: %d missing", n, missing)
+		}
+	}
+	for _, c := range []struct {
+		prefix []byte
+		limit  int
+		fault  Fault
+	}{
+		{[]byte{0, 0, 0, 0}, 100, FaultZeroLength},
+		{[]byte{0, 0, 0, 101}, 100, FaultFrameTooLarge},
+		{[]byte{0, 0, 16, 1}, MaxHelloFrame, FaultFrameTooLarge},
+		{[]byte{0x80, 0, 0, 0}, math.MaxInt32, FaultFrameTooLarge},
+		{[]byte{0xff, 0xff, 0xff, 0xff}, 1 << 20, FaultFrameTooLarge},
+	} {
+		body, n, err := Split(c.prefix, c.limit)
+		var e *Error
+		if !errors.As(err, &e) || e.Fault != c.fault || e.Field != "length" || body != nil || n != 0 {
+			t.Errorf("%x: %x, %d, %v, want %v", c.prefix, body, n, err, c.fault)
+		}
+	}
+	if _, _, err := Split([]byte{0, 0, 16, 0}, MaxHelloFrame); err != nil {
+		t.Error("the limit itself:", err)
+	}
+}

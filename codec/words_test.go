@@ -1,0 +1,158 @@
+package codec
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// TestCodeRanges spells S4 out for every value a code can have.
+func TestCodeRanges(t *testing.T) {
+	for i := range 256 {
+		c := Code(i)
+		want, retry := DeliveredUnknown, false
+		switch i / 16 {
+		case 0, 1:
+			want = DeliveredYes
+		case 2, 3:
+			want, retry = DeliveredNo, true
+		case 4:
+			want = DeliveredNo
+		}
+		if i == 0 {
+			want = DeliveredUnknown
+		}
+		if c.Delivered() != want || c.Retryable() != retry {
+			t.Errorf("%v (%d): delivered %v, retryable %v; want %v, %v", c, i, c.Delivered(), c.Retryable(), want, retry)
+		}
+	}
+	for _, c := range Outcomes() {
+		if c == CodeOK || strings.HasPrefix(c.String(), "code_") {
+			t.Errorf("%v is no outcome", c)
+		}
+	}
+	if n := len(Outcomes()); n != 12 {
+		t.Errorf("%d outcomes, semantics.md has 12", n)
+	}
+	for d, want := range map[Delivered]string{DeliveredYes: "yes", DeliveredNo: "no", DeliveredUnknown: "unknown", 9: "unknown"} {
+		if d.String() != want {
+			t.Errorf("%d: %v, want %s", d, d, want)
+		}
+	}
+}
+
+// TestWords: every number of a kind, code or fault has a word, no two the same, and an unknown one tells its number.
+func TestWords(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		word  func(i int) string
+		known int
+	}{
+		{"kind", func(i int) string { return Kind(i).String() }, len(layouts)},
+		{"code", func(i int) string { return Code(i).String() }, 1 + 12 + 3},
+		{"fault", func(i int) string { return Fault(i).String() }, 21},
+	} {
+		seen, known := map[string]bool{}, 0
+		for i := range 256 {
+			word := c.word(i)
+			if seen[word] {
+				t.Errorf("%s %d: %q is there twice", c.name, i, word)
+			}
+			seen[word] = true
+			if word != fmt.Sprintf("%s_%d", c.name, i) {
+				known++
+			}
+		}
+		if known != c.known {
+			t.Errorf("%d known %ss, want %d", known, c.name, c.known)
+		}
+	}
+	for _, l := range layouts {
+		if strings.HasPrefix(l.kind.String(), "kind_") {
+			t.Errorf("kind %d has no word", l.kind)
+		}
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	for want, e := range map[string]*Error{
+		"bad_value: send.to at byte 3: the ID is empty": {FaultBadValue, KindSend, "to", 3, "the ID is empty"},
+		"too_deep: frame.payload at byte 0: x":          {FaultTooDeep, 0, "payload", 0, "x"},
+		"bad_length: bye at byte 2: x":                  {FaultBadLength, KindBye, "", 2, "x"},
+	} {
+		if e.Error() != want {
+			t.Errorf("%q, want %q", e, want)
+		}
+	}
+}
+
+// TestLongTextsAreCut: texts for people must not make a frame that its receiver refuses.
+func TestLongTextsAreCut(t *testing.T) {
+	for _, text := range []string{
+		strings.Repeat("x", MaxReason), strings.Repeat("x", MaxReason+1), strings.Repeat("é", 200), "x" + strings.Repeat("é", 200),
+		strings.Repeat("\U0001F600", 100), "xyz" + strings.Repeat("\U0001F600", 100), strings.Repeat("\x80", 1000),
+	} {
+		for kind, frame := range map[Kind][]byte{
+			KindError:   AppendError(nil, &ErrorFrame{Message: text}),
+			KindAck:     AppendAck(nil, &Ack{Code: CodeRejected, Reason: []byte(text)}),
+			KindOutcome: AppendOutcome(nil, &Outcome{Reason: []byte(text)}),
+			KindHello:   AppendHello(nil, &Hello{Agent: []byte(text)}),
+		} {
+			v, err := decodeFields(kind, bodyOf(frame))
+			if err != nil {
+				t.Errorf("%v: %v", kind, err)
+				continue
+			}
+			i := map[Kind]int{KindError: 4, KindAck: 2, KindOutcome: 2, KindHello: 7}[kind]
+			got := v[i].(string)
+			if !strings.HasPrefix(text, got) || len(got) < MaxReason-utf8.UTFMax || utf8.ValidString(text) && !utf8.ValidString(got) {
+				t.Errorf("%v: %q became %q", kind, text, got)
+			}
+		}
+	}
+}
+
+// TestPatchDeliverTTL patches behind every length of the fields before the TTL.
+func TestPatchDeliverTTL(t *testing.T) {
+	const old, patched = 7, 0xfedcba98
+	for _, token := range []int{0, 1, MaxToken} {
+		for to := 1; to <= MaxID; to++ {
+			for from := 0; from <= MaxID; from += 1 + from%2*29 + from/31*31 {
+				want := Deliver{Token: make([]byte, token), To: bytes.Repeat([]byte{0xce}, to), From: bytes.Repeat([]byte{0xce}, from),
+					TTL: old, Flags: 255, Epoch: maxEpoch, Payload: []byte("payload")}
+				body := bodyOf(AppendDeliver(nil, &want))
+				var f Deliver
+				if err := DecodeDeliver(body, &f); err != nil {
+					t.Fatal(err)
+				}
+				PatchDeliverTTL(body, &f, patched)
+				want.TTL = patched
+				if !bytes.Equal(body, bodyOf(AppendDeliver(nil, &want))) {
+					t.Fatalf("token %d, to %d, from %d: %x", token, to, from, body)
+				}
+			}
+		}
+	}
+}
+
+func TestDeliverSize(t *testing.T) {
+	for _, token := range []int{0, MaxToken} {
+		for _, to := range []int{1, 31, 32, MaxID} {
+			for _, from := range []int{0, 31, 32, MaxID} {
+				for _, payload := range []int{0, 255, 256, 65535, 65536} {
+					f := Deliver{Token: make([]byte, token), To: make([]byte, to), From: make([]byte, from), TTL: 1<<32 - 1,
+						Flags: 255, Epoch: maxEpoch, Payload: make([]byte, payload)}
+					got, bound := len(AppendDeliver(nil, &f)), DeliverSize(&f)
+					if got > bound || bound-got > 16 {
+						t.Errorf("%d, %d, %d, %d: %d bytes, DeliverSize says %d", token, to, from, payload, got, bound)
+					}
+					if got-payload > FrameOverhead {
+						t.Errorf("%d, %d, %d, %d: %d bytes, over FrameOverhead", token, to, from, payload, got)
+					}
+				}
+			}
+		}
+	}
+}

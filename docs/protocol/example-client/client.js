@@ -1,0 +1,247 @@
+// A small distmsg client, written from ../../protocol.md alone: one session, one connection at a time.
+//
+//   node client.js --node 127.0.0.1:7400 --id alice                        lines "bob hello" from the terminal are sent
+//   node client.js --node 127.0.0.1:7400 --id alice --send bob:hello       send, print the outcome, leave
+//   node client.js --node 127.0.0.1:7400 --id bob --echo                   answer every message with its own payload
+import readline from 'node:readline';
+import { EventEmitter } from 'node:events';
+import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
+import { bytes, faultName, frame, K, Link, NONE, word } from './link.js';
+
+const ACK = 1, REPORT = 2; // flags of send and deliver
+const REPLACE = 1; // of hello
+const RESUMED = 1; // of welcome
+const retryable = (code) => code >= 32 && code <= 63;
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// Client keeps a session. onDeliver(message) returns, or promises, { reply } (acked), { reject: reason } or { ignore: true }.
+// Events: welcome ({ resumed, session }), kick (id), error_frame ({ fault, message }), gone (fault: it gave up).
+export class Client extends EventEmitter {
+  constructor({ nodes, onDeliver = () => ({}), credentials = NONE }) {
+    super();
+    Object.assign(this, { nodes, onDeliver, credentials: bytes(credentials), session: NONE, secret: NONE, link: null });
+    this.held = new Map(); // id -> { epoch; and while a bind is under way, asked: its epoch, kicked: that of the latest kick }
+    this.queue = []; // sends that wait for a connection, credit or their turn
+    this.seq = 0;
+    this.failures = 0;
+    this.leaving = false;
+  }
+
+  // connect resolves with the first welcome; from then on the client reconnects by itself.
+  connect() { return new Promise((resolve) => { this.once('welcome', resolve); this.#dial(this.nodes[0]); }); }
+
+  #dial(address) {
+    const link = new Link(address, frame(K.hello, 1, 1, 0, this.credentials, this.session, this.secret, REPLACE, 'example/1'));
+    link.on('welcome', (f) => this.#welcome(link, f));
+    link.on('frame', (f) => this.#frame(link, f));
+    link.on('closed', (fault) => this.#closed(link, fault));
+  }
+
+  #welcome(link, f) {
+    const resumed = (f[7] & RESUMED) !== 0;
+    const old = this.link;
+    this.failures = 0;
+    [this.session, this.secret, this.link] = [f[5], f[6], link];
+    for (const [node, addr] of f[9]) if (node && !this.nodes.includes(addr)) this.nodes.push(addr);
+    this.#bindAgain([...this.held].filter(([, h]) => !resumed || h.asked !== undefined).map(([id, h]) => [id, h.asked ?? h.epoch]));
+    if (old?.open) this.#leave(old); // moved by a drain
+    this.emit('welcome', { resumed, session: this.session, limits: link.limits, node: f[3] });
+    this.flush();
+  }
+
+  async #leave(link) {
+    while (link.open && link.pending.size + link.requests.size > 0) await sleep(50);
+    link.socket.end();
+  }
+
+  async #closed(link, fault) {
+    for (const s of link.pending.values()) s.end(81, 'the connection ended'); // written, so never unreachable
+    for (const r of link.requests.values()) r.reject(new Error('the connection ended'));
+    if (link !== this.link && this.link?.open) return; // left behind by a drain
+    if (this.leaving || fault === 'replaced') { this.emit('gone', fault); return; }
+    const resuming = this.session.length > 0;
+    if (fault === 'bad_version' || (fault === 'unauthenticated' && !resuming)) { this.emit('gone', fault); return; }
+    if (fault === 'unauthenticated' || fault === 'session_ended') this.session = this.secret = NONE;
+    else await sleep(Math.random() * Math.min(5000, 50 * 2 ** this.failures)); // full jitter
+    if (!this.leaving) this.#dial(this.nodes[this.failures++ % this.nodes.length]);
+  }
+
+  #frame(link, f) {
+    switch (f[0]) {
+      case K.outcome: {
+        const s = link.pending.get(f[1]);
+        if (s) s.end(f[2], f[3], f[4]); // else it ended before: ignored
+        this.flush();
+        break;
+      }
+      case K.deliver: this.#deliver(link, f); break;
+      case K.bound: case K.unbound: case K.found: link.requests.get(f[1])?.resolve(f[2]); break;
+      case K.kick: {
+        const h = this.held.get(f[1]);
+        if (h?.asked !== undefined) h.kicked = Math.max(h.kicked ?? 0, f[2]);
+        else if (h && f[2] > h.epoch) this.#kicked(f[1]);
+        break;
+      }
+      case K.credit: this.flush(); this.emit('credit', f[1]); break;
+      case K.error: this.emit('error_frame', { fault: faultName(f[1]), kind: f[3], message: f[5] }); break;
+      case K.drain: setTimeout(() => this.#move(link, f[3]), Math.random() * f[1]); break;
+    }
+  }
+
+  #move(link, addrs) {
+    const to = addrs[0] ?? this.nodes.find((n) => n !== link.address);
+    if (to && link === this.link && link.open) this.#dial(to);
+  }
+
+  #kicked(id) { this.held.delete(id); this.emit('kick', id); }
+
+  async #deliver(link, f) {
+    const [, token, to, from, ttl, flags, epoch, payload] = f;
+    const h = this.held.get(to);
+    if (!h || (h.asked === undefined && h.epoch < epoch)) { link.write(K.not_here, token, to, from, ttl, flags, epoch, payload); return; }
+    let answer;
+    try {
+      answer = await this.onDeliver({ to, from, ttl, payload });
+    } catch (err) {
+      answer = { reject: String(err) };
+    }
+    if (!(flags & ACK) || answer?.ignore) return;
+    if (answer?.reject !== undefined) link.write(K.ack, token, 16, answer.reject.slice(0, 60), NONE); // 60 characters: under 255 bytes
+    else link.write(K.ack, token, 1, '', bytes(answer?.reply));
+  }
+
+  // #request sends a bind, unbind or lookup and resolves with the results.
+  #request(kind, ...fields) {
+    const { link } = this, seq = ++this.seq;
+    return new Promise((resolve, reject) => {
+      if (!link?.open) { reject(new Error('not connected')); return; }
+      link.requests.set(seq, { resolve, reject });
+      link.write(kind, seq, ...fields);
+    }).finally(() => link?.requests.delete(seq));
+  }
+
+  // #bindAgain repeats binds after a reconnect, and after an answer that asks for patience.
+  #bindAgain(pairs) {
+    for (let i = 0; i < pairs.length; i += this.link.limits.max_ids) {
+      this.#bind(pairs.slice(i, i + this.link.limits.max_ids), 0).catch(() => {}); // the next welcome brings us here again
+    }
+  }
+
+  async #bind(pairs, policy) {
+    for (const [id, epoch] of pairs) this.held.set(id, { epoch: 0, ...this.held.get(id), asked: epoch });
+    const results = await this.#request(K.bind, policy, pairs);
+    const later = [];
+    results.forEach(([code, epoch], i) => {
+      const [id, asked] = pairs[i], h = this.held.get(id);
+      if (!h) return;
+      if (code === 0) {
+        this.held.set(id, { epoch });
+        if (h.kicked > epoch) this.#kicked(id);
+      } else if (asked > 0 && retryable(code)) later.push([id, asked]);
+      else if (asked > 0) this.#kicked(id); // superseded, as a rule
+      else if (h.epoch > 0) this.held.set(id, { epoch: h.epoch });
+      else this.held.delete(id);
+    });
+    if (later.length) sleep(1000).then(() => { if (this.link?.open) this.#bindAgain(later); });
+    return results.map(([code, epoch]) => ({ word: word(code), epoch }));
+  }
+
+  // bind makes this session the holder of ids, at most max_ids at a time. If the connection ends meanwhile it rejects, but goes on.
+  bind(ids, { policy = 0 } = {}) { return this.#bind(ids.map((id) => [id, 0]), policy); }
+
+  async unbind(ids) {
+    const results = await this.#request(K.unbind, ids.map((id) => [id, this.held.get(id)?.epoch ?? 0]));
+    for (const id of ids) this.held.delete(id);
+    return results.map(([code, epoch]) => ({ word: word(code), epoch }));
+  }
+
+  async lookup(ids) {
+    return (await this.#request(K.lookup, ids)).map(([code, epoch]) => ({ word: word(code), epoch }));
+  }
+
+  // send resolves with { word, reason, reply }; without ack with the word 'sent', once it is written.
+  send(to, from, payload, { ttl = 5000, ack = true, report = false } = {}) {
+    return new Promise((resolve) => {
+      const s = { to, from, payload: bytes(payload), ack, report, deadline: Date.now() + ttl, ttl };
+      s.end = (code, reason = '', reply = NONE) => {
+        clearTimeout(s.timer);
+        s.link?.pending.delete(s.seq);
+        resolve({ word: word(code), reason, reply });
+      };
+      s.sent = () => resolve({ word: 'sent', reason: '', reply: NONE });
+      this.queue.push(s);
+      if (ack) s.timer = setTimeout(() => this.#expire(s), ttl + 1000); // the node answers by ttl + 50 ms
+      this.flush();
+    });
+  }
+
+  #expire(s) {
+    this.queue = this.queue.filter((q) => q !== s);
+    s.end(s.link ? 80 : 33, s.link ? 'no answer from the node' : 'never written');
+  }
+
+  // flush writes what may be written now, in order.
+  flush() {
+    const link = this.link;
+    while (link?.open && this.queue.length) {
+      const s = this.queue[0], seq = this.seq + 1;
+      const { limits } = link;
+      const ttl = s.ttl === 0 ? 0 : Math.max(1, s.deadline - Date.now());
+      const out = frame(K.send, seq, s.to, s.from, ttl, (s.ack ? ACK : 0) | (s.report ? REPORT : 0), s.payload);
+      const tooLarge = s.payload.length > limits.max_payload || (!s.ack && out.length > limits.credit);
+      if (!tooLarge && (s.ack ? link.pending.size >= limits.max_in_flight : link.used + out.length > link.total)) return;
+      this.queue.shift();
+      if (tooLarge) { s.end(65); continue; }
+      this.seq = s.seq = seq;
+      s.link = link;
+      if (s.ack) link.pending.set(seq, s);
+      else { link.used += out.length; s.sent(); }
+      link.socket.write(out);
+    }
+  }
+
+  // bye ends the session once open sends have ended.
+  async bye() {
+    this.leaving = true;
+    const { link } = this;
+    while (link?.open && link.pending.size) await sleep(10);
+    if (!link?.open) return;
+    link.write(K.bye);
+    await Promise.race([new Promise((done) => link.once('closed', done)), sleep(1000)]);
+    link.socket.destroy();
+  }
+}
+
+async function main() {
+  const { values } = parseArgs({ options: {
+    node: { type: 'string', default: '127.0.0.1:7400' }, id: { type: 'string' }, echo: { type: 'boolean' },
+    send: { type: 'string', multiple: true, default: [] },
+  } });
+  if (!values.id) throw new Error('usage: node client.js [--node host:port,…] --id ID [--echo] [--send TO:TEXT …]');
+  const text = (b) => new TextDecoder().decode(b);
+  const client = new Client({ nodes: values.node.split(','), onDeliver: ({ from, payload }) => {
+    console.log(`${from}: ${text(payload)}`);
+    return values.echo ? { reply: payload } : {};
+  } });
+  client.on('kick', (id) => console.log(`${id} was bound elsewhere`));
+  client.on('error_frame', (e) => console.log(`error: ${e.fault}: ${e.message}`));
+  client.on('gone', (fault) => process.exit(fault ? 1 : 0));
+  await client.connect();
+  const [bound] = await client.bind([values.id]);
+  if (bound.word !== 'ok') throw new Error(`bind ${values.id}: ${bound.word}`);
+  const say = async (to, message) => {
+    const o = await client.send(to, values.id, message);
+    console.log(`-> ${to}: ${o.word}${o.reason && ` (${o.reason})`}${o.reply.length ? `, reply: ${text(o.reply)}` : ''}`);
+  };
+  for (const s of values.send) await say(s.slice(0, s.indexOf(':')), s.slice(s.indexOf(':') + 1));
+  if (values.send.length && !values.echo) return client.bye();
+  console.log(`${values.id} is bound${values.echo ? '' : '; type: TO TEXT'}`);
+  if (values.echo) return undefined;
+  for await (const line of readline.createInterface({ input: process.stdin })) await say(...line.split(/ (.*)/s));
+  return client.bye();
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  main().catch((err) => { console.error(err.message); process.exit(1); });
+}

@@ -1,0 +1,100 @@
+// Frames and one connection of the distmsg protocol, written from ../../protocol.md alone.
+import net from 'node:net';
+import { EventEmitter } from 'node:events';
+import { decode, encode } from '@msgpack/msgpack';
+
+export const K = {
+  hello: 1, welcome: 2, ping: 3, pong: 4, error: 5, drain: 6, credit: 7, bye: 8, bind: 16, bound: 17, unbind: 18,
+  unbound: 19, lookup: 20, found: 21, kick: 22, send: 32, deliver: 33, ack: 34, outcome: 35, not_here: 36,
+};
+const words = {
+  0: 'ok', 1: 'acked', 16: 'rejected', 32: 'no_route', 33: 'unreachable', 34: 'overflow', 35: 'expired',
+  36: 'registry_unavailable', 48: 'draining', 64: 'denied', 65: 'too_large', 66: 'taken', 67: 'superseded',
+  68: 'bad_id', 80: 'timeout', 81: 'lost',
+};
+export const word = (code) => words[code] ?? `code_${code}`;
+const faults = [
+  '', 'zero_length', 'frame_too_large', 'bad_length', 'wrong_type', 'too_deep', 'too_many', 'bad_value', 'unknown_kind',
+  'unexpected_kind', 'bad_version', 'unauthenticated', 'hello_timeout', 'idle_timeout', 'slow_consumer', 'credit_exceeded',
+  'bad_token', 'going_away', 'fenced', 'replaced', 'session_ended', 'internal',
+];
+export const faultName = (fault) => faults[fault] ?? `fault_${fault}`;
+const limitNames = ['max_payload', 'max_frame', 'max_ids', 'max_in_flight', 'credit', 'max_ttl', 'default_ttl',
+  'heartbeat', 'idle_timeout', 'resume_window'];
+export const NONE = new Uint8Array(0);
+export const bytes = (v) => (typeof v === 'string' ? new TextEncoder().encode(v) : v ?? NONE);
+
+// frame encodes one frame with its length prefix.
+export function frame(...fields) {
+  const body = encode(fields);
+  const out = Buffer.allocUnsafe(4 + body.length);
+  out.writeUInt32BE(body.length);
+  out.set(body, 4);
+  return out;
+}
+
+// Link is one connection, from connect to its end. Events: welcome, frame (array), closed (fault name or '').
+export class Link extends EventEmitter {
+  limits = { max_frame: 1 << 20 }; // until welcome says more
+  open = false;
+  fault = '';
+  pending = new Map(); // sends with ack that were written, by seq
+  requests = new Map(); // bind, unbind, lookup, by seq
+  used = 0;
+  total = 0;
+  #buffer = Buffer.alloc(0);
+
+  constructor(address, hello) {
+    super();
+    const colon = address.lastIndexOf(':');
+    this.address = address;
+    this.socket = net.connect({ host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)), noDelay: true });
+    this.socket.on('connect', () => this.socket.write(hello));
+    this.socket.on('data', (chunk) => this.#read(chunk));
+    this.socket.on('error', () => {}); // close follows
+    this.socket.on('close', () => { this.open = false; clearInterval(this.timer); this.emit('closed', this.fault); });
+    this.heard = Date.now();
+  }
+
+  write(...fields) { if (this.open) this.socket.write(frame(...fields)); }
+
+  #read(chunk) {
+    this.heard = Date.now();
+    this.#buffer = this.#buffer.length ? Buffer.concat([this.#buffer, chunk]) : chunk;
+    try {
+      for (;;) {
+        if (this.#buffer.length < 4) return;
+        const size = this.#buffer.readUInt32BE();
+        if (size === 0 || size > this.limits.max_frame) throw new Error(`a frame of ${size} bytes`);
+        if (this.#buffer.length < 4 + size) return;
+        const body = this.#buffer.subarray(4, 4 + size);
+        this.#buffer = this.#buffer.subarray(4 + size);
+        this.#frame(decode(body));
+      }
+    } catch (err) { // not a frame of this protocol: nothing that follows can be trusted
+      this.socket.destroy(err);
+    }
+  }
+
+  #frame(f) {
+    switch (f[0]) {
+      case K.welcome:
+        limitNames.forEach((name, i) => { this.limits[name] = f[8][i]; });
+        this.total = this.limits.credit;
+        this.open = true;
+        this.timer = setInterval(() => this.#watch(), this.limits.heartbeat / 4);
+        this.emit('welcome', f);
+        return;
+      case K.ping: this.write(K.pong, f[1]); return;
+      case K.credit: this.total = f[1]; break;
+      case K.error: if (f[2] & 1) this.fault = faultName(f[1]); break;
+    }
+    this.emit('frame', f);
+  }
+
+  #watch() { // a host that vanishes does not close the connection
+    const silence = Date.now() - this.heard;
+    if (silence > this.limits.idle_timeout) this.socket.destroy();
+    else if (silence > this.limits.heartbeat) this.write(K.ping, 0);
+  }
+}
