@@ -42,12 +42,13 @@ type conn struct {
 	gc        gnet.Conn  // nil in process, and once the socket is closed
 	local     *InProcess // nil for a socket
 	state     state
-	carry     []byte           // the beginning of a frame whose end has not come yet
-	pending   []byte           // to be written at the end of the iteration
-	segments  [][]byte         // full or foreign buffers that go out before pending
+	carry     []byte   // the beginning of a frame whose end has not come yet
+	pending   []byte   // to be written at the end of the iteration
+	segments  [][]byte // full or foreign buffers that go out before pending
 	segBytes  int
 	backlog   int // bytes that gnet holds for the kernel
 	dirty     bool
+	skipped   uint8 // iterations that put off writing it
 	isWatched bool
 	pinged    bool
 	shutdown  bool  // our side of the socket is shut
@@ -64,8 +65,9 @@ func (c *conn) handle() routing.Handle {
 	return routing.Handle{Loop: c.loop.idx, Slot: c.slot, Gen: c.gen}
 }
 
-// queued is how many bytes wait for this connection.
-func (c *conn) queued() int { return c.backlog + c.segBytes + len(c.pending) }
+// queued is how many bytes wait for this connection, and queuedHere those that gnet does not have yet.
+func (c *conn) queued() int     { return c.backlog + c.queuedHere() }
+func (c *conn) queuedHere() int { return c.segBytes + len(c.pending) }
 
 // fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
 func (c *conn) fits(size int) bool {
@@ -143,30 +145,39 @@ func (c *conn) flush() {
 	if len(c.pending) == 0 {
 		return
 	}
-	last, segments := c.pending, c.segments
-	size := c.segBytes + len(last)
-	c.pending, c.segments, c.segBytes = nil, nil, 0
+	size := c.segBytes + len(c.pending)
+	// What is written moves to the loop's scratch first: an error closes c in the middle of the write.
+	// gnet changes the slice it is given.
+	l.iov = append(append(l.iov[:0], c.segments...), c.pending)
+	clear(c.segments)
+	c.pending, c.segments, c.segBytes = nil, c.segments[:0], 0
 	if c.local != nil {
-		c.local.receive(append(segments, last))
+		c.local.receive(l.iov)
 		return
 	}
 	l.stats.writes++
 	l.stats.bytesOut += uint64(size)
-	if len(segments) == 0 {
-		_, _ = c.gc.Write(last) // an error has closed c: see teardown
-	} else {
-		// gnet changes the slice it is given, so it gets one of its own.
-		_, _ = c.gc.Writev(append(append(make([][]byte, 0, len(segments)+1), segments...), last))
-	}
-	for _, b := range segments {
-		l.bufs.put(b)
-	}
-	l.bufs.put(last)
+	l.writeOut(c.gc)
 	if c.gone() {
 		return
 	}
 	if c.backlog = c.gc.OutboundBuffered(); c.backlog > 0 {
 		c.watch()
+	}
+}
+
+// writeOut writes the buffers in iov and gives them back. An error has closed the connection: see teardown.
+func (l *loop) writeOut(gc gnet.Conn) {
+	bufs := l.iov
+	if len(bufs) == 1 {
+		_, _ = gc.Write(bufs[0])
+		l.bufs.put(bufs[0])
+		return
+	}
+	l.spent = append(l.spent[:0], bufs...)
+	_, _ = gc.Writev(bufs)
+	for _, b := range l.spent {
+		l.bufs.put(b)
 	}
 }
 
@@ -337,5 +348,6 @@ func (l *loop) releaseOut(c *conn) {
 	for _, b := range c.segments {
 		l.bufs.put(b)
 	}
-	c.pending, c.segments, c.segBytes = nil, nil, 0
+	clear(c.segments)
+	c.pending, c.segments, c.segBytes = nil, c.segments[:0], 0
 }

@@ -334,7 +334,7 @@ func (l *loop) trimChunk(c *conn, ch *chunk) {
 func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *codec.Deliver) codec.Code) {
 	kept := ch.buf[:0]
 	ch.unacked, ch.frames = 0, 0
-	eachDeliver(ch.buf, func(frame []byte, d *codec.Deliver) {
+	l.eachDeliver(ch.buf, func(frame []byte, d *codec.Deliver) {
 		if code := verdict(frame[codec.PrefixLen:], d); code != codec.CodeOK {
 			l.refuseOne(d, code)
 			return
@@ -350,24 +350,23 @@ func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *codec.Deliver) codec
 
 // refuse ends every frame in buf with code: none of them was written.
 func (l *loop) refuse(buf []byte, code codec.Code) {
-	eachDeliver(buf, func(_ []byte, d *codec.Deliver) { l.refuseOne(d, code) })
+	l.eachDeliver(buf, func(_ []byte, d *codec.Deliver) { l.refuseOne(d, code) })
 }
 
 // eachDeliver walks a buffer that this package has filled with whole deliver frames. f may move
 // the bytes of the frame it is given, but none that follow.
-func eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
-	var d codec.Deliver
+func (l *loop) eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
 	for len(buf) > 0 {
 		body, n, err := codec.Split(buf, len(buf))
 		if err == nil {
-			err = codec.DecodeDeliver(body, &d)
+			err = codec.DecodeDeliver(body, &l.walk)
 		}
 		if err != nil || n == 0 {
 			panic("engine: mail between loops is corrupt") // our own bytes, so our own bug
 		}
 		frame := buf[:n]
 		buf = buf[n:]
-		f(frame, &d)
+		f(frame, &l.walk)
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 )
 
 // deadKept is how many dead sessions a Memory remembers at least; it remembers at most
-// twice as many, in about 20 MB. Without a bound, clients that come and go would fill
+// twice as many, in about 10 MB. Without a bound, clients that come and go would fill
 // the memory. One that was forgotten can come back only with its resume secret.
-const deadKept = 1 << 18
+const deadKept = 1 << 17
 
 // MemoryConfig configures a Memory. The zero value is good.
 type MemoryConfig struct {
@@ -21,7 +21,7 @@ type MemoryConfig struct {
 }
 
 // Memory is the Registry of a single node: the truth is in this process and ends with
-// it. No call waits for I/O. It needs about 100 bytes for each bound ID.
+// it. No call waits for I/O. It needs about 110 bytes for each bound ID.
 type Memory struct {
 	clock func() time.Time // static after construction
 

@@ -12,7 +12,7 @@ func TestDeadAreRemembered(t *testing.T) {
 		binary.BigEndian.PutUint64(id[:], uint64(i))
 		return id
 	}
-	const n = 3 * deadKept
+	const n = 2*deadKept + deadKept/2
 	for i := range n {
 		if ended, err := m.EndSession(t.Context(), EndOp{Session: session(i)}); !ended || err != nil {
 			t.Fatal(ended, err)

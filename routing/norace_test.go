@@ -1,5 +1,5 @@
 //go:build !race
 
-package routing_test
+package routing
 
-const raceEnabled = false
+const RaceEnabled = false

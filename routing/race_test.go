@@ -1,5 +1,6 @@
 //go:build race
 
-package routing_test
+package routing
 
-const raceEnabled = true
+// RaceEnabled: the race detector is on, and everything takes ten times as long.
+const RaceEnabled = true

@@ -245,6 +245,9 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 // Bytes for each bound ID, everything in: a budget of 200 for the table, and about 120
 // for the registry in memory.
 func TestMemoryPerID(t *testing.T) {
+	if routing.RaceEnabled {
+		t.Skip("the race detector takes memory of its own")
+	}
 	const ids = 200_000
 	ctx := t.Context()
 	table, registry := routing.NewTable(), routing.NewMemory(routing.MemoryConfig{})
@@ -286,7 +289,7 @@ func heap() uint64 {
 func TestReadersAgainstWriters(t *testing.T) {
 	const standing = 200
 	churn := 60_000
-	if testing.Short() {
+	if testing.Short() || routing.RaceEnabled {
 		churn = 10_000
 	}
 	table := routing.NewTable()
@@ -350,24 +353,52 @@ func churnIDs(table *routing.Table, parity, first, n int) {
 	table.ForceEndSession(s)
 }
 
-// TestEndAgainstBind ends a session while others bind for it: whatever comes first, nothing
-// of it stays.
+// TestEndAgainstBind ends a session while IDs are bound for it, anew and with later epochs:
+// whatever comes first, nothing of it stays.
 func TestEndAgainstBind(t *testing.T) {
+	const ids = 1000
 	table := routing.NewTable()
-	for range 200 {
+	for range 100 {
 		s := open(table, "alice")
-		var wg sync.WaitGroup
-		for w := range 2 {
-			wg.Go(func() {
-				for k := range 100 {
-					table.Bind(idOf(k), s, uint64(k%7+w))
-				}
-			})
+		for k := range ids / 2 {
+			mustBind(t, table, idOf(k), s, 1)
 		}
-		wg.Go(func() { table.ForceEndSession(s) })
+		var wg sync.WaitGroup
+		var begun atomic.Bool
+		wg.Go(func() {
+			for epoch := uint64(2); !s.Ended(); epoch++ {
+				for k := range ids {
+					table.Bind(idOf(k), s, epoch)
+					begun.Store(true)
+				}
+			}
+		})
+		for !begun.Load() {
+			runtime.Gosched()
+		}
+		table.ForceEndSession(s)
 		wg.Wait()
 		if n := table.Len() + s.Len(); n != 0 {
 			t.Fatalf("%d bindings outlived their session", n)
+		}
+	}
+}
+
+// TestEndAgainstOpen brings a session back while its predecessor is still being removed.
+func TestEndAgainstOpen(t *testing.T) {
+	table := routing.NewTable()
+	id := routing.NewSessionID()
+	for range 1000 {
+		old := table.OpenSession(id, "")
+		var wg sync.WaitGroup
+		wg.Go(func() { table.ForceEndSession(old) })
+		reborn := old
+		for reborn == old {
+			reborn = table.OpenSession(id, "")
+		}
+		wg.Wait()
+		if got := table.Session(id); got != reborn {
+			t.Fatalf("found %p, want the one opened last, %p", got, reborn)
 		}
 	}
 }
