@@ -24,7 +24,7 @@ import (
 // Run tests the registries that open makes, one for each case. They mint from the clock
 // given, which steps forth and back. Histories is the number of random histories for
 // the case that lets an ID move while old messages about it arrive late; one takes some
-// 20 operations, one after the other.
+// 15 operations, one after the other.
 //
 // The suite closes what it opened.
 func Run(t *testing.T, histories int, open func(t *testing.T, clock func() time.Time) routing.Registry) {
