@@ -1,0 +1,153 @@
+// Command loadtest sends messages through relay nodes and reports how fast they went and whether
+// every single one is accounted for. Package distmsg/loadtest does the work.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"distmsg/loadtest"
+)
+
+func main() { os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr))) }
+
+// run executes the command line and says in one line on stderr why it fails, if it does.
+func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
+	code := loadtest.ExitOK
+	root := newRoot(&code)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.Execute(); err != nil {
+		fmt.Fprintln(stderr, "loadtest:", strings.ReplaceAll(err.Error(), "\n", "; "))
+		if code == loadtest.ExitOK {
+			return loadtest.ExitUsage // cobra refused a flag, an argument or a combination of them
+		}
+	}
+	return code
+}
+
+// newRoot builds the command line; what a command finds goes to code.
+func newRoot(code *loadtest.ExitCode) *cobra.Command {
+	root := newRun(code)
+	root.Use = "loadtest"
+	root.Long = root.Short + `.
+
+Without --nodes it starts a node in its own process. Exit codes: 0 ok, 1 runtime failure, 2 usage,
+3 ledger fault, 4 threshold missed, 5 drain cut something off.`
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.AddCommand(newRun(code))
+	return root
+}
+
+// newRun builds the command that runs a load test; the root command is the same.
+func newRun(code *loadtest.ExitCode) *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Send messages through relay nodes and account for every one of them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			*code, err = o.run(cmd)
+			return err
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+// options is what the flags say.
+type options struct {
+	loadtest.Config
+	driver   string
+	jsonFile string
+}
+
+func (o *options) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringSliceVar(&o.Nodes, "nodes", nil, "addresses of running nodes, host:port[,host:port...] (default: a node in this process)")
+	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
+	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")
+	f.IntVar(&o.Conns, "conns", 200, "connections")
+	f.IntVar(&o.IDsPerConn, "ids-per-conn", 1, "IDs that each connection binds")
+	f.IntVar(&o.Window, "window", 1, "messages in flight on each connection (closed loop)")
+	f.Float64Var(&o.Rate, "rate", 0, "messages a second in total, whether or not earlier ones have ended (open loop; 0: closed loop)")
+	f.IntVar(&o.Payload, "payload", 128, "bytes of a message, at least 36")
+	f.BoolVar(&o.NoAck, "no-ack", false, "send without ack, with a report of failures only")
+	f.DurationVar(&o.Duration, "duration", 10*time.Second, "measured time")
+	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before it: in the ledger, not in the figures")
+	f.Uint64Var(&o.Seed, "seed", 0, "makes the choice of receivers repeatable (0: random)")
+	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
+	f.StringVar(&o.jsonFile, "json", "", "write the report to this `file`, too")
+	cmd.MarkFlagsMutuallyExclusive("rate", "window")
+}
+
+func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
+	cfg := o.Config
+	cfg.Driver = loadtest.Driver(o.driver)
+	cfg.Progress = cmd.ErrOrStderr()
+	if cfg.Rate != 0 {
+		cfg.Window = 0
+	}
+	if cfg.Warmup == 0 {
+		cfg.Warmup = -1 // in a Config, 0 is the default
+	}
+	spareP(cfg)
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	report, err := loadtest.Run(ctx, cfg)
+	if errors.Is(err, loadtest.ErrUsage) {
+		return loadtest.ExitUsage, err
+	}
+	if err != nil {
+		return loadtest.ExitFailure, err
+	}
+	if err := o.write(report, cmd.OutOrStdout()); err != nil {
+		return loadtest.ExitFailure, err
+	}
+	code, why := report.Verdict()
+	if code != loadtest.ExitOK {
+		return code, errors.New(why)
+	}
+	return code, nil
+}
+
+func (o *options) write(report *loadtest.Report, stdout io.Writer) error {
+	if err := report.WriteText(stdout); err != nil {
+		return err
+	}
+	if o.jsonFile == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(o.jsonFile, append(data, '\n'), 0o644)
+}
+
+// spareP gives the runtime one P more than there are event loops (the driver's, and those of a node in this
+// process): without an idle P it keeps taking the loops' Ps away. GOMAXPROCS in the environment has
+// precedence.
+func spareP(cfg loadtest.Config) {
+	loops := 1
+	if len(cfg.Nodes) == 0 {
+		loops += cfg.Loops
+	}
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < loops+1 {
+		runtime.GOMAXPROCS(loops + 1)
+	}
+}

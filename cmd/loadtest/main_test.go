@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"distmsg/loadtest"
+)
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want loadtest.ExitCode
+	}{
+		{"--help", loadtest.ExitOK},
+		{"run --help", loadtest.ExitOK},
+		{"--conns 4 --warmup 0 --duration 1s", loadtest.ExitOK},
+		{"run --conns 4 --warmup 0 --duration 1s --no-ack --window 3", loadtest.ExitOK},
+		{"run --conns 4 --warmup 0 --duration 1s --rate 100", loadtest.ExitOK},
+		{"--nodes 127.0.0.1:1", loadtest.ExitFailure},
+		{"--server-pid 999999999", loadtest.ExitFailure},
+		{"--rate 100 --window 5", loadtest.ExitUsage},
+		{"--payload 35", loadtest.ExitUsage},
+		{"--driver nats", loadtest.ExitUsage},
+		{"--conns many", loadtest.ExitUsage},
+		{"--no-such-flag", loadtest.ExitUsage},
+		{"walk", loadtest.ExitUsage},
+		{"run walk", loadtest.ExitUsage},
+	} {
+		var stdout, stderr bytes.Buffer
+		if got := run(strings.Fields(c.args), &stdout, &stderr); got != c.want {
+			t.Errorf("loadtest %s: exit code %d, want %d\n%s", c.args, got, c.want, &stderr)
+		}
+		if why := stderr.String(); c.want != loadtest.ExitOK && (strings.Count(why, "\n") != 1 || !strings.HasPrefix(why, "loadtest: ")) {
+			t.Errorf("loadtest %s says why in more or less than a line: %q", c.args, why)
+		}
+		if c.want == loadtest.ExitOK && stdout.Len() == 0 {
+			t.Errorf("loadtest %s says nothing", c.args)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "out.json")
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"--conns", "4", "--warmup", "0", "--duration", "1s", "--json", file}, &stdout, &stderr); code != loadtest.ExitOK {
+		t.Fatalf("exit code %d: %s", code, &stderr)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report loadtest.Report
+	if err := json.Unmarshal(data, &report); err != nil || report.Acked == 0 || report.Config.Conns != 4 {
+		t.Errorf("%v: %s", err, data)
+	}
+}
+
+// TestInterrupt ends a built binary with a signal, once it has begun, and wants its partial report.
+func TestInterrupt(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "loadtest")
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.Command(bin, "--conns", "4", "--duration", "1h")
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	if !lines.Scan() {
+		t.Error("no line of progress")
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, &stdout)
+	}
+	if out := stdout.String(); !strings.Contains(out, "interrupted") || !strings.Contains(out, "ledger") {
+		t.Errorf("the report:\n%s", out)
+	}
+}

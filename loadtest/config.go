@@ -1,0 +1,135 @@
+package loadtest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"time"
+)
+
+// A Driver is a way to talk to the nodes.
+type Driver string
+
+// The drivers.
+const (
+	DriverRelay Driver = "relay" // the distmsg protocol, on the load test's own event loop
+	DriverSDK   Driver = "sdk"   // the client SDK
+	DriverNATS  Driver = "nats"  // the NATS protocol, on the same event loop as relay, for comparison
+)
+
+// Config says what to send where. The zero value is a complete run; each zero field stands for the
+// default its comment names.
+type Config struct {
+	// Nodes are the addresses (host:port) of running nodes, over which connections are spread in
+	// turn. Default: a node in this process, for this run only.
+	Nodes []string
+	// Loops is the number of event loops of the node in this process. Default: 1.
+	Loops int
+	// Driver talks to the nodes. Default: DriverRelay. DriverNATS needs Nodes.
+	Driver Driver
+
+	// Conns is the number of connections, each a session of its own. Default: 200.
+	Conns int
+	// IDsPerConn is the number of IDs each connection binds and sends from. Default: 1.
+	IDsPerConn int
+	// Payload is the size of a message in bytes, at least 36 for what the ledger writes there. Default: 128.
+	Payload int
+	// NoAck sends without ack, asking for a report of failures only.
+	NoAck bool
+	// Window is the number of messages that each connection keeps in flight (closed loop): the
+	// end of one is the start of the next. Default: 1.
+	Window int
+	// Rate, when not 0, is the number of messages a second, all connections together, that start whether or
+	// not earlier ones have ended (open loop). Latency then counts from the moment a message should have
+	// left. Window must be 0.
+	Rate float64
+
+	// Warmup goes before the measured time. What happens in it is in the ledger, but in neither
+	// rate, latency nor CPU. Default: 1 s; negative: none.
+	Warmup time.Duration
+	// Duration is the measured time. Default: 10 s.
+	Duration time.Duration
+	// Grace is the longest wait at the end for what is still in flight. Default: 2 s more than the
+	// time to live that the nodes give a message, or than 5 s where they do not tell it.
+	Grace time.Duration
+	// Seed makes the choice of receivers repeatable. Default: random; the report tells it.
+	Seed uint64
+
+	// ServerPID is the process whose CPU and memory are reported. Default: none.
+	ServerPID int
+	// Progress gets one line a second. Default: none.
+	Progress io.Writer
+}
+
+// The defaults that Config's comments name.
+const (
+	defaultConns    = 200
+	defaultPayload  = 128
+	defaultWarmup   = time.Second
+	defaultDuration = 10 * time.Second
+	defaultTTL      = 5 * time.Second // where the nodes do not tell theirs
+	graceAfterTTL   = 2 * time.Second
+
+	maxPayload = 64 << 20
+	maxRate    = 100e6
+)
+
+// ErrUsage is what a Config that makes no sense is refused with.
+var ErrUsage = errors.New("bad configuration")
+
+// withDefaults fills in and rejects; its errors are ErrUsage.
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.Loops, 1)
+	setDefault(&c.Driver, DriverRelay)
+	setDefault(&c.Conns, defaultConns)
+	setDefault(&c.IDsPerConn, 1)
+	setDefault(&c.Payload, defaultPayload)
+	setDefault(&c.Warmup, defaultWarmup)
+	setDefault(&c.Duration, defaultDuration)
+	setDefault(&c.Seed, rand.Uint64())
+	if c.Rate == 0 {
+		setDefault(&c.Window, 1)
+	}
+	c.Warmup = max(c.Warmup, 0)
+	if c.Progress == nil {
+		c.Progress = io.Discard
+	}
+	return c, c.validate()
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrUsage}, args...)...))
+		}
+	}
+	check(slices.Contains([]Driver{DriverRelay, DriverSDK, DriverNATS}, c.Driver), "driver %q, want relay, sdk or nats", c.Driver)
+	check(c.Driver != DriverNATS || len(c.Nodes) > 0, "driver nats needs the address of a nats-server in nodes")
+	for _, n := range c.Nodes {
+		_, _, err := net.SplitHostPort(n)
+		check(err == nil, "node %q is not host:port", n)
+	}
+	check(c.Loops > 0, "loops is %d, want at least 1", c.Loops)
+	check(c.Conns > 0, "conns is %d, want at least 1", c.Conns)
+	check(c.IDsPerConn > 0, "ids-per-conn is %d, want at least 1", c.IDsPerConn)
+	check(c.Payload >= stampLen && c.Payload <= maxPayload,
+		"payload is %d bytes, want %d (what the ledger writes) to %d", c.Payload, stampLen, maxPayload)
+	check(c.Rate >= 0 && c.Rate <= maxRate, "rate is %g, want 0 (closed loop) to %g", c.Rate, maxRate)
+	check(c.Rate == 0 || c.Window == 0, "rate excludes window")
+	check(c.Rate != 0 || c.Window > 0, "window is %d, want at least 1", c.Window)
+	check(c.Duration > 0, "duration is %v, want more than 0", c.Duration)
+	check(c.Grace >= 0, "grace is %v, want at least 0", c.Grace)
+	check(c.ServerPID >= 0, "server-pid is %d", c.ServerPID)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,102 @@
+//go:build !race
+
+package loadtest_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"distmsg/engine"
+	"distmsg/loadtest"
+)
+
+// What a message may cost, in this process: driver and node together, so the node alone costs less.
+const (
+	maxAllocsPerMessage = 0.02
+	maxWritesPerMessage = 0.1
+)
+
+// cost is what had been spent at one moment.
+type cost struct{ mallocs, writes, sends uint64 }
+
+func costOf(e *engine.Engine) cost {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	s := e.Stats()
+	return cost{m.Mallocs, s.Writes, s.Sends}
+}
+
+// TestCostPerMessage holds the node to its promise: in steady state, with 200 connections and 50
+// messages in flight on each, a message costs (almost) no allocation and a small part of a write call.
+func TestCostPerMessage(t *testing.T) {
+	for _, loops := range []int{1, 2} {
+		for _, noAck := range []bool{false, true} {
+			t.Run(fmt.Sprintf("loops=%d,noAck=%v", loops, noAck), func(t *testing.T) { testCost(t, loops, noAck) })
+		}
+	}
+}
+
+func testCost(t *testing.T, loops int, noAck bool) {
+	e, err := engine.New(engine.Config{Addr: "127.0.0.1:0", Loops: loops})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- e.Run(ctx) }()
+	<-e.Ready()
+	defer func() {
+		stop()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	done := make(chan error, 1)
+	go func() {
+		report, err := loadtest.Run(ctx, loadtest.Config{Nodes: []string{e.Addr().String()},
+			Conns: 200, Window: 50, NoAck: noAck, Warmup: 500 * time.Millisecond, Duration: 3 * time.Second})
+		if err == nil {
+			if v, why := report.Verdict(); v != 0 {
+				err = fmt.Errorf("verdict %v: %s", v, why)
+			}
+		}
+		done <- err
+	}()
+	// From the first to the last look, all connections are busy; starting and ending are not counted.
+	var first, last cost
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for running := true; running; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = false
+		case <-poll.C:
+			now := costOf(e)
+			if first.sends == 0 && now.sends > 50_000 {
+				first = now
+			}
+			if e.Stats().Connections == 200 {
+				last = now
+			}
+		}
+	}
+	sends := float64(last.sends - first.sends)
+	if first.sends == 0 || sends < 50_000 {
+		t.Fatalf("only %.0f messages were counted", sends)
+	}
+	allocs, writes := float64(last.mallocs-first.mallocs)/sends, float64(last.writes-first.writes)/sends
+	t.Logf("%.0f messages: %.4f allocations and %.4f write calls of the node each", sends, allocs, writes)
+	if allocs > maxAllocsPerMessage {
+		t.Errorf("%.4f allocations per message, at most %v are promised", allocs, maxAllocsPerMessage)
+	}
+	if writes > maxWritesPerMessage {
+		t.Errorf("%.4f write calls per message, at most %v are promised", writes, maxWritesPerMessage)
+	}
+}

@@ -1,0 +1,271 @@
+package loadtest
+
+import (
+	"bytes"
+
+	"distmsg/codec"
+)
+
+// Faults counts the messages about which the system did not keep its word. All zero: a clean ledger.
+type Faults struct {
+	// Missing: neither an outcome (acked mode), nor a delivery or a reported failure (without ack).
+	Missing uint64 `json:"missing"`
+	// FalseAcked: acked, never delivered.
+	FalseAcked uint64 `json:"false_acked"`
+	// FalseUndelivered: the outcome says "not delivered", yet it was.
+	FalseUndelivered uint64 `json:"false_undelivered"`
+	// DoubleOutcome: an outcome too many: a second one, or one for which there was no send.
+	DoubleOutcome uint64 `json:"double_outcome"`
+	// Duplicated: delivered again.
+	Duplicated uint64 `json:"duplicated"`
+	// Reordered: delivered after a later message of the same connection to the same ID (S20).
+	Reordered uint64 `json:"reordered"`
+	// Misrouted: delivered to a connection or an ID that it was not for.
+	Misrouted uint64 `json:"misrouted"`
+	// Corrupted: delivered with other bytes than were sent.
+	Corrupted uint64 `json:"corrupted"`
+}
+
+// Total is the number of faults of all kinds.
+func (f Faults) Total() uint64 {
+	return f.Missing + f.FalseAcked + f.FalseUndelivered + f.DoubleOutcome +
+		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted
+}
+
+// A ledger knows of every message of a run whether it was delivered and how it ended, and counts
+// the faults. It does no I/O and reads no clock; every event costs O(1) and, in steady state, no
+// allocation. What is known of a message is kept until both its delivery and its outcome are
+// settled (stream.go), so that a run may last as long as it likes.
+type ledger struct {
+	// Static.
+	run     uint64
+	acks    bool     // messages are sent with ack: each ends with one outcome
+	ids     [][]byte // every ID of the run; connection c holds those from c*perConn on
+	perConn int
+
+	streams   []stream // by sending connection
+	routeAge  []int64  // by connection: when the route to its IDs last changed
+	pages     pagePool
+	inFlight  int
+	sent      uint64
+	delivered uint64
+	outcomes  [128]uint64 // by code
+	faults    Faults
+}
+
+func newLedger(run uint64, acks bool, ids [][]byte, perConn int) *ledger {
+	conns := len(ids) / perConn
+	l := &ledger{run: run, acks: acks, ids: ids, perConn: perConn,
+		streams: make([]stream, conns), routeAge: make([]int64, conns)}
+	for i := range l.streams {
+		l.streams[i].acks = acks
+		l.routeAge[i] = -1
+	}
+	return l
+}
+
+// owner is the connection that holds an ID.
+func (l *ledger) owner(receiver uint32) int { return int(receiver) / l.perConn }
+
+// from is the ID that a message is sent from: a connection takes its IDs in turn.
+func (l *ledger) from(sender int, seq uint64) int {
+	return sender*l.perConn + int(seq%uint64(l.perConn))
+}
+
+// nextSeq is the number that the next send of a connection will get.
+func (l *ledger) nextSeq(sender int) uint64 { return l.streams[sender].sent + 1 }
+
+// send books a message, which takes nextSeq.
+func (l *ledger) send(sender int, receiver uint32, at int64) {
+	l.streams[sender].send(&l.pages, flight{at: at, receiver: receiver})
+	l.sent++
+	l.inFlight++
+}
+
+// An arrival is what the ledger makes of a delivery.
+type arrival struct {
+	sender int   // the sending connection
+	at     int64 // intended send time
+	intact bool  // it is for this connection and ID, and as it was sent
+	fresh  bool  // it is intact and came for the first time
+	landed bool  // it was in flight until now (without ack, delivery ends the flight)
+}
+
+// deliver books a delivery at connection conn under the ID to. from may be nil where the protocol does not tell it.
+func (l *ledger) deliver(conn int, to, from, payload []byte) arrival {
+	var s stamp
+	if !s.read(payload) {
+		l.faults.Corrupted++
+		return arrival{}
+	}
+	if s.run != l.run {
+		l.faults.Misrouted++
+		return arrival{}
+	}
+	sender := int(s.sender)
+	if sender >= len(l.streams) || int(s.receiver) >= len(l.ids) || !l.streams[sender].has(s.seq) ||
+		from != nil && !bytes.Equal(from, l.ids[l.from(sender, s.seq)]) {
+		l.faults.Corrupted++
+		return arrival{}
+	}
+	if l.owner(s.receiver) != conn || !bytes.Equal(to, l.ids[s.receiver]) {
+		l.faults.Misrouted++
+		return arrival{}
+	}
+	return l.deliverIntact(&s)
+}
+
+func (l *ledger) deliverIntact(s *stamp) arrival {
+	sender := int(s.sender)
+	st := &l.streams[sender]
+	a := arrival{sender: sender, at: s.at, intact: true}
+	ahead := st.order.record(s.receiver, len(l.ids), s.seq, st) // before mark, while s is not settled
+	before, _, landed := st.mark(&l.pages, s.seq, delivered)
+	if before&delivered != 0 {
+		l.faults.Duplicated++
+		return a
+	}
+	if before&saysNo != 0 {
+		l.faults.FalseUndelivered++
+	}
+	if ahead > 0 && !l.excused(s, s.seq+uint64(ahead)) {
+		l.faults.Reordered++
+	}
+	l.delivered++
+	l.land(landed)
+	a.fresh, a.landed = true, landed
+	return a
+}
+
+// excused reports whether S20 lets s arrive after the later message last: they left over different
+// connections, or the route changed while s was under way.
+func (l *ledger) excused(s *stamp, last uint64) bool {
+	if l.routeAge[l.owner(s.receiver)] >= s.at {
+		return true
+	}
+	for _, first := range l.streams[s.sender].connStarts {
+		if s.seq < first && first <= last {
+			return true
+		}
+	}
+	return false
+}
+
+// end books an outcome (without ack: a reported failure). landed says that the message was in
+// flight until now, and at is then its intended send time.
+func (l *ledger) end(sender int, seq uint64, code codec.Code) (at int64, landed bool) {
+	st := &l.streams[sender]
+	if !st.has(seq) || !l.acks && code.Delivered() == codec.DeliveredYes {
+		l.faults.DoubleOutcome++
+		return 0, false
+	}
+	before, at, landed := st.mark(&l.pages, seq, ended|claim(code))
+	// Once delivered, a message without ack is settled, and no more is known of it.
+	if before&ended != 0 && (l.acks || before&delivered == 0) {
+		l.faults.DoubleOutcome++
+		return 0, false
+	}
+	if before&delivered != 0 && code.Delivered() == codec.DeliveredNo {
+		l.faults.FalseUndelivered++
+	}
+	l.outcomes[code&127]++
+	l.land(landed)
+	return at, landed
+}
+
+// claim is what an outcome says about the delivery. A rejection claims nothing: the driver itself
+// rejects what is not intact, and such a message was not delivered.
+func claim(code codec.Code) state {
+	switch {
+	case code.Delivered() == codec.DeliveredNo:
+		return saysNo
+	case code.Delivered() == codec.DeliveredYes && code < codec.CodeRejected:
+		return saysYes
+	}
+	return 0
+}
+
+func (l *ledger) land(landed bool) {
+	if landed {
+		l.inFlight--
+	}
+}
+
+// lose books that a sender's connection is gone, with all messages up to a number written to it:
+// what was in flight of them is lost.
+func (l *ledger) lose(sender int, written uint64) {
+	l.streams[sender].eachInFlight(func(seq uint64, _ flight) {
+		if seq <= written {
+			l.loseOne(sender, seq)
+		}
+	})
+}
+
+// discard books that the driver has thrown away what was in flight of a sender, unwritten.
+func (l *ledger) discard(sender int) {
+	l.streams[sender].eachInFlight(func(seq uint64, _ flight) { l.end(sender, seq, codec.CodeUnreachable) })
+}
+
+// reconnect books that a sender's messages from number first on leave over a new connection.
+func (l *ledger) reconnect(sender int, first uint64) {
+	st := &l.streams[sender]
+	st.connStarts = append(st.connStarts, first)
+}
+
+// moveReceiver books that the route to a connection's IDs has changed: its old connection died.
+// Nobody answers for messages without ack that were written to it.
+func (l *ledger) moveReceiver(conn int, now int64) {
+	l.routeAge[conn] = now
+	if l.acks {
+		return
+	}
+	for sender := range l.streams {
+		l.streams[sender].eachInFlight(func(seq uint64, f flight) {
+			if l.owner(f.receiver) == conn {
+				l.loseOne(sender, seq)
+			}
+		})
+	}
+}
+
+// loseOne ends a message, as docs/protocol.md tells a client to. Without ack that is not the last
+// word: it may yet arrive, or be reported.
+func (l *ledger) loseOne(sender int, seq uint64) {
+	if l.acks {
+		l.end(sender, seq, codec.CodeLost)
+		return
+	}
+	_, _, landed := l.streams[sender].mark(&l.pages, seq, adrift)
+	l.land(landed)
+}
+
+// close judges what is still open when nothing more will come. It ends the ledger.
+func (l *ledger) close() {
+	for i := range l.streams {
+		l.streams[i].eachOpen(func(s state) {
+			switch {
+			case s&saysYes != 0: // open, so not delivered
+				l.faults.FalseAcked++
+			case s&ended != 0:
+			case s&adrift != 0:
+				l.outcomes[codec.CodeLost]++
+			default:
+				l.faults.Missing++
+			}
+		})
+	}
+}
+
+// acked is the number of messages that their receivers accepted.
+func (l *ledger) acked() uint64 { return l.outcomes[codec.CodeAcked] }
+
+// outcomeWords is the number of outcomes by word; words that did not occur are left out.
+func (l *ledger) outcomeWords() map[string]uint64 {
+	words := make(map[string]uint64)
+	for code, n := range l.outcomes {
+		if n > 0 {
+			words[codec.Code(code).String()] = n
+		}
+	}
+	return words
+}

@@ -1,0 +1,373 @@
+package loadtest
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"distmsg/codec"
+)
+
+// The model keeps every message and every event for ever and counts by definition.
+type modelMessage struct {
+	receiver  uint32
+	at        int64
+	conn      int // how often the sender had reconnected before
+	delivered int
+	outcomes  []codec.Code
+	landed    bool
+	adrift    bool
+}
+
+type model struct {
+	acks     bool
+	perConn  int
+	messages [][]*modelMessage // by sender
+	conn     []int
+	routeAge []int64
+	latest   map[[2]int]uint64 // by sender and receiver: the highest number delivered
+	faults   Faults
+	words    map[string]uint64
+	inFlight int
+}
+
+func (m *model) land(msg *modelMessage) {
+	if !msg.landed {
+		msg.landed = true
+		m.inFlight--
+	}
+}
+
+func (m *model) deliver(sender int, seq uint64) {
+	msg := m.messages[sender][seq-1]
+	msg.delivered++
+	if msg.delivered > 1 {
+		m.faults.Duplicated++
+		return
+	}
+	if len(msg.outcomes) > 0 && msg.outcomes[0].Delivered() == codec.DeliveredNo {
+		m.faults.FalseUndelivered++
+	}
+	pair := [2]int{sender, int(msg.receiver)}
+	if last := m.latest[pair]; last > seq {
+		if m.messages[sender][last-1].conn == msg.conn && m.routeAge[int(msg.receiver)/m.perConn] < msg.at {
+			m.faults.Reordered++
+		}
+	} else {
+		m.latest[pair] = seq
+	}
+	if !m.acks {
+		m.land(msg)
+	}
+}
+
+func (m *model) end(sender int, seq uint64, code codec.Code) {
+	if seq == 0 || seq > uint64(len(m.messages[sender])) {
+		m.faults.DoubleOutcome++
+		return
+	}
+	msg := m.messages[sender][seq-1]
+	switch {
+	case !m.acks && code.Delivered() == codec.DeliveredYes:
+		m.faults.DoubleOutcome++
+		return
+	case len(msg.outcomes) > 0 && (m.acks || msg.delivered == 0):
+		m.faults.DoubleOutcome++
+		return
+	case msg.delivered > 0 && code.Delivered() == codec.DeliveredNo:
+		m.faults.FalseUndelivered++
+	}
+	if m.acks || msg.delivered == 0 {
+		msg.outcomes = append(msg.outcomes, code)
+	}
+	m.words[code.String()]++
+	m.land(msg)
+}
+
+func (m *model) lose(sender int, written uint64) {
+	for i, msg := range m.messages[sender] {
+		switch {
+		case msg.landed:
+		case uint64(i+1) > written:
+			m.end(sender, uint64(i+1), codec.CodeUnreachable)
+		case m.acks:
+			m.end(sender, uint64(i+1), codec.CodeLost)
+		default:
+			msg.adrift = true
+			m.land(msg)
+		}
+	}
+	m.conn[sender]++
+}
+
+func (m *model) move(conn int, now int64) {
+	m.routeAge[conn] = now
+	for _, list := range m.messages {
+		for _, msg := range list {
+			if !m.acks && !msg.landed && int(msg.receiver)/m.perConn == conn {
+				msg.adrift = true
+				m.land(msg)
+			}
+		}
+	}
+}
+
+func (m *model) close() {
+	for _, list := range m.messages {
+		for _, msg := range list {
+			acked := len(msg.outcomes) > 0 && msg.outcomes[0] == codec.CodeAcked
+			switch {
+			case acked && msg.delivered == 0:
+				m.faults.FalseAcked++
+			case len(msg.outcomes) > 0 || !m.acks && msg.delivered > 0:
+			case msg.adrift:
+				m.words["lost"]++
+			default:
+				m.faults.Missing++
+			}
+		}
+	}
+}
+
+func testIDs(n int) [][]byte {
+	ids := make([][]byte, n)
+	for i := range ids {
+		ids[i] = fmt.Appendf(nil, "id-%d", i)
+	}
+	return ids
+}
+
+// arrive delivers a message to the ledger as the driver would.
+func arrive(l *ledger, sender int, seq uint64, receiver uint32, at int64) arrival {
+	s := stamp{run: l.run, sender: uint32(sender), receiver: receiver, seq: seq, at: at}
+	payload := make([]byte, stampLen)
+	s.put(payload)
+	return l.deliver(l.owner(receiver), l.ids[receiver], l.ids[l.from(sender, seq)], payload)
+}
+
+// TestLedgerAgainstModel runs random events, most of them faults, in streams long enough for pages to go.
+func TestLedgerAgainstModel(t *testing.T) {
+	codes := codec.Outcomes()
+	rapid.Check(t, func(t *rapid.T) {
+		conns := rapid.IntRange(1, 3).Draw(t, "conns")
+		perConn := rapid.SampledFrom([]int{1, 2, 60}).Draw(t, "perConn")
+		acks := rapid.Bool().Draw(t, "acks")
+		chaos := rapid.IntRange(0, 100).Draw(t, "chaos") // percent of events that are anything but in order
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		l := newLedger(7, acks, testIDs(conns*perConn), perConn)
+		m := &model{acks: acks, perConn: perConn, messages: make([][]*modelMessage, conns), conn: make([]int, conns),
+			routeAge: make([]int64, conns), latest: map[[2]int]uint64{}, words: map[string]uint64{}}
+		for i := range m.routeAge {
+			m.routeAge[i] = -1
+		}
+		next := make([]uint64, conns) // the message of each sender that is to be delivered and acked next
+		for now := range int64(1500) {
+			sender := rng.IntN(conns)
+			sent := uint64(len(m.messages[sender]))
+			if rng.IntN(100) >= chaos { // what a good node does
+				if next[sender] < sent && rng.IntN(2) == 0 {
+					next[sender]++
+					msg := m.messages[sender][next[sender]-1]
+					m.deliver(sender, next[sender])
+					arrive(l, sender, next[sender], msg.receiver, msg.at)
+					if acks {
+						m.end(sender, next[sender], codec.CodeAcked)
+						l.end(sender, next[sender], codec.CodeAcked)
+					}
+					continue
+				}
+				receiver := uint32(rng.IntN(len(l.ids)))
+				m.messages[sender] = append(m.messages[sender], &modelMessage{receiver: receiver, at: now, conn: m.conn[sender]})
+				m.inFlight++
+				l.send(sender, receiver, now)
+				continue
+			}
+			seq := rng.Uint64N(sent + 2) // 0 and sent+1 do not exist
+			switch op := rng.IntN(100); {
+			case op < 50:
+				if seq >= 1 && seq <= sent {
+					msg := m.messages[sender][seq-1]
+					m.deliver(sender, seq)
+					arrive(l, sender, seq, msg.receiver, msg.at)
+				}
+			case op < 98:
+				code := codes[rng.IntN(len(codes))]
+				m.end(sender, seq, code)
+				l.end(sender, seq, code)
+			case op < 99:
+				written := rng.Uint64N(sent + 1)
+				m.lose(sender, written)
+				l.lose(sender, written)
+				l.discard(sender)
+				l.reconnect(sender, sent+1)
+			default:
+				m.move(sender, now)
+				l.moveReceiver(sender, now)
+			}
+			if l.inFlight != m.inFlight {
+				t.Fatalf("event %d: %d in flight, want %d", now, l.inFlight, m.inFlight)
+			}
+		}
+		m.close()
+		l.close()
+		if l.faults != m.faults {
+			t.Fatalf("faults %+v,\n        want %+v", l.faults, m.faults)
+		}
+		if words := l.outcomeWords(); !maps.Equal(words, m.words) {
+			t.Fatalf("outcomes %v, want %v", words, m.words)
+		}
+	})
+}
+
+// TestLedgerRefuses tries what is no message of this run for this connection.
+func TestLedgerRefuses(t *testing.T) {
+	good := stamp{run: 7, sender: 0, receiver: 3, seq: 1, at: 5}
+	change := func(f func(*stamp)) []byte {
+		s, p := good, make([]byte, 50)
+		f(&s)
+		s.put(p)
+		return p
+	}
+	flip := func(i int) []byte {
+		p := change(func(*stamp) {})
+		p[i] ^= 4
+		return p
+	}
+	for _, c := range []struct {
+		name     string
+		conn     int
+		to, from string
+		payload  []byte
+		want     Faults
+	}{
+		{"good", 1, "id-3", "id-1", change(func(*stamp) {}), Faults{}},
+		{"first bit", 1, "id-3", "id-1", flip(0), Faults{Corrupted: 1}},
+		{"stamp bit", 1, "id-3", "id-1", flip(13), Faults{Corrupted: 1}},
+		{"filler bit", 1, "id-3", "id-1", flip(49), Faults{Corrupted: 1}},
+		{"cut", 1, "id-3", "id-1", flip(0)[:20], Faults{Corrupted: 1}},
+		{"from another ID", 1, "id-3", "id-0", change(func(*stamp) {}), Faults{Corrupted: 1}},
+		{"no such sender", 1, "id-3", "id-1", change(func(s *stamp) { s.sender = 9 }), Faults{Corrupted: 1}},
+		{"never sent", 1, "id-3", "id-0", change(func(s *stamp) { s.seq = 2 }), Faults{Corrupted: 1}},
+		{"another run's", 1, "id-3", "id-1", change(func(s *stamp) { s.run = 8 }), Faults{Misrouted: 1}},
+		{"another connection's", 0, "id-3", "id-1", change(func(*stamp) {}), Faults{Misrouted: 1}},
+		{"another ID's", 1, "id-2", "id-1", change(func(*stamp) {}), Faults{Misrouted: 1}},
+	} {
+		l := newLedger(7, true, testIDs(4), 2)
+		l.send(0, 3, 5)
+		a := l.deliver(c.conn, []byte(c.to), []byte(c.from), c.payload)
+		if l.faults != c.want || a.intact != (c.want == Faults{}) {
+			t.Errorf("%s: intact %v, faults %+v, want %+v", c.name, a.intact, l.faults, c.want)
+		}
+	}
+}
+
+// TestLedgerForgets sends a great many messages and looks at what is kept of them.
+func TestLedgerForgets(t *testing.T) {
+	const n, window = 200_000, 50
+	for _, acks := range []bool{true, false} {
+		l := newLedger(7, acks, testIDs(100), 1)
+		for i := range uint64(n) {
+			l.send(0, uint32(i%100), int64(i))
+			if i == 10 {
+				continue // one is neither delivered nor ended, and holds nothing else back
+			}
+			if i >= window {
+				seq := i - window + 1
+				if seq != 11 {
+					arrive(l, 0, seq, uint32((seq-1)%100), int64(seq-1))
+					if acks {
+						l.end(0, seq, codec.CodeAcked)
+					}
+				}
+			}
+		}
+		kept := 0
+		for _, p := range l.streams[0].pages {
+			if p != nil {
+				kept++
+			}
+		}
+		if kept > 3 || len(l.pages.pages) > 3 || len(l.streams[0].order.slots) > 256 {
+			t.Errorf("acks %v: %d pages and %d spare ones, %d order slots for %d in flight",
+				acks, kept, len(l.pages.pages), len(l.streams[0].order.slots), window)
+		}
+		arrive(l, 0, 1000, uint32(999%100), 999)
+		if l.faults.Duplicated != 1 {
+			t.Errorf("acks %v: a late repeat is not recognized: %+v", acks, l.faults)
+		}
+	}
+}
+
+// TestLedgerKeepsLittleOfFailures ends everything "not delivered", which a delivery may always prove false.
+func TestLedgerKeepsLittleOfFailures(t *testing.T) {
+	const n = 100_000
+	l := newLedger(7, true, testIDs(2), 1)
+	for i := range uint64(n) {
+		l.send(0, 1, int64(i))
+		l.end(0, i+1, codec.CodeOverflow)
+	}
+	if len(l.pages.flights) > 1 {
+		t.Errorf("%d flights", len(l.pages.flights))
+	}
+	for n, p := range l.streams[0].pages[:len(l.streams[0].pages)-1] {
+		if p.flights != nil {
+			t.Fatalf("page %d keeps its flights", n)
+		}
+	}
+	arrive(l, 0, 77, 1, 76)
+	if l.faults != (Faults{FalseUndelivered: 1}) {
+		t.Errorf("faults %+v", l.faults)
+	}
+}
+
+// TestLedgerAllocates nothing once it has grown to the load.
+func TestLedgerAllocations(t *testing.T) {
+	l := newLedger(7, true, testIDs(200), 1)
+	payload := make([]byte, 128)
+	seq := uint64(0)
+	roundTrip := func() {
+		seq++
+		receiver := uint32(seq * 7919 % 200)
+		s := stamp{run: 7, receiver: receiver, seq: seq, at: 1}
+		s.put(payload)
+		l.send(0, receiver, 1)
+		l.deliver(int(receiver), l.ids[receiver], nil, payload)
+		l.end(0, seq, codec.CodeAcked)
+	}
+	for range 10_000 {
+		roundTrip()
+	}
+	// The page index grows by 8 bytes every pageLen messages: far below one allocation a message.
+	if n := testing.AllocsPerRun(10_000, roundTrip); n >= 0.01 {
+		t.Errorf("%v allocations per message", n)
+	}
+	if l.faults != (Faults{}) {
+		t.Errorf("faults %+v", l.faults)
+	}
+}
+
+func BenchmarkLedger(b *testing.B) {
+	const conns, window = 200, 50
+	l := newLedger(7, true, testIDs(conns), 1)
+	rng := rand.New(rand.NewPCG(1, 0))
+	payloads := make([][window][128]byte, conns)
+	receivers := make([][window]uint32, conns)
+	b.ReportAllocs()
+	for b.Loop() {
+		sender := rng.IntN(conns)
+		seq := l.nextSeq(sender)
+		i := seq % window
+		if seq > window { // the slot's last message arrives and ends
+			r := receivers[sender][i]
+			l.deliver(int(r), l.ids[r], nil, payloads[sender][i][:])
+			l.end(sender, seq-window, codec.CodeAcked)
+		}
+		receivers[sender][i] = uint32(rng.IntN(conns))
+		s := stamp{run: 7, sender: uint32(sender), receiver: receivers[sender][i], seq: seq}
+		s.put(payloads[sender][i][:])
+		l.send(sender, s.receiver, 0)
+	}
+}

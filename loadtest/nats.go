@@ -1,0 +1,172 @@
+package loadtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"distmsg/codec"
+)
+
+// nats speaks the NATS client protocol (https://docs.nats.io/reference/reference-protocols/nats-protocol),
+// for comparison. An ID is a subject. With ack, a message is a request: it names a reply subject
+// below the connection's own inbox, which ends in the message's number, and the receiver's empty
+// reply is the ack. NATS reports no failures: what does not arrive is missing.
+type nats struct {
+	c     *wireConn
+	t     *traffic
+	inbox []byte // "_INBOX.run.conn."
+}
+
+func newNATS(c *wireConn) protocol {
+	return &nats{c: c, t: c.w.t, inbox: fmt.Appendf(nil, "_INBOX.%016x.%d.", c.w.t.ledger.run, c.index)}
+}
+
+// inboxSID is the subscription ID of the inbox; those of the IDs count from 1.
+const inboxSID = "0"
+
+func (n *nats) open(b []byte) []byte {
+	b = append(b, `CONNECT {"verbose":false,"pedantic":false,"lang":"go","name":"distmsg-loadtest","version":"1","protocol":1}`+"\r\n"...)
+	for i, id := range n.t.idsOf(n.c.index) {
+		b = fmt.Appendf(b, "SUB %s %d\r\n", id, i+1)
+	}
+	if n.t.acks {
+		b = fmt.Appendf(b, "SUB %s* %s\r\n", n.inbox, inboxSID)
+	}
+	return n.ping(b) // the pong says that all this has been done
+}
+
+func (n *nats) send(b []byte, m *message) ([]byte, bool) {
+	b = append(b, "PUB "...)
+	b = append(b, n.t.ids[m.to]...)
+	b = append(b, ' ')
+	if n.t.acks {
+		b = append(b, n.inbox...)
+		b = strconv.AppendUint(b, m.seq, 10)
+		b = append(b, ' ')
+	}
+	b = strconv.AppendInt(b, int64(len(m.payload)), 10)
+	b = append(b, "\r\n"...)
+	b = append(b, m.payload...)
+	return append(b, "\r\n"...), true
+}
+
+func (n *nats) ping(b []byte) []byte { return append(b, "PING\r\n"...) }
+
+func (n *nats) bye(b []byte) []byte { return b }
+
+func (n *nats) parse(b []byte) (used int, err error) {
+	for {
+		end := bytes.IndexByte(b[used:], '\n')
+		if end < 0 {
+			return used, nil
+		}
+		line := bytes.TrimSuffix(b[used:used+end], []byte("\r"))
+		rest := b[used+end+1:]
+		taken := 0
+		if bytes.HasPrefix(line, []byte("MSG ")) {
+			if taken, err = n.msg(line[len("MSG "):], rest); taken == 0 {
+				return used, err
+			}
+		} else if err := n.control(line); err != nil {
+			return used, err
+		}
+		used += end + 1 + taken
+	}
+}
+
+var errNATSMsg = errors.New("bad MSG")
+
+// msg takes a message: args are "subject sid [reply-to] size", rest begins with its payload. It
+// returns the bytes of rest that were taken, 0 if the payload is not complete.
+func (n *nats) msg(args, rest []byte) (taken int, err error) {
+	subject, args, _ := bytes.Cut(args, []byte(" "))
+	sid, args, _ := bytes.Cut(args, []byte(" "))
+	reply, digits, found := bytes.Cut(args, []byte(" "))
+	if !found {
+		reply, digits = nil, reply
+	}
+	size, ok := decimal(digits)
+	if !ok || size > maxFrame {
+		return 0, errNATSMsg
+	}
+	taken = int(size) + len("\r\n")
+	if len(rest) < taken {
+		return 0, nil
+	}
+	if string(sid) == inboxSID {
+		seq, ok := decimal(subject[min(len(n.inbox), len(subject)):])
+		if !ok {
+			return 0, errNATSMsg
+		}
+		n.t.outcome(n.c.index, seq, codec.CodeAcked)
+		return taken, nil
+	}
+	if n.t.deliver(n.c.index, subject, nil, rest[:size]) && len(reply) > 0 {
+		b := append(n.c.pending, "PUB "...)
+		b = append(b, reply...)
+		n.c.pending = append(b, " 0\r\n\r\n"...)
+		n.c.touch()
+	}
+	return taken, nil
+}
+
+// control takes every line that is not a message.
+func (n *nats) control(line []byte) error {
+	switch word, args, _ := bytes.Cut(line, []byte(" ")); string(word) {
+	case "PING":
+		n.c.pending = append(n.c.pending, "PONG\r\n"...)
+		n.c.touch()
+	case "PONG":
+		if n.t.senders[n.c.index].up {
+			n.c.ponged()
+		} else {
+			n.c.up(unlimited)
+		}
+	case "INFO":
+		return n.info(args)
+	case "+OK":
+	case "-ERR":
+		n.c.fail(string(line), "")
+	default:
+		return fmt.Errorf("%.40q is not NATS", line)
+	}
+	return nil
+}
+
+func (n *nats) info(args []byte) error {
+	var info struct {
+		MaxPayload   int  `json:"max_payload"`
+		LDM          bool `json:"ldm"` // lame duck mode: the server is leaving
+		AuthRequired bool `json:"auth_required"`
+	}
+	if err := json.Unmarshal(args, &info); err != nil {
+		return fmt.Errorf("INFO: %w", err)
+	}
+	if info.AuthRequired {
+		return errors.New("the server wants credentials")
+	}
+	if size := len(n.t.msg.payload); size > info.MaxPayload {
+		return fmt.Errorf("payload is %d bytes, the server takes %d", size, info.MaxPayload)
+	}
+	if info.LDM {
+		n.t.drains++
+	}
+	return nil
+}
+
+// decimal reads a number that is nothing but up to 19 digits.
+func decimal(b []byte) (v uint64, ok bool) {
+	if len(b) == 0 || len(b) > 19 {
+		return 0, false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		v = 10*v + uint64(c-'0')
+	}
+	return v, true
+}

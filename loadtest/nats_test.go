@@ -1,0 +1,165 @@
+package loadtest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"distmsg/codec"
+)
+
+// broker is the smallest NATS server that the driver can talk to.
+type broker struct {
+	mu   sync.Mutex
+	subs map[string]func(subject, reply string, payload []byte) // by subject; a wildcard ends in "*"
+}
+
+func startBroker(t *testing.T) (addr string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &broker{subs: make(map[string]func(string, string, []byte))}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				defer c.Close()
+				b.serve(t, c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		conns.Wait()
+	})
+	return ln.Addr().String()
+}
+
+func (b *broker) serve(t *testing.T, c net.Conn) {
+	fmt.Fprintf(c, "INFO {\"max_payload\":1048576,\"server_name\":\"test\"}\r\n")
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		args := strings.Fields(line)
+		switch args[0] {
+		case "CONNECT", "PONG":
+		case "PING":
+			b.mu.Lock()
+			fmt.Fprintf(c, "PONG\r\nPING\r\n")
+			b.mu.Unlock()
+		case "SUB":
+			sid := args[2]
+			b.mu.Lock()
+			b.subs[args[1]] = func(subject, reply string, payload []byte) {
+				fmt.Fprintf(c, "MSG %s %s %s%d\r\n%s\r\n", subject, sid, reply, len(payload), payload)
+			}
+			b.mu.Unlock()
+		case "PUB":
+			var size int
+			fmt.Sscan(args[len(args)-1], &size)
+			payload := make([]byte, size+2)
+			if _, err := io.ReadFull(r, payload); err != nil {
+				return
+			}
+			reply := ""
+			if len(args) == 4 {
+				reply = args[2] + " "
+			}
+			b.publish(args[1], reply, payload[:size])
+		default:
+			t.Errorf("the driver says %q", line)
+		}
+	}
+}
+
+func (b *broker) publish(subject, reply string, payload []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	sub := b.subs[subject]
+	if sub == nil {
+		sub = b.subs[subject[:strings.LastIndexByte(subject, '.')+1]+"*"]
+	}
+	if sub != nil {
+		sub(subject, reply, payload)
+	}
+}
+
+func TestNATSDriver(t *testing.T) {
+	t.Parallel()
+	for _, noAck := range []bool{false, true} {
+		cfg := quick
+		cfg.Driver, cfg.Nodes, cfg.NoAck, cfg.IDsPerConn = DriverNATS, []string{startBroker(t)}, noAck, 3
+		r := mustRun(t, cfg)
+		checkClean(t, r)
+		if r.Sent != r.Delivered || r.Acked != map[bool]uint64{false: r.Sent}[noAck] {
+			t.Errorf("%d sent, %d delivered, %d acked", r.Sent, r.Delivered, r.Acked)
+		}
+	}
+}
+
+// TestNATSParse feeds a stream split at every point.
+func TestNATSParse(t *testing.T) {
+	newConn := func() *wireConn {
+		cfg, err := Config{Nodes: []string{"x:1"}, Driver: DriverNATS, Conns: 2}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := newTraffic(&cfg, 1)
+		w := newWire(tr, cfg.Nodes, newNATS)
+		w.armed = true // there is no loop
+		w.conns[0].up(unlimited)
+		tr.driver = w
+		tr.sending = true
+		return &w.conns[0]
+	}
+	c := newConn()
+	tr := c.w.t
+	sends := c.proto.open(nil)
+	tr.fill(0) // one message from connection 0 to connection 1
+	if !bytes.Contains(c.pending, []byte("PUB lt-00000001-1 _INBOX.0000000000000001.0.1 128\r\n")) {
+		t.Fatalf("sent %q, %q", sends, c.pending)
+	}
+	stream := "INFO {\"max_payload\":1000}\r\n+OK\r\nPING\r\nMSG _INBOX.0000000000000001.0.1 0 0\r\n\r\n" +
+		"MSG lt-00000001-0 1 _INBOX.x.1 5\r\nab\r\nc\r\n-ERR 'x'\r\n"
+	for at := range len(stream) {
+		c := newConn()
+		tr := c.w.t
+		tr.fill(0)
+		tr.sending = false
+		c.pending = nil
+		var carry []byte
+		for _, part := range []string{stream[:at], stream[at:]} {
+			carry = append(carry, part...)
+			used, err := c.proto.parse(carry)
+			if err != nil {
+				t.Fatalf("split at %d: %v", at, err)
+			}
+			carry = carry[used:]
+		}
+		if len(carry) > 0 || tr.ledger.outcomes[codec.CodeAcked] != 1 || tr.ledger.faults != (Faults{Corrupted: 1}) ||
+			string(c.pending) != "PONG\r\n" {
+			t.Fatalf("split at %d: carry %q, outcomes %v, faults %+v, answers %q",
+				at, carry, tr.ledger.outcomeWords(), tr.ledger.faults, c.pending)
+		}
+	}
+	for _, bad := range []string{"MSG a 1 x\r\n", "MSG a 1 99999999999999999999\r\n", "MSG\r\n", "HTTP/1.1 400\r\n",
+		"MSG _INBOX.0000000000000001.0. 0 0\r\n\r\n", "INFO {\r\n", "INFO {\"max_payload\":5}\r\n"} {
+		if _, err := newConn().proto.parse([]byte(bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package loadtest
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Report is what a run found. Its JSON form is stable: fields are added, never changed.
+type Report struct {
+	// Config is what the run was told, defaults filled in.
+	Config Settings `json:"config"`
+	// Partial: the run was interrupted before its measured time was over.
+	Partial bool `json:"partial"`
+	// Seconds is the measured time: without warm-up and final grace.
+	Seconds float64 `json:"seconds"`
+
+	// Sent, Delivered, Acked, Outcomes and Faults are the ledger's and cover the whole run. Outcomes
+	// counts by outcome word; without ack, the reported failures, and as lost what was never heard of
+	// again after a connection on its way had been lost.
+	Sent      uint64            `json:"sent"`
+	Delivered uint64            `json:"delivered"`
+	Acked     uint64            `json:"acked"`
+	Outcomes  map[string]uint64 `json:"outcomes"`
+	Faults    Faults            `json:"faults"`
+	// Unsent is the number of messages of an open loop whose time came while their connection
+	// could not take them.
+	Unsent uint64 `json:"unsent"`
+
+	// RatePerS is acked round trips a second, or deliveries a second without ack.
+	RatePerS float64 `json:"rate_per_s"`
+	// LatencyUs is that of the same: the round trip from send to outcome, or one way from send to delivery.
+	LatencyUs Latency `json:"latency_us"`
+
+	// DriverCPU is this process's CPU time per message that RatePerS counts, microseconds. With the
+	// node in this process, both together. Null if there was no message.
+	DriverCPU *float64 `json:"driver_cpu_us_per_msg"`
+	// ServerCPU and ServerRSS are those of Config.ServerPID; null without one.
+	ServerCPU *float64 `json:"server_cpu_us_per_msg"`
+	ServerRSS *uint64  `json:"server_rss_bytes"`
+
+	// LostConnections were closed or reset under the run; DownConnections of them had not come back at its end.
+	LostConnections uint64 `json:"lost_connections"`
+	DownConnections uint64 `json:"down_connections"`
+	// Drains is the number of connections that were told that their node is leaving.
+	Drains uint64 `json:"drains"`
+	// Errors counts what should not happen: error frames, kicks, bytes that are no frame.
+	Errors map[string]uint64 `json:"errors"`
+	// DrainCut says what the drain of the node in this process cut off; empty: nothing.
+	DrainCut string `json:"drain_cut"`
+}
+
+// Settings is the Config of a run as its report shows it.
+type Settings struct {
+	Run        string   `json:"run"` // names the run; part of its IDs
+	Nodes      []string `json:"nodes"`
+	InProcess  bool     `json:"in_process"`
+	Loops      int      `json:"loops"` // of the node in this process
+	Driver     Driver   `json:"driver"`
+	Conns      int      `json:"conns"`
+	IDsPerConn int      `json:"ids_per_conn"`
+	Payload    int      `json:"payload"`
+	Ack        bool     `json:"ack"`
+	Window     int      `json:"window"` // 0: open loop
+	Rate       float64  `json:"rate"`   // 0: closed loop
+	WarmupS    float64  `json:"warmup_s"`
+	DurationS  float64  `json:"duration_s"`
+	GraceS     float64  `json:"grace_s"`
+	Seed       uint64   `json:"seed"`
+	ServerPID  int      `json:"server_pid"` // 0: none
+}
+
+// Latency holds percentiles in microseconds.
+type Latency struct {
+	P50  float64 `json:"p50"`
+	P90  float64 `json:"p90"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p99_9"`
+	Max  float64 `json:"max"`
+}
+
+func (m *meter) percentiles() Latency {
+	at := func(p float64) float64 { return float64(m.latency.ValueAtPercentile(p)) / 1e3 }
+	return Latency{at(50), at(90), at(99), at(99.9), at(100)}
+}
+
+// ExitCode is how a program of this project ends.
+type ExitCode int
+
+// The exit codes of all our programs.
+const (
+	ExitOK        ExitCode = 0
+	ExitFailure   ExitCode = 1 // the run, or something in it, failed
+	ExitUsage     ExitCode = 2 // it was called with flags or values that make no sense
+	ExitLedger    ExitCode = 3 // the ledger has a fault
+	ExitThreshold ExitCode = 4 // a threshold was missed
+	ExitDrain     ExitCode = 5 // a drain cut something off
+)
+
+// Verdict is the exit code for the run and, unless that is ExitOK, one line that says why.
+func (r *Report) Verdict() (code ExitCode, why string) {
+	switch {
+	case r.Faults.Total() > 0:
+		return ExitLedger, "the ledger has faults: " + nonZero(r.Faults.byName())
+	case len(r.Errors) > 0:
+		return ExitFailure, "what should not happen did: " + nonZero(r.Errors)
+	case r.DownConnections > 0:
+		return ExitFailure, fmt.Sprintf("%d connections were lost and did not come back", r.DownConnections)
+	case r.RatePerS == 0 && !r.Partial:
+		return ExitFailure, "no message made it in the measured time"
+	case r.DrainCut != "":
+		return ExitDrain, "the node's drain cut something off: " + r.DrainCut
+	}
+	return ExitOK, ""
+}
+
+// byName is the faults by their names in JSON.
+func (f Faults) byName() map[string]uint64 {
+	return map[string]uint64{
+		"missing": f.Missing, "false_acked": f.FalseAcked, "false_undelivered": f.FalseUndelivered,
+		"double_outcome": f.DoubleOutcome, "duplicated": f.Duplicated, "reordered": f.Reordered,
+		"misrouted": f.Misrouted, "corrupted": f.Corrupted,
+	}
+}
+
+// nonZero lists counts, in the order of their names.
+func nonZero(counts map[string]uint64) string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		if counts[name] > 0 {
+			list = append(list, fmt.Sprintf("%s %d", name, counts[name]))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// WriteText writes the report for people.
+func (r *Report) WriteText(w io.Writer) error {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	c := &r.Config
+	line("run", "%s%s", c.describe(), map[bool]string{true: " (interrupted)"}[r.Partial])
+	line("rate", "%.0f %s/s over %.1f s", r.RatePerS, c.unit(), r.Seconds)
+	line("latency", "p50 %s  p90 %s  p99 %s  p99.9 %s  max %s (%s)",
+		us(r.LatencyUs.P50), us(r.LatencyUs.P90), us(r.LatencyUs.P99), us(r.LatencyUs.P999), us(r.LatencyUs.Max), c.path())
+	line("cpu", "%s", r.describeCPU())
+	line("sent", "%d, delivered %d", r.Sent, r.Delivered)
+	if len(r.Outcomes) > 0 {
+		line("outcomes", "%s", nonZero(r.Outcomes))
+	}
+	if r.Unsent > 0 {
+		line("unsent", "%d could not leave in time", r.Unsent)
+	}
+	if r.LostConnections+r.Drains > 0 {
+		line("connections", "%d lost, of them %d still down; %d were told to leave", r.LostConnections, r.DownConnections, r.Drains)
+	}
+	if len(r.Errors) > 0 {
+		line("errors", "%s", nonZero(r.Errors))
+	}
+	if r.Faults.Total() == 0 {
+		line("ledger", "clean: every message is accounted for")
+	} else {
+		line("ledger", "FAULTS: %s", nonZero(r.Faults.byName()))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (c *Settings) describe() string {
+	load := fmt.Sprintf("%d in flight on each", c.Window)
+	if c.Rate > 0 {
+		load = fmt.Sprintf("%g messages/s", c.Rate)
+	}
+	ack := "with ack"
+	if !c.Ack {
+		ack = "without ack"
+	}
+	where := strings.Join(c.Nodes, ",")
+	if c.InProcess {
+		where = fmt.Sprintf("a node in this process (loops: %d)", c.Loops)
+	}
+	return fmt.Sprintf("%s to %s: %d connections, %s, %d-byte payload, %s, seed %d",
+		c.Driver, where, c.Conns, load, c.Payload, ack, c.Seed)
+}
+
+func (c *Settings) unit() string {
+	if c.Ack {
+		return "acked"
+	}
+	return "delivered"
+}
+
+func (c *Settings) path() string {
+	if c.Ack {
+		return "round trip"
+	}
+	return "one way"
+}
+
+func (r *Report) describeCPU() string {
+	if r.DriverCPU == nil {
+		return "nothing was measured"
+	}
+	s := fmt.Sprintf("%.2f µs/message in this process", *r.DriverCPU)
+	if r.Config.InProcess {
+		s += " (driver and node)"
+	}
+	if r.ServerCPU != nil {
+		s += fmt.Sprintf(", %.2f µs/message in the server", *r.ServerCPU)
+	}
+	if r.ServerRSS != nil {
+		s += fmt.Sprintf(", which holds %.1f MiB", float64(*r.ServerRSS)/(1<<20))
+	}
+	return s
+}
+
+// us writes microseconds in a handy unit.
+func us(v float64) string { return time.Duration(v * 1e3).Round(100 * time.Nanosecond).String() }

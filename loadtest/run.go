@@ -1,0 +1,257 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	connectTimeout = 30 * time.Second
+	minPace        = 250 * time.Microsecond // the open loop wakes no more often than this
+	maxPace        = 100 * time.Millisecond // and looks whether it should end at least this often
+)
+
+// Run sends messages as cfg says until its time is over or ctx ends, which makes the report
+// partial. An error is ErrUsage, or means that the run could not be made; what the run found
+// wrong is in the report, see Report.Verdict.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	inProcess := len(cfg.Nodes) == 0
+	if !inProcess {
+		return newRun(cfg).do(ctx, false)
+	}
+	node, err := startNode(cfg.Loops)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	cfg.Nodes = []string{node.addr}
+	report, err := newRun(cfg).do(ctx, true)
+	drainErr := node.stop()
+	if report != nil && drainErr != nil {
+		report.DrainCut = drainErr.Error()
+	}
+	return report, err
+}
+
+// run is one run on its way through its phases.
+type run struct {
+	cfg      Config
+	id       uint64
+	t        *traffic
+	d        driver
+	from, to usage // around the measured time
+	partial  bool
+}
+
+func newRun(cfg Config) *run {
+	r := &run{cfg: cfg, id: rand.Uint64()}
+	r.t = newTraffic(&r.cfg, r.id)
+	switch cfg.Driver {
+	case DriverSDK:
+		r.d = newSDK(r.t, cfg.Nodes)
+	case DriverNATS:
+		r.d = newWire(r.t, cfg.Nodes, newNATS)
+	default:
+		r.d = newWire(r.t, cfg.Nodes, newRelay)
+	}
+	r.t.driver = r.d
+	return r
+}
+
+func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
+	defer r.d.close()
+	if _, err := measureUsage(r.cfg.ServerPID); err != nil {
+		return nil, fmt.Errorf("server-pid: %w", err)
+	}
+	if err := r.connect(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	r.land()
+	var report *Report
+	r.d.do(func() {
+		r.t.ledger.close()
+		report = r.report()
+	})
+	report.Config.InProcess = inProcess
+	return report, nil
+}
+
+func (r *run) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("%v are over", connectTimeout))
+	defer cancel()
+	if err := r.d.connect(ctx); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	r.d.do(func() {
+		setDefault(&r.t.ttl, defaultTTL)
+		setDefault(&r.cfg.Grace, r.t.ttl+graceAfterTTL)
+	})
+	return nil
+}
+
+// load sends: first to warm up, then measured.
+func (r *run) load(ctx context.Context) error {
+	quit := make(chan struct{})
+	var helpers sync.WaitGroup
+	helpers.Go(func() { r.progress(quit) })
+	r.d.do(r.t.start)
+	paced := make(chan error, 1)
+	if r.cfg.Rate > 0 {
+		helpers.Go(func() { paced <- r.pace(quit) })
+	}
+	defer func() {
+		close(quit)
+		helpers.Wait()
+		r.d.do(r.t.stop)
+	}()
+
+	if err := r.wait(ctx, r.cfg.Warmup, paced); err != nil {
+		return err
+	}
+	if err := r.meter(true, &r.from); err != nil {
+		return err
+	}
+	if err := r.wait(ctx, r.cfg.Duration, paced); err != nil {
+		return err
+	}
+	return r.meter(false, &r.to)
+}
+
+// meter turns the meter on or off and takes the usage at that moment.
+func (r *run) meter(on bool, u *usage) (err error) {
+	r.d.do(func() {
+		r.t.meter.on = on
+		*u, err = measureUsage(r.cfg.ServerPID)
+	})
+	if err != nil {
+		err = fmt.Errorf("server-pid: %w", err)
+	}
+	return err
+}
+
+// wait lets time pass; the end of ctx cuts it short and makes the run partial.
+func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		r.partial = true
+	case err := <-paced:
+		return err
+	}
+	return nil
+}
+
+// pace keeps the open loop's schedule.
+func (r *run) pace(quit <-chan struct{}) error {
+	s, err := newSleeper()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for {
+		select {
+		case <-quit:
+			return nil
+		default:
+		}
+		var next time.Duration
+		r.d.do(func() { next = r.t.pace() })
+		if err := s.sleep(min(max(next, minPace), maxPace)); err != nil {
+			return fmt.Errorf("timer: %w", err)
+		}
+	}
+}
+
+// land waits, within the grace, for what is in flight, and for everything that the nodes have still to say.
+func (r *run) land() {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), r.cfg.Grace, errors.New("the grace is over"))
+	defer cancel()
+	select {
+	case <-r.t.landed:
+	case <-ctx.Done(): // what has not landed is in the ledger as missing
+	}
+	if err := r.d.settle(ctx); err != nil {
+		r.d.do(func() { r.t.note("a node did not answer the last ping") })
+	}
+}
+
+// progress writes one line a second.
+func (r *run) progress(quit <-chan struct{}) {
+	begin, last := time.Now(), uint64(0)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-quit:
+			return
+		case <-tick.C:
+		}
+		var total, faults uint64
+		var inFlight, down int
+		r.d.do(func() {
+			total, faults = r.t.meter.total, r.t.ledger.faults.Total()
+			inFlight, down = r.t.ledger.inFlight, r.t.downConns()
+		})
+		elapsed := time.Since(begin)
+		phase := "measuring"
+		if elapsed-time.Second/2 < r.cfg.Warmup {
+			phase = "warm-up"
+		}
+		fmt.Fprintf(r.cfg.Progress, "%5.1f s  %-9s  %9d/s  in flight %d  faults %d", elapsed.Seconds(), phase, total-last, inFlight, faults)
+		if down > 0 {
+			fmt.Fprintf(r.cfg.Progress, "  connections down %d", down)
+		}
+		fmt.Fprintln(r.cfg.Progress)
+		last = total
+	}
+}
+
+// report gathers what was found.
+func (r *run) report() *Report {
+	t, l := r.t, r.t.ledger
+	report := &Report{
+		Config: r.settings(), Partial: r.partial, Seconds: r.to.at.Sub(r.from.at).Seconds(),
+		Sent: l.sent, Delivered: l.delivered, Acked: l.acked(), Outcomes: l.outcomeWords(), Faults: l.faults,
+		Unsent: t.unsent(), LatencyUs: t.meter.percentiles(),
+		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
+	}
+	done := float64(t.meter.done)
+	if report.Seconds > 0 {
+		report.RatePerS = done / report.Seconds
+	}
+	perMessage := func(d time.Duration) *float64 {
+		if done == 0 {
+			return nil
+		}
+		v := float64(d.Microseconds()) / done
+		return &v
+	}
+	report.DriverCPU = perMessage(r.to.driver - r.from.driver)
+	if r.cfg.ServerPID != 0 {
+		report.ServerCPU = perMessage(r.to.server - r.from.server)
+		report.ServerRSS = &r.to.serverRSS
+	}
+	return report
+}
+
+func (r *run) settings() Settings {
+	c := &r.cfg
+	return Settings{
+		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver,
+		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
+		WarmupS: c.Warmup.Seconds(), DurationS: c.Duration.Seconds(), GraceS: c.Grace.Seconds(),
+		Seed: c.Seed, ServerPID: c.ServerPID,
+	}
+}

@@ -1,0 +1,294 @@
+package loadtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/engine"
+)
+
+// quick is a run that is over soon.
+var quick = Config{Conns: 8, Window: 4, Warmup: -1, Duration: time.Second}
+
+// checkClean wants a run without fault or failure in which something happened.
+func checkClean(t *testing.T, r *Report) {
+	t.Helper()
+	if code, why := r.Verdict(); code != ExitOK || r.Delivered == 0 || r.RatePerS == 0 {
+		t.Errorf("exit code %d (%s): %+v", code, why, r)
+	}
+}
+
+// TestRunIsClean covers every way to send, through nodes in this process.
+func TestRunIsClean(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"acked":              func(*Config) {},
+		"two loops":          func(c *Config) { c.Loops = 2 },
+		"no ack":             func(c *Config) { c.NoAck = true },
+		"no ack, two loops":  func(c *Config) { c.NoAck, c.Loops = true, 2 },
+		"open loop":          func(c *Config) { c.Window, c.Rate = 0, 2000 },
+		"open loop, no ack":  func(c *Config) { c.Window, c.Rate, c.NoAck = 0, 2000, true },
+		"many IDs":           func(c *Config) { c.IDsPerConn = 1500 }, // more than one bind frame
+		"one connection":     func(c *Config) { c.Conns = 1 },
+		"smallest payload":   func(c *Config) { c.Payload = stampLen },
+		"large payload":      func(c *Config) { c.Payload = 100_000 },
+		"warm-up":            func(c *Config) { c.Warmup = 100 * time.Millisecond },
+		"sdk":                func(c *Config) { c.Driver = DriverSDK },
+		"sdk, no ack":        func(c *Config) { c.Driver, c.NoAck = DriverSDK, true },
+		"sdk, open loop":     func(c *Config) { c.Driver, c.Window, c.Rate = DriverSDK, 0, 2000 },
+		"sdk, many IDs":      func(c *Config) { c.Driver, c.IDsPerConn = DriverSDK, 1500 },
+		"sdk, large payload": func(c *Config) { c.Driver, c.Payload = DriverSDK, 20_000 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := quick
+			change(&cfg)
+			r := mustRun(t, cfg)
+			checkClean(t, r)
+			if r.Sent != r.Delivered {
+				t.Errorf("%d sent, %d delivered", r.Sent, r.Delivered)
+			}
+			if want := r.Sent; !cfg.NoAck && (r.Acked != want || r.Outcomes["acked"] != want) {
+				t.Errorf("%d sent, %d acked, outcomes %v", want, r.Acked, r.Outcomes)
+			}
+			if cfg.NoAck && len(r.Outcomes) > 0 {
+				t.Errorf("outcomes without ack: %v", r.Outcomes)
+			}
+			if l := r.LatencyUs; l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.Max {
+				t.Errorf("latency %+v", l)
+			}
+		})
+	}
+}
+
+// TestCreditIsNeverExceeded has a window of more than the credit; the node closes whoever exceeds that.
+func TestCreditIsNeverExceeded(t *testing.T) {
+	t.Parallel()
+	node := startEngine(t, engine.Config{Loops: 1, Credit: 140_000, MaxPayload: 1000, MaxIDs: 16})
+	for _, driver := range []Driver{DriverRelay, DriverSDK} {
+		cfg := quick
+		cfg.Nodes, cfg.Driver, cfg.NoAck, cfg.Window, cfg.Payload = []string{node}, driver, true, 500, 1000
+		r := mustRun(t, cfg)
+		checkClean(t, r)
+		if r.LostConnections != 0 || r.Sent < 100 {
+			t.Errorf("%s: %+v", driver, r)
+		}
+	}
+}
+
+// TestFailuresAreOutcomes overloads receivers: the node may refuse, but must say so.
+func TestFailuresAreOutcomes(t *testing.T) {
+	t.Parallel()
+	node := startEngine(t, engine.Config{Loops: 1, MaxInFlight: 2})
+	cfg := quick
+	cfg.Nodes, cfg.Window, cfg.Rate, cfg.Conns = []string{node}, 0, 50_000, 2
+	r := mustRun(t, cfg)
+	checkClean(t, r)
+
+	cfg.Rate, cfg.Window = 0, 3
+	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "in flight") {
+		t.Errorf("a window over the node's limit: %v", err)
+	}
+	cfg.Window, cfg.Payload = 1, 2<<20
+	if _, err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "payload") {
+		t.Errorf("a payload over the node's limit: %v", err)
+	}
+}
+
+// TestLostConnection cuts connections in the middle of a run; the driver comes back, resumes its
+// sessions, and the ledger stays clean.
+func TestLostConnection(t *testing.T) {
+	node := startEngine(t, engine.Config{Loops: 2, DefaultTTL: time.Second})
+	for name, cfg := range map[string]Config{
+		"relay":         {Driver: DriverRelay},
+		"relay, no ack": {Driver: DriverRelay, NoAck: true},
+		"sdk":           {Driver: DriverSDK},
+		"sdk, no ack":   {Driver: DriverSDK, NoAck: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			delivers := 0
+			p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+				if kind == codec.KindDeliver {
+					if delivers++; delivers%100 == 0 && delivers <= 300 {
+						p.cut(conn)
+					}
+				}
+				return [][]byte{frame}
+			})
+			cfg.Nodes, cfg.Conns, cfg.Window, cfg.Warmup, cfg.Duration = []string{p.addr}, 8, 4, -1, 1500*time.Millisecond
+			r := mustRun(t, cfg)
+			checkClean(t, r)
+			if r.LostConnections == 0 || r.DownConnections != 0 {
+				t.Errorf("%d connections lost, %d down", r.LostConnections, r.DownConnections)
+			}
+		})
+	}
+}
+
+// TestNodeRestart replaces the node by one that knows nothing: sessions are new, epochs are kept.
+func TestNodeRestart(t *testing.T) {
+	t.Parallel()
+	first := startEngine(t, engine.Config{Loops: 1})
+	second := startEngine(t, engine.Config{Loops: 1})
+	delivers := 0
+	p := startProxy(t, first, func(p *proxy, _ int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+		if kind == codec.KindDeliver {
+			if delivers++; delivers == 200 {
+				p.node = second
+				for i := range p.links {
+					p.cut(i)
+				}
+			}
+		}
+		return [][]byte{frame}
+	})
+	cfg := quick
+	cfg.Nodes, cfg.Duration = []string{p.addr}, 1500*time.Millisecond
+	r := mustRun(t, cfg)
+	checkClean(t, r)
+	if want := uint64(cfg.Conns); r.LostConnections < want {
+		t.Errorf("%d connections lost, want %d", r.LostConnections, want)
+	}
+}
+
+// TestNodeGone ends the only node for good.
+func TestNodeGone(t *testing.T) {
+	t.Parallel()
+	node := startEngine(t, engine.Config{Loops: 1})
+	delivers := 0
+	p := startProxy(t, node, func(p *proxy, _ int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+		if kind == codec.KindDeliver {
+			if delivers++; delivers == 200 {
+				p.node = "127.0.0.1:1"
+				for i := range p.links {
+					p.cut(i)
+				}
+			}
+		}
+		return [][]byte{frame}
+	})
+	cfg := quick
+	cfg.Nodes = []string{p.addr}
+	r := mustRun(t, cfg)
+	if code, why := r.Verdict(); code != ExitFailure || r.DownConnections != uint64(cfg.Conns) {
+		t.Errorf("exit code %d (%s), %d connections down", code, why, r.DownConnections)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg := quick
+	cfg.Duration = time.Hour
+	cfg.Progress = writerFunc(func(p []byte) (int, error) {
+		cancel() // with the first line of progress
+		return len(p), nil
+	})
+	r, err := Run(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkClean(t, r)
+	var text bytes.Buffer
+	if err := r.WriteText(&text); err != nil || !r.Partial || !strings.Contains(text.String(), "interrupted") {
+		t.Errorf("partial %v, %v:\n%s", r.Partial, err, &text)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestRunFails(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"payload":     {Payload: stampLen - 1},
+		"rate+window": {Rate: 5, Window: 1},
+		"rate":        {Rate: -1},
+		"window":      {Window: -1},
+		"driver":      {Driver: "telnet"},
+		"nats":        {Driver: DriverNATS},
+		"node":        {Nodes: []string{"localhost"}},
+		"conns":       {Conns: -1},
+		"ids":         {IDsPerConn: -1},
+		"loops":       {Loops: -1},
+		"duration":    {Duration: -1},
+	} {
+		if _, err := Run(t.Context(), cfg); !errors.Is(err, ErrUsage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, cfg := range map[string]Config{
+		"nobody listens": {Nodes: []string{"127.0.0.1:1"}},
+		"no process":     {ServerPID: 1 << 30},
+	} {
+		if _, err := Run(t.Context(), cfg); err == nil || errors.Is(err, ErrUsage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestReportJSON pins the names that scripts rely on.
+func TestReportJSON(t *testing.T) {
+	t.Parallel()
+	cfg := quick
+	cfg.ServerPID = os.Getpid()
+	data, err := json.Marshal(mustRun(t, cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report map[string]any
+	if err := json.Unmarshal(data, &report); err != nil {
+		t.Fatal(err)
+	}
+	for object, want := range map[string]string{
+		"": "acked config delivered down_connections drain_cut drains driver_cpu_us_per_msg errors faults latency_us lost_connections" +
+			" outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_rss_bytes unsent",
+		"faults":     "corrupted double_outcome duplicated false_acked false_undelivered misrouted missing reordered",
+		"latency_us": "max p50 p90 p99 p99_9",
+		"outcomes":   "acked",
+	} {
+		fields := report
+		if object != "" {
+			fields = report[object].(map[string]any)
+		}
+		if got := strings.Join(slices.Sorted(maps.Keys(fields)), " "); got != want {
+			t.Errorf("fields of %q:\n%s, want\n%s", object, got, want)
+		}
+	}
+	if rss := report["server_rss_bytes"].(float64); rss < 1<<20 {
+		t.Errorf("server_rss_bytes %v", rss)
+	}
+	if _, ok := report["server_cpu_us_per_msg"].(float64); !ok {
+		t.Error("server_cpu_us_per_msg is no number")
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	for _, c := range []struct {
+		change func(*Report)
+		want   ExitCode
+	}{
+		{func(*Report) {}, ExitOK},
+		{func(r *Report) { r.Faults.Reordered = 1; r.Errors = map[string]uint64{"kick": 1} }, ExitLedger},
+		{func(r *Report) { r.Errors = map[string]uint64{"kick": 1}; r.DrainCut = "x" }, ExitFailure},
+		{func(r *Report) { r.DownConnections = 1 }, ExitFailure},
+		{func(r *Report) { r.RatePerS = 0 }, ExitFailure},
+		{func(r *Report) { r.RatePerS, r.Partial = 0, true }, ExitOK},
+		{func(r *Report) { r.DrainCut = "x" }, ExitDrain},
+	} {
+		r := Report{RatePerS: 1}
+		c.change(&r)
+		if code, why := r.Verdict(); code != c.want || (why == "") != (code == ExitOK) {
+			t.Errorf("%+v: exit code %d (%s), want %d", r, code, why, c.want)
+		}
+	}
+}

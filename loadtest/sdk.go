@@ -1,0 +1,196 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"distmsg/client"
+	"distmsg/codec"
+)
+
+// sdk is the driver that sends and receives with the client SDK, a session for each connection. Its
+// figures are the SDK's as much as the node's: there are goroutines for every session, and a lock
+// around the traffic.
+type sdk struct {
+	t      *traffic
+	nodes  []string
+	names  []string // the IDs
+	ctx    context.Context
+	cancel context.CancelFunc
+	mu     sync.Mutex // the exclusive right
+	conns  []sdkConn
+	work   sync.WaitGroup
+}
+
+// sdkConn is one session.
+type sdkConn struct {
+	d       *sdk
+	index   int
+	session *client.Session // static after connect
+	queue   chan message    // to the goroutine that sends, because the SDK may block
+	free    chan []byte     // payload buffers
+
+	// Guarded by d.mu.
+	bound     bool   // connect is done with it
+	blocked   bool   // queue was full
+	submitted uint64 // the last number that was given to the SDK
+}
+
+const (
+	openLoopQueue = 1024 // messages that wait for the SDK in the open loop
+	closeTimeout  = 5 * time.Second
+)
+
+func newSDK(t *traffic, nodes []string) *sdk {
+	d := &sdk{t: t, nodes: nodes, conns: make([]sdkConn, len(t.senders))}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	for _, id := range t.ids {
+		d.names = append(d.names, string(id))
+	}
+	size := t.window
+	if size == 0 {
+		size = openLoopQueue
+	}
+	for i := range d.conns {
+		d.conns[i] = sdkConn{d: d, index: i, queue: make(chan message, size), free: make(chan []byte, size+1)}
+	}
+	return d
+}
+
+func (d *sdk) connect(ctx context.Context) error {
+	for i := range d.conns {
+		c := &d.conns[i]
+		cfg := client.Config{
+			Nodes: d.nodes, Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
+			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
+			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
+		}
+		if !d.t.acks {
+			cfg.OnPostFailed = c.onPostFailed
+		}
+		session, err := client.Dial(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		c.session = session
+		d.work.Go(c.send)
+		if err := session.Bind(ctx, d.names[i*d.t.per:(i+1)*d.t.per]...); err != nil {
+			return err
+		}
+		d.do(func() {
+			c.bound = true
+			d.t.connUp(i, unlimited)
+		})
+	}
+	return nil
+}
+
+func (d *sdk) do(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.t.tick()
+	f()
+}
+
+func (d *sdk) send(conn int, m *message) bool {
+	c := &d.conns[conn]
+	if len(c.queue) == cap(c.queue) {
+		c.blocked = true
+		return false
+	}
+	queued := *m
+	select {
+	case queued.payload = <-c.free:
+	default:
+		queued.payload = make([]byte, len(m.payload))
+	}
+	copy(queued.payload, m.payload)
+	c.queue <- queued // only send fills it, and send is exclusive
+	return true
+}
+
+// settle has nothing to ask for: the SDK hands on what it reads.
+func (d *sdk) settle(context.Context) error { return nil }
+
+func (d *sdk) close() {
+	d.cancel()
+	for i := range d.conns {
+		close(d.conns[i].queue)
+	}
+	d.work.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	for i := range d.conns {
+		if s := d.conns[i].session; s != nil {
+			d.work.Go(func() { _ = s.Close(ctx) }) // what it cuts off is in the ledger
+		}
+	}
+	d.work.Wait()
+}
+
+// send hands the queue to the SDK.
+func (c *sdkConn) send() {
+	d := c.d
+	for m := range c.queue {
+		d.do(func() {
+			c.submitted = m.seq
+			if c.blocked {
+				c.blocked = false
+				d.t.fill(c.index)
+			}
+		})
+		out := client.Message{To: d.names[m.to], From: d.names[m.from], Payload: m.payload}
+		if d.t.acks {
+			c.session.SendAsync(d.ctx, out, func(_ client.Reply, err error) { c.outcome(m.seq, err) })
+		} else if id, err := c.session.Post(d.ctx, out); err != nil {
+			c.outcome(m.seq, err)
+		} else if id != m.seq { // then reports of failures cannot be told apart
+			d.do(func() { d.t.note("the SDK numbers posts in another way") })
+		}
+		c.free <- m.payload
+	}
+}
+
+func (c *sdkConn) outcome(seq uint64, err error) {
+	code := codec.CodeAcked
+	if err != nil {
+		code = codec.CodeUnreachable // the session is closed: nothing was sent
+		if e, ok := errors.AsType[*client.Error](err); ok {
+			code = e.Code
+		}
+	}
+	c.d.do(func() { c.d.t.outcome(c.index, seq, code) })
+}
+
+func (c *sdkConn) handle(_ context.Context, m *client.Delivery) {
+	intact := false
+	c.d.do(func() { intact = c.d.t.deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
+	if !intact {
+		_ = m.Reject("not as it was sent") // it is in the ledger already
+	}
+}
+
+func (c *sdkConn) onPostFailed(id uint64, err *client.Error) {
+	c.d.do(func() { c.d.t.outcome(c.index, id, err.Code) })
+}
+
+func (c *sdkConn) onKick(client.Kick) { c.d.do(func() { c.d.t.note("kick") }) }
+
+func (c *sdkConn) onDrain(client.Drain) { c.d.do(func() { c.d.t.drains++ }) }
+
+// onState hears of every attachment, also of the first one and of the end of the last.
+func (c *sdkConn) onState(s client.State) {
+	t := c.d.t
+	c.d.do(func() {
+		switch up := t.senders[c.index].up; {
+		case !up && s.Attached && c.bound:
+			t.connMoved(c.index)
+			t.connUp(c.index, unlimited)
+		case up && !s.Attached && c.d.ctx.Err() == nil:
+			t.sessionDown(c.index, c.submitted)
+		}
+	})
+}

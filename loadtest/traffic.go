@@ -1,0 +1,267 @@
+package loadtest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"distmsg/codec"
+)
+
+// traffic decides what is sent when, and hears from the driver what became of it. It belongs to
+// the driver: every method is called with the driver's exclusive right (see driver).
+type traffic struct {
+	// Static.
+	acks   bool
+	ids    [][]byte
+	per    int     // IDs per connection
+	window int     // messages in flight per connection; 0: open loop
+	gap    float64 // nanoseconds between two sends of the open loop
+	driver driver
+	clock  time.Time // zero of the run's clock
+
+	ttl      time.Duration // the longest that any node gives a message
+	now      int64         // on the run's clock, when the current batch of events began
+	rng      *rand.Rand
+	msg      message // the next one; the stamp in its payload is written over, the filler stays
+	senders  []sender
+	ledger   *ledger
+	meter    meter
+	trouble  map[string]uint64 // what should not happen, and how often
+	lost     uint64            // connections
+	drains   uint64            // nodes that asked to leave, by connection
+	schedule int64             // open loop: the run's clock when it began
+	due      uint64            // open loop: messages whose time has come
+	sending  bool
+	landed   chan struct{} // closed when sending has stopped and nothing is in flight
+}
+
+// sender is one connection as the traffic sees it.
+type sender struct {
+	up          bool
+	maxInFlight int
+	due, issued uint64 // open loop: messages whose time has come, and those of them that were sent
+}
+
+// message is what a driver gets to send. It is the traffic's, with its bytes, and ends with the call.
+type message struct {
+	seq      uint64
+	to, from int // indices of IDs
+	payload  []byte
+}
+
+func newTraffic(cfg *Config, run uint64) *traffic {
+	rng := rand.New(rand.NewPCG(cfg.Seed, 0))
+	ids := make([][]byte, cfg.Conns*cfg.IDsPerConn)
+	for i := range ids {
+		ids[i] = fmt.Appendf(nil, "lt-%08x-%d", uint32(run), i)
+	}
+	payload := make([]byte, cfg.Payload)
+	for i := range payload {
+		payload[i] = byte(rng.Uint32())
+	}
+	t := &traffic{
+		acks: !cfg.NoAck, ids: ids, per: cfg.IDsPerConn, window: cfg.Window, clock: time.Now(),
+		rng: rng, msg: message{payload: payload}, senders: make([]sender, cfg.Conns),
+		ledger: newLedger(run, !cfg.NoAck, ids, cfg.IDsPerConn), meter: newMeter(),
+		trouble: make(map[string]uint64), landed: make(chan struct{}),
+	}
+	if cfg.Rate > 0 {
+		t.gap = 1e9 / cfg.Rate
+	}
+	return t
+}
+
+// tick reads the clock; a driver calls it once per batch of events.
+func (t *traffic) tick() { t.now = int64(time.Since(t.clock)) }
+
+// idsOf returns the IDs that a connection is to bind.
+func (t *traffic) idsOf(conn int) [][]byte { return t.ids[conn*t.per : (conn+1)*t.per] }
+
+// start begins to send.
+func (t *traffic) start() {
+	t.tick()
+	t.schedule = t.now
+	t.sending = true
+	for c := range t.senders {
+		t.fill(c)
+	}
+}
+
+// stop ends sending; landed is closed once nothing is in flight.
+func (t *traffic) stop() {
+	t.sending = false
+	t.checkLanded()
+}
+
+func (t *traffic) checkLanded() {
+	if t.sending || t.ledger.inFlight > 0 {
+		return
+	}
+	select {
+	case <-t.landed:
+	default:
+		close(t.landed)
+	}
+}
+
+// connUp says that a connection can send, for the first time or again; maxInFlight is the most
+// messages that may wait for their outcome.
+func (t *traffic) connUp(conn, maxInFlight int) {
+	s := &t.senders[conn]
+	s.up, s.maxInFlight = true, maxInFlight
+	if t.window > 0 {
+		s.maxInFlight = t.window
+	}
+	t.fill(conn)
+}
+
+// connDown says that a connection is gone; written is the last number that was given to the kernel.
+// The driver has thrown away the rest.
+func (t *traffic) connDown(conn int, written uint64) {
+	if t.senders[conn].up { // else a reconnect has failed
+		t.lost++
+	}
+	t.senders[conn].up = false
+	t.ledger.lose(conn, written)
+	t.ledger.discard(conn)
+	t.ledger.reconnect(conn, t.ledger.nextSeq(conn))
+	t.connMoved(conn)
+}
+
+// sessionDown is connDown for a driver that keeps what was not written, and answers for its sends
+// with ack itself.
+func (t *traffic) sessionDown(conn int, written uint64) {
+	t.senders[conn].up = false
+	t.lost++
+	if !t.acks {
+		t.ledger.lose(conn, written)
+	}
+	t.ledger.reconnect(conn, written+1)
+	t.connMoved(conn)
+}
+
+// connMoved says that the IDs of a connection are reached over another connection from now on.
+func (t *traffic) connMoved(conn int) {
+	t.ledger.moveReceiver(conn, t.now)
+	if !t.acks {
+		for c := range t.senders {
+			t.fill(c)
+		}
+	}
+	t.checkLanded()
+}
+
+// deliver takes a message that came in over a connection. It returns false for one that must not be accepted.
+func (t *traffic) deliver(conn int, to, from, payload []byte) bool {
+	a := t.ledger.deliver(conn, to, from, payload)
+	if a.fresh && !t.acks {
+		t.meter.count(t.now - a.at)
+	}
+	if a.landed {
+		t.next(a.sender)
+	}
+	return a.intact
+}
+
+// outcome takes how a message ended; without ack, a reported failure.
+func (t *traffic) outcome(conn int, seq uint64, code codec.Code) {
+	at, landed := t.ledger.end(conn, seq, code)
+	if !landed {
+		return
+	}
+	if t.acks && code == codec.CodeAcked {
+		t.meter.count(t.now - at)
+	}
+	t.next(conn)
+}
+
+// next goes on after a message of a connection has landed.
+func (t *traffic) next(conn int) {
+	if t.sending {
+		t.fill(conn)
+	} else {
+		t.checkLanded()
+	}
+}
+
+// note counts something that should not happen.
+func (t *traffic) note(what string) { t.trouble[what]++ }
+
+// fill sends what a connection may and should send now.
+func (t *traffic) fill(conn int) {
+	s := &t.senders[conn]
+	for t.sending && s.up && t.ledger.streams[conn].inFlight < s.maxInFlight {
+		at := t.now
+		if t.window == 0 {
+			if s.issued == s.due {
+				return
+			}
+			at = t.dueAt(s.issued*uint64(len(t.senders)) + uint64(conn))
+		}
+		if !t.send(conn, at) {
+			return
+		}
+		s.issued++
+	}
+}
+
+// send sends one message to a random ID of another connection (of the same, if it is the only one).
+func (t *traffic) send(conn int, at int64) bool {
+	l := t.ledger
+	var to int
+	if others := len(t.ids) - t.per; others == 0 {
+		to = t.rng.IntN(len(t.ids))
+	} else if to = t.rng.IntN(others); to >= conn*t.per {
+		to += t.per
+	}
+	seq := l.nextSeq(conn)
+	s := stamp{run: l.run, sender: uint32(conn), receiver: uint32(to), seq: seq, at: at}
+	s.put(t.msg.payload)
+	t.msg.seq, t.msg.to, t.msg.from = seq, to, l.from(conn, seq)
+	if !t.driver.send(conn, &t.msg) {
+		return false
+	}
+	l.send(conn, uint32(to), at)
+	return true
+}
+
+// dueAt is when message k of the open loop should leave; connections take turns.
+func (t *traffic) dueAt(k uint64) int64 { return t.schedule + int64(float64(k)*t.gap) }
+
+// pace sends what the open loop's schedule asks for by now, and returns how long until the next.
+func (t *traffic) pace() time.Duration {
+	t.tick()
+	for t.dueAt(t.due) <= t.now {
+		conn := int(t.due % uint64(len(t.senders)))
+		t.due++
+		t.senders[conn].due++
+		t.fill(conn)
+	}
+	return time.Duration(t.dueAt(t.due) - t.now)
+}
+
+// unsent is the number of messages whose time came while their connection could not take them.
+func (t *traffic) unsent() (n uint64) {
+	if t.window > 0 {
+		return 0
+	}
+	for i := range t.senders {
+		n += t.senders[i].due - t.senders[i].issued
+	}
+	return n
+}
+
+// downConns is the number of connections that are down.
+func (t *traffic) downConns() (n int) {
+	for i := range t.senders {
+		if !t.senders[i].up {
+			n++
+		}
+	}
+	return n
+}
+
+// unlimited is connUp's maxInFlight where there is no limit.
+const unlimited = math.MaxInt

@@ -1,0 +1,163 @@
+package loadtest
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"testing"
+	"time"
+)
+
+// recorder is a driver that keeps the stamps of what it is told to send.
+type recorder struct {
+	sent []stamp
+	full func(conn int) bool
+}
+
+func (*recorder) connect(context.Context) error { return nil }
+func (*recorder) do(f func())                   { f() }
+func (*recorder) settle(context.Context) error  { return nil }
+func (*recorder) close()                        {}
+
+func (r *recorder) send(conn int, m *message) bool {
+	if r.full != nil && r.full(conn) {
+		return false
+	}
+	var s stamp
+	if !s.read(m.payload) {
+		panic("a message that its own stamp does not fit")
+	}
+	r.sent = append(r.sent, s)
+	return true
+}
+
+func newTestTraffic(t *testing.T, cfg Config) (*traffic, *recorder) {
+	t.Helper()
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, r := newTraffic(&cfg, 1), new(recorder)
+	tr.driver = r
+	return tr, r
+}
+
+// TestOpenLoopSchedule stamps each message with the moment it should have left, also if its
+// connection could not take it then.
+func TestOpenLoopSchedule(t *testing.T) {
+	const gap = int64(time.Millisecond)
+	tr, r := newTestTraffic(t, Config{Conns: 3, Rate: 1000})
+	r.full = func(conn int) bool { return conn == 1 }
+	for c := range 3 {
+		tr.connUp(c, unlimited)
+	}
+	tr.start()
+	tr.schedule -= 10 * gap // ten periods ago
+	if next := tr.pace(); next <= 0 || next > time.Duration(gap) {
+		t.Errorf("next in %v", next)
+	}
+	due := int(tr.due)
+	if unsent := int(tr.unsent()); due < 11 || unsent != (due+1)/3 || len(r.sent) != due-unsent {
+		t.Fatalf("%d due, %d sent, %d unsent", due, len(r.sent), unsent)
+	}
+	r.full = nil
+	tr.fill(1)
+	if tr.unsent() != 0 || len(r.sent) != due {
+		t.Fatalf("%d due, %d sent", due, len(r.sent))
+	}
+	slices.SortFunc(r.sent, func(a, b stamp) int { return int(a.at - b.at) })
+	for k, s := range r.sent {
+		if s.at != tr.schedule+int64(k)*gap || int(s.sender) != k%3 {
+			t.Errorf("message %d: from %d at %d", k, s.sender, s.at-tr.schedule)
+		}
+	}
+}
+
+// TestWindow keeps each connection at its window, not over it, and never sends to itself.
+func TestWindow(t *testing.T) {
+	tr, r := newTestTraffic(t, Config{Conns: 3, IDsPerConn: 2, Window: 5})
+	tr.connUp(0, unlimited)
+	tr.start()
+	tr.connUp(1, 3) // its window counts, the wire driver has checked the node's limit
+	if len(r.sent) != 10 {
+		t.Fatalf("%d sent, want 10", len(r.sent))
+	}
+	tr.outcome(0, 1, 1)
+	tr.outcome(0, 1, 1) // a second one frees nothing
+	if len(r.sent) != 11 {
+		t.Errorf("%d sent, want 11", len(r.sent))
+	}
+	for _, s := range r.sent {
+		if s.sender == s.receiver/2 {
+			t.Errorf("connection %d sends to its own ID %d", s.sender, s.receiver)
+		}
+	}
+	tr.stop()
+	tr.outcome(0, 2, 1)
+	if len(r.sent) != 11 {
+		t.Errorf("sent after stop")
+	}
+}
+
+// TestSeed repeats receivers, but neither IDs nor run.
+func TestSeed(t *testing.T) {
+	sequence := func(seed, run uint64) (list []uint32, id []byte) {
+		cfg, _ := Config{Seed: seed, Window: 50}.withDefaults()
+		tr, r := newTraffic(&cfg, run), new(recorder)
+		tr.driver = r
+		tr.connUp(0, unlimited)
+		tr.start()
+		for _, s := range r.sent {
+			list = append(list, s.receiver)
+		}
+		return list, tr.ids[0]
+	}
+	a, idA := sequence(1, 1)
+	b, idB := sequence(1, 2)
+	c, _ := sequence(2, 1)
+	if !slices.Equal(a, b) || slices.Equal(a, c) || bytes.Equal(idA, idB) {
+		t.Errorf("receivers %v, %v, %v; IDs %s, %s", a, b, c, idA, idB)
+	}
+}
+
+func TestSleeper(t *testing.T) {
+	s, err := newSleeper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	for _, d := range []time.Duration{0, time.Microsecond, 3 * time.Millisecond} {
+		begin := time.Now()
+		if err := s.sleep(d); err != nil || time.Since(begin) < d {
+			t.Errorf("%v: %v after %v", d, err, time.Since(begin))
+		}
+	}
+}
+
+// TestSendAllocations ends and sends messages by the relay protocol, but
+// without a network.
+func TestSendAllocations(t *testing.T) {
+	cfg, _ := Config{Nodes: []string{"x:1"}}.withDefaults()
+	tr := newTraffic(&cfg, 1)
+	w := newWire(tr, cfg.Nodes, newRelay)
+	w.armed = true // there is no loop
+	tr.driver = w
+	for i := range w.conns {
+		w.conns[i].up(unlimited)
+	}
+	tr.start()
+	seq := uint64(0)
+	step := func() {
+		seq++
+		for i := range w.conns {
+			tr.outcome(i, seq, 1)
+			w.conns[i].pending = w.conns[i].pending[:0]
+		}
+	}
+	for range 1000 {
+		step()
+	}
+	if n := testing.AllocsPerRun(1000, step) / float64(len(w.conns)); n > 0.02 {
+		t.Errorf("%v allocations per message", n)
+	}
+}
