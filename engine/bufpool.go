@@ -69,7 +69,7 @@ func (s *sharedBufs) give(bufs [][]byte) {
 	for _, b := range bufs {
 		if s.bytes+cap(b) <= sharedBytes {
 			s.bytes += cap(b)
-			s.free = append(s.free, b)
+			s.free = append(s.free, b[:0])
 		}
 	}
 }

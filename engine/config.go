@@ -58,7 +58,7 @@ type Config struct {
 	SlowConsumerTimeout time.Duration
 	// ResumeWindow is how long a session outlives its last connection. Default: 10 s.
 	ResumeWindow time.Duration
-	// DefaultTTL stands for a ttl of 0 in a send with ack. Default: 5 s.
+	// DefaultTTL stands for a ttl of 0 in a send with ack. Default: 5 s, or MaxTTL if that is less.
 	DefaultTTL time.Duration
 	// MaxTTL bounds the ttl of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
@@ -132,8 +132,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.IdleTimeout, 3*c.Heartbeat)
 	setDefault(&c.SlowConsumerTimeout, defaultSlowConsumerTimeout)
 	setDefault(&c.ResumeWindow, defaultResumeWindow)
-	setDefault(&c.DefaultTTL, defaultTTL)
 	setDefault(&c.MaxTTL, defaultMaxTTL)
+	setDefault(&c.DefaultTTL, min(defaultTTL, c.MaxTTL))
 	setDefault(&c.LoopGap, defaultLoopGap)
 	setDefault(&c.DrainSpread, defaultDrainSpread)
 	if c.Secret == nil {
@@ -178,7 +178,7 @@ func (c *Config) validate() error {
 		{"MaxIDs", int64(c.MaxIDs)}, {"MaxInFlight", int64(c.MaxInFlight)}, {"MaxConns", int64(c.MaxConns)},
 		{"HelloTimeout", int64(c.HelloTimeout)}, {"Heartbeat", int64(c.Heartbeat)},
 		{"SlowConsumerTimeout", int64(c.SlowConsumerTimeout)}, {"ResumeWindow", int64(c.ResumeWindow)},
-		{"DefaultTTL", int64(c.DefaultTTL)}, {"LoopGap", int64(c.LoopGap)}, {"DrainSpread", int64(c.DrainSpread)},
+		{"MaxTTL", int64(c.MaxTTL)}, {"DefaultTTL", int64(c.DefaultTTL)}, {"LoopGap", int64(c.LoopGap)}, {"DrainSpread", int64(c.DrainSpread)},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}

@@ -48,14 +48,15 @@ type conn struct {
 	segBytes  int
 	backlog   int // bytes that gnet holds for the kernel
 	dirty     bool
-	skipped   uint8 // iterations that put off writing it
 	isWatched bool
 	pinged    bool
 	shutdown  bool  // our side of the socket is shut
 	inFlight  int   // sends of this connection that wait for an ack
 	lastFrame int64 // when the last complete frame came
 	fullSince int64 // since when the buffer has refused frames; 0: it has not
-	moved     int64 // when the kernel last took something off the backlog
+	written   int64 // bytes handed to gnet
+	taken     int64 // of those, what had reached the peer's kernel at the last look
+	moved     int64 // when that last grew
 	deadline  int64 // when a closed connection's socket is closed for good
 	used      uint64
 	granted   uint64 // bytes of sends without ack: sent so far, and allowed
@@ -65,15 +66,19 @@ func (c *conn) handle() routing.Handle {
 	return routing.Handle{Loop: c.loop.idx, Slot: c.slot, Gen: c.gen}
 }
 
-// queued is how many bytes wait for this connection, and queuedHere those that gnet does not have yet.
-func (c *conn) queued() int     { return c.backlog + c.queuedHere() }
+// queued is how many bytes wait for this connection, and queuedHere those that neither gnet nor the
+// in-process session has yet.
+func (c *conn) queued() int {
+	if c.local != nil {
+		return int(c.local.queued.Load()) + c.queuedHere()
+	}
+	return c.backlog + c.queuedHere()
+}
+
 func (c *conn) queuedHere() int { return c.segBytes + len(c.pending) }
 
 // fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
 func (c *conn) fits(size int) bool {
-	if c.local != nil {
-		c.backlog = int(c.local.queued.Load())
-	}
 	if c.queued()+size <= c.loop.eng.cfg.MaxPending {
 		return true
 	}
@@ -157,6 +162,7 @@ func (c *conn) flush() {
 	}
 	l.stats.writes++
 	l.stats.bytesOut += uint64(size)
+	c.written += int64(size)
 	l.writeOut(c.gc)
 	if c.gone() {
 		return
@@ -168,17 +174,19 @@ func (c *conn) flush() {
 
 // writeOut writes the buffers in iov and gives them back. An error has closed the connection: see teardown.
 func (l *loop) writeOut(gc gnet.Conn) {
-	bufs := l.iov
+	// The loop's scratch is taken away meanwhile: the end of a connection can make another one flush.
+	bufs, spent := l.iov, l.spent
+	l.iov, l.spent = nil, nil
+	spent = append(spent[:0], bufs...)
 	if len(bufs) == 1 {
 		_, _ = gc.Write(bufs[0])
-		l.bufs.put(bufs[0])
-		return
+	} else {
+		_, _ = gc.Writev(bufs)
 	}
-	l.spent = append(l.spent[:0], bufs...)
-	_, _ = gc.Writev(bufs)
-	for _, b := range l.spent {
+	for _, b := range spent {
 		l.bufs.put(b)
 	}
+	l.iov, l.spent = bufs, spent
 }
 
 // gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
@@ -201,13 +209,12 @@ func (c *conn) checkBacklog() bool {
 	if c.local != nil {
 		return false // its callbacks may take as long as they like; only its senders hear of it
 	}
-	before := c.backlog
 	c.backlog = c.gc.OutboundBuffered()
-	if c.backlog < before || c.backlog == 0 {
-		c.moved = l.now
-	}
 	if c.state == stateClosed {
 		return c.linger()
+	}
+	if taken := c.written - int64(c.backlog+c.inKernel()); taken > c.taken || c.backlog == 0 {
+		c.taken, c.moved = taken, l.now
 	}
 	if c.queued() < l.eng.cfg.MaxPending/2 {
 		c.fullSince = 0
@@ -222,6 +229,19 @@ func (c *conn) checkBacklog() bool {
 		return true
 	}
 	return c.backlog > 0 || c.fullSince != 0
+}
+
+// inKernel is how many bytes our kernel holds that the peer's has not acknowledged. Without it a client that reads
+// slowly would look dead: gnet hears of room only when a third of the kernel's buffer is free, and that can be megabytes.
+func (c *conn) inKernel() int {
+	if c.backlog == 0 {
+		return 0
+	}
+	n, err := unix.IoctlGetInt(c.gc.Fd(), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // checkHeartbeat pings a silent client and gives up on a dead one.

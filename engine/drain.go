@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"distmsg/codec"
@@ -9,7 +10,7 @@ import (
 
 // Drain makes the node leave (S23): clients hear drain, new sessions are refused, and what is
 // under way is finished. It returns nil when nothing is pending any more, or an error that wraps
-// ctx's if that ends first. The engine goes on running until Run's context ends.
+// ctx's if that ends first, or one that says that the engine has stopped. The engine goes on running until Run's context ends.
 //
 // This node has no others to send its clients to yet, so sends end draining at once.
 func (e *Engine) Drain(ctx context.Context) error {
@@ -24,15 +25,22 @@ func (e *Engine) Drain(ctx context.Context) error {
 	}
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for !e.idle(ctx) {
+	for !e.idle(ctx) || !e.idle(ctx) { // the first look makes sure that the second sees what was in the mail
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-e.serving.Done(): // what is pending now is cut off, not finished
+			return errStopped
 		case <-poll.C:
 		}
 	}
+	if e.serving.Err() != nil {
+		return errStopped
+	}
 	return nil
 }
+
+var errStopped = errors.New("engine: stopped while draining")
 
 // Draining reports whether Drain was called.
 func (e *Engine) Draining() bool { return e.draining.Load() }
@@ -58,7 +66,7 @@ func (e *Engine) tellDrain(ctx context.Context) {
 // idle reports whether nothing waits for an ack or to be written.
 func (e *Engine) idle(ctx context.Context) bool {
 	busy, ok := ask(ctx, e, func(l *loop) bool {
-		if l.acks.Len() > 0 {
+		if l.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
 			return true
 		}
 		for _, c := range l.conns {

@@ -133,6 +133,9 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	if err := e.client.Stop(); err != nil {
 		e.cfg.Logger.Warn("event loops did not stop cleanly", "error", err)
 	}
+	for _, l := range e.loops {
+		l.publish() // their goroutines have ended
+	}
 	if e.ownRegistry {
 		_ = e.cfg.Registry.Close()
 	}

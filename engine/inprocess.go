@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,8 @@ type InProcessConfig struct {
 	// acked when it returns, and rejected if it panics. It must not wait for a message to
 	// this same session: nothing else is handled meanwhile. Default: everything is rejected.
 	Handler func(*Message)
-	// OnKick hears that an ID was bound by another session. The session does not hold it any more.
+	// OnKick hears that an ID was bound by another session. The session does not hold it any more. While a Bind
+	// of that ID is under way it is not called: Bind says how that ended.
 	OnKick func(id string, epoch uint64)
 }
 
@@ -44,14 +46,22 @@ type InProcess struct {
 	mu      sync.Mutex
 	seq     uint64                   // guarded by mu
 	waiting map[uint64]chan<- answer // guarded by mu
-	held    map[string]uint64        // guarded by mu; epoch of each ID, 0 while its bind is under way
+	held    map[string]*holding      // guarded by mu
 	in      []byte                   // guarded by mu; frames for the loop
+	room    sync.Cond                // on mu; signalled when in has been taken
 	pumping bool                     // guarded by mu; the loop has been asked to read in
 	over    bool                     // guarded by mu
 	queue   [][]byte                 // guarded by mu; buffers with deliver and kick frames
 	wake    sync.Cond                // on mu
 	queued  atomic.Int64             // bytes in queue
 	pump    func()
+}
+
+// holding is an ID that the session has, or is about to have. Its fields are guarded by InProcess.mu.
+type holding struct {
+	epoch  uint64 // of the binding; 0: none
+	binds  int    // how many binds of it are under way
+	kicked uint64 // the greatest epoch of the kicks that have come meanwhile
 }
 
 // answer is what ends a request.
@@ -88,8 +98,15 @@ type Message struct {
 	answered bool
 }
 
-// Ack accepts the message, with a reply that may be nil. Only the first answer counts.
-func (m *Message) Ack(reply []byte) { m.answer(codec.CodeAcked, "", reply) }
+// Ack accepts the message, with a reply that may be nil; one over Config.MaxPayload turns it into a
+// Reject. Only the first answer counts.
+func (m *Message) Ack(reply []byte) {
+	if len(reply) > m.session.eng.cfg.MaxPayload {
+		m.Reject("the reply is too large")
+		return
+	}
+	m.answer(codec.CodeAcked, "", reply)
+}
 
 // Reject refuses the message; the sender hears the reason, cut to codec.MaxReason bytes.
 func (m *Message) Reject(reason string) { m.answer(codec.CodeRejected, reason, nil) }
@@ -100,7 +117,7 @@ func (m *Message) answer(code codec.Code, reason string, reply []byte) {
 	}
 	m.answered = true
 	// With the session over there is nobody to answer: the sender has heard lost.
-	_ = m.session.submit(func(b []byte) []byte {
+	_ = m.session.submit(waitForRoom, func(b []byte) []byte {
 		return codec.AppendAck(b, &codec.Ack{Token: m.token, Code: code,
 			Reason: []byte(reason[:min(len(reason), codec.MaxReason)]), Reply: reply})
 	})
@@ -119,9 +136,9 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s := &InProcess{
 		eng: e, cfg: cfg,
 		joined: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-		waiting: make(map[uint64]chan<- answer), held: make(map[string]uint64),
+		waiting: make(map[uint64]chan<- answer), held: make(map[string]*holding),
 	}
-	s.wake.L = &s.mu
+	s.wake.L, s.room.L = &s.mu, &s.mu
 	s.pump = s.read
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
 	s.conn = &conn{loop: l, local: s}
@@ -139,6 +156,9 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 		return nil, errSessionOver
 	case <-e.ctx.Done():
 		return nil, errSessionOver
+	case <-ctx.Done():
+		l.post(s.conn.end)
+		return nil, fmt.Errorf("engine: not open: %w", context.Cause(ctx))
 	}
 }
 
@@ -153,40 +173,64 @@ func (s *InProcess) Done() <-chan struct{} { return s.ended }
 // Bind makes this session the receiver of ids; another session that holds one is kicked. The error
 // joins a *BindError for each ID that was not bound.
 func (s *InProcess) Bind(ctx context.Context, ids ...string) error {
-	return s.eachFrame(ctx, ids, func(part []codec.IDEpoch) error {
-		s.mu.Lock()
-		for _, v := range part {
-			if _, ok := s.held[string(v.ID)]; !ok {
-				s.held[string(v.ID)] = 0
-			}
+	var bad []error
+	for _, id := range ids {
+		if !validID(id) {
+			bad = append(bad, &BindError{ID: id, Code: codec.CodeBadID})
 		}
-		s.mu.Unlock()
+	}
+	err := s.eachFrame(ctx, ids, func(part []codec.IDEpoch) error {
+		holdings := s.beginBind(part)
 		a, err := s.request(ctx, func(b []byte, seq uint64) []byte {
 			return codec.AppendBind(b, seq, codec.PolicyKickOld, part)
 		})
-		return s.settleBind(part, a, err)
+		return s.settleBind(part, holdings, a, err)
 	})
+	return errors.Join(append(bad, err)...)
 }
 
-// settleBind takes back what was not bound. The epochs of what was are noted as the answer comes in, see control.
-func (s *InProcess) settleBind(part []codec.IDEpoch, a answer, err error) error {
-	if err != nil {
-		return err
-	}
-	var errs []error
+// beginBind makes IDs the session's own for the time being: deliver may come before the answer.
+func (s *InProcess) beginBind(part []codec.IDEpoch) []*holding {
+	holdings := make([]*holding, len(part))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, v := range part {
-		id := string(v.ID)
-		if code := a.results[i].Code; code != codec.CodeOK {
-			errs = append(errs, &BindError{ID: id, Code: code})
-			if s.held[id] == 0 {
-				delete(s.held, id)
+		h := s.held[string(v.ID)]
+		if h == nil {
+			h = new(holding)
+			s.held[string(v.ID)] = h
+		}
+		h.binds++
+		holdings[i] = h
+	}
+	return holdings
+}
+
+// settleBind notes what was bound, and takes back what was not or was kicked already.
+func (s *InProcess) settleBind(part []codec.IDEpoch, holdings []*holding, a answer, err error) error {
+	errs := []error{err}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, h := range holdings {
+		id := string(part[i].ID)
+		h.binds--
+		if err == nil {
+			r := a.results[i]
+			switch {
+			case r.Code != codec.CodeOK:
+				errs = append(errs, &BindError{ID: id, Code: r.Code})
+			case r.Epoch < h.kicked:
+				errs = append(errs, &BindError{ID: id, Code: codec.CodeSuperseded})
+			default:
+				h.epoch = max(h.epoch, r.Epoch)
 			}
+		}
+		if h.binds > 0 {
 			continue
 		}
-		if epoch, ok := s.held[id]; ok { // a kick may have overtaken the answer
-			s.held[id] = max(epoch, a.results[i].Epoch)
+		h.kicked = 0
+		if h.epoch == 0 && s.held[id] == h {
+			delete(s.held, id)
 		}
 	}
 	return errors.Join(errs...)
@@ -198,14 +242,24 @@ func (s *InProcess) Unbind(ctx context.Context, ids ...string) error {
 		s.mu.Lock()
 		for i := range part {
 			id := string(part[i].ID)
-			part[i].Epoch = s.held[id]
-			delete(s.held, id)
+			if h := s.held[id]; h != nil {
+				part[i].Epoch = h.epoch
+				delete(s.held, id)
+			}
 		}
 		s.mu.Unlock()
-		_, err := s.request(ctx, func(b []byte, seq uint64) []byte { return codec.AppendUnbind(b, seq, part) })
-		return err
+		a, err := s.request(ctx, func(b []byte, seq uint64) []byte { return codec.AppendUnbind(b, seq, part) })
+		errs := []error{err}
+		for i, r := range a.results {
+			if r.Code.Retryable() && r.Code != codec.CodeNoRoute {
+				errs = append(errs, fmt.Errorf("engine: unbind %q: %s", part[i].ID, r.Code))
+			}
+		}
+		return errors.Join(errs...)
 	})
 }
+
+func validID(id string) bool { return len(id) > 0 && len(id) <= codec.MaxID }
 
 // BindError says why one ID was not bound.
 type BindError struct {
@@ -216,9 +270,10 @@ type BindError struct {
 // Error names the ID and the reason.
 func (e *BindError) Error() string { return fmt.Sprintf("engine: bind %q: %s", e.ID, e.Code) }
 
-// eachFrame cuts ids into as many as one frame may hold.
+// eachFrame cuts ids into as many as one frame may hold. It leaves out those that are no IDs.
 func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.IDEpoch) error) error {
 	var errs []error
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !validID(id) })
 	for len(ids) > 0 && ctx.Err() == nil {
 		n := min(len(ids), s.eng.cfg.MaxIDs)
 		part := make([]codec.IDEpoch, n)
@@ -234,6 +289,9 @@ func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.
 // Send sends a message and waits for its outcome: the receiver's reply, or a *SendError. The
 // deadline of ctx, if any, is the message's; if ctx ends first, the error wraps ctx's and the outcome is not known.
 func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (reply []byte, err error) {
+	if err := s.checkSend(from, to, payload); err != nil {
+		return nil, err
+	}
 	a, err := s.request(ctx, func(b []byte, seq uint64) []byte {
 		return codec.AppendSend(b, &codec.Send{Seq: seq, To: []byte(to), From: []byte(from),
 			TTL: ttlOf(ctx), Flags: codec.FlagAck, Payload: payload})
@@ -250,9 +308,25 @@ func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (
 // Post sends a message without ack. A failure after this call returns is counted and not reported. It
 // fails with a *SendError of overflow if the loop does not keep up.
 func (s *InProcess) Post(from, to string, payload []byte) error {
-	return s.submit(func(b []byte) []byte {
+	if err := s.checkSend(from, to, payload); err != nil {
+		return err
+	}
+	return s.submit(refuseIfFull, func(b []byte) []byte {
 		return codec.AppendSend(b, &codec.Send{To: []byte(to), From: []byte(from), Payload: payload})
 	})
+}
+
+// checkSend refuses what would be no frame, or one that ends the session.
+func (s *InProcess) checkSend(from, to string, payload []byte) error {
+	switch {
+	case !validID(to):
+		return fmt.Errorf("engine: to has %d bytes, want 1 to %d", len(to), codec.MaxID)
+	case len(from) > codec.MaxID:
+		return fmt.Errorf("engine: from has %d bytes, at most %d are allowed", len(from), codec.MaxID)
+	case len(payload) > s.eng.cfg.MaxPayload:
+		return &SendError{Code: codec.CodeTooLarge}
+	}
+	return nil
 }
 
 func ttlOf(ctx context.Context) uint32 {
@@ -266,7 +340,7 @@ func ttlOf(ctx context.Context) uint32 {
 // Close ends the session; its IDs are bound no longer. It returns when the last callback has, so it
 // must not be called by one.
 func (s *InProcess) Close() {
-	_ = s.submit(codec.AppendBye)
+	_ = s.submit(waitForRoom, codec.AppendBye)
 	<-s.done
 }
 
@@ -283,7 +357,7 @@ func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64
 		delete(s.waiting, seq)
 		s.mu.Unlock()
 	}()
-	if err := s.submit(func(b []byte) []byte { return frame(b, seq) }); err != nil {
+	if err := s.submit(refuseIfFull, func(b []byte) []byte { return frame(b, seq) }); err != nil {
 		return answer{}, err
 	}
 	select {
@@ -301,15 +375,24 @@ func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64
 	}
 }
 
+// What submit does while the loop has not taken what it was given before.
+const (
+	refuseIfFull = false // for what the application may repeat
+	waitForRoom  = true  // for answers and the end
+)
+
 // submit hands frames to the loop: many submits, one wake.
-func (s *InProcess) submit(frame func([]byte) []byte) error {
+func (s *InProcess) submit(wait bool, frame func([]byte) []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for len(s.in) > s.eng.cfg.MaxPending && !s.over {
+		if !wait {
+			return &SendError{codec.CodeOverflow, "the event loop does not keep up"}
+		}
+		s.room.Wait()
+	}
 	if s.over {
 		return errSessionOver
-	}
-	if len(s.in) > s.eng.cfg.MaxPending {
-		return &SendError{codec.CodeOverflow, "the event loop does not keep up"}
 	}
 	s.in = frame(s.in)
 	if !s.pumping {
@@ -325,6 +408,7 @@ func (s *InProcess) read() {
 	in := s.in
 	s.in = nil
 	s.pumping = false
+	s.room.Broadcast()
 	s.mu.Unlock()
 	if c := s.conn; c.state == stateOpen {
 		c.loop.stats.bytesIn += uint64(len(in))
@@ -404,6 +488,7 @@ func (s *InProcess) closed() {
 	s.over = true
 	close(s.ended)
 	s.wake.Signal()
+	s.room.Broadcast()
 }
 
 // deliverAll is the session's goroutine.
@@ -446,10 +531,11 @@ func (s *InProcess) handle(kind codec.Kind, body []byte) {
 // handleDeliver gives a message to the handler, or back if the session does not hold its ID (S14).
 func (s *InProcess) handleDeliver(d *codec.Deliver) {
 	s.mu.Lock()
-	epoch, ok := s.held[string(d.To)]
+	h := s.held[string(d.To)]
+	mine := h != nil && (h.binds > 0 || h.epoch >= d.Epoch)
 	s.mu.Unlock()
-	if !ok || (epoch != 0 && epoch < d.Epoch) {
-		_ = s.submit(func(b []byte) []byte { return codec.AppendNotHere(b, d) })
+	if !mine {
+		_ = s.submit(waitForRoom, func(b []byte) []byte { return codec.AppendNotHere(b, d) })
 		return
 	}
 	m := &Message{To: string(d.To), From: string(d.From), Payload: d.Payload,
@@ -474,12 +560,24 @@ func (s *InProcess) handleDeliver(d *codec.Deliver) {
 // handleKick lets an ID go, if the kick is about a newer binding than the session's own (S13).
 func (s *InProcess) handleKick(id string, epoch uint64) {
 	s.mu.Lock()
-	held, ok := s.held[id]
-	if ok = ok && held < epoch; ok {
+	h := s.held[id]
+	lost := h != nil && h.epoch < epoch
+	switch {
+	case !lost:
+	case h.binds > 0: // settleBind decides
+		h.epoch, h.kicked = 0, max(h.kicked, epoch)
+		lost = false
+	default:
 		delete(s.held, id)
 	}
 	s.mu.Unlock()
-	if ok && s.cfg.OnKick != nil {
-		s.cfg.OnKick(id, epoch)
+	if !lost || s.cfg.OnKick == nil {
+		return
 	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.eng.cfg.Logger.Error("OnKick panicked", "id", id, "panic", p)
+		}
+	}()
+	s.cfg.OnKick(id, epoch)
 }

@@ -18,11 +18,6 @@ const (
 	tickEvery = 10 * time.Millisecond
 	// earlyFlush is the size at which a buffer is written before the iteration ends.
 	earlyFlush = 64 << 10
-	// busyFrames is how many frames must have come in within one iteration for the loop to be busy.
-	busyFrames = 32
-	// lazyBytes and lazyRounds bound how long a busy loop puts off a write, see flushDirty.
-	lazyBytes  = 4 << 10
-	lazyRounds = 3
 	// scanRounds spreads the heartbeat check of all connections over this many ticks.
 	scanRounds = 100
 )
@@ -55,7 +50,6 @@ type loop struct {
 	began      time.Duration
 	lastTick   int64
 	scanNext   int
-	framesSeen uint64 // stats.framesIn at the last doorbell
 	stats      loopStats
 	fenced     uint64 // the incarnation this loop works under
 	expired    func(ackmgr.Token, ackmgr.Entry)
@@ -153,27 +147,14 @@ func (l *loop) Run(context.Context) error {
 	return nil
 }
 
-// flushDirty writes what has gathered. While input pours in, a destination with little to write waits
-// for more, for lazyRounds iterations at most: that makes fewer and larger writes. A loop with little to do never waits.
 func (l *loop) flushDirty() {
-	busy := l.stats.framesIn-l.framesSeen >= busyFrames
-	l.framesSeen = l.stats.framesIn
-	waiting := l.dirty[:0]
 	for i := 0; i < len(l.dirty); i++ { // flushing can close a connection, which can make others dirty
 		c := l.dirty[i]
-		if busy && c.queuedHere() < lazyBytes && c.skipped < lazyRounds {
-			c.skipped++
-			waiting = append(waiting, c)
-			continue
-		}
-		c.dirty, c.skipped = false, 0
+		c.dirty = false
 		c.flush()
 	}
-	clear(l.dirty[len(waiting):])
-	l.dirty = waiting
-	if len(waiting) > 0 {
-		l.ring()
-	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
 }
 
 // tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.

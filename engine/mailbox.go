@@ -204,7 +204,7 @@ func (l *loop) handOver(target int) {
 	to.ring()
 }
 
-// dropMail throws away what was not handed over yet (S24).
+// dropMail throws away what was not handed over yet (S24). Entries end with their connections; for the rest this is the end.
 func (l *loop) dropMail() {
 	for i := range l.mail {
 		box := &l.mail[i]
@@ -213,6 +213,7 @@ func (l *loop) dropMail() {
 		}
 		for _, ch := range box.parcel.chunks {
 			box.peers[ch.slot].chunk = 0
+			l.stats.outcomes[codec.CodeUnreachable] += uint64(ch.unacked)
 			l.bufs.put(ch.buf)
 		}
 		l.eng.recycle(box.parcel)
@@ -254,8 +255,10 @@ func (l *loop) forgetPeer(p *peerConn) {
 func (l *loop) peerGone(h routing.Handle) {
 	box := &l.mail[h.Loop]
 	if int(h.Slot) < len(box.peers) && box.peers[h.Slot].gen == h.Gen {
-		l.forgetPeer(&box.peers[h.Slot])
-		box.peers[h.Slot].gen++ // so that a late handle is not taken for a tenant
+		p := &box.peers[h.Slot]
+		l.forgetPeer(p)
+		p.gen++     // so that a late handle is not taken for a tenant
+		p.chunk = 0 // nor the next tenant's frames go with those of this one
 	}
 }
 

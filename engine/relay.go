@@ -40,10 +40,10 @@ func (c *conn) handleSend(body []byte) {
 		c.decodeFault(err, codec.KindSend)
 		return
 	}
-	l.stats.sends++
 	if m.Flags&codec.FlagAck == 0 && !c.spendCredit(codec.PrefixLen+len(body)) {
 		return
 	}
+	l.stats.sends++ // from here on it has an outcome
 	v := c.admit(m)
 	if v.code == codec.CodeOK {
 		v = c.forward(m)
@@ -89,6 +89,9 @@ func (c *conn) admit(m *codec.Send) verdict {
 	}
 	if hook := e.cfg.Hooks.Send; hook != nil {
 		if code := hook(c.session.Identity(), m); code != codec.CodeOK {
+			if code.Delivered() != codec.DeliveredNo { // a hook cannot say that, and sees nothing happen
+				code = codec.CodeDenied
+			}
 			return verdict{code, reasonHook}
 		}
 	}
@@ -349,11 +352,12 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bo
 	}
 	again := *d
 	again.Epoch = route.Epoch
+	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again))
 	if v.code != codec.CodeOK {
 		return false
 	}
-	entry.Session, entry.Flags = route.Session.Short(), entry.Flags|flagBounced
+	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksum(&again), entry.Flags|flagBounced
 	l.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
 	return true
@@ -402,5 +406,6 @@ func (e *Engine) checksum(d *codec.Deliver) uint32 {
 	sum := maphash.Bytes(e.seed, d.Payload)
 	sum = sum*31 + maphash.Bytes(e.seed, d.From)
 	sum = sum*31 + maphash.Bytes(e.seed, d.To)
+	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
 	return uint32(sum >> 32)
 }

@@ -127,7 +127,9 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
 	}
 	e.inLane(s, func() {
-		if err := e.cfg.Registry.Attach(e.ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
+		ctx, cancel := e.registryContext()
+		defer cancel()
+		if err := e.cfg.Registry.Attach(ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
 			e.cfg.Logger.Warn("cannot tell the registry where a session is", "session", s.ID(), "error", err)
 		}
 	})
@@ -175,7 +177,9 @@ func (e *Engine) detach(c *conn) {
 		return
 	}
 	e.inLane(s, func() {
-		if _, err := e.cfg.Registry.Detach(e.ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
+		ctx, cancel := e.registryContext()
+		defer cancel()
+		if _, err := e.cfg.Registry.Detach(ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
 			e.cfg.Logger.Warn("cannot tell the registry that a session left", "session", s.ID(), "error", err)
 		}
 	})
@@ -205,7 +209,9 @@ func (e *Engine) endSession(s *routing.Session) {
 }
 
 func (e *Engine) sessionEnded(s *routing.Session, bound int, force bool) {
-	if _, err := e.cfg.Registry.EndSession(e.ctx, routing.EndOp{Session: s.ID(), Force: force}); err != nil {
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	if _, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force}); err != nil {
 		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
 	}
 	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", bound)

@@ -31,7 +31,11 @@ func costOf(e *engine.Engine) cost {
 
 // TestCostPerMessage holds the node to its promise: in steady state, with 200 connections and 50
 // messages in flight on each, a message costs (almost) no allocation and a small part of a write call.
+//
+// All loops share one P. So the node is always busy when it runs, as it is on a saturated core, and what
+// is measured does not depend on which of the threads a noisy machine lets run.
 func TestCostPerMessage(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, loops := range []int{1, 2} {
 		for _, noAck := range []bool{false, true} {
 			t.Run(fmt.Sprintf("loops=%d,noAck=%v", loops, noAck), func(t *testing.T) { testCost(t, loops, noAck) })
@@ -79,7 +83,7 @@ func testCost(t *testing.T, loops int, noAck bool) {
 			running = false
 		case <-poll.C:
 			now := costOf(e)
-			if first.sends == 0 && now.sends > 50_000 {
+			if first.sends == 0 && now.sends > 100_000 {
 				first = now
 			}
 			if e.Stats().Connections == 200 {

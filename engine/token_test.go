@@ -1,0 +1,165 @@
+package engine
+
+import (
+	"bytes"
+	"crypto/rand"
+	"testing"
+
+	"distmsg/codec"
+)
+
+// tokens counts what the node has thought of acks.
+type tokens struct{ forged, late, faults uint64 }
+
+func (n *node) tokens() tokens {
+	n.t.Helper()
+	s := n.counters()
+	return tokens{s.AcksForged, s.AcksLate, s.Faults[codec.FaultBadToken]}
+}
+
+func (n *node) expectTokens(before tokens, forged, late uint64) {
+	n.t.Helper()
+	want := tokens{before.forged + forged, before.late + late, before.faults + forged}
+	if now := n.tokens(); now != want {
+		n.t.Errorf("tokens were %+v, then %+v, want %+v", before, now, want)
+	}
+}
+
+// A token that was never given to a session does nothing but harm to its own record, and the real receiver's ack counts (S8).
+func TestForgedAck(t *testing.T) {
+	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
+		by := n.watchOver()
+		thieves := []*client{n.joinOn(0, "thief 0"), n.joinOn(1, "thief 1")}
+		seq := from.send("from", "to", "secret")
+		d := to.gets("from", "to", "secret")
+		if len(d.Token) != 8 {
+			t.Fatalf("the token has %d bytes; this test knows those of 8", len(d.Token))
+		}
+		random := make([]byte, 8)
+		rand.Read(random)
+		changed := func(i int, by byte) []byte {
+			token := bytes.Clone(d.Token)
+			token[i] += by
+			return token
+		}
+		forged := map[string][]byte{
+			"random":            random,
+			"zero":              make([]byte, 8),
+			"empty":             {},
+			"one byte":          {1},
+			"7 bytes":           d.Token[:7],
+			"9 bytes":           append(bytes.Clone(d.Token), 0),
+			"of a report":       make([]byte, reportTokenLen),
+			"32 bytes":          make([]byte, codec.MaxToken),
+			"a later use":       changed(7, 1),
+			"another slot":      changed(4, 64),
+			"another tag":       changed(0, 128),
+			"a loop that isn't": changed(1, 0x70),
+			"somebody else's":   d.Token,
+		}
+		for _, thief := range thieves {
+			for name, token := range forged {
+				before := n.tokens()
+				for _, code := range []codec.Code{codec.CodeAcked, codec.CodeRejected} {
+					thief.write(codec.AppendAck(nil, &codec.Ack{Token: token, Code: code, Reply: []byte("evil")}))
+					if e := thief.fault(codec.FaultBadToken); e.Flags != 0 || e.Kind != codec.KindAck || e.Message == "" {
+						t.Errorf("%s: %+v", name, e)
+					}
+				}
+				n.expectTokens(before, 2, 0)
+			}
+			thief.silent()
+		}
+		from.silent()
+		to.ack(d, "real")
+		if o := from.hears(seq, codec.CodeAcked); string(o.Reply) != "real" {
+			t.Errorf("reply %q", o.Reply)
+		}
+		by.unharmed()
+	})
+}
+
+// A second ack and one after the deadline are late: counted, and nothing else.
+func TestLateAck(t *testing.T) {
+	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
+		by := n.watchOver()
+		seq := from.send("from", "to", "once")
+		d := to.gets("from", "to", "once")
+		to.ack(d, "first")
+		from.hears(seq, codec.CodeAcked)
+		before := n.tokens()
+		for range 3 {
+			to.ack(d, "again")
+		}
+		to.silent()
+		from.silent()
+		n.expectTokens(before, 0, 3)
+
+		from.seq++
+		from.write(sendFrame(from.seq, "from", "to", "hurry", codec.FlagAck, 30))
+		d = to.gets("from", "to", "hurry")
+		from.hears(from.seq, codec.CodeTimeout)
+		before = n.tokens()
+		to.ack(d, "too late")
+		to.silent()
+		from.silent()
+		n.expectTokens(before, 0, 1)
+
+		// Of a message that was delivered to a connection that has ended since.
+		second := n.dial()
+		second.hello(to.resume())
+		seq = from.send("from", "to", "where are you")
+		n.settle()
+		receiver, other, got := to, second, to.arrived()
+		if len(got) == 0 {
+			receiver, other, got = second, to, second.arrived()
+		}
+		to.decoded(codec.DecodeDeliver(got[0].body, &d))
+		receiver.nc.Close()
+		from.hears(seq, codec.CodeLost)
+		before = n.tokens()
+		other.ack(d, "too late")
+		other.silent()
+		from.silent()
+		n.expectTokens(before, 0, 1)
+		by.unharmed()
+	})
+}
+
+// A session may ack on any of its connections.
+func TestAckOnAnotherConnection(t *testing.T) {
+	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
+		seq := from.send("from", "to", "hi")
+		d := to.gets("from", "to", "hi")
+		for loop := range 2 {
+			other := n.dial()
+			other.hello(to.resume())
+			if loop == 1 {
+				other.ack(d, "from the other side")
+				if o := from.hears(seq, codec.CodeAcked); string(o.Reply) != "from the other side" {
+					t.Errorf("reply %q", o.Reply)
+				}
+			}
+		}
+	})
+}
+
+// Tokens of reports may be acked, by whoever likes: nobody waits.
+func TestAckOfReport(t *testing.T) {
+	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
+		before := n.tokens()
+		from.post("from", "to", "report", codec.FlagReport)
+		from.post("from", "to", "plain", 0)
+		d := to.gets("from", "to", "report")
+		if len(d.Token) == 0 {
+			t.Error("a message with report has no token")
+		}
+		to.ack(d, "")
+		if d := to.gets("from", "to", "plain"); len(d.Token) != 0 {
+			t.Error("a message that nobody asks about has a token")
+		}
+		to.silent()
+		from.silent()
+		n.expectTokens(before, 0, 0)
+	})
+}
