@@ -44,19 +44,28 @@ func (e *Engine) listen(ctx context.Context) error {
 		return fmt.Errorf("engine: %w", err)
 	}
 	e.listener = ln
+	if e.cluster == nil {
+		return nil
+	}
+	if e.peerListener, err = lc.Listen(ctx, "tcp", e.cfg.PeerAddr); err != nil {
+		return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), ln.Close())
+	}
 	return nil
 }
 
 func (e *Engine) closeListener() error {
-	if e.listener == nil {
-		return nil
+	var errs []error
+	for _, l := range []net.Listener{e.listener, e.peerListener} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
 	}
-	return e.listener.Close()
+	return errors.Join(errs...)
 }
 
-// accept takes connections until ctx ends. Running out of file descriptors makes new clients wait
+// accept takes connections of clients, or of other nodes if peers is set, until ctx ends. Running out of file descriptors makes new clients wait
 // and touches no live one.
-func (e *Engine) accept(ctx context.Context) error {
+func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) error {
 	backoff := acceptBackoffMin
 	for {
 		select {
@@ -64,9 +73,13 @@ func (e *Engine) accept(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		nc, err := e.listener.Accept()
+		nc, err := ln.Accept()
 		if err == nil {
-			err = e.enroll(nc)
+			var k *link
+			if peers != nil {
+				k = &link{cluster: peers}
+			}
+			err = e.enroll(nc, k)
 			if err == nil {
 				backoff = acceptBackoffMin
 				continue
@@ -102,9 +115,9 @@ func isTransient(err error) bool {
 	return errors.As(err, &temporary) && temporary.Temporary()
 }
 
-// enroll gives a connection to the loop with the fewest. It returns when the loop has it.
-func (e *Engine) enroll(nc net.Conn) error {
-	c := &conn{remote: nc.RemoteAddr()}
+// enroll gives a connection to the loop with the fewest; k is set if it leads to another node. It returns when the loop has it.
+func (e *Engine) enroll(nc net.Conn, k *link) error {
+	c := &conn{remote: nc.RemoteAddr(), link: k, maxPending: e.cfg.MaxPending}
 	if _, err := e.client.EnrollContext(nc, c); err != nil {
 		return err
 	}
@@ -173,6 +186,12 @@ type gnetLogger struct{ log *slog.Logger }
 
 func (g gnetLogger) Debugf(format string, args ...any) {}
 func (g gnetLogger) Infof(format string, args ...any)  {}
-func (g gnetLogger) Warnf(format string, args ...any)  { g.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
-func (g gnetLogger) Errorf(format string, args ...any) { g.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
-func (g gnetLogger) Fatalf(format string, args ...any) { g.log.Error("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLogger) Warnf(format string, args ...any) {
+	g.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+}
+func (g gnetLogger) Errorf(format string, args ...any) {
+	g.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+}
+func (g gnetLogger) Fatalf(format string, args ...any) {
+	g.log.Error("gnet: " + fmt.Sprintf(format, args...))
+}

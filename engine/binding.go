@@ -213,6 +213,9 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	if status == routing.Bound && prev.Session != nil {
 		e.kick(prev.Session, id, res.Epoch)
 	}
+	if incumbent := res.Incumbent.Session; e.cluster != nil && !incumbent.IsZero() {
+		e.cluster.expel(incumbent, id, res.Epoch)
+	}
 }
 
 // kick tells a session on this node that an ID of its own is bound elsewhere now.
@@ -231,6 +234,11 @@ func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
 func (e *Engine) sessionLives(id routing.SessionID) bool {
 	if e.table.Session(id) != nil {
 		return true
+	}
+	if e.cluster != nil {
+		if s := e.cluster.remote.Session(id); s != nil && len(s.Handles()) > 0 {
+			return true
+		}
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
@@ -278,6 +286,8 @@ func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
 		r.results[i] = codec.Result{Code: codec.CodeSuperseded, Epoch: found[k].Binding.Epoch}
 		if found[k].Binding == (routing.Binding{}) {
 			r.results[i].Code = codec.CodeNoRoute
+		} else if e.attached(found[k].Binding.Session) {
+			r.results[i].Code = codec.CodeOK
 		}
 	}
 }

@@ -68,6 +68,24 @@ type Config struct {
 	// DrainSpread is the time over which a draining node asks its clients to leave. Default: 2 s.
 	DrainSpread time.Duration
 
+	// Membership makes this node one of a cluster. It needs a Registry that all nodes share, and a
+	// ClusterSecret. Default: none, the node is alone.
+	Membership Membership
+	// Cluster is the name of the cluster; nodes of another one are refused. Default: distmsg.
+	Cluster string
+	// ClusterSecret is what the nodes of a cluster prove to each other that they know. At least 16 bytes.
+	ClusterSecret []byte
+	// PeerAddr is the TCP address for other nodes. Default: 127.0.0.1:7402.
+	PeerAddr string
+	// Advertise and PeerAdvertise are what others are told to connect to, clients and nodes. Default:
+	// the addresses this node listens on, which will not do if those are wildcards.
+	Advertise, PeerAdvertise string
+	// MaxRoutes is how many routes to IDs at other nodes are remembered. Default: 1,000,000.
+	MaxRoutes int
+	// MaxParked is the most bytes of one connection's messages that wait for the registry's word
+	// on their receivers; more end overflow. Default: 1 MiB, and at least 2 MaxPayload.
+	MaxParked int
+
 	// AllowNoFrom lets sends leave from empty.
 	AllowNoFrom bool
 	// Hooks observe and decide. Default: everything is allowed.
@@ -108,6 +126,10 @@ const (
 	defaultMaxTTL              = 5 * time.Minute
 	defaultLoopGap             = 3 * time.Second
 	defaultDrainSpread         = 2 * time.Second
+	defaultCluster             = "distmsg"
+	defaultPeerAddr            = "127.0.0.1:7402"
+	defaultMaxRoutes           = 1_000_000
+	defaultMaxParked           = 1 << 20
 
 	maxLoops     = 256 // a token has 8 bits for the loop
 	maxMaxTTL    = time.Hour
@@ -118,6 +140,7 @@ const (
 
 // withDefaults fills in and rejects.
 func (c Config) withDefaults() (Config, error) {
+	ownRegistry := c.Registry == nil
 	setDefault(&c.NodeID, randomHex(8))
 	setDefault(&c.Addr, defaultAddr)
 	setDefault(&c.Loops, runtime.NumCPU())
@@ -136,6 +159,13 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DefaultTTL, min(defaultTTL, c.MaxTTL))
 	setDefault(&c.LoopGap, defaultLoopGap)
 	setDefault(&c.DrainSpread, defaultDrainSpread)
+	setDefault(&c.Cluster, defaultCluster)
+	setDefault(&c.PeerAddr, defaultPeerAddr)
+	setDefault(&c.MaxRoutes, defaultMaxRoutes)
+	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
+	if c.Secret == nil && c.ClusterSecret != nil {
+		c.Secret = c.ClusterSecret // what is made of it is told apart by its label
+	}
 	if c.Secret == nil {
 		c.Secret = randomBytes(codec.SecretLen)
 	}
@@ -145,7 +175,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Registry == nil {
 		c.Registry = routing.NewMemory(routing.MemoryConfig{})
 	}
-	return c, c.validate()
+	return c, c.validate(ownRegistry)
 }
 
 func setDefault[T comparable](p *T, v T) {
@@ -155,7 +185,7 @@ func setDefault[T comparable](p *T, v T) {
 	}
 }
 
-func (c *Config) validate() error {
+func (c *Config) validate(ownRegistry bool) error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -165,6 +195,10 @@ func (c *Config) validate() error {
 	check(len(c.NodeID) <= codec.MaxID, "NodeID has %d bytes, at most %d are allowed", len(c.NodeID), codec.MaxID)
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
+	if c.Membership != nil {
+		check(len(c.ClusterSecret) >= minSecret, "ClusterSecret has %d bytes, a cluster needs at least %d", len(c.ClusterSecret), minSecret)
+		check(!ownRegistry, "a cluster needs a Registry that its nodes share; the memory of one node cannot be that")
+	}
 	check(c.MaxPayload > 0 && c.MaxPayload <= maxPayloadUB, "MaxPayload is %d, want 1 to %d", c.MaxPayload, maxPayloadUB)
 	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
 	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
@@ -179,6 +213,7 @@ func (c *Config) validate() error {
 		{"HelloTimeout", int64(c.HelloTimeout)}, {"Heartbeat", int64(c.Heartbeat)},
 		{"SlowConsumerTimeout", int64(c.SlowConsumerTimeout)}, {"ResumeWindow", int64(c.ResumeWindow)},
 		{"MaxTTL", int64(c.MaxTTL)}, {"DefaultTTL", int64(c.DefaultTTL)}, {"LoopGap", int64(c.LoopGap)}, {"DrainSpread", int64(c.DrainSpread)},
+		{"MaxRoutes", int64(c.MaxRoutes)}, {"MaxParked", int64(c.MaxParked)},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}

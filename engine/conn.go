@@ -39,27 +39,31 @@ type conn struct {
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop
-	gc        gnet.Conn  // nil in process, and once the socket is closed
-	local     *InProcess // nil for a socket
-	state     state
-	carry     []byte   // the beginning of a frame whose end has not come yet
-	pending   []byte   // to be written at the end of the iteration
-	segments  [][]byte // full or foreign buffers that go out before pending
-	segBytes  int
-	backlog   int // bytes that gnet holds for the kernel
-	dirty     bool
-	isWatched bool
-	pinged    bool
-	shutdown  bool  // our side of the socket is shut
-	inFlight  int   // sends of this connection that wait for an ack
-	lastFrame int64 // when the last complete frame came
-	fullSince int64 // since when the buffer has refused frames; 0: it has not
-	written   int64 // bytes handed to gnet
-	taken     int64 // of those, what had reached the peer's kernel at the last look
-	moved     int64 // when that last grew
-	deadline  int64 // when a closed connection's socket is closed for good
-	used      uint64
-	granted   uint64 // bytes of sends without ack: sent so far, and allowed
+	gc         gnet.Conn  // nil in process, and once the socket is closed
+	local      *InProcess // nil for a socket
+	link       *link      // nil for a client
+	state      state
+	carry      []byte   // the beginning of a frame whose end has not come yet
+	pending    []byte   // to be written at the end of the iteration
+	segments   [][]byte // full or foreign buffers that go out before pending
+	segBytes   int
+	backlog    int // bytes that gnet holds for the kernel
+	dirty      bool
+	isWatched  bool
+	pinged     bool
+	shutdown   bool     // our side of the socket is shut
+	maxPending int      // bytes beyond which messages are refused
+	inFlight   int      // sends of this connection that wait for an ack
+	parked     int      // bytes of its messages that wait for the registry
+	held       [][]byte // sends that wait for the registry's word on a sender, see hold
+	lastFrame  int64    // when the last complete frame came
+	fullSince  int64    // since when the buffer has refused frames; 0: it has not
+	written    int64    // bytes handed to gnet
+	taken      int64    // of those, what had reached the peer's kernel at the last look
+	moved      int64    // when that last grew
+	deadline   int64    // when a closed connection's socket is closed for good
+	used       uint64
+	granted    uint64 // bytes of sends without ack: sent so far, and allowed
 }
 
 func (c *conn) handle() routing.Handle {
@@ -79,7 +83,7 @@ func (c *conn) queuedHere() int { return c.segBytes + len(c.pending) }
 
 // fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
 func (c *conn) fits(size int) bool {
-	if c.queued()+size <= c.loop.eng.cfg.MaxPending {
+	if c.queued()+size <= c.maxPending {
 		return true
 	}
 	if c.fullSince == 0 {
@@ -110,7 +114,7 @@ func (c *conn) wrote(b []byte) {
 // reserved. A client that lets even that fill up does not read.
 func (c *conn) wroteControl(b []byte) {
 	c.wrote(b)
-	if c.state != stateClosed && c.queued() > c.loop.eng.hardPending {
+	if c.state != stateClosed && c.queued() > c.maxPending+c.loop.eng.reserve {
 		c.close(codec.FaultSlowConsumer, "answers are not read")
 	}
 }
@@ -216,7 +220,7 @@ func (c *conn) checkBacklog() bool {
 	if taken := c.written - int64(c.backlog+c.inKernel()); taken > c.taken || c.backlog == 0 {
 		c.taken, c.moved = taken, l.now
 	}
-	if c.queued() < l.eng.cfg.MaxPending/2 {
+	if c.queued() < c.maxPending/2 {
 		c.fullSince = 0
 	}
 	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
@@ -249,7 +253,7 @@ func (c *conn) checkHeartbeat() {
 	cfg := &c.loop.eng.cfg
 	silence := c.loop.now - c.lastFrame
 	switch {
-	case c.state == stateHello || c.local != nil: // the one has a deadline of its own, the other no wire
+	case c.state == stateHello || c.local != nil || c.link != nil: // the one has a deadline of its own, the other no wire
 	case silence >= cfg.IdleTimeout.Milliseconds():
 		c.close(codec.FaultIdleTimeout, "no complete frame for "+cfg.IdleTimeout.String())
 	case silence >= cfg.Heartbeat.Milliseconds() && !c.pinged && c.state == stateOpen:
@@ -349,8 +353,14 @@ func (c *conn) teardown() {
 	wasOpen := c.state == stateOpen
 	c.state = stateClosed
 	l.removeConn(c)
+	if c.link != nil {
+		c.link.end(c, wasOpen)
+	}
 	if wasOpen {
-		l.eng.detach(c)
+		if c.session != nil {
+			l.eng.detach(c)
+			l.releaseHeld(c)
+		}
 		// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).
 		l.acks.EndOrigin(c.list, l.abandoned)
 		l.acks.EndDest(c.list, l.lost)

@@ -35,6 +35,10 @@ func (l *loop) welcomeSocket(c *conn) {
 	c.lastFrame = l.now
 	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
 	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
+	if c.link != nil {
+		l.links = append(l.links, c)
+		c.link.begin(c)
+	}
 }
 
 // OnTraffic reads every complete frame that has come.
@@ -110,7 +114,10 @@ func (c *conn) readCarry(buf []byte) []byte {
 
 // frameLimit is small until the client has shown who it is.
 func (c *conn) frameLimit() int {
-	if c.state == stateOpen {
+	switch {
+	case c.state == stateOpen && c.link != nil:
+		return c.loop.eng.maxFrame + codec.FrameOverhead // a forward says a little more than a send
+	case c.state == stateOpen:
 		return c.loop.eng.maxFrame
 	}
 	return codec.MaxHelloFrame
@@ -124,6 +131,10 @@ func (c *conn) frame(body []byte) {
 	kind, err := codec.PeekKind(body)
 	if err != nil {
 		c.decodeFault(err, kind)
+		return
+	}
+	if c.link != nil {
+		c.linkFrame(kind, body)
 		return
 	}
 	if c.state != stateOpen {
@@ -156,6 +167,15 @@ func (c *conn) frame(body []byte) {
 	default:
 		c.fail(codec.FaultUnknownKind, 0, kind, 0, kind.String()+" is not known to version 1")
 	}
+}
+
+// linkFrame handles a frame from another node.
+func (c *conn) linkFrame(kind codec.Kind, body []byte) {
+	if c.state == stateOpen {
+		c.link.frame(c, kind, body)
+		return
+	}
+	c.link.handshake(c, kind, body)
 }
 
 // firstFrame handles what comes before the connection is open: hello, once, and nothing else.

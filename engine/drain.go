@@ -8,11 +8,12 @@ import (
 	"distmsg/codec"
 )
 
-// Drain makes the node leave (S23): clients hear drain, new sessions are refused, and what is
-// under way is finished. It returns nil when nothing is pending any more, or an error that wraps
-// ctx's if that ends first, or one that says that the engine has stopped. The engine goes on running until Run's context ends.
-//
-// This node has no others to send its clients to yet, so sends end draining at once.
+// Drain makes the node leave (S23): it is announced as draining, new sessions are refused, and clients
+// hear drain, with the other nodes' addresses. Until three quarters of the time that ctx gives have passed (5 s
+// without a deadline) they send and receive as before, so that they can move without a gap; after that, and at
+// once if there is nowhere to go, sends end draining. Drain returns nil when all clients have moved, or the time for
+// that is over, and nothing is pending any more; or an error that wraps ctx's if that ends first, or one
+// that says that the engine has stopped. The engine goes on running until Run's context ends.
 func (e *Engine) Drain(ctx context.Context) error {
 	select {
 	case <-e.ready:
@@ -20,8 +21,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if !e.draining.Swap(true) {
-		e.drainAt.Store(max(1, e.clock().Milliseconds()))
-		e.tellDrain(ctx)
+		e.beginDrain(ctx)
 	}
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
@@ -29,15 +29,36 @@ func (e *Engine) Drain(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-e.serving.Done(): // what is pending now is cut off, not finished
+		case <-e.ctx.Done():
 			return errStopped
 		case <-poll.C:
 		}
 	}
-	if e.serving.Err() != nil {
-		return errStopped
-	}
 	return nil
+}
+
+// defaultDrainTime is what Drain takes its context to allow if that does not say.
+const defaultDrainTime = 5 * time.Second
+
+func (e *Engine) beginDrain(ctx context.Context) {
+	var addrs []string
+	var grace time.Duration
+	if e.cluster != nil {
+		addrs = e.cluster.addrs()
+		e.cluster.announce(ctx)
+	}
+	if len(addrs) > 0 {
+		grace = defaultDrainTime
+		if deadline, ok := ctx.Deadline(); ok {
+			grace = max(0, time.Until(deadline)*3/4)
+		}
+	}
+	e.drainAt.Store(max(1, (e.clock() + grace).Milliseconds()))
+	e.tellDrain(ctx, &codec.Drain{
+		Spread:   uint64(min(e.cfg.DrainSpread, grace/2).Milliseconds()),
+		Deadline: uint64(grace.Milliseconds()),
+		Addrs:    addrs,
+	})
 }
 
 var errStopped = errors.New("engine: stopped while draining")
@@ -51,11 +72,11 @@ func (e *Engine) drained(now int64) bool {
 	return at != 0 && now >= at
 }
 
-func (e *Engine) tellDrain(ctx context.Context) {
-	frame := codec.AppendDrain(nil, &codec.Drain{Spread: uint64(e.cfg.DrainSpread.Milliseconds())})
+func (e *Engine) tellDrain(ctx context.Context, f *codec.Drain) {
+	frame := codec.AppendDrain(nil, f)
 	_, _ = ask(ctx, e, func(l *loop) bool {
 		for _, c := range l.conns {
-			if c != nil && c.state == stateOpen {
+			if c != nil && c.state == stateOpen && c.link == nil {
 				c.wroteControl(append(c.out(), frame...))
 			}
 		}
@@ -63,14 +84,14 @@ func (e *Engine) tellDrain(ctx context.Context) {
 	})
 }
 
-// idle reports whether nothing waits for an ack or to be written.
+// idle reports whether nothing waits for an ack or to be written, and the clients have moved or had the time to.
 func (e *Engine) idle(ctx context.Context) bool {
 	busy, ok := ask(ctx, e, func(l *loop) bool {
-		if l.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
+		if l.parkedSends > 0 || l.returnedBytes > 0 || l.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
 			return true
 		}
 		for _, c := range l.conns {
-			if c != nil && c.queued() > 0 {
+			if c != nil && (c.queued() > 0 || (c.state == stateOpen && c.link == nil && !e.drained(l.now))) {
 				return true
 			}
 		}

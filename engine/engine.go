@@ -22,24 +22,27 @@ import (
 // process. All methods may be called from any goroutine.
 type Engine struct {
 	// static after New
-	cfg         Config
-	limits      codec.Limits
-	maxFrame    int
-	hardPending int // bytes queued for a connection beyond which even answers are too much
-	born        time.Time
-	seed        maphash.Seed
-	table       *routing.Table
-	lanes       *lanes
-	ready       chan struct{}
-	sockets     chan struct{} // a token for each client socket that is open
-	ownRegistry bool
+	cfg          Config
+	limits       codec.Limits
+	maxFrame     int
+	reserve      int       // bytes that may be queued for a connection beyond its bound, for answers
+	cluster      *cluster  // nil: this node is alone
+	peerVersions [2]uint64 // lowest and highest that this node speaks with others
+	born         time.Time
+	seed         maphash.Seed
+	table        *routing.Table
+	lanes        *lanes
+	ready        chan struct{}
+	sockets      chan struct{} // a token for each client socket that is open
+	ownRegistry  bool
 
 	// static after Run has started
-	ctx      context.Context // ends when the engine has stopped
-	serving  context.Context // ends when the engine begins to stop
-	loops    []*loop
-	client   *gnet.Client
-	listener net.Listener
+	ctx          context.Context // ends when the engine has stopped
+	serving      context.Context // ends when the engine begins to stop
+	loops        []*loop
+	client       *gnet.Client
+	listener     net.Listener
+	peerListener net.Listener // for other nodes; nil without a cluster
 
 	// shared
 	running     atomic.Bool
@@ -64,17 +67,21 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		cfg:         cfg,
-		limits:      cfg.limits(),
-		maxFrame:    cfg.maxFrame(),
-		hardPending: cfg.MaxPending + cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
-		born:        time.Now(),
-		seed:        maphash.MakeSeed(),
-		table:       routing.NewTable(),
-		lanes:       newLanes(),
-		ready:       make(chan struct{}),
-		sockets:     make(chan struct{}, cfg.MaxConns),
-		ownRegistry: ownRegistry,
+		cfg:          cfg,
+		limits:       cfg.limits(),
+		maxFrame:     cfg.maxFrame(),
+		reserve:      cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
+		peerVersions: [2]uint64{codec.PeerVersion, codec.PeerVersion},
+		born:         time.Now(),
+		seed:         maphash.MakeSeed(),
+		table:        routing.NewTable(),
+		lanes:        newLanes(),
+		ready:        make(chan struct{}),
+		sockets:      make(chan struct{}, cfg.MaxConns),
+		ownRegistry:  ownRegistry,
+	}
+	if cfg.Membership != nil {
+		e.cluster = newCluster(e)
 	}
 	e.parcels.New = func() any { return new(parcel) }
 	e.incarnation.Store(uint64(time.Now().UnixMicro()))
@@ -102,10 +109,14 @@ func (e *Engine) Run(ctx context.Context) error {
 		return errors.Join(err, e.closeListener())
 	}
 	e.lanes.start()
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	var helpers sync.WaitGroup
 	if e.listener != nil {
-		helpers.Go(func() { failed <- e.accept(inner) })
+		helpers.Go(func() { failed <- e.accept(inner, e.listener, nil) })
+	}
+	if e.cluster != nil {
+		helpers.Go(func() { failed <- e.accept(inner, e.peerListener, e.cluster) })
+		helpers.Go(func() { e.cluster.run(serving) })
 	}
 	helpers.Go(func() { e.tickLoops(inner) })
 	close(e.ready)
@@ -125,6 +136,9 @@ func (e *Engine) Run(ctx context.Context) error {
 // connections, the lanes that their ends keep busy, the loops.
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	_ = e.closeListener()
+	if e.cluster != nil {
+		e.withdraw()
+	}
 	e.closeEverybody()
 	e.background.Wait()
 	e.lanes.stop()
@@ -242,7 +256,11 @@ func (e *Engine) members() []codec.Member {
 	if e.listener == nil {
 		return nil
 	}
-	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.listener.Addr().String()}}
+	own := codec.Member{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.listener)}
+	if e.cluster == nil {
+		return []codec.Member{own}
+	}
+	return e.cluster.all(own)
 }
 
 // fence makes the node one that has just started: it was stopped for so long that others may have taken over (S24).

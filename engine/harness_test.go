@@ -86,7 +86,7 @@ func (n *node) checkBooks() {
 	n.t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		s := n.counters()
-		sum := s.Written + s.Abandoned + uint64(s.Pending)
+		sum := s.Written - s.Received + s.Forwarded + s.Abandoned + uint64(s.Pending+s.Parked)
 		for _, v := range s.Outcomes {
 			sum += v
 		}

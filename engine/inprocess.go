@@ -141,7 +141,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s.wake.L, s.room.L = &s.mu, &s.mu
 	s.pump = s.read
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
-	s.conn = &conn{loop: l, local: s}
+	s.conn = &conn{loop: l, local: s, maxPending: e.cfg.MaxPending}
 	l.post(func() {
 		l.addConn(s.conn)
 		s.conn.state = stateJoining

@@ -60,7 +60,22 @@ type loop struct {
 	walk       codec.Deliver // scratch of eachDeliver
 	iov, spent [][]byte      // scratch of conn.flush
 	ack        codec.Ack     // scratch
-	token      [reportTokenLen]byte
+	forward    codec.Forward // scratch
+	answer     codec.Answer  // scratch
+	scratch    []byte        // a control frame for a link
+	sessionID  [codec.SessionIDLen]byte
+	body       []byte // of the send that is being decided on
+
+	// owned by the loop; of a cluster
+	links         []*conn // to other nodes, with or without handshake
+	linkLists     map[linkKey]ackmgr.List
+	parked        map[string]*parkQueue
+	parkedSends   int // sends in parked and in connections' held
+	returnedBytes int // of returned messages in parked
+	recents       map[string]recentAnswer
+	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
+	askedFrom     string                      // the sender whose held sends are going on
+	token         [codec.MaxToken]byte
 
 	// shared
 	armed  atomic.Bool  // the doorbell has been rung
@@ -80,6 +95,12 @@ type hello struct {
 func newLoop(e *Engine, idx int) *loop {
 	l := &loop{eng: e, idx: uint16(idx), mail: make([]outbox, e.cfg.Loops)}
 	l.bufs.shared = &e.bufs
+	if e.cluster != nil {
+		l.linkLists = make(map[linkKey]ackmgr.List)
+		l.parked = make(map[string]*parkQueue)
+		l.recents = make(map[string]recentAnswer)
+		l.holding = make(map[string][]routing.Handle)
+	}
 	l.began = e.clock()
 	l.now = l.began.Milliseconds()
 	l.seen.Store(int64(l.began))
@@ -162,6 +183,8 @@ func (l *loop) tick() {
 	l.acks.Advance(l.now, l.expired)
 	l.checkHandshakes()
 	l.checkWatched()
+	l.checkLinks()
+	l.expireParked()
 	n := len(l.conns)/scanRounds + 1
 	for range min(n, len(l.conns)) {
 		if l.scanNext >= len(l.conns) {
@@ -199,6 +222,27 @@ func (l *loop) checkWatched() {
 	}
 	clear(l.watched[len(kept):])
 	l.watched = kept
+}
+
+// checkLinks pings silent nodes and gives up on dead ones: sooner than on clients.
+func (l *loop) checkLinks() {
+	kept := l.links[:0]
+	for _, c := range l.links {
+		silence := l.now - c.lastFrame
+		switch {
+		case c.state == stateClosed:
+			continue
+		case c.state == stateOpen && silence >= linkDead.Milliseconds():
+			c.close(codec.FaultIdleTimeout, "no frame for "+linkDead.String())
+			continue
+		case c.state == stateOpen && silence >= linkPing.Milliseconds() && !c.pinged:
+			c.pinged = true
+			c.wroteControl(codec.AppendPing(c.out(), uint64(l.now)))
+		}
+		kept = append(kept, c)
+	}
+	clear(l.links[len(kept):])
+	l.links = kept
 }
 
 // conn returns the connection that the handle names, or nil if it is gone. The handle must be of this loop.
@@ -242,5 +286,6 @@ func (l *loop) dropAll() {
 			c.drop()
 		}
 	}
+	l.dropReturned()
 	l.acks.SetTag(uint16(l.fenced))
 }

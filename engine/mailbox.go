@@ -42,12 +42,15 @@ type chunk struct {
 type noteKind uint8
 
 const (
-	noteAck     noteKind = iota // an ack came in here for an entry of yours
-	noteBounce                  // a not_here came in here for an entry of yours; data is the frame body
-	noteFail                    // a frame of yours was not written
-	noteReport                  // tell this connection how a send without ack failed
-	noteGone                    // a connection of mine is gone
-	noteRefused                 // the ack you sent me was refused
+	noteAck      noteKind = iota // an ack came in here for an entry of yours
+	noteBounce                   // a not_here came in here for an entry of yours; data is the frame body
+	noteFail                     // a frame of yours was not written
+	noteReport                   // tell this connection how a send without ack failed
+	noteGone                     // a connection of mine is gone
+	noteRefused                  // the ack you sent me was refused
+	noteControl                  // data is a control frame for this link of yours
+	noteLinkGone                 // a connection of this session, at the other end of this link, is gone
+	noteReturned                 // a message of yours came back from another node; data is the frame body
 )
 
 // note is a small message between loops.
@@ -150,14 +153,31 @@ func (l *loop) openNote(n *note, data []byte) {
 		}
 	case noteGone:
 		l.peerGone(n.handle)
+		l.endLink(n.handle, 0, true)
+	case noteControl, noteLinkGone, noteReturned:
+		l.openLinkNote(n, data)
 	case noteRefused:
-		if c := l.conn(n.handle); c != nil {
+		if c := l.conn(n.handle); c != nil && c.link == nil {
 			c.fail(codec.FaultBadToken, 0, n.codecKind(), 0, badTokenText)
 		}
 	}
 }
 
-// codecKind is the kind of the frame that was refused; it travels in seq.
+// openLinkNote opens the notes that only nodes of a cluster have.
+func (l *loop) openLinkNote(n *note, data []byte) {
+	switch n.kind {
+	case noteControl:
+		l.sendControl(n.handle, data[n.at:n.at+n.reply])
+	case noteLinkGone:
+		l.endLink(n.handle, n.session, false)
+	case noteReturned:
+		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.forward); err == nil { // it was checked before
+			l.returned(&l.forward)
+		}
+	}
+}
+
+// codecKind is the kind of the frame that a note is about; it travels in seq.
 func (n *note) codecKind() codec.Kind { return codec.Kind(n.seq) }
 
 // parcelFor returns the parcel that is being filled for a loop.
@@ -362,7 +382,7 @@ func (l *loop) eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
 	for len(buf) > 0 {
 		body, n, err := codec.Split(buf, len(buf))
 		if err == nil {
-			err = codec.DecodeDeliver(body, &l.walk)
+			err = decodeMail(body, &l.walk)
 		}
 		if err != nil || n == 0 {
 			panic("engine: mail between loops is corrupt") // our own bytes, so our own bug
@@ -373,9 +393,23 @@ func (l *loop) eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
 	}
 }
 
+// decodeMail reads a frame between loops: a deliver, or a forward for a link, of which the fields of a deliver are enough.
+func decodeMail(body []byte, d *codec.Deliver) error {
+	kind, err := codec.PeekKind(body)
+	if err != nil || kind == codec.KindDeliver {
+		return codec.DecodeDeliver(body, d)
+	}
+	var f codec.Forward
+	err = codec.DecodeForward(body, kind, &f)
+	*d = f.Deliver
+	return err
+}
+
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.
 func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 	switch {
+	case l.eng.cluster != nil && len(d.Token) != ackTokenLen && len(d.Token) != reportTokenLen && len(d.Token) > 0:
+		l.refuseForward(d, code) // it came from another node
 	case d.Flags&codec.FlagAck != 0:
 		t, _ := ackToken(d.Token)
 		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})

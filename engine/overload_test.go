@@ -235,7 +235,7 @@ func TestHelloTimeout(t *testing.T) {
 func TestHalfOpenHandshakes(t *testing.T) {
 	const flood = 5000
 	eachLoops(t, func(t *testing.T, loops int) {
-		n := start(t, Config{Loops: loops, HelloTimeout: 5 * time.Second})
+		n := start(t, Config{Loops: loops, HelloTimeout: 2500 * time.Millisecond})
 		by := n.watchOver()
 		before := heap()
 		conns := make([]net.Conn, 0, flood)

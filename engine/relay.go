@@ -18,6 +18,7 @@ var (
 	reasonNoFrom   = []byte("from is empty")
 	reasonHook     = []byte("refused by the node's policy")
 	reasonInFlight = []byte("too many sends of this connection wait for an ack")
+	reasonParked   = []byte("too many messages of this connection wait for a look-up")
 	reasonQueue    = []byte("the receiver's queue is full")
 )
 
@@ -44,15 +45,35 @@ func (c *conn) handleSend(body []byte) {
 		return
 	}
 	l.stats.sends++ // from here on it has an outcome
+	if len(c.held) > 0 {
+		c.hold(body, m)
+		return
+	}
+	c.relay(body, m)
+}
+
+// relay decides on a send and carries it out. body is what m was decoded from.
+func (c *conn) relay(body []byte, m *codec.Send) {
+	c.loop.body = body
 	v := c.admit(m)
+	if v.code == codeHeld {
+		c.hold(body, m)
+		return
+	}
 	if v.code == codec.CodeOK {
 		v = c.forward(m)
 	}
-	if v.code != codec.CodeOK {
-		l.stats.outcomes[v.code]++
-		if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
-			c.outcome(m.Seq, v.code, v.reason, nil)
-		}
+	c.finish(m, v)
+}
+
+// finish ends a send that was not written; with CodeOK it was, or it waits.
+func (c *conn) finish(m *codec.Send, v verdict) {
+	if v.code == codec.CodeOK {
+		return
+	}
+	c.loop.stats.outcomes[v.code]++
+	if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
+		c.outcome(m.Seq, v.code, v.reason, nil)
 	}
 }
 
@@ -85,7 +106,7 @@ func (c *conn) admit(m *codec.Send) verdict {
 			return verdict{codec.CodeDenied, reasonNoFrom}
 		}
 	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
-		return verdict{codec.CodeDenied, reasonFrom} // S7
+		return c.unknownFrom(m)
 	}
 	if hook := e.cfg.Hooks.Send; hook != nil {
 		if code := hook(c.session.Identity(), m); code != codec.CodeOK {
@@ -101,29 +122,58 @@ func (c *conn) admit(m *codec.Send) verdict {
 	return verdict{}
 }
 
-// forward finds the receiver and writes the message to its connection, or to the mail of that connection's loop.
+// forward finds the receiver and writes the message on its way.
 func (c *conn) forward(m *codec.Send) verdict {
+	if v, known := c.forwardLocal(m); known {
+		return v
+	}
+	if c.loop.eng.cluster != nil {
+		return c.forwardRemote(m)
+	}
+	if _, bound := c.loop.eng.table.Lookup(m.To); bound {
+		return verdict{code: codec.CodeUnreachable}
+	}
+	return verdict{code: codec.CodeNoRoute}
+}
+
+// forwardLocal writes the message to a connection of this node, or to the mail of that connection's
+// loop; known is false if the receiver is not attached here.
+func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 	l := c.loop
 	route, ok := l.eng.table.Lookup(m.To)
 	if !ok {
-		return verdict{code: codec.CodeNoRoute}
+		return verdict{}, false
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {
-		return verdict{code: codec.CodeUnreachable}
+		return verdict{}, false
+	}
+	if len(l.parked) > 0 && l.parked[string(m.To)] != nil {
+		return verdict{}, false // not past those that wait (S20)
 	}
 	d := &l.deliver
 	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
 	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken)
 	if v.code != codec.CodeOK {
-		return v
+		return v, true
 	}
+	if v := c.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {
+		return v, true
+	}
+	l.write(dest, d)
+	return verdict{}, true
+}
+
+// stamp gives the message the token that its answer will carry: that of a pending entry, or one that
+// says whom to tell of a failure.
+func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List) verdict {
+	l := c.loop
 	switch {
 	case m.Flags&codec.FlagAck != 0:
 		deadline := l.deadline(m.TTL)
 		d.TTL = uint32(deadline - l.now)
-		entry := ackmgr.Entry{Seq: m.Seq, Session: route.Session.Short(), Conn: c.slot, Sum: l.eng.checksum(d)}
-		t, ok := l.acks.Arm(entry, deadline, dest.list, c.list)
+		entry := ackmgr.Entry{Seq: m.Seq, Session: session, Conn: c.slot, Sum: l.eng.checksum(d)}
+		t, ok := l.acks.Arm(entry, deadline, list, c.list)
 		if !ok {
 			return verdict{codec.CodeOverflow, reasonInFlight}
 		}
@@ -132,7 +182,6 @@ func (c *conn) forward(m *codec.Send) verdict {
 	case m.Flags&codec.FlagReport != 0:
 		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq)
 	}
-	l.write(dest, d)
 	return verdict{}
 }
 
@@ -209,18 +258,29 @@ func (c *conn) handleAck(body []byte) {
 	}
 	t, ok := ackToken(a.Token)
 	switch {
+	case ok && t.Loop() < len(l.eng.loops):
+		l.deliverAck(t, c.short, c.handle(), a.Code, a.Reason, a.Reply)
 	case !ok && l.eng.isReportToken(a.Token):
 		// Nobody waits for it, and answering it does no harm.
-	case !ok || t.Loop() >= len(l.eng.loops):
-		l.refuseToken(c.handle(), codec.KindAck)
-	case t.Loop() == int(l.idx):
-		l.acked(t, c.short, c.handle(), a.Code, a.Reason, a.Reply)
 	default:
-		p := l.parcelFor(uint16(t.Loop()))
-		p.notes = append(p.notes, note{kind: noteAck, handle: c.handle(), token: t, session: c.short, code: a.Code,
-			at: len(p.data), reason: len(a.Reason), reply: len(a.Reply)})
-		p.data = append(append(p.data, a.Reason...), a.Reply...)
+		if token, h, ok := l.eng.splitLinkToken(a.Token); ok && l.eng.cluster != nil {
+			c.answerLink(token, h, a)
+			return
+		}
+		l.refuseToken(c.handle(), codec.KindAck)
 	}
+}
+
+// deliverAck takes an answer to the loop that waits for it. by is the connection that it came in on.
+func (l *loop) deliverAck(t ackmgr.Token, session uint64, by routing.Handle, code codec.Code, reason, reply []byte) {
+	if t.Loop() == int(l.idx) {
+		l.acked(t, session, by, code, reason, reply)
+		return
+	}
+	p := l.parcelFor(uint16(t.Loop()))
+	p.notes = append(p.notes, note{kind: noteAck, handle: by, token: t, session: session, code: code,
+		at: len(p.data), reason: len(reason), reply: len(reply)})
+	p.data = append(append(p.data, reason...), reply...)
 }
 
 // acked ends an entry of this loop with what the receiver said. by is the connection that the ack came in on.
@@ -294,6 +354,7 @@ func (c *conn) handleNotHere(body []byte) {
 	}
 	t, ok := ackToken(d.Token)
 	switch {
+	case !ok && c.bounceToLink(d):
 	case !ok || t.Loop() >= len(l.eng.loops):
 		l.refuseToken(c.handle(), codec.KindNotHere)
 	case t.Loop() == int(l.idx):
@@ -312,6 +373,13 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	l := c.loop
 	if len(d.Token) == 0 {
 		l.stats.bounced++
+		return
+	}
+	if token, h, ok := l.eng.splitLinkToken(d.Token); ok && l.eng.cluster != nil {
+		l.stats.bounced++
+		if len(token) == reportTokenLen { // which the other node can check
+			l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, codec.CodeNoRoute))
+		}
 		return
 	}
 	h, seq, ok := l.eng.openReportToken(d.Token)
@@ -363,9 +431,12 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bo
 	return true
 }
 
+// ackTokenLen is the length of the token of a message with ack.
+const ackTokenLen = 8
+
 // ackToken reads the token of a message with ack.
 func ackToken(b []byte) (ackmgr.Token, bool) {
-	if len(b) != 8 {
+	if len(b) != ackTokenLen {
 		return 0, false
 	}
 	return ackmgr.Token(binary.BigEndian.Uint64(b)), true
@@ -375,7 +446,7 @@ func ackToken(b []byte) (ackmgr.Token, bool) {
 // generation and sequence number, and a keyed hash, so that nothing needs to be remembered for it.
 const (
 	reportBody     = 2 + 4 + 4 + 8
-	reportTokenLen = reportBody + 8
+	reportTokenLen = reportBody + 4
 )
 
 func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq uint64) []byte {
@@ -383,11 +454,11 @@ func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq uint64) []byt
 	b = binary.BigEndian.AppendUint32(b, h.Slot)
 	b = binary.BigEndian.AppendUint32(b, h.Gen)
 	b = binary.BigEndian.AppendUint64(b, seq)
-	return binary.BigEndian.AppendUint64(b, maphash.Bytes(e.seed, b))
+	return binary.BigEndian.AppendUint32(b, uint32(maphash.Bytes(e.seed, b)>>32))
 }
 
 func (e *Engine) isReportToken(b []byte) bool {
-	return len(b) == reportTokenLen && binary.BigEndian.Uint64(b[reportBody:]) == maphash.Bytes(e.seed, b[:reportBody])
+	return len(b) == reportTokenLen && binary.BigEndian.Uint32(b[reportBody:]) == uint32(maphash.Bytes(e.seed, b[:reportBody])>>32)
 }
 
 func (e *Engine) openReportToken(b []byte) (h routing.Handle, seq uint64, ok bool) {
@@ -406,6 +477,6 @@ func (e *Engine) checksum(d *codec.Deliver) uint32 {
 	sum := maphash.Bytes(e.seed, d.Payload)
 	sum = sum*31 + maphash.Bytes(e.seed, d.From)
 	sum = sum*31 + maphash.Bytes(e.seed, d.To)
-	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
+	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags&knownFlags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
 	return uint32(sum >> 32)
 }

@@ -44,6 +44,10 @@ func (c *conn) handleHello(body []byte) {
 	}
 	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
 		identity, err := e.cfg.Hooks.Authenticate(e.serving, j.credentials, j.remote)
+		if e.serving.Err() != nil { // whatever the hook says now, it is not about the credentials
+			j.refuse(codec.FaultGoingAway, "the node is shutting down")
+			return
+		}
 		if err != nil {
 			j.refuse(codec.FaultUnauthenticated, err.Error())
 			return
@@ -92,7 +96,9 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 			return
 		}
 		if s := e.table.Session(id); s == nil {
-			resumed, id = false, routing.NewSessionID()
+			if resumed = e.livesElsewhere(id); !resumed {
+				id = routing.NewSessionID()
+			}
 		} else if s.Identity() != identity {
 			j.refuse(codec.FaultUnauthenticated, "the session belongs to another identity")
 			return
@@ -109,6 +115,10 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e := l.eng
 	c := l.conn(j.handle)
+	if c != nil && e.draining.Load() { // else it would never hear of the drain
+		c.close(codec.FaultGoingAway, "the node is draining")
+		c = nil
+	}
 	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
 		e.expireLater(s, 0)
 		return
@@ -133,11 +143,12 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 			e.cfg.Logger.Warn("cannot tell the registry where a session is", "session", s.ID(), "error", err)
 		}
 	})
+	id := s.ID()
+	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial))
 	if c.local != nil {
 		c.local.opened(s)
 		return
 	}
-	id := s.ID()
 	var flags uint8
 	if resumed {
 		flags = codec.WelcomeResumed
@@ -173,9 +184,12 @@ func (e *Engine) inLane(s *routing.Session, job func()) {
 func (e *Engine) detach(c *conn) {
 	s := c.session
 	left, serial, found := e.table.Detach(s, c.handle())
+	id := s.ID()
+	c.loop.toAllLinks(codec.AppendGone(nil, id[:]))
 	if !found || left > 0 {
 		return
 	}
+	c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
 	e.inLane(s, func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
@@ -191,7 +205,7 @@ func (e *Engine) expireLater(s *routing.Session, serial uint64) {
 	time.AfterFunc(e.cfg.ResumeWindow, func() {
 		e.inLane(s, func() {
 			if bound, ended := e.table.EndSession(s, serial); ended {
-				e.sessionEnded(s, len(bound), false)
+				e.sessionEnded(s, len(bound), false) // which it survives if it is attached elsewhere
 			}
 		})
 	})
@@ -211,8 +225,12 @@ func (e *Engine) endSession(s *routing.Session) {
 func (e *Engine) sessionEnded(s *routing.Session, bound int, force bool) {
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	if _, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force}); err != nil {
+	ended, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force})
+	if err != nil {
 		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
+	}
+	if err == nil && !ended {
+		return // it has moved to another node, which knows of it
 	}
 	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", bound)
 	if e.cfg.Hooks.SessionDown != nil {

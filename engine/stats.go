@@ -24,6 +24,9 @@ type Stats struct {
 	Wakeups                   uint64 // ends of event loop iterations
 	Sends                     uint64 // send frames accepted for a decision
 	Written                   uint64 // sends without ack that were written to their receiver
+	Forwarded                 uint64 // sends without ack that were written to another node
+	Received                  uint64 // sends without ack that came from other nodes, and were not given back
+	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
 	Bounced                   uint64 // of those, how many the receiver returned as not_here
 	Abandoned                 uint64 // sends with ack whose own connection ended first
 	AcksLate, AcksForged      uint64
@@ -40,6 +43,8 @@ type loopStats struct {
 	writes, wakeups      uint64
 	sends                uint64
 	written, bounced     uint64
+	forwarded, received  uint64
+	parked               int
 	abandoned            uint64
 	acksLate, acksForged uint64
 	outcomes             [128]uint64
@@ -51,6 +56,7 @@ type loopStats struct {
 func (l *loop) publish() {
 	l.stats.live = l.live
 	l.stats.pending = l.acks.Len()
+	l.stats.parked = l.parkedSends
 	l.pubMu.Lock()
 	l.pub = l.stats
 	l.pubMu.Unlock()
@@ -70,6 +76,10 @@ func (e *Engine) Stats() Stats {
 	case <-e.ready:
 	default:
 		return s
+	}
+	if e.cluster != nil {
+		s.Links = len(*e.cluster.open.Load())
+		s.Routes = e.cluster.remote.Len()
 	}
 	for _, l := range e.loops {
 		l.pubMu.Lock()
@@ -94,6 +104,9 @@ func (s *Stats) add(p *loopStats) {
 	s.Sends += p.sends
 	s.Written += p.written
 	s.Bounced += p.bounced
+	s.Forwarded += p.forwarded
+	s.Received += p.received
+	s.Parked += p.parked
 	s.Abandoned += p.abandoned
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged

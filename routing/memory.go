@@ -155,10 +155,8 @@ func (m *Memory) Detach(ctx context.Context, session SessionID, p Presence) (lef
 	}
 	defer m.mu.Unlock()
 	nodes := slices.DeleteFunc(m.presence[session], p.covers)
-	if len(nodes) == 0 {
-		delete(m.presence, session)
-	} else {
-		m.presence[session] = nodes
+	if _, known := m.presence[session]; known {
+		m.presence[session] = nodes // none left is not the same as never attached
 	}
 	return len(nodes), nil
 }
@@ -169,7 +167,8 @@ func (m *Memory) Presence(ctx context.Context, session SessionID) (SessionPresen
 		return SessionPresence{}, err
 	}
 	defer m.mu.Unlock()
-	return SessionPresence{Dead: m.isDead(session), Nodes: slices.Clone(m.presence[session])}, nil
+	_, known := m.presence[session]
+	return SessionPresence{Known: known, Dead: m.isDead(session), Nodes: slices.Clone(m.presence[session])}, nil
 }
 
 // EndSession implements [Registry]. The bindings are gone when it returns.

@@ -1,0 +1,236 @@
+package codec
+
+import "math"
+
+// PeerVersion is the version of the protocol between nodes; peer_hello carries the range a node accepts.
+const PeerVersion = 1
+
+// The kinds that only nodes send each other, over peer links. D dialled, A accepted.
+const (
+	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16]
+	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32]
+	KindPeerProof     Kind = 82 // D->A [82, proof bin32]
+	KindPeerReady     Kind = 83 // A->D [83]
+	KindForward       Kind = 84 // both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
+	KindAnswer        Kind = 85 // both [85, token bin, code, session bin16, reason str, reply bin]
+	KindNotMine       Kind = 86 // both [86, …]: a forward that comes back: its session does not hold To, or not under this epoch
+	KindRefuse        Kind = 87 // both [87, token bin, code]
+	KindGone          Kind = 88 // both [88, session bin16]
+	KindAttached      Kind = 89 // both [89, session bin16, serial]
+	KindDetached      Kind = 90 // both [90, session bin16, serial]
+	KindExpel         Kind = 91 // both [91, session bin16, id str, epoch]
+	KindNotAttached   Kind = 92 // both [92, …]: a forward that comes back: its session is not attached here
+)
+
+// NonceLen is the bytes of a nonce in the handshake of peer links.
+const NonceLen = 16
+
+// PeerHello opens a peer link.
+type PeerHello struct {
+	MinVersion, MaxVersion uint64
+	Cluster                []byte // both sides need the same
+	Node                   []byte
+	Incarnation            uint64
+	Nonce                  []byte // NonceLen bytes, fresh
+}
+
+// DecodePeerHello reads the body of a peer_hello frame into f; the byte fields are views. Its error is an *Error.
+func DecodePeerHello(body []byte, f *PeerHello) error {
+	r, left := open(body, KindPeerHello, 7)
+	f.MinVersion = r.uint("min_version", maxUint)
+	f.MaxVersion = r.uint("max_version", maxUint)
+	f.Cluster = r.str("cluster", MaxID)
+	f.Node = r.id("node")
+	f.Incarnation = r.uint("incarnation", maxUint)
+	f.Nonce = r.fixedBin("nonce", NonceLen, false)
+	return r.close(left)
+}
+
+// AppendPeerHello appends the whole frame, length prefix included.
+func AppendPeerHello(b []byte, f *PeerHello) []byte {
+	b, start := begin(b, KindPeerHello, 7)
+	b = appendUint(b, f.MinVersion)
+	b = appendUint(b, f.MaxVersion)
+	b = appendStr(b, f.Cluster)
+	b = appendStr(b, f.Node)
+	b = appendUint(b, f.Incarnation)
+	return end(appendBin(b, f.Nonce), start)
+}
+
+// PeerChallenge answers peer_hello: the accepting node proves that it knows the cluster's secret, and asks for the same.
+type PeerChallenge struct {
+	Version     uint64
+	Node        []byte
+	Incarnation uint64
+	Nonce       []byte // NonceLen bytes, fresh
+	Proof       []byte // SecretLen bytes
+}
+
+// DecodePeerChallenge reads the body of a peer_challenge frame into f; the byte fields are views. Its error is an *Error.
+func DecodePeerChallenge(body []byte, f *PeerChallenge) error {
+	r, left := open(body, KindPeerChallenge, 6)
+	f.Version = r.uint("version", maxUint)
+	f.Node = r.id("node")
+	f.Incarnation = r.uint("incarnation", maxUint)
+	f.Nonce = r.fixedBin("nonce", NonceLen, false)
+	f.Proof = r.fixedBin("proof", SecretLen, false)
+	return r.close(left)
+}
+
+// AppendPeerChallenge appends the whole frame, length prefix included.
+func AppendPeerChallenge(b []byte, f *PeerChallenge) []byte {
+	b, start := begin(b, KindPeerChallenge, 6)
+	b = appendUint(b, f.Version)
+	b = appendStr(b, f.Node)
+	b = appendUint(b, f.Incarnation)
+	b = appendBin(b, f.Nonce)
+	return end(appendBin(b, f.Proof), start)
+}
+
+// DecodePeerProof reads the dialling node's proof, a view. Its error is an *Error.
+func DecodePeerProof(body []byte) (proof []byte, err error) {
+	r, left := open(body, KindPeerProof, 2)
+	proof = r.fixedBin("proof", SecretLen, false)
+	return proof, r.close(left)
+}
+
+// AppendPeerProof appends the whole frame, length prefix included.
+func AppendPeerProof(b, proof []byte) []byte {
+	b, start := begin(b, KindPeerProof, 2)
+	return end(appendBin(b, proof), start)
+}
+
+// DecodePeerReady checks a peer_ready frame: the link is open.
+func DecodePeerReady(body []byte) error {
+	r, left := open(body, KindPeerReady, 1)
+	return r.close(left)
+}
+
+// AppendPeerReady appends the whole frame, length prefix included.
+func AppendPeerReady(b []byte) []byte {
+	b, start := begin(b, KindPeerReady, 1)
+	return end(b, start)
+}
+
+// Forward is a message on its way from one node to another. One that comes back, as not_mine or
+// not_attached, has the same fields. The byte fields are views into the frame.
+type Forward struct {
+	Deliver
+	Session []byte // SessionIDLen bytes: who holds To under Epoch, as the sending node knows it
+}
+
+// DecodeForward reads the body of a forward, not_mine or not_attached frame (kind says which) into f. It allocates
+// nothing. Its error is an *Error.
+func DecodeForward(body []byte, kind Kind, f *Forward) error {
+	r, left := open(body, kind, 9)
+	f.Token = r.bin("token", MaxToken)
+	f.To = r.id("to")
+	f.From = r.str("from", MaxID)
+	f.TTL = uint32(r.uint("ttl", maxTTL))
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	f.Epoch = r.uint("epoch", maxEpoch)
+	f.Session = r.fixedBin("session", SessionIDLen, false)
+	f.Payload = r.bin("payload", anyLen)
+	return r.close(left)
+}
+
+// AppendForward appends a forward, not_mine or not_attached frame, length prefix included. The payload is copied once, here.
+func AppendForward(b []byte, kind Kind, f *Forward) []byte {
+	b, start := begin(b, kind, 9)
+	b = appendBin(b, f.Token)
+	b = appendStr(b, f.To)
+	b = appendStr(b, f.From)
+	b = appendUint32(b, f.TTL) // at the place where a deliver has it: see PatchDeliverTTL
+	b = appendUint(b, uint64(f.Flags))
+	b = appendUint(b, f.Epoch)
+	b = appendBin(b, f.Session)
+	return end(appendBin(b, f.Payload), start)
+}
+
+// Answer is an ack on its way back to the node that waits for it.
+type Answer struct {
+	Token   []byte // of the forward
+	Code    Code
+	Session []byte // SessionIDLen bytes: who acked, stamped by the node that relays it (S8)
+	Reason  []byte
+	Reply   []byte
+}
+
+// DecodeAnswer reads the body of an answer frame into f. It allocates nothing. Its error is an *Error.
+func DecodeAnswer(body []byte, f *Answer) error {
+	r, left := open(body, KindAnswer, 6)
+	f.Token = r.bin("token", MaxToken)
+	f.Code = Code(r.uint("code", maxCode))
+	f.Session = r.fixedBin("session", SessionIDLen, false)
+	f.Reason = r.str("reason", MaxReason)
+	f.Reply = r.bin("reply", anyLen)
+	return r.close(left)
+}
+
+// AppendAnswer appends the whole frame, length prefix included.
+func AppendAnswer(b []byte, f *Answer) []byte {
+	b, start := begin(b, KindAnswer, 6)
+	b = appendBin(b, f.Token)
+	b = appendUint(b, uint64(f.Code))
+	b = appendBin(b, f.Session)
+	b = appendReason(b, f.Reason)
+	return end(appendBin(b, f.Reply), start)
+}
+
+// DecodeRefuse reads a refuse: the forward with this token, a view, was not written, and code says why.
+func DecodeRefuse(body []byte) (token []byte, code Code, err error) {
+	r, left := open(body, KindRefuse, 3)
+	token = r.bin("token", MaxToken)
+	code = Code(r.uint("code", maxCode))
+	return token, code, r.close(left)
+}
+
+// AppendRefuse appends the whole frame, length prefix included.
+func AppendRefuse(b, token []byte, code Code) []byte {
+	b, start := begin(b, KindRefuse, 3)
+	return end(appendUint(appendBin(b, token), uint64(code)), start)
+}
+
+// DecodeGone reads a gone: a connection of this session, a view, has ended on the sending node, and
+// what was forwarded to the session there and is not answered yet is lost.
+func DecodeGone(body []byte) (session []byte, err error) {
+	r, left := open(body, KindGone, 2)
+	session = r.fixedBin("session", SessionIDLen, false)
+	return session, r.close(left)
+}
+
+// AppendGone appends the whole frame, length prefix included.
+func AppendGone(b, session []byte) []byte {
+	b, start := begin(b, KindGone, 2)
+	return end(appendBin(b, session), start)
+}
+
+// DecodePresence reads an attached or detached frame (kind says which): the session, a view, and the attach serial.
+func DecodePresence(body []byte, kind Kind) (session []byte, serial uint64, err error) {
+	r, left := open(body, kind, 3)
+	session = r.fixedBin("session", SessionIDLen, false)
+	serial = r.uint("serial", maxUint)
+	return session, serial, r.close(left)
+}
+
+// AppendPresence appends an attached or detached frame, length prefix included.
+func AppendPresence(b []byte, kind Kind, session []byte, serial uint64) []byte {
+	b, start := begin(b, kind, 3)
+	return end(appendUint(appendBin(b, session), serial), start)
+}
+
+// DecodeExpel reads an expel: the session lost id to the binding with epoch. The byte fields are views.
+func DecodeExpel(body []byte) (session, id []byte, epoch uint64, err error) {
+	r, left := open(body, KindExpel, 4)
+	session = r.fixedBin("session", SessionIDLen, false)
+	id = r.id("id")
+	epoch = r.uint("epoch", maxEpoch)
+	return session, id, epoch, r.close(left)
+}
+
+// AppendExpel appends the whole frame, length prefix included.
+func AppendExpel(b, session []byte, id string, epoch uint64) []byte {
+	b, start := begin(b, KindExpel, 4)
+	b = appendBin(b, session)
+	return end(appendUint(appendStr(b, id), epoch), start)
+}

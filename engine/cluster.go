@@ -1,0 +1,291 @@
+package engine
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// Member is a node as the others of its cluster know it.
+type Member struct {
+	Node        string
+	Incarnation uint64
+	Addr        string // where clients connect
+	PeerAddr    string // where other nodes connect
+	Draining    bool   // takes no new sessions
+}
+
+// Membership tells which nodes exist. The engine announces its own node and watches the others.
+// Its methods are called from goroutines of their own and may block until ctx ends.
+type Membership interface {
+	// Announce makes m known as this node until Withdraw, and again with other contents whenever it is called again.
+	Announce(ctx context.Context, m Member) error
+	// Withdraw takes this node out.
+	Withdraw(ctx context.Context) error
+	// Watch calls f with all members, now and after each change, until ctx ends. While the source
+	// cannot be asked, the last list stands.
+	Watch(ctx context.Context, f func([]Member))
+}
+
+// cluster is what a node knows of the others: who they are, which of them it has a link to, which
+// sessions are attached there, and the routes that lead to those.
+type cluster struct {
+	eng *Engine
+	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place of
+	// connections, and the routes that the registry has told of.
+	remote   *routing.Table
+	resolver *resolver
+	open     atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
+
+	mu      sync.Mutex
+	members map[string]Member // guarded by mu; by node, without this one
+	dialers map[string]func() // guarded by mu; by node, stops the dialling
+	links   map[string]*link  // guarded by mu; by node, the open ones
+}
+
+func newCluster(e *Engine) *cluster {
+	c := &cluster{
+		eng:     e,
+		remote:  routing.NewTable(),
+		members: make(map[string]Member),
+		dialers: make(map[string]func()),
+		links:   make(map[string]*link),
+	}
+	c.resolver = newResolver(e)
+	c.open.Store(new([]routing.Handle))
+	return c
+}
+
+// run keeps the node announced and its links up until ctx ends.
+func (c *cluster) run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { c.resolver.run(ctx) })
+	running.Go(func() { c.announce(ctx) })
+	running.Go(func() { c.eng.cfg.Membership.Watch(ctx, func(all []Member) { c.setMembers(ctx, &running, all) }) })
+	running.Wait()
+}
+
+func (c *cluster) announce(ctx context.Context) {
+	if err := c.eng.cfg.Membership.Announce(ctx, c.eng.member()); err != nil && ctx.Err() == nil {
+		c.eng.cfg.Logger.Warn("cannot announce this node", "error", err)
+	}
+}
+
+// member is this node's own record.
+func (e *Engine) member() Member {
+	return Member{
+		Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load(),
+		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
+	}
+}
+
+func (e *Engine) advertised(configured string, l net.Listener) string {
+	if configured != "" || l == nil {
+		return configured
+	}
+	return l.Addr().String()
+}
+
+// setMembers begins to dial nodes that are new and stops dialling those that are gone. A link to a
+// node that is no longer listed lives on: its heartbeats say whether the node can be reached.
+func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all []Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.members)
+	for _, m := range all {
+		if m.Node == c.eng.cfg.NodeID {
+			if m.Incarnation != c.eng.incarnation.Load() && m.PeerAddr != c.eng.member().PeerAddr {
+				c.eng.cfg.Logger.Error("another node has this node's ID: give one of them another", "node", m.Node, "other", m.PeerAddr)
+			}
+			continue
+		}
+		c.members[m.Node] = m
+		if c.dialers[m.Node] == nil && c.eng.cfg.NodeID < m.Node { // one link for a pair: the lower ID dials
+			dialCtx, stop := context.WithCancel(ctx)
+			c.dialers[m.Node] = stop
+			running.Go(func() { c.dial(dialCtx, m.Node) })
+		}
+	}
+	for node, stop := range c.dialers {
+		if _, ok := c.members[node]; !ok {
+			stop()
+			delete(c.dialers, node)
+		}
+	}
+}
+
+const (
+	dialTimeout    = time.Second
+	dialBackoffMin = 50 * time.Millisecond
+	dialBackoffMax = time.Second
+)
+
+// dial keeps a link to one node up until ctx ends.
+func (c *cluster) dial(ctx context.Context, node string) {
+	backoff := dialBackoffMin
+	for ctx.Err() == nil {
+		c.mu.Lock()
+		m := c.members[node]
+		c.mu.Unlock()
+		began := time.Now()
+		if err := c.connect(ctx, m); err != nil && ctx.Err() == nil {
+			c.eng.cfg.Logger.Debug("no link", "node", node, "addr", m.PeerAddr, "error", err)
+		}
+		if time.Since(began) > dialBackoffMax {
+			backoff = dialBackoffMin // it was up for a while
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rand.N(backoff)):
+		}
+		backoff = min(2*backoff, dialBackoffMax)
+	}
+}
+
+// connect dials a node and waits until that link has ended.
+func (c *cluster) connect(ctx context.Context, m Member) error {
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)
+	if err != nil {
+		return err
+	}
+	k := &link{cluster: c, dialled: true, node: m.Node, ended: make(chan struct{})}
+	select {
+	case c.eng.sockets <- struct{}{}:
+	case <-ctx.Done():
+		return nc.Close()
+	}
+	if err := c.eng.enroll(nc, k); err != nil {
+		c.eng.releaseSocket()
+		return err
+	}
+	<-k.ended
+	return nil
+}
+
+// opened registers a link. An older one to the same node is closed first, so that nothing on it can
+// come after what comes on the new one.
+func (c *cluster) opened(k *link) {
+	c.mu.Lock()
+	old := c.links[k.node]
+	c.links[k.node] = k
+	c.publish()
+	c.mu.Unlock()
+	if old != nil {
+		c.eng.closeAll([]routing.Handle{old.handle}, codec.FaultReplaced, "the node has a newer link")
+	}
+}
+
+func (c *cluster) closed(k *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.links[k.node] == k {
+		delete(c.links, k.node)
+		c.publish()
+	}
+}
+
+// publish makes the set of open links known to the loops. mu is held.
+func (c *cluster) publish() {
+	open := make([]routing.Handle, 0, len(c.links))
+	for _, k := range c.links {
+		open = append(open, k.handle)
+	}
+	c.open.Store(&open)
+}
+
+// expel tells the nodes where a session is attached that it lost an ID (S13).
+func (c *cluster) expel(session routing.SessionID, id string, epoch uint64) {
+	s := c.remote.Session(session)
+	if s == nil {
+		return
+	}
+	frame := codec.AppendExpel(nil, session[:], id, epoch)
+	for _, h := range s.Handles() {
+		l := c.eng.loops[h.Loop]
+		l.post(func() { l.sendControl(h, frame) })
+	}
+}
+
+// livesElsewhere reports whether a session that this node does not know goes on at another one, or may be resumed.
+func (e *Engine) livesElsewhere(id routing.SessionID) bool {
+	if e.cluster == nil {
+		return false
+	}
+	if s := e.cluster.remote.Session(id); s != nil {
+		return true
+	}
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	p, err := e.cfg.Registry.Presence(ctx, id)
+	return err == nil && p.Known && !p.Dead
+}
+
+// endOrphan ends a session that was last attached at a node which is dead: nobody else will. A node
+// that can merely not be reached looks after its sessions itself.
+func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64) {
+	e.cluster.mu.Lock()
+	m, listed := e.cluster.members[node]
+	dead := e.cluster.links[node] == nil && (!listed || m.Incarnation != incarnation)
+	e.cluster.mu.Unlock()
+	if !dead || e.attached(id) {
+		return
+	}
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	p, err := e.cfg.Registry.Presence(ctx, id)
+	if err != nil || p.Dead {
+		return
+	}
+	op := routing.EndOp{Session: id}
+	for _, at := range p.Nodes {
+		if at.Node == node && at.Incarnation == incarnation {
+			op.Gone = append(op.Gone, at)
+		}
+	}
+	if _, err := e.cfg.Registry.EndSession(ctx, op); err != nil {
+		e.cfg.Logger.Warn("cannot end a session whose node is gone", "session", id, "node", node, "error", err)
+	}
+}
+
+// withdraw takes the node out of the membership.
+func (e *Engine) withdraw() {
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	if err := e.cfg.Membership.Withdraw(ctx); err != nil {
+		e.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
+	}
+}
+
+// addrs are the client addresses of the other nodes that take sessions, in random order.
+func (c *cluster) addrs() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var addrs []string
+	for _, m := range c.members {
+		if !m.Draining {
+			addrs = append(addrs, m.Addr)
+		}
+	}
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	return addrs
+}
+
+// all are this node and the others, as clients are told.
+func (c *cluster) all(own codec.Member) []codec.Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := []codec.Member{own}
+	for _, m := range c.members {
+		if !m.Draining {
+			out = append(out, codec.Member{Node: m.Node, Addr: m.Addr})
+		}
+	}
+	return out
+}

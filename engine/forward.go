@@ -1,0 +1,438 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// Messages between nodes. A forward names the session and the epoch that its node went by; the other
+// node delivers it on a match with what it knows, and never forwards it again. What does not match
+// comes back, and is tried once more if the registry knows of another place (S14).
+
+// flagRetried marks, between nodes, a message that has come back once.
+const flagRetried = 1 << 7
+
+// Tokens of messages that came from another node have the link's handle behind the token that node gave,
+// so that the answer finds its way back: nothing needs to be remembered here.
+const linkTokenLen = 2 + 4 + 4
+
+func appendLinkToken(b, token []byte, h routing.Handle) []byte {
+	b = append(b, token...)
+	b = binary.BigEndian.AppendUint16(b, h.Loop)
+	b = binary.BigEndian.AppendUint32(b, h.Slot)
+	return binary.BigEndian.AppendUint32(b, h.Gen)
+}
+
+// splitLinkToken takes apart what appendLinkToken made. Whether the link stands is found out when it is used.
+func (e *Engine) splitLinkToken(b []byte) (token []byte, h routing.Handle, ok bool) {
+	n := len(b) - linkTokenLen
+	if n != 0 && n != ackTokenLen && n != reportTokenLen {
+		return nil, h, false
+	}
+	h.Loop = binary.BigEndian.Uint16(b[n:])
+	h.Slot = binary.BigEndian.Uint32(b[n+2:])
+	h.Gen = binary.BigEndian.Uint32(b[n+6:])
+	return b[:n], h, int(h.Loop) < len(e.loops)
+}
+
+// linkKey names the entries that wait for one session at the other end of one link.
+type linkKey struct {
+	link    routing.Handle
+	session uint64
+}
+
+// linkList returns the list of those entries.
+func (l *loop) linkList(h routing.Handle, session uint64) ackmgr.List {
+	key := linkKey{h, session}
+	list, ok := l.linkLists[key]
+	if !ok {
+		list = l.acks.NewList()
+		l.linkLists[key] = list
+	}
+	return list
+}
+
+// endLink ends what waits for one session at the other end of a link, or with all set for any.
+func (l *loop) endLink(h routing.Handle, session uint64, all bool) {
+	if !all {
+		l.endLinkList(linkKey{h, session})
+		return
+	}
+	for key := range l.linkLists {
+		if key.link == h {
+			l.endLinkList(key)
+		}
+	}
+}
+
+func (l *loop) endLinkList(key linkKey) {
+	if list, ok := l.linkLists[key]; ok {
+		delete(l.linkLists, key)
+		l.acks.EndDest(list, l.lost)
+		l.acks.FreeList(list)
+	}
+}
+
+// forwardRemote sends a message whose receiver is not attached here: over the link that a known route
+// leads to, or, once the registry was asked, wherever it says.
+func (c *conn) forwardRemote(m *codec.Send) verdict {
+	l := c.loop
+	if parked := l.parked[string(m.To)]; parked == nil { // else: behind those that wait already (S20)
+		if v, known := c.forwardKnown(m); known {
+			return v
+		}
+		if code, ok := l.recent(m.To); ok {
+			return verdict{code: code}
+		}
+	}
+	return c.park(m)
+}
+
+// forwardKnown uses the route cache; known is false if it has no route that leads anywhere.
+func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
+	l := c.loop
+	route, ok := l.eng.cluster.remote.Lookup(m.To)
+	if !ok {
+		return verdict{}, false
+	}
+	h, ok := route.Session.Pick(route.Hash)
+	if !ok {
+		return verdict{}, false
+	}
+	f := &l.forward
+	id := route.Session.ID()
+	f.Deliver = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
+	f.Session = append(l.sessionID[:0], id[:]...)
+	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra)
+	if v.code != codec.CodeOK {
+		return v, true
+	}
+	dest.list = l.linkList(h, route.Session.Short())
+	if v := c.stamp(m, &f.Deliver, route.Session.Short(), dest.list); v.code != codec.CodeOK {
+		return v, true
+	}
+	l.writeForward(dest, codec.KindForward, f)
+	return verdict{}, true
+}
+
+// forwardExtra is what a forward has beside the fields of a deliver, and a token in full.
+const forwardExtra = codec.MaxToken + codec.SessionIDLen + 2
+
+// writeForward appends a message to a link, or to the mail of its loop.
+func (l *loop) writeForward(to destination, kind codec.Kind, f *codec.Forward) {
+	if f.Flags&codec.FlagAck == 0 && kind == codec.KindForward {
+		l.stats.forwarded++
+	}
+	if c := to.conn; c != nil {
+		c.wrote(codec.AppendForward(c.out(), kind, f))
+		return
+	}
+	ch := l.peerChunk(to.handle, to.peer)
+	ch.frames++
+	ch.buf = codec.AppendForward(ch.buf, kind, f)
+	if len(ch.buf) >= earlyFlush {
+		l.handOver(int(to.handle.Loop))
+	}
+}
+
+// handleForward delivers a message from another node, or sends it back.
+func (c *conn) handleForward(k *link, body []byte) error {
+	l := c.loop
+	f := &l.forward
+	if err := codec.DecodeForward(body, codec.KindForward, f); err != nil {
+		return err
+	}
+	id := routing.SessionID(f.Session)
+	s := l.eng.table.Session(id)
+	if s == nil {
+		l.writeForward(destination{conn: c}, codec.KindNotAttached, f) // and with that it is none of this node's
+		return nil
+	}
+	route, ok := l.eng.table.Lookup(f.To)
+	if ok && (route.Session != s || route.Epoch > f.Epoch) {
+		l.writeForward(destination{conn: c}, codec.KindNotMine, f)
+		return nil
+	}
+	h, ok := s.Pick(route.Hash)
+	if !ok {
+		l.writeForward(destination{conn: c}, codec.KindNotAttached, f)
+		return nil
+	}
+	if f.Flags&codec.FlagAck == 0 {
+		l.stats.received++
+	}
+	d := &l.deliver
+	*d = f.Deliver
+	d.Flags &= knownFlags
+	d.Token = appendLinkToken(l.token[:0], f.Token, k.handle)
+	dest, v := l.destination(h, codec.DeliverSize(d))
+	if v.code != codec.CodeOK {
+		l.refuseForward(d, v.code)
+		return nil
+	}
+	l.write(dest, d)
+	return nil
+}
+
+// refuseForward tells the node that a message came from that it was not written here.
+func (l *loop) refuseForward(d *codec.Deliver, code codec.Code) {
+	token, h, ok := l.eng.splitLinkToken(d.Token)
+	if !ok {
+		return
+	}
+	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
+		l.stats.outcomes[code]++
+	}
+	if len(token) == 0 {
+		return
+	}
+	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, code))
+}
+
+// sendControl appends a control frame to a link, on whichever loop it is.
+func (l *loop) sendControl(h routing.Handle, frame []byte) {
+	if h.Loop == l.idx {
+		if c := l.conn(h); c != nil && c.link != nil && c.state == stateOpen {
+			c.wroteControl(append(c.out(), frame...))
+		}
+		return
+	}
+	p := l.parcelFor(h.Loop)
+	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: len(p.data), reply: len(frame)})
+	p.data = append(p.data, frame...)
+}
+
+// toAllLinks sends a control frame to every node there is a link to.
+func (l *loop) toAllLinks(frame []byte) {
+	if l.eng.cluster == nil {
+		return
+	}
+	for _, h := range *l.eng.cluster.open.Load() {
+		l.sendControl(h, frame)
+	}
+}
+
+// answerLink relays an ack to the node that waits for it, stamped with who acked (S8).
+func (c *conn) answerLink(token []byte, h routing.Handle, a *codec.Ack) {
+	if len(token) != ackTokenLen {
+		return // nobody waits
+	}
+	id := c.session.ID()
+	l := c.loop
+	l.scratch = codec.AppendAnswer(l.scratch[:0], &codec.Answer{
+		Token: token, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply})
+	l.sendControl(h, l.scratch)
+}
+
+// handleAnswer ends an entry with what a receiver at another node said.
+func (c *conn) handleAnswer(body []byte) error {
+	l := c.loop
+	f := &l.answer
+	if err := codec.DecodeAnswer(body, f); err != nil {
+		return err
+	}
+	t, ok := ackToken(f.Token)
+	if !ok || t.Loop() >= len(l.eng.loops) {
+		l.stats.acksForged++
+		return nil
+	}
+	l.deliverAck(t, routing.SessionID(f.Session).Short(), c.handle(), f.Code, f.Reason, f.Reply)
+	return nil
+}
+
+// handleRefuse ends a message that the other node could not write.
+func (c *conn) handleRefuse(body []byte) error {
+	token, code, err := codec.DecodeRefuse(body)
+	if err != nil {
+		return err
+	}
+	c.loop.endToken(token, code, 0)
+	return nil
+}
+
+// endToken ends a message by the token that this node gave it, whichever kind that is. ended is how many
+// messages without ack end here; the other node has counted those that ended there.
+func (l *loop) endToken(token []byte, code codec.Code, ended uint64) {
+	if t, ok := ackToken(token); ok && t.Loop() < len(l.eng.loops) {
+		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
+	} else if h, seq, ok := l.eng.openReportToken(token); ok {
+		l.stats.outcomes[code] += ended
+		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
+	}
+}
+
+// handleGone ends what waits for a connection that the other node has lost (S5).
+func (c *conn) handleGone(body []byte) error {
+	b, err := codec.DecodeGone(body)
+	if err != nil {
+		return err
+	}
+	n := note{kind: noteLinkGone, handle: c.handle(), session: routing.SessionID(b).Short()}
+	for i := range c.loop.mail {
+		c.loop.notify(uint16(i), n)
+	}
+	return nil
+}
+
+// handleExpel passes a kick on to a session that another node's bind has displaced (S13).
+func (c *conn) handleExpel(body []byte) error {
+	b, id, epoch, err := codec.DecodeExpel(body)
+	if err != nil {
+		return err
+	}
+	e := c.loop.eng
+	s := e.table.Session(routing.SessionID(b))
+	if s == nil {
+		return nil
+	}
+	name := string(id)
+	e.lanes.must(e.lanes.of(id), func() {
+		if r, ok := e.table.Lookup([]byte(name)); ok && r.Session == s && r.Epoch < epoch {
+			e.table.Unbind(name, s, r.Epoch)
+		}
+		e.kick(s, name, epoch)
+	})
+	return nil
+}
+
+// handleReturned takes back a message that the other node could not deliver, forgets what led there, and
+// tries once more (S14).
+func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
+	l := c.loop
+	f := &l.forward
+	if err := codec.DecodeForward(body, kind, f); err != nil {
+		return err
+	}
+	remote := l.eng.cluster.remote
+	if s := remote.Session(routing.SessionID(f.Session)); s != nil {
+		remote.Unbind(string(f.To), s, f.Epoch)
+		if kind == codec.KindNotAttached && k.sessions[s.ID()] != nil {
+			delete(k.sessions, s.ID())
+			k.detached(s.ID(), s)
+		}
+	}
+	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
+		if t.Loop() < len(l.eng.loops) {
+			p := l.parcelFor(uint16(t.Loop()))
+			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: len(p.data), reply: len(body), seq: uint64(kind)})
+			p.data = append(p.data, body...)
+		}
+		return nil
+	}
+	l.returned(f)
+	return nil
+}
+
+// bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
+func (c *conn) bounceToLink(d *codec.Deliver) bool {
+	l := c.loop
+	token, h, ok := l.eng.splitLinkToken(d.Token)
+	if !ok || len(token) != ackTokenLen || l.eng.cluster == nil {
+		return false
+	}
+	id := c.session.ID()
+	f := codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], id[:]...)}
+	f.Token = token
+	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, &f)
+	l.sendControl(h, l.scratch)
+	return true
+}
+
+// returned decides on a message that came back from another node. If it waits for an ack, its entry is on this loop.
+func (l *loop) returned(f *codec.Forward) {
+	if t, ok := ackToken(f.Token); ok {
+		entry, status := l.acks.Lookup(t)
+		switch {
+		case status != ackmgr.Pending:
+			return // it has ended meanwhile
+		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.checksum(&f.Deliver):
+			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
+			return
+		case entry.Flags&flagBounced != 0:
+			f.Flags |= flagRetried
+		}
+	}
+	if f.Flags&flagRetried != 0 {
+		l.endReturned(f, codec.CodeUnreachable)
+		return
+	}
+	f.Flags |= flagRetried
+	if f.Flags&codec.FlagAck == 0 {
+		l.stats.forwarded-- // it was not, after all
+	}
+	if !l.parkReturned(f) {
+		l.endReturned(f, codec.CodeOverflow)
+	}
+}
+
+func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
+	if len(f.Token) > 0 {
+		l.endToken(f.Token, code, 1)
+		return
+	}
+	l.stats.outcomes[code]++
+}
+
+// forwardAgain sends a returned message to where the registry says that its receiver is now. False: nowhere else.
+func (l *loop) forwardAgain(f *codec.Forward) (codec.Code, bool) {
+	if route, ok := l.eng.table.Lookup(f.To); ok {
+		if h, ok := route.Session.Pick(route.Hash); ok {
+			return l.deliverReturned(f, route, h)
+		}
+	}
+	route, ok := l.eng.cluster.remote.Lookup(f.To)
+	if !ok {
+		return codec.CodeNoRoute, false
+	}
+	h, ok := route.Session.Pick(route.Hash)
+	if !ok {
+		return codec.CodeUnreachable, false
+	}
+	id := route.Session.ID()
+	f.Epoch = route.Epoch
+	f.Session = append(l.sessionID[:0], id[:]...)
+	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra)
+	if v.code != codec.CodeOK {
+		return v.code, false
+	}
+	dest.list = l.linkList(h, route.Session.Short())
+	if !l.rearm(f, route.Session.Short(), dest.list) {
+		return 0, true // it has ended meanwhile
+	}
+	l.writeForward(dest, codec.KindForward, f)
+	return 0, true
+}
+
+// deliverReturned is forwardAgain to a session that is attached here by now.
+func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (codec.Code, bool) {
+	d := f.Deliver
+	d.Flags &= knownFlags
+	d.Epoch = route.Epoch
+	dest, v := l.destination(h, codec.DeliverSize(&d))
+	if v.code != codec.CodeOK {
+		return v.code, false
+	}
+	if !l.rearm(f, route.Session.Short(), dest.list) {
+		return 0, true
+	}
+	l.write(dest, &d)
+	return 0, true
+}
+
+// rearm moves the entry of a message, if it has one, to its new destination; false: the entry has ended.
+func (l *loop) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
+	t, ok := ackToken(f.Token)
+	if !ok {
+		return true
+	}
+	entry, status := l.acks.Lookup(t)
+	if status != ackmgr.Pending {
+		return false
+	}
+	entry.Session, entry.Flags = session, entry.Flags|flagBounced
+	entry.Sum = l.eng.checksum(&f.Deliver)
+	return l.acks.Redirect(t, entry, list)
+}

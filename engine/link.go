@@ -1,0 +1,288 @@
+package engine
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// A link is a connection to another node: an ordinary connection of an event loop, with another
+// handshake and other frames. There is one for each pair of nodes.
+//
+// The handshake proves to both sides that the other knows the cluster's secret, and puts nothing of
+// it on the wire: each side's proof is a MAC over its role, both nodes, both incarnations, both nonces, the
+// version and the name of the cluster. A proof can neither be replayed (the nonces are fresh) nor
+// reflected (the roles differ).
+
+const (
+	linkPing = 500 * time.Millisecond // silence after which a peer is pinged
+	linkDead = 2 * time.Second        // silence after which it is given up
+	// linkRoom is how much more than a client may wait to be written to a peer; half of it is for control frames only.
+	linkRoom = 16
+)
+
+// link is the cluster's half of a connection to another node. What stands below the line is owned by its loop.
+type link struct {
+	cluster *cluster
+	dialled bool
+	ended   chan struct{} // closed with the connection; nil if the other side dialled
+	handle  routing.Handle
+
+	node        string // the other one; known from the start if we dialled
+	incarnation uint64
+	hello       []byte // the transcript's parts that the handshake has yielded so far
+	nonce       []byte
+	transcript  []byte
+	// sessions are those attached at the other node.
+	sessions map[routing.SessionID]*routing.Session
+}
+
+// begin is called when the connection is on its loop.
+func (k *link) begin(c *conn) {
+	k.handle = c.handle()
+	k.sessions = make(map[routing.SessionID]*routing.Session)
+	if k.dialled {
+		k.nonce = randomBytes(codec.NonceLen)
+		e := c.loop.eng
+		c.wroteControl(codec.AppendPeerHello(c.out(), &codec.PeerHello{
+			MinVersion: e.peerVersions[0], MaxVersion: e.peerVersions[1], Cluster: []byte(e.cfg.Cluster),
+			Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: k.nonce,
+		}))
+	}
+}
+
+// handshake handles a frame before the link is open.
+func (k *link) handshake(c *conn, kind codec.Kind, body []byte) {
+	switch {
+	case kind == codec.KindPeerHello && !k.dialled && k.transcript == nil:
+		k.handleHello(c, body)
+	case kind == codec.KindPeerProof && !k.dialled && k.transcript != nil:
+		k.handleProof(c, body)
+	case kind == codec.KindPeerChallenge && k.dialled && k.transcript == nil:
+		k.handleChallenge(c, body)
+	case kind == codec.KindPeerReady && k.dialled && k.transcript != nil:
+		if err := codec.DecodePeerReady(body); err != nil {
+			c.decodeFault(err, kind)
+			return
+		}
+		k.open(c)
+	case kind == codec.KindError:
+		k.handleError(c, body)
+	case kind == codec.KindHello:
+		c.unexpected(kind, "this address is for other nodes; clients connect to "+c.loop.eng.member().Addr)
+	default:
+		c.unexpected(kind, "not in this state of the handshake between nodes")
+	}
+}
+
+func (k *link) handleHello(c *conn, body []byte) {
+	var f codec.PeerHello
+	if err := codec.DecodePeerHello(body, &f); err != nil {
+		c.decodeFault(err, codec.KindPeerHello)
+		return
+	}
+	e := c.loop.eng
+	version := min(f.MaxVersion, e.peerVersions[1])
+	switch {
+	case string(f.Cluster) != e.cfg.Cluster:
+		c.close(codec.FaultUnauthenticated, fmt.Sprintf("this node is of cluster %q, not %q", e.cfg.Cluster, f.Cluster))
+		return
+	case version < f.MinVersion || version < e.peerVersions[0]:
+		c.close(codec.FaultBadVersion, fmt.Sprintf("this node speaks versions %d to %d with its peers, the other %d to %d",
+			e.peerVersions[0], e.peerVersions[1], f.MinVersion, f.MaxVersion))
+		return
+	case string(f.Node) == e.cfg.NodeID:
+		c.close(codec.FaultUnauthenticated, fmt.Sprintf("this node is called %q too: give one of them another ID", f.Node))
+		return
+	}
+	k.node, k.incarnation = string(f.Node), f.Incarnation
+	k.nonce = randomBytes(codec.NonceLen)
+	k.transcript = transcript(version, e.cfg.Cluster, k.node, f.Incarnation, f.Nonce, e.cfg.NodeID, c.loop.fenced, k.nonce)
+	c.wroteControl(codec.AppendPeerChallenge(c.out(), &codec.PeerChallenge{
+		Version: version, Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: k.nonce,
+		Proof: e.proof("accepted", k.transcript),
+	}))
+}
+
+func (k *link) handleChallenge(c *conn, body []byte) {
+	var f codec.PeerChallenge
+	if err := codec.DecodePeerChallenge(body, &f); err != nil {
+		c.decodeFault(err, codec.KindPeerChallenge)
+		return
+	}
+	e := c.loop.eng
+	if f.Version < e.peerVersions[0] || f.Version > e.peerVersions[1] {
+		c.close(codec.FaultBadVersion, fmt.Sprintf("version %d was not offered", f.Version))
+		return
+	}
+	k.transcript = transcript(f.Version, e.cfg.Cluster, e.cfg.NodeID, c.loop.fenced, k.nonce, string(f.Node), f.Incarnation, f.Nonce)
+	if !hmac.Equal(f.Proof, e.proof("accepted", k.transcript)) {
+		k.badSecret(c)
+		return
+	}
+	if string(f.Node) != k.node {
+		c.close(codec.FaultUnauthenticated, fmt.Sprintf("node %q was expected at this address, %q answers", k.node, f.Node))
+		return
+	}
+	k.incarnation = f.Incarnation
+	c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
+}
+
+func (k *link) handleProof(c *conn, body []byte) {
+	proof, err := codec.DecodePeerProof(body)
+	if err != nil {
+		c.decodeFault(err, codec.KindPeerProof)
+		return
+	}
+	if !hmac.Equal(proof, c.loop.eng.proof("dialled", k.transcript)) {
+		k.badSecret(c)
+		return
+	}
+	c.wroteControl(codec.AppendPeerReady(c.out()))
+	k.open(c)
+}
+
+func (k *link) badSecret(c *conn) {
+	c.loop.eng.cfg.Logger.Warn("a node does not know the cluster's secret: is its --cluster-secret-file the same?", "node", k.node, "remote", c.remote)
+	c.close(codec.FaultUnauthenticated, "the proof is not one that the cluster's secret makes")
+}
+
+// handleError reports why the other side ends the link.
+func (k *link) handleError(c *conn, body []byte) {
+	var f codec.ErrorFrame
+	if err := codec.DecodeError(body, &f); err != nil {
+		c.decodeFault(err, codec.KindError)
+		return
+	}
+	c.loop.eng.cfg.Logger.Warn("a node refuses the link", "node", k.node, "fault", f.Fault, "message", f.Message)
+	c.end()
+}
+
+// transcript is what both proofs are about. Every part has its length before it.
+func transcript(version uint64, cluster, dialler string, diallerInc uint64, diallerNonce []byte, acceptor string, acceptorInc uint64, acceptorNonce []byte) []byte {
+	b := binary.BigEndian.AppendUint64(nil, version)
+	for _, part := range [][]byte{
+		[]byte(cluster), []byte(dialler), binary.BigEndian.AppendUint64(nil, diallerInc), diallerNonce,
+		[]byte(acceptor), binary.BigEndian.AppendUint64(nil, acceptorInc), acceptorNonce,
+	} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
+		b = append(b, part...)
+	}
+	return b
+}
+
+func (e *Engine) proof(role string, transcript []byte) []byte {
+	mac := hmac.New(sha256.New, e.cfg.ClusterSecret)
+	mac.Write([]byte("distmsg peer " + role + "\x00"))
+	mac.Write(transcript)
+	return mac.Sum(nil)
+}
+
+// open makes the link a way for messages, and tells the other node which sessions are attached here.
+func (k *link) open(c *conn) {
+	c.state = stateOpen
+	c.incarnation = c.loop.fenced
+	c.list = c.loop.acks.NewList()
+	c.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
+	k.cluster.opened(k) // first: what attaches from here on is announced to it as well
+	for _, s := range c.loop.eng.table.Sessions() {
+		if len(s.Handles()) > 0 {
+			id := s.ID()
+			c.wroteControl(codec.AppendPresence(c.out(), codec.KindAttached, id[:], 0))
+		}
+	}
+	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
+}
+
+// end takes the link out of everything; its connection has just been torn down.
+func (k *link) end(c *conn, wasOpen bool) {
+	if wasOpen {
+		k.cluster.closed(k)
+		c.loop.endLink(k.handle, 0, true)
+		for id, s := range k.sessions {
+			k.detached(id, s)
+		}
+		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
+	}
+	if k.ended != nil {
+		close(k.ended)
+	}
+}
+
+// frame handles a frame on an open link.
+func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
+	var err error
+	switch kind {
+	case codec.KindForward:
+		err = c.handleForward(k, body)
+	case codec.KindAnswer:
+		err = c.handleAnswer(body)
+	case codec.KindNotMine, codec.KindNotAttached:
+		err = c.handleReturned(k, kind, body)
+	case codec.KindRefuse:
+		err = c.handleRefuse(body)
+	case codec.KindGone:
+		err = c.handleGone(body)
+	case codec.KindAttached, codec.KindDetached:
+		err = k.handlePresence(kind, body)
+	case codec.KindExpel:
+		err = c.handleExpel(body)
+	case codec.KindPing:
+		c.handlePing(body)
+	case codec.KindPong:
+		_, err = codec.DecodePong(body)
+	case codec.KindError:
+		k.handleError(c, body)
+	default:
+		// A newer node may say more than this one understands; it knows our version and does not count on it.
+	}
+	if err != nil {
+		c.decodeFault(err, kind)
+	}
+}
+
+// handlePresence notes where a session is attached, or is no longer.
+func (k *link) handlePresence(kind codec.Kind, body []byte) error {
+	b, _, err := codec.DecodePresence(body, kind)
+	if err != nil {
+		return err
+	}
+	id := routing.SessionID(b)
+	if kind == codec.KindDetached {
+		if s := k.sessions[id]; s != nil {
+			delete(k.sessions, id)
+			k.detached(id, s)
+		}
+		return nil
+	}
+	if k.sessions[id] == nil {
+		s := k.cluster.remote.OpenSession(id, "")
+		k.cluster.remote.Attach(s, k.handle)
+		k.sessions[id] = s
+	}
+	return nil
+}
+
+// detached forgets that a session is attached at the other node. If it was attached nowhere else, its
+// routes go when its resume window is over.
+func (k *link) detached(id routing.SessionID, s *routing.Session) {
+	remote := k.cluster.remote
+	left, serial, found := remote.Detach(s, k.handle)
+	if !found || left > 0 {
+		return
+	}
+	e := k.cluster.eng
+	node, incarnation := k.node, k.incarnation
+	time.AfterFunc(e.cfg.ResumeWindow, func() {
+		e.lanes.must(e.lanes.of(id[:]), func() {
+			if _, ended := remote.EndSession(s, serial); ended {
+				e.endOrphan(id, node, incarnation)
+			}
+		})
+	})
+}
