@@ -191,6 +191,12 @@ func (m *Memory) EndSession(ctx context.Context, op EndOp) (ended bool, err erro
 	return true, nil
 }
 
+// Lost implements [Registry]: what this process has lost, no other has kept.
+func (m *Memory) Lost() <-chan struct{} { return nil }
+
+// Rebuilding implements [Registry].
+func (m *Memory) Rebuilding() bool { return false }
+
 // Close implements [Registry].
 func (m *Memory) Close() error {
 	m.mu.Lock()

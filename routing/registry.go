@@ -61,7 +61,8 @@ type Registry interface {
 	Detach(ctx context.Context, session SessionID, p Presence) (left int, err error)
 
 	// Presence tells where a session is attached. A session that is not known is
-	// attached nowhere. The error wraps ErrUnavailable.
+	// attached nowhere; while the registry is rebuilding, it is an error. The error
+	// wraps ErrUnavailable.
 	Presence(ctx context.Context, session SessionID) (SessionPresence, error)
 
 	// EndSession makes a session permanently dead, known or not (S17), and removes
@@ -71,6 +72,17 @@ type Registry interface {
 	// The bindings may go later than EndSession returns. Until then Lookup and Bind may
 	// still name the dead session, and a Bind that expects it replaces it.
 	EndSession(ctx context.Context, op EndOp) (ended bool, err error)
+
+	// Lost yields a value when the registry has lost data and found out: the caller then
+	// re-asserts all bindings and attaches all sessions that it knows (S18). It is one
+	// channel, for one receiver; several losses may become one value. Nil: never.
+	Lost() <-chan struct{}
+
+	// Rebuilding reports whether bindings and presence may be missing because data was lost,
+	// or may have been. Until it is over Lookup and Presence do not say that there is
+	// nothing, EndSession without Force is refused with ErrUnavailable, and whoever wants no
+	// incumbent replaced should not bind anew. Asks nobody.
+	Rebuilding() bool
 
 	// Close releases what the registry holds. After it every call fails with
 	// ErrUnavailable. Closing twice does nothing.
@@ -162,6 +174,7 @@ type UnbindResult struct {
 // LookupResult is the answer for one ID of a Lookup.
 type LookupResult struct {
 	Binding Binding // zero: nobody holds it
+	Unknown bool    // the binding is zero because it may have been lost (S18): it is not to be remembered
 }
 
 // Presence is one node where a session is attached.
@@ -185,4 +198,8 @@ type EndOp struct {
 	Session SessionID
 	Gone    []Presence // entries that count as absent, because their node is dead
 	Force   bool       // end it wherever it is attached: it said goodbye
+
+	// Bound is what the caller knows of its bindings, from Table.EndSession. Those go
+	// soon, others perhaps much later.
+	Bound []BoundID
 }

@@ -251,6 +251,9 @@ func (n *naive) EndSession(ctx context.Context, op routing.EndOp) (bool, error) 
 	return true, nil
 }
 
+func (n *naive) Lost() <-chan struct{} { return nil }
+func (n *naive) Rebuilding() bool      { return false }
+
 func (n *naive) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -1,0 +1,267 @@
+package client
+
+import (
+	"context"
+
+	"distmsg/codec"
+)
+
+// BindOptions say how IDs are bound.
+type BindOptions struct {
+	// RejectNew leaves an ID to another live session that holds it; the bind of that ID then fails
+	// with ErrTaken. Otherwise the other session is kicked.
+	RejectNew bool
+	// Handler receives the messages to these IDs. Default: Config.Handler.
+	Handler Handler
+}
+
+// Bind makes this session the holder of the IDs: messages to them come to Config.Handler, and it may
+// send from them. A session that held one of them before is kicked.
+//
+// Bind takes any number of IDs and returns when the node has answered for all of them, or when ctx
+// ends (without a deadline: after Config.RequestTimeout). What the registry could not take yet is tried
+// again until then. The error is ErrClosed, or an *IDError that names the IDs that failed; the others
+// are bound. An ID whose outcome is timeout or lost may or may not be bound at the node; the session
+// does not hold it, and takes it back if it hears of it.
+//
+// Bindings last until Unbind, a kick or Close: the session re-asserts them by itself when it has to
+// begin anew at a node. It may be called from any goroutine; calls for one ID run one after the other.
+func (s *Session) Bind(ctx context.Context, ids ...string) error {
+	return s.BindWith(ctx, BindOptions{}, ids...)
+}
+
+// BindWith is Bind with options.
+func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string) error {
+	if opts.Handler == nil {
+		opts.Handler = s.cfg.Handler
+	}
+	q := question{kind: codec.KindBind, late: s.lateBound}
+	if opts.RejectNew {
+		q.policy = codec.PolicyRejectNew
+	}
+	if s.closed() {
+		return ErrClosed
+	}
+	good, failed := checkIDs(ids)
+	ctx, cancel := s.requestContext(ctx)
+	defer cancel()
+	op, held, err := s.holds.begin(ctx, good, true, opts.Handler)
+	if err != nil {
+		return s.allFailed("bind", good, failed, err)
+	}
+	todo := make([]idEpoch, len(held))
+	for i, b := range held {
+		todo[i].id = b.id // epoch 0: the registry mints one
+	}
+	codes := s.askAll(ctx, q, todo, func(i int, r codec.Result, gen uint64) { s.holds.bound(held[i], r.Epoch, gen) })
+	for _, kick := range s.holds.end(op, held) {
+		s.kicked(kick)
+	}
+	return s.idError("bind", todo, codes, failed)
+}
+
+// Unbind gives IDs back. Messages to them that wait for their handler go back to the node. IDs that
+// are not held, or are bound elsewhere by now, count as given back.
+//
+// It returns like Bind. An ID that failed receives nothing any more, but may still be bound at the
+// node; Unbind can be called again for it.
+func (s *Session) Unbind(ctx context.Context, ids ...string) error {
+	if s.closed() {
+		return ErrClosed
+	}
+	good, failed := checkIDs(ids)
+	ctx, cancel := s.requestContext(ctx)
+	defer cancel()
+	op, held, err := s.holds.begin(ctx, good, false, nil)
+	if err != nil {
+		return s.allFailed("unbind", good, failed, err)
+	}
+	todo := make([]idEpoch, len(held))
+	for i, b := range held {
+		todo[i] = idEpoch{b.id, b.epoch}
+	}
+	// Asking twice is harmless: it is the exact epoch that is taken back (S11).
+	codes := s.askAll(ctx, question{kind: codec.KindUnbind}, todo, func(i int, _ codec.Result, _ uint64) {
+		s.holds.unbound(held[i])
+	})
+	s.holds.end(op, held)
+	return s.idError("unbind", todo, codes, failed)
+}
+
+// Epoch returns the epoch of the binding under which this session holds id; ok is false if it does
+// not hold it. It may be called from any goroutine.
+func (s *Session) Epoch(id string) (epoch uint64, ok bool) { return s.holds.epoch(id) }
+
+// Presence says whether an ID is online.
+type Presence struct {
+	ID string
+	// Code is ok (bound, its session attached), unreachable (bound, its session detached for the
+	// moment), no_route (bound nowhere), or why that is not known: registry_unavailable, bad_id, timeout, lost.
+	Code  Code
+	Epoch uint64 // of the binding; 0 if there is none
+}
+
+// Online reports whether the ID is bound and its session attached.
+func (p Presence) Online() bool { return p.Code == codec.CodeOK }
+
+// Lookup asks which IDs are online, and answers for each in the order given. The error is ErrClosed or
+// nil. It ends when ctx does (without a deadline: after Config.RequestTimeout) and may be called from any
+// goroutine.
+func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error) {
+	if s.closed() {
+		return nil, ErrClosed
+	}
+	ctx, cancel := s.requestContext(ctx)
+	defer cancel()
+	found := make([]Presence, len(ids))
+	todo := make([]idEpoch, 0, len(ids))
+	at := make([]int, 0, len(ids)) // at[i] is the place of todo[i] in ids
+	for i, id := range ids {
+		found[i] = Presence{ID: id, Code: codec.CodeBadID}
+		if goodID(id) {
+			todo, at = append(todo, idEpoch{id: id}), append(at, i)
+		}
+	}
+	codes := s.askAll(ctx, question{kind: codec.KindLookup}, todo, func(i int, r codec.Result, _ uint64) {
+		found[at[i]].Code, found[at[i]].Epoch = r.Code, r.Epoch
+	})
+	for i, code := range codes {
+		if code != codec.CodeOK { // no answer
+			found[at[i]].Code = code
+		}
+	}
+	return found, nil
+}
+
+// requestContext gives requests without a deadline one.
+func (s *Session) requestContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.cfg.RequestTimeout)
+}
+
+// askAll asks until every ID has an answer that is not worth another try, or ctx ends, and returns the
+// last answers. done is called for each ID that succeeded, with the generation that the answer is about.
+func (s *Session) askAll(ctx context.Context, q question, ids []idEpoch,
+	done func(i int, r codec.Result, gen uint64)) []codec.Code {
+	codes := make([]codec.Code, len(ids))
+	todo, at := ids, make([]int, len(ids)) // at[i] is the place of todo[i] in ids
+	for i := range at {
+		at[i], codes[i] = i, unwritten(q.kind)
+	}
+	for try := 0; len(todo) > 0; try++ {
+		c, err := s.attached(ctx)
+		if err != nil {
+			break
+		}
+		var again []idEpoch
+		var againAt []int
+		c.ask(ctx, q, todo, func(i int, r codec.Result) {
+			codes[at[i]] = r.Code
+			switch {
+			case tryAgain(q.kind, r.Code):
+				again, againAt = append(again, todo[i]), append(againAt, at[i])
+			case succeeded(q.kind, r.Code):
+				codes[at[i]] = codec.CodeOK
+				done(at[i], r, c.gen)
+			}
+		})
+		todo, at = again, againAt
+		if len(todo) > 0 && !s.pause(ctx, s.backoff(try), nil) {
+			break
+		}
+	}
+	return codes
+}
+
+// succeeded says which answers are as good as ok: an ID that was not bound, or is bound elsewhere, is
+// given back, and any answer to a lookup is one.
+func succeeded(kind codec.Kind, code codec.Code) bool {
+	switch kind {
+	case codec.KindLookup:
+		return code != codec.CodeTimeout
+	case codec.KindUnbind:
+		return code == codec.CodeOK || code == codec.CodeNoRoute || code == codec.CodeSuperseded
+	}
+	return code == codec.CodeOK
+}
+
+// tryAgain says which answers are worth another try. A bind that may have been done is not repeated: its
+// ID may have been bound elsewhere since, and the repetition would take it away from there. An unbind
+// takes back one epoch and may be repeated. A lookup's answers are final: only the question may get lost.
+func tryAgain(kind codec.Kind, code codec.Code) bool {
+	switch kind {
+	case codec.KindLookup:
+		return code == codec.CodeLost
+	case codec.KindUnbind:
+		return code == codec.CodeLost || code.Retryable() && !succeeded(kind, code)
+	}
+	return code.Retryable()
+}
+
+// lateBound deals with the answer to a Bind whose caller was told that it failed: the node must not
+// go on believing that the ID is here.
+func (s *Session) lateBound(ids []idEpoch, results []codec.Result) {
+	var back []idEpoch
+	for i, r := range results {
+		if r.Code == codec.CodeOK && !s.holds.adopt(ids[i].id, r.Epoch) {
+			back = append(back, idEpoch{ids[i].id, r.Epoch})
+		}
+	}
+	if c := s.current.Load(); c != nil && len(back) > 0 {
+		c.request(question{kind: codec.KindUnbind}, back)
+	}
+}
+
+func goodID(id string) bool { return len(id) >= 1 && len(id) <= codec.MaxID }
+
+// checkIDs sorts out the IDs that no node would take.
+func checkIDs(ids []string) (good []string, failed []IDFailure) {
+	for i, id := range ids {
+		if goodID(id) {
+			continue
+		}
+		if failed == nil {
+			good = append(good, ids[:i]...)
+		}
+		failed = append(failed, IDFailure{id, badID(id)})
+	}
+	if failed == nil {
+		return ids, nil
+	}
+	for _, id := range ids[len(good):] {
+		if goodID(id) {
+			good = append(good, id)
+		}
+	}
+	return good, failed
+}
+
+// allFailed is the error of an operation that never began.
+func (s *Session) allFailed(op string, ids []string, failed []IDFailure, cause error) error {
+	for _, id := range ids {
+		e := &Error{Code: codec.CodeExpired, Reason: "waited for another bind or unbind of the ID", cause: cause}
+		failed = append(failed, IDFailure{id, e})
+	}
+	return &IDError{Op: op, Failed: failed}
+}
+
+// idError puts together what askAll returned.
+func (s *Session) idError(op string, ids []idEpoch, codes []codec.Code, failed []IDFailure) error {
+	closed := s.closed()
+	for i, code := range codes {
+		if code == codec.CodeOK {
+			continue
+		}
+		e := &Error{Code: code}
+		if closed {
+			e.cause = ErrClosed
+		}
+		failed = append(failed, IDFailure{ids[i].id, e})
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return &IDError{Op: op, Failed: failed}
+}

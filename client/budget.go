@@ -1,0 +1,176 @@
+package client
+
+import (
+	"context"
+	"sync"
+)
+
+// budget bounds how many messages and bytes are under way. Who wants more than is left waits, first
+// come, first served. It serves as the session's window, where an outcome gives back what its send
+// took, and as a connection's credit, where the node raises the limit instead.
+type budget struct {
+	mu       sync.Mutex
+	maxMsgs  int
+	maxBytes int
+	msgs     int
+	bytes    int
+	// Those who wait, in order; nobody who comes later passes them.
+	first, last *waiter
+	spare       *waiter // waiters for reuse, linked by next
+	err         error   // set by close
+	idle        chan struct{}
+}
+
+type waiter struct {
+	bytes      int
+	ready      chan error // capacity 1; nil: granted
+	next, prev *waiter
+	listed     bool
+}
+
+// try takes one message of n bytes if there is room and nobody waits.
+func (b *budget) try(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err == nil && b.first == nil && b.take(n)
+}
+
+// acquire waits until it can take one message of n bytes. It returns the context's error, or the one
+// given to close.
+func (b *budget) acquire(ctx context.Context, n int) error {
+	b.mu.Lock()
+	if b.err != nil || b.first == nil && b.take(n) {
+		defer b.mu.Unlock()
+		return b.err
+	}
+	w := b.enlist(n)
+	b.mu.Unlock()
+
+	var err error
+	select {
+	case err = <-w.ready:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.listed {
+		b.unlist(w)
+		b.grant() // w may have been all that held up the next
+	} else if len(w.ready) > 0 { // decided while the context ended: the decision counts
+		err = <-w.ready
+	}
+	w.next, b.spare = b.spare, w
+	return err
+}
+
+// grow takes n more bytes for a message that is held already, if there is room and nobody waits.
+// A negative n gives back.
+func (b *budget) grow(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > 0 && (b.first != nil || n > b.maxBytes-b.bytes) {
+		return false
+	}
+	b.bytes += n
+	b.grant()
+	return true
+}
+
+// release gives back a message of n bytes.
+func (b *budget) release(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.msgs--
+	b.bytes -= n
+	b.grant()
+	if b.idle != nil && b.msgs == 0 && b.err != nil {
+		close(b.idle)
+		b.idle = nil
+	}
+}
+
+// setLimits replaces the limits; what is held stays held.
+func (b *budget) setLimits(msgs, bytes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.maxMsgs, b.maxBytes = msgs, bytes
+	b.grant()
+}
+
+// close makes all who wait, or come later, fail with err. The channel is closed when everything held was
+// released.
+func (b *budget) close(err error) <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+	for b.first != nil {
+		w := b.first
+		b.unlist(w)
+		w.ready <- err
+	}
+	idle := make(chan struct{})
+	if b.msgs == 0 {
+		close(idle)
+	} else {
+		b.idle = idle
+	}
+	return idle
+}
+
+func (b *budget) used() (msgs, bytes int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.msgs, b.bytes
+}
+
+// The rest needs b.mu.
+
+func (b *budget) take(n int) bool {
+	if b.msgs >= b.maxMsgs || n > b.maxBytes-b.bytes {
+		return false
+	}
+	b.msgs++
+	b.bytes += n
+	return true
+}
+
+func (b *budget) grant() {
+	for b.first != nil && b.take(b.first.bytes) {
+		w := b.first
+		b.unlist(w)
+		w.ready <- nil
+	}
+}
+
+func (b *budget) enlist(n int) *waiter {
+	w := b.spare
+	if w == nil {
+		w = &waiter{ready: make(chan error, 1)}
+	} else {
+		b.spare = w.next
+	}
+	w.bytes, w.next, w.prev, w.listed = n, nil, b.last, true
+	if b.last == nil {
+		b.first = w
+	} else {
+		b.last.next = w
+	}
+	b.last = w
+	return w
+}
+
+func (b *budget) unlist(w *waiter) {
+	if w.prev == nil {
+		b.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		b.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	w.next, w.prev, w.listed = nil, nil, false
+}

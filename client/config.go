@@ -1,0 +1,183 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/discovery"
+)
+
+// Config says how a session behaves. The zero value of each field stands for the default that its
+// comment names; only Nodes (or Membership) must be set.
+//
+// The callbacks OnKick, OnDrain and OnState run one at a time and in order, and so does OnPostFailed,
+// on goroutines that are neither the reader's nor a sender's: they may take their time and may call
+// every method of the session but Close.
+type Config struct {
+	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random,
+	// and to another when that one is gone.
+	Nodes []string
+	// Membership is where the nodes are found instead of Nodes. The caller closes it, after the session.
+	Membership discovery.Membership
+	// Credentials go to the node in every hello. Default: none.
+	Credentials []byte
+	// Agent names this program to the node, for people. Default: "distmsg-go".
+	Agent string
+	// Dialer opens the connections, for example over TLS. Default: TCP.
+	Dialer func(ctx context.Context, addr string) (net.Conn, error)
+	// DialTimeout bounds one attempt to attach to one node, from dialling to welcome. Default: 2 s.
+	DialTimeout time.Duration
+	// RequestTimeout bounds Bind, Unbind and Lookup, retries included, when their context has no
+	// deadline. Default: 10 s.
+	RequestTimeout time.Duration
+	// MaxBackoff bounds the pause before another attempt to attach: it is a random part of a ceiling
+	// that doubles from 50 ms up to this. Default: 2 s.
+	MaxBackoff time.Duration
+	// Heartbeat is the silence after which the node is pinged; after three of them the connection is
+	// given up. Default: 1 s.
+	Heartbeat time.Duration
+
+	// MaxInFlight is the most acked sends that wait for their outcomes; more senders block.
+	// Default: 4,096; at most what the node announces.
+	MaxInFlight int
+	// MaxInFlightBytes is the same in bytes of frames. Default: 8 MiB.
+	MaxInFlightBytes int
+
+	// Handler receives the messages to IDs that were bound without a handler of their own.
+	// Default: they are rejected.
+	Handler Handler
+	// Workers is the most handlers that run at once. Goroutines are started as needed. Default: 256.
+	Workers int
+	// QueueMessages is the most messages that wait for the handler of one ID; more are rejected
+	// with the reason "receiver busy". Default: 8,192.
+	QueueMessages int
+	// QueueBytes is the same in bytes, each message counted with 512 more than its frame has. Default: 8 MiB.
+	QueueBytes int
+	// QueueTotal is the most bytes that wait for handlers in the whole session. Default: 64 MiB.
+	QueueTotal int
+
+	// OnKick hears of an ID that the session lost. The SDK never binds it again by itself.
+	OnKick func(Kick)
+	// OnDrain hears that the node is leaving. The SDK moves to another one by itself.
+	OnDrain func(Drain)
+	// OnState hears that the session attached to a node, or lost it.
+	OnState func(State)
+	// OnPostFailed, if set, makes nodes report the posts that they could not deliver. id is what
+	// Post returned. A post may also vanish with a connection without a report.
+	OnPostFailed func(id uint64, err *Error)
+
+	// Logger gets what an operator should see. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Kick tells of an ID that the session lost against its will.
+type Kick struct {
+	ID    string
+	Epoch uint64 // of the binding that stands instead, if known
+	Code  Code   // superseded: bound elsewhere; another code: why a binding could not be asserted again
+}
+
+// Drain tells that a node is leaving.
+type Drain struct {
+	Addr     string        // of that node
+	Deadline time.Duration // from now until it refuses to send
+	Addrs    []string      // the nodes it recommends
+}
+
+// State tells where a session is attached.
+type State struct {
+	Attached bool
+	Session  string // public session ID in hex; changes when the session could not be resumed
+	Node     string // the node's name
+	Addr     string // its address
+	Resumed  bool   // attached: the node knew the session; otherwise its IDs were bound again
+	Err      error  // not attached: why the connection ended
+}
+
+// The defaults that Config's comments name.
+const (
+	defaultAgent            = "distmsg-go"
+	defaultDialTimeout      = 2 * time.Second
+	defaultRequestTimeout   = 10 * time.Second
+	defaultMaxBackoff       = 2 * time.Second
+	defaultHeartbeat        = time.Second
+	defaultMaxInFlight      = 4096
+	defaultMaxInFlightBytes = 8 << 20
+	defaultWorkers          = 256
+	defaultQueueMessages    = 8192
+	defaultQueueBytes       = 8 << 20
+	defaultQueueTotal       = 64 << 20
+
+	minBackoff = 50 * time.Millisecond
+)
+
+// withDefaults fills in and rejects.
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.Agent, defaultAgent)
+	setDefault(&c.DialTimeout, defaultDialTimeout)
+	setDefault(&c.RequestTimeout, defaultRequestTimeout)
+	setDefault(&c.MaxBackoff, defaultMaxBackoff)
+	setDefault(&c.Heartbeat, defaultHeartbeat)
+	setDefault(&c.MaxInFlight, defaultMaxInFlight)
+	setDefault(&c.MaxInFlightBytes, defaultMaxInFlightBytes)
+	setDefault(&c.Workers, defaultWorkers)
+	setDefault(&c.QueueMessages, defaultQueueMessages)
+	setDefault(&c.QueueBytes, defaultQueueBytes)
+	setDefault(&c.QueueTotal, defaultQueueTotal)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Dialer == nil {
+		c.Dialer = func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+	}
+	err := c.validate()
+	if c.Membership == nil {
+		members, staticErr := discovery.Static(c.Nodes...)
+		c.Membership, err = members, errors.Join(staticErr, err)
+	}
+	return c, err
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("client: "+format, args...))
+		}
+	}
+	check(c.Membership == nil || len(c.Nodes) == 0, "both Nodes and Membership are set")
+	check(len(c.Agent) <= codec.MaxReason, "Agent has %d bytes, at most %d are allowed", len(c.Agent), codec.MaxReason)
+	check(len(c.Credentials) <= maxCredentials,
+		"Credentials has %d bytes, at most %d are allowed", len(c.Credentials), maxCredentials)
+	check(c.MaxInFlight <= maxCalls, "MaxInFlight is %d, at most %d is allowed", c.MaxInFlight, maxCalls)
+	for _, f := range []struct {
+		name string
+		v    int64
+	}{
+		{"DialTimeout", int64(c.DialTimeout)}, {"RequestTimeout", int64(c.RequestTimeout)},
+		{"MaxBackoff", int64(c.MaxBackoff)}, {"Heartbeat", int64(c.Heartbeat)},
+		{"MaxInFlight", int64(c.MaxInFlight)}, {"MaxInFlightBytes", int64(c.MaxInFlightBytes)},
+		{"Workers", int64(c.Workers)}, {"QueueMessages", int64(c.QueueMessages)},
+		{"QueueBytes", int64(c.QueueBytes)}, {"QueueTotal", int64(c.QueueTotal)},
+	} {
+		check(f.v > 0, "%s is negative", f.name)
+	}
+	return errors.Join(errs...)
+}
+
+// maxCredentials leaves room in the hello frame for everything else.
+const maxCredentials = codec.MaxHelloFrame - 512

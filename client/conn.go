@@ -1,0 +1,279 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+)
+
+// conn is one connection to one node, from welcome to its end. Three goroutines serve it: a reader,
+// a writer, and a keeper of time that outlives the two and then ends what is left.
+//
+// Lock order: conn.mu, then budget.mu. No callback runs and nothing is written to a socket under either.
+type conn struct {
+	// Static after construction.
+	s       *Session
+	nc      net.Conn
+	addr    string
+	session string // public session ID, in hex
+	node    string
+	limits  codec.Limits
+	resumed bool
+	gen     uint64           // of the bindings: see holdings.gen
+	maxRead int              // bytes of a frame's body
+	drained chan codec.Drain // capacity 1: the node's drain frame
+	dead    chan struct{}    // closed when the connection is gone and every send on it has ended
+
+	credit budget // for posts; in bytes
+
+	// Shared without a lock.
+	heard   atomic.Bool  // something was read since the last tick
+	moved   atomic.Int64 // when the session moved on to another connection, on its clock; 0: not yet
+	working atomic.Int64 // when the last message came
+	owed    atomic.Int64 // answers that the handlers have yet to give
+
+	mu       sync.Mutex
+	wake     sync.Cond // the writer's
+	out      []byte    // whole frames, to be written
+	spare    []byte    // the buffer written before, for reuse
+	unsent   []byte    // at the end: frames of which no byte was written
+	shut     bool      // nothing is appended any more
+	cause    error     // why
+	ended    bool      // bye was appended: no message may follow
+	calls    calls
+	requests map[uint64]*request
+	nextReq  uint64
+	to, from [codec.MaxID]byte // scratch for the frame being encoded
+}
+
+const (
+	// maxTick is how often a connection is looked after, at least; it is a quarter of a heartbeat if that
+	// is less.
+	maxTick = 250 * time.Millisecond
+	// deadBeats of silence in a row end the connection.
+	deadBeats = 3
+	// writeStall is how long the node may take no byte.
+	writeStall = 10 * time.Second
+	// guardSlack is how long after its deadline a send is ended here if the node has not done so, in
+	// milliseconds.
+	guardSlack = 1000
+	// quietMove is how long a connection that the session has moved away from must be silent before it is
+	// closed, in milliseconds.
+	quietMove = 1000
+
+	readBuffer = 32 << 10
+	// keepBuffer bounds the buffers that are kept when they are empty.
+	keepBuffer = 1 << 20
+)
+
+// errConnClosed sends a caller back to wait for another connection.
+var errConnClosed = errors.New("client: the connection is closed")
+
+var (
+	errSilent  = errors.New("client: the node is silent")
+	errMoved   = errors.New("client: the session has moved to another node")
+	errBacklog = errors.New("client: the node does not read")
+)
+
+// start begins to serve the connection. early is what was read behind welcome.
+func (c *conn) start(early []byte) {
+	over := make(chan struct{})
+	var left atomic.Int32
+	left.Store(2)
+	serve := func(f func()) {
+		f()
+		if left.Add(-1) == 0 {
+			close(over)
+		}
+	}
+	go serve(func() { c.read(early) })
+	go serve(c.write)
+	go func() {
+		c.tickUntil(over)
+		c.finish()
+	}()
+}
+
+// append adds a frame to what will be written. encode must not block.
+func (c *conn) append(encode func(b []byte) []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		return false
+	}
+	c.commit(encode(c.out))
+	return true
+}
+
+// commit takes over the grown out buffer. It needs c.mu.
+func (c *conn) commit(out []byte) {
+	if len(c.out) == 0 {
+		c.wake.Signal()
+	}
+	c.out = out
+}
+
+// write is the writer: it writes whatever was appended since the last time, at once.
+func (c *conn) write() {
+	for {
+		batch := c.nextBatch()
+		if batch == nil {
+			return
+		}
+		_ = c.nc.SetWriteDeadline(time.Now().Add(writeStall))
+		n, err := c.nc.Write(batch)
+		c.s.count.writes.Add(1)
+		c.s.count.bytesOut.Add(uint64(n))
+		if err != nil {
+			c.mu.Lock()
+			c.unsent = batch[wholeFrames(batch, n):]
+			c.mu.Unlock()
+			c.close(fmt.Errorf("client: write to %s: %w", c.addr, err))
+			return
+		}
+		c.reuse(batch)
+	}
+}
+
+// nextBatch waits for frames and takes them; nil when the connection is closed.
+func (c *conn) nextBatch() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.out) == 0 && !c.shut {
+		c.wake.Wait()
+		// The sender that woke the writer is rarely alone: let the others append first. It saves
+		// most of the write calls when many goroutines send at once.
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
+	if c.shut {
+		return nil
+	}
+	batch := c.out
+	c.out, c.spare = c.spare, nil
+	return batch
+}
+
+func (c *conn) reuse(batch []byte) {
+	if cap(batch) > keepBuffer {
+		return
+	}
+	c.mu.Lock()
+	c.spare = batch[:0]
+	c.mu.Unlock()
+}
+
+// read is the reader: it hands every frame to dispatch. It must never wait for a handler or a sender.
+func (c *conn) read(early []byte) {
+	buf := make([]byte, readBuffer+len(early))
+	end := copy(buf, early)
+	for {
+		taken, err := c.frames(buf[:end])
+		if err != nil {
+			c.close(fmt.Errorf("client: from %s: %w", c.addr, err))
+			return
+		}
+		buf, end = makeRoom(buf, taken, end)
+		n, err := c.nc.Read(buf[end:])
+		c.s.count.reads.Add(1)
+		c.s.count.bytesIn.Add(uint64(n))
+		end += n
+		if n > 0 {
+			c.heard.Store(true)
+		}
+		if err != nil {
+			c.close(fmt.Errorf("client: read from %s: %w", c.addr, err))
+			return
+		}
+	}
+}
+
+// frames dispatches the whole frames in b and returns how many bytes they took.
+func (c *conn) frames(b []byte) (taken int, err error) {
+	for {
+		body, n, err := codec.Split(b[taken:], c.maxRead)
+		if err != nil || n == 0 {
+			return taken, err
+		}
+		if err := c.dispatch(body); err != nil {
+			return taken, err
+		}
+		taken += n
+	}
+}
+
+// makeRoom moves the partial frame buf[taken:end] to the front of a buffer that it fits into.
+func makeRoom(buf []byte, taken, end int) ([]byte, int) {
+	rest := buf[taken:end]
+	need := readBuffer
+	if len(rest) >= codec.PrefixLen { // Split has checked the length it declares
+		need = max(need, len(rest)+codec.Missing(rest))
+	}
+	if len(buf) < need || len(buf) > keepBuffer && need < keepBuffer {
+		grown := make([]byte, need)
+		return grown, copy(grown, rest)
+	}
+	return buf, copy(buf, rest)
+}
+
+// tickUntil looks after the connection until reader and writer are over.
+func (c *conn) tickUntil(over <-chan struct{}) {
+	every := max(min(c.s.cfg.Heartbeat/4, maxTick), time.Millisecond)
+	t := time.NewTicker(every)
+	defer t.Stop()
+	// Silence is counted in ticks, not in time: a pause of this process is not the node's fault.
+	quiet, beat := 0, int(max(c.s.cfg.Heartbeat/every, 1))
+	for {
+		select {
+		case <-over:
+			return
+		case <-t.C:
+			quiet = c.tick(quiet, beat)
+		}
+	}
+}
+
+// tick pings a silent node, gives up one that stays silent, and ends the sends that the node forgot.
+// quiet is how many ticks in a row nothing came, beat how many make a heartbeat.
+func (c *conn) tick(quiet, beat int) int {
+	now := c.s.now()
+	if quiet++; c.heard.Swap(false) {
+		quiet = 0
+	}
+	switch {
+	case quiet >= deadBeats*beat:
+		c.close(fmt.Errorf("%w for %d heartbeats of %v", errSilent, deadBeats, c.s.cfg.Heartbeat))
+	case c.backlog() > c.s.cfg.MaxInFlightBytes+c.s.cfg.QueueTotal:
+		c.close(errBacklog)
+	case quiet > 0 && quiet%beat == 0:
+		c.append(func(b []byte) []byte { return codec.AppendPing(b, uint64(now)) })
+	}
+	c.endOverdue(now - guardSlack)
+	c.leave(now)
+	return quiet
+}
+
+// backlog returns the bytes that wait to be written. Window and credit bound the messages among them, but
+// not the answers to a node that delivers and does not read.
+func (c *conn) backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.out)
+}
+
+// endOverdue ends the sends whose deadline was before limit: their node never answered.
+func (c *conn) endOverdue(limit int64) {
+	c.mu.Lock()
+	seqs := c.calls.overdue(limit, nil)
+	c.mu.Unlock()
+	for _, seq := range seqs {
+		c.end(seq, Reply{}, &Error{Code: codec.CodeTimeout, Reason: "the node did not answer either"})
+	}
+}

@@ -1,0 +1,221 @@
+package client
+
+import (
+	"fmt"
+	"log/slog"
+
+	"distmsg/codec"
+)
+
+// dispatch handles one frame from the node, on the reader's goroutine. An error ends the connection.
+func (c *conn) dispatch(body []byte) error {
+	kind, err := codec.PeekKind(body)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case codec.KindDeliver:
+		return c.onDeliver(body)
+	case codec.KindOutcome:
+		return c.onOutcome(body)
+	case codec.KindBound, codec.KindUnbound, codec.KindFound:
+		return c.onResults(kind, body)
+	case codec.KindCredit:
+		return c.onCredit(body)
+	case codec.KindKick:
+		return c.onKick(body)
+	case codec.KindDrain:
+		return c.onDrain(body)
+	case codec.KindPing:
+		return c.onPing(body)
+	case codec.KindPong: // that it came is all it says
+		return nil
+	case codec.KindError:
+		return c.onError(body)
+	}
+	c.s.count.faults.Add(1) // a newer node's; the protocol says: skip it
+	return nil
+}
+
+// onDeliver queues a message for its handler. What cannot be queued is answered here: the sender must
+// hear something.
+func (c *conn) onDeliver(body []byte) error {
+	s := c.s
+	j := s.inbox.newJob(body)
+	f := &j.deliver
+	if err := codec.DecodeDeliver(j.frame, f); err != nil {
+		return err
+	}
+	s.count.received.Add(1)
+	now := s.now()
+	c.working.Store(now)
+	b, handler := s.holds.holder(f.To, f.Epoch)
+	switch {
+	case b == nil || s.leaving.Load():
+		c.notHere(f, now)
+	case handler == nil:
+		c.refuse(f, "the receiver has no handler")
+	default:
+		j.conn, j.binding, j.handler, j.since = c, b, handler, now
+		owed := int64(f.Flags & codec.FlagAck)
+		c.owed.Add(owed) // before another goroutine can pay it
+		if s.inbox.push(&b.lane, j) {
+			return nil
+		}
+		c.owed.Add(-owed)
+		s.count.busy.Add(1)
+		c.refuse(f, "receiver busy")
+	}
+	s.inbox.recycle(j)
+	return nil
+}
+
+// notHere returns a message to the node, which may know better by now. since is when it came.
+func (c *conn) notHere(f *codec.Deliver, since int64) {
+	c.s.count.notHere.Add(1)
+	if f.TTL != 0 {
+		f.TTL = uint32(max(1, int64(f.TTL)-(c.s.now()-since)))
+	}
+	c.append(func(b []byte) []byte { return codec.AppendNotHere(b, f) })
+}
+
+func (c *conn) refuse(f *codec.Deliver, reason string) {
+	if f.Flags&codec.FlagAck != 0 {
+		_, _ = c.ack(&codec.Ack{Token: f.Token, Code: codec.CodeRejected, Reason: []byte(reason)}, nil)
+	}
+}
+
+// ack answers a message, with *value in msgpack as the reply unless value is nil. retry: nothing was
+// sent, another answer may be.
+func (c *conn) ack(f *codec.Ack, value *any) (retry bool, err error) {
+	if len(f.Reply) > int(c.limits.MaxPayload) {
+		return true, tooLarge(len(f.Reply), c.limits.MaxPayload)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		c.s.count.unheard.Add(1)
+		return false, &Error{Code: codec.CodeUnreachable, Reason: "the message's connection is gone", cause: c.cause}
+	}
+	if value == nil {
+		c.commit(codec.AppendAck(c.out, f))
+		return false, nil
+	}
+	out, err := codec.AppendAckValue(c.out, f, *value)
+	if err != nil {
+		return true, fmt.Errorf("client: %w", err)
+	}
+	if frame := out[len(c.out):]; len(frame) > int(c.limits.MaxPayload) {
+		var sent codec.Ack
+		if err := codec.DecodeAck(frame[codec.PrefixLen:], &sent); err != nil {
+			return true, err
+		}
+		if n := len(sent.Reply); n > int(c.limits.MaxPayload) {
+			return true, tooLarge(n, c.limits.MaxPayload)
+		}
+	}
+	c.commit(out)
+	return false, nil
+}
+
+func tooLarge(n int, limit uint64) *Error {
+	return &Error{Code: codec.CodeTooLarge, Reason: fmt.Sprintf("%d bytes, the node allows %d", n, limit)}
+}
+
+// onOutcome ends a send, or reports a post that failed.
+func (c *conn) onOutcome(body []byte) error {
+	var f codec.Outcome
+	if err := codec.DecodeOutcome(body, &f); err != nil {
+		return err
+	}
+	var reply []byte
+	if len(f.Reply) > 0 {
+		reply = append(reply, f.Reply...)
+	}
+	if f.Code.Delivered() == codec.DeliveredYes && f.Code < codec.CodeRejected {
+		c.end(f.Seq, Reply{Payload: reply}, nil)
+		return nil
+	}
+	err := &Error{Code: f.Code, Reason: string(f.Reason), Reply: reply}
+	if f.Seq&seqPost != 0 {
+		c.s.postFailed(f.Seq>>1, err)
+		return nil
+	}
+	c.end(f.Seq, Reply{}, err)
+	return nil
+}
+
+// end gives a send its outcome, if it has none yet.
+func (c *conn) end(seq uint64, reply Reply, err *Error) {
+	c.mu.Lock()
+	e, ok := c.calls.end(seq)
+	c.mu.Unlock()
+	if !ok {
+		c.s.count.late.Add(1)
+		return
+	}
+	c.s.window.release(e.cost)
+	if e.call == nil {
+		c.s.count.late.Add(1)
+		return
+	}
+	c.s.endCall(e.call, reply, err)
+}
+
+func (c *conn) onCredit(body []byte) error {
+	total, err := codec.DecodeCredit(body)
+	if err == nil {
+		c.credit.setLimits(unlimited, int(min(total, unlimited)))
+	}
+	return err
+}
+
+func (c *conn) onKick(body []byte) error {
+	id, epoch, err := codec.DecodeKick(body)
+	if err != nil {
+		return err
+	}
+	if kick, lost := c.s.holds.kick(id, epoch); lost {
+		c.s.kicked(kick)
+	}
+	return nil
+}
+
+func (c *conn) onDrain(body []byte) error {
+	var f codec.Drain
+	if err := codec.DecodeDrain(body, &f); err != nil {
+		return err
+	}
+	select {
+	case c.drained <- f:
+	default: // one drain is enough
+	}
+	return nil
+}
+
+func (c *conn) onPing(body []byte) error {
+	nonce, err := codec.DecodePing(body)
+	if err == nil {
+		c.append(func(b []byte) []byte { return codec.AppendPong(b, nonce) })
+	}
+	return err
+}
+
+// fault is an error frame from the node.
+type fault struct{ codec.ErrorFrame }
+
+func (f *fault) Error() string { return fmt.Sprintf("the node says %s: %s", f.Fault, f.Message) }
+
+func (c *conn) onError(body []byte) error {
+	f := new(fault)
+	if err := codec.DecodeError(body, &f.ErrorFrame); err != nil {
+		return err
+	}
+	c.s.count.faults.Add(1)
+	if f.Flags&codec.ErrorClosing != 0 {
+		return f
+	}
+	c.s.cfg.Logger.Warn("distmsg: the node complains", "node", c.node, "fault", f.Fault.String(),
+		"kind", f.Kind.String(), "message", f.Message, slog.Uint64("seq", f.Seq))
+	return nil
+}

@@ -1,0 +1,63 @@
+// Package client is the Go SDK of distmsg: it makes a program that holds end users' connections (an
+// app server: WebSocket gateway, game server, device hub) send to any user by ID, wherever that user is
+// connected, and learn truthfully what became of each message.
+//
+// # From nothing to a running client
+//
+// Start a node (go run ./cmd/relay, or an engine inside a test), and attach a session to it:
+//
+//	s, err := client.Dial(ctx, client.Config{
+//		Nodes:   []string{"127.0.0.1:7400"},
+//		Handler: func(ctx context.Context, d *client.Delivery) { fmt.Printf("%s to %s: %s\n", d.From, d.To, d.Payload) },
+//	})
+//	defer s.Close(ctx)
+//
+// Bind the IDs of the users who are connected to this program, and unbind them when they leave:
+//
+//	err = s.Bind(ctx, "alice", "bob")
+//
+// Send from one of them to anybody, and wait for the outcome:
+//
+//	_, err = s.Send(ctx, client.Message{To: "carol", From: "alice", Payload: []byte("hello")})
+//
+// A nil error means that carol's handler accepted the message. Every other outcome is an [*Error],
+// which says whether the message was delivered and whether it is safe to send it again:
+//
+//	var e *client.Error
+//	switch {
+//	case err == nil:
+//	case errors.Is(err, client.ErrNoRoute): // carol is not online
+//	case errors.As(err, &e) && e.Retryable(): // not delivered: try again
+//	case errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown: // timeout, lost
+//	}
+//
+// # Three ways to send
+//
+// [Session.Send] waits for the outcome, [Session.SendAsync] calls back with it, and [Session.Post]
+// wants none. Each blocks instead of letting queues grow: the first two while the session's window
+// (Config.MaxInFlight, Config.MaxInFlightBytes) is full, Post while the node's byte credit is used up. All end
+// with their context.
+//
+// A receiver may answer with a payload ([Delivery.Reply]), which makes Send a request. Go values
+// travel as msgpack: [SendValue], [HandleValue], Message.Value, [Delivery.ReplyValue], [Reply.Decode].
+//
+// # Receiving
+//
+// A [Handler] runs for one message of an ID at a time, in the order they came, and for many IDs at once.
+// One that is slow or panics stops neither other IDs nor the session; when its queue is full, senders
+// hear rejected, "receiver busy". Returning means accepted; [Delivery.Reject] and [Delivery.Defer] say
+// otherwise.
+//
+// # When things break
+//
+// The session finds its way back to a node by itself, resumes, and asserts its IDs again if it must.
+// Sends that were in flight on a connection that died end lost (perhaps delivered) or unreachable (not
+// written); sends that come while there is no connection wait for one until their deadline. An ID that
+// was bound elsewhere in the meantime is lost and reported to Config.OnKick; the SDK never takes it back.
+//
+// # What may be called from where
+//
+// All methods of [Session] may be called from any goroutine, and from handlers and callbacks, with two
+// exceptions: Close not from any of them, and nothing that blocks from a SendAsync callback, which runs
+// on the goroutine that reads from the node.
+package client

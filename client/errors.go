@@ -1,0 +1,112 @@
+package client
+
+import (
+	"errors"
+	"strings"
+
+	"distmsg/codec"
+)
+
+// Code is an outcome, as docs/protocol.md lists them. Its String is the outcome word.
+type Code = codec.Code
+
+// ErrClosed is what every call returns once Close was called. Nothing was sent.
+var ErrClosed = errors.New("client: the session is closed")
+
+// ErrAnswered is what a second answer to one delivery returns.
+var ErrAnswered = errors.New("client: this delivery was answered before")
+
+// The outcomes as errors.Is targets: errors.Is(err, ErrNoRoute) holds for every *Error with that
+// code, and for an *IDError that contains one.
+var (
+	ErrRejected            = &Error{Code: codec.CodeRejected}
+	ErrNoRoute             = &Error{Code: codec.CodeNoRoute}
+	ErrUnreachable         = &Error{Code: codec.CodeUnreachable}
+	ErrOverflow            = &Error{Code: codec.CodeOverflow}
+	ErrExpired             = &Error{Code: codec.CodeExpired}
+	ErrRegistryUnavailable = &Error{Code: codec.CodeRegistryUnavailable}
+	ErrDraining            = &Error{Code: codec.CodeDraining}
+	ErrDenied              = &Error{Code: codec.CodeDenied}
+	ErrTooLarge            = &Error{Code: codec.CodeTooLarge}
+	ErrTimeout             = &Error{Code: codec.CodeTimeout}
+	ErrLost                = &Error{Code: codec.CodeLost}
+
+	ErrTaken      = &Error{Code: codec.CodeTaken}      // Bind with RejectNew: another live session holds the ID
+	ErrSuperseded = &Error{Code: codec.CodeSuperseded} // a newer binding of the ID stands
+	ErrBadID      = &Error{Code: codec.CodeBadID}      // the ID is empty or has more than 255 bytes
+)
+
+// Error is an outcome other than acked.
+type Error struct {
+	// Code is the outcome.
+	Code Code
+	// Reason is for people: the receiver's words for rejected, else the node's or the SDK's. It may be empty.
+	Reason string
+	// Reply is what a receiver sent along with its rejection; nil as a rule. It is the caller's.
+	Reply []byte
+
+	cause error
+}
+
+// Delivered says whether the message reached its receiver: yes, no or unknown.
+func (e *Error) Delivered() codec.Delivered { return e.Code.Delivered() }
+
+// Retryable reports whether sending again cannot deliver twice and may succeed. What was not
+// retryable with Delivered unknown (timeout, lost) may still be sent again if it is idempotent.
+func (e *Error) Retryable() bool { return e.Code.Retryable() }
+
+// Error returns the outcome word and the reason.
+func (e *Error) Error() string {
+	if e.Reason == "" {
+		return "client: " + e.Code.String()
+	}
+	return "client: " + e.Code.String() + ": " + e.Reason
+}
+
+// Is reports whether target is an *Error with the same code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// Unwrap returns what led the SDK to this outcome, such as context.Canceled; nil if a node decided it.
+func (e *Error) Unwrap() error { return e.cause }
+
+// IDError says which IDs of a Bind or Unbind failed. The others succeeded.
+type IDError struct {
+	Op     string      // "bind" or "unbind"
+	Failed []IDFailure // in the order the IDs were given
+}
+
+// IDFailure is one ID that failed and why.
+type IDFailure struct {
+	ID  string
+	Err *Error
+}
+
+// Error names the first few IDs and their outcomes.
+func (e *IDError) Error() string {
+	const shown = 5
+	var b strings.Builder
+	b.WriteString("client: " + e.Op)
+	for i, f := range e.Failed {
+		if i == shown {
+			b.WriteString(", …")
+			break
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(" " + f.ID + ": " + strings.TrimPrefix(f.Err.Error(), "client: "))
+	}
+	return b.String()
+}
+
+// Unwrap returns the failures' errors, for errors.Is and errors.As.
+func (e *IDError) Unwrap() []error {
+	errs := make([]error, len(e.Failed))
+	for i, f := range e.Failed {
+		errs[i] = f.Err
+	}
+	return errs
+}

@@ -1,0 +1,317 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+
+	"distmsg/codec"
+)
+
+// inbox runs what must not run on a reader: handlers and callbacks. Each ID has a lane of its own,
+// whose jobs run one at a time and in order; a pool of goroutines serves the lanes in turn. So a slow
+// handler holds up its own ID only, as long as fewer than Workers handlers are slow at once.
+//
+// Lock order: inbox.mu is taken while no other lock is held, and none is taken under it.
+type inbox struct {
+	// Static after construction.
+	ctx     context.Context // the handlers'
+	cfg     *Config
+	log     *slog.Logger
+	holds   *holdings
+	count   *counters
+	pool    sync.Pool // of *job
+	stopped sync.WaitGroup
+
+	mu      sync.Mutex
+	wake    sync.Cond
+	ready   laneList // lanes with jobs, none of which runs
+	workers int
+	idle    int
+	waking  bool // one worker is on its way: the next is woken when it has arrived
+	stop    bool
+	jobs    int // waiting or running
+	bytes   int // of jobs waiting
+	empty   chan struct{}
+}
+
+// lane is a queue of jobs that run in order. Guarded by inbox.mu.
+type lane struct {
+	first, last *job
+	n           int
+	bytes       int
+	busy        bool // listed in inbox.ready, or one of its jobs runs
+	next        *lane
+	from        string // the last sender's name; owned by whoever runs the lane's job
+}
+
+type laneList struct{ first, last *lane }
+
+func (l *laneList) push(v *lane) {
+	v.next = nil
+	if l.first == nil {
+		l.first = v
+	} else {
+		l.last.next = v
+	}
+	l.last = v
+}
+
+func (l *laneList) pop() *lane {
+	v := l.first
+	l.first = v.next
+	return v
+}
+
+// job is a message for a handler, or a callback.
+type job struct {
+	event func() // a callback; the other fields are for messages
+
+	conn     *conn
+	binding  *binding
+	handler  Handler
+	frame    []byte        // the body, copied out of the reader's buffer
+	deliver  codec.Deliver // views into frame
+	since    int64         // arrival, on the session's clock
+	delivery Delivery
+
+	lane *lane
+	next *job
+}
+
+// keepFrame bounds what a job for reuse holds on to.
+const keepFrame = 64 << 10
+
+// jobSize is what a job takes beside its frame.
+const jobSize = 512
+
+func (j *job) size() int { return jobSize + len(j.frame) }
+
+// keepIdle is how many goroutines wait for work after a burst.
+const keepIdle = 16
+
+func newInbox(ctx context.Context, s *Session) *inbox {
+	in := &inbox{ctx: ctx, cfg: &s.cfg, log: s.cfg.Logger, holds: &s.holds, count: &s.count}
+	in.wake.L = &in.mu
+	in.pool.New = func() any { return new(job) }
+	return in
+}
+
+// newJob copies a frame's body.
+func (in *inbox) newJob(body []byte) *job {
+	j := in.pool.Get().(*job)
+	j.frame = append(j.frame[:0], body...)
+	return j
+}
+
+func (in *inbox) recycle(j *job) {
+	frame := j.frame
+	if cap(frame) > keepFrame {
+		frame = nil
+	}
+	*j = job{frame: frame}
+	in.pool.Put(j)
+}
+
+// push queues a message unless its ID's queue or the session's is full. On false the job is still the caller's.
+func (in *inbox) push(l *lane, j *job) bool {
+	size := j.size()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	// A message larger than a whole queue may pass when it is alone in it.
+	full := l.n > 0 && (l.n >= in.cfg.QueueMessages || l.bytes+size > in.cfg.QueueBytes) ||
+		in.bytes > 0 && in.bytes+size > in.cfg.QueueTotal
+	if full || in.stop {
+		return false
+	}
+	in.append(l, j)
+	return true
+}
+
+// pushEvent queues a callback. It is for events that cannot be many; false means that the inbox is stopped.
+func (in *inbox) pushEvent(l *lane, event func()) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.stop {
+		return false
+	}
+	in.append(l, &job{event: event})
+	return true
+}
+
+// waiting returns how many jobs of l wait.
+func (in *inbox) waiting(l *lane) int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return l.n
+}
+
+// queued returns how many jobs wait or run.
+func (in *inbox) queued() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.jobs
+}
+
+// drained returns a channel that is closed when no job waits or runs.
+func (in *inbox) drained() <-chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.empty == nil {
+		in.empty = make(chan struct{})
+	}
+	empty := in.empty
+	in.checkEmpty()
+	return empty
+}
+
+// close drops what waits and lets the workers end; those that run a handler end after it.
+func (in *inbox) close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.stop = true
+	in.wake.Broadcast()
+}
+
+// The next five need in.mu.
+
+func (in *inbox) append(l *lane, j *job) {
+	j.lane = l
+	if l.first == nil {
+		l.first = j
+	} else {
+		l.last.next = j
+	}
+	l.last = j
+	l.n++
+	l.bytes += j.size()
+	in.jobs++
+	in.bytes += j.size()
+	if !l.busy {
+		l.busy = true
+		in.ready.push(l)
+		in.call()
+	}
+}
+
+// next takes the first job of the first lane that has one.
+func (in *inbox) next() *job {
+	l := in.ready.pop()
+	j := l.first
+	l.first, j.next = j.next, nil
+	l.n--
+	l.bytes -= j.size()
+	in.bytes -= j.size()
+	if in.ready.first != nil {
+		in.call()
+	}
+	return j
+}
+
+// done makes l's next job available.
+func (in *inbox) done(l *lane) {
+	in.jobs--
+	if l.busy = l.first != nil; l.busy {
+		in.ready.push(l)
+	}
+	in.checkEmpty()
+}
+
+func (in *inbox) checkEmpty() {
+	if in.empty != nil && in.jobs == 0 {
+		close(in.empty)
+		in.empty = nil
+	}
+}
+
+// call gets one more worker going. One call is under way at a time, and the worker that arrives calls
+// the next: in a burst of quick handlers a few workers do it all, and most messages wake nobody.
+func (in *inbox) call() {
+	switch {
+	case in.waking:
+	case in.idle > 0:
+		in.waking = true
+		in.wake.Signal()
+	case in.workers < in.cfg.Workers:
+		in.waking = true
+		in.workers++
+		in.stopped.Add(1)
+		go in.work()
+	}
+}
+
+func (in *inbox) work() {
+	defer in.stopped.Done()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.waking = false
+	for !in.stop {
+		if in.ready.first == nil {
+			if in.idle >= keepIdle {
+				break
+			}
+			in.idle++
+			in.wake.Wait()
+			in.idle--
+			in.waking = false
+			continue
+		}
+		j := in.next()
+		l := j.lane
+		in.mu.Unlock()
+		in.run(j)
+		in.mu.Lock()
+		in.done(l)
+	}
+	in.workers--
+}
+
+// run executes a job and recycles it.
+func (in *inbox) run(j *job) {
+	if j.event != nil {
+		in.callBack(j.event)
+		return
+	}
+	defer in.recycle(j)
+	f := &j.deliver
+	if in.holds.isGone(j.binding) {
+		j.conn.owed.Add(-int64(f.Flags & codec.FlagAck))
+		j.conn.notHere(f, j.since)
+		return
+	}
+	if l := j.lane; l.from != string(f.From) {
+		l.from = string(f.From) // one string serves a whole conversation
+	}
+	d := &j.delivery
+	d.set(j)
+	in.handle(j.handler, d)
+}
+
+// handle calls a handler and answers in its stead: accepted if it returned without an answer, rejected if
+// it panicked.
+func (in *inbox) handle(h Handler, d *Delivery) {
+	defer func() {
+		if v := recover(); v != nil {
+			in.count.panics.Add(1)
+			in.log.Error("distmsg: a handler panicked", "to", d.To, "from", d.From, "panic", v,
+				"stack", string(debug.Stack()))
+			_ = d.Reject(fmt.Sprintf("the receiver's handler panicked: %v", v))
+			return
+		}
+		_ = d.Accept() // ErrAnswered is the usual case for request/reply
+	}()
+	h(in.ctx, d)
+}
+
+// callBack runs one of the application's callbacks.
+func (in *inbox) callBack(event func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			in.count.panics.Add(1)
+			in.log.Error("distmsg: a callback panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	event()
+}

@@ -1,0 +1,192 @@
+package client
+
+import (
+	"context"
+
+	"distmsg/codec"
+)
+
+// idEpoch is one ID of a bind, unbind or lookup.
+type idEpoch struct {
+	id    string
+	epoch uint64
+}
+
+// request is a bind, unbind or lookup frame that waits for its answer.
+type request struct {
+	answer chan answer // capacity 1
+	ids    []idEpoch
+	late   func(ids []idEpoch, results []codec.Result) // for an answer that comes after the asker has given up
+	given  bool                                        // up; guarded by conn.mu
+}
+
+// answer is what the node said, or, if code is set, why it did not.
+type answer struct {
+	code    codec.Code
+	results []codec.Result
+}
+
+// pipeline is how many unanswered frames one call sends ahead.
+const pipeline = 16
+
+// question says what ask asks of the node.
+type question struct {
+	kind   codec.Kind // bind, unbind or lookup
+	policy codec.Policy
+	late   func(ids []idEpoch, results []codec.Result)
+}
+
+// ask sends ids in as many frames as the node's limits need and calls each for every ID, in order.
+// An ID without an answer gets unwritten's code, lost or timeout (ctx ended).
+func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i int, r codec.Result)) {
+	var open []*request
+	first := 0 // index of open[0]'s first ID
+	settle := func() {
+		r := open[0]
+		open = open[1:]
+		a := c.await(ctx, r)
+		for i := range r.ids {
+			v := codec.Result{Code: a.code}
+			if a.code == codec.CodeOK {
+				v = a.results[i]
+			}
+			each(first+i, v)
+		}
+		first += len(r.ids)
+	}
+	for rest := ids; len(rest) > 0; {
+		n := c.frameful(rest)
+		open = append(open, c.request(q, rest[:n]))
+		rest = rest[n:]
+		if len(open) == pipeline {
+			settle()
+		}
+	}
+	for len(open) > 0 {
+		settle()
+	}
+}
+
+// unwritten is the code for IDs whose frame was not written. A lookup cannot say unreachable, which would
+// be an answer.
+func unwritten(kind codec.Kind) codec.Code {
+	if kind == codec.KindLookup {
+		return codec.CodeLost
+	}
+	return codec.CodeUnreachable
+}
+
+// frameful returns how many of the ids go into one frame; at least one.
+func (c *conn) frameful(ids []idEpoch) int {
+	const perID, head = 16, 64 // more than msgpack takes
+	n, size := 0, head
+	for n < len(ids) && n < int(c.limits.MaxIDs) {
+		if size += perID + len(ids[n].id); size > int(c.limits.MaxFrame) {
+			break
+		}
+		n++
+	}
+	return max(n, 1)
+}
+
+// request puts one frame into the buffer.
+func (c *conn) request(q question, ids []idEpoch) *request {
+	r := &request{answer: make(chan answer, 1), ids: ids, late: q.late}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut {
+		r.answer <- answer{code: unwritten(q.kind)}
+		return r
+	}
+	c.nextReq++
+	c.requests[c.nextReq] = r
+	c.commit(appendRequest(c.out, q, c.nextReq, ids))
+	return r
+}
+
+func appendRequest(b []byte, q question, seq uint64, ids []idEpoch) []byte {
+	if q.kind == codec.KindLookup {
+		plain := make([][]byte, len(ids))
+		for i, v := range ids {
+			plain[i] = []byte(v.id)
+		}
+		return codec.AppendLookup(b, seq, plain)
+	}
+	pairs := make([]codec.IDEpoch, len(ids))
+	for i, v := range ids {
+		pairs[i] = codec.IDEpoch{ID: []byte(v.id), Epoch: v.epoch}
+	}
+	if q.kind == codec.KindUnbind {
+		return codec.AppendUnbind(b, seq, pairs)
+	}
+	return codec.AppendBind(b, seq, q.policy, pairs)
+}
+
+// requestSeq reads the sequence number of a frame that appendRequest made.
+func requestSeq(kind codec.Kind, body []byte) uint64 {
+	switch kind {
+	case codec.KindBind:
+		var f codec.Bind
+		_ = codec.DecodeBind(body, len(body), &f)
+		return f.Seq
+	case codec.KindUnbind:
+		var f codec.Unbind
+		_ = codec.DecodeUnbind(body, len(body), &f)
+		return f.Seq
+	}
+	var f codec.Lookup
+	_ = codec.DecodeLookup(body, len(body), &f)
+	return f.Seq
+}
+
+// await waits for the answer; when ctx ends, the answer is left to r.late.
+func (c *conn) await(ctx context.Context, r *request) answer {
+	select {
+	case a := <-r.answer:
+		return a
+	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case a := <-r.answer:
+		return a
+	default:
+		r.given = true
+		return answer{code: codec.CodeTimeout}
+	}
+}
+
+// onResults hands the node's answer to who asked.
+func (c *conn) onResults(kind codec.Kind, body []byte) error {
+	var f codec.Results
+	if err := codec.DecodeResults(body, kind, &f); err != nil {
+		return err
+	}
+	results := make([]codec.Result, 0, f.All.Len())
+	for v, ok := f.All.Next(); ok; v, ok = f.All.Next() {
+		results = append(results, v)
+	}
+	c.endRequest(f.Seq, answer{results: results})
+	return nil
+}
+
+// endRequest gives a request its answer, if it is still open.
+func (c *conn) endRequest(seq uint64, a answer) {
+	c.mu.Lock()
+	r := c.requests[seq]
+	delete(c.requests, seq)
+	late := false
+	if r != nil {
+		if a.code == codec.CodeOK && len(a.results) != len(r.ids) {
+			a = answer{code: codec.CodeLost} // an answer to something else: nothing is known
+		}
+		if late = r.given; !late {
+			r.answer <- a
+		}
+	}
+	c.mu.Unlock()
+	if late && r.late != nil && a.code == codec.CodeOK {
+		r.late(r.ids, a.results)
+	}
+}

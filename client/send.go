@@ -1,0 +1,143 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"distmsg/codec"
+)
+
+// Message is what is sent. The session keeps none of it after Send, SendAsync or Post has returned.
+type Message struct {
+	To      string // the receiver's ID
+	From    string // an ID this session holds; "" only where the node allows that
+	Payload []byte // opaque; at most what the node announces (1 MiB by default)
+	// Value, if not nil, is encoded with msgpack in Payload's place, straight into the outgoing buffer.
+	// Its encoding holds up the session's other senders and must not call the session.
+	Value any
+	// TTL is how long the message may take. If the context ends earlier, that counts. Without both, a node's
+	// default holds (5 s) for messages with an outcome, and posts may take any time.
+	TTL time.Duration
+}
+
+// Reply is what the receiver answered.
+type Reply struct {
+	Payload []byte // the caller's; nil if the receiver only accepted
+}
+
+// Send sends a message and waits for its outcome: nil (acked, perhaps with a reply) or an *Error. It ends
+// with exactly one outcome, at the latest about a second after its deadline, which is the context's and
+// the TTL's.
+//
+// If the session's window is full, or it is not attached to a node, Send waits, and ends expired or
+// unreachable if that takes too long. When ctx ends before the outcome is known, Send returns at
+// once with timeout, wrapping the context's error.
+//
+// An error that is not an *Error means that nothing was sent: ErrClosed, or a Value that cannot be encoded.
+// It may be called from any goroutine; messages that one goroutine sends to one ID keep their order.
+func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
+	w := s.calls.Get().(*call)
+	c, seq, err := s.submit(ctx, m, w)
+	if err != nil {
+		s.calls.Put(w)
+		return Reply{}, s.refused(err)
+	}
+	var r result
+	select {
+	case r = <-w.result:
+	case <-ctx.Done():
+		if c.abandon(seq, w) {
+			r.err = &Error{Code: codec.CodeTimeout, Reason: "gave up waiting for the outcome", cause: ctx.Err()}
+			s.count.outcome(r.err.Code)
+		} else {
+			r = <-w.result
+		}
+	}
+	s.calls.Put(w)
+	if r.err != nil {
+		return Reply{}, r.err
+	}
+	return r.reply, nil
+}
+
+// SendAsync sends a message and returns as soon as it is in the outgoing buffer. done is called exactly
+// once, with what Send would have returned. ctx bounds the waiting for room in the window and for a node,
+// and its deadline counts as for Send; ending it later changes nothing.
+//
+// done runs on the goroutine that reads from the node, or on the caller's if the message could not be sent, and
+// must not block: in particular, it must not send, because a full window waits for that very
+// goroutine. It may be called from any goroutine.
+func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
+	w := s.calls.Get().(*call)
+	w.done = done
+	if _, _, err := s.submit(ctx, m, w); err != nil {
+		w.done = nil
+		s.calls.Put(w)
+		s.callBack(done, Reply{}, s.refused(err))
+	}
+}
+
+// Post sends a message without an outcome, and returns as soon as it is in the outgoing buffer. It waits
+// while the node's byte credit is used up and while the session is not attached; an error says that
+// nothing was sent. What happens to the message is told only by Config.OnPostFailed, under the id that
+// Post returns. It may be called from any goroutine.
+func (s *Session) Post(ctx context.Context, m Message) (id uint64, err error) {
+	_, seq, err := s.submit(ctx, m, nil)
+	return seq >> 1, err
+}
+
+// refused counts the outcome of a send that never reached a buffer.
+func (s *Session) refused(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		s.count.outcome(e.Code)
+	}
+	return err
+}
+
+// endCall hands an outcome to who waits for it.
+func (s *Session) endCall(w *call, reply Reply, err *Error) {
+	if err == nil {
+		s.count.outcome(codec.CodeAcked)
+	} else {
+		s.count.outcome(err.Code)
+	}
+	if w.done == nil {
+		w.result <- result{reply, err}
+		return
+	}
+	done := w.done
+	w.done = nil
+	s.calls.Put(w)
+	if err == nil {
+		s.callBack(done, reply, nil)
+	} else {
+		s.callBack(done, reply, err)
+	}
+}
+
+// callBack runs a SendAsync callback, which must not take the reader down with it.
+func (s *Session) callBack(done func(Reply, error), reply Reply, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.count.panics.Add(1)
+			s.cfg.Logger.Error("distmsg: a SendAsync callback panicked", slog.Any("panic", v))
+		}
+	}()
+	done(reply, err)
+}
+
+// postFailed reports a post that will not arrive.
+func (s *Session) postFailed(id uint64, err *Error) {
+	s.count.postsFailed.Add(1)
+	if s.cfg.OnPostFailed == nil {
+		return
+	}
+	if s.inbox.waiting(&s.failures) >= s.cfg.QueueMessages {
+		s.count.eventsDropped.Add(1)
+		return
+	}
+	s.inbox.pushEvent(&s.failures, func() { s.cfg.OnPostFailed(id, err) })
+}

@@ -1,0 +1,70 @@
+package client
+
+import (
+	"sync/atomic"
+
+	"distmsg/codec"
+)
+
+// Stats is what a session has done since Dial, and what it is doing now.
+type Stats struct {
+	// InFlight counts the acked sends that hold a place in the window. One that ended here with its
+	// context keeps its place until the node's outcome comes.
+	InFlight      int
+	InFlightBytes int
+	IDs           int // bound, or about to be
+	Queued        int // messages and callbacks that wait or run
+
+	Sent         uint64          // acked sends handed to a connection's buffer
+	Outcomes     map[Code]uint64 // how acked sends ended, each once; those that never reached a buffer included
+	LateOutcomes uint64          // outcomes for sends that had ended, doubles and forgeries included; ignored
+	Posted       uint64          // posts handed to a connection's buffer
+	PostsFailed  uint64          // posts reported as undeliverable, or still unwritten when their connection died
+
+	Received uint64 // messages, however they were answered
+	NotHere  uint64 // of these: returned, because the ID is not held
+	Busy     uint64 // of these: rejected (or, without ack, dropped) because the queue was full
+	Unheard  uint64 // answers whose connection was gone
+	Panics   uint64 // of handlers and callbacks
+
+	Kicks         uint64 // IDs lost
+	Attaches      uint64 // connections that got as far as welcome
+	Faults        uint64 // error frames and unknown kinds from nodes
+	EventsDropped uint64 // OnPostFailed callbacks that did not fit into their queue
+
+	Writes, Reads     uint64 // system calls
+	BytesOut, BytesIn uint64
+}
+
+// counters are Stats' numbers while they are counted.
+type counters struct {
+	sent, late, posted, postsFailed  atomic.Uint64
+	received, notHere, busy, unheard atomic.Uint64
+	panics, kicks, attaches, faults  atomic.Uint64
+	eventsDropped                    atomic.Uint64
+	writes, reads, bytesOut, bytesIn atomic.Uint64
+	outcomes                         [128]atomic.Uint64
+}
+
+func (c *counters) outcome(code Code) { c.outcomes[code&127].Add(1) }
+
+// Stats returns the session's numbers. It may be called from any goroutine, also after Close.
+func (s *Session) Stats() Stats {
+	c := &s.count
+	v := Stats{
+		IDs: s.holds.len(), Queued: s.inbox.queued(),
+		Sent: c.sent.Load(), LateOutcomes: c.late.Load(), Posted: c.posted.Load(), PostsFailed: c.postsFailed.Load(),
+		Received: c.received.Load(), NotHere: c.notHere.Load(), Busy: c.busy.Load(), Unheard: c.unheard.Load(),
+		Panics: c.panics.Load(), Kicks: c.kicks.Load(), Attaches: c.attaches.Load(), Faults: c.faults.Load(),
+		EventsDropped: c.eventsDropped.Load(),
+		Writes:        c.writes.Load(), Reads: c.reads.Load(), BytesOut: c.bytesOut.Load(), BytesIn: c.bytesIn.Load(),
+		Outcomes: make(map[Code]uint64),
+	}
+	v.InFlight, v.InFlightBytes = s.window.used()
+	for code := range c.outcomes {
+		if n := c.outcomes[code].Load(); n > 0 {
+			v.Outcomes[codec.Code(code)] = n
+		}
+	}
+	return v
+}

@@ -1,0 +1,42 @@
+package discovery
+
+import (
+	"fmt"
+	"net"
+	"slices"
+)
+
+// Node is one running relay node, as its clients need to know it.
+type Node struct {
+	ID   string // its name in the cluster; "" where only an address is known
+	Addr string // where clients connect: host:port
+}
+
+// Membership knows the nodes of a cluster. All methods may be called from any goroutine and never block.
+type Membership interface {
+	// Nodes returns the nodes known now, and a channel that is closed when that list is out of date.
+	// A nil channel says that the list never changes. The slice is shared: do not write to it.
+	Nodes() (nodes []Node, changed <-chan struct{})
+}
+
+type static []Node
+
+var _ Membership = static(nil)
+
+// Static returns a Membership of the given host:port addresses that never changes. It fails if there
+// is none, or if one is not an address.
+func Static(addrs ...string) (Membership, error) {
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("discovery: no node addresses are given")
+	}
+	nodes := make(static, 0, len(addrs))
+	for _, addr := range addrs {
+		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+			return nil, fmt.Errorf("discovery: %q is not a host:port address", addr)
+		}
+		nodes = append(nodes, Node{Addr: addr})
+	}
+	return slices.Clip(nodes), nil
+}
+
+func (s static) Nodes() ([]Node, <-chan struct{}) { return s, nil }

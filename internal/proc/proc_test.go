@@ -1,0 +1,195 @@
+package proc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// parentEnv makes the test binary play the parent of TestChildrenDieWithTheirParent, with a redis-server in this directory.
+const parentEnv = "PROC_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(parentEnv); dir != "" {
+		server, err := StartRedis(context.Background(), RedisOptions{Dir: dir})
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		fmt.Printf("addr=%s.\n", server.Addr)
+		select {} // until it is killed
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const patience = 30 * time.Second
+
+func eventually(t *testing.T, what string, condition func(context.Context) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for !condition(ctx) {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited in vain until %s", what)
+		case <-poll.C:
+		}
+	}
+}
+
+func TestRedis(t *testing.T) {
+	t.Parallel()
+	for _, persist := range []bool{false, true} {
+		server, err := StartRedis(t.Context(), RedisOptions{Password: "secret", Persist: persist})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		do := func(args ...string) string {
+			t.Helper()
+			reply, err := server.Do(t.Context(), args...)
+			if err != nil {
+				t.Fatalf("%v: %v", args, err)
+			}
+			return reply
+		}
+		do("SET", "key", "value")
+		if err := server.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if reply, err := server.Do(short, "PING"); err == nil {
+			t.Errorf("paused, it says %q", reply)
+		}
+		cancel()
+		if err := server.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		if got := do("GET", "key"); got != "value" {
+			t.Errorf("resumed: %q", got)
+		}
+		server.Kill()
+		if code := server.Wait(); code != -1 {
+			t.Errorf("killed: exit code %d", code)
+		}
+		if err := server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := do("GET", "key"); (got == "value") != persist {
+			t.Errorf("restarted, persist %v: %q", persist, got)
+		}
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+		if code := server.Wait(); code != 0 {
+			t.Errorf("stopped: exit code %d", code)
+		}
+	}
+}
+
+func TestZooKeeper(t *testing.T) {
+	t.Parallel()
+	server, err := StartZooKeeper(t.Context(), ZooKeeperOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	answers := func(ctx context.Context) bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return server.ask(ctx) == nil
+	}
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if answers(t.Context()) {
+		t.Error("paused, it answers")
+	}
+	if err := server.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it answers again", answers)
+	server.Kill()
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// However the parent dies, its children do not stay behind.
+func TestChildrenDieWithTheirParent(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var addr string
+	parent, err := Start(t.Context(), Command{
+		Path: self,
+		Env:  []string{parentEnv + "=" + t.TempDir()},
+		Ready: func(_ context.Context, p *Process) error {
+			_, rest, _ := strings.Cut(p.Output(), "addr=")
+			var found bool
+			if addr, _, found = strings.Cut(rest, ".\n"); !found {
+				return fmt.Errorf("no address yet")
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent.Kill()
+	eventually(t, "the grandchild is gone", func(ctx context.Context) bool {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+}
+
+// What does not become ready is an error that quotes the program, and does not run on.
+func TestNotReady(t *testing.T) {
+	t.Parallel()
+	_, err := StartRedis(t.Context(), RedisOptions{Args: []string{"--no-such-option", "1"}})
+	if err == nil || !strings.Contains(err.Error(), "no-such-option") {
+		t.Errorf("an option that does not exist: %v", err)
+	}
+	if _, err := Start(t.Context(), Command{Path: "no-such-program"}); err == nil {
+		t.Error("a program that does not exist was started")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	never := func(context.Context, *Process) error { return fmt.Errorf("not yet") }
+	_, err = Start(ctx, Command{Path: "sleep", Args: []string{"1000"}, Ready: never}) // if it ran on, goleak would tell
+	if err == nil || !strings.Contains(err.Error(), "not yet") {
+		t.Errorf("never ready: %v", err)
+	}
+}
+
+func TestBuild(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := Build(t.Context(), dir, "./cmd/relay"); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(t.Context(), Command{Path: filepath.Join(dir, "relay"), Args: []string{"--help"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := p.Wait(); code != 0 || p.Output() == "" {
+		t.Errorf("relay --help: exit code %d, %q", code, p.Output())
+	}
+	if err := Build(t.Context(), dir, "./no/such"); err == nil {
+		t.Error("a package that does not exist was built")
+	}
+}

@@ -1,0 +1,227 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 30 * time.Second // until a program is ready
+	stopTimeout  = 10 * time.Second // from SIGTERM to SIGKILL
+	pollInterval = 10 * time.Millisecond
+)
+
+// Command says what to run.
+type Command struct {
+	Path string   // a file, or a name to be found in PATH
+	Args []string // without the program's name
+	Env  []string // in addition to this process's
+	Dir  string   // working directory; empty: this process's
+
+	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the program is ready at once.
+	Ready func(ctx context.Context, p *Process) error
+}
+
+// Process is a program that runs, or did. Its methods may be called from any goroutine, but two that start or end it
+// not at the same time.
+type Process struct {
+	command Command
+	output  tail
+
+	mu      sync.Mutex
+	current *run // guarded by mu
+}
+
+// run is one life of a Process.
+type run struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // of Wait; set before done is closed
+}
+
+// Start runs a program and waits until it is ready, for 30 s at most. On an error, which quotes the end of its output, it
+// runs no longer.
+func Start(ctx context.Context, command Command) (*Process, error) {
+	p := &Process{command: command}
+	if err := p.Restart(ctx); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Restart runs the program again, with the same command, and waits until it is ready. It must have ended.
+func (p *Process) Restart(ctx context.Context) error {
+	r, err := launch(p.command, &p.output)
+	if err != nil {
+		return fmt.Errorf("cannot start %s: %w", p.command.Path, err)
+	}
+	p.mu.Lock()
+	p.current = r
+	p.mu.Unlock()
+	if err := p.waitReady(ctx, r); err != nil {
+		p.Kill()
+		out := p.Output()
+		return fmt.Errorf("%s: %w; its output ends:\n%s", p.command.Path, err, out[max(0, len(out)-2000):])
+	}
+	return nil
+}
+
+// launch starts a child that the kernel kills when this process dies. For the kernel the parent is not the process but
+// the thread that forked, so that thread is kept, by a goroutine locked to it, until the child has ended.
+func launch(command Command, output *tail) (*run, error) {
+	cmd := exec.Command(command.Path, command.Args...)
+	cmd.Env = append(os.Environ(), command.Env...)
+	cmd.Dir = command.Dir
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.WaitDelay = time.Second // for the output, if a child of the child still holds it
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Pdeathsig: syscall.SIGKILL,
+		Setpgid:   true, // a Ctrl-C is for this process to handle
+	}
+	r := &run{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(r.done)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			r.err = cmd.Wait()
+		}
+	}()
+	return r, <-started
+}
+
+func (p *Process) waitReady(ctx context.Context, r *run) error {
+	if p.command.Ready == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		attempt, done := context.WithTimeout(ctx, time.Second)
+		err := p.command.Ready(attempt, p)
+		done()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-r.done:
+			return fmt.Errorf("ended before it was ready (%v)", r.err)
+		case <-ctx.Done():
+			return fmt.Errorf("not ready in time: %w", err)
+		case <-poll.C:
+		}
+	}
+}
+
+func (p *Process) run() *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current
+}
+
+// PID returns the process ID of the program's latest life.
+func (p *Process) PID() int { return p.run().cmd.Process.Pid }
+
+// Done is closed when the latest life has ended.
+func (p *Process) Done() <-chan struct{} { return p.run().done }
+
+// Wait waits for the end of the latest life and returns the exit code, -1 if a signal ended it.
+func (p *Process) Wait() int {
+	r := p.run()
+	<-r.done
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// Output returns the end of what the program has written to stdout and stderr, in all its lives.
+func (p *Process) Output() string { return p.output.String() }
+
+// Signal sends a signal. It does nothing if the program has ended.
+func (p *Process) Signal(sig syscall.Signal) error {
+	err := p.run().cmd.Process.Signal(sig)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// Pause stops the program where it is (SIGSTOP): it does not answer, and its connections stand.
+func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused program go on (SIGCONT).
+func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
+
+// Kill ends the program without a warning (SIGKILL), paused or not, and waits until it has ended.
+func (p *Process) Kill() {
+	_ = p.Signal(syscall.SIGKILL)
+	<-p.run().done
+}
+
+// Stop asks the program to end (SIGTERM) and waits for it. One that has not ended after 10 s is killed, which is an error.
+func (p *Process) Stop() error {
+	r := p.run()
+	if err := errors.Join(p.Resume(), p.Signal(syscall.SIGTERM)); err != nil {
+		return err
+	}
+	timeout := time.NewTimer(stopTimeout)
+	defer timeout.Stop()
+	select {
+	case <-r.done:
+		return nil
+	case <-timeout.C:
+		p.Kill()
+		return fmt.Errorf("%s did not end within %v of SIGTERM", p.command.Path, stopTimeout)
+	}
+}
+
+// Build compiles packages of this module, named from its root ("./cmd/relay"), and puts the programs into dir.
+func Build(ctx context.Context, dir string, packages ...string) error {
+	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOMOD: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + "/"}, packages...)...)
+	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte // guarded by mu
+}
+
+const tailKept = 64 << 10
+
+// Write never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if len(t.buf) > 2*tailKept {
+		t.buf = append([]byte(nil), t.buf[len(t.buf)-tailKept:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf[max(0, len(t.buf)-tailKept):])
+}

@@ -1,0 +1,190 @@
+package proc
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// RedisOptions configures a redis-server. The zero value is good.
+type RedisOptions struct {
+	Dir      string        // where it keeps its files; empty: a temporary directory
+	Password string        // empty: none
+	TLS      *Certificates // nil: plain TCP; else TLS only, and clients need a certificate, too
+	Persist  bool          // keep data over a restart; else it comes back empty
+	Args     []string      // more of them: "--maxmemory", "10mb"
+}
+
+// Redis is a redis-server.
+type Redis struct {
+	*Process
+	Addr string // host:port
+
+	options RedisOptions
+	tls     *tls.Config
+	folder  folder
+}
+
+// StartRedis starts a redis-server and waits until it answers.
+func StartRedis(ctx context.Context, options RedisOptions) (*Redis, error) {
+	return onFreePorts(1, func(ports []int) (*Redis, error) {
+		return startRedis(ctx, ports[0], options)
+	})
+}
+
+func startRedis(ctx context.Context, port int, options RedisOptions) (*Redis, error) {
+	dir, err := newFolder(options.Dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &Redis{Addr: hostPort(port), options: options, folder: dir}
+	if options.TLS != nil {
+		if r.tls, err = clientTLS(options.TLS); err != nil {
+			dir.remove()
+			return nil, err
+		}
+	}
+	r.Process, err = Start(ctx, Command{
+		Path:  "redis-server",
+		Args:  redisArgs(port, dir.path, options),
+		Dir:   dir.path,
+		Ready: func(ctx context.Context, _ *Process) error { return r.ping(ctx) },
+	})
+	if err != nil {
+		dir.remove()
+		return nil, err
+	}
+	return r, nil
+}
+
+func redisArgs(port int, dir string, o RedisOptions) []string {
+	args := []string{"--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no"}
+	if o.Persist {
+		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
+	}
+	if o.Password != "" {
+		args = append(args, "--requirepass", o.Password, "--masterauth", o.Password)
+	}
+	if o.TLS == nil {
+		args = append(args, "--port", strconv.Itoa(port))
+	} else {
+		args = append(args, "--port", "0", "--tls-port", strconv.Itoa(port), "--tls-ca-cert-file", o.TLS.CA, "--tls-cert-file", o.TLS.Cert, "--tls-key-file", o.TLS.Key)
+	}
+	return append(args, o.Args...)
+}
+
+// URL returns where the server is, for routing/redis. It never holds a password.
+func (r *Redis) URL() string {
+	if r.tls != nil {
+		return "rediss://" + r.Addr
+	}
+	return "redis://" + r.Addr
+}
+
+// Close kills the server, running or not, and removes its directory if that was a temporary one.
+func (r *Redis) Close() {
+	r.Kill()
+	r.folder.remove()
+}
+
+func (r *Redis) ping(ctx context.Context) error {
+	_, err := r.Do(ctx, "PING")
+	return err
+}
+
+// Do runs one command on a connection of its own. An array comes back as lines. It waits for 5 s at most.
+func (r *Redis) Do(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := r.dial(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return "", err
+	}
+	in := bufio.NewReader(conn)
+	if r.options.Password != "" {
+		if _, err := roundTrip(conn, in, "AUTH", r.options.Password); err != nil {
+			return "", err
+		}
+	}
+	return roundTrip(conn, in, args...)
+}
+
+func (r *Redis) dial(ctx context.Context) (net.Conn, error) {
+	if r.tls != nil {
+		return (&tls.Dialer{Config: r.tls}).DialContext(ctx, "tcp", r.Addr)
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", r.Addr)
+}
+
+func roundTrip(out io.Writer, in *bufio.Reader, args ...string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(args))
+	for _, arg := range args {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(arg), arg)
+	}
+	if _, err := io.WriteString(out, b.String()); err != nil {
+		return "", err
+	}
+	return readReply(in)
+}
+
+// readReply reads one reply of RESP2.
+func readReply(in *bufio.Reader) (string, error) {
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	kind, rest := line[0], strings.TrimRight(line[1:], "\r\n")
+	switch kind {
+	case '+', ':':
+		return rest, nil
+	case '-':
+		return "", errors.New(rest)
+	case '$':
+		n, err := strconv.Atoi(rest)
+		if err != nil || n < 0 {
+			return "", err
+		}
+		text := make([]byte, n+2)
+		_, err = io.ReadFull(in, text)
+		return string(text[:n]), err
+	case '*':
+		n, err := strconv.Atoi(rest)
+		if err != nil {
+			return "", err
+		}
+		lines := make([]string, max(0, n))
+		for i := range lines {
+			if lines[i], err = readReply(in); err != nil {
+				return "", err
+			}
+		}
+		return strings.Join(lines, "\n"), nil
+	}
+	return "", fmt.Errorf("not a reply: %q", line)
+}
+
+func clientTLS(files *Certificates) (*tls.Config, error) {
+	pem, err := os.ReadFile(files.CA)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}, err
+}

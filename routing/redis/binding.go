@@ -1,0 +1,205 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"distmsg/routing"
+)
+
+// part is what of a call's operations falls into one bucket, by their indices.
+type part struct {
+	bucket bucket
+	ops    []int
+}
+
+// split groups n operations by bucket, in the order in which the buckets first come.
+func (r *Registry) split(n int, id func(i int) string) []part {
+	parts := make([]part, 0, n)
+	index := make(map[bucket]int, n)
+	for i := range n {
+		b := r.keys.bucketOf(id(i))
+		at, known := index[b]
+		if !known {
+			at = len(parts)
+			index[b] = at
+			parts = append(parts, part{bucket: b})
+		}
+		parts[at].ops = append(parts[at].ops, i)
+	}
+	return parts
+}
+
+// Bind implements [routing.Registry], in one round trip to each master.
+//
+// The sessions' state is asked for in the same round trip, after the binding, so what was bound for a dead one is put back
+// as it was, by compare-and-swap. On a Redis Cluster, where the two answers come from different masters, a session
+// that dies at that very moment may get its binding; the sweep removes it.
+func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
+	parts := r.split(len(ops), func(i int) string { return ops[i].ID })
+	commands := make([]goredis.Cmder, 0, len(parts)+1)
+	for _, p := range parts {
+		commands = append(commands, newCall(bindScript, r.keys.bucket(p.bucket), r.bindArgs(ops, p.ops)...))
+	}
+	states := make(map[routing.SessionID]*goredis.BoolCmd, 1)
+	for _, op := range ops {
+		if states[op.Session] == nil {
+			state := goredis.NewBoolCmd(ctx, "hexists", r.keys.session(op.Session), deadField)
+			states[op.Session] = state
+			commands = append(commands, state)
+		}
+	}
+	if err := r.do(ctx, commands...); err != nil {
+		return nil, err
+	}
+	results := make([]routing.BindResult, len(ops))
+	for k, p := range parts {
+		reply, _ := commands[k].(*call).Text()
+		if len(reply) != bindReplyLen*len(p.ops) {
+			return nil, r.unavailable(fmt.Errorf("bind: a reply of %d bytes for %d IDs", len(reply), len(p.ops)))
+		}
+		for n, i := range p.ops {
+			results[i] = decodeBindReply(reply[n*bindReplyLen:][:bindReplyLen])
+		}
+	}
+	return results, r.refuseDead(ctx, ops, results, states)
+}
+
+// bindArgs are the arguments of bind.lua.
+func (r *Registry) bindArgs(ops []routing.BindOp, indices []int) []any {
+	now := int64(0)
+	if r.config.Clock != nil {
+		now = r.config.Clock().UnixMicro()
+	}
+	args := make([]any, 0, 2+2*len(indices))
+	args = append(args, now, routing.MaxEpochAhead.Microseconds())
+	for _, i := range indices {
+		op := ops[i]
+		// What no double holds is as impossible as the greatest that one does. The empty string is no ID, and
+		// the bucket's own field: no epoch is possible for it.
+		epoch := min(op.Epoch, routing.MaxEpoch)
+		if op.ID == "" {
+			epoch = routing.MaxEpoch
+		}
+		packed := appendBinding(make([]byte, 0, 2*bindingLen), routing.Binding{Session: op.Session, Epoch: epoch})
+		args = append(args, op.ID, appendBinding(packed, op.Expect))
+	}
+	return args
+}
+
+// bindReplyLen is the length of the answer for one ID of bind.lua: status, epoch, incumbent.
+const bindReplyLen = 1 + 8 + bindingLen
+
+func decodeBindReply(s string) routing.BindResult {
+	incumbent, _ := decodeBinding(s[9:])
+	return routing.BindResult{Status: routing.BindStatus(s[0]), Epoch: decodeUint(s[1:]), Incumbent: incumbent}
+}
+
+// refuseDead takes back what was bound for dead sessions.
+func (r *Registry) refuseDead(ctx context.Context, ops []routing.BindOp, results []routing.BindResult,
+	states map[routing.SessionID]*goredis.BoolCmd) error {
+	var undo []swap
+	for i, op := range ops {
+		if !states[op.Session].Val() {
+			continue
+		}
+		if results[i].Status == routing.Bound {
+			bound := routing.Binding{Session: op.Session, Epoch: results[i].Epoch}
+			undo = append(undo, swap{id: op.ID, binding: bound, back: results[i].Incumbent})
+		}
+		results[i] = routing.BindResult{Status: routing.Dead}
+	}
+	_, err := r.swap(ctx, undo)
+	return err
+}
+
+// swap is a binding to take out of the registry, and one to put in its place: zero for none.
+type swap struct {
+	id            string
+	binding, back routing.Binding
+}
+
+// swap tells for each whether the binding was there.
+func (r *Registry) swap(ctx context.Context, swaps []swap) ([]routing.UnbindResult, error) {
+	parts := r.split(len(swaps), func(i int) string { return swaps[i].id })
+	commands := make([]goredis.Cmder, len(parts))
+	for k, p := range parts {
+		args := make([]any, 0, 3*len(p.ops))
+		for _, i := range p.ops {
+			var back []byte
+			if swaps[i].back != (routing.Binding{}) {
+				back = encodeBinding(swaps[i].back)
+			}
+			args = append(args, swaps[i].id, encodeBinding(swaps[i].binding), back)
+		}
+		commands[k] = newCall(unbindScript, r.keys.bucket(p.bucket), args...)
+	}
+	if err := r.do(ctx, commands...); err != nil {
+		return nil, err
+	}
+	results := make([]routing.UnbindResult, len(swaps))
+	for k, p := range parts {
+		reply, _ := commands[k].(*call).Text()
+		if len(reply) != len(p.ops) {
+			return nil, r.unavailable(fmt.Errorf("unbind: a reply of %d bytes for %d IDs", len(reply), len(p.ops)))
+		}
+		for n, i := range p.ops {
+			results[i].Removed = reply[n] == '1'
+		}
+	}
+	return results, nil
+}
+
+// Unbind implements [routing.Registry], in one round trip to each master.
+func (r *Registry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routing.UnbindResult, error) {
+	swaps := make([]swap, len(ops))
+	for i, op := range ops {
+		swaps[i] = swap{id: op.ID, binding: routing.Binding{Session: op.Session, Epoch: op.Epoch}}
+	}
+	return r.swap(ctx, swaps)
+}
+
+// Lookup implements [routing.Registry], in one round trip to each master. Each bucket's answer is followed by its
+// group's marker, without which a miss is no answer.
+func (r *Registry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
+	parts := r.split(len(ids), func(i int) string { return ids[i] })
+	commands := make([]goredis.Cmder, 0, 2*len(parts))
+	markers := make(map[int]*goredis.StringCmd, len(parts))
+	for _, p := range parts {
+		args := make([]any, 0, 2+len(p.ops))
+		args = append(args, "hmget", r.keys.bucket(p.bucket))
+		for _, i := range p.ops {
+			args = append(args, ids[i])
+		}
+		commands = append(commands, goredis.NewSliceCmd(ctx, args...))
+	}
+	for _, p := range parts {
+		if g := p.bucket.group(); markers[g] == nil {
+			markers[g] = r.readMarker(ctx, g)
+			commands = append(commands, markers[g])
+		}
+	}
+	if err := r.do(ctx, commands...); err != nil {
+		return nil, err
+	}
+	results := make([]routing.LookupResult, len(ids))
+	for k, p := range parts {
+		values := commands[k].(*goredis.SliceCmd).Val()
+		if len(values) != len(p.ops) {
+			return nil, r.unavailable(fmt.Errorf("hmget: %d values for %d IDs", len(values), len(p.ops)))
+		}
+		certain := r.certain(p.bucket.group(), markers[p.bucket.group()])
+		for n, i := range p.ops {
+			value, _ := values[n].(string)
+			binding, found := decodeBinding(value)
+			results[i] = routing.LookupResult{Binding: binding, Unknown: !found && !certain}
+		}
+	}
+	return results, nil
+}
+
+func (r *Registry) readMarker(ctx context.Context, group int) *goredis.StringCmd {
+	return goredis.NewStringCmd(ctx, "get", r.keys.marker(group))
+}

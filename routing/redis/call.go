@@ -1,0 +1,173 @@
+package redis
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"distmsg/routing"
+)
+
+// script is a Lua script with one key.
+type script struct{ text, sha string }
+
+func newScript(text string) *script {
+	return &script{text: text, sha: goredis.NewScript(text).Hash()}
+}
+
+var (
+	//go:embed lua/bind.lua
+	bindLua string
+	//go:embed lua/unbind.lua
+	unbindLua string
+	//go:embed lua/attach.lua
+	attachLua string
+	//go:embed lua/detach.lua
+	detachLua string
+	//go:embed lua/end.lua
+	endLua string
+	//go:embed lua/marker.lua
+	markerLua string
+	//go:embed lua/lease.lua
+	leaseLua string
+
+	bindScript   = newScript(bindLua)
+	unbindScript = newScript(unbindLua)
+	attachScript = newScript(attachLua)
+	detachScript = newScript(detachLua)
+	endScript    = newScript(endLua)
+	markerScript = newScript(markerLua)
+	leaseScript  = newScript(leaseLua)
+)
+
+// call is a script call on its way.
+type call struct {
+	*goredis.Cmd
+	script *script
+	key    string
+	args   []any
+}
+
+// newCall calls the script by its hash. args are strings, byte slices or integers.
+func newCall(s *script, key string, args ...any) *call {
+	c := &call{script: s, key: key, args: args}
+	c.Cmd = c.command("evalsha", s.sha)
+	return c
+}
+
+// spellOut makes it a call with the text of the script, which lets the server keep that.
+func (c *call) spellOut() { c.Cmd = c.command("eval", c.script.text) }
+
+func (c *call) command(name, script string) *goredis.Cmd {
+	return goredis.NewCmd(context.Background(), append([]any{name, script, "1", c.key}, c.args...)...)
+}
+
+// NoRetry keeps go-redis's cluster client from sending a script again when its reply is late, for it may have been done. A
+// redirect to another master, which says that it was not done, it follows all the same.
+func (c *call) NoRetry() bool { return true }
+
+// do runs commands in one pipeline, and once more those that a server refused because it does not know the script. It
+// returns the first error of any, explained; a missing key is none.
+func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
+	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
+	defer cancel()
+	err := r.exec(ctx, commands)
+	var refused []goredis.Cmder
+	for _, c := range commands {
+		if c, ok := c.(*call); ok && goredis.HasErrorPrefix(c.Err(), "NOSCRIPT") {
+			c.spellOut()
+			refused = append(refused, c)
+		}
+	}
+	if len(refused) > 0 {
+		err = r.exec(ctx, refused)
+	}
+	if first := firstError(commands); first != nil {
+		err = first
+	}
+	return r.unavailable(err)
+}
+
+// exec returns the error of the pipeline itself; those of the commands are theirs.
+func (r *Registry) exec(ctx context.Context, commands []goredis.Cmder) error {
+	pipe := r.client.Pipeline()
+	if err := pipe.BatchProcess(ctx, commands...); err != nil {
+		return err
+	}
+	if _, err := pipe.Exec(ctx); firstError(commands) == nil && !errors.Is(err, goredis.Nil) {
+		return err
+	}
+	return nil
+}
+
+func firstError(commands []goredis.Cmder) error {
+	for _, c := range commands {
+		if err := c.Err(); err != nil && !errors.Is(err, goredis.Nil) {
+			return err
+		}
+	}
+	return nil
+}
+
+// unavailableError says which Redis, and what to do. It is a routing.ErrUnavailable.
+type unavailableError struct {
+	url   string
+	cause error
+}
+
+func (e *unavailableError) Error() string { return e.url + ": " + e.cause.Error() }
+
+func (e *unavailableError) Unwrap() []error { return []error{routing.ErrUnavailable, e.cause} }
+
+func (r *Registry) unavailable(err error) error {
+	if err == nil || errors.Is(err, routing.ErrUnavailable) {
+		return err
+	}
+	return &unavailableError{url: r.config.URL, cause: explain(err)}
+}
+
+const (
+	adviceReplica    = "it is a read-only replica: name its master, or the sentinels"
+	adviceCluster    = "it belongs to a Redis Cluster: use redis-cluster:// in the URL"
+	adviceConnection = "it cannot be reached: is it running, and is the URL right?"
+	adviceClosed     = "it closed the connection: if it wants TLS, use rediss:// in the URL"
+	adviceTimeout    = "it did not answer in time: is it stopped or overloaded, or without TLS and the URL says rediss://?"
+)
+
+// advice is what to do about errors of Redis, by how they begin.
+var advice = []struct{ prefix, advice string }{
+	{"WRONGPASS", "wrong user name or password: check the password file"},
+	{"NOAUTH", "it wants a password: give one by a file or the environment"},
+	{"NOPERM", "the user lacks a permission: allow it all commands on the keys of the prefix, and INFO and TIME"},
+	{"READONLY", adviceReplica},
+	{"OOM", "it has reached its maxmemory and takes no writes: raise maxmemory"},
+	{"MISCONF", "it takes no writes because it cannot save to disk: look into its log"},
+	{"MOVED", adviceCluster},
+	{"ERR This instance has cluster support disabled", "it is no Redis Cluster: use redis:// in the URL"},
+}
+
+// explain puts what to do before the error itself.
+func explain(err error) error {
+	for _, a := range advice {
+		if strings.HasPrefix(err.Error(), a.prefix) {
+			return fmt.Errorf("%s (%w)", a.advice, err)
+		}
+	}
+	var network net.Error
+	var dial *net.OpError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return fmt.Errorf("%s (%w)", adviceTimeout, err)
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("%s (%w)", adviceConnection, err)
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%s (%w)", adviceClosed, err)
+	}
+	return err
+}

@@ -1,0 +1,276 @@
+package redis
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"distmsg/routing"
+)
+
+// Config is everything a Registry can be told. Each zero field stands for the default its comment names.
+type Config struct {
+	// URL says where Redis is; the port may be left out, as may the database:
+	//
+	//	redis://HOST:PORT/DATABASE
+	//	redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE   (of the sentinels, and the name they know the master by)
+	//	redis-cluster://HOST:PORT,HOST:PORT                    (of some of its nodes)
+	//
+	// With rediss instead of redis all connections are TLS. A password in it is refused: URLs end up in logs and in
+	// lists of processes. Default: redis://127.0.0.1:6379.
+	URL string
+	// Username and Password are for Redis, SentinelPassword for the sentinels. Default: none.
+	Username, Password, SentinelPassword string
+	// TLS is for the URLs that begin with rediss.
+	TLS TLS
+
+	// Prefix begins all keys: it is the name of the cluster, so that several can share one Redis. Without braces.
+	// Default: distmsg.
+	Prefix string
+	// Buckets is how many hashes the bindings are spread over; all nodes must agree, and it stands as long as the data.
+	// Best is one for 50 to 100 IDs. With more than 128 IDs in each, an ID costs three times the memory.
+	// Default: 16,384, good for a million IDs.
+	Buckets int
+
+	// Timeout bounds each call. Default: 3 s.
+	Timeout time.Duration
+	// PoolSize is the most connections to each master. Default: 16.
+	PoolSize int
+	// CheckInterval is the time between two looks at whether Redis has lost data. Default: 1 s.
+	CheckInterval time.Duration
+	// RebuildWindow is how long after a loss misses do not count: the time that all nodes need to re-assert what they
+	// know. A store that is empty at the first start is a loss, too. All nodes should agree. Default: 10 s.
+	RebuildWindow time.Duration
+
+	// ResumeWindow is how long a session may be attached nowhere. The sweep waits for twice as long. Default: 10 s.
+	ResumeWindow time.Duration
+	// SweepInterval is the time of one walk through all buckets. Default: 1 min.
+	SweepInterval time.Duration
+	// DeadFor is how long a dead session is remembered. Default: 1 h.
+	DeadFor time.Duration
+	// Gone says that a node, or that incarnation of it, does not live any more. The sweep asks it about the presence of
+	// sessions. It may be called from any goroutine. Default: nobody is ever gone, so that sessions whose node has died
+	// stay until they come back.
+	Gone func(routing.Presence) bool
+
+	// Clock tells the time that epochs are minted from, for tests. Default: the clock of the Redis master.
+	Clock func() time.Time
+	// Logger gets what an operator should see. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// TLS names PEM files.
+type TLS struct {
+	CA        string // who has signed the server's certificate; empty: those the system trusts
+	Cert, Key string // of this client; empty: none
+}
+
+// The defaults that Config's comments name.
+const (
+	defaultURL           = "redis://127.0.0.1:6379"
+	defaultPrefix        = "distmsg"
+	defaultBuckets       = 16384
+	defaultTimeout       = 3 * time.Second
+	defaultPoolSize      = 16
+	defaultCheckInterval = time.Second
+	defaultRebuildWindow = 10 * time.Second
+	defaultResumeWindow  = 10 * time.Second
+	defaultSweepInterval = time.Minute
+	defaultDeadFor       = time.Hour
+
+	maxBuckets = 1 << 24
+)
+
+// withDefaults fills in and rejects.
+func (c Config) withDefaults() (Config, error) {
+	c.URL = cmp.Or(c.URL, defaultURL)
+	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
+	c.Buckets = cmp.Or(c.Buckets, defaultBuckets)
+	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	c.PoolSize = cmp.Or(c.PoolSize, defaultPoolSize)
+	c.CheckInterval = cmp.Or(c.CheckInterval, defaultCheckInterval)
+	c.RebuildWindow = cmp.Or(c.RebuildWindow, defaultRebuildWindow)
+	c.ResumeWindow = cmp.Or(c.ResumeWindow, defaultResumeWindow)
+	c.SweepInterval = cmp.Or(c.SweepInterval, defaultSweepInterval)
+	c.DeadFor = cmp.Or(c.DeadFor, defaultDeadFor)
+	if c.Gone == nil {
+		c.Gone = func(routing.Presence) bool { return false }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	switch {
+	case strings.ContainsAny(c.Prefix, "{}"):
+		return c, fmt.Errorf("redis: the prefix %q must not contain braces", c.Prefix)
+	case c.Buckets < 1 || c.Buckets > maxBuckets:
+		return c, fmt.Errorf("redis: %d buckets: want 1 to %d", c.Buckets, maxBuckets)
+	case c.PoolSize < 1:
+		return c, fmt.Errorf("redis: a pool of %d connections: want at least 1", c.PoolSize)
+	case min(c.Timeout, c.CheckInterval, c.RebuildWindow, c.ResumeWindow, c.SweepInterval, c.DeadFor) < 0:
+		return c, errors.New("redis: a negative duration")
+	}
+	return c, nil
+}
+
+// place is what a URL says.
+type place struct {
+	kind     kind
+	tls      bool
+	addrs    []string
+	master   string // of sentinels
+	database int
+}
+
+type kind int
+
+const (
+	standalone kind = iota
+	sentinel
+	cluster
+)
+
+func parseURL(url string) (place, error) {
+	var p place
+	scheme, rest, found := strings.Cut(url, "://")
+	base, flavour, _ := strings.Cut(scheme, "-")
+	kinds := map[string]kind{"": standalone, "sentinel": sentinel, "cluster": cluster}
+	kind, known := kinds[flavour]
+	if !found || !known || base != "redis" && base != "rediss" {
+		return p, errors.New("redis: the URL must begin with redis://, redis-sentinel:// or redis-cluster://, or with rediss for TLS")
+	}
+	if strings.Contains(rest, "@") { // not quoted: it may be a password
+		return p, errors.New("redis: the URL must hold no user and no password; put the password into a file or the environment")
+	}
+	p.kind, p.tls = kind, base == "rediss"
+	hosts, path, _ := strings.Cut(rest, "/")
+	if kind == sentinel {
+		p.master, path, _ = strings.Cut(path, "/")
+		if p.master == "" {
+			return p, fmt.Errorf("redis: %s does not name the master: redis-sentinel://HOST:PORT,HOST:PORT/MASTER", url)
+		}
+	}
+	if path != "" {
+		n, err := strconv.Atoi(path)
+		if err != nil || n < 0 || kind == cluster && n != 0 {
+			return p, fmt.Errorf("redis: %s: %q is no database", url, path)
+		}
+		p.database = n
+	}
+	for host := range strings.SplitSeq(hosts, ",") {
+		addr, err := withPort(host, kind)
+		if err != nil {
+			return p, fmt.Errorf("redis: %s: %w", url, err)
+		}
+		p.addrs = append(p.addrs, addr)
+	}
+	if kind == standalone && len(p.addrs) > 1 {
+		return p, fmt.Errorf("redis: %s names several servers: say redis-cluster:// or redis-sentinel://", url)
+	}
+	return p, nil
+}
+
+func withPort(host string, kind kind) (string, error) {
+	port := "6379"
+	if kind == sentinel {
+		port = "26379"
+	}
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		host, port = h, p
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" || strings.ContainsAny(host, "/?# ") {
+		return "", fmt.Errorf("%q is no address", net.JoinHostPort(host, port))
+	}
+	return net.JoinHostPort(strings.Trim(host, "[]"), port), nil
+}
+
+// newClient makes the client, with every pool and timeout value pinned, so that none changes with a version of
+// go-redis or the number of processors. It does not connect yet.
+func newClient(c Config, p place, onConnect func(context.Context, *goredis.Conn) error) (goredis.UniversalClient, error) {
+	options := &goredis.UniversalOptions{
+		Addrs:            p.addrs,
+		MasterName:       p.master,
+		DB:               p.database,
+		Username:         c.Username,
+		Password:         c.Password,
+		SentinelPassword: c.SentinelPassword,
+		ClientName:       "distmsg",
+		OnConnect:        onConnect,
+
+		Protocol:        3,
+		DisableIdentity: true, // one command less for each connection
+		MaintNotificationsConfig: &maintnotifications.Config{
+			Mode: maintnotifications.ModeDisabled,
+		},
+
+		MaxRetries:            -1, // a write whose reply is late would be done twice
+		MaxRedirects:          3,  // of a Redis Cluster; see call.NoRetry
+		ContextTimeoutEnabled: true,
+		DialTimeout:           c.Timeout,
+		DialerRetries:         1,
+		DialerRetryTimeout:    100 * time.Millisecond,
+		ReadTimeout:           c.Timeout,
+		WriteTimeout:          c.Timeout,
+		PoolTimeout:           c.Timeout,
+		PoolSize:              c.PoolSize,
+		MaxActiveConns:        c.PoolSize,
+		MaxConcurrentDials:    c.PoolSize,
+		MinIdleConns:          0,
+		MaxIdleConns:          c.PoolSize,
+		ConnMaxIdleTime:       5 * time.Minute,
+		ConnMaxLifetime:       -1,
+		PipelinePoolSize:      -1, // all we do is pipelines: one pool
+		ReadBufferSize:        64 << 10,
+		WriteBufferSize:       64 << 10,
+		FailingTimeoutSeconds: 1,
+	}
+	if p.tls {
+		var err error
+		if options.TLSConfig, err = c.TLS.load(); err != nil {
+			return nil, err
+		}
+	}
+	switch p.kind {
+	case sentinel:
+		return goredis.NewFailoverClient(options.Failover()), nil
+	case cluster:
+		o := options.Cluster()
+		o.DisableRoutingPolicies = true // they need the list of all commands from the server
+		return goredis.NewClusterClient(o), nil
+	default:
+		return goredis.NewClient(options.Simple()), nil
+	}
+}
+
+func (t TLS) load() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("redis: the CA file: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("redis: the CA file %s holds no certificate", t.CA)
+		}
+	}
+	if t.Cert != "" || t.Key != "" {
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("redis: the client certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}

@@ -1,0 +1,27 @@
+// Package redis is the registry of a cluster: a [routing.Registry] whose truth is in Redis, alone, under sentinels or as a
+// Redis Cluster, and shared by all nodes.
+//
+// # Keys
+//
+//	<prefix>:{G}:b:N      bucket N: hash of ID -> session, epoch; its field "" is the greatest epoch it ever held
+//	<prefix>:{G}:l:N      the same for IDs over 64 bytes, which would spoil the compact form of a bucket
+//	<prefix>:{G}:s:HEX    session HEX: hash of incarnation, node -> attach serial; or "dead", for some time
+//	<prefix>:{G}          marker of group G: a random name, and the server's run ID
+//	<prefix>:sweeper      which node sweeps
+//
+// Every bucket and every session belongs to one of 256 groups, and since the group stands in braces, a group's keys
+// and its marker are always on one master. Scripts have one key each.
+//
+// # When Redis has lost data
+//
+// A marker that is gone or another one says that the keys of its group are lost, and one with a run ID that is not that of
+// a master says that the latest of them may be (rule S18 of the design). A miss counts only if the marker, read after it on
+// the same connection, is the known one; run IDs are compared on each new connection and every second. After a loss a
+// window opens in which no miss counts, on all nodes, and Lost says so, for the node to re-assert what it knows.
+//
+// # The dead
+//
+// EndSession makes a session dead at once and removes the bindings that its caller names soon after. The rest is
+// the sweep's, one node's at a time: it walks all buckets, slowly, ends sessions that have been attached nowhere for long,
+// and removes what dead sessions hold (rule S17).
+package redis

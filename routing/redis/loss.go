@@ -1,0 +1,277 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+var errRebuilding = errors.New("data may have been lost and is being rebuilt")
+
+// losses is what is known about whether Redis still has all that it was told.
+type losses struct {
+	lost chan struct{} // room for one: a loss that nobody has heard of yet
+	wake chan struct{} // room for one: check now
+
+	mu         sync.Mutex
+	window     time.Duration       // guarded by mu, as all below: how long a rebuild window is
+	markers    [groups]string      // as they should be; empty before the first check
+	runs       map[string]struct{} // run IDs of all masters
+	rebuilt    time.Time           // when the latest rebuild window closes
+	suspicions int                 // how often there was a reason to check
+	settled    int                 // how many of them the latest check has settled
+}
+
+func newLosses(window time.Duration) *losses {
+	return &losses{lost: make(chan struct{}, 1), wake: make(chan struct{}, 1), window: window}
+}
+
+// notify puts a token into a channel with room for one.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// suspectLocked calls for a check, and until that is done no miss counts.
+func (l *losses) suspectLocked() {
+	l.suspicions++
+	notify(l.wake)
+}
+
+func (l *losses) certainLocked() bool {
+	return l.suspicions == l.settled && !time.Now().Before(l.rebuilt)
+}
+
+// Lost implements [routing.Registry].
+func (r *Registry) Lost() <-chan struct{} { return r.losses.lost }
+
+// Rebuilding implements [routing.Registry].
+func (r *Registry) Rebuilding() bool {
+	l := r.losses
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.certainLocked()
+}
+
+// certain reports whether a miss in a group counts, given the marker that was read after it.
+func (r *Registry) certain(group int, marker *goredis.StringCmd) bool {
+	l := r.losses
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if marker.Val() != l.markers[group] {
+		l.suspectLocked()
+	}
+	return l.certainLocked()
+}
+
+// onConnect looks at who is at the other end of a new connection, before that is used. A server that was not a master
+// at the latest check may be one that has started anew, or a replica that has taken over.
+func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
+	text, err := conn.Info(ctx, "server").Result()
+	if err != nil {
+		return err
+	}
+	l := r.losses
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.runs[parseInfo(text)["run_id"]]; !known {
+		l.suspectLocked()
+	}
+	return nil
+}
+
+// watch checks now and then, and when there is a reason to.
+func (r *Registry) watch(ctx context.Context) {
+	tick := time.NewTicker(r.config.CheckInterval)
+	defer tick.Stop()
+	away := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-r.losses.wake:
+		}
+		err := r.check(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !away:
+			r.config.Logger.Warn("cannot ask Redis", "error", err)
+		case err == nil && away:
+			r.config.Logger.Info("Redis answers again", "url", r.config.URL)
+		}
+		away = err != nil
+	}
+}
+
+// check compares run IDs and markers with what they were. After a loss it sets new markers, for all nodes to see, and opens
+// the rebuild window. The first check takes what it finds. One check runs at a time.
+func (r *Registry) check(ctx context.Context) error {
+	l := r.losses
+	l.mu.Lock()
+	known, suspicions := l.markers, l.suspicions
+	l.mu.Unlock()
+	runs, err := r.runIDs(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := r.findMarkers(ctx)
+	if err != nil {
+		return err
+	}
+	var changed []renewal
+	for group, text := range found {
+		_, alive := runs[parseMarker(text).run]
+		if text != known[group] || !alive {
+			changed = append(changed, renewal{group: group, found: text, keep: alive})
+		}
+	}
+	age, err := r.renew(ctx, changed)
+	if err != nil {
+		return err
+	}
+	if l.settle(runs, suspicions, changed, age) {
+		r.config.Logger.Warn("Redis has lost data, or may have: all is re-asserted now",
+			"url", r.config.URL, "groups", len(changed), "of", groups)
+		notify(l.lost)
+	}
+	return nil
+}
+
+// settle takes over what a check has found; age is that of the youngest marker. It reports whether that is a loss.
+func (l *losses) settle(runs map[string]struct{}, suspicions int, changed []renewal, age time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.runs == nil
+	l.runs, l.settled = runs, suspicions
+	if len(changed) == 0 {
+		return false
+	}
+	for _, c := range changed {
+		l.markers[c.group] = c.now
+	}
+	if rebuilt := time.Now().Add(l.window - age); rebuilt.After(l.rebuilt) {
+		l.rebuilt = rebuilt
+	}
+	return !first
+}
+
+func (r *Registry) findMarkers(ctx context.Context) (found [groups]string, err error) {
+	commands := make([]goredis.Cmder, groups)
+	for group := range commands {
+		commands[group] = r.readMarker(ctx, group)
+	}
+	if err := r.do(ctx, commands...); err != nil {
+		return found, err
+	}
+	for group := range commands {
+		found[group] = commands[group].(*goredis.StringCmd).Val()
+	}
+	return found, nil
+}
+
+// renewal is a marker that is not the known one.
+type renewal struct {
+	group int
+	found string
+	keep  bool   // another node has set it: take it as it is
+	now   string // the one to go by from here on
+}
+
+// renew sets new markers where they are not to be kept, and says which stand now. Age is that of the youngest.
+func (r *Registry) renew(ctx context.Context, markers []renewal) (age time.Duration, err error) {
+	if len(markers) == 0 {
+		return 0, nil
+	}
+	name := rand.Text()
+	commands := make([]goredis.Cmder, len(markers))
+	for i, m := range markers {
+		replace := m.found
+		if m.keep {
+			replace = "keep"
+		}
+		commands[i] = newCall(markerScript, r.keys.marker(m.group), replace, name, r.config.Buckets)
+	}
+	if err := r.do(ctx, commands...); err != nil {
+		return 0, err
+	}
+	age = math.MaxInt64
+	for i := range markers {
+		reply, _ := commands[i].(*call).StringSlice()
+		if len(reply) != 2 {
+			return 0, r.unavailable(fmt.Errorf("marker: reply %q", reply))
+		}
+		markers[i].now = reply[0]
+		m := parseMarker(reply[0])
+		if m.buckets != r.config.Buckets {
+			return 0, fmt.Errorf("the cluster %q has %d buckets, not %d: configure this node like the others, or another prefix",
+				r.config.Prefix, m.buckets, r.config.Buckets)
+		}
+		now, _ := strconv.ParseInt(reply[1], 10, 64)
+		age = min(age, time.Duration(max(0, now-m.created))*time.Microsecond)
+	}
+	return age, nil
+}
+
+// marker is what stands in one; see marker.lua.
+type marker struct {
+	created int64 // µs
+	run     string
+	buckets int
+}
+
+// parseMarker makes the zero marker of what is none.
+func parseMarker(text string) marker {
+	var m marker
+	var name string
+	if _, err := fmt.Sscanf(text, "%s %d %s %d", &name, &m.created, &m.run, &m.buckets); err != nil {
+		return marker{}
+	}
+	return m
+}
+
+// runIDs asks each master who it is.
+func (r *Registry) runIDs(ctx context.Context) (map[string]struct{}, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
+	defer cancel()
+	var mu sync.Mutex
+	runs := make(map[string]struct{}) // guarded by mu
+	err := r.eachMaster(ctx, func(ctx context.Context, master *goredis.Client) error {
+		text, err := master.Info(ctx, "server").Result()
+		mu.Lock()
+		defer mu.Unlock()
+		runs[parseInfo(text)["run_id"]] = struct{}{}
+		return err
+	})
+	return runs, err
+}
+
+// eachMaster calls f for each master, for several at a time.
+func (r *Registry) eachMaster(ctx context.Context, f func(context.Context, *goredis.Client) error) error {
+	if c, ok := r.client.(*goredis.ClusterClient); ok {
+		return r.unavailable(c.ForEachMaster(ctx, f))
+	}
+	return r.unavailable(f(ctx, r.client.(*goredis.Client)))
+}
+
+// parseInfo reads the reply of INFO.
+func parseInfo(text string) map[string]string {
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}

@@ -1,0 +1,73 @@
+-- Binds IDs of one bucket, each by the rules of routing.BindOp, in order.
+--
+-- KEYS[1]  the bucket: a hash of ID -> session (16 bytes) .. epoch (8 bytes, big endian), and of the empty string -> the
+--          greatest epoch that the bucket has ever held
+-- ARGV[1]  the time in microseconds; 0: that of this server
+-- ARGV[2]  how far ahead the epoch of a re-assert may lie, in microseconds
+-- then for each ID
+--          the ID
+--          session (16 bytes) .. epoch (8), 0 to mint one .. expected binding (24), zeros for nobody
+--
+-- Returns one string, for each ID 33 bytes: status (1), as routing.BindStatus counts; epoch (8), 0 if not bound;
+--          incumbent (24), zeros for nobody
+
+local BOUND, TAKEN, SUPERSEDED, INVALID = 1, 2, 3, 5
+local NOBODY = string.rep('\0', 24)
+
+local function epoch_at(s, position)
+  return (struct.unpack('>I8', s, position))
+end
+
+local bucket, now, ahead = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+local latest = redis.call('HGET', bucket, '')
+latest = latest and epoch_at(latest, 1) or 0
+local stored = latest
+
+-- Says how an op ends, and with which epoch.
+local function judge(held, own, epoch, expected)
+  if epoch == 0 then
+    if held ~= NOBODY and not own and held ~= expected then
+      return TAKEN, 0
+    end
+    -- Above all epochs of all IDs of the bucket: that keeps it above those of this ID, bound or not.
+    return BOUND, math.max(now, latest + 1)
+  end
+  if epoch > math.max(now + ahead, latest) then
+    return INVALID, 0
+  end
+  if held ~= NOBODY then
+    local since = epoch_at(held, 17)
+    if epoch < since or epoch == since and not own then
+      return SUPERSEDED, 0
+    end
+  end
+  return BOUND, epoch
+end
+
+local replies = {}
+for i = 3, #ARGV, 2 do
+  local id, op = ARGV[i], ARGV[i + 1]
+  local session = string.sub(op, 1, 16)
+  local held = redis.call('HGET', bucket, id) or NOBODY
+  local own = string.sub(held, 1, 16) == session
+  local status, epoch = judge(held, own, epoch_at(op, 17), string.sub(op, 25))
+  local incumbent = held
+  if status == BOUND then
+    redis.call('HSET', bucket, id, session .. struct.pack('>I8', epoch))
+    latest = math.max(latest, epoch)
+    if own then
+      incumbent = NOBODY
+    end
+  elseif status == INVALID then
+    incumbent = NOBODY
+  end
+  replies[#replies + 1] = string.char(status) .. struct.pack('>I8', epoch) .. incumbent
+end
+if latest > stored then
+  redis.call('HSET', bucket, '', struct.pack('>I8', latest))
+end
+return table.concat(replies)

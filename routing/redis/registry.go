@@ -1,0 +1,96 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"distmsg/routing"
+)
+
+// Registry is a routing.Registry on Redis. Every method may be called from any goroutine.
+type Registry struct {
+	// Static after construction.
+	config Config
+	keys   keys
+	client goredis.UniversalClient
+	losses *losses
+	sweep  *sweep
+
+	stop       context.CancelFunc // ends the background work
+	background sync.WaitGroup
+	closed     func() error
+}
+
+var _ routing.Registry = (*Registry)(nil)
+
+// Open connects to Redis, checks that it can be worked with, and starts the background work: looking for losses, and the
+// sweep. The error is one line that says what to do.
+func Open(ctx context.Context, config Config) (*Registry, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	place, err := parseURL(config.URL)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{
+		config: config,
+		keys:   keys{prefix: config.Prefix, buckets: config.Buckets},
+		losses: newLosses(config.RebuildWindow),
+		sweep:  newSweep(config),
+	}
+	if r.client, err = newClient(config, place, r.onConnect); err != nil {
+		return nil, err
+	}
+	if err := r.inspect(ctx); err != nil {
+		_ = r.client.Close()
+		return nil, r.unavailable(err)
+	}
+	working, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	r.closed = sync.OnceValue(r.client.Close)
+	r.background.Go(func() { r.watch(working) })
+	r.background.Go(func() { r.runSweep(working) })
+	return r, nil
+}
+
+// inspect finds out whether a registry can live on what is there.
+func (r *Registry) inspect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
+	defer cancel()
+	if err := r.eachMaster(ctx, r.inspectMaster); err != nil {
+		return err
+	}
+	return r.check(ctx)
+}
+
+func (r *Registry) inspectMaster(ctx context.Context, master *goredis.Client) error {
+	text, err := master.Info(ctx).Result()
+	if err != nil {
+		return err
+	}
+	info := parseInfo(text)
+	_, clustered := r.client.(*goredis.ClusterClient)
+	switch limit, policy := info["maxmemory"], info["maxmemory_policy"]; {
+	case info["role"] != "master":
+		return errors.New(adviceReplica)
+	case info["cluster_enabled"] == "1" && !clustered:
+		return errors.New(adviceCluster)
+	case limit != "0" && policy != "noeviction":
+		return fmt.Errorf("it would drop bindings when its memory is full: set maxmemory-policy from %s to noeviction", policy)
+	}
+	return nil
+}
+
+// Close implements [routing.Registry].
+func (r *Registry) Close() error {
+	r.stop()
+	err := r.closed()
+	r.background.Wait()
+	return err
+}
