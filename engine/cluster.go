@@ -224,7 +224,7 @@ func (e *Engine) livesElsewhere(id routing.SessionID) bool {
 	ctx, cancel := e.registryContext()
 	defer cancel()
 	p, err := e.cfg.Registry.Presence(ctx, id)
-	return err == nil && p.Known && !p.Dead
+	return err == nil && !p.Dead && len(p.Nodes) > 0
 }
 
 // endOrphan ends a session that was last attached at a node which is dead: nobody else will. A node

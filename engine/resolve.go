@@ -313,6 +313,8 @@ func (r *resolver) resolve(ctx context.Context, ids []string) []codec.Code {
 		switch {
 		case err != nil:
 			codes[i] = codec.CodeRegistryUnavailable
+		case found[i].Unknown:
+			codes[i] = codec.CodeRegistryUnavailable
 		case found[i].Binding == routing.Binding{}:
 			codes[i] = codec.CodeNoRoute
 		default:

@@ -155,8 +155,10 @@ func (m *Memory) Detach(ctx context.Context, session SessionID, p Presence) (lef
 	}
 	defer m.mu.Unlock()
 	nodes := slices.DeleteFunc(m.presence[session], p.covers)
-	if _, known := m.presence[session]; known {
-		m.presence[session] = nodes // none left is not the same as never attached
+	if len(nodes) == 0 {
+		delete(m.presence, session)
+	} else {
+		m.presence[session] = nodes
 	}
 	return len(nodes), nil
 }
@@ -167,8 +169,7 @@ func (m *Memory) Presence(ctx context.Context, session SessionID) (SessionPresen
 		return SessionPresence{}, err
 	}
 	defer m.mu.Unlock()
-	_, known := m.presence[session]
-	return SessionPresence{Known: known, Dead: m.isDead(session), Nodes: slices.Clone(m.presence[session])}, nil
+	return SessionPresence{Dead: m.isDead(session), Nodes: slices.Clone(m.presence[session])}, nil
 }
 
 // EndSession implements [Registry]. The bindings are gone when it returns.

@@ -186,7 +186,6 @@ type Presence struct {
 
 // SessionPresence is all that the registry knows of a session.
 type SessionPresence struct {
-	Known bool       // it has been attached before
 	Dead  bool       // it has ended and will not come back
 	Nodes []Presence // where it is attached, in no order; whether a node lives, others know
 }
