@@ -135,10 +135,6 @@ const maxSwaps = 8
 
 // bind asks the registry for the IDs and puts its answers into the table.
 func (e *Engine) bind(r *request, mine []int) {
-	if r.policy == codec.PolicyRejectNew && e.cfg.Registry.Rebuilding() {
-		r.fill(mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
-		return
-	}
 	expect := make([]routing.Binding, len(r.items))
 	todo := e.allowed(r, mine)
 	for try := 0; len(todo) > 0; try++ {
