@@ -44,6 +44,10 @@ func (c *conn) handleHello(body []byte) {
 	}
 	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
 		identity, err := e.cfg.Hooks.Authenticate(e.serving, j.credentials, j.remote)
+		if e.serving.Err() != nil { // whatever the hook says now, it is not about the credentials
+			j.refuse(codec.FaultGoingAway, "the node is shutting down")
+			return
+		}
 		if err != nil {
 			j.refuse(codec.FaultUnauthenticated, err.Error())
 			return
@@ -109,6 +113,10 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e := l.eng
 	c := l.conn(j.handle)
+	if c != nil && e.draining.Load() { // else it would never hear of the drain
+		c.close(codec.FaultGoingAway, "the node is draining")
+		c = nil
+	}
 	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
 		e.expireLater(s, 0)
 		return
@@ -191,7 +199,7 @@ func (e *Engine) expireLater(s *routing.Session, serial uint64) {
 	time.AfterFunc(e.cfg.ResumeWindow, func() {
 		e.inLane(s, func() {
 			if bound, ended := e.table.EndSession(s, serial); ended {
-				e.sessionEnded(s, len(bound), false)
+				e.sessionEnded(s, bound, false)
 			}
 		})
 	})
@@ -203,18 +211,18 @@ func (e *Engine) endSession(s *routing.Session) {
 		others := s.Handles()
 		if bound, ended := e.table.ForceEndSession(s); ended {
 			e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
-			e.sessionEnded(s, len(bound), true)
+			e.sessionEnded(s, bound, true)
 		}
 	})
 }
 
-func (e *Engine) sessionEnded(s *routing.Session, bound int, force bool) {
+func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) {
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	if _, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force}); err != nil {
+	if _, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force, Bound: bound}); err != nil {
 		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
 	}
-	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", bound)
+	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", len(bound))
 	if e.cfg.Hooks.SessionDown != nil {
 		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())
 	}
