@@ -135,6 +135,10 @@ const maxSwaps = 8
 
 // bind asks the registry for the IDs and puts its answers into the table.
 func (e *Engine) bind(r *request, mine []int) {
+	if r.policy == codec.PolicyRejectNew && e.cfg.Registry.Rebuilding() {
+		r.fill(mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
+		return
+	}
 	expect := make([]routing.Binding, len(r.items))
 	todo := e.allowed(r, mine)
 	for try := 0; len(todo) > 0; try++ {
@@ -283,12 +287,7 @@ func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
 		return
 	}
 	for k, i := range indices {
-		r.results[i] = codec.Result{Code: codec.CodeSuperseded, Epoch: found[k].Binding.Epoch}
-		if found[k].Binding == (routing.Binding{}) {
-			r.results[i].Code = codec.CodeNoRoute
-		} else if e.attached(found[k].Binding.Session) {
-			r.results[i].Code = codec.CodeOK
-		}
+		r.results[i] = asResult(found[k], codec.CodeSuperseded)
 	}
 }
 
@@ -330,10 +329,21 @@ func (e *Engine) lookup(r *request, mine []int) {
 		return
 	}
 	for k, i := range unknown {
-		// Held by a session of which this node knows nothing: bound, and not to be reached from here.
-		r.results[i] = codec.Result{Code: codec.CodeUnreachable, Epoch: found[k].Binding.Epoch}
-		if found[k].Binding == (routing.Binding{}) {
-			r.results[i].Code = codec.CodeNoRoute
+		bound := codec.CodeUnreachable
+		if e.attached(found[k].Binding.Session) {
+			bound = codec.CodeOK
 		}
+		r.results[i] = asResult(found[k], bound)
 	}
+}
+
+// asResult says of an ID what the registry knows; bound is the code for one that somebody holds.
+func asResult(f routing.LookupResult, bound codec.Code) codec.Result {
+	switch {
+	case f.Unknown:
+		return codec.Result{Code: codec.CodeRegistryUnavailable}
+	case f.Binding == routing.Binding{}:
+		return codec.Result{Code: codec.CodeNoRoute}
+	}
+	return codec.Result{Code: bound, Epoch: f.Binding.Epoch}
 }

@@ -205,7 +205,7 @@ func (e *Engine) expireLater(s *routing.Session, serial uint64) {
 	time.AfterFunc(e.cfg.ResumeWindow, func() {
 		e.inLane(s, func() {
 			if bound, ended := e.table.EndSession(s, serial); ended {
-				e.sessionEnded(s, len(bound), false) // which it survives if it is attached elsewhere
+				e.sessionEnded(s, bound, false) // which it survives if it is attached elsewhere
 			}
 		})
 	})
@@ -217,22 +217,22 @@ func (e *Engine) endSession(s *routing.Session) {
 		others := s.Handles()
 		if bound, ended := e.table.ForceEndSession(s); ended {
 			e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
-			e.sessionEnded(s, len(bound), true)
+			e.sessionEnded(s, bound, true)
 		}
 	})
 }
 
-func (e *Engine) sessionEnded(s *routing.Session, bound int, force bool) {
+func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) {
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	ended, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force})
+	ended, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force, Bound: bound})
 	if err != nil {
 		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
 	}
 	if err == nil && !ended {
 		return // it has moved to another node, which knows of it
 	}
-	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", bound)
+	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", len(bound))
 	if e.cfg.Hooks.SessionDown != nil {
 		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())
 	}
