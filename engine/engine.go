@@ -52,6 +52,7 @@ type Engine struct {
 	refused     atomic.Uint64
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
+	presences   presences
 	parcels     sync.Pool
 	background  sync.WaitGroup // goroutines for hooks that may block
 
@@ -80,6 +81,7 @@ func New(cfg Config) (*Engine, error) {
 		sockets:      make(chan struct{}, cfg.MaxConns),
 		ownRegistry:  ownRegistry,
 	}
+	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e)
 	}
@@ -117,6 +119,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.cluster != nil {
 		helpers.Go(func() { failed <- e.accept(inner, e.peerListener, e.cluster) })
 		helpers.Go(func() { e.cluster.run(serving) })
+		helpers.Go(func() { e.upkeep(serving) })
 	}
 	helpers.Go(func() { e.tickLoops(inner) })
 	close(e.ready)

@@ -136,13 +136,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	if j.replace {
 		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
 	}
-	e.inLane(s, func() {
-		ctx, cancel := e.registryContext()
-		defer cancel()
-		if err := e.cfg.Registry.Attach(ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
-			e.cfg.Logger.Warn("cannot tell the registry where a session is", "session", s.ID(), "error", err)
-		}
-	})
+	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial})
 	id := s.ID()
 	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial))
 	if c.local != nil {
@@ -169,11 +163,6 @@ func (e *Engine) resumeSecret(id routing.SessionID, identity string) []byte {
 	return mac.Sum(nil)
 }
 
-// presence is the registry's entry for a connection that was attached under an incarnation.
-func (e *Engine) presence(incarnation, serial uint64) routing.Presence {
-	return routing.Presence{Node: e.cfg.NodeID, Incarnation: incarnation, Serial: serial}
-}
-
 // inLane runs a job of the node's own in the lane of a session.
 func (e *Engine) inLane(s *routing.Session, job func()) {
 	id := s.ID()
@@ -190,13 +179,7 @@ func (e *Engine) detach(c *conn) {
 		return
 	}
 	c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
-	e.inLane(s, func() {
-		ctx, cancel := e.registryContext()
-		defer cancel()
-		if _, err := e.cfg.Registry.Detach(ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
-			e.cfg.Logger.Warn("cannot tell the registry that a session left", "session", s.ID(), "error", err)
-		}
-	})
+	e.detachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial})
 	e.expireLater(s, serial)
 }
 
