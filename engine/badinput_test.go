@@ -214,6 +214,25 @@ func TestBadJoining(t *testing.T) {
 	}
 }
 
+// An offender that goes on sending hears all the same what it did: the node reads on for a while, and throws it away.
+func TestOffenderGoesOn(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		n := start(t, Config{Loops: loops})
+		by := n.watchOver()
+		for range 5 {
+			c := n.join("offender")
+			c.write([]byte{0, 0, 0, 0})
+			n.settle() // it is closed by now, or what follows does it
+			more := sendFrame(1, "offender", "bystander-0", strings.Repeat("x", 1<<16), codec.FlagAck, 0)
+			for range 50 {
+				c.write(more)
+			}
+			c.fails(codec.FaultZeroLength)
+		}
+		by.unharmed()
+	})
+}
+
 // Unknown kinds are refused and nothing else happens: S4 needs it.
 func TestUnknownKind(t *testing.T) {
 	n := start(t, Config{})
@@ -229,13 +248,10 @@ func TestUnknownKind(t *testing.T) {
 		if now := n.counters().Faults[codec.FaultUnknownKind]; now != before+1 {
 			t.Errorf("kind %d was counted %d times", k, now-before)
 		}
-		c.exchange("a", c2self(c), "a")
+		c.exchange("a", c, "a")
 	}
 	by.unharmed()
 }
-
-// c2self makes it plain that a client talks to itself.
-func c2self(c *client) *client { return c }
 
 // IDs of a bad length are answered one by one.
 func TestBadIDs(t *testing.T) {

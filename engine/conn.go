@@ -52,6 +52,7 @@ type conn struct {
 	pinged    bool
 	shutdown  bool  // our side of the socket is shut
 	inFlight  int   // sends of this connection that wait for an ack
+	asked     int   // bytes of its binds, unbinds and lookups that are under way
 	lastFrame int64 // when the last complete frame came
 	fullSince int64 // since when the buffer has refused frames; 0: it has not
 	written   int64 // bytes handed to gnet

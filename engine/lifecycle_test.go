@@ -196,7 +196,7 @@ func TestStopStubborn(t *testing.T) {
 	t.Parallel()
 	n := start(t, Config{Loops: 2, MaxPayload: 1 << 20, DefaultTTL: time.Minute})
 	stubborn, deaf, partial := n.join("stubborn"), n.join("deaf"), n.dial()
-	for range 30 {
+	for range 12 {
 		stubborn.post("stubborn", "deaf", strings.Repeat("x", 1<<20), 0)
 	}
 	stubborn.arrived()
@@ -358,6 +358,22 @@ func TestDrain(t *testing.T) {
 		if err := n.Drain(context.Background()); err == nil {
 			t.Error("drained after the stop")
 		}
+	})
+	t.Run("while somebody joins", func(t *testing.T) {
+		entered, release := make(chan struct{}, 1), make(chan struct{})
+		n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: func(context.Context, []byte, net.Addr) (string, error) {
+			entered <- struct{}{}
+			<-release
+			return "", nil
+		}}})
+		c := n.dial()
+		c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
+		<-entered
+		if err := n.Drain(patient(t)); err != nil {
+			t.Error(err)
+		}
+		close(release)
+		c.fails(codec.FaultGoingAway)
 	})
 	t.Run("not running", func(t *testing.T) {
 		e, err := New(Config{Logger: quiet()})

@@ -124,15 +124,18 @@ func TestSizes(t *testing.T) {
 
 // timeout comes at the deadline, not before, and soon after (S1: 50 ms; a busy machine gets more).
 func TestTimeout(t *testing.T) {
+	t.Parallel()
 	acrossLoops(t, Config{DefaultTTL: 1200 * time.Millisecond, MaxTTL: 1500 * time.Millisecond}, func(t *testing.T, n *node, from, to *client) {
-		for _, c := range []struct{ ttl, want uint32 }{{1000, 1000}, {0, 1200}, {4_000_000_000, 1500}} {
-			from.seq++
-			began := time.Now()
-			from.write(sendFrame(from.seq, "from", "to", "hello?", codec.FlagAck, c.ttl))
+		cases := []struct{ ttl, want uint32 }{{1000, 1000}, {0, 1200}, {4_000_000_000, 1500}}
+		began := time.Now()
+		for i, c := range cases {
+			from.write(sendFrame(uint64(i), "from", "to", "hello?", codec.FlagAck, c.ttl))
 			if d := to.gets("from", "to", "hello?"); d.TTL > c.want || d.TTL < c.want-500 {
 				t.Errorf("ttl %d: the receiver hears %d", c.ttl, d.TTL)
 			}
-			from.hears(from.seq, codec.CodeTimeout)
+		}
+		for i, c := range cases {
+			from.hears(uint64(i), codec.CodeTimeout)
 			took := time.Since(began)
 			if want := time.Duration(c.want) * time.Millisecond; took < want-2*time.Millisecond || took > want+2*time.Second {
 				t.Errorf("ttl %d: timeout after %v", c.ttl, took)

@@ -99,6 +99,33 @@ func TestSlowConsumer(t *testing.T) {
 	}
 }
 
+// A queue that is not full, but of which no byte is taken, is reason enough.
+func TestDeafConsumer(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{Loops: 2, MaxPayload: 1 << 20, MaxPending: 64 << 20, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute})
+	by := n.watchOver()
+	from := n.join("from")
+	n.join("deaf")
+	began := time.Now()
+	for range 15 {
+		from.post("from", "deaf", strings.Repeat("x", 1<<20), codec.FlagReport)
+	}
+	n.eventually("it is closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("closed after %v", took)
+	}
+	n.settle()
+	for _, f := range from.arrived() { // for the last ones it was too late, but none found a full queue
+		var o codec.Outcome
+		from.decoded(codec.DecodeOutcome(f.body, &o))
+		if o.Code != codec.CodeUnreachable {
+			t.Errorf("%v", o.Code)
+		}
+	}
+	from.hears(from.send("from", "deaf", "hi"), codec.CodeUnreachable)
+	by.unharmed()
+}
+
 // Answers have room of their own, but not without end: a client that only asks is closed too.
 func TestAnswersNotRead(t *testing.T) {
 	n := start(t, Config{Loops: 1, MaxPending: 1 << 17, MaxPayload: 1 << 10, MaxInFlight: 100, SlowConsumerTimeout: time.Hour})
@@ -235,7 +262,7 @@ func TestHelloTimeout(t *testing.T) {
 func TestHalfOpenHandshakes(t *testing.T) {
 	const flood = 5000
 	eachLoops(t, func(t *testing.T, loops int) {
-		n := start(t, Config{Loops: loops, HelloTimeout: 5 * time.Second})
+		n := start(t, Config{Loops: loops, HelloTimeout: 2500 * time.Millisecond})
 		by := n.watchOver()
 		before := heap()
 		conns := make([]net.Conn, 0, flood)
@@ -393,4 +420,47 @@ func TestCreditExceeded(t *testing.T) {
 		c.hears(c.send("from", "to", strings.Repeat("x", 2*credit)), codec.CodeTooLarge)
 		c.alive()
 	})
+}
+
+// Requests that a slow hook or registry holds up are bounded in bytes, for each connection (S21).
+func TestRequestsAreBounded(t *testing.T) {
+	hold := make(chan struct{})
+	n := start(t, Config{Loops: 2, Hooks: Hooks{Bind: func(_, id string) error {
+		if strings.HasPrefix(id, "x") {
+			<-hold
+		}
+		return nil
+	}}})
+	greedy, modest := n.join("greedy"), n.join("modest")
+	before := heap()
+	ids := make([]codec.IDEpoch, n.limits.MaxIDs)
+	for i := range ids {
+		ids[i].ID = []byte(longID[1:])
+	}
+	const frames = 150 // 48 MB
+	for i := range uint64(frames) {
+		greedy.write(codec.AppendBind(nil, 1000+i, codec.PolicyKickOld, ids))
+	}
+	overflows := 0
+	n.settleLoops()
+	for _, f := range greedy.arrived() {
+		var r codec.Results
+		greedy.decoded(codec.DecodeResults(f.body, codec.KindBound, &r))
+		if v, _ := r.All.Next(); v.Code != codec.CodeOverflow {
+			t.Errorf("%d: %v while the hook stands still", r.Seq, v)
+		}
+		overflows++
+	}
+	if overflows < frames/2 || overflows == frames {
+		t.Errorf("%d of %d overflow", overflows, frames)
+	}
+	if grown := int64(heap()) - int64(before); grown > 40<<20 {
+		t.Errorf("the node grew by %d MiB", grown>>20)
+	}
+	greedy.exchange("greedy", modest, "modest") // messages need no lane
+	close(hold)
+	for range frames - overflows {
+		greedy.expect(codec.KindBound)
+	}
+	greedy.bind("xagain")
 }

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// on runs f on a loop and waits for it.
+func (n *node) on(loop int, f func(l *loop)) {
+	n.t.Helper()
+	done := make(chan struct{})
+	n.loops[loop].post(func() { defer close(done); f(n.loops[loop]) })
+	select {
+	case <-done:
+	case <-time.After(patience):
+		n.t.Fatal("the loop does not answer")
+	}
+}
+
+// What a loop knows of connections on another one: their slots have tenants, one after the other, and news of
+// a tenant's end may come before or after news of the next one (from the routing table).
+func TestPeerGenerations(t *testing.T) {
+	n := start(t, Config{Loops: 2})
+	n.on(0, func(l *loop) {
+		const slot = 1000 // where no connection is
+		at := func(gen uint32) routing.Handle { return routing.Handle{Loop: 1, Slot: slot, Gen: gen} }
+		var ended []uint64
+		l.lost = func(_ ackmgr.Token, e ackmgr.Entry) { ended = append(ended, e.Seq) }
+		origin := l.acks.NewList()
+		arm := func(seq uint64, p *peerConn) {
+			if _, ok := l.acks.Arm(ackmgr.Entry{Seq: seq}, l.now+60_000, p.list, origin); !ok {
+				t.Error("cannot arm")
+			}
+		}
+		expect := func(when string, want ...uint64) {
+			t.Helper()
+			if len(ended) != len(want) {
+				t.Errorf("%s: %v ended, want %v", when, ended, want)
+			}
+			for i := range min(len(ended), len(want)) {
+				if ended[i] != want[i] {
+					t.Errorf("%s: %v ended, want %v", when, ended, want)
+				}
+			}
+			ended = nil
+		}
+
+		p := l.peer(at(5))
+		arm(1, p)
+		if l.peer(at(4)) != nil {
+			t.Error("an older tenant was found")
+		}
+		if again := l.peer(at(5)); again.list != p.list {
+			t.Error("one tenant, two lists")
+		}
+		expect("nothing happened")
+
+		// The note is late: the next tenant is met first.
+		l.peerGone(at(4))
+		expect("a note about somebody before")
+		arm(2, l.peer(at(6)))
+		expect("a new tenant", 1)
+		l.peerGone(at(5))
+		expect("the late note")
+		if l.peer(at(5)) != nil {
+			t.Error("the tenant that left was found")
+		}
+
+		// The note comes first.
+		l.peerGone(at(6))
+		expect("the note", 2)
+		l.peerGone(at(6))
+		expect("the note again")
+		if l.peer(at(6)) != nil {
+			t.Error("a late handle was taken for a tenant")
+		}
+		arm(3, l.peer(at(7)))
+
+		// A note about a connection that this loop has never heard of, and a handle to it that comes later.
+		l.peerGone(routing.Handle{Loop: 1, Slot: slot + 5000, Gen: 1})
+		l.peerGone(at(9))
+		expect("notes about strangers")
+		l.peerGone(at(7))
+		expect("the last note", 3)
+		if l.acks.Len() != 0 {
+			t.Errorf("%d entries are left", l.acks.Len())
+		}
+		l.acks.FreeList(origin)
+	})
+}
+
+// The frames of a new tenant never go into the chunk of the one before.
+func TestPeerChunks(t *testing.T) {
+	n := start(t, Config{Loops: 2})
+	n.on(0, func(l *loop) {
+		at := func(gen uint32) routing.Handle { return routing.Handle{Loop: 1, Slot: 1000, Gen: gen} }
+		old := l.peerChunk(at(5), l.peer(at(5)))
+		if old.slot != 1000 || old.gen != 5 {
+			t.Errorf("%+v", old)
+		}
+		if same := l.peerChunk(at(5), l.peer(at(5))); same != old {
+			t.Error("one tenant, two chunks")
+		}
+		if next := l.peerChunk(at(6), l.peer(at(6))); next.gen != 6 {
+			t.Errorf("met before the note: generation %d, want 6", next.gen)
+		}
+		l.peerGone(at(6))
+		if next := l.peerChunk(at(7), l.peer(at(7))); next.gen != 7 {
+			t.Errorf("met after the note: generation %d, want 7", next.gen)
+		}
+		l.dropMail()
+		if next := l.peerChunk(at(7), l.peer(at(7))); next != &l.mail[1].parcel.chunks[0] {
+			t.Error("a chunk of the mail that was dropped")
+		}
+		l.dropMail()
+	})
+}
+
+// Slots are used again, and handles of earlier tenants find nobody.
+func TestHandles(t *testing.T) {
+	n := start(t, Config{})
+	n.on(0, func(l *loop) {
+		first := &conn{loop: l}
+		l.addConn(first)
+		h := first.handle()
+		if l.conn(h) != first {
+			t.Error("not found")
+		}
+		l.removeConn(first)
+		if l.conn(h) != nil {
+			t.Error("found after its end")
+		}
+		second := &conn{loop: l}
+		l.addConn(second)
+		if second.slot != first.slot || second.gen == h.Gen {
+			t.Errorf("%+v after %+v", second.handle(), h)
+		}
+		if l.conn(h) != nil || l.conn(second.handle()) != second {
+			t.Error("the wrong tenant")
+		}
+		if l.conn(routing.Handle{Slot: 1 << 30}) != nil {
+			t.Error("found beyond the end")
+		}
+		l.removeConn(second)
+	})
+}
+
+// A write error ends a connection in the middle of a flush, and its end can make others flush: nobody's buffer may get lost
+// or be given back twice.
+func TestFlushInFlush(t *testing.T) {
+	n := start(t, Config{DefaultTTL: time.Minute})
+	from, to := n.join("from"), n.join("to")
+	const sends = 50
+	for range sends {
+		from.send("from", "to", "hi")
+	}
+	for range sends {
+		to.gets("from", "to", "hi")
+	}
+	n.on(0, func(l *loop) {
+		// A reset, which the loop cannot notice before it writes.
+		to.nc.(*net.TCPConn).SetLinger(0)
+		to.nc.Close()
+		dying, other := l.conn(n.table.Session(to.sessionID()).Handles()[0]), l.conn(n.table.Session(from.sessionID()).Handles()[0])
+		for len(other.pending) < earlyFlush-100 {
+			other.wroteControl(codec.AppendPing(other.out(), 1))
+		}
+		began := n.clock()
+		for dying.state == stateOpen && n.clock()-began < patience {
+			dying.wroteControl(codec.AppendPing(dying.out(), 1))
+			dying.flush()
+		}
+		if len(other.pending) >= earlyFlush-100 {
+			t.Error("the other one was not flushed; this test needs that")
+		}
+		seen := make(map[*byte]bool)
+		for _, b := range append(append([][]byte(nil), l.bufs.free...), other.pending) {
+			if b != nil && seen[backing(b)] {
+				t.Error("a buffer is there twice")
+			}
+			seen[backing(b)] = true
+		}
+	})
+	for range sends {
+		if o := from.outcome(); o.Code != codec.CodeLost {
+			t.Errorf("%v", o.Code)
+		}
+	}
+	from.silent()
+}

@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"slices"
+	"testing"
+	"unsafe"
+)
+
+// backing is where a buffer's bytes are.
+func backing(b []byte) *byte { return unsafe.SliceData(b) }
+
+func TestBufPool(t *testing.T) {
+	shared := &sharedBufs{}
+	p := &bufPool{shared: shared}
+	b := p.get()
+	if len(b) != 0 || cap(b) < newBuf {
+		t.Errorf("a fresh buffer has %d of %d bytes", len(b), cap(b))
+	}
+	b = append(b, "something"...)
+	p.put(b)
+	if again := p.get(); backing(again) != backing(b) || len(again) != 0 {
+		t.Error("the warm buffer did not come back, or not empty")
+	}
+	p.put(nil)
+	p.put(make([]byte, 0, largestBuf+1))
+	if len(p.free) != 0 {
+		t.Error("nothing, or something too large, was kept")
+	}
+	p.put(make([]byte, 5, largestBuf))
+	if len(p.free) != 1 {
+		t.Error("one of the largest size was not kept")
+	}
+}
+
+// Two pools and the stock between them never hand out one buffer twice, nor one with something in it.
+func TestBufPoolSharing(t *testing.T) {
+	shared := &sharedBufs{}
+	giver, taker := &bufPool{shared: shared}, &bufPool{shared: shared}
+	out := make(map[*byte]bool)
+	get := func(p *bufPool) []byte {
+		b := p.get()
+		if out[backing(b)] {
+			t.Fatal("a buffer is out twice")
+		}
+		if len(b) != 0 {
+			t.Fatalf("a buffer with %d bytes in it", len(b))
+		}
+		out[backing(b)] = true
+		return append(b, 1, 2, 3)
+	}
+	put := func(p *bufPool, b []byte) {
+		delete(out, backing(b))
+		p.put(b)
+	}
+	var held [][]byte
+	for range 3 * localBufs {
+		held = append(held, get(giver))
+	}
+	for _, b := range held {
+		put(taker, b)
+	}
+	if len(taker.free) > localBufs || len(shared.free) == 0 {
+		t.Errorf("%d kept, %d shared", len(taker.free), len(shared.free))
+	}
+	held = held[:0]
+	for range 3 * localBufs {
+		held = append(held, get(giver), get(taker))
+	}
+	// What comes from elsewhere, an in-process session for example, may still be full.
+	for i := range held {
+		delete(out, backing(held[i]))
+		shared.give(held[i : i+1])
+	}
+	for range 6 * localBufs {
+		get(giver)
+	}
+}
+
+func TestSharedBufsAreBounded(t *testing.T) {
+	s := &sharedBufs{}
+	for range 2 * sharedBytes / (1 << 20) {
+		s.give([][]byte{make([]byte, 1<<20)})
+	}
+	if s.bytes > sharedBytes || len(s.free) != sharedBytes/(1<<20) {
+		t.Errorf("%d bytes in %d buffers", s.bytes, len(s.free))
+	}
+	got := s.take(nil, 1<<20)
+	if s.bytes != 0 || len(s.free) != 0 || len(got) != sharedBytes/(1<<20) {
+		t.Errorf("%d bytes left, %d taken", s.bytes, len(got))
+	}
+	if slices.ContainsFunc(got, func(b []byte) bool { return len(b) != 0 }) {
+		t.Error("a buffer that is not empty")
+	}
+	if more := s.take(got[:1], 5); len(more) != 1 {
+		t.Errorf("%d from an empty stock", len(more)-1)
+	}
+}
