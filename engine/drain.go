@@ -25,7 +25,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 	}
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for !e.idle(ctx) || !e.idle(ctx) { // the first look makes sure that the second sees what was in the mail
+	for !e.quiet(ctx) {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -61,6 +61,12 @@ func (e *Engine) tellDrain(ctx context.Context) {
 		}
 		return true
 	})
+}
+
+// quiet reports whether nothing is under way. The first look makes sure that the second sees what was in the mail.
+func (e *Engine) quiet(ctx context.Context) bool {
+	first := e.idle(ctx)
+	return e.idle(ctx) && first
 }
 
 // idle reports whether nothing waits for an ack or to be written.

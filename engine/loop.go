@@ -48,7 +48,6 @@ type loop struct {
 	active     bool     // inside an iteration
 	now        int64    // milliseconds since the engine was made, read once an iteration
 	began      time.Duration
-	lastTick   int64
 	scanNext   int
 	stats      loopStats
 	fenced     uint64 // the incarnation this loop works under
