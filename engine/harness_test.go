@@ -111,7 +111,13 @@ func (n *node) settle() {
 				lanes.Done()
 			}
 		}
-		lanes.Wait()
+		idle := make(chan struct{})
+		go func() { lanes.Wait(); close(idle) }()
+		select {
+		case <-idle:
+		case <-time.After(patience):
+			n.t.Fatal("the lanes do not answer")
+		}
 		n.settleLoops()
 	}
 }

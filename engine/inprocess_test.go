@@ -23,7 +23,15 @@ func (n *node) inside(cfg InProcessConfig, ids ...string) *InProcess {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(s.Close)
+	n.t.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() { s.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			n.t.Error("Close does not return")
+		}
+	})
 	if err := s.Bind(ctx, ids...); err != nil {
 		n.t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -425,12 +426,14 @@ func TestCreditExceeded(t *testing.T) {
 // Requests that a slow hook or registry holds up are bounded in bytes, for each connection (S21).
 func TestRequestsAreBounded(t *testing.T) {
 	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
 	n := start(t, Config{Loops: 2, Hooks: Hooks{Bind: func(_, id string) error {
 		if strings.HasPrefix(id, "x") {
 			<-hold
 		}
 		return nil
 	}}})
+	t.Cleanup(release) // whatever happens, before the engine stops
 	greedy, modest := n.join("greedy"), n.join("modest")
 	before := heap()
 	ids := make([]codec.IDEpoch, n.limits.MaxIDs)
@@ -442,8 +445,9 @@ func TestRequestsAreBounded(t *testing.T) {
 		greedy.write(codec.AppendBind(nil, 1000+i, codec.PolicyKickOld, ids))
 	}
 	overflows := 0
+	answers := greedy.arrived() // all has been read by now, and the loops have been told of the answers
 	n.settleLoops()
-	for _, f := range greedy.arrived() {
+	for _, f := range append(answers, greedy.arrived()...) {
 		var r codec.Results
 		greedy.decoded(codec.DecodeResults(f.body, codec.KindBound, &r))
 		if v, _ := r.All.Next(); v.Code != codec.CodeOverflow {
@@ -458,7 +462,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		t.Errorf("the node grew by %d MiB", grown>>20)
 	}
 	greedy.exchange("greedy", modest, "modest") // messages need no lane
-	close(hold)
+	release()
 	for range frames - overflows {
 		greedy.expect(codec.KindBound)
 	}
