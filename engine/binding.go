@@ -306,7 +306,8 @@ func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
 
 // release removes a binding that its own session has disowned.
 func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
-	e.lanes.must(e.lanes.of([]byte(id)), func() {
+	// If the lane is full, the next message that comes back asks again.
+	e.lanes.try(e.lanes.of([]byte(id)), func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
 		if _, err := e.cfg.Registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {

@@ -50,17 +50,19 @@ type conn struct {
 	dirty     bool
 	isWatched bool
 	pinged    bool
-	shutdown  bool  // our side of the socket is shut
-	inFlight  int   // sends of this connection that wait for an ack
-	asked     int   // bytes of its binds, unbinds and lookups that are under way
-	lastFrame int64 // when the last complete frame came
-	fullSince int64 // since when the buffer has refused frames; 0: it has not
-	written   int64 // bytes handed to gnet
-	taken     int64 // of those, what had reached the peer's kernel at the last look
-	moved     int64 // when that last grew
-	deadline  int64 // when a closed connection's socket is closed for good
-	used      uint64
-	granted   uint64 // bytes of sends without ack: sent so far, and allowed
+	shutdown  bool   // our side of the socket is shut
+	inFlight  int    // sends of this connection that wait for an ack
+	unacked   uint64 // messages without ack that were delivered to it and have not come back
+	asked     int    // bytes of its binds, unbinds and lookups that are under way
+	lastFrame int64  // when the last complete frame came
+	fullSince int64  // since when the buffer has refused frames; 0: it has not
+	written   int64  // bytes handed to gnet
+	taken     int64  // of those, what had reached the peer's kernel at the last look
+	moved     int64  // when that last grew
+	deadline  int64  // when a closed connection's socket is closed for good
+	used      uint64 // bytes of sends without ack so far
+	granted   uint64 // and how many are allowed
+	creditDue bool   // a credit frame goes out with the next write
 }
 
 func (c *conn) handle() routing.Handle {
@@ -108,12 +110,21 @@ func (c *conn) wrote(b []byte) {
 }
 
 // wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
-// reserved. A client that lets even that fill up does not read.
+// reserved. A client that lets even that fill up is slow, and out when there is room for no more replies.
 func (c *conn) wroteControl(b []byte) {
 	c.wrote(b)
-	if c.state != stateClosed && c.queued() > c.loop.eng.hardPending {
-		c.close(codec.FaultSlowConsumer, "answers are not read")
+	over := c.queued() - c.loop.eng.hardPending
+	if c.state == stateClosed || over <= 0 {
+		return
 	}
+	if over > replyRoom*c.loop.eng.cfg.MaxPayload {
+		c.close(codec.FaultSlowConsumer, "answers are not read")
+		return
+	}
+	if c.fullSince == 0 {
+		c.fullSince = c.loop.now
+	}
+	c.watch()
 }
 
 // adopt queues a buffer of whole frames that another loop has filled, without copying it.
@@ -144,6 +155,9 @@ func (c *conn) markDirty() {
 // flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
 func (c *conn) flush() {
 	l := c.loop
+	if c.creditDue && c.state == stateOpen {
+		c.renewCredit()
+	}
 	if c.gone() {
 		l.releaseOut(c) // closed while a frame of its own was being handled
 		return
@@ -261,11 +275,16 @@ func (c *conn) checkHeartbeat() {
 
 // close ends the connection with an error frame. The socket lingers until the peer has closed it too.
 func (c *conn) close(f codec.Fault, detail string) {
+	c.closeFor(f, 0, detail)
+}
+
+// closeFor is close for a frame of that kind.
+func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 	if c.state == stateClosed {
 		return
 	}
-	c.fail(f, codec.ErrorClosing, 0, 0, detail)
-	c.loop.eng.logClose(c, f, detail)
+	c.fail(f, codec.ErrorClosing, kind, 0, detail)
+	c.loop.eng.cfg.Logger.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
 	c.end()
 }
 
@@ -274,6 +293,7 @@ func (c *conn) end() {
 	if c.state == stateClosed {
 		return
 	}
+	c.creditDue = false // nothing comes behind an error frame that closes
 	c.flush()
 	c.teardown()
 	if c.gone() {
@@ -317,9 +337,14 @@ func (c *conn) drop() {
 	}
 	c.teardown()
 	if !c.gone() {
-		_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_RDWR)
-		c.closeSocket()
+		c.cut()
 	}
+}
+
+// cut closes the socket without letting gnet write what it still holds.
+func (c *conn) cut() {
+	_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_RDWR)
+	c.closeSocket()
 }
 
 // closeSocket closes the file descriptor; gnet calls OnClose in the middle of it.

@@ -171,9 +171,7 @@ func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 }
 
 func (c *conn) unexpected(kind codec.Kind, detail string) {
-	c.fail(codec.FaultUnexpectedKind, codec.ErrorClosing, kind, 0, detail)
-	c.loop.eng.logClose(c, codec.FaultUnexpectedKind, detail)
-	c.end()
+	c.closeFor(codec.FaultUnexpectedKind, kind, detail)
 }
 
 // decodeFault closes the connection for bytes that are not what they should be. A nil err does nothing.
@@ -182,9 +180,7 @@ func (c *conn) decodeFault(err error, kind codec.Kind) {
 	if !errors.As(err, &e) {
 		return
 	}
-	c.fail(e.Fault, codec.ErrorClosing, kind, 0, e.Error())
-	c.loop.eng.logClose(c, e.Fault, e.Error())
-	c.end()
+	c.closeFor(e.Fault, kind, e.Error())
 }
 
 func (c *conn) handlePing(body []byte) {

@@ -45,6 +45,9 @@ var errStopped = errors.New("engine: stopped while draining")
 // Draining reports whether Drain was called.
 func (e *Engine) Draining() bool { return e.draining.Load() }
 
+// leaving reports whether no new sessions are taken: the engine drains, or stops.
+func (e *Engine) leaving() bool { return e.draining.Load() || e.serving.Err() != nil }
+
 // drained reports whether the drain deadline has passed; now is on the engine's clock.
 func (e *Engine) drained(now int64) bool {
 	at := e.drainAt.Load()

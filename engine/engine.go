@@ -84,6 +84,9 @@ func New(cfg Config) (*Engine, error) {
 // outcomeRoom is what is reserved for the outcome of each send in flight (S21).
 const outcomeRoom = 64
 
+// replyRoom is how many replies of MaxPayload may be queued beyond that, as long as the client keeps reading.
+const replyRoom = 32
+
 // Run listens and serves until ctx ends, and then returns nil; before that it returns an error if it
 // cannot start, or can serve no longer. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
@@ -127,6 +130,8 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	_ = e.closeListener()
 	e.closeEverybody()
 	e.background.Wait()
+	hurry := time.AfterFunc(closeGrace, stop) // a registry that hangs must not hold up the end
+	defer hurry.Stop()
 	e.lanes.stop()
 	stop()
 	helpers.Wait()
@@ -239,7 +244,7 @@ func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
 // members is what clients are told about the nodes there are.
 func (e *Engine) members() []codec.Member {
-	if e.listener == nil {
+	if e.listener == nil || e.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() { // which is nowhere to go
 		return nil
 	}
 	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.listener.Addr().String()}}
@@ -273,10 +278,6 @@ func (e *Engine) recycle(p *parcel) {
 	clear(p.chunks) // their buffers have moved on
 	p.chunks, p.notes, p.data = p.chunks[:0], p.notes[:0], p.data[:0]
 	e.parcels.Put(p)
-}
-
-func (e *Engine) logClose(c *conn, f codec.Fault, detail string) {
-	e.cfg.Logger.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
 }
 
 func randomBytes(n int) []byte {

@@ -188,16 +188,18 @@ func (l *loop) checkHandshakes() {
 
 // checkWatched looks at connections that gnet buffers for, and at those that linger before they close.
 func (l *loop) checkWatched() {
-	kept := l.watched[:0]
-	for _, c := range l.watched {
-		if c.checkBacklog() {
-			kept = append(kept, c)
-		} else {
+	kept := 0
+	for i := 0; i < len(l.watched); i++ { // to close one can make others watched
+		c := l.watched[i]
+		if !c.checkBacklog() {
 			c.isWatched = false
+			continue
 		}
+		l.watched[kept] = c
+		kept++
 	}
-	clear(l.watched[len(kept):])
-	l.watched = kept
+	clear(l.watched[kept:])
+	l.watched = l.watched[:kept]
 }
 
 // conn returns the connection that the handle names, or nil if it is gone. The handle must be of this loop.
@@ -239,6 +241,11 @@ func (l *loop) dropAll() {
 	for _, c := range l.conns {
 		if c != nil {
 			c.drop()
+		}
+	}
+	for _, c := range l.watched { // those that linger have a backlog, too
+		if c.state == stateClosed && !c.gone() {
+			c.cut()
 		}
 	}
 	l.acks.SetTag(uint16(l.fenced))

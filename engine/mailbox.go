@@ -300,6 +300,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		return
 	}
 	l.stats.written += uint64(ch.unacked)
+	c.unacked += uint64(ch.unacked)
 	l.stats.framesOut += uint64(ch.frames)
 	c.adopt(ch.buf)
 	if len(c.pending) >= earlyFlush {
@@ -381,9 +382,8 @@ func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
 	case d.Flags&codec.FlagReport != 0:
 		l.stats.outcomes[code]++
-		if h, seq, ok := l.eng.openReportToken(d.Token); ok {
-			l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
-		}
+		h, seq := readReportToken(d.Token)
+		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 	default:
 		l.stats.outcomes[code]++
 	}

@@ -248,6 +248,19 @@ func TestNotHereUnacked(t *testing.T) {
 		n.expectTokens(before, 1, 0)
 		from.silent()
 
+		// One that comes back twice, and a message that never was: nothing was delivered that they could be.
+		d2.Token[len(d2.Token)-9]--
+		to.notHere(d2)
+		to.fault(codec.FaultBadToken)
+		d1.Token = nil
+		to.notHere(d1)
+		to.fault(codec.FaultBadToken)
+		n.expectTokens(before, 3, 0)
+		from.silent()
+		if s := n.counters(); s.Bounced != 2 {
+			t.Errorf("%d bounced", s.Bounced)
+		}
+
 		// Its sender has gone meanwhile.
 		next.exchange("to", from, "from")
 		from.post("from", "to", "bye", codec.FlagReport)

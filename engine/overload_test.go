@@ -416,8 +416,17 @@ func TestCreditExceeded(t *testing.T) {
 			to.silent()
 			by.unharmed()
 		}
-		// With ack the same frame is only too large.
+		// One that sends on without waiting for the credit frame: it is all there at once.
 		c := n.join("from")
+		var burst []byte
+		for seq := uint64(1); len(burst) < 4*credit; seq++ {
+			burst = append(burst, sendFrame(seq, "from", "nobody", "x", 0, 0)...)
+		}
+		c.write(burst)
+		c.fails(codec.FaultCreditExceeded)
+		by.unharmed()
+		// With ack the same frame is only too large.
+		c = n.join("from")
 		c.hears(c.send("from", "to", strings.Repeat("x", 2*credit)), codec.CodeTooLarge)
 		c.alive()
 	})

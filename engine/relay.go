@@ -64,11 +64,20 @@ func (c *conn) spendCredit(size int) bool {
 		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")
 		return false
 	}
-	if credit := uint64(c.loop.eng.cfg.Credit); c.granted-c.used < credit/2 {
-		c.granted = c.used + credit
-		c.wroteControl(codec.AppendCredit(c.out(), c.granted))
+	if !c.creditDue && c.granted-c.used < uint64(c.loop.eng.cfg.Credit)/2 {
+		c.creditDue = true
+		c.markDirty()
 	}
-	return c.state != stateClosed
+	return true
+}
+
+// renewCredit grants new credit for what has been handled. It counts from the write that carries it, so
+// that a client which sends on without waiting for it is found out.
+func (c *conn) renewCredit() {
+	c.creditDue = false
+	c.granted = c.used + uint64(c.loop.eng.cfg.Credit)
+	c.pending = codec.AppendCredit(c.out(), c.granted)
+	c.loop.stats.framesOut++
 }
 
 // admit checks what does not depend on the receiver.
@@ -130,7 +139,7 @@ func (c *conn) forward(m *codec.Send) verdict {
 		c.inFlight++
 		d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))
 	case m.Flags&codec.FlagReport != 0:
-		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq)
+		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq, route.Session.Short())
 	}
 	l.write(dest, d)
 	return verdict{}
@@ -179,6 +188,7 @@ func (l *loop) write(to destination, d *codec.Deliver) {
 	if c := to.conn; c != nil {
 		if d.Flags&codec.FlagAck == 0 {
 			l.stats.written++
+			c.unacked++
 		}
 		c.wrote(codec.AppendDeliver(c.out(), d))
 		return
@@ -209,7 +219,7 @@ func (c *conn) handleAck(body []byte) {
 	}
 	t, ok := ackToken(a.Token)
 	switch {
-	case !ok && l.eng.isReportToken(a.Token):
+	case !ok && l.eng.isReportToken(a.Token, c.short):
 		// Nobody waits for it, and answering it does no harm.
 	case !ok || t.Loop() >= len(l.eng.loops):
 		l.refuseToken(c.handle(), codec.KindAck)
@@ -310,16 +320,17 @@ func (c *conn) handleNotHere(body []byte) {
 // whether what came back is what was sent.
 func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	l := c.loop
-	if len(d.Token) == 0 {
-		l.stats.bounced++
-		return
-	}
-	h, seq, ok := l.eng.openReportToken(d.Token)
-	if !ok {
+	known := len(d.Token) == 0 || l.eng.isReportToken(d.Token, c.short)
+	if !known || c.unacked == 0 { // no token can come back more often than messages were delivered
 		l.refuseToken(c.handle(), codec.KindNotHere)
 		return
 	}
+	c.unacked--
 	l.stats.bounced++
+	if len(d.Token) == 0 {
+		return
+	}
+	h, seq := readReportToken(d.Token)
 	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: codec.CodeNoRoute})
 }
 
@@ -333,34 +344,37 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
 		return
 	}
-	if entry.Flags&flagBounced == 0 && l.redirect(t, entry, d) {
-		return
+	code := codec.CodeNoRoute
+	if entry.Flags&flagBounced == 0 {
+		if code = l.redirect(t, entry, d); code == codec.CodeOK {
+			return
+		}
 	}
 	l.acks.End(t)
-	l.finishEntry(entry, codec.CodeNoRoute, nil, nil)
+	l.finishEntry(entry, code, nil, nil)
 }
 
-// redirect delivers a bounced message to a binding other than the one it came from.
-func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bool {
+// redirect delivers a bounced message to a binding other than the one it came from, or says why not.
+func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
-		return false
+		return codec.CodeNoRoute
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {
-		return false
+		return codec.CodeUnreachable
 	}
 	again := *d
 	again.Epoch = route.Epoch
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again))
 	if v.code != codec.CodeOK {
-		return false
+		return v.code
 	}
 	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksum(&again), entry.Flags|flagBounced
 	l.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
-	return true
+	return codec.CodeOK
 }
 
 // ackToken reads the token of a message with ack.
@@ -378,26 +392,33 @@ const (
 	reportTokenLen = reportBody + 8
 )
 
-func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq uint64) []byte {
+func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq, session uint64) []byte {
 	b = binary.BigEndian.AppendUint16(b, h.Loop)
 	b = binary.BigEndian.AppendUint32(b, h.Slot)
 	b = binary.BigEndian.AppendUint32(b, h.Gen)
 	b = binary.BigEndian.AppendUint64(b, seq)
-	return binary.BigEndian.AppendUint64(b, maphash.Bytes(e.seed, b))
+	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
 }
 
-func (e *Engine) isReportToken(b []byte) bool {
-	return len(b) == reportTokenLen && binary.BigEndian.Uint64(b[reportBody:]) == maphash.Bytes(e.seed, b[:reportBody])
+// sealOf is the keyed hash of a report token that was given to a session.
+func (e *Engine) sealOf(body []byte, session uint64) uint64 {
+	var all [reportBody + 8]byte
+	copy(all[:], body)
+	binary.BigEndian.PutUint64(all[reportBody:], session)
+	return maphash.Bytes(e.seed, all[:])
 }
 
-func (e *Engine) openReportToken(b []byte) (h routing.Handle, seq uint64, ok bool) {
-	if !e.isReportToken(b) {
-		return h, 0, false
-	}
+// isReportToken reports whether a session was given this token.
+func (e *Engine) isReportToken(b []byte, session uint64) bool {
+	return len(b) == reportTokenLen && binary.BigEndian.Uint64(b[reportBody:]) == e.sealOf(b[:reportBody], session)
+}
+
+// readReportToken reads a token that is known to be one.
+func readReportToken(b []byte) (h routing.Handle, seq uint64) {
 	h.Loop = binary.BigEndian.Uint16(b)
 	h.Slot = binary.BigEndian.Uint32(b[2:])
 	h.Gen = binary.BigEndian.Uint32(b[6:])
-	return h, binary.BigEndian.Uint64(b[10:]), true
+	return h, binary.BigEndian.Uint64(b[10:])
 }
 
 // checksum is what a pending entry remembers of a message, so that a bounce cannot bring back

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -26,8 +27,8 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	e := c.loop.eng
-	if e.draining.Load() {
-		c.close(codec.FaultGoingAway, "the node is draining")
+	if e.leaving() {
+		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		return
 	}
 	c.state = stateJoining
@@ -43,7 +44,9 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
-		identity, err := e.cfg.Hooks.Authenticate(e.serving, j.credentials, j.remote)
+		ctx, cancel := context.WithTimeout(e.serving, e.cfg.IdleTimeout)
+		defer cancel()
+		identity, err := e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote)
 		if e.serving.Err() != nil { // whatever the hook says now, it is not about the credentials
 			j.refuse(codec.FaultGoingAway, "the node is shutting down")
 			return
@@ -113,8 +116,8 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e := l.eng
 	c := l.conn(j.handle)
-	if c != nil && e.draining.Load() { // else it would never hear of the drain
-		c.close(codec.FaultGoingAway, "the node is draining")
+	if c != nil && e.leaving() { // else it would never hear of it
+		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		c = nil
 	}
 	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
@@ -137,7 +140,11 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e.inLane(s, func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		if err := e.cfg.Registry.Attach(ctx, s.ID(), e.presence(c.incarnation, serial)); err != nil {
+		err := e.cfg.Registry.Attach(ctx, s.ID(), e.presence(c.incarnation, serial))
+		if errors.Is(err, routing.ErrSessionDead) {
+			e.closeAll(s.Handles(), codec.FaultSessionEnded, "the session has ended")
+			e.table.ForceEndSession(s)
+		} else if err != nil {
 			e.cfg.Logger.Warn("cannot tell the registry where a session is", "session", s.ID(), "error", err)
 		}
 	})
