@@ -44,7 +44,7 @@ func TestSlowConsumer(t *testing.T) {
 				payload := strings.Repeat("x", 1<<16)
 
 				// Far more than the queue and the kernel's buffers take.
-				const sends = 1000
+				const sends = 3000
 				heard := make(chan map[codec.Code]int)
 				expected := sends
 				if mode.flags == codec.FlagReport {
@@ -74,7 +74,7 @@ func TestSlowConsumer(t *testing.T) {
 					from.post("from", "to", payload, mode.flags)
 				}
 				n.settle()
-				if grown := int64(heap()) - int64(before); grown > 32<<20 {
+				if grown := int64(heap()) - int64(before); grown > 96<<20 { // its queue, and what the buffer pools keep
 					t.Errorf("the node grew by %d MiB for one connection that does not read", grown>>20)
 				}
 				n.eventually("the slow consumer is closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
