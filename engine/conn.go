@@ -62,7 +62,7 @@ type conn struct {
 	deadline  int64  // when a closed connection's socket is closed for good
 	used      uint64 // bytes of sends without ack so far
 	granted   uint64 // and how many are allowed
-	creditDue bool   // a credit frame goes out with the next write
+	creditDue uint64 // what will be allowed from the next write on; 0: no more than now
 }
 
 func (c *conn) handle() routing.Handle {
@@ -155,7 +155,7 @@ func (c *conn) markDirty() {
 // flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
 func (c *conn) flush() {
 	l := c.loop
-	if c.creditDue && c.state == stateOpen {
+	if c.creditDue > 0 && c.state == stateOpen {
 		c.renewCredit()
 	}
 	if c.gone() {
@@ -293,7 +293,7 @@ func (c *conn) end() {
 	if c.state == stateClosed {
 		return
 	}
-	c.creditDue = false // nothing comes behind an error frame that closes
+	c.creditDue = 0 // nothing comes behind an error frame that closes
 	c.flush()
 	c.teardown()
 	if c.gone() {

@@ -64,18 +64,17 @@ func (c *conn) spendCredit(size int) bool {
 		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")
 		return false
 	}
-	if !c.creditDue && c.granted-c.used < uint64(c.loop.eng.cfg.Credit)/2 {
-		c.creditDue = true
+	if credit := uint64(c.loop.eng.cfg.Credit); c.creditDue == 0 && c.granted-c.used < credit/2 {
+		c.creditDue = c.used + credit
 		c.markDirty()
 	}
 	return true
 }
 
-// renewCredit grants new credit for what has been handled. It counts from the write that carries it, so
+// renewCredit grants the credit that is due. It counts from the write that carries it, so
 // that a client which sends on without waiting for it is found out.
 func (c *conn) renewCredit() {
-	c.creditDue = false
-	c.granted = c.used + uint64(c.loop.eng.cfg.Credit)
+	c.granted, c.creditDue = c.creditDue, 0
 	c.pending = codec.AppendCredit(c.out(), c.granted)
 	c.loop.stats.framesOut++
 }
