@@ -518,6 +518,7 @@ func TestInProcessClose(t *testing.T) {
 		seq := remote.send("out", "in", "hi")
 		<-entered
 		queued := remote.send("out", "in", "queued")
+		remote.alive() // so it has been handled, too
 		sending := make(chan error, 1)
 		go func() {
 			_, err := s.Send(context.Background(), "in", "out", []byte("x"))
