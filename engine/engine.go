@@ -31,6 +31,7 @@ type Engine struct {
 	table       *routing.Table
 	lanes       *lanes
 	ready       chan struct{}
+	stopped     chan struct{} // closed when Run has returned
 	sockets     chan struct{} // a token for each client socket that is open
 	ownRegistry bool
 
@@ -73,6 +74,7 @@ func New(cfg Config) (*Engine, error) {
 		table:       routing.NewTable(),
 		lanes:       newLanes(),
 		ready:       make(chan struct{}),
+		stopped:     make(chan struct{}),
 		sockets:     make(chan struct{}, cfg.MaxConns),
 		ownRegistry: ownRegistry,
 	}
@@ -93,6 +95,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.running.Swap(true) {
 		return errors.New("engine: Run was called twice")
 	}
+	defer close(e.stopped)
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving, leave := context.WithCancel(ctx)

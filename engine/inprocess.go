@@ -129,10 +129,14 @@ func (m *Message) answer(code codec.Code, reason string, reply []byte) {
 	})
 }
 
-// OpenInProcess begins an in-process session. The engine must be running (see Ready). The error wraps ctx's.
+var errNotRunning = errors.New("engine: Run has ended")
+
+// OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, or says that Run has ended.
 func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InProcess, error) {
 	select {
 	case <-e.ready:
+	case <-e.stopped:
+		return nil, errNotRunning
 	case <-ctx.Done():
 		return nil, fmt.Errorf("engine: not ready: %w", context.Cause(ctx))
 	}

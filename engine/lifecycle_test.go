@@ -417,3 +417,18 @@ func TestHangUpAnywhere(t *testing.T) {
 	}
 	by.unharmed()
 }
+
+// Who waits for an engine that could not start hears of it.
+func TestOpenInProcessWithoutRun(t *testing.T) {
+	n := start(t, Config{})
+	e, err := New(Config{Addr: n.Addr().String(), Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Run(patient(t)); err == nil {
+		t.Fatal("two engines at one address")
+	}
+	if _, err := e.OpenInProcess(patient(t), InProcessConfig{}); !errors.Is(err, errNotRunning) {
+		t.Error(err)
+	}
+}

@@ -99,7 +99,8 @@ func TestRoundTripsInCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	bindAll(t, r, session, ids...)
-	if got := count.n.Load(); got != 3 {
+	// As above: each master may be looked after once beside it.
+	if got := count.n.Load(); got < 3 || got > 6 {
 		t.Errorf("1000 IDs bound: %d round trips, want 3", got)
 	}
 }
