@@ -11,7 +11,7 @@ const (
 	MaxID         = 255  // bytes of a client ID
 	MaxDepth      = 16   // nesting of msgpack arrays and maps, the frame's own array included
 	MaxHelloFrame = 4096 // bytes of a frame before welcome
-	MaxToken      = 32   // bytes of an ack token
+	MaxToken      = 48   // bytes of an ack token
 	MaxReason     = 255  // bytes of a reason or of an error message
 	SessionIDLen  = 16
 	SecretLen     = 32

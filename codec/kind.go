@@ -9,12 +9,12 @@ const Version = 1
 //
 // Kinds are append only: a number is never given a second meaning. Ranges:
 //
-//	  1–15   session (hello, heartbeat, errors, drain, credit)
+//	  1–15   session (hello, heartbeat, errors, drain, credit, moving)
 //	 16–31   bindings
 //	 32–47   messages
 //	 48–63   reserved: multicast
 //	 64–79   reserved: watch (presence)
-//	 80–111  reserved: node to node
+//	 80–111  node to node, see peer.go
 //	112–127  never assigned: for experiments
 type Kind uint8
 
@@ -32,6 +32,10 @@ const (
 	KindDrain   Kind = 6 // N->C [6, spread ms, deadline ms, [addr str…]]
 	KindCredit  Kind = 7 // N->C [7, total bytes]
 	KindBye     Kind = 8 // C->N [8]
+
+	KindReassert Kind = 9  // N->C [9, within ms]
+	KindLeave    Kind = 10 // C->N [10]
+	KindLeft     Kind = 11 // N->C [11]
 
 	KindBind    Kind = 16 // C->N [16, seq, policy, [[id str, epoch]…]]
 	KindBound   Kind = 17 // N->C [17, seq, [[code, epoch]…]]
@@ -67,6 +71,12 @@ func (k Kind) String() string {
 		return "credit"
 	case KindBye:
 		return "bye"
+	case KindReassert:
+		return "reassert"
+	case KindLeave:
+		return "leave"
+	case KindLeft:
+		return "left"
 	case KindBind:
 		return "bind"
 	case KindBound:
@@ -91,6 +101,39 @@ func (k Kind) String() string {
 		return "outcome"
 	case KindNotHere:
 		return "not_here"
+	}
+	return k.peerString()
+}
+
+// peerString is String for kinds that only nodes send each other.
+func (k Kind) peerString() string {
+	switch k {
+	case KindPeerHello:
+		return "peer_hello"
+	case KindPeerChallenge:
+		return "peer_challenge"
+	case KindPeerProof:
+		return "peer_proof"
+	case KindPeerReady:
+		return "peer_ready"
+	case KindForward:
+		return "forward"
+	case KindAnswer:
+		return "answer"
+	case KindNotMine:
+		return "not_mine"
+	case KindRefuse:
+		return "refuse"
+	case KindGone:
+		return "gone"
+	case KindAttached:
+		return "attached"
+	case KindDetached:
+		return "detached"
+	case KindExpel:
+		return "expel"
+	case KindNotAttached:
+		return "not_attached"
 	}
 	return "kind_" + strconv.Itoa(int(k))
 }

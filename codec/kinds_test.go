@@ -59,6 +59,9 @@ var layouts = func() []layout {
 		{KindDrain, []spec{integer("spread", maxUint), integer("deadline", maxUint), list("addrs", 8, text("addr", 0, MaxID))}},
 		{KindCredit, []spec{integer("total", maxUint)}},
 		{KindBye, nil},
+		{KindReassert, []spec{integer("within", maxUint)}},
+		{KindLeave, nil},
+		{KindLeft, nil},
 		{KindBind, []spec{seq, integer("policy", 1), ids}},
 		{KindBound, []spec{seq, results}},
 		{KindUnbind, []spec{seq, ids}},
@@ -127,6 +130,16 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 		v = []any{f.Spread, f.Deadline, addrs}
 	case KindBye:
 		err = DecodeBye(body)
+		v = []any{}
+	case KindReassert:
+		var within uint64
+		within, err = DecodeReassert(body)
+		v = []any{within}
+	case KindLeave:
+		err = DecodeLeave(body)
+		v = []any{}
+	case KindLeft:
+		err = DecodeLeft(body)
 		v = []any{}
 	case KindBind:
 		var f Bind
@@ -245,6 +258,12 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 		return AppendCredit(b, n(0))
 	case KindBye:
 		return AppendBye(b)
+	case KindReassert:
+		return AppendReassert(b, n(0))
+	case KindLeave:
+		return AppendLeave(b)
+	case KindLeft:
+		return AppendLeft(b)
 	case KindBind:
 		return AppendBind(b, n(0), Policy(n(1)), ids(2))
 	case KindUnbind:

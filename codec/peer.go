@@ -101,16 +101,10 @@ func AppendPeerProof(b, proof []byte) []byte {
 }
 
 // DecodePeerReady checks a peer_ready frame: the link is open.
-func DecodePeerReady(body []byte) error {
-	r, left := open(body, KindPeerReady, 1)
-	return r.close(left)
-}
+func DecodePeerReady(body []byte) error { return decodeEmpty(body, KindPeerReady) }
 
-// AppendPeerReady appends the whole frame, length prefix included.
-func AppendPeerReady(b []byte) []byte {
-	b, start := begin(b, KindPeerReady, 1)
-	return end(b, start)
-}
+// AppendPeerReady appends a peer_ready frame.
+func AppendPeerReady(b []byte) []byte { return appendEmpty(b, KindPeerReady) }
 
 // Forward is a message on its way from one node to another. One that comes back, as not_mine or
 // not_attached, has the same fields. The byte fields are views into the frame.
@@ -177,7 +171,8 @@ func AppendAnswer(b []byte, f *Answer) []byte {
 	return end(appendBin(b, f.Reply), start)
 }
 
-// DecodeRefuse reads a refuse: the forward with this token, a view, was not written, and code says why.
+// DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its receiver would not
+// have it, and code says which.
 func DecodeRefuse(body []byte) (token []byte, code Code, err error) {
 	r, left := open(body, KindRefuse, 3)
 	token = r.bin("token", MaxToken)

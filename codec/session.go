@@ -175,15 +175,41 @@ func appendNumber(b []byte, kind Kind, v uint64) []byte {
 	return end(appendUint(b, v), start)
 }
 
+// DecodeReassert reads a reassert: the client is to bind all its IDs again under their epochs, spread over that
+// many milliseconds.
+func DecodeReassert(body []byte) (within uint64, err error) {
+	return decodeNumber(body, KindReassert, "within")
+}
+
+// AppendReassert appends a reassert frame.
+func AppendReassert(b []byte, within uint64) []byte { return appendNumber(b, KindReassert, within) }
+
 // DecodeBye checks a bye frame: the client ends its session, bindings included.
-func DecodeBye(body []byte) error {
-	r, left := open(body, KindBye, 1)
+func DecodeBye(body []byte) error { return decodeEmpty(body, KindBye) }
+
+// AppendBye appends a bye frame.
+func AppendBye(b []byte) []byte { return appendEmpty(b, KindBye) }
+
+// DecodeLeave checks a leave frame: the client wants no more messages delivered on this connection.
+func DecodeLeave(body []byte) error { return decodeEmpty(body, KindLeave) }
+
+// AppendLeave appends a leave frame.
+func AppendLeave(b []byte) []byte { return appendEmpty(b, KindLeave) }
+
+// DecodeLeft checks a left frame: no deliver comes behind it on this connection.
+func DecodeLeft(body []byte) error { return decodeEmpty(body, KindLeft) }
+
+// AppendLeft appends a left frame.
+func AppendLeft(b []byte) []byte { return appendEmpty(b, KindLeft) }
+
+// decodeEmpty checks a frame without fields.
+func decodeEmpty(body []byte, kind Kind) error {
+	r, left := open(body, kind, 1)
 	return r.close(left)
 }
 
-// AppendBye appends a bye frame.
-func AppendBye(b []byte) []byte {
-	b, start := begin(b, KindBye, 1)
+func appendEmpty(b []byte, kind Kind) []byte {
+	b, start := begin(b, kind, 1)
 	return end(b, start)
 }
 

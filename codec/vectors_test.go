@@ -77,7 +77,7 @@ func sender(kind Kind) string {
 	switch kind {
 	case KindPing, KindPong:
 		return "both"
-	case KindHello, KindBye, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere:
+	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere:
 		return "C"
 	}
 	return "N"
@@ -104,26 +104,29 @@ func examples() map[Kind][]any {
 	n := func(n uint64) uint64 { return n }
 	none := []byte{}
 	return map[Kind][]any{
-		KindHello:   {n(1), n(1), n(0), none, none, none, n(0), "example/1"},
-		KindWelcome: {n(1), n(0), "n1", n(7), session, secret, n(0), limits, []any{[]any{"n1", "127.0.0.1:7400"}}},
-		KindPing:    {n(42)},
-		KindPong:    {n(42)},
-		KindError:   {n(16), n(0), n(34), n(0), "unknown token"},
-		KindDrain:   {n(2000), n(10_000), []any{"127.0.0.2:7400"}},
-		KindCredit:  {n(6_291_464)},
-		KindBye:     {},
-		KindBind:    {n(1), n(0), []any{[]any{"alice", n(0)}, []any{"carol", exampleEpoch}}},
-		KindBound:   {n(1), []any{[]any{n(0), exampleEpoch + 5}, []any{n(67), exampleEpoch + 3}}},
-		KindUnbind:  {n(2), []any{[]any{"alice", exampleEpoch + 5}}},
-		KindUnbound: {n(2), []any{[]any{n(0), n(0)}}},
-		KindLookup:  {n(3), []any{"bob", "dave"}},
-		KindFound:   {n(3), []any{[]any{n(0), exampleEpoch + 1}, []any{n(32), n(0)}}},
-		KindKick:    {"alice", exampleEpoch + 9},
-		KindSend:    {n(7), "bob", "alice", n(5000), n(1), []byte("hello")},
-		KindDeliver: {[]byte(exampleToken), "bob", "alice", n(5000), n(1), exampleEpoch + 1, []byte("hello")},
-		KindAck:     {[]byte(exampleToken), n(1), "", []byte("hi")},
-		KindOutcome: {n(7), n(1), "", []byte("hi")},
-		KindNotHere: {[]byte(exampleToken), "bob", "alice", n(4990), n(1), exampleEpoch + 1, []byte("hello")},
+		KindHello:    {n(1), n(1), n(0), none, none, none, n(0), "example/1"},
+		KindWelcome:  {n(1), n(0), "n1", n(7), session, secret, n(0), limits, []any{[]any{"n1", "127.0.0.1:7400"}}},
+		KindPing:     {n(42)},
+		KindPong:     {n(42)},
+		KindError:    {n(16), n(0), n(34), n(0), "unknown token"},
+		KindDrain:    {n(2000), n(10_000), []any{"127.0.0.2:7400"}},
+		KindCredit:   {n(6_291_464)},
+		KindBye:      {},
+		KindReassert: {n(0)},
+		KindLeave:    {},
+		KindLeft:     {},
+		KindBind:     {n(1), n(0), []any{[]any{"alice", n(0)}, []any{"carol", exampleEpoch}}},
+		KindBound:    {n(1), []any{[]any{n(0), exampleEpoch + 5}, []any{n(67), exampleEpoch + 3}}},
+		KindUnbind:   {n(2), []any{[]any{"alice", exampleEpoch + 5}}},
+		KindUnbound:  {n(2), []any{[]any{n(0), n(0)}}},
+		KindLookup:   {n(3), []any{"bob", "dave"}},
+		KindFound:    {n(3), []any{[]any{n(0), exampleEpoch + 1}, []any{n(32), n(0)}}},
+		KindKick:     {"alice", exampleEpoch + 9},
+		KindSend:     {n(7), "bob", "alice", n(5000), n(1), []byte("hello")},
+		KindDeliver:  {[]byte(exampleToken), "bob", "alice", n(5000), n(1), exampleEpoch + 1, []byte("hello")},
+		KindAck:      {[]byte(exampleToken), n(1), "", []byte("hi")},
+		KindOutcome:  {n(7), n(1), "", []byte("hi")},
+		KindNotHere:  {[]byte(exampleToken), "bob", "alice", n(4990), n(1), exampleEpoch + 1, []byte("hello")},
 	}
 }
 
@@ -249,7 +252,7 @@ func moreGood() []namedFrame {
 	add("a send from nobody", AppendSend(nil, &Send{Seq: 1, To: []byte("b")}))
 	add("a send with all flags and the longest ttl", AppendSend(nil, &Send{Seq: math.MaxUint64, To: []byte("b"), From: []byte("a"), TTL: math.MaxUint32, Flags: 255}))
 	add("a deliver without token", AppendDeliver(nil, &Deliver{To: []byte("b"), From: []byte("a"), Epoch: 1}))
-	add("a token of 32 bytes", AppendAck(nil, &Ack{Token: make([]byte, MaxToken), Code: CodeAcked}))
+	add("a token of 48 bytes", AppendAck(nil, &Ack{Token: make([]byte, MaxToken), Code: CodeAcked}))
 	add("an ack that rejects", AppendAck(nil, &Ack{Token: []byte{1}, Code: CodeRejected, Reason: []byte("full"), Reply: []byte{2}}))
 	add("an outcome with a code of the future", AppendOutcome(nil, &Outcome{Seq: 1, Code: 95}))
 	add("an error with a fault of the future", AppendError(nil, &ErrorFrame{Fault: 127, Flags: ErrorClosing, Kind: 127, Seq: math.MaxUint64}))
@@ -353,7 +356,7 @@ func badFrames() []namedFrame {
 
 	body(FaultBadValue, "an ack with code ok", "95 22 c40101 00 a0 c400")
 	body(FaultBadValue, "an ack with code timeout", "95 22 c40101 50 a0 c400")
-	body(FaultBadValue, "a token of 33 bytes", "95 22 c421"+strings.Repeat("01", 33)+"01 a0 c400")
+	body(FaultBadValue, "a token of 49 bytes", "95 22 c431"+strings.Repeat("01", 49)+"01 a0 c400")
 	body(FaultBadValue, "a reason of 256 bytes", "95 22 c40101 10 da0100"+strings.Repeat("61", 256)+"c400")
 	body(FaultBadValue, "a not_here with an epoch of 2^53", "98 24 c40101 a162 a161 00 01 cf0020000000000000 c400")
 

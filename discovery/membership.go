@@ -12,6 +12,16 @@ type Node struct {
 	Addr string // where clients connect: host:port
 }
 
+// Record is what a node tells the other nodes of its cluster about itself.
+type Record struct {
+	ID          string // its name in the cluster
+	Incarnation uint64 // new at every start
+	Addr        string // where clients connect: host:port
+	PeerAddr    string // where other nodes connect: host:port
+	Draining    bool   // it takes no new sessions
+	Load        int    // how many clients it has, roughly; each change is sent to everyone who watches
+}
+
 // Membership knows the nodes of a cluster. All methods may be called from any goroutine and never block.
 type Membership interface {
 	// Nodes returns the nodes known now, and a channel that is closed when that list is out of date.

@@ -63,8 +63,8 @@ func (e *Engine) closeListener() error {
 	return errors.Join(errs...)
 }
 
-// accept takes connections of clients, or of other nodes if peers is set, until ctx ends. Running out of file descriptors makes new clients wait
-// and touches no live one.
+// accept takes connections of clients, or of other nodes if peers is set, until ctx ends. Whatever goes wrong
+// with one, and running out of file descriptors, makes new ones wait and touches no live one.
 func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) error {
 	backoff := acceptBackoffMin
 	for {
@@ -90,7 +90,7 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) er
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		if !isTransient(err) {
+		if errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK) { // the listener itself is broken
 			return fmt.Errorf("engine: accept: %w", err)
 		}
 		e.cfg.Logger.Warn("cannot accept a connection", "error", err, "wait", backoff)
@@ -101,18 +101,6 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) er
 		}
 		backoff = min(2*backoff, acceptBackoffMax)
 	}
-}
-
-// isTransient tells errors of one connection, or of a lack of resources, from those of the listener.
-func isTransient(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED,
-		syscall.ECONNRESET, syscall.EINVAL, syscall.ENOTCONN, os.ErrClosed} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	var temporary interface{ Temporary() bool }
-	return errors.As(err, &temporary) && temporary.Temporary()
 }
 
 // enroll gives a connection to the loop with the fewest; k is set if it leads to another node. It returns when the loop has it.

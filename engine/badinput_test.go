@@ -80,12 +80,12 @@ func offences(limits codec.Limits) []offence {
 		{"policy 2", codec.AppendBind(nil, 1, 2, nil), codec.FaultBadValue, codec.KindBind, "policy"},
 		{"a ttl of 2^32", raw("\x97\x20\x01\xa1a\xa1b\xcf\x00\x00\x00\x01\x00\x00\x00\x00\x01\xc4\x00"), codec.FaultBadValue, codec.KindSend, "send.ttl at byte 7"},
 		{"an ack that says timeout", codec.AppendAck(nil, &codec.Ack{Token: make([]byte, 8), Code: codec.CodeTimeout}), codec.FaultBadValue, codec.KindAck, "ack.code"},
-		{"a token of 33 bytes", codec.AppendAck(nil, &codec.Ack{Token: make([]byte, 33), Code: codec.CodeAcked}), codec.FaultBadValue, codec.KindAck, "ack.token"},
+		{"a token of 49 bytes", codec.AppendAck(nil, &codec.Ack{Token: make([]byte, 49), Code: codec.CodeAcked}), codec.FaultBadValue, codec.KindAck, "ack.token"},
 		{"a reply over max_payload", codec.AppendAck(nil, &codec.Ack{Token: make([]byte, 8), Code: codec.CodeAcked, Reply: make([]byte, limits.MaxPayload+1)}),
 			codec.FaultBadValue, codec.KindAck, "ack.reply"},
 		{"kind 128", raw("\x92\xcc\x80\x01"), codec.FaultBadValue, 0, "kind at byte 1"},
 	}
-	for _, k := range []codec.Kind{codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindBound,
+	for _, k := range []codec.Kind{codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindBound,
 		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome} {
 		all = append(all, offence{k.String() + " on an open connection", prefixed(0x91, byte(k)), codec.FaultUnexpectedKind, k, k.String()})
 	}
@@ -214,6 +214,25 @@ func TestBadJoining(t *testing.T) {
 	}
 }
 
+// An offender that goes on sending hears all the same what it did: the node reads on for a while, and throws it away.
+func TestOffenderGoesOn(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		n := start(t, Config{Loops: loops})
+		by := n.watchOver()
+		for range 5 {
+			c := n.join("offender")
+			c.write([]byte{0, 0, 0, 0})
+			n.settle() // it is closed by now, or what follows does it
+			more := sendFrame(1, "offender", "bystander-0", strings.Repeat("x", 1<<16), codec.FlagAck, 0)
+			for range 50 {
+				c.write(more)
+			}
+			c.fails(codec.FaultZeroLength)
+		}
+		by.unharmed()
+	})
+}
+
 // Unknown kinds are refused and nothing else happens: S4 needs it.
 func TestUnknownKind(t *testing.T) {
 	n := start(t, Config{})
@@ -229,13 +248,10 @@ func TestUnknownKind(t *testing.T) {
 		if now := n.counters().Faults[codec.FaultUnknownKind]; now != before+1 {
 			t.Errorf("kind %d was counted %d times", k, now-before)
 		}
-		c.exchange("a", c2self(c), "a")
+		c.exchange("a", c, "a")
 	}
 	by.unharmed()
 }
-
-// c2self makes it plain that a client talks to itself.
-func c2self(c *client) *client { return c }
 
 // IDs of a bad length are answered one by one.
 func TestBadIDs(t *testing.T) {

@@ -17,6 +17,7 @@ type request struct {
 	kind    codec.Kind // of the answer
 	seq     uint64
 	policy  codec.Policy
+	size    int // what it is charged to its connection for
 	items   []item
 	results []codec.Result
 	left    atomic.Int32
@@ -27,6 +28,14 @@ type item struct {
 	id    string
 	epoch uint64
 }
+
+const (
+	// maxAsked bounds the requests of one connection that are under way, in bytes (S21). The node answers
+	// overflow beyond it; the registry, or a hook, is not keeping up.
+	maxAsked = 16 << 20
+	// itemSize is about what an ID takes beside its bytes.
+	itemSize = 64
+)
 
 // run is what a lane does with the indices of its items.
 type run func(e *Engine, r *request, mine []int)
@@ -43,7 +52,7 @@ func (c *conn) handleBind(body []byte) {
 		r.answerAll(codec.CodeDraining)
 		return
 	}
-	c.loop.eng.spread(r, (*Engine).bind)
+	c.spread(r, (*Engine).bind)
 }
 
 func (c *conn) handleUnbind(body []byte) {
@@ -52,7 +61,7 @@ func (c *conn) handleUnbind(body []byte) {
 		c.decodeFault(err, codec.KindUnbind)
 		return
 	}
-	c.loop.eng.spread(c.newRequest(codec.KindUnbound, f.Seq, &f.IDs), (*Engine).unbind)
+	c.spread(c.newRequest(codec.KindUnbound, f.Seq, &f.IDs), (*Engine).unbind)
 }
 
 func (c *conn) handleLookup(body []byte) {
@@ -61,7 +70,7 @@ func (c *conn) handleLookup(body []byte) {
 		c.decodeFault(err, codec.KindLookup)
 		return
 	}
-	c.loop.eng.spread(c.newRequest(codec.KindFound, f.Seq, &f.IDs), (*Engine).lookup)
+	c.spread(c.newRequest(codec.KindFound, f.Seq, &f.IDs), (*Engine).lookup)
 }
 
 func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *request {
@@ -72,8 +81,19 @@ func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *reque
 	}
 	for v, ok := ids.Next(); ok; v, ok = ids.Next() {
 		r.items = append(r.items, item{string(v.ID), v.Epoch})
+		r.size += itemSize + len(v.ID)
 	}
+	c.asked += r.size
 	return r
+}
+
+// spread gives a request to the lanes, if its connection has not asked for too much already.
+func (c *conn) spread(r *request, f run) {
+	if c.asked > maxAsked {
+		r.answerAll(codec.CodeOverflow)
+		return
+	}
+	c.loop.eng.spread(r, f)
 }
 
 // spread deals a request's IDs out to their lanes.
@@ -111,6 +131,7 @@ func (r *request) done() {
 	}
 	r.loop.post(func() {
 		if c := r.loop.conn(r.handle); c != nil {
+			c.asked -= r.size
 			c.wroteControl(codec.AppendResults(c.out(), r.kind, r.seq, r.results))
 		}
 	})
@@ -293,7 +314,8 @@ func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
 
 // release removes a binding that its own session has disowned.
 func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
-	e.lanes.must(e.lanes.of([]byte(id)), func() {
+	// If the lane is full, the next message that comes back asks again.
+	e.lanes.try(e.lanes.of([]byte(id)), func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
 		if _, err := e.cfg.Registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {

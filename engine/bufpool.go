@@ -67,7 +67,7 @@ func (s *sharedBufs) give(bufs [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range bufs {
-		if s.bytes+cap(b) <= sharedBytes {
+		if cap(b) <= largestBuf && s.bytes+cap(b) <= sharedBytes {
 			s.bytes += cap(b)
 			s.free = append(s.free, b[:0])
 		}

@@ -207,15 +207,23 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
 	for _, f := range []struct {
 		name string
-		v    int64
+		v    int
 	}{
-		{"MaxIDs", int64(c.MaxIDs)}, {"MaxInFlight", int64(c.MaxInFlight)}, {"MaxConns", int64(c.MaxConns)},
-		{"HelloTimeout", int64(c.HelloTimeout)}, {"Heartbeat", int64(c.Heartbeat)},
-		{"SlowConsumerTimeout", int64(c.SlowConsumerTimeout)}, {"ResumeWindow", int64(c.ResumeWindow)},
-		{"MaxTTL", int64(c.MaxTTL)}, {"DefaultTTL", int64(c.DefaultTTL)}, {"LoopGap", int64(c.LoopGap)}, {"DrainSpread", int64(c.DrainSpread)},
-		{"MaxRoutes", int64(c.MaxRoutes)}, {"MaxParked", int64(c.MaxParked)},
+		{"MaxIDs", c.MaxIDs}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
+		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
+	}
+	for _, f := range []struct {
+		name string
+		v    time.Duration
+	}{
+		{"HelloTimeout", c.HelloTimeout}, {"Heartbeat", c.Heartbeat}, {"SlowConsumerTimeout", c.SlowConsumerTimeout},
+		{"ResumeWindow", c.ResumeWindow}, {"MaxTTL", c.MaxTTL}, {"DefaultTTL", c.DefaultTTL}, {"LoopGap", c.LoopGap},
+		{"DrainSpread", c.DrainSpread},
+	} {
+		check(f.v >= 0, "%s is negative", f.name)
+		check(f.v < 0 || f.v >= time.Millisecond, "%s is %v, less than a millisecond", f.name, f.v)
 	}
 	return errors.Join(errs...)
 }

@@ -51,9 +51,12 @@ type conn struct {
 	dirty      bool
 	isWatched  bool
 	pinged     bool
+	left       bool     // the client wants no more messages here
 	shutdown   bool     // our side of the socket is shut
 	maxPending int      // bytes beyond which messages are refused
 	inFlight   int      // sends of this connection that wait for an ack
+	unacked    uint64   // messages without ack that were delivered to it and have not come back
+	asked      int      // bytes of its binds, unbinds and lookups that are under way
 	parked     int      // bytes of its messages that wait for the registry
 	held       [][]byte // sends that wait for the registry's word on a sender, see hold
 	lastFrame  int64    // when the last complete frame came
@@ -62,8 +65,9 @@ type conn struct {
 	taken      int64    // of those, what had reached the peer's kernel at the last look
 	moved      int64    // when that last grew
 	deadline   int64    // when a closed connection's socket is closed for good
-	used       uint64
-	granted    uint64 // bytes of sends without ack: sent so far, and allowed
+	used       uint64   // bytes of sends without ack so far
+	granted    uint64   // and how many are allowed
+	creditDue  uint64   // what will be allowed from the next write on; 0: no more than now
 }
 
 func (c *conn) handle() routing.Handle {
@@ -111,12 +115,21 @@ func (c *conn) wrote(b []byte) {
 }
 
 // wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
-// reserved. A client that lets even that fill up does not read.
+// reserved. A client that lets even that fill up is slow, and out when there is room for no more replies.
 func (c *conn) wroteControl(b []byte) {
 	c.wrote(b)
-	if c.state != stateClosed && c.queued() > c.maxPending+c.loop.eng.reserve {
-		c.close(codec.FaultSlowConsumer, "answers are not read")
+	over := c.queued() - c.maxPending - c.loop.eng.reserve
+	if c.state == stateClosed || over <= 0 {
+		return
 	}
+	if over > replyRoom*c.loop.eng.cfg.MaxPayload {
+		c.close(codec.FaultSlowConsumer, "answers are not read")
+		return
+	}
+	if c.fullSince == 0 {
+		c.fullSince = c.loop.now
+	}
+	c.watch()
 }
 
 // adopt queues a buffer of whole frames that another loop has filled, without copying it.
@@ -147,6 +160,9 @@ func (c *conn) markDirty() {
 // flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
 func (c *conn) flush() {
 	l := c.loop
+	if c.creditDue > 0 && c.state == stateOpen {
+		c.renewCredit()
+	}
 	if c.gone() {
 		l.releaseOut(c) // closed while a frame of its own was being handled
 		return
@@ -264,11 +280,16 @@ func (c *conn) checkHeartbeat() {
 
 // close ends the connection with an error frame. The socket lingers until the peer has closed it too.
 func (c *conn) close(f codec.Fault, detail string) {
+	c.closeFor(f, 0, detail)
+}
+
+// closeFor is close for a frame of that kind.
+func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 	if c.state == stateClosed {
 		return
 	}
-	c.fail(f, codec.ErrorClosing, 0, 0, detail)
-	c.loop.eng.logClose(c, f, detail)
+	c.fail(f, codec.ErrorClosing, kind, 0, detail)
+	c.loop.eng.cfg.Logger.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
 	c.end()
 }
 
@@ -277,6 +298,7 @@ func (c *conn) end() {
 	if c.state == stateClosed {
 		return
 	}
+	c.creditDue = 0 // nothing comes behind an error frame that closes
 	c.flush()
 	c.teardown()
 	if c.gone() {
@@ -320,9 +342,14 @@ func (c *conn) drop() {
 	}
 	c.teardown()
 	if !c.gone() {
-		_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_RDWR)
-		c.closeSocket()
+		c.cut()
 	}
+}
+
+// cut closes the socket without letting gnet write what it still holds.
+func (c *conn) cut() {
+	_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_RDWR)
+	c.closeSocket()
 }
 
 // closeSocket closes the file descriptor; gnet calls OnClose in the middle of it.
@@ -358,7 +385,11 @@ func (c *conn) teardown() {
 	}
 	if wasOpen {
 		if c.session != nil {
-			l.eng.detach(c)
+			if !c.left {
+				l.eng.detach(c)
+			}
+			id := c.session.ID()
+			l.toAllLinks(codec.AppendGone(nil, id[:]))
 			l.releaseHeld(c)
 		}
 		// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).

@@ -161,7 +161,9 @@ func (c *conn) frame(body []byte) {
 		c.handleLookup(body)
 	case codec.KindBye:
 		c.handleBye(body)
-	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindBound,
+	case codec.KindLeave:
+		c.handleLeave(body)
+	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindBound,
 		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
 		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
 	default:
@@ -191,9 +193,7 @@ func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 }
 
 func (c *conn) unexpected(kind codec.Kind, detail string) {
-	c.fail(codec.FaultUnexpectedKind, codec.ErrorClosing, kind, 0, detail)
-	c.loop.eng.logClose(c, codec.FaultUnexpectedKind, detail)
-	c.end()
+	c.closeFor(codec.FaultUnexpectedKind, kind, detail)
 }
 
 // decodeFault closes the connection for bytes that are not what they should be. A nil err does nothing.
@@ -202,9 +202,7 @@ func (c *conn) decodeFault(err error, kind codec.Kind) {
 	if !errors.As(err, &e) {
 		return
 	}
-	c.fail(e.Fault, codec.ErrorClosing, kind, 0, e.Error())
-	c.loop.eng.logClose(c, e.Fault, e.Error())
-	c.end()
+	c.closeFor(e.Fault, kind, e.Error())
 }
 
 func (c *conn) handlePing(body []byte) {

@@ -25,14 +25,17 @@ func (e *Engine) Drain(ctx context.Context) error {
 	}
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for !e.idle(ctx) || !e.idle(ctx) { // the first look makes sure that the second sees what was in the mail
+	for !e.quiet(ctx) {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-e.ctx.Done():
+		case <-e.serving.Done(): // what is pending now is cut off, not finished
 			return errStopped
 		case <-poll.C:
 		}
+	}
+	if e.serving.Err() != nil {
+		return errStopped
 	}
 	return nil
 }
@@ -43,6 +46,7 @@ const defaultDrainTime = 5 * time.Second
 func (e *Engine) beginDrain(ctx context.Context) {
 	var addrs []string
 	var grace time.Duration
+	spread := e.cfg.DrainSpread
 	if e.cluster != nil {
 		addrs = e.cluster.addrs()
 		e.cluster.announce(ctx)
@@ -52,10 +56,11 @@ func (e *Engine) beginDrain(ctx context.Context) {
 		if deadline, ok := ctx.Deadline(); ok {
 			grace = max(0, time.Until(deadline)*3/4)
 		}
+		spread = min(spread, grace/2)
 	}
 	e.drainAt.Store(max(1, (e.clock() + grace).Milliseconds()))
 	e.tellDrain(ctx, &codec.Drain{
-		Spread:   uint64(min(e.cfg.DrainSpread, grace/2).Milliseconds()),
+		Spread:   uint64(spread.Milliseconds()),
 		Deadline: uint64(grace.Milliseconds()),
 		Addrs:    addrs,
 	})
@@ -65,6 +70,9 @@ var errStopped = errors.New("engine: stopped while draining")
 
 // Draining reports whether Drain was called.
 func (e *Engine) Draining() bool { return e.draining.Load() }
+
+// leaving reports whether no new sessions are taken: the engine drains, or stops.
+func (e *Engine) leaving() bool { return e.draining.Load() || e.serving.Err() != nil }
 
 // drained reports whether the drain deadline has passed; now is on the engine's clock.
 func (e *Engine) drained(now int64) bool {
@@ -82,6 +90,12 @@ func (e *Engine) tellDrain(ctx context.Context, f *codec.Drain) {
 		}
 		return true
 	})
+}
+
+// quiet reports whether nothing is under way. The first look makes sure that the second sees what was in the mail.
+func (e *Engine) quiet(ctx context.Context) bool {
+	first := e.idle(ctx)
+	return e.idle(ctx) && first
 }
 
 // idle reports whether nothing waits for an ack or to be written, and the clients have moved or had the time to.

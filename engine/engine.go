@@ -33,7 +33,8 @@ type Engine struct {
 	table        *routing.Table
 	lanes        *lanes
 	ready        chan struct{}
-	sockets      chan struct{} // a token for each client socket that is open
+	stopped      chan struct{} // closed when Run has returned
+	sockets      chan struct{} // a token for each socket that is open
 	ownRegistry  bool
 
 	// static after Run has started
@@ -78,6 +79,7 @@ func New(cfg Config) (*Engine, error) {
 		table:        routing.NewTable(),
 		lanes:        newLanes(),
 		ready:        make(chan struct{}),
+		stopped:      make(chan struct{}),
 		sockets:      make(chan struct{}, cfg.MaxConns),
 		ownRegistry:  ownRegistry,
 	}
@@ -93,12 +95,16 @@ func New(cfg Config) (*Engine, error) {
 // outcomeRoom is what is reserved for the outcome of each send in flight (S21).
 const outcomeRoom = 64
 
+// replyRoom is how many replies of MaxPayload may be queued beyond that, as long as the client keeps reading.
+const replyRoom = 32
+
 // Run listens and serves until ctx ends, and then returns nil; before that it returns an error if it
 // cannot start, or can serve no longer. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.running.Swap(true) {
 		return errors.New("engine: Run was called twice")
 	}
+	defer close(e.stopped)
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving, leave := context.WithCancel(ctx)
@@ -144,6 +150,8 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	}
 	e.closeEverybody()
 	e.background.Wait()
+	hurry := time.AfterFunc(closeGrace, stop) // a registry that hangs must not hold up the end
+	defer hurry.Stop()
 	e.lanes.stop()
 	stop()
 	helpers.Wait()
@@ -256,7 +264,7 @@ func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
 // members is what clients are told about the nodes there are.
 func (e *Engine) members() []codec.Member {
-	if e.listener == nil {
+	if e.listener == nil || e.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() { // which is nowhere to go
 		return nil
 	}
 	own := codec.Member{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.listener)}
@@ -294,10 +302,6 @@ func (e *Engine) recycle(p *parcel) {
 	clear(p.chunks) // their buffers have moved on
 	p.chunks, p.notes, p.data = p.chunks[:0], p.notes[:0], p.data[:0]
 	e.parcels.Put(p)
-}
-
-func (e *Engine) logClose(c *conn, f codec.Fault, detail string) {
-	e.cfg.Logger.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
 }
 
 func randomBytes(n int) []byte {

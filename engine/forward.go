@@ -16,26 +16,53 @@ import (
 const flagRetried = 1 << 7
 
 // Tokens of messages that came from another node have the link's handle behind the token that node gave,
-// so that the answer finds its way back: nothing needs to be remembered here.
-const linkTokenLen = 2 + 4 + 4
+// so that the answer finds its way back: nothing needs to be remembered here. The other node finds out what a
+// forged answer to a message with ack is worth; for one without, the receiver's token is sealed here.
+const (
+	linkHandleLen = 2 + 4 + 4
+	linkSealLen   = 8
+)
 
-func appendLinkToken(b, token []byte, h routing.Handle) []byte {
+func (e *Engine) appendLinkToken(b, token []byte, h routing.Handle, session uint64) []byte {
+	if len(token) == 0 {
+		return b // nobody waits for an answer
+	}
 	b = append(b, token...)
 	b = binary.BigEndian.AppendUint16(b, h.Loop)
 	b = binary.BigEndian.AppendUint32(b, h.Slot)
-	return binary.BigEndian.AppendUint32(b, h.Gen)
+	b = binary.BigEndian.AppendUint32(b, h.Gen)
+	if len(token) == ackTokenLen {
+		return b
+	}
+	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
 }
 
-// splitLinkToken takes apart what appendLinkToken made. Whether the link stands is found out when it is used.
-func (e *Engine) splitLinkToken(b []byte) (token []byte, h routing.Handle, ok bool) {
-	n := len(b) - linkTokenLen
-	if n != 0 && n != ackTokenLen && n != reportTokenLen {
+// splitLinkToken takes apart what appendLinkToken made for a session. Whether the link stands is found out when it is used.
+func (e *Engine) splitLinkToken(b []byte, session uint64) (token []byte, h routing.Handle, ok bool) {
+	n, ok := tokenOrigin(b)
+	if !ok || n == reportTokenLen && e.sealOf(b[:n+linkHandleLen], session) != binary.BigEndian.Uint64(b[n+linkHandleLen:]) {
 		return nil, h, false
 	}
-	h.Loop = binary.BigEndian.Uint16(b[n:])
-	h.Slot = binary.BigEndian.Uint32(b[n+2:])
-	h.Gen = binary.BigEndian.Uint32(b[n+6:])
-	return b[:n], h, int(h.Loop) < len(e.loops)
+	token, h = readLinkToken(b, n)
+	return token, h, int(h.Loop) < len(e.loops) && e.cluster != nil
+}
+
+// readLinkToken reads a token that is known to be one, with n bytes of the other node's.
+func readLinkToken(b []byte, n int) ([]byte, routing.Handle) {
+	return b[:n], routing.Handle{
+		Loop: binary.BigEndian.Uint16(b[n:]), Slot: binary.BigEndian.Uint32(b[n+2:]), Gen: binary.BigEndian.Uint32(b[n+6:]),
+	}
+}
+
+// tokenOrigin tells by its length how much of a token another node gave; false: nothing.
+func tokenOrigin(b []byte) (n int, ok bool) {
+	switch len(b) {
+	case ackTokenLen + linkHandleLen:
+		return ackTokenLen, true
+	case reportTokenLen + linkHandleLen + linkSealLen:
+		return reportTokenLen, true
+	}
+	return 0, false
 }
 
 // linkKey names the entries that wait for one session at the other end of one link.
@@ -167,7 +194,7 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	d := &l.deliver
 	*d = f.Deliver
 	d.Flags &= knownFlags
-	d.Token = appendLinkToken(l.token[:0], f.Token, k.handle)
+	d.Token = l.eng.appendLinkToken(l.token[:0], f.Token, k.handle, s.Short())
 	dest, v := l.destination(h, codec.DeliverSize(d))
 	if v.code != codec.CodeOK {
 		l.refuseForward(d, v.code)
@@ -179,16 +206,14 @@ func (c *conn) handleForward(k *link, body []byte) error {
 
 // refuseForward tells the node that a message came from that it was not written here.
 func (l *loop) refuseForward(d *codec.Deliver, code codec.Code) {
-	token, h, ok := l.eng.splitLinkToken(d.Token)
-	if !ok {
-		return
-	}
 	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
 		l.stats.outcomes[code]++
 	}
-	if len(token) == 0 {
+	n, ok := tokenOrigin(d.Token)
+	if !ok {
 		return
 	}
+	token, h := readLinkToken(d.Token, n)
 	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, code))
 }
 
@@ -258,7 +283,11 @@ func (c *conn) handleRefuse(body []byte) error {
 func (l *loop) endToken(token []byte, code codec.Code, ended uint64) {
 	if t, ok := ackToken(token); ok && t.Loop() < len(l.eng.loops) {
 		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
-	} else if h, seq, ok := l.eng.openReportToken(token); ok {
+	} else if len(token) == reportTokenLen {
+		h, seq := readReportToken(token)
+		if int(h.Loop) >= len(l.eng.loops) {
+			return // not what this node gives out
+		}
 		l.stats.outcomes[code] += ended
 		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 	}
@@ -329,8 +358,8 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 // bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
 func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	l := c.loop
-	token, h, ok := l.eng.splitLinkToken(d.Token)
-	if !ok || len(token) != ackTokenLen || l.eng.cluster == nil {
+	token, h, ok := l.eng.splitLinkToken(d.Token, c.short)
+	if !ok || len(token) != ackTokenLen || d.Flags&^knownFlags != 0 {
 		return false
 	}
 	id := c.session.ID()
@@ -343,6 +372,8 @@ func (c *conn) bounceToLink(d *codec.Deliver) bool {
 
 // returned decides on a message that came back from another node. If it waits for an ack, its entry is on this loop.
 func (l *loop) returned(f *codec.Forward) {
+	retried := f.Flags&flagRetried != 0
+	f.Flags &^= flagRetried
 	if t, ok := ackToken(f.Token); ok {
 		entry, status := l.acks.Lookup(t)
 		switch {
@@ -352,10 +383,10 @@ func (l *loop) returned(f *codec.Forward) {
 			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
 			return
 		case entry.Flags&flagBounced != 0:
-			f.Flags |= flagRetried
+			retried = true
 		}
 	}
-	if f.Flags&flagRetried != 0 {
+	if retried {
 		l.endReturned(f, codec.CodeUnreachable)
 		return
 	}
@@ -411,6 +442,10 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 	d := f.Deliver
 	d.Flags &= knownFlags
 	d.Epoch = route.Epoch
+	if len(d.Token) == reportTokenLen { // it was sealed for another session
+		from, seq := readReportToken(d.Token)
+		d.Token = l.eng.appendReportToken(l.token[:0], from, seq, route.Session.Short())
+	}
 	dest, v := l.destination(h, codec.DeliverSize(&d))
 	if v.code != codec.CodeOK {
 		return v.code, false
@@ -433,6 +468,8 @@ func (l *loop) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
 		return false
 	}
 	entry.Session, entry.Flags = session, entry.Flags|flagBounced
-	entry.Sum = l.eng.checksum(&f.Deliver)
+	sent := f.Deliver
+	sent.Flags &= knownFlags
+	entry.Sum = l.eng.checksum(&sent)
 	return l.acks.Redirect(t, entry, list)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait of these tests; on a busy machine nothing may depend on less.
-const patience = 20 * time.Second
+const patience = 10 * time.Second
 
 // node is an engine under test. Its cleanup stops it and checks its books.
 type node struct {
@@ -103,8 +103,6 @@ func (n *node) checkBooks() {
 // settle waits until what was under way between lanes and loops when it was called has arrived.
 func (n *node) settle() {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
 	for range 2 { // loops give lanes work, and the other way round
 		var lanes sync.WaitGroup
 		for i := range laneCount {
@@ -113,11 +111,25 @@ func (n *node) settle() {
 				lanes.Done()
 			}
 		}
-		lanes.Wait()
-		for range 4 { // loops give each other work
-			if _, ok := ask(ctx, n.Engine, func(*loop) bool { return true }); !ok {
-				n.t.Fatal("the loops do not answer")
-			}
+		idle := make(chan struct{})
+		go func() { lanes.Wait(); close(idle) }()
+		select {
+		case <-idle:
+		case <-time.After(patience):
+			n.t.Fatal("the lanes do not answer")
+		}
+		n.settleLoops()
+	}
+}
+
+// settleLoops is settle for a node whose lanes stand still.
+func (n *node) settleLoops() {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for range 4 { // loops give each other work
+		if _, ok := ask(ctx, n.Engine, func(*loop) bool { return true }); !ok {
+			n.t.Fatal("the loops do not answer")
 		}
 	}
 }

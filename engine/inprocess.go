@@ -51,7 +51,7 @@ type InProcess struct {
 	room    sync.Cond                // on mu; signalled when in has been taken
 	pumping bool                     // guarded by mu; the loop has been asked to read in
 	over    bool                     // guarded by mu
-	queue   [][]byte                 // guarded by mu; buffers with deliver and kick frames
+	queue   []arrival                // guarded by mu
 	wake    sync.Cond                // on mu
 	queued  atomic.Int64             // bytes in queue
 	pump    func()
@@ -62,6 +62,12 @@ type holding struct {
 	epoch  uint64 // of the binding; 0: none
 	binds  int    // how many binds of it are under way
 	kicked uint64 // the greatest epoch of the kicks that have come meanwhile
+}
+
+// arrival is a buffer with deliver and kick frames, and when the first of them came.
+type arrival struct {
+	buf []byte
+	at  time.Time
 }
 
 // answer is what ends a request.
@@ -123,14 +129,18 @@ func (m *Message) answer(code codec.Code, reason string, reply []byte) {
 	})
 }
 
-// OpenInProcess begins an in-process session. The engine must be running (see Ready). The error wraps ctx's.
+var errNotRunning = errors.New("engine: Run has ended")
+
+// OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, or says that Run has ended.
 func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InProcess, error) {
 	select {
 	case <-e.ready:
+	case <-e.stopped:
+		return nil, errNotRunning
 	case <-ctx.Done():
 		return nil, fmt.Errorf("engine: not ready: %w", context.Cause(ctx))
 	}
-	if e.draining.Load() {
+	if e.leaving() {
 		return nil, &SendError{Code: codec.CodeDraining}
 	}
 	s := &InProcess{
@@ -427,11 +437,21 @@ func (s *InProcess) opened(session *routing.Session) {
 func (s *InProcess) receive(bufs [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	for _, b := range bufs {
-		if s.control(b) {
-			s.queue = append(s.queue, b)
-			s.queued.Add(int64(len(b)))
+		if !s.control(b) {
+			s.conn.loop.bufs.put(b)
+			continue
 		}
+		s.queued.Add(int64(len(b)))
+		// What fits behind the last buffer goes there, or a slow handler's queue would hold a whole
+		// buffer for each small message.
+		if n := len(s.queue); n > 0 && cap(s.queue[n-1].buf)-len(s.queue[n-1].buf) >= len(b) && now.Sub(s.queue[n-1].at) < tickEvery {
+			s.queue[n-1].buf = append(s.queue[n-1].buf, b...)
+			s.conn.loop.bufs.put(b)
+			continue
+		}
+		s.queue = append(s.queue, arrival{b, now})
 	}
 	s.wake.Signal()
 }
@@ -499,27 +519,27 @@ func (s *InProcess) deliverAll() {
 		for len(s.queue) == 0 && !s.over {
 			s.wake.Wait()
 		}
-		bufs := s.queue
+		all := s.queue
 		s.queue = nil
 		over := s.over
 		s.mu.Unlock()
 		if over { // whoever sent what is left has heard lost
 			return
 		}
-		for _, b := range bufs {
-			eachFrame(b, s.handle)
-			s.queued.Add(-int64(len(b)))
+		for _, a := range all {
+			eachFrame(a.buf, func(kind codec.Kind, body []byte) { s.handle(kind, body, a.at) })
+			s.queued.Add(-int64(len(a.buf)))
+			s.eng.bufs.give([][]byte{a.buf})
 		}
-		s.eng.bufs.give(bufs)
 	}
 }
 
-func (s *InProcess) handle(kind codec.Kind, body []byte) {
+func (s *InProcess) handle(kind codec.Kind, body []byte, at time.Time) {
 	switch kind {
 	case codec.KindDeliver:
 		var d codec.Deliver
 		if codec.DecodeDeliver(body, &d) == nil {
-			s.handleDeliver(&d)
+			s.handleDeliver(&d, at)
 		}
 	case codec.KindKick:
 		if id, epoch, err := codec.DecodeKick(body); err == nil {
@@ -529,7 +549,7 @@ func (s *InProcess) handle(kind codec.Kind, body []byte) {
 }
 
 // handleDeliver gives a message to the handler, or back if the session does not hold its ID (S14).
-func (s *InProcess) handleDeliver(d *codec.Deliver) {
+func (s *InProcess) handleDeliver(d *codec.Deliver, at time.Time) {
 	s.mu.Lock()
 	h := s.held[string(d.To)]
 	mine := h != nil && (h.binds > 0 || h.epoch >= d.Epoch)
@@ -541,7 +561,7 @@ func (s *InProcess) handleDeliver(d *codec.Deliver) {
 	m := &Message{To: string(d.To), From: string(d.From), Payload: d.Payload,
 		session: s, token: d.Token, wantsAck: d.Flags&codec.FlagAck != 0}
 	if d.TTL > 0 {
-		m.Deadline = time.Now().Add(time.Duration(d.TTL) * time.Millisecond)
+		m.Deadline = at.Add(time.Duration(d.TTL) * time.Millisecond)
 	}
 	if s.cfg.Handler == nil {
 		m.Reject("this session handles no messages")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,15 @@ func (n *node) inside(cfg InProcessConfig, ids ...string) *InProcess {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(s.Close)
+	n.t.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() { s.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			n.t.Error("Close does not return")
+		}
+	})
 	if err := s.Bind(ctx, ids...); err != nil {
 		n.t.Fatal(err)
 	}
@@ -509,6 +518,7 @@ func TestInProcessClose(t *testing.T) {
 		seq := remote.send("out", "in", "hi")
 		<-entered
 		queued := remote.send("out", "in", "queued")
+		remote.alive() // so it has been handled, too
 		sending := make(chan error, 1)
 		go func() {
 			_, err := s.Send(context.Background(), "in", "out", []byte("x"))
@@ -626,6 +636,10 @@ func TestInProcessLoopBusy(t *testing.T) {
 	}
 	closed := make(chan struct{})
 	go func() { s.Close(); close(closed) }()
+	n.eventually("Close is under way", func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*InProcess).Close(")
+	})
 	close(release)
 	select {
 	case <-closed:

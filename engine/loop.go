@@ -48,7 +48,6 @@ type loop struct {
 	active     bool     // inside an iteration
 	now        int64    // milliseconds since the engine was made, read once an iteration
 	began      time.Duration
-	lastTick   int64
 	scanNext   int
 	stats      loopStats
 	fenced     uint64 // the incarnation this loop works under
@@ -212,16 +211,18 @@ func (l *loop) checkHandshakes() {
 
 // checkWatched looks at connections that gnet buffers for, and at those that linger before they close.
 func (l *loop) checkWatched() {
-	kept := l.watched[:0]
-	for _, c := range l.watched {
-		if c.checkBacklog() {
-			kept = append(kept, c)
-		} else {
+	kept := 0
+	for i := 0; i < len(l.watched); i++ { // to close one can make others watched
+		c := l.watched[i]
+		if !c.checkBacklog() {
 			c.isWatched = false
+			continue
 		}
+		l.watched[kept] = c
+		kept++
 	}
-	clear(l.watched[len(kept):])
-	l.watched = kept
+	clear(l.watched[kept:])
+	l.watched = l.watched[:kept]
 }
 
 // checkLinks pings silent nodes and gives up on dead ones: sooner than on clients.
@@ -287,5 +288,10 @@ func (l *loop) dropAll() {
 		}
 	}
 	l.dropReturned()
+	for _, c := range l.watched { // those that linger have a backlog, too
+		if c.state == stateClosed && !c.gone() {
+			c.cut()
+		}
+	}
 	l.acks.SetTag(uint16(l.fenced))
 }

@@ -320,6 +320,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		return
 	}
 	l.stats.written += uint64(ch.unacked)
+	c.unacked += uint64(ch.unacked)
 	l.stats.framesOut += uint64(ch.frames)
 	c.adopt(ch.buf)
 	if len(c.pending) >= earlyFlush {
@@ -407,17 +408,18 @@ func decodeMail(body []byte, d *codec.Deliver) error {
 
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.
 func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
+	if _, ok := tokenOrigin(d.Token); ok {
+		l.refuseForward(d, code)
+		return
+	}
 	switch {
-	case l.eng.cluster != nil && len(d.Token) != ackTokenLen && len(d.Token) != reportTokenLen && len(d.Token) > 0:
-		l.refuseForward(d, code) // it came from another node
 	case d.Flags&codec.FlagAck != 0:
 		t, _ := ackToken(d.Token)
 		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
 	case d.Flags&codec.FlagReport != 0:
 		l.stats.outcomes[code]++
-		if h, seq, ok := l.eng.openReportToken(d.Token); ok {
-			l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
-		}
+		h, seq := readReportToken(d.Token)
+		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 	default:
 		l.stats.outcomes[code]++
 	}

@@ -88,10 +88,17 @@ func TestRedirect(t *testing.T) {
 					epoch := next.bind("x")
 					to.kicked("x", epoch)
 					back := d
-					back.TTL -= 10
+					switch last {
+					case "dies": // a lie
+						back.TTL = 1 << 31
+					case "silence":
+						back.TTL = 0
+					default:
+						back.TTL -= 10
+					}
 					to.notHere(back)
 					again := next.gets("from", "x", "hi")
-					if again.Epoch != epoch || again.TTL > back.TTL || again.TTL == 0 || again.Flags != codec.FlagAck {
+					if again.Epoch != epoch || again.TTL > min(max(back.TTL, 1), uint32(n.limits.MaxTTL)) || again.TTL == 0 || again.Flags != codec.FlagAck {
 						t.Errorf("%+v, want epoch %d and at most %d ms", again, epoch, back.TTL)
 					}
 					// The first one has no say any more.
@@ -240,6 +247,19 @@ func TestNotHereUnacked(t *testing.T) {
 		to.fault(codec.FaultBadToken)
 		n.expectTokens(before, 1, 0)
 		from.silent()
+
+		// One that comes back twice, and a message that never was: nothing was delivered that they could be.
+		d2.Token[len(d2.Token)-9]--
+		to.notHere(d2)
+		to.fault(codec.FaultBadToken)
+		d1.Token = nil
+		to.notHere(d1)
+		to.fault(codec.FaultBadToken)
+		n.expectTokens(before, 3, 0)
+		from.silent()
+		if s := n.counters(); s.Bounced != 2 {
+			t.Errorf("%d bounced", s.Bounced)
+		}
 
 		// Its sender has gone meanwhile.
 		next.exchange("to", from, "from")

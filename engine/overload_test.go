@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func heap() uint64 {
 // shrink makes the kernel's buffers between node and client small, so that what the client does not read soon waits in the node.
 func (c *client) shrink() {
 	c.t.Helper()
-	if err := c.nc.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+	if err := c.nc.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -43,7 +44,7 @@ func TestSlowConsumer(t *testing.T) {
 				payload := strings.Repeat("x", 1<<16)
 
 				// Far more than the queue and the kernel's buffers take.
-				const sends = 1000
+				const sends = 3000
 				heard := make(chan map[codec.Code]int)
 				expected := sends
 				if mode.flags == codec.FlagReport {
@@ -73,7 +74,7 @@ func TestSlowConsumer(t *testing.T) {
 					from.post("from", "to", payload, mode.flags)
 				}
 				n.settle()
-				if grown := int64(heap()) - int64(before); grown > 32<<20 {
+				if grown := int64(heap()) - int64(before); grown > 96<<20 { // its queue, and what the buffer pools keep
 					t.Errorf("the node grew by %d MiB for one connection that does not read", grown>>20)
 				}
 				n.eventually("the slow consumer is closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
@@ -97,6 +98,33 @@ func TestSlowConsumer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A queue that is not full, but of which no byte is taken, is reason enough.
+func TestDeafConsumer(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{Loops: 2, MaxPayload: 1 << 20, MaxPending: 64 << 20, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute})
+	by := n.watchOver()
+	from := n.join("from")
+	n.join("deaf")
+	began := time.Now()
+	for range 15 {
+		from.post("from", "deaf", strings.Repeat("x", 1<<20), codec.FlagReport)
+	}
+	n.eventually("it is closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("closed after %v", took)
+	}
+	n.settle()
+	for _, f := range from.arrived() { // for the last ones it was too late, but none found a full queue
+		var o codec.Outcome
+		from.decoded(codec.DecodeOutcome(f.body, &o))
+		if o.Code != codec.CodeUnreachable {
+			t.Errorf("%v", o.Code)
+		}
+	}
+	from.hears(from.send("from", "deaf", "hi"), codec.CodeUnreachable)
+	by.unharmed()
 }
 
 // Answers have room of their own, but not without end: a client that only asks is closed too.
@@ -126,24 +154,24 @@ func TestAnswersNotRead(t *testing.T) {
 // A client that reads slowly but all the time is no slow consumer, as long as its queue is not full.
 func TestSteadyReader(t *testing.T) {
 	t.Parallel()
-	n := start(t, Config{MaxPayload: 1 << 16, MaxPending: 8 << 20, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute})
+	n := start(t, Config{MaxPayload: 1 << 16, MaxPending: 16 << 20, SlowConsumerTimeout: 2 * time.Second, DefaultTTL: time.Minute})
 	from, to := n.join("from"), n.join("to")
 	to.shrink()
 	payload := strings.Repeat("x", 1<<15)
-	for range 200 { // 6.5 MB: some wait in gnet for as long as this test reads
+	for range 300 { // 10 MB: some of it waits in the node for as long as this test reads
 		from.post("from", "to", payload, codec.FlagReport)
 	}
 	n.settle()
 	buf := make([]byte, 4<<10)
 	began := time.Now()
-	for time.Since(began) < 3*time.Second {
+	for time.Since(began) < 5*time.Second {
 		to.nc.SetReadDeadline(time.Now().Add(patience))
 		if _, err := io.ReadFull(to.nc, buf); err != nil {
 			t.Fatal(err)
 		}
 		// A trickle of new messages must not hide that old ones are taken.
 		from.post("from", "to", "x", codec.FlagReport)
-		time.Sleep(2 * time.Millisecond) // the pace of a slow reader
+		time.Sleep(25 * time.Millisecond) // the pace of a slow reader: a third of the kernel's buffer takes it some seconds
 	}
 	if s := n.counters(); s.Faults[codec.FaultSlowConsumer] > 0 {
 		t.Errorf("closed as slow: %v", s.Faults)
@@ -188,10 +216,10 @@ func TestTrickle(t *testing.T) {
 // Who answers pings lives for ever.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
-	n := start(t, Config{Heartbeat: 300 * time.Millisecond, IdleTimeout: 3 * time.Second})
+	n := start(t, Config{Heartbeat: 300 * time.Millisecond, IdleTimeout: 2 * time.Second})
 	c := n.join()
 	began := time.Now()
-	for pings := 0; time.Since(began) < 4*time.Second; pings++ {
+	for pings := 0; time.Since(began) < 2500*time.Millisecond; pings++ {
 		f, err := c.read()
 		if err != nil || f.kind != codec.KindPing {
 			t.Fatalf("after %d pings: %v %s, %v", pings, f.kind, describe(f), err)
@@ -388,9 +416,64 @@ func TestCreditExceeded(t *testing.T) {
 			to.silent()
 			by.unharmed()
 		}
-		// With ack the same frame is only too large.
+		// One that sends on without waiting for the credit frame: it is all there at once.
 		c := n.join("from")
+		var burst []byte
+		for seq := uint64(1); len(burst) < 4*credit; seq++ {
+			burst = append(burst, sendFrame(seq, "from", "nobody", "x", 0, 0)...)
+		}
+		c.write(burst)
+		c.fails(codec.FaultCreditExceeded)
+		by.unharmed()
+		// With ack the same frame is only too large.
+		c = n.join("from")
 		c.hears(c.send("from", "to", strings.Repeat("x", 2*credit)), codec.CodeTooLarge)
 		c.alive()
 	})
+}
+
+// Requests that a slow hook or registry holds up are bounded in bytes, for each connection (S21).
+func TestRequestsAreBounded(t *testing.T) {
+	hold := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	n := start(t, Config{Loops: 2, Hooks: Hooks{Bind: func(_, id string) error {
+		if strings.HasPrefix(id, "x") {
+			<-hold
+		}
+		return nil
+	}}})
+	t.Cleanup(release) // whatever happens, before the engine stops
+	greedy, modest := n.join("greedy"), n.join("modest")
+	before := heap()
+	ids := make([]codec.IDEpoch, n.limits.MaxIDs)
+	for i := range ids {
+		ids[i].ID = []byte(longID[1:])
+	}
+	const frames = 150 // 48 MB
+	for i := range uint64(frames) {
+		greedy.write(codec.AppendBind(nil, 1000+i, codec.PolicyKickOld, ids))
+	}
+	overflows := 0
+	answers := greedy.arrived() // all has been read by now, and the loops have been told of the answers
+	n.settleLoops()
+	for _, f := range append(answers, greedy.arrived()...) {
+		var r codec.Results
+		greedy.decoded(codec.DecodeResults(f.body, codec.KindBound, &r))
+		if v, _ := r.All.Next(); v.Code != codec.CodeOverflow {
+			t.Errorf("%d: %v while the hook stands still", r.Seq, v)
+		}
+		overflows++
+	}
+	if overflows < frames/2 || overflows == frames {
+		t.Errorf("%d of %d overflow", overflows, frames)
+	}
+	if grown := int64(heap()) - int64(before); grown > 40<<20 {
+		t.Errorf("the node grew by %d MiB", grown>>20)
+	}
+	greedy.exchange("greedy", modest, "modest") // messages need no lane
+	release()
+	for range frames - overflows {
+		greedy.expect(codec.KindBound)
+	}
+	greedy.bind("xagain")
 }

@@ -78,14 +78,14 @@ func TestBufPoolSharing(t *testing.T) {
 
 func TestSharedBufsAreBounded(t *testing.T) {
 	s := &sharedBufs{}
-	for range 2 * sharedBytes / (1 << 20) {
-		s.give([][]byte{make([]byte, 1<<20)})
+	for range 2 * sharedBytes / largestBuf {
+		s.give([][]byte{make([]byte, largestBuf)})
 	}
-	if s.bytes > sharedBytes || len(s.free) != sharedBytes/(1<<20) {
+	if s.bytes > sharedBytes || len(s.free) != sharedBytes/largestBuf {
 		t.Errorf("%d bytes in %d buffers", s.bytes, len(s.free))
 	}
 	got := s.take(nil, 1<<20)
-	if s.bytes != 0 || len(s.free) != 0 || len(got) != sharedBytes/(1<<20) {
+	if s.bytes != 0 || len(s.free) != 0 || len(got) != sharedBytes/largestBuf {
 		t.Errorf("%d bytes left, %d taken", s.bytes, len(got))
 	}
 	if slices.ContainsFunc(got, func(b []byte) bool { return len(b) != 0 }) {

@@ -85,11 +85,19 @@ func (c *conn) spendCredit(size int) bool {
 		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")
 		return false
 	}
-	if credit := uint64(c.loop.eng.cfg.Credit); c.granted-c.used < credit/2 {
-		c.granted = c.used + credit
-		c.wroteControl(codec.AppendCredit(c.out(), c.granted))
+	if credit := uint64(c.loop.eng.cfg.Credit); c.creditDue == 0 && c.granted-c.used < credit/2 {
+		c.creditDue = c.used + credit
+		c.markDirty()
 	}
-	return c.state != stateClosed
+	return true
+}
+
+// renewCredit grants the credit that is due. It counts from the write that carries it, so
+// that a client which sends on without waiting for it is found out.
+func (c *conn) renewCredit() {
+	c.granted, c.creditDue = c.creditDue, 0
+	c.pending = codec.AppendCredit(c.out(), c.granted)
+	c.loop.stats.framesOut++
 }
 
 // admit checks what does not depend on the receiver.
@@ -180,7 +188,7 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 		c.inFlight++
 		d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))
 	case m.Flags&codec.FlagReport != 0:
-		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq)
+		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq, session)
 	}
 	return verdict{}
 }
@@ -228,6 +236,7 @@ func (l *loop) write(to destination, d *codec.Deliver) {
 	if c := to.conn; c != nil {
 		if d.Flags&codec.FlagAck == 0 {
 			l.stats.written++
+			c.unacked++
 		}
 		c.wrote(codec.AppendDeliver(c.out(), d))
 		return
@@ -260,10 +269,10 @@ func (c *conn) handleAck(body []byte) {
 	switch {
 	case ok && t.Loop() < len(l.eng.loops):
 		l.deliverAck(t, c.short, c.handle(), a.Code, a.Reason, a.Reply)
-	case !ok && l.eng.isReportToken(a.Token):
+	case !ok && l.eng.isReportToken(a.Token, c.short):
 		// Nobody waits for it, and answering it does no harm.
 	default:
-		if token, h, ok := l.eng.splitLinkToken(a.Token); ok && l.eng.cluster != nil {
+		if token, h, ok := l.eng.splitLinkToken(a.Token, c.short); ok {
 			c.answerLink(token, h, a)
 			return
 		}
@@ -371,23 +380,22 @@ func (c *conn) handleNotHere(body []byte) {
 // whether what came back is what was sent.
 func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	l := c.loop
-	if len(d.Token) == 0 {
-		l.stats.bounced++
-		return
-	}
-	if token, h, ok := l.eng.splitLinkToken(d.Token); ok && l.eng.cluster != nil {
-		l.stats.bounced++
-		if len(token) == reportTokenLen { // which the other node can check
-			l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, codec.CodeNoRoute))
-		}
-		return
-	}
-	h, seq, ok := l.eng.openReportToken(d.Token)
-	if !ok {
+	linkToken, link, remote := l.eng.splitLinkToken(d.Token, c.short)
+	known := remote || len(d.Token) == 0 || l.eng.isReportToken(d.Token, c.short)
+	if !known || c.unacked == 0 { // no token can come back more often than messages were delivered
 		l.refuseToken(c.handle(), codec.KindNotHere)
 		return
 	}
+	c.unacked--
 	l.stats.bounced++
+	if len(d.Token) == 0 {
+		return
+	}
+	if remote {
+		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], linkToken, codec.CodeNoRoute))
+		return
+	}
+	h, seq := readReportToken(d.Token)
 	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: codec.CodeNoRoute})
 }
 
@@ -401,34 +409,37 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
 		return
 	}
-	if entry.Flags&flagBounced == 0 && l.redirect(t, entry, d) {
-		return
+	code := codec.CodeNoRoute
+	if entry.Flags&flagBounced == 0 {
+		if code = l.redirect(t, entry, d); code == codec.CodeOK {
+			return
+		}
 	}
 	l.acks.End(t)
-	l.finishEntry(entry, codec.CodeNoRoute, nil, nil)
+	l.finishEntry(entry, code, nil, nil)
 }
 
-// redirect delivers a bounced message to a binding other than the one it came from.
-func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bool {
+// redirect delivers a bounced message to a binding other than the one it came from, or says why not.
+func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
-		return false
+		return codec.CodeNoRoute
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {
-		return false
+		return codec.CodeUnreachable
 	}
 	again := *d
 	again.Epoch = route.Epoch
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again))
 	if v.code != codec.CodeOK {
-		return false
+		return v.code
 	}
 	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksum(&again), entry.Flags|flagBounced
 	l.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
-	return true
+	return codec.CodeOK
 }
 
 // ackTokenLen is the length of the token of a message with ack.
@@ -446,29 +457,35 @@ func ackToken(b []byte) (ackmgr.Token, bool) {
 // generation and sequence number, and a keyed hash, so that nothing needs to be remembered for it.
 const (
 	reportBody     = 2 + 4 + 4 + 8
-	reportTokenLen = reportBody + 4
+	reportTokenLen = reportBody + 8
 )
 
-func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq uint64) []byte {
+func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq, session uint64) []byte {
 	b = binary.BigEndian.AppendUint16(b, h.Loop)
 	b = binary.BigEndian.AppendUint32(b, h.Slot)
 	b = binary.BigEndian.AppendUint32(b, h.Gen)
 	b = binary.BigEndian.AppendUint64(b, seq)
-	return binary.BigEndian.AppendUint32(b, uint32(maphash.Bytes(e.seed, b)>>32))
+	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
 }
 
-func (e *Engine) isReportToken(b []byte) bool {
-	return len(b) == reportTokenLen && binary.BigEndian.Uint32(b[reportBody:]) == uint32(maphash.Bytes(e.seed, b[:reportBody])>>32)
+// sealOf is the keyed hash of a token that was given to a session.
+func (e *Engine) sealOf(body []byte, session uint64) uint64 {
+	var all [codec.MaxToken]byte
+	n := copy(all[:], body)
+	return maphash.Bytes(e.seed, binary.BigEndian.AppendUint64(all[:n], session))
 }
 
-func (e *Engine) openReportToken(b []byte) (h routing.Handle, seq uint64, ok bool) {
-	if !e.isReportToken(b) {
-		return h, 0, false
-	}
+// isReportToken reports whether a session was given this token.
+func (e *Engine) isReportToken(b []byte, session uint64) bool {
+	return len(b) == reportTokenLen && binary.BigEndian.Uint64(b[reportBody:]) == e.sealOf(b[:reportBody], session)
+}
+
+// readReportToken reads a token that is known to be one.
+func readReportToken(b []byte) (h routing.Handle, seq uint64) {
 	h.Loop = binary.BigEndian.Uint16(b)
 	h.Slot = binary.BigEndian.Uint32(b[2:])
 	h.Gen = binary.BigEndian.Uint32(b[6:])
-	return h, binary.BigEndian.Uint64(b[10:]), true
+	return h, binary.BigEndian.Uint64(b[10:])
 }
 
 // checksum is what a pending entry remembers of a message, so that a bounce cannot bring back
@@ -477,6 +494,6 @@ func (e *Engine) checksum(d *codec.Deliver) uint32 {
 	sum := maphash.Bytes(e.seed, d.Payload)
 	sum = sum*31 + maphash.Bytes(e.seed, d.From)
 	sum = sum*31 + maphash.Bytes(e.seed, d.To)
-	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags&knownFlags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
+	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
 	return uint32(sum >> 32)
 }

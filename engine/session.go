@@ -26,8 +26,8 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	e := c.loop.eng
-	if e.draining.Load() {
-		c.close(codec.FaultGoingAway, "the node is draining")
+	if e.leaving() {
+		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		return
 	}
 	c.state = stateJoining
@@ -43,7 +43,9 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
-		identity, err := e.cfg.Hooks.Authenticate(e.serving, j.credentials, j.remote)
+		ctx, cancel := context.WithTimeout(e.serving, e.cfg.IdleTimeout)
+		defer cancel()
+		identity, err := e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote)
 		if e.serving.Err() != nil { // whatever the hook says now, it is not about the credentials
 			j.refuse(codec.FaultGoingAway, "the node is shutting down")
 			return
@@ -115,8 +117,8 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e := l.eng
 	c := l.conn(j.handle)
-	if c != nil && e.draining.Load() { // else it would never hear of the drain
-		c.close(codec.FaultGoingAway, "the node is draining")
+	if c != nil && e.leaving() { // else it would never hear of it
+		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		c = nil
 	}
 	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
@@ -169,12 +171,39 @@ func (e *Engine) inLane(s *routing.Session, job func()) {
 	e.lanes.must(e.lanes.of(id[:]), job)
 }
 
+// handleLeave takes a connection out of its session while it lives on: what was delivered to it can
+// still be answered, and no more is.
+func (c *conn) handleLeave(body []byte) {
+	if err := codec.DecodeLeave(body); err != nil {
+		c.decodeFault(err, codec.KindLeave)
+		return
+	}
+	if !c.left {
+		c.left = true
+		c.loop.eng.detach(c)
+	}
+	e, l, h := c.loop.eng, c.loop, c.handle()
+	e.background.Go(func() {
+		// Another loop may have picked this connection a moment ago. In the first round it ends the iteration in which
+		// it did, in the second it has handed over its mail, and in the third this loop opens that.
+		for range 3 {
+			if _, ok := ask(e.serving, e, func(*loop) struct{} { return struct{}{} }); !ok {
+				return
+			}
+		}
+		l.post(func() {
+			if c := l.conn(h); c != nil {
+				c.wroteControl(codec.AppendLeft(c.out()))
+			}
+		})
+	})
+}
+
 // detach takes a connection out of its session, which lives on for the resume window if it was the last.
 func (e *Engine) detach(c *conn) {
 	s := c.session
 	left, serial, found := e.table.Detach(s, c.handle())
 	id := s.ID()
-	c.loop.toAllLinks(codec.AppendGone(nil, id[:]))
 	if !found || left > 0 {
 		return
 	}

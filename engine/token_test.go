@@ -50,7 +50,7 @@ func TestForgedAck(t *testing.T) {
 			"7 bytes":           d.Token[:7],
 			"9 bytes":           append(bytes.Clone(d.Token), 0),
 			"of a report":       make([]byte, reportTokenLen),
-			"32 bytes":          make([]byte, codec.MaxToken),
+			"48 bytes":          make([]byte, codec.MaxToken),
 			"a later use":       changed(7, 1),
 			"another slot":      changed(4, 64),
 			"another tag":       changed(0, 128),

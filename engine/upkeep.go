@@ -2,10 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
 	"time"
 
+	"distmsg/codec"
 	"distmsg/routing"
 )
 
@@ -54,7 +56,13 @@ func (e *Engine) writePresence(p *presence) {
 		}
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		if err := e.cfg.Registry.Attach(ctx, id, p.entry); err != nil {
+		err := e.cfg.Registry.Attach(ctx, id, p.entry)
+		if errors.Is(err, routing.ErrSessionDead) {
+			e.closeAll(p.session.Handles(), codec.FaultSessionEnded, "the session has ended")
+			e.table.ForceEndSession(p.session)
+			return
+		}
+		if err != nil {
 			e.cfg.Logger.Debug("cannot tell the registry where a session is; it will be tried again", "session", id, "error", err)
 			return
 		}

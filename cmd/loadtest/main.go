@@ -10,13 +10,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"distmsg/internal/cli"
 	"distmsg/loadtest"
 )
 
@@ -103,7 +103,7 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	if cfg.Warmup == 0 {
 		cfg.Warmup = -1 // in a Config, 0 is the default
 	}
-	spareP(cfg)
+	cli.SpareP(eventLoops(cfg))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -139,15 +139,10 @@ func (o *options) write(report *loadtest.Report, stdout io.Writer) error {
 	return os.WriteFile(o.jsonFile, append(data, '\n'), 0o644)
 }
 
-// spareP gives the runtime one P more than there are event loops (the driver's, and those of a node in this
-// process): without an idle P it keeps taking the loops' Ps away. GOMAXPROCS in the environment has
-// precedence.
-func spareP(cfg loadtest.Config) {
-	loops := 1
+// eventLoops counts those of this process: the driver's, and those of a node in it.
+func eventLoops(cfg loadtest.Config) int {
 	if len(cfg.Nodes) == 0 {
-		loops += cfg.Loops
+		return 1 + cfg.Loops
 	}
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < loops+1 {
-		runtime.GOMAXPROCS(loops + 1)
-	}
+	return 1
 }

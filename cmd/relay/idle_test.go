@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"distmsg/codec"
+	"distmsg/internal/proc"
+)
+
+// What an idle connection may cost, and how far memory may creep.
+const (
+	idleConns     = 15_000
+	idleCycles    = 10
+	maxIdleKiB    = 4.0
+	maxIdleGrowth = 1.2 // RSS in the last cycle, as a multiple of that in the third
+)
+
+// BenchmarkIdle opens 15,000 connections, each with a session and a bound ID, ten times over, and
+// holds the node's memory to its promise:
+//
+//	go test -run '^$' -bench Idle -benchtime 1x ./cmd/relay
+func BenchmarkIdle(b *testing.B) {
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	node, addr := startBuilt(ctx, b)
+	for b.Loop() {
+		empty := rssKiB(b, node.PID())
+		var rss [idleCycles]float64
+		for i := range rss {
+			conns := openIdle(ctx, b, addr)
+			rss[i] = rssKiB(b, node.PID())
+			closeIdle(b, conns)
+		}
+		perConn, growth := (rss[0]-empty)/idleConns, rss[idleCycles-1]/rss[2]
+		b.ReportMetric(perConn, "KiB/conn")
+		b.ReportMetric(growth, "growth")
+		b.Logf("RSS in KiB: %.0f without connections, then %.0f", empty, rss)
+		if perConn > maxIdleKiB {
+			b.Errorf("%.2f KiB of RSS for an idle connection, at most %v are promised", perConn, maxIdleKiB)
+		}
+		if growth > maxIdleGrowth {
+			b.Errorf("RSS grew by %.2f from the third cycle to the last, at most %v is promised", growth, maxIdleGrowth)
+		}
+	}
+}
+
+// startBuilt runs relay as users do: built, with its defaults, metrics included.
+func startBuilt(ctx context.Context, b *testing.B) (*proc.Process, string) {
+	b.Helper()
+	dir := b.TempDir()
+	if err := proc.Build(ctx, dir, "./cmd/relay"); err != nil {
+		b.Fatal(err)
+	}
+	listens := regexp.MustCompile(`clients=(\S+)`)
+	var addr string
+	node, err := proc.Start(ctx, proc.Command{
+		Path: dir + "/relay",
+		Args: []string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"},
+		Ready: func(_ context.Context, p *proc.Process) error {
+			m := listens.FindStringSubmatch(p.Output())
+			if m == nil {
+				return fmt.Errorf("it does not say where it listens: %s", p.Output())
+			}
+			addr = m[1]
+			return nil
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := node.Stop(); err != nil {
+			b.Error(err)
+		}
+	})
+	return node, addr
+}
+
+// openIdle opens connections that have said hello and bound an ID.
+func openIdle(ctx context.Context, b *testing.B, addr string) []net.Conn {
+	b.Helper()
+	conns := make([]net.Conn, idleConns)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(32)
+	for i := range conns {
+		group.Go(func() (err error) {
+			conns[i], err = idleConn(ctx, addr, fmt.Sprintf("user-%018d", i))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return conns
+}
+
+func idleConn(ctx context.Context, addr, id string) (net.Conn, error) {
+	var dialer net.Dialer
+	nc, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	hello := codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version})
+	bind := codec.AppendBind(nil, 1, codec.PolicyKickOld, []codec.IDEpoch{{ID: []byte(id)}})
+	if err := request(nc, hello, codec.KindWelcome); err != nil {
+		return nil, err
+	}
+	return nc, request(nc, bind, codec.KindBound)
+}
+
+// request sends a frame and reads the answer, which must be the next frame.
+func request(nc net.Conn, frame []byte, want codec.Kind) error {
+	if _, err := nc.Write(frame); err != nil {
+		return err
+	}
+	answer := make([]byte, codec.PrefixLen, codec.MaxHelloFrame)
+	if _, err := io.ReadFull(nc, answer); err != nil {
+		return err
+	}
+	answer = answer[:codec.PrefixLen+codec.Missing(answer)]
+	if _, err := io.ReadFull(nc, answer[codec.PrefixLen:]); err != nil {
+		return err
+	}
+	if kind, err := codec.PeekKind(answer[codec.PrefixLen:]); err != nil || kind != want {
+		return fmt.Errorf("%v came (%v), want %v", kind, err, want)
+	}
+	return nil
+}
+
+// closeIdle ends the sessions and waits until the node has closed the connections.
+func closeIdle(b *testing.B, conns []net.Conn) {
+	b.Helper()
+	bye := codec.AppendBye(nil)
+	for _, nc := range conns {
+		if _, err := nc.Write(bye); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, nc := range conns {
+		if _, err := io.Copy(io.Discard, nc); err != nil {
+			b.Fatal(err)
+		}
+		nc.Close()
+	}
+}
+
+// rssKiB reads a process's resident memory.
+func rssKiB(b *testing.B, pid int) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(status)
+	if m == nil {
+		b.Fatal("no VmRSS")
+	}
+	n, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return float64(n)
+}

@@ -1,0 +1,33 @@
+// Command relay runs one node: clients connect to it and exchange messages by ID.
+//
+//	relay [serve] [flags]
+//
+// See relay --help. It ends with one of the exit codes of package cli.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"distmsg/internal/cli"
+)
+
+func main() { os.Exit(cli.Execute(newCommand(), os.Args[1:], os.Stderr)) }
+
+// newCommand makes relay, which does what relay serve does when no verb is given.
+func newCommand() *cobra.Command {
+	serve := newServeCommand()
+	root := &cobra.Command{
+		Use:     "relay",
+		Short:   "A distmsg node: send to an ID and get a truthful answer",
+		Long:    "A distmsg node: send to an ID and get a truthful answer.\nWithout a command, relay serves (relay serve).",
+		Version: cli.Version(),
+		Args:    cobra.NoArgs,
+		RunE:    serve.RunE,
+	}
+	root.Flags().SortFlags = false
+	root.Flags().AddFlagSet(serve.Flags())
+	root.AddCommand(serve)
+	return root
+}

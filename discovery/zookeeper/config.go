@@ -1,0 +1,136 @@
+package zookeeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config says where ZooKeeper is and how to speak to it. The zero value of each field stands for the default
+// that its comment names; only URL must be set.
+type Config struct {
+	// URL names the servers and the path that belongs to the cluster: zk://host[:port][,host[:port]...][/path].
+	// The port is 2181 by default, the path /distmsg. Host names are resolved anew for each connection.
+	URL string
+	// Auth is "user:password" for digest authentication. With it, what is created can be used by that user
+	// only, for reading too. Default: none, and what is created is open to everyone.
+	Auth string
+	// ReadOnly is for programs that only look: Announce is refused, nothing is created, and a path that is missing is an error.
+	ReadOnly bool
+	// SessionTimeout is how long a node that died without a word stays registered. The server keeps it
+	// between 2 and 20 of its ticks. A quarter of it is the most that is waited for one answer. Default: 6 s.
+	SessionTimeout time.Duration
+	// StartTimeout bounds Open. Default: 10 s.
+	StartTimeout time.Duration
+	// Relist is the period after which everything is listed again, give or take a tenth. Default: 30 s.
+	Relist time.Duration
+	// Dialer opens the connections, for example over TLS. addr has the host as it stands in the URL. Default: TCP.
+	Dialer func(ctx context.Context, addr string) (net.Conn, error)
+	// Logger gets what an operator should see. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	scheme                = "zk://"
+	defaultPort           = "2181"
+	defaultPath           = "/distmsg"
+	defaultSessionTimeout = 6 * time.Second
+	defaultStartTimeout   = 10 * time.Second
+	defaultRelist         = 30 * time.Second
+	minPeriod             = 100 * time.Millisecond
+)
+
+// target is what a URL says.
+type target struct {
+	servers []string // host:port
+	path    string   // begins with "/" and does not end with it
+}
+
+// validate returns the configuration with its defaults filled in.
+func (c Config) validate() (Config, target, error) {
+	to, err := parseURL(c.URL)
+	if err != nil {
+		return c, to, fmt.Errorf("zookeeper: %w", err)
+	}
+	if user, _, ok := strings.Cut(c.Auth, ":"); c.Auth != "" && (!ok || user == "") {
+		return c, to, errors.New("zookeeper: the credentials are not user:password")
+	}
+	for _, d := range []struct {
+		name           string
+		value          *time.Duration
+		byDefault, min time.Duration
+	}{
+		{"SessionTimeout", &c.SessionTimeout, defaultSessionTimeout, minPeriod},
+		{"StartTimeout", &c.StartTimeout, defaultStartTimeout, minPeriod},
+		{"Relist", &c.Relist, defaultRelist, minPeriod},
+	} {
+		if *d.value == 0 {
+			*d.value = d.byDefault
+		}
+		if *d.value < d.min {
+			return c, to, fmt.Errorf("zookeeper: %s is %v, the least is %v", d.name, *d.value, d.min)
+		}
+	}
+	if c.Dialer == nil {
+		c.Dialer = func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, to, nil
+}
+
+// parseURL does without net/url, which knows no lists of hosts. Its errors do not quote a URL that may hold a password.
+func parseURL(url string) (target, error) {
+	rest, ok := strings.CutPrefix(url, scheme)
+	if strings.Contains(url, "@") {
+		return target{}, errors.New("the URL holds a user or a password: give them in a file or in the environment instead")
+	}
+	if !ok {
+		return target{}, fmt.Errorf("%q does not look like zk://host:port,host:port/path", url)
+	}
+	hosts, below, _ := strings.Cut(rest, "/")
+	to := target{path: strings.TrimSuffix("/"+below, "/")}
+	if to.path == "" {
+		to.path = defaultPath
+	}
+	if path.Clean(to.path) != to.path || strings.ContainsAny(to.path, "?#") {
+		return target{}, fmt.Errorf("%q is not a ZooKeeper path", to.path)
+	}
+	for _, host := range strings.Split(hosts, ",") {
+		addr, err := withPort(host)
+		if err != nil {
+			return target{}, fmt.Errorf("%q in %q is not host or host:port", host, url)
+		}
+		to.servers = append(to.servers, addr)
+	}
+	return to, nil
+}
+
+func withPort(host string) (string, error) {
+	if !strings.Contains(host, ":") || strings.HasSuffix(host, "]") {
+		host += ":" + defaultPort
+	}
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return "", err
+	}
+	if name == "" {
+		return "", errors.New("no host")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", err
+	}
+	return host, nil
+}
+
+// patience is the most that is waited for one answer.
+func (c Config) patience() time.Duration { return c.SessionTimeout / 4 }

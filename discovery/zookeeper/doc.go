@@ -1,0 +1,46 @@
+// Package zookeeper finds the nodes of a cluster in ZooKeeper, and makes a node known there.
+//
+//	m, err := zookeeper.Open(ctx, zookeeper.Config{URL: "zk://10.0.0.1,10.0.0.2/distmsg"})
+//	…
+//	defer m.Close()
+//	err = m.Announce(ctx, discovery.Record{ID: "node-1", Incarnation: 7, Addr: "10.0.1.1:7400"})
+//	m.Watch(ctx, func(all []discovery.Record) { … })
+//
+// A program that only looks, such as an app server, sets Config.ReadOnly and uses Nodes.
+//
+// # What stands in ZooKeeper
+//
+// Below the path of the URL, here /distmsg, the persistent znode "nodes" has one ephemeral child for each
+// node. The child's name is the node's ID, escaped as in a URL, a hyphen and the incarnation in 16 hex digits, so that a
+// node which starts again never meets its former self. Its data is JSON:
+//
+//	{"version":1,"id":"node-1","incarnation":"0000000000000007","addr":"10.0.1.1:7400",
+//	 "peer_addr":"10.0.1.1:7402","state":"serving","load":0}
+//
+// Fields are only ever added, and a reader ignores those it does not know. A state other than "serving" means that the
+// node takes no new sessions. The version is raised when older readers must leave the record alone, which they do.
+//
+// # When ZooKeeper is away
+//
+// The last membership stands, and what was announced is announced again when ZooKeeper is back: the
+// pauses between attempts to connect are random and no longer than half a second. As the sessions of many nodes may have
+// expired meanwhile, nodes that were known before stay listed for 3 s after each new connection even if they are not
+// registered (yet). Everything is listed again on each new connection, and every 30 s in case a watch went lost. A
+// server that comes back without its data refuses its former clients: one that has had no session for one and a half session
+// timeouts begins anew.
+//
+// # How it is built
+//
+// The client library's calls take no context, block for long on a silent socket, and its events can be lost. So one
+// goroutine, the keeper, makes all calls, one at a time, and gives up the connection when one is not answered. The exported
+// methods only tell the keeper what is wanted and read what it found. The library's own goroutines leave word for
+// it in the link.
+//
+//	config.go      what can be set; the URL
+//	membership.go  the exported methods
+//	keeper.go      brings ZooKeeper in line with what was announced, and the membership in line with ZooKeeper
+//	link.go        the connection: bounded calls, and what the library's goroutines tell
+//	dial.go        which server next and when; what stands between the library and the network
+//	record.go      the data of a znode
+//	view.go        the membership as readers see it
+package zookeeper

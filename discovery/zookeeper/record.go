@@ -1,0 +1,70 @@
+package zookeeper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"distmsg/discovery"
+)
+
+// recordVersion is the newest version of a znode's data that this package reads, and the one it writes.
+const recordVersion = 1
+
+// What a node's state may be.
+const (
+	stateServing  = "serving"
+	stateDraining = "draining" // takes no new sessions
+)
+
+// znode is the data of a node's znode.
+type znode struct {
+	Version     int    `json:"version"`
+	ID          string `json:"id"`
+	Incarnation string `json:"incarnation"` // in hex: as a JSON number it would lose digits in many languages
+	Addr        string `json:"addr"`
+	PeerAddr    string `json:"peer_addr,omitempty"`
+	State       string `json:"state"`
+	Load        int    `json:"load"`
+}
+
+func incarnationText(v uint64) string { return fmt.Sprintf("%016x", v) }
+
+// nameOf is the name of r's znode: unique per incarnation, and one path element whatever the ID holds.
+func nameOf(r discovery.Record) string {
+	return url.PathEscape(r.ID) + "-" + incarnationText(r.Incarnation)
+}
+
+func encode(r discovery.Record) ([]byte, error) {
+	z := znode{
+		Version: recordVersion, ID: r.ID, Incarnation: incarnationText(r.Incarnation),
+		Addr: r.Addr, PeerAddr: r.PeerAddr, State: stateServing, Load: r.Load,
+	}
+	if r.Draining {
+		z.State = stateDraining
+	}
+	return json.Marshal(z)
+}
+
+func decode(data []byte) (discovery.Record, error) {
+	var z znode
+	if err := json.Unmarshal(data, &z); err != nil {
+		return discovery.Record{}, err
+	}
+	if z.Version < 1 || z.Version > recordVersion {
+		return discovery.Record{}, fmt.Errorf("version %d, this program knows up to %d", z.Version, recordVersion)
+	}
+	incarnation, err := strconv.ParseUint(z.Incarnation, 16, 64)
+	if err != nil {
+		return discovery.Record{}, fmt.Errorf("incarnation: %w", err)
+	}
+	if z.ID == "" {
+		return discovery.Record{}, errors.New("no id")
+	}
+	return discovery.Record{
+		ID: z.ID, Incarnation: incarnation, Addr: z.Addr, PeerAddr: z.PeerAddr,
+		Draining: z.State != stateServing, Load: z.Load,
+	}, nil
+}

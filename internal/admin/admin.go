@@ -1,0 +1,85 @@
+// Package admin is the HTTP side of a node: is it alive, does it take clients, and what does it count?
+//
+//	/healthz  200 while the process answers
+//	/readyz   200 while the node takes clients; 503 before it is ready and while it drains
+//	/metrics  Prometheus text
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"distmsg/engine"
+)
+
+// Node is what admin asks of an *engine.Engine.
+type Node interface {
+	Ready() <-chan struct{}
+	Draining() bool
+	Stats() engine.Stats
+}
+
+var _ Node = (*engine.Engine)(nil)
+
+// Handler answers for node, with a metrics registry of its own.
+func Handler(node Node) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		newCollector(node.Stats),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(),
+	)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		switch {
+		case !isReady(node):
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+		case node.Draining():
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+		default:
+			fmt.Fprintln(w, "ok")
+		}
+	})
+	return mux
+}
+
+func isReady(node Node) bool {
+	select {
+	case <-node.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+// Serve answers requests on l until ctx ends, and closes l. Its error is the server's own failure, never ctx's end.
+func Serve(ctx context.Context, l net.Listener, handler http.Handler, logger *slog.Logger) error {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin: %w", err)
+	}
+	return nil
+}

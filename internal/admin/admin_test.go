@@ -1,0 +1,166 @@
+package admin
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"distmsg/codec"
+	"distmsg/engine"
+)
+
+type fakeNode struct {
+	ready    chan struct{}
+	draining bool
+	stats    engine.Stats
+}
+
+func (n *fakeNode) Ready() <-chan struct{} { return n.ready }
+func (n *fakeNode) Draining() bool         { return n.draining }
+func (n *fakeNode) Stats() engine.Stats    { return n.stats }
+
+func get(t *testing.T, h http.Handler, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	node := &fakeNode{ready: make(chan struct{})}
+	h := Handler(node)
+	check := func(when, path string, want int) {
+		t.Helper()
+		if code, body := get(t, h, path); code != want {
+			t.Errorf("%s: %s is %d %q, want %d", when, path, code, body, want)
+		}
+	}
+	check("starting", "/healthz", http.StatusOK)
+	check("starting", "/readyz", http.StatusServiceUnavailable)
+	close(node.ready)
+	check("running", "/readyz", http.StatusOK)
+	node.draining = true
+	check("draining", "/readyz", http.StatusServiceUnavailable)
+	check("draining", "/healthz", http.StatusOK)
+	check("draining", "/nowhere", http.StatusNotFound)
+}
+
+func TestMetrics(t *testing.T) {
+	node := &fakeNode{stats: engine.Stats{
+		Connections:  3,
+		Sends:        7,
+		LongestStall: 1500 * time.Millisecond,
+		Outcomes:     map[codec.Code]uint64{codec.CodeAcked: 5, codec.CodeNoRoute: 2},
+		Faults:       map[codec.Fault]uint64{codec.FaultBadToken: 1},
+	}}
+	code, body := get(t, Handler(node), "/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("status %d: %s", code, body)
+	}
+	for _, line := range []string{
+		`distmsg_connections 3`,
+		`distmsg_sends_total 7`,
+		`distmsg_loop_stall_longest_seconds 1.5`,
+		`distmsg_outcomes_total{outcome="acked"} 5`,
+		`distmsg_outcomes_total{outcome="no_route"} 2`,
+		`distmsg_outcomes_total{outcome="timeout"} 0`,
+		`distmsg_faults_total{fault="bad_token"} 1`,
+		`distmsg_faults_total{fault="zero_length"} 0`,
+	} {
+		if !strings.Contains(body, "\n"+line+"\n") {
+			t.Errorf("no line %q", line)
+		}
+	}
+	for _, name := range []string{"go_goroutines", "go_build_info", "process_open_fds"} {
+		if !strings.Contains(body, "\n"+name) {
+			t.Errorf("no metric %s", name)
+		}
+	}
+}
+
+func TestMetricNamesAreClean(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(newCollector(func() engine.Stats { return engine.Stats{} }))
+	problems, err := testutil.GatherAndLint(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// Every number in Stats has a metric: set one field after the other and see something change.
+func TestEveryStatHasAMetric(t *testing.T) {
+	var stats engine.Stats
+	value := reflect.ValueOf(&stats).Elem()
+	scrape := func() string {
+		_, body := get(t, statsOnly(stats), "/")
+		return body
+	}
+	zero := scrape()
+	for i := range value.NumField() {
+		field := value.Field(i)
+		switch {
+		case field.CanInt():
+			field.SetInt(1)
+		case field.CanUint():
+			field.SetUint(1)
+		case field.Type() == reflect.TypeFor[map[codec.Code]uint64]():
+			field.Set(reflect.ValueOf(map[codec.Code]uint64{codec.CodeLost: 1}))
+		case field.Type() == reflect.TypeFor[map[codec.Fault]uint64]():
+			field.Set(reflect.ValueOf(map[codec.Fault]uint64{codec.FaultInternal: 1}))
+		default:
+			t.Errorf("Stats.%s is of a type this test does not know", value.Type().Field(i).Name)
+		}
+		if scrape() == zero {
+			t.Errorf("Stats.%s has no metric", value.Type().Field(i).Name)
+		}
+		field.SetZero()
+	}
+}
+
+// statsOnly answers every path with the metrics of stats alone.
+func statsOnly(stats engine.Stats) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(func() engine.Stats { return stats }))
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+func TestServe(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, l, Handler(&fakeNode{}), slog.New(slog.DiscardHandler)) }()
+	resp, err := http.Get("http://" + l.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || string(body) != "ok\n" {
+		t.Errorf("got %q, %v", body, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve returned %v after its context ended", err)
+	}
+
+	if err := Serve(t.Context(), l, Handler(&fakeNode{}), slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("Serve on a closed listener returned no error")
+	}
+}

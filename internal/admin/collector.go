@@ -1,0 +1,86 @@
+package admin
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"distmsg/codec"
+	"distmsg/engine"
+)
+
+// metric is one line of the table below: a name, and where its value stands in Stats.
+type metric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*engine.Stats) float64
+}
+
+func gauge(name, help string, value func(*engine.Stats) float64) metric {
+	return metric{describe(name, help), prometheus.GaugeValue, value}
+}
+
+func counter(name, help string, value func(*engine.Stats) uint64) metric {
+	return metric{describe(name, help), prometheus.CounterValue, func(s *engine.Stats) float64 { return float64(value(s)) }}
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("distmsg_"+name, help, labels, nil)
+}
+
+var metrics = []metric{
+	gauge("loops", "Event loops.", func(s *engine.Stats) float64 { return float64(s.Loops) }),
+	gauge("connections", "Client connections and in-process sessions, those without hello included.", func(s *engine.Stats) float64 { return float64(s.Connections) }),
+	gauge("sessions", "Sessions, detached ones within their resume window included.", func(s *engine.Stats) float64 { return float64(s.Sessions) }),
+	gauge("ids", "Client IDs that are bound.", func(s *engine.Stats) float64 { return float64(s.IDs) }),
+	gauge("pending_acks", "Sends that wait for an ack.", func(s *engine.Stats) float64 { return float64(s.Pending) }),
+	gauge("loop_stall_longest_seconds", "The longest time one iteration of an event loop has taken.", func(s *engine.Stats) float64 { return s.LongestStall.Seconds() }),
+
+	counter("connections_accepted_total", "Client connections accepted.", func(s *engine.Stats) uint64 { return s.Accepted }),
+	counter("connections_closed_total", "Client connections closed.", func(s *engine.Stats) uint64 { return s.Closed }),
+	counter("connections_refused_total", "Client connections that could not be accepted for lack of file descriptors.", func(s *engine.Stats) uint64 { return s.Refused }),
+	counter("bytes_in_total", "Bytes read from clients.", func(s *engine.Stats) uint64 { return s.BytesIn }),
+	counter("bytes_out_total", "Bytes written to clients.", func(s *engine.Stats) uint64 { return s.BytesOut }),
+	counter("frames_in_total", "Frames read from clients.", func(s *engine.Stats) uint64 { return s.FramesIn }),
+	counter("frames_out_total", "Frames written to clients.", func(s *engine.Stats) uint64 { return s.FramesOut }),
+	counter("writes_total", "Write calls that carried those frames.", func(s *engine.Stats) uint64 { return s.Writes }),
+	counter("wakeups_total", "Ends of event loop iterations.", func(s *engine.Stats) uint64 { return s.Wakeups }),
+	counter("sends_total", "Send frames accepted for a decision.", func(s *engine.Stats) uint64 { return s.Sends }),
+	counter("delivers_unacked_total", "Sends without ack that were written to their receiver.", func(s *engine.Stats) uint64 { return s.Written }),
+	counter("delivers_bounced_total", "Of those, how many the receiver returned as not_here.", func(s *engine.Stats) uint64 { return s.Bounced }),
+	counter("sends_abandoned_total", "Sends with ack whose sender's connection ended first.", func(s *engine.Stats) uint64 { return s.Abandoned }),
+	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
+	counter("acks_forged_total", "Acks with a token that was never given to their session.", func(s *engine.Stats) uint64 { return s.AcksForged }),
+}
+
+var (
+	outcomes = describe("outcomes_total", "Sends that ended, by outcome: all those with ack, and the failures of those without.", "outcome")
+	faults   = describe("faults_total", "Error frames sent to clients, by fault.", "fault")
+)
+
+// collector turns one snapshot of the engine's counters into metrics at each scrape.
+type collector struct{ stats func() engine.Stats }
+
+func newCollector(stats func() engine.Stats) prometheus.Collector { return collector{stats} }
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for i := range metrics {
+		ch <- metrics[i].desc
+	}
+	ch <- outcomes
+	ch <- faults
+}
+
+// Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are there with 0, so that
+// their first increase is seen as one.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	stats := c.stats()
+	for _, m := range metrics {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&stats))
+	}
+	for _, code := range codec.Outcomes() {
+		ch <- prometheus.MustNewConstMetric(outcomes, prometheus.CounterValue, float64(stats.Outcomes[code]), code.String())
+	}
+	for fault := codec.FaultZeroLength; fault <= codec.FaultInternal; fault++ {
+		ch <- prometheus.MustNewConstMetric(faults, prometheus.CounterValue, float64(stats.Faults[fault]), fault.String())
+	}
+}

@@ -1,0 +1,4 @@
+// Package inner is part of the room client.
+package inner
+
+import _ "example.org/go-redis"

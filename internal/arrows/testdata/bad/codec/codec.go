@@ -1,0 +1,4 @@
+// Package codec imports a room it may not import.
+package codec
+
+import _ "bad/client/inner"

@@ -1,0 +1,3 @@
+module example.org/go-redis
+
+go 1.26

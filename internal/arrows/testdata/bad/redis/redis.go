@@ -1,0 +1,2 @@
+// Package redis stands for a dependency that engine may not have.
+package redis

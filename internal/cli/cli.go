@@ -1,0 +1,95 @@
+// Package cli is what our programs share: exit codes, the way from an error to one line on stderr, and how they set up
+// the runtime.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of all our programs.
+const (
+	ExitOK              = 0
+	ExitFailure         = 1 // something went wrong at run time
+	ExitUsage           = 2 // the command line is wrong; nothing was started
+	ExitLedgerFault     = 3 // a message was lost, doubled, misreported…
+	ExitThresholdMissed = 4 // a limit that was asked for was not kept
+	ExitCutOff          = 5 // draining ended before everybody had left
+)
+
+// exitError is an error that knows the exit code it asks for.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// WithCode makes err end the program with an exit code; nil stays nil.
+func WithCode(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code, err}
+}
+
+// Usagef is an error about the command line.
+func Usagef(format string, args ...any) error {
+	return WithCode(ExitUsage, fmt.Errorf(format, args...))
+}
+
+// RunE wraps the function of a command: its errors mean ExitFailure unless WithCode said otherwise.
+// What cobra finds wrong before it calls the function is about the command line.
+func RunE(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		if coded := (*exitError)(nil); err == nil || errors.As(err, &coded) {
+			return err
+		}
+		return WithCode(ExitFailure, err)
+	}
+}
+
+// Execute runs root, whose commands use RunE, with args. An error is written to stderr as one line; the result is the exit code.
+func Execute(root *cobra.Command, args []string, stderr io.Writer) int {
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.SetArgs(args)
+	cmd, err := root.ExecuteC()
+	if err == nil {
+		return ExitOK
+	}
+	line := strings.ReplaceAll(err.Error(), "\n", "; ") // errors.Join makes several lines
+	if coded := (*exitError)(nil); errors.As(err, &coded) {
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), line)
+		return coded.code
+	}
+	fmt.Fprintf(stderr, "%s: %s (see: %s --help)\n", root.Name(), line, cmd.CommandPath())
+	return ExitUsage
+}
+
+// Version is what --version says: the module's version and the Go it was built with.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version + " " + info.GoVersion
+}
+
+// SpareP sees to it that GOMAXPROCS is more than the number of event loops, unless the environment sets it, and returns
+// what it is then. Without an idle P the runtime takes the loops' Ps away in the middle of their system calls, again and
+// again (docs/decisions/0006-one-p-more-than-loops.md).
+func SpareP(loops int) int {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) <= loops {
+		runtime.GOMAXPROCS(loops + 1)
+	}
+	return runtime.GOMAXPROCS(0)
+}

@@ -1,0 +1,90 @@
+package docs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+
+	"distmsg/client"
+	"distmsg/engine"
+)
+
+// serve runs a node on a free port until stop is called.
+func serve() (addr string, stop func()) {
+	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+	select {
+	case <-node.Ready():
+	case err := <-ended:
+		log.Fatal(err)
+	}
+	return node.Addr().String(), func() { cancel(); <-ended }
+}
+
+func Example_client() {
+	addr, stop := serve()
+	defer stop()
+	ctx := context.Background()
+
+	session, err := client.Dial(ctx, client.Config{
+		Nodes: []string{addr},
+		Handler: func(ctx context.Context, d *client.Delivery) {
+			d.Reply([]byte("hello, " + d.From)) // or d.Reject("busy"); or nothing: then it is acked
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer session.Close(ctx)
+
+	if err := session.Bind(ctx, "alice", "bob"); err != nil { // the IDs of two end users that we hold
+		log.Fatal(err)
+	}
+	reply, err := session.Send(ctx, client.Message{From: "alice", To: "bob", Payload: []byte("hello")})
+	fmt.Printf("%s, %v\n", reply.Payload, err)
+
+	_, err = session.Send(ctx, client.Message{From: "alice", To: "carol", Payload: []byte("hello")})
+	if outcome := (*client.Error)(nil); errors.As(err, &outcome) {
+		fmt.Println(outcome.Code, outcome.Delivered(), outcome.Retryable())
+	}
+
+	// Output:
+	// hello, alice, <nil>
+	// no_route no true
+}
+
+func Example_embed() {
+	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"}) // the zero Config is a node on 127.0.0.1:7400
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+
+	clock, err := node.OpenInProcess(ctx, engine.InProcessConfig{
+		Handler: func(m *engine.Message) { m.Ack([]byte("tick")) }, // off the event loops
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := clock.Bind(ctx, "clock"); err != nil { // whoever sends to this ID now calls the handler
+		log.Fatal(err)
+	}
+
+	reply, err := clock.Send(ctx, "clock", "clock", nil)
+	fmt.Printf("%s, %v\n", reply, err)
+
+	stop()
+	if err := <-ended; err != nil {
+		log.Fatal(err)
+	}
+
+	// Output: tick, <nil>
+}
