@@ -35,7 +35,6 @@ type link struct {
 
 	node        string // the other one; known from the start if we dialled
 	incarnation uint64
-	hello       []byte // the transcript's parts that the handshake has yielded so far
 	nonce       []byte
 	transcript  []byte
 	// sessions are those attached at the other node.

@@ -32,12 +32,17 @@ const (
 func BenchmarkIdle(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
 	defer cancel()
-	node, addr := startBuilt(ctx, b)
+	// As users run it: built, with its defaults, metrics included.
+	node, err := proc.StartRelay(ctx, proc.RelayOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer node.Close()
 	for b.Loop() {
 		empty := rssKiB(b, node.PID())
 		var rss [idleCycles]float64
 		for i := range rss {
-			conns := openIdle(ctx, b, addr)
+			conns := openIdle(ctx, b, node.Addr)
 			rss[i] = rssKiB(b, node.PID())
 			closeIdle(b, conns)
 		}
@@ -52,38 +57,6 @@ func BenchmarkIdle(b *testing.B) {
 			b.Errorf("RSS grew by %.2f from the third cycle to the last, at most %v is promised", growth, maxIdleGrowth)
 		}
 	}
-}
-
-// startBuilt runs relay as users do: built, with its defaults, metrics included.
-func startBuilt(ctx context.Context, b *testing.B) (*proc.Process, string) {
-	b.Helper()
-	dir := b.TempDir()
-	if err := proc.Build(ctx, dir, "./cmd/relay"); err != nil {
-		b.Fatal(err)
-	}
-	listens := regexp.MustCompile(`clients=(\S+)`)
-	var addr string
-	node, err := proc.Start(ctx, proc.Command{
-		Path: dir + "/relay",
-		Args: []string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"},
-		Ready: func(_ context.Context, p *proc.Process) error {
-			m := listens.FindStringSubmatch(p.Output())
-			if m == nil {
-				return fmt.Errorf("it does not say where it listens: %s", p.Output())
-			}
-			addr = m[1]
-			return nil
-		},
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := node.Stop(); err != nil {
-			b.Error(err)
-		}
-	})
-	return node, addr
 }
 
 // openIdle opens connections that have said hello and bound an ID.

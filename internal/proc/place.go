@@ -5,61 +5,105 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
-// freePorts returns TCP ports of 127.0.0.1 that nobody listened on a moment ago.
-func freePorts(n int) ([]int, error) {
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // only at the end, so that no two are the same
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports, nil
+// ports are TCP ports of a host that are ours until they are released, also while the server that uses them is down. For
+// each there is a socket that is bound and does not listen. As it has SO_REUSEADDR, a server may listen there all the same,
+// but the kernel gives the port to nobody else: not to a listener that asks for any port, and not to a connection as its
+// source. The latter is no theory: a client that dials a dead server again and again gets the server's port as its own
+// one day, is connected to itself, and the server cannot come back.
+type ports struct {
+	host    *Host
+	numbers []int
+	sockets []int
 }
 
-// onFreePorts starts something that listens on n ports, on others when somebody else was faster.
-func onFreePorts[S any](n int, start func(ports []int) (S, error)) (S, error) {
-	for attempt := 1; ; attempt++ {
-		ports, err := freePorts(n)
-		if err != nil {
-			var none S
-			return none, err
+func reservePorts(host *Host, n int) (*ports, error) {
+	p := &ports{host: host}
+	err := host.Do(func() error {
+		for range n {
+			if err := p.reserve(); err != nil {
+				return fmt.Errorf("cannot reserve a port of %s: %w", host.IP(), err)
+			}
 		}
-		started, err := start(ports)
-		if err == nil || attempt == 5 || !strings.Contains(err.Error(), "in use") {
-			return started, err
-		}
-	}
-}
-
-func hostPort(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-
-// folder is where a server keeps its files.
-type folder struct {
-	path string
-	temp bool // made here, so removed here
-}
-
-// newFolder makes dir if it is not there; a temporary one if dir is empty.
-func newFolder(dir string) (folder, error) {
-	if dir == "" {
-		path, err := os.MkdirTemp("", "distmsg-")
-		return folder{path: path, temp: true}, err
-	}
-	path, err := filepath.Abs(dir)
+		return nil
+	})
 	if err != nil {
-		return folder{}, err
+		p.release()
+		return nil, err
 	}
-	return folder{path: path}, os.MkdirAll(path, 0o755)
+	return p, nil
 }
 
-func (f folder) remove() {
-	if f.temp {
-		_ = os.RemoveAll(f.path)
+// reserve adds a port.
+func (p *ports) reserve() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	p.sockets = append(p.sockets, fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(p.host.IP()).To4())}); err != nil {
+		return err
+	}
+	addr, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	p.numbers = append(p.numbers, addr.(*unix.SockaddrInet4).Port)
+	return nil
+}
+
+// addr returns host:port.
+func (p *ports) addr(i int) string {
+	return net.JoinHostPort(p.host.IP(), strconv.Itoa(p.numbers[i]))
+}
+
+func (p *ports) release() {
+	for _, fd := range p.sockets {
+		_ = unix.Close(fd)
+	}
+	p.sockets = nil
+}
+
+// place is where a server lives: ports, and a directory for its files.
+type place struct {
+	*ports
+	dir  string
+	temp bool // dir was made here, so it is removed here
+}
+
+// newPlace reserves n ports and makes dir if it is not there; a temporary one if dir is empty.
+func newPlace(host *Host, n int, dir string) (*place, error) {
+	p := &place{temp: dir == ""}
+	var err error
+	if p.temp {
+		p.dir, err = os.MkdirTemp("", "distmsg-")
+	} else if p.dir, err = filepath.Abs(dir); err == nil {
+		err = os.MkdirAll(p.dir, 0o755)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.ports, err = reservePorts(host, n); err != nil {
+		p.removeDir()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *place) leave() {
+	p.release()
+	p.removeDir()
+}
+
+func (p *place) removeDir() {
+	if p.temp {
+		_ = os.RemoveAll(p.dir)
 	}
 }

@@ -13,20 +13,43 @@ import (
 	"go.uber.org/goleak"
 )
 
-// parentEnv makes the test binary play the parent of TestChildrenDieWithTheirParent, with a redis-server in this directory.
+// parentEnv makes the test binary the parent of things that have to die with it: one of parents.
 const parentEnv = "PROC_TEST_PARENT"
 
+// parents say what they hold and hold it until they are killed.
+var parents = map[string]func() error{"redis": holdRedis, "network": holdNetwork}
+
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(parentEnv); dir != "" {
-		server, err := StartRedis(context.Background(), RedisOptions{Dir: dir})
-		if err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
-		fmt.Printf("addr=%s.\n", server.Addr)
-		select {} // until it is killed
+	if hold := parents[os.Getenv(parentEnv)]; hold != nil {
+		fmt.Println("error:", hold())
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// startParent starts a parent and returns what it says after label.
+func startParent(t *testing.T, name, label string) (parent *Process, said string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err = Start(t.Context(), Command{
+		Path: self,
+		Env:  []string{parentEnv + "=" + name, "TMPDIR=" + t.TempDir()},
+		Ready: func(_ context.Context, p *Process) error {
+			_, rest, _ := strings.Cut(p.Output(), label)
+			var found bool
+			if said, _, found = strings.Cut(rest, ".\n"); !found {
+				return fmt.Errorf("no %s yet", label)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent, said
 }
 
 const patience = 30 * time.Second
@@ -124,29 +147,20 @@ func TestZooKeeper(t *testing.T) {
 	}
 }
 
+// What the parent of TestChildrenDieWithTheirParent does.
+func holdRedis() error {
+	server, err := StartRedis(context.Background(), RedisOptions{})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("addr=%s.\n", server.Addr)
+	select {}
+}
+
 // However the parent dies, its children do not stay behind.
 func TestChildrenDieWithTheirParent(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var addr string
-	parent, err := Start(t.Context(), Command{
-		Path: self,
-		Env:  []string{parentEnv + "=" + t.TempDir()},
-		Ready: func(_ context.Context, p *Process) error {
-			_, rest, _ := strings.Cut(p.Output(), "addr=")
-			var found bool
-			if addr, _, found = strings.Cut(rest, ".\n"); !found {
-				return fmt.Errorf("no address yet")
-			}
-			return nil
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	parent, addr := startParent(t, "redis", "addr=")
 	parent.Kill()
 	eventually(t, "the grandchild is gone", func(ctx context.Context) bool {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 
 const (
 	startTimeout = 30 * time.Second // until a program is ready
-	stopTimeout  = 10 * time.Second // from SIGTERM to SIGKILL
+	stopTimeout  = 30 * time.Second // from SIGTERM to SIGKILL
 	pollInterval = 10 * time.Millisecond
 )
 
@@ -26,10 +27,15 @@ type Command struct {
 	Args []string // without the program's name
 	Env  []string // in addition to this process's
 	Dir  string   // working directory; empty: this process's
+	Host *Host    // where it runs; nil: where this process does
 
 	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the program is ready at once.
 	Ready func(ctx context.Context, p *Process) error
+
+	name string // for messages and ps; empty: Path
 }
+
+func (c Command) String() string { return cmp.Or(c.name, c.Path) }
 
 // Process is a program that runs, or did. Its methods may be called from any goroutine, but two that start or end it
 // not at the same time.
@@ -62,7 +68,7 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 func (p *Process) Restart(ctx context.Context) error {
 	r, err := launch(p.command, &p.output)
 	if err != nil {
-		return fmt.Errorf("cannot start %s: %w", p.command.Path, err)
+		return fmt.Errorf("cannot start %s: %w", p.command, err)
 	}
 	p.mu.Lock()
 	p.current = r
@@ -70,7 +76,7 @@ func (p *Process) Restart(ctx context.Context) error {
 	if err := p.waitReady(ctx, r); err != nil {
 		p.Kill()
 		out := p.Output()
-		return fmt.Errorf("%s: %w; its output ends:\n%s", p.command.Path, err, out[max(0, len(out)-2000):])
+		return fmt.Errorf("%s: %w; its output ends:\n%s", p.command, err, out[max(0, len(out)-2000):])
 	}
 	return nil
 }
@@ -79,6 +85,7 @@ func (p *Process) Restart(ctx context.Context) error {
 // the thread that forked, so that thread is kept, by a goroutine locked to it, until the child has ended.
 func launch(command Command, output *tail) (*run, error) {
 	cmd := exec.Command(command.Path, command.Args...)
+	cmd.Args[0] = command.String()
 	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.Dir = command.Dir
 	cmd.Stdout, cmd.Stderr = output, output
@@ -93,7 +100,7 @@ func launch(command Command, output *tail) (*run, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(r.done)
-		err := cmd.Start()
+		err := command.Host.Do(cmd.Start)
 		started <- err
 		if err == nil {
 			r.err = cmd.Wait()
@@ -170,7 +177,7 @@ func (p *Process) Kill() {
 	<-p.run().done
 }
 
-// Stop asks the program to end (SIGTERM) and waits for it. One that has not ended after 10 s is killed, which is an error.
+// Stop asks the program to end (SIGTERM) and waits for it. One that has not ended after 30 s is killed, which is an error.
 func (p *Process) Stop() error {
 	r := p.run()
 	if err := errors.Join(p.Resume(), p.Signal(syscall.SIGTERM)); err != nil {
@@ -183,7 +190,7 @@ func (p *Process) Stop() error {
 		return nil
 	case <-timeout.C:
 		p.Kill()
-		return fmt.Errorf("%s did not end within %v of SIGTERM", p.command.Path, stopTimeout)
+		return fmt.Errorf("%s did not end within %v of SIGTERM", p.command, stopTimeout)
 	}
 }
 

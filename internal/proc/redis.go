@@ -17,6 +17,7 @@ import (
 
 // RedisOptions configures a redis-server. The zero value is good.
 type RedisOptions struct {
+	Host     *Host         // where it runs; nil: where this process does
 	Dir      string        // where it keeps its files; empty: a temporary directory
 	Password string        // empty: none
 	TLS      *Certificates // nil: plain TCP; else TLS only, and clients need a certificate, too
@@ -31,43 +32,48 @@ type Redis struct {
 
 	options RedisOptions
 	tls     *tls.Config
-	folder  folder
+	place   *place
 }
 
 // StartRedis starts a redis-server and waits until it answers.
 func StartRedis(ctx context.Context, options RedisOptions) (*Redis, error) {
-	return onFreePorts(1, func(ports []int) (*Redis, error) {
-		return startRedis(ctx, ports[0], options)
-	})
-}
-
-func startRedis(ctx context.Context, port int, options RedisOptions) (*Redis, error) {
-	dir, err := newFolder(options.Dir)
+	place, err := newPlace(options.Host, 1, options.Dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &Redis{Addr: hostPort(port), options: options, folder: dir}
+	return startRedis(ctx, place, options)
+}
+
+// startRedis starts one on the place's first port. If it cannot, it leaves the place.
+func startRedis(ctx context.Context, place *place, options RedisOptions) (*Redis, error) {
+	r := &Redis{Addr: place.addr(0), options: options, place: place}
+	var err error
 	if options.TLS != nil {
 		if r.tls, err = clientTLS(options.TLS); err != nil {
-			dir.remove()
+			place.leave()
 			return nil, err
 		}
 	}
 	r.Process, err = Start(ctx, Command{
 		Path:  "redis-server",
-		Args:  redisArgs(port, dir.path, options),
-		Dir:   dir.path,
+		Args:  redisArgs(place, options),
+		Dir:   place.dir,
+		Host:  place.host,
 		Ready: func(ctx context.Context, _ *Process) error { return r.ping(ctx) },
 	})
 	if err != nil {
-		dir.remove()
+		place.leave()
 		return nil, err
 	}
 	return r, nil
 }
 
-func redisArgs(port int, dir string, o RedisOptions) []string {
-	args := []string{"--bind", "127.0.0.1", "--dir", dir, "--save", "", "--daemonize", "no"}
+func redisArgs(p *place, o RedisOptions) []string {
+	args := []string{"--bind", p.host.IP(), "--dir", p.dir, "--save", "", "--daemonize", "no"}
+	if p.host != nil { // clients come from other addresses, with a password or without
+		args = append(args, "--protected-mode", "no")
+	}
+	port := strconv.Itoa(p.numbers[0])
 	if o.Persist {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
 	}
@@ -75,9 +81,9 @@ func redisArgs(port int, dir string, o RedisOptions) []string {
 		args = append(args, "--requirepass", o.Password, "--masterauth", o.Password)
 	}
 	if o.TLS == nil {
-		args = append(args, "--port", strconv.Itoa(port))
+		args = append(args, "--port", port)
 	} else {
-		args = append(args, "--port", "0", "--tls-port", strconv.Itoa(port), "--tls-ca-cert-file", o.TLS.CA, "--tls-cert-file", o.TLS.Cert, "--tls-key-file", o.TLS.Key)
+		args = append(args, "--port", "0", "--tls-port", port, "--tls-ca-cert-file", o.TLS.CA, "--tls-cert-file", o.TLS.Cert, "--tls-key-file", o.TLS.Key)
 	}
 	return append(args, o.Args...)
 }
@@ -93,7 +99,7 @@ func (r *Redis) URL() string {
 // Close kills the server, running or not, and removes its directory if that was a temporary one.
 func (r *Redis) Close() {
 	r.Kill()
-	r.folder.remove()
+	r.place.leave()
 }
 
 func (r *Redis) ping(ctx context.Context) error {
@@ -101,7 +107,8 @@ func (r *Redis) ping(ctx context.Context) error {
 	return err
 }
 
-// Do runs one command on a connection of its own. An array comes back as lines. It waits for 5 s at most.
+// Do runs one command on a connection of its own, from the server's host, so that it works while that is cut off. An array
+// comes back as lines. It waits for 5 s at most.
 func (r *Redis) Do(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -124,10 +131,11 @@ func (r *Redis) Do(ctx context.Context, args ...string) (string, error) {
 }
 
 func (r *Redis) dial(ctx context.Context) (net.Conn, error) {
-	if r.tls != nil {
-		return (&tls.Dialer{Config: r.tls}).DialContext(ctx, "tcp", r.Addr)
+	conn, err := r.place.host.Dial(ctx, r.Addr)
+	if err != nil || r.tls == nil {
+		return conn, err
 	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", r.Addr)
+	return tls.Client(conn, r.tls), nil
 }
 
 func roundTrip(out io.Writer, in *bufio.Reader, args ...string) (string, error) {
@@ -186,5 +194,5 @@ func clientTLS(files *Certificates) (*tls.Config, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}, err
+	return &tls.Config{ServerName: "localhost", RootCAs: pool, Certificates: []tls.Certificate{pair}}, err
 }

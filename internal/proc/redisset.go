@@ -19,11 +19,7 @@ type RedisCluster struct {
 func StartRedisCluster(ctx context.Context, n int) (*RedisCluster, error) {
 	c := &RedisCluster{}
 	for range n {
-		node, err := onFreePorts(2, func(ports []int) (*Redis, error) {
-			return startRedis(ctx, ports[0], RedisOptions{Args: []string{
-				"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(ports[1]), "--cluster-node-timeout", "2000",
-			}})
-		})
+		node, err := startClusterNode(ctx)
 		if err != nil {
 			c.Close()
 			return nil, err
@@ -35,6 +31,16 @@ func StartRedisCluster(ctx context.Context, n int) (*RedisCluster, error) {
 		return nil, fmt.Errorf("redis cluster: %w", err)
 	}
 	return c, nil
+}
+
+func startClusterNode(ctx context.Context) (*Redis, error) {
+	place, err := newPlace(nil, 2, "")
+	if err != nil {
+		return nil, err
+	}
+	return startRedis(ctx, place, RedisOptions{Args: []string{
+		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(place.numbers[1]), "--cluster-node-timeout", "2000",
+	}})
 }
 
 // join gives each node its share of the slots and makes the nodes meet.
@@ -123,32 +129,29 @@ func (s *RedisSentinels) start(ctx context.Context, n int) (err error) {
 }
 
 func (s *RedisSentinels) startSentinel(ctx context.Context, host, port string, quorum int) (*Redis, error) {
-	dir, err := newFolder("")
+	place, err := newPlace(nil, 1, "")
 	if err != nil {
 		return nil, err
 	}
-	config := filepath.Join(dir.path, "sentinel.conf") // it rewrites this file
+	config := filepath.Join(place.dir, "sentinel.conf") // it rewrites this file
 	text := fmt.Sprintf("sentinel monitor %[1]s %s %s %d\nsentinel down-after-milliseconds %[1]s 1000\nsentinel failover-timeout %[1]s 3000\n",
 		s.Name, host, port, quorum)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		dir.remove()
+		place.leave()
 		return nil, err
 	}
-	sentinel, err := onFreePorts(1, func(ports []int) (*Redis, error) {
-		r := &Redis{Addr: hostPort(ports[0]), folder: dir}
-		r.Process, err = Start(ctx, Command{
-			Path:  "redis-server",
-			Args:  []string{config, "--sentinel", "--port", strconv.Itoa(ports[0]), "--bind", "127.0.0.1", "--dir", dir.path},
-			Dir:   dir.path,
-			Ready: func(ctx context.Context, _ *Process) error { return r.ping(ctx) },
-		})
-		return r, err
+	r := &Redis{Addr: place.addr(0), place: place}
+	r.Process, err = Start(ctx, Command{
+		Path:  "redis-server",
+		Args:  []string{config, "--sentinel", "--port", strconv.Itoa(place.numbers[0]), "--bind", place.host.IP(), "--dir", place.dir},
+		Dir:   place.dir,
+		Ready: func(ctx context.Context, _ *Process) error { return r.ping(ctx) },
 	})
 	if err != nil {
-		dir.remove()
+		place.leave()
 		return nil, err
 	}
-	return sentinel, nil
+	return r, nil
 }
 
 // URL returns where the sentinels are and whom they watch, for routing/redis.

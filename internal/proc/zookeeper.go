@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 // ZooKeeperOptions configures a ZooKeeper. The zero value is good.
 type ZooKeeperOptions struct {
+	Host *Host         // where it runs; nil: where this process does
 	Dir  string        // where it keeps its files; empty: a temporary directory
 	Tick time.Duration // sessions live 2 to 20 of them; zero: 500 ms
 }
@@ -21,7 +21,7 @@ type ZooKeeper struct {
 	*Process
 	Addr string // host:port
 
-	folder folder
+	place *place
 }
 
 // The classes of Debian's package. It brings slf4j along and chooses no logger; this one writes to stderr.
@@ -35,34 +35,36 @@ func StartZooKeeper(ctx context.Context, options ZooKeeperOptions) (*ZooKeeper, 
 	if options.Tick == 0 {
 		options.Tick = 500 * time.Millisecond
 	}
-	return onFreePorts(1, func(ports []int) (*ZooKeeper, error) {
-		return startZooKeeper(ctx, ports[0], options)
-	})
-}
-
-func startZooKeeper(ctx context.Context, port int, options ZooKeeperOptions) (*ZooKeeper, error) {
-	dir, err := newFolder(options.Dir)
+	place, err := newPlace(options.Host, 1, options.Dir)
 	if err != nil {
 		return nil, err
 	}
-	config := filepath.Join(dir.path, "zoo.cfg")
-	text := fmt.Sprintf("tickTime=%d\ndataDir=%s\nclientPortAddress=127.0.0.1\nclientPort=%d\n"+
-		"admin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n", options.Tick.Milliseconds(), dir.path, port)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		dir.remove()
+	return startZooKeeper(ctx, place, options.Tick)
+}
+
+// startZooKeeper starts one. If it cannot, it leaves the place.
+func startZooKeeper(ctx context.Context, place *place, tick time.Duration) (*ZooKeeper, error) {
+	config := filepath.Join(place.dir, "zoo.cfg")
+	text := fmt.Sprintf("tickTime=%d\ndataDir=%s\nclientPortAddress=%s\nclientPort=%d\n"+
+		"admin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\n",
+		tick.Milliseconds(), place.dir, place.host.IP(), place.numbers[0])
+	err := os.WriteFile(config, []byte(text), 0o600)
+	if err != nil {
+		place.leave()
 		return nil, err
 	}
-	z := &ZooKeeper{Addr: hostPort(port), folder: dir}
+	z := &ZooKeeper{Addr: place.addr(0), place: place}
 	z.Process, err = Start(ctx, Command{
 		Path: "java",
 		// Small, and compiled no further than a short life is worth. What zkServer.sh would run, less the shell.
 		Args: []string{"-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", zooKeeperClasses,
 			"org.apache.zookeeper.server.quorum.QuorumPeerMain", config},
-		Dir:   dir.path,
+		Dir:   place.dir,
+		Host:  place.host,
 		Ready: func(ctx context.Context, _ *Process) error { return z.ask(ctx) },
 	})
 	if err != nil {
-		dir.remove()
+		place.leave()
 		return nil, err
 	}
 	return z, nil
@@ -71,12 +73,12 @@ func startZooKeeper(ctx context.Context, port int, options ZooKeeperOptions) (*Z
 // Close kills the server, running or not, and removes its directory if that was a temporary one.
 func (z *ZooKeeper) Close() {
 	z.Kill()
-	z.folder.remove()
+	z.place.leave()
 }
 
-// ask sends "are you ok".
+// ask sends "are you ok", from the server's host, so that it works while that is cut off.
 func (z *ZooKeeper) ask(ctx context.Context) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", z.Addr)
+	conn, err := z.place.host.Dial(ctx, z.Addr)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ func cases(histories int) []testCase {
 		{"bindings of the dead", checkBindingsOfTheDead},
 		{"race for a free ID", checkRaceForFreeID},
 		{"race to replace", checkRaceToReplace},
+		{"moves at once", func(s *suite) error { return checkMovesAtOnce(s, max(10, histories/10)) }},
 		{"unavailable", checkUnavailable},
 		{"histories", func(s *suite) error { return checkHistories(s, histories) }},
 	}

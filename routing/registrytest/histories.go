@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -9,22 +10,36 @@ import (
 	"distmsg/routing"
 )
 
+// seed is what the random histories are made from. The one that failed is repeated by the command
+// that its error names.
+var seed = flag.Uint64("histories.seed", 1, "seed of the random histories of registrytest")
+
 // checkHistories lets an ID move between sessions again and again, each time by
 // an application's bind, while messages about the earlier bindings arrive late, twice or
-// in any order: unbinds, re-asserts, stale replacements, and kicks. The registry's
-// clock jumps up to 10 s forth and back between any two operations. Every answer must
-// be the one of a naive model, and in the end the ID is with whom it moved to last (S10
-// to S13).
+// in any order: unbinds, re-asserts, stale replacements, and kicks. Each player's clock is
+// up to 10 s off. Some sessions end on the way, and what the dead have sent arrives, too.
+//
+// Every answer must be the one of a naive model. In the end the ID is with whom it moved
+// to last, under the epoch that its bind returned, unless that session has ended: then it
+// is not (S10 to S13, S17).
 func checkHistories(s *suite, n int) error {
 	w := &world{suite: s}
 	for i := range w.players {
-		node := routing.NewTable()
-		w.players[i] = player{node: node, session: node.OpenSession(routing.NewSessionID(), "")}
+		w.nodes[i] = routing.NewTable()
+		if err := w.enter(i); err != nil {
+			return err
+		}
 	}
 	for i := range n {
-		h := &history{world: w, rng: rand.New(rand.NewPCG(1, uint64(i))), id: s.newID()}
+		h := newHistory(w, *seed, uint64(i))
 		if err := h.play(); err != nil {
-			return fmt.Errorf("history %d: %w\n%s", i, err, strings.Join(h.log, "\n"))
+			return fmt.Errorf("history %d of -histories.seed=%d: %w\n%s", i, *seed, err, strings.Join(h.log, "\n"))
+		}
+	}
+	// What the dead held goes later than they, if it was not taken over.
+	for _, id := range w.orphans {
+		if err := s.becomesFree(id); err != nil {
+			return fmt.Errorf("its session has ended: %w", err)
 		}
 	}
 	return nil
@@ -33,13 +48,24 @@ func checkHistories(s *suite, n int) error {
 // world is what the histories of one run share.
 type world struct {
 	*suite
-	players [3]player
+	nodes   [3]*routing.Table
+	players [3]*player // one on each node
+	serial  uint64     // of the latest attach
+	orphans []string   // IDs whose session has ended
 }
 
-// player is a session and the table of the node it is on.
-type player struct {
-	node    *routing.Table
-	session *routing.Session
+// enter attaches a new session to a node.
+func (w *world) enter(node int) error {
+	w.serial++
+	table := w.nodes[node]
+	p := &player{
+		node:     node,
+		table:    table,
+		session:  table.OpenSession(routing.NewSessionID(), ""),
+		presence: routing.Presence{Node: fmt.Sprintf("n%d", node), Incarnation: 1, Serial: w.serial},
+	}
+	w.players[node] = p
+	return w.Attach(w.ctx, p.id(), p.presence)
 }
 
 // history is the life of one ID.
@@ -49,240 +75,251 @@ type history struct {
 	id  string
 	log []string
 
+	// Only the clock of the registry mints, and no node has one that counts for epochs. Here it
+	// goes by whoever asks, so that any two operations may be as far apart as two clocks.
+	skews [3]time.Duration
+	skew  time.Duration // what the clock is off by now
+
 	// The model.
 	held routing.Binding
 	top  uint64 // the greatest epoch the ID ever had
 
+	cast []*player         // all who ever played, the dead as well
 	past []routing.Binding // all bindings so far
 	late []func() error    // messages on their way
 }
 
-func (h *history) play() error {
-	var winner int
-	for range 2 + h.rng.IntN(3) {
-		h.sendOld()
-		if err := h.deliver(h.rng.IntN(4)); err != nil {
-			return err
-		}
-		winner = h.rng.IntN(len(h.players))
-		if err := h.moveTo(winner); err != nil {
-			return err
-		}
+func newHistory(w *world, seed, number uint64) *history {
+	h := &history{world: w, rng: rand.New(rand.NewPCG(seed, number)), id: w.newID()}
+	// So far that some epochs come from the clock, and others from what is stored.
+	h.clock.Step(2 * maxSkew)
+	for i, p := range w.players {
+		h.skews[i] = h.randomSkew()
+		p.held = holding{}
+		h.cast = append(h.cast, p)
 	}
-	// The last move stands: nobody else binds from here on.
-	last := h.held
-	if err := h.deliver(len(h.late)); err != nil {
-		return err
-	}
-	h.logf("the end: %s", h.name(last))
-	if h.held != last {
-		return fmt.Errorf("the model lost %s to %s", h.name(last), h.name(h.held))
-	}
-	if err := h.wantHolder(h.id, last); err != nil {
-		return err
-	}
-	return h.checkTables(winner, last)
+	return h
 }
 
-// moveTo is an application's bind by a player, kick-old: it replaces whom it meets, and
-// tries again if that changed meanwhile, as it may while late messages arrive.
-func (h *history) moveTo(to int) error {
-	op := routing.BindOp{ID: h.id, Session: h.players[to].session.ID()}
-	for {
-		result, err := h.do(op)
+func (h *history) play() error {
+	for range 1 + h.rng.IntN(3) {
+		if err := h.sendOld(); err != nil {
+			return err
+		}
+		if err := h.act(); err != nil {
+			return err
+		}
+	}
+	if err := h.sendOld(); err != nil {
+		return err
+	}
+	winner := h.anyone()
+	last, _, err := h.login(winner, kickOld)
+	if err != nil {
+		return err
+	}
+	if err := h.aftermath(winner); err != nil {
+		return err
+	}
+	h.logf("the end: %s", h.name(h.held))
+	if err := h.checkWinner(winner, last); err != nil {
+		return err
+	}
+	return h.leave()
+}
+
+// act is one of the things that happen before the last move.
+func (h *history) act() error {
+	switch h.rng.IntN(6) {
+	case 0:
+		return h.end(h.anyone())
+	case 1, 2:
+		_, _, err := h.login(h.anyone(), rejectNew)
+		return err
+	default:
+		_, _, err := h.login(h.anyone(), kickOld)
+		return err
+	}
+}
+
+// aftermath lets all that is still on its way arrive. Others try to log in meanwhile without
+// replacing anybody, and dead ones whatever it takes. In some histories the winner's session ends.
+func (h *history) aftermath(winner *player) error {
+	doomed := h.rng.IntN(4) == 0
+	for len(h.late) > 0 || doomed && !winner.dead {
+		if err := h.deliver(1 + h.rng.IntN(3)); err != nil {
+			return err
+		}
+		var err error
+		switch p := h.anyone(); h.rng.IntN(5) {
+		case 0:
+			if p != winner {
+				_, _, err = h.login(p, rejectNew)
+			}
+		case 1:
+			err = h.loginOfDead()
+		case 2:
+			if doomed && !winner.dead {
+				err = h.end(winner)
+			}
+		}
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// policy says what a login does about an incumbent (S13).
+type policy bool
+
+const (
+	kickOld   policy = true
+	rejectNew policy = false
+)
+
+// login is an application's bind, done as a node does it: it replaces whom it meets, or with rejectNew
+// only who is dead, and tries again if that changed meanwhile, as it may while late messages arrive.
+// False: it was refused.
+func (h *history) login(p *player, policy policy) (routing.Binding, bool, error) {
+	op := routing.BindOp{ID: h.id, Session: p.id()}
+	p.held.begin()
+	for {
+		result, err := h.do(op)
+		if err != nil {
+			return routing.Binding{}, false, err
+		}
 		if result.Status == routing.Bound {
-			h.sendNew(to, routing.Binding{Session: op.Session, Epoch: result.Epoch})
-			return nil
+			b := routing.Binding{Session: op.Session, Epoch: result.Epoch}
+			h.sendNew(p, b)
+			// The answer to the session is on its way, too, and kicks may overtake it.
+			err := h.deliver(h.rng.IntN(3))
+			p.held.finish(b.Epoch)
+			return b, true, err
+		}
+		if policy == rejectNew {
+			if lives, err := h.lives(result.Incumbent); lives || err != nil {
+				p.held.finish(0)
+				return routing.Binding{}, false, err
+			}
 		}
 		op.Expect = result.Incumbent
 		if err := h.deliver(h.rng.IntN(2)); err != nil {
-			return err
+			return routing.Binding{}, false, err
 		}
 	}
 }
 
-// sendOld puts on their way unbinds, re-asserts and stale replacements of all bindings
-// so far. The move that comes next overtakes some of them.
-func (h *history) sendOld() {
-	for _, old := range h.past {
-		owner := h.playerOf(old)
-		stale := routing.BindOp{ID: h.id, Session: old.Session, Expect: h.olderThan(old)}
-		h.send(func() error { return h.leave(owner, old) })
-		h.send(func() error { return h.reassert(owner, old) })
-		h.send(func() error { return h.replaceStale(stale) })
+// lives is how a node finds out whether an incumbent still counts.
+func (h *history) lives(incumbent routing.Binding) (bool, error) {
+	got, err := h.Presence(h.ctx, incumbent.Session)
+	lives := !got.Dead && len(got.Nodes) > 0
+	if want := !h.playerOf(incumbent).dead; err == nil && lives != want {
+		err = fmt.Errorf("presence of the holder of %s: %+v, want it alive: %v", h.name(incumbent), got, want)
 	}
+	return lives, err
 }
 
-// sendNew puts on their way the kicks that a new binding causes, and its re-asserts.
-func (h *history) sendNew(to int, b routing.Binding) {
-	h.send(func() error { return h.reassert(to, b) })
-	for from := range h.players {
-		if from != to {
-			h.send(func() error { h.kick(from, b.Epoch); return nil })
+// end lets a player's session end, by a goodbye or because its node is dead, and a new one take its place.
+func (h *history) end(p *player) error {
+	h.logf("end of %s", h.name(routing.Binding{Session: p.id()}))
+	bound, _ := p.table.ForceEndSession(p.session)
+	op := routing.EndOp{Session: p.id(), Bound: bound, Force: true}
+	if h.rng.IntN(2) == 0 {
+		if err := h.wantEnd(routing.EndOp{Session: p.id(), Bound: bound}, false); err != nil {
+			return err // it is attached
 		}
+		op.Force, op.Gone = false, []routing.Presence{p.presence}
 	}
-	h.past = append(h.past, b)
-}
-
-// send puts a message on its way: never, once or twice.
-func (h *history) send(message func() error) {
-	for range h.rng.IntN(3) {
-		h.late = append(h.late, message)
-	}
-}
-
-// deliver lets n of the messages arrive, whichever.
-func (h *history) deliver(n int) error {
-	for range min(n, len(h.late)) {
-		i, last := h.rng.IntN(len(h.late)), len(h.late)-1
-		message := h.late[i]
-		h.late[i] = h.late[last]
-		h.late = h.late[:last]
-		if err := message(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reassert is what a reconnecting session does with a binding of its list.
-func (h *history) reassert(by int, b routing.Binding) error {
-	result, err := h.do(routing.BindOp{ID: h.id, Session: b.Session, Epoch: b.Epoch})
-	if err == nil && result.Status == routing.Superseded {
-		h.kick(by, result.Incumbent.Epoch)
-	}
-	return err
-}
-
-// leave is a late unbind, or the clean-up after a session's not-here.
-func (h *history) leave(by int, b routing.Binding) error {
-	h.tick()
-	h.logf("unbind %s", h.name(b))
-	want := h.held == b
-	if err := h.wantUnbind(h.id, b, want); err != nil {
+	if err := h.wantEnd(op, true); err != nil {
 		return err
 	}
-	if want {
-		h.held = routing.Binding{}
-	}
-	p := h.players[by]
-	p.node.Unbind(h.id, p.session, b.Epoch)
-	return nil
-}
-
-// kick is what a node does with a KICK: nothing, unless its epoch is the greater one.
-func (h *history) kick(at int, epoch uint64) {
-	h.logf("kick player %d by epoch %d", at, epoch)
-	p := h.players[at]
-	if route, ok := p.node.Lookup([]byte(h.id)); ok && epoch > route.Epoch {
-		p.node.Unbind(h.id, p.session, route.Epoch)
-	}
-}
-
-// replaceStale is a compare-and-swap that comes too late. It is lost on the way where it
-// would be a bind like any other, for then the ID would rightly move.
-func (h *history) replaceStale(op routing.BindOp) error {
-	if h.held == (routing.Binding{}) || h.held.Session == op.Session || h.held == op.Expect {
-		return nil
-	}
-	_, err := h.do(op)
+	p.dead = true
+	p.held = holding{}
+	err := h.enter(p.node)
+	h.cast = append(h.cast, h.players[p.node])
 	return err
 }
 
-// do binds, checks the answer against the model, and puts it into the node's table.
-func (h *history) do(op routing.BindOp) (routing.BindResult, error) {
-	h.tick()
-	got, err := h.bind(op)
-	h.logf("bind %s expecting %s: %s, incumbent %s",
-		h.name(routing.Binding{Session: op.Session, Epoch: op.Epoch}), h.name(op.Expect), got.Status, h.name(got.Incumbent))
-	if err != nil {
-		return got, err
+// loginOfDead is a bind of a session that ended while its node did not know. It is refused, even where
+// it names the incumbent, which stays.
+func (h *history) loginOfDead() error {
+	p := h.cast[h.rng.IntN(len(h.cast))]
+	if !p.dead {
+		return nil
 	}
-	want := h.model(op, got.Epoch)
-	if got != want {
-		return got, fmt.Errorf("got %+v, want %+v", got, want)
-	}
-	if got.Status != routing.Bound {
-		return got, nil
-	}
-	if op.Epoch == 0 && (got.Epoch <= h.top || got.Epoch < h.clock.epoch() || got.Epoch >= routing.MaxEpoch) {
-		return got, fmt.Errorf("minted %d after %d with the clock at %d", got.Epoch, h.top, h.clock.epoch())
-	}
-	h.held = routing.Binding{Session: op.Session, Epoch: got.Epoch}
-	h.top = max(h.top, got.Epoch)
-	p := h.players[h.playerOf(h.held)]
-	_, status := p.node.Bind(h.id, p.session, got.Epoch)
-	if status != routing.Bound && op.Epoch == 0 { // an old re-assert may meet a newer bind of its own
-		return got, fmt.Errorf("the node's table says %s", status)
-	}
-	return got, nil
+	_, err := h.do(routing.BindOp{ID: h.id, Session: p.id(), Expect: h.held})
+	return err
 }
 
-// model is rules S10 and S13 in plain words. A mint's epoch it takes from the answer.
-func (h *history) model(op routing.BindOp, minted uint64) routing.BindResult {
-	free, own := h.held == routing.Binding{}, h.held.Session == op.Session
-	switch {
-	case op.Epoch == 0 && !free && !own && h.held != op.Expect:
-		return routing.BindResult{Status: routing.Taken, Incumbent: h.held}
-	case op.Epoch != 0 && !free && (op.Epoch < h.held.Epoch || op.Epoch == h.held.Epoch && !own):
-		return routing.BindResult{Status: routing.Superseded, Incumbent: h.held}
+// checkWinner wants the ID with the last move, however late what came after it was, and nowhere else
+// once the other nodes have verified their bindings (S15). A winner that has ended keeps nothing.
+func (h *history) checkWinner(winner *player, last routing.Binding) error {
+	if err := h.lookUp(); err != nil {
+		return err
 	}
-	result := routing.BindResult{Status: routing.Bound, Epoch: op.Epoch}
-	if op.Epoch == 0 {
-		result.Epoch = minted
-	}
-	if !own {
-		result.Incumbent = h.held
-	}
-	return result
-}
-
-// checkTables wants the ID in the winner's table, and nowhere else once the other
-// nodes have verified theirs against the registry (S15).
-func (h *history) checkTables(winner int, last routing.Binding) error {
-	for i, p := range h.players {
-		h.kickUnlessHolder(i, last)
-		route, ok := p.node.Lookup([]byte(h.id))
-		if ok != (i == winner) || ok && route.Epoch != last.Epoch {
-			return fmt.Errorf("table of player %d: %v, epoch %d; the ID is with %s", i, ok, route.Epoch, h.name(last))
+	if winner.dead {
+		if h.held.Session == winner.id() {
+			h.orphans = append(h.orphans, h.id)
 		}
-		p.node.Unbind(h.id, p.session, last.Epoch) // the next history starts with empty tables
+		return nil
+	}
+	if h.held != last {
+		return fmt.Errorf("the model lost %s to %s", h.name(last), h.name(h.held))
+	}
+	for _, p := range h.cast {
+		if p != winner {
+			p.kick(h.id, last.Epoch)
+		}
+		var want uint64
+		if p == winner {
+			want = last.Epoch
+		}
+		if got := p.known(h.id); got != want || p.held.epoch != want {
+			return fmt.Errorf("epochs of %s: %d in its node's table, %d in its own list, want %d",
+				h.name(routing.Binding{Session: p.id()}), got, p.held.epoch, want)
+		}
 	}
 	return nil
 }
 
-func (h *history) kickUnlessHolder(i int, last routing.Binding) {
-	if h.players[i].session.ID() != last.Session {
-		h.kick(i, last.Epoch)
+// leave clears the table: the sessions and nodes play the next history, too.
+func (h *history) leave() error {
+	for _, p := range h.cast {
+		p.table.Unbind(h.id, p.session, p.known(h.id))
 	}
+	if h.held == (routing.Binding{}) || h.playerOf(h.held).dead {
+		return nil
+	}
+	return h.wantUnbind(h.id, h.held, true)
 }
 
-// tick lets time pass and the clock jump, as when another master takes over.
-func (h *history) tick() {
-	h.clock.Step(time.Duration(h.rng.Int64N(int64(20*time.Second))) - 10*time.Second)
+// maxSkew is how far a clock may be off.
+const maxSkew = 10 * time.Second
+
+func (h *history) randomSkew() time.Duration {
+	return time.Duration(h.rng.Int64N(int64(2*maxSkew))) - maxSkew
 }
 
-func (h *history) playerOf(b routing.Binding) int {
-	for i, p := range h.players {
-		if p.session.ID() == b.Session {
-			return i
+// tick sets the clock to that of a player, which sometimes jumps.
+func (h *history) tick(p *player) {
+	if h.rng.IntN(8) == 0 {
+		h.skews[p.node] = h.randomSkew()
+	}
+	h.clock.Step(h.skews[p.node] - h.skew)
+	h.skew = h.skews[p.node]
+}
+
+// anyone returns a player that is alive.
+func (h *history) anyone() *player { return h.players[h.rng.IntN(len(h.players))] }
+
+func (h *history) playerOf(b routing.Binding) *player {
+	for _, p := range h.cast {
+		if p.id() == b.Session {
+			return p
 		}
 	}
 	panic("no such player")
-}
-
-// olderThan returns a binding before b, or nobody.
-func (h *history) olderThan(b routing.Binding) routing.Binding {
-	var older routing.Binding
-	for _, p := range h.past {
-		if p.Epoch < b.Epoch {
-			older = p
-		}
-	}
-	return older
 }
 
 // name says who a binding is, for the log of a history that failed.
@@ -290,7 +327,12 @@ func (h *history) name(b routing.Binding) string {
 	if b == (routing.Binding{}) {
 		return "nobody"
 	}
-	return fmt.Sprintf("player %d, epoch %d", h.playerOf(b), b.Epoch)
+	for i, p := range h.cast {
+		if p.id() == b.Session {
+			return fmt.Sprintf("session %d of node %d, epoch %d", i, p.node, b.Epoch)
+		}
+	}
+	return fmt.Sprintf("a stranger, %v", b)
 }
 
 func (h *history) logf(format string, args ...any) {

@@ -1,0 +1,153 @@
+package proc
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// RelayOptions configures a relay. The zero value is good.
+type RelayOptions struct {
+	Host *Host    // where it runs; nil: where this process does
+	Env  []string // in addition to this process's
+
+	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr}, {peer-addr} and
+	// {admin-addr} stand for the fields of Relay that are called so.
+	Flags []string
+}
+
+// Relay is a node: our cmd/relay. It keeps its addresses over a restart.
+type Relay struct {
+	*Process
+	Addr      string // host:port for clients
+	PeerAddr  string // host:port that is kept free for other nodes; the relay knows it only by its flags
+	AdminAddr string // host:port for HTTP
+
+	place *ports
+	http  *http.Client
+}
+
+// StartRelay starts a relay and waits until it is ready. The first call compiles it.
+func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
+	program, err := relayProgram()
+	if err != nil {
+		return nil, err
+	}
+	place, err := reservePorts(options.Host, 3)
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{Addr: place.addr(0), PeerAddr: place.addr(1), AdminAddr: place.addr(2), place: place}
+	r.http = &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, addr string) (net.Conn, error) { return options.Host.Dial(ctx, addr) },
+		DisableKeepAlives: true,
+	}}
+	r.Process, err = Start(ctx, Command{
+		// By the open file, as there is no other. /proc/self would be the child's.
+		Path:  fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()),
+		Args:  r.args(options),
+		Env:   options.Env,
+		Host:  options.Host,
+		Ready: func(ctx context.Context, _ *Process) error { return r.get(ctx, "/readyz", io.Discard) },
+		name:  "relay",
+	})
+	if err != nil {
+		place.release()
+		return nil, err
+	}
+	return r, nil
+}
+
+// relayProgram is cmd/relay, compiled once for this process. The file has been removed already, so that nobody has to know
+// when it is used no longer.
+var relayProgram = sync.OnceValues(func() (*os.File, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "distmsg-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := Build(ctx, dir, "./cmd/relay"); err != nil {
+		return nil, err
+	}
+	return os.Open(filepath.Join(dir, "relay"))
+})
+
+func (r *Relay) args(options RelayOptions) []string {
+	args := []string{"--listen", r.Addr, "--admin-listen", r.AdminAddr}
+	if options.Host != nil {
+		args = append(args, "--insecure-listen") // not loopback
+	}
+	addrs := strings.NewReplacer("{addr}", r.Addr, "{peer-addr}", r.PeerAddr, "{admin-addr}", r.AdminAddr)
+	for _, flag := range options.Flags {
+		args = append(args, addrs.Replace(flag))
+	}
+	return args
+}
+
+// Close kills the relay, running or not, and gives its ports back.
+func (r *Relay) Close() {
+	r.Kill()
+	r.place.release()
+}
+
+// Metric returns the value of a metric, by its name as /metrics has it: with labels, or without for the sum of all that
+// differ in labels only. It asks from the relay's host, so that it works while that is cut off, and waits for 5 s at most.
+func (r *Relay) Metric(ctx context.Context, name string) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var text strings.Builder
+	if err := r.get(ctx, "/metrics", &text); err != nil {
+		return 0, err
+	}
+	return sumOf(text.String(), name)
+}
+
+// sumOf reads Prometheus's text format.
+func sumOf(text, name string) (sum float64, err error) {
+	found := false
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		line := lines.Text()
+		cut := strings.LastIndexByte(line, ' ') // labels may contain others
+		if cut < 0 || line[:cut] != name && !strings.HasPrefix(line[:cut], name+"{") {
+			continue
+		}
+		value, err := strconv.ParseFloat(line[cut+1:], 64)
+		if err != nil {
+			return 0, fmt.Errorf("metric %q: %w", line, err)
+		}
+		sum, found = sum+value, true
+	}
+	if !found {
+		return 0, fmt.Errorf("there is no metric %s", name)
+	}
+	return sum, nil
+}
+
+// get writes the answer to a request into w, if it is 200.
+func (r *Relay) get(ctx context.Context, path string, w io.Writer) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.AdminAddr+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := r.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, response.Status)
+	}
+	_, err = io.Copy(w, response.Body)
+	return err
+}
