@@ -36,6 +36,7 @@ const (
 	KindReassert Kind = 9  // N->C [9, within ms]
 	KindLeave    Kind = 10 // C->N [10]
 	KindLeft     Kind = 11 // N->C [11]
+	KindMembers  Kind = 12 // N->C [12, [[node str, addr str]…]]
 
 	KindBind    Kind = 16 // C->N [16, seq, policy, [[id str, epoch]…]]
 	KindBound   Kind = 17 // N->C [17, seq, [[code, epoch]…]]
@@ -77,6 +78,8 @@ func (k Kind) String() string {
 		return "leave"
 	case KindLeft:
 		return "left"
+	case KindMembers:
+		return "members"
 	case KindBind:
 		return "bind"
 	case KindBound:

@@ -112,13 +112,7 @@ func DecodeWelcome(body []byte, f *Welcome) error {
 		*p = r.uint("limits", maxUint)
 	}
 	r.skipRest(n-len(fields), "limits", 2)
-	f.Members = nil
-	for n := r.array("members"); n > 0 && r.fault == nil; n-- {
-		rest := r.pair("members")
-		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
-		r.skipRest(rest, "members", pairDepth)
-		f.Members = append(f.Members, m)
-	}
+	f.Members = r.members()
 	return r.close(left)
 }
 
@@ -137,11 +131,38 @@ func AppendWelcome(b []byte, f *Welcome) []byte {
 	for _, p := range fields {
 		b = appendUint(b, *p)
 	}
-	b = appendArray(b, len(f.Members))
-	for _, m := range f.Members {
+	return end(appendMembers(b, f.Members), start)
+}
+
+// DecodeMembers reads a members frame: the nodes there are now, the one that says so included.
+func DecodeMembers(body []byte) ([]Member, error) {
+	r, left := open(body, KindMembers, 2)
+	all := r.members()
+	return all, r.close(left)
+}
+
+// AppendMembers appends a members frame.
+func AppendMembers(b []byte, all []Member) []byte {
+	b, start := begin(b, KindMembers, 2)
+	return end(appendMembers(b, all), start)
+}
+
+func (r *reader) members() (all []Member) {
+	for n := r.array("members"); n > 0 && r.fault == nil; n-- {
+		rest := r.pair("members")
+		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
+		r.skipRest(rest, "members", pairDepth)
+		all = append(all, m)
+	}
+	return all
+}
+
+func appendMembers(b []byte, all []Member) []byte {
+	b = appendArray(b, len(all))
+	for _, m := range all {
 		b = appendStr(appendStr(appendArray(b, 2), m.Node), m.Addr)
 	}
-	return end(b, start)
+	return b
 }
 
 // DecodePing reads the nonce of a ping.

@@ -9,28 +9,20 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/routing"
 )
-
-// Member is a node as the others of its cluster know it.
-type Member struct {
-	Node        string
-	Incarnation uint64
-	Addr        string // where clients connect
-	PeerAddr    string // where other nodes connect
-	Draining    bool   // takes no new sessions
-}
 
 // Membership tells which nodes exist. The engine announces its own node and watches the others.
 // Its methods are called from goroutines of their own and may block until ctx ends.
 type Membership interface {
 	// Announce makes m known as this node until Withdraw, and again with other contents whenever it is called again.
-	Announce(ctx context.Context, m Member) error
+	Announce(ctx context.Context, m discovery.Record) error
 	// Withdraw takes this node out.
 	Withdraw(ctx context.Context) error
 	// Watch calls f with all members, now and after each change, until ctx ends. While the source
 	// cannot be asked, the last list stands.
-	Watch(ctx context.Context, f func([]Member))
+	Watch(ctx context.Context, f func([]discovery.Record))
 }
 
 // cluster is what a node knows of the others: who they are, which of them it has a link to, which
@@ -44,16 +36,16 @@ type cluster struct {
 	open     atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
 
 	mu      sync.Mutex
-	members map[string]Member // guarded by mu; by node, without this one
-	dialers map[string]func() // guarded by mu; by node, stops the dialling
-	links   map[string]*link  // guarded by mu; by node, the open ones
+	members map[string]discovery.Record // guarded by mu; by node, without this one
+	dialers map[string]func()           // guarded by mu; by node, stops the dialling
+	links   map[string]*link            // guarded by mu; by node, the open ones
 }
 
 func newCluster(e *Engine) *cluster {
 	c := &cluster{
 		eng:     e,
 		remote:  routing.NewTable(),
-		members: make(map[string]Member),
+		members: make(map[string]discovery.Record),
 		dialers: make(map[string]func()),
 		links:   make(map[string]*link),
 	}
@@ -67,7 +59,9 @@ func (c *cluster) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.resolver.run(ctx) })
 	running.Go(func() { c.announce(ctx) })
-	running.Go(func() { c.eng.cfg.Membership.Watch(ctx, func(all []Member) { c.setMembers(ctx, &running, all) }) })
+	running.Go(func() {
+		c.eng.cfg.Membership.Watch(ctx, func(all []discovery.Record) { c.setMembers(ctx, &running, all) })
+	})
 	running.Wait()
 }
 
@@ -78,9 +72,9 @@ func (c *cluster) announce(ctx context.Context) {
 }
 
 // member is this node's own record.
-func (e *Engine) member() Member {
-	return Member{
-		Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load(),
+func (e *Engine) member() discovery.Record {
+	return discovery.Record{
+		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load(),
 		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
 	}
 }
@@ -94,22 +88,22 @@ func (e *Engine) advertised(configured string, l net.Listener) string {
 
 // setMembers begins to dial nodes that are new and stops dialling those that are gone. A link to a
 // node that is no longer listed lives on: its heartbeats say whether the node can be reached.
-func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all []Member) {
+func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all []discovery.Record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.members)
 	for _, m := range all {
-		if m.Node == c.eng.cfg.NodeID {
+		if m.ID == c.eng.cfg.NodeID {
 			if m.Incarnation != c.eng.incarnation.Load() && m.PeerAddr != c.eng.member().PeerAddr {
-				c.eng.cfg.Logger.Error("another node has this node's ID: give one of them another", "node", m.Node, "other", m.PeerAddr)
+				c.eng.cfg.Logger.Error("another node has this node's ID: give one of them another", "node", m.ID, "other", m.PeerAddr)
 			}
 			continue
 		}
-		c.members[m.Node] = m
-		if c.dialers[m.Node] == nil && c.eng.cfg.NodeID < m.Node { // one link for a pair: the lower ID dials
+		c.members[m.ID] = m
+		if c.dialers[m.ID] == nil && c.eng.cfg.NodeID < m.ID { // one link for a pair: the lower ID dials
 			dialCtx, stop := context.WithCancel(ctx)
-			c.dialers[m.Node] = stop
-			running.Go(func() { c.dial(dialCtx, m.Node) })
+			c.dialers[m.ID] = stop
+			running.Go(func() { c.dial(dialCtx, m.ID) })
 		}
 	}
 	for node, stop := range c.dialers {
@@ -149,13 +143,13 @@ func (c *cluster) dial(ctx context.Context, node string) {
 }
 
 // connect dials a node and waits until that link has ended.
-func (c *cluster) connect(ctx context.Context, m Member) error {
+func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)
 	if err != nil {
 		return err
 	}
-	k := &link{cluster: c, dialled: true, node: m.Node, ended: make(chan struct{})}
+	k := &link{cluster: c, dialled: true, node: m.ID, ended: make(chan struct{})}
 	select {
 	case c.eng.sockets <- struct{}{}:
 	case <-ctx.Done():
@@ -230,11 +224,7 @@ func (e *Engine) livesElsewhere(id routing.SessionID) bool {
 // endOrphan ends a session that was last attached at a node which is dead: nobody else will. A node
 // that can merely not be reached looks after its sessions itself.
 func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64) {
-	e.cluster.mu.Lock()
-	m, listed := e.cluster.members[node]
-	dead := e.cluster.links[node] == nil && (!listed || m.Incarnation != incarnation)
-	e.cluster.mu.Unlock()
-	if !dead || e.attached(id) {
+	if !e.Gone(routing.Presence{Node: node, Incarnation: incarnation}) || e.attached(id) {
 		return
 	}
 	ctx, cancel := e.registryContext()
@@ -284,7 +274,7 @@ func (c *cluster) all(own codec.Member) []codec.Member {
 	out := []codec.Member{own}
 	for _, m := range c.members {
 		if !m.Draining {
-			out = append(out, codec.Member{Node: m.Node, Addr: m.Addr})
+			out = append(out, codec.Member{Node: m.ID, Addr: m.Addr})
 		}
 	}
 	return out

@@ -8,19 +8,20 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/routing"
 )
 
 // hub is a membership for the nodes of one test.
 type hub struct {
 	mu       sync.Mutex
-	members  map[string]Member
-	watchers map[int]func([]Member)
+	members  map[string]discovery.Record
+	watchers map[int]func([]discovery.Record)
 	next     int
 }
 
 func newHub() *hub {
-	return &hub{members: make(map[string]Member), watchers: make(map[int]func([]Member))}
+	return &hub{members: make(map[string]discovery.Record), watchers: make(map[int]func([]discovery.Record))}
 }
 
 type hubMember struct {
@@ -29,7 +30,7 @@ type hubMember struct {
 }
 
 func (h *hub) tell() {
-	var all []Member
+	var all []discovery.Record
 	for _, m := range h.members {
 		all = append(all, m)
 	}
@@ -38,11 +39,11 @@ func (h *hub) tell() {
 	}
 }
 
-func (m *hubMember) Announce(_ context.Context, record Member) error {
+func (m *hubMember) Announce(_ context.Context, record discovery.Record) error {
 	m.hub.mu.Lock()
 	defer m.hub.mu.Unlock()
-	m.node = record.Node
-	m.hub.members[record.Node] = record
+	m.node = record.ID
+	m.hub.members[record.ID] = record
 	m.hub.tell()
 	return nil
 }
@@ -55,7 +56,7 @@ func (m *hubMember) Withdraw(context.Context) error {
 	return nil
 }
 
-func (m *hubMember) Watch(ctx context.Context, f func([]Member)) {
+func (m *hubMember) Watch(ctx context.Context, f func([]discovery.Record)) {
 	m.hub.mu.Lock()
 	id := m.hub.next
 	m.hub.next++

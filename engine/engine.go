@@ -54,6 +54,7 @@ type Engine struct {
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
 	presences   presences
+	health      health
 	parcels     sync.Pool
 	background  sync.WaitGroup // goroutines for hooks that may block
 
