@@ -338,9 +338,8 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 	remote := l.eng.cluster.remote
 	if s := remote.Session(routing.SessionID(f.Session)); s != nil {
 		remote.Unbind(string(f.To), s, f.Epoch)
-		if kind == codec.KindNotAttached && k.sessions[s.ID()] != nil {
-			delete(k.sessions, s.ID())
-			k.detached(s.ID(), s)
+		if kind == codec.KindNotAttached {
+			k.forget(s.ID())
 		}
 	}
 	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {

@@ -307,7 +307,7 @@ func (r *resolver) resolve(ctx context.Context, ids []string) []codec.Code {
 	codes := make([]codec.Code, len(ids))
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	found, err := r.eng.cfg.Registry.Lookup(ctx, ids)
+	found, err := r.eng.registry.Lookup(ctx, ids)
 	ended := make(map[routing.SessionID]bool)
 	for i, id := range ids {
 		switch {
@@ -340,7 +340,7 @@ func (r *resolver) install(ctx context.Context, id string, b routing.Binding, en
 	}
 	dead, asked := ended[b.Session]
 	if !asked {
-		p, err := e.cfg.Registry.Presence(ctx, b.Session)
+		p, err := e.registry.Presence(ctx, b.Session)
 		if err != nil {
 			return codec.CodeRegistryUnavailable
 		}

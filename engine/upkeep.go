@@ -16,10 +16,10 @@ import (
 // hears of a loss, every second what it knows to be missing, and everything slowly all the time.
 
 const (
-	// verifyPeriod is how long it takes to say everything again, and with that how long a stale binding can live.
-	verifyPeriod = 5 * time.Minute
-	verifyEvery  = time.Second
-	verifyBatch  = 1000 // bindings in one step when there is no hurry, and in one question in any case
+	verifyEvery = time.Second
+	verifyBatch = 1000 // bindings in one question
+	// hurry is how much faster everything is said again after a link came up: kicks may have been lost without it.
+	hurry = 10
 )
 
 // presences is what the registry should know of the sessions that are attached here.
@@ -28,17 +28,21 @@ type presences struct {
 	all map[routing.SessionID]*presence // guarded by mu
 }
 
-// presence is one of them. session and entry are static; written is guarded by presences.mu.
+// presence is one of them. session, entry and foreign are static; written is guarded by presences.mu.
 type presence struct {
 	session *routing.Session
 	entry   routing.Presence
+	foreign bool // it came from another node, or is attached there too, so it may hold IDs that this one does not know
 	written bool // the registry has it
 }
 
 // attachPresence notes an attach and has it written.
-func (e *Engine) attachPresence(s *routing.Session, entry routing.Presence) {
-	p := &presence{session: s, entry: entry}
+func (e *Engine) attachPresence(s *routing.Session, entry routing.Presence, foreign bool) {
+	p := &presence{session: s, entry: entry, foreign: foreign}
 	e.presences.mu.Lock()
+	if before := e.presences.all[s.ID()]; before != nil {
+		p.foreign = foreign || before.foreign
+	}
 	e.presences.all[s.ID()] = p
 	e.presences.mu.Unlock()
 	e.writePresence(p)
@@ -56,7 +60,7 @@ func (e *Engine) writePresence(p *presence) {
 		}
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		err := e.cfg.Registry.Attach(ctx, id, p.entry)
+		err := e.registry.Attach(ctx, id, p.entry)
 		if errors.Is(err, routing.ErrSessionDead) {
 			e.closeAll(p.session.Handles(), codec.FaultSessionEnded, "the session has ended")
 			e.table.ForceEndSession(p.session)
@@ -84,7 +88,7 @@ func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
 	e.inLane(s, func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		if _, err := e.cfg.Registry.Detach(ctx, id, entry); err != nil {
+		if _, err := e.registry.Detach(ctx, id, entry); err != nil {
 			e.cfg.Logger.Debug("cannot tell the registry that a session left", "session", id, "error", err)
 		}
 	})
@@ -112,30 +116,79 @@ func (e *Engine) rewritePresences(all bool) {
 func (e *Engine) upkeep(ctx context.Context) {
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
-	next, stop := iter.Pull2(e.table.All())
-	defer func() { stop() }()
-	begun := time.Now()
+	round := e.newRound(e.cfg.VerifyPeriod)
+	defer func() { round.stop() }()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-e.cfg.Registry.Lost():
+		case <-e.registry.Lost():
 			e.cfg.Logger.Warn("the registry has lost data and is told again what this node knows", "ids", e.table.Len())
 			e.rewritePresences(true)
+			e.askToReassert(ctx, 0, func(*presence) bool { return true })
 			e.reassertAll()
+		case <-e.verifySoon:
+			round.stop()
+			round = e.newRound(e.cfg.VerifyPeriod / hurry)
 		case <-tick.C:
+			e.registry.probe(ctx)
 			e.rewritePresences(false)
-			steps := e.table.Len()*int(verifyEvery)/int(verifyPeriod) + 1
-			if e.reassertSome(next, steps) {
+			if !round.step() {
 				continue
 			}
-			if time.Since(begun) < verifyPeriod {
-				continue // everything was said early; wait for the next round
-			}
-			stop()
-			next, stop = iter.Pull2(e.table.All())
-			begun = time.Now()
+			round.stop()
+			round = e.newRound(e.cfg.VerifyPeriod)
 			e.rewritePresences(true)
+			e.askToReassert(ctx, e.cfg.VerifyPeriod/2, func(p *presence) bool { return p.foreign })
+		}
+	}
+}
+
+// round says all bindings again once, spread over a period.
+type round struct {
+	eng    *Engine
+	begun  time.Time
+	period time.Duration
+	perRun int // bindings in one step
+	next   func() (string, routing.Route, bool)
+	stop   func()
+	done   bool
+}
+
+func (e *Engine) newRound(period time.Duration) *round {
+	r := &round{eng: e, begun: time.Now(), period: period, perRun: int(int64(e.table.Len())*int64(verifyEvery)/int64(period)) + 1}
+	r.next, r.stop = iter.Pull2(e.table.All())
+	return r
+}
+
+// step says some bindings again. True: the round is over.
+func (r *round) step() bool {
+	if !r.done {
+		r.done = !r.eng.reassertSome(r.next, r.perRun)
+	}
+	return r.done && time.Since(r.begun) >= r.period
+}
+
+// askToReassert asks sessions, which hold the truth, to say their bindings again: this node may not know all of theirs.
+func (e *Engine) askToReassert(ctx context.Context, within time.Duration, which func(*presence) bool) {
+	frame := codec.AppendReassert(nil, uint64(within.Milliseconds()))
+	e.presences.mu.Lock()
+	var todo []*routing.Session
+	for _, p := range e.presences.all {
+		if which(p) {
+			todo = append(todo, p.session)
+		}
+	}
+	e.presences.mu.Unlock()
+	for _, s := range todo {
+		if handles := s.Handles(); len(handles) > 0 && ctx.Err() == nil {
+			h := handles[0] // one of its connections is enough
+			l := e.loops[h.Loop]
+			l.post(func() {
+				if c := l.conn(h); c != nil && c.local == nil { // those in process are all in the table
+					c.wroteControl(append(c.out(), frame...))
+				}
+			})
 		}
 	}
 }
@@ -190,7 +243,7 @@ func (e *Engine) reassert(all []binding) {
 			}
 		}
 		ctx, cancel := e.registryContext()
-		results, err := e.cfg.Registry.Bind(ctx, ops)
+		results, err := e.registry.Bind(ctx, ops)
 		cancel()
 		if err != nil {
 			return // it is away: this is not the time, and the next round comes
