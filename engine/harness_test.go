@@ -86,7 +86,7 @@ func (n *node) checkBooks() {
 	n.t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		s := n.counters()
-		sum := s.Written - s.Received + s.Forwarded + s.Abandoned + uint64(s.Pending+s.Parked)
+		sum := s.Written - s.Received + s.Forwarded - s.Returned + s.Abandoned + uint64(s.Pending+s.Parked)
 		for _, v := range s.Outcomes {
 			sum += v
 		}
@@ -94,7 +94,7 @@ func (n *node) checkBooks() {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Errorf("%d sends, but %d written + %v + %d abandoned + %d pending", s.Sends, s.Written, s.Outcomes, s.Abandoned, s.Pending)
+			n.t.Errorf("the books of %s do not balance: %+v", n.NodeID(), s)
 			return
 		}
 	}

@@ -143,6 +143,9 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, j.foreign)
 	id := s.ID()
 	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
+	if e.cluster != nil {
+		e.cluster.forgetRoutes(id)
+	}
 	if c.local != nil {
 		c.local.opened(s)
 		return
