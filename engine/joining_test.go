@@ -171,6 +171,33 @@ func TestDrainMoves(t *testing.T) {
 	next.eventually("presence", func() bool { return next.presentAt(a.sessionID()) == 1 })
 }
 
+// A node need not ask where the IDs of a session are that has moved away from it.
+func TestFollowsMovedSessions(t *testing.T) {
+	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}
+	g := &group{t: t, hub: newHub(), registry: reg}
+	for _, id := range []string{"n0", "n1"} {
+		g.nodes = append(g.nodes, g.start(id, 1, nil))
+	}
+	g.linked(2)
+	a, b := g.nodes[0].join("a"), g.nodes[0].join("b")
+	reg.off.Store(true)
+	moved := g.nodes[1].dial()
+	moved.hello(a.resume())
+	g.nodes[0].eventually("news", func() bool {
+		s := g.nodes[0].cluster.remote.Session(a.sessionID())
+		return s != nil && len(s.Handles()) == 1
+	})
+	a.write(codec.AppendLeave(nil))
+	a.expect(codec.KindLeft)
+	b.exchange("b", moved, "a")
+	reg.off.Store(false)
+	thief := g.nodes[1].join()
+	moved.kicked("a", thief.bind("a"))
+	for range 3 { // the first comes back from where it was, the others go straight
+		b.exchange("b", thief, "a")
+	}
+}
+
 // A node that was stopped is another one for its peers: links and presence of the old incarnation are gone.
 func TestFenceInCluster(t *testing.T) {
 	t.Parallel()
