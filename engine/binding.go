@@ -267,8 +267,14 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	if status == routing.Bound && prev.Session != nil {
 		e.kick(prev.Session, id, res.Epoch)
 	}
+	if e.cluster == nil {
+		return
+	}
+	if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < res.Epoch {
+		e.cluster.remote.Unbind(id, r.Session, r.Epoch) // it would be followed when the session leaves
+	}
 	incumbent := res.Incumbent.Session
-	if e.cluster == nil || incumbent.IsZero() {
+	if incumbent.IsZero() {
 		return
 	}
 	if s := e.table.Session(incumbent); s != nil && s != prev.Session { // attached here, with an ID that it bound elsewhere

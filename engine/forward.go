@@ -121,7 +121,11 @@ func (c *conn) forwardRemote(m *codec.Send) verdict {
 // forwardKnown uses the route cache; known is false if it has no route that leads anywhere.
 func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	l := c.loop
-	route, ok := l.eng.cluster.remote.Lookup(m.To)
+	remote := l.eng.cluster.remote
+	route, ok := remote.Lookup(m.To)
+	if !ok && l.eng.cluster.follow(m.To) {
+		route, ok = remote.Lookup(m.To)
+	}
 	if !ok {
 		return verdict{}, false
 	}
@@ -143,6 +147,21 @@ func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	}
 	l.writeForward(dest, codec.KindForward, f)
 	return verdict{}, true
+}
+
+// follow makes a route of a binding that was made here and whose session has moved to another node: the registry, which may be
+// away, need not be asked. If the ID was bound anew since, the message comes back.
+func (c *cluster) follow(id []byte) bool {
+	r, ok := c.eng.table.Lookup(id)
+	if !ok {
+		return false
+	}
+	s := c.remote.Session(r.Session.ID())
+	if s == nil || len(s.Handles()) == 0 || c.remote.Len() >= c.eng.cfg.MaxRoutes {
+		return false
+	}
+	_, status := c.remote.Bind(string(id), s, r.Epoch)
+	return status == routing.Bound
 }
 
 // forwardExtra is what a forward has beside the fields of a deliver, and a token in full.
@@ -336,6 +355,9 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 		return err
 	}
 	remote := l.eng.cluster.remote
+	if s := l.eng.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
+		l.eng.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
+	}
 	if s := remote.Session(routing.SessionID(f.Session)); s != nil {
 		remote.Unbind(string(f.To), s, f.Epoch)
 		if kind == codec.KindNotAttached {

@@ -283,7 +283,7 @@ func (c *client) read() (frame, error) {
 	}
 }
 
-// next returns the next frame that is neither ping nor credit.
+// next returns the next frame that is not ping, credit or members.
 func (c *client) next() frame {
 	c.t.Helper()
 	for {
@@ -297,6 +297,9 @@ func (c *client) next() frame {
 			c.decoded(err)
 			c.write(codec.AppendPong(nil, nonce))
 		case codec.KindCredit:
+		case codec.KindMembers:
+			c.welcome.Members, err = codec.DecodeMembers(f.body)
+			c.decoded(err)
 		default:
 			return f
 		}

@@ -22,17 +22,18 @@ const (
 	hurry = 10
 )
 
-// presences is what the registry should know of the sessions that are attached here.
+// presences is what the registry should know, or no longer know, of the sessions at this node.
 type presences struct {
 	mu  sync.Mutex
 	all map[routing.SessionID]*presence // guarded by mu
 }
 
-// presence is one of them. session, entry and foreign are static; written is guarded by presences.mu.
+// presence is one of them. session, entry and foreign are static; the rest is guarded by presences.mu.
 type presence struct {
 	session *routing.Session
 	entry   routing.Presence
 	foreign bool // it came from another node, or is attached there too, so it may hold IDs that this one does not know
+	left    bool // it is not attached here any more: the entry is to go
 	written bool // the registry has it
 }
 
@@ -40,7 +41,7 @@ type presence struct {
 func (e *Engine) attachPresence(s *routing.Session, entry routing.Presence, foreign bool) {
 	p := &presence{session: s, entry: entry, foreign: foreign}
 	e.presences.mu.Lock()
-	if before := e.presences.all[s.ID()]; before != nil {
+	if before := e.presences.all[s.ID()]; before != nil && before.session == s {
 		p.foreign = foreign || before.foreign
 	}
 	e.presences.all[s.ID()] = p
@@ -48,53 +49,65 @@ func (e *Engine) attachPresence(s *routing.Session, entry routing.Presence, fore
 	e.writePresence(p)
 }
 
-// writePresence tells the registry where a session is, unless that is no longer so.
+// detachPresence notes that a session has left and has its entry removed, unless it has attached again since.
+func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
+	e.presences.mu.Lock()
+	p := e.presences.all[s.ID()]
+	current := p != nil && p.entry.Serial <= entry.Serial
+	if current {
+		p.left = true
+	}
+	e.presences.mu.Unlock()
+	if current {
+		e.writePresence(p)
+	}
+}
+
+// writePresence brings the registry in line with an entry, if that is still the one that counts for its session.
 func (e *Engine) writePresence(p *presence) {
+	id := p.session.ID()
 	e.inLane(p.session, func() {
-		id := p.session.ID()
 		e.presences.mu.Lock()
-		current := e.presences.all[id] == p
+		current, left := e.presences.all[id] == p, p.left
 		e.presences.mu.Unlock()
 		if !current {
 			return
 		}
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		err := e.registry.Attach(ctx, id, p.entry)
-		if errors.Is(err, routing.ErrSessionDead) {
-			e.closeAll(p.session.Handles(), codec.FaultSessionEnded, "the session has ended")
-			e.table.ForceEndSession(p.session)
-			return
+		var err error
+		if left {
+			_, err = e.registry.Detach(ctx, id, p.entry)
+		} else {
+			err = e.registry.Attach(ctx, id, p.entry)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, routing.ErrSessionDead):
+			others := p.session.Handles()
+			if bound, ended := e.table.ForceEndSession(p.session); ended {
+				e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
+				e.sessionEnded(p.session, bound, false)
+			}
+			left = true
+		case err != nil:
 			e.cfg.Logger.Debug("cannot tell the registry where a session is; it will be tried again", "session", id, "error", err)
 			return
 		}
-		e.presences.mu.Lock()
-		p.written = true
-		e.presences.mu.Unlock()
+		e.presences.wrote(id, p, left)
 	})
 }
 
-// detachPresence notes that a session has left and tells the registry. If that fails, the entry stays
-// behind as one that no link confirms.
-func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
-	id := s.ID()
-	e.presences.mu.Lock()
-	if p := e.presences.all[id]; p != nil && p.entry.Serial <= entry.Serial {
-		delete(e.presences.all, id)
+// wrote notes that the registry knows of an entry, or of its end.
+func (ps *presences) wrote(id routing.SessionID, p *presence, left bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if left && ps.all[id] == p {
+		delete(ps.all, id)
 	}
-	e.presences.mu.Unlock()
-	e.inLane(s, func() {
-		ctx, cancel := e.registryContext()
-		defer cancel()
-		if _, err := e.registry.Detach(ctx, id, entry); err != nil {
-			e.cfg.Logger.Debug("cannot tell the registry that a session left", "session", id, "error", err)
-		}
-	})
+	p.written = true
 }
 
-// rewritePresences has the entries written that the registry lacks, or all of them.
+// rewritePresences has the entries written that the registry lacks, or all of them, and those removed that it has too many.
 func (e *Engine) rewritePresences(all bool) {
 	var todo []*presence
 	e.presences.mu.Lock()
@@ -102,7 +115,7 @@ func (e *Engine) rewritePresences(all bool) {
 		if all {
 			p.written = false
 		}
-		if !p.written {
+		if !p.written || p.left {
 			todo = append(todo, p)
 		}
 	}
