@@ -221,17 +221,23 @@ func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	return nil
 }
 
-// opened registers a link. An older one to the same node is closed first, so that nothing on it can
-// come after what comes on the new one.
-func (c *cluster) opened(k *link) {
+// opened registers a link; false: there is another one to the same node.
+func (c *cluster) opened(k *link) bool {
 	c.mu.Lock()
-	old := c.links[k.node]
+	defer c.mu.Unlock()
+	if c.links[k.node] != nil {
+		return false
+	}
 	c.links[k.node] = k
 	c.publish()
-	c.mu.Unlock()
-	if old != nil {
-		c.eng.closeAll([]routing.Handle{old.handle}, codec.FaultReplaced, "the node has a newer link")
-	}
+	return true
+}
+
+// linkTo returns the open link to a node, or nil.
+func (c *cluster) linkTo(node string) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.links[node]
 }
 
 func (c *cluster) closed(k *link) {

@@ -189,6 +189,8 @@ func (c *conn) linkFrame(kind codec.Kind, body []byte) {
 // firstFrame handles what comes before the connection is open: hello, once, and nothing else.
 func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 	switch {
+	case kind == codec.KindPeerHello:
+		c.unexpected(kind, "this address is for clients; nodes connect to the one that --peer-listen names")
 	case kind != codec.KindHello:
 		c.unexpected(kind, "nothing but hello may be sent before welcome")
 	case c.state == stateJoining:

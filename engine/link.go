@@ -22,7 +22,7 @@ import (
 const (
 	linkPing = 500 * time.Millisecond // silence after which a peer is pinged
 	linkDead = 2 * time.Second        // silence after which it is given up
-	// linkRoom is how much more than a client may wait to be written to a peer; half of it is for control frames only.
+	// linkRoom is how much more than for a client may wait to be written to a peer. Control frames have room beyond it.
 	linkRoom = 16
 )
 
@@ -135,7 +135,9 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		return
 	}
 	k.incarnation = f.Incarnation
-	c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
+	k.supersede(c, func() {
+		c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
+	})
 }
 
 func (k *link) handleProof(c *conn, body []byte) {
@@ -148,8 +150,32 @@ func (k *link) handleProof(c *conn, body []byte) {
 		k.badSecret(c)
 		return
 	}
-	c.wroteControl(codec.AppendPeerReady(c.out()))
-	k.open(c)
+	k.supersede(c, func() {
+		c.wroteControl(codec.AppendPeerReady(c.out()))
+		k.open(c)
+	})
+}
+
+// supersede closes an older link to the same node and then goes on, so that nothing on the old one can come after
+// what comes on the new one. Each side does it before its last word of the handshake: what follows finds the way clear.
+func (k *link) supersede(c *conn, goOn func()) {
+	old := k.cluster.linkTo(k.node)
+	if old == nil {
+		goOn()
+		return
+	}
+	own, h := c.loop, c.handle()
+	other := own.eng.loops[old.handle.Loop]
+	other.post(func() {
+		if c := other.conn(old.handle); c != nil {
+			c.close(codec.FaultReplaced, "the node has a newer link")
+		}
+		own.post(func() {
+			if own.conn(h) != nil {
+				goOn()
+			}
+		})
+	})
 }
 
 func (k *link) badSecret(c *conn) {
@@ -195,11 +221,14 @@ func (e *Engine) proves(proof []byte, role string, transcript []byte) bool {
 
 // open makes the link a way for messages, and tells the other node which sessions are attached here.
 func (k *link) open(c *conn) {
+	if !k.cluster.opened(k) { // first: what attaches from here on is announced to it as well
+		c.close(codec.FaultReplaced, "another link between the two nodes has come up meanwhile")
+		return
+	}
 	c.state = stateOpen
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.acks.NewList()
 	c.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
-	k.cluster.opened(k) // first: what attaches from here on is announced to it as well
 	for _, l := range c.loop.eng.loops {
 		l.post(func() { l.introduce(k.handle) })
 	}
@@ -211,7 +240,7 @@ func (k *link) open(c *conn) {
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
 		k.cluster.closed(k)
-		c.loop.endLink(k.handle, 0, true)
+		c.loop.endLink(k.handle)
 		for id, at := range k.sessions {
 			k.detached(id, at.session)
 		}
@@ -243,7 +272,7 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:
-		_, err = codec.DecodePong(body)
+		err = c.handlePong(body)
 	case codec.KindError:
 		k.handleError(c, body)
 	default:

@@ -154,7 +154,7 @@ func (l *loop) openNote(n *note, data []byte) {
 		}
 	case noteGone:
 		l.peerGone(n.handle)
-		l.endLink(n.handle, 0, true)
+		l.endLink(n.handle)
 	case noteControl, noteLinkGone, noteReturned, noteSwept:
 		l.openLinkNote(n, data)
 	case noteRefused:
