@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -17,7 +19,8 @@ type request struct {
 	kind    codec.Kind // of the answer
 	seq     uint64
 	policy  codec.Policy
-	size    int // what it is charged to its connection for
+	since   time.Duration // when it came, on the engine's clock
+	size    int           // what it is charged to its connection for
 	items   []item
 	results []codec.Result
 	left    atomic.Int32
@@ -76,7 +79,7 @@ func (c *conn) handleLookup(body []byte) {
 func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *request {
 	n := ids.Len()
 	r := &request{
-		session: c.session, loop: c.loop, handle: c.handle(), kind: kind, seq: seq,
+		session: c.session, loop: c.loop, handle: c.handle(), kind: kind, seq: seq, since: c.loop.eng.clock(),
 		items: make([]item, 0, n), results: make([]codec.Result, n),
 	}
 	for v, ok := ids.Next(); ok; v, ok = ids.Next() {
@@ -116,10 +119,21 @@ func (e *Engine) spread(r *request, f run) {
 		if indices == nil {
 			continue
 		}
-		if !e.lanes.try(n, func() { f(e, r, indices); r.done() }) {
+		if !e.lanes.try(n, func() { e.runRequest(r, indices, f) }) {
 			r.fill(indices, codec.CodeOverflow)
 			r.done()
 		}
+	}
+	r.done()
+}
+
+// runRequest does one lane's share of a request, unless it has waited for so long that this node may have been stopped
+// meanwhile, or the registry be away: who asked has given up, and others may have bound the IDs since (S24).
+func (e *Engine) runRequest(r *request, mine []int, f run) {
+	if e.clock()-r.since > e.cfg.LoopGap {
+		r.fill(mine, codec.CodeRegistryUnavailable)
+	} else {
+		f(e, r, mine)
 	}
 	r.done()
 }
@@ -156,7 +170,7 @@ const maxSwaps = 8
 
 // bind asks the registry for the IDs and puts its answers into the table.
 func (e *Engine) bind(r *request, mine []int) {
-	if r.policy == codec.PolicyRejectNew && e.cfg.Registry.Rebuilding() {
+	if r.policy == codec.PolicyRejectNew && e.registry.Rebuilding() {
 		r.fill(mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
 		return
 	}
@@ -172,7 +186,7 @@ func (e *Engine) bind(r *request, mine []int) {
 			ops[k] = routing.BindOp{ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch, Expect: expect[i]}
 		}
 		ctx, cancel := e.registryContext()
-		results, err := e.cfg.Registry.Bind(ctx, ops)
+		results, err := e.registry.Bind(ctx, ops)
 		cancel()
 		if err != nil {
 			r.fill(todo, codec.CodeRegistryUnavailable)
@@ -217,11 +231,26 @@ func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
 		}
 		r.results[i] = codec.Result{Code: codec.CodeTaken, Epoch: res.Incumbent.Epoch}
 	case routing.Superseded:
+		if res.Incumbent.Epoch == r.items[i].epoch && e.removeFormerSelf(r.items[i].id, res.Incumbent) {
+			return true
+		}
 		r.results[i] = codec.Result{Code: codec.CodeSuperseded, Epoch: res.Incumbent.Epoch}
 	default: // the session has ended, or the epoch is none that was ever given out
 		r.results[i].Code = codec.CodeDenied
 	}
 	return false
+}
+
+// removeFormerSelf takes away a binding that a re-assert with the same epoch met, if its session is over: the client began
+// anew, and what its former session held is not all removed yet. True: try again.
+func (e *Engine) removeFormerSelf(id string, b routing.Binding) bool {
+	if e.sessionLives(b.Session) {
+		return false
+	}
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	_, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: b.Session, Epoch: b.Epoch}})
+	return err == nil
 }
 
 // bound puts a binding into the table and tells the session that it displaced.
@@ -231,16 +260,27 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	if status == routing.Dead { // the session ended meanwhile, so its binding must not stay behind
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		_, _ = e.cfg.Registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: r.session.ID(), Epoch: res.Epoch}})
+		_, _ = e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: r.session.ID(), Epoch: res.Epoch}})
 		r.results[i] = codec.Result{Code: codec.CodeDenied}
 		return
 	}
 	if status == routing.Bound && prev.Session != nil {
 		e.kick(prev.Session, id, res.Epoch)
 	}
-	if incumbent := res.Incumbent.Session; e.cluster != nil && !incumbent.IsZero() {
-		e.cluster.expel(incumbent, id, res.Epoch)
+	if e.cluster == nil {
+		return
 	}
+	if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < res.Epoch {
+		e.cluster.remote.Unbind(id, r.Session, r.Epoch) // it would be followed when the session leaves
+	}
+	incumbent := res.Incumbent.Session
+	if incumbent.IsZero() {
+		return
+	}
+	if s := e.table.Session(incumbent); s != nil && s != prev.Session { // attached here, with an ID that it bound elsewhere
+		e.kick(s, id, res.Epoch)
+	}
+	e.cluster.expel(incumbent, id, res.Epoch)
 }
 
 // kick tells a session on this node that an ID of its own is bound elsewhere now.
@@ -260,15 +300,13 @@ func (e *Engine) sessionLives(id routing.SessionID) bool {
 	if e.table.Session(id) != nil {
 		return true
 	}
-	if e.cluster != nil {
-		if s := e.cluster.remote.Session(id); s != nil && len(s.Handles()) > 0 {
-			return true
-		}
+	if e.cluster != nil && e.cluster.remote.Session(id) != nil {
+		return true
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	p, err := e.cfg.Registry.Presence(ctx, id)
-	return err != nil || (!p.Dead && len(p.Nodes) > 0)
+	p, err := e.registry.Presence(ctx, id)
+	return err != nil || !p.Dead && slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) })
 }
 
 func (e *Engine) unbind(r *request, mine []int) {
@@ -278,7 +316,7 @@ func (e *Engine) unbind(r *request, mine []int) {
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	results, err := e.cfg.Registry.Unbind(ctx, ops)
+	results, err := e.registry.Unbind(ctx, ops)
 	if err != nil {
 		r.fill(mine, codec.CodeRegistryUnavailable)
 		return
@@ -302,7 +340,7 @@ func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
 	for k, i := range indices {
 		ids[k] = r.items[i].id
 	}
-	found, err := e.cfg.Registry.Lookup(ctx, ids)
+	found, err := e.registry.Lookup(ctx, ids)
 	if err != nil {
 		r.fill(indices, codec.CodeRegistryUnavailable)
 		return
@@ -318,7 +356,7 @@ func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
 	e.lanes.try(e.lanes.of([]byte(id)), func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		if _, err := e.cfg.Registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {
+		if _, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {
 			e.table.Unbind(id, s, epoch)
 		}
 	})
@@ -345,7 +383,7 @@ func (e *Engine) lookup(r *request, mine []int) {
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	found, err := e.cfg.Registry.Lookup(ctx, ids)
+	found, err := e.registry.Lookup(ctx, ids)
 	if err != nil {
 		r.fill(unknown, codec.CodeRegistryUnavailable)
 		return

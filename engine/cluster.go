@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +36,15 @@ type cluster struct {
 	remote   *routing.Table
 	resolver *resolver
 	open     atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
+	changed  chan struct{}                    // of capacity 1: this node's record is not what was announced
+	twin     chan error                       // of capacity 1: another node with this node's ID
+
+	announceMu sync.Mutex // held while announcing, so that no older record comes behind a newer one
 
 	mu      sync.Mutex
+	listed  bool                        // guarded by mu; the membership has been told once
+	checks  int                         // guarded by mu; looks at possible twins that are under way
+	told    []codec.Member              // guarded by mu; what clients have been told
 	members map[string]discovery.Record // guarded by mu; by node, without this one
 	dialers map[string]func()           // guarded by mu; by node, stops the dialling
 	links   map[string]*link            // guarded by mu; by node, the open ones
@@ -45,6 +54,8 @@ func newCluster(e *Engine) *cluster {
 	c := &cluster{
 		eng:     e,
 		remote:  routing.NewTable(),
+		changed: make(chan struct{}, 1),
+		twin:    make(chan error, 1),
 		members: make(map[string]discovery.Record),
 		dialers: make(map[string]func()),
 		links:   make(map[string]*link),
@@ -58,14 +69,39 @@ func newCluster(e *Engine) *cluster {
 func (c *cluster) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.resolver.run(ctx) })
-	running.Go(func() { c.announce(ctx) })
+	running.Go(func() { c.keepAnnounced(ctx) })
 	running.Go(func() {
 		c.eng.cfg.Membership.Watch(ctx, func(all []discovery.Record) { c.setMembers(ctx, &running, all) })
 	})
 	running.Wait()
 }
 
+// keepAnnounced announces this node, and again after each change.
+func (c *cluster) keepAnnounced(ctx context.Context) {
+	for {
+		c.announce(ctx)
+		select {
+		case <-c.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// announceSoon has this node's record announced anew.
+func (c *cluster) announceSoon() { nudge(c.changed) }
+
+// nudge leaves a token in a channel of capacity 1.
+func nudge(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
 func (c *cluster) announce(ctx context.Context) {
+	c.announceMu.Lock()
+	defer c.announceMu.Unlock()
 	if err := c.eng.cfg.Membership.Announce(ctx, c.eng.member()); err != nil && ctx.Err() == nil {
 		c.eng.cfg.Logger.Warn("cannot announce this node", "error", err)
 	}
@@ -74,7 +110,7 @@ func (c *cluster) announce(ctx context.Context) {
 // member is this node's own record.
 func (e *Engine) member() discovery.Record {
 	return discovery.Record{
-		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load(),
+		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load() || e.joining.Load(),
 		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
 	}
 }
@@ -92,10 +128,12 @@ func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all [
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.members)
+	c.listed = true
 	for _, m := range all {
 		if m.ID == c.eng.cfg.NodeID {
-			if m.Incarnation != c.eng.incarnation.Load() && m.PeerAddr != c.eng.member().PeerAddr {
-				c.eng.cfg.Logger.Error("another node has this node's ID: give one of them another", "node", m.ID, "other", m.PeerAddr)
+			if c.suspicious(m) {
+				c.checks++
+				running.Go(func() { c.checkTwin(ctx, m) })
 			}
 			continue
 		}
@@ -111,6 +149,26 @@ func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all [
 			stop()
 			delete(c.dialers, node)
 		}
+	}
+	c.tellMembers()
+}
+
+// tellMembers tells all clients which nodes there are, if that is not what they know. mu is held.
+func (c *cluster) tellMembers() {
+	all := c.forClients()
+	if slices.Equal(all, c.told) {
+		return
+	}
+	c.told = all
+	frame := codec.AppendMembers(nil, all)
+	for _, l := range c.eng.loops {
+		l.post(func() {
+			for _, conn := range l.conns {
+				if conn != nil && conn.state == stateOpen && conn.link == nil && conn.local == nil {
+					conn.wroteControl(append(conn.out(), frame...))
+				}
+			}
+		})
 	}
 }
 
@@ -163,17 +221,23 @@ func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	return nil
 }
 
-// opened registers a link. An older one to the same node is closed first, so that nothing on it can
-// come after what comes on the new one.
-func (c *cluster) opened(k *link) {
+// opened registers a link; false: there is another one to the same node.
+func (c *cluster) opened(k *link) bool {
 	c.mu.Lock()
-	old := c.links[k.node]
+	defer c.mu.Unlock()
+	if c.links[k.node] != nil {
+		return false
+	}
 	c.links[k.node] = k
 	c.publish()
-	c.mu.Unlock()
-	if old != nil {
-		c.eng.closeAll([]routing.Handle{old.handle}, codec.FaultReplaced, "the node has a newer link")
-	}
+	return true
+}
+
+// linkTo returns the open link to a node, or nil.
+func (c *cluster) linkTo(node string) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.links[node]
 }
 
 func (c *cluster) closed(k *link) {
@@ -207,7 +271,9 @@ func (c *cluster) expel(session routing.SessionID, id string, epoch uint64) {
 	}
 }
 
-// livesElsewhere reports whether a session that this node does not know goes on at another one, or may be resumed.
+// livesElsewhere reports whether a session that this node does not know goes on at another one, or may be resumed. With
+// the registry away it may: the client has proved that the session was its own, and if that has ended, the
+// registry will say so when it has the attach written.
 func (e *Engine) livesElsewhere(id routing.SessionID) bool {
 	if e.cluster == nil {
 		return false
@@ -217,8 +283,8 @@ func (e *Engine) livesElsewhere(id routing.SessionID) bool {
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	p, err := e.cfg.Registry.Presence(ctx, id)
-	return err == nil && !p.Dead && len(p.Nodes) > 0
+	p, err := e.registry.Presence(ctx, id)
+	return err != nil || !p.Dead && len(p.Nodes) > 0
 }
 
 // endOrphan ends a session that was last attached at a node which is dead: nobody else will. A node
@@ -229,7 +295,7 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	p, err := e.cfg.Registry.Presence(ctx, id)
+	p, err := e.registry.Presence(ctx, id)
 	if err != nil || p.Dead {
 		return
 	}
@@ -239,7 +305,7 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 			op.Gone = append(op.Gone, at)
 		}
 	}
-	if _, err := e.cfg.Registry.EndSession(ctx, op); err != nil {
+	if _, err := e.registry.EndSession(ctx, op); err != nil {
 		e.cfg.Logger.Warn("cannot end a session whose node is gone", "session", id, "node", node, "error", err)
 	}
 }
@@ -267,15 +333,14 @@ func (c *cluster) addrs() []string {
 	return addrs
 }
 
-// all are this node and the others, as clients are told.
-func (c *cluster) all(own codec.Member) []codec.Member {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := []codec.Member{own}
+// forClients are this node and the others that take sessions, sorted. mu is held.
+func (c *cluster) forClients() []codec.Member {
+	out := c.eng.self()
 	for _, m := range c.members {
 		if !m.Draining {
 			out = append(out, codec.Member{Node: m.ID, Addr: m.Addr})
 		}
 	}
+	slices.SortFunc(out, func(a, b codec.Member) int { return strings.Compare(a.Node, b.Node) })
 	return out
 }

@@ -18,6 +18,7 @@ type hub struct {
 	members  map[string]discovery.Record
 	watchers map[int]func([]discovery.Record)
 	next     int
+	twin     *discovery.Record // always listed, too
 }
 
 func newHub() *hub {
@@ -33,6 +34,9 @@ func (h *hub) tell() {
 	var all []discovery.Record
 	for _, m := range h.members {
 		all = append(all, m)
+	}
+	if h.twin != nil {
+		all = append(all, *h.twin)
 	}
 	for _, f := range h.watchers {
 		f(all)

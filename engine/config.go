@@ -80,6 +80,9 @@ type Config struct {
 	// Advertise and PeerAdvertise are what others are told to connect to, clients and nodes. Default:
 	// the addresses this node listens on, which will not do if those are wildcards.
 	Advertise, PeerAdvertise string
+	// VerifyPeriod is how long it takes to tell the registry all bindings of this node again, slowly and all the time, and with
+	// that how long a binding can stay behind whose kick was lost (S15). Default: 5 min; at least 1 s.
+	VerifyPeriod time.Duration
 	// MaxRoutes is how many routes to IDs at other nodes are remembered. Default: 1,000,000.
 	MaxRoutes int
 	// MaxParked is the most bytes of one connection's messages that wait for the registry's word
@@ -128,6 +131,7 @@ const (
 	defaultDrainSpread         = 2 * time.Second
 	defaultCluster             = "distmsg"
 	defaultPeerAddr            = "127.0.0.1:7402"
+	defaultVerifyPeriod        = 5 * time.Minute
 	defaultMaxRoutes           = 1_000_000
 	defaultMaxParked           = 1 << 20
 
@@ -161,6 +165,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DrainSpread, defaultDrainSpread)
 	setDefault(&c.Cluster, defaultCluster)
 	setDefault(&c.PeerAddr, defaultPeerAddr)
+	setDefault(&c.VerifyPeriod, defaultVerifyPeriod)
 	setDefault(&c.MaxRoutes, defaultMaxRoutes)
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
@@ -204,6 +209,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
 	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)
+	check(c.VerifyPeriod >= verifyEvery, "VerifyPeriod is %v, less than %v", c.VerifyPeriod, verifyEvery)
 	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
 	for _, f := range []struct {
 		name string

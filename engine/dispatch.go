@@ -51,6 +51,9 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	buf, _ := gc.Next(-1) // everything is taken every time, so this is gnet's read buffer itself and no copy
 	if c.state != stateClosed {
 		c.loop.stats.bytesIn += uint64(len(buf))
+		if c.link != nil {
+			c.lastFrame = c.loop.now // of a large frame on a slow link, every part is a sign of life
+		}
 		c.read(buf)
 	}
 	return gnet.None
@@ -128,6 +131,9 @@ func (c *conn) frame(body []byte) {
 	c.loop.stats.framesIn++
 	c.lastFrame = c.loop.now
 	c.pinged = false
+	if c.unannounced {
+		c.heardAgain()
+	}
 	kind, err := codec.PeekKind(body)
 	if err != nil {
 		c.decodeFault(err, kind)
@@ -183,6 +189,8 @@ func (c *conn) linkFrame(kind codec.Kind, body []byte) {
 // firstFrame handles what comes before the connection is open: hello, once, and nothing else.
 func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 	switch {
+	case kind == codec.KindPeerHello:
+		c.unexpected(kind, "this address is for clients; nodes connect to the one that --peer-listen names")
 	case kind != codec.KindHello:
 		c.unexpected(kind, "nothing but hello may be sent before welcome")
 	case c.state == stateJoining:

@@ -43,13 +43,18 @@ func (e *Engine) Drain(ctx context.Context) error {
 // defaultDrainTime is what Drain takes its context to allow if that does not say.
 const defaultDrainTime = 5 * time.Second
 
+// announceTimeout is how long a drain waits for the membership to hear of it.
+const announceTimeout = time.Second
+
 func (e *Engine) beginDrain(ctx context.Context) {
 	var addrs []string
 	var grace time.Duration
 	spread := e.cfg.DrainSpread
 	if e.cluster != nil {
 		addrs = e.cluster.addrs()
-		e.cluster.announce(ctx)
+		announced, cancel := context.WithTimeout(ctx, announceTimeout)
+		e.cluster.announce(announced) // first, so that nobody is sent here any more
+		cancel()
 	}
 	if len(addrs) > 0 {
 		grace = defaultDrainTime
@@ -105,7 +110,7 @@ func (e *Engine) idle(ctx context.Context) bool {
 			return true
 		}
 		for _, c := range l.conns {
-			if c != nil && (c.queued() > 0 || (c.state == stateOpen && c.link == nil && !e.drained(l.now))) {
+			if c != nil && (c.queued() > 0 || (c.state == stateOpen && c.link == nil && c.local == nil && !e.drained(l.now))) {
 				return true
 			}
 		}

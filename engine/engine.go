@@ -31,7 +31,9 @@ type Engine struct {
 	born         time.Time
 	seed         maphash.Seed
 	table        *routing.Table
+	registry     *watchedRegistry // cfg.Registry
 	lanes        *lanes
+	verifySoon   chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
 	ready        chan struct{}
 	stopped      chan struct{} // closed when Run has returned
 	sockets      chan struct{} // a token for each socket that is open
@@ -48,6 +50,7 @@ type Engine struct {
 	// shared
 	running     atomic.Bool
 	incarnation atomic.Uint64
+	joining     atomic.Bool // not linked to the others yet
 	draining    atomic.Bool
 	drainAt     atomic.Int64 // milliseconds on the engine's clock from which sends end draining; 0: not draining
 	refused     atomic.Uint64
@@ -79,14 +82,17 @@ func New(cfg Config) (*Engine, error) {
 		seed:         maphash.MakeSeed(),
 		table:        routing.NewTable(),
 		lanes:        newLanes(),
+		verifySoon:   make(chan struct{}, 1),
 		ready:        make(chan struct{}),
 		stopped:      make(chan struct{}),
 		sockets:      make(chan struct{}, cfg.MaxConns),
 		ownRegistry:  ownRegistry,
 	}
+	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
 	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e)
+		e.joining.Store(true)
 	}
 	e.parcels.New = func() any { return new(parcel) }
 	e.incarnation.Store(uint64(time.Now().UnixMicro()))
@@ -118,28 +124,41 @@ func (e *Engine) Run(ctx context.Context) error {
 		return errors.Join(err, e.closeListener())
 	}
 	e.lanes.start()
-	failed := make(chan error, 2)
 	var helpers sync.WaitGroup
-	if e.listener != nil {
-		helpers.Go(func() { failed <- e.accept(inner, e.listener, nil) })
-	}
-	if e.cluster != nil {
-		helpers.Go(func() { failed <- e.accept(inner, e.peerListener, e.cluster) })
-		helpers.Go(func() { e.cluster.run(serving) })
-		helpers.Go(func() { e.upkeep(serving) })
-	}
-	helpers.Go(func() { e.tickLoops(inner) })
-	close(e.ready)
-	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
-
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
+	err := e.serve(ctx, &helpers)
 	leave()
 	e.shutdown(stop, &helpers)
 	return err
+}
+
+// serve starts the helpers, joins the cluster, and serves until ctx ends or something cannot go on.
+func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
+	failed := make(chan error, 2)
+	helpers.Go(func() { e.tickLoops(e.ctx) })
+	if !e.ownRegistry {
+		helpers.Go(func() { e.upkeep(e.serving) })
+	}
+	if e.cluster != nil {
+		helpers.Go(func() { failed <- e.accept(e.ctx, e.peerListener, e.cluster) })
+		helpers.Go(func() { e.cluster.run(e.serving) })
+		if err := e.cluster.join(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
+	if e.listener != nil {
+		helpers.Go(func() { failed <- e.accept(e.ctx, e.listener, nil) })
+	}
+	close(e.ready)
+	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return err
+	}
 }
 
 // shutdown ends everything in the order in which nobody misses what is gone: the listener, the
@@ -163,7 +182,7 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 		l.publish() // their goroutines have ended
 	}
 	if e.ownRegistry {
-		_ = e.cfg.Registry.Close()
+		_ = e.registry.Close()
 	}
 }
 
@@ -265,14 +284,21 @@ func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
 // members is what clients are told about the nodes there are.
 func (e *Engine) members() []codec.Member {
-	if e.listener == nil || e.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() { // which is nowhere to go
+	if e.cluster == nil {
+		return e.self()
+	}
+	e.cluster.mu.Lock()
+	defer e.cluster.mu.Unlock()
+	return e.cluster.forClients()
+}
+
+// self is this node as clients are told of it; nothing if they cannot come, or not any more.
+func (e *Engine) self() []codec.Member {
+	wildcard := e.listener != nil && e.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() // which is nowhere to go
+	if e.listener == nil || e.draining.Load() || wildcard && e.cfg.Advertise == "" {
 		return nil
 	}
-	own := codec.Member{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.listener)}
-	if e.cluster == nil {
-		return []codec.Member{own}
-	}
-	return e.cluster.all(own)
+	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.listener)}}
 }
 
 // fence makes the node one that has just started: it was stopped for so long that others may have taken over (S24).
@@ -294,6 +320,9 @@ func (e *Engine) fence(gap time.Duration) {
 		"gap", gap, "incarnation", next)
 	for _, l := range e.loops {
 		l.ring()
+	}
+	if e.cluster != nil {
+		e.cluster.announceSoon()
 	}
 }
 

@@ -82,24 +82,71 @@ func (l *loop) linkList(h routing.Handle, session uint64) ackmgr.List {
 	return list
 }
 
-// endLink ends what waits for one session at the other end of a link, or with all set for any.
-func (l *loop) endLink(h routing.Handle, session uint64, all bool) {
-	if !all {
-		l.endLinkList(linkKey{h, session})
-		return
-	}
-	for key := range l.linkLists {
+// endLink ends what waits for any session at the other end of a link that has ended.
+func (l *loop) endLink(h routing.Handle) {
+	for key, list := range l.linkLists {
 		if key.link == h {
-			l.endLinkList(key)
+			delete(l.linkLists, key)
+			l.endList(list)
+		}
+	}
+	for no, s := range l.sweeps {
+		if s.link == h {
+			l.endSweep(no)
 		}
 	}
 }
 
-func (l *loop) endLinkList(key linkKey) {
-	if list, ok := l.linkLists[key]; ok {
-		delete(l.linkLists, key)
-		l.acks.EndDest(list, l.lost)
+func (l *loop) endList(list ackmgr.List) {
+	l.acks.EndDest(list, l.lost)
+	l.acks.FreeList(list)
+}
+
+// sweep is a list that ends as soon as all that may still come back has.
+type sweep struct {
+	link routing.Handle
+	list ackmgr.List
+}
+
+// sweepPing tells pings of sweeps from those of heartbeats, which carry a time; the loop stands above sweepLoop.
+const (
+	sweepPing = 1 << 63
+	sweepLoop = 40
+)
+
+// linkGone begins to end what waits for a session that has lost a connection at the other end of a link (S5). Forwards on
+// their way there at this moment come back, and may go to where the session is now: so what waits is lost when a
+// ping, sent behind the last of them, has its pong, and nothing that comes later is touched.
+func (l *loop) linkGone(h routing.Handle, session uint64) {
+	key := linkKey{h, session}
+	list, ok := l.linkLists[key]
+	if !ok {
+		return
+	}
+	delete(l.linkLists, key)
+	if l.acks.Empty(list) {
 		l.acks.FreeList(list)
+		return
+	}
+	l.sweepNo++
+	no := sweepPing | uint64(l.idx)<<sweepLoop | l.sweepNo
+	l.sweeps[no] = sweep{h, list}
+	l.sendControl(h, codec.AppendPing(l.scratch[:0], no))
+}
+
+// handlePong takes the pong of a sweep to its loop.
+func (c *conn) handlePong(body []byte) error {
+	no, err := codec.DecodePong(body)
+	if loop := uint16(no &^ sweepPing >> sweepLoop); err == nil && no&sweepPing != 0 && int(loop) < len(c.loop.eng.loops) {
+		c.loop.notify(loop, note{kind: noteSwept, seq: no})
+	}
+	return err
+}
+
+func (l *loop) endSweep(no uint64) {
+	if s, ok := l.sweeps[no]; ok {
+		delete(l.sweeps, no)
+		l.endList(s.list)
 	}
 }
 
@@ -121,7 +168,11 @@ func (c *conn) forwardRemote(m *codec.Send) verdict {
 // forwardKnown uses the route cache; known is false if it has no route that leads anywhere.
 func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	l := c.loop
-	route, ok := l.eng.cluster.remote.Lookup(m.To)
+	remote := l.eng.cluster.remote
+	route, ok := remote.Lookup(m.To)
+	if !ok && l.eng.cluster.follow(m.To) {
+		route, ok = remote.Lookup(m.To)
+	}
 	if !ok {
 		return verdict{}, false
 	}
@@ -141,25 +192,44 @@ func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	if v := c.stamp(m, &f.Deliver, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
-	l.writeForward(dest, codec.KindForward, f)
+	l.writeForward(dest, f)
 	return verdict{}, true
+}
+
+// follow makes a route of a binding that was made here and whose session has moved to another node: the registry, which may be
+// away, need not be asked. If the ID was bound anew since, the message comes back.
+func (c *cluster) follow(id []byte) bool {
+	r, ok := c.eng.table.Lookup(id)
+	if !ok {
+		return false
+	}
+	s := c.remote.Session(r.Session.ID())
+	if s == nil || len(s.Handles()) == 0 || c.remote.Len() >= c.eng.cfg.MaxRoutes {
+		return false
+	}
+	_, status := c.remote.Bind(string(id), s, r.Epoch)
+	return status == routing.Bound
 }
 
 // forwardExtra is what a forward has beside the fields of a deliver, and a token in full.
 const forwardExtra = codec.MaxToken + codec.SessionIDLen + 2
 
 // writeForward appends a message to a link, or to the mail of its loop.
-func (l *loop) writeForward(to destination, kind codec.Kind, f *codec.Forward) {
-	if f.Flags&codec.FlagAck == 0 && kind == codec.KindForward {
-		l.stats.forwarded++
-	}
+func (l *loop) writeForward(to destination, f *codec.Forward) {
+	unacked := f.Flags&codec.FlagAck == 0
 	if c := to.conn; c != nil {
-		c.wrote(codec.AppendForward(c.out(), kind, f))
+		if unacked {
+			l.stats.forwarded++
+		}
+		c.wrote(codec.AppendForward(c.out(), codec.KindForward, f))
 		return
 	}
 	ch := l.peerChunk(to.handle, to.peer)
 	ch.frames++
-	ch.buf = codec.AppendForward(ch.buf, kind, f)
+	if unacked {
+		ch.unacked++
+	}
+	ch.buf = codec.AppendForward(ch.buf, codec.KindForward, f)
 	if len(ch.buf) >= earlyFlush {
 		l.handOver(int(to.handle.Loop))
 	}
@@ -173,19 +243,24 @@ func (c *conn) handleForward(k *link, body []byte) error {
 		return err
 	}
 	id := routing.SessionID(f.Session)
-	s := l.eng.table.Session(id)
-	if s == nil {
-		l.writeForward(destination{conn: c}, codec.KindNotAttached, f) // and with that it is none of this node's
-		return nil
-	}
 	route, ok := l.eng.table.Lookup(f.To)
-	if ok && (route.Session != s || route.Epoch > f.Epoch) {
-		l.writeForward(destination{conn: c}, codec.KindNotMine, f)
+	s := route.Session
+	if !ok || s.ID() != id {
+		if ok && route.Epoch >= f.Epoch {
+			c.wroteControl(codec.AppendForward(c.out(), codec.KindNotMine, f))
+			return nil
+		}
+		s = l.eng.table.Session(id) // it may hold an ID that this node has not heard of, or an older story of
+	} else if route.Epoch > f.Epoch {
+		c.wroteControl(codec.AppendForward(c.out(), codec.KindNotMine, f))
 		return nil
 	}
-	h, ok := s.Pick(route.Hash)
-	if !ok {
-		l.writeForward(destination{conn: c}, codec.KindNotAttached, f)
+	var h routing.Handle
+	if s != nil {
+		h, ok = s.Pick(route.Hash)
+	}
+	if s == nil || !ok {
+		c.wroteControl(codec.AppendForward(c.out(), codec.KindNotAttached, f))
 		return nil
 	}
 	if f.Flags&codec.FlagAck == 0 {
@@ -217,10 +292,18 @@ func (l *loop) refuseForward(d *codec.Deliver, code codec.Code) {
 	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, code))
 }
 
+// linkConn returns an open link of this loop, nil if the handle names none.
+func (l *loop) linkConn(h routing.Handle) *conn {
+	if c := l.conn(h); c != nil && c.link != nil && c.state == stateOpen {
+		return c
+	}
+	return nil
+}
+
 // sendControl appends a control frame to a link, on whichever loop it is.
 func (l *loop) sendControl(h routing.Handle, frame []byte) {
 	if h.Loop == l.idx {
-		if c := l.conn(h); c != nil && c.link != nil && c.state == stateOpen {
+		if c := l.linkConn(h); c != nil {
 			c.wroteControl(append(c.out(), frame...))
 		}
 		return
@@ -247,9 +330,18 @@ func (c *conn) answerLink(token []byte, h routing.Handle, a *codec.Ack) {
 	}
 	id := c.session.ID()
 	l := c.loop
-	l.scratch = codec.AppendAnswer(l.scratch[:0], &codec.Answer{
-		Token: token, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply})
-	l.sendControl(h, l.scratch)
+	f := &l.answer
+	*f = codec.Answer{Token: token, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
+	if h.Loop == l.idx {
+		if to := l.linkConn(h); to != nil {
+			to.wroteControl(codec.AppendAnswer(to.out(), f))
+		}
+		return
+	}
+	p := l.parcelFor(h.Loop) // as sendControl does, with one copy less
+	at := len(p.data)
+	p.data = codec.AppendAnswer(p.data, f)
+	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: at, reply: len(p.data) - at})
 }
 
 // handleAnswer ends an entry with what a receiver at another node said.
@@ -336,12 +428,13 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 		return err
 	}
 	remote := l.eng.cluster.remote
-	if s := remote.Session(routing.SessionID(f.Session)); s != nil {
+	if s := l.eng.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
+		l.eng.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
+	}
+	if kind == codec.KindNotAttached { // the route stands: it leads to wherever the session is attached
+		k.forget(routing.SessionID(f.Session))
+	} else if s := remote.Session(routing.SessionID(f.Session)); s != nil {
 		remote.Unbind(string(f.To), s, f.Epoch)
-		if kind == codec.KindNotAttached && k.sessions[s.ID()] != nil {
-			delete(k.sessions, s.ID())
-			k.detached(s.ID(), s)
-		}
 	}
 	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
@@ -351,7 +444,7 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 		}
 		return nil
 	}
-	l.returned(f)
+	l.returned(kind, f)
 	return nil
 }
 
@@ -370,8 +463,8 @@ func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	return true
 }
 
-// returned decides on a message that came back from another node. If it waits for an ack, its entry is on this loop.
-func (l *loop) returned(f *codec.Forward) {
+// returned decides on a message that came back from another node, and kind says why. If it waits for an ack, its entry is on this loop.
+func (l *loop) returned(kind codec.Kind, f *codec.Forward) {
 	retried := f.Flags&flagRetried != 0
 	f.Flags &^= flagRetried
 	if t, ok := ackToken(f.Token); ok {
@@ -382,21 +475,56 @@ func (l *loop) returned(f *codec.Forward) {
 		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.checksum(&f.Deliver):
 			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
 			return
-		case entry.Flags&flagBounced != 0:
-			retried = true
+		}
+		retried = entry.Flags&flagBounced != 0
+		l.unsend(t, entry)
+	}
+	if f.Flags&codec.FlagAck == 0 {
+		l.stats.returned++
+	}
+	switch {
+	case retried && kind == codec.KindNotMine:
+		l.endReturned(f, codec.CodeNoRoute)
+	case retried:
+		l.endReturned(f, codec.CodeUnreachable)
+	default:
+		f.Flags |= flagRetried
+		l.retry(kind, f)
+	}
+}
+
+// unsend notes that a message came back: it waits for nobody's connection now, and has had its first try.
+func (l *loop) unsend(t ackmgr.Token, entry ackmgr.Entry) {
+	entry.Flags |= flagBounced
+	l.acks.Redirect(t, entry, 0)
+}
+
+// retry sends a returned message to another node of its session, if there is one; else the registry is asked.
+func (l *loop) retry(kind codec.Kind, f *codec.Forward) {
+	if kind == codec.KindNotAttached && l.parked[string(f.To)] == nil {
+		code, done := l.forwardAgain(kind, f)
+		if done {
+			return
+		}
+		if code == codec.CodeOverflow {
+			l.endReturned(f, code)
+			return
 		}
 	}
-	if retried {
-		l.endReturned(f, codec.CodeUnreachable)
-		return
-	}
-	f.Flags |= flagRetried
-	if f.Flags&codec.FlagAck == 0 {
-		l.stats.forwarded-- // it was not, after all
-	}
-	if !l.parkReturned(f) {
+	if !l.parkReturned(kind, f) {
 		l.endReturned(f, codec.CodeOverflow)
 	}
+}
+
+// askAgain lets a message that a session of this node would not have wait for the registry's word on who holds its ID;
+// false: too many do.
+func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bool {
+	var from routing.SessionID
+	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
+	f := &l.forward
+	*f = codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], from[:]...)}
+	l.unsend(t, entry)
+	return l.parkReturned(codec.KindNotMine, f)
 }
 
 func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
@@ -407,15 +535,23 @@ func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
 	l.stats.outcomes[code]++
 }
 
-// forwardAgain sends a returned message to where the registry says that its receiver is now. False: nowhere else.
-func (l *loop) forwardAgain(f *codec.Forward) (codec.Code, bool) {
-	if route, ok := l.eng.table.Lookup(f.To); ok {
+// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. False: nowhere else; a session that
+// does not hold the ID under some epoch is not asked for the same again (S14).
+func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
+	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
+		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
+	}
+	from, epoch := routing.SessionID(f.Session).Short(), f.Epoch
+	same := func(r routing.Route) bool {
+		return kind == codec.KindNotMine && r.Session.Short() == from && r.Epoch == epoch
+	}
+	if route, ok := l.eng.table.Lookup(f.To); ok && !same(route) {
 		if h, ok := route.Session.Pick(route.Hash); ok {
 			return l.deliverReturned(f, route, h)
 		}
 	}
 	route, ok := l.eng.cluster.remote.Lookup(f.To)
-	if !ok {
+	if !ok || same(route) {
 		return codec.CodeNoRoute, false
 	}
 	h, ok := route.Session.Pick(route.Hash)
@@ -433,15 +569,15 @@ func (l *loop) forwardAgain(f *codec.Forward) (codec.Code, bool) {
 	if !l.rearm(f, route.Session.Short(), dest.list) {
 		return 0, true // it has ended meanwhile
 	}
-	l.writeForward(dest, codec.KindForward, f)
+	l.writeForward(dest, f)
 	return 0, true
 }
 
 // deliverReturned is forwardAgain to a session that is attached here by now.
 func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (codec.Code, bool) {
+	f.Epoch = route.Epoch
 	d := f.Deliver
 	d.Flags &= knownFlags
-	d.Epoch = route.Epoch
 	if len(d.Token) == reportTokenLen { // it was sealed for another session
 		from, seq := readReportToken(d.Token)
 		d.Token = l.eng.appendReportToken(l.token[:0], from, seq, route.Session.Short())

@@ -30,8 +30,8 @@ type node struct {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// start runs an engine on a free port, with one loop unless cfg says otherwise.
-func start(t testing.TB, cfg Config) *node {
+// start runs an engine on a free port, with one loop unless cfg says otherwise. change has a go at it before it runs.
+func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
 	setDefault(&cfg.Loops, 1)
@@ -41,6 +41,9 @@ func start(t testing.TB, cfg Config) *node {
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{t: t, Engine: e, cancel: cancel, done: make(chan error, 1)}
@@ -86,7 +89,7 @@ func (n *node) checkBooks() {
 	n.t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		s := n.counters()
-		sum := s.Written - s.Received + s.Forwarded + s.Abandoned + uint64(s.Pending+s.Parked)
+		sum := s.Written - s.Received + s.Forwarded - s.Returned + s.Abandoned + uint64(s.Pending+s.Parked)
 		for _, v := range s.Outcomes {
 			sum += v
 		}
@@ -94,7 +97,7 @@ func (n *node) checkBooks() {
 			return
 		}
 		if time.Now().After(deadline) {
-			n.t.Errorf("%d sends, but %d written + %v + %d abandoned + %d pending", s.Sends, s.Written, s.Outcomes, s.Abandoned, s.Pending)
+			n.t.Errorf("the books of %s do not balance: %+v", n.NodeID(), s)
 			return
 		}
 	}
@@ -283,7 +286,7 @@ func (c *client) read() (frame, error) {
 	}
 }
 
-// next returns the next frame that is neither ping nor credit.
+// next returns the next frame that is not ping, credit or members.
 func (c *client) next() frame {
 	c.t.Helper()
 	for {
@@ -297,6 +300,9 @@ func (c *client) next() frame {
 			c.decoded(err)
 			c.write(codec.AppendPong(nil, nonce))
 		case codec.KindCredit:
+		case codec.KindMembers:
+			c.welcome.Members, err = codec.DecodeMembers(f.body)
+			c.decoded(err)
 		default:
 			return f
 		}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -14,18 +16,77 @@ type health struct {
 	mu            sync.Mutex
 	registryErr   error     // guarded by mu; of the latest call, nil if that went well
 	registrySince time.Time // guarded by mu; when the first of the failed calls in a row ended
+	asked         time.Time // guarded by mu; when the latest call ended
 }
 
-// noteRegistry takes the result of a registry call, and hands its error on.
-func (e *Engine) noteRegistry(err error) error {
-	h := &e.health
+// watchedRegistry is the registry that the engine was given, with an eye on whether it answers.
+type watchedRegistry struct {
+	routing.Registry
+	health *health
+}
+
+// note takes the result of a call, and hands its error on.
+func (w *watchedRegistry) note(err error) error {
+	h := w.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err != nil && h.registryErr == nil {
-		h.registrySince = time.Now()
+	h.asked = time.Now()
+	if !errors.Is(err, routing.ErrUnavailable) {
+		h.registryErr = nil
+		return err
+	}
+	if h.registryErr == nil {
+		h.registrySince = h.asked
 	}
 	h.registryErr = err
 	return err
+}
+
+func (w *watchedRegistry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
+	results, err := w.Registry.Bind(ctx, ops)
+	return results, w.note(err)
+}
+
+func (w *watchedRegistry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routing.UnbindResult, error) {
+	results, err := w.Registry.Unbind(ctx, ops)
+	return results, w.note(err)
+}
+
+func (w *watchedRegistry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
+	results, err := w.Registry.Lookup(ctx, ids)
+	return results, w.note(err)
+}
+
+func (w *watchedRegistry) Attach(ctx context.Context, session routing.SessionID, p routing.Presence) error {
+	return w.note(w.Registry.Attach(ctx, session, p))
+}
+
+func (w *watchedRegistry) Detach(ctx context.Context, session routing.SessionID, p routing.Presence) (int, error) {
+	left, err := w.Registry.Detach(ctx, session, p)
+	return left, w.note(err)
+}
+
+func (w *watchedRegistry) Presence(ctx context.Context, session routing.SessionID) (routing.SessionPresence, error) {
+	p, err := w.Registry.Presence(ctx, session)
+	return p, w.note(err)
+}
+
+func (w *watchedRegistry) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {
+	ended, err := w.Registry.EndSession(ctx, op)
+	return ended, w.note(err)
+}
+
+// probe asks the registry something, if nobody has for a while, so that a node without traffic knows how it is.
+func (w *watchedRegistry) probe(ctx context.Context) {
+	w.health.mu.Lock()
+	asked := w.health.asked
+	w.health.mu.Unlock()
+	if time.Since(asked) < verifyEvery {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
+	defer cancel()
+	_, _ = w.Lookup(ctx, []string{"probe"}) // whoever holds that ID does not mind
 }
 
 // Health names what this node has to do without at the moment, a line each; empty: nothing. A node with
@@ -38,7 +99,7 @@ func (e *Engine) Health() []string {
 	switch {
 	case err != nil:
 		troubles = append(troubles, fmt.Sprintf("the registry cannot be asked since %v: %v", time.Since(since).Round(time.Second), err))
-	case e.cfg.Registry.Rebuilding():
+	case e.registry.Rebuilding():
 		troubles = append(troubles, "the registry has lost data, or may have; it is being rebuilt")
 	}
 	if e.cluster != nil {

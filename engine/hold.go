@@ -12,15 +12,12 @@ import (
 // codeHeld is the verdict on a send that has to wait for the registry's word on its sender; it never leaves this package.
 const codeHeld codec.Code = 127
 
-// unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows.
+// unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows. What the registry said
+// a moment ago does not count: the session may have bound the ID since, through another node.
 func (c *conn) unknownFrom(m *codec.Send) verdict {
 	l := c.loop
-	denied := verdict{codec.CodeDenied, reasonFrom}
 	if l.eng.cluster == nil || string(m.From) == l.askedFrom {
-		return denied
-	}
-	if code, ok := l.recent(m.From); ok && code == codec.CodeNoRoute {
-		return denied
+		return verdict{codec.CodeDenied, reasonFrom}
 	}
 	return verdict{code: codeHeld}
 }
@@ -28,7 +25,8 @@ func (c *conn) unknownFrom(m *codec.Send) verdict {
 // hold lets a send wait behind those of its connection that wait already, or for the word on its sender.
 func (c *conn) hold(body []byte, m *codec.Send) {
 	l := c.loop
-	if c.parked+len(body) > l.eng.cfg.MaxParked {
+	w, ok := c.keep(body, m)
+	if !ok {
 		c.finish(m, verdict{codec.CodeOverflow, reasonParked})
 		return
 	}
@@ -39,9 +37,7 @@ func (c *conn) hold(body []byte, m *codec.Send) {
 		}
 		l.holding[from] = append(l.holding[from], c.handle())
 	}
-	c.parked += len(body)
-	l.parkedSends++
-	c.held = append(c.held, append([]byte(nil), body...))
+	c.held = append(c.held, w)
 }
 
 // senderKnown goes on with the sends that waited for the registry's word on a sender.
@@ -59,29 +55,44 @@ func (c *conn) goOnHeld(id string, code codec.Code) {
 	l := c.loop
 	held := c.held
 	c.held = nil
-	for i, body := range held {
-		if c.state == stateClosed {
-			l.stats.abandoned += uint64(len(held) - i)
-			l.parkedSends -= len(held) - i
-			return
+	for i := range held {
+		w := &held[i]
+		if l.takeUp(w) == nil {
+			continue // c was closed meanwhile
 		}
-		c.parked -= len(body)
-		l.parkedSends--
 		m := &l.send
-		if err := codec.DecodeSend(body, m); err != nil {
-			panic("engine: a held frame is corrupt") // it was decoded before
-		}
 		switch {
+		case w.late(l.now):
+			c.finish(m, verdict{code: codec.CodeExpired})
 		case len(c.held) > 0:
-			c.hold(body, m) // another sender that has to be asked for
+			c.hold(w.frame, m) // another sender that has to be asked for
 		case code == codec.CodeRegistryUnavailable && string(m.From) == id:
 			c.finish(m, verdict{code: code})
 		default:
 			l.askedFrom = id
-			c.relay(body, m)
+			c.relay(w.frame, m)
 			l.askedFrom = ""
 		}
 	}
+}
+
+// expireHeld ends the held sends whose deadline is over.
+func (c *conn) expireHeld() {
+	l := c.loop
+	held := c.held
+	c.held = held[:0]
+	for _, w := range held {
+		switch {
+		case c.state == stateClosed:
+			l.takeUp(&w) // counts it
+		case !w.late(l.now):
+			l.waitUntil(w.deadline)
+			c.held = append(c.held, w)
+		case l.takeUp(&w) != nil:
+			c.finish(&l.send, verdict{code: codec.CodeExpired})
+		}
+	}
+	clear(held[len(c.held):])
 }
 
 // releaseHeld forgets the sends of a connection that has ended.

@@ -22,7 +22,7 @@ import (
 const (
 	linkPing = 500 * time.Millisecond // silence after which a peer is pinged
 	linkDead = 2 * time.Second        // silence after which it is given up
-	// linkRoom is how much more than a client may wait to be written to a peer; half of it is for control frames only.
+	// linkRoom is how much more than for a client may wait to be written to a peer. Control frames have room beyond it.
 	linkRoom = 16
 )
 
@@ -38,13 +38,19 @@ type link struct {
 	nonce       []byte
 	transcript  []byte
 	// sessions are those attached at the other node.
-	sessions map[routing.SessionID]*routing.Session
+	sessions map[routing.SessionID]attachment
+}
+
+// attachment is a session at the other node, and the serial of its latest attach there.
+type attachment struct {
+	session *routing.Session
+	serial  uint64
 }
 
 // begin is called when the connection is on its loop.
 func (k *link) begin(c *conn) {
 	k.handle = c.handle()
-	k.sessions = make(map[routing.SessionID]*routing.Session)
+	k.sessions = make(map[routing.SessionID]attachment)
 	if k.dialled {
 		k.nonce = randomBytes(codec.NonceLen)
 		e := c.loop.eng
@@ -120,7 +126,7 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		return
 	}
 	k.transcript = transcript(f.Version, e.cfg.Cluster, e.cfg.NodeID, c.loop.fenced, k.nonce, string(f.Node), f.Incarnation, f.Nonce)
-	if !hmac.Equal(f.Proof, e.proof("accepted", k.transcript)) {
+	if !e.proves(f.Proof, "accepted", k.transcript) {
 		k.badSecret(c)
 		return
 	}
@@ -129,7 +135,9 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		return
 	}
 	k.incarnation = f.Incarnation
-	c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
+	k.supersede(c, func() {
+		c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
+	})
 }
 
 func (k *link) handleProof(c *conn, body []byte) {
@@ -138,12 +146,36 @@ func (k *link) handleProof(c *conn, body []byte) {
 		c.decodeFault(err, codec.KindPeerProof)
 		return
 	}
-	if !hmac.Equal(proof, c.loop.eng.proof("dialled", k.transcript)) {
+	if !c.loop.eng.proves(proof, "dialled", k.transcript) {
 		k.badSecret(c)
 		return
 	}
-	c.wroteControl(codec.AppendPeerReady(c.out()))
-	k.open(c)
+	k.supersede(c, func() {
+		c.wroteControl(codec.AppendPeerReady(c.out()))
+		k.open(c)
+	})
+}
+
+// supersede closes an older link to the same node and then goes on, so that nothing on the old one can come after
+// what comes on the new one. Each side does it before its last word of the handshake: what follows finds the way clear.
+func (k *link) supersede(c *conn, goOn func()) {
+	old := k.cluster.linkTo(k.node)
+	if old == nil {
+		goOn()
+		return
+	}
+	own, h := c.loop, c.handle()
+	other := own.eng.loops[old.handle.Loop]
+	other.post(func() {
+		if c := other.conn(old.handle); c != nil {
+			c.close(codec.FaultReplaced, "the node has a newer link")
+		}
+		own.post(func() {
+			if own.conn(h) != nil {
+				goOn()
+			}
+		})
+	})
 }
 
 func (k *link) badSecret(c *conn) {
@@ -182,19 +214,25 @@ func (e *Engine) proof(role string, transcript []byte) []byte {
 	return mac.Sum(nil)
 }
 
+// proves reports whether a proof is the one that the cluster's secret makes.
+func (e *Engine) proves(proof []byte, role string, transcript []byte) bool {
+	return hmac.Equal(proof, e.proof(role, transcript))
+}
+
 // open makes the link a way for messages, and tells the other node which sessions are attached here.
 func (k *link) open(c *conn) {
+	if !k.cluster.opened(k) { // first: what attaches from here on is announced to it as well
+		c.close(codec.FaultReplaced, "another link between the two nodes has come up meanwhile")
+		return
+	}
 	c.state = stateOpen
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.acks.NewList()
 	c.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
-	k.cluster.opened(k) // first: what attaches from here on is announced to it as well
-	for _, s := range c.loop.eng.table.Sessions() {
-		if len(s.Handles()) > 0 {
-			id := s.ID()
-			c.wroteControl(codec.AppendPresence(c.out(), codec.KindAttached, id[:], 0))
-		}
+	for _, l := range c.loop.eng.loops {
+		l.post(func() { l.introduce(k.handle) })
 	}
+	nudge(c.loop.eng.verifySoon) // kicks may have been lost while there was no link (S15)
 	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
 }
 
@@ -202,9 +240,9 @@ func (k *link) open(c *conn) {
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
 		k.cluster.closed(k)
-		c.loop.endLink(k.handle, 0, true)
-		for id, s := range k.sessions {
-			k.detached(id, s)
+		c.loop.endLink(k.handle)
+		for id, at := range k.sessions {
+			k.detached(id, at.session)
 		}
 		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
 	}
@@ -234,7 +272,7 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:
-		_, err = codec.DecodePong(body)
+		err = c.handlePong(body)
 	case codec.KindError:
 		k.handleError(c, body)
 	default:
@@ -245,26 +283,65 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	}
 }
 
-// handlePresence notes where a session is attached, or is no longer.
+// introduce tells another node which sessions are attached by connections of this loop. One that has not been heard of for
+// so long that it would be given up elsewhere is asked first: after a partition its session may have moved long ago, and nobody
+// must be sent after it.
+func (l *loop) introduce(to routing.Handle) {
+	for _, c := range l.conns {
+		switch {
+		case c == nil || c.state != stateOpen || c.session == nil || c.left:
+		case c.local != nil || l.now-c.lastFrame < linkDead.Milliseconds():
+			l.sendControl(to, c.attachedFrame(l.scratch[:0]))
+		default:
+			c.unannounced = true
+			c.wroteControl(codec.AppendPing(c.out(), uint64(l.now)))
+		}
+	}
+}
+
+// heardAgain announces the session of a connection that was not introduced to every node.
+func (c *conn) heardAgain() {
+	c.unannounced = false
+	if c.state == stateOpen && !c.left {
+		c.loop.toAllLinks(c.attachedFrame(nil))
+	}
+}
+
+func (c *conn) attachedFrame(b []byte) []byte {
+	id := c.session.ID()
+	return codec.AppendPresence(b, codec.KindAttached, id[:], c.session.Serial())
+}
+
+// handlePresence notes where a session is attached, or is no longer. The frames of one session may come from several loops of
+// the other node, and out of order: the serial tells.
 func (k *link) handlePresence(kind codec.Kind, body []byte) error {
-	b, _, err := codec.DecodePresence(body, kind)
+	b, serial, err := codec.DecodePresence(body, kind)
 	if err != nil {
 		return err
 	}
 	id := routing.SessionID(b)
+	at, known := k.sessions[id]
 	if kind == codec.KindDetached {
-		if s := k.sessions[id]; s != nil {
-			delete(k.sessions, id)
-			k.detached(id, s)
+		if known && at.serial <= serial {
+			k.forget(id)
 		}
 		return nil
 	}
-	if k.sessions[id] == nil {
-		s := k.cluster.remote.OpenSession(id, "")
-		k.cluster.remote.Attach(s, k.handle)
-		k.sessions[id] = s
+	if !known {
+		at.session = k.cluster.remote.OpenSession(id, "")
+		k.cluster.remote.Attach(at.session, k.handle)
 	}
+	at.serial = max(at.serial, serial)
+	k.sessions[id] = at
 	return nil
+}
+
+// forget takes a session for one that is not attached at the other node.
+func (k *link) forget(id routing.SessionID) {
+	if at, known := k.sessions[id]; known {
+		delete(k.sessions, id)
+		k.detached(id, at.session)
+	}
 }
 
 // detached forgets that a session is attached at the other node. If it was attached nowhere else, its

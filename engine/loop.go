@@ -68,9 +68,12 @@ type loop struct {
 	// owned by the loop; of a cluster
 	links         []*conn // to other nodes, with or without handshake
 	linkLists     map[linkKey]ackmgr.List
+	sweeps        map[uint64]sweep // what is left of lists whose sessions have lost a connection, see linkGone
+	sweepNo       uint64
 	parked        map[string]*parkQueue
-	parkedSends   int // sends in parked and in connections' held
-	returnedBytes int // of returned messages in parked
+	parkedSends   int   // sends in parked and in connections' held; of the returned ones, those without ack
+	returnedBytes int   // of returned messages in parked
+	waitDue       int64 // the first deadline of what waits, or before it; 0: none
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	askedFrom     string                      // the sender whose held sends are going on
@@ -96,6 +99,7 @@ func newLoop(e *Engine, idx int) *loop {
 	l.bufs.shared = &e.bufs
 	if e.cluster != nil {
 		l.linkLists = make(map[linkKey]ackmgr.List)
+		l.sweeps = make(map[uint64]sweep)
 		l.parked = make(map[string]*parkQueue)
 		l.recents = make(map[string]recentAnswer)
 		l.holding = make(map[string][]routing.Handle)
@@ -183,7 +187,7 @@ func (l *loop) tick() {
 	l.checkHandshakes()
 	l.checkWatched()
 	l.checkLinks()
-	l.expireParked()
+	l.expireWaiting()
 	n := len(l.conns)/scanRounds + 1
 	for range min(n, len(l.conns)) {
 		if l.scanNext >= len(l.conns) {

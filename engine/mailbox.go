@@ -30,7 +30,7 @@ type parcel struct {
 	data   []byte // bytes that notes refer to
 }
 
-// chunk is a buffer of whole deliver frames for one connection.
+// chunk is a buffer of whole deliver frames for one connection, or of whole forwards for one link.
 type chunk struct {
 	slot, gen uint32
 	unacked   uint32 // frames that nobody will answer
@@ -51,6 +51,7 @@ const (
 	noteControl                  // data is a control frame for this link of yours
 	noteLinkGone                 // a connection of this session, at the other end of this link, is gone
 	noteReturned                 // a message of yours came back from another node; data is the frame body
+	noteSwept                    // a link has brought all that could still come back of a list of yours, see linkGone
 )
 
 // note is a small message between loops.
@@ -153,8 +154,8 @@ func (l *loop) openNote(n *note, data []byte) {
 		}
 	case noteGone:
 		l.peerGone(n.handle)
-		l.endLink(n.handle, 0, true)
-	case noteControl, noteLinkGone, noteReturned:
+		l.endLink(n.handle)
+	case noteControl, noteLinkGone, noteReturned, noteSwept:
 		l.openLinkNote(n, data)
 	case noteRefused:
 		if c := l.conn(n.handle); c != nil && c.link == nil {
@@ -169,10 +170,12 @@ func (l *loop) openLinkNote(n *note, data []byte) {
 	case noteControl:
 		l.sendControl(n.handle, data[n.at:n.at+n.reply])
 	case noteLinkGone:
-		l.endLink(n.handle, n.session, false)
+		l.linkGone(n.handle, n.session)
+	case noteSwept:
+		l.endSweep(n.seq)
 	case noteReturned:
 		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.forward); err == nil { // it was checked before
-			l.returned(&l.forward)
+			l.returned(n.codecKind(), &l.forward)
 		}
 	}
 }
@@ -319,8 +322,12 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		l.bufs.put(ch.buf)
 		return
 	}
-	l.stats.written += uint64(ch.unacked)
-	c.unacked += uint64(ch.unacked)
+	if c.link != nil {
+		l.stats.forwarded += uint64(ch.unacked)
+	} else {
+		l.stats.written += uint64(ch.unacked)
+		c.unacked += uint64(ch.unacked)
+	}
 	l.stats.framesOut += uint64(ch.frames)
 	c.adopt(ch.buf)
 	if len(c.pending) >= earlyFlush {
@@ -345,7 +352,7 @@ func (l *loop) ageChunk(ch *chunk, age uint32) {
 // trimChunk takes out the frames that the connection has no room for. Once one is refused, so are
 // all that follow it, or they would overtake it.
 func (l *loop) trimChunk(c *conn, ch *chunk) {
-	room := l.eng.cfg.MaxPending - c.queued()
+	room := c.maxPending - c.queued()
 	l.filterChunk(ch, func(body []byte, _ *codec.Deliver) codec.Code {
 		if room -= codec.PrefixLen + len(body); room < 0 {
 			return codec.CodeOverflow

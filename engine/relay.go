@@ -354,7 +354,8 @@ func (c *conn) handleNotHere(body []byte) {
 		c.decodeFault(err, codec.KindNotHere)
 		return
 	}
-	if r, ok := l.eng.table.Lookup(d.To); ok && r.Session == c.session && r.Epoch == d.Epoch {
+	// This node need not know the ID: another one may, and have sent the message here.
+	if r, ok := l.eng.table.Lookup(d.To); ok && r.Session == c.session && r.Epoch == d.Epoch || !ok && l.eng.cluster != nil {
 		l.eng.release(c.session, string(d.To), d.Epoch)
 	}
 	if d.Flags&codec.FlagAck == 0 {
@@ -381,6 +382,7 @@ func (c *conn) handleNotHere(body []byte) {
 func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	l := c.loop
 	linkToken, link, remote := l.eng.splitLinkToken(d.Token, c.short)
+	remote = remote && len(linkToken) == reportTokenLen // one of a message with ack is not sealed: anybody can make it up
 	known := remote || len(d.Token) == 0 || l.eng.isReportToken(d.Token, c.short)
 	if !known || c.unacked == 0 { // no token can come back more often than messages were delivered
 		l.refuseToken(c.handle(), codec.KindNotHere)
@@ -411,7 +413,14 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 	}
 	code := codec.CodeNoRoute
 	if entry.Flags&flagBounced == 0 {
-		if code = l.redirect(t, entry, d); code == codec.CodeOK {
+		code = l.redirect(t, entry, d)
+		if code != codec.CodeOverflow && code != codec.CodeOK && l.eng.cluster != nil { // the registry may know of somebody else
+			code = codec.CodeOverflow
+			if l.askAgain(t, entry, d) {
+				code = codec.CodeOK
+			}
+		}
+		if code == codec.CodeOK {
 			return
 		}
 	}

@@ -19,19 +19,28 @@ const (
 	maxRecent = 1 << 14
 	// maxReturned bounds the bytes of returned messages that wait on a loop.
 	maxReturned = 16 << 20
+	// waitingSize is about what a message that waits takes beside its frame.
+	waitingSize = 64
 	// resolveBatch is the most IDs in one question to the registry.
 	resolveBatch = 512
 	// resolveTimeout bounds one question.
 	resolveTimeout = time.Second
+	// attachTries is how often the registry is asked about an ID whose session is attached, as it says, at a node
+	// that has not told of it, and attachPause the time in between: the session moves, and the word of it is on its way.
+	attachTries = 5
+	attachPause = 20 * time.Millisecond
 )
 
-// waiting is a message in a park queue.
+// waiting is a message that waits for the registry.
 type waiting struct {
-	conn     routing.Handle // whose it is; zero Gen: it came back from another node
-	frame    []byte         // the body of a send, or of a forward
+	conn     routing.Handle // whose it is; zero Gen: it came back, see parkReturned
+	frame    []byte         // the body of a send, or of a returned forward
 	deadline int64          // 0: none
-	at       int64          // when it came
 }
+
+func (w *waiting) cost() int { return len(w.frame) + waitingSize }
+
+func (w *waiting) late(now int64) bool { return w.deadline != 0 && w.deadline <= now }
 
 // parkQueue is what waits for one ID.
 type parkQueue struct{ all []waiting }
@@ -62,23 +71,53 @@ func (l *loop) remember(id string, code codec.Code) {
 	l.recents[id] = recentAnswer{code, l.now + recentFor}
 }
 
-// park lets a send wait for the registry's word on its receiver.
-func (c *conn) park(m *codec.Send) verdict {
+// keep copies a send that has to wait and charges it to its connection (S21); false: too much of it waits already.
+func (c *conn) keep(body []byte, m *codec.Send) (w waiting, ok bool) {
 	l := c.loop
-	size := len(l.body) + len(m.To)
-	if c.parked+size > l.eng.cfg.MaxParked {
-		return verdict{codec.CodeOverflow, reasonParked}
+	if c.parked+len(body)+waitingSize > l.eng.cfg.MaxParked {
+		return w, false
 	}
-	w := waiting{conn: c.handle(), frame: append([]byte(nil), l.body...), at: l.now}
+	w = waiting{conn: c.handle(), frame: append([]byte(nil), body...)}
 	if m.Flags&codec.FlagAck != 0 {
 		w.deadline = l.deadline(m.TTL)
-		c.inFlight++
 	} else if m.TTL > 0 {
 		w.deadline = l.now + int64(m.TTL)
 	}
-	c.parked += size
+	c.parked += w.cost()
 	l.parkedSends++
-	l.enqueue(string(m.To), w)
+	l.waitUntil(w.deadline)
+	return w, true
+}
+
+// takeUp decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
+// with that it is ended.
+func (l *loop) takeUp(w *waiting) *conn {
+	l.parkedSends--
+	c := l.conn(w.conn)
+	if c == nil {
+		l.stats.abandoned++ // with or without ack: nobody is left to be told, and it was not written
+		return nil
+	}
+	c.parked -= w.cost()
+	if err := codec.DecodeSend(w.frame, &l.send); err != nil {
+		panic("engine: a waiting frame is corrupt") // it was decoded before
+	}
+	if w.deadline != 0 {
+		l.send.TTL = uint32(max(0, w.deadline-l.now))
+	}
+	return c
+}
+
+// park lets a send wait for the registry's word on its receiver.
+func (c *conn) park(m *codec.Send) verdict {
+	w, ok := c.keep(c.loop.body, m)
+	if !ok {
+		return verdict{codec.CodeOverflow, reasonParked}
+	}
+	if m.Flags&codec.FlagAck != 0 {
+		c.inFlight++
+	}
+	c.loop.enqueue(string(m.To), w)
 	return verdict{}
 }
 
@@ -92,16 +131,20 @@ func (l *loop) enqueue(id string, w waiting) {
 	q.all = append(q.all, w)
 }
 
-// parkReturned lets a message that came back from another node wait likewise; false: too many do.
-func (l *loop) parkReturned(f *codec.Forward) bool {
-	frame := codec.AppendForward(nil, codec.KindForward, f)
-	if l.returnedBytes+len(frame) > maxReturned {
+// parkReturned lets a message that came back wait likewise; false: too many do. kind says why it came back, not_mine or
+// not_attached, and the fields of f whence.
+func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward) bool {
+	w := waiting{frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:]}
+	if l.returnedBytes+w.cost() > maxReturned {
 		return false
 	}
-	l.returnedBytes += len(frame)
-	w := waiting{frame: frame[codec.PrefixLen:], at: l.now}
+	l.returnedBytes += w.cost()
 	if f.TTL > 0 {
 		w.deadline = l.now + int64(f.TTL)
+		l.waitUntil(w.deadline)
+	}
+	if f.Flags&codec.FlagAck == 0 {
+		l.parkedSends++ // one with ack is pending meanwhile
 	}
 	l.enqueue(string(f.To), w)
 	return true
@@ -119,38 +162,33 @@ func (l *loop) resolved(id string, code codec.Code) {
 	}
 	delete(l.parked, id)
 	for i := range q.all {
-		if w := &q.all[i]; w.conn.Gen == 0 {
-			l.goOnReturned(w, code)
-		} else {
-			l.goOnSend(w, code)
-		}
+		l.goOn(&q.all[i], code)
 	}
 }
 
-// goOnSend ends a parked send, or sends it.
-func (l *loop) goOnSend(w *waiting, code codec.Code) {
-	l.parkedSends--
-	m := &l.send
-	if err := codec.DecodeSend(w.frame, m); err != nil {
-		panic("engine: a parked frame is corrupt") // it was decoded before
+// goOn ends what waited in a park queue, or sends it.
+func (l *loop) goOn(w *waiting, code codec.Code) {
+	if w.conn.Gen == 0 {
+		l.goOnReturned(w, code)
+	} else {
+		l.goOnSend(w, code)
 	}
-	c := l.conn(w.conn)
+}
+
+func (l *loop) goOnSend(w *waiting, code codec.Code) {
+	c := l.takeUp(w)
 	if c == nil {
-		l.stats.abandoned++ // with or without ack: its sender is gone, and it was not written
 		return
 	}
-	c.parked -= len(w.frame) + len(m.To)
+	m := &l.send
 	if m.Flags&codec.FlagAck != 0 {
 		c.inFlight--
 	}
 	v := verdict{code: code}
-	if w.deadline != 0 && w.deadline <= l.now {
+	if w.late(l.now) {
 		v.code = codec.CodeExpired
 	}
 	if v.code == codec.CodeOK {
-		if w.deadline != 0 {
-			m.TTL = uint32(w.deadline - l.now)
-		}
 		v = c.forwardResolved(m)
 	}
 	c.finish(m, v)
@@ -169,21 +207,24 @@ func (c *conn) forwardResolved(m *codec.Send) verdict {
 
 // goOnReturned ends a returned message, or sends it again.
 func (l *loop) goOnReturned(w *waiting, code codec.Code) {
-	l.returnedBytes -= codec.PrefixLen + len(w.frame)
+	l.returnedBytes -= w.cost()
+	kind, _ := codec.PeekKind(w.frame)
 	f := &l.forward
-	if err := codec.DecodeForward(w.frame, codec.KindForward, f); err != nil {
-		panic("engine: a parked frame is corrupt") // it was encoded here
+	if err := codec.DecodeForward(w.frame, kind, f); err != nil {
+		panic("engine: a waiting frame is corrupt") // it was encoded here
 	}
-	if w.deadline != 0 {
-		if w.deadline <= l.now {
-			l.endReturned(f, codec.CodeExpired)
-			return
-		}
-		f.TTL = uint32(w.deadline - l.now)
+	if f.Flags&codec.FlagAck == 0 {
+		l.parkedSends--
+	}
+	if w.late(l.now) {
+		code = codec.CodeExpired
 	}
 	if code == codec.CodeOK {
+		if w.deadline != 0 {
+			f.TTL = uint32(w.deadline - l.now)
+		}
 		var done bool
-		if code, done = l.forwardAgain(f); done {
+		if code, done = l.forwardAgain(kind, f); done {
 			return
 		}
 	}
@@ -192,32 +233,47 @@ func (l *loop) goOnReturned(w *waiting, code codec.Code) {
 
 // dropReturned ends the returned messages that wait (S24). Sends end with their connections.
 func (l *loop) dropReturned() {
-	for _, q := range l.parked {
-		kept := q.all[:0]
-		for i := range q.all {
-			if w := q.all[i]; w.conn.Gen == 0 {
-				l.goOnReturned(&w, codec.CodeUnreachable)
-			} else {
-				kept = append(kept, w)
-			}
-		}
-		clear(q.all[len(kept):])
-		q.all = kept
+	l.sift(func(w *waiting) (codec.Code, bool) { return codec.CodeUnreachable, w.conn.Gen == 0 })
+}
+
+// waitUntil has the loop look at what waits when a deadline is over; 0: none.
+func (l *loop) waitUntil(deadline int64) {
+	if deadline != 0 && (l.waitDue == 0 || deadline < l.waitDue) {
+		l.waitDue = deadline
 	}
 }
 
-// expireParked ends what has waited past its deadline, without losing its place for the rest.
-func (l *loop) expireParked() {
+// expireWaiting ends what has waited past its deadline, without losing its place for the rest (S1).
+func (l *loop) expireWaiting() {
+	if l.waitDue == 0 || l.waitDue > l.now {
+		return
+	}
+	l.waitDue = 0
+	l.sift(func(w *waiting) (codec.Code, bool) {
+		if w.late(l.now) {
+			return codec.CodeExpired, true
+		}
+		l.waitUntil(w.deadline)
+		return codec.CodeOK, false
+	})
+	for _, handles := range l.holding {
+		for _, h := range handles {
+			if c := l.conn(h); c != nil {
+				c.expireHeld()
+			}
+		}
+	}
+}
+
+// sift ends what verdict wants to end of all that is parked. Nothing is parked meanwhile.
+func (l *loop) sift(verdict func(*waiting) (code codec.Code, end bool)) {
 	for _, q := range l.parked {
 		kept := q.all[:0]
-		for i := range q.all {
-			w := q.all[i]
-			if w.deadline == 0 || w.deadline > l.now {
-				kept = append(kept, w)
-			} else if w.conn.Gen == 0 {
-				l.goOnReturned(&w, codec.CodeExpired)
+		for _, w := range q.all {
+			if code, end := verdict(&w); end {
+				l.goOn(&w, code)
 			} else {
-				l.goOnSend(&w, codec.CodeExpired)
+				kept = append(kept, w)
 			}
 		}
 		clear(q.all[len(kept):])
@@ -231,27 +287,35 @@ type resolver struct {
 	wake chan struct{} // of capacity 1
 
 	mu    sync.Mutex
-	asked map[string][]uint16 // guarded by mu; the loops that wait for an ID
-	queue []string            // guarded by mu; IDs that were not asked for yet
+	asked map[string]*question // guarded by mu; what was not answered yet
+	queue []string             // guarded by mu; IDs to ask for
 }
 
+// question is one ID that loops have asked for.
+type question struct {
+	loops []uint16
+	tries int
+}
+
+// codeMoving is the resolver's word on an ID whose session is about to be heard of; it never leaves this file.
+const codeMoving codec.Code = 126
+
 func newResolver(e *Engine) *resolver {
-	return &resolver{eng: e, wake: make(chan struct{}, 1), asked: make(map[string][]uint16)}
+	return &resolver{eng: e, wake: make(chan struct{}, 1), asked: make(map[string]*question)}
 }
 
 // ask promises that the loop will hear of id (see loop.resolved). Any goroutine may call it.
 func (r *resolver) ask(id string, loop uint16) {
 	r.mu.Lock()
-	loops, known := r.asked[id]
-	r.asked[id] = append(loops, loop)
-	if !known {
+	q := r.asked[id]
+	if q == nil {
+		q = new(question)
+		r.asked[id] = q
 		r.queue = append(r.queue, id)
 	}
+	q.loops = append(q.loops, loop)
 	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	nudge(r.wake)
 }
 
 func (r *resolver) run(ctx context.Context) {
@@ -261,36 +325,56 @@ func (r *resolver) run(ctx context.Context) {
 			return
 		case <-r.wake:
 		}
-		for batch := r.take(); len(batch) > 0; batch = r.take() {
-			r.answer(batch, r.resolve(ctx, batch))
+		for batch := r.take(resolveBatch); len(batch) > 0; batch = r.take(resolveBatch) {
+			codes, err := r.resolve(ctx, batch)
+			r.answer(batch, codes)
+			if err == nil {
+				continue
+			}
+			// What has gathered while the registry did not answer does not wait for its turn to hear the same.
+			if late := r.take(int(^uint(0) >> 1)); len(late) > 0 {
+				r.answer(late, unavailable(len(late)))
+			}
 		}
 	}
 }
 
-func (r *resolver) take() []string {
+func (r *resolver) take(most int) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := min(len(r.queue), resolveBatch)
+	n := min(len(r.queue), most)
 	batch := r.queue[:n:n]
 	r.queue = r.queue[n:]
 	return batch
 }
 
-// answer tells every loop that asked.
+// answer tells every loop that asked, but of sessions that move: about those it asks again.
 func (r *resolver) answer(ids []string, codes []codec.Code) {
 	type word struct {
 		id   string
 		code codec.Code
 	}
 	words := make([][]word, len(r.eng.loops))
+	var again []string
 	r.mu.Lock()
 	for i, id := range ids {
-		for _, loop := range r.asked[id] {
+		q := r.asked[id]
+		if codes[i] == codeMoving {
+			if q.tries++; q.tries < attachTries {
+				again = append(again, id)
+				continue
+			}
+			codes[i] = codec.CodeUnreachable
+		}
+		for _, loop := range q.loops {
 			words[loop] = append(words[loop], word{id, codes[i]})
 		}
 		delete(r.asked, id)
 	}
 	r.mu.Unlock()
+	if len(again) > 0 {
+		time.AfterFunc(attachPause, func() { r.requeue(again) })
+	}
 	for i, mine := range words {
 		if l := r.eng.loops[i]; len(mine) > 0 {
 			l.post(func() {
@@ -302,62 +386,105 @@ func (r *resolver) answer(ids []string, codes []codec.Code) {
 	}
 }
 
-// resolve asks the registry who holds the IDs and puts the routes in place.
-func (r *resolver) resolve(ctx context.Context, ids []string) []codec.Code {
-	codes := make([]codec.Code, len(ids))
+func (r *resolver) requeue(ids []string) {
+	r.mu.Lock()
+	r.queue = append(r.queue, ids...)
+	r.mu.Unlock()
+	nudge(r.wake)
+}
+
+func unavailable(n int) []codec.Code {
+	codes := make([]codec.Code, n)
+	for i := range codes {
+		codes[i] = codec.CodeRegistryUnavailable
+	}
+	return codes
+}
+
+// resolve asks the registry who holds the IDs and puts the routes in place. The error is the registry's.
+func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	found, err := r.eng.cfg.Registry.Lookup(ctx, ids)
-	ended := make(map[routing.SessionID]bool)
+	found, err := r.eng.registry.Lookup(ctx, ids)
+	if err != nil {
+		return unavailable(len(ids)), err
+	}
+	codes := make([]codec.Code, len(ids))
+	absent := make(map[routing.SessionID]codec.Code)
 	for i, id := range ids {
 		switch {
-		case err != nil:
-			codes[i] = codec.CodeRegistryUnavailable
 		case found[i].Unknown:
 			codes[i] = codec.CodeRegistryUnavailable
 		case found[i].Binding == routing.Binding{}:
 			codes[i] = codec.CodeNoRoute
 		default:
-			codes[i] = r.install(ctx, id, found[i].Binding, ended)
+			codes[i] = r.install(ctx, id, found[i].Binding, absent)
 		}
 	}
-	return codes
+	return codes, nil
 }
 
 // install makes a route of what the registry said. The session may be attached here, without this
-// node having been told of the ID; or elsewhere; or nowhere. ended remembers what was asked about sessions before.
-func (r *resolver) install(ctx context.Context, id string, b routing.Binding, ended map[routing.SessionID]bool) codec.Code {
+// node having been told of the ID; or elsewhere; or nowhere. absent remembers what was found out about such sessions before.
+func (r *resolver) install(ctx context.Context, id string, b routing.Binding, absent map[routing.SessionID]codec.Code) codec.Code {
 	e := r.eng
 	if s := e.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
 		e.learn(s, id, b.Epoch)
 		return codec.CodeOK
 	}
 	remote := e.cluster.remote
-	if s := remote.Session(b.Session); s != nil && len(s.Handles()) > 0 {
+	if s := remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
 		e.cluster.makeRoom()
 		remote.Bind(id, s, b.Epoch)
-		return codec.CodeOK
-	}
-	dead, asked := ended[b.Session]
-	if !asked {
-		p, err := e.cfg.Registry.Presence(ctx, b.Session)
-		if err != nil {
-			return codec.CodeRegistryUnavailable
+		if len(s.Handles()) > 0 {
+			return codec.CodeOK
 		}
-		dead = p.Dead
-		ended[b.Session] = dead
 	}
-	if dead {
+	code, known := absent[b.Session]
+	if !known {
+		code = r.whereabouts(ctx, b.Session)
+		absent[b.Session] = code
+	}
+	return code
+}
+
+// whereabouts says of a session that no node has told of what a message to it comes to.
+func (r *resolver) whereabouts(ctx context.Context, id routing.SessionID) codec.Code {
+	p, err := r.eng.registry.Presence(ctx, id)
+	switch {
+	case err != nil:
+		return codec.CodeRegistryUnavailable
+	case p.Dead:
 		return codec.CodeNoRoute
+	case r.eng.cluster.linkedToAny(p.Nodes):
+		return codeMoving
 	}
 	return codec.CodeUnreachable
+}
+
+// linkedToAny reports whether there is a link to one of the nodes where a session is said to be attached.
+func (c *cluster) linkedToAny(at []routing.Presence) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range at {
+		if k := c.links[p.Node]; k != nil && k.incarnation == p.Incarnation {
+			return true
+		}
+	}
+	return false
 }
 
 // learn puts a binding of a session of this node into the table, if no newer one is known.
 func (e *Engine) learn(s *routing.Session, id string, epoch uint64) {
 	done := make(chan struct{})
 	// In the ID's lane, so that it cannot come behind an answer that the registry gave later (S12).
-	if e.lanes.must(e.lanes.of([]byte(id)), func() { e.table.Bind(id, s, epoch); close(done) }) {
+	if e.lanes.must(e.lanes.of([]byte(id)), func() {
+		defer close(done)
+		prev, status := e.table.Bind(id, s, epoch)
+		if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
+			e.kick(prev.Session, id, epoch)
+		}
+	}) {
 		<-done
 	}
 }
@@ -375,4 +502,18 @@ func (c *cluster) makeRoom() {
 			return
 		}
 	}
+}
+
+// forgetRoutes drops the routes that lead to a session elsewhere, now that it is attached here too: the next message to each of
+// its IDs makes this node learn of it, and goes the shorter way.
+func (c *cluster) forgetRoutes(id routing.SessionID) {
+	s := c.remote.Session(id)
+	if s == nil || s.Len() == 0 {
+		return
+	}
+	c.eng.inLane(s, func() {
+		for _, b := range s.Bound() {
+			c.remote.Unbind(b.ID, s, b.Epoch)
+		}
+	})
 }

@@ -67,6 +67,7 @@ type join struct {
 	secret      []byte
 	wanted      routing.SessionID // zero: a new one
 	replace     bool
+	foreign     bool // the session has been at another node
 }
 
 func (j *join) refuse(f codec.Fault, detail string) {
@@ -106,6 +107,7 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 			return
 		}
 	}
+	j.foreign = resumed && e.table.Session(id) == nil
 	s := e.table.OpenSession(id, identity)
 	if !resumed && e.cfg.Hooks.SessionUp != nil {
 		e.cfg.Hooks.SessionUp(id, identity)
@@ -138,9 +140,12 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	if j.replace {
 		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
 	}
-	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial})
+	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, j.foreign)
 	id := s.ID()
-	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial))
+	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
+	if e.cluster != nil {
+		e.cluster.forgetRoutes(id)
+	}
 	if c.local != nil {
 		c.local.opened(s)
 		return
@@ -237,7 +242,7 @@ func (e *Engine) endSession(s *routing.Session) {
 func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) {
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	ended, err := e.cfg.Registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force, Bound: bound})
+	ended, err := e.registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force, Bound: bound})
 	if err != nil {
 		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
 	}

@@ -8,8 +8,15 @@ import (
 
 // Stats is a snapshot of an engine's counters, at most a few ticks (of 10 ms) old. Counters only grow.
 //
-// Each send that was accepted is in exactly one of Written (without ack, handed to the receiver's
-// connection), Outcomes (all others that have ended), Abandoned, or Pending.
+// Each send that was accepted ends in exactly one counter of one node (S3): Written (without ack, handed to the receiver's
+// connection), Outcomes (all others that have ended), or Abandoned; until then it is Pending or Parked. What goes from node to node without ack
+// changes books in between, so that each node's balance is, once nothing moves,
+//
+//	Sends + Received = Written + ΣOutcomes + Abandoned + Pending + Parked + Forwarded − Returned
+//
+// and over all nodes ΣSends = Σ(Written + ΣOutcomes + Abandoned + Pending + Parked) + lost, where lost = Σ(Forwarded − Returned − Received) is
+// what was written to links that ended before it arrived: 0 as long as no link ends. A message with ack is in the
+// counters of the node that it was sent to, and of no other.
 type Stats struct {
 	Loops       int
 	Connections int // sockets and in-process sessions, with or without hello
@@ -24,11 +31,12 @@ type Stats struct {
 	Wakeups                   uint64 // ends of event loop iterations
 	Sends                     uint64 // send frames accepted for a decision
 	Written                   uint64 // sends without ack that were written to their receiver
-	Forwarded                 uint64 // sends without ack that were written to another node
+	Bounced                   uint64 // of those, how many the receiver returned as not_here
+	Forwarded                 uint64 // times that a send without ack was written to another node
+	Returned                  uint64 // of those, how many the other node gave back
 	Received                  uint64 // sends without ack that came from other nodes, and were not given back
 	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
-	Bounced                   uint64 // of those, how many the receiver returned as not_here
-	Abandoned                 uint64 // sends with ack whose own connection ended first
+	Abandoned                 uint64 // sends whose own connection ended first: with ack, or while they were parked
 	AcksLate, AcksForged      uint64
 	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
 	Faults                    map[codec.Fault]uint64 // error frames, by what they say
@@ -44,6 +52,7 @@ type loopStats struct {
 	sends                uint64
 	written, bounced     uint64
 	forwarded, received  uint64
+	returned             uint64
 	parked               int
 	abandoned            uint64
 	acksLate, acksForged uint64
@@ -105,6 +114,7 @@ func (s *Stats) add(p *loopStats) {
 	s.Written += p.written
 	s.Bounced += p.bounced
 	s.Forwarded += p.forwarded
+	s.Returned += p.returned
 	s.Received += p.received
 	s.Parked += p.parked
 	s.Abandoned += p.abandoned

@@ -16,81 +16,98 @@ import (
 // hears of a loss, every second what it knows to be missing, and everything slowly all the time.
 
 const (
-	// verifyPeriod is how long it takes to say everything again, and with that how long a stale binding can live.
-	verifyPeriod = 5 * time.Minute
-	verifyEvery  = time.Second
-	verifyBatch  = 1000 // bindings in one step when there is no hurry, and in one question in any case
+	verifyEvery = time.Second
+	verifyBatch = 1000 // bindings in one question
+	// hurry is how much faster everything is said again after a link came up: kicks may have been lost without it.
+	hurry = 10
 )
 
-// presences is what the registry should know of the sessions that are attached here.
+// presences is what the registry should know, or no longer know, of the sessions at this node.
 type presences struct {
 	mu  sync.Mutex
 	all map[routing.SessionID]*presence // guarded by mu
 }
 
-// presence is one of them. session and entry are static; written is guarded by presences.mu.
+// presence is one of them. session, entry and foreign are static; the rest is guarded by presences.mu.
 type presence struct {
 	session *routing.Session
 	entry   routing.Presence
+	foreign bool // it came from another node, or is attached there too, so it may hold IDs that this one does not know
+	left    bool // it is not attached here any more: the entry is to go
 	written bool // the registry has it
 }
 
 // attachPresence notes an attach and has it written.
-func (e *Engine) attachPresence(s *routing.Session, entry routing.Presence) {
-	p := &presence{session: s, entry: entry}
+func (e *Engine) attachPresence(s *routing.Session, entry routing.Presence, foreign bool) {
+	p := &presence{session: s, entry: entry, foreign: foreign}
 	e.presences.mu.Lock()
+	if before := e.presences.all[s.ID()]; before != nil && before.session == s {
+		p.foreign = foreign || before.foreign
+	}
 	e.presences.all[s.ID()] = p
 	e.presences.mu.Unlock()
 	e.writePresence(p)
 }
 
-// writePresence tells the registry where a session is, unless that is no longer so.
+// detachPresence notes that a session has left and has its entry removed, unless it has attached again since.
+func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
+	e.presences.mu.Lock()
+	p := e.presences.all[s.ID()]
+	current := p != nil && p.entry.Serial <= entry.Serial
+	if current {
+		p.left = true
+	}
+	e.presences.mu.Unlock()
+	if current {
+		e.writePresence(p)
+	}
+}
+
+// writePresence brings the registry in line with an entry, if that is still the one that counts for its session.
 func (e *Engine) writePresence(p *presence) {
+	id := p.session.ID()
 	e.inLane(p.session, func() {
-		id := p.session.ID()
 		e.presences.mu.Lock()
-		current := e.presences.all[id] == p
+		current, left := e.presences.all[id] == p, p.left
 		e.presences.mu.Unlock()
 		if !current {
 			return
 		}
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		err := e.cfg.Registry.Attach(ctx, id, p.entry)
-		if errors.Is(err, routing.ErrSessionDead) {
-			e.closeAll(p.session.Handles(), codec.FaultSessionEnded, "the session has ended")
-			e.table.ForceEndSession(p.session)
-			return
+		var err error
+		if left {
+			_, err = e.registry.Detach(ctx, id, p.entry)
+		} else {
+			err = e.registry.Attach(ctx, id, p.entry)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, routing.ErrSessionDead):
+			others := p.session.Handles()
+			if bound, ended := e.table.ForceEndSession(p.session); ended {
+				e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
+				e.sessionEnded(p.session, bound, false)
+			}
+			left = true
+		case err != nil:
 			e.cfg.Logger.Debug("cannot tell the registry where a session is; it will be tried again", "session", id, "error", err)
 			return
 		}
-		e.presences.mu.Lock()
-		p.written = true
-		e.presences.mu.Unlock()
+		e.presences.wrote(id, p, left)
 	})
 }
 
-// detachPresence notes that a session has left and tells the registry. If that fails, the entry stays
-// behind as one that no link confirms.
-func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
-	id := s.ID()
-	e.presences.mu.Lock()
-	if p := e.presences.all[id]; p != nil && p.entry.Serial <= entry.Serial {
-		delete(e.presences.all, id)
+// wrote notes that the registry knows of an entry, or of its end.
+func (ps *presences) wrote(id routing.SessionID, p *presence, left bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if left && ps.all[id] == p {
+		delete(ps.all, id)
 	}
-	e.presences.mu.Unlock()
-	e.inLane(s, func() {
-		ctx, cancel := e.registryContext()
-		defer cancel()
-		if _, err := e.cfg.Registry.Detach(ctx, id, entry); err != nil {
-			e.cfg.Logger.Debug("cannot tell the registry that a session left", "session", id, "error", err)
-		}
-	})
+	p.written = true
 }
 
-// rewritePresences has the entries written that the registry lacks, or all of them.
+// rewritePresences has the entries written that the registry lacks, or all of them, and those removed that it has too many.
 func (e *Engine) rewritePresences(all bool) {
 	var todo []*presence
 	e.presences.mu.Lock()
@@ -98,7 +115,7 @@ func (e *Engine) rewritePresences(all bool) {
 		if all {
 			p.written = false
 		}
-		if !p.written {
+		if !p.written || p.left {
 			todo = append(todo, p)
 		}
 	}
@@ -112,30 +129,79 @@ func (e *Engine) rewritePresences(all bool) {
 func (e *Engine) upkeep(ctx context.Context) {
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
-	next, stop := iter.Pull2(e.table.All())
-	defer func() { stop() }()
-	begun := time.Now()
+	round := e.newRound(e.cfg.VerifyPeriod)
+	defer func() { round.stop() }()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-e.cfg.Registry.Lost():
+		case <-e.registry.Lost():
 			e.cfg.Logger.Warn("the registry has lost data and is told again what this node knows", "ids", e.table.Len())
 			e.rewritePresences(true)
+			e.askToReassert(ctx, 0, func(*presence) bool { return true })
 			e.reassertAll()
+		case <-e.verifySoon:
+			round.stop()
+			round = e.newRound(e.cfg.VerifyPeriod / hurry)
 		case <-tick.C:
+			e.registry.probe(ctx)
 			e.rewritePresences(false)
-			steps := e.table.Len()*int(verifyEvery)/int(verifyPeriod) + 1
-			if e.reassertSome(next, steps) {
+			if !round.step() {
 				continue
 			}
-			if time.Since(begun) < verifyPeriod {
-				continue // everything was said early; wait for the next round
-			}
-			stop()
-			next, stop = iter.Pull2(e.table.All())
-			begun = time.Now()
+			round.stop()
+			round = e.newRound(e.cfg.VerifyPeriod)
 			e.rewritePresences(true)
+			e.askToReassert(ctx, e.cfg.VerifyPeriod/2, func(p *presence) bool { return p.foreign })
+		}
+	}
+}
+
+// round says all bindings again once, spread over a period.
+type round struct {
+	eng    *Engine
+	begun  time.Time
+	period time.Duration
+	perRun int // bindings in one step
+	next   func() (string, routing.Route, bool)
+	stop   func()
+	done   bool
+}
+
+func (e *Engine) newRound(period time.Duration) *round {
+	r := &round{eng: e, begun: time.Now(), period: period, perRun: int(int64(e.table.Len())*int64(verifyEvery)/int64(period)) + 1}
+	r.next, r.stop = iter.Pull2(e.table.All())
+	return r
+}
+
+// step says some bindings again. True: the round is over.
+func (r *round) step() bool {
+	if !r.done {
+		r.done = !r.eng.reassertSome(r.next, r.perRun)
+	}
+	return r.done && time.Since(r.begun) >= r.period
+}
+
+// askToReassert asks sessions, which hold the truth, to say their bindings again: this node may not know all of theirs.
+func (e *Engine) askToReassert(ctx context.Context, within time.Duration, which func(*presence) bool) {
+	frame := codec.AppendReassert(nil, uint64(within.Milliseconds()))
+	e.presences.mu.Lock()
+	var todo []*routing.Session
+	for _, p := range e.presences.all {
+		if which(p) {
+			todo = append(todo, p.session)
+		}
+	}
+	e.presences.mu.Unlock()
+	for _, s := range todo {
+		if handles := s.Handles(); len(handles) > 0 && ctx.Err() == nil {
+			h := handles[0] // one of its connections is enough
+			l := e.loops[h.Loop]
+			l.post(func() {
+				if c := l.conn(h); c != nil && c.local == nil { // those in process are all in the table
+					c.wroteControl(append(c.out(), frame...))
+				}
+			})
 		}
 	}
 }
@@ -190,7 +256,7 @@ func (e *Engine) reassert(all []binding) {
 			}
 		}
 		ctx, cancel := e.registryContext()
-		results, err := e.cfg.Registry.Bind(ctx, ops)
+		results, err := e.registry.Bind(ctx, ops)
 		cancel()
 		if err != nil {
 			return // it is away: this is not the time, and the next round comes

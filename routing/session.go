@@ -120,6 +120,13 @@ func (s *Session) Handles() []Handle { return *s.handles.Load() }
 // Ended reports whether the session has ended. It never goes back to false.
 func (s *Session) Ended() bool { return s.ended.Load() }
 
+// Serial returns the serial of the latest attach, 0 before the first.
+func (s *Session) Serial() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serial
+}
+
 // Len returns how many IDs the session has bound on this node.
 func (s *Session) Len() int {
 	s.mu.Lock()
