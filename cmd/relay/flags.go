@@ -57,9 +57,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; all nodes should agree")
 
 	f.StringVar(&o.cluster, "cluster", "distmsg", "`name` of the cluster: nodes of another are refused, and keys in Redis begin with it")
-	f.StringVar(&o.discovery, "discovery", "", "`url` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")
+	f.StringVar(&o.discovery, "discovery", "", "`URL` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")
 	f.StringVar(&o.discoveryAuthFile, "discovery-auth-file", "", "`file` with user:password for ZooKeeper (or in "+envDiscoveryAuth+")")
-	f.StringVar(&o.peerList, "peers", "", "the other nodes, instead of --discovery: `ID=ADDRESS/PEER-ADDRESS,…`, for clients and for nodes.\n"+
+	f.StringVar(&o.peerList, "peers", "", "the other nodes, instead of --discovery: `ID=ADDRESS/PEER-ADDRESS,...`, for clients and for nodes.\n"+
 		"A list cannot tell dead nodes from those that cannot be reached: one without a link\nfor longer than the resume window counts as dead")
 	f.StringVar(&o.peerListen, "peer-listen", "", "`address` for other nodes, which have to know the cluster's secret (default 127.0.0.1:7402)")
 	f.StringVar(&o.peerAdvertise, "peer-advertise", "", "`address` that other nodes are told to come to (default: that of --peer-listen)")

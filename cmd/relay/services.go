@@ -3,9 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -135,16 +132,6 @@ func (v *services) redisConfig(o options, s secrets, logger *slog.Logger) redis.
 			return node != nil && node.Gone(p)
 		},
 	}
-}
-
-// fingerprint tells clusters of one name apart by their secrets, without telling those.
-func fingerprint(cluster string, secret []byte) string {
-	if secret == nil {
-		return ""
-	}
-	mac := hmac.New(sha256.New, secret)
-	mac.Write([]byte("distmsg cluster\x00" + cluster))
-	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // health names what is wrong with the services as far as the engine does not know it.

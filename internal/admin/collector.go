@@ -48,10 +48,11 @@ var metrics = []metric{
 	counter("wakeups_total", "Ends of event loop iterations.", func(s *engine.Stats) uint64 { return s.Wakeups }),
 	counter("sends_total", "Send frames accepted for a decision.", func(s *engine.Stats) uint64 { return s.Sends }),
 	counter("delivers_unacked_total", "Sends without ack that were written to their receiver.", func(s *engine.Stats) uint64 { return s.Written }),
-	counter("forwards_unacked_total", "Sends without ack that were written to another node.", func(s *engine.Stats) uint64 { return s.Forwarded }),
+	counter("forwards_unacked_total", "Times that a send without ack was written to another node.", func(s *engine.Stats) uint64 { return s.Forwarded }),
+	counter("forwards_returned_total", "Of those, how many the other node gave back.", func(s *engine.Stats) uint64 { return s.Returned }),
 	counter("receives_unacked_total", "Sends without ack that came from another node and were not given back.", func(s *engine.Stats) uint64 { return s.Received }),
 	counter("delivers_bounced_total", "Sends without ack that the receiver returned as not_here.", func(s *engine.Stats) uint64 { return s.Bounced }),
-	counter("sends_abandoned_total", "Sends with ack whose sender's connection ended first.", func(s *engine.Stats) uint64 { return s.Abandoned }),
+	counter("sends_abandoned_total", "Sends whose sender's connection ended first: with ack, or while they were parked.", func(s *engine.Stats) uint64 { return s.Abandoned }),
 	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
 	counter("acks_forged_total", "Acks with a token that was never given to their session.", func(s *engine.Stats) uint64 { return s.AcksForged }),
 }
