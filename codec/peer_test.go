@@ -32,6 +32,9 @@ var peerLayouts = func() []layout {
 	}
 }()
 
+// firstPeerKind begins the range of kinds between nodes.
+const firstPeerKind = 80
+
 // peerSender says who sends a kind: D dialled, A accepted.
 func peerSender(kind Kind) string {
 	switch kind {
@@ -67,7 +70,7 @@ func peerExamples() map[Kind][]any {
 		KindRefuse:        {token, n(34)},
 		KindGone:          {session},
 		KindAttached:      {session, n(3)},
-		KindDetached:      {session, n(4)},
+		KindDetached:      {session, n(3)},
 		KindExpel:         {session, "alice", exampleEpoch + 9},
 		KindNotAttached:   back,
 	}
