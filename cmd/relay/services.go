@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"distmsg/discovery"
 	"distmsg/discovery/zookeeper"
 	"distmsg/engine"
@@ -94,6 +96,7 @@ type services struct {
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
 	v := &services{}
 	if o.registry != memoryRegistry {
+		goredis.SetLogger(libraryLog{logger})
 		registry, err := redis.Open(ctx, v.redisConfig(o, s, logger))
 		if err != nil {
 			return nil, unopened("--registry", err, !errors.Is(err, routing.ErrUnavailable))
@@ -112,6 +115,15 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 		v.membership = discovery.Peers(o.peers...)
 	}
 	return v, nil
+}
+
+// libraryLog takes what go-redis has to say, which otherwise goes to stderr. What matters in it, we are told as errors.
+type libraryLog struct{ *slog.Logger }
+
+func (l libraryLog) Printf(ctx context.Context, format string, args ...any) {
+	if l.Enabled(ctx, slog.LevelDebug) {
+		l.Debug("go-redis: " + fmt.Sprintf(format, args...))
+	}
 }
 
 func unopened(flag string, err error, usage bool) error {
