@@ -140,7 +140,7 @@ func (m *move) bindAndKeep(reasserts bool) error {
 			err = m.reassertWon()
 		}
 		if err != nil {
-			return fmt.Errorf("B has lost what it had bound: %w", err)
+			return fmt.Errorf("the ID was lost by B, which had bound it: %w", err)
 		}
 	}
 	return nil
