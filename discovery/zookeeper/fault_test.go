@@ -71,8 +71,8 @@ func TestZooKeeperAway(t *testing.T) {
 				t.Errorf("a call with a second to spare took %v", took)
 			}
 			lasts(t, test.lasts-time.Since(began))
-			if err := a.Err(); err == nil || !strings.Contains(err.Error(), "no session with "+z.Addr) {
-				t.Errorf("while it is away: %v", err)
+			if err := a.Err(); test.lasts > test.session*2/3 && (err == nil || !strings.Contains(err.Error(), "no session with "+z.Addr)) {
+				t.Errorf("silent for longer than it may be, and the trouble is %v", err)
 			}
 			if got := current(a); !slices.Equal(got, records(1, 2)) {
 				t.Errorf("the last membership was %v, now it is %v", records(1, 2), got)
@@ -399,9 +399,10 @@ func TestRefusedLater(t *testing.T) {
 	if err := m.Announce(testContext(t), record(2)); err == nil || !strings.Contains(err.Error(), "no permission") {
 		t.Errorf("%v", err)
 	}
-	if err := m.Err(); err == nil || !strings.Contains(err.Error(), "no permission") {
-		t.Errorf("the trouble is %v", err)
-	}
+	eventually(t, patience, "that is the trouble", func() bool {
+		err := m.Err()
+		return err != nil && strings.Contains(err.Error(), "no permission")
+	})
 	if got := current(m); !slices.Equal(got, records(1)) {
 		t.Errorf("%v", got)
 	}
