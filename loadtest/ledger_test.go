@@ -20,6 +20,7 @@ type modelMessage struct {
 	outcomes  []codec.Code
 	landed    bool
 	adrift    bool
+	overtaken bool
 }
 
 type model struct {
@@ -53,7 +54,7 @@ func (m *model) deliver(sender int, seq uint64) {
 	}
 	pair := [2]int{sender, int(msg.receiver)}
 	if last := m.latest[pair]; last > seq {
-		if m.messages[sender][last-1].conn == msg.conn && m.routeAge[int(msg.receiver)/m.perConn] < msg.at {
+		if m.messages[sender][last-1].conn == msg.conn && (m.routeAge[int(msg.receiver)/m.perConn] < msg.at || msg.overtaken) {
 			m.faults.Reordered++
 		}
 	} else {
@@ -104,6 +105,15 @@ func (m *model) lose(sender int, written uint64) {
 }
 
 func (m *model) move(conn int, now int64) {
+	if m.routeAge[conn] < now {
+		for sender, list := range m.messages {
+			for i, msg := range list {
+				if int(msg.receiver)/m.perConn == conn && !msg.landed && m.latest[[2]int{sender, int(msg.receiver)}] > uint64(i+1) {
+					msg.overtaken = true
+				}
+			}
+		}
+	}
 	m.routeAge[conn] = now
 	for _, list := range m.messages {
 		for _, msg := range list {
@@ -200,19 +210,20 @@ func TestLedgerAgainstModel(t *testing.T) {
 			case op < 99:
 				written := rng.Uint64N(sent + 1)
 				m.lose(sender, written)
-				l.lose(sender, written)
-				l.discard(sender)
-				l.reconnect(sender, sent+1)
+				l.lose(sender, 1, written, sent)
+				l.reconnect(sender, sent+1, sent+1)
 			default:
 				m.move(sender, now)
-				l.moveReceiver(sender, now)
+				l.beginMove(sender, now)
+				l.cutReceiver(sender)
+				l.endMove(sender, now)
 			}
 			if l.inFlight != m.inFlight {
 				t.Fatalf("event %d: %d in flight, want %d", now, l.inFlight, m.inFlight)
 			}
 		}
 		m.close()
-		l.close()
+		l.close(func(int) bool { return false })
 		if l.faults != m.faults {
 			t.Fatalf("faults %+v,\n        want %+v", l.faults, m.faults)
 		}

@@ -134,16 +134,25 @@ func TestSleeper(t *testing.T) {
 	}
 }
 
+// upLeg makes a leg that is ready to send, without a network.
+func upLeg(c *wireConn) *leg {
+	l := &leg{c: c}
+	l.proto = c.speak(l)
+	c.next = l
+	l.up("a node", unlimited)
+	return l
+}
+
 // TestSendAllocations ends and sends messages by the relay protocol, but
 // without a network.
 func TestSendAllocations(t *testing.T) {
 	cfg, _ := Config{Nodes: []string{"x:1"}}.withDefaults()
 	tr := newTraffic(&cfg, 1)
-	w := newWire(tr, cfg.Nodes, newRelay)
+	w := newWire(tr, nil, newRelay)
 	w.armed = true // there is no loop
 	tr.driver = w
 	for i := range w.conns {
-		w.conns[i].up(unlimited)
+		upLeg(&w.conns[i])
 	}
 	tr.start()
 	seq := uint64(0)
@@ -151,7 +160,7 @@ func TestSendAllocations(t *testing.T) {
 		seq++
 		for i := range w.conns {
 			tr.outcome(i, seq, 1)
-			w.conns[i].pending = w.conns[i].pending[:0]
+			w.conns[i].cur.pending = w.conns[i].cur.pending[:0]
 		}
 	}
 	for range 1000 {
