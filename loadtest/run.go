@@ -65,6 +65,8 @@ type run struct {
 	began bool     // all connections were up
 }
 
+var errNoNode = errors.New("discovery knows of no node: start one, or correct the path")
+
 // newRun finds the nodes and makes the driver.
 func newRun(cfg Config) (*run, error) {
 	r := &run{cfg: cfg, id: rand.Uint64()}
@@ -77,7 +79,7 @@ func newRun(cfg Config) (*run, error) {
 	}
 	b := &book{membership: r.cfg.Membership}
 	if r.cfg.Nodes = b.first(); len(r.cfg.Nodes) == 0 {
-		return nil, errors.New("discovery knows of no node: start one, or correct the path")
+		return nil, errNoNode
 	}
 	r.t = newTraffic(&r.cfg, r.id)
 	switch cfg.Driver {

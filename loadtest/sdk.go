@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"distmsg/client"
@@ -62,11 +63,33 @@ func newSDK(t *traffic, nodes discovery.Membership) *sdk {
 	return d
 }
 
+// view is the membership as one session sees it: a single node until it is attached there, so that sessions are spread
+// over the nodes in turn, and then all.
+type view struct {
+	discovery.Membership
+	first    []discovery.Node
+	attached atomic.Bool
+}
+
+func (v *view) Nodes() (nodes []discovery.Node, changed <-chan struct{}) {
+	nodes, changed = v.Membership.Nodes()
+	if !v.attached.Load() {
+		nodes = v.first
+	}
+	return nodes, changed
+}
+
 func (d *sdk) connect(ctx context.Context) error {
+	nodes, _ := d.nodes.Nodes()
+	if len(nodes) == 0 {
+		return errNoNode
+	}
 	for i := range d.conns {
+		n := i % len(nodes)
+		view := &view{Membership: d.nodes, first: nodes[n : n+1]}
 		c := &d.conns[i]
 		cfg := client.Config{
-			Membership: d.nodes, Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
+			Membership: view, Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
 			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
 		}
@@ -77,6 +100,7 @@ func (d *sdk) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		view.attached.Store(true)
 		c.session = session
 		d.work.Go(c.send)
 		if err := session.Bind(ctx, d.names[i*d.t.per:(i+1)*d.t.per]...); err != nil {

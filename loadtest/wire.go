@@ -115,6 +115,9 @@ func (w *wire) connect(ctx context.Context) error {
 	w.client = client
 	started := w.started
 	nodes := w.book.first()
+	if len(nodes) == 0 {
+		return errNoNode
+	}
 	for i := range w.conns {
 		if err := w.dial(ctx, &w.conns[i], nodes[i%len(nodes)]); err != nil {
 			return err
