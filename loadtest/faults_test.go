@@ -247,7 +247,8 @@ func TestFalseNoRouteIsCaught(t *testing.T) {
 	}
 }
 
-// TestReassert has a node ask for all bindings again: they come under their epochs, in as many frames as it takes, and nothing else notices.
+// TestReassert has a node ask for all bindings again: they come under their epochs, in as many frames as it takes, and
+// nothing else notices.
 func TestReassert(t *testing.T) {
 	t.Parallel()
 	const ids, perFrame = 40, 16

@@ -169,6 +169,13 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(r.Outcomes) > 0 {
 		line("outcomes", "%s", nonZero(r.Outcomes))
 	}
+	if len(r.SlowestMs) > 1 {
+		var list []string
+		for _, word := range slices.Sorted(maps.Keys(r.SlowestMs)) {
+			list = append(list, fmt.Sprintf("%s %s", word, us(r.SlowestMs[word]*1e3)))
+		}
+		line("slowest", "%s; %s without a delivery at one connection", strings.Join(list, ", "), us(r.MaxSilenceMs*1e3))
+	}
 	if r.Unsent > 0 {
 		line("unsent", "%d could not leave in time", r.Unsent)
 	}
