@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -18,13 +19,21 @@ const maxWelcome = 1 << 20
 // if there is one; if the node cannot believe that (it began anew with another key), it asks for a new
 // one.
 func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
+	hello := codec.Hello{
+		MinVersion: codec.Version, MaxVersion: codec.Version,
+		Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
+	}
 	s.mu.Lock()
-	id, secret := s.id, s.secret
+	hello.Session, hello.Secret = s.id, s.secret
+	if s.id != nil && s.mayReplace(addr) {
+		hello.Flags = codec.HelloReplace
+	}
 	s.mu.Unlock()
-	c, err := s.attachAs(ctx, addr, id, secret)
+	c, err := s.attachAs(ctx, addr, &hello)
 	var f *fault
-	if id != nil && errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated {
-		c, err = s.attachAs(ctx, addr, nil, nil)
+	if hello.Session != nil && errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated {
+		hello.Session, hello.Secret, hello.Flags = nil, nil, 0
+		c, err = s.attachAs(ctx, addr, &hello)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: node %s: %w", addr, err)
@@ -32,7 +41,19 @@ func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	return c, nil
 }
 
-func (s *Session) attachAs(ctx context.Context, addr string, id, secret []byte) (*conn, error) {
+// mayReplace reports whether whatever connection the node at addr still has of this session is one that is closed
+// here: then that node should not wait to find out. It needs s.mu.
+func (s *Session) mayReplace(addr string) bool {
+	node := s.nodes.names[addr]
+	for c := range s.conns {
+		if !c.closed && (node == "" || c.node == node) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
 	defer cancel()
 	nc, err := s.cfg.Dialer(ctx, addr)
@@ -40,7 +61,7 @@ func (s *Session) attachAs(ctx context.Context, addr string, id, secret []byte) 
 		return nil, err
 	}
 	interrupt := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	welcome, early, err := s.greet(nc, id, secret)
+	welcome, early, err := greet(nc, hello)
 	if !interrupt() && err == nil {
 		err = ctx.Err()
 	}
@@ -49,21 +70,28 @@ func (s *Session) attachAs(ctx context.Context, addr string, id, secret []byte) 
 		return nil, errors.Join(ctx.Err(), err)
 	}
 	c := newConn(s, nc, addr, welcome)
-	s.admit(c, welcome)
+	switch err := s.admit(c, welcome); err {
+	case errStranger:
+		_ = nc.SetWriteDeadline(time.Now().Add(s.cfg.DialTimeout))
+		_, _ = nc.Write(codec.AppendBye(nil)) // the new session that the node has made is not wanted
+		nc.Close()
+		return nil, err
+	case errTwice:
+		c.start(early) // to be left as any other: messages may be on their way
+		return nil, err
+	}
 	c.start(early)
 	return c, nil
 }
 
+var (
+	errStranger = errors.New("the node does not know the session, which lives at another one")
+	errTwice    = errors.New("it is a node that the session is attached to already")
+)
+
 // greet sends hello and reads up to welcome. early is what came behind it.
-func (s *Session) greet(nc net.Conn, id, secret []byte) (f *codec.Welcome, early []byte, err error) {
-	hello := codec.Hello{
-		MinVersion: codec.Version, MaxVersion: codec.Version,
-		Credentials: s.cfg.Credentials, Session: id, Secret: secret, Agent: []byte(s.cfg.Agent),
-	}
-	if id != nil {
-		hello.Flags = codec.HelloReplace
-	}
-	if _, err := nc.Write(codec.AppendHello(nil, &hello)); err != nil {
+func greet(nc net.Conn, hello *codec.Hello) (f *codec.Welcome, early []byte, err error) {
+	if _, err := nc.Write(codec.AppendHello(nil, hello)); err != nil {
 		return nil, nil, err
 	}
 	var buf []byte
@@ -101,10 +129,13 @@ func readWelcome(body []byte) (*codec.Welcome, error) {
 func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	c := &conn{
 		s: s, nc: nc, addr: addr,
-		node: f.Node, limits: f.Limits, resumed: f.Flags&codec.WelcomeResumed != 0,
+		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits,
+		resumed: f.Flags&codec.WelcomeResumed != 0,
 		// What a node sends carries at most a payload, as what it accepts does, and a little more beside it.
 		maxRead:  int(min(f.Limits.MaxFrame, 1<<31)) + codec.FrameOverhead,
 		drained:  make(chan codec.Drain, 1),
+		reassert: make(chan uint64, 1),
+		retired:  make(chan struct{}),
 		dead:     make(chan struct{}),
 		requests: make(map[uint64]*request),
 	}

@@ -209,7 +209,7 @@ func (s *Session) lateBound(ids []idEpoch, results []codec.Result) {
 			back = append(back, idEpoch{ids[i].id, r.Epoch})
 		}
 	}
-	if c := s.current.Load(); c != nil && len(back) > 0 {
+	if c := s.first(); c != nil && len(back) > 0 {
 		c.request(question{kind: codec.KindUnbind}, back)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
@@ -19,11 +20,19 @@ import (
 // on goroutines that are neither the reader's nor a sender's: they may take their time and may call
 // every method of the session but Close.
 type Config struct {
-	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random,
-	// and to another when that one is gone.
+	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random. That one
+	// tells it which nodes there are, also when that changes; from then on the configured ones are a last resort.
 	Nodes []string
-	// Membership is where the nodes are found instead of Nodes. The caller closes it, after the session.
+	// Membership is where the nodes are found instead of Nodes, beside what nodes tell; for example a
+	// *zookeeper.Membership that was opened with ReadOnly. The caller closes it, after the session.
 	Membership discovery.Membership
+	// Attach is how many nodes the session is attached to at once, as far as there are that many: 1, more, or
+	// AllNodes. Default: 1. More than one takes nodes that are one cluster. See Spread or mesh.
+	Attach int
+	// Strategy chooses among the nodes attached to for each message; discovery.PairHash keeps the order of
+	// what one ID sends to another. Its Pick is called by every sender and must return an index
+	// into the list it is given. Default: discovery.Random().
+	Strategy discovery.Strategy
 	// Credentials go to the node in every hello. Default: none.
 	Credentials []byte
 	// Agent names this program to the node, for people. Default: "distmsg-go".
@@ -65,7 +74,8 @@ type Config struct {
 	OnKick func(Kick)
 	// OnDrain hears that the node is leaving. The SDK moves to another one by itself.
 	OnDrain func(Drain)
-	// OnState hears that the session attached to a node, or lost it.
+	// OnState hears of every node that the session was attached to or lost, except of one that it
+	// left when another had taken its place. It is told of that other one.
 	OnState func(State)
 	// OnPostFailed, if set, makes nodes report the posts that they could not deliver. id is what
 	// Post returned. A post may also vanish with a connection without a report.
@@ -89,15 +99,20 @@ type Drain struct {
 	Addrs    []string      // the nodes it recommends
 }
 
-// State tells where a session is attached.
+// State tells where a session is attached, and what changed last: it was attached to a node, or has lost it.
 type State struct {
-	Attached bool
+	Attached bool   // to one node at least
 	Session  string // public session ID in hex; changes when the session could not be resumed
-	Node     string // the node's name
-	Addr     string // its address
-	Resumed  bool   // attached: the node knew the session; otherwise its IDs were bound again
-	Err      error  // not attached: why the connection ended
+	Node     string // the name of the node that it was attached to, or has lost, last
+	Addr     string // that node's address
+	Resumed  bool   // the node knew the session; otherwise its IDs were bound again
+	Err      error  // why the connection to that node ended; nil if it was attached to it
+	// Nodes are all that it is attached to now, the one that binds and lookups go to first. The slice is shared: do not write to it.
+	Nodes []discovery.Node
 }
+
+// AllNodes as Config.Attach: the session is attached to every node that is known.
+const AllNodes = -1
 
 // The defaults that Config's comments name.
 const (
@@ -118,6 +133,10 @@ const (
 
 // withDefaults fills in and rejects.
 func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.Attach, 1)
+	if c.Strategy == nil {
+		c.Strategy = discovery.Random()
+	}
 	setDefault(&c.Agent, defaultAgent)
 	setDefault(&c.DialTimeout, defaultDialTimeout)
 	setDefault(&c.RequestTimeout, defaultRequestTimeout)
@@ -138,6 +157,9 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	err := c.validate()
+	if c.Attach == AllNodes {
+		c.Attach = math.MaxInt
+	}
 	if c.Membership == nil {
 		members, staticErr := discovery.Static(c.Nodes...)
 		c.Membership, err = members, errors.Join(staticErr, err)
@@ -163,6 +185,7 @@ func (c *Config) validate() error {
 	check(len(c.Agent) <= codec.MaxReason, "Agent has %d bytes, at most %d are allowed", len(c.Agent), codec.MaxReason)
 	check(len(c.Credentials) <= maxCredentials,
 		"Credentials has %d bytes, at most %d are allowed", len(c.Credentials), maxCredentials)
+	check(c.Attach >= 1 || c.Attach == AllNodes, "Attach is %d, want a number of nodes, or AllNodes", c.Attach)
 	check(c.MaxInFlight <= maxCalls, "MaxInFlight is %d, at most %d is allowed", c.MaxInFlight, maxCalls)
 	for _, f := range []struct {
 		name string

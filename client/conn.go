@@ -18,30 +18,42 @@ import (
 // Lock order: conn.mu, then budget.mu. No callback runs and nothing is written to a socket under either.
 type conn struct {
 	// Static after construction.
-	s       *Session
-	nc      net.Conn
-	addr    string
-	session string // public session ID, in hex
-	node    string
-	limits  codec.Limits
-	resumed bool
-	gen     uint64           // of the bindings: see holdings.gen
-	maxRead int              // bytes of a frame's body
-	drained chan codec.Drain // capacity 1: the node's drain frame
-	dead    chan struct{}    // closed when the connection is gone and every send on it has ended
+	s           *Session
+	nc          net.Conn
+	addr        string
+	session     string // public session ID, in hex
+	node        string
+	incarnation uint64 // of the node
+	limits      codec.Limits
+	resumed     bool
+	gen         uint64           // of the bindings: see holdings.gen
+	maxRead     int              // bytes of a frame's body
+	drained     chan codec.Drain // capacity 1: the node's drain frame
+	reassert    chan uint64      // capacity 1: the node's last reassert frame
+	retired     chan struct{}    // closed when the session has moved away from here
+	dead        chan struct{}    // closed when the connection is gone and every send on it has ended
 
 	credit budget // for posts; in bytes
 
 	// Shared without a lock.
-	heard   atomic.Bool  // something was read since the last tick
-	moved   atomic.Int64 // when the session moved on to another connection, on its clock; 0: not yet
-	working atomic.Int64 // when the last message came
-	owed    atomic.Int64 // answers that the handlers have yet to give
+	heard    atomic.Bool  // something was read since the last tick
+	draining atomic.Bool  // the node has said so
+	moved    atomic.Int64 // when the session moved away from here, on its clock; 0: not yet
+	left     atomic.Bool  // the node delivers nothing any more
+	owed     atomic.Int64 // answers that the handlers have yet to give
+
+	// Guarded by s.mu.
+	gone   bool // closed or retired: no send goes here any more
+	closed bool
+	told   bool // OnState is to hear of its end
+
+	leaving bool // leave was sent; the ticker's
 
 	mu       sync.Mutex
 	wake     sync.Cond // the writer's
 	out      []byte    // whole frames, to be written
 	spare    []byte    // the buffer written before, for reuse
+	writing  bool      // a batch is being written
 	unsent   []byte    // at the end: frames of which no byte was written
 	shut     bool      // nothing is appended any more
 	cause    error     // why
@@ -63,9 +75,11 @@ const (
 	// guardSlack is how long after its deadline a send is ended here if the node has not done so, in
 	// milliseconds.
 	guardSlack = 1000
-	// quietMove is how long a connection that the session has moved away from must be silent before it is
-	// closed, in milliseconds.
-	quietMove = 1000
+	// linger is how long after it has moved the session leaves its former connection, in milliseconds: all nodes should
+	// have heard of the new one by then.
+	linger = 200
+	// leaveTimeout is how long the node may take to say that it delivers nothing any more, in milliseconds.
+	leaveTimeout = 10_000
 
 	readBuffer = 32 << 10
 	// keepBuffer bounds the buffers that are kept when they are empty.
@@ -157,17 +171,17 @@ func (c *conn) nextBatch() []byte {
 		return nil
 	}
 	batch := c.out
-	c.out, c.spare = c.spare, nil
+	c.out, c.spare, c.writing = c.spare, nil, true
 	return batch
 }
 
 func (c *conn) reuse(batch []byte) {
-	if cap(batch) > keepBuffer {
-		return
-	}
 	c.mu.Lock()
-	c.spare = batch[:0]
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.writing = false
+	if cap(batch) <= keepBuffer {
+		c.spare = batch[:0]
+	}
 }
 
 // read is the reader: it hands every frame to dispatch. It must never wait for a handler or a sender.

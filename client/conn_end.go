@@ -11,22 +11,32 @@ func (c *conn) close(cause error) {
 		c.wake.Signal()
 	}
 	c.mu.Unlock()
-	c.s.unpublish(c)
+	c.s.drop(c)
 	c.nc.Close()
 }
 
-// leave closes a connection that the session has moved away from, once it is idle.
+// leave takes a connection that the session has moved away from out of the session, and closes it when the node
+// delivers nothing any more and all that is open on it has ended.
 func (c *conn) leave(now int64) {
 	moved := c.moved.Load()
-	if moved == 0 || now-max(moved, c.working.Load()) < quietMove {
+	if moved == 0 || now-moved < linger {
 		return
 	}
-	c.mu.Lock()
-	idle := c.calls.len() == 0 && len(c.requests) == 0 && len(c.out) == 0 && c.owed.Load() == 0
-	c.mu.Unlock()
-	if idle {
+	if !c.leaving {
+		c.leaving = true
+		c.append(codec.AppendLeave)
+		return
+	}
+	if (c.left.Load() || now-moved > leaveTimeout) && c.idle() {
 		c.close(errMoved)
 	}
+}
+
+// idle reports whether nothing is open: no send, no request, no answer, no frame to be written.
+func (c *conn) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls.len() == 0 && len(c.requests) == 0 && len(c.out) == 0 && !c.writing && c.owed.Load() == 0
 }
 
 // bye ends the session at the node, which then closes the connection. Nothing is sent after it.

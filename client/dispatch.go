@@ -26,6 +26,12 @@ func (c *conn) dispatch(body []byte) error {
 		return c.onKick(body)
 	case codec.KindDrain:
 		return c.onDrain(body)
+	case codec.KindReassert:
+		return c.onReassert(body)
+	case codec.KindLeft:
+		return c.onLeft(body)
+	case codec.KindMembers:
+		return c.onMembers(body)
 	case codec.KindPing:
 		return c.onPing(body)
 	case codec.KindPong: // that it came is all it says
@@ -48,7 +54,6 @@ func (c *conn) onDeliver(body []byte) error {
 	}
 	s.count.received.Add(1)
 	now := s.now()
-	c.working.Store(now)
 	b, handler := s.holds.holder(f.To, f.Epoch)
 	switch {
 	case b == nil || s.leaving.Load():
@@ -186,11 +191,43 @@ func (c *conn) onDrain(body []byte) error {
 	if err := codec.DecodeDrain(body, &f); err != nil {
 		return err
 	}
+	c.draining.Store(true)
 	select {
 	case c.drained <- f:
 	default: // one drain is enough
 	}
 	return nil
+}
+
+func (c *conn) onReassert(body []byte) error {
+	within, err := codec.DecodeReassert(body)
+	if err != nil {
+		return err
+	}
+	select { // the reader alone fills it, so that it is empty behind this
+	case <-c.reassert:
+	default:
+	}
+	c.reassert <- within
+	return nil
+}
+
+func (c *conn) onLeft(body []byte) error {
+	err := codec.DecodeLeft(body)
+	if err == nil {
+		c.left.Store(true)
+	}
+	return err
+}
+
+func (c *conn) onMembers(body []byte) error {
+	all, err := codec.DecodeMembers(body)
+	if err == nil {
+		c.s.mu.Lock()
+		c.s.heardOf(all)
+		c.s.mu.Unlock()
+	}
+	return err
 }
 
 func (c *conn) onPing(body []byte) error {

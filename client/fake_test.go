@@ -80,7 +80,7 @@ func (c *fakeConn) handshake(greet func(*codec.Hello, *codec.Welcome) *codec.Err
 	if err != nil || codec.DecodeHello(append([]byte(nil), body...), &c.hello) != nil {
 		return false
 	}
-	w := codec.Welcome{Version: 1, Node: "fake", Session: c.hello.Session, Limits: fakeLimits}
+	w := codec.Welcome{Version: 1, Node: c.LocalAddr().String(), Session: c.hello.Session, Limits: fakeLimits}
 	if len(w.Session) > 0 {
 		w.Flags = codec.WelcomeResumed
 	} else {

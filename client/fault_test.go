@@ -608,7 +608,7 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	s, c := attachFake(t, a, Config{Handler: slow, OnDrain: func(d Drain) { drains <- d }, OnState: func(v State) { states <- v }})
-	old := s.current.Load()
+	old := s.first()
 	bindFake(t, s, c, "me")
 	wait := collect(t, s, 1)
 	owed := c.expectSend()
@@ -629,7 +629,12 @@ func TestDrain(t *testing.T) {
 	if err := wait()[0]; err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the connection to be quiet", func() bool { return s.now()-old.working.Load() > quietMove+1000 })
+	if err := codec.DecodeLeave(c.expect(codec.KindLeave)); err != nil {
+		t.Fatal(err)
+	}
+	c.deliver("me", 100, 0) // nor have all loops of the node
+	c.put(codec.AppendLeft(nil))
+	eventually(t, "left", func() bool { return old.left.Load() && s.Stats().Received == 2 })
 	close(release) // an answer that comes late is still heard
 	c.expectAck()
 	if _, err := c.frame(); err == nil || len(c.buf) > 0 {
@@ -695,7 +700,7 @@ func TestLookupIsAskedAgain(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, _, kernel := attachBroken(t, n, Config{MaxInFlightBytes: 1, QueueTotal: 10_000}, false)
-	c := s.current.Load()
+	c := s.first()
 	kernel.mu.Lock() // takes nothing from now on
 	resume := sync.OnceFunc(kernel.mu.Unlock)
 	defer resume()
@@ -704,7 +709,7 @@ func TestBacklog(t *testing.T) {
 	for range 30 {
 		_, _ = c.ack(&codec.Ack{Token: []byte("x"), Code: codec.CodeAcked, Reply: make([]byte, 1000)}, nil)
 	}
-	eventually(t, "the end", func() bool { return s.current.Load() == nil })
+	eventually(t, "the end", func() bool { return s.first() == nil })
 	resume()
 	receive(t, c.dead, "the end of the connection")
 	if !errors.Is(c.cause, errBacklog) {

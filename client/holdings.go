@@ -29,6 +29,7 @@ type binding struct {
 	op      *operation // the Bind or Unbind under way
 	kicked  uint64     // the greatest epoch of a kick that came during op
 	loose   bool       // the node's session does not have it (yet); to be asserted
+	doubted bool       // the node denied an assertion of it
 	leaving bool       // an Unbind began: nothing is delivered any more
 	gone    bool       // removed from holdings; messages that still wait go back as not_here
 }
@@ -217,27 +218,47 @@ func (h *holdings) looseOnes() []idEpoch {
 	return ids
 }
 
-// asserted takes in the node's answer about a loose binding. It returns true with the kick to report if
-// the ID is lost.
-func (h *holdings) asserted(v idEpoch, r codec.Result, gen uint64) (Kick, bool) {
+// all returns the IDs and epochs of everything that is held.
+func (h *holdings) all() []idEpoch {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	ids := make([]idEpoch, 0, len(h.byID))
+	for _, b := range h.byID {
+		if !b.leaving && b.epoch != 0 {
+			ids = append(ids, idEpoch{b.id, b.epoch})
+		}
+	}
+	return ids
+}
+
+// asserted takes in the node's answer about a binding that was asserted. lost: the ID is, with the kick
+// to report. stray: the node has it although it was given up meanwhile, and has to give it up too; that an
+// Unbind came later says nothing if it went to another node.
+func (h *holdings) asserted(v idEpoch, r codec.Result, gen uint64) (kick Kick, lost, stray bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.byID[v.id]
-	if b == nil || b.epoch != v.epoch || !b.loose || gen != h.gen {
-		return Kick{}, false // a later Bind, Unbind, kick or session decided
+	if gen != h.gen {
+		return kick, false, false // a later session decides
+	}
+	if b == nil || b.epoch != v.epoch || b.leaving { // a later Bind, Unbind or kick decided
+		return kick, false, r.Code == codec.CodeOK
 	}
 	switch {
 	case r.Code == codec.CodeOK:
-		b.loose = false
-		return Kick{}, false
+		b.loose, b.doubted = false, false
 	case r.Code.Retryable() || r.Code.Delivered() == codec.DeliveredUnknown:
-		return Kick{}, false // still loose: to be tried again
+		b.loose, h.loose = true, true // to be tried again
+	case r.Code == codec.CodeDenied && !b.doubted:
+		// The session may just have ended, which is no reason to give up what it holds: once more.
+		b.loose, b.doubted, h.loose = true, true, true
 	case b.op != nil:
 		b.kicked = max(b.kicked, r.Epoch)
-		return Kick{}, false
+	default:
+		h.remove(b)
+		return Kick{ID: b.id, Epoch: r.Epoch, Code: r.Code}, true, false
 	}
-	h.remove(b)
-	return Kick{ID: b.id, Epoch: r.Epoch, Code: r.Code}, !b.leaving
+	return kick, false, false
 }
 
 func (h *holdings) len() int {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"distmsg/codec"
-	"distmsg/discovery"
 )
 
 // assertEvery is how often bindings are looked through that a node has yet to accept.
@@ -17,46 +15,96 @@ const assertEvery = time.Second
 // errNowhere: there is no node to go to.
 var errNowhere = errors.New("client: no other node is known")
 
-// keep is the keeper goroutine: it sees to it that the session is attached, until Close.
+// keep is a keeper goroutine: it sees to it that the session has one attachment, at first over c, until
+// Close. Without c it looks for a node that none of the others has. The caller has counted it in keepers, and in
+// seekers if c is nil.
 func (s *Session) keep(c *conn) {
-	defer close(s.kept)
-	for c != nil {
-		next := s.tend(c)
-		if next == nil {
-			next = s.reattach(c)
+	var last, avoid string
+	for {
+		if c == nil {
+			if c = s.seek(last, avoid); c == nil {
+				return
+			}
 		}
-		c = next
+		s.grow()
+		c, last, avoid = s.tend(c)
+		if c == nil {
+			s.mu.Lock()
+			s.seekers++
+			s.mu.Unlock()
+		}
 	}
 }
 
-// tend looks after an attached session. It returns the next connection when c's node drains, or nil when
-// c is dead or the session is closed.
-func (s *Session) tend(c *conn) *conn {
+// grow starts another keeper if the session is to have more attachments and none is being looked for.
+func (s *Session) grow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keepers < s.cfg.Attach && s.seekers == 0 && !s.closed() {
+		s.keepers++
+		s.seekers++
+		s.kept.Go(func() { s.keep(nil) })
+	}
+}
+
+// tend looks after an attachment. It returns the next connection when c's node drains; or nil when c is
+// dead, retired, or the session is closed, with the address to try first and the one to try last.
+func (s *Session) tend(c *conn) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
 	var drain codec.Drain
 	var move <-chan time.Time
+	stopSaying := func() {}
+	defer func() { stopSaying() }()
 	for try := 0; ; {
 		select {
 		case <-s.life.Done():
-			return nil
+			return nil, "", ""
+		case <-c.retired:
+			return nil, "", ""
 		case <-c.dead:
-			return nil
+			last, avoid = s.afterDeath(c)
+			return nil, last, avoid
 		case <-again.C:
-			s.assert(s.life, c)
+			if s.first() == c { // one is enough
+				s.assert(s.life, c)
+			}
+		case within := <-c.reassert:
+			stopSaying()
+			ctx, stop := context.WithCancel(s.life)
+			stopSaying = stop
+			s.kept.Go(func() { s.sayAll(ctx, c, within) })
 		case drain = <-c.drained:
 			move = time.After(s.onDrain(c, &drain))
 		case <-move:
-			next, err := s.connect(s.life, s.candidates(drain.Addrs, "", c.addr))
+			if s.settled() { // the others do for now
+				s.retire(c)
+				return nil, "", c.addr
+			}
+			next, err := s.connect(s.life, s.candidates(drain.Addrs, "", ""), c)
 			if err == nil {
-				c.moved.Store(s.now())
-				return next
+				return next, "", ""
 			}
 			s.cfg.Logger.Warn("distmsg: cannot leave a draining node", "node", c.node, "error", err)
 			move = time.After(s.backoff(try))
 			try++
 		}
 	}
+}
+
+// afterDeath says what follows from the way c ended: which address to try first, or last.
+func (s *Session) afterDeath(c *conn) (last, avoid string) {
+	var f *fault
+	if !errors.As(c.cause, &f) {
+		return c.addr, ""
+	}
+	switch f.Fault {
+	case codec.FaultGoingAway:
+		return "", c.addr
+	case codec.FaultSessionEnded:
+		s.begin(c)
+	}
+	return c.addr, ""
 }
 
 // onDrain tells the application and returns how long to wait before moving: a random part of what
@@ -71,41 +119,41 @@ func (s *Session) onDrain(c *conn, f *codec.Drain) time.Duration {
 	return wait
 }
 
-// reattach finds a new connection after old has died. It returns nil when the session is closed.
-func (s *Session) reattach(old *conn) *conn {
-	if s.closed() {
-		return nil
-	}
-	last, avoid := old.addr, ""
-	var f *fault
-	if errors.As(old.cause, &f) && f.Fault == codec.FaultGoingAway {
-		last, avoid = "", old.addr
-	}
-	_, changed := s.cfg.Membership.Nodes()
-	for try := 0; s.pause(s.life, s.backoff(try), changed); try++ {
-		_, changed = s.cfg.Membership.Nodes()
-		nodes := s.candidates(nil, last, avoid)
-		if avoid != "" {
-			nodes = append(nodes, avoid)
-		}
-		c, err := s.connect(s.life, nodes)
+// seek finds a node for a keeper that has none. It returns nil when the session is closed.
+func (s *Session) seek(last, avoid string) *conn {
+	news := s.news()
+	for try := 0; s.pause(s.life, s.backoff(try), news); try++ {
+		news = s.news()
+		c, err := s.connect(s.life, s.candidates(nil, last, avoid), nil)
 		if err == nil {
+			s.mu.Lock()
+			s.seekers--
+			s.mu.Unlock()
 			return c
 		}
 		if s.closed() {
 			return nil
 		}
-		s.cfg.Logger.Warn("distmsg: not attached to any node", "try", try+1, "error", err)
+		if s.first() == nil {
+			s.cfg.Logger.Warn("distmsg: not attached to any node", "try", try+1, "error", err)
+		} else {
+			s.cfg.Logger.Debug("distmsg: not attached to another node", "try", try+1, "error", err)
+		}
 	}
 	return nil
 }
 
 // connect attaches to the first of the nodes that answers, asserts the bindings there if it has to, and
-// makes the connection the current one.
-func (s *Session) connect(ctx context.Context, nodes []string) (*conn, error) {
+// lets sends go there, in place of old if that is not nil.
+func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
 	errs := []error{}
 	for _, addr := range nodes {
+		key, ok := s.claim(addr)
+		if !ok {
+			continue
+		}
 		c, err := s.attach(ctx, addr)
+		s.unclaim(key)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -113,7 +161,7 @@ func (s *Session) connect(ctx context.Context, nodes []string) (*conn, error) {
 		s.assert(ctx, c)
 		s.cfg.Logger.Info("distmsg: attached", "node", c.node, "addr", addr, "session", c.session,
 			"resumed", c.resumed)
-		s.publish(c)
+		s.publish(c, old)
 		return c, nil
 	}
 	if len(errs) == 0 {
@@ -124,46 +172,53 @@ func (s *Session) connect(ctx context.Context, nodes []string) (*conn, error) {
 
 // assert binds again, under their epochs, the IDs that the session does not have at the node (S10).
 // What the registry cannot take now stays for the next time; what is bound elsewhere by now is lost.
-func (s *Session) assert(ctx context.Context, c *conn) {
-	ids := s.holds.looseOnes()
+func (s *Session) assert(ctx context.Context, c *conn) { s.say(ctx, c, s.holds.looseOnes()) }
+
+// sayAll asserts everything that is held, because the node asked for it, spread over within milliseconds.
+func (s *Session) sayAll(ctx context.Context, c *conn, within uint64) {
+	const step = 100 // milliseconds, at least, from one part to the next
+	ids := s.holds.all()
+	if len(ids) == 0 {
+		return
+	}
+	s.cfg.Logger.Info("distmsg: the node asks for all bindings", "node", c.node, "ids", len(ids), "within_ms", within)
+	frames := (len(ids) + c.frameful(ids) - 1) / c.frameful(ids)
+	parts := max(1, min(frames, int(min(within, unlimited))/step))
+	size := (len(ids) + parts - 1) / parts
+	every := time.Duration(min(within, maxWithin)) * time.Millisecond / time.Duration(parts)
+	for wait := rand.N(every + 1); len(ids) > 0; wait = every { // sessions are not to speak all at once
+		if within > 0 && !s.pause(ctx, wait, c.dead) || ctx.Err() != nil {
+			return
+		}
+		n := min(size, len(ids))
+		s.say(ctx, c, ids[:n])
+		ids = ids[n:]
+	}
+}
+
+// maxWithin bounds in milliseconds what is believed of a reassert.
+const maxWithin = 24 * 60 * 60 * 1000
+
+// say binds IDs under the epochs they have.
+func (s *Session) say(ctx context.Context, c *conn, ids []idEpoch) {
 	if len(ids) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
 	defer cancel()
+	var strays []idEpoch
 	c.ask(ctx, question{kind: codec.KindBind}, ids, func(i int, r codec.Result) {
-		if kick, lost := s.holds.asserted(ids[i], r, c.gen); lost {
+		kick, lost, stray := s.holds.asserted(ids[i], r, c.gen)
+		if lost {
 			s.kicked(kick)
 		}
-	})
-}
-
-// candidates lists the addresses to try: the preferred ones, the last one, the others known to
-// discovery in random order, then those that only the nodes know of; without avoid.
-func (s *Session) candidates(preferred []string, last, avoid string) []string {
-	var addrs []string
-	add := func(addr string) {
-		if addr != "" && addr != avoid && !slices.Contains(addrs, addr) {
-			addrs = append(addrs, addr)
+		if stray {
+			strays = append(strays, ids[i])
 		}
+	})
+	if len(strays) > 0 {
+		c.ask(ctx, question{kind: codec.KindUnbind}, strays, func(int, codec.Result) {})
 	}
-	for _, addr := range preferred {
-		add(addr)
-	}
-	add(last)
-	nodes, _ := s.cfg.Membership.Nodes()
-	choose := discovery.Random()
-	for nodes = slices.Clone(nodes); len(nodes) > 0; {
-		i := choose.Pick(nodes, "", "")
-		add(nodes[i].Addr)
-		nodes = slices.Delete(nodes, i, i+1)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, m := range s.members {
-		add(m.Addr)
-	}
-	return addrs
 }
 
 // backoff returns a random time below a ceiling that doubles with each try (full jitter).

@@ -1,19 +1,22 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 )
 
 // Session is an app server's presence among the nodes: it holds IDs, sends from them and receives
-// for them. It is attached to one node at a time and finds another when that one is gone; what it
-// holds and who waits in it survives that. All methods may be called from any goroutine.
+// for them. It is attached to one node, or to several at once (Config.Attach), and finds others when they
+// are gone; what it holds and who waits in it survives that. All methods may be called from any goroutine.
 type Session struct {
 	// Static after construction.
 	cfg   Config
@@ -32,45 +35,55 @@ type Session struct {
 	failures lane // OnPostFailed
 
 	// Shared without a lock.
-	current    atomic.Pointer[conn] // where sends go; nil while there is none
-	posts      atomic.Uint64        // the last post's number
-	defaultTTL atomic.Uint64        // as the last node announced it, in milliseconds
-	leaving    atomic.Bool          // Close has begun to turn messages away
+	live       atomic.Pointer[liveSet] // where sends go
+	posts      atomic.Uint64           // the last post's number
+	defaultTTL atomic.Uint64           // as the last node announced it, in milliseconds
+	leaving    atomic.Bool             // Close has begun to turn messages away
 
 	closeOnce sync.Once
 	closeErr  error
 	life      context.Context // ends when Close begins
 	endLife   context.CancelFunc
-	kept      chan struct{} // closed when the keeper has ended
+	kept      sync.WaitGroup // the keepers, and what they start
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when current is set
+	changed chan struct{} // closed and replaced when live grows
 	conns   map[*conn]struct{}
 	state   State
-	stateOf *conn  // the connection that state tells of
-	id      []byte // of the session, with the secret to resume it; nil before the first welcome
+	id      []byte // of the session, with the secret to resume it; nil before the first welcome, and when it has ended
 	secret  []byte
-	members []codec.Member // as the last node told them
+	nodes   nodes
+	keepers int // one for each attachment that there is or should be
+	seekers int // those of them that have no connection
+}
+
+// liveSet is the connections that sends go to, the oldest first. It is never changed, only replaced.
+type liveSet struct {
+	conns []*conn
+	nodes []discovery.Node // nodes[i] is where conns[i] leads
 }
 
 // unlimited stands where a budget has no bound.
 const unlimited = 1 << 62
 
 // Dial attaches a new session to one of the nodes. It tries each node once and returns an error that
-// says for each why it failed. ctx bounds Dial only; the session lives until Close.
+// says for each why it failed. If the session is to be attached to several nodes, the others follow: OnState
+// and State tell of them. ctx bounds Dial only; the session lives until Close.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	s := newSession(cfg)
-	c, err := s.connect(ctx, s.candidates(nil, "", ""))
+	c, err := s.connect(ctx, s.candidates(nil, "", ""), nil)
 	if err != nil {
 		s.endLife()
 		s.stop()
 		return nil, err
 	}
-	go s.keep(c)
+	s.keepers = 1
+	s.kept.Go(func() { s.keep(c) })
+	s.kept.Go(s.watch)
 	return s, nil
 }
 
@@ -79,10 +92,11 @@ func newSession(cfg Config) *Session {
 	s := &Session{
 		cfg: cfg, start: time.Now(), stop: stop,
 		holds:   holdings{byID: make(map[string]*binding)},
-		kept:    make(chan struct{}),
 		changed: make(chan struct{}),
 		conns:   make(map[*conn]struct{}),
+		nodes:   nodes{names: make(map[string]string), dialling: make(map[string]bool), news: make(chan struct{})},
 	}
+	s.live.Store(new(liveSet))
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.calls.New = func() any { return &call{result: make(chan result, 1)} }
 	s.inbox = newInbox(ctx, s)
@@ -90,7 +104,7 @@ func newSession(cfg Config) *Session {
 	return s
 }
 
-// State returns where the session is attached.
+// State returns where the session is attached. It may be called from any goroutine.
 func (s *Session) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,21 +126,21 @@ func (s *Session) Close(ctx context.Context) error {
 func (s *Session) close(ctx context.Context) error {
 	s.endLife()
 	outcomes := s.window.close(ErrClosed)
-	<-s.kept
+	s.kept.Wait()
 	finished := await(ctx, outcomes)
 	s.leaving.Store(true)
 	finished = finished && await(ctx, s.inbox.drained())
-	for _, c := range s.live() {
+	for _, c := range s.all() {
 		c.bye()
 	}
-	for _, c := range s.live() {
+	for _, c := range s.all() {
 		finished = finished && await(ctx, c.dead)
 	}
 	finished = finished && await(ctx, s.inbox.drained()) // the last callbacks
 
 	sends, _ := s.window.used()
 	jobs := s.inbox.queued()
-	for _, c := range s.live() {
+	for _, c := range s.all() {
 		c.close(ErrClosed)
 		<-c.dead
 	}
@@ -154,7 +168,8 @@ func await(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
-func (s *Session) live() []*conn {
+// all returns the connections that have not ended yet.
+func (s *Session) all() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	conns := make([]*conn, 0, len(s.conns))
@@ -171,13 +186,34 @@ func (s *Session) at(t time.Time) int64 { return t.Sub(s.start).Milliseconds() }
 
 func (s *Session) closed() bool { return s.life.Err() != nil }
 
-// attached waits for a connection. The error is ctx's or ErrClosed.
+// pick returns the connection for a message; nil while there is none.
+func (s *Session) pick(from, to string) *conn {
+	set := s.live.Load()
+	switch len(set.conns) {
+	case 0:
+		return nil
+	case 1:
+		return set.conns[0]
+	}
+	return set.conns[s.cfg.Strategy.Pick(set.nodes, from, to)]
+}
+
+// first returns the connection that requests go over, nil while there is none. It is the same for all of them as long as
+// it lives, so that a node does those about one ID in the order asked.
+func (s *Session) first() *conn {
+	if set := s.live.Load(); len(set.conns) > 0 {
+		return set.conns[0]
+	}
+	return nil
+}
+
+// attached waits for the connection that requests go over. The error is ctx's or ErrClosed.
 func (s *Session) attached(ctx context.Context) (*conn, error) {
 	for !s.closed() {
 		s.mu.Lock()
 		changed := s.changed
 		s.mu.Unlock()
-		if c := s.current.Load(); c != nil {
+		if c := s.first(); c != nil {
 			return c, nil
 		}
 		select {
@@ -190,41 +226,88 @@ func (s *Session) attached(ctx context.Context) (*conn, error) {
 	return nil, ErrClosed
 }
 
-// publish makes c the connection that sends go to.
-func (s *Session) publish(c *conn) {
+// publish lets sends go to c, from now on in place of old if that is not nil.
+func (s *Session) publish(c, old *conn) {
 	s.mu.Lock()
-	s.stateOf = c
-	s.state = State{Attached: true, Session: c.session, Node: c.node, Addr: c.addr, Resumed: c.resumed}
+	defer s.mu.Unlock()
+	if old != nil {
+		s.remove(old)
+		s.moveAway(old)
+	}
+	if !c.gone { // else it has died already
+		set := s.live.Load()
+		s.setLive(append(set.conns[:len(set.conns):len(set.conns)], c))
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	c.told = true
+	s.state = State{Attached: true, Session: c.session, Node: c.node, Addr: c.addr, Resumed: c.resumed, Nodes: s.live.Load().nodes}
 	s.tellState()
-	s.current.Store(c)
-	close(s.changed)
-	s.changed = make(chan struct{})
-	s.mu.Unlock()
+}
 
-	c.mu.Lock()
-	shut := c.shut
-	c.mu.Unlock()
-	if shut { // it died before it was published, and close could not take it back
-		s.unpublish(c)
+// setLive needs s.mu.
+func (s *Session) setLive(conns []*conn) {
+	set := &liveSet{conns: conns, nodes: make([]discovery.Node, len(conns))}
+	for i, c := range conns {
+		set.nodes[i] = discovery.Node{ID: c.node, Addr: c.addr}
+	}
+	s.live.Store(set)
+}
+
+// remove makes sends go to other connections than c, or wait for one. It needs s.mu.
+func (s *Session) remove(c *conn) {
+	c.gone = true
+	if conns := s.live.Load().conns; slices.Contains(conns, c) {
+		s.setLive(slices.DeleteFunc(slices.Clone(conns), func(o *conn) bool { return o == c }))
 	}
 }
 
-// unpublish makes sends wait for another connection than c.
-func (s *Session) unpublish(c *conn) { s.current.CompareAndSwap(c, nil) }
+// drop notes that c is closed.
+func (s *Session) drop(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.closed = true
+	s.remove(c)
+}
+
+// retire moves the session away from c, which is left when that has got about, and closed when it is idle.
+func (s *Session) retire(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(c)
+	if c.told {
+		s.lost(c, errMoved)
+	}
+	s.moveAway(c)
+}
+
+// moveAway needs s.mu.
+func (s *Session) moveAway(c *conn) {
+	c.gone, c.told = true, false
+	if c.moved.CompareAndSwap(0, max(s.now(), 1)) {
+		close(c.retired)
+	}
+}
 
 // forget removes a connection that has ended.
 func (s *Session) forget(c *conn, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if s.stateOf != c || !s.state.Attached {
-		return
+	s.remove(c)
+	if c.told && s.state.Attached {
+		s.lost(c, cause)
+		if !s.closed() {
+			s.cfg.Logger.Warn("distmsg: detached", "node", c.node, "addr", c.addr, "cause", cause)
+		}
 	}
-	s.state.Attached, s.state.Err = false, cause
+}
+
+// lost tells that c is none of the session's attachments any more. It needs s.mu.
+func (s *Session) lost(c *conn, cause error) {
+	nodes := s.live.Load().nodes
+	s.state = State{Attached: len(nodes) > 0, Session: c.session, Node: c.node, Addr: c.addr, Err: cause, Nodes: nodes}
 	s.tellState()
-	if !s.closed() {
-		s.cfg.Logger.Warn("distmsg: detached", "node", c.node, "addr", c.addr, "cause", cause)
-	}
 }
 
 // tellState needs s.mu, so that states are told in order.
@@ -242,17 +325,69 @@ func (s *Session) kicked(k Kick) {
 	}
 }
 
-// admit takes in a welcome: from now on this is the session, and c one of its connections.
-func (s *Session) admit(c *conn, f *codec.Welcome) {
-	c.gen = s.holds.generation(!c.resumed)
-	s.window.setLimits(min(s.cfg.MaxInFlight, int(min(f.Limits.MaxInFlight, unlimited))), s.cfg.MaxInFlightBytes)
-	s.defaultTTL.Store(max(f.Limits.DefaultTTL, 1))
+// admit takes in a welcome: from now on this is the session, and c one of its connections. It returns errStranger
+// if c is another session than the one that lives at other nodes, and errTwice if the session is
+// attached to this node already; then c is only to be left.
+func (s *Session) admit(c *conn, f *codec.Welcome) error {
 	s.count.attaches.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.node != "" {
+		s.nodes.names[c.addr] = c.node
+	}
+	if len(f.Members) > 0 {
+		s.heardOf(f.Members)
+	}
+	same := s.id != nil && bytes.Equal(s.id, f.Session)
+	if !same && s.hasSettled() {
+		return errStranger
+	}
+	twice := false
+	for o := range s.conns {
+		twice = twice || same && !o.gone && c.node != "" && o.node == c.node && o.incarnation == c.incarnation
+	}
 	s.conns[c] = struct{}{}
+	if twice {
+		s.moveAway(c)
+		c.gen = s.holds.generation(false)
+		return errTwice
+	}
+	c.gen = s.holds.generation(!same || !c.resumed)
+	s.window.setLimits(min(s.cfg.MaxInFlight, int(min(f.Limits.MaxInFlight, unlimited))), s.cfg.MaxInFlightBytes)
+	s.defaultTTL.Store(max(f.Limits.DefaultTTL, 1))
 	s.id = append([]byte(nil), f.Session...)
 	s.secret = append([]byte(nil), f.Secret...)
-	s.members = f.Members
-	c.session = hex.EncodeToString(s.id)
+	for o := range s.conns {
+		if o.session != c.session && !o.draining.Load() { // what drains is left when this one is ready
+			s.remove(o)
+			s.moveAway(o)
+		}
+	}
+	return nil
+}
+
+// hasSettled reports whether a connection of the session stays: it is alive and its node does not drain. It needs s.mu.
+func (s *Session) hasSettled() bool {
+	id := hex.EncodeToString(s.id)
+	for c := range s.conns {
+		if !c.gone && !c.draining.Load() && c.session == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Session) settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hasSettled()
+}
+
+// begin forgets the session that c says has ended, so that the next attachment begins anew (S17).
+func (s *Session) begin(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if hex.EncodeToString(s.id) == c.session {
+		s.id, s.secret = nil, nil
+	}
 }

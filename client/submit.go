@@ -32,18 +32,18 @@ func (s *Session) submit(ctx context.Context, m Message, w *call) (*conn, uint64
 		return nil, 0, ErrClosed
 	}
 	for {
-		c := s.current.Load()
+		c := s.pick(m.From, m.To)
 		if c == nil {
-			var err error
-			if c, err = s.waitAttached(ctx, &o); err != nil {
+			if err := s.waitAttached(ctx, &o); err != nil {
 				return nil, 0, err
 			}
+			continue
 		}
 		seq, err := s.submitTo(ctx, c, &o)
 		if err != errConnClosed {
 			return c, seq, err
 		}
-		s.unpublish(c) // it may not have come to that itself yet: do not spin
+		s.drop(c) // it may not have come to that itself yet: do not spin
 	}
 }
 
@@ -254,14 +254,14 @@ func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 }
 
 // waitAttached waits for a connection.
-func (s *Session) waitAttached(ctx context.Context, o *outgoing) (*conn, error) {
+func (s *Session) waitAttached(ctx context.Context, o *outgoing) error {
 	ctx, cancel := o.context(ctx)
 	defer cancel()
-	c, err := s.attached(ctx)
+	_, err := s.attached(ctx)
 	if err == nil || err == ErrClosed {
-		return c, err
+		return err
 	}
-	return nil, &Error{Code: codec.CodeUnreachable, Reason: "not attached to a node", cause: err}
+	return &Error{Code: codec.CodeUnreachable, Reason: "not attached to a node", cause: err}
 }
 
 // context ends with o's deadline too.
