@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"distmsg/discovery"
 )
 
 // A Driver is a way to talk to the nodes.
@@ -26,6 +28,13 @@ type Config struct {
 	// Nodes are the addresses (host:port) of running nodes, over which connections are spread in
 	// turn. Default: a node in this process, for this run only.
 	Nodes []string
+	// Membership is where nodes are found instead of Nodes: when the run begins, and whenever a connection is lost. The
+	// caller closes it, after Run. Default: none.
+	Membership discovery.Membership
+	// Cross is the share of messages, 0 to 1, whose receiver is connected to another node than the sender; where a connection
+	// is counts at the moment of the send, and one that is down counts where it was. While all are at one node, or an own node has no
+	// other connection, receivers are chosen as without Cross. It needs at least two nodes with connections. Default: as it comes.
+	Cross *float64
 	// Loops is the number of event loops of the node in this process. Default: 1.
 	Loops int
 	// Driver talks to the nodes. Default: DriverRelay. DriverNATS needs Nodes.
@@ -57,6 +66,12 @@ type Config struct {
 	Grace time.Duration
 	// Seed makes the choice of receivers repeatable. Default: random; the report tells it.
 	Seed uint64
+
+	// Until, when closed, ends the measured time early. The report is complete, not partial. Default: never.
+	Until <-chan struct{}
+	// Started is called once, when all connections are up and messages begin to flow, on Run's goroutine, which waits
+	// for it. snapshot may be called from any goroutine at any time, also after Run; it does not block for long. Default: none.
+	Started func(snapshot func() Snapshot)
 
 	// ServerPID is the process whose CPU and memory are reported. Default: none.
 	ServerPID int
@@ -119,6 +134,13 @@ func (c *Config) validate() error {
 	for _, n := range c.Nodes {
 		_, _, err := net.SplitHostPort(n)
 		check(err == nil, "node %q is not host:port", n)
+	}
+	check(c.Membership == nil || len(c.Nodes) == 0, "both nodes and a membership are given")
+	check(c.Membership == nil || c.Driver != DriverNATS, "driver nats finds no nodes by discovery: name them")
+	if c.Cross != nil {
+		check(*c.Cross >= 0 && *c.Cross <= 1, "cross is %g, want 0 to 1", *c.Cross)
+		check(c.Membership != nil || len(c.Nodes) > 1, "cross needs at least 2 nodes, there is %d", max(1, len(c.Nodes)))
+		check(c.Conns >= len(c.Nodes), "cross needs a connection at every node: %d connections, %d nodes", c.Conns, len(c.Nodes))
 	}
 	check(c.Loops > 0, "loops is %d, want at least 1", c.Loops)
 	check(c.Conns > 0, "conns is %d, want at least 1", c.Conns)

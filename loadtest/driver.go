@@ -19,19 +19,24 @@ type driver interface {
 	close()
 }
 
-// A protocol speaks for one connection of the wire driver (wire.go). It appends bytes to what the
-// connection will write and tells the traffic what it reads. All methods are called on the event loop.
+// A protocol speaks for one leg of the wire driver (wire.go). It appends bytes to what the
+// leg will write and tells the traffic what it reads. All methods are called on the event loop.
 type protocol interface {
-	// open appends what a new connection says first, now or after a reconnect.
+	// open appends what a new leg says first.
 	open(b []byte) []byte
 	// send appends a message; false: not now.
 	send(b []byte, m *message) ([]byte, bool)
 	// parse reads the complete frames of b and returns how many bytes they took. What it wants to
-	// say goes to the connection's pending bytes. b ends with the call. An error ends the connection.
+	// say goes to the leg's pending bytes. b ends with the call. An error ends the leg.
 	parse(b []byte) (used int, err error)
 	// ping appends a question whose answer comes behind everything the node has written so far;
-	// parse passes the answer to the connection's ponged.
+	// parse passes the answer to the leg's ponged.
 	ping(b []byte) []byte
+	// beat appends a question whose answer only shows that the node lives; or nothing.
+	beat(b []byte) []byte
+	// leave appends that nothing more is to be delivered here; the answer goes to the leg's gone. Called only if
+	// the protocol moves.
+	leave(b []byte) []byte
 	// bye appends a farewell.
 	bye(b []byte) []byte
 }

@@ -25,6 +25,9 @@ func startEngine(t *testing.T, cfg engine.Config) (addr string) {
 	if cfg.Addr == "" {
 		cfg.Addr = "127.0.0.1:0"
 	}
+	if cfg.Advertise == "" {
+		cfg.Advertise = "127.0.0.1:1" // so that a driver does not find the way around a proxy
+	}
 	e, err := engine.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -218,5 +221,89 @@ func TestEveryFaultIsCaught(t *testing.T) {
 				t.Errorf("exit code %d: %s\n%+v", code, why, report)
 			}
 		})
+	}
+}
+
+// TestFalseNoRouteIsCaught tells a sender, when everybody has been bound for long, that its receiver is not.
+func TestFalseNoRouteIsCaught(t *testing.T) {
+	t.Parallel()
+	node := startEngine(t, engine.Config{Loops: 1})
+	begin, done := time.Now(), false
+	p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+		if kind != codec.KindSend || done || time.Since(begin) < 2*bindSettle {
+			return [][]byte{frame}
+		}
+		done = true
+		var f codec.Send
+		if err := codec.DecodeSend(body(frame), &f); err != nil {
+			t.Error(err)
+		}
+		p.toClient(conn, forge(f.Seq, codec.CodeNoRoute))
+		return nil
+	})
+	r := mustRun(t, Config{Nodes: []string{p.addr}, Conns: 4, Warmup: -1, Duration: 2 * time.Second})
+	if want := (Faults{FalseNoRoute: 1}); r.Faults != want {
+		t.Errorf("faults %+v, want %+v", r.Faults, want)
+	}
+}
+
+// TestReassert has a node ask for all bindings again: they come under their epochs, in as many frames as it takes, and
+// nothing else notices.
+func TestReassert(t *testing.T) {
+	t.Parallel()
+	const ids, perFrame = 40, 16
+	node := startEngine(t, engine.Config{Loops: 1, MaxIDs: perFrame})
+	delivers, again, fresh := 0, 0, 0
+	p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+		switch kind {
+		case codec.KindDeliver:
+			if delivers++; delivers == 100 {
+				p.toClient(0, codec.AppendReassert(nil, 10))
+			}
+		case codec.KindBind:
+			var f codec.Bind
+			if err := codec.DecodeBind(body(frame), perFrame, &f); err != nil {
+				t.Error(err)
+			}
+			for v, ok := f.IDs.Next(); ok; v, ok = f.IDs.Next() {
+				switch {
+				case v.Epoch == 0:
+					fresh++
+				case conn == 0:
+					again++
+				default:
+					t.Errorf("connection %d was not asked", conn)
+				}
+			}
+		}
+		return [][]byte{frame}
+	})
+	r := mustRun(t, Config{Nodes: []string{p.addr}, Conns: 4, IDsPerConn: ids, Warmup: -1, Duration: 2 * time.Second})
+	checkClean(t, r)
+	if again != ids || fresh != 4*ids {
+		t.Errorf("%d IDs were bound and %d again, want %d and %d", fresh, again, 4*ids, ids)
+	}
+}
+
+// TestSilentNode has one connection hear nothing more, while nobody closes it: it is given up, and made again.
+func TestSilentNode(t *testing.T) {
+	t.Parallel()
+	node := startEngine(t, engine.Config{Loops: 1})
+	delivers := 0
+	p := startProxy(t, node, func(p *proxy, conn int, toNode bool, kind codec.Kind, frame []byte) [][]byte {
+		if kind == codec.KindDeliver {
+			delivers++
+		}
+		if delivers > 100 && conn == 0 && !toNode {
+			return nil
+		}
+		return [][]byte{frame}
+	})
+	r := mustRun(t, Config{Nodes: []string{p.addr}, Conns: 4, Window: 4, Warmup: -1, Duration: 6 * time.Second})
+	if code, why := r.Verdict(); code != ExitOK || r.LostConnections != 1 || r.DownConnections != 0 || r.Outcomes["lost"] == 0 {
+		t.Errorf("exit code %d (%s): %+v", code, why, r)
+	}
+	if ms := r.MaxSilenceMs; ms < 2000 {
+		t.Errorf("the longest silence is %.0f ms", ms)
 	}
 }

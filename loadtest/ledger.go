@@ -2,6 +2,8 @@ package loadtest
 
 import (
 	"bytes"
+	"math"
+	"time"
 
 	"distmsg/codec"
 )
@@ -24,13 +26,20 @@ type Faults struct {
 	Misrouted uint64 `json:"misrouted"`
 	// Corrupted: delivered with other bytes than were sent.
 	Corrupted uint64 `json:"corrupted"`
+	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held it from bindSettle
+	// before the message was sent, and was still the same when it was next heard of: at the end of the run, or when it was resumed.
+	FalseNoRoute uint64 `json:"false_no_route"`
 }
 
 // Total is the number of faults of all kinds.
 func (f Faults) Total() uint64 {
 	return f.Missing + f.FalseAcked + f.FalseUndelivered + f.DoubleOutcome +
-		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted
+		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted + f.FalseNoRoute
 }
+
+// bindSettle is how long after a bind nodes may say no_route yet: the 100 ms for which they remember that there was
+// none (S19), and the time for look-ups that were under way.
+const bindSettle = 500 * time.Millisecond
 
 // A ledger knows of every message of a run whether it was delivered and how it ended, and counts
 // the faults. It does no I/O and reads no clock; every event costs O(1) and, in steady state, no
@@ -44,7 +53,8 @@ type ledger struct {
 	perConn int
 
 	streams   []stream // by sending connection
-	routeAge  []int64  // by connection: when the route to its IDs last changed
+	routes    []route  // by connection: the way to its IDs
+	time      timeline
 	pages     pagePool
 	inFlight  int
 	sent      uint64
@@ -53,13 +63,23 @@ type ledger struct {
 	faults    Faults
 }
 
+// A route is what the ledger knows of the way to the IDs of one connection.
+type route struct {
+	changing int64  // order may break for messages sent up to then: when the last change was over
+	bound    int64  // the IDs are bound since then, to the same session; unknown: not known
+	suspects uint64 // no_route since, to be judged when it is known whether the session lived
+}
+
+// unknown is a time that never comes.
+const unknown = math.MaxInt64
+
 func newLedger(run uint64, acks bool, ids [][]byte, perConn int) *ledger {
 	conns := len(ids) / perConn
 	l := &ledger{run: run, acks: acks, ids: ids, perConn: perConn,
-		streams: make([]stream, conns), routeAge: make([]int64, conns)}
+		streams: make([]stream, conns), routes: make([]route, conns), time: newTimeline(conns)}
 	for i := range l.streams {
 		l.streams[i].acks = acks
-		l.routeAge[i] = -1
+		l.routes[i] = route{changing: -1, bound: unknown}
 	}
 	return l
 }
@@ -80,6 +100,7 @@ func (l *ledger) send(sender int, receiver uint32, at int64) {
 	l.streams[sender].send(&l.pages, flight{at: at, receiver: receiver})
 	l.sent++
 	l.inFlight++
+	l.time.at().sent++
 }
 
 // An arrival is what the ledger makes of a delivery.
@@ -128,23 +149,24 @@ func (l *ledger) deliverIntact(s *stamp) arrival {
 	if before&saysNo != 0 {
 		l.faults.FalseUndelivered++
 	}
-	if ahead > 0 && !l.excused(s, s.seq+uint64(ahead)) {
+	if ahead > 0 && !l.excused(s, s.seq+uint64(ahead), before) {
 		l.faults.Reordered++
 	}
 	l.delivered++
+	l.time.deliver(l.owner(s.receiver))
 	l.land(landed)
 	a.fresh, a.landed = true, landed
 	return a
 }
 
-// excused reports whether S20 lets s arrive after the later message last: they left over different
-// connections, or the route changed while s was under way.
-func (l *ledger) excused(s *stamp, last uint64) bool {
-	if l.routeAge[l.owner(s.receiver)] >= s.at {
+// excused reports whether S20 lets s arrive after the later message last: they left over different connections, or
+// the route changed while s was under way, and last was not ahead before that.
+func (l *ledger) excused(s *stamp, last uint64, before state) bool {
+	if l.routes[l.owner(s.receiver)].changing >= s.at && before&overtaken == 0 {
 		return true
 	}
-	for _, first := range l.streams[s.sender].connStarts {
-		if s.seq < first && first <= last {
+	for _, c := range l.streams[s.sender].connStarts {
+		if s.seq < c.latest && c.earliest <= last {
 			return true
 		}
 	}
@@ -159,6 +181,7 @@ func (l *ledger) end(sender int, seq uint64, code codec.Code) (at int64, landed 
 		l.faults.DoubleOutcome++
 		return 0, false
 	}
+	receiver := st.receiver(seq)
 	before, at, landed := st.mark(&l.pages, seq, ended|claim(code))
 	// Once delivered, a message without ack is settled, and no more is known of it.
 	if before&ended != 0 && (l.acks || before&delivered == 0) {
@@ -169,8 +192,29 @@ func (l *ledger) end(sender int, seq uint64, code codec.Code) (at int64, landed 
 		l.faults.FalseUndelivered++
 	}
 	l.outcomes[code&127]++
+	l.time.outcome(code, at, landed)
+	if code == codec.CodeNoRoute && landed {
+		l.suspect(receiver, at)
+	}
 	l.land(landed)
 	return at, landed
+}
+
+// suspect keeps a no_route in mind that may be false.
+func (l *ledger) suspect(receiver uint32, at int64) {
+	if r := &l.routes[l.owner(receiver)]; r.bound != unknown && at >= r.bound+int64(bindSettle) {
+		r.suspects++
+	}
+}
+
+// bind books that the IDs of a connection have just been bound to a new session; with unknown, that they may be.
+// What was said of the old session stands: it may have ended at any time.
+func (l *ledger) bind(conn int, at int64) { l.routes[conn].bound, l.routes[conn].suspects = at, 0 }
+
+// resume books that the session of a connection has lived all the time.
+func (l *ledger) resume(conn int) {
+	l.faults.FalseNoRoute += l.routes[conn].suspects
+	l.routes[conn].suspects = 0
 }
 
 // claim is what an outcome says about the delivery. A rejection claims nothing: the driver itself
@@ -191,31 +235,49 @@ func (l *ledger) land(landed bool) {
 	}
 }
 
-// lose books that a sender's connection is gone, with all messages up to a number written to it:
-// what was in flight of them is lost.
-func (l *ledger) lose(sender int, written uint64) {
+// lose books that a sender's connection is gone, which had the messages from number first to last, those up to written
+// written to it: what was in flight of them is lost, and the rest was thrown away.
+func (l *ledger) lose(sender int, first, written, last uint64) {
 	l.streams[sender].eachInFlight(func(seq uint64, _ flight) {
-		if seq <= written {
+		switch {
+		case seq < first || seq > last:
+		case seq <= written:
 			l.loseOne(sender, seq)
+		default:
+			l.end(sender, seq, codec.CodeUnreachable)
 		}
 	})
 }
 
-// discard books that the driver has thrown away what was in flight of a sender, unwritten.
-func (l *ledger) discard(sender int) {
-	l.streams[sender].eachInFlight(func(seq uint64, _ flight) { l.end(sender, seq, codec.CodeUnreachable) })
-}
-
-// reconnect books that a sender's messages from number first on leave over a new connection.
-func (l *ledger) reconnect(sender int, first uint64) {
+// reconnect books that a sender's messages leave over a new connection: earliest is the first that may, and latest the
+// first that certainly does.
+func (l *ledger) reconnect(sender int, earliest, latest uint64) {
 	st := &l.streams[sender]
-	st.connStarts = append(st.connStarts, first)
+	st.connStarts = append(st.connStarts, connStart{earliest, latest})
 }
 
-// moveReceiver books that the route to a connection's IDs has changed: its old connection died.
-// Nobody answers for messages without ack that were written to it.
-func (l *ledger) moveReceiver(conn int, now int64) {
-	l.routeAge[conn] = now
+// beginMove books that the route to a connection's IDs begins to change. What a later message is ahead of by now,
+// that change does not excuse.
+func (l *ledger) beginMove(conn int, now int64) {
+	r := &l.routes[conn]
+	if r.changing < now { // else a change goes on, and may be why it is ahead
+		for sender := range l.streams {
+			st := &l.streams[sender]
+			st.eachInFlight(func(seq uint64, f flight) {
+				if l.owner(f.receiver) == conn && st.order.seen(f.receiver, seq) {
+					st.overtake(seq)
+				}
+			})
+		}
+	}
+	r.changing = unknown
+}
+
+// endMove books when the change is over: all nodes know the new route from then on.
+func (l *ledger) endMove(conn int, at int64) { l.routes[conn].changing = at }
+
+// cutReceiver books that a connection died: nobody answers for messages without ack that were written to it.
+func (l *ledger) cutReceiver(conn int) {
 	if l.acks {
 		return
 	}
@@ -239,8 +301,14 @@ func (l *ledger) loseOne(sender int, seq uint64) {
 	l.land(landed)
 }
 
-// close judges what is still open when nothing more will come. It ends the ledger.
-func (l *ledger) close() {
+// close judges what is still open when nothing more will come. up says which connections are up: their sessions
+// have lived until now. It ends the ledger.
+func (l *ledger) close(up func(conn int) bool) {
+	for conn := range l.routes {
+		if up(conn) {
+			l.resume(conn)
+		}
+	}
 	for i := range l.streams {
 		l.streams[i].eachOpen(func(s state) {
 			switch {

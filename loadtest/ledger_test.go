@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -20,6 +22,7 @@ type modelMessage struct {
 	outcomes  []codec.Code
 	landed    bool
 	adrift    bool
+	overtaken bool
 }
 
 type model struct {
@@ -53,7 +56,7 @@ func (m *model) deliver(sender int, seq uint64) {
 	}
 	pair := [2]int{sender, int(msg.receiver)}
 	if last := m.latest[pair]; last > seq {
-		if m.messages[sender][last-1].conn == msg.conn && m.routeAge[int(msg.receiver)/m.perConn] < msg.at {
+		if m.messages[sender][last-1].conn == msg.conn && (m.routeAge[int(msg.receiver)/m.perConn] < msg.at || msg.overtaken) {
 			m.faults.Reordered++
 		}
 	} else {
@@ -104,6 +107,15 @@ func (m *model) lose(sender int, written uint64) {
 }
 
 func (m *model) move(conn int, now int64) {
+	if m.routeAge[conn] < now {
+		for sender, list := range m.messages {
+			for i, msg := range list {
+				if int(msg.receiver)/m.perConn == conn && !msg.landed && m.latest[[2]int{sender, int(msg.receiver)}] > uint64(i+1) {
+					msg.overtaken = true
+				}
+			}
+		}
+	}
 	m.routeAge[conn] = now
 	for _, list := range m.messages {
 		for _, msg := range list {
@@ -200,19 +212,20 @@ func TestLedgerAgainstModel(t *testing.T) {
 			case op < 99:
 				written := rng.Uint64N(sent + 1)
 				m.lose(sender, written)
-				l.lose(sender, written)
-				l.discard(sender)
-				l.reconnect(sender, sent+1)
+				l.lose(sender, 1, written, sent)
+				l.reconnect(sender, sent+1, sent+1)
 			default:
 				m.move(sender, now)
-				l.moveReceiver(sender, now)
+				l.beginMove(sender, now)
+				l.cutReceiver(sender)
+				l.endMove(sender, now)
 			}
 			if l.inFlight != m.inFlight {
 				t.Fatalf("event %d: %d in flight, want %d", now, l.inFlight, m.inFlight)
 			}
 		}
 		m.close()
-		l.close()
+		l.close(func(int) bool { return false })
 		if l.faults != m.faults {
 			t.Fatalf("faults %+v,\n        want %+v", l.faults, m.faults)
 		}
@@ -261,6 +274,124 @@ func TestLedgerRefuses(t *testing.T) {
 		if l.faults != c.want || a.intact != (c.want == Faults{}) {
 			t.Errorf("%s: intact %v, faults %+v, want %+v", c.name, a.intact, l.faults, c.want)
 		}
+	}
+}
+
+// TestOrderExcuses delivers message 2 before message 1 around changes, and wants a fault unless S20 lets it be.
+func TestOrderExcuses(t *testing.T) {
+	const changed = 100
+	first := func(l *ledger) { l.send(0, 1, 10) }
+	later := func(l *ledger) { l.send(0, 1, changed+1) }
+	last := func(l *ledger) { l.send(0, 1, changed+2) }
+	lastArrives := func(l *ledger) { arrive(l, 0, 2, 1, changed+2) }
+	begin := func(l *ledger) { l.beginMove(1, 50) }
+	end := func(l *ledger) { l.endMove(1, changed) }
+	otherBegin := func(l *ledger) { l.beginMove(0, 50) }
+	otherEnd := func(l *ledger) { l.endMove(0, changed) }
+	reconnect := func(earliest, latest uint64) func(*ledger) {
+		return func(l *ledger) { l.reconnect(0, earliest, latest) }
+	}
+	type history = []func(*ledger)
+	for _, c := range []struct {
+		name   string
+		events history
+		at     int64 // of message 1
+		legal  bool
+	}{
+		{"nothing changes", history{first, last, lastArrives}, 10, false},
+		{"the receiver moves meanwhile", history{first, begin, last, lastArrives, end}, 10, true},
+		{"it is still moving", history{first, begin, last, lastArrives}, 10, true},
+		{"it began to move when both were under way", history{first, last, begin, lastArrives, end}, 10, true},
+		{"message 2 was there before it moved", history{first, last, lastArrives, begin, end}, 10, false},
+		{"as before, and it moves again", history{first, last, lastArrives, begin, end, begin, end}, 10, false},
+		{"it had moved before", history{begin, end, later, last, lastArrives}, changed + 1, false},
+		{"another receiver moves", history{first, otherBegin, last, lastArrives, otherEnd}, 10, false},
+		{"the sender reconnects between", history{first, reconnect(2, 2), last, lastArrives}, 10, true},
+		{"the sender had reconnected before", history{reconnect(1, 1), first, last, lastArrives}, 10, false},
+		{"the sender reconnects after both", history{first, last, reconnect(3, 3), lastArrives}, 10, false},
+		{"the sender reconnects at one of both", history{first, last, reconnect(1, 3), lastArrives}, 10, true},
+		{"the sender reconnects at a later one", history{first, last, reconnect(3, 4), lastArrives}, 10, false},
+	} {
+		l := newLedger(7, true, testIDs(3), 1)
+		for _, e := range c.events {
+			e(l)
+		}
+		arrive(l, 0, 1, 1, c.at)
+		want := Faults{Reordered: 1}
+		if c.legal {
+			want = Faults{}
+		}
+		if l.faults != want {
+			t.Errorf("%s: faults %+v, want %+v", c.name, l.faults, want)
+		}
+	}
+}
+
+// TestFalseNoRoute ends a message with no_route and learns later what had become of the receiver's session.
+func TestFalseNoRoute(t *testing.T) {
+	const bound, settled = 1000, 1000 + int64(bindSettle)
+	up := func(int) bool { return true }
+	down := func(int) bool { return false }
+	for _, c := range []struct {
+		name  string
+		at    int64
+		code  codec.Code
+		after func(*ledger)
+		up    func(int) bool
+		want  uint64
+	}{
+		{"bound and up to the end", settled, codec.CodeNoRoute, nil, up, 1},
+		{"not yet known everywhere", settled - 1, codec.CodeNoRoute, nil, up, 0},
+		{"never seen again", settled, codec.CodeNoRoute, nil, down, 0},
+		{"resumed, and down at the end", settled, codec.CodeNoRoute, func(l *ledger) { l.resume(1) }, down, 1},
+		{"resumed and lost again", settled, codec.CodeNoRoute, func(l *ledger) { l.resume(1); l.bind(1, settled) }, up, 1},
+		{"bound again to a new session", settled, codec.CodeNoRoute, func(l *ledger) { l.bind(1, unknown); l.bind(1, settled) }, up, 0},
+		{"another connection's session is new", settled, codec.CodeNoRoute, func(l *ledger) { l.bind(0, settled) }, up, 1},
+		{"unreachable", settled, codec.CodeUnreachable, nil, up, 0},
+	} {
+		l := newLedger(7, true, testIDs(2), 1)
+		l.bind(1, bound)
+		l.send(0, 1, c.at)
+		l.end(0, 1, c.code)
+		if c.after != nil {
+			c.after(l)
+		}
+		l.close(c.up)
+		if want := (Faults{FalseNoRoute: c.want}); l.faults != want {
+			t.Errorf("%s: faults %+v, want %+v", c.name, l.faults, want)
+		}
+	}
+}
+
+// TestTimeline knows what happened when.
+func TestTimeline(t *testing.T) {
+	const s = int64(time.Second)
+	l := newLedger(7, true, testIDs(2), 1)
+	l.time.now = s / 2
+	l.time.start()
+	for i, at := range []int64{s, 2*s + 1, 2*s + 2} {
+		l.time.now = at
+		l.send(0, 1, at)
+		arrive(l, 0, uint64(i+1), 1, at)
+	}
+	l.time.now = 5 * s
+	l.end(0, 1, codec.CodeAcked)
+	l.end(0, 2, codec.CodeTimeout)
+	l.time.now = 6 * s
+	l.time.stop()
+	var got []string
+	for _, v := range l.time.report() {
+		got = append(got, fmt.Sprint(v.Sent, v.Delivered, v.Outcomes))
+	}
+	want := []string{"0 0 map[]", "1 1 map[]", "2 2 map[]", "0 0 map[]", "0 0 map[]", "0 0 map[acked:1 timeout:1]"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if m := l.time.slowestMs(); m["acked"] != 4000 || len(m) != 2 {
+		t.Errorf("slowest %v", m)
+	}
+	if l.time.silence != 6*s-s/2 || l.time.silentAt != s/2 { // nobody ever sent to connection 0
+		t.Errorf("silence of %d from %d", l.time.silence, l.time.silentAt)
 	}
 }
 

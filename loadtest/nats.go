@@ -15,13 +15,16 @@ import (
 // below the connection's own inbox, which ends in the message's number, and the receiver's empty
 // reply is the ack. NATS reports no failures: what does not arrive is missing.
 type nats struct {
-	c     *wireConn
+	c     *leg
 	t     *traffic
+	index int
+	beats int    // pongs that answer a beat
 	inbox []byte // "_INBOX.run.conn."
 }
 
-func newNATS(c *wireConn) protocol {
-	return &nats{c: c, t: c.w.t, inbox: fmt.Appendf(nil, "_INBOX.%016x.%d.", c.w.t.ledger.run, c.index)}
+func newNATS(c *wireConn) func(*leg) protocol {
+	inbox := fmt.Appendf(nil, "_INBOX.%016x.%d.", c.w.t.ledger.run, c.index)
+	return func(l *leg) protocol { return &nats{c: l, t: c.w.t, index: c.index, inbox: inbox} }
 }
 
 // inboxSID is the subscription ID of the inbox; those of the IDs count from 1.
@@ -29,7 +32,7 @@ const inboxSID = "0"
 
 func (n *nats) open(b []byte) []byte {
 	b = append(b, `CONNECT {"verbose":false,"pedantic":false,"lang":"go","name":"distmsg-loadtest","version":"1","protocol":1}`+"\r\n"...)
-	for i, id := range n.t.idsOf(n.c.index) {
+	for i, id := range n.t.idsOf(n.index) {
 		b = fmt.Appendf(b, "SUB %s %d\r\n", id, i+1)
 	}
 	if n.t.acks {
@@ -54,6 +57,13 @@ func (n *nats) send(b []byte, m *message) ([]byte, bool) {
 }
 
 func (n *nats) ping(b []byte) []byte { return append(b, "PING\r\n"...) }
+
+func (n *nats) beat(b []byte) []byte {
+	n.beats++ // answers come in the order of the questions, and nobody asks anything but beats before settle does
+	return n.ping(b)
+}
+
+func (n *nats) leave(b []byte) []byte { return b }
 
 func (n *nats) bye(b []byte) []byte { return b }
 
@@ -101,10 +111,11 @@ func (n *nats) msg(args, rest []byte) (taken int, err error) {
 		if !ok {
 			return 0, errNATSMsg
 		}
-		n.t.outcome(n.c.index, seq, codec.CodeAcked)
+		n.c.ended()
+		n.t.outcome(n.index, seq, codec.CodeAcked)
 		return taken, nil
 	}
-	if n.t.deliver(n.c.index, subject, nil, rest[:size]) && len(reply) > 0 {
+	if n.t.deliver(n.index, subject, nil, rest[:size]) && len(reply) > 0 {
 		b := append(n.c.pending, "PUB "...)
 		b = append(b, reply...)
 		n.c.pending = append(b, " 0\r\n\r\n"...)
@@ -120,10 +131,12 @@ func (n *nats) control(line []byte) error {
 		n.c.pending = append(n.c.pending, "PONG\r\n"...)
 		n.c.touch()
 	case "PONG":
-		if n.t.senders[n.c.index].up {
-			n.c.ponged()
+		if n.c.c.cur != n.c {
+			n.c.up(n.c.addr, unlimited)
+		} else if n.beats > 0 {
+			n.beats--
 		} else {
-			n.c.up(unlimited)
+			n.c.ponged()
 		}
 	case "INFO":
 		return n.info(args)

@@ -113,21 +113,21 @@ func TestNATSDriver(t *testing.T) {
 
 // TestNATSParse feeds a stream split at every point.
 func TestNATSParse(t *testing.T) {
-	newConn := func() *wireConn {
+	newConn := func() *leg {
 		cfg, err := Config{Nodes: []string{"x:1"}, Driver: DriverNATS, Conns: 2}.withDefaults()
 		if err != nil {
 			t.Fatal(err)
 		}
 		tr := newTraffic(&cfg, 1)
-		w := newWire(tr, cfg.Nodes, newNATS)
+		w := newWire(tr, nil, newNATS)
 		w.armed = true // there is no loop
-		w.conns[0].up(unlimited)
+		l := upLeg(&w.conns[0])
 		tr.driver = w
 		tr.sending = true
-		return &w.conns[0]
+		return l
 	}
 	c := newConn()
-	tr := c.w.t
+	tr := c.c.w.t
 	sends := c.proto.open(nil)
 	tr.fill(0) // one message from connection 0 to connection 1
 	if !bytes.Contains(c.pending, []byte("PUB lt-00000001-1 _INBOX.0000000000000001.0.1 128\r\n")) {
@@ -137,7 +137,7 @@ func TestNATSParse(t *testing.T) {
 		"MSG lt-00000001-0 1 _INBOX.x.1 5\r\nab\r\nc\r\n-ERR 'x'\r\n"
 	for at := range len(stream) {
 		c := newConn()
-		tr := c.w.t
+		tr := c.c.w.t
 		tr.fill(0)
 		tr.sending = false
 		c.pending = nil

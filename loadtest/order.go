@@ -35,6 +35,15 @@ func (o *order) record(receiver uint32, receivers int, seq uint64, s *stream) (a
 	return ahead
 }
 
+// seen reports whether receiver has seen a later message than seq.
+func (o *order) seen(receiver uint32, seq uint64) bool {
+	if len(o.slots) == 0 {
+		return false
+	}
+	slot := o.find(receiver + 1)
+	return slot.receiver != 0 && int32(slot.seq-uint32(seq)) > 0
+}
+
 // find returns the slot of a receiver, or the free one that is to become it. Receivers are chosen
 // at random, which is all the hashing they need; a table with room for all is an array.
 func (o *order) find(receiver uint32) *lastSeen {

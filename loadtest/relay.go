@@ -3,43 +3,56 @@ package loadtest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"distmsg/codec"
 )
 
+// relaySession is what the legs of one connection share: a session and its IDs.
+type relaySession struct {
+	ids             []codec.IDEpoch // with the epochs that a node gave
+	session, secret []byte          // to resume with; empty before the first welcome
+	bound           bool            // all IDs were bound, to this very session
+}
+
 // relay speaks the distmsg protocol (docs/protocol.md).
 type relay struct {
-	c   *wireConn
-	t   *traffic
-	ids []codec.IDEpoch // with the epochs that the node gave
+	c *leg
+	t *traffic
+	*relaySession
 
-	session, secret []byte // to resume with; empty before the first welcome
-	limits          codec.Limits
-	asked           int    // IDs up to here were asked for in this bind
-	bound           int    // and up to here are bound
-	credit, used    uint64 // bytes without ack: allowed and sent on this connection
-	blocked         bool   // a send waits for credit
+	node    string
+	limits  codec.Limits
+	asked   int    // IDs up to here were asked for in this round of binds
+	done    int    // and up to here are bound
+	binding bool   // a round of binds is under way
+	again   bool   // and another one is to follow
+	resumed bool   // the session was known to the node
+	credit  uint64 // bytes without ack: allowed on this connection
+	used    uint64 // and sent
+	blocked bool   // a send waits for credit
 }
 
 // maxFrame guards against a prefix that is not one; nodes announce what they take, not what they send.
 const maxFrame = 2 * maxPayload
 
-func newRelay(c *wireConn) protocol {
-	r := &relay{c: c, t: c.w.t}
-	for _, id := range r.t.idsOf(c.index) {
-		r.ids = append(r.ids, codec.IDEpoch{ID: id})
+func newRelay(c *wireConn) func(*leg) protocol {
+	s := new(relaySession)
+	for _, id := range c.w.t.idsOf(c.index) {
+		s.ids = append(s.ids, codec.IDEpoch{ID: id})
 	}
-	return r
+	return func(l *leg) protocol { return &relay{c: l, t: c.w.t, relaySession: s} }
 }
 
+func (r *relay) index() int { return r.c.c.index }
+
 func (r *relay) open(b []byte) []byte {
-	r.used, r.blocked = 0, false
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
 	}
-	if len(r.session) > 0 {
+	if len(r.session) > 0 && r.c.c.cur == nil {
 		hello.Flags = codec.HelloReplace // the old connection is gone, whether the node knows or not
 	}
 	return codec.AppendHello(b, &hello)
@@ -62,7 +75,17 @@ func (r *relay) send(b []byte, m *message) ([]byte, bool) {
 	return b, true
 }
 
-func (r *relay) ping(b []byte) []byte { return codec.AppendPing(b, 0) }
+func (r *relay) ping(b []byte) []byte { return codec.AppendPing(b, settleNonce) }
+
+func (r *relay) beat(b []byte) []byte { return codec.AppendPing(b, beatNonce) }
+
+func (r *relay) leave(b []byte) []byte { return codec.AppendLeave(b) }
+
+// What a pong tells its ping by.
+const (
+	settleNonce = 0
+	beatNonce   = 1
+)
 
 func (r *relay) bye(b []byte) []byte { return codec.AppendBye(b) }
 
@@ -91,7 +114,8 @@ func (r *relay) frame(body []byte) error {
 		if err := codec.DecodeOutcome(body, &f); err != nil {
 			return err
 		}
-		r.t.outcome(r.c.index, f.Seq, f.Code)
+		r.c.ended()
+		r.t.outcome(r.index(), f.Seq, f.Code)
 		return nil
 	case codec.KindWelcome:
 		return r.welcome(body)
@@ -104,17 +128,28 @@ func (r *relay) frame(body []byte) error {
 		r.say(codec.AppendPong(r.c.pending, nonce))
 		return err
 	case codec.KindPong:
-		r.c.ponged()
-		return nil
+		nonce, err := codec.DecodePong(body)
+		if nonce == settleNonce {
+			r.c.ponged()
+		}
+		return err
 	case codec.KindDrain:
-		r.t.drains++
-		return nil
+		return r.drain(body)
+	case codec.KindMembers:
+		all, err := codec.DecodeMembers(body)
+		r.c.c.w.book.learn(all)
+		return err
+	case codec.KindReassert:
+		return r.reassert(body)
+	case codec.KindLeft:
+		r.c.gone()
+		return codec.DecodeLeft(body)
 	case codec.KindKick:
 		return r.kick(body)
 	case codec.KindError:
 		return r.errorFrame(body)
 	case codec.KindHello, codec.KindBye, codec.KindBind, codec.KindUnbind, codec.KindLookup,
-		codec.KindSend, codec.KindAck, codec.KindNotHere:
+		codec.KindSend, codec.KindAck, codec.KindNotHere, codec.KindLeave:
 		return fmt.Errorf("a %v frame from a node", kind)
 	}
 	return nil // a later version's
@@ -128,17 +163,50 @@ func (r *relay) errorFrame(body []byte) error {
 		return err
 	}
 	switch f.Fault {
-	case codec.FaultGoingAway, codec.FaultFenced:
-		if r.c.wasUp {
+	case codec.FaultGoingAway, codec.FaultFenced, codec.FaultReplaced:
+		if r.c.c.wasUp {
 			return nil
 		}
 	case codec.FaultUnauthenticated, codec.FaultSessionEnded:
 		if len(r.session) > 0 { // to the next node, or the same after a restart, it means nothing
-			r.session, r.secret = r.session[:0], r.secret[:0]
+			r.forget()
 			return nil
 		}
 	}
 	r.c.fail("error frame "+f.Fault.String(), f.Message)
+	return nil
+}
+
+// forget lets the next leg begin a new session.
+func (r *relay) forget() { r.session, r.secret, r.bound = r.session[:0], r.secret[:0], false }
+
+// drain makes the connection move, if there is somewhere to go: another leg first, then this one leaves.
+func (r *relay) drain(body []byte) error {
+	var f codec.Drain
+	if err := codec.DecodeDrain(body, &f); err != nil {
+		return err
+	}
+	r.t.drains++
+	c := r.c.c
+	if c.cur == r.c && (len(f.Addrs) > 0 || len(c.w.book.after(c.addr, nil, false)) > 0) {
+		c.w.attach(c, f.Addrs, true, rand.N(time.Duration(f.Spread)*time.Millisecond+1))
+	}
+	return nil
+}
+
+// reassert binds everything again, at a moment within the time that the node gives all its clients.
+func (r *relay) reassert(body []byte) error {
+	within, err := codec.DecodeReassert(body)
+	if err != nil {
+		return err
+	}
+	r.c.later(rand.N(time.Duration(within)*time.Millisecond+1), func() {
+		if r.binding {
+			r.again = true
+		} else if r.c.c.cur == r.c {
+			r.begin()
+		}
+	})
 	return nil
 }
 
@@ -156,7 +224,7 @@ func (r *relay) deliver(body []byte) error {
 		return err
 	}
 	ack := codec.Ack{Token: f.Token, Code: codec.CodeAcked}
-	if !r.t.deliver(r.c.index, f.To, f.From, f.Payload) {
+	if !r.t.deliver(r.index(), f.To, f.From, f.Payload) {
 		if !r.holds(f.To) {
 			r.say(codec.AppendNotHere(r.c.pending, &f))
 			return nil
@@ -183,20 +251,25 @@ func (r *relay) welcome(body []byte) error {
 	if err := codec.DecodeWelcome(body, &f); err != nil {
 		return err
 	}
+	r.node, r.resumed = f.Node, f.Flags&codec.WelcomeResumed != 0
 	r.session = append(r.session[:0], f.Session...)
 	r.secret = append(r.secret[:0], f.Secret...)
 	r.limits, r.credit = f.Limits, f.Limits.Credit
 	r.t.ttl = max(r.t.ttl, time.Duration(f.Limits.DefaultTTL)*time.Millisecond)
+	r.c.c.w.book.learn(f.Members)
 	if err := r.checkLimits(); err != nil {
 		return err
 	}
-	resumed := f.Flags&codec.WelcomeResumed != 0
-	if resumed && r.bound == len(r.ids) {
+	if !r.resumed {
+		r.bound = false
+		r.t.ledger.bind(r.index(), unknown)
+	}
+	if r.bound {
+		r.t.ledger.resume(r.index())
 		r.ready()
 		return nil
 	}
-	r.asked, r.bound = 0, 0
-	r.bind()
+	r.begin()
 	return nil
 }
 
@@ -213,11 +286,17 @@ func (r *relay) checkLimits() error {
 	return nil
 }
 
+// begin starts a round of binds over all IDs.
+func (r *relay) begin() {
+	r.asked, r.done, r.binding, r.again = 0, 0, true, false
+	r.bind()
+}
+
 // bind asks for as many IDs as one frame may carry.
 func (r *relay) bind() {
-	n := min(len(r.ids)-r.bound, int(r.limits.MaxIDs))
-	r.asked = r.bound + n
-	r.say(codec.AppendBind(r.c.pending, uint64(r.bound)+1, codec.PolicyKickOld, r.ids[r.bound:r.asked]))
+	n := min(len(r.ids)-r.done, int(r.limits.MaxIDs))
+	r.asked = r.done + n
+	r.say(codec.AppendBind(r.c.pending, uint64(r.done)+1, codec.PolicyKickOld, r.ids[r.done:r.asked]))
 }
 
 func (r *relay) boundFrame(body []byte) error {
@@ -225,26 +304,40 @@ func (r *relay) boundFrame(body []byte) error {
 	if err := codec.DecodeResults(body, codec.KindBound, &f); err != nil {
 		return err
 	}
-	if f.All.Len() != r.asked-r.bound {
+	if f.All.Len() != r.asked-r.done {
 		return errors.New("bound does not answer the bind")
 	}
 	for v, ok := f.All.Next(); ok; v, ok = f.All.Next() {
-		if v.Code.Retryable() && r.c.wasUp {
-			return errAgain
-		}
-		if v.Code != codec.CodeOK {
+		switch {
+		case v.Code == codec.CodeOK:
+			r.ids[r.done].Epoch = v.Epoch
+			r.done++
+		case !v.Code.Retryable() || !r.c.c.wasUp:
 			return fmt.Errorf("bind: %v", v.Code)
+		case v.Code == codec.CodeDraining && r.c.c.cur != r.c:
+			return errAgain // at another node
+		case v.Code == codec.CodeDraining:
+			r.binding = false // the node that it moves to will ask
+			return nil
+		default: // what follows is asked for again, too
+			r.c.later(minBind+rand.N(maxBackoff), r.bind)
+			return nil
 		}
-		r.ids[r.bound].Epoch = v.Epoch
-		r.bound++
 	}
-	if r.bound < len(r.ids) {
+	switch {
+	case r.done < len(r.ids):
 		r.bind()
-	} else {
+	case r.again:
+		r.begin()
+	default:
+		r.binding = false
 		r.ready()
 	}
 	return nil
 }
+
+// minBind is the least pause before a bind that failed is tried again.
+const minBind = 50 * time.Millisecond
 
 // kick is what no other session should cause: the IDs are this run's alone.
 func (r *relay) kick(body []byte) error {
@@ -260,11 +353,18 @@ func (r *relay) kick(body []byte) error {
 	return nil
 }
 
+// ready: all IDs are bound.
 func (r *relay) ready() {
-	if r.t.acks {
-		r.c.up(int(r.limits.MaxInFlight))
-	} else {
-		r.c.up(unlimited)
+	if !r.bound {
+		r.bound = true
+		r.t.ledger.bind(r.index(), r.t.ledger.time.now)
+	}
+	switch {
+	case r.c.c.next != r.c: // it has been up for a while
+	case r.t.acks:
+		r.c.up(r.node, int(r.limits.MaxInFlight))
+	default:
+		r.c.up(r.node, unlimited)
 	}
 }
 
@@ -276,7 +376,7 @@ func (r *relay) creditFrame(body []byte) error {
 	r.credit = max(r.credit, total)
 	if r.blocked {
 		r.blocked = false
-		r.t.fill(r.c.index)
+		r.t.fill(r.index())
 	}
 	return nil
 }

@@ -30,6 +30,19 @@ type Report struct {
 	// could not take them.
 	Unsent uint64 `json:"unsent"`
 
+	// Cross is the share of messages whose receiver was connected to another node than the sender; null if all
+	// connections were at one node all the time.
+	Cross *float64 `json:"cross"`
+	// Timeline is what happened in each second, for those who break things meanwhile.
+	Timeline []Second `json:"timeline"`
+	// SlowestMs is the longest time from send to outcome, by word: from the intended send, so an open loop counts what a message
+	// waited for its own connection, too.
+	SlowestMs map[string]float64 `json:"slowest_ms"`
+	// MaxSilenceMs is the longest time that any connection went without a delivery while messages were sent, and
+	// MaxSilenceAtS when that began, on the clock of Timeline. It means little unless each connection gets many a second.
+	MaxSilenceMs  float64 `json:"max_silence_ms"`
+	MaxSilenceAtS float64 `json:"max_silence_at_s"`
+
 	// RatePerS is acked round trips a second, or deliveries a second without ack.
 	RatePerS float64 `json:"rate_per_s"`
 	// LatencyUs is that of the same: the round trip from send to outcome, or one way from send to delivery.
@@ -45,6 +58,8 @@ type Report struct {
 	// LostConnections were closed or reset under the run; DownConnections of them had not come back at its end.
 	LostConnections uint64 `json:"lost_connections"`
 	DownConnections uint64 `json:"down_connections"`
+	// Moves is how often a connection went to another node without a gap.
+	Moves uint64 `json:"moves"`
 	// Drains is the number of connections that were told that their node is leaving.
 	Drains uint64 `json:"drains"`
 	// Errors counts what should not happen: error frames, kicks, bytes that are no frame.
@@ -69,6 +84,7 @@ type Settings struct {
 	WarmupS    float64  `json:"warmup_s"`
 	DurationS  float64  `json:"duration_s"`
 	GraceS     float64  `json:"grace_s"`
+	Cross      *float64 `json:"cross"` // null: as it comes
 	Seed       uint64   `json:"seed"`
 	ServerPID  int      `json:"server_pid"` // 0: none
 }
@@ -122,7 +138,7 @@ func (f Faults) byName() map[string]uint64 {
 	return map[string]uint64{
 		"missing": f.Missing, "false_acked": f.FalseAcked, "false_undelivered": f.FalseUndelivered,
 		"double_outcome": f.DoubleOutcome, "duplicated": f.Duplicated, "reordered": f.Reordered,
-		"misrouted": f.Misrouted, "corrupted": f.Corrupted,
+		"misrouted": f.Misrouted, "corrupted": f.Corrupted, "false_no_route": f.FalseNoRoute,
 	}
 }
 
@@ -153,11 +169,22 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(r.Outcomes) > 0 {
 		line("outcomes", "%s", nonZero(r.Outcomes))
 	}
+	if len(r.SlowestMs) > 1 {
+		var list []string
+		for _, word := range slices.Sorted(maps.Keys(r.SlowestMs)) {
+			list = append(list, fmt.Sprintf("%s %s", word, us(r.SlowestMs[word]*1e3)))
+		}
+		line("slowest", "%s; %s without a delivery at one connection", strings.Join(list, ", "), us(r.MaxSilenceMs*1e3))
+	}
 	if r.Unsent > 0 {
 		line("unsent", "%d could not leave in time", r.Unsent)
 	}
 	if r.LostConnections+r.Drains > 0 {
-		line("connections", "%d lost, of them %d still down; %d were told to leave", r.LostConnections, r.DownConnections, r.Drains)
+		line("connections", "%d lost, of them %d still down; %d were told to leave, %d times one moved",
+			r.LostConnections, r.DownConnections, r.Drains, r.Moves)
+	}
+	if r.Cross != nil {
+		line("cross", "%.1f%% of the messages went to another node", *r.Cross*100)
 	}
 	if len(r.Errors) > 0 {
 		line("errors", "%s", nonZero(r.Errors))

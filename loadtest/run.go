@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"distmsg/discovery"
 )
 
 const (
@@ -15,7 +17,7 @@ const (
 	maxPace        = 100 * time.Millisecond // and looks whether it should end at least this often
 )
 
-// Run sends messages as cfg says until its time is over or ctx ends, which makes the report
+// Run sends messages as cfg says until its time is over, cfg.Until is closed, or ctx ends, which makes the report
 // partial. An error is ErrUsage, or means that the run could not be made; what the run found
 // wrong is in the report, see Report.Verdict.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
@@ -23,16 +25,24 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	inProcess := len(cfg.Nodes) == 0
+	inProcess := len(cfg.Nodes) == 0 && cfg.Membership == nil
 	if !inProcess {
-		return newRun(cfg).do(ctx, false)
+		r, err := newRun(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return r.do(ctx, false)
 	}
 	node, err := startNode(cfg.Loops)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	cfg.Nodes = []string{node.addr}
-	report, err := newRun(cfg).do(ctx, true)
+	r, err := newRun(cfg)
+	var report *Report
+	if err == nil {
+		report, err = r.do(ctx, true)
+	}
 	drainErr := node.stop()
 	if report != nil && drainErr != nil {
 		report.DrainCut = drainErr.Error()
@@ -48,25 +58,44 @@ type run struct {
 	d        driver
 	from, to usage // around the measured time
 	partial  bool
+
+	mu    sync.Mutex
+	over  bool     // guarded by mu: the driver cannot be asked any more
+	final Snapshot // guarded by mu: what it said last
+	began bool     // all connections were up
 }
 
-func newRun(cfg Config) *run {
+var errNoNode = errors.New("discovery knows of no node: start one, or correct the path")
+
+// newRun finds the nodes and makes the driver.
+func newRun(cfg Config) (*run, error) {
 	r := &run{cfg: cfg, id: rand.Uint64()}
+	if r.cfg.Membership == nil {
+		static, err := discovery.Static(cfg.Nodes...)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+		}
+		r.cfg.Membership = static
+	}
+	b := &book{membership: r.cfg.Membership}
+	if r.cfg.Nodes = b.first(); len(r.cfg.Nodes) == 0 {
+		return nil, errNoNode
+	}
 	r.t = newTraffic(&r.cfg, r.id)
 	switch cfg.Driver {
 	case DriverSDK:
-		r.d = newSDK(r.t, cfg.Nodes)
+		r.d = newSDK(r.t, r.cfg.Membership)
 	case DriverNATS:
-		r.d = newWire(r.t, cfg.Nodes, newNATS)
+		r.d = newWire(r.t, b, newNATS)
 	default:
-		r.d = newWire(r.t, cfg.Nodes, newRelay)
+		r.d = newWire(r.t, b, newRelay)
 	}
 	r.t.driver = r.d
-	return r
+	return r, nil
 }
 
 func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
-	defer r.d.close()
+	defer r.finish()
 	if _, err := measureUsage(r.cfg.ServerPID); err != nil {
 		return nil, fmt.Errorf("server-pid: %w", err)
 	}
@@ -79,11 +108,52 @@ func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
 	r.land()
 	var report *Report
 	r.d.do(func() {
-		r.t.ledger.close()
+		r.t.ledger.close(func(conn int) bool { return r.t.senders[conn].up })
 		report = r.report()
 	})
 	report.Config.InProcess = inProcess
 	return report, nil
+}
+
+// finish keeps the last snapshot and closes the driver.
+func (r *run) finish() {
+	r.mu.Lock()
+	if !r.over && r.began {
+		r.d.do(func() { r.final = r.t.snapshot() })
+	}
+	r.over = true
+	r.mu.Unlock()
+	r.d.close()
+}
+
+// snapshot is what Config.Started gets.
+func (r *run) snapshot() (s Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return r.final
+	}
+	r.d.do(func() {
+		r.t.tick()
+		s = r.t.snapshot()
+	})
+	return s
+}
+
+// A Snapshot is what a run has counted so far, warm-up included.
+type Snapshot struct {
+	Sent, Delivered, Acked uint64
+	Outcomes               map[string]uint64 // by word, acked included
+	InFlight               int
+	DownConnections        int
+	Faults                 Faults        // so far; missing and falsely acked messages show at the end only
+	Silence                time.Duration // since the last delivery at any connection
+}
+
+func (t *traffic) snapshot() Snapshot {
+	l := t.ledger
+	return Snapshot{Sent: l.sent, Delivered: l.delivered, Acked: l.acked(), Outcomes: l.outcomeWords(), InFlight: l.inFlight,
+		DownConnections: t.downConns(), Faults: l.faults, Silence: time.Duration(t.now - l.time.lastAny)}
 }
 
 func (r *run) connect(ctx context.Context) error {
@@ -96,6 +166,13 @@ func (r *run) connect(ctx context.Context) error {
 		setDefault(&r.t.ttl, defaultTTL)
 		setDefault(&r.cfg.Grace, r.t.ttl+graceAfterTTL)
 	})
+	r.began = true
+	if r.cfg.Cross != nil && r.t.places.used() < 2 {
+		return fmt.Errorf("cross needs connections at two nodes, all %d are at the same one", r.cfg.Conns)
+	}
+	if n := r.t.places.used(); r.cfg.Cross != nil && n < len(r.cfg.Nodes) {
+		return fmt.Errorf("cross needs connections at every node: of %d nodes %d have one", len(r.cfg.Nodes), n)
+	}
 	return nil
 }
 
@@ -105,6 +182,9 @@ func (r *run) load(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { r.progress(quit) })
 	r.d.do(r.t.start)
+	if r.cfg.Started != nil {
+		r.cfg.Started(r.snapshot)
+	}
 	paced := make(chan error, 1)
 	if r.cfg.Rate > 0 {
 		helpers.Go(func() { paced <- r.pace(quit) })
@@ -145,6 +225,7 @@ func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) err
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-r.cfg.Until:
 	case <-ctx.Done():
 		r.partial = true
 	case err := <-paced:
@@ -225,7 +306,13 @@ func (r *run) report() *Report {
 		Config: r.settings(), Partial: r.partial, Seconds: r.to.at.Sub(r.from.at).Seconds(),
 		Sent: l.sent, Delivered: l.delivered, Acked: l.acked(), Outcomes: l.outcomeWords(), Faults: l.faults,
 		Unsent: t.unsent(), LatencyUs: t.meter.percentiles(),
+		Moves: t.moves, Timeline: l.time.report(), SlowestMs: l.time.slowestMs(),
+		MaxSilenceMs: float64(l.time.silence) / 1e6, MaxSilenceAtS: float64(l.time.silentAt) / 1e9,
 		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
+	}
+	if l.sent > 0 && t.places.several() {
+		share := float64(t.crossed) / float64(l.sent)
+		report.Cross = &share
 	}
 	done := float64(t.meter.done)
 	if report.Seconds > 0 {
@@ -252,6 +339,6 @@ func (r *run) settings() Settings {
 		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver,
 		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		WarmupS: c.Warmup.Seconds(), DurationS: c.Duration.Seconds(), GraceS: c.Grace.Seconds(),
-		Seed: c.Seed, ServerPID: c.ServerPID,
+		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,
 	}
 }

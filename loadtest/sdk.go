@@ -5,10 +5,12 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"distmsg/client"
 	"distmsg/codec"
+	"distmsg/discovery"
 )
 
 // sdk is the driver that sends and receives with the client SDK, a session for each connection. Its
@@ -16,7 +18,7 @@ import (
 // around the traffic.
 type sdk struct {
 	t      *traffic
-	nodes  []string
+	nodes  discovery.Membership
 	names  []string // the IDs
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -37,6 +39,7 @@ type sdkConn struct {
 	bound     bool   // connect is done with it
 	blocked   bool   // queue was full
 	submitted uint64 // the last number that was given to the SDK
+	changing  int64  // until then a connection to a node that drains may live
 }
 
 const (
@@ -44,7 +47,7 @@ const (
 	closeTimeout  = 5 * time.Second
 )
 
-func newSDK(t *traffic, nodes []string) *sdk {
+func newSDK(t *traffic, nodes discovery.Membership) *sdk {
 	d := &sdk{t: t, nodes: nodes, conns: make([]sdkConn, len(t.senders))}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for _, id := range t.ids {
@@ -60,11 +63,33 @@ func newSDK(t *traffic, nodes []string) *sdk {
 	return d
 }
 
+// view is the membership as one session sees it: a single node until it is attached there, so that sessions are spread
+// over the nodes in turn, and then all.
+type view struct {
+	discovery.Membership
+	first    []discovery.Node
+	attached atomic.Bool
+}
+
+func (v *view) Nodes() (nodes []discovery.Node, changed <-chan struct{}) {
+	nodes, changed = v.Membership.Nodes()
+	if !v.attached.Load() {
+		nodes = v.first
+	}
+	return nodes, changed
+}
+
 func (d *sdk) connect(ctx context.Context) error {
+	nodes, _ := d.nodes.Nodes()
+	if len(nodes) == 0 {
+		return errNoNode
+	}
 	for i := range d.conns {
+		n := i % len(nodes)
+		view := &view{Membership: d.nodes, first: nodes[n : n+1]}
 		c := &d.conns[i]
 		cfg := client.Config{
-			Nodes: d.nodes, Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
+			Membership: view, Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
 			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
 		}
@@ -75,6 +100,7 @@ func (d *sdk) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		view.attached.Store(true)
 		c.session = session
 		d.work.Go(c.send)
 		if err := session.Bind(ctx, d.names[i*d.t.per:(i+1)*d.t.per]...); err != nil {
@@ -82,6 +108,8 @@ func (d *sdk) connect(ctx context.Context) error {
 		}
 		d.do(func() {
 			c.bound = true
+			d.t.ledger.bind(i, d.t.now)
+			d.t.connAt(i, session.State().Node)
 			d.t.connUp(i, unlimited)
 		})
 	}
@@ -179,18 +207,48 @@ func (c *sdkConn) onPostFailed(id uint64, err *client.Error) {
 
 func (c *sdkConn) onKick(client.Kick) { c.d.do(func() { c.d.t.note("kick") }) }
 
-func (c *sdkConn) onDrain(client.Drain) { c.d.do(func() { c.d.t.drains++ }) }
+// onDrain hears that the session is about to move. The SDK does not say when its old connection is gone, only when it
+// must be; until then the route counts as changing.
+func (c *sdkConn) onDrain(f client.Drain) {
+	c.d.do(func() {
+		c.d.t.drains++
+		c.d.t.beginMove(c.index)
+		c.changing = c.d.t.now + int64(f.Deadline) + int64(afterDeadline)
+		c.d.t.ledger.endMove(c.index, c.changing)
+	})
+}
 
-// onState hears of every attachment, also of the first one and of the end of the last.
+// afterDeadline is how long a node that drains may live on when its deadline for sends has passed.
+const afterDeadline = 5 * time.Second
+
+// onState hears of every attachment, also of the first one and of the end of the last. Which message was the first to
+// take a new connection is not known; it is one of those in flight.
 func (c *sdkConn) onState(s client.State) {
 	t := c.d.t
 	c.d.do(func() {
-		switch up := t.senders[c.index].up; {
-		case !up && s.Attached && c.bound:
-			t.connMoved(c.index)
-			t.connUp(c.index, unlimited)
-		case up && !s.Attached && c.d.ctx.Err() == nil:
-			t.sessionDown(c.index, c.submitted)
+		up := t.senders[c.index].up
+		if !c.bound || c.d.ctx.Err() != nil || !up && !s.Attached {
+			return
 		}
+		if !s.Attached {
+			t.sessionDown(c.index, c.submitted)
+			return
+		}
+		if s.Resumed {
+			t.ledger.resume(c.index)
+		} else {
+			t.ledger.bind(c.index, unknown) // the SDK does not say when it was done
+		}
+		t.connAt(c.index, s.Node)
+		if up {
+			t.ledger.reconnect(c.index, t.ledger.streams[c.index].firstInFlight(), c.submitted+1)
+			t.beginMove(c.index)
+			t.moves++
+		}
+		t.endMove(c.index)
+		if t.ledger.routes[c.index].changing < c.changing {
+			t.ledger.endMove(c.index, c.changing)
+		}
+		t.connUp(c.index, unlimited)
 	})
 }

@@ -10,6 +10,7 @@ const (
 	saysYes         // which claims that it was delivered
 	saysNo          // which claims that it was not
 	adrift          // without ack: a connection on its way is gone, so that perhaps nothing more will be heard
+	overtaken       // in flight, with a later one delivered, when the route to the receiver began to change
 )
 
 // news are the states that something can be heard of.
@@ -31,11 +32,15 @@ type stream struct {
 	acks       bool
 	sent       uint64 // messages so far, and the number of the last one
 	inFlight   int
-	connStarts []uint64 // the first numbers of the second and later connections
-	pages      []*page  // nil: settled, all of it
-	lowPage    int      // the first page that is not nil, or len(pages)
+	connStarts []connStart // of the second and later connections
+	pages      []*page     // nil: settled, all of it
+	lowPage    int         // the first page that is not nil, or len(pages)
 	order      order
 }
+
+// connStart says where the messages of a new connection begin: after earliest-1 and not after latest. A driver that
+// knows it exactly gives one number twice.
+type connStart struct{ earliest, latest uint64 }
 
 const pageLen = 128
 
@@ -130,6 +135,24 @@ func (s *stream) mark(pool *pagePool, seq uint64, bits state) (before state, at 
 		}
 	}
 	return before, at, landed
+}
+
+// receiver is that of a message in flight, 0 of any other.
+func (s *stream) receiver(seq uint64) uint32 {
+	if p := s.pages[(seq-1)/pageLen]; p != nil && p.flights != nil {
+		return p.flights[(seq-1)%pageLen].receiver
+	}
+	return 0
+}
+
+// overtake marks a message in flight.
+func (s *stream) overtake(seq uint64) { s.pages[(seq-1)/pageLen].states[(seq-1)%pageLen] |= overtaken }
+
+// firstInFlight is the lowest number in flight, or that of the next message.
+func (s *stream) firstInFlight() uint64 {
+	first := s.sent + 1
+	s.eachInFlight(func(seq uint64, _ flight) { first = min(first, seq) })
+	return first
 }
 
 func (s *stream) drop(pool *pagePool, n int) {

@@ -26,10 +26,14 @@ type traffic struct {
 	rng      *rand.Rand
 	msg      message // the next one; the stamp in its payload is written over, the filler stays
 	senders  []sender
+	places   places
+	cross    float64 // share of messages to another node; negative: as it comes
+	crossed  uint64  // messages to another node
 	ledger   *ledger
 	meter    meter
 	trouble  map[string]uint64 // what should not happen, and how often
 	lost     uint64            // connections
+	moves    uint64            // connections that went to another node without a gap
 	drains   uint64            // nodes that asked to leave, by connection
 	schedule int64             // open loop: the run's clock when it began
 	due      uint64            // open loop: messages whose time has come
@@ -65,7 +69,11 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 		acks: !cfg.NoAck, ids: ids, per: cfg.IDsPerConn, window: cfg.Window, clock: time.Now(),
 		rng: rng, msg: message{payload: payload}, senders: make([]sender, cfg.Conns),
 		ledger: newLedger(run, !cfg.NoAck, ids, cfg.IDsPerConn), meter: newMeter(),
-		trouble: make(map[string]uint64), landed: make(chan struct{}),
+		trouble: make(map[string]uint64), landed: make(chan struct{}), cross: -1,
+		places: newPlaces(cfg.Conns),
+	}
+	if cfg.Cross != nil {
+		t.cross = *cfg.Cross
 	}
 	if cfg.Rate > 0 {
 		t.gap = 1e9 / cfg.Rate
@@ -74,7 +82,10 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 }
 
 // tick reads the clock; a driver calls it once per batch of events.
-func (t *traffic) tick() { t.now = int64(time.Since(t.clock)) }
+func (t *traffic) tick() {
+	t.now = int64(time.Since(t.clock))
+	t.ledger.time.now = t.now
+}
 
 // idsOf returns the IDs that a connection is to bind.
 func (t *traffic) idsOf(conn int) [][]byte { return t.ids[conn*t.per : (conn+1)*t.per] }
@@ -84,6 +95,7 @@ func (t *traffic) start() {
 	t.tick()
 	t.schedule = t.now
 	t.sending = true
+	t.ledger.time.start()
 	for c := range t.senders {
 		t.fill(c)
 	}
@@ -91,7 +103,9 @@ func (t *traffic) start() {
 
 // stop ends sending; landed is closed once nothing is in flight.
 func (t *traffic) stop() {
+	t.tick()
 	t.sending = false
+	t.ledger.time.stop()
 	t.checkLanded()
 }
 
@@ -117,17 +131,39 @@ func (t *traffic) connUp(conn, maxInFlight int) {
 	t.fill(conn)
 }
 
-// connDown says that a connection is gone; written is the last number that was given to the kernel.
-// The driver has thrown away the rest.
-func (t *traffic) connDown(conn int, written uint64) {
-	if t.senders[conn].up { // else a reconnect has failed
-		t.lost++
-	}
+// connAt says at which node a connection is from now on.
+func (t *traffic) connAt(conn int, node string) { t.places.put(conn, node) }
+
+// connDown says that a connection is gone, which had the messages from number first on; written is the last number that
+// was given to the kernel. The driver has thrown away the rest.
+func (t *traffic) connDown(conn int, first, written uint64) {
 	t.senders[conn].up = false
-	t.ledger.lose(conn, written)
-	t.ledger.discard(conn)
-	t.ledger.reconnect(conn, t.ledger.nextSeq(conn))
-	t.connMoved(conn)
+	t.lost++
+	next := t.ledger.nextSeq(conn)
+	t.ledger.lose(conn, first, written, next-1)
+	t.ledger.reconnect(conn, next, next)
+	t.ledger.beginMove(conn, t.now)
+	t.cut(conn)
+}
+
+// legDown says that what was left of a connection after a move is gone: the messages from first to last. Without having
+// been told that nothing more is delivered there (cut), something may have been lost.
+func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
+	t.ledger.lose(conn, first, written, last)
+	if cut {
+		if t.senders[conn].up {
+			t.endMove(conn)
+		}
+		t.cut(conn)
+	}
+	t.next(conn)
+}
+
+// senderMoved says that a connection's next message leaves at another node, while what was sent goes on.
+func (t *traffic) senderMoved(conn int) {
+	next := t.ledger.nextSeq(conn)
+	t.ledger.reconnect(conn, next, next)
+	t.moves++
 }
 
 // sessionDown is connDown for a driver that keeps what was not written, and answers for its sends
@@ -136,15 +172,32 @@ func (t *traffic) sessionDown(conn int, written uint64) {
 	t.senders[conn].up = false
 	t.lost++
 	if !t.acks {
-		t.ledger.lose(conn, written)
+		t.ledger.lose(conn, 1, written, written)
 	}
-	t.ledger.reconnect(conn, written+1)
-	t.connMoved(conn)
+	t.ledger.reconnect(conn, t.ledger.streams[conn].firstInFlight(), written+1)
+	t.ledger.beginMove(conn, t.now)
+	t.cut(conn)
 }
 
-// connMoved says that the IDs of a connection are reached over another connection from now on.
-func (t *traffic) connMoved(conn int) {
-	t.ledger.moveReceiver(conn, t.now)
+// beginMove says that the IDs of a connection may be reached over another connection from now on, and endMove that
+// they are reached over that one only, as all nodes will know soon.
+func (t *traffic) beginMove(conn int) { t.ledger.beginMove(conn, t.now) }
+
+func (t *traffic) endMove(conn int) {
+	after := t.now
+	if t.places.several() {
+		after += int64(spreadTime)
+	}
+	t.ledger.endMove(conn, after)
+}
+
+// spreadTime is how long nodes may take to tell each other that a session has moved. Until then what one of them forwards
+// to the old place comes back and takes another way.
+const spreadTime = time.Second
+
+// cut says that what was on its way to a connection may have been lost.
+func (t *traffic) cut(conn int) {
+	t.ledger.cutReceiver(conn)
 	if !t.acks {
 		for c := range t.senders {
 			t.fill(c)
@@ -207,15 +260,28 @@ func (t *traffic) fill(conn int) {
 	}
 }
 
-// send sends one message to a random ID of another connection (of the same, if it is the only one).
-func (t *traffic) send(conn int, at int64) bool {
-	l := t.ledger
-	var to int
-	if others := len(t.ids) - t.per; others == 0 {
-		to = t.rng.IntN(len(t.ids))
-	} else if to = t.rng.IntN(others); to >= conn*t.per {
+// receiver chooses a random ID of another connection (of the same, if it is the only one), where cross says.
+func (t *traffic) receiver(conn int) int {
+	if t.cross >= 0 {
+		if to, ok := t.places.pick(t.rng, conn, t.rng.Float64() < t.cross); ok {
+			return to*t.per + t.rng.IntN(t.per)
+		}
+	}
+	others := len(t.ids) - t.per
+	if others == 0 {
+		return t.rng.IntN(len(t.ids))
+	}
+	to := t.rng.IntN(others)
+	if to >= conn*t.per {
 		to += t.per
 	}
+	return to
+}
+
+// send sends one message.
+func (t *traffic) send(conn int, at int64) bool {
+	l := t.ledger
+	to := t.receiver(conn)
 	seq := l.nextSeq(conn)
 	s := stamp{run: l.run, sender: uint32(conn), receiver: uint32(to), seq: seq, at: at}
 	s.put(t.msg.payload)
@@ -224,6 +290,9 @@ func (t *traffic) send(conn int, at int64) bool {
 		return false
 	}
 	l.send(conn, uint32(to), at)
+	if t.places.of[conn] != t.places.of[l.owner(uint32(to))] {
+		t.crossed++
+	}
 	return true
 }
 

@@ -3,6 +3,9 @@ package loadtest
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -134,16 +137,25 @@ func TestSleeper(t *testing.T) {
 	}
 }
 
+// upLeg makes a leg that is ready to send, without a network.
+func upLeg(c *wireConn) *leg {
+	l := &leg{c: c}
+	l.proto = c.speak(l)
+	c.next = l
+	l.up("a node", unlimited)
+	return l
+}
+
 // TestSendAllocations ends and sends messages by the relay protocol, but
 // without a network.
 func TestSendAllocations(t *testing.T) {
 	cfg, _ := Config{Nodes: []string{"x:1"}}.withDefaults()
 	tr := newTraffic(&cfg, 1)
-	w := newWire(tr, cfg.Nodes, newRelay)
+	w := newWire(tr, nil, newRelay)
 	w.armed = true // there is no loop
 	tr.driver = w
 	for i := range w.conns {
-		w.conns[i].up(unlimited)
+		upLeg(&w.conns[i])
 	}
 	tr.start()
 	seq := uint64(0)
@@ -151,7 +163,7 @@ func TestSendAllocations(t *testing.T) {
 		seq++
 		for i := range w.conns {
 			tr.outcome(i, seq, 1)
-			w.conns[i].pending = w.conns[i].pending[:0]
+			w.conns[i].cur.pending = w.conns[i].cur.pending[:0]
 		}
 	}
 	for range 1000 {
@@ -159,5 +171,39 @@ func TestSendAllocations(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(1000, step) / float64(len(w.conns)); n > 0.02 {
 		t.Errorf("%v allocations per message", n)
+	}
+}
+
+// TestPlaces moves connections about and looks whom each may choose.
+func TestPlaces(t *testing.T) {
+	const conns = 9
+	p, rng := newPlaces(conns), rand.New(rand.NewPCG(1, 0))
+	var at [conns]int
+	for i := range conns {
+		at[i] = i % 3
+		p.put(i, fmt.Sprint(at[i]))
+	}
+	for range 200 {
+		moved := rng.IntN(conns)
+		at[moved] = rng.IntN(4)
+		p.put(moved, fmt.Sprint(at[moved]))
+		for conn := range conns {
+			for _, elsewhere := range []bool{false, true} {
+				want, got := map[int]bool{}, map[int]bool{}
+				for other := range conns {
+					if other != conn && (at[other] != at[conn]) == elsewhere {
+						want[other] = true
+					}
+				}
+				for range 150 {
+					if other, ok := p.pick(rng, conn, elsewhere); ok {
+						got[other] = true
+					}
+				}
+				if !maps.Equal(got, want) {
+					t.Fatalf("connections at %v: %d chooses %v, may choose %v", at, conn, got, want)
+				}
+			}
+		}
 	}
 }

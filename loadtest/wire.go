@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,67 +14,92 @@ import (
 )
 
 // wire is the driver for protocols that the load test speaks itself: one event loop (a gnet client
-// engine) for all connections. Whatever is said goes to the connection's pending bytes; each
-// connection with pending bytes is written once per iteration of the loop. That is the same for every
-// protocol, so that a comparison compares servers.
+// engine) for all connections. Whatever is said goes to the pending bytes of a leg; each leg with
+// pending bytes is written once per iteration of the loop. That is the same for every protocol, so
+// that a comparison compares servers.
 type wire struct {
 	gnet.BuiltinEventEngine
 
 	// Static after connect.
 	t       *traffic
-	nodes   []string
+	book    *book
 	client  *gnet.Client
 	loop    gnet.EventLoop
 	conns   []wireConn
 	flusher gnet.Runnable
 	ctx     context.Context // ends with close
 	cancel  context.CancelFunc
-	redials sync.WaitGroup
+	helpers sync.WaitGroup // dials and the watch
 
 	// Owned by the loop.
-	dirty, spare []*wireConn // with pending bytes; spare is the other half of a double buffer
-	armed        bool        // flusher is queued
+	dirty, spare []*leg // with pending bytes; spare is the other half of a double buffer
+	legs         []*leg // those with a connection
+	armed        bool   // flusher is queued
 	closing      bool
 	notUp        int           // connections that have never been up
 	started      chan error    // says once how connect went; nil afterwards
 	awaited      int           // pongs that settle waits for
 	settled      chan struct{} // closed when they are there
+	watchedAt    int64         // when watch looked last
 }
 
-// wireConn is one connection, over all its reconnects.
+// wireConn is one connection as the traffic sees it: a session, over all its moves and reconnects. It has one leg that
+// it sends on, and more while it moves.
 type wireConn struct {
 	w       *wire
 	index   int
-	node    int // which of w.nodes; owned by redial while the connection is down
+	speak   func(*leg) protocol
+	cur     *leg   // sends; nil: down
+	next    *leg   // attaches, to take cur's place
+	dialing bool   // a goroutine is about to make next
+	addr    string // of the last leg
+	wasUp   bool
+}
+
+// leg is one TCP connection.
+type leg struct {
+	c       *wireConn
 	proto   protocol
-	gc      gnet.Conn // nil: down
+	addr    string
+	gc      gnet.Conn // nil: closed
 	carry   []byte    // the beginning of a frame whose end has not come
 	pending []byte    // to be written
 	dirty   bool
+	first   uint64 // the number of its first message
 	sent    uint64 // the last number that is in pending or written
 	written uint64 // the last number that was given to gnet
-	wasUp   bool
-	awaited bool // settle waits for a pong
+	open    int    // messages with ack that wait for their outcomes
+	leaving bool   // another leg has taken its place
+	left    bool   // nothing more is delivered to it
+	ending  bool   // to be closed when pending is written
+	awaited bool   // settle waits for a pong
+	heardAt int64  // when the last bytes came
+	beatAt  int64  // when it was last asked whether it lives
 }
 
 // errAgain is what a protocol ends a connection with that should just be made again.
 var errAgain = errors.New("again")
 
 const (
-	dialTimeout = 5 * time.Second
-	minBackoff  = 10 * time.Millisecond
-	maxBackoff  = time.Second
+	dialTimeout   = 2 * time.Second
+	minBackoff    = 10 * time.Millisecond
+	maxBackoff    = time.Second
+	watchEvery    = 250 * time.Millisecond
+	beatAfter     = time.Second     // of silence
+	giveUpAfter   = 3 * time.Second // of silence: the node is gone, or stopped
+	welcomeWithin = 2 * time.Second // a node that accepts but does not answer; after that the next one is tried
 )
 
-func newWire(t *traffic, nodes []string, speak func(*wireConn) protocol) *wire {
-	w := &wire{t: t, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
+// newWire makes the driver. speak is called once for each connection and returns what makes a protocol for each of its legs.
+func newWire(t *traffic, b *book, speak func(*wireConn) func(*leg) protocol) *wire {
+	w := &wire{t: t, book: b, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
 	w.notUp = len(w.conns)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.flusher = gnet.RunnableFunc(func(context.Context) error { w.flush(); return nil })
 	for i := range w.conns {
 		c := &w.conns[i]
-		*c = wireConn{w: w, index: i, node: i % len(nodes)}
-		c.proto = speak(c)
+		*c = wireConn{w: w, index: i}
+		c.speak = speak(c)
 	}
 	return w
 }
@@ -88,44 +114,117 @@ func (w *wire) connect(ctx context.Context) error {
 	}
 	w.client = client
 	started := w.started
+	nodes := w.book.first()
+	if len(nodes) == 0 {
+		return errNoNode
+	}
 	for i := range w.conns {
-		if err := w.dial(ctx, &w.conns[i]); err != nil {
+		if err := w.dial(ctx, &w.conns[i], nodes[i%len(nodes)]); err != nil {
 			return err
 		}
 	}
 	select {
 	case err := <-started:
+		if err == nil {
+			w.helpers.Go(w.watch)
+		}
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("not all connections are ready: %w", context.Cause(ctx))
 	}
 }
 
-// dial connects c and puts it on the loop; OnOpen has run when it returns.
-func (w *wire) dial(ctx context.Context, c *wireConn) error {
+// dial makes a leg for c and puts it on the loop; OnOpen has run when it returns.
+func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 	d := net.Dialer{Timeout: dialTimeout}
-	conn, err := d.DialContext(ctx, "tcp", w.nodes[c.node])
+	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
-	_, err = w.client.EnrollContext(conn, c)
+	_, err = w.client.EnrollContext(conn, &leg{c: c, addr: addr})
 	return err
 }
 
-// redial connects c again, to the next node and with full jitter, until it succeeds or the run ends.
-func (w *wire) redial(c *wireConn) {
-	defer w.redials.Done()
-	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+// attach begins to make another leg for c, unless that is under way: at the next node, or at one of the preferred
+// ones. With elsewhere, never at the node where it is now.
+func (w *wire) attach(c *wireConn, preferred []string, elsewhere bool, wait time.Duration) {
+	if c.dialing || c.next != nil || w.closing {
+		return
+	}
+	c.dialing = true
+	addr := c.addr
+	w.helpers.Go(func() {
+		pause := wait
+		for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+			select {
+			case <-w.ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			for _, a := range w.book.after(addr, preferred, !elsewhere) {
+				if w.dial(w.ctx, c, a) == nil {
+					return
+				}
+			}
+			pause = rand.N(backoff)
+		}
+	})
+}
+
+// watch has the loop look after silent legs.
+func (w *wire) watch() {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
 		select {
 		case <-w.ctx.Done():
 			return
-		case <-time.After(rand.N(backoff)):
-		}
-		c.node = (c.node + 1) % len(w.nodes)
-		if w.dial(w.ctx, c) == nil {
-			return
+		case <-tick.C:
+			w.loop.Execute(w.ctx, gnet.RunnableFunc(func(context.Context) error { w.look(); return nil }))
 		}
 	}
+}
+
+// look asks legs that are silent whether they live, and closes those that do not answer. If this process
+// itself was held up, it knows nothing of them.
+func (w *wire) look() {
+	w.t.tick()
+	now := w.t.ledger.time.now
+	stalled := now-w.watchedAt > int64(beatAfter)
+	w.watchedAt = now
+	for _, l := range slices.Clone(w.legs) {
+		patience := giveUpAfter
+		if l.c.next == l {
+			patience = welcomeWithin
+		}
+		switch silent := now - l.heardAt; {
+		case stalled:
+			l.heardAt = now
+		case silent > int64(patience):
+			l.gc.Close()
+		case silent > int64(beatAfter) && now-l.beatAt > int64(beatAfter) && l.c.next != l:
+			l.beatAt = now
+			l.pending = l.proto.beat(l.pending)
+			l.touch()
+		}
+	}
+}
+
+// later runs f on the loop after d, unless the leg or the run has ended by then.
+func (l *leg) later(d time.Duration, f func()) {
+	w := l.c.w
+	time.AfterFunc(d, func() {
+		if w.ctx.Err() != nil {
+			return
+		}
+		w.loop.Execute(w.ctx, gnet.RunnableFunc(func(context.Context) error {
+			if l.gc != nil && !w.closing {
+				w.t.tick()
+				f()
+			}
+			return nil
+		}))
+	})
 }
 
 func (w *wire) do(f func()) {
@@ -139,13 +238,14 @@ func (w *wire) do(f func()) {
 }
 
 func (w *wire) send(conn int, m *message) bool {
-	c := &w.conns[conn]
-	b, ok := c.proto.send(c.pending, m)
+	l := w.conns[conn].cur
+	b, ok := l.proto.send(l.pending, m)
 	if !ok {
 		return false
 	}
-	c.pending, c.sent = b, m.seq
-	c.touch()
+	l.pending, l.sent = b, m.seq
+	l.open++
+	l.touch()
 	return true
 }
 
@@ -153,11 +253,11 @@ func (w *wire) settle(ctx context.Context) error {
 	settled := make(chan struct{})
 	w.do(func() {
 		w.settled = settled
-		for i := range w.conns {
-			if c := &w.conns[i]; w.t.senders[i].up {
-				c.pending = c.proto.ping(c.pending)
-				c.awaited = true
-				c.touch()
+		for _, l := range w.legs {
+			if l.c.next != l {
+				l.pending = l.proto.ping(l.pending)
+				l.awaited = true
+				l.touch()
 				w.awaited++
 			}
 		}
@@ -180,94 +280,132 @@ func (w *wire) close() {
 	if w.loop != nil {
 		w.do(func() {
 			w.closing = true
-			for i := range w.conns {
-				if c := &w.conns[i]; c.gc != nil {
-					c.pending = c.proto.bye(c.pending)
-					c.touch()
+			for _, l := range w.legs {
+				if l.c.cur == l {
+					l.pending = l.proto.bye(l.pending)
+					l.touch()
 				}
 			}
 		})
 	}
 	w.cancel()
-	w.redials.Wait()
+	w.helpers.Wait()
 	w.client.Stop() // its order queues up behind the flush
 }
 
-// OnOpen lets a new connection speak. On the loop, as all that follows.
+// OnOpen lets a new leg speak. On the loop, as all that follows.
 func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
-	c := gc.Context().(*wireConn)
+	l := gc.Context().(*leg)
+	c := l.c
 	if w.loop == nil {
 		w.loop = gc.EventLoop()
 	}
 	w.t.tick()
-	c.gc = gc
-	c.pending = c.proto.open(c.pending[:0])
-	c.touch()
+	l.gc, l.heardAt = gc, w.t.ledger.time.now
+	w.legs = append(w.legs, l)
+	c.next, c.dialing = l, false
+	if c.cur != nil {
+		w.t.beginMove(c.index)
+	}
+	l.proto = c.speak(l)
+	l.pending = l.proto.open(l.pending)
+	l.touch()
 	return nil, gnet.None
 }
 
 // OnTraffic hands what came in to the protocol.
 func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
-	c := gc.Context().(*wireConn)
+	l := gc.Context().(*leg)
 	w.t.tick()
+	l.heardAt = w.t.ledger.time.now
 	data, _ := gc.Next(-1)
-	if len(c.carry) > 0 {
-		c.carry = append(c.carry, data...)
-		data = c.carry
+	if len(l.carry) > 0 {
+		l.carry = append(l.carry, data...)
+		data = l.carry
 	}
-	used, err := c.proto.parse(data)
+	used, err := l.proto.parse(data)
 	if err != nil {
 		if err != errAgain {
-			c.fail(err.Error(), "")
+			l.fail(err.Error(), "")
 		}
 		return gnet.Close
 	}
-	c.carry = append(c.carry[:0], data[used:]...)
+	l.carry = append(l.carry[:0], data[used:]...)
 	return gnet.None
 }
 
-// OnClose ends what was in flight and begins to reconnect.
+// OnClose ends what was in flight on a leg and, if it was the one to send on, or to become it, begins to make another.
 func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
-	c := gc.Context().(*wireConn)
+	l := gc.Context().(*leg)
+	c := l.c
 	w.t.tick()
-	c.gc = nil
-	c.carry, c.pending = c.carry[:0], c.pending[:0]
-	c.ponged()
+	l.gc = nil
+	w.legs = slices.DeleteFunc(w.legs, func(other *leg) bool { return other == l })
+	l.ponged()
 	if w.closing {
 		return gnet.None
 	}
 	if !c.wasUp {
-		c.fail("closed before it was ready", fmt.Sprint(err))
+		l.fail("closed before it was ready", fmt.Sprint(err))
 		return gnet.None
 	}
-	w.t.connDown(c.index, c.written)
-	w.redials.Add(1)
-	go w.redial(c)
+	switch l {
+	case c.cur:
+		c.cur = nil
+		w.t.connDown(c.index, l.first, l.written)
+		w.attach(c, nil, false, rand.N(minBackoff))
+	case c.next:
+		c.next = nil
+		c.addr = l.addr // go on behind it
+		if c.cur != nil {
+			w.t.endMove(c.index)
+		}
+		w.attach(c, nil, c.cur != nil, rand.N(maxBackoff/4))
+	default: // it had been replaced
+		w.t.legDown(c.index, l.first, l.written, l.sent, !l.left)
+	}
 	return gnet.None
 }
 
-// flush writes every connection that has something to say.
+// flush writes every leg that has something to say.
 func (w *wire) flush() {
 	w.armed = false
 	w.dirty, w.spare = w.spare[:0], w.dirty
-	for _, c := range w.spare {
-		c.dirty = false
-		if c.gc == nil || len(c.pending) == 0 {
-			continue // without a connection gnet would write into whatever has got its file descriptor
+	for _, l := range w.spare {
+		l.dirty = false
+		if l.gc == nil {
+			continue // gnet would write into whatever has got its file descriptor
 		}
-		c.written = c.sent
-		if _, err := c.gc.Write(c.pending); err == nil { // else OnClose has run
-			c.pending = c.pending[:0]
+		if len(l.pending) > 0 {
+			l.written = l.sent
+			if _, err := l.gc.Write(l.pending); err != nil { // OnClose has run
+				continue
+			}
+			l.pending = l.pending[:0]
+		}
+		if l.ending {
+			l.gc.Close()
 		}
 	}
 }
 
-// up says that the connection is ready to send.
-func (c *wireConn) up(maxInFlight int) {
-	w := c.w
-	if c.wasUp {
-		w.t.connMoved(c.index)
-	} else {
+// up says that a leg is ready to send: from now on its connection sends there. The one it replaces, if there is one, leaves.
+func (l *leg) up(node string, maxInFlight int) {
+	c := l.c
+	w, old := c.w, c.cur
+	c.cur, c.next, c.addr = l, nil, l.addr
+	l.first = w.t.ledger.nextSeq(c.index)
+	l.sent, l.written = l.first-1, l.first-1
+	w.t.connAt(c.index, node)
+	switch {
+	case old != nil:
+		w.t.senderMoved(c.index)
+		old.leaving = true
+		old.pending = old.proto.leave(old.pending)
+		old.touch()
+	case c.wasUp:
+		w.t.endMove(c.index)
+	default:
 		c.wasUp = true
 		if w.notUp--; w.notUp == 0 {
 			w.ready(nil)
@@ -276,14 +414,35 @@ func (c *wireConn) up(maxInFlight int) {
 	w.t.connUp(c.index, maxInFlight)
 }
 
-// fail notes what went wrong with the connection; before all are up, that ends connect.
-func (c *wireConn) fail(what, detail string) {
-	w := c.w
+// ended notes that a message of this leg has its outcome.
+func (l *leg) ended() {
+	l.open--
+	l.finish()
+}
+
+// gone says that nothing more is delivered to a leg that has been replaced.
+func (l *leg) gone() {
+	l.left = true
+	l.c.w.t.endMove(l.c.index)
+	l.finish()
+}
+
+// finish closes a leg that has nothing left to do. Without ack nobody knows when that is; its node will close it.
+func (l *leg) finish() {
+	if l.left && l.open == 0 && l.c.w.t.acks {
+		l.ending = true
+		l.touch()
+	}
+}
+
+// fail notes what went wrong with the leg; before all are up, that ends connect.
+func (l *leg) fail(what, detail string) {
+	w := l.c.w
 	if w.started == nil {
 		w.t.note(what)
 		return
 	}
-	w.ready(fmt.Errorf("connection %d to %s: %s %s", c.index, w.nodes[c.node], what, detail))
+	w.ready(fmt.Errorf("connection %d to %s: %s %s", l.c.index, l.addr, what, detail))
 }
 
 // ready tells connect how it went; the first word counts.
@@ -295,13 +454,13 @@ func (w *wire) ready(err error) {
 }
 
 // touch has the pending bytes written at the end of this iteration of the loop.
-func (c *wireConn) touch() {
-	if c.dirty {
+func (l *leg) touch() {
+	if l.dirty {
 		return
 	}
-	c.dirty = true
-	w := c.w
-	w.dirty = append(w.dirty, c)
+	l.dirty = true
+	w := l.c.w
+	w.dirty = append(w.dirty, l)
 	if !w.armed {
 		w.armed = true
 		w.loop.Execute(w.ctx, w.flusher)
@@ -309,13 +468,13 @@ func (c *wireConn) touch() {
 }
 
 // ponged notes the answer to settle's ping, or that there will be none.
-func (c *wireConn) ponged() {
-	if !c.awaited {
+func (l *leg) ponged() {
+	if !l.awaited {
 		return
 	}
-	c.awaited = false
-	if c.w.awaited--; c.w.awaited == 0 {
-		close(c.w.settled)
+	l.awaited = false
+	if l.c.w.awaited--; l.c.w.awaited == 0 {
+		close(l.c.w.settled)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"distmsg/discovery/zookeeper"
 	"distmsg/internal/cli"
 	"distmsg/loadtest"
 )
@@ -44,7 +46,7 @@ func newRoot(code *loadtest.ExitCode) *cobra.Command {
 	root.Use = "loadtest"
 	root.Long = root.Short + `.
 
-Without --nodes it starts a node in its own process. Exit codes: 0 ok, 1 runtime failure, 2 usage,
+Without --nodes and --discovery it starts a node in its own process. Exit codes: 0 ok, 1 runtime failure, 2 usage,
 3 ledger fault, 4 threshold missed, 5 drain cut something off.`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(newRun(code))
@@ -70,13 +72,22 @@ func newRun(code *loadtest.ExitCode) *cobra.Command {
 // options is what the flags say.
 type options struct {
 	loadtest.Config
-	driver   string
-	jsonFile string
+	driver    string
+	jsonFile  string
+	discovery string
+	authFile  string
+	cross     float64
 }
+
+// authVariable is the environment variable that holds ZooKeeper's credentials where no file is given.
+const authVariable = "DISTMSG_DISCOVERY_AUTH"
 
 func (o *options) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&o.Nodes, "nodes", nil, "addresses of running nodes, host:port[,host:port...] (default: a node in this process)")
+	f.StringVar(&o.discovery, "discovery", "", "find the nodes in ZooKeeper: zk://host:port[,host:port...]/path")
+	f.StringVar(&o.authFile, "discovery-auth-file", "", "`file` with ZooKeeper's user:password (default: the environment's "+authVariable+")")
+	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: as it comes)")
 	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
 	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")
 	f.IntVar(&o.Conns, "conns", 200, "connections")
@@ -103,11 +114,28 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	if cfg.Warmup == 0 {
 		cfg.Warmup = -1 // in a Config, 0 is the default
 	}
-	cli.SpareP(eventLoops(cfg))
-
+	if cmd.Flags().Changed("cross") {
+		cfg.Cross = &o.cross
+	}
+	discover := cmd.Flags().Changed("discovery")
+	if discover && len(cfg.Nodes) > 0 {
+		return loadtest.ExitUsage, errors.New("--nodes and --discovery exclude each other: give one of them")
+	}
+	if o.authFile != "" && !discover {
+		return loadtest.ExitUsage, errors.New("--discovery-auth-file needs --discovery")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	if discover {
+		membership, code, err := o.openDiscovery(ctx)
+		if err != nil {
+			return code, err
+		}
+		defer membership.Close()
+		cfg.Membership = membership
+	}
+	cli.SpareP(eventLoops(cfg))
 	report, err := loadtest.Run(ctx, cfg)
 	if errors.Is(err, loadtest.ErrUsage) {
 		return loadtest.ExitUsage, err
@@ -123,6 +151,24 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 		return code, errors.New(why)
 	}
 	return code, nil
+}
+
+// openDiscovery looks into ZooKeeper, and changes nothing there.
+func (o *options) openDiscovery(ctx context.Context) (*zookeeper.Membership, loadtest.ExitCode, error) {
+	auth := os.Getenv(authVariable)
+	if o.authFile != "" {
+		data, err := os.ReadFile(o.authFile)
+		if err != nil {
+			return nil, loadtest.ExitUsage, fmt.Errorf("--discovery-auth-file: %w", err)
+		}
+		auth = strings.TrimRight(string(data), "\r\n")
+	}
+	m, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: auth, ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
+	code := loadtest.ExitFailure
+	if !strings.HasPrefix(o.discovery, "zk://") || strings.Contains(o.discovery, "@") { // Open has said why it takes no such URL
+		code = loadtest.ExitUsage
+	}
+	return m, code, err
 }
 
 func (o *options) write(report *loadtest.Report, stdout io.Writer) error {
@@ -141,7 +187,7 @@ func (o *options) write(report *loadtest.Report, stdout io.Writer) error {
 
 // eventLoops counts those of this process: the driver's, and those of a node in it.
 func eventLoops(cfg loadtest.Config) int {
-	if len(cfg.Nodes) == 0 {
+	if len(cfg.Nodes) == 0 && cfg.Membership == nil {
 		return 1 + cfg.Loops
 	}
 	return 1

@@ -1,0 +1,83 @@
+package loadtest
+
+import "math/rand/v2"
+
+// places knows at which node each connection is; one that is down counts where it was. A change and a choice cost O(nodes).
+type places struct {
+	of    []int // by connection: the index of its node; -1: not known yet
+	at    []int // by connection: its index in the list of its node
+	nodes map[string]int
+	conns [][]int // by node
+}
+
+func newPlaces(conns int) places {
+	p := places{of: make([]int, conns), at: make([]int, conns), nodes: make(map[string]int)}
+	for i := range p.of {
+		p.of[i] = -1
+	}
+	return p
+}
+
+// put says where a connection is.
+func (p *places) put(conn int, node string) {
+	n, ok := p.nodes[node]
+	if !ok {
+		n = len(p.conns)
+		p.nodes[node] = n
+		p.conns = append(p.conns, nil)
+	}
+	if old := p.of[conn]; old >= 0 {
+		list := p.conns[old]
+		last := list[len(list)-1]
+		list[p.at[conn]], p.at[last] = last, p.at[conn]
+		p.conns[old] = list[:len(list)-1]
+	}
+	p.of[conn], p.at[conn] = n, len(p.conns[n])
+	p.conns[n] = append(p.conns[n], conn)
+}
+
+// several reports whether there were ever connections at more than one node.
+func (p *places) several() bool { return len(p.conns) > 1 }
+
+// pick chooses a random other connection: at another node, or at the same one. ok is false if there is none.
+func (p *places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok bool) {
+	mine := p.conns[p.of[conn]]
+	if !elsewhere {
+		if len(mine) < 2 {
+			return 0, false
+		}
+		i := rng.IntN(len(mine) - 1)
+		if i >= p.at[conn] {
+			i++
+		}
+		return mine[i], true
+	}
+	total := -len(mine)
+	for _, list := range p.conns {
+		total += len(list)
+	}
+	if total == 0 {
+		return 0, false
+	}
+	i := rng.IntN(total)
+	for n, list := range p.conns {
+		switch {
+		case n == p.of[conn]:
+		case i < len(list):
+			return list[i], true
+		default:
+			i -= len(list)
+		}
+	}
+	return 0, false
+}
+
+// used is the number of nodes that have connections.
+func (p *places) used() (n int) {
+	for _, list := range p.conns {
+		if len(list) > 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,106 @@
+package loadtest
+
+import (
+	"time"
+
+	"distmsg/codec"
+)
+
+// A timeline knows when things happened: how much in which second, how long a receiver went without a delivery, and how
+// long senders waited for each kind of outcome. An event costs O(1), and a second one slot of a slice.
+type timeline struct {
+	now      int64 // on the run's clock; whoever reads it sets it
+	seconds  []second
+	lastAt   []int64 // by receiving connection: its last delivery, or the start
+	lastAny  int64
+	silence  int64 // the longest time a connection went without a delivery
+	silentAt int64 // when that began
+	slowest  [128]int64
+	running  bool // from start to stop: a silence counts
+}
+
+// second is what happened in one second of the run.
+type second struct {
+	sent, delivered uint64
+	outcomes        [128]uint32 // by code
+}
+
+func newTimeline(conns int) timeline { return timeline{lastAt: make([]int64, conns)} }
+
+// at is the second that now is in.
+func (l *timeline) at() *second {
+	n := int(l.now / int64(time.Second))
+	for n >= len(l.seconds) {
+		l.seconds = append(l.seconds, second{})
+	}
+	return &l.seconds[n]
+}
+
+// start begins to count silence, and stop ends it with those that have not ended by themselves.
+func (l *timeline) start() {
+	l.running, l.lastAny = true, l.now
+	for i := range l.lastAt {
+		l.lastAt[i] = l.now
+	}
+}
+
+func (l *timeline) stop() {
+	for i := range l.lastAt {
+		l.hear(i)
+	}
+	l.running = false
+}
+
+func (l *timeline) hear(conn int) {
+	if quiet := l.now - l.lastAt[conn]; l.running && quiet > l.silence {
+		l.silence, l.silentAt = quiet, l.lastAt[conn]
+	}
+	l.lastAt[conn] = l.now
+}
+
+func (l *timeline) deliver(conn int) {
+	l.at().delivered++
+	l.hear(conn)
+	l.lastAny = l.now
+}
+
+// outcome counts an outcome; landed says that the message was in flight, from its intended send time sentAt.
+func (l *timeline) outcome(code codec.Code, sentAt int64, landed bool) {
+	l.at().outcomes[code&127]++
+	if landed {
+		l.slowest[code&127] = max(l.slowest[code&127], l.now-sentAt)
+	}
+}
+
+// A Second is what happened in one second of a run, warm-up and grace included.
+type Second struct {
+	At        int               `json:"at_s"` // the beginning, seconds since the connections began to be made
+	Sent      uint64            `json:"sent"`
+	Delivered uint64            `json:"delivered"`
+	Outcomes  map[string]uint64 `json:"outcomes"` // by word; those that did not occur are left out
+}
+
+func (l *timeline) report() []Second {
+	list := make([]Second, len(l.seconds))
+	for i := range l.seconds {
+		s := &l.seconds[i]
+		list[i] = Second{At: i, Sent: s.sent, Delivered: s.delivered, Outcomes: make(map[string]uint64)}
+		for code, n := range s.outcomes {
+			if n > 0 {
+				list[i].Outcomes[codec.Code(code).String()] += uint64(n)
+			}
+		}
+	}
+	return list
+}
+
+// slowestMs is the longest time from the intended send to the outcome, by word, in milliseconds.
+func (l *timeline) slowestMs() map[string]float64 {
+	words := make(map[string]float64)
+	for code, ns := range l.slowest {
+		if ns > 0 {
+			words[codec.Code(code).String()] = float64(ns) / 1e6
+		}
+	}
+	return words
+}
