@@ -198,6 +198,18 @@ func TestTwoNodesWithOneID(t *testing.T) {
 	}
 }
 
+// A node with another secret is kept off the registry of a cluster.
+func TestRegistryOfAnotherCluster(t *testing.T) {
+	redis := startRedis(t, proc.RedisOptions{})
+	start(t, []string{envSecret + "=one secret of a cluster"}, "--registry="+redis.URL()).addresses()
+	other := []string{envSecret + "=another secret of a cluster"}
+	code, log := start(t, other, "--registry="+redis.URL()).exit()
+	if code != cli.ExitFailure || !strings.Contains(log, `the prefix "distmsg" is used by another cluster`) {
+		t.Errorf("exit code %d: %s", code, log)
+	}
+	start(t, other, "--registry="+redis.URL(), "--cluster=other").addresses()
+}
+
 // One node with a registry that outlives it: no cluster, no secret.
 func TestRegistryWithoutCluster(t *testing.T) {
 	redis := startRedis(t, proc.RedisOptions{})

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,6 +66,16 @@ func readSecrets(o options, logger *slog.Logger) (secrets, error) {
 		s.cluster = []byte(cluster)
 	}
 	return s, nil
+}
+
+// fingerprint is what the nodes of a cluster have in common, and can be told to others; empty without a secret.
+func (s secrets) fingerprint(cluster string) string {
+	if s.cluster == nil {
+		return ""
+	}
+	mac := hmac.New(sha256.New, s.cluster)
+	mac.Write([]byte("distmsg registry\x00" + cluster))
+	return hex.EncodeToString(mac.Sum(nil))
 }
 
 // readSecret reads a file, less the newline at its end, or the environment if there is none.
@@ -138,7 +151,7 @@ func (v *services) redisConfig(o options, s secrets, logger *slog.Logger) redis.
 	return redis.Config{
 		URL: o.registry, Username: o.registryUsername, Password: s.registry, SentinelPassword: s.sentinel,
 		TLS:    redis.TLS{CA: o.registryCA, Cert: o.registryCert, Key: o.registryKey},
-		Prefix: o.cluster, Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, Logger: logger,
+		Prefix: o.cluster, Fingerprint: s.fingerprint(o.cluster), Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, Logger: logger,
 		Gone: func(p routing.Presence) bool {
 			node := v.node.Load()
 			return node != nil && node.Gone(p)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -72,9 +73,22 @@ func (c *call) command(name, script string) *goredis.Cmd {
 // redirect to another master, which says that it was not done, it follows all the same.
 func (c *call) NoRetry() bool { return true }
 
-// do runs commands in one pipeline, and once more those that a server refused because it does not know the script. It
-// returns the first error of any, explained; a missing key is none.
+// do is ask for callers: it does not ask a Redis that is known not to answer.
 func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
+	if err := r.gate.shut(); err != nil {
+		return err
+	}
+	began := time.Now()
+	err := r.ask(ctx, commands...)
+	if ctx.Err() == nil || time.Since(began) > r.config.Timeout/2 { // else it is the caller who had no patience
+		r.silence(err)
+	}
+	return err
+}
+
+// ask runs commands in one pipeline, and once more those that a server refused because it does not know the script. It
+// returns the first error of any, explained; a missing key is none.
+func (r *Registry) ask(ctx context.Context, commands ...goredis.Cmder) error {
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()
 	err := r.exec(ctx, commands)
@@ -118,10 +132,17 @@ func firstError(commands []goredis.Cmder) error {
 // unavailableError says which Redis, and what to do. It is a routing.ErrUnavailable.
 type unavailableError struct {
 	url   string
+	since time.Time // zero: this was tried
 	cause error
 }
 
-func (e *unavailableError) Error() string { return e.url + ": " + e.cause.Error() }
+func (e *unavailableError) Error() string {
+	cause := strings.ReplaceAll(e.cause.Error(), "\n", "; ") // of several sentinels
+	if e.since.IsZero() {
+		return e.url + ": " + cause
+	}
+	return e.url + ": since " + e.since.Format(time.TimeOnly) + " " + cause
+}
 
 func (e *unavailableError) Unwrap() []error { return []error{routing.ErrUnavailable, e.cause} }
 

@@ -39,16 +39,20 @@ type Config struct {
 	// Prefix begins all keys: it is the name of the cluster, so that several can share one Redis. Without braces.
 	// Default: distmsg.
 	Prefix string
+	// Fingerprint is what all nodes of this cluster, and no other cluster, have: it is kept in Redis, and a registry that
+	// finds another one there fails, at Open or later. It must tell no secret. Default: none, and nothing is compared.
+	Fingerprint string
 	// Buckets is how many hashes the bindings are spread over; all nodes must agree, and it stands as long as the data.
 	// Best is one for 50 to 100 IDs. With more than 128 IDs in each, an ID costs three times the memory.
 	// Default: 16,384, good for a million IDs.
 	Buckets int
 
-	// Timeout bounds each call. Default: 3 s.
+	// Timeout bounds each call. After one that Redis did not answer, calls fail at once until a check succeeds; not so
+	// with a Redis Cluster, where calls to a master that is away wait for it each. Default: 1 s.
 	Timeout time.Duration
 	// PoolSize is the most connections to each master. Default: 16.
 	PoolSize int
-	// CheckInterval is the time between two looks at whether Redis has lost data. Default: 1 s.
+	// CheckInterval is the time between two looks at whether Redis answers and has lost data. Default: 1 s.
 	CheckInterval time.Duration
 	// RebuildWindow is how long after a loss misses do not count: the time that all nodes need to re-assert what they
 	// know. A store that is empty at the first start is a loss, too. All nodes should agree. Default: 10 s.
@@ -61,7 +65,7 @@ type Config struct {
 	// DeadFor is how long a dead session is remembered. Default: 1 h.
 	DeadFor time.Duration
 	// Gone says that a node, or that incarnation of it, does not live any more. The sweep asks it about the presence of
-	// sessions. It may be called from any goroutine. Default: nobody is ever gone, so that sessions whose node has died
+	// sessions. It may be called from any goroutine, even before Open has returned. Default: nobody is ever gone, so that sessions whose node has died
 	// stay until they come back.
 	Gone func(routing.Presence) bool
 
@@ -82,7 +86,7 @@ const (
 	defaultURL           = "redis://127.0.0.1:6379"
 	defaultPrefix        = "distmsg"
 	defaultBuckets       = 16384
-	defaultTimeout       = 3 * time.Second
+	defaultTimeout       = time.Second
 	defaultPoolSize      = 16
 	defaultCheckInterval = time.Second
 	defaultRebuildWindow = 10 * time.Second

@@ -8,6 +8,7 @@
 //	<prefix>:{G}:s:HEX    session HEX: hash of incarnation, node -> attach serial; or "dead", for some time
 //	<prefix>:{G}          marker of group G: a random name, and the server's run ID
 //	<prefix>:sweeper      which node sweeps
+//	<prefix>:fingerprint  of the cluster that the keys belong to
 //
 // Every bucket and every session belongs to one of 256 groups, and since the group stands in braces, a group's keys
 // and its marker are always on one master. Scripts have one key each.
@@ -18,6 +19,11 @@
 // a master says that the latest of them may be (rule S18 of the design). A miss counts only if the marker, read after it on
 // the same connection, is the known one; run IDs are compared on each new connection and every second. After a loss a
 // window opens in which no miss counts, on all nodes, and Lost says so, for the node to re-assert what it knows.
+//
+// # When Redis does not answer
+//
+// The first call that it leaves without an answer waits for its timeout, the others fail at once, until a check, of which there
+// is one every second, is answered. A Redis Cluster is asked all the same, for its other masters may be well.
 //
 // # The dead
 //

@@ -52,6 +52,8 @@ func (k keys) marker(group int) string { return k.prefix + ":{" + strconv.Itoa(g
 
 func (k keys) sweeper() string { return k.prefix + ":sweeper" }
 
+func (k keys) fingerprint() string { return k.prefix + ":fingerprint" }
+
 // bindingLen is the length of a binding as it is stored: session, epoch.
 const bindingLen = 24
 

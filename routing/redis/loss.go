@@ -94,7 +94,7 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 func (r *Registry) watch(ctx context.Context) {
 	tick := time.NewTicker(r.config.CheckInterval)
 	defer tick.Stop()
-	away := false
+	var before error
 	for {
 		select {
 		case <-ctx.Done():
@@ -103,20 +103,24 @@ func (r *Registry) watch(ctx context.Context) {
 		case <-r.losses.wake:
 		}
 		err := r.check(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err != nil && !away:
-			r.config.Logger.Warn("cannot ask Redis", "error", err)
-		case err == nil && away:
+		}
+		r.checked(err)
+		switch {
+		case errors.Is(err, errForeign) && !errors.Is(before, errForeign):
+			r.config.Logger.Error("this registry must not be used", "error", r.unavailable(err))
+		case err != nil && before == nil:
+			r.config.Logger.Warn("cannot ask Redis", "error", r.unavailable(err))
+		case err == nil && before != nil:
 			r.config.Logger.Info("Redis answers again", "url", r.config.URL)
 		}
-		away = err != nil
+		before = err
 	}
 }
 
 // check compares run IDs and markers with what they were. After a loss it sets new markers, for all nodes to see, and opens
-// the rebuild window. The first check takes what it finds. One check runs at a time.
+// the rebuild window. The first check takes what it finds. One check runs at a time, whether or not calls go through.
 func (r *Registry) check(ctx context.Context) error {
 	l := r.losses
 	l.mu.Lock()
@@ -124,6 +128,9 @@ func (r *Registry) check(ctx context.Context) error {
 	l.mu.Unlock()
 	runs, err := r.runIDs(ctx)
 	if err != nil {
+		return err
+	}
+	if err := r.checkFingerprint(ctx); err != nil { // before anything is written
 		return err
 	}
 	found, err := r.findMarkers(ctx)
@@ -172,13 +179,38 @@ func (r *Registry) findMarkers(ctx context.Context) (found [groups]string, err e
 	for group := range commands {
 		commands[group] = r.readMarker(ctx, group)
 	}
-	if err := r.do(ctx, commands...); err != nil {
+	if err := r.ask(ctx, commands...); err != nil {
 		return found, err
 	}
 	for group := range commands {
 		found[group] = commands[group].(*goredis.StringCmd).Val()
 	}
 	return found, nil
+}
+
+// checkFingerprint refuses a prefix that another cluster uses. The first node leaves the fingerprint, as does the first one
+// after a loss.
+func (r *Registry) checkFingerprint(ctx context.Context) error {
+	if r.config.Fingerprint == "" {
+		return nil
+	}
+	key := r.keys.fingerprint()
+	found := goredis.NewStringCmd(ctx, "get", key)
+	if err := r.ask(ctx, found); err != nil {
+		return err
+	}
+	if found.Val() == "" {
+		set := goredis.NewStatusCmd(ctx, "set", key, r.config.Fingerprint, "nx")
+		found = goredis.NewStringCmd(ctx, "get", key)
+		if err := r.ask(ctx, set, found); err != nil {
+			return err
+		}
+	}
+	if found.Val() != r.config.Fingerprint {
+		return fmt.Errorf("the prefix %q is used by %w, whose nodes have another secret: give this one another name with --cluster",
+			r.config.Prefix, errForeign)
+	}
+	return nil
 }
 
 // renewal is a marker that is not the known one.
@@ -203,7 +235,7 @@ func (r *Registry) renew(ctx context.Context, markers []renewal) (age time.Durat
 		}
 		commands[i] = newCall(markerScript, r.keys.marker(m.group), replace, name, r.config.Buckets)
 	}
-	if err := r.do(ctx, commands...); err != nil {
+	if err := r.ask(ctx, commands...); err != nil {
 		return 0, err
 	}
 	age = math.MaxInt64

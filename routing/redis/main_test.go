@@ -37,6 +37,7 @@ func testConfig(url string) Config {
 	return Config{
 		URL:           url,
 		Buckets:       64,
+		Timeout:       5 * time.Second, // on a busy machine
 		CheckInterval: 50 * time.Millisecond,
 		RebuildWindow: time.Microsecond,
 		SweepInterval: 100 * time.Millisecond,

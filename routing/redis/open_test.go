@@ -45,6 +45,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"not a cluster", func(c *Config) { c.URL = "redis-cluster://" + plain.Addr }, "use redis://"},
 		{"a cluster", func(c *Config) { c.URL = "redis://" + node.Addr }, "use redis-cluster://"},
 		{"no sentinel", func(c *Config) { c.URL = "redis-sentinel://127.0.0.1:1/m" }, "cannot be reached"},
+		{"no sentinels", func(c *Config) { c.URL = "redis-sentinel://127.0.0.1:1,127.0.0.1:2/m" }, "cannot be reached"},
 		{"password in URL", func(c *Config) { c.URL = "redis://:pw@h" }, "put the password into a file"},
 		{"braces", func(c *Config) { c.Prefix = "{a}" }, "must not contain braces"},
 		{"no buckets", func(c *Config) { c.Buckets = -1 }, "want 1 to"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -19,6 +20,7 @@ type Registry struct {
 	client goredis.UniversalClient
 	losses *losses
 	sweep  *sweep
+	gate   gate
 
 	stop       context.CancelFunc // ends the background work
 	background sync.WaitGroup
@@ -61,7 +63,7 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 
 // inspect finds out whether a registry can live on what is there.
 func (r *Registry) inspect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, 3*r.config.Timeout) // several steps, and the first connections
 	defer cancel()
 	if err := r.eachMaster(ctx, r.inspectMaster); err != nil {
 		return err
@@ -75,16 +77,23 @@ func (r *Registry) inspectMaster(ctx context.Context, master *goredis.Client) er
 		return err
 	}
 	info := parseInfo(text)
-	_, clustered := r.client.(*goredis.ClusterClient)
 	switch limit, policy := info["maxmemory"], info["maxmemory_policy"]; {
 	case info["role"] != "master":
 		return errors.New(adviceReplica)
-	case info["cluster_enabled"] == "1" && !clustered:
+	case info["cluster_enabled"] == "1" && !r.clustered():
 		return errors.New(adviceCluster)
-	case limit != "0" && policy != "noeviction":
+	case limit != "0" && strings.HasPrefix(policy, "allkeys-"):
 		return fmt.Errorf("it would drop bindings when its memory is full: set maxmemory-policy from %s to noeviction", policy)
+	case limit != "0" && policy != "noeviction":
+		r.config.Logger.Warn("Redis may drop what it should remember of ended sessions when its memory is full: set maxmemory-policy to noeviction",
+			"url", r.config.URL, "policy", policy)
 	}
 	return nil
+}
+
+func (r *Registry) clustered() bool {
+	_, is := r.client.(*goredis.ClusterClient)
+	return is
 }
 
 // Close implements [routing.Registry].
