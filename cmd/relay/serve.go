@@ -118,7 +118,11 @@ func greet(node *engine.Engine, opts options, adminAddr string, logger *slog.Log
 	if opts.clustered() {
 		logger.Info("one of a cluster", "cluster", opts.cluster, "registry", opts.registry, "nodes", cmp.Or(opts.discovery, opts.peerList))
 	}
-	logger.Info("send load: go run ./cmd/loadtest --nodes " + reachable(node.Addr()))
+	nodes := "--nodes " + reachable(node.Addr())
+	if opts.discovery != "" {
+		nodes = "--discovery " + opts.discovery
+	}
+	logger.Info("send load: go run ./cmd/loadtest " + nodes)
 }
 
 // echo is how long a second signal is taken for the first one's: timeout(1), for one, signals a program and then its
