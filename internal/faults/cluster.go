@@ -121,6 +121,27 @@ func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err 
 	return longest, err
 }
 
+// Registrations are the sessions by which ZooKeeper lists nodes; a node whose session expired has another one. A node that
+// died is there until its session expires.
+func (c *Cluster) Registrations(ctx context.Context) ([]string, error) {
+	dump, err := c.ZooKeeper.Ask(ctx, "dump")
+	if err != nil {
+		return nil, err
+	}
+	_, dump, found := strings.Cut(dump, "Sessions with Ephemerals")
+	if !found {
+		return nil, fmt.Errorf("ZooKeeper's dump does not list ephemerals: %q", dump)
+	}
+	dump, _, _ = strings.Cut(dump, "Connections dump")
+	var sessions []string
+	for line := range strings.Lines(dump) {
+		if strings.HasPrefix(line, "0x") {
+			sessions = append(sessions, strings.TrimSuffix(strings.TrimSpace(line), ":"))
+		}
+	}
+	return sessions, nil
+}
+
 // Logs are the ends of the nodes' logs.
 func (c *Cluster) Logs() string {
 	var b strings.Builder

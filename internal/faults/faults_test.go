@@ -3,21 +3,19 @@ package faults
 import (
 	"context"
 	"flag"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
-
-	"distmsg/discovery"
-	"distmsg/discovery/zookeeper"
 )
 
 var full = flag.Bool("faults.full", false, "prove everything, which takes minutes, and not only the short set")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // gnet starts the goroutines of its worker pool when it is imported
 }
 
 // patience bounds a proof, whatever happens in it.
@@ -281,34 +279,50 @@ func zooKeeperDown(p *proof) {
 
 // zooKeeperSilent lets ZooKeeper accept connections and be silent, for longer than the nodes' sessions there live.
 func zooKeeperSilent(p *proof) {
+	before, err := p.c.Registrations(p.ctx)
+	p.check(err)
 	p.check(p.c.ZooKeeper.Pause())
 	p.suffer(15 * time.Second)
 	p.check(p.c.ZooKeeper.Resume())
-	p.registered(time.Now())
+	after := p.registered(time.Now())
+	p.Count("sessions of nodes that had expired", len(p.c.Nodes), len(missing(before, after)))
 }
 
-// registered waits until ZooKeeper lists all nodes, and for a while lists no fewer, which is when sessions that had
-// expired are made anew.
-func (p *proof) registered(back time.Time) {
+// registered notes when the sessions by which ZooKeeper lists the nodes were all there, and returns them. They are those
+// that still are there when everything that died with the fault has expired.
+func (p *proof) registered(back time.Time) []string {
 	p.Helper()
-	const watched = 5 * time.Second
-	ctx, cancel := context.WithDeadline(p.ctx, back.Add(watched))
-	defer cancel()
-	membership, err := zookeeper.Open(p.ctx, zookeeper.Config{URL: p.c.DiscoveryURL(), ReadOnly: true})
-	p.check(err)
-	defer membership.Close()
-	var last int
-	var since time.Duration
-	membership.Watch(ctx, func(nodes []discovery.Record) {
-		if len(nodes) != last {
-			last, since = len(nodes), time.Since(back)
+	const watched = 10 * time.Second // more than the nodes' sessions live
+	type look struct {
+		after    time.Duration
+		sessions []string
+	}
+	var looks []look
+	for time.Since(back) < watched {
+		sessions, err := p.c.Registrations(p.ctx)
+		p.check(err)
+		looks = append(looks, look{time.Since(back), sessions})
+		pause(p.ctx, pollEvery)
+	}
+	last := looks[len(looks)-1]
+	since := last.after
+	for _, l := range slices.Backward(looks) {
+		if len(missing(last.sessions, l.sessions)) > 0 {
+			break
 		}
-	})
-	p.Count("nodes in ZooKeeper", len(p.c.Nodes), last)
+		since = l.after
+	}
+	p.Count("nodes in ZooKeeper", len(p.c.Nodes), len(last.sessions))
 	p.Within("re-registered", 2*time.Second, since)
 	report, err := p.load.Stop()
 	p.check(err)
 	p.Outcomes("messages", report.Outcomes, "acked")
+	return last.sessions
+}
+
+// missing returns those of want that are not in got.
+func missing(want, got []string) []string {
+	return slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(got, s) })
 }
 
 // many lets 10,000 IDs lose their node at once.
@@ -336,8 +350,10 @@ func partition(p *proof) {
 	p.suffer(time.Until(cut.Add(20 * time.Second)))
 	p.check(p.c.Hosts[0].Heal())
 	healed := time.Now()
+	stale, err := p.c.Nodes[0].Metric(p.ctx, "distmsg_connections")
+	p.check(err)
 	p.check(p.c.WaitLinked(p.ctx))
-	p.Logf("links are back after %v", time.Since(healed).Round(time.Millisecond))
+	p.Logf("links are back after %v; connections that the node had when it was healed: %v", time.Since(healed).Round(time.Millisecond), stale)
 	back := p.users(0, UsersConfig{Name: "back", Sessions: 1, PerUser: 10})
 	p.reach(sender, back.IDs, healed)
 	p.reach(back, victims.IDs, healed)

@@ -43,7 +43,11 @@ func (f *Findings) Stall(took time.Duration) {
 
 func (f *Findings) within(what string, promised, allowed, took time.Duration) {
 	line := finding{what: what, promised: "≤ " + promised.String(), measured: took.Round(time.Millisecond).String()}
+	if took > promised {
+		line.measured += " (over what is promised, within what is allowed here)"
+	}
 	if took > allowed {
+		line.measured = took.Round(time.Millisecond).String()
 		line.bad = fmt.Sprintf("more than %v", allowed)
 	}
 	f.lines = append(f.lines, line)

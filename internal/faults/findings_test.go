@@ -44,6 +44,9 @@ func TestFindings(t *testing.T) {
 		tc.find(f)
 		err := f.Err()
 		if tc.want == "" {
+			if strings.Count(f.String(), "over what is promised") != 2 {
+				t.Errorf("%s: what took longer than promised is not marked:\n%s", name, f)
+			}
 			if err != nil || strings.Contains(f.String(), "NOT AS PROMISED") {
 				t.Errorf("%s: %v\n%s", name, err, f)
 			}

@@ -184,17 +184,18 @@ type Wait struct {
 	work sync.WaitGroup
 }
 
-// SendToSilent sends n messages to users that hold them, and returns when they hold all.
+// SendToSilent sends n messages to users that hold them, and returns when they hold all. Each ID's handler
+// holds one, so n is at most the number of their IDs.
 func (u *Users) SendToSilent(ctx context.Context, silent *Users, n int) (*Wait, error) {
 	w := &Wait{}
 	held := silent.held.Load()
 	for i := range n {
 		w.work.Go(func() { w.Add(u.Send(ctx, silent.IDs[i%len(silent.IDs)], time.Minute)) })
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	arriving, cancel := context.WithTimeout(ctx, settleTimeout) // which the sends outlive
 	defer cancel()
 	for silent.held.Load() < held+int64(n) {
-		if !pause(ctx, pollEvery) {
+		if !pause(arriving, pollEvery) {
 			return w, fmt.Errorf("%d of %d messages have come; others ended: %s", silent.held.Load()-held, n, counts(w.Counts()))
 		}
 	}
