@@ -3,7 +3,7 @@ package codec
 import "testing"
 
 // TestNoAllocations covers the path of every message, and all other kinds but those that keep
-// strings: welcome (node, members), error (message) and drain (addrs) are rare.
+// strings: welcome and members (nodes), error (message) and drain (addrs) are rare.
 func TestNoAllocations(t *testing.T) {
 	buf := make([]byte, 0, 4096)
 	id, text, payload := []byte("alice"), []byte("text"), make([]byte, 300)
@@ -18,6 +18,7 @@ func TestNoAllocations(t *testing.T) {
 	outcome := Outcome{Seq: 1 << 40, Code: CodeAcked, Reason: text, Reply: payload}
 	welcome := Welcome{Node: "n", Session: payload[:16], Secret: payload[:32], Members: []Member{{"n", "a"}}}
 	errorFrame := ErrorFrame{Fault: FaultBadToken, Message: "text"}
+	members := []Member{{"n", "a"}}
 	drain := Drain{Addrs: []string{"a"}}
 
 	check := func(err error) {
@@ -38,6 +39,7 @@ func TestNoAllocations(t *testing.T) {
 		KindReassert: func(b []byte) []byte { return AppendReassert(b, 300_000) },
 		KindLeave:    AppendLeave,
 		KindLeft:     AppendLeft,
+		KindMembers:  func(b []byte) []byte { return AppendMembers(b, members) },
 		KindBind:     func(b []byte) []byte { return AppendBind(b, 1, PolicyKickOld, ids) },
 		KindBound:    func(b []byte) []byte { return AppendResults(b, KindBound, 1, results) },
 		KindUnbind:   func(b []byte) []byte { return AppendUnbind(b, 1, ids) },
@@ -73,7 +75,7 @@ func TestNoAllocations(t *testing.T) {
 		KindOutcome:  func(body []byte) { check(DecodeOutcome(body, &outcome)) },
 		KindNotHere:  func(body []byte) { check(DecodeNotHere(body, &deliver)) },
 	}
-	for _, l := range layouts {
+	for _, l := range clientLayouts {
 		encode := appends[l.kind]
 		if n := testing.AllocsPerRun(100, func() { sum += uint64(len(encode(buf))) }); n != 0 {
 			t.Errorf("Append of %v: %v allocations", l.kind, n)

@@ -18,5 +18,5 @@
 //
 // Nothing here allocates on the path of a message; the fault of a bad frame does. All functions
 // may be called from any goroutine; the buffers are the caller's affair. The protocol itself
-// (who may send what, and when) is described in docs/protocol.md.
+// (who may send what, and when) is described in docs/protocol.md, that between nodes in docs/peer-protocol.md.
 package codec

@@ -11,13 +11,19 @@ import (
 	"testing"
 )
 
-// docs/protocol.md must not drift from the codec: its tables are read and compared here, and its
+// The protocol documents must not drift from the codec: their tables are read and compared here, and their
 // examples are written here, with go test ./codec -run Document -update.
 
-const documentFile = "../docs/protocol.md"
+const (
+	documentFile     = "../docs/protocol.md"
+	peerDocumentFile = "../docs/peer-protocol.md"
+)
 
-func readDocument(t *testing.T) string {
-	b, err := os.ReadFile(documentFile)
+// documents says which kinds each of them describes.
+var documents = map[string][]layout{documentFile: clientLayouts, peerDocumentFile: peerLayouts}
+
+func readDocument(t *testing.T, file string) string {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,40 +33,79 @@ func readDocument(t *testing.T) string {
 var hexBlock = regexp.MustCompile("(?s)```hex (\\w+)\n(.*?)```")
 
 func TestDocumentExamples(t *testing.T) {
-	document := readDocument(t)
-	if *update {
-		document = hexBlock.ReplaceAllStringFunc(document, func(block string) string {
-			name := hexBlock.FindStringSubmatch(block)[1]
-			for _, l := range layouts {
-				if l.kind.String() == name {
-					return "```hex " + name + "\n" + annotate(l.kind) + "```"
-				}
+	for file, layouts := range documents {
+		document := readDocument(t, file)
+		if *update {
+			document = writeExamples(t, document, layouts)
+			if err := os.WriteFile(file, []byte(document), 0o644); err != nil {
+				t.Fatal(err)
 			}
-			t.Fatal("no kind", name)
-			return ""
-		})
-		if err := os.WriteFile(documentFile, []byte(document), 0o644); err != nil {
-			t.Fatal(err)
+		}
+		blocks := make(map[string]string)
+		for _, m := range hexBlock.FindAllStringSubmatch(document, -1) {
+			blocks[m[1]] = m[2]
+		}
+		for _, l := range layouts {
+			block := blocks[l.kind.String()]
+			if want := annotate(l.kind); block != want {
+				t.Errorf("the example of %v is\n%swant\n%s(go test ./codec -run Document -update)", l.kind, block, want)
+				continue
+			}
+			// Whatever annotate wrote: the bytes as a reader takes them from the page.
+			frame := hexOf(t, block)
+			values, err := decodeFields(l.kind, bodyOf(frame))
+			if err != nil || !reflect.DeepEqual(values, examples()[l.kind]) {
+				t.Errorf("the example of %v says %v (%v)", l.kind, values, err)
+			}
 		}
 	}
-	blocks := make(map[string]string)
-	for _, m := range hexBlock.FindAllStringSubmatch(document, -1) {
-		blocks[m[1]] = m[2]
-	}
+}
+
+// writeExamples returns the document with its examples written anew.
+func writeExamples(t *testing.T, document string, layouts []layout) string {
+	return hexBlock.ReplaceAllStringFunc(document, func(block string) string {
+		name := hexBlock.FindStringSubmatch(block)[1]
+		for _, l := range layouts {
+			if l.kind.String() == name {
+				return "```hex " + name + "\n" + annotate(l.kind) + "```"
+			}
+		}
+		t.Fatal("no kind", name)
+		return ""
+	})
+}
+
+// undocumented names the kinds that lack their row in the table of kinds, their section, or their example.
+func undocumented(document string, layouts []layout) (missing []Kind) {
 	for _, l := range layouts {
-		block, ok := blocks[l.kind.String()]
-		if !ok {
-			t.Errorf("%v has no example", l.kind)
+		for _, part := range partsOf(l.kind) {
+			if !strings.Contains(document, part) {
+				missing = append(missing, l.kind)
+				break
+			}
+		}
+	}
+	return missing
+}
+
+func partsOf(kind Kind) []string {
+	return []string{fmt.Sprintf("\n| %d | %v | ", kind, kind), fmt.Sprintf("\n### %v (%d)\n", kind, kind), fmt.Sprintf("\n```hex %v\n", kind)}
+}
+
+// TestDocumentsNameEveryKind also takes every part of every kind away, and must notice.
+func TestDocumentsNameEveryKind(t *testing.T) {
+	for file, layouts := range documents {
+		document := readDocument(t, file)
+		if missing := undocumented(document, layouts); len(missing) > 0 {
+			t.Errorf("%s lacks %v", file, missing)
 			continue
 		}
-		if want := annotate(l.kind); block != want {
-			t.Errorf("the example of %v is\n%swant\n%s(go test ./codec -run Document -update)", l.kind, block, want)
-		}
-		// Whatever annotate wrote: the bytes as a reader takes them from the page.
-		frame := hexOf(t, block)
-		values, err := decodeFields(l.kind, bodyOf(frame))
-		if err != nil || !reflect.DeepEqual(values, examples()[l.kind]) {
-			t.Errorf("the example of %v says %v (%v)", l.kind, values, err)
+		for _, l := range layouts {
+			for _, part := range partsOf(l.kind) {
+				if missing := undocumented(strings.Replace(document, part, "", 1), layouts); !reflect.DeepEqual(missing, []Kind{l.kind}) {
+					t.Errorf("%s without %q: %v is missing", file, part, missing)
+				}
+			}
 		}
 	}
 }
@@ -186,7 +231,12 @@ func rows(t *testing.T, document, after string) (table [][]string) {
 }
 
 func TestDocumentFieldTables(t *testing.T) {
-	document := readDocument(t)
+	for file, layouts := range documents {
+		checkFieldTables(t, readDocument(t, file), layouts)
+	}
+}
+
+func checkFieldTables(t *testing.T, document string, layouts []layout) {
 	for _, l := range layouts {
 		table := rows(t, document, fmt.Sprintf("\n### %v (%d)\n", l.kind, l.kind))
 		if len(table) != len(l.fields) {
@@ -202,20 +252,27 @@ func TestDocumentFieldTables(t *testing.T) {
 }
 
 func TestDocumentLists(t *testing.T) {
-	document := readDocument(t)
+	client, peer := readDocument(t, documentFile), readDocument(t, peerDocumentFile)
+	kind := func(i int) string { return Kind(i).String() }
 	word := func(cell string) string { w, _, _ := strings.Cut(cell, " "); return w }
 	for _, c := range []struct {
-		heading string
-		word    func(i int) string
-		prefix  string
-		check   func(i int, row []string)
+		document, heading string
+		word              func(i int) string
+		prefix            string
+		from, to          int // the numbers that this table lists
+		check             func(i int, row []string)
 	}{
-		{"| kind | name | who |", func(i int) string { return Kind(i).String() }, "kind_", func(i int, row []string) {
+		{client, "| kind | name | who |", kind, "kind_", 0, firstPeerKind, func(i int, row []string) {
 			if who := map[string]string{"C": "C→N", "N": "N→C", "both": "both"}[sender(Kind(i))]; row[2] != who {
 				t.Errorf("%s: %s, want %s", row[1], row[2], who)
 			}
 		}},
-		{"\n## Codes\n", func(i int) string { return Code(i).String() }, "code_", func(i int, row []string) {
+		{peer, "| kind | name | who |", kind, "kind_", firstPeerKind, 256, func(i int, row []string) {
+			if who := map[string]string{"D": "D→A", "A": "A→D", "both": "both"}[peerSender(Kind(i))]; row[2] != who {
+				t.Errorf("%s: %s, want %s", row[1], row[2], who)
+			}
+		}},
+		{client, "\n## Codes\n", func(i int) string { return Code(i).String() }, "code_", 0, 256, func(i int, row []string) {
 			if row[2] == "" {
 				return // not for sends
 			}
@@ -224,7 +281,7 @@ func TestDocumentLists(t *testing.T) {
 				t.Errorf("%v: the codec says %v, %v", row, c.Delivered(), c.Retryable())
 			}
 		}},
-		{"\n## Faults\n", func(i int) string { return Fault(i).String() }, "fault_", func(i int, row []string) {
+		{client, "\n## Faults\n", func(i int) string { return Fault(i).String() }, "fault_", 0, 256, func(i int, row []string) {
 			closed := Fault(i) != FaultUnknownKind && Fault(i) != FaultBadToken
 			if (row[2] == "yes") != closed || !strings.Contains(row[5], fmt.Sprintf("`distmsg_faults_total{fault=%q}`", Fault(i))) {
 				t.Errorf("%v: wrong closed or counter", row)
@@ -232,9 +289,9 @@ func TestDocumentLists(t *testing.T) {
 		}},
 	} {
 		// The heading of a table is itself a row: begin one line before.
-		table := rows(t, document, c.heading)
+		table := rows(t, c.document, c.heading)
 		if strings.HasPrefix(c.heading, "|") {
-			table = rows(t, strings.Replace(document, c.heading, "\nhere\n"+c.heading, 1), "\nhere\n")
+			table = rows(t, strings.Replace(c.document, c.heading, "\nhere\n"+c.heading, 1), "\nhere\n")
 		}
 		listed := make(map[int]bool)
 		for _, row := range table {
@@ -250,7 +307,7 @@ func TestDocumentLists(t *testing.T) {
 			c.check(i, row)
 		}
 		for i := range 256 {
-			if known := !strings.HasPrefix(c.word(i), c.prefix); known != listed[i] {
+			if known := i >= c.from && i < c.to && !strings.HasPrefix(c.word(i), c.prefix); known != listed[i] {
 				t.Errorf("%s: known %v, in the document %v", c.word(i), known, listed[i])
 			}
 		}
@@ -264,7 +321,7 @@ func TestDocumentCreditExample(t *testing.T) {
 	fit := credit / size
 	half := (credit/2)/size + 1 // the first frame that leaves less than half
 	total := half*size + credit
-	document := readDocument(t)
+	document := readDocument(t, documentFile)
 	for _, want := range []string{
 		fmt.Sprintf("= %d bytes", size),
 		fmt.Sprintf("%s of them make %s bytes, so the next one (%s) must wait", thousands(fit), thousands(fit*size), thousands((fit+1)*size)),

@@ -13,6 +13,7 @@ const (
 	MaxHelloFrame = 4096 // bytes of a frame before welcome
 	MaxToken      = 48   // bytes of an ack token
 	MaxReason     = 255  // bytes of a reason or of an error message
+	MaxMembers    = 1024 // nodes in a welcome, members or drain: they fit into 1 MiB whatever their names
 	SessionIDLen  = 16
 	SecretLen     = 32
 

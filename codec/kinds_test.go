@@ -3,6 +3,7 @@ package codec
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"pgregory.net/rapid"
 )
@@ -36,7 +37,10 @@ func list(name string, max uint64, elem ...spec) spec {
 
 const testMaxIDs = 64
 
-var layouts = func() []layout {
+// layouts are those of all kinds: what clients and nodes say to each other, and what nodes say among themselves.
+var layouts = slices.Concat(clientLayouts, peerLayouts)
+
+var clientLayouts = func() []layout {
 	seq := integer("seq", maxUint)
 	ids := list("ids", testMaxIDs, text("id", 0, 300), integer("epoch", maxEpoch))
 	results := list("results", testMaxIDs, integer("code", 127), integer("epoch", maxEpoch))
@@ -46,13 +50,13 @@ var layouts = func() []layout {
 	}
 	limits := list("limits", 10, integer("limit", maxUint))
 	limits.min = 10
+	members := list("members", 8, text("node", 0, MaxID), text("addr", 0, MaxID))
 	return []layout{
 		{KindHello, []spec{integer("min_version", maxUint), integer("max_version", maxUint), integer("features", maxUint),
 			opaque("credentials", 0, 300), {name: "session", typ: "bin", min: 16, max: 16, none: true},
 			{name: "secret", typ: "bin", min: 32, max: 32, none: true}, integer("flags", 255), text("agent", 0, MaxReason)}},
 		{KindWelcome, []spec{integer("version", maxUint), integer("features", maxUint), text("node", 0, MaxID), integer("incarnation", maxUint),
-			opaque("session", 16, 16), opaque("secret", 32, 32), integer("flags", 255), limits,
-			list("members", 8, text("node", 0, MaxID), text("addr", 0, MaxID))}},
+			opaque("session", 16, 16), opaque("secret", 32, 32), integer("flags", 255), limits, members}},
 		{KindPing, []spec{integer("nonce", maxUint)}},
 		{KindPong, []spec{integer("nonce", maxUint)}},
 		{KindError, []spec{integer("fault", 127), integer("flags", 255), integer("kind", 127), seq, text("message", 0, MaxReason)}},
@@ -62,6 +66,7 @@ var layouts = func() []layout {
 		{KindReassert, []spec{integer("within", maxUint)}},
 		{KindLeave, nil},
 		{KindLeft, nil},
+		{KindMembers, []spec{members}},
 		{KindBind, []spec{seq, integer("policy", 1), ids}},
 		{KindBound, []spec{seq, results}},
 		{KindUnbind, []spec{seq, ids}},
@@ -103,14 +108,15 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 	case KindWelcome:
 		var f Welcome
 		err = DecodeWelcome(body, &f)
-		limits, members := []any{}, []any{}
+		limits := []any{}
 		for _, n := range f.Limits.fields() {
 			limits = append(limits, *n)
 		}
-		for _, m := range f.Members {
-			members = append(members, []any{m.Node, m.Addr})
-		}
-		v = []any{f.Version, f.Features, f.Node, f.Incarnation, p(f.Session), p(f.Secret), u(f.Flags), limits, members}
+		v = []any{f.Version, f.Features, f.Node, f.Incarnation, p(f.Session), p(f.Secret), u(f.Flags), limits, memberFields(f.Members)}
+	case KindMembers:
+		var all []Member
+		all, err = DecodeMembers(body)
+		v = []any{memberFields(all)}
 	case KindPing, KindPong, KindCredit:
 		decode := map[Kind]func([]byte) (uint64, error){KindPing: DecodePing, KindPong: DecodePong, KindCredit: DecodeCredit}
 		var n uint64
@@ -187,12 +193,28 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 		err = DecodeOutcome(body, &f)
 		v = []any{f.Seq, uint64(f.Code), s(f.Reason), p(f.Reply)}
 	default:
-		panic("no decoder for " + kind.String())
+		v, err = decodePeer(kind, body)
 	}
 	if err != nil {
 		v = nil
 	}
 	return v, err
+}
+
+func memberFields(all []Member) []any {
+	members := []any{}
+	for _, m := range all {
+		members = append(members, []any{m.Node, m.Addr})
+	}
+	return members
+}
+
+func membersOf(v any) (all []Member) {
+	for _, m := range v.([]any) {
+		pair := m.([]any)
+		all = append(all, Member{Node: pair[0].(string), Addr: pair[1].(string)})
+	}
+	return all
 }
 
 func idFields(l IDList, err error) []any {
@@ -237,11 +259,10 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 		for i, l := range f.Limits.fields() {
 			*l = v[7].([]any)[i].(uint64)
 		}
-		for _, m := range v[8].([]any) {
-			pair := m.([]any)
-			f.Members = append(f.Members, Member{Node: pair[0].(string), Addr: pair[1].(string)})
-		}
+		f.Members = membersOf(v[8])
 		return AppendWelcome(b, &f)
+	case KindMembers:
+		return AppendMembers(b, membersOf(v[0]))
 	case KindPing:
 		return AppendPing(b, n(0))
 	case KindPong:
@@ -296,7 +317,7 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 	case KindOutcome:
 		return AppendOutcome(b, &Outcome{Seq: n(0), Code: Code(n(1)), Reason: s(2), Reply: p(3)})
 	}
-	panic("no encoder for " + kind.String())
+	return appendPeer(b, kind, v)
 }
 
 // draw makes up a value for each field, often at a limit or where the encoding changes.

@@ -158,6 +158,7 @@ func TestNestedExtensionsAreSkipped(t *testing.T) {
 		"bound":   {KindBound, []byte{0x93, 17, 1, 0x91, 0x93, 0, 5}, 3, nil, "results", 1},
 		"limits":  {KindWelcome, slices.Concat(welcome, limits), 2, []byte{0x90}, "limits", 0},
 		"members": {KindWelcome, slices.Concat(welcome, []byte{0x9a}, limits[1:], []byte{0x91, 0x93, 0xa1, 'n', 0xa1, 'a'}), 3, nil, "members", 1},
+		"nodes":   {KindMembers, []byte{0x92, 12, 0x91, 0x93, 0xa1, 'n', 0xa1, 'a'}, 3, nil, "members", 1},
 	} {
 		v, err := decodeFields(c.kind, slices.Concat(c.before, deep(c.depth), c.after))
 		if err != nil {
@@ -170,6 +171,95 @@ func TestNestedExtensionsAreSkipped(t *testing.T) {
 		if e := asError(t, err, b); e.Fault != FaultTooDeep || e.Field != c.field {
 			t.Errorf("%s: %v", name, e)
 		}
+	}
+}
+
+// TestFieldLimits puts into each field, one at a time, what is just beyond its limit.
+func TestFieldLimits(t *testing.T) {
+	eachKind(t, func(t *testing.T, l layout) {
+		good, err := decodeFields(l.kind, bodyOf(example(l.kind)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range l.fields {
+			for _, beyond := range f.beyond() {
+				values := slices.Clone(good)
+				values[i] = beyond
+				body := appendUint(appendArray(nil, len(values)+1), uint64(l.kind))
+				for _, v := range values {
+					body = appendAny(body, v)
+				}
+				_, err := decodeFields(l.kind, body)
+				if e := asError(t, err, body); e.Fault != FaultBadValue || e.Field != f.name {
+					t.Errorf("%s: %v", f.name, e)
+				}
+			}
+		}
+	})
+}
+
+// beyond are values of the right type that are too large, or too small. Fields that may fill the frame have none.
+func (f spec) beyond() (v []any) {
+	switch {
+	case f.typ == "int" && f.max < maxUint:
+		v = append(v, f.max+1, uint64(maxUint))
+	case f.typ == "str":
+		v = append(v, string(make([]byte, f.max+1)))
+		if f.min > 0 {
+			v = append(v, string(make([]byte, f.min-1)))
+		}
+	case f.typ == "bin" && f.max <= MaxToken:
+		v = append(v, make([]byte, f.max+1))
+		if f.min > 0 {
+			v = append(v, make([]byte, f.min-1))
+		}
+	}
+	return v
+}
+
+// appendAny encodes a value without asking whether it is allowed.
+func appendAny(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case uint64:
+		return appendUint(b, v)
+	case string:
+		return appendStr(b, v)
+	case []byte:
+		return appendBin(b, v)
+	}
+	b = appendArray(b, len(v.([]any)))
+	for _, e := range v.([]any) {
+		b = appendAny(b, e)
+	}
+	return b
+}
+
+// TestNodeListsAreBounded: a frame full of the shortest entries must not become many times its size in memory.
+func TestNodeListsAreBounded(t *testing.T) {
+	const size = 1 << 20
+	many := func(head, elem string) []byte {
+		n := (size - len(head) - 5) / len(elem)
+		b := append([]byte(head), 0xdd, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		return append(b, bytes.Repeat([]byte(elem), n)...)
+	}
+	for kind, body := range map[Kind][]byte{
+		KindMembers: many("\x92\x0c", "\x92\xa0\xa0"),
+		KindDrain:   many("\x94\x06\x00\x00", "\xa0"),
+	} {
+		var err error
+		n := allocated(func() { _, err = decodeFields(kind, body) })
+		if e := asError(t, err, body); e.Fault != FaultTooMany || n > 64<<10 {
+			t.Errorf("%v: %v, %d bytes allocated for %d", kind, e, n, len(body))
+		}
+	}
+	all := make([]Member, MaxMembers+1)
+	for i := range all {
+		all[i] = Member{Node: string(make([]byte, MaxID)), Addr: string(make([]byte, MaxID))}
+	}
+	welcome := AppendWelcome(nil, &Welcome{Session: make([]byte, SessionIDLen), Secret: make([]byte, SecretLen), Members: all})
+	var f Welcome
+	if err := DecodeWelcome(bodyOf(welcome), &f); err != nil || len(f.Members) != MaxMembers || len(welcome) > size {
+		t.Errorf("%d nodes in %d bytes (%v), want the first %d in at most %d", len(f.Members), len(welcome), err, MaxMembers, size)
 	}
 }
 

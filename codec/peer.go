@@ -5,7 +5,8 @@ import "math"
 // PeerVersion is the version of the protocol between nodes; peer_hello carries the range a node accepts.
 const PeerVersion = 1
 
-// The kinds that only nodes send each other, over peer links. D dialled, A accepted.
+// The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
+// only; 93–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
 	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16]
 	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32]
@@ -13,13 +14,13 @@ const (
 	KindPeerReady     Kind = 83 // A->D [83]
 	KindForward       Kind = 84 // both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
 	KindAnswer        Kind = 85 // both [85, token bin, code, session bin16, reason str, reply bin]
-	KindNotMine       Kind = 86 // both [86, …]: a forward that comes back: its session does not hold To, or not under this epoch
+	KindNotMine       Kind = 86 // both [86, as forward]: one that comes back: its session does not hold to, or not under this epoch
 	KindRefuse        Kind = 87 // both [87, token bin, code]
 	KindGone          Kind = 88 // both [88, session bin16]
 	KindAttached      Kind = 89 // both [89, session bin16, serial]
 	KindDetached      Kind = 90 // both [90, session bin16, serial]
 	KindExpel         Kind = 91 // both [91, session bin16, id str, epoch]
-	KindNotAttached   Kind = 92 // both [92, …]: a forward that comes back: its session is not attached here
+	KindNotAttached   Kind = 92 // both [92, as forward]: one that comes back: its session is not attached here
 )
 
 // NonceLen is the bytes of a nonce in the handshake of peer links.
@@ -100,7 +101,7 @@ func AppendPeerProof(b, proof []byte) []byte {
 	return end(appendBin(b, proof), start)
 }
 
-// DecodePeerReady checks a peer_ready frame: the link is open.
+// DecodePeerReady checks a peer_ready frame: the link is open. Its error is an *Error.
 func DecodePeerReady(body []byte) error { return decodeEmpty(body, KindPeerReady) }
 
 // AppendPeerReady appends a peer_ready frame.
@@ -172,7 +173,7 @@ func AppendAnswer(b []byte, f *Answer) []byte {
 }
 
 // DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its receiver would not
-// have it, and code says which.
+// have it, and code says which. Its error is an *Error.
 func DecodeRefuse(body []byte) (token []byte, code Code, err error) {
 	r, left := open(body, KindRefuse, 3)
 	token = r.bin("token", MaxToken)
@@ -187,7 +188,7 @@ func AppendRefuse(b, token []byte, code Code) []byte {
 }
 
 // DecodeGone reads a gone: a connection of this session, a view, has ended on the sending node, and
-// what was forwarded to the session there and is not answered yet is lost.
+// what was forwarded to the session there and is not answered yet is lost. Its error is an *Error.
 func DecodeGone(body []byte) (session []byte, err error) {
 	r, left := open(body, KindGone, 2)
 	session = r.fixedBin("session", SessionIDLen, false)
@@ -200,7 +201,8 @@ func AppendGone(b, session []byte) []byte {
 	return end(appendBin(b, session), start)
 }
 
-// DecodePresence reads an attached or detached frame (kind says which): the session, a view, and the attach serial.
+// DecodePresence reads an attached or detached frame (kind says which): the session, a view, and the attach
+// serial. Its error is an *Error.
 func DecodePresence(body []byte, kind Kind) (session []byte, serial uint64, err error) {
 	r, left := open(body, kind, 3)
 	session = r.fixedBin("session", SessionIDLen, false)
@@ -214,7 +216,7 @@ func AppendPresence(b []byte, kind Kind, session []byte, serial uint64) []byte {
 	return end(appendUint(appendBin(b, session), serial), start)
 }
 
-// DecodeExpel reads an expel: the session lost id to the binding with epoch. The byte fields are views.
+// DecodeExpel reads an expel: the session lost id to the binding with epoch. The byte fields are views. Its error is an *Error.
 func DecodeExpel(body []byte) (session, id []byte, epoch uint64, err error) {
 	r, left := open(body, KindExpel, 4)
 	session = r.fixedBin("session", SessionIDLen, false)

@@ -88,7 +88,7 @@ type Welcome struct {
 	Secret      []byte // SecretLen bytes; proves the right to resume the session
 	Flags       uint8
 	Limits      Limits
-	Members     []Member // the nodes known to this one, itself included
+	Members     []Member // the nodes known to this one, itself included; at most MaxMembers
 }
 
 // DecodeWelcome reads the body of a welcome frame into f. It allocates for the member list only;
@@ -116,7 +116,7 @@ func DecodeWelcome(body []byte, f *Welcome) error {
 	return r.close(left)
 }
 
-// AppendWelcome appends the whole frame, length prefix included.
+// AppendWelcome appends the whole frame, length prefix included; of more than MaxMembers nodes it names the first.
 func AppendWelcome(b []byte, f *Welcome) []byte {
 	b, start := begin(b, KindWelcome, 10)
 	b = appendUint(b, f.Version)
@@ -134,21 +134,21 @@ func AppendWelcome(b []byte, f *Welcome) []byte {
 	return end(appendMembers(b, f.Members), start)
 }
 
-// DecodeMembers reads a members frame: the nodes there are now, the one that says so included.
+// DecodeMembers reads a members frame: the nodes there are now, the one that says so included. Its error is an *Error.
 func DecodeMembers(body []byte) ([]Member, error) {
 	r, left := open(body, KindMembers, 2)
 	all := r.members()
 	return all, r.close(left)
 }
 
-// AppendMembers appends a members frame.
+// AppendMembers appends the whole frame; of more than MaxMembers nodes it names the first.
 func AppendMembers(b []byte, all []Member) []byte {
 	b, start := begin(b, KindMembers, 2)
 	return end(appendMembers(b, all), start)
 }
 
 func (r *reader) members() (all []Member) {
-	for n := r.array("members"); n > 0 && r.fault == nil; n-- {
+	for n := r.list("members", MaxMembers); n > 0 && r.fault == nil; n-- {
 		rest := r.pair("members")
 		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
 		r.skipRest(rest, "members", pairDepth)
@@ -158,6 +158,7 @@ func (r *reader) members() (all []Member) {
 }
 
 func appendMembers(b []byte, all []Member) []byte {
+	all = all[:min(len(all), MaxMembers)]
 	b = appendArray(b, len(all))
 	for _, m := range all {
 		b = appendStr(appendStr(appendArray(b, 2), m.Node), m.Addr)
@@ -277,19 +278,20 @@ func DecodeDrain(body []byte, f *Drain) error {
 	f.Spread = r.uint("spread", maxUint)
 	f.Deadline = r.uint("deadline", maxUint)
 	f.Addrs = nil
-	for n := r.array("addrs"); n > 0 && r.fault == nil; n-- {
+	for n := r.list("addrs", MaxMembers); n > 0 && r.fault == nil; n-- {
 		f.Addrs = append(f.Addrs, string(r.str("addrs", MaxID)))
 	}
 	return r.close(left)
 }
 
-// AppendDrain appends the whole frame, length prefix included.
+// AppendDrain appends the whole frame, length prefix included; of more than MaxMembers addresses it names the first.
 func AppendDrain(b []byte, f *Drain) []byte {
 	b, start := begin(b, KindDrain, 4)
 	b = appendUint(b, f.Spread)
 	b = appendUint(b, f.Deadline)
-	b = appendArray(b, len(f.Addrs))
-	for _, a := range f.Addrs {
+	addrs := f.Addrs[:min(len(f.Addrs), MaxMembers)]
+	b = appendArray(b, len(addrs))
+	for _, a := range addrs {
 		b = appendStr(b, a)
 	}
 	return end(b, start)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"reflect"
@@ -18,7 +19,7 @@ import (
 // docs/protocol/vectors.json is made here, with go test ./codec -run Vectors -update, and checked
 // here and by docs/protocol/check-vectors, which does not know this package.
 
-var update = flag.Bool("update", false, "write docs/protocol/vectors.json and the examples of docs/protocol.md")
+var update = flag.Bool("update", false, "write docs/protocol/vectors.json and the examples of the protocol documents")
 
 const vectorsFile = "../docs/protocol/vectors.json"
 
@@ -88,7 +89,7 @@ const (
 	exampleToken = "\x01\x90\x00\x00\x40\x00\x00\x01"
 )
 
-// examples is one frame of every kind, in the order of the kinds: the examples of docs/protocol.md. They tell a story.
+// examples is one frame of every kind, in the order of the kinds: the examples of the protocol documents. They tell a story.
 func examples() map[Kind][]any {
 	session, secret := make([]byte, SessionIDLen), make([]byte, SecretLen)
 	for i := range session {
@@ -103,7 +104,7 @@ func examples() map[Kind][]any {
 	}
 	n := func(n uint64) uint64 { return n }
 	none := []byte{}
-	return map[Kind][]any{
+	all := map[Kind][]any{
 		KindHello:    {n(1), n(1), n(0), none, none, none, n(0), "example/1"},
 		KindWelcome:  {n(1), n(0), "n1", n(7), session, secret, n(0), limits, []any{[]any{"n1", "127.0.0.1:7400"}}},
 		KindPing:     {n(42)},
@@ -115,6 +116,7 @@ func examples() map[Kind][]any {
 		KindReassert: {n(0)},
 		KindLeave:    {},
 		KindLeft:     {},
+		KindMembers:  {[]any{[]any{"n1", "127.0.0.1:7400"}, []any{"n2", "127.0.0.2:7400"}}},
 		KindBind:     {n(1), n(0), []any{[]any{"alice", n(0)}, []any{"carol", exampleEpoch}}},
 		KindBound:    {n(1), []any{[]any{n(0), exampleEpoch + 5}, []any{n(67), exampleEpoch + 3}}},
 		KindUnbind:   {n(2), []any{[]any{"alice", exampleEpoch + 5}}},
@@ -128,6 +130,8 @@ func examples() map[Kind][]any {
 		KindOutcome:  {n(7), n(1), "", []byte("hi")},
 		KindNotHere:  {[]byte(exampleToken), "bob", "alice", n(4990), n(1), exampleEpoch + 1, []byte("hello")},
 	}
+	maps.Copy(all, peerExamples())
+	return all
 }
 
 func makeVectors(t *testing.T) vectors {
@@ -148,10 +152,10 @@ func makeVectors(t *testing.T) vectors {
 		v.Good = append(v.Good, goodVector{name, uint8(kind), kind.String(), sender(kind),
 			slices.Equal(appendFields(nil, kind, values), frame), hex.EncodeToString(frame), fields})
 	}
-	for _, l := range layouts {
+	for _, l := range clientLayouts {
 		good("example "+l.kind.String(), appendFields(nil, l.kind, examples()[l.kind]))
 	}
-	for _, l := range layouts {
+	for _, l := range clientLayouts {
 		good("extensions after "+l.kind.String(), raw(extended(extended(bodyOf(appendFields(nil, l.kind, examples()[l.kind])),
 			len(l.fields)+1, 0x82, 0xa1, 'k', 0x92, 0xc0, 0xc3, 0xa1, 'f', 0xcb, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0),
 			len(l.fields)+2, 0xd5, 0x07, 1, 2)...))
@@ -256,6 +260,9 @@ func moreGood() []namedFrame {
 	add("an ack that rejects", AppendAck(nil, &Ack{Token: []byte{1}, Code: CodeRejected, Reason: []byte("full"), Reply: []byte{2}}))
 	add("an outcome with a code of the future", AppendOutcome(nil, &Outcome{Seq: 1, Code: 95}))
 	add("an error with a fault of the future", AppendError(nil, &ErrorFrame{Fault: 127, Flags: ErrorClosing, Kind: 127, Seq: math.MaxUint64}))
+	add("no nodes", AppendMembers(nil, nil))
+	add("a node that takes no clients: no address", AppendMembers(nil, []Member{{Node: "n1"}}))
+	add("an extension in a pair of members", raw(0x92, 12, 0x91, 0x93, 0xa1, 'n', 0xa1, 'a', 0xc0))
 	add("a drain to nowhere", AppendDrain(nil, &Drain{}))
 	add("a hello that resumes", AppendHello(nil, &Hello{MinVersion: 1, MaxVersion: 3, Features: 1 << 63, Credentials: []byte("user:pass"),
 		Session: make([]byte, SessionIDLen), Secret: make([]byte, SecretLen), Flags: HelloReplace, Agent: []byte("example/1")}))
@@ -327,7 +334,7 @@ func badFrames() []namedFrame {
 	body(FaultUnknownKind, "a kind of the multicast range", "92 30 01")
 	body(FaultUnknownKind, "kind 127, with anything behind it", "93 7f c1 ff")
 	body(FaultUnexpectedKind, "hello on an open connection", hex.EncodeToString(bodyOf(appendFields(nil, KindHello, examples()[KindHello]))))
-	for _, l := range layouts {
+	for _, l := range clientLayouts {
 		if sender(l.kind) == "N" {
 			body(FaultUnexpectedKind, "a client sends "+l.kind.String(), hex.EncodeToString(bodyOf(appendFields(nil, l.kind, examples()[l.kind]))))
 		}
@@ -367,6 +374,8 @@ func badFrames() []namedFrame {
 	body(FaultWrongType, "plain IDs in a bind", "94 10 01 00 91 a161")
 	body(FaultWrongType, "pairs in a lookup", "93 14 01 91 92a16100")
 	body(FaultWrongType, "an ID that is bin in a lookup", "93 14 01 91 c40161")
+	body(FaultTooMany, "more nodes than welcome and members may name", "92 0c dc 0401"+strings.Repeat("92a0a0", MaxMembers+1))
+	body(FaultBadLength, "a node without an address", "92 0c 91 91a16e")
 	body(FaultBadValue, "an epoch of 2^53 in a bind", "94 10 01 00 91 92a161cf0020000000000000")
 	body(FaultWrongType, "an epoch that is str in an unbind", "93 12 01 91 92a161a130")
 
@@ -458,7 +467,7 @@ func TestVectors(t *testing.T) {
 			t.Errorf("%s: %d, %v", v.Name, n, err)
 		}
 	}
-	for _, l := range layouts {
+	for _, l := range clientLayouts {
 		if !kinds[uint8(l.kind)] {
 			t.Errorf("no good vector for %v", l.kind)
 		}

@@ -19,6 +19,10 @@
 //	err = s.Bind(ctx, "1001")
 //	reply, err := s.Send(ctx, "1001", "1002", []byte("hello"))
 //
+// With a Membership and a Registry that others share, the node is one of a cluster: messages to IDs at other nodes
+// go there over a link, with the same outcomes. discovery.Peers and discovery/zookeeper are memberships, routing/redis
+// is such a registry.
+//
 // Hooks decide who may connect, bind and send. Stats is what there is to measure; package
 // internal/admin of the relay command turns it into Prometheus metrics.
 //
@@ -27,10 +31,13 @@
 // The files follow a message: acceptor.go takes connections, loop.go is an event loop and its end of
 // iteration, dispatch.go turns bytes into frames, relay.go is the hot path, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
-// lanes of lane.go. docs/architecture.md tells why.
+// lanes of lane.go. Of a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one of them,
+// forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
+// again what it may have missed. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox. Locks are few and none
-// is held while another is taken: inbox.mu, loop.pubMu, lane.mu, sharedBufs.mu, Engine.fenceMu, and an
-// InProcess.mu, under which inbox.mu (by post) and sharedBufs.mu may be taken.
+// is held while another is taken: inbox.mu, loop.pubMu, lane.mu, sharedBufs.mu, Engine.fenceMu, presences.mu,
+// health.mu, resolver.mu, cluster.announceMu (while the membership is told), and two under which inbox.mu (by post) may be taken:
+// cluster.mu, and an InProcess.mu, under which sharedBufs.mu may be, too.
 package engine

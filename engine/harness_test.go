@@ -30,8 +30,8 @@ type node struct {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// start runs an engine on a free port, with one loop unless cfg says otherwise.
-func start(t testing.TB, cfg Config) *node {
+// start runs an engine on a free port, with one loop unless cfg says otherwise. change has a go at it before it runs.
+func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
 	setDefault(&cfg.Loops, 1)
@@ -41,6 +41,9 @@ func start(t testing.TB, cfg Config) *node {
 	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{t: t, Engine: e, cancel: cancel, done: make(chan error, 1)}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,21 +22,6 @@ import (
 	"distmsg/internal/cli"
 )
 
-// options are the flags of relay serve.
-type options struct {
-	listen         string
-	adminListen    string
-	insecureListen bool
-	loops          int
-	nodeID         string
-	logLevel       string
-	logFormat      string
-	drainTimeout   time.Duration
-}
-
-// noAdmin as --admin-listen turns the admin server off, as does an empty string.
-const noAdmin = "none"
-
 func newServeCommand() *cobra.Command {
 	var opts options
 	cmd := &cobra.Command{
@@ -48,16 +34,7 @@ func newServeCommand() *cobra.Command {
 			return serve(opts, cmd.ErrOrStderr())
 		}),
 	}
-	flags := cmd.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&opts.listen, "listen", "127.0.0.1:7400", "`address` for clients; port 0 picks a free one")
-	flags.StringVar(&opts.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
-	flags.BoolVar(&opts.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
-	flags.IntVar(&opts.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
-	flags.StringVar(&opts.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
-	flags.DurationVar(&opts.drainTimeout, "drain-timeout", 10*time.Second, "the longest that draining may take")
-	flags.StringVar(&opts.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
-	flags.StringVar(&opts.logFormat, "log-format", "text", "`format`: text or json")
+	opts.addFlags(cmd.Flags())
 	return cmd
 }
 
@@ -66,18 +43,34 @@ func serve(opts options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if opts.drainTimeout <= 0 {
-		return cli.Usagef("--drain-timeout %v must be over 0", opts.drainTimeout)
+	if err := opts.check(); err != nil {
+		return err
 	}
-	addr, err := checkAddr("--listen", opts.listen, opts.insecureListen)
+	secrets, err := readSecrets(opts, logger)
 	if err != nil {
 		return err
 	}
-	node, err := engine.New(engine.Config{NodeID: opts.nodeID, Addr: addr, Loops: opts.loops, Logger: logger})
+	outside, err := openServices(context.Background(), opts, secrets, logger)
 	if err != nil {
-		return cli.WithCode(cli.ExitUsage, err)
+		return err
 	}
+	node, err := engine.New(engine.Config{
+		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops, ResumeWindow: opts.resumeWindow,
+		Registry: outside.registry, Logger: logger,
+		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
+		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
+	})
+	if err == nil {
+		outside.node.Store(node)
+		err = operate(node, opts, outside, logger)
+	} else {
+		err = cli.WithCode(cli.ExitUsage, err)
+	}
+	return errors.Join(err, outside.close())
+}
 
+// operate serves until a signal or a failure, and returns when node has ended, except after a second signal.
+func operate(node *engine.Engine, opts options, outside *services, logger *slog.Logger) error {
 	// From here on a signal is ours to answer.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -85,7 +78,7 @@ func serve(opts options, stderr io.Writer) error {
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	adminDone, adminAddr, err := startAdmin(ctx, node, opts, logger)
+	adminDone, adminAddr, err := startAdmin(ctx, node, opts.adminListen, outside, logger)
 	if err != nil {
 		return err
 	}
@@ -99,13 +92,12 @@ func serve(opts options, stderr io.Writer) error {
 	select {
 	case <-node.Ready():
 	case err := <-done:
-		return listenError("--listen", addr, err)
+		return opts.listenError(err)
 	case <-signals:
-		return nil
+		stop()
+		return <-done
 	}
-	logger.Info("relay serves", "clients", node.Addr().String(), "admin", adminAddr, "node", node.NodeID(),
-		"pid", os.Getpid(), "loops", loops, "gomaxprocs", runtime.GOMAXPROCS(0))
-	logger.Info("send load: go run ./cmd/loadtest --nodes " + reachable(node.Addr()))
+	greet(node, opts, adminAddr, logger)
 
 	select {
 	case sig := <-signals:
@@ -114,8 +106,19 @@ func serve(opts options, stderr io.Writer) error {
 	case err := <-done:
 		return err
 	case err := <-adminDone:
-		return err
+		stop()
+		return errors.Join(err, <-done)
 	}
+}
+
+// greet says where the node is found, and what to do next.
+func greet(node *engine.Engine, opts options, adminAddr string, logger *slog.Logger) {
+	logger.Info("relay serves", "clients", node.Addr().String(), "admin", adminAddr, "node", node.NodeID(),
+		"pid", os.Getpid(), "loops", node.Stats().Loops, "gomaxprocs", runtime.GOMAXPROCS(0))
+	if opts.clustered() {
+		logger.Info("one of a cluster", "cluster", opts.cluster, "registry", opts.registry, "nodes", cmp.Or(opts.discovery, opts.peerList))
+	}
+	logger.Info("send load: go run ./cmd/loadtest --nodes " + reachable(node.Addr()))
 }
 
 // echo is how long a second signal is taken for the first one's: timeout(1), for one, signals a program and then its
@@ -153,21 +156,17 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 	return cli.WithCode(cli.ExitCutOff, cutOff)
 }
 
-// startAdmin serves HTTP for node, unless it is turned off; addr then is noAdmin, and done never answers.
-func startAdmin(ctx context.Context, node *engine.Engine, opts options, logger *slog.Logger) (done <-chan error, addr string, err error) {
-	if opts.adminListen == "" || opts.adminListen == noAdmin {
+// startAdmin serves HTTP for node, unless it is turned off; done then never answers.
+func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *services, logger *slog.Logger) (done <-chan error, url string, err error) {
+	if addr == noAdmin {
 		return nil, noAdmin, nil
-	}
-	addr, err = checkAddr("--admin-listen", opts.adminListen, opts.insecureListen)
-	if err != nil {
-		return nil, "", err
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, "", listenError("--admin-listen", addr, err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- admin.Serve(ctx, l, admin.Handler(node), logger) }()
+	go func() { ended <- admin.Serve(ctx, l, admin.Handler(node, outside.health), logger) }()
 	return ended, "http://" + l.Addr().String(), nil
 }
 
@@ -187,17 +186,13 @@ func newLogger(level, format string, w io.Writer) (*slog.Logger, error) {
 	return nil, cli.Usagef("--log-format %q is not text or json", format)
 }
 
-// checkAddr resolves an address to listen on, once, so that what was judged is what will be used.
-func checkAddr(flag, addr string, insecure bool) (string, error) {
-	tcp, err := net.ResolveTCPAddr("tcp", addr)
-	if err != nil {
-		return "", cli.Usagef("%s %q is not host:port: %v", flag, addr, err)
+// listenError explains why node could not start.
+func (o *options) listenError(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil && op.Addr.String() != o.listen {
+		return listenError("--peer-listen", op.Addr.String(), err)
 	}
-	if !tcp.IP.IsLoopback() && !insecure {
-		return "", cli.Usagef("%s %s can be reached from other machines and nobody has to authenticate: "+
-			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, addr)
-	}
-	return tcp.String(), nil
+	return listenError("--listen", o.listen, err)
 }
 
 // listenError says what to do about an address that is taken.

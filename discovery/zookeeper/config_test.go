@@ -1,6 +1,7 @@
 package zookeeper
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,9 @@ func TestConfigRefuses(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: accepted", name)
 			continue
+		}
+		if wrong := (*ConfigError)(nil); !errors.As(err, &wrong) {
+			t.Errorf("%s: %T", name, err)
 		}
 		if text := err.Error(); strings.Contains(text, "hunter2") || strings.Contains(text, "\n") {
 			t.Errorf("%s: %q", name, text)

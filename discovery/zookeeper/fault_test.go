@@ -71,6 +71,9 @@ func TestZooKeeperAway(t *testing.T) {
 				t.Errorf("a call with a second to spare took %v", took)
 			}
 			lasts(t, test.lasts-time.Since(began))
+			if err := a.Err(); test.lasts > test.session*2/3 && (err == nil || !strings.Contains(err.Error(), "no session with "+z.Addr)) {
+				t.Errorf("silent for longer than it may be, and the trouble is %v", err)
+			}
 			if got := current(a); !slices.Equal(got, records(1, 2)) {
 				t.Errorf("the last membership was %v, now it is %v", records(1, 2), got)
 			}
@@ -89,6 +92,7 @@ func TestZooKeeperAway(t *testing.T) {
 				t.Errorf("nodes that never ended were taken off the list: %v", m)
 			}
 			sees(t, a, want)
+			eventually(t, patience, "all is well", func() bool { return a.Err() == nil && b.Err() == nil })
 		})
 	}
 }
@@ -395,6 +399,10 @@ func TestRefusedLater(t *testing.T) {
 	if err := m.Announce(testContext(t), record(2)); err == nil || !strings.Contains(err.Error(), "no permission") {
 		t.Errorf("%v", err)
 	}
+	eventually(t, patience, "that is the trouble", func() bool {
+		err := m.Err()
+		return err != nil && strings.Contains(err.Error(), "no permission")
+	})
 	if got := current(m); !slices.Equal(got, records(1)) {
 		t.Errorf("%v", got)
 	}
@@ -402,4 +410,5 @@ func TestRefusedLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	sees(t, m, records(2))
+	eventually(t, patience, "all is well", func() bool { return m.Err() == nil })
 }

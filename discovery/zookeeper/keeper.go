@@ -157,7 +157,7 @@ func (k *keeper) turn(ctx context.Context) error {
 	if err := k.prepare(ctx); err != nil {
 		k.m.report(func(s *status) {
 			s.tried(order.serial, err)
-			s.listError = err
+			s.listError, s.trouble = err, err
 		})
 		return err
 	}
@@ -170,11 +170,12 @@ func (k *keeper) turn(ctx context.Context) error {
 	if listing == nil {
 		k.publish()
 	}
+	trouble := cmp.Or(registering, listing)
 	k.m.report(func(s *status) {
-		s.listError = listing
+		s.listError, s.trouble = listing, trouble
 		s.listed = s.listed || listing == nil
 	})
-	return cmp.Or(registering, listing)
+	return trouble
 }
 
 // complain logs what goes wrong, once.

@@ -74,7 +74,7 @@ func (l *link) tell(e zk.Event, d *dialer) {
 	l.mu.Lock()
 	switch {
 	case e.Type == zk.EventSession && e.State == zk.StateHasSession:
-		l.up = true
+		l.up, l.fault = true, nil
 		l.session++
 	case e.Type == zk.EventSession && e.State == zk.StateDisconnected:
 		l.up = false
@@ -172,11 +172,17 @@ func isLost(err error) bool {
 	return false
 }
 
-// lastFault says why there is no session, as far as is known.
-func (l *link) lastFault() error {
+// state says whether there is a session and, as far as is known, why not.
+func (l *link) state() (up bool, fault error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.fault
+	return l.up, l.fault
+}
+
+// lastFault says why there is no session, as far as is known.
+func (l *link) lastFault() error {
+	_, fault := l.state()
+	return fault
 }
 
 // close ends the session, so that what was registered is gone at once if ZooKeeper can be reached, and waits for all goroutines.

@@ -45,6 +45,7 @@ type status struct {
 	orderError error         // why
 	listed     bool          // there was a complete list at least once
 	listError  error         // of the last attempt
+	trouble    error         // of the last attempt at anything
 	changed    chan struct{} // closed when there is another status
 }
 
@@ -58,11 +59,17 @@ func (s *status) tried(serial uint64, err error) {
 
 var _ discovery.Membership = (*Membership)(nil)
 
+// ConfigError is what Open returns for a Config that cannot be. Nothing was connected then.
+type ConfigError struct{ err error }
+
+func (e *ConfigError) Error() string { return e.err.Error() }
+func (e *ConfigError) Unwrap() error { return e.err }
+
 // Open connects to ZooKeeper and returns when the membership is known, or with one line that says what to do.
 func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	cfg, to, err := cfg.validate()
 	if err != nil {
-		return nil, err
+		return nil, &ConfigError{err}
 	}
 	m := &Membership{
 		cfg: cfg, dir: to.path + "/nodes", view: newView(),
@@ -162,6 +169,19 @@ func (m *Membership) Watch(ctx context.Context, f func([]discovery.Record)) {
 
 // Nodes implements discovery.Membership: the nodes that take new sessions.
 func (m *Membership) Nodes() ([]discovery.Node, <-chan struct{}) { return m.view.allNodes() }
+
+// Err returns why the list may be out of date, or this node not be registered; nil if all is well.
+func (m *Membership) Err() error {
+	if up, fault := m.link.state(); !up {
+		if fault == nil {
+			return fmt.Errorf("zookeeper: no session with %s", strings.Join(m.link.servers, ","))
+		}
+		return fmt.Errorf("zookeeper: no session with %s: %w", strings.Join(m.link.servers, ","), fault)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.status.trouble
+}
 
 // await returns when there is a status that is done, or that has an error which another attempt may not cure.
 func (m *Membership) await(ctx context.Context, done func(*status) (bool, error)) error {

@@ -1,6 +1,6 @@
 // Package admin is the HTTP side of a node: is it alive, does it take clients, and what does it count?
 //
-//	/healthz  200 while the process answers
+//	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
 //	/readyz   200 while the node takes clients; 503 before it is ready and while it drains
 //	/metrics  Prometheus text
 package admin
@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,15 +27,24 @@ type Node interface {
 	Ready() <-chan struct{}
 	Draining() bool
 	Stats() engine.Stats
+	Health() []string
 }
 
 var _ Node = (*engine.Engine)(nil)
 
-// Handler answers for node, with a metrics registry of its own.
-func Handler(node Node) http.Handler {
+// Handler answers for node, with a metrics registry of its own. What the others say is added to the node's health.
+func Handler(node Node, others ...func() []string) http.Handler {
+	health := func() []string {
+		troubles := node.Health()
+		for _, other := range others {
+			troubles = append(troubles, other()...)
+		}
+		return troubles
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		newCollector(node.Stats),
+		newDegraded(health),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector(),
@@ -42,7 +52,12 @@ func Handler(node Node) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "ok")
+		troubles := health()
+		if len(troubles) == 0 {
+			fmt.Fprintln(w, "ok")
+			return
+		}
+		fmt.Fprintln(w, "degraded\n"+strings.Join(troubles, "\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		switch {

@@ -24,11 +24,13 @@ type fakeNode struct {
 	ready    chan struct{}
 	draining bool
 	stats    engine.Stats
+	troubles []string
 }
 
 func (n *fakeNode) Ready() <-chan struct{} { return n.ready }
 func (n *fakeNode) Draining() bool         { return n.draining }
 func (n *fakeNode) Stats() engine.Stats    { return n.stats }
+func (n *fakeNode) Health() []string       { return n.troubles }
 
 func get(t *testing.T, h http.Handler, path string) (int, string) {
 	t.Helper()
@@ -54,6 +56,28 @@ func TestHealthAndReadiness(t *testing.T) {
 	check("draining", "/readyz", http.StatusServiceUnavailable)
 	check("draining", "/healthz", http.StatusOK)
 	check("draining", "/nowhere", http.StatusNotFound)
+}
+
+// A node with troubles is alive and takes clients; it says what it does without.
+func TestDegraded(t *testing.T) {
+	node := &fakeNode{ready: make(chan struct{})}
+	close(node.ready)
+	var others []string
+	h := Handler(node, func() []string { return others })
+	check := func(path string, want string) {
+		t.Helper()
+		if code, body := get(t, h, path); code != http.StatusOK || !strings.Contains("\n"+body, "\n"+want+"\n") {
+			t.Errorf("%s is %d %q, want 200 and %q", path, code, body, want)
+		}
+	}
+	check("/healthz", "ok")
+	check("/metrics", "distmsg_degraded 0")
+	node.troubles, others = []string{"no registry", "no link"}, []string{"no list"}
+	check("/healthz", "degraded\nno registry\nno link\nno list")
+	check("/metrics", "distmsg_degraded 3")
+	check("/readyz", "ok")
+	node.troubles = nil
+	check("/healthz", "degraded\nno list")
 }
 
 func TestMetrics(t *testing.T) {
@@ -91,7 +115,7 @@ func TestMetrics(t *testing.T) {
 
 func TestMetricNamesAreClean(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newCollector(func() engine.Stats { return engine.Stats{} }))
+	registry.MustRegister(newCollector(func() engine.Stats { return engine.Stats{} }), newDegraded(func() []string { return nil }))
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {
 		t.Fatal(err)

@@ -32,6 +32,9 @@ var metrics = []metric{
 	gauge("sessions", "Sessions, detached ones within their resume window included.", func(s *engine.Stats) float64 { return float64(s.Sessions) }),
 	gauge("ids", "Client IDs that are bound.", func(s *engine.Stats) float64 { return float64(s.IDs) }),
 	gauge("pending_acks", "Sends that wait for an ack.", func(s *engine.Stats) float64 { return float64(s.Pending) }),
+	gauge("links", "Links to other nodes that are open.", func(s *engine.Stats) float64 { return float64(s.Links) }),
+	gauge("routes", "Routes to IDs at other nodes that are remembered.", func(s *engine.Stats) float64 { return float64(s.Routes) }),
+	gauge("parked_sends", "Sends that wait for the registry's word on their receiver.", func(s *engine.Stats) float64 { return float64(s.Parked) }),
 	gauge("loop_stall_longest_seconds", "The longest time one iteration of an event loop has taken.", func(s *engine.Stats) float64 { return s.LongestStall.Seconds() }),
 
 	counter("connections_accepted_total", "Client connections accepted.", func(s *engine.Stats) uint64 { return s.Accepted }),
@@ -45,8 +48,11 @@ var metrics = []metric{
 	counter("wakeups_total", "Ends of event loop iterations.", func(s *engine.Stats) uint64 { return s.Wakeups }),
 	counter("sends_total", "Send frames accepted for a decision.", func(s *engine.Stats) uint64 { return s.Sends }),
 	counter("delivers_unacked_total", "Sends without ack that were written to their receiver.", func(s *engine.Stats) uint64 { return s.Written }),
-	counter("delivers_bounced_total", "Of those, how many the receiver returned as not_here.", func(s *engine.Stats) uint64 { return s.Bounced }),
-	counter("sends_abandoned_total", "Sends with ack whose sender's connection ended first.", func(s *engine.Stats) uint64 { return s.Abandoned }),
+	counter("forwards_unacked_total", "Times that a send without ack was written to another node.", func(s *engine.Stats) uint64 { return s.Forwarded }),
+	counter("forwards_returned_total", "Of those, how many the other node gave back.", func(s *engine.Stats) uint64 { return s.Returned }),
+	counter("receives_unacked_total", "Sends without ack that came from another node and were not given back.", func(s *engine.Stats) uint64 { return s.Received }),
+	counter("delivers_bounced_total", "Sends without ack that the receiver returned as not_here.", func(s *engine.Stats) uint64 { return s.Bounced }),
+	counter("sends_abandoned_total", "Sends whose sender's connection ended first: with ack, or while they were parked.", func(s *engine.Stats) uint64 { return s.Abandoned }),
 	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
 	counter("acks_forged_total", "Acks with a token that was never given to their session.", func(s *engine.Stats) uint64 { return s.AcksForged }),
 }
@@ -83,4 +89,12 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for fault := codec.FaultZeroLength; fault <= codec.FaultInternal; fault++ {
 		ch <- prometheus.MustNewConstMetric(faults, prometheus.CounterValue, float64(stats.Faults[fault]), fault.String())
 	}
+}
+
+// newDegraded counts what health names.
+func newDegraded(health func() []string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "distmsg_degraded",
+		Help: "How many things this node has to do without at the moment, such as the registry; /healthz names them.",
+	}, func() float64 { return float64(len(health())) })
 }

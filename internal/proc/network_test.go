@@ -209,7 +209,7 @@ func TestReservedPorts(t *testing.T) {
 	if err := host.Do(two); err != nil {
 		t.Fatal(err)
 	}
-	ours, err := reservePorts(host, 1)
+	ours, err := reservePorts(host, 0, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestReservedPorts(t *testing.T) {
 	if err := host.Do(server); err != nil {
 		t.Errorf("a server of ours: %v", err)
 	}
-	if more, err := reservePorts(host, 1); err == nil {
+	if more, err := reservePorts(host, 0, 1); err == nil {
 		t.Errorf("a port was reserved twice: %v", more.numbers)
 	}
 }

@@ -21,12 +21,17 @@ type ports struct {
 	sockets []int
 }
 
-func reservePorts(host *Host, n int) (*ports, error) {
+// reservePorts reserves n ports: first and those that come after it, or any that are free if it is 0.
+func reservePorts(host *Host, first, n int) (*ports, error) {
 	p := &ports{host: host}
 	err := host.Do(func() error {
-		for range n {
-			if err := p.reserve(); err != nil {
-				return fmt.Errorf("cannot reserve a port of %s: %w", host.IP(), err)
+		for i := range n {
+			number := 0
+			if first != 0 {
+				number = first + i
+			}
+			if err := p.reserve(number); err != nil {
+				return fmt.Errorf("cannot reserve port %d of %s: %w", number, host.IP(), err)
 			}
 		}
 		return nil
@@ -38,8 +43,8 @@ func reservePorts(host *Host, n int) (*ports, error) {
 	return p, nil
 }
 
-// reserve adds a port.
-func (p *ports) reserve() error {
+// reserve adds a port; 0 is any that is free.
+func (p *ports) reserve(number int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -48,7 +53,7 @@ func (p *ports) reserve() error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(p.host.IP()).To4())}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: number, Addr: [4]byte(net.ParseIP(p.host.IP()).To4())}); err != nil {
 		return err
 	}
 	addr, err := unix.Getsockname(fd)
@@ -78,8 +83,8 @@ type place struct {
 	temp bool // dir was made here, so it is removed here
 }
 
-// newPlace reserves n ports and makes dir if it is not there; a temporary one if dir is empty.
-func newPlace(host *Host, n int, dir string) (*place, error) {
+// newPlace reserves ports, as reservePorts does, and makes dir if it is not there; a temporary one if dir is empty.
+func newPlace(host *Host, first, n int, dir string) (*place, error) {
 	p := &place{temp: dir == ""}
 	var err error
 	if p.temp {
@@ -90,7 +95,7 @@ func newPlace(host *Host, n int, dir string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.ports, err = reservePorts(host, n); err != nil {
+	if p.ports, err = reservePorts(host, first, n); err != nil {
 		p.removeDir()
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 // RedisOptions configures a redis-server. The zero value is good.
 type RedisOptions struct {
 	Host     *Host         // where it runs; nil: where this process does
+	Port     int           // zero: a free one
 	Dir      string        // where it keeps its files; empty: a temporary directory
 	Password string        // empty: none
 	TLS      *Certificates // nil: plain TCP; else TLS only, and clients need a certificate, too
@@ -37,7 +38,7 @@ type Redis struct {
 
 // StartRedis starts a redis-server and waits until it answers.
 func StartRedis(ctx context.Context, options RedisOptions) (*Redis, error) {
-	place, err := newPlace(options.Host, 1, options.Dir)
+	place, err := newPlace(options.Host, options.Port, 1, options.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func StartRedisCluster(ctx context.Context, n int) (*RedisCluster, error) {
 }
 
 func startClusterNode(ctx context.Context) (*Redis, error) {
-	place, err := newPlace(nil, 2, "")
+	place, err := newPlace(nil, 0, 2, "")
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func (s *RedisSentinels) start(ctx context.Context, n int) (err error) {
 }
 
 func (s *RedisSentinels) startSentinel(ctx context.Context, host, port string, quorum int) (*Redis, error) {
-	place, err := newPlace(nil, 1, "")
+	place, err := newPlace(nil, 0, 1, "")
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 type RelayOptions struct {
 	Host *Host    // where it runs; nil: where this process does
 	Env  []string // in addition to this process's
+	Port int      // for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
 
 	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr}, {peer-addr} and
 	// {admin-addr} stand for the fields of Relay that are called so.
@@ -42,11 +43,11 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	place, err := reservePorts(options.Host, 3)
+	place, err := reservePorts(options.Host, options.Port, 3)
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{Addr: place.addr(0), PeerAddr: place.addr(1), AdminAddr: place.addr(2), place: place}
+	r := &Relay{Addr: place.addr(0), AdminAddr: place.addr(1), PeerAddr: place.addr(2), place: place}
 	r.http = &http.Client{Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, addr string) (net.Conn, error) { return options.Host.Dial(ctx, addr) },
 		DisableKeepAlives: true,

@@ -12,6 +12,7 @@ import (
 // ZooKeeperOptions configures a ZooKeeper. The zero value is good.
 type ZooKeeperOptions struct {
 	Host *Host         // where it runs; nil: where this process does
+	Port int           // zero: a free one
 	Dir  string        // where it keeps its files; empty: a temporary directory
 	Tick time.Duration // sessions live 2 to 20 of them; zero: 500 ms
 }
@@ -35,7 +36,7 @@ func StartZooKeeper(ctx context.Context, options ZooKeeperOptions) (*ZooKeeper, 
 	if options.Tick == 0 {
 		options.Tick = 500 * time.Millisecond
 	}
-	place, err := newPlace(options.Host, 1, options.Dir)
+	place, err := newPlace(options.Host, options.Port, 1, options.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,20 @@ func checkHistories(s *suite, n int) error {
 			return fmt.Errorf("its session has ended: %w", err)
 		}
 	}
+	s.logf("%d histories: %+v", n, w.played)
+	return w.played.enough(n)
+}
+
+// tally counts what arrived in the histories of one run.
+type tally struct {
+	Moves, Unbinds, Reasserts, Replacements, Kicks, Ends int // all but moves and ends come late
+}
+
+// enough wants each history to have had its share, on average, so that a run that proves nothing does not pass.
+func (t tally) enough(histories int) error {
+	if min(t.Moves, t.Unbinds, t.Reasserts, t.Kicks) < histories || t.Replacements == 0 || t.Ends == 0 {
+		return fmt.Errorf("%d histories had only %+v", histories, t)
+	}
 	return nil
 }
 
@@ -52,6 +66,7 @@ type world struct {
 	players [3]*player // one on each node
 	serial  uint64     // of the latest attach
 	orphans []string   // IDs whose session has ended
+	played  tally
 }
 
 // enter attaches a new session to a node.
@@ -191,6 +206,7 @@ func (h *history) login(p *player, policy policy) (routing.Binding, bool, error)
 		}
 		if result.Status == routing.Bound {
 			b := routing.Binding{Session: op.Session, Epoch: result.Epoch}
+			h.played.Moves++
 			h.sendNew(p, b)
 			// The answer to the session is on its way, too, and kicks may overtake it.
 			err := h.deliver(h.rng.IntN(3))
@@ -234,6 +250,7 @@ func (h *history) end(p *player) error {
 	if err := h.wantEnd(op, true); err != nil {
 		return err
 	}
+	h.played.Ends++
 	p.dead = true
 	p.held = holding{}
 	err := h.enter(p.node)

@@ -38,6 +38,7 @@ func (h *history) sendKick(to *player, epoch uint64) {
 	h.send(func() error {
 		h.logf("kick of %s by epoch %d", h.name(routing.Binding{Session: to.id()}), epoch)
 		to.kick(h.id, epoch)
+		h.played.Kicks++
 		return nil
 	})
 }
@@ -65,6 +66,7 @@ func (h *history) deliver(n int) error {
 
 // reassert is what a reconnecting session does with a binding of its list.
 func (h *history) reassert(b routing.Binding) error {
+	h.played.Reasserts++
 	result, err := h.do(routing.BindOp{ID: h.id, Session: b.Session, Epoch: b.Epoch})
 	if err == nil && result.Status == routing.Superseded {
 		h.playerOf(b).kick(h.id, result.Incumbent.Epoch)
@@ -74,6 +76,7 @@ func (h *history) reassert(b routing.Binding) error {
 
 // unbindOld is a late unbind, or the clean-up after a session's not-here.
 func (h *history) unbindOld(b routing.Binding) error {
+	h.played.Unbinds++
 	p := h.playerOf(b)
 	h.tick(p)
 	removed, err := h.unbind(routing.UnbindOp{ID: h.id, Session: b.Session, Epoch: b.Epoch})
@@ -98,6 +101,7 @@ func (h *history) replaceStale(op routing.BindOp) error {
 	if free || h.held.Session == op.Session || h.held == op.Expect {
 		return nil
 	}
+	h.played.Replacements++
 	_, err := h.do(op)
 	return err
 }

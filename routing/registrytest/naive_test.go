@@ -2,7 +2,6 @@ package registrytest
 
 import (
 	"context"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +51,7 @@ type naive struct {
 	history  map[routing.SessionID][]string
 	presence map[routing.SessionID][]routing.Presence
 	dead     map[routing.SessionID]bool
+	stored   chan struct{} // closed when the next bind is stored
 }
 
 func newNaive(clock func() time.Time, f fault) *naive {
@@ -63,6 +63,7 @@ func newNaive(clock func() time.Time, f fault) *naive {
 		history:  make(map[routing.SessionID][]string),
 		presence: make(map[routing.SessionID][]routing.Presence),
 		dead:     make(map[routing.SessionID]bool),
+		stored:   make(chan struct{}),
 	}
 }
 
@@ -98,10 +99,7 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 	}
 	held := n.bindings[op.ID]
 	if n.is(bindsWithoutLock) {
-		n.mu.Unlock()
-		runtime.Gosched()
-		time.Sleep(time.Millisecond) // long enough for the others of a race to look, too
-		n.mu.Lock()
+		n.awaitAnother()
 	}
 	if op.Epoch != 0 && n.is(reassertMints) {
 		op.Epoch, op.Expect = 0, held
@@ -129,7 +127,22 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 	n.bindings[op.ID] = routing.Binding{Session: op.Session, Epoch: result.Epoch}
 	n.top[op.ID] = max(n.top[op.ID], result.Epoch)
 	n.history[op.Session] = append(n.history[op.Session], op.ID)
+	close(n.stored)
+	n.stored = make(chan struct{})
 	return result
+}
+
+// awaitAnother gives the lock away until another bind has been stored, so that what was seen before is out of date. If
+// none comes for a moment there is no race to lose.
+func (n *naive) awaitAnother() {
+	const moment = 10 * time.Millisecond
+	stored := n.stored
+	n.mu.Unlock()
+	defer n.mu.Lock()
+	select {
+	case <-stored:
+	case <-time.After(moment):
+	}
 }
 
 func (n *naive) expects(op routing.BindOp, held routing.Binding) bool {

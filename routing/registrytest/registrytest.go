@@ -24,7 +24,7 @@ import (
 // Run tests the registries that open makes, one for each case. They mint from the clock
 // given, which steps forth and back. Histories is the number of random histories for
 // the case that lets an ID move while old messages about it arrive late; one takes some
-// 15 operations, one after the other.
+// 15 operations, one after the other. The case logs what it has played.
 //
 // The suite closes what it opened.
 func Run(t *testing.T, histories int, open func(t *testing.T, clock func() time.Time) routing.Registry) {
@@ -32,7 +32,7 @@ func Run(t *testing.T, histories int, open func(t *testing.T, clock func() time.
 		t.Run(c.name, func(t *testing.T) {
 			clock := newClock()
 			registry := open(t, clock.Now)
-			if err := c.check(newSuite(t.Context(), registry, clock)); err != nil {
+			if err := c.check(newSuite(t, registry, clock)); err != nil {
 				t.Error(err)
 			}
 			if err := registry.Close(); err != nil {
@@ -53,13 +53,14 @@ type testCase struct {
 type suite struct {
 	routing.Registry
 	ctx   context.Context
+	logf  func(format string, args ...any)
 	clock *clock
 	run   routing.SessionID // makes the IDs of this suite its own
 	ids   int
 }
 
-func newSuite(ctx context.Context, registry routing.Registry, clock *clock) *suite {
-	return &suite{Registry: registry, ctx: ctx, clock: clock, run: routing.NewSessionID()}
+func newSuite(t testing.TB, registry routing.Registry, clock *clock) *suite {
+	return &suite{Registry: registry, ctx: t.Context(), logf: t.Logf, clock: clock, run: routing.NewSessionID()}
 }
 
 func (s *suite) newID() string {

@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func TestKnownBad(t *testing.T) {
 		for _, name := range names {
 			t.Run(string(f)+"/"+name, func(t *testing.T) {
 				clock := newClock()
-				s := newSuite(t.Context(), newNaive(clock.Now, f), clock)
+				s := newSuite(t, newNaive(clock.Now, f), clock)
 				if err := caseNamed(t, name).check(s); err == nil {
 					t.Error("the suite did not notice")
 				}
@@ -67,4 +68,49 @@ func caseNamed(t *testing.T, name string) testCase {
 		t.Fatalf("no case named %q", name)
 	}
 	return all[i]
+}
+
+// TestHistoriesArePlayed counts, from outside, that there are as many as were asked for, and what they consist of.
+func TestHistoriesArePlayed(t *testing.T) {
+	const n = 1000
+	clock := newClock()
+	r := &counting{Registry: newNaive(clock.Now, none), minted: make(map[string]int)}
+	if err := checkHistories(newSuite(t, r, clock), n); err != nil {
+		t.Fatal(err)
+	}
+	moved := 0
+	for _, mints := range r.minted {
+		if mints > 1 {
+			moved++
+		}
+	}
+	if len(r.minted) != n || moved < n/2 || r.reasserts < n || r.unbinds < n {
+		t.Errorf("%d IDs, %d of them bound more than once; %d re-asserts, %d unbinds; want %d histories",
+			len(r.minted), moved, r.reasserts, r.unbinds, n)
+	}
+}
+
+// counting counts calls for one ID. One goroutine uses it.
+type counting struct {
+	routing.Registry
+	minted             map[string]int // by ID
+	reasserts, unbinds int
+}
+
+func (c *counting) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
+	results, err := c.Registry.Bind(ctx, ops)
+	for i, result := range results {
+		switch {
+		case ops[i].Epoch != 0:
+			c.reasserts++
+		case result.Status == routing.Bound:
+			c.minted[ops[i].ID]++
+		}
+	}
+	return results, err
+}
+
+func (c *counting) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routing.UnbindResult, error) {
+	c.unbinds += len(ops)
+	return c.Registry.Unbind(ctx, ops)
 }

@@ -31,16 +31,16 @@ const limits = {
   'error.fault': [0, 127], 'error.flags': [0, 255], 'error.kind': [0, 127], 'error.message': [0, 255],
   'bind.policy': [0, 1], 'kick.id': [1, 255], 'kick.epoch': [0, EPOCH],
   'send.to': [1, 255], 'send.from': [0, 255], 'send.ttl': [0, 2 ** 32 - 1], 'send.flags': [0, 255],
-  'deliver.token': [0, 32], 'deliver.to': [1, 255], 'deliver.from': [0, 255], 'deliver.ttl': [0, 2 ** 32 - 1],
+  'deliver.token': [0, 48], 'deliver.to': [1, 255], 'deliver.from': [0, 255], 'deliver.ttl': [0, 2 ** 32 - 1],
   'deliver.flags': [0, 255], 'deliver.epoch': [0, EPOCH],
-  'ack.token': [0, 32], 'ack.reason': [0, 255], 'outcome.code': [0, 127], 'outcome.reason': [0, 255],
+  'ack.token': [0, 48], 'ack.reason': [0, 255], 'outcome.code': [0, 127], 'outcome.reason': [0, 255],
 };
 for (const field of ['token', 'to', 'from', 'ttl', 'flags', 'epoch']) limits[`not_here.${field}`] = limits[`deliver.${field}`];
 const maybeEmpty = new Set(['hello.session', 'hello.secret']);
 
 // Lists: the types of their elements; a pair is an array.
 const pairs = { bind: ['str', 'int'], unbind: ['str', 'int'], bound: ['int', 'int'], unbound: ['int', 'int'], found: ['int', 'int'] };
-const elements = { 'welcome.limits': 'int', 'welcome.members': ['str', 'str'], 'drain.addrs': 'str', 'lookup.ids': 'str' };
+const elements = { 'welcome.limits': 'int', 'welcome.members': ['str', 'str'], 'members.members': ['str', 'str'], 'drain.addrs': 'str', 'lookup.ids': 'str' };
 
 const isInt = (v) => typeof v === 'bigint' || (typeof v === 'number' && Number.isInteger(v));
 const typed = (type, v) => {
@@ -98,6 +98,7 @@ function check(kind, field, type, v) {
 
 function list(kind, name, v) {
   if (['bind', 'unbind', 'lookup'].includes(kind) && v.length > vectors.max_ids) refuse('too_many');
+  if ((name.endsWith('.members') || name === 'drain.addrs') && v.length > 1024) refuse('too_many');
   if (name === 'welcome.limits' && v.length < 10) refuse('bad_length');
   const element = elements[name] ?? pairs[kind];
   for (const e of v) {

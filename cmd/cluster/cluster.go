@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"distmsg/internal/proc"
+)
+
+// cluster is what is running.
+type cluster struct {
+	redis  *proc.Redis
+	keeper *proc.ZooKeeper
+	nodes  []*proc.Relay
+
+	mu  sync.Mutex
+	out io.Writer // guarded by mu
+}
+
+// backAfter is how long what has died stays away, so that one can see how the others take it.
+const backAfter = 5 * time.Second
+
+func (c *cluster) start(ctx context.Context, o options) (err error) {
+	c.say("building relay, starting redis-server, ZooKeeper and %d nodes", o.nodes)
+	if c.redis, err = proc.StartRedis(ctx, proc.RedisOptions{Port: o.redisPort}); err != nil {
+		return explain(err, "--redis-port", o.redisPort)
+	}
+	if c.keeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Port: o.keeperPort, Tick: 2 * time.Second}); err != nil {
+		return explain(err, "--zookeeper-port", o.keeperPort)
+	}
+	secret := "DISTMSG_CLUSTER_SECRET=" + rand.Text()
+	for i := range o.nodes {
+		port := 0
+		if o.port != 0 {
+			port = o.port + 10*i
+		}
+		node, err := proc.StartRelay(ctx, proc.RelayOptions{
+			Port: port,
+			Env:  []string{secret},
+			Flags: append([]string{"--node-id", nodeID(i), "--peer-listen", "{peer-addr}",
+				"--registry", c.redis.URL(), "--discovery", c.discovery()}, o.relayFlags...),
+		})
+		if err != nil {
+			return explain(err, "--port", port)
+		}
+		c.nodes = append(c.nodes, node)
+	}
+	return nil
+}
+
+func nodeID(i int) string { return fmt.Sprintf("n%d", i+1) }
+
+func (c *cluster) discovery() string { return "zk://" + c.keeper.Addr + "/distmsg" }
+
+// explain says what to do about a port that is taken.
+func explain(err error, flag string, port int) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port %d, or one of the two after it, is in use, perhaps by another cluster: end that or choose others with %s", port, flag)
+	}
+	return err
+}
+
+// greet says what is where, and what to type next.
+func (c *cluster) greet() {
+	c.say("redis      %-22s pid %d", c.redis.Addr, c.redis.PID())
+	c.say("zookeeper  %-22s pid %d", c.keeper.Addr, c.keeper.PID())
+	for i, node := range c.nodes {
+		c.say("%-9s  %-22s pid %-7d http://%s/metrics", nodeID(i), node.Addr, node.PID(), node.AdminAddr)
+	}
+	first, last := c.nodes[0], c.nodes[len(c.nodes)-1]
+	c.say(`
+In another shell:
+
+  # load for ten seconds, each message from one node to another; the report says what became of every one
+  go run ./cmd/loadtest --discovery %[1]s --cross 1
+
+  # what a node counts, and what it misses
+  curl -s http://%[2]s/metrics | grep ^distmsg_
+  curl -s http://%[2]s/healthz
+
+  # kill a node, while load is running or not, and see how the others take it; it is back in %[3]v
+  kill -9 %[4]d; sleep 1; curl -s http://%[2]s/healthz
+
+Ctrl-C ends all.
+`, c.discovery(), first.AdminAddr, backAfter, last.PID())
+}
+
+// watch starts again what dies, until ctx ends.
+func (c *cluster) watch(ctx context.Context) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { c.watchOne(ctx, "redis", c.redis.Process) })
+	watching.Go(func() { c.watchOne(ctx, "zookeeper", c.keeper.Process) })
+	for i, node := range c.nodes {
+		watching.Go(func() { c.watchOne(ctx, nodeID(i), node.Process) })
+	}
+}
+
+func (c *cluster) watchOne(ctx context.Context, name string, p *proc.Process) {
+	for {
+		select {
+		case <-p.Done():
+			c.say("%s, pid %d, has died; it is started again in %v", name, p.PID(), backAfter)
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(backAfter):
+		case <-ctx.Done():
+			return
+		}
+		if err := p.Restart(ctx); err != nil {
+			if ctx.Err() == nil {
+				c.say("%s: %v", name, err)
+			}
+			continue
+		}
+		c.say("%s is back, pid %d", name, p.PID())
+	}
+}
+
+// stop lets the nodes drain, all at once.
+func (c *cluster) stop() error {
+	ended := make(chan error, len(c.nodes))
+	for _, node := range c.nodes {
+		go func() { ended <- node.Stop() }()
+	}
+	var errs []error
+	for range c.nodes {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
+}
+
+// close ends whatever runs, and removes its files.
+func (c *cluster) close() {
+	for _, node := range c.nodes {
+		node.Close()
+	}
+	if c.keeper != nil {
+		c.keeper.Close()
+	}
+	if c.redis != nil {
+		c.redis.Close()
+	}
+}
+
+func (c *cluster) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.out, format+"\n", args...)
+}

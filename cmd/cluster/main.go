@@ -1,0 +1,71 @@
+// Command cluster runs a whole cluster on this machine, to try things on: redis-server, ZooKeeper and relay nodes.
+//
+//	go run ./cmd/cluster
+//
+// It needs the Debian packages redis-server and zookeeper, and the go command, with which it builds relay. What dies is
+// started again. When it ends, everything ends with it, and nothing stays behind.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"distmsg/internal/cli"
+)
+
+func main() { os.Exit(cli.Execute(newCommand(), os.Args[1:], os.Stderr)) }
+
+// options are the flags.
+type options struct {
+	nodes                 int
+	port                  int
+	redisPort, keeperPort int
+	relayFlags            []string // those after --
+}
+
+func newCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:     "cluster [flags] [-- flags of relay]",
+		Short:   "A cluster on this machine: redis-server, ZooKeeper and relay nodes, until Ctrl-C",
+		Version: cli.Version(),
+		RunE: cli.RunE(func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once; the kernel then kills the rest
+			o.relayFlags = args
+			return run(ctx, o, cmd.OutOrStdout())
+		}),
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.IntVar(&o.nodes, "nodes", 3, "relay nodes, `n` of them")
+	f.IntVar(&o.port, "port", 7400, "`port` of the first node for clients, HTTP on the next, other nodes on the one after it; the second node's are higher by 10, and so on")
+	f.IntVar(&o.redisPort, "redis-port", 7379, "`port` of redis-server")
+	f.IntVar(&o.keeperPort, "zookeeper-port", 7381, "`port` of ZooKeeper; each of the three ports may be 0 for free ones")
+	return cmd
+}
+
+// run runs a cluster until ctx ends.
+func run(ctx context.Context, o options, out io.Writer) error {
+	if o.nodes < 1 || o.nodes > 100 {
+		return cli.Usagef("--nodes %d: want 1 to 100", o.nodes)
+	}
+	c := &cluster{out: out}
+	defer c.close()
+	if err := c.start(ctx, o); err != nil {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C while it was starting
+		}
+		return err
+	}
+	c.greet()
+	c.watch(ctx)
+	c.say("stopping; the nodes drain")
+	return c.stop()
+}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"distmsg/discovery"
+	"distmsg/internal/cli"
+)
+
+// options are the flags of relay serve.
+type options struct {
+	listen, adminListen, advertise string
+	insecureListen                 bool
+	loops                          int
+	nodeID                         string
+	resumeWindow                   time.Duration
+
+	cluster                   string
+	secretFile                string
+	peerListen, peerAdvertise string
+	discovery                 string
+	discoveryAuthFile         string
+	peerList                  string
+	peers                     []discovery.Record // what peerList says
+
+	registry                  string
+	registryUsername          string
+	registryPasswordFile      string
+	sentinelPasswordFile      string
+	registryCA                string
+	registryCert, registryKey string
+	registryBuckets           int
+	drainTimeout              time.Duration
+	logLevel, logFormat       string
+}
+
+const (
+	noAdmin        = "none"   // as --admin-listen turns the admin server off, as does an empty string
+	memoryRegistry = "memory" // as --registry: this node's own
+)
+
+func (o *options) addFlags(f *pflag.FlagSet) {
+	f.SortFlags = false
+	f.StringVar(&o.listen, "listen", "127.0.0.1:7400", "`address` for clients; port 0 picks a free one")
+	f.StringVar(&o.advertise, "advertise", "", "`address` that clients are told to come to (default: that of --listen)")
+	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
+	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
+	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
+	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
+	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; all nodes should agree")
+
+	f.StringVar(&o.cluster, "cluster", "distmsg", "`name` of the cluster: nodes of another are refused, and keys in Redis begin with it")
+	f.StringVar(&o.discovery, "discovery", "", "`URL` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")
+	f.StringVar(&o.discoveryAuthFile, "discovery-auth-file", "", "`file` with user:password for ZooKeeper (or in "+envDiscoveryAuth+")")
+	f.StringVar(&o.peerList, "peers", "", "the other nodes, instead of --discovery: `ID=ADDRESS/PEER-ADDRESS,...`, for clients and for nodes.\n"+
+		"A list cannot tell dead nodes from those that cannot be reached: one without a link\nfor longer than the resume window counts as dead")
+	f.StringVar(&o.peerListen, "peer-listen", "", "`address` for other nodes, which have to know the cluster's secret (default 127.0.0.1:7402)")
+	f.StringVar(&o.peerAdvertise, "peer-advertise", "", "`address` that other nodes are told to come to (default: that of --peer-listen)")
+	f.StringVar(&o.secretFile, "cluster-secret-file", "", "`file` with the secret that all nodes share, of 16 bytes and more (or in "+envSecret+")")
+
+	f.StringVar(&o.registry, "registry", memoryRegistry, "`where` the bindings stand: memory, or the URL of Redis, with rediss for TLS: redis://HOST:PORT/DB,\n"+
+		"redis-sentinel://HOST:PORT,HOST:PORT/MASTER or redis-cluster://HOST:PORT,HOST:PORT")
+	f.StringVar(&o.registryUsername, "registry-username", "", "`user` of Redis (default: its default user)")
+	f.StringVar(&o.registryPasswordFile, "registry-password-file", "", "`file` with the password for Redis (or in "+envRegistryPassword+")")
+	f.StringVar(&o.sentinelPasswordFile, "registry-sentinel-password-file", "", "`file` with the password for the sentinels (or in "+envSentinelPassword+")")
+	f.StringVar(&o.registryCA, "registry-ca-file", "", "PEM `file`: who signs Redis's certificate (default: those the system trusts)")
+	f.StringVar(&o.registryCert, "registry-cert-file", "", "PEM `file` with this node's certificate for Redis")
+	f.StringVar(&o.registryKey, "registry-key-file", "", "PEM `file` with the key of that certificate")
+	f.IntVar(&o.registryBuckets, "registry-buckets", 16384, "hashes, `n` of them, that the bindings are spread over; one for 50 to 100 IDs is best.\n"+
+		"All nodes have to agree, for as long as the data stands")
+
+	f.DurationVar(&o.drainTimeout, "drain-timeout", 10*time.Second, "the longest that draining may take")
+	f.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "`format`: text or json")
+}
+
+// clustered reports whether this node is one of several.
+func (o *options) clustered() bool { return o.discovery != "" || o.peerList != "" }
+
+// check refuses what cannot be, and resolves addresses to listen on, once, so that what was judged is what will be used.
+func (o *options) check() error {
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{{"--drain-timeout", o.drainTimeout}, {"--resume-window", o.resumeWindow}} {
+		if d.value <= 0 {
+			return cli.Usagef("%s %v must be over 0", d.flag, d.value)
+		}
+	}
+	for _, check := range []func() error{o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPasswords looks for some where every user of this machine could read them. It does not quote what it finds.
+func (o *options) checkPasswords() error {
+	if strings.Contains(o.registry, "@") {
+		return cli.Usagef("--registry holds a user or a password, and lists of processes would show it: " +
+			"use --registry-username, and --registry-password-file or the environment's " + envRegistryPassword)
+	}
+	if strings.Contains(o.discovery, "@") {
+		return cli.Usagef("--discovery holds a user or a password, and lists of processes would show it: " +
+			"use --discovery-auth-file or the environment's " + envDiscoveryAuth)
+	}
+	return nil
+}
+
+func (o *options) checkRegistry() error {
+	if o.registry == "" {
+		return cli.Usagef("--registry is empty: say memory, or the URL of Redis")
+	}
+	if o.registry == memoryRegistry {
+		return needless("is for Redis: add --registry redis://HOST:PORT",
+			flagValue{"--registry-username", o.registryUsername}, flagValue{"--registry-password-file", o.registryPasswordFile},
+			flagValue{"--registry-sentinel-password-file", o.sentinelPasswordFile}, flagValue{"--registry-ca-file", o.registryCA},
+			flagValue{"--registry-cert-file", o.registryCert}, flagValue{"--registry-key-file", o.registryKey})
+	}
+	if !strings.HasPrefix(o.registry, "rediss") {
+		return needless("is for TLS, and --registry does not begin with rediss",
+			flagValue{"--registry-ca-file", o.registryCA}, flagValue{"--registry-cert-file", o.registryCert}, flagValue{"--registry-key-file", o.registryKey})
+	}
+	if (o.registryCert == "") != (o.registryKey == "") {
+		return cli.Usagef("--registry-cert-file and --registry-key-file go together: give both, or neither")
+	}
+	return nil
+}
+
+type flagValue struct{ flag, value string }
+
+// needless refuses flags that would have no effect.
+func needless(why string, flags ...flagValue) error {
+	for _, f := range flags {
+		if f.value != "" {
+			return cli.Usagef("%s %s", f.flag, why)
+		}
+	}
+	return nil
+}
+
+func (o *options) checkCluster() error {
+	if o.discovery == "" {
+		if err := needless("is for ZooKeeper: add --discovery zk://HOST:PORT", flagValue{"--discovery-auth-file", o.discoveryAuthFile}); err != nil {
+			return err
+		}
+	}
+	if !o.clustered() {
+		return needless("is for a node of a cluster: add --discovery or --peers",
+			flagValue{"--peer-listen", o.peerListen}, flagValue{"--peer-advertise", o.peerAdvertise})
+	}
+	flag := "--peers"
+	if o.discovery != "" {
+		flag = "--discovery"
+	}
+	switch {
+	case o.discovery != "" && o.peerList != "":
+		return cli.Usagef("--discovery and --peers exclude each other: the other nodes are found, or given")
+	case o.registry == memoryRegistry:
+		return cli.Usagef("%s makes this node one of a cluster, which needs a registry that all its nodes share: add --registry redis://HOST:PORT", flag)
+	case o.peerList != "" && o.nodeID == "":
+		return cli.Usagef("--peers needs --node-id as well: the other nodes list this one by its name")
+	}
+	var err error
+	o.peers, err = parsePeers(o.peerList)
+	return err
+}
+
+// parsePeers reads ID=CLIENT_ADDR/PEER_ADDR,…
+func parsePeers(list string) ([]discovery.Record, error) {
+	if list == "" {
+		return nil, nil
+	}
+	var peers []discovery.Record
+	known := make(map[string]bool)
+	for part := range strings.SplitSeq(list, ",") {
+		id, addrs, found := strings.Cut(part, "=")
+		addr, peerAddr, both := strings.Cut(addrs, "/")
+		switch {
+		case !found || id == "" || !both:
+			return nil, cli.Usagef("--peers: %q is not ID=ADDRESS/PEER-ADDRESS, as in n2=10.0.0.2:7400/10.0.0.2:7402", part)
+		case known[id]:
+			return nil, cli.Usagef("--peers names %q twice: each node needs an ID of its own", id)
+		}
+		known[id] = true
+		for _, a := range []struct{ what, addr string }{{"the address for clients", addr}, {"the address for nodes", peerAddr}} {
+			if err := checkDialable(a.addr); err != nil {
+				return nil, cli.Usagef("--peers: %q: %s, %q, %v", part, a.what, a.addr, err)
+			}
+		}
+		peers = append(peers, discovery.Record{ID: id, Addr: addr, PeerAddr: peerAddr})
+	}
+	return peers, nil
+}
+
+// checkDialable says what keeps an address from being one that others can connect to.
+func checkDialable(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("is not HOST:PORT")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("has no port from 1 to 65535")
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("does not say which machine")
+	}
+	return nil
+}
+
+func (o *options) checkAddrs() error {
+	for _, a := range []flagValue{{"--advertise", o.advertise}, {"--peer-advertise", o.peerAdvertise}} {
+		if a.value == "" {
+			continue
+		}
+		if err := checkDialable(a.value); err != nil {
+			return cli.Usagef("%s %q %v", a.flag, a.value, err)
+		}
+	}
+	if err := o.checkListen("--listen", &o.listen, o.insecureListen, o.advertise); err != nil {
+		return err
+	}
+	if o.peerListen != "" {
+		if err := o.checkListen("--peer-listen", &o.peerListen, true, o.peerAdvertise); err != nil { // nodes authenticate
+			return err
+		}
+	}
+	if o.adminListen == "" || o.adminListen == noAdmin {
+		o.adminListen = noAdmin
+		return nil
+	}
+	return o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen) // nobody is told of it
+}
+
+// checkListen resolves an address to listen on, given what others are told instead, if anything.
+func (o *options) checkListen(flag string, addr *string, insecure bool, advertised string) error {
+	tcp, err := net.ResolveTCPAddr("tcp", *addr)
+	switch {
+	case err != nil:
+		return cli.Usagef("%s %q is not host:port: %v", flag, *addr, err)
+	case !tcp.IP.IsLoopback() && !insecure:
+		return cli.Usagef("%s %s can be reached from other machines and nobody has to authenticate: "+
+			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)
+	case o.clustered() && advertised == "" && (len(tcp.IP) == 0 || tcp.IP.IsUnspecified()):
+		return cli.Usagef("%s %s does not say where the others find this node: add --%sadvertise HOST:PORT", flag, *addr,
+			strings.TrimSuffix(strings.TrimPrefix(flag, "--"), "listen"))
+	}
+	*addr = tcp.String()
+	return nil
+}

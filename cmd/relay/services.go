@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"distmsg/discovery"
+	"distmsg/discovery/zookeeper"
+	"distmsg/engine"
+	"distmsg/internal/cli"
+	"distmsg/routing"
+	"distmsg/routing/redis"
+)
+
+// Where secrets may stand instead of in files.
+const (
+	envSecret           = "DISTMSG_CLUSTER_SECRET"
+	envRegistryPassword = "DISTMSG_REGISTRY_PASSWORD"
+	envSentinelPassword = "DISTMSG_REGISTRY_SENTINEL_PASSWORD"
+	envDiscoveryAuth    = "DISTMSG_DISCOVERY_AUTH"
+
+	minSecret = 16 // bytes
+)
+
+// secrets are what no flag may hold.
+type secrets struct {
+	cluster                    []byte // nil: none
+	registry, sentinel, zkAuth string
+}
+
+func readSecrets(o options, logger *slog.Logger) (secrets, error) {
+	var s secrets
+	var cluster string
+	for _, from := range []struct {
+		flag, file, env string
+		to              *string
+	}{
+		{"--cluster-secret-file", o.secretFile, envSecret, &cluster},
+		{"--registry-password-file", o.registryPasswordFile, envRegistryPassword, &s.registry},
+		{"--registry-sentinel-password-file", o.sentinelPasswordFile, envSentinelPassword, &s.sentinel},
+		{"--discovery-auth-file", o.discoveryAuthFile, envDiscoveryAuth, &s.zkAuth},
+	} {
+		var err error
+		if *from.to, err = readSecret(from.flag, from.file, from.env, logger); err != nil {
+			return s, err
+		}
+	}
+	switch {
+	case cluster == "" && o.clustered():
+		return s, cli.Usagef("the nodes of a cluster share a secret: put at least %d random bytes into a file "+
+			"and add --cluster-secret-file FILE, or set %s", minSecret, envSecret)
+	case cluster != "" && len(cluster) < minSecret:
+		return s, cli.Usagef("the cluster's secret has %d bytes, at least %d are needed: for example, "+
+			"head -c 32 /dev/urandom | base64 > FILE", len(cluster), minSecret)
+	case cluster != "":
+		s.cluster = []byte(cluster)
+	}
+	return s, nil
+}
+
+// readSecret reads a file, less the newline at its end, or the environment if there is none.
+func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
+	if file == "" {
+		return os.Getenv(env), nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", cli.Usagef("%s cannot be read: %v", flag, err)
+	}
+	text = bytes.TrimSuffix(text, []byte("\n"))
+	if len(text) == 0 {
+		return "", cli.Usagef("%s %s is empty", flag, file)
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
+		logger.Warn("everybody on this machine can read a secret: chmod 600 it", "flag", flag, "file", file)
+	}
+	return string(text), nil
+}
+
+// services are what a node has outside itself.
+type services struct {
+	registry   routing.Registry      // nil: the engine's own
+	zookeeper  *zookeeper.Membership // nil: there is none
+	membership engine.Membership     // nil: the node is alone
+	node       atomic.Pointer[engine.Engine]
+}
+
+// openServices connects to what the flags name. The engine that uses the services is told to them by setting node.
+func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
+	v := &services{}
+	if o.registry != memoryRegistry {
+		goredis.SetLogger(libraryLog{logger})
+		registry, err := redis.Open(ctx, v.redisConfig(o, s, logger))
+		if err != nil {
+			return nil, unopened("--registry", err, !errors.Is(err, routing.ErrUnavailable))
+		}
+		v.registry = registry
+	}
+	switch {
+	case o.discovery != "":
+		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
+		if err != nil {
+			wrong := (*zookeeper.ConfigError)(nil)
+			return nil, errors.Join(unopened("--discovery", err, errors.As(err, &wrong)), v.close())
+		}
+		v.zookeeper, v.membership = membership, membership
+	case o.peers != nil:
+		v.membership = discovery.Peers(o.peers...)
+	}
+	return v, nil
+}
+
+// libraryLog takes what go-redis has to say, which otherwise goes to stderr. What matters in it, we are told as errors.
+type libraryLog struct{ *slog.Logger }
+
+func (l libraryLog) Printf(ctx context.Context, format string, args ...any) {
+	if l.Enabled(ctx, slog.LevelDebug) {
+		l.Debug("go-redis: " + fmt.Sprintf(format, args...))
+	}
+}
+
+func unopened(flag string, err error, usage bool) error {
+	err = fmt.Errorf("%s: %w", flag, err)
+	if usage {
+		return cli.WithCode(cli.ExitUsage, err)
+	}
+	return err
+}
+
+func (v *services) redisConfig(o options, s secrets, logger *slog.Logger) redis.Config {
+	return redis.Config{
+		URL: o.registry, Username: o.registryUsername, Password: s.registry, SentinelPassword: s.sentinel,
+		TLS:    redis.TLS{CA: o.registryCA, Cert: o.registryCert, Key: o.registryKey},
+		Prefix: o.cluster, Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, Logger: logger,
+		Gone: func(p routing.Presence) bool {
+			node := v.node.Load()
+			return node != nil && node.Gone(p)
+		},
+	}
+}
+
+// health names what is wrong with the services as far as the engine does not know it.
+func (v *services) health() []string {
+	if v.zookeeper == nil {
+		return nil
+	}
+	if err := v.zookeeper.Err(); err != nil {
+		return []string{"the list of nodes may be out of date: " + err.Error()}
+	}
+	return nil
+}
+
+// close ends the connections. The engine must have ended before.
+func (v *services) close() error {
+	if v.zookeeper != nil {
+		v.zookeeper.Close()
+	}
+	if v.registry != nil {
+		return v.registry.Close()
+	}
+	return nil
+}

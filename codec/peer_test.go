@@ -1,0 +1,226 @@
+package codec
+
+import (
+	"bytes"
+	"testing"
+)
+
+// What the tests of all kinds need to know of those that only nodes send each other.
+
+var peerLayouts = func() []layout {
+	session, proof, nonce := opaque("session", SessionIDLen, SessionIDLen), opaque("proof", SecretLen, SecretLen), opaque("nonce", NonceLen, NonceLen)
+	token, node, incarnation := opaque("token", 0, MaxToken), text("node", 1, MaxID), integer("incarnation", maxUint)
+	forward := []spec{
+		token, text("to", 1, MaxID), text("from", 0, MaxID), integer("ttl", maxTTL),
+		integer("flags", 255), integer("epoch", maxEpoch), session, opaque("payload", 0, 70_000),
+	}
+	presence := []spec{session, integer("serial", maxUint)}
+	return []layout{
+		{KindPeerHello, []spec{integer("min_version", maxUint), integer("max_version", maxUint), text("cluster", 0, MaxID), node, incarnation, nonce}},
+		{KindPeerChallenge, []spec{integer("version", maxUint), node, incarnation, nonce, proof}},
+		{KindPeerProof, []spec{proof}},
+		{KindPeerReady, nil},
+		{KindForward, forward},
+		{KindAnswer, []spec{token, integer("code", maxCode), session, text("reason", 0, MaxReason), opaque("reply", 0, 70_000)}},
+		{KindNotMine, forward},
+		{KindRefuse, []spec{token, integer("code", maxCode)}},
+		{KindGone, []spec{session}},
+		{KindAttached, presence},
+		{KindDetached, presence},
+		{KindExpel, []spec{session, text("id", 1, MaxID), integer("epoch", maxEpoch)}},
+		{KindNotAttached, forward},
+	}
+}()
+
+// firstPeerKind begins the range of kinds between nodes.
+const firstPeerKind = 80
+
+// peerSender says who sends a kind: D dialled, A accepted.
+func peerSender(kind Kind) string {
+	switch kind {
+	case KindPeerHello, KindPeerProof:
+		return "D"
+	case KindPeerChallenge, KindPeerReady:
+		return "A"
+	}
+	return "both"
+}
+
+// peerExamples go on with the story of examples: alice's node n1 forwards her message to bob's, n2.
+func peerExamples() map[Kind][]any {
+	count := func(from byte, n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = from + byte(i)
+		}
+		return b
+	}
+	n := func(n uint64) uint64 { return n }
+	session, token := count(0, SessionIDLen), []byte(exampleToken)
+	forward := []any{token, "bob", "alice", n(5000), n(1), exampleEpoch + 1, session, []byte("hello")}
+	back := append([]any{}, forward...)
+	return map[Kind][]any{
+		KindPeerHello:     {n(1), n(1), "distmsg", "n1", n(7), count(0xa0, NonceLen)},
+		KindPeerChallenge: {n(1), "n2", n(9), count(0xb0, NonceLen), count(0x40, SecretLen)},
+		KindPeerProof:     {count(0x60, SecretLen)},
+		KindPeerReady:     {},
+		KindForward:       forward,
+		KindAnswer:        {token, n(1), session, "", []byte("hi")},
+		KindNotMine:       back,
+		KindRefuse:        {token, n(34)},
+		KindGone:          {session},
+		KindAttached:      {session, n(3)},
+		KindDetached:      {session, n(3)},
+		KindExpel:         {session, "alice", exampleEpoch + 9},
+		KindNotAttached:   back,
+	}
+}
+
+func decodePeer(kind Kind, body []byte) (v []any, err error) {
+	s := func(b []byte) string { return string(b) }
+	p := func(b []byte) []byte { return append([]byte{}, b...) }
+	var session, proof, id, token []byte
+	var serial, epoch uint64
+	var code Code
+	switch kind {
+	case KindPeerHello:
+		var f PeerHello
+		err = DecodePeerHello(body, &f)
+		v = []any{f.MinVersion, f.MaxVersion, s(f.Cluster), s(f.Node), f.Incarnation, p(f.Nonce)}
+	case KindPeerChallenge:
+		var f PeerChallenge
+		err = DecodePeerChallenge(body, &f)
+		v = []any{f.Version, s(f.Node), f.Incarnation, p(f.Nonce), p(f.Proof)}
+	case KindPeerProof:
+		proof, err = DecodePeerProof(body)
+		v = []any{p(proof)}
+	case KindPeerReady:
+		v, err = []any{}, DecodePeerReady(body)
+	case KindForward, KindNotMine, KindNotAttached:
+		var f Forward
+		err = DecodeForward(body, kind, &f)
+		v = []any{p(f.Token), s(f.To), s(f.From), uint64(f.TTL), uint64(f.Flags), f.Epoch, p(f.Session), p(f.Payload)}
+	case KindAnswer:
+		var f Answer
+		err = DecodeAnswer(body, &f)
+		v = []any{p(f.Token), uint64(f.Code), p(f.Session), s(f.Reason), p(f.Reply)}
+	case KindRefuse:
+		token, code, err = DecodeRefuse(body)
+		v = []any{p(token), uint64(code)}
+	case KindGone:
+		session, err = DecodeGone(body)
+		v = []any{p(session)}
+	case KindAttached, KindDetached:
+		session, serial, err = DecodePresence(body, kind)
+		v = []any{p(session), serial}
+	case KindExpel:
+		session, id, epoch, err = DecodeExpel(body)
+		v = []any{p(session), s(id), epoch}
+	default:
+		panic("no decoder for " + kind.String())
+	}
+	return v, err
+}
+
+func appendPeer(b []byte, kind Kind, v []any) []byte {
+	n := func(i int) uint64 { return v[i].(uint64) }
+	s := func(i int) []byte { return []byte(v[i].(string)) }
+	p := func(i int) []byte { return v[i].([]byte) }
+	switch kind {
+	case KindPeerHello:
+		return AppendPeerHello(b, &PeerHello{MinVersion: n(0), MaxVersion: n(1), Cluster: s(2), Node: s(3), Incarnation: n(4), Nonce: p(5)})
+	case KindPeerChallenge:
+		return AppendPeerChallenge(b, &PeerChallenge{Version: n(0), Node: s(1), Incarnation: n(2), Nonce: p(3), Proof: p(4)})
+	case KindPeerProof:
+		return AppendPeerProof(b, p(0))
+	case KindPeerReady:
+		return AppendPeerReady(b)
+	case KindForward, KindNotMine, KindNotAttached:
+		return AppendForward(b, kind, &Forward{Session: p(6), Deliver: Deliver{
+			Token: p(0), To: s(1), From: s(2), TTL: uint32(n(3)), Flags: uint8(n(4)), Epoch: n(5), Payload: p(7)}})
+	case KindAnswer:
+		return AppendAnswer(b, &Answer{Token: p(0), Code: Code(n(1)), Session: p(2), Reason: s(3), Reply: p(4)})
+	case KindRefuse:
+		return AppendRefuse(b, p(0), Code(n(1)))
+	case KindGone:
+		return AppendGone(b, p(0))
+	case KindAttached, KindDetached:
+		return AppendPresence(b, kind, p(0), n(1))
+	case KindExpel:
+		return AppendExpel(b, p(0), v[1].(string), n(2))
+	}
+	panic("no encoder for " + kind.String())
+}
+
+// TestPeerNoAllocations: a message costs no memory between nodes either, nor does any other frame of a link.
+func TestPeerNoAllocations(t *testing.T) {
+	buf := make([]byte, 0, 4096)
+	session, token, payload := make([]byte, SessionIDLen), make([]byte, MaxToken), make([]byte, 300)
+	hello := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: token, Node: token, Incarnation: 1 << 40, Nonce: payload[:NonceLen]}
+	challenge := PeerChallenge{Version: 1, Node: token, Nonce: payload[:NonceLen], Proof: payload[:SecretLen]}
+	forward := Forward{Session: session, Deliver: Deliver{Token: token, To: token, From: payload[:100], TTL: 5000, Epoch: 1 << 52, Payload: payload}}
+	answer := Answer{Token: token, Code: CodeAcked, Session: session, Reason: token, Reply: payload}
+	check := func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	decodeForward := func(kind Kind) func(body []byte) {
+		return func(body []byte) { check(DecodeForward(body, kind, &forward)) }
+	}
+	decodePresence := func(kind Kind) func(body []byte) {
+		return func(body []byte) { _, _, err := DecodePresence(body, kind); check(err) }
+	}
+	appendForward := func(kind Kind) func(b []byte) []byte {
+		return func(b []byte) []byte { return AppendForward(b, kind, &forward) }
+	}
+	appendPresence := func(kind Kind) func(b []byte) []byte {
+		return func(b []byte) []byte { return AppendPresence(b, kind, session, 1<<40) }
+	}
+	frames := map[Kind]struct {
+		encode func(b []byte) []byte
+		decode func(body []byte)
+	}{
+		KindPeerHello:     {func(b []byte) []byte { return AppendPeerHello(b, &hello) }, func(body []byte) { check(DecodePeerHello(body, &hello)) }},
+		KindPeerChallenge: {func(b []byte) []byte { return AppendPeerChallenge(b, &challenge) }, func(body []byte) { check(DecodePeerChallenge(body, &challenge)) }},
+		KindPeerProof:     {func(b []byte) []byte { return AppendPeerProof(b, payload[:SecretLen]) }, func(body []byte) { _, err := DecodePeerProof(body); check(err) }},
+		KindPeerReady:     {AppendPeerReady, func(body []byte) { check(DecodePeerReady(body)) }},
+		KindForward:       {appendForward(KindForward), decodeForward(KindForward)},
+		KindAnswer:        {func(b []byte) []byte { return AppendAnswer(b, &answer) }, func(body []byte) { check(DecodeAnswer(body, &answer)) }},
+		KindNotMine:       {appendForward(KindNotMine), decodeForward(KindNotMine)},
+		KindRefuse:        {func(b []byte) []byte { return AppendRefuse(b, token, CodeOverflow) }, func(body []byte) { _, _, err := DecodeRefuse(body); check(err) }},
+		KindGone:          {func(b []byte) []byte { return AppendGone(b, session) }, func(body []byte) { _, err := DecodeGone(body); check(err) }},
+		KindAttached:      {appendPresence(KindAttached), decodePresence(KindAttached)},
+		KindDetached:      {appendPresence(KindDetached), decodePresence(KindDetached)},
+		KindExpel:         {func(b []byte) []byte { return AppendExpel(b, session, "alice", 1<<52) }, func(body []byte) { _, _, _, err := DecodeExpel(body); check(err) }},
+		KindNotAttached:   {appendForward(KindNotAttached), decodeForward(KindNotAttached)},
+	}
+	for _, l := range peerLayouts {
+		f := frames[l.kind]
+		// A copy: the structs that are decoded into hold views of it, and are encoded again above.
+		frame := append([]byte{}, f.encode(buf)...)
+		body := bodyOf(frame)
+		if n := testing.AllocsPerRun(100, func() { f.encode(buf); f.decode(body) }); n != 0 {
+			t.Errorf("%v: %v allocations", l.kind, n)
+		}
+	}
+}
+
+// TestPatchForwardTTL: a forward has its TTL where a deliver has it, so that what waits for a link is aged in the same way.
+func TestPatchForwardTTL(t *testing.T) {
+	want := Forward{Session: make([]byte, SessionIDLen), Deliver: Deliver{
+		Token: make([]byte, MaxToken), To: []byte("bob"), From: []byte("alice"), TTL: 7, Epoch: maxEpoch, Payload: []byte("payload")}}
+	for _, kind := range []Kind{KindForward, KindNotMine, KindNotAttached} {
+		want.TTL = 7
+		body := bodyOf(AppendForward(nil, kind, &want))
+		var f Forward
+		if err := DecodeForward(body, kind, &f); err != nil {
+			t.Fatal(err)
+		}
+		PatchDeliverTTL(body, &f.Deliver, 0xfedcba98)
+		want.TTL = 0xfedcba98
+		if !bytes.Equal(body, bodyOf(AppendForward(nil, kind, &want))) {
+			t.Errorf("%v: %x", kind, body)
+		}
+	}
+}

@@ -1,0 +1,368 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// dialPeer connects to the address for other nodes and says nothing.
+func (n *node) dialPeer() *client {
+	n.t.Helper()
+	nc, err := net.DialTimeout("tcp", n.peerListener.Addr().String(), patience)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { nc.Close() })
+	return &client{t: n.t, n: n, nc: nc}
+}
+
+// peerHello is what a node of that name would say.
+func (n *node) peerHello(name string) codec.PeerHello {
+	return codec.PeerHello{MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion, Cluster: []byte(n.cfg.Cluster),
+		Node: []byte(name), Incarnation: 7, Nonce: randomBytes(codec.NonceLen)}
+}
+
+// challenged sends a hello and returns the answer, and what the proofs are about.
+func (c *client) challenged(h codec.PeerHello) (f codec.PeerChallenge, said []byte) {
+	c.t.Helper()
+	c.write(codec.AppendPeerHello(nil, &h))
+	c.decoded(codec.DecodePeerChallenge(c.expect(codec.KindPeerChallenge), &f))
+	return f, transcript(f.Version, string(h.Cluster), string(h.Node), h.Incarnation, h.Nonce, string(f.Node), f.Incarnation, f.Nonce)
+}
+
+// linkAs goes through the handshake as the node of that name. In what follows there may be frames about sessions.
+func (n *node) linkAs(name string) *client {
+	n.t.Helper()
+	c := n.dialPeer()
+	f, said := c.challenged(n.peerHello(name))
+	if !n.proves(f.Proof, "accepted", said) {
+		n.t.Fatal("the node's proof is wrong")
+	}
+	c.write(codec.AppendPeerProof(nil, n.proof("dialled", said)))
+	c.expect(codec.KindPeerReady)
+	return c
+}
+
+// attach says that a session is attached at this node, and waits until that is known.
+func (c *client) attach(id routing.SessionID) {
+	c.t.Helper()
+	c.write(codec.AppendPresence(nil, codec.KindAttached, id[:], 1))
+	c.settled()
+}
+
+// settled waits until the other node has handled what was sent so far. It reads past everything but the answer.
+func (c *client) settled() {
+	c.t.Helper()
+	c.seq++
+	c.write(codec.AppendPing(nil, c.seq))
+	for {
+		if f := c.next(); f.kind == codec.KindPong {
+			return
+		}
+	}
+}
+
+// allForwarded returns the forwards that have been sent so far.
+func (c *client) allForwarded() (all []codec.Forward) {
+	c.t.Helper()
+	c.seq++
+	c.write(codec.AppendPing(nil, c.seq))
+	for {
+		f := c.next()
+		switch f.kind {
+		case codec.KindPong:
+			return all
+		case codec.KindForward:
+			var fw codec.Forward
+			c.decoded(codec.DecodeForward(f.body, f.kind, &fw))
+			all = append(all, fw)
+		}
+	}
+}
+
+// forwarded waits for a forward.
+func (c *client) forwarded() codec.Forward {
+	c.t.Helper()
+	for {
+		f := c.next()
+		switch f.kind {
+		case codec.KindForward:
+			var fw codec.Forward
+			c.decoded(codec.DecodeForward(f.body, f.kind, &fw))
+			return fw
+		case codec.KindAttached, codec.KindDetached, codec.KindGone, codec.KindExpel:
+		default:
+			c.t.Fatalf("%v came, want a forward", f.kind)
+		}
+	}
+}
+
+func (c *client) gives(kind codec.Kind, f codec.Forward) {
+	c.t.Helper()
+	c.write(codec.AppendForward(nil, kind, &f))
+}
+
+func (g *group) bindFor(id string, s routing.SessionID) uint64 {
+	g.t.Helper()
+	held, err := g.registry.Lookup(g.t.Context(), []string{id})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	res, err := g.registry.Bind(g.t.Context(), []routing.BindOp{{ID: id, Session: s, Expect: held[0].Binding}})
+	if err != nil || res[0].Status != routing.Bound {
+		g.t.Fatalf("bind: %v %v", res, err)
+	}
+	return res[0].Epoch
+}
+
+// Whoever is not a node of this cluster hears one clear line and is out, and nobody else notices.
+func TestLinkRefusals(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	n := g.nodes[0]
+	by := n.watchOver()
+	hello := func(change func(*codec.PeerHello)) func(*client) {
+		return func(c *client) {
+			h := n.peerHello("n9")
+			change(&h)
+			c.write(codec.AppendPeerHello(nil, &h))
+		}
+	}
+	prove := func(proof func(f codec.PeerChallenge, said []byte) []byte) func(*client) {
+		return func(c *client) {
+			f, said := c.challenged(n.peerHello("n9"))
+			c.write(codec.AppendPeerProof(nil, proof(f, said)))
+		}
+	}
+	for _, v := range []struct {
+		name  string
+		do    func(*client)
+		fault codec.Fault
+		says  string
+	}{
+		{"another cluster", hello(func(h *codec.PeerHello) { h.Cluster = []byte("other") }), codec.FaultUnauthenticated, `cluster "distmsg", not "other"`},
+		{"no version in common", hello(func(h *codec.PeerHello) { h.MinVersion, h.MaxVersion = 8, 9 }), codec.FaultBadVersion, "8 to 9"},
+		{"the same name", hello(func(h *codec.PeerHello) { h.Node = []byte("n0") }), codec.FaultUnauthenticated, "give one of them another ID"},
+		{"another secret", prove(func(codec.PeerChallenge, []byte) []byte { return randomBytes(codec.SecretLen) }), codec.FaultUnauthenticated, "secret"},
+		{"a reflected proof", prove(func(f codec.PeerChallenge, _ []byte) []byte { return f.Proof }), codec.FaultUnauthenticated, "secret"},
+		{"a client", func(c *client) {
+			c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version}))
+		}, codec.FaultUnexpectedKind, n.Addr().String()},
+		{"a proof first", func(c *client) { c.write(codec.AppendPeerProof(nil, randomBytes(codec.SecretLen))) }, codec.FaultUnexpectedKind, "handshake"},
+		{"a forward first", func(c *client) {
+			c.gives(codec.KindForward, codec.Forward{Deliver: codec.Deliver{To: []byte("x")}, Session: randomBytes(codec.SessionIDLen)})
+		}, codec.FaultUnexpectedKind, "handshake"},
+		{"a second hello", func(c *client) {
+			h := n.peerHello("n9")
+			c.challenged(h)
+			c.write(codec.AppendPeerHello(nil, &h))
+		}, codec.FaultUnexpectedKind, "handshake"},
+		{"bad bytes", func(c *client) { c.write(prefixed(0xc1, 0xff)) }, codec.FaultWrongType, ""},
+		{"a large frame", func(c *client) { c.write([]byte{0, 1, 0, 0}) }, codec.FaultFrameTooLarge, ""},
+		{"bad bytes on an open link", func(c *client) {
+			c.nc.Close()
+			*c = *n.linkAs("n9")
+			c.settled()
+			c.write(prefixed(0x91, byte(codec.KindForward)))
+		}, codec.FaultBadLength, ""},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			c := n.dialPeer()
+			c.t = t
+			v.do(c)
+			if e := c.fails(v.fault); !strings.Contains(e.Message, v.says) {
+				t.Errorf("%q does not say %q", e.Message, v.says)
+			}
+		})
+	}
+	c := n.dial()
+	h := n.peerHello("n9")
+	c.write(codec.AppendPeerHello(nil, &h))
+	if e := c.fails(codec.FaultUnexpectedKind); !strings.Contains(e.Message, "nodes connect to") {
+		t.Errorf("a node at the clients' address hears %q", e.Message)
+	}
+	n.eventually("no link", func() bool { return n.Stats().Links == 0 })
+	by.unharmed()
+}
+
+// A handshake that was overheard is worth nothing.
+func TestReplayedHandshake(t *testing.T) {
+	n := startGroup(t, 1, 1).nodes[0]
+	h := n.peerHello("n9")
+	first := n.dialPeer()
+	_, said := first.challenged(h)
+	proof := n.proof("dialled", said)
+	first.write(codec.AppendPeerProof(nil, proof))
+	first.expect(codec.KindPeerReady)
+	again := n.dialPeer()
+	again.challenged(h)
+	again.write(codec.AppendPeerProof(nil, proof))
+	again.fails(codec.FaultUnauthenticated)
+	first.settled() // and it did not push out the one it was stolen from
+}
+
+// A handshake that does not go on is ended.
+func TestHandshakeTimeout(t *testing.T) {
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = 50 * time.Millisecond })
+	n.dialPeer().fails(codec.FaultHelloTimeout)
+	c := n.dialPeer()
+	c.challenged(n.peerHello("n9"))
+	c.fails(codec.FaultHelloTimeout)
+}
+
+// lines is a log that tests look into.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) has(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.b.String(), s)
+}
+
+// A node with another secret stays outside, and the log says why.
+func TestOtherSecret(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	var log lines
+	stranger := g.start("n1", 1, func(c *Config) {
+		c.ClusterSecret = []byte("the secret of somebody else")
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	stranger.eventually("a line", func() bool { return log.has("--cluster-secret-file") || log.has("the proof is not one") })
+	if stranger.Stats().Links != 0 || g.nodes[0].Stats().Links != 0 {
+		t.Error("linked")
+	}
+}
+
+// Nodes of two versions work side by side, each pair in the highest that both speak.
+func TestPeerVersions(t *testing.T) {
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	for i, versions := range [][2]uint64{{1, 2}, {1, 1}, {2, 2}} {
+		cfg := Config{NodeID: fmt.Sprintf("n%d", i), Registry: g.registry, Membership: &hubMember{hub: g.hub},
+			ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0"}
+		g.nodes = append(g.nodes, start(t, cfg, func(e *Engine) { e.peerVersions = versions }))
+	}
+	both, old, newer := g.nodes[0], g.nodes[1], g.nodes[2]
+	both.eventually("links", func() bool { return both.Stats().Links == 2 && old.Stats().Links == 1 && newer.Stats().Links == 1 })
+	a, b, c := both.join("a"), old.join("b"), newer.join("c")
+	a.exchange("a", b, "b")
+	a.exchange("a", c, "c")
+	b.exchange("b", a, "a")
+	c.exchange("c", a, "a")
+	b.hears(b.send("b", "c", "x"), codec.CodeUnreachable) // they have no version in common
+}
+
+// A peer that goes silent is given up within 2 s, and what waits for it is lost.
+func TestSilentPeer(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 1, 2)
+	n := g.nodes[0]
+	a := n.join("a")
+	s := routing.NewSessionID()
+	g.bindFor("x", s)
+	p := n.linkAs("n9")
+	p.attach(s)
+	seq := a.send("a", "x", "hello?")
+	p.forwarded()
+	began := time.Now() // from here on the peer reads nothing and says nothing
+	a.hears(seq, codec.CodeLost)
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("lost after %v, want 2 s and some slack", took)
+	}
+	n.eventually("no link", func() bool { return n.Stats().Links == 0 })
+}
+
+// A new link of a node ends its older one first: what waits there is lost, and its sessions are gone.
+func TestLinkReplaced(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		g := startGroup(t, 1, loops)
+		n := g.nodes[0]
+		a := n.join("a")
+		s := routing.NewSessionID()
+		g.bindFor("x", s)
+		before := n.linkAs("n9")
+		before.attach(s)
+		seq := a.send("a", "x", "to the old one")
+		before.forwarded()
+		next := n.linkAs("n9")
+		a.hears(seq, codec.CodeLost)
+		for f := before.next(); f.kind != codec.KindError; f = before.next() {
+		}
+		before.ends()
+		a.hears(a.send("a", "x", "too early"), codec.CodeUnreachable)
+		next.attach(s)
+		seq = a.send("a", "x", "to the new one")
+		f := next.forwarded()
+		next.write(codec.AppendAnswer(nil, &codec.Answer{Token: f.Token, Code: codec.CodeAcked, Session: f.Session}))
+		a.hears(seq, codec.CodeAcked)
+		if links := n.Stats().Links; links != 1 {
+			t.Errorf("%d links", links)
+		}
+	})
+}
+
+// A link that ends and comes up again breaks no order, and every send has one outcome.
+func TestOrderOverReplacedLinks(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		g := startGroup(t, 2, loops)
+		a, b := g.nodes[0].join("a"), g.nodes[1].join("b")
+		a.exchange("a", b, "b")
+		const rounds, each = 40, 25
+		var answering sync.WaitGroup
+		answering.Go(func() {
+			last := -1
+			for last < rounds*each-1 {
+				d, i := b.delivered(), 0
+				if _, err := fmt.Sscan(string(d.Payload), &i); err != nil || i <= last {
+					t.Errorf("%q after %d", d.Payload, last)
+				}
+				last = i
+				b.ack(d, "")
+			}
+		})
+		codes := make(map[codec.Code]int)
+		for round := range rounds {
+			seqs := make(map[uint64]bool)
+			switch round {
+			case 10, 20:
+				n := g.nodes[round/10-1]
+				n.closeAll(*n.cluster.open.Load(), codec.FaultInternal, "a test ends it")
+			case 30: // the last messages must arrive
+				g.linked(2)
+				g.nodes[0].eventually("b", func() bool { return a.lookupCode("b") == codec.CodeOK })
+			}
+			for i := range each {
+				seqs[a.send("a", "b", fmt.Sprint(round*each+i))] = true
+			}
+			for range each {
+				o := a.outcome()
+				if !seqs[o.Seq] {
+					t.Fatalf("a second outcome of %d", o.Seq)
+				}
+				delete(seqs, o.Seq)
+				codes[o.Code]++
+			}
+		}
+		answering.Wait()
+		if codes[codec.CodeAcked] < 10*each || codes[codec.CodeNoRoute] != 0 {
+			t.Errorf("%v", codes)
+		}
+	})
+}

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// gated is a registry whose look-ups wait while it is shut.
+type gated struct {
+	routing.Registry
+	mu   sync.Mutex
+	open chan struct{} // guarded by mu; closed while look-ups pass
+}
+
+func newGated() *gated {
+	g := &gated{Registry: routing.NewMemory(routing.MemoryConfig{}), open: make(chan struct{})}
+	close(g.open)
+	return g
+}
+
+func (g *gated) shut() { g.mu.Lock(); g.open = make(chan struct{}); g.mu.Unlock() }
+func (g *gated) pass() { g.mu.Lock(); close(g.open); g.mu.Unlock() }
+
+func (g *gated) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
+	g.mu.Lock()
+	open := g.open
+	g.mu.Unlock()
+	select {
+	case <-open:
+		return g.Registry.Lookup(ctx, ids)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", routing.ErrUnavailable, ctx.Err())
+	}
+}
+
+// parking starts two nodes with a registry that can be made to wait.
+func parking(t *testing.T, change func(*Config)) (*group, *gated) {
+	reg := newGated()
+	g := &group{t: t, hub: newHub(), registry: reg}
+	for i := range 2 {
+		g.nodes = append(g.nodes, g.start(fmt.Sprint("n", i), 2, change))
+	}
+	g.linked(2)
+	return g, reg
+}
+
+// What waits for the registry keeps its order, and what comes later does not pass it (S20).
+func TestParkedKeepOrder(t *testing.T) {
+	g, reg := parking(t, nil)
+	from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
+	reg.shut()
+	for i := range 40 {
+		from.post("from", "to", fmt.Sprint(i), uint8(i%2)*codec.FlagAck)
+	}
+	from.n.eventually("they wait", func() bool { return from.n.counters().Parked == 40 })
+	reg.pass()
+	for i := 40; i < 80; i++ {
+		from.post("from", "to", fmt.Sprint(i), 0)
+	}
+	for i := range 80 {
+		if d := to.gets("from", "to", fmt.Sprint(i)); d.Flags&codec.FlagAck != 0 {
+			to.ack(d, "")
+		}
+	}
+	for i := range 20 {
+		from.hears(uint64(2*i+3), codec.CodeAcked) // bind was 1
+	}
+}
+
+// What a connection may have waiting is bounded (S21), and other connections do not feel it.
+func TestParkedAreBounded(t *testing.T) {
+	g, reg := parking(t, func(c *Config) { c.MaxPayload, c.MaxParked = 1000, 4000 })
+	from, other, to := g.nodes[0].join("from"), g.nodes[0].join("other"), g.nodes[1].join("to")
+	reg.shut()
+	payload := string(make([]byte, 1000))
+	for range 5 {
+		from.send("from", "to", payload)
+	}
+	for range 2 { // three fit
+		if o := from.outcome(); o.Code != codec.CodeOverflow || len(o.Reason) == 0 {
+			t.Errorf("%v %q", o.Code, o.Reason)
+		}
+	}
+	other.exchange("other", from, "from") // same node: known
+	seq := other.send("other", "to", payload)
+	reg.pass()
+	for range 4 {
+		to.ack(to.delivered(), "")
+	}
+	other.hears(seq, codec.CodeAcked)
+	for range 3 {
+		if o := from.outcome(); o.Code != codec.CodeAcked {
+			t.Errorf("%v", o.Code)
+		}
+	}
+}
+
+// Deadlines are kept while the registry does not answer: of sends to IDs, and of those from IDs, that a node does not know (S1, S2).
+func TestParkedExpire(t *testing.T) {
+	g, reg := parking(t, nil)
+	from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
+	spread := g.nodes[0].dial()
+	spread.hello(to.resume())
+	reg.shut()
+	from.write(sendFrame(1001, "from", "to", "x", codec.FlagAck, 30))
+	from.write(sendFrame(1002, "from", "to", "x", codec.FlagReport, 30))
+	spread.write(sendFrame(1003, "to", "from", "x", codec.FlagAck, 30))
+	for range 2 {
+		if o := from.outcome(); o.Code != codec.CodeExpired {
+			t.Errorf("%d %v", o.Seq, o.Code)
+		}
+	}
+	spread.hears(1003, codec.CodeExpired)
+	reg.pass()
+	spread.write(sendFrame(1004, "to", "from", "x", codec.FlagAck, 9000))
+	d := from.gets("to", "from", "x")
+	if d.TTL == 0 || d.TTL > 9000 {
+		t.Errorf("ttl %d", d.TTL)
+	}
+	from.ack(d, "")
+	spread.hears(1004, codec.CodeAcked)
+}
+
+// A registry that never answers holds up nobody for long, however many IDs there are to ask for.
+func TestParkedWithoutRegistry(t *testing.T) {
+	t.Parallel()
+	g, reg := parking(t, nil)
+	from := g.nodes[0].join("from")
+	reg.shut()
+	began := time.Now()
+	const ids = 4 * resolveBatch // one question each second would be too slow
+	for i := range ids {
+		from.send("from", fmt.Sprint("unknown-", i), "x")
+	}
+	for range ids {
+		if o := from.outcome(); o.Code != codec.CodeRegistryUnavailable {
+			t.Fatalf("%d %v", o.Seq, o.Code)
+		}
+	}
+	if took := time.Since(began); took > 2*resolveTimeout+time.Second {
+		t.Errorf("all ended after %v", took)
+	}
+	reg.pass()
+	from.hears(from.send("from", "unknown-0", "x"), codec.CodeNoRoute)
+	if s := from.n.counters(); s.Parked != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A session whose attach has not been heard of yet is waited for a moment.
+func TestWaitsForTheWordOfAMove(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	n := g.nodes[0]
+	a, p, s := n.join("a"), n.linkAs("n9"), routing.NewSessionID()
+	g.bindFor("x", s)
+	if err := g.registry.Attach(t.Context(), s, routing.Presence{Node: "n9", Incarnation: 7, Serial: 1}); err != nil {
+		t.Fatal(err)
+	}
+	seq := a.send("a", "x", "hi")
+	a.n.eventually("it waits", func() bool { return a.n.counters().Parked == 1 })
+	p.attach(s)
+	f := p.forwarded()
+	p.write(codec.AppendAnswer(nil, &codec.Answer{Token: f.Token, Code: codec.CodeAcked, Session: f.Session}))
+	a.hears(seq, codec.CodeAcked)
+	p.nc.Close()
+}
