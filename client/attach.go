@@ -129,7 +129,8 @@ func readWelcome(body []byte) (*codec.Welcome, error) {
 func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	c := &conn{
 		s: s, nc: nc, addr: addr,
-		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits, resumed: f.Flags&codec.WelcomeResumed != 0,
+		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits,
+		resumed: f.Flags&codec.WelcomeResumed != 0,
 		// What a node sends carries at most a payload, as what it accepts does, and a little more beside it.
 		maxRead:  int(min(f.Limits.MaxFrame, 1<<31)) + codec.FrameOverhead,
 		drained:  make(chan codec.Drain, 1),

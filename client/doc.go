@@ -48,9 +48,32 @@
 // hear rejected, "receiver busy". Returning means accepted; [Delivery.Reject] and [Delivery.Defer] say
 // otherwise.
 //
+// # Spread or mesh
+//
+// With several nodes in a cluster, a session is attached to one of them (mesh, the default), or to more
+// (spread: Config.Attach is a number, or [AllNodes]). In a mesh, messages between app servers at different nodes go over
+// both: choose it for many app servers, or many nodes. In a spread that takes all nodes the node that a
+// message is given to has a connection of the receiver too, so it makes one hop; and the loss of a node costs
+// only what is on the way there. It takes a connection from each app server to each node: choose it for few of both. The session
+// gets on with what it has while it looks for the rest; nodes tell it where others are.
+//
+// Config.Strategy chooses the connection of each message. Messages from one ID to another arrive in the order in which one
+// goroutine sends them
+//
+//   - while the session is attached to one node: always, until that changes;
+//   - with discovery.PairHash over several: until a node comes or goes, which may change the order of what is on the way then;
+//   - with any other strategy over several: only if each is sent after the outcome of the one before, as [Session.Send] called in
+//     a loop does. SendAsync and Post promise nothing.
+//
+// Binds, unbinds and lookups go over one connection, and over another when that is gone.
+//
+// When a node drains, the session moves: it attaches to another node (or has others already), sends go there from then
+// on, and the old connection is closed when what was delivered on it is answered and what was sent on
+// it has its outcome. Nothing is bound again and no send fails for it, provided that there is another node of the cluster.
+//
 // # When things break
 //
-// The session finds its way back to a node by itself, resumes, and asserts its IDs again if it must.
+// The session finds its way back to a node by itself, resumes, and asserts its IDs again if it must, or if a node asks.
 // Sends that were in flight on a connection that died end lost (perhaps delivered) or unreachable (not
 // written); sends that come while there is no connection wait for one until their deadline. An ID that
 // was bound elsewhere in the meantime is lost and reported to Config.OnKick; the SDK never takes it back.

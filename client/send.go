@@ -36,7 +36,8 @@ type Reply struct {
 // once with timeout, wrapping the context's error.
 //
 // An error that is not an *Error means that nothing was sent: ErrClosed, or a Value that cannot be encoded.
-// It may be called from any goroutine; messages that one goroutine sends to one ID keep their order.
+// It may be called from any goroutine. Messages that one goroutine sends to one ID, each after the outcome of the one
+// before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	w := s.calls.Get().(*call)
 	c, seq, err := s.submit(ctx, m, w)

@@ -22,6 +22,8 @@ const (
 	acceptBackoffMax = time.Second
 	// spareFDs are left to everything that is not a client socket.
 	spareFDs = 128
+	// maxLinks bounds the connections to other nodes, those whose handshake is under way included.
+	maxLinks = 64
 )
 
 // defaultMaxConns leaves some of the process's file descriptors to others.
@@ -67,9 +69,10 @@ func (e *Engine) closeListener() error {
 // with one, and running out of file descriptors, makes new ones wait and touches no live one.
 func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) error {
 	backoff := acceptBackoffMin
+	sockets := e.socketsOf(peers != nil)
 	for {
 		select {
-		case e.sockets <- struct{}{}: // with MaxConns open, the next client waits in the kernel's queue
+		case sockets <- struct{}{}: // with MaxConns open, the next client waits in the kernel's queue
 		case <-ctx.Done():
 			return nil
 		}
@@ -86,7 +89,7 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) er
 			}
 			e.refused.Add(1)
 		}
-		e.releaseSocket()
+		<-sockets
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
@@ -117,7 +120,14 @@ func (e *Engine) enroll(nc net.Conn, k *link) error {
 
 var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
 
-func (e *Engine) releaseSocket() { <-e.sockets }
+// socketsOf returns the budget that a connection counts against: links have one of their own, so that neither clients nor
+// strangers at the peers' port can take the other's.
+func (e *Engine) socketsOf(link bool) chan struct{} {
+	if link {
+		return e.linkSockets
+	}
+	return e.sockets
+}
 
 // anchor is the context of a connection that only finds out which loop it was put on.
 type anchor struct{ el chan gnet.EventLoop }

@@ -39,6 +39,8 @@ type cluster struct {
 	changed  chan struct{}                    // of capacity 1: this node's record is not what was announced
 	twin     chan error                       // of capacity 1: another node with this node's ID
 
+	complained atomic.Int64 // when something was logged about a link, on the engine's clock
+
 	announceMu sync.Mutex // held while announcing, so that no older record comes behind a newer one
 
 	mu      sync.Mutex
@@ -209,16 +211,26 @@ func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	}
 	k := &link{cluster: c, dialled: true, node: m.ID, ended: make(chan struct{})}
 	select {
-	case c.eng.sockets <- struct{}{}:
+	case c.eng.linkSockets <- struct{}{}:
 	case <-ctx.Done():
 		return nc.Close()
 	}
 	if err := c.eng.enroll(nc, k); err != nil {
-		c.eng.releaseSocket()
+		<-c.eng.linkSockets
 		return err
 	}
 	<-k.ended
 	return nil
+}
+
+// complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.
+func (c *cluster) complain(message string, args ...any) {
+	now := int64(c.eng.clock())
+	if last := c.complained.Load(); (last == 0 || now-last > int64(time.Second)) && c.complained.CompareAndSwap(last, now) {
+		c.eng.cfg.Logger.Warn(message, args...)
+		return
+	}
+	c.eng.cfg.Logger.Debug(message, args...)
 }
 
 // opened registers a link; false: there is another one to the same node.

@@ -36,7 +36,7 @@ func (c *client) challenged(h codec.PeerHello) (f codec.PeerChallenge, said []by
 	c.t.Helper()
 	c.write(codec.AppendPeerHello(nil, &h))
 	c.decoded(codec.DecodePeerChallenge(c.expect(codec.KindPeerChallenge), &f))
-	return f, transcript(f.Version, string(h.Cluster), string(h.Node), h.Incarnation, h.Nonce, string(f.Node), f.Incarnation, f.Nonce)
+	return f, transcript(&h, &f)
 }
 
 // linkAs goes through the handshake as the node of that name. In what follows there may be frames about sessions.
@@ -167,6 +167,18 @@ func TestLinkRefusals(t *testing.T) {
 		}, codec.FaultUnexpectedKind, "handshake"},
 		{"bad bytes", func(c *client) { c.write(prefixed(0xc1, 0xff)) }, codec.FaultWrongType, ""},
 		{"a large frame", func(c *client) { c.write([]byte{0, 1, 0, 0}) }, codec.FaultFrameTooLarge, ""},
+		{"a token that nobody gives out", func(c *client) {
+			c.nc.Close()
+			*c = *n.linkAs("n9")
+			c.settled()
+			c.gives(codec.KindForward, codec.Forward{Deliver: codec.Deliver{Token: make([]byte, codec.MaxToken), To: []byte("x"), Flags: codec.FlagAck}, Session: randomBytes(codec.SessionIDLen)})
+		}, codec.FaultBadValue, "forward.token"},
+		{"an ack without a token", func(c *client) {
+			c.nc.Close()
+			*c = *n.linkAs("n9")
+			c.settled()
+			c.gives(codec.KindForward, codec.Forward{Deliver: codec.Deliver{To: []byte("x"), Flags: codec.FlagAck}, Session: randomBytes(codec.SessionIDLen)})
+		}, codec.FaultBadValue, "forward.token"},
 		{"bad bytes on an open link", func(c *client) {
 			c.nc.Close()
 			*c = *n.linkAs("n9")

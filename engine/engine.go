@@ -36,7 +36,8 @@ type Engine struct {
 	verifySoon   chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
 	ready        chan struct{}
 	stopped      chan struct{} // closed when Run has returned
-	sockets      chan struct{} // a token for each socket that is open
+	sockets      chan struct{} // a token for each client's socket that is open
+	linkSockets  chan struct{} // and for each other node's
 	ownRegistry  bool
 
 	// static after Run has started
@@ -86,6 +87,7 @@ func New(cfg Config) (*Engine, error) {
 		ready:        make(chan struct{}),
 		stopped:      make(chan struct{}),
 		sockets:      make(chan struct{}, cfg.MaxConns),
+		linkSockets:  make(chan struct{}, maxLinks),
 		ownRegistry:  ownRegistry,
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
@@ -207,7 +209,7 @@ func (e *Engine) closeEverybody() {
 	deadline := time.After(closeGrace)
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for len(e.sockets) > 0 {
+	for len(e.sockets)+len(e.linkSockets) > 0 {
 		select {
 		case <-deadline:
 			return

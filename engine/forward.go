@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
@@ -242,6 +243,9 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	if err := codec.DecodeForward(body, codec.KindForward, f); err != nil {
 		return err
 	}
+	if err := checkForwardToken(f); err != nil {
+		return err
+	}
 	id := routing.SessionID(f.Session)
 	route, ok := l.eng.table.Lookup(f.To)
 	s := route.Session
@@ -277,6 +281,16 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	}
 	l.write(dest, d)
 	return nil
+}
+
+// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its length what it is.
+func checkForwardToken(f *codec.Forward) error {
+	n := len(f.Token)
+	if ack := f.Flags&codec.FlagAck != 0; ack == (n == ackTokenLen) && (n == 0 || n == ackTokenLen || n == reportTokenLen) {
+		return nil
+	}
+	return &codec.Error{Fault: codec.FaultBadValue, Kind: codec.KindForward, Field: "token", Offset: 2,
+		Detail: fmt.Sprintf("%d bytes, with flags %#x", n, f.Flags)}
 }
 
 // refuseForward tells the node that a message came from that it was not written here.

@@ -86,11 +86,8 @@ func (c *cluster) askWho(ctx context.Context, addr string) (node string, err err
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
 	e := c.eng
-	name, nonce, incarnation := "probe-"+randomHex(8), randomBytes(codec.NonceLen), e.incarnation.Load()
-	if _, err := nc.Write(codec.AppendPeerHello(nil, &codec.PeerHello{
-		MinVersion: e.peerVersions[0], MaxVersion: e.peerVersions[1], Cluster: []byte(e.cfg.Cluster),
-		Node: []byte(name), Incarnation: incarnation, Nonce: nonce,
-	})); err != nil {
+	hello := e.peerHello("probe-"+randomHex(8), e.incarnation.Load())
+	if _, err := nc.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
 		return "", err
 	}
 	var f codec.PeerChallenge
@@ -101,8 +98,7 @@ func (c *cluster) askWho(ctx context.Context, addr string) (node string, err err
 	if err != nil {
 		return "", err
 	}
-	said := transcript(f.Version, e.cfg.Cluster, name, incarnation, nonce, string(f.Node), f.Incarnation, f.Nonce)
-	if !e.proves(f.Proof, "accepted", said) {
+	if !e.proves(f.Proof, "accepted", transcript(&hello, &f)) {
 		return "", errStranger
 	}
 	return string(f.Node), nil

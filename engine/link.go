@@ -35,7 +35,8 @@ type link struct {
 
 	node        string // the other one; known from the start if we dialled
 	incarnation uint64
-	nonce       []byte
+	expects     codec.Kind      // the frame that the handshake goes on with, beside an error
+	hello       codec.PeerHello // ours, if we dialled
 	transcript  []byte
 	// sessions are those attached at the other node.
 	sessions map[routing.SessionID]attachment
@@ -51,37 +52,43 @@ type attachment struct {
 func (k *link) begin(c *conn) {
 	k.handle = c.handle()
 	k.sessions = make(map[routing.SessionID]attachment)
-	if k.dialled {
-		k.nonce = randomBytes(codec.NonceLen)
-		e := c.loop.eng
-		c.wroteControl(codec.AppendPeerHello(c.out(), &codec.PeerHello{
-			MinVersion: e.peerVersions[0], MaxVersion: e.peerVersions[1], Cluster: []byte(e.cfg.Cluster),
-			Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: k.nonce,
-		}))
+	if !k.dialled {
+		k.expects = codec.KindPeerHello
+		return
+	}
+	k.expects = codec.KindPeerChallenge
+	k.hello = c.loop.eng.peerHello(c.loop.eng.cfg.NodeID, c.loop.fenced)
+	c.wroteControl(codec.AppendPeerHello(c.out(), &k.hello))
+}
+
+func (e *Engine) peerHello(node string, incarnation uint64) codec.PeerHello {
+	return codec.PeerHello{
+		MinVersion: e.peerVersions[0], MaxVersion: e.peerVersions[1], Cluster: []byte(e.cfg.Cluster),
+		Node: []byte(node), Incarnation: incarnation, Nonce: randomBytes(codec.NonceLen),
 	}
 }
 
 // handshake handles a frame before the link is open.
 func (k *link) handshake(c *conn, kind codec.Kind, body []byte) {
 	switch {
-	case kind == codec.KindPeerHello && !k.dialled && k.transcript == nil:
+	case kind == codec.KindError:
+		k.handleError(c, body)
+	case kind == codec.KindHello:
+		c.unexpected(kind, "this address is for other nodes; clients connect to "+c.loop.eng.member().Addr)
+	case kind != k.expects:
+		c.unexpected(kind, "not in this state of the handshake between nodes")
+	case kind == codec.KindPeerHello:
 		k.handleHello(c, body)
-	case kind == codec.KindPeerProof && !k.dialled && k.transcript != nil:
+	case kind == codec.KindPeerProof:
 		k.handleProof(c, body)
-	case kind == codec.KindPeerChallenge && k.dialled && k.transcript == nil:
+	case kind == codec.KindPeerChallenge:
 		k.handleChallenge(c, body)
-	case kind == codec.KindPeerReady && k.dialled && k.transcript != nil:
+	case kind == codec.KindPeerReady:
 		if err := codec.DecodePeerReady(body); err != nil {
 			c.decodeFault(err, kind)
 			return
 		}
 		k.open(c)
-	case kind == codec.KindError:
-		k.handleError(c, body)
-	case kind == codec.KindHello:
-		c.unexpected(kind, "this address is for other nodes; clients connect to "+c.loop.eng.member().Addr)
-	default:
-		c.unexpected(kind, "not in this state of the handshake between nodes")
 	}
 }
 
@@ -106,12 +113,13 @@ func (k *link) handleHello(c *conn, body []byte) {
 		return
 	}
 	k.node, k.incarnation = string(f.Node), f.Incarnation
-	k.nonce = randomBytes(codec.NonceLen)
-	k.transcript = transcript(version, e.cfg.Cluster, k.node, f.Incarnation, f.Nonce, e.cfg.NodeID, c.loop.fenced, k.nonce)
-	c.wroteControl(codec.AppendPeerChallenge(c.out(), &codec.PeerChallenge{
-		Version: version, Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: k.nonce,
-		Proof: e.proof("accepted", k.transcript),
-	}))
+	challenge := codec.PeerChallenge{
+		Version: version, Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: randomBytes(codec.NonceLen),
+	}
+	k.transcript = transcript(&f, &challenge)
+	challenge.Proof = e.proof("accepted", k.transcript)
+	k.expects = codec.KindPeerProof
+	c.wroteControl(codec.AppendPeerChallenge(c.out(), &challenge))
 }
 
 func (k *link) handleChallenge(c *conn, body []byte) {
@@ -125,7 +133,7 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		c.close(codec.FaultBadVersion, fmt.Sprintf("version %d was not offered", f.Version))
 		return
 	}
-	k.transcript = transcript(f.Version, e.cfg.Cluster, e.cfg.NodeID, c.loop.fenced, k.nonce, string(f.Node), f.Incarnation, f.Nonce)
+	k.transcript = transcript(&k.hello, &f)
 	if !e.proves(f.Proof, "accepted", k.transcript) {
 		k.badSecret(c)
 		return
@@ -135,7 +143,9 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		return
 	}
 	k.incarnation = f.Incarnation
+	k.expects = 0
 	k.supersede(c, func() {
+		k.expects = codec.KindPeerReady
 		c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
 	})
 }
@@ -150,6 +160,7 @@ func (k *link) handleProof(c *conn, body []byte) {
 		k.badSecret(c)
 		return
 	}
+	k.expects = 0
 	k.supersede(c, func() {
 		c.wroteControl(codec.AppendPeerReady(c.out()))
 		k.open(c)
@@ -179,7 +190,7 @@ func (k *link) supersede(c *conn, goOn func()) {
 }
 
 func (k *link) badSecret(c *conn) {
-	c.loop.eng.cfg.Logger.Warn("a node does not know the cluster's secret: is its --cluster-secret-file the same?", "node", k.node, "remote", c.remote)
+	k.cluster.complain("a node does not know the cluster's secret: give all nodes the same", "node", k.node, "remote", c.remote)
 	c.close(codec.FaultUnauthenticated, "the proof is not one that the cluster's secret makes")
 }
 
@@ -190,16 +201,22 @@ func (k *link) handleError(c *conn, body []byte) {
 		c.decodeFault(err, codec.KindError)
 		return
 	}
-	c.loop.eng.cfg.Logger.Warn("a node refuses the link", "node", k.node, "fault", f.Fault, "message", f.Message)
+	switch f.Fault {
+	case codec.FaultGoingAway, codec.FaultReplaced, codec.FaultFenced: // as things go
+	default:
+		k.cluster.complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", f.Fault, "message", f.Message)
+	}
 	c.end()
 }
 
-// transcript is what both proofs are about. Every part has its length before it.
-func transcript(version uint64, cluster, dialler string, diallerInc uint64, diallerNonce []byte, acceptor string, acceptorInc uint64, acceptorNonce []byte) []byte {
-	b := binary.BigEndian.AppendUint64(nil, version)
+// transcript is what both proofs are about: all that the two have said before. Every part that has no fixed length has it before it.
+func transcript(hello *codec.PeerHello, challenge *codec.PeerChallenge) []byte {
+	b := binary.BigEndian.AppendUint64(nil, challenge.Version)
+	b = binary.BigEndian.AppendUint64(b, hello.MinVersion)
+	b = binary.BigEndian.AppendUint64(b, hello.MaxVersion)
 	for _, part := range [][]byte{
-		[]byte(cluster), []byte(dialler), binary.BigEndian.AppendUint64(nil, diallerInc), diallerNonce,
-		[]byte(acceptor), binary.BigEndian.AppendUint64(nil, acceptorInc), acceptorNonce,
+		hello.Cluster, hello.Node, binary.BigEndian.AppendUint64(nil, hello.Incarnation), hello.Nonce,
+		challenge.Node, binary.BigEndian.AppendUint64(nil, challenge.Incarnation), challenge.Nonce,
 	} {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 		b = append(b, part...)

@@ -34,7 +34,8 @@ type presence struct {
 	entry   routing.Presence
 	foreign bool // it came from another node, or is attached there too, so it may hold IDs that this one does not know
 	left    bool // it is not attached here any more: the entry is to go
-	written bool // the registry has it
+	written bool // the registry has it, or has removed it
+	removed int  // how often the registry has removed it
 }
 
 // attachPresence notes an attach and has it written.
@@ -55,7 +56,7 @@ func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
 	p := e.presences.all[s.ID()]
 	current := p != nil && p.entry.Serial <= entry.Serial
 	if current {
-		p.left = true
+		p.left, p.written = true, false
 	}
 	e.presences.mu.Unlock()
 	if current {
@@ -93,18 +94,23 @@ func (e *Engine) writePresence(p *presence) {
 			e.cfg.Logger.Debug("cannot tell the registry where a session is; it will be tried again", "session", id, "error", err)
 			return
 		}
-		e.presences.wrote(id, p, left)
+		e.wrotePresence(id, p, left)
 	})
 }
 
-// wrote notes that the registry knows of an entry, or of its end.
-func (ps *presences) wrote(id routing.SessionID, p *presence, left bool) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if left && ps.all[id] == p {
-		delete(ps.all, id)
+// wrotePresence notes that the registry knows of an entry, or of its end. An end is told once more with the next round: an attach
+// that this node gave up waiting for may have been carried out after it.
+func (e *Engine) wrotePresence(id routing.SessionID, p *presence, left bool) {
+	e.presences.mu.Lock()
+	defer e.presences.mu.Unlock()
+	p.written = p.left == left
+	if !left {
+		return
 	}
-	p.written = true
+	p.removed++
+	if (p.removed > 1 || e.ownRegistry) && e.presences.all[id] == p {
+		delete(e.presences.all, id)
+	}
 }
 
 // rewritePresences has the entries written that the registry lacks, or all of them, and those removed that it has too many.
@@ -115,7 +121,7 @@ func (e *Engine) rewritePresences(all bool) {
 		if all {
 			p.written = false
 		}
-		if !p.written || p.left {
+		if !p.written {
 			todo = append(todo, p)
 		}
 	}
