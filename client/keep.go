@@ -94,6 +94,9 @@ func (s *Session) tend(c *conn) (next *conn, last, avoid string) {
 
 // afterDeath says what follows from the way c ended: which address to try first, or last.
 func (s *Session) afterDeath(c *conn) (last, avoid string) {
+	if errors.Is(c.cause, errSilent) {
+		return "", c.addr // to find out that it still is would take a whole DialTimeout
+	}
 	var f *fault
 	if !errors.As(c.cause, &f) {
 		return c.addr, ""

@@ -285,14 +285,7 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 
 // kick tells a session on this node that an ID of its own is bound elsewhere now.
 func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
-	for _, h := range s.Handles() {
-		l := e.loops[h.Loop]
-		l.post(func() {
-			if c := l.conn(h); c != nil {
-				c.wroteControl(codec.AppendKick(c.out(), id, epoch))
-			}
-		})
-	}
+	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
 }
 
 // sessionLives reports whether an incumbent still counts: attached, or within its resume window (S16).

@@ -52,6 +52,7 @@ type conn struct {
 	isWatched   bool
 	pinged      bool
 	unannounced bool      // not every node was told of its session: see introduce
+	steppedBack bool      // its session does without it: see stepBack
 	left        bool      // the client wants no more messages here
 	shutdown    bool      // our side of the socket is shut
 	maxPending  int       // bytes beyond which messages are refused

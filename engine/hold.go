@@ -107,9 +107,5 @@ func (e *Engine) attached(id routing.SessionID) bool {
 	if s := e.table.Session(id); s != nil && len(s.Handles()) > 0 {
 		return true
 	}
-	if e.cluster == nil {
-		return false
-	}
-	s := e.cluster.remote.Session(id)
-	return s != nil && len(s.Handles()) > 0
+	return e.cluster != nil && e.cluster.attached(id)
 }

@@ -264,8 +264,17 @@ func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
 	if other.attached(silent.sessionID()) {
 		t.Error("a session was introduced that nobody has heard of")
 	}
+	// It has moved indeed: what is sent at the node that was cut off goes after it, and not to the old connection.
+	moved := other.dial()
+	moved.hello(silent.resume())
+	cut.eventually("step back", func() bool { return len(cut.table.Session(silent.sessionID()).Handles()) == 0 })
+	lively.exchange("lively", moved, "silent")
 	silent.alive() // which answers the ping
-	other.eventually("introduced", func() bool { return other.attached(silent.sessionID()) })
+	cut.eventually("back", func() bool { return len(cut.table.Session(silent.sessionID()).Handles()) == 1 })
+	lively.exchange("lively", silent, "silent")
+	silent.nc.Close()
+	cut.eventually("presence", func() bool { return cut.presentAt(silent.sessionID()) == 1 })
+	lively.exchange("lively", moved, "silent")
 }
 
 // A session that is attached here and has bound an ID at another node hears that it lost it.

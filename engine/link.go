@@ -312,6 +312,7 @@ func (l *loop) introduce(to routing.Handle) {
 		default:
 			c.unannounced = true
 			c.wroteControl(codec.AppendPing(c.out(), uint64(l.now)))
+			c.stepBack()
 		}
 	}
 }
@@ -319,9 +320,34 @@ func (l *loop) introduce(to routing.Handle) {
 // heardAgain announces the session of a connection that was not introduced to every node.
 func (c *conn) heardAgain() {
 	c.unannounced = false
-	if c.state == stateOpen && !c.left {
-		c.loop.toAllLinks(c.attachedFrame(nil))
+	if c.state != stateOpen || c.left {
+		return
 	}
+	if c.steppedBack {
+		c.steppedBack = false
+		if _, ok := c.loop.eng.table.Attach(c.session, c.handle()); !ok {
+			c.close(codec.FaultSessionEnded, "the session has ended meanwhile")
+			return
+		}
+	}
+	c.loop.toAllLinks(c.attachedFrame(nil))
+}
+
+// stepBack takes a connection that may be dead out of its session, until it is heard of, if the session is attached at another
+// node as well: messages go there meanwhile.
+func (c *conn) stepBack() {
+	e := c.loop.eng
+	if !c.unannounced || c.steppedBack || c.state != stateOpen || !e.cluster.attached(c.session.ID()) {
+		return
+	}
+	c.steppedBack = true
+	e.table.Detach(c.session, c.handle())
+}
+
+// attached reports whether a session is attached at a node that there is a link to.
+func (c *cluster) attached(id routing.SessionID) bool {
+	s := c.remote.Session(id)
+	return s != nil && len(s.Handles()) > 0
 }
 
 func (c *conn) attachedFrame(b []byte) []byte {
@@ -350,6 +376,9 @@ func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	}
 	at.serial = max(at.serial, serial)
 	k.sessions[id] = at
+	if s := k.cluster.eng.table.Session(id); s != nil {
+		k.cluster.eng.eachConn(s, (*conn).stepBack)
+	}
 	return nil
 }
 

@@ -209,7 +209,7 @@ func (e *Engine) detach(c *conn) {
 	s := c.session
 	left, serial, found := e.table.Detach(s, c.handle())
 	id := s.ID()
-	if !found || left > 0 {
+	if !found && !c.steppedBack || left > 0 {
 		return
 	}
 	c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
@@ -252,6 +252,18 @@ func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force
 	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", len(bound))
 	if e.cfg.Hooks.SessionDown != nil {
 		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())
+	}
+}
+
+// eachConn calls f for each connection of a session, on its loop.
+func (e *Engine) eachConn(s *routing.Session, f func(*conn)) {
+	for _, h := range s.Handles() {
+		l := e.loops[h.Loop]
+		l.post(func() {
+			if c := l.conn(h); c != nil {
+				f(c)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"distmsg/client"
 	"distmsg/discovery"
 )
 
@@ -39,6 +40,11 @@ type Config struct {
 	Loops int
 	// Driver talks to the nodes. Default: DriverRelay. DriverNATS needs Nodes.
 	Driver Driver
+
+	// Attach is how many nodes each session of DriverSDK is attached to at once, see client.Config.Attach, and Strategy
+	// chooses among them for each message: "random", "round-robin" or "pair-hash". Defaults: 1 and random.
+	Attach   int
+	Strategy string
 
 	// Conns is the number of connections, each a session of its own. Default: 200.
 	Conns int
@@ -99,6 +105,8 @@ var ErrUsage = errors.New("bad configuration")
 func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Loops, 1)
 	setDefault(&c.Driver, DriverRelay)
+	setDefault(&c.Attach, 1)
+	setDefault(&c.Strategy, "random")
 	setDefault(&c.Conns, defaultConns)
 	setDefault(&c.IDsPerConn, 1)
 	setDefault(&c.Payload, defaultPayload)
@@ -137,6 +145,11 @@ func (c *Config) validate() error {
 	}
 	check(c.Membership == nil || len(c.Nodes) == 0, "both nodes and a membership are given")
 	check(c.Membership == nil || c.Driver != DriverNATS, "driver nats finds no nodes by discovery: name them")
+	check(c.Attach == 1 || c.Driver == DriverSDK, "attach needs driver sdk")
+	check(c.Attach > 0 || c.Attach == client.AllNodes, "attach is %d, want at least 1, or %d for all nodes", c.Attach, client.AllNodes)
+	check(c.Cross == nil || c.Attach == 1, "cross excludes attach: a receiver is at several nodes then")
+	_, known := strategy(c.Strategy)
+	check(known, "strategy %q, want random, round-robin or pair-hash", c.Strategy)
 	if c.Cross != nil {
 		check(*c.Cross >= 0 && *c.Cross <= 1, "cross is %g, want 0 to 1", *c.Cross)
 		check(c.Membership != nil || len(c.Nodes) > 1, "cross needs at least 2 nodes, there is %d", max(1, len(c.Nodes)))
@@ -154,4 +167,17 @@ func (c *Config) validate() error {
 	check(c.Grace >= 0, "grace is %v, want at least 0", c.Grace)
 	check(c.ServerPID >= 0, "server-pid is %d", c.ServerPID)
 	return errors.Join(errs...)
+}
+
+// strategy makes the one of that name.
+func strategy(name string) (s discovery.Strategy, known bool) {
+	switch name {
+	case "random":
+		return discovery.Random(), true
+	case "round-robin":
+		return discovery.RoundRobin(), true
+	case "pair-hash":
+		return discovery.PairHash(), true
+	}
+	return nil, false
 }

@@ -18,8 +18,9 @@
 // know of it to judge order by S20 (docs/semantics.md) is which message left first over a new connection, and from when to
 // when the route to a receiver changed: messages sent before the end of a change may be overtaken, but not before
 // its beginning. How long nodes take to tell each other cannot be seen from outside: a change counts as over a second after
-// its end, if there are several nodes. The SDK does not tell which message took which connection, nor when an old
-// connection is gone, so with that driver all messages in flight at a change may be overtaken, and a drain counts as a change
+// its end, if there are several nodes. With sessions at several nodes ([Config].Attach) order is judged for what
+// one of their connections carries to one ID. The SDK does not tell which message was the first to take a new connection, nor when an old
+// one is gone, so with that driver all messages in flight at a change may be overtaken, and a drain counts as a change
 // until its deadline is over and 5 s more.
 //
 // A no_route is false if the receiver's session held its ID from before the send, and is later found to have lived all

@@ -140,7 +140,7 @@ func (l *ledger) deliverIntact(s *stamp) arrival {
 	sender := int(s.sender)
 	st := &l.streams[sender]
 	a := arrival{sender: sender, at: s.at, intact: true}
-	ahead := st.order.record(s.receiver, len(l.ids), s.seq, st) // before mark, while s is not settled
+	ahead := l.inOrder(st, s) // before mark, while s is not settled
 	before, _, landed := st.mark(&l.pages, s.seq, delivered)
 	if before&delivered != 0 {
 		l.faults.Duplicated++
@@ -157,6 +157,31 @@ func (l *ledger) deliverIntact(s *stamp) arrival {
 	l.land(landed)
 	a.fresh, a.landed = true, landed
 	return a
+}
+
+// inOrder notes the delivery of s and returns by how much it is behind. Order is promised to what leaves over one
+// connection; of a message that comes when its outcome is long known, that connection may be forgotten.
+func (l *ledger) inOrder(st *stream, s *stamp) (ahead int32) {
+	key := s.receiver
+	if st.legs > 0 {
+		f := st.flight(s.seq)
+		if f == nil {
+			return 0
+		}
+		key = l.orderKey(f)
+	}
+	return st.order.record(key, len(l.ids)*int(st.legs+1), s.seq, st)
+}
+
+func (l *ledger) orderKey(f *flight) uint32 { return f.leg*uint32(len(l.ids)) + f.receiver }
+
+// leg books over which of its sender's connections a message is about to leave; they count from 1.
+func (l *ledger) leg(sender int, seq uint64, leg uint32) {
+	st := &l.streams[sender]
+	st.legs = max(st.legs, leg)
+	if f := st.flight(seq); f != nil {
+		f.leg = leg
+	}
 }
 
 // excused reports whether S20 lets s arrive after the later message last: they left over different connections, or
@@ -181,7 +206,10 @@ func (l *ledger) end(sender int, seq uint64, code codec.Code) (at int64, landed 
 		l.faults.DoubleOutcome++
 		return 0, false
 	}
-	receiver := st.receiver(seq)
+	var receiver uint32
+	if f := st.flight(seq); f != nil {
+		receiver = f.receiver
+	}
 	before, at, landed := st.mark(&l.pages, seq, ended|claim(code))
 	// Once delivered, a message without ack is settled, and no more is known of it.
 	if before&ended != 0 && (l.acks || before&delivered == 0) {
@@ -264,7 +292,7 @@ func (l *ledger) beginMove(conn int, now int64) {
 		for sender := range l.streams {
 			st := &l.streams[sender]
 			st.eachInFlight(func(seq uint64, f flight) {
-				if l.owner(f.receiver) == conn && st.order.seen(f.receiver, seq) {
+				if l.owner(f.receiver) == conn && st.order.seen(l.orderKey(&f), seq) {
 					st.overtake(seq)
 				}
 			})

@@ -291,6 +291,9 @@ func TestOrderExcuses(t *testing.T) {
 	reconnect := func(earliest, latest uint64) func(*ledger) {
 		return func(l *ledger) { l.reconnect(0, earliest, latest) }
 	}
+	legs := func(a, b uint32) func(*ledger) {
+		return func(l *ledger) { l.leg(0, 1, a); l.leg(0, 2, b) }
+	}
 	type history = []func(*ledger)
 	for _, c := range []struct {
 		name   string
@@ -311,6 +314,9 @@ func TestOrderExcuses(t *testing.T) {
 		{"the sender reconnects after both", history{first, last, reconnect(3, 3), lastArrives}, 10, false},
 		{"the sender reconnects at one of both", history{first, last, reconnect(1, 3), lastArrives}, 10, true},
 		{"the sender reconnects at a later one", history{first, last, reconnect(3, 4), lastArrives}, 10, false},
+		{"they leave over two connections", history{first, last, legs(1, 2), lastArrives}, 10, true},
+		{"both leave over the second", history{first, last, legs(2, 2), lastArrives}, 10, false},
+		{"message 2 was there before it moved, same connection", history{first, last, legs(2, 2), lastArrives, begin, end}, 10, false},
 	} {
 		l := newLedger(7, true, testIDs(3), 1)
 		for _, e := range c.events {

@@ -31,7 +31,7 @@ type Report struct {
 	Unsent uint64 `json:"unsent"`
 
 	// Cross is the share of messages whose receiver was connected to another node than the sender; null if all
-	// connections were at one node all the time.
+	// connections were at one node all the time, or sessions were attached to several.
 	Cross *float64 `json:"cross"`
 	// Timeline is what happened in each second, for those who break things meanwhile.
 	Timeline []Second `json:"timeline"`
@@ -75,6 +75,8 @@ type Settings struct {
 	InProcess  bool     `json:"in_process"`
 	Loops      int      `json:"loops"` // of the node in this process
 	Driver     Driver   `json:"driver"`
+	Attach     int      `json:"attach"` // nodes of each session; -1: all
+	Strategy   string   `json:"strategy"`
 	Conns      int      `json:"conns"`
 	IDsPerConn int      `json:"ids_per_conn"`
 	Payload    int      `json:"payload"`

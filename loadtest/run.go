@@ -84,7 +84,7 @@ func newRun(cfg Config) (*run, error) {
 	r.t = newTraffic(&r.cfg, r.id)
 	switch cfg.Driver {
 	case DriverSDK:
-		r.d = newSDK(r.t, r.cfg.Membership)
+		r.d = newSDK(r.t, &r.cfg)
 	case DriverNATS:
 		r.d = newWire(r.t, b, newNATS)
 	default:
@@ -310,7 +310,7 @@ func (r *run) report() *Report {
 		MaxSilenceMs: float64(l.time.silence) / 1e6, MaxSilenceAtS: float64(l.time.silentAt) / 1e9,
 		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
 	}
-	if l.sent > 0 && t.places.several() {
+	if l.sent > 0 && t.places.several() && r.cfg.Attach == 1 {
 		share := float64(t.crossed) / float64(l.sent)
 		report.Cross = &share
 	}
@@ -336,7 +336,7 @@ func (r *run) report() *Report {
 func (r *run) settings() Settings {
 	c := &r.cfg
 	return Settings{
-		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver,
+		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver, Attach: c.Attach, Strategy: c.Strategy,
 		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		WarmupS: c.Warmup.Seconds(), DurationS: c.Duration.Seconds(), GraceS: c.Grace.Seconds(),
 		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,

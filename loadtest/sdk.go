@@ -17,14 +17,16 @@ import (
 // figures are the SDK's as much as the node's: there are goroutines for every session, and a lock
 // around the traffic.
 type sdk struct {
-	t      *traffic
-	nodes  discovery.Membership
-	names  []string // the IDs
-	ctx    context.Context
-	cancel context.CancelFunc
-	mu     sync.Mutex // the exclusive right
-	conns  []sdkConn
-	work   sync.WaitGroup
+	t        *traffic
+	nodes    discovery.Membership
+	attach   int
+	strategy string
+	names    []string // the IDs
+	ctx      context.Context
+	cancel   context.CancelFunc
+	mu       sync.Mutex // the exclusive right
+	conns    []sdkConn
+	work     sync.WaitGroup
 }
 
 // sdkConn is one session.
@@ -47,8 +49,8 @@ const (
 	closeTimeout  = 5 * time.Second
 )
 
-func newSDK(t *traffic, nodes discovery.Membership) *sdk {
-	d := &sdk{t: t, nodes: nodes, conns: make([]sdkConn, len(t.senders))}
+func newSDK(t *traffic, cfg *Config) *sdk {
+	d := &sdk{t: t, nodes: cfg.Membership, attach: cfg.Attach, strategy: cfg.Strategy, conns: make([]sdkConn, len(t.senders))}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for _, id := range t.ids {
 		d.names = append(d.names, string(id))
@@ -89,7 +91,7 @@ func (d *sdk) connect(ctx context.Context) error {
 		view := &view{Membership: d.nodes, first: nodes[n : n+1]}
 		c := &d.conns[i]
 		cfg := client.Config{
-			Membership: view, Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
+			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
 			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
 		}
@@ -109,11 +111,35 @@ func (d *sdk) connect(ctx context.Context) error {
 		d.do(func() {
 			c.bound = true
 			d.t.ledger.bind(i, d.t.now)
-			d.t.connAt(i, session.State().Node)
+			d.t.connAt(i, session.State().Addr)
 			d.t.connUp(i, unlimited)
 		})
 	}
 	return nil
+}
+
+// picker is a session's strategy. Only the goroutine that sends calls it, for the message that it is submitting: so it knows
+// where each message goes.
+type picker struct {
+	c        *sdkConn
+	strategy discovery.Strategy
+	legs     map[string]uint32 // by address
+}
+
+func (c *sdkConn) newPicker() *picker {
+	s, _ := strategy(c.d.strategy) // validated
+	return &picker{c: c, strategy: s, legs: make(map[string]uint32)}
+}
+
+func (p *picker) Pick(nodes []discovery.Node, from, to string) int {
+	i := p.strategy.Pick(nodes, from, to)
+	leg, ok := p.legs[nodes[i].Addr]
+	if !ok {
+		leg = uint32(len(p.legs) + 1)
+		p.legs[nodes[i].Addr] = leg
+	}
+	p.c.d.do(func() { p.c.d.t.ledger.leg(p.c.index, p.c.submitted, leg) })
+	return i
 }
 
 func (d *sdk) do(f func()) {
@@ -230,20 +256,22 @@ func (c *sdkConn) onState(s client.State) {
 		if !c.bound || c.d.ctx.Err() != nil || !up && !s.Attached {
 			return
 		}
-		if !s.Attached {
+		switch {
+		case !s.Attached:
 			t.sessionDown(c.index, c.submitted)
 			return
+		case s.Err != nil:
+			t.sessionCut(c.index, c.submitted)
+		case up:
+			t.sessionMoved(c.index, c.submitted)
 		}
-		if s.Resumed {
+		if s.Err == nil && s.Resumed {
 			t.ledger.resume(c.index)
-		} else {
+		} else if s.Err == nil {
 			t.ledger.bind(c.index, unknown) // the SDK does not say when it was done
 		}
-		t.connAt(c.index, s.Node)
-		if up {
-			t.ledger.reconnect(c.index, t.ledger.streams[c.index].firstInFlight(), c.submitted+1)
-			t.beginMove(c.index)
-			t.moves++
+		if len(s.Nodes) > 0 {
+			t.connAt(c.index, s.Nodes[0].Addr)
 		}
 		t.endMove(c.index)
 		if t.ledger.routes[c.index].changing < c.changing {

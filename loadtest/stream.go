@@ -20,6 +20,7 @@ const news = delivered | ended | adrift
 type flight struct {
 	at       int64 // intended send time
 	receiver uint32
+	leg      uint32 // which of several connections it left over, where one connection of the run is attached to several nodes
 }
 
 // A stream is all that is known of the messages of one sending connection, numbered from 1.
@@ -36,6 +37,7 @@ type stream struct {
 	pages      []*page     // nil: settled, all of it
 	lowPage    int         // the first page that is not nil, or len(pages)
 	order      order
+	legs       uint32 // the highest leg; 0: there is but one
 }
 
 // connStart says where the messages of a new connection begin: after earliest-1 and not after latest. A driver that
@@ -137,12 +139,12 @@ func (s *stream) mark(pool *pagePool, seq uint64, bits state) (before state, at 
 	return before, at, landed
 }
 
-// receiver is that of a message in flight, 0 of any other.
-func (s *stream) receiver(seq uint64) uint32 {
+// flight is what is known of a message in flight, and perhaps of one that has landed; else nil.
+func (s *stream) flight(seq uint64) *flight {
 	if p := s.pages[(seq-1)/pageLen]; p != nil && p.flights != nil {
-		return p.flights[(seq-1)%pageLen].receiver
+		return &p.flights[(seq-1)%pageLen]
 	}
-	return 0
+	return nil
 }
 
 // overtake marks a message in flight.

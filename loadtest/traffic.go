@@ -179,6 +179,24 @@ func (t *traffic) sessionDown(conn int, written uint64) {
 	t.cut(conn)
 }
 
+// sessionMoved says that such a session has come to another node as well, and perhaps leaves the one before; and
+// sessionCut that it has lost one of several. It goes on without a gap.
+func (t *traffic) sessionMoved(conn int, written uint64) {
+	t.moves++
+	t.ledger.reconnect(conn, t.ledger.streams[conn].firstInFlight(), written+1)
+	t.ledger.beginMove(conn, t.now)
+}
+
+func (t *traffic) sessionCut(conn int, written uint64) {
+	t.lost++
+	if !t.acks { // which of them took that connection is not known
+		t.ledger.lose(conn, 1, written, written)
+	}
+	t.ledger.reconnect(conn, t.ledger.streams[conn].firstInFlight(), written+1)
+	t.ledger.beginMove(conn, t.now)
+	t.cut(conn)
+}
+
 // beginMove says that the IDs of a connection may be reached over another connection from now on, and endMove that
 // they are reached over that one only, as all nodes will know soon.
 func (t *traffic) beginMove(conn int) { t.ledger.beginMove(conn, t.now) }

@@ -90,6 +90,8 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: as it comes)")
 	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
 	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")
+	f.IntVar(&o.Attach, "attach", 1, "nodes that each session is attached to at once, -1: all (driver sdk)")
+	f.StringVar(&o.Strategy, "strategy", "random", "how a session chooses among them for a message: random, round-robin or pair-hash")
 	f.IntVar(&o.Conns, "conns", 200, "connections")
 	f.IntVar(&o.IDsPerConn, "ids-per-conn", 1, "IDs that each connection binds")
 	f.IntVar(&o.Window, "window", 1, "messages in flight on each connection (closed loop)")

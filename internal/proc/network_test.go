@@ -160,7 +160,7 @@ func TestServersOnHosts(t *testing.T) {
 	if _, err := redis.Do(t.Context(), "PING"); err != nil {
 		t.Errorf("Redis, cut off: %v", err)
 	}
-	if err := zooKeeper.ask(t.Context()); err != nil {
+	if err := zooKeeper.ready(t.Context()); err != nil {
 		t.Errorf("ZooKeeper, cut off: %v", err)
 	}
 	if err := network.Hosts[0].Heal(); err != nil {

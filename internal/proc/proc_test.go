@@ -129,7 +129,7 @@ func TestZooKeeper(t *testing.T) {
 	answers := func(ctx context.Context) bool {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		return server.ask(ctx) == nil
+		return server.ready(ctx) == nil
 	}
 	if err := server.Pause(); err != nil {
 		t.Fatal(err)

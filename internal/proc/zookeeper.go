@@ -62,7 +62,7 @@ func startZooKeeper(ctx context.Context, place *place, tick time.Duration) (*Zoo
 			"org.apache.zookeeper.server.quorum.QuorumPeerMain", config},
 		Dir:   place.dir,
 		Host:  place.host,
-		Ready: func(ctx context.Context, _ *Process) error { return z.ask(ctx) },
+		Ready: func(ctx context.Context, _ *Process) error { return z.ready(ctx) },
 	})
 	if err != nil {
 		place.leave()
@@ -77,21 +77,30 @@ func (z *ZooKeeper) Close() {
 	z.place.leave()
 }
 
-// ask sends "are you ok", from the server's host, so that it works while that is cut off.
-func (z *ZooKeeper) ask(ctx context.Context) error {
+// Ask sends one of ZooKeeper's four-letter words ("ruok", "dump") and returns the answer. It asks from the server's host, so
+// that it works while that is cut off, and waits for 5 s at most.
+func (z *ZooKeeper) Ask(ctx context.Context, word string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	conn, err := z.place.host.Dial(ctx, z.Addr)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return "", err
 	}
-	if _, err := io.WriteString(conn, "ruok"); err != nil {
-		return err
+	if _, err := io.WriteString(conn, word); err != nil {
+		return "", err
 	}
 	answer, err := io.ReadAll(conn)
-	if err == nil && string(answer) != "imok" {
+	return string(answer), err
+}
+
+func (z *ZooKeeper) ready(ctx context.Context) error {
+	answer, err := z.Ask(ctx, "ruok")
+	if err == nil && answer != "imok" {
 		err = fmt.Errorf("ZooKeeper says %q", answer)
 	}
 	return err

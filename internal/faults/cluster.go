@@ -1,0 +1,181 @@
+package faults
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"distmsg/internal/proc"
+)
+
+// Options says what a cluster consists of.
+type Options struct {
+	Nodes int      // relays; at least 1
+	Apart bool     // each relay is on a host of its own, as are the servers, so that it can be cut off
+	Flags []string // more flags for every relay; see proc.RelayOptions
+}
+
+// Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any goroutine; Close ends it.
+type Cluster struct {
+	Nodes     []*proc.Relay // they are called n1, n2, …
+	Hosts     []*proc.Host  // where they are; each nil unless they are apart
+	Redis     *proc.Redis
+	ZooKeeper *proc.ZooKeeper
+
+	network *proc.Network // nil: all are where this process is
+	secret  string
+}
+
+const (
+	settleTimeout = 30 * time.Second // until nodes that have nothing to suffer know each other
+	pollEvery     = 10 * time.Millisecond
+	logKept       = 6000 // bytes of a node's log in Logs
+)
+
+// Start starts a cluster and waits until each node has a link to each other one. On an error nothing is left running.
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	c := &Cluster{secret: rand.Text()}
+	if err := c.start(ctx, o); err != nil {
+		err = fmt.Errorf("%w\n%s", err, c.Logs())
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context, o Options) (err error) {
+	c.Hosts = make([]*proc.Host, o.Nodes)
+	var servers *proc.Host
+	if o.Apart {
+		if c.network, err = proc.NewNetwork(ctx, o.Nodes+1); err != nil {
+			return err
+		}
+		copy(c.Hosts, c.network.Hosts)
+		servers = c.network.Hosts[o.Nodes]
+	}
+	if c.Redis, err = proc.StartRedis(ctx, proc.RedisOptions{Host: servers}); err != nil {
+		return err
+	}
+	if c.ZooKeeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Host: servers}); err != nil {
+		return err
+	}
+	for i, host := range c.Hosts {
+		node, err := proc.StartRelay(ctx, proc.RelayOptions{
+			Host: host,
+			Env:  []string{"DISTMSG_CLUSTER_SECRET=" + c.secret},
+			Flags: append([]string{"--node-id", fmt.Sprintf("n%d", i+1), "--peer-listen", "{peer-addr}",
+				"--registry", c.Redis.URL(), "--discovery", c.DiscoveryURL()}, o.Flags...),
+		})
+		if err != nil {
+			return err
+		}
+		c.Nodes = append(c.Nodes, node)
+	}
+	return c.WaitLinked(ctx)
+}
+
+// DiscoveryURL says where in ZooKeeper the nodes are.
+func (c *Cluster) DiscoveryURL() string { return "zk://" + c.ZooKeeper.Addr + "/distmsg" }
+
+// Addrs are where clients find the nodes.
+func (c *Cluster) Addrs() []string {
+	var addrs []string
+	for _, node := range c.Nodes {
+		addrs = append(addrs, node.Addr)
+	}
+	return addrs
+}
+
+// WaitLinked waits until each node has a link to each other one, for 30 s at most.
+func (c *Cluster) WaitLinked(ctx context.Context) error {
+	return c.WaitMetric(ctx, "distmsg_links", float64(len(c.Nodes)-1), c.Nodes...)
+}
+
+// WaitMetric waits until a metric of each of the nodes has a value, for 30 s at most.
+func (c *Cluster) WaitMetric(ctx context.Context, name string, want float64, nodes ...*proc.Relay) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for _, node := range nodes {
+		for {
+			got, err := node.Metric(ctx, name)
+			if err == nil && got == want {
+				break
+			}
+			if !pause(ctx, pollEvery) {
+				return fmt.Errorf("%s of %s is %v (%v), and not %v after %v", name, node.Addr, got, err, want, settleTimeout)
+			}
+		}
+	}
+	return nil
+}
+
+// LongestStall is the longest time that an iteration of an event loop of any node has taken since it was started.
+func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err error) {
+	for _, node := range c.Nodes {
+		seconds, failed := node.Metric(ctx, "distmsg_loop_stall_longest_seconds")
+		longest, err = max(longest, time.Duration(seconds*float64(time.Second))), errors.Join(err, failed)
+	}
+	return longest, err
+}
+
+// Registrations are the sessions by which ZooKeeper lists nodes; a node whose session expired has another one. A node that
+// died is there until its session expires.
+func (c *Cluster) Registrations(ctx context.Context) ([]string, error) {
+	dump, err := c.ZooKeeper.Ask(ctx, "dump")
+	if err != nil {
+		return nil, err
+	}
+	_, dump, found := strings.Cut(dump, "Sessions with Ephemerals")
+	if !found {
+		return nil, fmt.Errorf("ZooKeeper's dump does not list ephemerals: %q", dump)
+	}
+	dump, _, _ = strings.Cut(dump, "Connections dump")
+	var sessions []string
+	for line := range strings.Lines(dump) {
+		if strings.HasPrefix(line, "0x") {
+			sessions = append(sessions, strings.TrimSuffix(strings.TrimSpace(line), ":"))
+		}
+	}
+	return sessions, nil
+}
+
+// Logs are the ends of the nodes' logs.
+func (c *Cluster) Logs() string {
+	var b strings.Builder
+	for i, node := range c.Nodes {
+		out := node.Output()
+		fmt.Fprintf(&b, "--- n%d, %s ---\n%s\n", i+1, node.Addr, out[max(0, len(out)-logKept):])
+	}
+	return b.String()
+}
+
+// Close ends everything, whatever state it is in.
+func (c *Cluster) Close() {
+	for _, node := range c.Nodes {
+		node.Close()
+	}
+	if c.ZooKeeper != nil {
+		c.ZooKeeper.Close()
+	}
+	if c.Redis != nil {
+		c.Redis.Close()
+	}
+	if c.network != nil {
+		c.network.Close()
+	}
+}
+
+// pause lets time pass; false: ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,69 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"distmsg/loadtest"
+)
+
+// Load is a load test that runs until it is stopped.
+type Load struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	report *loadtest.Report // set before done is closed
+	err    error            // set before done is closed
+}
+
+// The load is small, so that two CPUs have time for faults, servers and nodes.
+const (
+	loadConns   = 24
+	loadIDs     = 5         // of each connection
+	loadRate    = 600       // messages a second, all together
+	loadLongest = time.Hour // it is stopped long before
+)
+
+// StartLoad starts a load with sessions of the SDK at nodes chosen at random, and waits until the nodes have taken the
+// first messages.
+func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
+	running, cancel := context.WithCancel(ctx)
+	l := &Load{cancel: cancel, done: make(chan struct{})}
+	before := c.sends(ctx)
+	go func() {
+		defer close(l.done)
+		l.report, l.err = loadtest.Run(running, loadtest.Config{
+			Nodes: c.Addrs(), Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate,
+			Warmup: -1, Duration: loadLongest,
+		})
+	}()
+	deadline := time.Now().Add(settleTimeout)
+	for c.sends(ctx) < before+loadRate {
+		select {
+		case <-l.done:
+			return nil, fmt.Errorf("the load test ended at once: %w", l.err)
+		default:
+		}
+		if time.Now().After(deadline) || !pause(ctx, pollEvery) {
+			l.Stop()
+			return nil, fmt.Errorf("the load test has not begun to send after %v", settleTimeout)
+		}
+	}
+	return l, nil
+}
+
+// Stop ends the load, lets what is in flight end, and returns what the ledger found.
+func (l *Load) Stop() (*loadtest.Report, error) {
+	l.cancel()
+	<-l.done
+	return l.report, l.err
+}
+
+// sends is how many messages the nodes have taken from clients; those that do not answer have taken none.
+func (c *Cluster) sends(ctx context.Context) (sum float64) {
+	for _, node := range c.Nodes {
+		n, _ := node.Metric(ctx, "distmsg_sends_total")
+		sum += n
+	}
+	return sum
+}
