@@ -54,7 +54,7 @@ func testPermissions(t *testing.T, url string, user []string, servers ...*proc.R
 	}
 	config := testConfig(url)
 	config.Username, config.Password, config.Fingerprint = "distmsg", "PASSWORD", "f"
-	config.ResumeWindow = 100 * time.Millisecond
+	config.ResumeWindow, config.Timeout = 100*time.Millisecond, time.Second
 	useEverything(t, open(t, config))
 
 	used := make(map[string]bool)
