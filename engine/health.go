@@ -137,6 +137,9 @@ func (e *Engine) Gone(p routing.Presence) bool {
 	c := e.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.listed {
+		return false // nobody has said yet who there is
+	}
 	m, listed := c.members[p.Node]
 	if k := c.links[p.Node]; k != nil {
 		return k.incarnation != p.Incarnation
