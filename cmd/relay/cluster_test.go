@@ -292,6 +292,7 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{redis, "--node-id=b", "--peers=a=h:1"}, `--peers: "a=h:1" is not ID=`},
 		{[]string{redis, "--node-id=b", "--peers==h:1/h:2"}, `--peers: "=h:1/h:2" is not ID=`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:2,a=i:1/i:2"}, `--peers names "a" twice`},
+		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:2, a=i:1/i:2"}, `--peers names "a" twice`},
 		{[]string{redis, "--node-id=b", "--peers=a=h/h:2"}, `the address for clients, "h", is not HOST:PORT`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:x"}, `the address for nodes, "h:x", has no port from 1 to 65535`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/0.0.0.0:2"}, `the address for nodes, "0.0.0.0:2", does not say which machine`},

@@ -186,6 +186,7 @@ func parsePeers(list string) ([]discovery.Record, error) {
 	var peers []discovery.Record
 	known := make(map[string]bool)
 	for part := range strings.SplitSeq(list, ",") {
+		part = strings.TrimSpace(part) // "a=…, b=…"
 		id, addrs, found := strings.Cut(part, "=")
 		addr, peerAddr, both := strings.Cut(addrs, "/")
 		switch {
