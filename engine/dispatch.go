@@ -169,8 +169,8 @@ func (c *conn) frame(body []byte) {
 		c.handleBye(body)
 	case codec.KindLeave:
 		c.handleLeave(body)
-	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindMembers, codec.KindBound,
-		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
+	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft,
+		codec.KindMembers, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
 		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
 	default:
 		c.fail(codec.FaultUnknownKind, 0, kind, 0, kind.String()+" is not known to version 1")
