@@ -185,8 +185,12 @@ func (c *cluster) dial(ctx context.Context, node string) {
 	backoff := dialBackoffMin
 	for ctx.Err() == nil {
 		c.mu.Lock()
-		m := c.members[node]
+		m, open := c.members[node], c.links[node]
 		c.mu.Unlock()
+		if open != nil && open.incarnation == m.Incarnation { // the node was not listed for a while, and the link has lived on
+			open.wait(ctx)
+			continue
+		}
 		began := time.Now()
 		if err := c.connect(ctx, m); err != nil && ctx.Err() == nil {
 			c.eng.cfg.Logger.Debug("no link", "node", node, "addr", m.PeerAddr, "error", err)
@@ -202,7 +206,7 @@ func (c *cluster) dial(ctx context.Context, node string) {
 	}
 }
 
-// connect dials a node and waits until that link has ended.
+// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx.
 func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)
@@ -219,7 +223,7 @@ func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 		<-c.eng.linkSockets
 		return err
 	}
-	<-k.ended
+	k.wait(ctx)
 	return nil
 }
 
@@ -337,7 +341,7 @@ func (c *cluster) addrs() []string {
 	defer c.mu.Unlock()
 	var addrs []string
 	for _, m := range c.members {
-		if !m.Draining {
+		if takesClients(m) {
 			addrs = append(addrs, m.Addr)
 		}
 	}
@@ -345,11 +349,14 @@ func (c *cluster) addrs() []string {
 	return addrs
 }
 
+// takesClients reports whether clients may be sent to a node. One with in-process sessions only has no address for them.
+func takesClients(m discovery.Record) bool { return !m.Draining && m.Addr != "" }
+
 // forClients are this node and the others that take sessions, sorted. mu is held.
 func (c *cluster) forClients() []codec.Member {
 	out := c.eng.self()
 	for _, m := range c.members {
-		if !m.Draining {
+		if takesClients(m) {
 			out = append(out, codec.Member{Node: m.ID, Addr: m.Addr})
 		}
 	}
