@@ -196,6 +196,18 @@ func TestDrainMoves(t *testing.T) {
 	next.eventually("presence", func() bool { return next.presentAt(a.sessionID()) == 1 })
 }
 
+// A second leave costs nothing and is not answered.
+func TestLeaveTwice(t *testing.T) {
+	n := start(t, Config{})
+	c := n.join()
+	c.write(codec.AppendLeave(nil))
+	c.expect(codec.KindLeft)
+	c.write(codec.AppendLeave(nil))
+	c.alive()
+	n.background.Wait()
+	c.alive()
+}
+
 // A node need not ask where the IDs of a session are that has moved away from it.
 func TestFollowsMovedSessions(t *testing.T) {
 	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}
