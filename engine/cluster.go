@@ -30,16 +30,18 @@ type Membership interface {
 // cluster is what a node knows of the others: who they are, which of them it has a link to, which
 // sessions are attached there, and the routes that lead to those.
 type cluster struct {
+	// static
 	eng *Engine
 	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place of
 	// connections, and the routes that the registry has told of.
 	remote   *routing.Table
 	resolver *resolver
-	open     atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
-	changed  chan struct{}                    // of capacity 1: this node's record is not what was announced
-	twin     chan error                       // of capacity 1: another node with this node's ID
+	changed  chan struct{} // of capacity 1: this node's record is not what was announced
+	twin     chan error    // of capacity 1: another node with this node's ID
 
-	complained atomic.Int64 // when something was logged about a link, on the engine's clock
+	// shared
+	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
+	complained atomic.Int64                     // when something was logged about a link, on the engine's clock
 
 	announceMu sync.Mutex // held while announcing, so that no older record comes behind a newer one
 

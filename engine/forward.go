@@ -453,7 +453,7 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
 			p := l.parcelFor(uint16(t.Loop()))
-			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: len(p.data), reply: len(body), seq: uint64(kind)})
+			p.notes = append(p.notes, note{kind: noteReturned, at: len(p.data), reply: len(body), seq: uint64(kind)})
 			p.data = append(p.data, body...)
 		}
 		return nil
