@@ -43,7 +43,7 @@ type cluster struct {
 	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
 	complained atomic.Int64                     // when something was logged about a link, on the engine's clock
 
-	announceMu sync.Mutex // held while announcing, so that no older record comes behind a newer one
+	announceMu sync.Mutex // held while announcing and withdrawing, so that no older record comes behind a newer one, or the end
 
 	mu      sync.Mutex
 	listed  bool                        // guarded by mu; the membership has been told once
@@ -106,6 +106,9 @@ func nudge(ch chan struct{}) {
 func (c *cluster) announce(ctx context.Context) {
 	c.announceMu.Lock()
 	defer c.announceMu.Unlock()
+	if c.eng.serving.Err() != nil {
+		return // it is withdrawn, or about to be
+	}
 	if err := c.eng.cfg.Membership.Announce(ctx, c.eng.member()); err != nil && ctx.Err() == nil {
 		c.eng.cfg.Logger.Warn("cannot announce this node", "error", err)
 	}
@@ -328,12 +331,14 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 	}
 }
 
-// withdraw takes the node out of the membership.
-func (e *Engine) withdraw() {
-	ctx, cancel := e.registryContext()
+// withdraw takes the node out of the membership, for good.
+func (c *cluster) withdraw() {
+	ctx, cancel := c.eng.registryContext()
 	defer cancel()
-	if err := e.cfg.Membership.Withdraw(ctx); err != nil {
-		e.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
+	c.announceMu.Lock()
+	defer c.announceMu.Unlock()
+	if err := c.eng.cfg.Membership.Withdraw(ctx); err != nil {
+		c.eng.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
 	}
 }
 

@@ -168,7 +168,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	_ = e.closeListeners()
 	if e.cluster != nil {
-		e.withdraw()
+		e.cluster.withdraw()
 	}
 	e.closeEverybody()
 	e.background.Wait()

@@ -283,7 +283,8 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	return nil
 }
 
-// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its length what it is.
+// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its
+// length what it is.
 func checkForwardToken(f *codec.Forward) error {
 	n := len(f.Token)
 	if ack := f.Flags&codec.FlagAck != 0; ack == (n == ackTokenLen) && (n == 0 || n == ackTokenLen || n == reportTokenLen) {

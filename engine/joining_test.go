@@ -196,6 +196,21 @@ func TestDrainMoves(t *testing.T) {
 	next.eventually("presence", func() bool { return next.presentAt(a.sessionID()) == 1 })
 }
 
+// A node that has ended is announced by nobody any more: not by a drain that began a moment before, either.
+func TestNotAnnouncedBehindItsEnd(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	n := g.nodes[0]
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.cluster.announce(t.Context())
+	g.hub.mu.Lock()
+	defer g.hub.mu.Unlock()
+	if len(g.hub.members) != 0 {
+		t.Errorf("still listed: %v", g.hub.members)
+	}
+}
+
 // A second leave costs nothing and is not answered.
 func TestLeaveTwice(t *testing.T) {
 	n := start(t, Config{})
