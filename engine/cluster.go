@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -80,16 +81,32 @@ func (c *cluster) run(ctx context.Context) {
 	running.Wait()
 }
 
+// loadEvery is how often a node looks whether it has to announce another load.
+const loadEvery = 10 * time.Second
+
 // keepAnnounced announces this node, and again after each change.
 func (c *cluster) keepAnnounced(ctx context.Context) {
+	tick := time.NewTicker(loadEvery)
+	defer tick.Stop()
 	for {
+		load := c.eng.member().Load
 		c.announce(ctx)
-		select {
-		case <-c.changed:
-		case <-ctx.Done():
-			return
+		for same := true; same; same = c.eng.member().Load == load {
+			select {
+			case <-c.changed:
+				load = -1
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
+}
+
+// roughly keeps the three highest bits of a number, so that it seldom changes.
+func roughly(n int) int {
+	low := max(0, bits.Len(uint(n))-3)
+	return n >> low << low
 }
 
 // announceSoon has this node's record announced anew.
@@ -119,6 +136,7 @@ func (e *Engine) member() discovery.Record {
 	return discovery.Record{
 		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load() || e.joining.Load(),
 		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
+		Load: roughly(max(0, len(e.sockets)-1)), // one is the next client's
 	}
 }
 

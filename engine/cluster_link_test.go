@@ -303,6 +303,51 @@ func TestSilentPeer(t *testing.T) {
 	n.eventually("no link", func() bool { return n.Stats().Links == 0 })
 }
 
+// A node that does not read fills its own link: senders to it hear overflow, what nodes tell each other still goes through,
+// and links to others are as before (S21).
+func TestFullLink(t *testing.T) {
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	for _, id := range []string{"n0", "n1"} {
+		g.nodes = append(g.nodes, g.start(id, 2, func(c *Config) { c.MaxPayload, c.MaxPending = 64<<10, 128<<10 }))
+	}
+	g.linked(2)
+	n := g.nodes[0]
+	a, c, b := n.join("a"), n.join("c"), g.nodes[1].join("b")
+	s := routing.NewSessionID()
+	g.bindFor("x", s)
+	p := n.linkAs("n9")
+	p.attach(s)
+	const sends = 400 // 25 MiB: more than link and kernel take
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for i := range sends {
+			if _, err := a.nc.Write(sendFrame(uint64(i+1), "a", "x", strings.Repeat("x", 64<<10), codec.FlagAck, 60_000)); err != nil {
+				return // the test hears of it in vain
+			}
+		}
+	}()
+	if o := a.outcome(); o.Code != codec.CodeOverflow {
+		t.Fatalf("%v", o)
+	}
+	<-written
+	late := n.join()
+	c.exchange("c", b, "b")
+	p.write(codec.AppendPing(nil, 1)) // it lives
+	for frames := 0; ; frames++ {
+		f := p.next()
+		if id, _, err := codec.DecodePresence(f.body, f.kind); f.kind == codec.KindAttached && err == nil && routing.SessionID(id) == late.sessionID() {
+			if frames < 30 {
+				t.Errorf("it came behind %d frames: the link was not full", frames)
+			}
+			break
+		}
+	}
+	c.exchange("c", b, "b")
+	p.nc.Close()
+	a.nc.Close()
+}
+
 // A new link of a node ends its older one first: what waits there is lost, and its sessions are gone.
 func TestLinkReplaced(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {

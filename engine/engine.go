@@ -101,6 +101,10 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
+// readBuffer is what a loop reads from a connection at once. A link carries what many connections send, and what is read in one
+// go is written in one go.
+const readBuffer = 256 << 10
+
 // outcomeRoom is what is reserved for the outcome of each send in flight (S21).
 const outcomeRoom = 64
 
@@ -220,7 +224,7 @@ func (e *Engine) closeEverybody() {
 
 // startLoops starts gnet as a client engine, which is just the event loops, and finds out which they are.
 func (e *Engine) startLoops() error {
-	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithLogger(gnetLogger{e.cfg.Logger}))
+	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithReadBufferCap(readBuffer), gnet.WithLogger(gnetLogger{e.cfg.Logger}))
 	if err != nil {
 		return fmt.Errorf("engine: event loops: %w", err)
 	}

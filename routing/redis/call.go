@@ -154,6 +154,7 @@ func (r *Registry) unavailable(err error) error {
 }
 
 const (
+	advicePermission = "the user lacks a permission: docs/registry.md lists those it needs"
 	adviceReplica    = "it is a read-only replica: name its master, or the sentinels"
 	adviceCluster    = "it belongs to a Redis Cluster: use redis-cluster:// in the URL"
 	adviceConnection = "it cannot be reached: is it running, and is the URL right?"
@@ -165,7 +166,8 @@ const (
 var advice = []struct{ prefix, advice string }{
 	{"WRONGPASS", "wrong user name or password: check the password file"},
 	{"NOAUTH", "it wants a password: give one by a file or the environment"},
-	{"NOPERM", "the user lacks a permission: allow it all commands on the keys of the prefix, and INFO and TIME"},
+	{"NOPERM", advicePermission},
+	{"ERR The user executing the script", advicePermission},
 	{"READONLY", adviceReplica},
 	{"OOM", "it has reached its maxmemory and takes no writes: raise maxmemory"},
 	{"MISCONF", "it takes no writes because it cannot save to disk: look into its log"},

@@ -43,7 +43,8 @@ type Config struct {
 	// finds another one there fails, at Open or later. It must tell no secret. Default: none, and nothing is compared.
 	Fingerprint string
 	// Buckets is how many hashes the bindings are spread over; all nodes must agree, and it stands as long as the data.
-	// Best is one for 50 to 100 IDs. With more than 128 IDs in each, an ID costs three times the memory.
+	// Best is one for 50 to 100 IDs: Redis walks through a bucket to find one, and with more than 511 in it, by Redis's own
+	// defaults, an ID costs twice the memory.
 	// Default: 16,384, good for a million IDs.
 	Buckets int
 

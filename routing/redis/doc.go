@@ -1,5 +1,6 @@
 // Package redis is the registry of a cluster: a [routing.Registry] whose truth is in Redis, alone, under sentinels or as a
 // Redis Cluster, and shared by all nodes.
+// For whoever runs that Redis: docs/registry.md.
 //
 // # Keys
 //

@@ -81,10 +81,14 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	if err != nil {
 		return err
 	}
+	info := parseInfo(text)
+	if info["redis_mode"] == "sentinel" { // go-redis has this called for connections to sentinels, too
+		return nil
+	}
 	l := r.losses
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, known := l.runs[parseInfo(text)["run_id"]]; !known {
+	if _, known := l.runs[info["run_id"]]; !known {
 		l.suspectLocked()
 	}
 	return nil

@@ -23,6 +23,8 @@ func TestOpenRefuses(t *testing.T) {
 	replica := startRedis(t, proc.RedisOptions{Args: []string{"--replicaof", host, port}})
 	full := startRedis(t, proc.RedisOptions{Args: []string{"--maxmemory", "1"}})
 	evicting := startRedis(t, proc.RedisOptions{Args: []string{"--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"}})
+	limited := startRedis(t, proc.RedisOptions{})
+	command(t, limited, "ACL SETUSER blind on >pw ~* +@all -info", "ACL SETUSER elsewhere on >pw ~other:* +@all")
 	secure := startRedis(t, proc.RedisOptions{TLS: &files})
 	node := startRedis(t, proc.RedisOptions{Args: []string{"--cluster-enabled", "yes", "--cluster-port", freePort(t)}})
 
@@ -34,6 +36,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"nobody there", func(c *Config) { c.URL = "redis://127.0.0.1:1" }, "cannot be reached"},
 		{"no password", func(c *Config) { c.URL = locked.URL() }, "wants a password"},
 		{"wrong password", func(c *Config) { c.URL, c.Password = locked.URL(), "guess" }, "check the password file"},
+		{"no INFO", func(c *Config) { c.URL, c.Username, c.Password = limited.URL(), "blind", "pw" }, "lacks a permission"},
+		{"other keys", func(c *Config) { c.URL, c.Username, c.Password = limited.URL(), "elsewhere", "pw" }, "lacks a permission"},
 		{"replica", func(c *Config) { c.URL = replica.URL() }, "name its master"},
 		{"memory full", func(c *Config) { c.URL = full.URL() }, "raise maxmemory"},
 		{"evicts", func(c *Config) { c.URL = evicting.URL() }, "set maxmemory-policy from allkeys-lru to noeviction"},

@@ -27,6 +27,13 @@ type sweep struct {
 	next       int // bucket that the walk looks at next; the long ones come after the others
 	states     map[routing.SessionID]state
 	unattached map[routing.SessionID]time.Time // since when
+	condemned  []condemned                     // what the walk has found and not removed yet, in the order found
+}
+
+// condemned is bindings of dead sessions. They are not removed at once: Bind may be about to put back what they have replaced.
+type condemned struct {
+	swaps []swap
+	found time.Time
 }
 
 // state is what the walk knows of a session. It lasts for one walk.
@@ -119,14 +126,20 @@ func (r *Registry) walk(ctx context.Context) error {
 	if err := r.judge(ctx, bindings); err != nil {
 		return err
 	}
-	var condemned []swap
+	var found []swap
 	for _, b := range bindings {
 		if s.states[b.binding.Session] == dead {
-			condemned = append(condemned, b)
+			found = append(found, b)
 		}
 	}
-	if err := r.remove(ctx, condemned); err != nil {
-		return err
+	if len(found) > 0 {
+		s.condemned = append(s.condemned, condemned{swaps: found, found: time.Now()})
+	}
+	for len(s.condemned) > 0 && time.Since(s.condemned[0].found) > 2*r.config.Timeout { // of the bind, and of putting back
+		if err := r.remove(ctx, s.condemned[0].swaps); err != nil {
+			return err
+		}
+		s.condemned = s.condemned[1:]
 	}
 	if s.next += sweepBuckets; s.next >= 2*r.config.Buckets {
 		r.endWalk()

@@ -27,7 +27,7 @@ func TestSweep(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
 	config := testConfig(server.URL())
-	config.ResumeWindow = 100 * time.Millisecond
+	config.ResumeWindow, config.Timeout = 100*time.Millisecond, time.Second
 	config.Gone = func(p routing.Presence) bool { return p.Node == "gone" }
 	r := open(t, config)
 
@@ -85,6 +85,32 @@ func TestOneSweeps(t *testing.T) {
 	other, err3 := b.lease(t.Context())
 	if !first || !again || other || err1 != nil || err2 != nil || err3 != nil {
 		t.Errorf("leases: %v %v %v; %v %v %v", first, again, other, err1, err2, err3)
+	}
+}
+
+// What the walk finds it does not remove at once: the bind of a dead session may be about to be taken back, and what it has replaced
+// would be lost.
+func TestSweepWaits(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t, proc.RedisOptions{})
+	config := quiet(testConfig(server.URL()))
+	config.Timeout = time.Hour
+	r := open(t, config)
+	session := routing.NewSessionID()
+	bindAll(t, r, session, "anna")
+	if ended, err := r.EndSession(t.Context(), routing.EndOp{Session: session, Force: true}); err != nil || !ended {
+		t.Fatal(ended, err)
+	}
+	for range 2 * 2 * config.Buckets / sweepBuckets { // two walks
+		if err := r.walk(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if result, err := lookup(r, "anna"); err != nil || result.Binding.Session != session {
+		t.Errorf("look-up: %+v, %v; want the binding still", result, err)
+	}
+	if len(r.sweep.condemned) != 2 {
+		t.Errorf("%d times condemned, want 2", len(r.sweep.condemned))
 	}
 }
 
