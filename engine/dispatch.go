@@ -190,7 +190,7 @@ func (c *conn) linkFrame(kind codec.Kind, body []byte) {
 func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 	switch {
 	case kind == codec.KindPeerHello:
-		c.unexpected(kind, "this address is for clients; nodes connect to the one that --peer-listen names")
+		c.unexpected(kind, "this address is for clients; other nodes connect to the peer address")
 	case kind != codec.KindHello:
 		c.unexpected(kind, "nothing but hello may be sent before welcome")
 	case c.state == stateJoining:
