@@ -320,6 +320,7 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{redis, zk, "--peer-listen=0.0.0.0:0"}, "add --peer-advertise HOST:PORT"},
 		{[]string{redis, zk, "--listen=:0", "--advertise=h:1"}, "add --insecure-listen"},
 		{[]string{"--resume-window=0s"}, "--resume-window 0s must be over 0"},
+		{[]string{"--verify-period=999ms"}, "--verify-period 999ms must be at least 1s"},
 	} {
 		t.Run(fmt.Sprintf("%.60s", strings.Join(tc.args, " ")), func(t *testing.T) {
 			args := append([]string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"}, tc.args...)

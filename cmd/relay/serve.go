@@ -55,7 +55,8 @@ func serve(opts options, stderr io.Writer) error {
 		return err
 	}
 	node, err := engine.New(engine.Config{
-		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops, ResumeWindow: opts.resumeWindow,
+		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
+		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
 		Registry: outside.registry, Logger: logger,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
