@@ -162,7 +162,8 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 }
 
 // startAdmin serves HTTP for node, unless it is turned off; done then never answers.
-func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *services, logger *slog.Logger) (done <-chan error, url string, err error) {
+func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *services, logger *slog.Logger) (
+	done <-chan error, url string, err error) {
 	if addr == noAdmin {
 		return nil, noAdmin, nil
 	}
