@@ -103,7 +103,7 @@ func appendDeliver(b []byte, kind Kind, f *Deliver) []byte {
 	return end(appendBin(b, f.Payload), start)
 }
 
-// PatchDeliverTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliver
+// PatchDeliverTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliver or AppendForward
 // made, after the message has waited. f must have been decoded from that very body.
 func PatchDeliverTTL(body []byte, f *Deliver, ttl uint32) {
 	at := 2 + 2 + len(f.Token) + strSize(len(f.To)) + strSize(len(f.From))

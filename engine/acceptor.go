@@ -37,25 +37,25 @@ func defaultMaxConns() int {
 }
 
 func (e *Engine) listen(ctx context.Context) error {
-	if e.cfg.Addr == noListener {
-		return nil
-	}
 	lc := net.ListenConfig{KeepAlive: -1} // heartbeats are the protocol's own
-	ln, err := lc.Listen(ctx, "tcp", e.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("engine: %w", err)
+	if e.cfg.Addr != noListener {
+		ln, err := lc.Listen(ctx, "tcp", e.cfg.Addr)
+		if err != nil {
+			return fmt.Errorf("engine: %w", err)
+		}
+		e.listener = ln
 	}
-	e.listener = ln
-	if e.cluster == nil {
-		return nil
-	}
-	if e.peerListener, err = lc.Listen(ctx, "tcp", e.cfg.PeerAddr); err != nil {
-		return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), ln.Close())
+	if e.cluster != nil {
+		ln, err := lc.Listen(ctx, "tcp", e.cfg.PeerAddr)
+		if err != nil {
+			return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), e.closeListeners())
+		}
+		e.peerListener = ln
 	}
 	return nil
 }
 
-func (e *Engine) closeListener() error {
+func (e *Engine) closeListeners() error {
 	var errs []error
 	for _, l := range []net.Listener{e.listener, e.peerListener} {
 		if l != nil {
@@ -80,7 +80,7 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) er
 		if err == nil {
 			var k *link
 			if peers != nil {
-				k = &link{cluster: peers}
+				k = &link{cluster: peers, ended: make(chan struct{})}
 			}
 			err = e.enroll(nc, k)
 			if err == nil {

@@ -31,18 +31,20 @@ type Membership interface {
 // cluster is what a node knows of the others: who they are, which of them it has a link to, which
 // sessions are attached there, and the routes that lead to those.
 type cluster struct {
+	// static
 	eng *Engine
 	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place of
 	// connections, and the routes that the registry has told of.
 	remote   *routing.Table
 	resolver *resolver
-	open     atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
-	changed  chan struct{}                    // of capacity 1: this node's record is not what was announced
-	twin     chan error                       // of capacity 1: another node with this node's ID
+	changed  chan struct{} // of capacity 1: this node's record is not what was announced
+	twin     chan error    // of capacity 1: another node with this node's ID
 
-	complained atomic.Int64 // when something was logged about a link, on the engine's clock
+	// shared
+	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
+	complained atomic.Int64                     // when something was logged about a link, on the engine's clock
 
-	announceMu sync.Mutex // held while announcing, so that no older record comes behind a newer one
+	announceMu sync.Mutex // held while announcing and withdrawing, so that no older record comes behind a newer one, or the end
 
 	mu      sync.Mutex
 	listed  bool                        // guarded by mu; the membership has been told once
@@ -121,6 +123,9 @@ func nudge(ch chan struct{}) {
 func (c *cluster) announce(ctx context.Context) {
 	c.announceMu.Lock()
 	defer c.announceMu.Unlock()
+	if c.eng.serving.Err() != nil {
+		return // it is withdrawn, or about to be
+	}
 	if err := c.eng.cfg.Membership.Announce(ctx, c.eng.member()); err != nil && ctx.Err() == nil {
 		c.eng.cfg.Logger.Warn("cannot announce this node", "error", err)
 	}
@@ -203,8 +208,12 @@ func (c *cluster) dial(ctx context.Context, node string) {
 	backoff := dialBackoffMin
 	for ctx.Err() == nil {
 		c.mu.Lock()
-		m := c.members[node]
+		m, open := c.members[node], c.links[node]
 		c.mu.Unlock()
+		if open != nil && open.incarnation == m.Incarnation { // the node was not listed for a while, and the link has lived on
+			open.wait(ctx)
+			continue
+		}
 		began := time.Now()
 		if err := c.connect(ctx, m); err != nil && ctx.Err() == nil {
 			c.eng.cfg.Logger.Debug("no link", "node", node, "addr", m.PeerAddr, "error", err)
@@ -220,7 +229,7 @@ func (c *cluster) dial(ctx context.Context, node string) {
 	}
 }
 
-// connect dials a node and waits until that link has ended.
+// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx.
 func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)
@@ -237,7 +246,7 @@ func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 		<-c.eng.linkSockets
 		return err
 	}
-	<-k.ended
+	k.wait(ctx)
 	return nil
 }
 
@@ -340,12 +349,14 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 	}
 }
 
-// withdraw takes the node out of the membership.
-func (e *Engine) withdraw() {
-	ctx, cancel := e.registryContext()
+// withdraw takes the node out of the membership, for good.
+func (c *cluster) withdraw() {
+	ctx, cancel := c.eng.registryContext()
 	defer cancel()
-	if err := e.cfg.Membership.Withdraw(ctx); err != nil {
-		e.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
+	c.announceMu.Lock()
+	defer c.announceMu.Unlock()
+	if err := c.eng.cfg.Membership.Withdraw(ctx); err != nil {
+		c.eng.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
 	}
 }
 
@@ -355,7 +366,7 @@ func (c *cluster) addrs() []string {
 	defer c.mu.Unlock()
 	var addrs []string
 	for _, m := range c.members {
-		if !m.Draining {
+		if takesClients(m) {
 			addrs = append(addrs, m.Addr)
 		}
 	}
@@ -363,11 +374,14 @@ func (c *cluster) addrs() []string {
 	return addrs
 }
 
+// takesClients reports whether clients may be sent to a node. One with in-process sessions only has no address for them.
+func takesClients(m discovery.Record) bool { return !m.Draining && m.Addr != "" }
+
 // forClients are this node and the others that take sessions, sorted. mu is held.
 func (c *cluster) forClients() []codec.Member {
 	out := c.eng.self()
 	for _, m := range c.members {
-		if !m.Draining {
+		if takesClients(m) {
 			out = append(out, codec.Member{Node: m.ID, Addr: m.Addr})
 		}
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/routing"
 )
 
@@ -373,6 +375,62 @@ func TestLinkReplaced(t *testing.T) {
 			t.Errorf("%d links", links)
 		}
 	})
+}
+
+// A node that is not listed for a while, as when its ZooKeeper session expires, keeps its link, and nothing is lost.
+func TestLinkOfARelistedNode(t *testing.T) {
+	g := startGroup(t, 2, 1)
+	dials, other := g.nodes[0], g.nodes[1]
+	a, b := dials.join("a"), other.join("b")
+	b.exchange("b", a, "a")
+	before := dials.cluster.linkTo("n1")
+	seq := a.send("a", "b", "over the link")
+	d := b.delivered()
+	g.hub.unlist("n1")
+	g.hub.record(other.member())
+	dials.eventually("a dialler", func() bool {
+		dials.cluster.mu.Lock()
+		defer dials.cluster.mu.Unlock()
+		return dials.cluster.dialers["n1"] != nil
+	})
+	for began := time.Now(); time.Since(began) < 2*dialBackoffMin; { // in which a second link would come up
+		b.hears(b.send("b", "nobody", "x"), codec.CodeNoRoute)
+	}
+	b.ack(d, "")
+	a.hears(seq, codec.CodeAcked)
+	if dials.cluster.linkTo("n1") != before {
+		t.Error("it was dialled again")
+	}
+	dials.closeAll([]routing.Handle{before.handle}, codec.FaultIdleTimeout, "to see that it is dialled again")
+	dials.eventually("a new link", func() bool { k := dials.cluster.linkTo("n1"); return k != nil && k != before })
+}
+
+// A link whose other end says nothing does not keep the node from ending.
+func TestDiallingEndsWithTheNode(t *testing.T) {
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = time.Hour })
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.cluster.connect(ctx, discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()}) }()
+	nc, err := mute.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := readFrame(nc); err != nil { // from here on it is a connection of a loop
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Error("it still waits for the link")
+	}
 }
 
 // A link that ends and comes up again breaks no order, and every send has one outcome.

@@ -169,8 +169,8 @@ func (c *conn) frame(body []byte) {
 		c.handleBye(body)
 	case codec.KindLeave:
 		c.handleLeave(body)
-	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindMembers, codec.KindBound,
-		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
+	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft,
+		codec.KindMembers, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
 		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
 	default:
 		c.fail(codec.FaultUnknownKind, 0, kind, 0, kind.String()+" is not known to version 1")
@@ -190,7 +190,7 @@ func (c *conn) linkFrame(kind codec.Kind, body []byte) {
 func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 	switch {
 	case kind == codec.KindPeerHello:
-		c.unexpected(kind, "this address is for clients; nodes connect to the one that --peer-listen names")
+		c.unexpected(kind, "this address is for clients; other nodes connect to the peer address")
 	case kind != codec.KindHello:
 		c.unexpected(kind, "nothing but hello may be sent before welcome")
 	case c.state == stateJoining:

@@ -127,7 +127,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	if err := e.startLoops(); err != nil {
-		return errors.Join(err, e.closeListener())
+		return errors.Join(err, e.closeListeners())
 	}
 	e.lanes.start()
 	var helpers sync.WaitGroup
@@ -170,9 +170,9 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 // shutdown ends everything in the order in which nobody misses what is gone: the listener, the
 // connections, the lanes that their ends keep busy, the loops.
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
-	_ = e.closeListener()
+	_ = e.closeListeners()
 	if e.cluster != nil {
-		e.withdraw()
+		e.cluster.withdraw()
 	}
 	e.closeEverybody()
 	e.background.Wait()

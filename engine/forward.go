@@ -283,7 +283,8 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	return nil
 }
 
-// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its length what it is.
+// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its
+// length what it is.
 func checkForwardToken(f *codec.Forward) error {
 	n := len(f.Token)
 	if ack := f.Flags&codec.FlagAck != 0; ack == (n == ackTokenLen) && (n == 0 || n == ackTokenLen || n == reportTokenLen) {
@@ -453,7 +454,7 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
 			p := l.parcelFor(uint16(t.Loop()))
-			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: len(p.data), reply: len(body), seq: uint64(kind)})
+			p.notes = append(p.notes, note{kind: noteReturned, at: len(p.data), reply: len(body), seq: uint64(kind)})
 			p.data = append(p.data, body...)
 		}
 		return nil

@@ -125,7 +125,7 @@ func (c *cluster) unlinked() []string {
 }
 
 // Gone reports whether a presence entry counts as absent because its node is dead: there is no link to it, and the
-// membership does not list it, or lists a later incarnation (S16). It fits the Gone field of routing/redis.Config. Any goroutine
+// membership does not list it, or lists a later incarnation, or none (S16). It fits the Gone field of routing/redis.Config. Any goroutine
 // may call it; without a cluster, every node but this one is gone.
 func (e *Engine) Gone(p routing.Presence) bool {
 	if p.Node == e.cfg.NodeID {
@@ -144,5 +144,5 @@ func (e *Engine) Gone(p routing.Presence) bool {
 	if k := c.links[p.Node]; k != nil {
 		return k.incarnation != p.Incarnation
 	}
-	return !listed || m.Incarnation != p.Incarnation
+	return !listed || m.Incarnation > p.Incarnation || m.Incarnation == 0 // which is that of a list of peers
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -104,7 +105,7 @@ func (c *cluster) askWho(ctx context.Context, addr string) (node string, err err
 	return string(f.Node), nil
 }
 
-var errStranger = fmt.Errorf("engine: it does not know the cluster's secret")
+var errStranger = errors.New("engine: it does not know the cluster's secret")
 
 // readFrame reads one frame of a handshake, in place of a loop.
 func readFrame(nc net.Conn) (body []byte, err error) {

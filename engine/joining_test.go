@@ -41,6 +41,14 @@ func (h *hub) record(r discovery.Record) {
 	h.tell()
 }
 
+// unlist takes a node out of the membership.
+func (h *hub) unlist(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.members, id)
+	h.tell()
+}
+
 // Of two nodes with one ID the second does not start, and says where the first one is. Its former self is none.
 func TestTwin(t *testing.T) {
 	g := startGroup(t, 1, 1)
@@ -81,9 +89,26 @@ func TestJoinsBeforeItServes(t *testing.T) {
 		t.Errorf("health: %q", h)
 	}
 	if !n.Gone(routing.Presence{Node: "n1", Incarnation: 7}) || n.Gone(routing.Presence{Node: "n1", Incarnation: g.nodes[1].Incarnation()}) ||
-		!n.Gone(routing.Presence{Node: "unknown"}) || n.Gone(routing.Presence{Node: "dead", Incarnation: 1}) {
+		!n.Gone(routing.Presence{Node: "unknown"}) || n.Gone(routing.Presence{Node: "dead", Incarnation: 1}) ||
+		!n.Gone(routing.Presence{Node: "dead"}) || n.Gone(routing.Presence{Node: "dead", Incarnation: 2}) { // the list may be older
 		t.Error("gone or not gone, the wrong way round")
 	}
+}
+
+// A node that only has sessions in process is one of a cluster like any other, except that no client is sent to it.
+func TestNodeWithoutClients(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	g.nodes = append(g.nodes, g.start("n1", 1, func(c *Config) { c.Addr = noListener }))
+	g.linked(2)
+	a := g.nodes[0].join("a")
+	if m := a.welcome.Members; len(m) != 1 || m[0].Node != "n0" {
+		t.Errorf("the client is told of %v", m)
+	}
+	if addrs := g.nodes[0].cluster.addrs(); len(addrs) != 0 {
+		t.Errorf("a drain would send clients to %q", addrs)
+	}
+	g.nodes[1].inside(InProcessConfig{Handler: func(*Message) {}}, "b")
+	a.hears(a.send("a", "b", "x"), codec.CodeAcked)
 }
 
 // Clients are told of the nodes there are, when they come and whenever that changes.
@@ -169,6 +194,33 @@ func TestDrainMoves(t *testing.T) {
 		t.Errorf("bound to %v, before %v", now, held)
 	}
 	next.eventually("presence", func() bool { return next.presentAt(a.sessionID()) == 1 })
+}
+
+// A node that has ended is announced by nobody any more: not by a drain that began a moment before, either.
+func TestNotAnnouncedBehindItsEnd(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	n := g.nodes[0]
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	n.cluster.announce(t.Context())
+	g.hub.mu.Lock()
+	defer g.hub.mu.Unlock()
+	if len(g.hub.members) != 0 {
+		t.Errorf("still listed: %v", g.hub.members)
+	}
+}
+
+// A second leave costs nothing and is not answered.
+func TestLeaveTwice(t *testing.T) {
+	n := start(t, Config{})
+	c := n.join()
+	c.write(codec.AppendLeave(nil))
+	c.expect(codec.KindLeft)
+	c.write(codec.AppendLeave(nil))
+	c.alive()
+	n.background.Wait()
+	c.alive()
 }
 
 // A node need not ask where the IDs of a session are that has moved away from it.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -26,20 +27,23 @@ const (
 	linkRoom = 16
 )
 
-// link is the cluster's half of a connection to another node. What stands below the line is owned by its loop.
+// link is the cluster's half of a connection to another node.
 type link struct {
+	// static
 	cluster *cluster
 	dialled bool
-	ended   chan struct{} // closed with the connection; nil if the other side dialled
-	handle  routing.Handle
+	ended   chan struct{} // closed with the connection
 
+	// owned by the loop; static once open
+	handle      routing.Handle
 	node        string // the other one; known from the start if we dialled
 	incarnation uint64
-	expects     codec.Kind      // the frame that the handshake goes on with, beside an error
-	hello       codec.PeerHello // ours, if we dialled
-	transcript  []byte
-	// sessions are those attached at the other node.
-	sessions map[routing.SessionID]attachment
+
+	// owned by the loop
+	expects    codec.Kind      // the frame that the handshake goes on with, beside an error
+	hello      codec.PeerHello // ours, if we dialled
+	transcript []byte
+	sessions   map[routing.SessionID]attachment // those attached at the other node
 }
 
 // attachment is a session at the other node, and the serial of its latest attach there.
@@ -59,6 +63,14 @@ func (k *link) begin(c *conn) {
 	k.expects = codec.KindPeerChallenge
 	k.hello = c.loop.eng.peerHello(c.loop.eng.cfg.NodeID, c.loop.fenced)
 	c.wroteControl(codec.AppendPeerHello(c.out(), &k.hello))
+}
+
+// wait returns when the link has ended, or ctx has. Any goroutine may call it.
+func (k *link) wait(ctx context.Context) {
+	select {
+	case <-k.ended:
+	case <-ctx.Done():
+	}
 }
 
 func (e *Engine) peerHello(node string, incarnation uint64) codec.PeerHello {
@@ -263,9 +275,7 @@ func (k *link) end(c *conn, wasOpen bool) {
 		}
 		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
 	}
-	if k.ended != nil {
-		close(k.ended)
-	}
+	close(k.ended)
 }
 
 // frame handles a frame on an open link.

@@ -20,6 +20,8 @@ const (
 	earlyFlush = 64 << 10
 	// scanRounds spreads the heartbeat check of all connections over this many ticks.
 	scanRounds = 100
+	// scratchSize has room for any control frame without a payload.
+	scratchSize = 128
 )
 
 // loop is our half of a gnet event loop. What happens between two runs of its doorbell is one
@@ -54,16 +56,13 @@ type loop struct {
 	expired    func(ackmgr.Token, ackmgr.Entry)
 	lost       func(ackmgr.Token, ackmgr.Entry)
 	abandoned  func(ackmgr.Token, ackmgr.Entry)
-	send       codec.Send    // scratch: decoding into them allocates nothing
-	deliver    codec.Deliver // scratch
-	walk       codec.Deliver // scratch of eachDeliver
-	iov, spent [][]byte      // scratch of conn.flush
-	ack        codec.Ack     // scratch
-	forward    codec.Forward // scratch
-	answer     codec.Answer  // scratch
-	scratch    []byte        // a control frame for a link
-	sessionID  [codec.SessionIDLen]byte
-	body       []byte // of the send that is being decided on
+	send       codec.Send           // scratch: decoding into them allocates nothing
+	deliver    codec.Deliver        // scratch
+	walk       codec.Deliver        // scratch of eachDeliver
+	iov, spent [][]byte             // scratch of conn.flush
+	ack        codec.Ack            // scratch
+	token      [codec.MaxToken]byte // scratch
+	body       []byte               // of the send that is being decided on
 
 	// owned by the loop; of a cluster
 	links         []*conn // to other nodes, with or without handshake
@@ -77,7 +76,10 @@ type loop struct {
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	askedFrom     string                      // the sender whose held sends are going on
-	token         [codec.MaxToken]byte
+	forward       codec.Forward               // scratch
+	answer        codec.Answer                // scratch
+	sessionID     [codec.SessionIDLen]byte    // scratch
+	scratch       []byte                      // a control frame for a link, until sendControl has it
 
 	// shared
 	armed  atomic.Bool  // the doorbell has been rung
@@ -103,6 +105,7 @@ func newLoop(e *Engine, idx int) *loop {
 		l.parked = make(map[string]*parkQueue)
 		l.recents = make(map[string]recentAnswer)
 		l.holding = make(map[string][]routing.Handle)
+		l.scratch = make([]byte, 0, scratchSize)
 	}
 	l.began = e.clock()
 	l.now = l.began.Milliseconds()

@@ -58,12 +58,12 @@ const (
 type note struct {
 	kind          noteKind
 	code          codec.Code
-	handle        routing.Handle // noteGone, noteReport, noteRefused: of the connection; noteAck, noteBounce: who sent it
-	token         ackmgr.Token
-	session       uint64 // of who sent it, noteAck and noteBounce
-	seq           uint64 // noteReport
-	reason, reply int    // bytes in data from at on
-	at            int
+	handle        routing.Handle // noteAck, noteBounce: who sent it; else the connection or link that it is about
+	token         ackmgr.Token   // noteAck, noteBounce, noteFail
+	session       uint64         // noteAck, noteBounce: of who sent it; noteLinkGone
+	seq           uint64         // noteReport: of the send; noteSwept: of the sweep; noteRefused, noteReturned: see codecKind
+	at            int            // where its bytes in data begin,
+	reason, reply int            // and how many there are; a frame is reply
 }
 
 // outbox is the mail that a loop has for one other loop.

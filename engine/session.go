@@ -183,10 +183,11 @@ func (c *conn) handleLeave(body []byte) {
 		c.decodeFault(err, codec.KindLeave)
 		return
 	}
-	if !c.left {
-		c.left = true
-		c.loop.eng.detach(c)
+	if c.left { // or each would cost a goroutine and a round over all loops
+		return
 	}
+	c.left = true
+	c.loop.eng.detach(c)
 	e, l, h := c.loop.eng, c.loop, c.handle()
 	e.background.Go(func() {
 		// Another loop may have picked this connection a moment ago. In the first round it ends the iteration in which

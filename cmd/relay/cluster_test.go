@@ -292,6 +292,7 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{redis, "--node-id=b", "--peers=a=h:1"}, `--peers: "a=h:1" is not ID=`},
 		{[]string{redis, "--node-id=b", "--peers==h:1/h:2"}, `--peers: "=h:1/h:2" is not ID=`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:2,a=i:1/i:2"}, `--peers names "a" twice`},
+		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:2, a=i:1/i:2"}, `--peers names "a" twice`},
 		{[]string{redis, "--node-id=b", "--peers=a=h/h:2"}, `the address for clients, "h", is not HOST:PORT`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:x"}, `the address for nodes, "h:x", has no port from 1 to 65535`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/0.0.0.0:2"}, `the address for nodes, "0.0.0.0:2", does not say which machine`},
@@ -320,6 +321,7 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{redis, zk, "--peer-listen=0.0.0.0:0"}, "add --peer-advertise HOST:PORT"},
 		{[]string{redis, zk, "--listen=:0", "--advertise=h:1"}, "add --insecure-listen"},
 		{[]string{"--resume-window=0s"}, "--resume-window 0s must be over 0"},
+		{[]string{"--verify-period=999ms"}, "--verify-period 999ms must be at least 1s"},
 	} {
 		t.Run(fmt.Sprintf("%.60s", strings.Join(tc.args, " ")), func(t *testing.T) {
 			args := append([]string{"--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"}, tc.args...)

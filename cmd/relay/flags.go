@@ -20,7 +20,7 @@ type options struct {
 	insecureListen                 bool
 	loops                          int
 	nodeID                         string
-	resumeWindow                   time.Duration
+	resumeWindow, verifyPeriod     time.Duration
 
 	cluster                   string
 	secretFile                string
@@ -55,6 +55,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; all nodes should agree")
+	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long it takes to compare all bindings of this node with the registry, slowly and all the time")
 
 	f.StringVar(&o.cluster, "cluster", "distmsg", "`name` of the cluster: nodes of another are refused, and keys in Redis begin with it")
 	f.StringVar(&o.discovery, "discovery", "", "`URL` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")
@@ -93,6 +94,9 @@ func (o *options) check() error {
 		if d.value <= 0 {
 			return cli.Usagef("%s %v must be over 0", d.flag, d.value)
 		}
+	}
+	if o.verifyPeriod < time.Second {
+		return cli.Usagef("--verify-period %v must be at least 1s", o.verifyPeriod)
 	}
 	for _, check := range []func() error{o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
 		if err := check(); err != nil {
@@ -182,6 +186,7 @@ func parsePeers(list string) ([]discovery.Record, error) {
 	var peers []discovery.Record
 	known := make(map[string]bool)
 	for part := range strings.SplitSeq(list, ",") {
+		part = strings.TrimSpace(part) // "a=…, b=…"
 		id, addrs, found := strings.Cut(part, "=")
 		addr, peerAddr, both := strings.Cut(addrs, "/")
 		switch {

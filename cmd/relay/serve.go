@@ -55,7 +55,8 @@ func serve(opts options, stderr io.Writer) error {
 		return err
 	}
 	node, err := engine.New(engine.Config{
-		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops, ResumeWindow: opts.resumeWindow,
+		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
+		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
 		Registry: outside.registry, Logger: logger,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
@@ -161,7 +162,8 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 }
 
 // startAdmin serves HTTP for node, unless it is turned off; done then never answers.
-func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *services, logger *slog.Logger) (done <-chan error, url string, err error) {
+func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *services, logger *slog.Logger) (
+	done <-chan error, url string, err error) {
 	if addr == noAdmin {
 		return nil, noAdmin, nil
 	}

@@ -8,7 +8,8 @@
 //     IDs could be reached again.
 //   - [Findings] are what was promised beside what was measured.
 //
-// The proofs are the tests. A short set runs with all other tests; the full one takes a few minutes:
+// The proofs are the tests, and with them those that count what moving and binding cost Redis. A short set runs with all
+// other tests; the full one takes a few minutes:
 //
 //	go test ./internal/faults -v -faults.full
 //	go test ./internal/faults -v -faults.full -run TestFaults/partition

@@ -41,7 +41,8 @@ func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
 	for c.sends(ctx) < before+loadRate {
 		select {
 		case <-l.done:
-			return nil, fmt.Errorf("the load test ended at once: %w", l.err)
+			_, err := l.Stop()
+			return nil, fmt.Errorf("the load test ended at once: %v", err) // which may be nil
 		default:
 		}
 		if time.Now().After(deadline) || !pause(ctx, pollEvery) {

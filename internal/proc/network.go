@@ -218,8 +218,8 @@ func (h *Host) Heal() error {
 	return runIP(h.network.hub, nil, "link set "+h.port()+" up master switch")
 }
 
-// Do calls f as if this process were on the host. Sockets that f makes itself, not on another goroutine, are the host's for good; programs that it
-// starts run there.
+// Do calls f as if this process were on the host. Sockets that f makes itself, not on another goroutine, are the host's
+// for good; programs that it starts run there.
 func (h *Host) Do(f func() error) error {
 	if h == nil {
 		return f()

@@ -13,7 +13,7 @@ import (
 	"distmsg/routing"
 )
 
-const foreign = `the prefix "distmsg" is used by another cluster, whose nodes have another secret: give this one another name with --cluster`
+const foreign = `the prefix "distmsg" is used by another cluster, whose nodes have another secret: give this node theirs, or this cluster another name with --cluster`
 
 // Nodes of one cluster share a prefix. Those of another are kept off it, unless they say nothing about themselves.
 func TestFingerprint(t *testing.T) {

@@ -211,7 +211,7 @@ func (r *Registry) checkFingerprint(ctx context.Context) error {
 		}
 	}
 	if found.Val() != r.config.Fingerprint {
-		return fmt.Errorf("the prefix %q is used by %w, whose nodes have another secret: give this one another name with --cluster",
+		return fmt.Errorf("the prefix %q is used by %w, whose nodes have another secret: give this node theirs, or this cluster another name with --cluster",
 			r.config.Prefix, errForeign)
 	}
 	return nil
@@ -251,7 +251,7 @@ func (r *Registry) renew(ctx context.Context, markers []renewal) (age time.Durat
 		markers[i].now = reply[0]
 		m := parseMarker(reply[0])
 		if m.buckets != r.config.Buckets {
-			return 0, fmt.Errorf("the cluster %q has %d buckets, not %d: configure this node like the others, or another prefix",
+			return 0, fmt.Errorf("the cluster %q has %d buckets, not %d: give this node theirs with --registry-buckets, or this cluster another name with --cluster",
 				r.config.Prefix, m.buckets, r.config.Buckets)
 		}
 		now, _ := strconv.ParseInt(reply[1], 10, 64)
