@@ -22,7 +22,7 @@ const (
 	acceptBackoffMax = time.Second
 	// spareFDs are left to everything that is not a client socket.
 	spareFDs = 128
-	// maxLinks bounds the connections to other nodes, those whose handshake is under way included.
+	// maxLinks bounds the connections from other nodes, those whose handshake is under way included, and those to others.
 	maxLinks = 64
 )
 
@@ -51,6 +51,10 @@ func (e *Engine) listen(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), e.closeListeners())
 		}
 		e.peerListener = ln
+		if ln.Addr().(*net.TCPAddr).IP.IsUnspecified() && e.cfg.PeerAdvertise == "" {
+			err := fmt.Errorf("engine: nodes cannot be told to come to %v: set PeerAdvertise, or a PeerAddr that is no wildcard", ln.Addr())
+			return errors.Join(err, e.closeListeners())
+		}
 	}
 	return nil
 }
@@ -69,7 +73,10 @@ func (e *Engine) closeListeners() error {
 // with one, and running out of file descriptors, makes new ones wait and touches no live one.
 func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) error {
 	backoff := acceptBackoffMin
-	sockets := e.socketsOf(peers != nil)
+	sockets := e.sockets
+	if peers != nil {
+		sockets = e.linkSockets
+	}
 	for {
 		select {
 		case sockets <- struct{}{}: // with MaxConns open, the next client waits in the kernel's queue
@@ -120,13 +127,16 @@ func (e *Engine) enroll(nc net.Conn, k *link) error {
 
 var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
 
-// socketsOf returns the budget that a connection counts against: links have one of their own, so that neither clients nor
-// strangers at the peers' port can take the other's.
-func (e *Engine) socketsOf(link bool) chan struct{} {
-	if link {
-		return e.linkSockets
+// socketsOf returns the budget that a connection counts against. Those to other nodes have two of their own, so that clients
+// cannot take them, and strangers at the peers' port only what others dial, for as long as a handshake may last.
+func (e *Engine) socketsOf(k *link) chan struct{} {
+	switch {
+	case k == nil:
+		return e.sockets
+	case k.dialled:
+		return e.dialSockets
 	}
-	return e.sockets
+	return e.linkSockets
 }
 
 // anchor is the context of a connection that only finds out which loop it was put on.

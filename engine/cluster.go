@@ -91,14 +91,24 @@ func (c *cluster) keepAnnounced(ctx context.Context) {
 	for {
 		load := c.eng.member().Load
 		c.announce(ctx)
-		for same := true; same; same = c.eng.member().Load == load {
-			select {
-			case <-c.changed:
-				load = -1
-			case <-tick.C:
-			case <-ctx.Done():
-				return
+		if !c.waitChange(ctx, tick.C, load) {
+			return
+		}
+	}
+}
+
+// waitChange returns when this node's record is not what was announced with that load; false: ctx has ended.
+func (c *cluster) waitChange(ctx context.Context, tick <-chan time.Time, load int) bool {
+	for {
+		select {
+		case <-c.changed:
+			return true
+		case <-tick:
+			if c.eng.member().Load != load {
+				return true
 			}
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
@@ -238,12 +248,12 @@ func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
 	}
 	k := &link{cluster: c, dialled: true, node: m.ID, ended: make(chan struct{})}
 	select {
-	case c.eng.linkSockets <- struct{}{}:
+	case c.eng.dialSockets <- struct{}{}:
 	case <-ctx.Done():
 		return nc.Close()
 	}
 	if err := c.eng.enroll(nc, k); err != nil {
-		<-c.eng.linkSockets
+		<-c.eng.dialSockets
 		return err
 	}
 	k.wait(ctx)

@@ -206,6 +206,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	}
 	check(c.MaxPayload > 0 && c.MaxPayload <= maxPayloadUB, "MaxPayload is %d, want 1 to %d", c.MaxPayload, maxPayloadUB)
 	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
+	check(c.MaxParked >= 2*c.MaxPayload, "MaxParked is %d, less than two payloads of %d", c.MaxParked, c.MaxPayload)
 	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
 	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)

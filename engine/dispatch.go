@@ -66,7 +66,7 @@ func (h *handler) OnClose(gc gnet.Conn, _ error) gnet.Action {
 		c.teardown()
 		c.gc = nil
 		c.loop.stats.closed++
-		<-h.eng.socketsOf(c.link != nil)
+		<-h.eng.socketsOf(c.link)
 	}
 	return gnet.None
 }

@@ -37,7 +37,8 @@ type Engine struct {
 	ready        chan struct{}
 	stopped      chan struct{} // closed when Run has returned
 	sockets      chan struct{} // a token for each client's socket that is open
-	linkSockets  chan struct{} // and for each other node's
+	linkSockets  chan struct{} // and for each that another node, or a stranger at that port, has dialled
+	dialSockets  chan struct{} // and for each that this node has dialled
 	ownRegistry  bool
 
 	// static after Run has started
@@ -88,6 +89,7 @@ func New(cfg Config) (*Engine, error) {
 		stopped:      make(chan struct{}),
 		sockets:      make(chan struct{}, cfg.MaxConns),
 		linkSockets:  make(chan struct{}, maxLinks),
+		dialSockets:  make(chan struct{}, maxLinks),
 		ownRegistry:  ownRegistry,
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
@@ -213,7 +215,7 @@ func (e *Engine) closeEverybody() {
 	deadline := time.After(closeGrace)
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for len(e.sockets)+len(e.linkSockets) > 0 {
+	for len(e.sockets)+len(e.linkSockets)+len(e.dialSockets) > 0 {
 		select {
 		case <-deadline:
 			return

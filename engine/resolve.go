@@ -429,8 +429,7 @@ func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, err
 func (r *resolver) install(ctx context.Context, id string, b routing.Binding, absent map[routing.SessionID]codec.Code) codec.Code {
 	e := r.eng
 	if s := e.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
-		e.learn(s, id, b.Epoch)
-		return codec.CodeOK
+		return e.learn(ctx, s, id, b.Epoch)
 	}
 	remote := e.cluster.remote
 	if s := remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
@@ -475,7 +474,9 @@ func (c *cluster) linkedToAny(at []routing.Presence) bool {
 }
 
 // learn puts a binding of a session of this node into the table, if no newer one is known.
-func (e *Engine) learn(s *routing.Session, id string, epoch uint64) {
+//
+// If the lane is slow, the messages that wait hear that the registry cannot be asked, for nobody else's look-up is to wait as well.
+func (e *Engine) learn(ctx context.Context, s *routing.Session, id string, epoch uint64) codec.Code {
 	done := make(chan struct{})
 	// In the ID's lane, so that it cannot come behind an answer that the registry gave later (S12).
 	if e.lanes.must(e.lanes.of([]byte(id)), func() {
@@ -485,8 +486,13 @@ func (e *Engine) learn(s *routing.Session, id string, epoch uint64) {
 			e.kick(prev.Session, id, epoch)
 		}
 	}) {
-		<-done
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return codec.CodeRegistryUnavailable
+		}
 	}
+	return codec.CodeOK
 }
 
 // makeRoom drops some routes when there are too many. Which ones does not matter much: a route that is

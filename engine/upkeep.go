@@ -147,8 +147,10 @@ func (e *Engine) upkeep(ctx context.Context) {
 			e.askToReassert(ctx, 0, func(*presence) bool { return true })
 			e.reassertAll()
 		case <-e.verifySoon:
-			round.stop()
-			round = e.newRound(e.cfg.VerifyPeriod / hurry)
+			if round.period == e.cfg.VerifyPeriod { // else it hurries already, and has to end some time
+				round.stop()
+				round = e.newRound(e.cfg.VerifyPeriod / hurry)
+			}
 		case <-tick.C:
 			e.registry.probe(ctx)
 			e.rewritePresences(false)
