@@ -265,6 +265,9 @@ func (c *sdkConn) onState(s client.State) {
 		case up:
 			t.sessionMoved(c.index, c.submitted)
 		}
+		if s.Err == nil {
+			t.restored(c.index)
+		}
 		if s.Err == nil && s.Resumed {
 			t.ledger.resume(c.index)
 		} else if s.Err == nil {

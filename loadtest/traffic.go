@@ -44,6 +44,7 @@ type traffic struct {
 // sender is one connection as the traffic sees it.
 type sender struct {
 	up          bool
+	torn        bool // a connection of its was cut, and has not been restored yet
 	maxInFlight int
 	due, issued uint64 // open loop: messages whose time has come, and those of them that were sent
 }
@@ -215,6 +216,7 @@ const spreadTime = time.Second
 
 // cut says that what was on its way to a connection may have been lost.
 func (t *traffic) cut(conn int) {
+	t.senders[conn].torn = true
 	t.ledger.cutReceiver(conn)
 	if !t.acks {
 		for c := range t.senders {
@@ -222,6 +224,15 @@ func (t *traffic) cut(conn int) {
 		}
 	}
 	t.checkLanded()
+}
+
+// restored says that there is a new connection. What was sent between the end of the old one and this moment may have been lost as
+// well: the nodes may have noticed that end later than the driver.
+func (t *traffic) restored(conn int) {
+	if t.senders[conn].torn {
+		t.cut(conn)
+		t.senders[conn].torn = false
+	}
 }
 
 // deliver takes a message that came in over a connection. It returns false for one that must not be accepted.

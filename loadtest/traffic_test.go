@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"distmsg/codec"
 )
 
 // recorder is a driver that keeps the stamps of what it is told to send.
@@ -99,6 +101,28 @@ func TestWindow(t *testing.T) {
 	tr.outcome(0, 2, 1)
 	if len(r.sent) != 11 {
 		t.Errorf("sent after stop")
+	}
+}
+
+// TestSentIntoTheGap: without ack, what was sent after the driver had noticed the end of the receiver's connection, and before
+// there was another one, may have gone to the old one, for the node may notice later. What is sent after that may not get lost.
+func TestSentIntoTheGap(t *testing.T) {
+	tr, r := newTestTraffic(t, Config{Conns: 2, Window: 1, NoAck: true})
+	tr.connUp(0, unlimited)
+	tr.connUp(1, unlimited)
+	tr.start()
+	tr.sessionDown(1, 1)
+	gap := len(r.sent) // connection 0 has sent its second message by now
+	tr.restored(1)
+	tr.connUp(1, unlimited)
+	tr.restored(1) // it is no excuse for what comes now
+	if gap != 3 || len(r.sent) != 5 {
+		t.Fatalf("%d messages before, %d after", gap, len(r.sent))
+	}
+	tr.stop()
+	tr.ledger.close(func(int) bool { return true })
+	if f := tr.ledger.faults; f.Missing != 2 || f.Total() != 2 || tr.ledger.outcomes[codec.CodeLost] != 3 {
+		t.Errorf("%+v, %v", f, tr.ledger.outcomeWords())
 	}
 }
 

@@ -405,6 +405,7 @@ func (l *leg) up(node string, maxInFlight int) {
 		old.touch()
 	case c.wasUp:
 		w.t.endMove(c.index)
+		w.t.restored(c.index)
 	default:
 		c.wasUp = true
 		if w.notUp--; w.notUp == 0 {
