@@ -355,7 +355,7 @@ func TestPermissions(t *testing.T) {
 			}
 		}
 	}
-	fails("missing path", Config{URL: at, ReadOnly: true}, "/test/TestPermissions/nodes", "does not exist", "start a node first")
+	fails("missing path", Config{URL: at, ReadOnly: true}, "/test-TestPermissions/nodes", "does not exist", "start a node first")
 
 	p := startProxy(t, shared.Addr)
 	cfg := Config{URL: place(t, p.addr), Auth: "relay:hunter2"}
@@ -369,7 +369,7 @@ func TestPermissions(t *testing.T) {
 	fails("no credentials", Config{URL: at}, "no permission to register in", "give credentials")
 	fails("others", Config{URL: at, Auth: "other:hunter2"}, "no permission to register in", "give credentials")
 	fails("no credentials, read-only", Config{URL: at, ReadOnly: true}, "no permission to read", "give credentials")
-	fails("nothing may be created", Config{URL: at + "/below"}, "no permission to create /test/TestPermissions/below", "give credentials")
+	fails("nothing may be created", Config{URL: at + "/below"}, "no permission to create /test-TestPermissions/below", "give credentials")
 	conn := raw(t, shared.Addr)
 	if err := conn.AddAuth("digest", []byte("relay:hunter2")); err != nil {
 		t.Fatal(err)

@@ -70,9 +70,9 @@ func startZooKeeper(t *testing.T, dir string) *proc.ZooKeeper {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// place is a URL of the test's own.
+// place is a URL of the test's own, directly below the root: what one creates with credentials no other needs.
 func place(t testing.TB, addr string) string {
-	return "zk://" + addr + "/test/" + strings.ReplaceAll(t.Name(), "/", "-")
+	return "zk://" + addr + "/test-" + strings.ReplaceAll(t.Name(), "/", "-")
 }
 
 func testContext(t testing.TB) context.Context {
