@@ -111,7 +111,21 @@ func (r *Registry) refuseDead(ctx context.Context, ops []routing.BindOp, results
 		}
 		results[i] = routing.BindResult{Status: routing.Dead}
 	}
-	_, err := r.swap(ctx, undo)
+	undone, err := r.swap(ctx, undo)
+	if err != nil {
+		return err
+	}
+	// What a dead session holds is removed at any time, also while it holds what is to be put back. Then nobody holds the
+	// ID, and a re-assert does the same; if somebody does by now, it is superseded.
+	var again []routing.BindOp
+	for k, u := range undo {
+		if !undone[k].Removed && u.back != (routing.Binding{}) {
+			again = append(again, routing.BindOp{ID: u.id, Session: u.back.Session, Epoch: u.back.Epoch})
+		}
+	}
+	if len(again) > 0 {
+		_, err = r.Bind(ctx, again)
+	}
 	return err
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"distmsg/internal/proc"
 	"distmsg/routing"
 )
@@ -147,5 +149,32 @@ func TestDeadReplacesNobody(t *testing.T) {
 	}
 	if !isFree(r, "bert")(t.Context()) {
 		t.Error("bert is bound")
+	}
+}
+
+// A removal may meet the binding of a dead session just before that is taken back. Whoever held the ID before keeps it all the same.
+func TestRemovalMeetsDeadBind(t *testing.T) {
+	t.Parallel()
+	r := open(t, testConfig(startRedis(t, proc.RedisOptions{}).URL()))
+	ctx := t.Context()
+	alive, dead := routing.NewSessionID(), routing.NewSessionID()
+	bound, err := r.Bind(ctx, []routing.BindOp{{ID: "x", Session: alive}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := routing.Binding{Session: alive, Epoch: bound[0].Epoch}
+	// The dead session's re-assert has replaced the binding, and a removal has taken out what it left in its place.
+	if _, err := r.swap(ctx, []swap{{id: "x", binding: held}}); err != nil {
+		t.Fatal(err)
+	}
+	isDead := goredis.NewBoolCmd(ctx)
+	isDead.SetVal(true)
+	ops := []routing.BindOp{{ID: "x", Session: dead, Epoch: held.Epoch + 1}}
+	results := []routing.BindResult{{Status: routing.Bound, Epoch: held.Epoch + 1, Incumbent: held}}
+	if err := r.refuseDead(ctx, ops, results, map[routing.SessionID]*goredis.BoolCmd{dead: isDead}); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := lookup(r, "x"); err != nil || found.Binding != held || results[0].Status != routing.Dead {
+		t.Errorf("%+v, %v; %+v", found, err, results[0])
 	}
 }
