@@ -27,16 +27,22 @@ func (c *conn) leave(now int64) {
 		c.append(codec.AppendLeave)
 		return
 	}
-	if (c.left.Load() || now-moved > leaveTimeout) && c.idle() {
+	if (c.left.Load() || now-moved > leaveTimeout) && c.shutIdle(errMoved) {
 		c.close(errMoved)
 	}
 }
 
-// idle reports whether nothing is open: no send, no request, no answer, no frame to be written.
-func (c *conn) idle() bool {
+// shutIdle lets nothing be appended any more if nothing is open: no send, no request, no answer, no frame to be written. Looking and
+// shutting are one step, or a sender that has chosen this connection long ago could append in between.
+func (c *conn) shutIdle(cause error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.calls.len() == 0 && len(c.requests) == 0 && len(c.out) == 0 && !c.writing && c.owed.Load() == 0
+	if c.shut || c.calls.len() > 0 || len(c.requests) > 0 || len(c.out) > 0 || c.writing || c.owed.Load() > 0 {
+		return false
+	}
+	c.shut, c.cause = true, cause
+	c.wake.Signal()
+	return true
 }
 
 // bye ends the session at the node, which then closes the connection. Nothing is sent after it.

@@ -455,8 +455,8 @@ func (r *resolver) whereabouts(ctx context.Context, id routing.SessionID) codec.
 		return codec.CodeRegistryUnavailable
 	case p.Dead:
 		return codec.CodeNoRoute
-	case r.eng.cluster.linkedToAny(p.Nodes):
-		return codeMoving
+	case len(p.Nodes) == 0, r.eng.cluster.linkedToAny(p.Nodes):
+		return codeMoving // also if the registry knows of no place: an attach may be written later than a bind
 	}
 	return codec.CodeUnreachable
 }

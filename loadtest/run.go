@@ -167,11 +167,13 @@ func (r *run) connect(ctx context.Context) error {
 		setDefault(&r.cfg.Grace, r.t.ttl+graceAfterTTL)
 	})
 	r.began = true
-	if r.cfg.Cross != nil && r.t.places.used() < 2 {
+	var used int
+	r.d.do(func() { used = r.t.places.used() })
+	if r.cfg.Cross != nil && used < 2 {
 		return fmt.Errorf("cross needs connections at two nodes, all %d are at the same one", r.cfg.Conns)
 	}
-	if n := r.t.places.used(); r.cfg.Cross != nil && n < len(r.cfg.Nodes) {
-		return fmt.Errorf("cross needs connections at every node: of %d nodes %d have one", len(r.cfg.Nodes), n)
+	if r.cfg.Cross != nil && used < len(r.cfg.Nodes) {
+		return fmt.Errorf("cross needs connections at every node: of %d nodes %d have one", len(r.cfg.Nodes), used)
 	}
 	return nil
 }
