@@ -69,6 +69,7 @@ func TestSlowConsumer(t *testing.T) {
 						total++
 					}
 					heard <- outcomes
+					io.Copy(io.Discard, from.nc) // else it is the next slow consumer
 				}()
 				for range sends {
 					from.post("from", "to", payload, mode.flags)

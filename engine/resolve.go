@@ -26,9 +26,12 @@ const (
 	// resolveTimeout bounds one question.
 	resolveTimeout = time.Second
 	// attachTries is how often the registry is asked about an ID whose session is attached, as it says, at a node
-	// that has not told of it, and attachPause the time in between: the session moves, and the word of it is on its way.
-	attachTries = 5
-	attachPause = 20 * time.Millisecond
+	// that has not told of it, and attachPause the time before the second time; it doubles from then on. The session moves, and
+	// the word of it is on its way.
+	attachTries = 6
+	attachPause = 10 * time.Millisecond
+	// parkTries is how often a message is parked whose route was found and gone again before the loop came to it.
+	parkTries = 3
 )
 
 // waiting is a message that waits for the registry.
@@ -36,6 +39,7 @@ type waiting struct {
 	conn     routing.Handle // whose it is; zero Gen: it came back, see parkReturned
 	frame    []byte         // the body of a send, or of a returned forward
 	deadline int64          // 0: none
+	tries    int            // how often it was parked before
 }
 
 func (w *waiting) cost() int { return len(w.frame) + waitingSize }
@@ -83,10 +87,14 @@ func (c *conn) keep(body []byte, m *codec.Send) (w waiting, ok bool) {
 	} else if m.TTL > 0 {
 		w.deadline = l.now + int64(m.TTL)
 	}
-	c.parked += w.cost()
-	l.parkedSends++
-	l.waitUntil(w.deadline)
+	c.charge(&w)
 	return w, true
+}
+
+func (c *conn) charge(w *waiting) {
+	c.parked += w.cost()
+	c.loop.parkedSends++
+	c.loop.waitUntil(w.deadline)
 }
 
 // takeUp decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
@@ -189,20 +197,35 @@ func (l *loop) goOnSend(w *waiting, code codec.Code) {
 		v.code = codec.CodeExpired
 	}
 	if v.code == codec.CodeOK {
-		v = c.forwardResolved(m)
+		var known bool
+		if v, known = c.forwardResolved(m); !known && w.tries < parkTries {
+			c.parkAgain(m, *w)
+			return
+		}
 	}
 	c.finish(m, v)
 }
 
-// forwardResolved is forward after the registry was asked: what is not there now is not there.
-func (c *conn) forwardResolved(m *codec.Send) verdict {
+// forwardResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
+// that attaches here, too, makes its routes elsewhere be forgotten.
+func (c *conn) forwardResolved(m *codec.Send) (v verdict, known bool) {
 	if v, known := c.forwardLocal(m); known {
-		return v
+		return v, true
 	}
 	if v, known := c.forwardKnown(m); known {
-		return v
+		return v, true
 	}
-	return verdict{code: codec.CodeUnreachable}
+	return verdict{code: codec.CodeUnreachable}, false
+}
+
+// parkAgain parks what takeUp has taken up. Those behind it find it parked, and follow.
+func (c *conn) parkAgain(m *codec.Send, w waiting) {
+	w.tries++
+	c.charge(&w)
+	if m.Flags&codec.FlagAck != 0 {
+		c.inFlight++
+	}
+	c.loop.enqueue(string(m.To), w)
 }
 
 // goOnReturned ends a returned message, or sends it again.
@@ -355,13 +378,13 @@ func (r *resolver) answer(ids []string, codes []codec.Code) {
 		code codec.Code
 	}
 	words := make([][]word, len(r.eng.loops))
-	var again []string
+	again := make(map[int][]string) // by tries
 	r.mu.Lock()
 	for i, id := range ids {
 		q := r.asked[id]
 		if codes[i] == codeMoving {
 			if q.tries++; q.tries < attachTries {
-				again = append(again, id)
+				again[q.tries] = append(again[q.tries], id)
 				continue
 			}
 			codes[i] = codec.CodeUnreachable
@@ -372,8 +395,8 @@ func (r *resolver) answer(ids []string, codes []codec.Code) {
 		delete(r.asked, id)
 	}
 	r.mu.Unlock()
-	if len(again) > 0 {
-		time.AfterFunc(attachPause, func() { r.requeue(again) })
+	for tries, ids := range again {
+		time.AfterFunc(attachPause<<(tries-1), func() { r.requeue(ids) })
 	}
 	for i, mine := range words {
 		if l := r.eng.loops[i]; len(mine) > 0 {

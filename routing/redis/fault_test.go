@@ -181,7 +181,7 @@ func TestRebuildWindowCloses(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
 	config := testConfig(server.URL())
-	config.RebuildWindow = time.Second
+	config.RebuildWindow = 3 * time.Second
 	r, err := Open(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -243,6 +243,7 @@ func TestFailover(t *testing.T) {
 	if _, err := servers.Master.Do(t.Context(), "WAIT", "1", "0"); err != nil {
 		t.Fatal(err)
 	}
+	holdWindowOpen(r)
 	servers.Master.Kill()
 	waitForLoss(t, r)
 	eventually(t, "the new master binds", func(ctx context.Context) bool {
