@@ -24,12 +24,17 @@ func (c *conn) unknownFrom(m *codec.Send) verdict {
 
 // hold lets a send wait behind those of its connection that wait already, or for the word on its sender.
 func (c *conn) hold(body []byte, m *codec.Send) {
-	l := c.loop
 	w, ok := c.keep(body, m)
 	if !ok {
 		c.finish(m, verdict{codec.CodeOverflow, reasonParked})
 		return
 	}
+	c.holdBehind(w, m)
+}
+
+// holdBehind appends what is charged already, and asks if it is the first.
+func (c *conn) holdBehind(w waiting, m *codec.Send) {
+	l := c.loop
 	if len(c.held) == 0 {
 		from := string(m.From)
 		if l.holding[from] == nil {
@@ -68,12 +73,27 @@ func (c *conn) goOnHeld(id string, code codec.Code) {
 			c.hold(w.frame, m) // another sender that has to be asked for
 		case code == codec.CodeRegistryUnavailable && string(m.From) == id:
 			c.finish(m, verdict{code: code})
+		case code == codec.CodeOK && w.tries < parkTries && c.holderUnknown(m.From):
+			w.tries++
+			c.charge(w)
+			c.holdBehind(*w, m)
 		default:
 			l.askedFrom = id
 			c.relay(w.frame, m)
 			l.askedFrom = ""
 		}
 	}
+}
+
+// holderUnknown reports whether the word on a sender, which came, does not say whose it is: the question was asked when c's session
+// was attached elsewhere only, and the route there has been forgotten since, or is about to be.
+func (c *conn) holderUnknown(id []byte) bool {
+	e := c.loop.eng
+	if _, ok := e.table.Lookup(id); ok {
+		return false
+	}
+	r, ok := e.cluster.remote.Lookup(id)
+	return !ok || r.Session.ID() == c.session.ID()
 }
 
 // expireHeld ends the held sends whose deadline is over.
