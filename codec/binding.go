@@ -26,10 +26,19 @@ type Result struct {
 
 // IDList is a checked array of IDs inside a frame. Next reads it element by element without allocating.
 type IDList struct {
-	r     reader
-	n     int
-	plain bool // IDs alone, as lookup has them, instead of [id, epoch]
+	r    reader
+	n    int
+	elem element
 }
+
+// element says what an IDList is made of.
+type element uint8
+
+const (
+	elementPair element = iota // [id, epoch], the ID of any length
+	elementText                // an ID of any length alone, because the answer is per ID
+	elementID                  // an ID of 1 to MaxID bytes alone
+)
 
 // Len returns the number of elements that Next has not returned yet.
 func (l *IDList) Len() int { return l.n }
@@ -44,8 +53,12 @@ func (l *IDList) Next() (v IDEpoch, ok bool) {
 }
 
 func (l *IDList) read() (v IDEpoch) {
-	if l.plain {
+	switch l.elem {
+	case elementText:
 		v.ID = l.r.str("ids", anyLen)
+		return v
+	case elementID:
+		v.ID = l.r.id("ids")
 		return v
 	}
 	rest := l.r.pair("ids")
@@ -56,9 +69,9 @@ func (l *IDList) read() (v IDEpoch) {
 }
 
 // readIDs checks every element and leaves the cursor behind them; the list starts again before them.
-func readIDs(r *reader, limit int, plain bool) IDList {
+func readIDs(r *reader, limit int, elem element) IDList {
 	n := r.list("ids", limit)
-	first := IDList{r: *r, n: n, plain: plain}
+	first := IDList{r: *r, n: n, elem: elem}
 	walk := first
 	for i := 0; i < n && walk.r.fault == nil; i++ {
 		walk.read()
@@ -105,7 +118,7 @@ func DecodeBind(body []byte, maxIDs int, f *Bind) error {
 	r, left := open(body, KindBind, 4)
 	f.Seq = r.uint("seq", maxUint)
 	f.Policy = Policy(r.uint("policy", uint64(PolicyRejectNew)))
-	f.IDs = readIDs(&r, maxIDs, false)
+	f.IDs = readIDs(&r, maxIDs, elementPair)
 	return r.close(left)
 }
 
@@ -127,7 +140,7 @@ type Unbind struct {
 func DecodeUnbind(body []byte, maxIDs int, f *Unbind) error {
 	r, left := open(body, KindUnbind, 3)
 	f.Seq = r.uint("seq", maxUint)
-	f.IDs = readIDs(&r, maxIDs, false)
+	f.IDs = readIDs(&r, maxIDs, elementPair)
 	return r.close(left)
 }
 
@@ -156,28 +169,23 @@ type Lookup struct {
 func DecodeLookup(body []byte, maxIDs int, f *Lookup) error {
 	r, left := open(body, KindLookup, 3)
 	f.Seq = r.uint("seq", maxUint)
-	f.IDs = readIDs(&r, maxIDs, true)
+	f.IDs = readIDs(&r, maxIDs, elementText)
 	return r.close(left)
 }
 
 // AppendLookup appends the whole frame, length prefix included.
 func AppendLookup(b []byte, seq uint64, ids [][]byte) []byte {
 	b, start := begin(b, KindLookup, 3)
-	b = appendUint(b, seq)
-	b = appendArray(b, len(ids))
-	for _, id := range ids {
-		b = appendStr(b, id)
-	}
-	return end(b, start)
+	return end(appendTexts(appendUint(b, seq), ids), start)
 }
 
-// Results is the body of bound, unbound and found: one result per ID, in the order asked.
+// Results is the body of bound, unbound, found and watched: one result per ID, in the order asked.
 type Results struct {
 	Seq uint64
 	All ResultList
 }
 
-// DecodeResults reads the body of a bound, unbound or found frame (kind says which) into f. It allocates nothing. Its error is an *Error.
+// DecodeResults reads the body of a bound, unbound, found or watched frame (kind says which) into f. It allocates nothing. Its error is an *Error.
 func DecodeResults(body []byte, kind Kind, f *Results) error {
 	r, left := open(body, kind, 3)
 	f.Seq = r.uint("seq", maxUint)
@@ -191,7 +199,7 @@ func DecodeResults(body []byte, kind Kind, f *Results) error {
 	return r.close(left)
 }
 
-// AppendResults appends a bound, unbound or found frame, length prefix included.
+// AppendResults appends a bound, unbound, found or watched frame, length prefix included.
 func AppendResults(b []byte, kind Kind, seq uint64, results []Result) []byte {
 	b, start := begin(b, kind, 3)
 	b = appendUint(b, seq)

@@ -12,8 +12,8 @@ const Version = 1
 //	  1–15   session (hello, heartbeat, errors, drain, credit, moving)
 //	 16–31   bindings
 //	 32–47   messages
-//	 48–63   reserved: multicast
-//	 64–79   reserved: watch (presence)
+//	 48–63   multicast
+//	 64–79   watch (presence)
 //	 80–111  node to node, see peer.go
 //	112–127  never assigned: for experiments
 type Kind uint8
@@ -51,6 +51,16 @@ const (
 	KindAck     Kind = 34 // C->N [34, token bin, code, reason str, reply bin]
 	KindOutcome Kind = 35 // N->C [35, seq, code, reason str, reply bin]
 	KindNotHere Kind = 36 // C->N [36, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+
+	KindMulticast   Kind = 48 // C->N [48, seq, from str, ttl ms, flags, [to str…], payload bin]
+	KindDeliverMany Kind = 49 // N->C [49, from str, ttl ms, flags, [[token bin, to str, epoch]…], payload bin]
+	KindNotHereMany Kind = 50 // C->N [50, from str, ttl ms, flags, [[token bin, to str, epoch]…], payload bin]
+	KindOutcomes    Kind = 51 // N->C [51, [[seq, code, reason str, reply bin]…]]
+
+	KindWatch   Kind = 64 // C->N [64, seq, [id str…]]
+	KindWatched Kind = 65 // N->C [65, seq, [[code, epoch]…]]
+	KindUnwatch Kind = 66 // C->N [66, [id str…]]
+	KindChanged Kind = 67 // N->C [67, [[id str, code, epoch]…]]
 )
 
 // String returns the kind's name as the protocol document spells it, or kind_N for one this version does not know.
@@ -104,6 +114,22 @@ func (k Kind) String() string {
 		return "outcome"
 	case KindNotHere:
 		return "not_here"
+	case KindMulticast:
+		return "multicast"
+	case KindDeliverMany:
+		return "deliver_many"
+	case KindNotHereMany:
+		return "not_here_many"
+	case KindOutcomes:
+		return "outcomes"
+	case KindWatch:
+		return "watch"
+	case KindWatched:
+		return "watched"
+	case KindUnwatch:
+		return "unwatch"
+	case KindChanged:
+		return "changed"
 	}
 	return k.peerString()
 }
@@ -137,6 +163,10 @@ func (k Kind) peerString() string {
 		return "expel"
 	case KindNotAttached:
 		return "not_attached"
+	case KindForwardMany:
+		return "forward_many"
+	case KindReturnMany:
+		return "return_many"
 	}
 	return "kind_" + strconv.Itoa(int(k))
 }

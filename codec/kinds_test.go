@@ -227,7 +227,7 @@ func idFields(l IDList, err error) []any {
 		if !ok {
 			panic("IDList.Len promised more")
 		}
-		if l.plain {
+		if l.elem != elementPair {
 			ids = append(ids, string(e.ID))
 		} else {
 			ids = append(ids, []any{string(e.ID), e.Epoch})

@@ -1,9 +1,6 @@
 package codec
 
-import (
-	"encoding/binary"
-	"math"
-)
+import "math"
 
 // Flags of send and deliver.
 const (
@@ -107,7 +104,7 @@ func appendDeliver(b []byte, kind Kind, f *Deliver) []byte {
 // made, after the message has waited. f must have been decoded from that very body.
 func PatchDeliverTTL(body []byte, f *Deliver, ttl uint32) {
 	at := 2 + 2 + len(f.Token) + strSize(len(f.To)) + strSize(len(f.From))
-	binary.BigEndian.PutUint32(body[at+1:], ttl) // behind 0xce, see appendUint32
+	patchUint32(body[at:], ttl)
 }
 
 // strSize is what appendStr takes for a string of at most MaxID bytes.

@@ -6,7 +6,7 @@ import "math"
 const PeerVersion = 1
 
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
-// only; 93–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
+// only; 95–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
 	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16]
 	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32]
@@ -21,6 +21,9 @@ const (
 	KindDetached      Kind = 90 // both [90, session bin16, serial]
 	KindExpel         Kind = 91 // both [91, session bin16, id str, epoch]
 	KindNotAttached   Kind = 92 // both [92, as forward]: one that comes back: its session is not attached here
+
+	KindForwardMany Kind = 93 // both [93, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16]…], payload bin]
+	KindReturnMany  Kind = 94 // both [94, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16, why]…], payload bin]: what comes back of it
 )
 
 // NonceLen is the bytes of a nonce in the handshake of peer links.

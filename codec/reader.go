@@ -258,13 +258,16 @@ func (r *reader) list(field string, limit int) int {
 }
 
 // pair reads the header of a [x, y, …] element and returns how many elements follow the two.
-func (r *reader) pair(field string) int {
+func (r *reader) pair(field string) int { return r.tuple(field, 2) }
+
+// tuple reads the header of an element that is an array, and returns how many elements follow the first size.
+func (r *reader) tuple(field string, size int) int {
 	at := r.off
 	n := r.array(field)
-	if n < 2 && r.fault == nil {
-		r.failAt(at, FaultBadLength, field, fmt.Sprintf("%d elements in a pair", n))
+	if n < size && r.fault == nil {
+		r.failAt(at, FaultBadLength, field, fmt.Sprintf("%d elements, at least %d are needed", n, size))
 	}
-	return n - 2
+	return n - size
 }
 
 // skip passes over one value of any type that stands inside depth arrays.

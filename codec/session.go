@@ -18,7 +18,7 @@ const ErrorClosing = 1 << 0
 // Hello is the first frame of every connection. Byte fields are views into the frame.
 type Hello struct {
 	MinVersion, MaxVersion uint64
-	Features               uint64 // bits; none is assigned in version 1
+	Features               uint64 // bits, see FeatureMulticast
 	Credentials            []byte // opaque to the protocol
 	Session                []byte // SessionIDLen bytes to resume a session, or empty for a new one
 	Secret                 []byte // the resume secret that welcome gave with it, SecretLen bytes, or empty
@@ -66,12 +66,18 @@ type Limits struct {
 	Heartbeat    uint64 // milliseconds of silence after which the node pings
 	IdleTimeout  uint64 // milliseconds without a complete frame after which the node closes
 	ResumeWindow uint64 // milliseconds a session outlives its last connection
+	MaxMulticast uint64 // IDs in one multicast; 0: this node knows none
+	MaxWatched   uint64 // IDs that one connection may watch; 0: this node knows no watch
 }
 
-func (l *Limits) fields() [10]*uint64 {
-	return [10]*uint64{
+// minLimits is how many of them there have always been. One that a node does not announce is 0.
+const minLimits = 10
+
+func (l *Limits) fields() [12]*uint64 {
+	return [12]*uint64{
 		&l.MaxPayload, &l.MaxFrame, &l.MaxIDs, &l.MaxInFlight, &l.Credit,
 		&l.MaxTTL, &l.DefaultTTL, &l.Heartbeat, &l.IdleTimeout, &l.ResumeWindow,
+		&l.MaxMulticast, &l.MaxWatched,
 	}
 }
 
@@ -105,11 +111,13 @@ func DecodeWelcome(body []byte, f *Welcome) error {
 	at := r.off
 	n := r.array("limits")
 	fields := f.Limits.fields()
-	if n < len(fields) && r.fault == nil {
-		r.failAt(at, FaultBadLength, "limits", fmt.Sprintf("%d limits, at least %d are needed", n, len(fields)))
+	if n < minLimits && r.fault == nil {
+		r.failAt(at, FaultBadLength, "limits", fmt.Sprintf("%d limits, at least %d are needed", n, minLimits))
 	}
-	for _, p := range fields {
-		*p = r.uint("limits", maxUint)
+	for i, p := range fields {
+		if *p = 0; i < n {
+			*p = r.uint("limits", maxUint)
+		}
 	}
 	r.skipRest(n-len(fields), "limits", 2)
 	f.Members = r.members()

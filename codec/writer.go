@@ -24,6 +24,9 @@ func appendUint32(b []byte, v uint32) []byte {
 	return append(b, 0xce, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
 }
 
+// patchUint32 overwrites what appendUint32 has appended at the beginning of b.
+func patchUint32(b []byte, v uint32) { binary.BigEndian.PutUint32(b[1:], v) }
+
 func appendStr[T []byte | string](b []byte, s T) []byte {
 	switch n := len(s); {
 	case n < 32:

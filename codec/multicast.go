@@ -1,0 +1,234 @@
+package codec
+
+import "math"
+
+// FeatureMulticast in hello says that the client understands deliver_many, and in welcome that the node understands multicast.
+// A client without it gets a deliver for each ID.
+const FeatureMulticast = 1 << 0
+
+// Multicast is one message to many IDs. Its numbers are Seq for the first ID, Seq+1 for the next, and so on: each has an outcome
+// of its own. The byte fields are views into the frame.
+type Multicast struct {
+	Seq     uint64
+	From    []byte
+	TTL     uint32 // as in Send
+	Flags   uint8
+	To      IDList // of client IDs, 1 to MaxID bytes each
+	Payload []byte
+}
+
+// DecodeMulticast reads the body of a multicast frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
+	r, left := open(body, KindMulticast, 7)
+	f.Seq = r.uint("seq", maxUint)
+	f.From = r.str("from", MaxID)
+	f.TTL = uint32(r.uint("ttl", maxTTL))
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	f.To = readIDs(&r, maxIDs, elementID)
+	f.Payload = r.bin("payload", anyLen)
+	return r.close(left)
+}
+
+// AppendMulticast appends the whole frame, length prefix included; to stands for f.To.
+func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
+	b, start := begin(b, KindMulticast, 7)
+	b = appendUint(b, f.Seq)
+	b = appendStr(b, f.From)
+	b = appendUint(b, uint64(f.TTL))
+	b = appendUint(b, uint64(f.Flags))
+	b = appendArray(b, len(to))
+	for _, id := range to {
+		b = appendStr(b, id)
+	}
+	return end(appendBin(b, f.Payload), start)
+}
+
+// recipientOverhead is what a recipient takes beside its ID at most, wherever the message goes, heads and epoch included: to a
+// client with a token of 44 bytes, between nodes with one of 26, a session, and why it came back.
+const recipientOverhead = 64
+
+// MulticastSize is what a multicast of a payload to IDs counts, for a node's limit of max_frame: with that the frames that come of
+// it on their way fit the limit, too. Each ID counts as many bytes as it has and 64 more, the message 1,024.
+func MulticastSize[T []byte | string](payload int, to []T) int {
+	n := FrameOverhead + payload + len(to)*recipientOverhead
+	for _, id := range to {
+		n += len(id)
+	}
+	return n
+}
+
+// DeliverMany is one message on its way to several IDs of one session (deliver_many), or back from it (not_here_many); or from one
+// node to another (forward_many), or back (return_many). The byte fields are views into the frame.
+type DeliverMany struct {
+	From    []byte
+	TTL     uint32 // remaining milliseconds; 0 stands for none
+	Flags   uint8
+	To      RecipientList
+	Payload []byte
+}
+
+// Recipient is one ID of a DeliverMany, with the fields that Deliver and Forward have for it.
+type Recipient struct {
+	Token   []byte
+	To      []byte
+	Epoch   uint64
+	Session []byte // SessionIDLen bytes; between nodes only
+	Why     Kind   // in return_many only: KindNotMine or KindNotAttached
+}
+
+// manyDepth is the number of arrays around the elements of a recipient: the frame's, the list's and its own.
+const manyDepth = 3
+
+// RecipientList is a checked array of recipients inside a frame. Next reads it element by element without allocating.
+type RecipientList struct {
+	r    reader
+	n    int
+	kind Kind
+}
+
+// Len returns the number of elements that Next has not returned yet.
+func (l *RecipientList) Len() int { return l.n }
+
+// Next returns the next element; ok is false after the last. Its fields are views and live as long as the frame's bytes.
+func (l *RecipientList) Next() (v Recipient, ok bool) {
+	if l.n == 0 {
+		return v, false
+	}
+	l.n--
+	return l.read(), true
+}
+
+func (l *RecipientList) read() (v Recipient) {
+	fields := recipientFields(l.kind)
+	rest := l.r.tuple("to", fields)
+	v.Token = l.r.bin("to", MaxToken)
+	v.To = l.r.id("to")
+	v.Epoch = l.r.uint("to", maxEpoch)
+	if fields > 3 {
+		v.Session = l.r.fixedBin("to", SessionIDLen, false)
+	}
+	if fields > 4 {
+		at := l.r.off
+		v.Why = Kind(l.r.uint("to", maxKind))
+		if v.Why != KindNotMine && v.Why != KindNotAttached && l.r.fault == nil {
+			l.r.failAt(at, FaultBadValue, "to", "nothing comes back as "+v.Why.String())
+		}
+	}
+	l.r.skipRest(rest, "to", manyDepth)
+	return v
+}
+
+// recipientFields is how many fields a recipient has in a frame of that kind.
+func recipientFields(kind Kind) int {
+	switch kind {
+	case KindForwardMany:
+		return 4
+	case KindReturnMany:
+		return 5
+	}
+	return 3
+}
+
+// DecodeDeliverMany reads the body of a deliver_many, not_here_many, forward_many or return_many frame (kind says which) with at
+// most maxIDs recipients into f. It allocates nothing. Its error is an *Error.
+func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error {
+	r, left := open(body, kind, 6)
+	f.From = r.str("from", MaxID)
+	f.TTL = uint32(r.uint("ttl", maxTTL))
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	n := r.list("to", maxIDs)
+	f.To = RecipientList{r: r, n: n, kind: kind}
+	walk := f.To
+	for i := 0; i < n && walk.r.fault == nil; i++ {
+		walk.read()
+	}
+	r = walk.r
+	f.Payload = r.bin("payload", anyLen)
+	return r.close(left)
+}
+
+// AppendDeliverMany appends such a frame, length prefix included; to stands for f.To. The payload is copied once, here.
+func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []byte {
+	fields := recipientFields(kind)
+	b, start := begin(b, kind, 6)
+	b = appendStr(b, f.From)
+	b = appendUint32(b, f.TTL)
+	b = appendUint(b, uint64(f.Flags))
+	b = appendArray(b, len(to))
+	for i := range to {
+		v := &to[i]
+		b = appendArray(b, fields)
+		b = appendBin(b, v.Token)
+		b = appendStr(b, v.To)
+		b = appendUint(b, v.Epoch)
+		if fields > 3 {
+			b = appendBin(b, v.Session)
+		}
+		if fields > 4 {
+			b = appendUint(b, uint64(v.Why))
+		}
+	}
+	return end(appendBin(b, f.Payload), start)
+}
+
+// PatchManyTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliverMany made, after the message has
+// waited. f must have been decoded from that very body.
+func PatchManyTTL(body []byte, f *DeliverMany, ttl uint32) {
+	patchUint32(body[2+strSize(len(f.From)):], ttl)
+}
+
+// AppendOutcomes appends an outcomes frame, length prefix included, of n outcomes that AppendOneOutcome has appended to all.
+func AppendOutcomes(b []byte, n int, all []byte) []byte {
+	b, start := begin(b, KindOutcomes, 2)
+	return end(append(appendArray(b, n), all...), start)
+}
+
+// AppendOneOutcome appends what is to be one element of an outcomes frame; a reason over MaxReason bytes is cut.
+func AppendOneOutcome(b []byte, f *Outcome) []byte {
+	b = appendArray(b, 4)
+	b = appendUint(b, f.Seq)
+	b = appendUint(b, uint64(f.Code))
+	b = appendReason(b, f.Reason)
+	return appendBin(b, f.Reply)
+}
+
+// OutcomeList is a checked array of outcomes inside an outcomes frame.
+type OutcomeList struct {
+	r reader
+	n int
+}
+
+// Len returns the number of elements that Next has not returned yet.
+func (l *OutcomeList) Len() int { return l.n }
+
+// Next returns the next element; ok is false after the last. Its byte fields are views.
+func (l *OutcomeList) Next() (v Outcome, ok bool) {
+	if l.n == 0 {
+		return v, false
+	}
+	l.n--
+	return l.read(), true
+}
+
+func (l *OutcomeList) read() (v Outcome) {
+	rest := l.r.tuple("outcomes", 4)
+	v.Seq = l.r.uint("outcomes", maxUint)
+	v.Code = Code(l.r.uint("outcomes", maxCode))
+	v.Reason = l.r.str("outcomes", MaxReason)
+	v.Reply = l.r.bin("outcomes", anyLen)
+	l.r.skipRest(rest, "outcomes", manyDepth)
+	return v
+}
+
+// DecodeOutcomes reads the body of an outcomes frame. It allocates nothing. Its error is an *Error.
+func DecodeOutcomes(body []byte) (OutcomeList, error) {
+	r, left := open(body, KindOutcomes, 2)
+	n := r.array("outcomes")
+	all := OutcomeList{r: r, n: n}
+	walk := all
+	for i := 0; i < n && walk.r.fault == nil; i++ {
+		walk.read()
+	}
+	r = walk.r
+	return all, r.close(left)
+}

@@ -1,0 +1,99 @@
+package codec
+
+// Watch asks to be told when IDs come and go.
+type Watch struct {
+	Seq uint64
+	IDs IDList
+}
+
+// DecodeWatch reads the body of a watch frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+func DecodeWatch(body []byte, maxIDs int, f *Watch) error {
+	r, left := open(body, KindWatch, 3)
+	f.Seq = r.uint("seq", maxUint)
+	f.IDs = readIDs(&r, maxIDs, elementText)
+	return r.close(left)
+}
+
+// AppendWatch appends the whole frame, length prefix included.
+func AppendWatch(b []byte, seq uint64, ids [][]byte) []byte {
+	b, start := begin(b, KindWatch, 3)
+	return end(appendTexts(appendUint(b, seq), ids), start)
+}
+
+// DecodeUnwatch reads an unwatch frame with at most maxIDs IDs: the client wants to hear no more of them. Its error is an *Error.
+func DecodeUnwatch(body []byte, maxIDs int) (IDList, error) {
+	r, left := open(body, KindUnwatch, 2)
+	ids := readIDs(&r, maxIDs, elementText)
+	return ids, r.close(left)
+}
+
+// AppendUnwatch appends the whole frame, length prefix included.
+func AppendUnwatch(b []byte, ids [][]byte) []byte {
+	b, start := begin(b, KindUnwatch, 2)
+	return end(appendTexts(b, ids), start)
+}
+
+func appendTexts(b []byte, ids [][]byte) []byte {
+	b = appendArray(b, len(ids))
+	for _, id := range ids {
+		b = appendStr(b, id)
+	}
+	return b
+}
+
+// Change is what became of a watched ID.
+type Change struct {
+	ID    []byte // a view into the frame
+	Code  Code   // CodeOK: bound, under Epoch. CodeNoRoute: bound no more, Epoch is that of the binding that was
+	Epoch uint64
+}
+
+// ChangeList is a checked array of changes inside a changed frame.
+type ChangeList struct {
+	r reader
+	n int
+}
+
+// Len returns the number of elements that Next has not returned yet.
+func (l *ChangeList) Len() int { return l.n }
+
+// Next returns the next element; ok is false after the last.
+func (l *ChangeList) Next() (v Change, ok bool) {
+	if l.n == 0 {
+		return v, false
+	}
+	l.n--
+	return l.read(), true
+}
+
+func (l *ChangeList) read() (v Change) {
+	rest := l.r.tuple("changes", 3)
+	v.ID = l.r.id("changes")
+	v.Code = Code(l.r.uint("changes", maxCode))
+	v.Epoch = l.r.uint("changes", maxEpoch)
+	l.r.skipRest(rest, "changes", manyDepth)
+	return v
+}
+
+// DecodeChanged reads the body of a changed frame. It allocates nothing. Its error is an *Error.
+func DecodeChanged(body []byte) (ChangeList, error) {
+	r, left := open(body, KindChanged, 2)
+	n := r.array("changes")
+	all := ChangeList{r: r, n: n}
+	walk := all
+	for i := 0; i < n && walk.r.fault == nil; i++ {
+		walk.read()
+	}
+	r = walk.r
+	return all, r.close(left)
+}
+
+// AppendChanged appends a changed frame, length prefix included.
+func AppendChanged(b []byte, all []Change) []byte {
+	b, start := begin(b, KindChanged, 2)
+	b = appendArray(b, len(all))
+	for _, v := range all {
+		b = appendUint(appendUint(appendStr(appendArray(b, 3), v.ID), uint64(v.Code)), v.Epoch)
+	}
+	return end(b, start)
+}
