@@ -17,7 +17,7 @@ trap 'stop; rm -rf "$out"' EXIT
 
 go build -o "$out/relay" ./cmd/relay
 go build -o "$out/loadtest" ./cmd/loadtest
-go build -modfile=tools/go.mod -o "$out/nats-server" github.com/nats-io/nats-server/v2
+GOWORK=off go build -modfile=tools/go.mod -o "$out/nats-server" github.com/nats-io/nats-server/v2
 
 start_relay() { # it sets GOMAXPROCS itself
 	taskset -c 0 "$out/relay" --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --log-format json 2>"$out/log" >&2 & server=$!
