@@ -237,6 +237,7 @@ func (l *loop) dropMail() {
 		for _, ch := range box.parcel.chunks {
 			box.peers[ch.slot].chunk = 0
 			l.stats.outcomes[codec.CodeUnreachable] += uint64(ch.unacked)
+			l.undeliveredMail(ch.buf, codec.CodeUnreachable)
 			l.bufs.put(ch.buf)
 		}
 		l.eng.recycle(box.parcel)
@@ -419,6 +420,7 @@ func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 		l.refuseForward(d, code)
 		return
 	}
+	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
 		t, _ := ackToken(d.Token)
