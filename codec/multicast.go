@@ -31,6 +31,11 @@ func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
 
 // AppendMulticast appends the whole frame, length prefix included; to stands for f.To.
 func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
+	b, start := appendMulticastHead(b, f, to)
+	return end(appendBin(b, f.Payload), start)
+}
+
+func appendMulticastHead[T []byte | string](b []byte, f *Multicast, to []T) ([]byte, int) {
 	b, start := begin(b, KindMulticast, 7)
 	b = appendUint(b, f.Seq)
 	b = appendStr(b, f.From)
@@ -40,7 +45,7 @@ func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
 	for _, id := range to {
 		b = appendStr(b, id)
 	}
-	return end(appendBin(b, f.Payload), start)
+	return b, start
 }
 
 // recipientOverhead is what a recipient takes beside its ID at most, wherever the message goes, heads and epoch included: to a
