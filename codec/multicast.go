@@ -50,12 +50,15 @@ const recipientOverhead = 64
 // MulticastSize is what a multicast of a payload to IDs counts, for a node's limit of max_frame: with that the frames that come of
 // it on their way fit the limit, too. Each ID counts as many bytes as it has and 64 more, the message 1,024.
 func MulticastSize[T []byte | string](payload int, to []T) int {
-	n := FrameOverhead + payload + len(to)*recipientOverhead
+	n := FrameOverhead + payload
 	for _, id := range to {
-		n += len(id)
+		n += RecipientSize(id)
 	}
 	return n
 }
+
+// RecipientSize is what one ID counts of that.
+func RecipientSize[T []byte | string](to T) int { return len(to) + recipientOverhead }
 
 // DeliverMany is one message on its way to several IDs of one session (deliver_many), or back from it (not_here_many); or from one
 // node to another (forward_many), or back (return_many). The byte fields are views into the frame.
