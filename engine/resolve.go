@@ -209,6 +209,9 @@ func (l *loop) goOnSend(w *waiting, code codec.Code) {
 // forwardResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
 // that attaches here, too, makes its routes elsewhere be forgotten.
 func (c *conn) forwardResolved(m *codec.Send) (v verdict, known bool) {
+	if c.loop.parked[string(m.To)] != nil { // one before it was parked again (S20)
+		return verdict{code: codec.CodeUnreachable}, false
+	}
 	if v, known := c.forwardLocal(m); known {
 		return v, true
 	}
