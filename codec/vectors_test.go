@@ -428,7 +428,7 @@ func badFrames() []namedFrame {
 	body(FaultWrongType, "pairs in a multicast", "97 30 01 a161 00 00 91 92a16200 c400")
 	body(FaultWrongType, "one ID without a list in a multicast", "97 30 01 a161 00 00 a162 c400")
 	body(FaultBadLength, "a multicast without payload", "96 30 01 a161 00 00 91 a162")
-	body(FaultTooMany, "more recipients than max_multicast", "96 32 a161 00 00 95"+strings.Repeat("93 c400 a162 00", 5)+"c400")
+	body(FaultTooMany, "4 billion recipients in a not_here_many", "96 32 a161 00 00 dd ffffffff 93 c400 a162 00 c400")
 	body(FaultBadLength, "a recipient without an epoch", "96 32 a161 00 00 91 92 c400 a162 c400")
 	body(FaultBadValue, "a recipient with a token of 49 bytes", "96 32 a161 00 00 91 93 c431"+strings.Repeat("01", 49)+"a162 00 c400")
 	body(FaultBadValue, "a recipient with an epoch of 2^53", "96 32 a161 00 00 91 93 c400 a162 cf0020000000000000 c400")

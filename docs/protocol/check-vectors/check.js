@@ -58,7 +58,7 @@ const elements = {
 };
 const mostElements = (kind, name) => {
   if (['bind', 'unbind', 'lookup', 'watch', 'unwatch'].includes(kind)) return vectors.max_ids;
-  if (name.endsWith('.to')) return vectors.max_multicast;
+  if (kind === 'multicast') return vectors.max_multicast;
   return name.endsWith('.members') || name === 'drain.addrs' ? 1024 : Infinity;
 };
 
