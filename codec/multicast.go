@@ -36,10 +36,7 @@ func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
 	b = appendStr(b, f.From)
 	b = appendUint(b, uint64(f.TTL))
 	b = appendUint(b, uint64(f.Flags))
-	b = appendArray(b, len(to))
-	for _, id := range to {
-		b = appendStr(b, id)
-	}
+	b = appendTexts(b, to)
 	return end(appendBin(b, f.Payload), start)
 }
 
@@ -79,9 +76,6 @@ type Recipient struct {
 	Why     Kind   // in return_many only: KindNotMine or KindNotAttached
 }
 
-// manyDepth is the number of arrays around the elements of a recipient: the frame's, the list's and its own.
-const manyDepth = 3
-
 // RecipientList is a checked array of recipients inside a frame. Next reads it element by element without allocating.
 type RecipientList struct {
 	r    reader
@@ -117,7 +111,7 @@ func (l *RecipientList) read() (v Recipient) {
 			l.r.failAt(at, FaultBadValue, "to", "nothing comes back as "+v.Why.String())
 		}
 	}
-	l.r.skipRest(rest, "to", manyDepth)
+	l.r.skipRest(rest, "to", tupleDepth)
 	return v
 }
 
@@ -219,7 +213,7 @@ func (l *OutcomeList) read() (v Outcome) {
 	v.Code = Code(l.r.uint("outcomes", maxCode))
 	v.Reason = l.r.str("outcomes", MaxReason)
 	v.Reply = l.r.bin("outcomes", anyLen)
-	l.r.skipRest(rest, "outcomes", manyDepth)
+	l.r.skipRest(rest, "outcomes", tupleDepth)
 	return v
 }
 
