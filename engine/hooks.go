@@ -99,9 +99,14 @@ func (e *Engine) unreturned(f *codec.Forward, code codec.Code) {
 
 // undeliveredMail is undelivered for a buffer of mail that is thrown away.
 func (l *loop) undeliveredMail(buf []byte, code codec.Code) {
-	if l.eng.cfg.Hooks.Undeliverable != nil {
-		l.eachDeliver(buf, func(_ []byte, d *codec.Deliver) { l.eng.undelivered(d, code) })
+	if l.eng.cfg.Hooks.Undeliverable == nil {
+		return
 	}
+	l.eachMail(buf, func(_ []byte, f *mailFrame) {
+		for d := range f.messages {
+			l.eng.undelivered(d, code)
+		}
+	})
 }
 
 // lostID tells the hook of a kick, unless the session holds the ID under a newer epoch by now.

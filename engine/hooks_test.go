@@ -268,3 +268,41 @@ func TestHooksHaveTheirBytes(t *testing.T) {
 	from.hears(seq, codec.CodeAcked)
 	w.expect(n, "other>to are you there", "from>to wait")
 }
+
+// Of a multicast, each message is one of its own for the hooks, too.
+func TestHooksOfMulticast(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		var w witness
+		g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+		for _, id := range []string{"n0", "n1"} {
+			g.nodes = append(g.nodes, g.start(id, loops, func(cfg *Config) {
+				cfg.Hooks = w.hooks(id)
+				cfg.Hooks.Deliver = func(_ routing.SessionID, _ string, m *codec.Deliver) codec.Code {
+					w.note("%s deliver %s>%s %s", id, m.From, m.To, m.Payload)
+					if strings.HasPrefix(string(m.To), "no") {
+						return codec.CodeDenied
+					}
+					return codec.CodeOK
+				}
+			}))
+		}
+		g.linked(2)
+		from, here, there := g.nodes[0].joinMany("from"), g.nodes[0].joinMany("a", "no-a"), g.nodes[1].joinMany("b", "no-b")
+		first := from.multicast("from", "hi", codec.FlagAck, "a", "no-a", "b", "no-b", "nobody")
+		for c, id := range map[*client]string{here: "a", there: "b"} {
+			m := c.getsMany("from", "hi")
+			if m.ids() != id {
+				t.Errorf("%s got %s", id, m.ids())
+			}
+			c.ackAll(m)
+		}
+		outcomes, _ := from.tells(5)
+		for i, want := range []codec.Code{codec.CodeAcked, codec.CodeDenied, codec.CodeAcked, codec.CodeDenied, codec.CodeNoRoute} {
+			if got := outcomes[first+uint64(i)].Code; got != want {
+				t.Errorf("%d: %v, want %v", i, got, want)
+			}
+		}
+		w.expect(g.nodes[0], "n0 deliver from>a hi", "n0 deliver from>no-a hi", "n1 deliver from>b hi", "n1 deliver from>no-b hi",
+			"n0 ended from>no-a hi denied 1", "n1 ended from>no-b hi denied 1", "n0 ended from>nobody hi no_route 1")
+	})
+}

@@ -450,16 +450,25 @@ func (f *mailFrame) recipients(yield func(codec.Recipient) bool) {
 	}
 }
 
-// refuseMail ends a frame's messages.
-func (l *loop) refuseMail(f *mailFrame, code codec.Code) {
+// messages yields its messages, one for each receiver; each is good until the next.
+func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
 	if !f.isMany() {
-		l.refuseOne(&f.deliver, code)
+		yield(&f.deliver)
 		return
 	}
+	d := f.deliver
 	for r := range f.recipients {
-		d := f.deliver
 		d.Token, d.To, d.Epoch = r.Token, r.To, r.Epoch
-		l.refuseOne(&d, code)
+		if !yield(&d) {
+			return
+		}
+	}
+}
+
+// refuseMail ends a frame's messages.
+func (l *loop) refuseMail(f *mailFrame, code codec.Code) {
+	for d := range f.messages {
+		l.refuseOne(d, code)
 	}
 }
 

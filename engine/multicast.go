@@ -222,14 +222,20 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, group uint16, sum uint64)
 		s.Seq, s.To = t.seq, t.to
 		v := room
 		if v.code == codec.CodeOK {
-			d := codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
+			d := &l.deliver
+			*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
 			list := dest.list
 			if b.link {
 				list = l.linkList(b.handle, t.session.Short())
+			} else {
+				v = l.eng.mayDeliver(t.session, d)
 			}
-			if v = c.stampMember(s, &d, t.session.Short(), list, group, sum); v.code == codec.CodeOK {
+			if v.code == codec.CodeOK {
+				v = c.stampMember(s, d, t.session.Short(), list, group, sum)
+			}
+			if v.code == codec.CodeOK {
 				many.TTL = d.TTL
-				all = append(all, l.recipient(&d, t.session.ID()))
+				all = append(all, l.recipient(d, t.session.ID()))
 			}
 		}
 		c.finishMember(s, v, group)
@@ -332,6 +338,7 @@ func (c *conn) finishMember(s *codec.Send, v verdict, group uint16) {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
+	c.loop.eng.unsent(s, v.code)
 	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
 		c.answer(group, s.Seq, v.code, v.reason, nil)
 	}

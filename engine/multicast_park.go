@@ -144,13 +144,14 @@ func (c *conn) holdMany(body []byte, m *codec.Multicast, group uint16) {
 // finishMany ends all sends of a multicast alike.
 func (c *conn) finishMany(k *cast, v verdict) {
 	s := &c.loop.send
-	*s = codec.Send{Flags: k.multi.Flags}
-	for seq := range numbered(&k.multi) {
+	m := &k.multi
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	for seq, to := range numbered(m) {
 		if c.state == stateClosed {
 			c.loop.stats.abandoned++
 			continue
 		}
-		s.Seq = seq
+		s.Seq, s.To = seq, to
 		c.finishMember(s, v, k.group)
 	}
 }
