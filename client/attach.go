@@ -21,7 +21,7 @@ const maxWelcome = 1 << 20
 func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
-		Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
+		Features: codec.FeatureMulticast, Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
 	}
 	s.mu.Lock()
 	hello.Session, hello.Secret = s.id, s.secret
@@ -130,7 +130,7 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	c := &conn{
 		s: s, nc: nc, addr: addr,
 		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits,
-		resumed: f.Flags&codec.WelcomeResumed != 0,
+		resumed: f.Flags&codec.WelcomeResumed != 0, multicasts: f.Features&codec.FeatureMulticast != 0,
 		// What a node sends carries at most a payload, as what it accepts does, and a little more beside it.
 		maxRead:  int(min(f.Limits.MaxFrame, 1<<31)) + codec.FrameOverhead,
 		drained:  make(chan codec.Drain, 1),

@@ -98,7 +98,7 @@ type Presence struct {
 	// Code is ok (bound, its session attached), unreachable (bound, its session detached for the
 	// moment), no_route (bound nowhere), or why that is not known: registry_unavailable, bad_id, timeout, lost.
 	Code  Code
-	Epoch uint64 // of the binding; 0 if there is none
+	Epoch uint64 // of the binding; if there is none, of the one that was, or 0
 }
 
 // Online reports whether the ID is bound and its session attached.

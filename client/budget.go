@@ -22,28 +22,29 @@ type budget struct {
 }
 
 type waiter struct {
+	msgs       int
 	bytes      int
 	ready      chan error // capacity 1; nil: granted
 	next, prev *waiter
 	listed     bool
 }
 
-// try takes one message of n bytes if there is room and nobody waits.
-func (b *budget) try(n int) bool {
+// try takes msgs messages of n bytes in all if there is room and nobody waits.
+func (b *budget) try(msgs, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.err == nil && b.first == nil && b.take(n)
+	return b.err == nil && b.first == nil && b.take(msgs, n)
 }
 
-// acquire waits until it can take one message of n bytes. It returns the context's error, or the one
+// acquire waits until it can take msgs messages of n bytes in all. It returns the context's error, or the one
 // given to close.
-func (b *budget) acquire(ctx context.Context, n int) error {
+func (b *budget) acquire(ctx context.Context, msgs, n int) error {
 	b.mu.Lock()
-	if b.err != nil || b.first == nil && b.take(n) {
+	if b.err != nil || b.first == nil && b.take(msgs, n) {
 		defer b.mu.Unlock()
 		return b.err
 	}
-	w := b.enlist(n)
+	w := b.enlist(msgs, n)
 	b.mu.Unlock()
 
 	var err error
@@ -78,11 +79,11 @@ func (b *budget) grow(n int) bool {
 	return true
 }
 
-// release gives back a message of n bytes.
-func (b *budget) release(n int) {
+// release gives back msgs messages of n bytes in all.
+func (b *budget) release(msgs, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.msgs--
+	b.msgs -= msgs
 	b.bytes -= n
 	b.grant()
 	if b.idle != nil && b.msgs == 0 && b.err != nil {
@@ -127,31 +128,32 @@ func (b *budget) used() (msgs, bytes int) {
 
 // The rest needs b.mu.
 
-func (b *budget) take(n int) bool {
-	if b.msgs >= b.maxMsgs || n > b.maxBytes-b.bytes {
+// take lets more messages at once than there may ever be pass when nothing else is held.
+func (b *budget) take(msgs, n int) bool {
+	if min(msgs, b.maxMsgs) > b.maxMsgs-b.msgs || n > b.maxBytes-b.bytes {
 		return false
 	}
-	b.msgs++
+	b.msgs += msgs
 	b.bytes += n
 	return true
 }
 
 func (b *budget) grant() {
-	for b.first != nil && b.take(b.first.bytes) {
+	for b.first != nil && b.take(b.first.msgs, b.first.bytes) {
 		w := b.first
 		b.unlist(w)
 		w.ready <- nil
 	}
 }
 
-func (b *budget) enlist(n int) *waiter {
+func (b *budget) enlist(msgs, n int) *waiter {
 	w := b.spare
 	if w == nil {
 		w = &waiter{ready: make(chan error, 1)}
 	} else {
 		b.spare = w.next
 	}
-	w.bytes, w.next, w.prev, w.listed = n, nil, b.last, true
+	w.msgs, w.bytes, w.next, w.prev, w.listed = msgs, n, nil, b.last, true
 	if b.last == nil {
 		b.first = w
 	} else {

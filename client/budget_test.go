@@ -13,6 +13,7 @@ import (
 func TestBudgetModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type asker struct {
+			msgs   int
 			n      int
 			cancel context.CancelFunc
 			result chan error
@@ -21,16 +22,16 @@ func TestBudgetModel(t *testing.T) {
 		maxMsgs, maxBytes := rapid.IntRange(1, 4).Draw(t, "msgs"), rapid.IntRange(10, 30).Draw(t, "bytes")
 		b.setLimits(maxMsgs, maxBytes)
 		var queue []asker // in order
-		var held []int
-		bytes := 0
-		fits := func(n int) bool { return len(held) < maxMsgs && bytes+n <= maxBytes }
-		take := func(n int) { held = append(held, n); bytes += n }
+		var held [][2]int // messages and bytes
+		msgs, bytes := 0, 0
+		fits := func(m, n int) bool { return (msgs+m <= maxMsgs || msgs == 0) && bytes+n <= maxBytes }
+		take := func(m, n int) { held = append(held, [2]int{m, n}); msgs += m; bytes += n }
 		// settle lets the model grant what it can and demands the same of the budget.
 		settle := func() {
-			for len(queue) > 0 && fits(queue[0].n) {
+			for len(queue) > 0 && fits(queue[0].msgs, queue[0].n) {
 				a := queue[0]
 				queue = queue[1:]
-				take(a.n)
+				take(a.msgs, a.n)
 				if err := <-a.result; err != nil { // hangs, and the test with it, if the budget does not grant
 					t.Fatalf("granted with %v", err)
 				}
@@ -41,31 +42,31 @@ func TestBudgetModel(t *testing.T) {
 					t.Fatalf("granted %d out of turn", a.n)
 				}
 			}
-			if m, n := b.used(); m != len(held) || n != bytes {
-				t.Fatalf("used %d messages, %d bytes; want %d, %d", m, n, len(held), bytes)
+			if m, n := b.used(); m != msgs || n != bytes {
+				t.Fatalf("used %d messages, %d bytes; want %d, %d", m, n, msgs, bytes)
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"": func(*rapid.T) { settle() },
 			"acquire": func(t *rapid.T) {
-				a := asker{n: rapid.IntRange(1, 10).Draw(t, "n"), result: make(chan error, 1)}
+				a := asker{msgs: someMsgs(t), n: rapid.IntRange(1, 10).Draw(t, "n"), result: make(chan error, 1)}
 				var ctx context.Context
 				ctx, a.cancel = context.WithCancel(context.Background())
-				immediate := len(queue) == 0 && fits(a.n)
-				go func() { a.result <- b.acquire(ctx, a.n) }()
+				immediate := len(queue) == 0 && fits(a.msgs, a.n)
+				go func() { a.result <- b.acquire(ctx, a.msgs, a.n) }()
 				queue = append(queue, a)
 				if !immediate {
 					waitListed(b, len(queue))
 				}
 			},
 			"try": func(t *rapid.T) {
-				n := rapid.IntRange(1, 10).Draw(t, "n")
-				want := len(queue) == 0 && fits(n)
-				if got := b.try(n); got != want {
-					t.Fatalf("try(%d) = %v", n, got)
+				m, n := someMsgs(t), rapid.IntRange(1, 10).Draw(t, "n")
+				want := len(queue) == 0 && fits(m, n)
+				if got := b.try(m, n); got != want {
+					t.Fatalf("try(%d, %d) = %v", m, n, got)
 				}
 				if want {
-					take(n)
+					take(m, n)
 				}
 			},
 			"grow": func(t *rapid.T) {
@@ -73,13 +74,13 @@ func TestBudgetModel(t *testing.T) {
 					t.Skip("nothing is held")
 				}
 				i := rapid.IntRange(0, len(held)-1).Draw(t, "i")
-				n := rapid.IntRange(-held[i]+1, 10).Draw(t, "n")
+				n := rapid.IntRange(-held[i][1]+1, 10).Draw(t, "n")
 				want := n <= 0 || len(queue) == 0 && bytes+n <= maxBytes
 				if got := b.grow(n); got != want {
 					t.Fatalf("grow(%d) = %v", n, got)
 				}
 				if want {
-					held[i] += n
+					held[i][1] += n
 					bytes += n
 				}
 			},
@@ -88,10 +89,10 @@ func TestBudgetModel(t *testing.T) {
 					t.Skip("nothing is held")
 				}
 				i := rapid.IntRange(0, len(held)-1).Draw(t, "i")
-				n := held[i]
+				m, n := held[i][0], held[i][1]
 				held = append(held[:i], held[i+1:]...)
-				bytes -= n
-				b.release(n)
+				msgs, bytes = msgs-m, bytes-n
+				b.release(m, n)
 			},
 			"cancel": func(t *rapid.T) {
 				if len(queue) == 0 {
@@ -117,20 +118,23 @@ func TestBudgetModel(t *testing.T) {
 			}
 			a.cancel()
 		}
-		for _, n := range held {
+		for _, v := range held {
 			select {
 			case <-idle:
 				t.Fatal("idle while something is held")
 			default:
 			}
-			b.release(n)
+			b.release(v[0], v[1])
 		}
 		<-idle
-		if b.try(1) || b.acquire(context.Background(), 1) != ErrClosed {
+		if b.try(1, 1) || b.acquire(context.Background(), 1, 1) != ErrClosed {
 			t.Fatal("a closed budget gave something")
 		}
 	})
 }
+
+// someMsgs is one message as a rule, and sometimes more than the budget may have.
+func someMsgs(t *rapid.T) int { return max(1, rapid.IntRange(-3, 6).Draw(t, "messages")) }
 
 // waitListed returns when n askers wait.
 func waitListed(b *budget, n int) {

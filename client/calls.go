@@ -1,7 +1,10 @@
 package client
 
+import "time"
+
 // call is a send whose outcome is awaited, by a callback or by a goroutine.
 type call struct {
+	since  time.Time          // when it began, for OnOutcome
 	done   func(Reply, error) // SendAsync
 	result chan result        // Send; capacity 1
 }
@@ -15,8 +18,10 @@ type result struct {
 // and its generation, so that no map is searched and an outcome that comes twice, or after the send
 // has ended, is recognised.
 type calls struct {
-	slots []slot
-	free  []uint32
+	slots  []slot
+	free   []uint32
+	groups []*group // multicasts, by their numbers
+	next   uint64   // the first number of the next one
 }
 
 type slot struct {
@@ -33,6 +38,10 @@ const (
 
 	// The lowest bit of a sequence number tells a post from a send that waits for its outcome.
 	seqPost = 1
+	// The numbers of a multicast follow each other and therefore stand apart: the highest bit says so, and the next one
+	// that it is a post.
+	seqMany     = 1 << 63
+	seqManyPost = 1 << 62
 )
 
 // add makes an entry and returns its sequence number. The window keeps the number of entries under maxCalls.
@@ -86,8 +95,8 @@ func (t *calls) abandon(seq uint64, c *call) bool {
 	return true
 }
 
-// len returns the number of entries.
-func (t *calls) len() int { return len(t.slots) - len(t.free) }
+// len returns the number of entries, each multicast counted once.
+func (t *calls) len() int { return len(t.slots) - len(t.free) + len(t.groups) }
 
 // overdue appends the sequence numbers of the entries whose deadline is before now.
 func (t *calls) overdue(now int64, seqs []uint64) []uint64 {
@@ -98,6 +107,9 @@ func (t *calls) overdue(now int64, seqs []uint64) []uint64 {
 		if s := &t.slots[i]; s.taken && s.deadline < now {
 			seqs = append(seqs, (s.gen<<slotBits|uint64(i))<<1)
 		}
+	}
+	for _, g := range t.groups {
+		seqs = g.overdue(now, seqs)
 	}
 	return seqs
 }

@@ -16,9 +16,9 @@ import (
 // Config says how a session behaves. The zero value of each field stands for the default that its
 // comment names; only Nodes (or Membership) must be set.
 //
-// The callbacks OnKick, OnDrain and OnState run one at a time and in order, and so does OnPostFailed,
-// on goroutines that are neither the reader's nor a sender's: they may take their time and may call
-// every method of the session but Close.
+// The callbacks OnKick, OnDrain and OnState run one at a time and in order, and so do OnPresence by itself and OnPostFailed by
+// itself, on goroutines that are neither the reader's nor a sender's: they may take their time and may call
+// every method of the session but Close. OnOutcome is another matter: see there.
 type Config struct {
 	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random. That one
 	// tells it which nodes there are, also when that changes; from then on the configured ones are a last resort.
@@ -67,7 +67,7 @@ type Config struct {
 	QueueMessages int
 	// QueueBytes is the same in bytes, each message counted with 512 more than its frame has. Default: 8 MiB.
 	QueueBytes int
-	// QueueTotal is the most bytes that wait for handlers in the whole session. Default: 64 MiB.
+	// QueueTotal is the most bytes that wait for handlers in the whole session; a multicast counts once. Default: 64 MiB.
 	QueueTotal int
 
 	// OnKick hears of an ID that the session lost. The SDK never binds it again by itself.
@@ -77,9 +77,19 @@ type Config struct {
 	// OnState hears of every node that the session was attached to or lost, except of one that it
 	// left when another had taken its place. It is told of that other one.
 	OnState func(State)
+	// OnPresence hears of watched IDs that came, went, or are bound anew: ok with the epoch of the binding, or no_route
+	// with that of the one that was, if it is known; overflow: the node watches no more of them, and the session has
+	// forgotten this one. What happens while it runs is put together: it hears of an ID what became of it last. After a
+	// reconnect it hears of what changed meanwhile. The slice is the callback's.
+	OnPresence func([]Presence)
 	// OnPostFailed, if set, makes nodes report the posts that they could not deliver. id is what
 	// Post returned. A post may also vanish with a connection without a report.
 	OnPostFailed func(id uint64, err *Error)
+
+	// OnOutcome, if set, hears of every outcome of a Send, SendAsync or Multicast (one for each ID), for metrics. It runs on
+	// whatever goroutine learns of the outcome, that which reads from the node as a rule, also on several at once, and must not block.
+	// Session.Stats has the counts without it.
+	OnOutcome func(Outcome)
 
 	// Logger gets what an operator should see. Default: slog.Default().
 	Logger *slog.Logger

@@ -26,6 +26,7 @@ type conn struct {
 	incarnation uint64 // of the node
 	limits      codec.Limits
 	resumed     bool
+	multicasts  bool             // the node grants codec.FeatureMulticast
 	gen         uint64           // of the bindings: see holdings.gen
 	maxRead     int              // bytes of a frame's body
 	drained     chan codec.Drain // capacity 1: the node's drain frame

@@ -92,15 +92,29 @@ func (c *conn) endUnsent(body []byte, cause error) {
 	case codec.KindSend:
 		var f codec.Send
 		_ = codec.DecodeSend(body, &f) // our own frame
-		err := &Error{Code: codec.CodeUnreachable, Reason: "not written before the connection died", cause: cause}
-		if f.Seq&seqPost == 0 {
-			c.end(f.Seq, Reply{}, err)
-		} else {
-			c.s.postFailed(f.Seq>>1, err)
-		}
+		c.endUnsentSends(f.Seq, 1, cause)
+	case codec.KindMulticast:
+		var f codec.Multicast
+		_ = codec.DecodeMulticast(body, len(body), &f)
+		c.endUnsentSends(f.Seq, f.To.Len(), cause)
 	case codec.KindBind, codec.KindUnbind, codec.KindLookup:
 		c.endRequest(requestSeq(kind, body), answer{code: unwritten(kind)})
 	}
+}
+
+// endUnsentSends ends n sends or posts, numbered from seq.
+func (c *conn) endUnsentSends(seq uint64, n int, cause error) {
+	err := &Error{Code: codec.CodeUnreachable, Reason: "not written before the connection died", cause: cause}
+	var failed []failure
+	for ; n > 0; n-- {
+		if id, ok := postID(seq); ok {
+			failed = append(failed, failure{id, err})
+		} else {
+			c.end(seq, Reply{}, err)
+		}
+		seq++
+	}
+	c.s.postsFailed(failed)
 }
 
 // wholeFrames returns the offset of the first frame in b that begins at or after n.

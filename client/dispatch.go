@@ -16,10 +16,16 @@ func (c *conn) dispatch(body []byte) error {
 	switch kind {
 	case codec.KindDeliver:
 		return c.onDeliver(body)
+	case codec.KindDeliverMany:
+		return c.onDeliverMany(body)
 	case codec.KindOutcome:
 		return c.onOutcome(body)
-	case codec.KindBound, codec.KindUnbound, codec.KindFound:
+	case codec.KindOutcomes:
+		return c.onOutcomes(body)
+	case codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindWatched:
 		return c.onResults(kind, body)
+	case codec.KindChanged:
+		return c.onChanged(body)
 	case codec.KindCredit:
 		return c.onCredit(body)
 	case codec.KindKick:
@@ -52,12 +58,22 @@ func (c *conn) onDeliver(body []byte) error {
 	if err := codec.DecodeDeliver(j.frame, f); err != nil {
 		return err
 	}
+	if now := s.now(); !c.queue(j, now) {
+		c.notHere(f, now)
+		s.inbox.recycle(j)
+	}
+	return nil
+}
+
+// queue takes over a message that came now: it waits for its handler, or is refused. false: its ID is not held, and the job is
+// still the caller's.
+func (c *conn) queue(j *job, now int64) bool {
+	s, f := c.s, &j.deliver
 	s.count.received.Add(1)
-	now := s.now()
 	b, handler := s.holds.holder(f.To, f.Epoch)
 	switch {
 	case b == nil || s.leaving.Load():
-		c.notHere(f, now)
+		return false
 	case handler == nil:
 		c.refuse(f, "the receiver has no handler")
 	default:
@@ -65,14 +81,14 @@ func (c *conn) onDeliver(body []byte) error {
 		owed := int64(f.Flags & codec.FlagAck)
 		c.owed.Add(owed) // before another goroutine can pay it
 		if s.inbox.push(&b.lane, j) {
-			return nil
+			return true
 		}
 		c.owed.Add(-owed)
 		s.count.busy.Add(1)
 		c.refuse(f, "receiver busy")
 	}
 	s.inbox.recycle(j)
-	return nil
+	return true
 }
 
 // notHere returns a message to the node, which may know better by now. since is when it came.
@@ -133,25 +149,34 @@ func (c *conn) onOutcome(body []byte) error {
 	if err := codec.DecodeOutcome(body, &f); err != nil {
 		return err
 	}
+	c.s.postsFailed(c.outcome(&f, nil))
+	return nil
+}
+
+// outcome ends the send that f is about, or adds it to the posts that failed.
+func (c *conn) outcome(f *codec.Outcome, failed []failure) []failure {
 	var reply []byte
 	if len(f.Reply) > 0 {
 		reply = append(reply, f.Reply...)
 	}
 	if f.Code.Delivered() == codec.DeliveredYes && f.Code < codec.CodeRejected {
 		c.end(f.Seq, Reply{Payload: reply}, nil)
-		return nil
+		return failed
 	}
 	err := &Error{Code: f.Code, Reason: string(f.Reason), Reply: reply}
-	if f.Seq&seqPost != 0 {
-		c.s.postFailed(f.Seq>>1, err)
-		return nil
+	if id, ok := postID(f.Seq); ok {
+		return append(failed, failure{id, err})
 	}
 	c.end(f.Seq, Reply{}, err)
-	return nil
+	return failed
 }
 
 // end gives a send its outcome, if it has none yet.
 func (c *conn) end(seq uint64, reply Reply, err *Error) {
+	if seq&seqMany != 0 {
+		c.endCopy(seq, reply, err)
+		return
+	}
 	c.mu.Lock()
 	e, ok := c.calls.end(seq)
 	c.mu.Unlock()
@@ -159,7 +184,7 @@ func (c *conn) end(seq uint64, reply Reply, err *Error) {
 		c.s.count.late.Add(1)
 		return
 	}
-	c.s.window.release(e.cost)
+	c.s.window.release(1, e.cost)
 	if e.call == nil {
 		c.s.count.late.Add(1)
 		return

@@ -25,6 +25,7 @@ type fakeNode struct {
 var fakeLimits = codec.Limits{
 	MaxPayload: 1000, MaxFrame: 4000, MaxIDs: 4, MaxInFlight: 100, Credit: 500,
 	MaxTTL: 60_000, DefaultTTL: 30_000, Heartbeat: 10_000, IdleTimeout: 30_000, ResumeWindow: 10_000,
+	MaxMulticast: 20, MaxWatched: 1000,
 }
 
 func newFakeNode(t testing.TB) *fakeNode {
@@ -80,7 +81,7 @@ func (c *fakeConn) handshake(greet func(*codec.Hello, *codec.Welcome) *codec.Err
 	if err != nil || codec.DecodeHello(append([]byte(nil), body...), &c.hello) != nil {
 		return false
 	}
-	w := codec.Welcome{Version: 1, Node: c.LocalAddr().String(), Session: c.hello.Session, Limits: fakeLimits}
+	w := codec.Welcome{Version: 1, Features: c.hello.Features & codec.FeatureMulticast, Node: c.LocalAddr().String(), Session: c.hello.Session, Limits: fakeLimits}
 	if len(w.Session) > 0 {
 		w.Flags = codec.WelcomeResumed
 	} else {

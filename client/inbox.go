@@ -14,7 +14,7 @@ import (
 // whose jobs run one at a time and in order; a pool of goroutines serves the lanes in turn. So a slow
 // handler holds up its own ID only, as long as fewer than Workers handlers are slow at once.
 //
-// Lock order: inbox.mu is taken while no other lock is held, and none is taken under it.
+// Lock order: inbox.mu comes last, no lock is taken under it.
 type inbox struct {
 	// Static after construction.
 	ctx     context.Context // the handlers'
@@ -73,7 +73,8 @@ type job struct {
 	binding  *binding
 	handler  Handler
 	frame    []byte        // the body, copied out of the reader's buffer
-	deliver  codec.Deliver // views into frame
+	deliver  codec.Deliver // views into frame, or into shared
+	shared   *shared       // the body of a frame for several IDs; nil: frame is the body
 	since    int64         // arrival, on the session's clock
 	delivery Delivery
 
@@ -87,7 +88,29 @@ const keepFrame = 64 << 10
 // jobSize is what a job takes beside its frame.
 const jobSize = 512
 
-func (j *job) size() int { return jobSize + len(j.frame) }
+// size is what a job counts in its own lane.
+func (j *job) size() int {
+	n := jobSize + len(j.frame)
+	if j.shared != nil {
+		n += len(j.shared.body)
+	}
+	return n
+}
+
+// shared is the body of a frame that several jobs have views of. It counts once among all that waits.
+type shared struct {
+	body []byte
+	jobs int // that wait; guarded by inbox.mu
+}
+
+// adds is what a job counts among all that waits when it comes, or has counted when it goes.
+func (j *job) adds() int {
+	n := j.size()
+	if j.shared != nil && j.shared.jobs > 0 {
+		n -= len(j.shared.body)
+	}
+	return n
+}
 
 // keepIdle is how many goroutines wait for work after a burst.
 const keepIdle = 16
@@ -103,6 +126,13 @@ func newInbox(ctx context.Context, s *Session) *inbox {
 func (in *inbox) newJob(body []byte) *job {
 	j := in.pool.Get().(*job)
 	j.frame = append(j.frame[:0], body...)
+	return j
+}
+
+// newSharedJob makes a job for one of the IDs that a frame is for.
+func (in *inbox) newSharedJob(frame *shared) *job {
+	j := in.pool.Get().(*job)
+	j.frame, j.shared = j.frame[:0], frame
 	return j
 }
 
@@ -122,7 +152,7 @@ func (in *inbox) push(l *lane, j *job) bool {
 	defer in.mu.Unlock()
 	// A message larger than a whole queue may pass when it is alone in it.
 	full := l.n > 0 && (l.n >= in.cfg.QueueMessages || l.bytes+size > in.cfg.QueueBytes) ||
-		in.bytes > 0 && in.bytes+size > in.cfg.QueueTotal
+		in.bytes > 0 && in.bytes+j.adds() > in.cfg.QueueTotal
 	if full || in.stop {
 		return false
 	}
@@ -139,13 +169,6 @@ func (in *inbox) pushEvent(l *lane, event func()) bool {
 	}
 	in.append(l, &job{event: event})
 	return true
-}
-
-// waiting returns how many jobs of l wait.
-func (in *inbox) waiting(l *lane) int {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return l.n
 }
 
 // queued returns how many jobs wait or run.
@@ -188,7 +211,10 @@ func (in *inbox) append(l *lane, j *job) {
 	l.n++
 	l.bytes += j.size()
 	in.jobs++
-	in.bytes += j.size()
+	in.bytes += j.adds()
+	if j.shared != nil {
+		j.shared.jobs++
+	}
 	if !l.busy {
 		l.busy = true
 		in.ready.push(l)
@@ -203,7 +229,10 @@ func (in *inbox) next() *job {
 	l.first, j.next = j.next, nil
 	l.n--
 	l.bytes -= j.size()
-	in.bytes -= j.size()
+	if j.shared != nil {
+		j.shared.jobs--
+	}
+	in.bytes -= j.adds()
 	if in.ready.first != nil {
 		in.call()
 	}
@@ -307,11 +336,14 @@ func (in *inbox) handle(h Handler, d *Delivery) {
 
 // callBack runs one of the application's callbacks.
 func (in *inbox) callBack(event func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			in.count.panics.Add(1)
-			in.log.Error("distmsg: a callback panicked", "panic", v, "stack", string(debug.Stack()))
-		}
-	}()
+	defer in.recovered()
 	event()
+}
+
+// recovered, deferred, ends a panic of a callback.
+func (in *inbox) recovered() {
+	if v := recover(); v != nil {
+		in.count.panics.Add(1)
+		in.log.Error("distmsg: a callback panicked", "panic", v, "stack", string(debug.Stack()))
+	}
 }

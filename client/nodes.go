@@ -28,8 +28,8 @@ func (s *Session) tellNews() {
 	s.nodes.news = make(chan struct{})
 }
 
-// watch passes on the news of discovery until the session is closed.
-func (s *Session) watch() {
+// follow passes on the news of discovery until the session is closed.
+func (s *Session) follow() {
 	for {
 		_, changed := s.cfg.Membership.Nodes()
 		if changed == nil {

@@ -6,16 +6,17 @@ import (
 	"distmsg/codec"
 )
 
-// idEpoch is one ID of a bind, unbind or lookup.
+// idEpoch is one ID of a bind, unbind, lookup or watch.
 type idEpoch struct {
 	id    string
 	epoch uint64
 }
 
-// request is a bind, unbind or lookup frame that waits for its answer.
+// request is a bind, unbind, lookup or watch frame that waits for its answer.
 type request struct {
 	answer chan answer // capacity 1
 	ids    []idEpoch
+	heard  func(ids []idEpoch, results []codec.Result) // for every answer, on the reader's goroutine, before the asker gets it
 	late   func(ids []idEpoch, results []codec.Result) // for an answer that comes after the asker has given up
 	given  bool                                        // up; guarded by conn.mu
 }
@@ -31,8 +32,9 @@ const pipeline = 16
 
 // question says what ask asks of the node.
 type question struct {
-	kind   codec.Kind // bind, unbind or lookup
+	kind   codec.Kind // bind, unbind, lookup or watch
 	policy codec.Policy
+	heard  func(ids []idEpoch, results []codec.Result)
 	late   func(ids []idEpoch, results []codec.Result)
 }
 
@@ -91,7 +93,7 @@ func (c *conn) frameful(ids []idEpoch) int {
 
 // request puts one frame into the buffer.
 func (c *conn) request(q question, ids []idEpoch) *request {
-	r := &request{answer: make(chan answer, 1), ids: ids, late: q.late}
+	r := &request{answer: make(chan answer, 1), ids: ids, heard: q.heard, late: q.late}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.shut {
@@ -105,12 +107,11 @@ func (c *conn) request(q question, ids []idEpoch) *request {
 }
 
 func appendRequest(b []byte, q question, seq uint64, ids []idEpoch) []byte {
-	if q.kind == codec.KindLookup {
-		plain := make([][]byte, len(ids))
-		for i, v := range ids {
-			plain[i] = []byte(v.id)
-		}
-		return codec.AppendLookup(b, seq, plain)
+	switch q.kind {
+	case codec.KindLookup:
+		return codec.AppendLookup(b, seq, plainIDs(ids))
+	case codec.KindWatch:
+		return codec.AppendWatch(b, seq, plainIDs(ids))
 	}
 	pairs := make([]codec.IDEpoch, len(ids))
 	for i, v := range ids {
@@ -120,6 +121,15 @@ func appendRequest(b []byte, q question, seq uint64, ids []idEpoch) []byte {
 		return codec.AppendUnbind(b, seq, pairs)
 	}
 	return codec.AppendBind(b, seq, q.policy, pairs)
+}
+
+// plainIDs are the IDs without their epochs.
+func plainIDs(ids []idEpoch) [][]byte {
+	plain := make([][]byte, len(ids))
+	for i, v := range ids {
+		plain[i] = []byte(v.id)
+	}
+	return plain
 }
 
 // requestSeq reads the sequence number of a frame that appendRequest made.
@@ -176,14 +186,20 @@ func (c *conn) endRequest(seq uint64, a answer) {
 	c.mu.Lock()
 	r := c.requests[seq]
 	delete(c.requests, seq)
-	late := false
-	if r != nil {
-		if a.code == codec.CodeOK && len(a.results) != len(r.ids) {
-			a = answer{code: codec.CodeLost} // an answer to something else: nothing is known
-		}
-		if late = r.given; !late {
-			r.answer <- a
-		}
+	c.mu.Unlock()
+	if r == nil {
+		return
+	}
+	if a.code == codec.CodeOK && len(a.results) != len(r.ids) {
+		a = answer{code: codec.CodeLost} // an answer to something else: nothing is known
+	}
+	if r.heard != nil && a.code == codec.CodeOK {
+		r.heard(r.ids, a.results)
+	}
+	c.mu.Lock()
+	late := r.given
+	if !late {
+		r.answer <- a
 	}
 	c.mu.Unlock()
 	if late && r.late != nil && a.code == codec.CodeOK {

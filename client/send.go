@@ -40,10 +40,12 @@ type Reply struct {
 // before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	w := s.calls.Get().(*call)
-	c, seq, err := s.submit(ctx, m, w)
+	w.since = s.stamp()
+	c, seq, err := s.submit(ctx, outgoing{Message: m, call: w})
 	if err != nil {
+		err = s.refused(err, 1, w.since)
 		s.calls.Put(w)
-		return Reply{}, s.refused(err)
+		return Reply{}, err
 	}
 	var r result
 	select {
@@ -51,7 +53,7 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	case <-ctx.Done():
 		if c.abandon(seq, w) {
 			r.err = &Error{Code: codec.CodeTimeout, Reason: "gave up waiting for the outcome", cause: ctx.Err()}
-			s.count.outcome(r.err.Code)
+			s.ended(r.err.Code, w.since)
 		} else {
 			r = <-w.result
 		}
@@ -72,11 +74,12 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 // goroutine. It may be called from any goroutine.
 func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
 	w := s.calls.Get().(*call)
-	w.done = done
-	if _, _, err := s.submit(ctx, m, w); err != nil {
+	w.done, w.since = done, s.stamp()
+	if _, _, err := s.submit(ctx, outgoing{Message: m, call: w}); err != nil {
+		err = s.refused(err, 1, w.since)
 		w.done = nil
 		s.calls.Put(w)
-		s.callBack(done, Reply{}, s.refused(err))
+		s.callBack(done, Reply{}, err)
 	}
 }
 
@@ -85,26 +88,31 @@ func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, err
 // nothing was sent. What happens to the message is told only by Config.OnPostFailed, under the id that
 // Post returns. It may be called from any goroutine.
 func (s *Session) Post(ctx context.Context, m Message) (id uint64, err error) {
-	_, seq, err := s.submit(ctx, m, nil)
+	_, seq, err := s.submit(ctx, outgoing{Message: m, seq: s.posts.Add(1)<<1 | seqPost})
 	return seq >> 1, err
 }
 
-// refused counts the outcome of a send that never reached a buffer.
-func (s *Session) refused(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
-		s.count.outcome(e.Code)
+// postID returns the number that the sender of a post knows it by; ok is false if seq is no post's.
+func postID(seq uint64) (id uint64, ok bool) {
+	if seq&seqMany != 0 {
+		return seq &^ (seqMany | seqManyPost), seq&seqManyPost != 0
+	}
+	return seq >> 1, seq&seqPost != 0
+}
+
+// refused counts the outcome of n sends that never reached a buffer.
+func (s *Session) refused(err error, n int, since time.Time) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		for range n {
+			s.ended(e.Code, since)
+		}
 	}
 	return err
 }
 
 // endCall hands an outcome to who waits for it.
 func (s *Session) endCall(w *call, reply Reply, err *Error) {
-	if err == nil {
-		s.count.outcome(codec.CodeAcked)
-	} else {
-		s.count.outcome(err.Code)
-	}
+	s.ended(codeOf(err), w.since)
 	if w.done == nil {
 		w.result <- result{reply, err}
 		return
@@ -130,15 +138,37 @@ func (s *Session) callBack(done func(Reply, error), reply Reply, err error) {
 	done(reply, err)
 }
 
-// postFailed reports a post that will not arrive.
-func (s *Session) postFailed(id uint64, err *Error) {
-	s.count.postsFailed.Add(1)
-	if s.cfg.OnPostFailed == nil {
+// codeOf is the outcome that err stands for.
+func codeOf(err *Error) Code {
+	if err == nil {
+		return codec.CodeAcked
+	}
+	return err.Code
+}
+
+// failure is a post that will not arrive.
+type failure struct {
+	id  uint64
+	err *Error
+}
+
+// postsFailed reports posts that will not arrive. Those of one multicast are reported all or not at all, as long as a node tells
+// them at once.
+func (s *Session) postsFailed(failed []failure) {
+	n := int64(len(failed))
+	s.count.postsFailed.Add(uint64(n))
+	if s.cfg.OnPostFailed == nil || n == 0 {
 		return
 	}
-	if s.inbox.waiting(&s.failures) >= s.cfg.QueueMessages {
-		s.count.eventsDropped.Add(1)
+	if s.unreported.Load() >= int64(s.cfg.QueueMessages) {
+		s.count.eventsDropped.Add(uint64(n))
 		return
 	}
-	s.inbox.pushEvent(&s.failures, func() { s.cfg.OnPostFailed(id, err) })
+	s.unreported.Add(n)
+	s.inbox.pushEvent(&s.failures, func() {
+		for _, f := range failed {
+			s.unreported.Add(-1)
+			s.inbox.callBack(func() { s.cfg.OnPostFailed(f.id, f.err) })
+		}
+	})
 }

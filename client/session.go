@@ -26,17 +26,20 @@ type Session struct {
 	stop  context.CancelFunc // of the handlers' context
 
 	// With locks of their own.
-	holds  holdings
-	window budget
-	count  counters
+	holds   holdings
+	watches watches
+	window  budget
+	count   counters
 
 	// Callbacks, each kind in order.
-	events   lane // OnKick, OnDrain, OnState
-	failures lane // OnPostFailed
+	events    lane // OnKick, OnDrain, OnState
+	failures  lane // OnPostFailed
+	presences lane // OnPresence
 
 	// Shared without a lock.
 	live       atomic.Pointer[liveSet] // where sends go
 	posts      atomic.Uint64           // the last post's number
+	unreported atomic.Int64            // posts that failed and wait for OnPostFailed
 	defaultTTL atomic.Uint64           // as the last node announced it, in milliseconds
 	leaving    atomic.Bool             // Close has begun to turn messages away
 
@@ -83,7 +86,8 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	}
 	s.keepers = 1
 	s.kept.Go(func() { s.keep(c) })
-	s.kept.Go(s.watch)
+	s.kept.Go(s.follow)
+	s.kept.Go(s.keepWatching)
 	return s, nil
 }
 
@@ -92,6 +96,7 @@ func newSession(cfg Config) *Session {
 	s := &Session{
 		cfg: cfg, start: time.Now(), stop: stop,
 		holds:   holdings{byID: make(map[string]*binding)},
+		watches: watches{byID: make(map[string]*watched), wake: make(chan struct{}, 1)},
 		changed: make(chan struct{}),
 		conns:   make(map[*conn]struct{}),
 		nodes:   nodes{names: make(map[string]string), dialling: make(map[string]bool), news: make(chan struct{})},

@@ -2,6 +2,7 @@ package client
 
 import (
 	"sync/atomic"
+	"time"
 
 	"distmsg/codec"
 )
@@ -13,6 +14,7 @@ type Stats struct {
 	InFlight      int
 	InFlightBytes int
 	IDs           int // bound, or about to be
+	Watched       int // IDs
 	Queued        int // messages and callbacks that wait or run
 
 	Sent         uint64          // acked sends handed to a connection's buffer
@@ -46,13 +48,39 @@ type counters struct {
 	outcomes                         [128]atomic.Uint64
 }
 
-func (c *counters) outcome(code Code) { c.outcomes[code&127].Add(1) }
+// Outcome is how one message ended whose sender waited for that.
+type Outcome struct {
+	Code Code
+	// RoundTrip is the time from the call until the outcome was known, waiting for the window and for a node included.
+	RoundTrip time.Duration
+}
+
+// ended counts an outcome of a call that began at since, as stamp gave it.
+func (s *Session) ended(code Code, since time.Time) {
+	s.count.outcomes[code&127].Add(1)
+	if s.cfg.OnOutcome != nil {
+		s.observe(Outcome{code, time.Since(since)})
+	}
+}
+
+func (s *Session) observe(o Outcome) {
+	defer s.inbox.recovered()
+	s.cfg.OnOutcome(o)
+}
+
+// stamp is when a call begins, if somebody wants to know.
+func (s *Session) stamp() (now time.Time) {
+	if s.cfg.OnOutcome != nil {
+		now = time.Now()
+	}
+	return now
+}
 
 // Stats returns the session's numbers. It may be called from any goroutine, also after Close.
 func (s *Session) Stats() Stats {
 	c := &s.count
 	v := Stats{
-		IDs: s.holds.len(), Queued: s.inbox.queued(),
+		IDs: s.holds.len(), Watched: s.watches.len(), Queued: s.inbox.queued(),
 		Sent: c.sent.Load(), LateOutcomes: c.late.Load(), Posted: c.posted.Load(), PostsFailed: c.postsFailed.Load(),
 		Received: c.received.Load(), NotHere: c.notHere.Load(), Busy: c.busy.Load(), Unheard: c.unheard.Load(),
 		Panics: c.panics.Load(), Kicks: c.kicks.Load(), Attaches: c.attaches.Load(), Faults: c.faults.Load(),

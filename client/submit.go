@@ -9,22 +9,32 @@ import (
 	"distmsg/codec"
 )
 
-// outgoing is a message on its way into a connection's buffer.
+// outgoing is a message on its way into a connection's buffer. Without call and group it is a post.
 type outgoing struct {
 	Message
-	call     *call     // nil: a post
+	call     *call     // of a Send or SendAsync
+	to       []string  // of a multicast: the receivers
+	group    *group    // of a multicast whose outcomes are awaited
 	seq      uint64    // of a post
 	deadline time.Time // zero: none
 	held     int       // bytes of the budget it holds
 }
 
-// submit puts m into a connection's buffer. It waits for its budget (the session's window, or for a
-// post the connection's credit) and for a connection.
-func (s *Session) submit(ctx context.Context, m Message, w *call) (*conn, uint64, error) {
-	o := outgoing{Message: m, call: w, deadline: s.deadline(ctx, m.TTL, w != nil)}
-	if w == nil {
-		o.seq = s.posts.Add(1)<<1 | seqPost
+// acked reports whether somebody waits for the outcome.
+func (o *outgoing) acked() bool { return o.call != nil || o.group != nil }
+
+// msgs is how many messages it is.
+func (o *outgoing) msgs() int {
+	if o.to != nil {
+		return len(o.to)
 	}
+	return 1
+}
+
+// submit puts o into a connection's buffer. It waits for its budget (the session's window, or for a
+// post the connection's credit) and for a connection.
+func (s *Session) submit(ctx context.Context, o outgoing) (*conn, uint64, error) {
+	o.deadline = s.deadline(ctx, o.TTL, o.acked())
 	if err := o.check(); err != nil {
 		return nil, 0, err
 	}
@@ -32,7 +42,7 @@ func (s *Session) submit(ctx context.Context, m Message, w *call) (*conn, uint64
 		return nil, 0, ErrClosed
 	}
 	for {
-		c := s.pick(m.From, m.To)
+		c := s.pick(o.From, o.To)
 		if c == nil {
 			if err := s.waitAttached(ctx, &o); err != nil {
 				return nil, 0, err
@@ -51,15 +61,20 @@ func (s *Session) submit(ctx context.Context, m Message, w *call) (*conn, uint64
 // while it runs or after success.
 func (s *Session) submitTo(ctx context.Context, c *conn, o *outgoing) (seq uint64, err error) {
 	b := &s.window
-	if o.call == nil {
+	if !o.acked() {
 		b = &c.credit
+	}
+	if o.to != nil {
+		if err := c.takesMany(o.to, len(o.Payload)); err != nil {
+			return 0, err
+		}
 	}
 	for need := o.estimate(); ; {
 		o.held = o.clamp(s, need)
-		if o.call == nil && uint64(o.held) > c.limits.Credit {
+		if !o.acked() && uint64(o.held) > c.limits.Credit {
 			return 0, tooLarge(o.held, c.limits.Credit)
 		}
-		if !b.try(o.held) {
+		if !b.try(o.msgs(), o.held) {
 			if err := s.acquire(ctx, b, o); err != nil {
 				return 0, err
 			}
@@ -68,7 +83,7 @@ func (s *Session) submitTo(ctx context.Context, c *conn, o *outgoing) (seq uint6
 		if err == nil && need == 0 {
 			return seq, nil
 		}
-		b.release(o.held)
+		b.release(o.msgs(), o.held)
 		if err != nil {
 			return 0, err
 		}
@@ -87,54 +102,72 @@ func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	seq = o.seq
-	if o.call != nil {
-		seq = c.calls.add(o.call, c.guard(o.deadline), o.held)
-	}
+	seq = c.number(o)
 	out, err := c.encode(o, seq, ttl)
 	if size := len(out) - len(c.out); err == nil {
 		need = o.charge(c, b, seq, size)
 	}
 	if err != nil || need > 0 {
-		if o.call != nil {
+		switch {
+		case o.call != nil:
 			c.calls.end(seq)
+		case o.group != nil:
+			c.calls.dropLast()
 		}
 		return 0, need, err
 	}
 	c.commit(out)
-	if o.call != nil {
-		c.s.count.sent.Add(1)
+	if o.acked() {
+		c.s.count.sent.Add(uint64(o.msgs()))
 	} else {
-		c.s.count.posted.Add(1)
+		c.s.count.posted.Add(uint64(o.msgs()))
 	}
 	return seq, 0, nil
+}
+
+// number gives o its sequence number, the first of several if it is a multicast, and enters it where its outcome will be
+// looked for. It needs c.mu.
+func (c *conn) number(o *outgoing) (seq uint64) {
+	switch {
+	case o.call != nil:
+		return c.calls.add(o.call, c.guard(o.deadline), o.held)
+	case o.group != nil:
+		return c.calls.addGroup(o.group, c.guard(o.deadline), o.held)
+	}
+	return o.seq
 }
 
 // charge corrects what o holds of the budget to the frame's true size: upwards in any case, downwards
 // for a post, because credit must be counted to the byte. It returns the size if there is no room.
 func (o *outgoing) charge(c *conn, b *budget, seq uint64, size int) (need int) {
 	want := o.clamp(c.s, size)
-	if want == o.held || want < o.held && o.call != nil {
+	if want == o.held || want < o.held && o.acked() {
 		return 0
 	}
 	if !b.grow(want - o.held) {
 		return size
 	}
 	o.held = want
-	if o.call != nil {
+	switch {
+	case o.call != nil:
 		c.calls.at(seq).cost = want
+	case o.group != nil:
+		o.group.cost = want
 	}
 	return 0
 }
 
 // encode appends o's frame to the buffer and returns the longer buffer. It needs c.mu.
 func (c *conn) encode(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
+	if o.to != nil {
+		return c.encodeMany(o, seq, ttl)
+	}
 	f := codec.Send{
 		Seq:     seq,
 		To:      c.to[:copy(c.to[:], o.To)],
 		From:    c.from[:copy(c.from[:], o.From)],
 		TTL:     ttl,
-		Flags:   c.s.flags(o.call != nil),
+		Flags:   c.s.flags(o.acked()),
 		Payload: o.Payload,
 	}
 	limit := int(c.limits.MaxPayload)
@@ -182,7 +215,7 @@ func (c *conn) guard(deadline time.Time) int64 {
 }
 
 func (o *outgoing) check() error {
-	if !goodID(o.To) {
+	if o.to == nil && !goodID(o.To) {
 		return badID(o.To)
 	}
 	if len(o.From) > codec.MaxID {
@@ -201,15 +234,18 @@ func badID(id string) *Error {
 func (o *outgoing) estimate() int {
 	const least, most = 13, 48 // prefix, array, kind, seq, ttl, flags, and the heads of three strings
 	n := len(o.To) + len(o.From) + len(o.Payload)
-	if o.call == nil {
+	for _, id := range o.to {
+		n += 1 + len(id)
+	}
+	if !o.acked() {
 		return least + n
 	}
-	return most + n
+	return most + n + len(o.to) // the heads of long IDs
 }
 
 // clamp lets a message that is larger than the whole window pass when nothing else is in flight.
 func (o *outgoing) clamp(s *Session, n int) int {
-	if o.call == nil {
+	if !o.acked() {
 		return n
 	}
 	return min(n, s.cfg.MaxInFlightBytes)
@@ -246,7 +282,7 @@ func (s *Session) deadline(ctx context.Context, ttl time.Duration, ack bool) tim
 func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 	ctx, cancel := o.context(ctx)
 	defer cancel()
-	err := b.acquire(ctx, o.held)
+	err := b.acquire(ctx, o.msgs(), o.held)
 	if err == nil || err == ErrClosed || err == errConnClosed {
 		return err
 	}

@@ -20,6 +20,11 @@ func TestNoAllocations(t *testing.T) {
 	errorFrame := ErrorFrame{Fault: FaultBadToken, Message: "text"}
 	members := []Member{{"n", "a"}}
 	drain := Drain{Addrs: []string{"a"}}
+	multicast := Multicast{Seq: 1 << 40, From: wide, TTL: 5000, Flags: FlagAck, Payload: payload}
+	many := DeliverMany{From: wide, TTL: 5000, Flags: FlagAck, Payload: payload}
+	to := []Recipient{{Token: payload[:8], To: id, Epoch: 1 << 52}, {To: wide}}
+	changes := []Change{{id, CodeOK, 1 << 52}, {wide, CodeNoRoute, 1}}
+	scratch := make([]byte, 0, 4096)
 
 	check := func(err error) {
 		if err != nil {
@@ -52,6 +57,17 @@ func TestNoAllocations(t *testing.T) {
 		KindAck:      func(b []byte) []byte { return AppendAck(b, &ack) },
 		KindOutcome:  func(b []byte) []byte { return AppendOutcome(b, &outcome) },
 		KindNotHere:  func(b []byte) []byte { return AppendNotHere(b, &deliver) },
+
+		KindMulticast:   func(b []byte) []byte { return AppendMulticast(b, &multicast, plain) },
+		KindDeliverMany: func(b []byte) []byte { return AppendDeliverMany(b, KindDeliverMany, &many, to) },
+		KindNotHereMany: func(b []byte) []byte { return AppendDeliverMany(b, KindNotHereMany, &many, to) },
+		KindOutcomes: func(b []byte) []byte {
+			return AppendOutcomes(b, 2, AppendOneOutcome(AppendOneOutcome(scratch, &outcome), &outcome))
+		},
+		KindWatch:   func(b []byte) []byte { return AppendWatch(b, 1, plain) },
+		KindWatched: func(b []byte) []byte { return AppendResults(b, KindWatched, 1, results) },
+		KindUnwatch: func(b []byte) []byte { return AppendUnwatch(b, plain) },
+		KindChanged: func(b []byte) []byte { return AppendChanged(b, changes) },
 	}
 	decodes := map[Kind]func(body []byte){
 		KindHello:    func(body []byte) { check(DecodeHello(body, &hello)) },
@@ -74,6 +90,34 @@ func TestNoAllocations(t *testing.T) {
 		KindAck:      func(body []byte) { check(DecodeAck(body, &ack)) },
 		KindOutcome:  func(body []byte) { check(DecodeOutcome(body, &outcome)) },
 		KindNotHere:  func(body []byte) { check(DecodeNotHere(body, &deliver)) },
+
+		KindMulticast: func(body []byte) { check(DecodeMulticast(body, 10, &multicast)); sum += walkIDs(multicast.To) },
+		KindDeliverMany: func(body []byte) {
+			check(DecodeDeliverMany(body, KindDeliverMany, 10, &many))
+			PatchManyTTL(body, &many, 7)
+			sum += walkRecipients(many.To)
+		},
+		KindNotHereMany: func(body []byte) {
+			check(DecodeDeliverMany(body, KindNotHereMany, 10, &many))
+			sum += walkRecipients(many.To)
+		},
+		KindOutcomes: func(body []byte) {
+			all, err := DecodeOutcomes(body)
+			check(err)
+			for v, ok := all.Next(); ok; v, ok = all.Next() {
+				sum += v.Seq
+			}
+		},
+		KindWatch:   func(body []byte) { var f Watch; check(DecodeWatch(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindWatched: func(body []byte) { sum += walkResults(t, body, KindWatched) },
+		KindUnwatch: func(body []byte) { ids, err := DecodeUnwatch(body, 10); check(err); sum += walkIDs(ids) },
+		KindChanged: func(body []byte) {
+			all, err := DecodeChanged(body)
+			check(err)
+			for v, ok := all.Next(); ok; v, ok = all.Next() {
+				sum += v.Epoch
+			}
+		},
 	}
 	for _, l := range clientLayouts {
 		encode := appends[l.kind]
@@ -104,6 +148,13 @@ func TestNoAllocations(t *testing.T) {
 func walkIDs(l IDList) (sum uint64) {
 	for v, ok := l.Next(); ok; v, ok = l.Next() {
 		sum += v.Epoch + uint64(len(v.ID))
+	}
+	return sum
+}
+
+func walkRecipients(l RecipientList) (sum uint64) {
+	for v, ok := l.Next(); ok; v, ok = l.Next() {
+		sum += v.Epoch + uint64(len(v.Token)+len(v.To)+len(v.Session)) + uint64(v.Why)
 	}
 	return sum
 }

@@ -9,8 +9,8 @@ const (
 	PolicyRejectNew Policy = 1 // the incumbent stays if its session lives; the newcomer hears taken
 )
 
-// pairDepth is the number of arrays around the elements of a pair: the frame's, the list's and its own.
-const pairDepth = 3
+// tupleDepth is the number of arrays around the elements of a pair or a longer tuple: the frame's, the list's and its own.
+const tupleDepth = 3
 
 // IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other re-asserts that binding.
 type IDEpoch struct {
@@ -37,8 +37,16 @@ type element uint8
 const (
 	elementPair element = iota // [id, epoch], the ID of any length
 	elementText                // an ID of any length alone, because the answer is per ID
-	elementID                  // an ID of 1 to MaxID bytes alone
+	elementID                  // an ID of 1 to MaxID bytes alone: the to of a multicast
 )
+
+// field is what the protocol document calls a list of them.
+func (e element) field() string {
+	if e == elementID {
+		return "to"
+	}
+	return "ids"
+}
 
 // Len returns the number of elements that Next has not returned yet.
 func (l *IDList) Len() int { return l.n }
@@ -58,19 +66,19 @@ func (l *IDList) read() (v IDEpoch) {
 		v.ID = l.r.str("ids", anyLen)
 		return v
 	case elementID:
-		v.ID = l.r.id("ids")
+		v.ID = l.r.id(l.elem.field())
 		return v
 	}
 	rest := l.r.pair("ids")
 	v.ID = l.r.str("ids", anyLen)
 	v.Epoch = l.r.uint("ids", maxEpoch)
-	l.r.skipRest(rest, "ids", pairDepth)
+	l.r.skipRest(rest, "ids", tupleDepth)
 	return v
 }
 
 // readIDs checks every element and leaves the cursor behind them; the list starts again before them.
 func readIDs(r *reader, limit int, elem element) IDList {
-	n := r.list("ids", limit)
+	n := r.list(elem.field(), limit)
 	first := IDList{r: *r, n: n, elem: elem}
 	walk := first
 	for i := 0; i < n && walk.r.fault == nil; i++ {
@@ -102,7 +110,7 @@ func (l *ResultList) read() (v Result) {
 	rest := l.r.pair("results")
 	v.Code = Code(l.r.uint("results", maxCode))
 	v.Epoch = l.r.uint("results", maxEpoch)
-	l.r.skipRest(rest, "results", pairDepth)
+	l.r.skipRest(rest, "results", tupleDepth)
 	return v
 }
 
@@ -149,6 +157,14 @@ func AppendUnbind(b []byte, seq uint64, ids []IDEpoch) []byte {
 	b, start := begin(b, KindUnbind, 3)
 	b = appendUint(b, seq)
 	return end(appendIDs(b, ids), start)
+}
+
+func appendTexts[T []byte | string](b []byte, ids []T) []byte {
+	b = appendArray(b, len(ids))
+	for _, id := range ids {
+		b = appendStr(b, id)
+	}
+	return b
 }
 
 func appendIDs(b []byte, ids []IDEpoch) []byte {

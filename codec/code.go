@@ -2,7 +2,7 @@ package codec
 
 import "strconv"
 
-// Code says how a send, or one ID of a bind, unbind or lookup, ended. Codes are append only, and
+// Code says how a send, or one ID of a bind, unbind, lookup or watch, ended. Codes are append only, and
 // the range a code stands in says whether the message was delivered and whether a retry makes
 // sense, so that an old SDK classifies a code it has never seen (S4):
 //
@@ -17,7 +17,7 @@ type Code uint8
 
 // The codes of version 1.
 const (
-	CodeOK Code = 0 // bound, unbound, found: the ID is (un)bound or online; never the outcome of a send
+	CodeOK Code = 0 // bound, unbound, found, watched, changed: the ID is (un)bound or online; never the outcome of a send
 
 	CodeAcked    Code = 1  // the receiver accepted it
 	CodeRejected Code = 16 // the receiver refused it, with a reason

@@ -186,7 +186,8 @@ func (a *annotator) whole(text string) {
 
 func (a *annotator) list(f spec, v []any, indent string) {
 	a.next(1, fmt.Sprintf("%s%s: array of %d", indent, f.name, len(v)))
-	names := []string{"max_payload", "max_frame", "max_ids", "max_in_flight", "credit", "max_ttl", "default_ttl", "heartbeat", "idle_timeout", "resume_window"}
+	names := []string{"max_payload", "max_frame", "max_ids", "max_in_flight", "credit", "max_ttl", "default_ttl", "heartbeat", "idle_timeout", "resume_window",
+		"max_multicast", "max_watched"}
 	for i, e := range v {
 		pair, ok := e.([]any)
 		if !ok {
@@ -335,6 +336,22 @@ func TestDocumentCreditExample(t *testing.T) {
 	}
 	if total != int(examples()[KindCredit][0].(uint64)) {
 		t.Error("the example of credit is not that of the sums:", total)
+	}
+}
+
+// TestDocumentMulticastExample does the sums of the example again.
+func TestDocumentMulticastExample(t *testing.T) {
+	const maxPayload, ids, bytes = 1 << 20, 10_000, 16
+	const maxFrame = maxPayload + FrameOverhead
+	all := make([]string, ids)
+	for i := range all {
+		all[i] = strings.Repeat("x", bytes)
+	}
+	document := strings.Join(strings.Fields(readDocument(t, documentFile)), " ")
+	want := fmt.Sprintf("With max_frame %s and IDs of %d bytes, %s IDs leave %s bytes for the payload; one ID leaves %s", thousands(maxFrame), bytes,
+		thousands(ids), thousands(maxFrame-MulticastSize(0, all)), thousands(maxFrame-MulticastSize(0, all[:1])))
+	if !strings.Contains(document, want) {
+		t.Errorf("the multicast example lacks %q", want)
 	}
 }
 

@@ -14,10 +14,11 @@ import (
 // spec is the layout of one field. A value is a uint64, a string, a []byte (never nil), or a []any.
 type spec struct {
 	name     string
-	typ      string // int, str, bin, list
-	min, max uint64 // int: range; str, bin: bytes; list: elements
-	none     bool   // bin: may also be empty
-	elem     []spec // list: one spec, or two for a list of pairs
+	typ      string   // int, str, bin, list
+	min, max uint64   // int: range; str, bin: bytes; list: elements
+	none     bool     // bin: may also be empty
+	oneOf    []uint64 // int: the values there are, from min to max
+	elem     []spec   // list: one spec, or those of a tuple
 }
 
 type layout struct {
@@ -25,7 +26,10 @@ type layout struct {
 	fields []spec
 }
 
-func integer(name string, max uint64) spec   { return spec{name: name, typ: "int", max: max} }
+func integer(name string, max uint64) spec { return spec{name: name, typ: "int", max: max} }
+func choice(name string, values ...uint64) spec {
+	return spec{name: name, typ: "int", min: slices.Min(values), max: slices.Max(values), oneOf: values}
+}
 func text(name string, min, max uint64) spec { return spec{name: name, typ: "str", min: min, max: max} }
 func opaque(name string, min, max uint64) spec {
 	return spec{name: name, typ: "bin", min: min, max: max}
@@ -48,8 +52,11 @@ var clientLayouts = func() []layout {
 		opaque("token", 0, MaxToken), text("to", 1, MaxID), text("from", 0, MaxID), integer("ttl", maxTTL),
 		integer("flags", 255), integer("epoch", maxEpoch), opaque("payload", 0, 70_000),
 	}
-	limits := list("limits", 10, integer("limit", maxUint))
-	limits.min = 10
+	plain := list("ids", testMaxIDs, text("id", 0, 300))
+	many := []spec{text("from", 0, MaxID), integer("ttl", maxTTL), integer("flags", 255),
+		list("to", testMaxIDs, opaque("token", 0, MaxToken), text("id", 1, MaxID), integer("epoch", maxEpoch)), opaque("payload", 0, 70_000)}
+	limits := list("limits", 12, integer("limit", maxUint))
+	limits.min = 12 // that many are written; TestOlderLimits reads fewer
 	members := list("members", 8, text("node", 0, MaxID), text("addr", 0, MaxID))
 	return []layout{
 		{KindHello, []spec{integer("min_version", maxUint), integer("max_version", maxUint), integer("features", maxUint),
@@ -71,14 +78,23 @@ var clientLayouts = func() []layout {
 		{KindBound, []spec{seq, results}},
 		{KindUnbind, []spec{seq, ids}},
 		{KindUnbound, []spec{seq, results}},
-		{KindLookup, []spec{seq, list("ids", testMaxIDs, text("id", 0, 300))}},
+		{KindLookup, []spec{seq, plain}},
 		{KindFound, []spec{seq, results}},
 		{KindKick, []spec{text("id", 1, MaxID), integer("epoch", maxEpoch)}},
 		{KindSend, []spec{seq, text("to", 1, MaxID), text("from", 0, MaxID), integer("ttl", maxTTL), integer("flags", 255), opaque("payload", 0, 70_000)}},
 		{KindDeliver, deliver},
-		{KindAck, []spec{opaque("token", 0, MaxToken), integer("code", 1), text("reason", 0, MaxReason), opaque("reply", 0, 70_000)}},
+		{KindAck, []spec{opaque("token", 0, MaxToken), choice("code", uint64(CodeAcked), uint64(CodeRejected)), text("reason", 0, MaxReason), opaque("reply", 0, 70_000)}},
 		{KindOutcome, []spec{seq, integer("code", 127), text("reason", 0, MaxReason), opaque("reply", 0, 70_000)}},
 		{KindNotHere, deliver},
+		{KindMulticast, []spec{seq, text("from", 0, MaxID), integer("ttl", maxTTL), integer("flags", 255),
+			list("to", testMaxIDs, text("id", 1, MaxID)), opaque("payload", 0, 70_000)}},
+		{KindDeliverMany, many},
+		{KindNotHereMany, many},
+		{KindOutcomes, []spec{list("outcomes", testMaxIDs, seq, integer("code", 127), text("reason", 0, MaxReason), opaque("reply", 0, 70_000))}},
+		{KindWatch, []spec{seq, plain}},
+		{KindWatched, []spec{seq, results}},
+		{KindUnwatch, []spec{plain}},
+		{KindChanged, []spec{list("changes", testMaxIDs, text("id", 1, MaxID), integer("code", 127), integer("epoch", maxEpoch))}},
 	}
 }()
 
@@ -159,14 +175,10 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 		var f Lookup
 		err = DecodeLookup(body, maxIDs, &f)
 		v = []any{f.Seq, idFields(f.IDs, err)}
-	case KindBound, KindUnbound, KindFound:
+	case KindBound, KindUnbound, KindFound, KindWatched:
 		var f Results
 		err = DecodeResults(body, kind, &f)
-		results := []any{}
-		for r, ok := f.All.Next(); ok && err == nil; r, ok = f.All.Next() {
-			results = append(results, []any{uint64(r.Code), r.Epoch})
-		}
-		v = []any{f.Seq, results}
+		v = []any{f.Seq, elementFields(&f.All, err, func(v Result) any { return []any{uint64(v.Code), v.Epoch} })}
 	case KindKick:
 		var id []byte
 		var epoch uint64
@@ -191,7 +203,32 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 	case KindOutcome:
 		var f Outcome
 		err = DecodeOutcome(body, &f)
-		v = []any{f.Seq, uint64(f.Code), s(f.Reason), p(f.Reply)}
+		v = outcomeFields(f)
+	case KindMulticast:
+		var f Multicast
+		err = DecodeMulticast(body, maxIDs, &f)
+		v = []any{f.Seq, s(f.From), uint64(f.TTL), u(f.Flags), idFields(f.To, err), p(f.Payload)}
+	case KindDeliverMany, KindNotHereMany, KindForwardMany, KindReturnMany:
+		var f DeliverMany
+		err = DecodeDeliverMany(body, kind, maxIDs, &f)
+		to := elementFields(&f.To, err, func(v Recipient) any { return recipientValues(kind, v) })
+		v = []any{s(f.From), uint64(f.TTL), u(f.Flags), to, p(f.Payload)}
+	case KindOutcomes:
+		var all OutcomeList
+		all, err = DecodeOutcomes(body)
+		v = []any{elementFields(&all, err, func(v Outcome) any { return outcomeFields(v) })}
+	case KindWatch:
+		var f Watch
+		err = DecodeWatch(body, maxIDs, &f)
+		v = []any{f.Seq, idFields(f.IDs, err)}
+	case KindUnwatch:
+		var ids IDList
+		ids, err = DecodeUnwatch(body, maxIDs)
+		v = []any{idFields(ids, err)}
+	case KindChanged:
+		var all ChangeList
+		all, err = DecodeChanged(body)
+		v = []any{elementFields(&all, err, func(v Change) any { return []any{s(v.ID), uint64(v.Code), v.Epoch} })}
 	default:
 		v, err = decodePeer(kind, body)
 	}
@@ -218,25 +255,63 @@ func membersOf(v any) (all []Member) {
 }
 
 func idFields(l IDList, err error) []any {
-	ids := []any{}
+	pairs := l.elem == elementPair
+	return elementFields(&l, err, func(e IDEpoch) any {
+		if pairs {
+			return []any{string(e.ID), e.Epoch}
+		}
+		return string(e.ID)
+	})
+}
+
+// elementFields reads a list of a frame that decoded without an error to its end.
+func elementFields[T any](l interface {
+	Len() int
+	Next() (T, bool)
+}, err error, values func(T) any) []any {
+	elems := []any{}
 	if err != nil {
-		return ids
+		return elems
 	}
 	for range l.Len() {
 		e, ok := l.Next()
 		if !ok {
-			panic("IDList.Len promised more")
+			panic("Len promised more")
 		}
-		if l.elem != elementPair {
-			ids = append(ids, string(e.ID))
-		} else {
-			ids = append(ids, []any{string(e.ID), e.Epoch})
-		}
+		elems = append(elems, values(e))
 	}
 	if _, ok := l.Next(); ok {
-		panic("IDList.Next goes on past Len")
+		panic("Next goes on past Len")
 	}
-	return ids
+	return elems
+}
+
+func outcomeFields(f Outcome) []any {
+	return []any{f.Seq, uint64(f.Code), string(f.Reason), append([]byte{}, f.Reply...)}
+}
+
+// recipientValues are those that a recipient has in a frame of that kind.
+func recipientValues(kind Kind, v Recipient) []any {
+	p := func(b []byte) []byte { return append([]byte{}, b...) }
+	values := []any{p(v.Token), string(v.To), v.Epoch}
+	if kind == KindForwardMany || kind == KindReturnMany {
+		values = append(values, p(v.Session))
+	}
+	if kind == KindReturnMany {
+		values = append(values, uint64(v.Why))
+	}
+	return values
+}
+
+func recipientOf(v []any) Recipient {
+	r := Recipient{Token: v[0].([]byte), To: []byte(v[1].(string)), Epoch: v[2].(uint64)}
+	if len(v) > 3 {
+		r.Session = v[3].([]byte)
+	}
+	if len(v) > 4 {
+		r.Why = Kind(v[4].(uint64))
+	}
+	return r
 }
 
 // appendFields appends a whole frame.
@@ -248,6 +323,12 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 		for _, e := range v[i].([]any) {
 			pair := e.([]any)
 			ids = append(ids, IDEpoch{ID: []byte(pair[0].(string)), Epoch: pair[1].(uint64)})
+		}
+		return ids
+	}
+	plain := func(i int) (ids [][]byte) {
+		for _, e := range v[i].([]any) {
+			ids = append(ids, []byte(e.(string)))
 		}
 		return ids
 	}
@@ -290,12 +371,8 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 	case KindUnbind:
 		return AppendUnbind(b, n(0), ids(1))
 	case KindLookup:
-		var plain [][]byte
-		for _, e := range v[1].([]any) {
-			plain = append(plain, []byte(e.(string)))
-		}
-		return AppendLookup(b, n(0), plain)
-	case KindBound, KindUnbound, KindFound:
+		return AppendLookup(b, n(0), plain(1))
+	case KindBound, KindUnbound, KindFound, KindWatched:
 		var results []Result
 		for _, e := range v[1].([]any) {
 			pair := e.([]any)
@@ -315,19 +392,46 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 	case KindAck:
 		return AppendAck(b, &Ack{Token: p(0), Code: Code(n(1)), Reason: s(2), Reply: p(3)})
 	case KindOutcome:
-		return AppendOutcome(b, &Outcome{Seq: n(0), Code: Code(n(1)), Reason: s(2), Reply: p(3)})
+		return AppendOutcome(b, outcomeOf(v))
+	case KindMulticast:
+		f := Multicast{Seq: n(0), From: s(1), TTL: uint32(n(2)), Flags: uint8(n(3)), Payload: p(5)}
+		return AppendMulticast(b, &f, plain(4))
+	case KindDeliverMany, KindNotHereMany, KindForwardMany, KindReturnMany:
+		f := DeliverMany{From: s(0), TTL: uint32(n(1)), Flags: uint8(n(2)), Payload: p(4)}
+		var to []Recipient
+		for _, e := range v[3].([]any) {
+			to = append(to, recipientOf(e.([]any)))
+		}
+		return AppendDeliverMany(b, kind, &f, to)
+	case KindOutcomes:
+		var all []byte
+		for _, e := range v[0].([]any) {
+			all = AppendOneOutcome(all, outcomeOf(e.([]any)))
+		}
+		return AppendOutcomes(b, len(v[0].([]any)), all)
+	case KindWatch:
+		return AppendWatch(b, n(0), plain(1))
+	case KindUnwatch:
+		return AppendUnwatch(b, plain(0))
+	case KindChanged:
+		var all []Change
+		for _, e := range v[0].([]any) {
+			e := e.([]any)
+			all = append(all, Change{ID: []byte(e[0].(string)), Code: Code(e[1].(uint64)), Epoch: e[2].(uint64)})
+		}
+		return AppendChanged(b, all)
 	}
 	return appendPeer(b, kind, v)
+}
+
+func outcomeOf(v []any) *Outcome {
+	return &Outcome{Seq: v[0].(uint64), Code: Code(v[1].(uint64)), Reason: []byte(v[2].(string)), Reply: v[3].([]byte)}
 }
 
 // draw makes up a value for each field, often at a limit or where the encoding changes.
 func (l layout) draw(t *rapid.T) []any {
 	v := []any{}
 	for _, f := range l.fields {
-		if l.kind == KindAck && f.name == "code" {
-			v = append(v, rapid.SampledFrom([]uint64{uint64(CodeAcked), uint64(CodeRejected)}).Draw(t, f.name))
-			continue
-		}
 		v = append(v, f.draw(t))
 	}
 	return v
@@ -336,15 +440,14 @@ func (l layout) draw(t *rapid.T) []any {
 func (f spec) draw(t *rapid.T) any {
 	switch f.typ {
 	case "int":
+		if f.oneOf != nil {
+			return rapid.SampledFrom(f.oneOf).Draw(t, f.name)
+		}
 		return f.size(t, f.name, []uint64{0, 1, 127, 128, 255, 256, 65535, 65536, math.MaxUint32, math.MaxUint32 + 1, math.MaxInt64, math.MaxUint64})
 	case "list":
 		elems := []any{}
 		for range f.size(t, f.name+" count", []uint64{0, 1, 15, 16}) {
-			if len(f.elem) == 1 {
-				elems = append(elems, f.elem[0].draw(t))
-			} else {
-				elems = append(elems, []any{f.elem[0].draw(t), f.elem[1].draw(t)})
-			}
+			elems = append(elems, f.element(func(_ int, e spec) any { return e.draw(t) }))
 		}
 		return elems
 	}
@@ -361,6 +464,18 @@ func (f spec) draw(t *rapid.T) any {
 		return string(b)
 	}
 	return b
+}
+
+// element makes an element of a list: one value, or a tuple of them.
+func (f spec) element(value func(i int, e spec) any) any {
+	if len(f.elem) == 1 {
+		return value(0, f.elem[0])
+	}
+	tuple := []any{}
+	for i, e := range f.elem {
+		tuple = append(tuple, value(i, e))
+	}
+	return tuple
 }
 
 // size draws a number within f's limits: one of the edges that fit, or any.
@@ -393,6 +508,9 @@ func (f spec) example(kind Kind, i int) any {
 		if f.name == "epoch" {
 			return uint64(1_700_000_000_000_000)
 		}
+		if f.oneOf != nil {
+			return f.oneOf[0]
+		}
 		return min(f.max, uint64(i)*300+1)
 	case "str":
 		return f.name + "-" + kind.String()
@@ -405,11 +523,7 @@ func (f spec) example(kind Kind, i int) any {
 	}
 	elems := []any{}
 	for j := range max(f.min, 2) {
-		if len(f.elem) == 1 {
-			elems = append(elems, f.elem[0].example(kind, int(j)))
-		} else {
-			elems = append(elems, []any{f.elem[0].example(kind, int(j)), f.elem[1].example(kind, int(j))})
-		}
+		elems = append(elems, f.element(func(_ int, e spec) any { return e.example(kind, int(j)) }))
 	}
 	return elems
 }

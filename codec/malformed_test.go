@@ -143,7 +143,7 @@ func TestNestedExtensionsAreSkipped(t *testing.T) {
 	// deep is as deep as it may be inside depth arrays, tooDeep one deeper.
 	deep := func(depth int) []byte { return append(bytes.Repeat([]byte{0x91}, MaxDepth-depth-1), 0x90) }
 	tooDeep := func(depth int) []byte { return append([]byte{0x91}, deep(depth)...) }
-	limits := slices.Concat([]byte{0x9b}, bytes.Repeat([]byte{7}, 10))
+	limits := slices.Concat([]byte{0x9d}, bytes.Repeat([]byte{7}, 12))
 	welcome := slices.Concat([]byte{0x9a, 2, 1, 0, 0xa1, 'n', 3, 0xc4, 16}, make([]byte, 16), []byte{0xc4, 32}, make([]byte, 32), []byte{0})
 	for name, c := range map[string]struct {
 		kind         Kind
@@ -156,20 +156,115 @@ func TestNestedExtensionsAreSkipped(t *testing.T) {
 		"bind":    {KindBind, []byte{0x94, 16, 1, 0, 0x91, 0x93, 0xa1, 'a', 5}, 3, nil, "ids", 1},
 		"unbind":  {KindUnbind, []byte{0x93, 18, 1, 0x92, 0x93, 0xa1, 'a', 5}, 3, []byte{0x92, 0xa1, 'b', 6}, "ids", 2},
 		"bound":   {KindBound, []byte{0x93, 17, 1, 0x91, 0x93, 0, 5}, 3, nil, "results", 1},
-		"limits":  {KindWelcome, slices.Concat(welcome, limits), 2, []byte{0x90}, "limits", 0},
-		"members": {KindWelcome, slices.Concat(welcome, []byte{0x9a}, limits[1:], []byte{0x91, 0x93, 0xa1, 'n', 0xa1, 'a'}), 3, nil, "members", 1},
+		"limits":  {KindWelcome, slices.Concat(welcome, limits), 2, []byte{0x90}, "limits", 12},
+		"members": {KindWelcome, slices.Concat(welcome, []byte{0x9c}, limits[1:], []byte{0x91, 0x93, 0xa1, 'n', 0xa1, 'a'}), 3, nil, "members", 1},
+		"deliver": {KindDeliverMany, []byte{0x96, 49, 0xa0, 0, 1, 0x91, 0x94, 0xc4, 0, 0xa1, 'a', 5}, 3, []byte{0xc4, 0}, "to", 1},
+		"forward": {KindForwardMany, slices.Concat([]byte{0x96, 93, 0xa0, 0, 1, 0x91, 0x95, 0xc4, 0, 0xa1, 'a', 5, 0xc4, 16}, make([]byte, 16)), 3, []byte{0xc4, 0}, "to", 1},
+		"return":  {KindReturnMany, slices.Concat([]byte{0x96, 94, 0xa0, 0, 1, 0x91, 0x96, 0xc4, 0, 0xa1, 'a', 5, 0xc4, 16}, make([]byte, 16), []byte{86}), 3, []byte{0xc4, 0}, "to", 1},
+		"outcome": {KindOutcomes, []byte{0x92, 51, 0x92, 0x95, 7, 1, 0xa0, 0xc4, 0}, 3, []byte{0x94, 8, 1, 0xa0, 0xc4, 0}, "outcomes", 2},
+		"watched": {KindWatched, []byte{0x93, 65, 1, 0x91, 0x93, 0, 5}, 3, nil, "results", 1},
+		"changed": {KindChanged, []byte{0x92, 67, 0x91, 0x94, 0xa1, 'a', 0, 5}, 3, nil, "changes", 1},
 		"nodes":   {KindMembers, []byte{0x92, 12, 0x91, 0x93, 0xa1, 'n', 0xa1, 'a'}, 3, nil, "members", 1},
 	} {
 		v, err := decodeFields(c.kind, slices.Concat(c.before, deep(c.depth), c.after))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
-		} else if last := v[len(v)-1].([]any); len(last) != c.wantElements {
-			t.Errorf("%s: %v, want %d elements at the end", name, v, c.wantElements)
+		} else if i := fieldOf(c.kind, c.field); len(v[i].([]any)) != c.wantElements {
+			t.Errorf("%s: %v, want %d elements", name, v[i], c.wantElements)
 		}
 		b := slices.Concat(c.before, tooDeep(c.depth), c.after)
 		_, err = decodeFields(c.kind, b)
 		if e := asError(t, err, b); e.Fault != FaultTooDeep || e.Field != c.field {
 			t.Errorf("%s: %v", name, e)
+		}
+	}
+}
+
+// fieldOf is the place of a field in the layout of a kind.
+func fieldOf(kind Kind, name string) int {
+	return slices.IndexFunc(layoutOf(kind).fields, func(f spec) bool { return f.name == name })
+}
+
+// TestTupleLimits puts into each place of a tuple, one at a time, what may not stand there, and leaves one out.
+func TestTupleLimits(t *testing.T) {
+	eachKind(t, func(t *testing.T, l layout) {
+		for i, f := range l.fields {
+			if len(f.elem) < 2 {
+				continue
+			}
+			values, err := decodeFields(l.kind, bodyOf(example(l.kind)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			good := f.element(func(j int, e spec) any { return e.example(l.kind, j) }).([]any)
+			check := func(what string, tuple []any, want Fault) {
+				values[i] = []any{good, tuple}
+				body := appendUint(appendArray(nil, len(values)+1), uint64(l.kind))
+				for _, v := range values {
+					body = appendAny(body, v)
+				}
+				_, err := decodeFields(l.kind, body)
+				if e := asError(t, err, body); e.Fault != want || e.Field != f.name {
+					t.Errorf("%s: %v, want %v in %s", what, e, want, f.name)
+				}
+			}
+			check("one too few", good[:len(good)-1], FaultBadLength)
+			for j, e := range f.elem {
+				other := slices.Clone(good)
+				other[j] = []any{}
+				check(e.name+" is an array", other, FaultWrongType)
+				if f.name == "ids" && e.typ == "str" {
+					continue // of any length, because the answer is per ID
+				}
+				for _, beyond := range e.beyond() {
+					other[j] = beyond
+					check(e.name, other, FaultBadValue)
+				}
+			}
+		}
+	})
+}
+
+// TestOlderLimits: a node that is older than a limit does not announce it, and that is 0; a newer one announces more.
+func TestOlderLimits(t *testing.T) {
+	for n := range 15 {
+		body := []byte{0x9a, 2, 1, 0, 0xa1, 'n', 3, 0xc4, SessionIDLen}
+		body = append(append(body, make([]byte, SessionIDLen)...), 0xc4, SecretLen)
+		body = append(append(body, make([]byte, SecretLen)...), 0)
+		body = appendArray(body, n)
+		for i := range n {
+			body = append(body, byte(i+1))
+		}
+		body = append(body, 0x90)
+		f := Welcome{Limits: Limits{MaxMulticast: 99, MaxWatched: 99}} // of a welcome that was read before
+		err := DecodeWelcome(body, &f)
+		if n < minLimits {
+			if e := asError(t, err, body); e.Fault != FaultBadLength || e.Field != "limits" {
+				t.Errorf("%d limits: %v", n, e)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%d limits: %v", n, err)
+		}
+		for i, p := range f.Limits.fields() {
+			if want := uint64(i + 1); i < n && *p != want || i >= n && *p != 0 {
+				t.Errorf("%d limits: number %d is %d", n, i, *p)
+			}
+		}
+	}
+}
+
+// TestTooManyIDs: every frame of a client that lists IDs is bounded by the caller's limit.
+func TestTooManyIDs(t *testing.T) {
+	for _, kind := range []Kind{KindBind, KindUnbind, KindLookup, KindMulticast, KindDeliverMany, KindNotHereMany, KindWatch, KindUnwatch, KindForwardMany, KindReturnMany} {
+		body := bodyOf(example(kind)) // has two
+		if _, err := decodeLimited(kind, body, 2); err != nil {
+			t.Errorf("%v, the limit itself: %v", kind, err)
+		}
+		_, err := decodeLimited(kind, body, 1)
+		if e := asError(t, err, body); e.Fault != FaultTooMany || e.Field != "ids" && e.Field != "to" {
+			t.Errorf("%v: %v", kind, e)
 		}
 	}
 }
@@ -201,6 +296,8 @@ func TestFieldLimits(t *testing.T) {
 // beyond are values of the right type that are too large, or too small. Fields that may fill the frame have none.
 func (f spec) beyond() (v []any) {
 	switch {
+	case f.oneOf != nil:
+		v = append(v, f.max+1, f.min-1, f.min+1)
 	case f.typ == "int" && f.max < maxUint:
 		v = append(v, f.max+1, uint64(maxUint))
 	case f.typ == "str":

@@ -31,16 +31,17 @@ func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
 
 // AppendMulticast appends the whole frame, length prefix included; to stands for f.To.
 func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
+	b, start := appendMulticastHead(b, f, to)
+	return end(appendBin(b, f.Payload), start)
+}
+
+func appendMulticastHead[T []byte | string](b []byte, f *Multicast, to []T) ([]byte, int) {
 	b, start := begin(b, KindMulticast, 7)
 	b = appendUint(b, f.Seq)
 	b = appendStr(b, f.From)
 	b = appendUint(b, uint64(f.TTL))
 	b = appendUint(b, uint64(f.Flags))
-	b = appendArray(b, len(to))
-	for _, id := range to {
-		b = appendStr(b, id)
-	}
-	return end(appendBin(b, f.Payload), start)
+	return appendTexts(b, to), start
 }
 
 // recipientOverhead is what a recipient takes beside its ID at most, wherever the message goes, heads and epoch included: to a
@@ -50,12 +51,15 @@ const recipientOverhead = 64
 // MulticastSize is what a multicast of a payload to IDs counts, for a node's limit of max_frame: with that the frames that come of
 // it on their way fit the limit, too. Each ID counts as many bytes as it has and 64 more, the message 1,024.
 func MulticastSize[T []byte | string](payload int, to []T) int {
-	n := FrameOverhead + payload + len(to)*recipientOverhead
+	n := FrameOverhead + payload
 	for _, id := range to {
-		n += len(id)
+		n += RecipientSize(id)
 	}
 	return n
 }
+
+// RecipientSize is what one ID counts of that.
+func RecipientSize[T []byte | string](to T) int { return len(to) + recipientOverhead }
 
 // DeliverMany is one message on its way to several IDs of one session (deliver_many), or back from it (not_here_many); or from one
 // node to another (forward_many), or back (return_many). The byte fields are views into the frame.
@@ -75,9 +79,6 @@ type Recipient struct {
 	Session []byte // SessionIDLen bytes; between nodes only
 	Why     Kind   // in return_many only: KindNotMine or KindNotAttached
 }
-
-// manyDepth is the number of arrays around the elements of a recipient: the frame's, the list's and its own.
-const manyDepth = 3
 
 // RecipientList is a checked array of recipients inside a frame. Next reads it element by element without allocating.
 type RecipientList struct {
@@ -114,7 +115,7 @@ func (l *RecipientList) read() (v Recipient) {
 			l.r.failAt(at, FaultBadValue, "to", "nothing comes back as "+v.Why.String())
 		}
 	}
-	l.r.skipRest(rest, "to", manyDepth)
+	l.r.skipRest(rest, "to", tupleDepth)
 	return v
 }
 
@@ -216,7 +217,7 @@ func (l *OutcomeList) read() (v Outcome) {
 	v.Code = Code(l.r.uint("outcomes", maxCode))
 	v.Reason = l.r.str("outcomes", MaxReason)
 	v.Reply = l.r.bin("outcomes", anyLen)
-	l.r.skipRest(rest, "outcomes", manyDepth)
+	l.r.skipRest(rest, "outcomes", tupleDepth)
 	return v
 }
 

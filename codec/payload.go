@@ -23,6 +23,17 @@ func AppendSendValue(b []byte, f *Send, v any) ([]byte, error) {
 	return end(out, start), nil
 }
 
+// AppendMulticastValue appends a multicast frame whose payload is v in msgpack, encoded straight into b.
+// f.Payload is ignored, and to stands for f.To. On an error b comes back as it was.
+func AppendMulticastValue[T []byte | string](b []byte, f *Multicast, to []T, v any) ([]byte, error) {
+	out, start := appendMulticastHead(b, f, to)
+	out, err := appendBinValue(out, v)
+	if err != nil {
+		return b, fmt.Errorf("multicast.payload: %w", err)
+	}
+	return end(out, start), nil
+}
+
 // AppendAckValue appends an ack frame whose reply is v in msgpack, encoded straight into b.
 // f.Reply is ignored. On an error b comes back as it was.
 func AppendAckValue(b []byte, f *Ack, v any) ([]byte, error) {

@@ -15,6 +15,9 @@ var peerLayouts = func() []layout {
 		integer("flags", 255), integer("epoch", maxEpoch), session, opaque("payload", 0, 70_000),
 	}
 	presence := []spec{session, integer("serial", maxUint)}
+	many := func(recipient ...spec) []spec {
+		return []spec{text("from", 0, MaxID), integer("ttl", maxTTL), integer("flags", 255), list("to", testMaxIDs, recipient...), opaque("payload", 0, 70_000)}
+	}
 	return []layout{
 		{KindPeerHello, []spec{integer("min_version", maxUint), integer("max_version", maxUint), text("cluster", 0, MaxID), node, incarnation, nonce}},
 		{KindPeerChallenge, []spec{integer("version", maxUint), node, incarnation, nonce, proof}},
@@ -29,6 +32,8 @@ var peerLayouts = func() []layout {
 		{KindDetached, presence},
 		{KindExpel, []spec{session, text("id", 1, MaxID), integer("epoch", maxEpoch)}},
 		{KindNotAttached, forward},
+		{KindForwardMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session)},
+		{KindReturnMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session, choice("why", uint64(KindNotMine), uint64(KindNotAttached)))},
 	}
 }()
 
@@ -56,7 +61,7 @@ func peerExamples() map[Kind][]any {
 		return b
 	}
 	n := func(n uint64) uint64 { return n }
-	session, token := count(0, SessionIDLen), []byte(exampleToken)
+	session, token, next := count(0, SessionIDLen), []byte(exampleToken), []byte(nextToken)
 	forward := []any{token, "bob", "alice", n(5000), n(1), exampleEpoch + 1, session, []byte("hello")}
 	back := append([]any{}, forward...)
 	return map[Kind][]any{
@@ -73,6 +78,9 @@ func peerExamples() map[Kind][]any {
 		KindDetached:      {session, n(3)},
 		KindExpel:         {session, "alice", exampleEpoch + 9},
 		KindNotAttached:   back,
+		KindForwardMany: {"alice", n(5000), n(1), []any{
+			[]any{token, "bob", exampleEpoch + 1, session}, []any{next, "erin", exampleEpoch + 2, session}}, []byte("hello")},
+		KindReturnMany: {"alice", n(4990), n(1), []any{[]any{next, "erin", exampleEpoch + 2, session, uint64(KindNotMine)}}, []byte("hello")},
 	}
 }
 
@@ -174,6 +182,14 @@ func TestPeerNoAllocations(t *testing.T) {
 	appendForward := func(kind Kind) func(b []byte) []byte {
 		return func(b []byte) []byte { return AppendForward(b, kind, &forward) }
 	}
+	many := DeliverMany{From: payload[:100], TTL: 5000, Payload: payload}
+	to := []Recipient{{token, token, 1 << 52, session, KindNotMine}, {nil, payload[:100], 0, session, KindNotAttached}}
+	appendMany := func(kind Kind) func(b []byte) []byte {
+		return func(b []byte) []byte { return AppendDeliverMany(b, kind, &many, to) }
+	}
+	decodeMany := func(kind Kind) func(body []byte) {
+		return func(body []byte) { check(DecodeDeliverMany(body, kind, 10, &many)); walkRecipients(many.To) }
+	}
 	appendPresence := func(kind Kind) func(b []byte) []byte {
 		return func(b []byte) []byte { return AppendPresence(b, kind, session, 1<<40) }
 	}
@@ -194,6 +210,8 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindDetached:      {appendPresence(KindDetached), decodePresence(KindDetached)},
 		KindExpel:         {func(b []byte) []byte { return AppendExpel(b, session, "alice", 1<<52) }, func(body []byte) { _, _, _, err := DecodeExpel(body); check(err) }},
 		KindNotAttached:   {appendForward(KindNotAttached), decodeForward(KindNotAttached)},
+		KindForwardMany:   {appendMany(KindForwardMany), decodeMany(KindForwardMany)},
+		KindReturnMany:    {appendMany(KindReturnMany), decodeMany(KindReturnMany)},
 	}
 	for _, l := range peerLayouts {
 		f := frames[l.kind]

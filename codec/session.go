@@ -58,7 +58,7 @@ func AppendHello(b []byte, f *Hello) []byte {
 type Limits struct {
 	MaxPayload   uint64 // bytes of a payload; a send over it ends too_large
 	MaxFrame     uint64 // bytes of a frame after its length prefix; over it the connection is closed
-	MaxIDs       uint64 // IDs in one bind, unbind or lookup
+	MaxIDs       uint64 // IDs in one bind, unbind, lookup, watch or unwatch
 	MaxInFlight  uint64 // sends of one connection that wait for an ack; one more ends overflow
 	Credit       uint64 // bytes of sends without ack that may be sent before the first credit frame
 	MaxTTL       uint64 // milliseconds; a longer ttl is read as this
@@ -159,7 +159,7 @@ func (r *reader) members() (all []Member) {
 	for n := r.list("members", MaxMembers); n > 0 && r.fault == nil; n-- {
 		rest := r.pair("members")
 		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
-		r.skipRest(rest, "members", pairDepth)
+		r.skipRest(rest, "members", tupleDepth)
 		all = append(all, m)
 	}
 	return all

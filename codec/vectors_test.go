@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,7 @@ const vectorsFile = "../docs/protocol/vectors.json"
 // The limits that the vectors are decided by.
 const (
 	vectorMaxFrame = 1 << 16
-	vectorMaxIDs   = 4
+	vectorMaxIDs   = 4 // in a multicast as well
 )
 
 type vectors struct {
@@ -34,6 +35,7 @@ type vectors struct {
 	Version    int          `json:"version"`
 	MaxFrame   int          `json:"max_frame"`
 	MaxIDs     int          `json:"max_ids"`
+	MaxMany    int          `json:"max_multicast"`
 	Good       []goodVector `json:"good"`
 	Bad        []badVector  `json:"bad"`
 	Incomplete []incomplete `json:"incomplete"`
@@ -46,7 +48,7 @@ type goodVector struct {
 	Kind      uint8    `json:"kind"`
 	KindName  string   `json:"kind_name"`
 	From      string   `json:"from"`      // C, N or both
-	Canonical bool     `json:"canonical"` // the shortest encoding without extensions (deliver.ttl: always 5 bytes)
+	Canonical bool     `json:"canonical"` // the shortest encoding without extensions (the ttl of deliver, not_here and the frames of many: always 5 bytes)
 	Hex       string   `json:"hex"`
 	Fields    [][3]any `json:"fields"`
 }
@@ -69,7 +71,7 @@ type incomplete struct {
 }
 
 const aboutVectors = "Frames with their length prefix, in hex, and what they mean; see docs/protocol.md. " +
-	"Good ones must be read as the fields say. Bad ones must be refused with the fault, under the limits max_frame and max_ids; " +
+	"Good ones must be read as the fields say. Bad ones must be refused with the fault, under the limits max_frame, max_ids and max_multicast; " +
 	"field and offset tell where this project's decoder sees it. Generated and checked by codec/vectors_test.go, " +
 	"checked once more by docs/protocol/check-vectors."
 
@@ -78,7 +80,8 @@ func sender(kind Kind) string {
 	switch kind {
 	case KindPing, KindPong:
 		return "both"
-	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere:
+	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere,
+		KindMulticast, KindNotHereMany, KindWatch, KindUnwatch:
 		return "C"
 	}
 	return "N"
@@ -87,6 +90,7 @@ func sender(kind Kind) string {
 const (
 	exampleEpoch = uint64(1_767_225_600_000_000)
 	exampleToken = "\x01\x90\x00\x00\x40\x00\x00\x01"
+	nextToken    = "\x01\x90\x00\x00\x40\x00\x00\x02"
 )
 
 // examples is one frame of every kind, in the order of the kinds: the examples of the protocol documents. They tell a story.
@@ -99,11 +103,12 @@ func examples() map[Kind][]any {
 		secret[i] = byte(0x20 + i)
 	}
 	limits := []any{}
-	for _, n := range []uint64{1 << 20, 1<<20 + 1024, 1024, 65536, 4 << 20, 300_000, 5_000, 10_000, 30_000, 10_000} {
+	for _, n := range []uint64{1 << 20, 1<<20 + 1024, 1024, 65536, 4 << 20, 300_000, 5_000, 10_000, 30_000, 10_000, 10_000, 100_000} {
 		limits = append(limits, n)
 	}
 	n := func(n uint64) uint64 { return n }
 	none := []byte{}
+	bob, erin := []any{[]byte(exampleToken), "bob", exampleEpoch + 1}, []any{[]byte(nextToken), "erin", exampleEpoch + 2}
 	all := map[Kind][]any{
 		KindHello:    {n(1), n(1), n(0), none, none, none, n(0), "example/1"},
 		KindWelcome:  {n(1), n(0), "n1", n(7), session, secret, n(0), limits, []any{[]any{"n1", "127.0.0.1:7400"}}},
@@ -129,13 +134,23 @@ func examples() map[Kind][]any {
 		KindAck:      {[]byte(exampleToken), n(1), "", []byte("hi")},
 		KindOutcome:  {n(7), n(1), "", []byte("hi")},
 		KindNotHere:  {[]byte(exampleToken), "bob", "alice", n(4990), n(1), exampleEpoch + 1, []byte("hello")},
+
+		KindMulticast:   {n(8), "alice", n(5000), n(1), []any{"bob", "erin", "dave"}, []byte("hello")},
+		KindDeliverMany: {"alice", n(5000), n(1), []any{bob, erin}, []byte("hello")},
+		KindNotHereMany: {"alice", n(4990), n(1), []any{erin}, []byte("hello")},
+		KindOutcomes:    {[]any{[]any{n(8), n(1), "", []byte("hi")}, []any{n(9), n(32), "", none}, []any{n(10), n(32), "", none}}},
+
+		KindWatch:   {n(4), []any{"bob", "dave"}},
+		KindWatched: {n(4), []any{[]any{n(0), exampleEpoch + 1}, []any{n(32), n(0)}}},
+		KindUnwatch: {[]any{"dave"}},
+		KindChanged: {[]any{[]any{"bob", n(32), exampleEpoch + 1}, []any{"dave", n(0), exampleEpoch + 8}}},
 	}
 	maps.Copy(all, peerExamples())
 	return all
 }
 
 func makeVectors(t *testing.T) vectors {
-	v := vectors{About: aboutVectors, Version: Version, MaxFrame: vectorMaxFrame, MaxIDs: vectorMaxIDs}
+	v := vectors{About: aboutVectors, Version: Version, MaxFrame: vectorMaxFrame, MaxIDs: vectorMaxIDs, MaxMany: vectorMaxIDs}
 	good := func(name string, frame []byte) {
 		kind, err := PeekKind(bodyOf(frame))
 		if err != nil {
@@ -267,6 +282,28 @@ func moreGood() []namedFrame {
 	add("a hello that resumes", AppendHello(nil, &Hello{MinVersion: 1, MaxVersion: 3, Features: 1 << 63, Credentials: []byte("user:pass"),
 		Session: make([]byte, SessionIDLen), Secret: make([]byte, SecretLen), Flags: HelloReplace, Agent: []byte("example/1")}))
 
+	add("a multicast to nobody", AppendMulticast[string](nil, &Multicast{Seq: 1, From: []byte("a")}, nil))
+	add("a multicast to as many IDs as allowed, one of them twice", AppendMulticast(nil, &Multicast{
+		Seq: math.MaxUint64 - 3, From: []byte("a"), TTL: math.MaxUint32, Flags: 255, Payload: []byte{1}}, []string{"a", "b", id(255), "b"}))
+	add("a deliver_many without tokens", AppendDeliverMany(nil, KindDeliverMany, &DeliverMany{From: []byte("a"), Payload: []byte{1}}, []Recipient{
+		{To: []byte("b"), Epoch: 1}, {To: []byte(id(255)), Epoch: maxEpoch}}))
+	add("a not_here_many with tokens of 44 and 48 bytes", AppendDeliverMany(nil, KindNotHereMany, &DeliverMany{From: []byte("a"), TTL: 1, Flags: FlagReport}, []Recipient{
+		{Token: make([]byte, 44), To: []byte("b"), Epoch: 1}, {Token: make([]byte, MaxToken), To: []byte("c"), Epoch: 2}}))
+	add("outcomes that reject, and with a code of the future", AppendOutcomes(nil, 2, AppendOneOutcome(
+		AppendOneOutcome(nil, &Outcome{Seq: math.MaxUint64, Code: CodeRejected, Reason: []byte("full"), Reply: []byte{2}}), &Outcome{Code: 95})))
+	add("no outcomes", AppendOutcomes(nil, 0, nil))
+	add("an empty ID in a watch, and one of 256 bytes: answered bad_id, no fault", AppendWatch(nil, 1, [][]byte{{}, []byte(id(256))}))
+	add("watched but not known, and not watched", AppendResults(nil, KindWatched, 1, []Result{{Code: CodeRegistryUnavailable}, {Code: CodeOverflow}}))
+	add("unwatch nothing", AppendUnwatch(nil, nil))
+	add("an ID that comes and goes in one frame", AppendChanged(nil, []Change{{[]byte("a"), CodeOK, 5}, {[]byte("a"), CodeNoRoute, 5}}))
+	welcome := func(limits int) []byte {
+		body := slices.Concat([]byte{0x9a, 2, 1, 0, 0xa1, 'n', 1, 0xc4, SessionIDLen}, make([]byte, SessionIDLen), []byte{0xc4, SecretLen},
+			make([]byte, SecretLen), []byte{0, 0x90 | byte(limits)}, bytes.Repeat([]byte{7}, limits), []byte{0x90})
+		return raw(body...)
+	}
+	add("a welcome with ten limits: the others are 0", welcome(10))
+	add("a welcome with a limit of the future", welcome(13))
+
 	// Wide encodings of [32, 1, "b", "a", 0, 0, bin ""], one field after the other.
 	wide := func(name string, parts ...string) {
 		var body []byte
@@ -298,6 +335,10 @@ func moreGood() []namedFrame {
 	wide("payload as bin 16", array, kind, seq, to, from, ttl, flags, "c50001ff")
 	wide("payload as bin 32", array, kind, seq, to, from, ttl, flags, "c600000001ff")
 	wide("an extension in a pair of bind", "94", "10", "01", "00", "91", "93 a161 00 c0")
+	wide("an extension in a recipient of deliver_many", "96", "31", from, ttl, flags, "91", "94 c400 a162 00 c0", payload)
+	wide("an extension in an outcome of outcomes", "92", "33", "91", "95 01 01 a0 c400 c0")
+	wide("an extension in a change", "92", "43", "91", "94 a162 00 01 c0")
+	wide("the list of a multicast as array 32, its IDs as str 8 to 32", "97", "30", seq, from, ttl, flags, "dd00000003 d90162 da000162 db0000000162", payload)
 	wide("an extension 16 arrays deep", "92", "08", strings.Repeat("91", 14)+"90")
 	return v
 }
@@ -331,7 +372,8 @@ func badFrames() []namedFrame {
 	body(FaultBadValue, "a negative kind", "92 ff 01")
 
 	body(FaultUnknownKind, "kind 0", "92 00 01")
-	body(FaultUnknownKind, "a kind of the multicast range", "92 30 01")
+	body(FaultUnknownKind, "a free kind of the multicast range", "92 34 01")
+	body(FaultUnknownKind, "a kind of nodes' range that is free", "92 5f 01")
 	body(FaultUnknownKind, "kind 127, with anything behind it", "93 7f c1 ff")
 	body(FaultUnexpectedKind, "hello on an open connection", hex.EncodeToString(bodyOf(appendFields(nil, KindHello, examples()[KindHello]))))
 	for _, l := range clientLayouts {
@@ -378,6 +420,24 @@ func badFrames() []namedFrame {
 	body(FaultBadLength, "a node without an address", "92 0c 91 91a16e")
 	body(FaultBadValue, "an epoch of 2^53 in a bind", "94 10 01 00 91 92a161cf0020000000000000")
 	body(FaultWrongType, "an epoch that is str in an unbind", "93 12 01 91 92a161a130")
+
+	body(FaultTooMany, "more IDs than max_multicast", "97 30 01 a161 00 00 95 a162 a162 a162 a162 a162 c400")
+	body(FaultTooMany, "a multicast to 4 billion IDs", "97 30 01 a161 00 00 dd ffffffff a162 c400")
+	body(FaultBadValue, "an empty ID in a multicast", "97 30 01 a161 00 00 92 a162 a0 c400")
+	body(FaultBadValue, "an ID of 256 bytes in a multicast", "97 30 01 a161 00 00 91 da0100"+strings.Repeat("62", 256)+"c400")
+	body(FaultWrongType, "pairs in a multicast", "97 30 01 a161 00 00 91 92a16200 c400")
+	body(FaultWrongType, "one ID without a list in a multicast", "97 30 01 a161 00 00 a162 c400")
+	body(FaultBadLength, "a multicast without payload", "96 30 01 a161 00 00 91 a162")
+	body(FaultTooMany, "4 billion recipients in a not_here_many", "96 32 a161 00 00 dd ffffffff 93 c400 a162 00 c400")
+	body(FaultBadLength, "a recipient without an epoch", "96 32 a161 00 00 91 92 c400 a162 c400")
+	body(FaultBadValue, "a recipient with a token of 49 bytes", "96 32 a161 00 00 91 93 c431"+strings.Repeat("01", 49)+"a162 00 c400")
+	body(FaultBadValue, "a recipient with an epoch of 2^53", "96 32 a161 00 00 91 93 c400 a162 cf0020000000000000 c400")
+	body(FaultWrongType, "a recipient whose token is str", "96 32 a161 00 00 91 93 a0 a162 00 c400")
+	body(FaultWrongType, "a recipient that is an ID alone", "96 32 a161 00 00 91 a162 c400")
+	body(FaultTooMany, "more IDs than max_ids in a watch", "93 40 01 95 a161 a162 a163 a164 a165")
+	body(FaultTooMany, "more IDs than max_ids in an unwatch", "92 42 95 a161 a162 a163 a164 a165")
+	body(FaultWrongType, "pairs in a watch", "93 40 01 91 92a16200")
+	body(FaultWrongType, "an unwatch with a seq", "93 42 01 91 a161")
 
 	body(FaultTooDeep, "an extension 17 arrays deep", "92 08"+strings.Repeat("91", 15)+"90")
 	body(FaultTooDeep, "an extension 17 deep in a pair of bind", "94 10 01 00 91 93 a161 00"+strings.Repeat("91", 13)+"90")
@@ -510,7 +570,8 @@ func writeVectors(b *strings.Builder, v vectors) {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(b, "{\n  \"about\": %s,\n  \"version\": %d,\n  \"max_frame\": %d,\n  \"max_ids\": %d,\n", line(v.About), v.Version, v.MaxFrame, v.MaxIDs)
+	fmt.Fprintf(b, "{\n  \"about\": %s,\n  \"version\": %d,\n  \"max_frame\": %d,\n  \"max_ids\": %d,\n  \"max_multicast\": %d,\n",
+		line(v.About), v.Version, v.MaxFrame, v.MaxIDs, v.MaxMany)
 	var good, bad, part []string
 	for _, g := range v.Good {
 		good = append(good, line(g))

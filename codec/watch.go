@@ -33,14 +33,6 @@ func AppendUnwatch(b []byte, ids [][]byte) []byte {
 	return end(appendTexts(b, ids), start)
 }
 
-func appendTexts(b []byte, ids [][]byte) []byte {
-	b = appendArray(b, len(ids))
-	for _, id := range ids {
-		b = appendStr(b, id)
-	}
-	return b
-}
-
 // Change is what became of a watched ID.
 type Change struct {
 	ID    []byte // a view into the frame
@@ -71,7 +63,7 @@ func (l *ChangeList) read() (v Change) {
 	v.ID = l.r.id("changes")
 	v.Code = Code(l.r.uint("changes", maxCode))
 	v.Epoch = l.r.uint("changes", maxEpoch)
-	l.r.skipRest(rest, "changes", manyDepth)
+	l.r.skipRest(rest, "changes", tupleDepth)
 	return v
 }
 

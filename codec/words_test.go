@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"pgregory.net/rapid"
 )
 
 // TestCodeRanges spells S4 out for every value a code can have.
@@ -95,17 +97,21 @@ func TestLongTextsAreCut(t *testing.T) {
 		strings.Repeat("\U0001F600", 100), "xyz" + strings.Repeat("\U0001F600", 100), strings.Repeat("\x80", 1000),
 	} {
 		for kind, frame := range map[Kind][]byte{
-			KindError:   AppendError(nil, &ErrorFrame{Message: text}),
-			KindAck:     AppendAck(nil, &Ack{Code: CodeRejected, Reason: []byte(text)}),
-			KindOutcome: AppendOutcome(nil, &Outcome{Reason: []byte(text)}),
-			KindHello:   AppendHello(nil, &Hello{Agent: []byte(text)}),
+			KindError:    AppendError(nil, &ErrorFrame{Message: text}),
+			KindAck:      AppendAck(nil, &Ack{Code: CodeRejected, Reason: []byte(text)}),
+			KindOutcome:  AppendOutcome(nil, &Outcome{Reason: []byte(text)}),
+			KindOutcomes: AppendOutcomes(nil, 1, AppendOneOutcome(nil, &Outcome{Reason: []byte(text)})),
+			KindHello:    AppendHello(nil, &Hello{Agent: []byte(text)}),
 		} {
 			v, err := decodeFields(kind, bodyOf(frame))
 			if err != nil {
 				t.Errorf("%v: %v", kind, err)
 				continue
 			}
-			i := map[Kind]int{KindError: 4, KindAck: 2, KindOutcome: 2, KindHello: 7}[kind]
+			if kind == KindOutcomes {
+				v = v[0].([]any)[0].([]any)
+			}
+			i := map[Kind]int{KindOutcomes: 2, KindError: 4, KindAck: 2, KindOutcome: 2, KindHello: 7}[kind]
 			got := v[i].(string)
 			if !strings.HasPrefix(text, got) || len(got) < MaxReason-utf8.UTFMax || utf8.ValidString(text) && !utf8.ValidString(got) {
 				t.Errorf("%v: %q became %q", kind, text, got)
@@ -135,6 +141,66 @@ func TestPatchDeliverTTL(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPatchManyTTL patches behind every length of the field before the TTL.
+func TestPatchManyTTL(t *testing.T) {
+	to := []Recipient{{Token: []byte{1}, To: []byte("bob"), Epoch: 1, Session: make([]byte, SessionIDLen), Why: KindNotMine}}
+	for _, kind := range []Kind{KindDeliverMany, KindNotHereMany, KindForwardMany, KindReturnMany} {
+		for from := range MaxID + 1 {
+			want := DeliverMany{From: bytes.Repeat([]byte{0xce}, from), TTL: 7, Flags: 255, Payload: []byte("payload")}
+			body := bodyOf(AppendDeliverMany(nil, kind, &want, to))
+			var f DeliverMany
+			if err := DecodeDeliverMany(body, kind, 1, &f); err != nil {
+				t.Fatal(err)
+			}
+			PatchManyTTL(body, &f, 0xfedcba98)
+			want.TTL = 0xfedcba98
+			if !bytes.Equal(body, bodyOf(AppendDeliverMany(nil, kind, &want, to))) {
+				t.Fatalf("%v, from %d: %x", kind, from, body)
+			}
+		}
+	}
+}
+
+// TestMulticastSize: whatever comes of a multicast on its way has no more bytes than it counts, with the longest tokens
+// that nodes give (see docs/peer-protocol.md), so that it is enough to check the size where the message comes in.
+func TestMulticastSize(t *testing.T) {
+	const clientToken, peerToken = 44, 26
+	rapid.Check(t, func(t *rapid.T) {
+		length := func(label string, edges ...int) int {
+			return rapid.OneOf(rapid.SampledFrom(edges), rapid.IntRange(edges[0], edges[len(edges)-1])).Draw(t, label)
+		}
+		n := length("IDs", 0, 1, 15, 16, 200)
+		if rapid.IntRange(0, 19).Draw(t, "many") == 0 {
+			n = 1 << 16 // the list's head has five bytes
+		}
+		size := length("ID", 1, 31, 32, MaxID)
+		ids := make([]string, n)
+		recipients := func(token int) []Recipient {
+			all := make([]Recipient, n)
+			for i := range all {
+				all[i] = Recipient{make([]byte, token), []byte(ids[i]), maxEpoch, make([]byte, SessionIDLen), KindNotAttached}
+			}
+			return all
+		}
+		for i := range ids {
+			ids[i] = strings.Repeat("x", 1+(size-1+i)%MaxID) // of all lengths, from the one that was drawn on
+		}
+		from, payload := make([]byte, length("from", 0, 31, 32, MaxID)), make([]byte, length("payload", 0, 255, 256, 65535, 65536))
+		bound := MulticastSize(len(payload), ids)
+		if got := len(AppendMulticast(nil, &Multicast{Seq: maxUint, From: from, TTL: maxTTL, Flags: 255, Payload: payload}, ids)); got > bound {
+			t.Fatalf("multicast: %d bytes, MulticastSize says %d", got, bound)
+		}
+		many := DeliverMany{From: from, TTL: maxTTL, Flags: 255, Payload: payload}
+		for kind, token := range map[Kind]int{
+			KindDeliverMany: clientToken, KindNotHereMany: clientToken, KindForwardMany: peerToken, KindReturnMany: peerToken,
+		} {
+			if got := len(AppendDeliverMany(nil, kind, &many, recipients(token))); got > bound {
+				t.Fatalf("%v: %d bytes, MulticastSize says %d", kind, got, bound)
+			}
+		}
+	})
 }
 
 func TestDeliverSize(t *testing.T) {

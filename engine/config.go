@@ -35,6 +35,8 @@ type Config struct {
 	MaxPayload int
 	// MaxIDs is the most IDs in one bind, unbind or lookup frame. Default: 1,024.
 	MaxIDs int
+	// MaxMulticast is the most IDs in one multicast; the frame limit holds, too. Default: 10,000.
+	MaxMulticast int
 	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
 	MaxInFlight int
 	// MaxPending is the most bytes that wait to be written to one connection; what does not fit
@@ -118,6 +120,7 @@ const (
 	defaultAddr                = "127.0.0.1:7400"
 	defaultMaxPayload          = 1 << 20
 	defaultMaxIDs              = 1024
+	defaultMaxMulticast        = 10_000
 	defaultMaxInFlight         = 1 << 16
 	defaultMaxPending          = 4 << 20
 	defaultCredit              = 4 << 20
@@ -150,6 +153,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Loops, runtime.NumCPU())
 	setDefault(&c.MaxPayload, defaultMaxPayload)
 	setDefault(&c.MaxIDs, defaultMaxIDs)
+	setDefault(&c.MaxMulticast, defaultMaxMulticast)
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
 	setDefault(&c.Credit, max(defaultCredit, c.minCredit()))
@@ -216,7 +220,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		name string
 		v    int
 	}{
-		{"MaxIDs", c.MaxIDs}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
+		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
 		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
@@ -256,5 +260,6 @@ func (c *Config) limits() codec.Limits {
 		Heartbeat:    ms(c.Heartbeat),
 		IdleTimeout:  ms(c.IdleTimeout),
 		ResumeWindow: ms(c.ResumeWindow),
+		MaxMulticast: uint64(c.MaxMulticast),
 	}
 }

@@ -36,6 +36,7 @@ type conn struct {
 	session     *routing.Session
 	short       uint64      // of the session, as ack entries hold it
 	incarnation uint64      // of the node when it opened
+	takesMany   bool        // the client knows deliver_many and outcomes
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop
@@ -70,6 +71,13 @@ type conn struct {
 	used        uint64    // bytes of sends without ack so far
 	granted     uint64    // and how many are allowed
 	creditDue   uint64    // what will be allowed from the next write on; 0: no more than now
+
+	// owned by the loop; of its multicasts, see answer
+	groups     []int // by group-1: how many outcomes are to come
+	freeGroups []uint16
+	told       []byte // outcomes that were not written yet
+	toldCount  int
+	telling    bool // it is in the loop's telling
 }
 
 func (c *conn) handle() routing.Handle {
@@ -401,7 +409,8 @@ func (c *conn) teardown() {
 		l.announceGone(c.handle())
 	}
 	l.bufs.put(c.carry)
-	c.carry = nil
+	l.bufs.put(c.told)
+	c.carry, c.told, c.toldCount = nil, nil, 0
 	l.releaseOut(c)
 }
 

@@ -154,6 +154,10 @@ func (c *conn) frame(body []byte) {
 		c.handleAck(body)
 	case codec.KindNotHere:
 		c.handleNotHere(body)
+	case codec.KindMulticast:
+		c.handleMulticast(body)
+	case codec.KindNotHereMany:
+		c.handleNotHereMany(body)
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:
@@ -170,7 +174,8 @@ func (c *conn) frame(body []byte) {
 	case codec.KindLeave:
 		c.handleLeave(body)
 	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft,
-		codec.KindMembers, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome:
+		codec.KindMembers, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
+		codec.KindDeliverMany, codec.KindOutcomes:
 		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
 	default:
 		c.fail(codec.FaultUnknownKind, 0, kind, 0, kind.String()+" is not known to version 1")

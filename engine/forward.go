@@ -169,15 +169,7 @@ func (c *conn) forwardRemote(m *codec.Send) verdict {
 // forwardKnown uses the route cache; known is false if it has no route that leads anywhere.
 func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	l := c.loop
-	remote := l.eng.cluster.remote
-	route, ok := remote.Lookup(m.To)
-	if !ok && l.eng.cluster.follow(m.To) {
-		route, ok = remote.Lookup(m.To)
-	}
-	if !ok {
-		return verdict{}, false
-	}
-	h, ok := route.Session.Pick(route.Hash)
+	route, h, ok := l.eng.cluster.way(m.To)
 	if !ok {
 		return verdict{}, false
 	}
@@ -195,6 +187,18 @@ func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	}
 	l.writeForward(dest, f)
 	return verdict{}, true
+}
+
+// way returns a route to an ID that leads somewhere, and the link that it leads over.
+func (c *cluster) way(id []byte) (route routing.Route, link routing.Handle, ok bool) {
+	route, ok = c.remote.Lookup(id)
+	if !ok && c.follow(id) {
+		route, ok = c.remote.Lookup(id)
+	}
+	if ok {
+		link, ok = route.Session.Pick(route.Hash)
+	}
+	return route, link, ok
 }
 
 // follow makes a route of a binding that was made here and whose session has moved to another node: the registry, which may be
@@ -246,25 +250,9 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	if err := checkForwardToken(f); err != nil {
 		return err
 	}
-	id := routing.SessionID(f.Session)
-	route, ok := l.eng.table.Lookup(f.To)
-	s := route.Session
-	if !ok || s.ID() != id {
-		if ok && route.Epoch >= f.Epoch {
-			c.wroteControl(codec.AppendForward(c.out(), codec.KindNotMine, f))
-			return nil
-		}
-		s = l.eng.table.Session(id) // it may hold an ID that this node has not heard of, or an older story of
-	} else if route.Epoch > f.Epoch {
-		c.wroteControl(codec.AppendForward(c.out(), codec.KindNotMine, f))
-		return nil
-	}
-	var h routing.Handle
-	if s != nil {
-		h, ok = s.Pick(route.Hash)
-	}
-	if s == nil || !ok {
-		c.wroteControl(codec.AppendForward(c.out(), codec.KindNotAttached, f))
+	s, h, back := l.receiver(f.To, routing.SessionID(f.Session), f.Epoch)
+	if s == nil {
+		c.wroteControl(codec.AppendForward(c.out(), back, f))
 		return nil
 	}
 	if f.Flags&codec.FlagAck == 0 {
@@ -281,6 +269,26 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	}
 	l.write(dest, d)
 	return nil
+}
+
+// receiver finds the session and connection that a forward is for (S14). Nil: it goes back, as back.
+func (l *loop) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routing.Session, h routing.Handle, back codec.Kind) {
+	route, ok := l.eng.table.Lookup(to)
+	s = route.Session
+	if !ok || s.ID() != id {
+		if ok && route.Epoch >= epoch {
+			return nil, h, codec.KindNotMine
+		}
+		s = l.eng.table.Session(id) // it may hold an ID that this node has not heard of, or an older story of
+	} else if route.Epoch > epoch {
+		return nil, h, codec.KindNotMine
+	}
+	if s != nil {
+		if h, ok = s.Pick(route.Hash); ok {
+			return s, h, 0
+		}
+	}
+	return nil, h, codec.KindNotAttached
 }
 
 // checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its
@@ -437,11 +445,16 @@ func (c *conn) handleExpel(body []byte) error {
 // handleReturned takes back a message that the other node could not deliver, forgets what led there, and
 // tries once more (S14).
 func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
-	l := c.loop
-	f := &l.forward
+	f := &c.loop.forward
 	if err := codec.DecodeForward(body, kind, f); err != nil {
 		return err
 	}
+	c.takeBack(k, kind, f)
+	return nil
+}
+
+func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
+	l := c.loop
 	remote := l.eng.cluster.remote
 	if s := l.eng.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
 		l.eng.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
@@ -454,20 +467,20 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
 			p := l.parcelFor(uint16(t.Loop()))
-			p.notes = append(p.notes, note{kind: noteReturned, at: len(p.data), reply: len(body), seq: uint64(kind)})
-			p.data = append(p.data, body...)
+			at := len(p.data) + codec.PrefixLen
+			p.data = codec.AppendForward(p.data, kind, f)
+			p.notes = append(p.notes, note{kind: noteReturned, at: at, reply: len(p.data) - at, seq: uint64(kind)})
 		}
-		return nil
+		return
 	}
 	l.returned(kind, f)
-	return nil
 }
 
 // bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
 func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	l := c.loop
-	token, h, ok := l.eng.splitLinkToken(d.Token, c.short)
-	if !ok || len(token) != ackTokenLen || d.Flags&^knownFlags != 0 {
+	token, h, ok := c.linkBounce(d)
+	if !ok {
 		return false
 	}
 	id := c.session.ID()
@@ -476,6 +489,12 @@ func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, &f)
 	l.sendControl(h, l.scratch)
 	return true
+}
+
+// linkBounce returns the link that a message with ack came over, and the token it had there; false: it came over none.
+func (c *conn) linkBounce(d *codec.Deliver) (token []byte, h routing.Handle, ok bool) {
+	token, h, ok = c.loop.eng.splitLinkToken(d.Token, c.short)
+	return token, h, ok && len(token) == ackTokenLen && d.Flags&^knownFlags == 0
 }
 
 // returned decides on a message that came back from another node, and kind says why. If it waits for an ack, its entry is on this loop.

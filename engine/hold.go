@@ -29,16 +29,16 @@ func (c *conn) hold(body []byte, m *codec.Send) {
 		c.finish(m, verdict{codec.CodeOverflow, reasonParked})
 		return
 	}
-	c.holdBehind(w, m)
+	c.holdBehind(w, m.From)
 }
 
 // holdBehind appends what is charged already, and asks if it is the first.
-func (c *conn) holdBehind(w waiting, m *codec.Send) {
+func (c *conn) holdBehind(w waiting, sender []byte) {
 	l := c.loop
 	if len(c.held) == 0 {
-		from := string(m.From)
+		from := string(sender)
 		if l.holding[from] == nil {
-			l.eng.cluster.resolver.ask(from, l.idx)
+			l.eng.cluster.resolver.ask(l.idx, from)
 		}
 		l.holding[from] = append(l.holding[from], c.handle())
 	}
@@ -68,21 +68,41 @@ func (c *conn) goOnHeld(id string, code codec.Code) {
 		m := &l.send
 		switch {
 		case w.late(l.now):
-			c.finish(m, verdict{code: codec.CodeExpired})
-		case len(c.held) > 0:
-			c.hold(w.frame, m) // another sender that has to be asked for
+			c.finishHeld(w, verdict{code: codec.CodeExpired})
+		case len(c.held) > 0: // another sender that has to be asked for
+			c.charge(w)
+			c.holdBehind(*w, m.From)
 		case code == codec.CodeRegistryUnavailable && string(m.From) == id:
-			c.finish(m, verdict{code: code})
+			c.finishHeld(w, verdict{code: code})
 		case code == codec.CodeOK && w.tries < parkTries && c.holderUnknown(m.From):
 			w.tries++
 			c.charge(w)
-			c.holdBehind(*w, m)
+			c.holdBehind(*w, m.From)
 		default:
 			l.askedFrom = id
-			c.relay(w.frame, m)
+			c.relayHeld(w, m)
 			l.askedFrom = ""
 		}
 	}
+}
+
+// relayHeld relays what takeUp has taken up.
+func (c *conn) relayHeld(w *waiting, m *codec.Send) {
+	if k := w.cast; k != nil {
+		k.multi.TTL = m.TTL
+		c.relayMany(k.body, &k.multi, k.group)
+		return
+	}
+	c.relay(w.frame, m)
+}
+
+// finishHeld ends what takeUp has taken up.
+func (c *conn) finishHeld(w *waiting, v verdict) {
+	if w.cast != nil {
+		c.finishMany(w.cast, v)
+		return
+	}
+	c.finish(&c.loop.send, v)
 }
 
 // holderUnknown reports whether the word on a sender, which came, does not say whose it is: the question was asked when c's session
@@ -109,7 +129,7 @@ func (c *conn) expireHeld() {
 			l.waitUntil(w.deadline)
 			c.held = append(c.held, w)
 		case l.takeUp(&w) != nil:
-			c.finish(&l.send, verdict{code: codec.CodeExpired})
+			c.finishHeld(&w, verdict{code: codec.CodeExpired})
 		}
 	}
 	clear(held[len(c.held):])
@@ -117,8 +137,11 @@ func (c *conn) expireHeld() {
 
 // releaseHeld forgets the sends of a connection that has ended.
 func (l *loop) releaseHeld(c *conn) {
-	l.stats.abandoned += uint64(len(c.held))
-	l.parkedSends -= len(c.held)
+	for i := range c.held {
+		n := c.held[i].count()
+		l.stats.abandoned += uint64(n)
+		l.parkedSends -= n
+	}
 	c.held = nil
 }
 

@@ -151,7 +151,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s.wake.L, s.room.L = &s.mu, &s.mu
 	s.pump = s.read
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
-	s.conn = &conn{loop: l, local: s, maxPending: e.cfg.MaxPending}
+	s.conn = &conn{loop: l, local: s, maxPending: e.cfg.MaxPending, takesMany: true}
 	l.post(func() {
 		l.addConn(s.conn)
 		s.conn.state = stateJoining
@@ -474,7 +474,7 @@ func (s *InProcess) control(b []byte) (more bool) {
 				}
 				s.answer(f.Seq, answer{results: results})
 			}
-		case codec.KindDeliver, codec.KindKick:
+		case codec.KindDeliver, codec.KindDeliverMany, codec.KindKick:
 			more = true
 		}
 	})
@@ -540,6 +540,14 @@ func (s *InProcess) handle(kind codec.Kind, body []byte, at time.Time) {
 		var d codec.Deliver
 		if codec.DecodeDeliver(body, &d) == nil {
 			s.handleDeliver(&d, at)
+		}
+	case codec.KindDeliverMany:
+		var m codec.DeliverMany
+		if codec.DecodeDeliverMany(body, kind, len(body), &m) == nil {
+			for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
+				s.handleDeliver(&codec.Deliver{Token: r.Token, To: r.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: r.Epoch,
+					Payload: m.Payload}, at)
+			}
 		}
 	case codec.KindKick:
 		if id, epoch, err := codec.DecodeKick(body); err == nil {

@@ -288,6 +288,10 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 		err = c.handleAnswer(body)
 	case codec.KindNotMine, codec.KindNotAttached:
 		err = c.handleReturned(k, kind, body)
+	case codec.KindForwardMany:
+		err = c.handleForwardMany(k, body)
+	case codec.KindReturnMany:
+		err = c.handleReturnMany(k, body)
 	case codec.KindRefuse:
 		err = c.handleRefuse(body)
 	case codec.KindGone:

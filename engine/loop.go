@@ -58,7 +58,11 @@ type loop struct {
 	abandoned  func(ackmgr.Token, ackmgr.Entry)
 	send       codec.Send           // scratch: decoding into them allocates nothing
 	deliver    codec.Deliver        // scratch
-	walk       codec.Deliver        // scratch of eachDeliver
+	multi      codec.Multicast      // scratch
+	many       codec.DeliverMany    // scratch
+	fan        fan                  // scratch
+	telling    []*conn              // connections with outcomes of multicasts to tell
+	walk       mailFrame            // scratch of eachMail
 	iov, spent [][]byte             // scratch of conn.flush
 	ack        codec.Ack            // scratch
 	token      [codec.MaxToken]byte // scratch
@@ -75,6 +79,8 @@ type loop struct {
 	waitDue       int64 // the first deadline of what waits, or before it; 0: none
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
+	casts         []readyCast                 // multicasts of which some recipients may go on
+	toBuf         []byte                      // scratch of takeUp
 	askedFrom     string                      // the sender whose held sends are going on
 	forward       codec.Forward               // scratch
 	answer        codec.Answer                // scratch
@@ -191,6 +197,7 @@ func (l *loop) tick() {
 	l.checkWatched()
 	l.checkLinks()
 	l.expireWaiting()
+	l.tellAll()
 	n := len(l.conns)/scanRounds + 1
 	for range min(n, len(l.conns)) {
 		if l.scanNext >= len(l.conns) {

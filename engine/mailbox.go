@@ -35,6 +35,7 @@ type chunk struct {
 	slot, gen uint32
 	unacked   uint32 // frames that nobody will answer
 	frames    uint32
+	many      bool // there is a frame for several receivers among them
 	buf       []byte
 }
 
@@ -312,6 +313,9 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		l.bufs.put(ch.buf)
 		return
 	}
+	if ch.many && c.link == nil && !c.takesMany {
+		l.singleChunk(ch)
+	}
 	if age >= staleAfter {
 		l.ageChunk(ch, uint32(age))
 	}
@@ -337,23 +341,40 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 
 // ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose deadline has passed (S2).
 func (l *loop) ageChunk(ch *chunk, age uint32) {
-	l.filterChunk(ch, func(body []byte, d *codec.Deliver) codec.Code {
-		switch {
-		case d.TTL == 0: // no deadline
-		case d.TTL <= age:
+	l.filterChunk(ch, func(body []byte, f *mailFrame) codec.Code {
+		switch ttl := f.deliver.TTL; {
+		case ttl == 0: // no deadline
+		case ttl <= age:
 			return codec.CodeExpired
+		case f.isMany():
+			codec.PatchManyTTL(body, &f.many, ttl-age)
 		default:
-			codec.PatchDeliverTTL(body, d, d.TTL-age)
+			codec.PatchDeliverTTL(body, &f.deliver, ttl-age)
 		}
 		return codec.CodeOK
 	})
+}
+
+// singleChunk turns frames for several receivers into one for each, for a client that does not know them.
+func (l *loop) singleChunk(ch *chunk) {
+	buf := l.bufs.get()
+	l.eachMail(ch.buf, func(frame []byte, f *mailFrame) {
+		if !f.isMany() {
+			buf = append(buf, frame...)
+			return
+		}
+		ch.frames += uint32(f.count()) - 1
+		buf = appendSingly(buf, &f.many, f.recipients)
+	})
+	l.bufs.put(ch.buf)
+	ch.buf = buf
 }
 
 // trimChunk takes out the frames that the connection has no room for. Once one is refused, so are
 // all that follow it, or they would overtake it.
 func (l *loop) trimChunk(c *conn, ch *chunk) {
 	room := c.maxPending - c.queued()
-	l.filterChunk(ch, func(body []byte, _ *codec.Deliver) codec.Code {
+	l.filterChunk(ch, func(body []byte, _ *mailFrame) codec.Code {
 		if room -= codec.PrefixLen + len(body); room < 0 {
 			return codec.CodeOverflow
 		}
@@ -362,17 +383,17 @@ func (l *loop) trimChunk(c *conn, ch *chunk) {
 }
 
 // filterChunk keeps the frames for which verdict says CodeOK, in place and in order, and refuses the others.
-func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *codec.Deliver) codec.Code) {
+func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *mailFrame) codec.Code) {
 	kept := ch.buf[:0]
 	ch.unacked, ch.frames = 0, 0
-	l.eachDeliver(ch.buf, func(frame []byte, d *codec.Deliver) {
-		if code := verdict(frame[codec.PrefixLen:], d); code != codec.CodeOK {
-			l.refuseOne(d, code)
+	l.eachMail(ch.buf, func(frame []byte, f *mailFrame) {
+		if code := verdict(frame[codec.PrefixLen:], f); code != codec.CodeOK {
+			l.refuseMail(f, code)
 			return
 		}
 		ch.frames++
-		if d.Flags&codec.FlagAck == 0 {
-			ch.unacked++
+		if f.deliver.Flags&codec.FlagAck == 0 {
+			ch.unacked += uint32(f.count())
 		}
 		kept = append(kept, frame...)
 	})
@@ -381,16 +402,73 @@ func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *codec.Deliver) codec
 
 // refuse ends every frame in buf with code: none of them was written.
 func (l *loop) refuse(buf []byte, code codec.Code) {
-	l.eachDeliver(buf, func(_ []byte, d *codec.Deliver) { l.refuseOne(d, code) })
+	l.eachMail(buf, func(_ []byte, f *mailFrame) { l.refuseMail(f, code) })
 }
 
-// eachDeliver walks a buffer that this package has filled with whole deliver frames. f may move
+// mailFrame is a frame between loops: a message on its way to a client or over a link, for one receiver or for several.
+type mailFrame struct {
+	kind    codec.Kind
+	deliver codec.Deliver // of one for several, what they share
+	forward codec.Forward // scratch
+	many    codec.DeliverMany
+}
+
+func (f *mailFrame) decode(body []byte) (err error) {
+	if f.kind, err = codec.PeekKind(body); err != nil {
+		return err
+	}
+	switch f.kind {
+	case codec.KindDeliver:
+		return codec.DecodeDeliver(body, &f.deliver)
+	case codec.KindDeliverMany, codec.KindForwardMany:
+		err = codec.DecodeDeliverMany(body, f.kind, len(body), &f.many)
+		f.deliver = codec.Deliver{From: f.many.From, TTL: f.many.TTL, Flags: f.many.Flags, Payload: f.many.Payload}
+	default:
+		err = codec.DecodeForward(body, f.kind, &f.forward)
+		f.deliver = f.forward.Deliver
+	}
+	return err
+}
+
+func (f *mailFrame) isMany() bool {
+	return f.kind == codec.KindDeliverMany || f.kind == codec.KindForwardMany
+}
+
+// count is how many receivers it has.
+func (f *mailFrame) count() int {
+	if f.isMany() {
+		return f.many.To.Len()
+	}
+	return 1
+}
+
+// recipients yields those of a frame for several.
+func (f *mailFrame) recipients(yield func(codec.Recipient) bool) {
+	walk := f.many.To
+	for r, ok := walk.Next(); ok && yield(r); r, ok = walk.Next() {
+	}
+}
+
+// refuseMail ends a frame's messages.
+func (l *loop) refuseMail(f *mailFrame, code codec.Code) {
+	if !f.isMany() {
+		l.refuseOne(&f.deliver, code)
+		return
+	}
+	for r := range f.recipients {
+		d := f.deliver
+		d.Token, d.To, d.Epoch = r.Token, r.To, r.Epoch
+		l.refuseOne(&d, code)
+	}
+}
+
+// eachMail walks a buffer that this package has filled with whole frames. f may move
 // the bytes of the frame it is given, but none that follow.
-func (l *loop) eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
+func (l *loop) eachMail(buf []byte, f func(frame []byte, m *mailFrame)) {
 	for len(buf) > 0 {
 		body, n, err := codec.Split(buf, len(buf))
 		if err == nil {
-			err = decodeMail(body, &l.walk)
+			err = l.walk.decode(body)
 		}
 		if err != nil || n == 0 {
 			panic("engine: mail between loops is corrupt") // our own bytes, so our own bug
@@ -399,18 +477,6 @@ func (l *loop) eachDeliver(buf []byte, f func(frame []byte, d *codec.Deliver)) {
 		buf = buf[n:]
 		f(frame, &l.walk)
 	}
-}
-
-// decodeMail reads a frame between loops: a deliver, or a forward for a link, of which the fields of a deliver are enough.
-func decodeMail(body []byte, d *codec.Deliver) error {
-	kind, err := codec.PeekKind(body)
-	if err != nil || kind == codec.KindDeliver {
-		return codec.DecodeDeliver(body, d)
-	}
-	var f codec.Forward
-	err = codec.DecodeForward(body, kind, &f)
-	*d = f.Deliver
-	return err
 }
 
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.

@@ -178,18 +178,25 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 	l := c.loop
 	switch {
 	case m.Flags&codec.FlagAck != 0:
-		deadline := l.deadline(m.TTL)
-		d.TTL = uint32(deadline - l.now)
-		entry := ackmgr.Entry{Seq: m.Seq, Session: session, Conn: c.slot, Sum: l.eng.checksum(d)}
-		t, ok := l.acks.Arm(entry, deadline, list, c.list)
-		if !ok {
-			return verdict{codec.CodeOverflow, reasonInFlight}
-		}
-		c.inFlight++
-		d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))
+		return c.arm(m, d, session, list, ackmgr.Entry{Sum: l.eng.checksum(d)})
 	case m.Flags&codec.FlagReport != 0:
 		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq, session)
 	}
+	return verdict{}
+}
+
+// arm makes an entry for a message with ack. Sum and group of the entry are there already.
+func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
+	l := c.loop
+	deadline := l.deadline(m.TTL)
+	d.TTL = uint32(deadline - l.now)
+	entry.Seq, entry.Session, entry.Conn = m.Seq, session, c.slot
+	t, ok := l.acks.Arm(entry, deadline, list, c.list)
+	if !ok {
+		return verdict{codec.CodeOverflow, reasonInFlight}
+	}
+	c.inFlight++
+	d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))
 	return verdict{}
 }
 
@@ -334,7 +341,7 @@ func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // entries of a closed connection have ended with it
 		c.inFlight--
-		c.outcome(entry.Seq, code, reason, reply)
+		c.answer(entry.Group, entry.Seq, code, reason, reply)
 	}
 }
 
@@ -354,27 +361,35 @@ func (c *conn) handleNotHere(body []byte) {
 		c.decodeFault(err, codec.KindNotHere)
 		return
 	}
+	if !c.takeNotHere(d) && !c.bounceToLink(d) {
+		l.refuseToken(c.handle(), codec.KindNotHere)
+	}
+}
+
+// takeNotHere takes back one message; false: its token is not of this node, or is that of a message with ack that came over a link.
+func (c *conn) takeNotHere(d *codec.Deliver) bool {
+	l := c.loop
 	// This node need not know the ID: another one may, and have sent the message here.
 	if r, ok := l.eng.table.Lookup(d.To); ok && r.Session == c.session && r.Epoch == d.Epoch || !ok && l.eng.cluster != nil {
 		l.eng.release(c.session, string(d.To), d.Epoch)
 	}
 	if d.Flags&codec.FlagAck == 0 {
 		c.bouncedUnacked(d)
-		return
+		return true
 	}
 	t, ok := ackToken(d.Token)
 	switch {
-	case !ok && c.bounceToLink(d):
 	case !ok || t.Loop() >= len(l.eng.loops):
-		l.refuseToken(c.handle(), codec.KindNotHere)
+		return false
 	case t.Loop() == int(l.idx):
 		l.bounced(t, c.short, c.handle(), d)
 	default:
 		p := l.parcelFor(uint16(t.Loop()))
-		p.notes = append(p.notes, note{kind: noteBounce, handle: c.handle(), token: t, session: c.short,
-			at: len(p.data), reply: len(body)})
-		p.data = append(p.data, body...)
+		at := len(p.data) + codec.PrefixLen
+		p.data = codec.AppendNotHere(p.data, d)
+		p.notes = append(p.notes, note{kind: noteBounce, handle: c.handle(), token: t, session: c.short, at: at, reply: len(p.data) - at})
 	}
+	return true
 }
 
 // bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
@@ -499,8 +514,12 @@ func readReportToken(b []byte) (h routing.Handle, seq uint64) {
 
 // checksum is what a pending entry remembers of a message, so that a bounce cannot bring back
 // another one under the same token.
-func (e *Engine) checksum(d *codec.Deliver) uint32 {
-	sum := maphash.Bytes(e.seed, d.Payload)
+func (e *Engine) checksum(d *codec.Deliver) uint32 { return e.checksumWith(e.payloadSum(d.Payload), d) }
+
+// payloadSum is the payload's part in checksum.
+func (e *Engine) payloadSum(payload []byte) uint64 { return maphash.Bytes(e.seed, payload) }
+
+func (e *Engine) checksumWith(sum uint64, d *codec.Deliver) uint32 {
 	sum = sum*31 + maphash.Bytes(e.seed, d.From)
 	sum = sum*31 + maphash.Bytes(e.seed, d.To)
 	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept

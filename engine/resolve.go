@@ -20,9 +20,9 @@ const (
 	// maxReturned bounds the bytes of returned messages that wait on a loop.
 	maxReturned = 16 << 20
 	// waitingSize is about what a message that waits takes beside its frame.
-	waitingSize = 64
-	// resolveBatch is the most IDs in one question to the registry.
-	resolveBatch = 512
+	waitingSize = 128
+	// resolveBatch is the most IDs in one question to the registry: a multicast's are to be answered together.
+	resolveBatch = 1 << 14
 	// resolveTimeout bounds one question.
 	resolveTimeout = time.Second
 	// attachTries is how often the registry is asked about an ID whose session is attached, as it says, at a node
@@ -40,9 +40,17 @@ type waiting struct {
 	frame    []byte         // the body of a send, or of a returned forward
 	deadline int64          // 0: none
 	tries    int            // how often it was parked before
+
+	cast  *cast  // of a multicast, which has the frame
+	to    string // the ID, of one of its sends
+	seq   uint64 // and the number
+	sends int    // how many sends this is, of a multicast that waits as a whole
 }
 
-func (w *waiting) cost() int { return len(w.frame) + waitingSize }
+func (w *waiting) cost() int { return len(w.frame) + len(w.to) + waitingSize }
+
+// count is how many sends it is.
+func (w *waiting) count() int { return max(1, w.sends) }
 
 func (w *waiting) late(now int64) bool { return w.deadline != 0 && w.deadline <= now }
 
@@ -81,33 +89,56 @@ func (c *conn) keep(body []byte, m *codec.Send) (w waiting, ok bool) {
 	if c.parked+len(body)+waitingSize > l.eng.cfg.MaxParked {
 		return w, false
 	}
-	w = waiting{conn: c.handle(), frame: append([]byte(nil), body...)}
-	if m.Flags&codec.FlagAck != 0 {
-		w.deadline = l.deadline(m.TTL)
-	} else if m.TTL > 0 {
-		w.deadline = l.now + int64(m.TTL)
-	}
+	w = waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.waitDeadline(m.Flags, m.TTL)}
 	c.charge(&w)
 	return w, true
 }
 
+// waitDeadline is when a send with that ttl is no longer to be written; 0: never.
+func (l *loop) waitDeadline(flags uint8, ttl uint32) int64 {
+	switch {
+	case flags&codec.FlagAck != 0:
+		return l.deadline(ttl)
+	case ttl > 0:
+		return l.now + int64(ttl)
+	}
+	return 0
+}
+
 func (c *conn) charge(w *waiting) {
 	c.parked += w.cost()
-	c.loop.parkedSends++
+	if k := w.cast; k != nil {
+		c.parked += k.unpaid()
+		k.waits++
+	}
+	c.loop.parkedSends += w.count()
 	c.loop.waitUntil(w.deadline)
+}
+
+// discharge is the reverse of charge, for what waits no longer.
+func (c *conn) discharge(w *waiting) {
+	c.parked -= w.cost()
+	if k := w.cast; k != nil {
+		k.waits--
+		c.parked -= k.unpaid()
+	}
 }
 
 // takeUp decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
 // with that it is ended.
 func (l *loop) takeUp(w *waiting) *conn {
-	l.parkedSends--
+	l.parkedSends -= w.count()
 	c := l.conn(w.conn)
 	if c == nil {
-		l.stats.abandoned++ // with or without ack: nobody is left to be told, and it was not written
+		l.stats.abandoned += uint64(w.count()) // with or without ack: nobody is left to be told, and it was not written
 		return nil
 	}
-	c.parked -= w.cost()
-	if err := codec.DecodeSend(w.frame, &l.send); err != nil {
+	c.discharge(w)
+	if k := w.cast; k != nil {
+		l.toBuf = append(l.toBuf[:0], w.to...)
+		m := &k.multi
+		l.send = codec.Send{Seq: w.seq, To: l.toBuf, From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	} else if err := codec.DecodeSend(w.frame, &l.send); err != nil {
 		panic("engine: a waiting frame is corrupt") // it was decoded before
 	}
 	if w.deadline != 0 {
@@ -130,13 +161,21 @@ func (c *conn) park(m *codec.Send) verdict {
 }
 
 func (l *loop) enqueue(id string, w waiting) {
+	if l.line(id, w) {
+		l.eng.cluster.resolver.ask(l.idx, id)
+	}
+}
+
+// line puts w behind what waits for id; first: nothing did, so the registry has to be asked.
+func (l *loop) line(id string, w waiting) (first bool) {
 	q := l.parked[id]
 	if q == nil {
 		q = new(parkQueue)
 		l.parked[id] = q
-		l.eng.cluster.resolver.ask(id, l.idx)
+		first = true
 	}
 	q.all = append(q.all, w)
+	return first
 }
 
 // parkReturned lets a message that came back wait likewise; false: too many do. kind says why it came back, not_mine or
@@ -158,27 +197,58 @@ func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward) bool {
 	return true
 }
 
-// resolved goes on with what waited for id: code is CodeOK if the routes are in place, else how they end.
-func (l *loop) resolved(id string, code codec.Code) {
-	if code == codec.CodeNoRoute || code == codec.CodeUnreachable {
-		l.remember(id, code)
+// word is what the registry has said of an ID, and what has waited for it.
+type word struct {
+	id   string
+	code codec.Code // CodeOK if the routes are in place, else how sends end
+	rest []waiting
+}
+
+// resolved goes on with what waited for the registry's words.
+func (l *loop) resolved(words []word) {
+	for i := range words {
+		w := &words[i]
+		if w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable {
+			l.remember(w.id, w.code)
+		}
+		if q := l.parked[w.id]; q != nil {
+			delete(l.parked, w.id)
+			w.rest = q.all
+		}
 	}
-	defer l.senderKnown(id, code)
-	q := l.parked[id]
-	if q == nil {
-		return
+	for more := true; more; { // recipients of one multicast go together, and what waited behind them after that
+		more = false
+		for i := range words {
+			more = l.advance(&words[i]) || more
+		}
+		l.goOnCasts()
 	}
-	delete(l.parked, id)
-	for i := range q.all {
-		l.goOn(&q.all[i], code)
+	for _, w := range words {
+		l.senderKnown(w.id, w.code)
 	}
+}
+
+// advance goes on with what waited for one ID, up to a send of a multicast. It reports whether there is more.
+func (l *loop) advance(r *word) (more bool) {
+	for len(r.rest) > 0 {
+		w := &r.rest[0]
+		r.rest = r.rest[1:]
+		l.goOn(w, r.code)
+		if w.cast != nil {
+			break
+		}
+	}
+	return len(r.rest) > 0
 }
 
 // goOn ends what waited in a park queue, or sends it.
 func (l *loop) goOn(w *waiting, code codec.Code) {
-	if w.conn.Gen == 0 {
+	switch {
+	case w.conn.Gen == 0:
 		l.goOnReturned(w, code)
-	} else {
+	case w.cast != nil:
+		l.goOnMember(w, code)
+	default:
 		l.goOnSend(w, code)
 	}
 }
@@ -330,16 +400,19 @@ func newResolver(e *Engine) *resolver {
 	return &resolver{eng: e, wake: make(chan struct{}, 1), asked: make(map[string]*question)}
 }
 
-// ask promises that the loop will hear of id (see loop.resolved). Any goroutine may call it.
-func (r *resolver) ask(id string, loop uint16) {
+// ask promises that the loop will hear of the IDs, and of all at once if nobody has asked for them before (see loop.resolved). Any
+// goroutine may call it.
+func (r *resolver) ask(loop uint16, ids ...string) {
 	r.mu.Lock()
-	q := r.asked[id]
-	if q == nil {
-		q = new(question)
-		r.asked[id] = q
-		r.queue = append(r.queue, id)
+	for _, id := range ids {
+		q := r.asked[id]
+		if q == nil {
+			q = new(question)
+			r.asked[id] = q
+			r.queue = append(r.queue, id)
+		}
+		q.loops = append(q.loops, loop)
 	}
-	q.loops = append(q.loops, loop)
 	r.mu.Unlock()
 	nudge(r.wake)
 }
@@ -376,10 +449,6 @@ func (r *resolver) take(most int) []string {
 
 // answer tells every loop that asked, but of sessions that move: about those it asks again.
 func (r *resolver) answer(ids []string, codes []codec.Code) {
-	type word struct {
-		id   string
-		code codec.Code
-	}
 	words := make([][]word, len(r.eng.loops))
 	again := make(map[int][]string) // by tries
 	r.mu.Lock()
@@ -393,7 +462,7 @@ func (r *resolver) answer(ids []string, codes []codec.Code) {
 			codes[i] = codec.CodeUnreachable
 		}
 		for _, loop := range q.loops {
-			words[loop] = append(words[loop], word{id, codes[i]})
+			words[loop] = append(words[loop], word{id: id, code: codes[i]})
 		}
 		delete(r.asked, id)
 	}
@@ -403,11 +472,7 @@ func (r *resolver) answer(ids []string, codes []codec.Code) {
 	}
 	for i, mine := range words {
 		if l := r.eng.loops[i]; len(mine) > 0 {
-			l.post(func() {
-				for _, w := range mine {
-					l.resolved(w.id, w.code)
-				}
-			})
+			l.post(func() { l.resolved(mine) })
 		}
 	}
 }

@@ -37,6 +37,7 @@ func (c *conn) handleHello(body []byte) {
 		secret:      append([]byte(nil), f.Secret...),
 		replace:     f.Flags&codec.HelloReplace != 0,
 	}
+	c.takesMany = f.Features&codec.FeatureMulticast != 0
 	copy(j.wanted[:], f.Session)
 	if e.cfg.Hooks.Authenticate == nil {
 		j.enqueue("")
@@ -155,10 +156,18 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		flags = codec.WelcomeResumed
 	}
 	c.wroteControl(codec.AppendWelcome(c.out(), &codec.Welcome{
-		Version: codec.Version, Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
+		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
 		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
 		Limits: e.limits, Members: e.members(),
 	}))
+}
+
+// features are what this node grants of what the client asked for.
+func (c *conn) features() uint64 {
+	if c.takesMany {
+		return codec.FeatureMulticast
+	}
+	return 0
 }
 
 // resumeSecret proves the right to resume a session. Any node with the same secret computes the same (S9).

@@ -35,6 +35,10 @@ type Stats struct {
 	Forwarded                 uint64 // times that a send without ack was written to another node
 	Returned                  uint64 // of those, how many the other node gave back
 	Received                  uint64 // sends without ack that came from other nodes, and were not given back
+	Multicasts                uint64 // multicast frames accepted; each of their sends is in Sends, and in the counters above and below
+	MulticastDelivers         uint64 // times that the payload of a multicast was written to a connection: once for all its recipients there
+	MulticastForwards         uint64 // the same for links
+	MulticastReturns          uint64 // times that another node gave a forwarded multicast back, in part or whole
 	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
 	Abandoned                 uint64 // sends whose own connection ended first: with ack, or while they were parked
 	AcksLate, AcksForged      uint64
@@ -53,6 +57,10 @@ type loopStats struct {
 	written, bounced     uint64
 	forwarded, received  uint64
 	returned             uint64
+	multicasts           uint64
+	multicastDelivers    uint64
+	multicastForwards    uint64
+	multicastReturns     uint64
 	parked               int
 	abandoned            uint64
 	acksLate, acksForged uint64
@@ -114,6 +122,10 @@ func (s *Stats) add(p *loopStats) {
 	s.Written += p.written
 	s.Bounced += p.bounced
 	s.Forwarded += p.forwarded
+	s.Multicasts += p.multicasts
+	s.MulticastDelivers += p.multicastDelivers
+	s.MulticastForwards += p.multicastForwards
+	s.MulticastReturns += p.multicastReturns
 	s.Returned += p.returned
 	s.Received += p.received
 	s.Parked += p.parked

@@ -148,7 +148,7 @@ func TestDocumentedDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := map[string]uint64{}
-	for _, m := range regexp.MustCompile(`(?m)^\| \d \| (\w+) \| [^|]+ \| (\d+) \|`).FindAllStringSubmatch(string(document), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| \d+ \| (\w+) \| [^|]+ \| (\d+) \|`).FindAllStringSubmatch(string(document), -1) {
 		if documented[m[1]], err = strconv.ParseUint(m[2], 10, 64); err != nil {
 			t.Fatal(err)
 		}

@@ -35,12 +35,32 @@ const limits = {
   'deliver.flags': [0, 255], 'deliver.epoch': [0, EPOCH],
   'ack.token': [0, 48], 'ack.reason': [0, 255], 'outcome.code': [0, 127], 'outcome.reason': [0, 255],
 };
+const many = { from: [0, 255], ttl: limits['deliver.ttl'], flags: [0, 255] };
+for (const kind of ['multicast', 'deliver_many', 'not_here_many']) {
+  for (const [field, range] of Object.entries(many)) limits[`${kind}.${field}`] = range;
+}
 for (const field of ['token', 'to', 'from', 'ttl', 'flags', 'epoch']) limits[`not_here.${field}`] = limits[`deliver.${field}`];
 const maybeEmpty = new Set(['hello.session', 'hello.secret']);
 
-// Lists: the types of their elements; a pair is an array.
-const pairs = { bind: ['str', 'int'], unbind: ['str', 'int'], bound: ['int', 'int'], unbound: ['int', 'int'], found: ['int', 'int'] };
-const elements = { 'welcome.limits': 'int', 'welcome.members': ['str', 'str'], 'members.members': ['str', 'str'], 'drain.addrs': 'str', 'lookup.ids': 'str' };
+// Lists: the elements, each [type, least, most]; a tuple is an array of them.
+const ID = ['str', 1, 255];
+const anyStr = ['str', 0, Infinity];
+const epoch = ['int', 0, EPOCH];
+const result = [['int', 0, 127], epoch];
+const member = [['str', 0, 255], ['str', 0, 255]];
+const recipient = [['bin', 0, 48], ID, epoch];
+const elements = {
+  'welcome.limits': ['int', 0, Infinity], 'welcome.members': member, 'members.members': member, 'drain.addrs': ['str', 0, 255],
+  'bind.ids': [anyStr, epoch], 'unbind.ids': [anyStr, epoch], 'bound.results': result, 'unbound.results': result, 'found.results': result,
+  'lookup.ids': anyStr, 'watch.ids': anyStr, 'unwatch.ids': anyStr, 'watched.results': result, 'changed.changes': [ID, ...result],
+  'multicast.to': ID, 'deliver_many.to': recipient, 'not_here_many.to': recipient,
+  'outcomes.outcomes': [['int', 0, Infinity], ['int', 0, 127], ['str', 0, 255], ['bin', 0, Infinity]],
+};
+const mostElements = (kind, name) => {
+  if (['bind', 'unbind', 'lookup', 'watch', 'unwatch'].includes(kind)) return vectors.max_ids;
+  if (kind === 'multicast') return vectors.max_multicast;
+  return name.endsWith('.members') || name === 'drain.addrs' ? 1024 : Infinity;
+};
 
 const isInt = (v) => typeof v === 'bigint' || (typeof v === 'number' && Number.isInteger(v));
 const typed = (type, v) => {
@@ -88,26 +108,28 @@ function check(kind, field, type, v) {
   typed(type, v);
   const name = `${kind}.${field}`;
   if (name === 'ack.code' && v !== 1 && v !== 16) refuse('bad_value');
-  const [least, most] = limits[name] ?? [0, Infinity];
   if (type === 'list') return list(kind, name, v);
+  if (maybeEmpty.has(name) && v.length === 0) return undefined;
+  return within(type, v, limits[name] ?? [0, Infinity]);
+}
+
+function within(type, v, [least, most]) {
   const n = type === 'int' ? v : Buffer.byteLength(v);
-  if (maybeEmpty.has(name) && n === 0) return undefined;
   if (n < least || n > most) refuse('bad_value');
-  return undefined;
 }
 
 function list(kind, name, v) {
-  if (['bind', 'unbind', 'lookup'].includes(kind) && v.length > vectors.max_ids) refuse('too_many');
-  if ((name.endsWith('.members') || name === 'drain.addrs') && v.length > 1024) refuse('too_many');
+  if (v.length > mostElements(kind, name)) refuse('too_many');
   if (name === 'welcome.limits' && v.length < 10) refuse('bad_length');
-  const element = elements[name] ?? pairs[kind];
+  const element = elements[name];
+  const one = ([type, ...range], e) => { typed(type, e); within(type, e, range); };
   for (const e of v) {
-    if (typeof element === 'string') { typed(element, e); continue; }
+    if (typeof element[0] === 'string') { one(element, e); continue; }
     typed('list', e);
-    if (e.length < 2) refuse('bad_length');
-    element.forEach((type, i) => typed(type, e[i]));
-    if (pairs[kind] && e[1] > EPOCH) refuse('bad_value');
+    if (e.length < element.length) refuse('bad_length');
+    element.forEach((part, i) => one(part, e[i]));
   }
+  if (name === 'welcome.limits') while (v.length < 12) v.push(0); // not announced by an older node
 }
 
 // plain brings a decoded value to the form it has in vectors.json; extensions inside lists fall away.

@@ -1,0 +1,391 @@
+package engine
+
+import (
+	"slices"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// A multicast is many sends in one frame. Each recipient is decided on like a send of its own, with a sequence number, an entry and an
+// outcome of its own. What they share is the way: those that go to one connection, or over one link, are written
+// in one frame, with one payload. (How they go over links and come back: multicast_link.go.)
+
+// tallyFlush is the size at which outcomes of multicasts are told before all are there.
+const tallyFlush = 32 << 10
+
+// maxGroups bounds the multicasts of one connection whose outcomes are told together; those of more are told one by one.
+const maxGroups = 1<<16 - 1
+
+// target is a recipient whose way is known.
+type target struct {
+	seq     uint64 // of its send, where it began
+	token   []byte // of its forward, where it came over a link
+	to      []byte
+	session *routing.Session
+	epoch   uint64
+}
+
+// batch is what goes to one connection, or over one link.
+type batch struct {
+	handle  routing.Handle
+	link    bool
+	size    int // bounds the frame
+	targets []target
+}
+
+// fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between two multicasts.
+type fan struct {
+	at         map[routing.Handle]int
+	batches    []batch // the first n are in use
+	n          int
+	recipients []codec.Recipient
+	bytes      []byte // tokens and session IDs of recipients
+	back       []codec.Recipient
+	asking     []string
+}
+
+func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
+	i, ok := f.at[h]
+	if !ok {
+		if f.at == nil {
+			f.at = make(map[routing.Handle]int)
+		}
+		i = f.n
+		f.at[h] = i
+		f.n++
+		if f.n > len(f.batches) {
+			f.batches = append(f.batches, batch{})
+		}
+		b := &f.batches[i]
+		*b = batch{handle: h, link: link, size: codec.MulticastSize[[]byte](payload, nil), targets: b.targets[:0]}
+	}
+	b := &f.batches[i]
+	b.size += codec.RecipientSize(t.to)
+	b.targets = append(b.targets, t)
+}
+
+// reset forgets the targets, and with them what they refer to.
+func (f *fan) reset() {
+	for i := range f.n {
+		clear(f.batches[i].targets)
+	}
+	clear(f.recipients)
+	clear(f.back)
+	clear(f.asking)
+	f.n, f.recipients, f.bytes, f.back, f.asking = 0, f.recipients[:0], f.bytes[:0], f.back[:0], f.asking[:0]
+	clear(f.at)
+}
+
+// handleMulticast relays one message to many IDs.
+func (c *conn) handleMulticast(body []byte) {
+	l := c.loop
+	m := &l.multi
+	if err := codec.DecodeMulticast(body, l.eng.cfg.MaxMulticast, m); err != nil {
+		c.decodeFault(err, codec.KindMulticast)
+		return
+	}
+	if m.Flags&codec.FlagAck == 0 && !c.spendCredit(codec.PrefixLen+len(body)) {
+		return
+	}
+	n := m.To.Len()
+	l.stats.multicasts++
+	l.stats.sends += uint64(n)
+	var group uint16
+	if m.Flags&codec.FlagAck != 0 {
+		group = c.newGroup(n)
+	}
+	if len(c.held) > 0 {
+		c.holdMany(body, m, group)
+		return
+	}
+	c.relayMany(body, m, group)
+}
+
+// relayMany decides on the sends of a multicast and carries them out. body is what m was decoded from.
+func (c *conn) relayMany(body []byte, m *codec.Multicast, group uint16) {
+	l := c.loop
+	s := &l.send
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	fits := l.eng.multicastFits(m)
+	var kept *cast // if somebody has to be asked for
+	for seq, to := range numbered(m) {
+		if c.state == stateClosed {
+			l.stats.abandoned++
+			continue
+		}
+		s.Seq, s.To = seq, to
+		v := verdict{code: codec.CodeTooLarge}
+		if fits {
+			v = c.admit(s)
+		}
+		if v.code == codeHeld { // the first one, as all others would be
+			c.holdMany(body, m, group)
+			return
+		}
+		if v.code == codec.CodeOK {
+			var known bool
+			if v, known = c.reach(s); !known {
+				if kept == nil {
+					kept = newCast(body, group)
+				}
+				v = c.parkMember(s, kept)
+			}
+		}
+		c.finishMember(s, v, group)
+	}
+	c.askForParked()
+	c.sendFan(m, group)
+}
+
+// numbered yields the recipients with the numbers of their sends.
+func numbered(m *codec.Multicast) func(yield func(seq uint64, to []byte) bool) {
+	return func(yield func(uint64, []byte) bool) {
+		walk := m.To
+		for seq := m.Seq; ; seq++ {
+			v, ok := walk.Next()
+			if !ok || !yield(seq, v.ID) {
+				return
+			}
+		}
+	}
+}
+
+// multicastFits reports whether the frames that will come of m fit the limit for frames.
+func (e *Engine) multicastFits(m *codec.Multicast) bool {
+	size := codec.MulticastSize[[]byte](len(m.Payload), nil)
+	for _, to := range numbered(m) {
+		size += codec.RecipientSize(to)
+	}
+	return size <= e.maxFrame
+}
+
+// reach gathers a recipient whose way is known, or says how its send ends; known is false if the registry has to be asked.
+func (c *conn) reach(s *codec.Send) (v verdict, known bool) {
+	l := c.loop
+	e := l.eng
+	if len(l.parked) > 0 && l.parked[string(s.To)] != nil {
+		return verdict{code: codec.CodeUnreachable}, false // not past those that wait (S20)
+	}
+	route, bound := e.table.Lookup(s.To)
+	if bound {
+		if h, ok := route.Session.Pick(route.Hash); ok {
+			l.fan.add(h, false, len(s.Payload), target{seq: s.Seq, to: s.To, session: route.Session, epoch: route.Epoch})
+			return verdict{}, true
+		}
+	}
+	if e.cluster == nil {
+		if bound {
+			return verdict{code: codec.CodeUnreachable}, true
+		}
+		return verdict{code: codec.CodeNoRoute}, true
+	}
+	if route, h, ok := e.cluster.way(s.To); ok {
+		l.fan.add(h, true, len(s.Payload), target{seq: s.Seq, to: s.To, session: route.Session, epoch: route.Epoch})
+		return verdict{}, true
+	}
+	if code, ok := l.recent(s.To); ok {
+		return verdict{code: code}, true
+	}
+	return verdict{code: codec.CodeUnreachable}, false
+}
+
+// sendFan writes what was gathered of m, one frame for each connection and link.
+func (c *conn) sendFan(m *codec.Multicast, group uint16) {
+	l := c.loop
+	sum := l.eng.payloadSum(m.Payload)
+	for i := range l.fan.n {
+		c.sendBatch(&l.fan.batches[i], m, group, sum)
+	}
+	l.fan.reset()
+}
+
+// sendBatch arms and writes the messages of one batch, or ends them all alike.
+func (c *conn) sendBatch(b *batch, m *codec.Multicast, group uint16, sum uint64) {
+	l := c.loop
+	dest, room := l.destination(b.handle, b.size)
+	many := codec.DeliverMany{From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}
+	kind := codec.KindDeliverMany
+	if b.link {
+		kind = codec.KindForwardMany
+	}
+	all := l.fan.recipients[:0]
+	l.fan.bytes = l.fan.bytes[:0]
+	s := &l.send
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	for _, t := range b.targets {
+		if c.state == stateClosed { // its answers are not read
+			l.stats.abandoned++
+			continue
+		}
+		s.Seq, s.To = t.seq, t.to
+		v := room
+		if v.code == codec.CodeOK {
+			d := codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
+			list := dest.list
+			if b.link {
+				list = l.linkList(b.handle, t.session.Short())
+			}
+			if v = c.stampMember(s, &d, t.session.Short(), list, group, sum); v.code == codec.CodeOK {
+				many.TTL = d.TTL
+				all = append(all, l.recipient(&d, t.session.ID()))
+			}
+		}
+		c.finishMember(s, v, group)
+	}
+	l.fan.recipients = all
+	l.writeMany(dest, kind, &many, all)
+}
+
+// stampMember is stamp for one message of a multicast.
+func (c *conn) stampMember(s *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, group uint16, sum uint64) verdict {
+	e := c.loop.eng
+	if s.Flags&codec.FlagAck == 0 {
+		return c.stamp(s, d, session, list)
+	}
+	if c.inFlight >= e.cfg.MaxInFlight { // those of this multicast have just been armed
+		return verdict{codec.CodeOverflow, reasonInFlight}
+	}
+	return c.arm(s, d, session, list, ackmgr.Entry{Sum: e.checksumWith(sum, d), Group: group})
+}
+
+// recipient copies what does not last to the fan's bytes.
+func (l *loop) recipient(d *codec.Deliver, session routing.SessionID) codec.Recipient {
+	keep := func(b []byte) []byte {
+		l.fan.bytes = append(l.fan.bytes, b...)
+		return l.fan.bytes[len(l.fan.bytes)-len(b):]
+	}
+	return codec.Recipient{Token: keep(d.Token), To: d.To, Epoch: d.Epoch, Session: keep(session[:])}
+}
+
+// writeMany appends a message for several recipients to its destination, as write does one for one.
+func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, all []codec.Recipient) {
+	if len(all) == 0 {
+		return
+	}
+	unacked := 0
+	if m.Flags&codec.FlagAck == 0 {
+		unacked = len(all)
+	}
+	if kind == codec.KindForwardMany {
+		l.stats.multicastForwards++
+	} else {
+		l.stats.multicastDelivers++
+	}
+	c := to.conn
+	if c == nil {
+		ch := l.peerChunk(to.handle, to.peer)
+		ch.frames++
+		ch.unacked += uint32(unacked)
+		ch.many = true
+		ch.buf = codec.AppendDeliverMany(ch.buf, kind, m, all)
+		if len(ch.buf) >= earlyFlush {
+			l.handOver(int(to.handle.Loop))
+		}
+		return
+	}
+	if kind == codec.KindForwardMany {
+		l.stats.forwarded += uint64(unacked)
+	} else {
+		l.stats.written += uint64(unacked)
+		c.unacked += uint64(unacked)
+	}
+	if kind == codec.KindDeliverMany && !c.takesMany {
+		l.stats.framesOut += uint64(len(all) - 1)
+		c.wrote(appendSingly(c.out(), m, slices.Values(all)))
+		return
+	}
+	c.wrote(codec.AppendDeliverMany(c.out(), kind, m, all))
+}
+
+// appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
+func appendSingly(b []byte, m *codec.DeliverMany, all func(func(codec.Recipient) bool)) []byte {
+	for r := range all {
+		b = codec.AppendDeliver(b, &codec.Deliver{Token: r.Token, To: r.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: r.Epoch,
+			Payload: m.Payload})
+	}
+	return b
+}
+
+// newGroup begins to count the outcomes of a multicast of n sends; 0: they are told one by one.
+func (c *conn) newGroup(n int) uint16 {
+	if !c.takesMany || n == 0 {
+		return 0
+	}
+	if free := len(c.freeGroups); free > 0 {
+		g := c.freeGroups[free-1]
+		c.freeGroups = c.freeGroups[:free-1]
+		c.groups[g-1] = n
+		return g
+	}
+	if len(c.groups) == maxGroups {
+		return 0
+	}
+	c.groups = append(c.groups, n)
+	return uint16(len(c.groups))
+}
+
+// finishMember is finish for a send of a multicast.
+func (c *conn) finishMember(s *codec.Send, v verdict, group uint16) {
+	if v.code == codec.CodeOK {
+		return
+	}
+	c.loop.stats.outcomes[v.code]++
+	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
+		c.answer(group, s.Seq, v.code, v.reason, nil)
+	}
+}
+
+// answer tells how a send ended: at once, or together with others of its multicast.
+func (c *conn) answer(group uint16, seq uint64, code codec.Code, reason, reply []byte) {
+	if group == 0 || c.state == stateClosed {
+		c.outcome(seq, code, reason, reply)
+		return
+	}
+	l := c.loop
+	if len(c.told)+len(reason)+len(reply) > tallyFlush {
+		c.sendTold()
+	}
+	if c.told == nil {
+		c.told = l.bufs.get()
+	}
+	c.told = codec.AppendOneOutcome(c.told, &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply})
+	c.toldCount++
+	if !c.telling {
+		c.telling = true
+		l.telling = append(l.telling, c)
+	}
+	if c.groups[group-1]--; c.groups[group-1] == 0 {
+		c.freeGroups = append(c.freeGroups, group)
+		c.sendTold()
+	}
+}
+
+// sendTold writes the outcomes that have gathered.
+func (c *conn) sendTold() {
+	if c.toldCount == 0 {
+		return
+	}
+	n, told := c.toldCount, c.told
+	c.toldCount, c.told = 0, nil
+	b := codec.AppendOutcomes(c.out(), n, told)
+	c.loop.bufs.put(told)
+	c.wroteControl(b)
+}
+
+// tellAll does so for all connections, at every tick.
+func (l *loop) tellAll() {
+	telling := l.telling
+	l.telling = nil
+	for _, c := range telling {
+		c.telling = false
+		if c.state == stateOpen {
+			c.sendTold()
+		}
+	}
+	clear(telling)
+	if l.telling == nil {
+		l.telling = telling[:0]
+	}
+}

@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// What of a multicast has to wait: as a whole, for the word on its sender (see hold.go), or in part, for the word on recipients. Those
+// that one answer of the registry is about go on together, so that they share their frames still.
+
+// cast is a multicast that waits, whole or in part.
+type cast struct {
+	multi codec.Multicast // decoded from body
+	body  []byte          // a copy
+	group uint16
+	waits int      // messages of it that wait; its connection is charged for body until none does
+	ready []target // those that may go on, until goOnCasts
+	tries int      // how often they were parked before
+}
+
+func newCast(body []byte, group uint16) *cast {
+	k := &cast{body: append([]byte(nil), body...), group: group}
+	if err := codec.DecodeMulticast(k.body, len(body), &k.multi); err != nil {
+		panic("engine: a multicast changed while it was copied") // it was decoded before
+	}
+	return k
+}
+
+// parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
+func (c *conn) parkMember(s *codec.Send, k *cast) verdict {
+	w := waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: k.tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
+	if c.parked+w.cost()+k.unpaid() > c.loop.eng.cfg.MaxParked {
+		return verdict{codec.CodeOverflow, reasonParked}
+	}
+	c.charge(&w)
+	if s.Flags&codec.FlagAck != 0 {
+		c.inFlight++
+	}
+	if c.loop.line(w.to, w) {
+		c.loop.fan.asking = append(c.loop.fan.asking, w.to)
+	}
+	return verdict{}
+}
+
+// askForParked asks the registry for all that parkMember has parked, in one question.
+func (c *conn) askForParked() {
+	l := c.loop
+	if len(l.fan.asking) > 0 {
+		l.eng.cluster.resolver.ask(l.idx, l.fan.asking...)
+	}
+}
+
+// unpaid is what the next message of k that waits is charged beside its own cost.
+func (k *cast) unpaid() int {
+	if k.waits > 0 {
+		return 0
+	}
+	return len(k.body)
+}
+
+// goOnMember ends a parked send of a multicast, or makes it ready to go on with the others.
+func (l *loop) goOnMember(w *waiting, code codec.Code) {
+	c := l.takeUp(w)
+	if c == nil {
+		return
+	}
+	s := &l.send
+	if s.Flags&codec.FlagAck != 0 {
+		c.inFlight--
+	}
+	if w.late(l.now) {
+		code = codec.CodeExpired
+	}
+	k := w.cast
+	if code != codec.CodeOK {
+		c.finishMember(s, verdict{code: code}, k.group)
+		return
+	}
+	if len(k.ready) == 0 {
+		l.casts = append(l.casts, readyCast{c.handle(), k})
+	}
+	k.multi.TTL = s.TTL
+	k.tries = max(k.tries, w.tries)
+	k.ready = append(k.ready, target{seq: w.seq, to: []byte(w.to)})
+}
+
+// goOnCasts sends what goOnMember has made ready.
+func (l *loop) goOnCasts() {
+	casts := l.casts
+	l.casts = nil
+	for _, r := range casts {
+		ready := r.cast.ready
+		r.cast.ready = nil
+		if c := l.conn(r.conn); c != nil {
+			c.sendReady(r.cast, ready)
+		} else {
+			l.stats.abandoned += uint64(len(ready))
+		}
+	}
+	clear(casts)
+	if l.casts == nil {
+		l.casts = casts[:0]
+	}
+}
+
+// sendReady sends to recipients that the registry was asked for.
+func (c *conn) sendReady(k *cast, ready []target) {
+	l := c.loop
+	m := &k.multi
+	s := &l.send
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	again := k.tries < parkTries
+	k.tries++
+	for _, t := range ready {
+		if c.state == stateClosed {
+			l.stats.abandoned++
+			continue
+		}
+		s.Seq, s.To = t.seq, t.to
+		v, known := c.reach(s)
+		if !known && again { // the route is gone again, see forwardResolved
+			v = c.parkMember(s, k)
+		}
+		c.finishMember(s, v, k.group)
+	}
+	c.askForParked()
+	c.sendFan(m, k.group)
+}
+
+// holdMany holds a multicast as a whole.
+func (c *conn) holdMany(body []byte, m *codec.Multicast, group uint16) {
+	l := c.loop
+	n := m.To.Len()
+	k := newCast(body, group)
+	w := waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL)}
+	if c.parked+w.cost()+k.unpaid() > l.eng.cfg.MaxParked {
+		c.finishMany(k, verdict{codec.CodeOverflow, reasonParked})
+		return
+	}
+	c.charge(&w)
+	c.holdBehind(w, k.multi.From)
+}
+
+// finishMany ends all sends of a multicast alike.
+func (c *conn) finishMany(k *cast, v verdict) {
+	s := &c.loop.send
+	*s = codec.Send{Flags: k.multi.Flags}
+	for seq := range numbered(&k.multi) {
+		if c.state == stateClosed {
+			c.loop.stats.abandoned++
+			continue
+		}
+		s.Seq = seq
+		c.finishMember(s, v, k.group)
+	}
+}
+
+// readyCast is a multicast of which some recipients may go on.
+type readyCast struct {
+	conn routing.Handle
+	cast *cast
+}
