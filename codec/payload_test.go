@@ -81,11 +81,27 @@ func TestValueRoundTrip(t *testing.T) {
 	if err := DecodeValue(ack.Reply, &got); err != nil || !got.equal(want) || string(ack.Reason) != "why" || ack.Code != CodeRejected {
 		t.Errorf("%+v, %+v, %v", ack, got, err)
 	}
+
+	frame, err = AppendMulticastValue(nil, &Multicast{Seq: 1, From: []byte("alice"), Payload: []byte("ignored")}, []string{"bob", "carol"}, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var many Multicast
+	if err := DecodeMulticast(bodyOf(frame), 2, &many); err != nil {
+		t.Fatal(err)
+	}
+	got = order{}
+	if err := DecodeValue(many.Payload, &got); err != nil || !got.equal(want) || string(many.From) != "alice" || many.To.Len() != 2 {
+		t.Errorf("%+v, %+v, %v", many, got, err)
+	}
 }
 
 func TestValueThatCannotBeEncoded(t *testing.T) {
 	before := []byte("before")
 	if b, err := AppendSendValue(before, &Send{To: []byte("b")}, make(chan int)); err == nil || !strings.HasPrefix(err.Error(), "send.payload: ") || string(b) != "before" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if b, err := AppendMulticastValue(before, new(Multicast), []string{"b"}, make(chan int)); err == nil || !strings.HasPrefix(err.Error(), "multicast.payload: ") || string(b) != "before" {
 		t.Errorf("%q, %v", b, err)
 	}
 	if b, err := AppendAckValue(before, &Ack{Token: []byte{1}}, func() {}); err == nil || !strings.HasPrefix(err.Error(), "ack.reply: ") || string(b) != "before" {

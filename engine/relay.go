@@ -185,7 +185,7 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 	return verdict{}
 }
 
-// arm makes an entry for a message with ack. Sum and group of the entry are there already.
+// arm makes an entry for a message with ack. Sum and flags of the entry are there already.
 func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
 	l := c.loop
 	deadline := l.deadline(m.TTL)
@@ -341,7 +341,7 @@ func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // entries of a closed connection have ended with it
 		c.inFlight--
-		c.answer(entry.Group, entry.Seq, code, reason, reply)
+		c.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
 	}
 }
 
