@@ -8,8 +8,7 @@ type Entry struct {
 	Session uint64 // low bits of the session delivered to: only it may ack
 	Conn    uint32 // slot of the sender's connection on this loop
 	Sum     uint32 // the caller's checksum over what was delivered
-	Group   uint16 // the caller's, as is Flags
-	Flags   uint8
+	Flags   uint8  // the caller's
 }
 
 // List is a set of pending entries that end together. A connection needs one:
@@ -131,7 +130,7 @@ func (m *Manager) Arm(e Entry, deadline int64, dest, origin List) (Token, bool) 
 	s := m.slab.slot(r)
 	s.nextGeneration()
 	s.setFlags(e.Flags)
-	s.seq, s.session, s.conn, s.sum, s.group = e.Seq, e.Session, e.Conn, e.Sum, e.Group
+	s.seq, s.session, s.conn, s.sum = e.Seq, e.Session, e.Conn, e.Sum
 	m.wheel.add(r, deadline)
 	m.join(byDest, dest, r)
 	m.join(byOrigin, origin, r)
@@ -168,7 +167,7 @@ func (m *Manager) End(t Token) bool {
 
 // Redirect notes that the entry was delivered elsewhere: it puts it at the end
 // of dest and replaces its Session, Sum and Flags by those of e. Its token,
-// Seq, Conn, Group, deadline and origin stay. It returns false if t is not pending; t
+// Seq, Conn, deadline and origin stay. It returns false if t is not pending; t
 // may be any value. It panics if dest was freed.
 func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
 	if _, status := m.Lookup(t); status != Pending {

@@ -55,7 +55,6 @@ type slot struct {
 	links        links
 	conn, sum    uint32
 	tick         uint32 // low 32 bits of the wheel's tick that expires it
-	group        uint16
 	state        uint32 // flags 8 bits | lapped 1 | pending 1 | generation 22
 }
 
@@ -88,7 +87,7 @@ func (s *slot) setFlags(f uint8) {
 }
 
 func (s *slot) entry() Entry {
-	return Entry{Seq: s.seq, Session: s.session, Conn: s.conn, Sum: s.sum, Group: s.group, Flags: uint8(s.state >> flagsShift)}
+	return Entry{Seq: s.seq, Session: s.session, Conn: s.conn, Sum: s.sum, Flags: uint8(s.state >> flagsShift)}
 }
 
 // slab owns the slots, the heads and the rings that join them.

@@ -69,9 +69,9 @@ func (e *Engine) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-// accept takes connections of clients, or of other nodes if peers is set, until ctx ends. Whatever goes wrong
+// accept takes connections of clients, or of other nodes if peers is set, until ctx or the listener ends. Whatever goes wrong
 // with one, and running out of file descriptors, makes new ones wait and touches no live one.
-func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) error {
+func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) {
 	backoff := acceptBackoffMin
 	sockets := e.sockets
 	if peers != nil {
@@ -81,7 +81,7 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) er
 		select {
 		case sockets <- struct{}{}: // with MaxConns open, the next client waits in the kernel's queue
 		case <-ctx.Done():
-			return nil
+			return
 		}
 		nc, err := ln.Accept()
 		if err == nil {
@@ -97,16 +97,15 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) er
 			e.refused.Add(1)
 		}
 		<-sockets
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
-		if errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK) { // the listener itself is broken
-			return fmt.Errorf("engine: accept: %w", err)
+		// The listener itself is closed or broken. If it is the engine that closes it, nobody asks why any more.
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK) {
+			e.fail(fmt.Errorf("engine: accept: %w", err))
+			return
 		}
 		e.cfg.Logger.Warn("cannot accept a connection", "error", err, "wait", backoff)
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-time.After(backoff):
 		}
 		backoff = min(2*backoff, acceptBackoffMax)
@@ -139,25 +138,21 @@ func (e *Engine) socketsOf(k *link) chan struct{} {
 	return e.linkSockets
 }
 
-// anchor is the context of a connection that only finds out which loop it was put on.
+// anchor is the context of a connection that finds out which loop it was put on, and stays there: its end is that of the loop.
 type anchor struct{ el chan gnet.EventLoop }
 
+var errLoopEnded = errors.New("engine: an event loop has ended")
+
 // findLoops learns gnet's event loops: one connection after the other goes to the loop with the
-// fewest, so as many connections as there are loops visit them all.
+// fewest, so as many connections as there are loops visit them all. gnet does not tell when a loop fails, but closes its connections.
 func (e *Engine) findLoops() error {
 	known := make(map[gnet.EventLoop]bool)
-	var held []net.Conn
-	defer func() {
-		for _, c := range held {
-			_ = c.Close()
-		}
-	}()
 	for i := range e.loops {
 		ours, theirs, err := socketPair()
 		if err != nil {
 			return err
 		}
-		held = append(held, ours)
+		e.anchors = append(e.anchors, ours)
 		a := &anchor{el: make(chan gnet.EventLoop, 1)}
 		if _, err := e.client.EnrollContext(theirs, a); err != nil {
 			return err
@@ -170,6 +165,12 @@ func (e *Engine) findLoops() error {
 		e.loops[i].el = el
 	}
 	return nil
+}
+
+func (e *Engine) dropAnchors() {
+	for _, c := range e.anchors {
+		_ = c.Close()
+	}
 }
 
 func socketPair() (net.Conn, net.Conn, error) {

@@ -285,6 +285,7 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 
 // kick tells a session on this node that an ID of its own is bound elsewhere now.
 func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
+	e.lostID(s, id, epoch)
 	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
 }
 

@@ -134,7 +134,7 @@ func TestParkedWithoutRegistry(t *testing.T) {
 	from := g.nodes[0].join("from")
 	reg.shut()
 	began := time.Now()
-	const ids = 4 * resolveBatch // one question each second would be too slow
+	const ids = 2000 // one question a second for each would be too slow
 	for i := range ids {
 		from.send("from", fmt.Sprint("unknown-", i), "x")
 	}

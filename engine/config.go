@@ -1,11 +1,9 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime"
 	"time"
 
@@ -93,26 +91,10 @@ type Config struct {
 
 	// AllowNoFrom lets sends leave from empty.
 	AllowNoFrom bool
-	// Hooks observe and decide. Default: everything is allowed.
+	// Hooks observe and decide. Default: everything is allowed, and nobody is told.
 	Hooks Hooks
 	// Logger gets what an operator should see. Default: slog.Default().
 	Logger *slog.Logger
-}
-
-// Hooks are optional functions that the engine calls. Those marked "on a loop" hold up every
-// connection of that loop and must not block; the others run on goroutines of their own kind.
-type Hooks struct {
-	// Authenticate turns the credentials of a hello into an identity, or refuses with an error
-	// whose text goes to the client. It may block; the connection waits, for at most
-	// Config.IdleTimeout. ctx ends when the engine stops. credentials are the hook's to keep.
-	Authenticate func(ctx context.Context, credentials []byte, remote net.Addr) (identity string, err error)
-	// Bind refuses an ID to an identity with an error. It may block; later binds of the same IDs wait.
-	Bind func(identity, id string) error
-	// Send decides on a message before it is routed: codec.CodeOK lets it pass, any other code is its
-	// outcome (CodeDenied as a rule). On a loop; the message's byte fields are views that end with the call.
-	Send func(identity string, m *codec.Send) codec.Code
-	// SessionUp and SessionDown tell of sessions that began and ended (not of their connections). They may block only briefly.
-	SessionUp, SessionDown func(session routing.SessionID, identity string)
 }
 
 // The defaults that Config's comments name.

@@ -73,11 +73,10 @@ type conn struct {
 	creditDue   uint64    // what will be allowed from the next write on; 0: no more than now
 
 	// owned by the loop; of its multicasts, see answer
-	groups     []int // by group-1: how many outcomes are to come
-	freeGroups []uint16
-	told       []byte // outcomes that were not written yet
-	toldCount  int
-	telling    bool // it is in the loop's telling
+	tallies   []tally // by their numbers
+	told      []byte  // outcomes that were not written yet
+	toldCount int
+	telling   bool // it is in the loop's telling
 }
 
 func (c *conn) handle() routing.Handle {

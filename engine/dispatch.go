@@ -18,7 +18,7 @@ type handler struct {
 func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	switch v := gc.Context().(type) {
 	case *anchor:
-		v.el <- gc.EventLoop() // it stays until its other end is closed, so that the next one goes elsewhere
+		v.el <- gc.EventLoop()
 	case *conn:
 		l := h.eng.loopOf(gc.EventLoop())
 		l.enter()
@@ -61,6 +61,10 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 
 // OnClose ends the connection's part in everything.
 func (h *handler) OnClose(gc gnet.Conn, _ error) gnet.Action {
+	if _, ok := gc.Context().(*anchor); ok {
+		h.eng.fail(errLoopEnded) // if the engine stops, nobody asks why any more
+		return gnet.None
+	}
 	if c, ok := gc.Context().(*conn); ok && c.loop != nil {
 		c.loop.enter()
 		c.teardown()

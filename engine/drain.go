@@ -2,7 +2,7 @@ package engine
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"distmsg/codec"
@@ -17,8 +17,13 @@ import (
 func (e *Engine) Drain(ctx context.Context) error {
 	select {
 	case <-e.ready:
+	case <-e.stopped:
+		return errDrainStopped
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+	if e.serving.Err() != nil {
+		return errDrainStopped
 	}
 	if !e.draining.Swap(true) {
 		e.beginDrain(ctx)
@@ -30,12 +35,12 @@ func (e *Engine) Drain(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-e.serving.Done(): // what is pending now is cut off, not finished
-			return errStopped
+			return errDrainStopped
 		case <-poll.C:
 		}
 	}
 	if e.serving.Err() != nil {
-		return errStopped
+		return errDrainStopped
 	}
 	return nil
 }
@@ -71,7 +76,7 @@ func (e *Engine) beginDrain(ctx context.Context) {
 	})
 }
 
-var errStopped = errors.New("engine: stopped while draining")
+var errDrainStopped = fmt.Errorf("%w, and drains no more", ErrStopped)
 
 // Draining reports whether Drain was called.
 func (e *Engine) Draining() bool { return e.draining.Load() }

@@ -36,6 +36,7 @@ type Engine struct {
 	verifySoon   chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
 	ready        chan struct{}
 	stopped      chan struct{} // closed when Run has returned
+	failed       chan error    // what makes Run return an error; whoever finds it full is not the first
 	sockets      chan struct{} // a token for each client's socket that is open
 	linkSockets  chan struct{} // and for each that another node, or a stranger at that port, has dialled
 	dialSockets  chan struct{} // and for each that this node has dialled
@@ -46,6 +47,7 @@ type Engine struct {
 	serving      context.Context // ends when the engine begins to stop
 	loops        []*loop
 	client       *gnet.Client
+	anchors      []net.Conn // see findLoops
 	listener     net.Listener
 	peerListener net.Listener // for other nodes; nil without a cluster
 
@@ -87,6 +89,7 @@ func New(cfg Config) (*Engine, error) {
 		verifySoon:   make(chan struct{}, 1),
 		ready:        make(chan struct{}),
 		stopped:      make(chan struct{}),
+		failed:       make(chan error, 1),
 		sockets:      make(chan struct{}, cfg.MaxConns),
 		linkSockets:  make(chan struct{}, maxLinks),
 		dialSockets:  make(chan struct{}, maxLinks),
@@ -113,11 +116,18 @@ const outcomeRoom = 64
 // replyRoom is how many replies of MaxPayload may be queued beyond that, as long as the client keeps reading.
 const replyRoom = 32
 
-// Run listens and serves until ctx ends, and then returns nil; before that it returns an error if it
-// cannot start, or can serve no longer. An engine runs once.
+// ErrAlreadyRun is what a second Run of an engine returns: make a new one with New.
+var ErrAlreadyRun = errors.New("engine: Run was called before; an engine runs once")
+
+// ErrStopped is wrapped by what is asked of an engine whose Run has ended, or is about to.
+var ErrStopped = errors.New("engine: it has stopped")
+
+// Run listens and serves until ctx ends, and then returns nil. Whatever else makes it stop is an error: that it cannot
+// start (an address that is taken, another node with its NodeID), or can serve no longer (a listener or an event loop has
+// failed). It returns when all sessions have ended and the hooks have returned; an engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.running.Swap(true) {
-		return errors.New("engine: Run was called twice")
+		return ErrAlreadyRun
 	}
 	defer close(e.stopped)
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -126,6 +136,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer leave()
 	e.ctx, e.serving = inner, serving
 	if err := e.listen(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	if err := e.startLoops(); err != nil {
@@ -135,19 +148,28 @@ func (e *Engine) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	err := e.serve(ctx, &helpers)
 	leave()
-	e.shutdown(stop, &helpers)
-	return err
+	if stopErr := e.shutdown(stop, &helpers); err != nil {
+		return errors.Join(err, stopErr)
+	}
+	return nil
+}
+
+// fail makes Run end with an error, if nothing else has before.
+func (e *Engine) fail(err error) {
+	select {
+	case e.failed <- err:
+	default:
+	}
 }
 
 // serve starts the helpers, joins the cluster, and serves until ctx ends or something cannot go on.
 func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
-	failed := make(chan error, 2)
 	helpers.Go(func() { e.tickLoops(e.ctx) })
 	if !e.ownRegistry {
 		helpers.Go(func() { e.upkeep(e.serving) })
 	}
 	if e.cluster != nil {
-		helpers.Go(func() { failed <- e.accept(e.ctx, e.peerListener, e.cluster) })
+		helpers.Go(func() { e.accept(e.ctx, e.peerListener, e.cluster) })
 		helpers.Go(func() { e.cluster.run(e.serving) })
 		if err := e.cluster.join(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -157,21 +179,21 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 		}
 	}
 	if e.listener != nil {
-		helpers.Go(func() { failed <- e.accept(e.ctx, e.listener, nil) })
+		helpers.Go(func() { e.accept(e.ctx, e.listener, nil) })
 	}
 	close(e.ready)
 	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-failed:
+	case err := <-e.failed:
 		return err
 	}
 }
 
 // shutdown ends everything in the order in which nobody misses what is gone: the listener, the
-// connections, the lanes that their ends keep busy, the loops.
-func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
+// connections, the lanes that their ends keep busy, the loops. The error is that of an event loop.
+func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) error {
 	_ = e.closeListeners()
 	if e.cluster != nil {
 		e.cluster.withdraw()
@@ -183,15 +205,31 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) {
 	e.lanes.stop()
 	stop()
 	helpers.Wait()
-	if err := e.client.Stop(); err != nil {
-		e.cfg.Logger.Warn("event loops did not stop cleanly", "error", err)
-	}
-	for _, l := range e.loops {
-		l.publish() // their goroutines have ended
+	err := e.client.Stop()
+	e.dropAnchors()
+	for _, l := range e.loops { // their goroutines have ended
+		l.abandon()
 	}
 	if e.ownRegistry {
 		_ = e.registry.Close()
 	}
+	if err != nil {
+		return fmt.Errorf("engine: event loops: %w", err)
+	}
+	return nil
+}
+
+// abandon ends the sessions in process that a loop which failed has left behind. Nobody runs the loop any more.
+func (l *loop) abandon() {
+	l.armed.Store(true) // nobody rings it: gnet would write to a file descriptor that has a new owner, perhaps
+	l.active = true
+	for _, c := range l.conns {
+		if c != nil && c.local != nil {
+			c.local.closed()
+			c.local = nil
+		}
+	}
+	l.publish()
 }
 
 // closeGrace bounds how long clients are given to read why their connections end.
@@ -199,20 +237,17 @@ const closeGrace = time.Second
 
 // closeEverybody says goodbye on every connection and waits until the sockets are closed, or for closeGrace.
 func (e *Engine) closeEverybody() {
-	var left sync.WaitGroup
-	for _, l := range e.loops {
-		left.Add(1)
-		l.post(func() {
-			defer left.Done()
-			for _, c := range l.conns {
-				if c != nil {
-					c.close(codec.FaultGoingAway, "the node is shutting down")
-				}
+	ctx, cancel := context.WithTimeout(e.ctx, closeGrace) // a loop that has failed does not answer
+	defer cancel()
+	deadline := ctx.Done()
+	ask(ctx, e, func(l *loop) bool {
+		for _, c := range l.conns {
+			if c != nil {
+				c.close(codec.FaultGoingAway, "the node is shutting down")
 			}
-		})
-	}
-	left.Wait()
-	deadline := time.After(closeGrace)
+		}
+		return true
+	})
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
 	for len(e.sockets)+len(e.linkSockets)+len(e.dialSockets) > 0 {
@@ -239,6 +274,7 @@ func (e *Engine) startLoops() error {
 		return fmt.Errorf("engine: event loops: %w", err)
 	}
 	if err := e.findLoops(); err != nil {
+		e.dropAnchors()
 		return errors.Join(fmt.Errorf("engine: event loops: %w", err), client.Stop())
 	}
 	return nil

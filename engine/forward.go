@@ -263,6 +263,9 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	d.Flags &= knownFlags
 	d.Token = l.eng.appendLinkToken(l.token[:0], f.Token, k.handle, s.Short())
 	dest, v := l.destination(h, codec.DeliverSize(d))
+	if v.code == codec.CodeOK {
+		v = l.eng.mayDeliver(s, d)
+	}
 	if v.code != codec.CodeOK {
 		l.refuseForward(d, v.code)
 		return nil
@@ -304,6 +307,7 @@ func checkForwardToken(f *codec.Forward) error {
 
 // refuseForward tells the node that a message came from that it was not written here.
 func (l *loop) refuseForward(d *codec.Deliver, code codec.Code) {
+	l.eng.undelivered(d, code)
 	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
 		l.stats.outcomes[code]++
 	}
@@ -562,6 +566,7 @@ func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bo
 }
 
 func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
+	l.eng.unreturned(f, code)
 	if len(f.Token) > 0 {
 		l.endToken(f.Token, code, 1)
 		return
@@ -619,6 +624,10 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 	dest, v := l.destination(h, codec.DeliverSize(&d))
 	if v.code != codec.CodeOK {
 		return v.code, false
+	}
+	if v := l.eng.mayDeliver(route.Session, &d); v.code != codec.CodeOK {
+		l.endReturned(f, v.code)
+		return 0, true
 	}
 	if !l.rearm(f, route.Session.Short(), dest.list) {
 		return 0, true

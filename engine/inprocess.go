@@ -129,18 +129,20 @@ func (m *Message) answer(code codec.Code, reason string, reply []byte) {
 	})
 }
 
-var errNotRunning = errors.New("engine: Run has ended")
-
-// OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, or says that Run has ended.
+// OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, is ErrStopped if Run has
+// ended, or a *SendError of draining.
 func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InProcess, error) {
 	select {
 	case <-e.ready:
 	case <-e.stopped:
-		return nil, errNotRunning
+		return nil, ErrStopped
 	case <-ctx.Done():
 		return nil, fmt.Errorf("engine: not ready: %w", context.Cause(ctx))
 	}
-	if e.leaving() {
+	switch {
+	case e.serving.Err() != nil:
+		return nil, ErrStopped
+	case e.leaving():
 		return nil, &SendError{Code: codec.CodeDraining}
 	}
 	s := &InProcess{

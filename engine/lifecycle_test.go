@@ -110,7 +110,7 @@ func TestAddresses(t *testing.T) {
 
 func TestRunErrors(t *testing.T) {
 	n := start(t, Config{})
-	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
+	if err := n.Run(t.Context()); err == nil || !errors.Is(err, ErrAlreadyRun) {
 		t.Errorf("a second Run: %v", err)
 	}
 	n.join("a").alive()
@@ -428,7 +428,7 @@ func TestOpenInProcessWithoutRun(t *testing.T) {
 	if err := e.Run(patient(t)); err == nil {
 		t.Fatal("two engines at one address")
 	}
-	if _, err := e.OpenInProcess(patient(t), InProcessConfig{}); !errors.Is(err, errNotRunning) {
+	if _, err := e.OpenInProcess(patient(t), InProcessConfig{}); !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
 }

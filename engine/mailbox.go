@@ -238,6 +238,7 @@ func (l *loop) dropMail() {
 		for _, ch := range box.parcel.chunks {
 			box.peers[ch.slot].chunk = 0
 			l.stats.outcomes[codec.CodeUnreachable] += uint64(ch.unacked)
+			l.undeliveredMail(ch.buf, codec.CodeUnreachable)
 			l.bufs.put(ch.buf)
 		}
 		l.eng.recycle(box.parcel)
@@ -449,16 +450,25 @@ func (f *mailFrame) recipients(yield func(codec.Recipient) bool) {
 	}
 }
 
-// refuseMail ends a frame's messages.
-func (l *loop) refuseMail(f *mailFrame, code codec.Code) {
+// messages yields its messages, one for each receiver; each is good until the next.
+func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
 	if !f.isMany() {
-		l.refuseOne(&f.deliver, code)
+		yield(&f.deliver)
 		return
 	}
+	d := f.deliver
 	for r := range f.recipients {
-		d := f.deliver
 		d.Token, d.To, d.Epoch = r.Token, r.To, r.Epoch
-		l.refuseOne(&d, code)
+		if !yield(&d) {
+			return
+		}
+	}
+}
+
+// refuseMail ends a frame's messages.
+func (l *loop) refuseMail(f *mailFrame, code codec.Code) {
+	for d := range f.messages {
+		l.refuseOne(d, code)
 	}
 }
 
@@ -485,6 +495,7 @@ func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 		l.refuseForward(d, code)
 		return
 	}
+	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
 		t, _ := ackToken(d.Token)

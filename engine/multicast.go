@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 
 	"distmsg/ackmgr"
@@ -15,8 +16,14 @@ import (
 // tallyFlush is the size at which outcomes of multicasts are told before all are there.
 const tallyFlush = 32 << 10
 
-// maxGroups bounds the multicasts of one connection whose outcomes are told together; those of more are told one by one.
-const maxGroups = 1<<16 - 1
+// maxTallies bounds the multicasts of one connection whose outcomes are told together; those of more are told one by one.
+const maxTallies = 1 << 10
+
+// tally counts the outcomes of one multicast that are still to come.
+type tally struct {
+	first   uint64 // its numbers begin here
+	n, left int
+}
 
 // target is a recipient whose way is known.
 type target struct {
@@ -92,19 +99,16 @@ func (c *conn) handleMulticast(body []byte) {
 	n := m.To.Len()
 	l.stats.multicasts++
 	l.stats.sends += uint64(n)
-	var group uint16
-	if m.Flags&codec.FlagAck != 0 {
-		group = c.newGroup(n)
-	}
+	grouped := m.Flags&codec.FlagAck != 0 && c.newTally(m.Seq, n)
 	if len(c.held) > 0 {
-		c.holdMany(body, m, group)
+		c.holdMany(body, m, grouped)
 		return
 	}
-	c.relayMany(body, m, group)
+	c.relayMany(body, m, grouped)
 }
 
 // relayMany decides on the sends of a multicast and carries them out. body is what m was decoded from.
-func (c *conn) relayMany(body []byte, m *codec.Multicast, group uint16) {
+func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	s := &l.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
@@ -121,22 +125,22 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, group uint16) {
 			v = c.admit(s)
 		}
 		if v.code == codeHeld { // the first one, as all others would be
-			c.holdMany(body, m, group)
+			c.holdMany(body, m, grouped)
 			return
 		}
 		if v.code == codec.CodeOK {
 			var known bool
 			if v, known = c.reach(s); !known {
 				if kept == nil {
-					kept = newCast(body, group)
+					kept = newCast(body, grouped)
 				}
 				v = c.parkMember(s, kept)
 			}
 		}
-		c.finishMember(s, v, group)
+		c.finishMember(s, v, grouped)
 	}
 	c.askForParked()
-	c.sendFan(m, group)
+	c.sendFan(m, grouped)
 }
 
 // numbered yields the recipients with the numbers of their sends.
@@ -192,17 +196,17 @@ func (c *conn) reach(s *codec.Send) (v verdict, known bool) {
 }
 
 // sendFan writes what was gathered of m, one frame for each connection and link.
-func (c *conn) sendFan(m *codec.Multicast, group uint16) {
+func (c *conn) sendFan(m *codec.Multicast, grouped bool) {
 	l := c.loop
 	sum := l.eng.payloadSum(m.Payload)
 	for i := range l.fan.n {
-		c.sendBatch(&l.fan.batches[i], m, group, sum)
+		c.sendBatch(&l.fan.batches[i], m, grouped, sum)
 	}
 	l.fan.reset()
 }
 
 // sendBatch arms and writes the messages of one batch, or ends them all alike.
-func (c *conn) sendBatch(b *batch, m *codec.Multicast, group uint16, sum uint64) {
+func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64) {
 	l := c.loop
 	dest, room := l.destination(b.handle, b.size)
 	many := codec.DeliverMany{From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}
@@ -222,24 +226,30 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, group uint16, sum uint64)
 		s.Seq, s.To = t.seq, t.to
 		v := room
 		if v.code == codec.CodeOK {
-			d := codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
+			d := &l.deliver
+			*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
 			list := dest.list
 			if b.link {
 				list = l.linkList(b.handle, t.session.Short())
+			} else {
+				v = l.eng.mayDeliver(t.session, d)
 			}
-			if v = c.stampMember(s, &d, t.session.Short(), list, group, sum); v.code == codec.CodeOK {
+			if v.code == codec.CodeOK {
+				v = c.stampMember(s, d, t.session.Short(), list, grouped, sum)
+			}
+			if v.code == codec.CodeOK {
 				many.TTL = d.TTL
-				all = append(all, l.recipient(&d, t.session.ID()))
+				all = append(all, l.recipient(d, t.session.ID()))
 			}
 		}
-		c.finishMember(s, v, group)
+		c.finishMember(s, v, grouped)
 	}
 	l.fan.recipients = all
 	l.writeMany(dest, kind, &many, all)
 }
 
 // stampMember is stamp for one message of a multicast.
-func (c *conn) stampMember(s *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, group uint16, sum uint64) verdict {
+func (c *conn) stampMember(s *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, grouped bool, sum uint64) verdict {
 	e := c.loop.eng
 	if s.Flags&codec.FlagAck == 0 {
 		return c.stamp(s, d, session, list)
@@ -247,7 +257,17 @@ func (c *conn) stampMember(s *codec.Send, d *codec.Deliver, session uint64, list
 	if c.inFlight >= e.cfg.MaxInFlight { // those of this multicast have just been armed
 		return verdict{codec.CodeOverflow, reasonInFlight}
 	}
-	return c.arm(s, d, session, list, ackmgr.Entry{Sum: e.checksumWith(sum, d), Group: group})
+	return c.arm(s, d, session, list, ackmgr.Entry{Sum: e.checksumWith(sum, d), Flags: entryFlags(grouped)})
+}
+
+// flagGrouped marks entries whose outcomes are told with others of their multicast.
+const flagGrouped = 2
+
+func entryFlags(grouped bool) uint8 {
+	if grouped {
+		return flagGrouped
+	}
+	return 0
 }
 
 // recipient copies what does not last to the fan's bytes.
@@ -308,38 +328,54 @@ func appendSingly(b []byte, m *codec.DeliverMany, all func(func(codec.Recipient)
 	return b
 }
 
-// newGroup begins to count the outcomes of a multicast of n sends; 0: they are told one by one.
-func (c *conn) newGroup(n int) uint16 {
-	if !c.takesMany || n == 0 {
-		return 0
+// newTally begins to count the outcomes of a multicast of n sends; false: they are told one by one.
+func (c *conn) newTally(first uint64, n int) bool {
+	if !c.takesMany || n == 0 || len(c.tallies) == maxTallies || first+uint64(n) < first {
+		return false
 	}
-	if free := len(c.freeGroups); free > 0 {
-		g := c.freeGroups[free-1]
-		c.freeGroups = c.freeGroups[:free-1]
-		c.groups[g-1] = n
-		return g
+	i := c.tallyAt(first)
+	if i > 0 && c.tallies[i-1].first+uint64(c.tallies[i-1].n) > first || i < len(c.tallies) && c.tallies[i].first < first+uint64(n) {
+		return false // numbers that are in use
 	}
-	if len(c.groups) == maxGroups {
-		return 0
+	c.tallies = slices.Insert(c.tallies, i, tally{first, n, n})
+	return true
+}
+
+// tallyAt returns the place of the first tally that begins behind a number, or at it.
+func (c *conn) tallyAt(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(c.tallies, seq, func(g tally, seq uint64) int { return cmp.Compare(g.first, seq) })
+	return i
+}
+
+// countOutcome notes that there is one outcome less to come, and reports whether it was the last.
+func (c *conn) countOutcome(seq uint64) (last bool) {
+	i := c.tallyAt(seq)
+	if i == len(c.tallies) || c.tallies[i].first > seq {
+		i--
 	}
-	c.groups = append(c.groups, n)
-	return uint16(len(c.groups))
+	g := &c.tallies[i]
+	if g.left--; g.left > 0 {
+		return false
+	}
+	c.tallies = slices.Delete(c.tallies, i, i+1)
+	return true
 }
 
 // finishMember is finish for a send of a multicast.
-func (c *conn) finishMember(s *codec.Send, v verdict, group uint16) {
+func (c *conn) finishMember(s *codec.Send, v verdict, grouped bool) {
 	if v.code == codec.CodeOK {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
+	c.loop.eng.unsent(s, v.code)
 	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
-		c.answer(group, s.Seq, v.code, v.reason, nil)
+		c.answer(grouped, s.Seq, v.code, v.reason, nil)
 	}
 }
 
 // answer tells how a send ended: at once, or together with others of its multicast.
-func (c *conn) answer(group uint16, seq uint64, code codec.Code, reason, reply []byte) {
-	if group == 0 || c.state == stateClosed {
+func (c *conn) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
+	if !grouped || c.state == stateClosed {
 		c.outcome(seq, code, reason, reply)
 		return
 	}
@@ -356,8 +392,7 @@ func (c *conn) answer(group uint16, seq uint64, code codec.Code, reason, reply [
 		c.telling = true
 		l.telling = append(l.telling, c)
 	}
-	if c.groups[group-1]--; c.groups[group-1] == 0 {
-		c.freeGroups = append(c.freeGroups, group)
+	if c.countOutcome(seq) {
 		c.sendTold()
 	}
 }

@@ -51,13 +51,18 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	all := l.fan.recipients[:0]
 	l.fan.bytes = l.fan.bytes[:0]
 	for _, t := range b.targets {
-		d := codec.Deliver{To: t.to, Flags: many.Flags, Epoch: t.epoch}
+		d := &l.deliver
+		*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
 		d.Token = l.eng.appendLinkToken(l.token[:0], t.token, link, t.session.Short())
-		if v.code != codec.CodeOK {
-			l.refuseForward(&d, v.code)
+		may := v
+		if may.code == codec.CodeOK {
+			may = l.eng.mayDeliver(t.session, d)
+		}
+		if may.code != codec.CodeOK {
+			l.refuseForward(d, may.code)
 			continue
 		}
-		all = append(all, l.recipient(&d, t.session.ID()))
+		all = append(all, l.recipient(d, t.session.ID()))
 	}
 	l.fan.recipients = all
 	l.writeMany(dest, codec.KindDeliverMany, &many, all)

@@ -10,16 +10,16 @@ import (
 
 // cast is a multicast that waits, whole or in part.
 type cast struct {
-	multi codec.Multicast // decoded from body
-	body  []byte          // a copy
-	group uint16
-	waits int      // messages of it that wait; its connection is charged for body until none does
-	ready []target // those that may go on, until goOnCasts
-	tries int      // how often they were parked before
+	multi   codec.Multicast // decoded from body
+	body    []byte          // a copy
+	grouped bool            // see newTally
+	waits   int             // messages of it that wait; its connection is charged for body until none does
+	ready   []target        // those that may go on, until goOnCasts
+	tries   int             // how often they were parked before
 }
 
-func newCast(body []byte, group uint16) *cast {
-	k := &cast{body: append([]byte(nil), body...), group: group}
+func newCast(body []byte, grouped bool) *cast {
+	k := &cast{body: append([]byte(nil), body...), grouped: grouped}
 	if err := codec.DecodeMulticast(k.body, len(body), &k.multi); err != nil {
 		panic("engine: a multicast changed while it was copied") // it was decoded before
 	}
@@ -73,7 +73,7 @@ func (l *loop) goOnMember(w *waiting, code codec.Code) {
 	}
 	k := w.cast
 	if code != codec.CodeOK {
-		c.finishMember(s, verdict{code: code}, k.group)
+		c.finishMember(s, verdict{code: code}, k.grouped)
 		return
 	}
 	if len(k.ready) == 0 {
@@ -121,17 +121,17 @@ func (c *conn) sendReady(k *cast, ready []target) {
 		if !known && again { // the route is gone again, see forwardResolved
 			v = c.parkMember(s, k)
 		}
-		c.finishMember(s, v, k.group)
+		c.finishMember(s, v, k.grouped)
 	}
 	c.askForParked()
-	c.sendFan(m, k.group)
+	c.sendFan(m, k.grouped)
 }
 
 // holdMany holds a multicast as a whole.
-func (c *conn) holdMany(body []byte, m *codec.Multicast, group uint16) {
+func (c *conn) holdMany(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	n := m.To.Len()
-	k := newCast(body, group)
+	k := newCast(body, grouped)
 	w := waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL)}
 	if c.parked+w.cost()+k.unpaid() > l.eng.cfg.MaxParked {
 		c.finishMany(k, verdict{codec.CodeOverflow, reasonParked})
@@ -144,14 +144,15 @@ func (c *conn) holdMany(body []byte, m *codec.Multicast, group uint16) {
 // finishMany ends all sends of a multicast alike.
 func (c *conn) finishMany(k *cast, v verdict) {
 	s := &c.loop.send
-	*s = codec.Send{Flags: k.multi.Flags}
-	for seq := range numbered(&k.multi) {
+	m := &k.multi
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	for seq, to := range numbered(m) {
 		if c.state == stateClosed {
 			c.loop.stats.abandoned++
 			continue
 		}
-		s.Seq = seq
-		c.finishMember(s, v, k.group)
+		s.Seq, s.To = seq, to
+		c.finishMember(s, v, k.grouped)
 	}
 }
 

@@ -72,6 +72,7 @@ func (c *conn) finish(m *codec.Send, v verdict) {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
+	c.loop.eng.unsent(m, v.code)
 	if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
 		c.outcome(m.Seq, v.code, v.reason, nil)
 	}
@@ -116,13 +117,8 @@ func (c *conn) admit(m *codec.Send) verdict {
 	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
 		return c.unknownFrom(m)
 	}
-	if hook := e.cfg.Hooks.Send; hook != nil {
-		if code := hook(c.session.Identity(), m); code != codec.CodeOK {
-			if code.Delivered() != codec.DeliveredNo { // a hook cannot say that, and sees nothing happen
-				code = codec.CodeDenied
-			}
-			return verdict{code, reasonHook}
-		}
+	if v := c.maySend(m); v.code != codec.CodeOK {
+		return v
 	}
 	if m.Flags&codec.FlagAck != 0 && c.inFlight >= e.cfg.MaxInFlight {
 		return verdict{codec.CodeOverflow, reasonInFlight}
@@ -165,6 +161,9 @@ func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 	if v.code != codec.CodeOK {
 		return v, true
 	}
+	if v := l.eng.mayDeliver(route.Session, d); v.code != codec.CodeOK {
+		return v, true
+	}
 	if v := c.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
@@ -185,7 +184,7 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 	return verdict{}
 }
 
-// arm makes an entry for a message with ack. Sum and group of the entry are there already.
+// arm makes an entry for a message with ack. Sum and flags of the entry are there already.
 func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
 	l := c.loop
 	deadline := l.deadline(m.TTL)
@@ -341,7 +340,7 @@ func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // entries of a closed connection have ended with it
 		c.inFlight--
-		c.answer(entry.Group, entry.Seq, code, reason, reply)
+		c.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
 	}
 }
 
@@ -440,10 +439,11 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 		}
 	}
 	l.acks.End(t)
+	l.eng.undelivered(d, code)
 	l.finishEntry(entry, code, nil, nil)
 }
 
-// redirect delivers a bounced message to a binding other than the one it came from, or says why not.
+// redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
 func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
@@ -459,6 +459,12 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) co
 	dest, v := l.destination(h, codec.DeliverSize(&again))
 	if v.code != codec.CodeOK {
 		return v.code
+	}
+	if v := l.eng.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
+		l.acks.End(t) // for good: to ask the registry would not change it
+		l.eng.undelivered(&again, v.code)
+		l.finishEntry(entry, v.code, v.reason, nil)
+		return codec.CodeOK
 	}
 	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksum(&again), entry.Flags|flagBounced
 	l.acks.Redirect(t, entry, dest.list)

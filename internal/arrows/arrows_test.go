@@ -85,6 +85,7 @@ func list(dir string) ([]listed, error) {
 	}
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps,Module", "./...")
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOWORK=off") // the known-bad module is in no workspace
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// ended waits for the end of Run, which nobody has asked for.
+func (n *node) ended() error {
+	n.t.Helper()
+	n.over = true
+	defer n.cancel()
+	select {
+	case err := <-n.done:
+		return err
+	case <-time.After(patience):
+		n.t.Fatal("Run does not return")
+		return nil
+	}
+}
+
+func TestRunOnce(t *testing.T) {
+	n := start(t, Config{})
+	if err := n.Run(t.Context()); !errors.Is(err, ErrAlreadyRun) {
+		t.Errorf("%v", err)
+	}
+	n.stop()
+	if err := n.Run(t.Context()); !errors.Is(err, ErrAlreadyRun) {
+		t.Errorf("%v", err)
+	}
+	if err := n.Drain(patient(t)); !errors.Is(err, ErrStopped) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A context that ends is the one cause that is no error, even before anything has begun.
+func TestRunContext(t *testing.T) {
+	e, err := New(Config{Addr: "127.0.0.1:0", Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := e.OpenInProcess(patient(t), InProcessConfig{}); !errors.Is(err, ErrStopped) {
+		t.Errorf("%v", err)
+	}
+	if err := e.Drain(patient(t)); !errors.Is(err, ErrStopped) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What cannot start says why.
+func TestRunCannotListen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	addr := taken.Addr().String()
+	for name, cfg := range map[string]Config{
+		"clients": {Addr: addr},
+		"nodes":   {Addr: "127.0.0.1:0", PeerAddr: addr, Membership: &hubMember{hub: newHub()}, ClusterSecret: make([]byte, 16), Registry: routing.NewMemory(routing.MemoryConfig{})},
+	} {
+		cfg.Logger = quiet()
+		e, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Run(t.Context()); err == nil || !strings.Contains(err.Error(), addr) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A listener that fails under the engine is an error of Run, and its sessions end as ever.
+func TestRunListenerFails(t *testing.T) {
+	for name, fail := range map[string]func(*node) net.Listener{
+		"clients": func(n *node) net.Listener { return n.listener },
+		"nodes":   func(n *node) net.Listener { return n.peerListener },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := startGroup(t, 1, 2)
+			n := g.nodes[0]
+			c := n.join("a")
+			s := n.inside(InProcessConfig{}, "in")
+			fail(n).Close()
+			if err := n.ended(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%v", err)
+			}
+			c.fails(codec.FaultGoingAway)
+			<-s.Done()
+		})
+	}
+}
+
+// pollers are the epoll instances of this process.
+func pollers(t *testing.T) map[string]bool {
+	t.Helper()
+	all, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil || len(all) == 0 {
+		t.Fatal(all, err)
+	}
+	found := make(map[string]bool)
+	for _, fd := range all {
+		if to, _ := os.Readlink(fd); to == "anon_inode:[eventpoll]" {
+			found[filepath.Base(fd)] = true
+		}
+	}
+	return found
+}
+
+// An event loop that ends is an error of Run. What was on it has ended with it, in process as well, and the rest ends as ever.
+func TestRunLoopFails(t *testing.T) {
+	warm, err := net.Listen("tcp", "127.0.0.1:0") // so that Go's own poller is there before
+	if err != nil {
+		t.Fatal(err)
+	}
+	warm.Close()
+	before := pollers(t)
+	n := start(t, Config{Loops: 2, DefaultTTL: time.Minute})
+	clients := []*client{n.joinOn(0, "zero"), n.joinOn(1, "one")}
+	hold := make(chan struct{})
+	defer close(hold)
+	var sessions []*InProcess
+	for range 2 { // one on each loop
+		sessions = append(sessions, n.inside(InProcessConfig{Handler: func(*Message) { <-hold }}))
+	}
+	if err := sessions[0].Bind(patient(t), "in"); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 2)
+	for _, s := range sessions {
+		go func() {
+			sent <- s.Bind(context.Background(), "x")
+			_, err := s.Send(context.Background(), "x", "in", nil)
+			sent <- err
+		}()
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	broken := 0
+	for fd := range pollers(t) {
+		if !before[fd] && broken == 0 {
+			broken++
+			to, err := strconv.Atoi(fd)
+			if err == nil {
+				err = unix.Dup3(int(null.Fd()), to, unix.O_CLOEXEC)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if broken != 1 {
+		t.Fatal("found no poller to break")
+	}
+	if err := n.ended(); !errors.Is(err, errLoopEnded) || !errors.Is(err, unix.EINVAL) {
+		t.Errorf("%v", err)
+	}
+	for range sessions {
+		select {
+		case err := <-sent:
+			if err == nil {
+				t.Error("acked")
+			}
+		case <-time.After(patience):
+			t.Error("a send has no end")
+		}
+	}
+	for _, s := range sessions {
+		<-s.Done()
+	}
+	for _, c := range clients {
+		for err = nil; err == nil; {
+			_, err = c.read()
+		}
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			t.Error("a connection stands")
+		}
+	}
+}
