@@ -95,7 +95,7 @@ func (d *sdk) connect(ctx context.Context) error {
 		cfg := client.Config{
 			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle,
 			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
-			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
+			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
 		}
 		if !d.t.acks {
