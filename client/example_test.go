@@ -181,6 +181,46 @@ func ExampleSession_Multicast() {
 	// dave is not online
 }
 
+// A session hears when the IDs that it watches come and go.
+func ExampleSession_Watch() {
+	addr, stop := runNode()
+	defer stop()
+	ctx := context.Background()
+	changes := make(chan client.Presence, 10)
+	s, err := client.Dial(ctx, client.Config{
+		Nodes:  []string{addr},
+		Logger: slog.New(slog.DiscardHandler),
+		OnPresence: func(changed []client.Presence) {
+			for _, p := range changed {
+				changes <- p
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close(ctx)
+	show := func(p client.Presence) { fmt.Println(p.ID, "is online:", p.Online()) }
+
+	found, err := s.Watch(ctx, "alice")
+	if err != nil {
+		log.Fatal(err)
+	}
+	show(found[0])
+	other := attach(addr, nil, "alice")
+	defer other.Close(ctx)
+	show(<-changes)
+	if err := other.Unbind(ctx, "alice"); err != nil {
+		log.Fatal(err)
+	}
+	show(<-changes)
+	s.Unwatch("alice")
+	// Output:
+	// alice is online: false
+	// alice is online: true
+	// alice is online: false
+}
+
 // What a session does can be counted as it happens, or looked at from time to time.
 func ExampleSession_Stats() {
 	addr, stop := runNode()
