@@ -88,6 +88,8 @@
 //   - with any other strategy over several: only if each is sent after the outcome of the one before, as [Session.Send] called in
 //     a loop does. SendAsync and Post promise nothing.
 //
+// Over several nodes a multicast goes by a connection that is chosen for its sender alone: it keeps no order with other sends.
+//
 // Binds, unbinds and lookups go over one connection, and over another when that is gone.
 //
 // When a node drains, the session moves: it attaches to another node (or has others already), sends go there from then
