@@ -41,22 +41,44 @@ func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Resu
 	if err := s.mayMulticast(m); err != nil {
 		return nil, err
 	}
-	since := s.stamp()
-	g, good := s.newGroup(to, since)
+	done := make(chan struct{})
+	g, good := s.newGroup(to)
+	g.done = func() { close(done) }
 	results := g.results
 	if len(good) == 0 {
 		return results, nil
 	}
 	c, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g})
 	if err != nil {
-		return nil, s.refused(err, len(good), since)
+		return nil, s.refused(err, len(good), g.since)
 	}
 	select {
-	case <-g.done:
+	case <-done:
 	case <-ctx.Done():
 		c.giveUp(g, &Error{Code: codec.CodeTimeout, Reason: "gave up waiting for the outcome", cause: ctx.Err()})
 	}
 	return results, nil
+}
+
+// MulticastAsync sends one message to many IDs and returns as soon as it is in the outgoing buffer. done is called exactly once, when all
+// outcomes are known, with what Multicast would have returned. What [Session.SendAsync] says of ctx and of done holds here, too.
+func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, done func([]Result, error)) {
+	call := func(results []Result, err error) {
+		defer s.inbox.recovered()
+		done(results, err)
+	}
+	if err := s.mayMulticast(m); err != nil {
+		call(nil, err)
+		return
+	}
+	g, good := s.newGroup(to)
+	results := g.results
+	g.done = func() { call(results, nil) }
+	if len(good) == 0 {
+		g.done()
+	} else if _, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g}); err != nil {
+		call(nil, s.refused(err, len(good), g.since))
+	}
 }
 
 // PostMulticast sends one message to many IDs without outcomes, and returns as soon as it is in the outgoing buffer, as
@@ -140,12 +162,12 @@ type group struct {
 	results  []Result // nil: its sender stopped waiting
 	at       []int    // by copy: its place in results; nil: the same
 	since    time.Time
-	done     chan struct{} // closed when left is 0
+	done     func() // called when left is 0
 }
 
 // newGroup makes the results of a multicast, complete for the IDs that no node would take, and returns the others.
-func (s *Session) newGroup(to []string, since time.Time) (g *group, good []string) {
-	g = &group{results: make([]Result, len(to)), since: since, done: make(chan struct{})}
+func (s *Session) newGroup(to []string) (g *group, good []string) {
+	g = &group{results: make([]Result, len(to)), since: s.stamp()}
 	good = to
 	if slices.ContainsFunc(to, func(id string) bool { return !goodID(id) }) {
 		good = make([]string, 0, len(to))
@@ -159,7 +181,7 @@ func (s *Session) newGroup(to []string, since time.Time) (g *group, good []strin
 			good, g.at = append(good, id), append(g.at, i)
 		default:
 			g.results[i].Err = badID(id)
-			s.ended(codec.CodeBadID, since)
+			s.ended(codec.CodeBadID, g.since)
 		}
 	}
 	g.open = make([]bool, len(good))
@@ -252,7 +274,7 @@ func (c *conn) endCopy(seq uint64, reply Reply, err *Error) {
 		c.s.count.late.Add(1)
 	}
 	if last {
-		close(g.done)
+		g.done()
 	}
 }
 

@@ -632,6 +632,50 @@ func TestMulticastCloses(t *testing.T) {
 	}
 }
 
+// TestMulticastAsync: the callback comes once, with all outcomes, also when nothing could be sent; and it may panic.
+func TestMulticastAsync(t *testing.T) {
+	n := newFakeNode(t).start()
+	s, c := attachFake(t, n, Config{})
+	done := make(chan multicast, 10)
+	call := func(m Message, to []string) {
+		s.MulticastAsync(testContext(t), m, to, func(results []Result, err error) {
+			done <- multicast{results, err}
+			panic("on purpose")
+		})
+	}
+	call(Message{}, []string{"a", "", "b"})
+	f := c.expectMulticast()
+	c.outcome(f.Seq, codec.CodeAcked)
+	eventually(t, "the first outcome", func() bool { return s.Stats().InFlight == 1 })
+	if len(done) > 0 {
+		t.Error("called before all outcomes are known")
+	}
+	c.outcome(f.Seq+1, codec.CodeNoRoute)
+	if got := receive(t, done, "the callback"); got.err != nil || !slices.Equal(words(got.results), []string{"a acked", " bad_id", "b no_route"}) {
+		t.Errorf("%+v", got)
+	}
+	call(Message{}, []string{""})
+	if got := receive(t, done, "the callback"); got.err != nil || !slices.Equal(words(got.results), []string{" bad_id"}) {
+		t.Errorf("%+v", got)
+	}
+	for _, to := range []string{"", "x"} {
+		call(Message{To: to}, manyIDs(21))
+		if got := receive(t, done, "the callback"); got.err == nil || got.results != nil {
+			t.Errorf("%+v", got)
+		}
+	}
+	call(Message{}, manyIDs(2))
+	c.expectMulticast()
+	c.Close()
+	if got := receive(t, done, "the callback"); got.err != nil || !slices.Equal(words(got.results), []string{"to-00000 lost", "to-00001 lost"}) {
+		t.Errorf("%+v", got)
+	}
+	eventually(t, "all panics", func() bool { return s.Stats().Panics == 5 })
+	if st := s.Stats(); st.InFlight != 0 || st.LateOutcomes != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // TestMulticastValue: the payload is encoded once, for all.
 func TestMulticastValue(t *testing.T) {
 	n := newFakeNode(t).start()

@@ -146,6 +146,7 @@ func (r *request) done() {
 	r.loop.post(func() {
 		if c := r.loop.conn(r.handle); c != nil {
 			c.asked -= r.size
+			c.answerWatch(r)
 			c.wroteControl(codec.AppendResults(c.out(), r.kind, r.seq, r.results))
 		}
 	})
@@ -256,11 +257,13 @@ func (e *Engine) removeFormerSelf(id string, b routing.Binding) bool {
 // bound puts a binding into the table and tells the session that it displaced.
 func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	id := r.items[i].id
+	e.watcher.bound(id, res.Epoch) // before the table: if the session ends meanwhile, that is told after it
 	prev, status := e.table.Bind(id, r.session, res.Epoch)
 	if status == routing.Dead { // the session ended meanwhile, so its binding must not stay behind
 		ctx, cancel := e.registryContext()
 		defer cancel()
 		_, _ = e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: r.session.ID(), Epoch: res.Epoch}})
+		e.watcher.unbound(id, res.Epoch)
 		r.results[i] = codec.Result{Code: codec.CodeDenied}
 		return
 	}
@@ -320,7 +323,9 @@ func (e *Engine) unbind(r *request, mine []int) {
 		e.table.Unbind(ops[k].ID, r.session, ops[k].Epoch)
 		if !results[k].Removed {
 			stay = append(stay, i)
+			continue
 		}
+		e.watcher.unbound(ops[k].ID, ops[k].Epoch)
 	}
 	e.explain(ctx, r, stay)
 }
@@ -350,8 +355,11 @@ func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
 	e.lanes.try(e.lanes.of([]byte(id)), func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		if _, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {
+		if results, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {
 			e.table.Unbind(id, s, epoch)
+			if results[0].Removed {
+				e.watcher.unbound(id, epoch)
+			}
 		}
 	})
 }
@@ -388,6 +396,7 @@ func (e *Engine) lookup(r *request, mine []int) {
 			bound = codec.CodeOK
 		}
 		r.results[i] = asResult(found[k], bound)
+		e.watcher.heardFound(ids[k], r.results[i])
 	}
 }
 

@@ -89,6 +89,12 @@ type Config struct {
 	// on their receivers; more end overflow. Default: 1 MiB, and at least 2 MaxPayload.
 	MaxParked int
 
+	// MaxWatched is how many IDs one connection may watch. Default: 100,000.
+	MaxWatched int
+	// WatchPeriod is how often the registry is asked who holds the IDs that are watched, and with that how long it takes to hear of what
+	// happens at another node. Default: 2 s.
+	WatchPeriod time.Duration
+
 	// AllowNoFrom lets sends leave from empty.
 	AllowNoFrom bool
 	// Hooks observe and decide. Default: everything is allowed, and nobody is told.
@@ -119,6 +125,8 @@ const (
 	defaultVerifyPeriod        = 5 * time.Minute
 	defaultMaxRoutes           = 1_000_000
 	defaultMaxParked           = 1 << 20
+	defaultMaxWatched          = 100_000
+	defaultWatchPeriod         = 2 * time.Second
 
 	maxLoops     = 256 // a token has 8 bits for the loop
 	maxMaxTTL    = time.Hour
@@ -153,6 +161,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.PeerAddr, defaultPeerAddr)
 	setDefault(&c.VerifyPeriod, defaultVerifyPeriod)
 	setDefault(&c.MaxRoutes, defaultMaxRoutes)
+	setDefault(&c.MaxWatched, defaultMaxWatched)
+	setDefault(&c.WatchPeriod, defaultWatchPeriod)
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
 		c.Secret = c.ClusterSecret // what is made of it is told apart by its label
@@ -203,7 +213,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		v    int
 	}{
 		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
-		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked},
+		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}
@@ -213,7 +223,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	}{
 		{"HelloTimeout", c.HelloTimeout}, {"Heartbeat", c.Heartbeat}, {"SlowConsumerTimeout", c.SlowConsumerTimeout},
 		{"ResumeWindow", c.ResumeWindow}, {"MaxTTL", c.MaxTTL}, {"DefaultTTL", c.DefaultTTL}, {"LoopGap", c.LoopGap},
-		{"DrainSpread", c.DrainSpread},
+		{"DrainSpread", c.DrainSpread}, {"WatchPeriod", c.WatchPeriod},
 	} {
 		check(f.v >= 0, "%s is negative", f.name)
 		check(f.v < 0 || f.v >= time.Millisecond, "%s is %v, less than a millisecond", f.name, f.v)
@@ -243,5 +253,6 @@ func (c *Config) limits() codec.Limits {
 		IdleTimeout:  ms(c.IdleTimeout),
 		ResumeWindow: ms(c.ResumeWindow),
 		MaxMulticast: uint64(c.MaxMulticast),
+		MaxWatched:   uint64(c.MaxWatched),
 	}
 }

@@ -52,25 +52,26 @@ type conn struct {
 	dirty       bool
 	isWatched   bool
 	pinged      bool
-	unannounced bool      // not every node was told of its session: see introduce
-	steppedBack bool      // its session does without it: see stepBack
-	left        bool      // the client wants no more messages here
-	shutdown    bool      // our side of the socket is shut
-	maxPending  int       // bytes beyond which messages are refused
-	inFlight    int       // sends of this connection that wait for an ack
-	unacked     uint64    // messages without ack that were delivered to it and have not come back
-	asked       int       // bytes of its binds, unbinds and lookups that are under way
-	parked      int       // bytes of its messages that wait for the registry
-	held        []waiting // sends that wait for the registry's word on a sender, see hold
-	lastFrame   int64     // when the last complete frame came
-	fullSince   int64     // since when the buffer has refused frames; 0: it has not
-	written     int64     // bytes handed to gnet
-	taken       int64     // of those, what had reached the peer's kernel at the last look
-	moved       int64     // when that last grew
-	deadline    int64     // when a closed connection's socket is closed for good
-	used        uint64    // bytes of sends without ack so far
-	granted     uint64    // and how many are allowed
-	creditDue   uint64    // what will be allowed from the next write on; 0: no more than now
+	unannounced bool       // not every node was told of its session: see introduce
+	watchList   *watchList // IDs that it watches; nil before the first
+	steppedBack bool       // its session does without it: see stepBack
+	left        bool       // the client wants no more messages here
+	shutdown    bool       // our side of the socket is shut
+	maxPending  int        // bytes beyond which messages are refused
+	inFlight    int        // sends of this connection that wait for an ack
+	unacked     uint64     // messages without ack that were delivered to it and have not come back
+	asked       int        // bytes of its binds, unbinds and lookups that are under way
+	parked      int        // bytes of its messages that wait for the registry
+	held        []waiting  // sends that wait for the registry's word on a sender, see hold
+	lastFrame   int64      // when the last complete frame came
+	fullSince   int64      // since when the buffer has refused frames; 0: it has not
+	written     int64      // bytes handed to gnet
+	taken       int64      // of those, what had reached the peer's kernel at the last look
+	moved       int64      // when that last grew
+	deadline    int64      // when a closed connection's socket is closed for good
+	used        uint64     // bytes of sends without ack so far
+	granted     uint64     // and how many are allowed
+	creditDue   uint64     // what will be allowed from the next write on; 0: no more than now
 
 	// owned by the loop; of its multicasts, see answer
 	tallies   []tally // by their numbers
@@ -392,6 +393,7 @@ func (c *conn) teardown() {
 	if c.link != nil {
 		c.link.end(c, wasOpen)
 	}
+	c.endWatches()
 	if wasOpen {
 		if c.session != nil {
 			if !c.left {

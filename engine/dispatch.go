@@ -173,13 +173,17 @@ func (c *conn) frame(body []byte) {
 		c.handleUnbind(body)
 	case codec.KindLookup:
 		c.handleLookup(body)
+	case codec.KindWatch:
+		c.handleWatch(body)
+	case codec.KindUnwatch:
+		c.handleUnwatch(body)
 	case codec.KindBye:
 		c.handleBye(body)
 	case codec.KindLeave:
 		c.handleLeave(body)
 	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft,
 		codec.KindMembers, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
-		codec.KindDeliverMany, codec.KindOutcomes:
+		codec.KindDeliverMany, codec.KindOutcomes, codec.KindWatched, codec.KindChanged:
 		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
 	default:
 		c.fail(codec.FaultUnknownKind, 0, kind, 0, kind.String()+" is not known to version 1")

@@ -33,6 +33,7 @@ type Engine struct {
 	table        *routing.Table
 	registry     *watchedRegistry // cfg.Registry
 	lanes        *lanes
+	watcher      *watcher
 	verifySoon   chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
 	ready        chan struct{}
 	stopped      chan struct{} // closed when Run has returned
@@ -96,6 +97,7 @@ func New(cfg Config) (*Engine, error) {
 		ownRegistry:  ownRegistry,
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
+	e.watcher = newWatcher(e)
 	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e)
@@ -165,6 +167,7 @@ func (e *Engine) fail(err error) {
 // serve starts the helpers, joins the cluster, and serves until ctx ends or something cannot go on.
 func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.tickLoops(e.ctx) })
+	helpers.Go(func() { e.watcher.run(e.serving) })
 	if !e.ownRegistry {
 		helpers.Go(func() { e.upkeep(e.serving) })
 	}
@@ -360,6 +363,7 @@ func (e *Engine) fence(gap time.Duration) {
 		next++
 	}
 	e.incarnation.Store(next)
+	e.watcher.doubt()
 	e.cfg.Logger.Warn("the event loops stood still; dropping all connections and going on under a new incarnation",
 		"gap", gap, "incarnation", next)
 	for _, l := range e.loops {

@@ -442,6 +442,7 @@ func (c *conn) handleExpel(body []byte) error {
 			e.table.Unbind(name, s, r.Epoch)
 		}
 		e.kick(s, name, epoch)
+		e.watcher.heard(name, true, epoch)
 	})
 	return nil
 }

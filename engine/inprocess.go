@@ -29,6 +29,9 @@ type InProcessConfig struct {
 	// OnKick hears that an ID was bound by another session. The session does not hold it any more. While a Bind
 	// of that ID is under way it is not called: Bind says how that ended.
 	OnKick func(id string, epoch uint64)
+	// OnPresence hears what becomes of the IDs that Watch has been called for: the code is CodeOK, or CodeNoRoute with the epoch of the
+	// binding that was. Several changes of an ID may become one.
+	OnPresence func(Presence)
 }
 
 // InProcess is a session of the process that embeds the engine. All methods may be called from any goroutine, but from hooks that
@@ -261,6 +264,62 @@ func (s *InProcess) Unbind(ctx context.Context, ids ...string) error {
 	})
 }
 
+// Presence is what is known of an ID.
+type Presence struct {
+	ID    string
+	Code  codec.Code // CodeOK: bound; CodeUnreachable: bound, and detached (Lookup only); CodeNoRoute; or why it is not known
+	Epoch uint64     // of the binding
+}
+
+// Lookup tells of each ID, in the order given, whether anybody holds it. The error is one that leaves all of them open.
+func (s *InProcess) Lookup(ctx context.Context, ids ...string) ([]Presence, error) {
+	return s.find(ctx, ids, codec.AppendLookup)
+}
+
+// Watch has OnPresence called whenever one of ids is bound, by whatever session, or bound no more, until Unwatch. It returns how
+// things stand: an ID with CodeOverflow is one too many and is not watched, one with CodeRegistryUnavailable is, and OnPresence hears of it
+// when it is known. IDs that are watched already stay so; of those, OnPresence may still hear what was before.
+func (s *InProcess) Watch(ctx context.Context, ids ...string) ([]Presence, error) {
+	return s.find(ctx, ids, codec.AppendWatch)
+}
+
+// Unwatch ends what Watch began. What is on its way to OnPresence still arrives. IDs that are not watched are passed over. It fails if
+// the session is over.
+func (s *InProcess) Unwatch(ids ...string) error {
+	for part := range slices.Chunk(sendableIDs(ids), s.eng.cfg.MaxIDs) {
+		if err := s.submit(waitForRoom, func(b []byte) []byte { return codec.AppendUnwatch(b, part) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find asks for ids, as many in a frame as one may hold.
+func (s *InProcess) find(ctx context.Context, ids []string, frame func([]byte, uint64, [][]byte) []byte) ([]Presence, error) {
+	all := make([]Presence, 0, len(ids))
+	for part := range slices.Chunk(sendableIDs(ids), s.eng.cfg.MaxIDs) {
+		a, err := s.request(ctx, func(b []byte, seq uint64) []byte { return frame(b, seq, part) })
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range a.results {
+			all = append(all, Presence{ID: ids[len(all)], Code: r.Code, Epoch: r.Epoch})
+		}
+	}
+	return all, nil
+}
+
+// sendableIDs are ids as frames take them. In place of those that are too long, empty ones are answered the same.
+func sendableIDs(ids []string) [][]byte {
+	out := make([][]byte, len(ids))
+	for i, id := range ids {
+		if validID(id) {
+			out[i] = []byte(id)
+		}
+	}
+	return out
+}
+
 func validID(id string) bool { return len(id) > 0 && len(id) <= codec.MaxID }
 
 // eachFrame cuts ids into as many as one frame may hold. It leaves out those that are no IDs.
@@ -339,7 +398,7 @@ func (s *InProcess) control(b []byte) (more bool) {
 			if codec.DecodeOutcome(body, &f) == nil {
 				s.answer(f.Seq, answer{code: f.Code, reason: string(f.Reason), reply: append([]byte(nil), f.Reply...)})
 			}
-		case codec.KindBound, codec.KindUnbound:
+		case codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindWatched:
 			var f codec.Results
 			if codec.DecodeResults(body, kind, &f) == nil {
 				results := make([]codec.Result, 0, f.All.Len())
@@ -348,7 +407,7 @@ func (s *InProcess) control(b []byte) (more bool) {
 				}
 				s.answer(f.Seq, answer{results: results})
 			}
-		case codec.KindDeliver, codec.KindDeliverMany, codec.KindKick:
+		case codec.KindDeliver, codec.KindDeliverMany, codec.KindKick, codec.KindChanged:
 			more = true
 		}
 	})
@@ -423,6 +482,12 @@ func (s *InProcess) handle(kind codec.Kind, body []byte, at time.Time) {
 		if id, epoch, err := codec.DecodeKick(body); err == nil {
 			s.handleKick(string(id), epoch)
 		}
+	case codec.KindChanged:
+		if all, err := codec.DecodeChanged(body); err == nil {
+			for v, ok := all.Next(); ok; v, ok = all.Next() {
+				s.handleChange(Presence{ID: string(v.ID), Code: v.Code, Epoch: v.Epoch})
+			}
+		}
 	}
 }
 
@@ -478,4 +543,17 @@ func (s *InProcess) handleKick(id string, epoch uint64) {
 		}
 	}()
 	s.cfg.OnKick(id, epoch)
+}
+
+// handleChange tells what became of a watched ID.
+func (s *InProcess) handleChange(v Presence) {
+	if s.cfg.OnPresence == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.eng.cfg.Logger.Error("OnPresence panicked", "id", v.ID, "panic", p)
+		}
+	}()
+	s.cfg.OnPresence(v)
 }

@@ -44,11 +44,12 @@ type loop struct {
 	acks       *ackmgr.Manager
 	bufs       bufPool
 	dirty      []*conn
-	watched    []*conn  // connections with a backlog in gnet, or closing
-	handshakes []hello  // oldest first
-	mail       []outbox // by loop
-	active     bool     // inside an iteration
-	now        int64    // milliseconds since the engine was made, read once an iteration
+	watched    []*conn          // connections with a backlog in gnet, or closing
+	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
+	handshakes []hello          // oldest first
+	mail       []outbox         // by loop
+	active     bool             // inside an iteration
+	now        int64            // milliseconds since the engine was made, read once an iteration
 	began      time.Duration
 	scanNext   int
 	stats      loopStats
@@ -197,6 +198,7 @@ func (l *loop) tick() {
 	l.checkWatched()
 	l.checkLinks()
 	l.expireWaiting()
+	l.tellBehind()
 	l.tellAll()
 	n := len(l.conns)/scanRounds + 1
 	for range min(n, len(l.conns)) {

@@ -512,6 +512,7 @@ func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, err
 			codes[i] = r.install(ctx, id, found[i].Binding, absent)
 		}
 	}
+	r.eng.watcher.heardResolved(ids, found, codes)
 	return codes, nil
 }
 

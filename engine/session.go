@@ -259,6 +259,9 @@ func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force
 	if err == nil && !ended {
 		return // it has moved to another node, which knows of it
 	}
+	if ended {
+		e.watcher.sessionEnded(bound)
+	}
 	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", len(bound))
 	if e.cfg.Hooks.SessionDown != nil {
 		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())

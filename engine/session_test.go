@@ -19,7 +19,7 @@ func TestWelcome(t *testing.T) {
 	c := n.join()
 	w := c.welcome
 	want := codec.Limits{MaxPayload: 5000, MaxFrame: uint64(n.maxFrame), MaxIDs: 1024, MaxInFlight: 65536, Credit: 1 << 20,
-		MaxTTL: 60_000, DefaultTTL: 5000, Heartbeat: 10_000, IdleTimeout: 30_000, ResumeWindow: 10_000, MaxMulticast: 10_000}
+		MaxTTL: 60_000, DefaultTTL: 5000, Heartbeat: 10_000, IdleTimeout: 30_000, ResumeWindow: 10_000, MaxMulticast: 10_000, MaxWatched: 100_000}
 	if w.Limits != want {
 		t.Errorf("limits %+v, want %+v", w.Limits, want)
 	}

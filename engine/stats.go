@@ -23,6 +23,7 @@ type Stats struct {
 	Sessions    int // attached, or within their resume window
 	IDs         int // bound on this node
 	Pending     int // sends that wait for an ack
+	Watched     int // IDs that clients of this node watch, each counted once
 
 	Accepted, Closed, Refused uint64 // client sockets; refused: for lack of file descriptors
 	BytesIn, BytesOut         uint64
@@ -85,6 +86,7 @@ func (e *Engine) Stats() Stats {
 		Loops:    e.cfg.Loops,
 		Sessions: len(e.table.Sessions()),
 		IDs:      e.table.Len(),
+		Watched:  int(e.watcher.n.Load()),
 		Refused:  e.refused.Load(),
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),

@@ -273,6 +273,7 @@ func (e *Engine) reassert(all []binding) {
 			if b := said[i]; res.Status == routing.Superseded && res.Incumbent.Epoch > b.epoch {
 				e.table.Unbind(b.id, b.session, b.epoch)
 				e.kick(b.session, b.id, res.Incumbent.Epoch)
+				e.watcher.heard(b.id, true, res.Incumbent.Epoch)
 			}
 		}
 	}

@@ -229,8 +229,10 @@ func eachDriver(t *testing.T, f func(t *testing.T, cfg Config)) {
 	for _, d := range []Driver{DriverRelay, DriverSDK} {
 		for _, noAck := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,noAck=%v", d, noAck), func(t *testing.T) { f(t, Config{Driver: d, NoAck: noAck}) })
+			t.Run(fmt.Sprintf("%s,noAck=%v,fanout", d, noAck), func(t *testing.T) { f(t, Config{Driver: d, NoAck: noAck, Fanout: 4}) })
 		}
 	}
+	t.Run("spread,fanout", func(t *testing.T) { f(t, Config{Driver: DriverSDK, Attach: client.AllNodes, Fanout: 4}) })
 }
 
 // TestCross sends to another node always, never, and by half.

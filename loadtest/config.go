@@ -52,6 +52,10 @@ type Config struct {
 	IDsPerConn int
 	// Payload is the size of a message in bytes, at least 36 for what the ledger writes there. Default: 128.
 	Payload int
+	// Fanout, when more than 1, makes each message a multicast to that many IDs of other connections, which follow each other. Window and
+	// Rate count multicasts; the ledger, the rate and the latency count copies. With DriverSDK, a multicast's outcomes are known when
+	// all are, so that the slowest makes the latency of each. Default: 1.
+	Fanout int
 	// NoAck sends without ack, asking for a report of failures only.
 	NoAck bool
 	// Window is the number of messages that each connection keeps in flight (closed loop): the
@@ -109,6 +113,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Strategy, "random")
 	setDefault(&c.Conns, defaultConns)
 	setDefault(&c.IDsPerConn, 1)
+	setDefault(&c.Fanout, 1)
 	setDefault(&c.Payload, defaultPayload)
 	setDefault(&c.Warmup, defaultWarmup)
 	setDefault(&c.Duration, defaultDuration)
@@ -160,6 +165,11 @@ func (c *Config) validate() error {
 	check(c.IDsPerConn > 0, "ids-per-conn is %d, want at least 1", c.IDsPerConn)
 	check(c.Payload >= stampLen && c.Payload <= maxPayload,
 		"payload is %d bytes, want %d (what the ledger writes) to %d", c.Payload, stampLen, maxPayload)
+	others := max(c.Conns-1, 0) * max(c.IDsPerConn, 0)
+	check(c.Fanout >= 1, "fanout is %d, want at least 1", c.Fanout)
+	check(c.Fanout <= 1 || c.Driver != DriverNATS, "fanout needs driver relay or sdk: driver nats knows no multicast")
+	check(c.Fanout <= 1 || c.Fanout <= others, "fanout is %d, but the other connections have %d IDs", c.Fanout, others)
+	check(c.Fanout <= 1 || c.Cross == nil, "cross excludes fanout: a message has receivers at several nodes then")
 	check(c.Rate >= 0 && c.Rate <= maxRate, "rate is %g, want 0 (closed loop) to %g", c.Rate, maxRate)
 	check(c.Rate == 0 || c.Window == 0, "rate excludes window")
 	check(c.Rate != 0 || c.Window > 0, "window is %d, want at least 1", c.Window)

@@ -51,6 +51,7 @@ type ledger struct {
 	acks    bool     // messages are sent with ack: each ends with one outcome
 	ids     [][]byte // every ID of the run; connection c holds those from c*perConn on
 	perConn int
+	fanout  int // copies of each message, each with a number and a receiver of its own
 
 	streams   []stream // by sending connection
 	routes    []route  // by connection: the way to its IDs
@@ -73,9 +74,9 @@ type route struct {
 // unknown is a time that never comes.
 const unknown = math.MaxInt64
 
-func newLedger(run uint64, acks bool, ids [][]byte, perConn int) *ledger {
+func newLedger(run uint64, acks bool, ids [][]byte, perConn, fanout int) *ledger {
 	conns := len(ids) / perConn
-	l := &ledger{run: run, acks: acks, ids: ids, perConn: perConn,
+	l := &ledger{run: run, acks: acks, ids: ids, perConn: perConn, fanout: fanout,
 		streams: make([]stream, conns), routes: make([]route, conns), time: newTimeline(conns)}
 	for i := range l.streams {
 		l.streams[i].acks = acks
@@ -87,9 +88,45 @@ func newLedger(run uint64, acks bool, ids [][]byte, perConn int) *ledger {
 // owner is the connection that holds an ID.
 func (l *ledger) owner(receiver uint32) int { return int(receiver) / l.perConn }
 
-// from is the ID that a message is sent from: a connection takes its IDs in turn.
+// from is the ID that a message is sent from: a connection takes its IDs in turn. seq is the number of its first copy.
 func (l *ledger) from(sender int, seq uint64) int {
-	return sender*l.perConn + int(seq%uint64(l.perConn))
+	return sender*l.perConn + int(seq/uint64(l.fanout)%uint64(l.perConn))
+}
+
+// copyTo is the receiver of copy i of a multicast that begins with the receiver first. The IDs of other connections than the
+// sender's follow each other in a ring.
+func (l *ledger) copyTo(sender, first, i int) int {
+	if i == 0 {
+		return first
+	}
+	to := (l.inRing(sender, first) + i) % (len(l.ids) - l.perConn)
+	if to >= sender*l.perConn {
+		to += l.perConn
+	}
+	return to
+}
+
+// inRing is where a receiver stands among the IDs of other connections than the sender's.
+func (l *ledger) inRing(sender, receiver int) int {
+	if receiver >= (sender+1)*l.perConn {
+		receiver -= l.perConn
+	}
+	return receiver
+}
+
+// copyOf turns the stamp of a multicast, which all copies share, into that of the copy for the ID to; false: there is none.
+func (l *ledger) copyOf(s *stamp, to []byte) bool {
+	n, ok := decimal(to[bytes.LastIndexByte(to, '-')+1:])
+	if !ok || n >= uint64(len(l.ids)) || l.owner(uint32(n)) == int(s.sender) {
+		return false
+	}
+	ring := len(l.ids) - l.perConn
+	i := (l.inRing(int(s.sender), int(n)) - l.inRing(int(s.sender), int(s.receiver)) + ring) % ring
+	if i >= l.fanout {
+		return false
+	}
+	s.seq, s.receiver = s.seq+uint64(i), uint32(n)
+	return true
 }
 
 // nextSeq is the number that the next send of a connection will get.
@@ -129,7 +166,7 @@ func (l *ledger) deliver(conn int, to, from, payload []byte) arrival {
 		l.faults.Corrupted++
 		return arrival{}
 	}
-	if l.owner(s.receiver) != conn || !bytes.Equal(to, l.ids[s.receiver]) {
+	if l.fanout > 1 && !l.copyOf(&s, to) || l.owner(s.receiver) != conn || !bytes.Equal(to, l.ids[s.receiver]) {
 		l.faults.Misrouted++
 		return arrival{}
 	}

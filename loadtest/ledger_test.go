@@ -169,7 +169,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 		acks := rapid.Bool().Draw(t, "acks")
 		chaos := rapid.IntRange(0, 100).Draw(t, "chaos") // percent of events that are anything but in order
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		l := newLedger(7, acks, testIDs(conns*perConn), perConn)
+		l := newLedger(7, acks, testIDs(conns*perConn), perConn, 1)
 		m := &model{acks: acks, perConn: perConn, messages: make([][]*modelMessage, conns), conn: make([]int, conns),
 			routeAge: make([]int64, conns), latest: map[[2]int]uint64{}, words: map[string]uint64{}}
 		for i := range m.routeAge {
@@ -235,6 +235,56 @@ func TestLedgerAgainstModel(t *testing.T) {
 	})
 }
 
+// TestLedgerFanout: each copy of a multicast is judged for itself, by the ID that it comes to. Connection 1 of 3, with 2 IDs each, sends to
+// 3 IDs from id-5 on: id-5, id-0 and id-1.
+func TestLedgerFanout(t *testing.T) {
+	const first = 4 // the second multicast
+	l := newLedger(7, true, testIDs(6), 2, 3)
+	for i := range 6 {
+		l.send(1, uint32(l.copyTo(1, 5, i%3)), 5)
+	}
+	s := stamp{run: 7, sender: 1, receiver: 5, seq: first, at: 5}
+	payload := make([]byte, 50)
+	s.put(payload)
+	deliver := func(to int) arrival {
+		return l.deliver(to/2, fmt.Appendf(nil, "id-%d", to), fmt.Appendf(nil, "id-%d", l.from(1, first)), payload)
+	}
+	if from := [2]int{l.from(1, 1), l.from(1, first)}; from != [2]int{2, 3} {
+		t.Errorf("the multicasts come from %v", from)
+	}
+	for _, to := range []int{1, 5, 0} {
+		if a := deliver(to); !a.intact || !a.fresh || a.sender != 1 {
+			t.Errorf("the copy for %d: %+v", to, a)
+		}
+	}
+	if l.faults != (Faults{}) || l.delivered != 3 {
+		t.Errorf("%d delivered, %+v", l.delivered, l.faults)
+	}
+	if deliver(0); l.faults != (Faults{Duplicated: 1}) {
+		t.Errorf("a copy came again: %+v", l.faults)
+	}
+	for n, to := range []int{2, 3, 4} { // the sender's own IDs, and one that is behind the last
+		if a := deliver(to); a.intact || l.faults.Misrouted != uint64(n+1) {
+			t.Errorf("a copy for %d: %+v, %+v", to, a, l.faults)
+		}
+	}
+	if a := l.deliver(0, []byte("id-"), []byte("id-3"), payload); a.intact || l.faults.Misrouted != 4 {
+		t.Errorf("a copy for nobody: %+v, %+v", a, l.faults)
+	}
+	s.seq = 1 // the first multicast comes later, to one ID
+	s.put(payload)
+	if l.deliver(2, []byte("id-5"), []byte("id-2"), payload); l.faults.Reordered != 1 {
+		t.Errorf("a copy came after a later one: %+v", l.faults)
+	}
+	for seq := uint64(1); seq <= 6; seq++ {
+		l.end(1, seq, codec.CodeAcked)
+	}
+	l.close(func(int) bool { return true })
+	if want := (Faults{Duplicated: 1, Misrouted: 4, Reordered: 1, FalseAcked: 2}); l.faults != want {
+		t.Errorf("%+v, want %+v: copies 2 and 3 were acked and never came", l.faults, want)
+	}
+}
+
 // TestLedgerRefuses tries what is no message of this run for this connection.
 func TestLedgerRefuses(t *testing.T) {
 	good := stamp{run: 7, sender: 0, receiver: 3, seq: 1, at: 5}
@@ -268,7 +318,7 @@ func TestLedgerRefuses(t *testing.T) {
 		{"another connection's", 0, "id-3", "id-1", change(func(*stamp) {}), Faults{Misrouted: 1}},
 		{"another ID's", 1, "id-2", "id-1", change(func(*stamp) {}), Faults{Misrouted: 1}},
 	} {
-		l := newLedger(7, true, testIDs(4), 2)
+		l := newLedger(7, true, testIDs(4), 2, 1)
 		l.send(0, 3, 5)
 		a := l.deliver(c.conn, []byte(c.to), []byte(c.from), c.payload)
 		if l.faults != c.want || a.intact != (c.want == Faults{}) {
@@ -318,7 +368,7 @@ func TestOrderExcuses(t *testing.T) {
 		{"both leave over the second", history{first, last, legs(2, 2), lastArrives}, 10, false},
 		{"message 2 was there before it moved, same connection", history{first, last, legs(2, 2), lastArrives, begin, end}, 10, false},
 	} {
-		l := newLedger(7, true, testIDs(3), 1)
+		l := newLedger(7, true, testIDs(3), 1, 1)
 		for _, e := range c.events {
 			e(l)
 		}
@@ -355,7 +405,7 @@ func TestFalseNoRoute(t *testing.T) {
 		{"another connection's session is new", settled, codec.CodeNoRoute, func(l *ledger) { l.bind(0, settled) }, up, 1},
 		{"unreachable", settled, codec.CodeUnreachable, nil, up, 0},
 	} {
-		l := newLedger(7, true, testIDs(2), 1)
+		l := newLedger(7, true, testIDs(2), 1, 1)
 		l.bind(1, bound)
 		l.send(0, 1, c.at)
 		l.end(0, 1, c.code)
@@ -372,7 +422,7 @@ func TestFalseNoRoute(t *testing.T) {
 // TestTimeline knows what happened when.
 func TestTimeline(t *testing.T) {
 	const s = int64(time.Second)
-	l := newLedger(7, true, testIDs(2), 1)
+	l := newLedger(7, true, testIDs(2), 1, 1)
 	l.time.now = s / 2
 	l.time.start()
 	for i, at := range []int64{s, 2*s + 1, 2*s + 2} {
@@ -405,7 +455,7 @@ func TestTimeline(t *testing.T) {
 func TestLedgerForgets(t *testing.T) {
 	const n, window = 200_000, 50
 	for _, acks := range []bool{true, false} {
-		l := newLedger(7, acks, testIDs(100), 1)
+		l := newLedger(7, acks, testIDs(100), 1, 1)
 		for i := range uint64(n) {
 			l.send(0, uint32(i%100), int64(i))
 			if i == 10 {
@@ -441,7 +491,7 @@ func TestLedgerForgets(t *testing.T) {
 // TestLedgerKeepsLittleOfFailures ends everything "not delivered", which a delivery may always prove false.
 func TestLedgerKeepsLittleOfFailures(t *testing.T) {
 	const n = 100_000
-	l := newLedger(7, true, testIDs(2), 1)
+	l := newLedger(7, true, testIDs(2), 1, 1)
 	for i := range uint64(n) {
 		l.send(0, 1, int64(i))
 		l.end(0, i+1, codec.CodeOverflow)
@@ -462,7 +512,7 @@ func TestLedgerKeepsLittleOfFailures(t *testing.T) {
 
 // TestLedgerAllocates nothing once it has grown to the load.
 func TestLedgerAllocations(t *testing.T) {
-	l := newLedger(7, true, testIDs(200), 1)
+	l := newLedger(7, true, testIDs(200), 1, 1)
 	payload := make([]byte, 128)
 	seq := uint64(0)
 	roundTrip := func() {
@@ -488,7 +538,7 @@ func TestLedgerAllocations(t *testing.T) {
 
 func BenchmarkLedger(b *testing.B) {
 	const conns, window = 200, 50
-	l := newLedger(7, true, testIDs(conns), 1)
+	l := newLedger(7, true, testIDs(conns), 1, 1)
 	rng := rand.New(rand.NewPCG(1, 0))
 	payloads := make([][window][128]byte, conns)
 	receivers := make([][window]uint32, conns)

@@ -3,7 +3,9 @@ package loadtest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"distmsg/codec"
@@ -24,14 +26,15 @@ type relay struct {
 
 	node    string
 	limits  codec.Limits
-	asked   int    // IDs up to here were asked for in this round of binds
-	done    int    // and up to here are bound
-	binding bool   // a round of binds is under way
-	again   bool   // and another one is to follow
-	resumed bool   // the session was known to the node
-	credit  uint64 // bytes without ack: allowed on this connection
-	used    uint64 // and sent
-	blocked bool   // a send waits for credit
+	asked   int      // IDs up to here were asked for in this round of binds
+	done    int      // and up to here are bound
+	binding bool     // a round of binds is under way
+	again   bool     // and another one is to follow
+	resumed bool     // the session was known to the node
+	credit  uint64   // bytes without ack: allowed on this connection
+	used    uint64   // and sent
+	blocked bool     // a send waits for credit
+	many    [][]byte // scratch: the receivers of a multicast
 }
 
 // maxFrame guards against a prefix that is not one; nodes announce what they take, not what they send.
@@ -49,7 +52,7 @@ func (r *relay) index() int { return r.c.c.index }
 
 func (r *relay) open(b []byte) []byte {
 	hello := codec.Hello{
-		MinVersion: codec.Version, MaxVersion: codec.Version,
+		MinVersion: codec.Version, MaxVersion: codec.Version, Features: codec.FeatureMulticast,
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
 	}
 	if len(r.session) > 0 && r.c.c.cur == nil {
@@ -59,13 +62,11 @@ func (r *relay) open(b []byte) []byte {
 }
 
 func (r *relay) send(b []byte, m *message) ([]byte, bool) {
-	f := codec.Send{Seq: m.seq, To: r.t.ids[m.to], From: r.t.ids[m.from], Flags: codec.FlagAck, Payload: m.payload}
 	if r.t.acks {
-		return codec.AppendSend(b, &f), true
+		return r.append(b, m, codec.FlagAck), true
 	}
-	f.Flags = codec.FlagReport
 	start := len(b)
-	b = codec.AppendSend(b, &f)
+	b = r.append(b, m, codec.FlagReport)
 	size := uint64(len(b) - start)
 	if r.used+size > r.credit {
 		r.blocked = true
@@ -73,6 +74,19 @@ func (r *relay) send(b []byte, m *message) ([]byte, bool) {
 	}
 	r.used += size
 	return b, true
+}
+
+func (r *relay) append(b []byte, m *message, flags uint8) []byte {
+	if m.copies == 1 {
+		f := codec.Send{Seq: m.seq, To: r.t.ids[m.to], From: r.t.ids[m.from], Flags: flags, Payload: m.payload}
+		return codec.AppendSend(b, &f)
+	}
+	r.many = r.many[:0]
+	for i := range m.copies {
+		r.many = append(r.many, r.t.ids[r.t.ledger.copyTo(r.index(), m.to, i)])
+	}
+	f := codec.Multicast{Seq: m.seq, From: r.t.ids[m.from], Flags: flags, Payload: m.payload}
+	return codec.AppendMulticast(b, &f, r.many)
 }
 
 func (r *relay) ping(b []byte) []byte { return codec.AppendPing(b, settleNonce) }
@@ -109,6 +123,8 @@ func (r *relay) frame(body []byte) error {
 	switch kind {
 	case codec.KindDeliver:
 		return r.deliver(body)
+	case codec.KindDeliverMany:
+		return r.deliverMany(body)
 	case codec.KindOutcome:
 		var f codec.Outcome
 		if err := codec.DecodeOutcome(body, &f); err != nil {
@@ -116,6 +132,16 @@ func (r *relay) frame(body []byte) error {
 		}
 		r.c.ended()
 		r.t.outcome(r.index(), f.Seq, f.Code)
+		return nil
+	case codec.KindOutcomes:
+		all, err := codec.DecodeOutcomes(body)
+		if err != nil {
+			return err
+		}
+		for f, ok := all.Next(); ok; f, ok = all.Next() {
+			r.c.ended()
+			r.t.outcome(r.index(), f.Seq, f.Code)
+		}
 		return nil
 	case codec.KindWelcome:
 		return r.welcome(body)
@@ -149,7 +175,8 @@ func (r *relay) frame(body []byte) error {
 	case codec.KindError:
 		return r.errorFrame(body)
 	case codec.KindHello, codec.KindBye, codec.KindBind, codec.KindUnbind, codec.KindLookup,
-		codec.KindSend, codec.KindAck, codec.KindNotHere, codec.KindLeave:
+		codec.KindSend, codec.KindAck, codec.KindNotHere, codec.KindLeave,
+		codec.KindMulticast, codec.KindNotHereMany, codec.KindWatch, codec.KindUnwatch:
 		return fmt.Errorf("a %v frame from a node", kind)
 	}
 	return nil // a later version's
@@ -223,18 +250,43 @@ func (r *relay) deliver(body []byte) error {
 	if err := codec.DecodeDeliver(body, &f); err != nil {
 		return err
 	}
+	if !r.take(&f) {
+		r.say(codec.AppendNotHere(r.c.pending, &f))
+	}
+	return nil
+}
+
+// deliverMany is deliver for one message to several IDs.
+func (r *relay) deliverMany(body []byte) error {
+	var f codec.DeliverMany
+	if err := codec.DecodeDeliverMany(body, codec.KindDeliverMany, math.MaxInt32, &f); err != nil {
+		return err
+	}
+	var back []codec.Recipient
+	for v, ok := f.To.Next(); ok; v, ok = f.To.Next() {
+		if !r.take(&codec.Deliver{Token: v.Token, To: v.To, From: f.From, Flags: f.Flags, Payload: f.Payload}) {
+			back = append(back, v)
+		}
+	}
+	if len(back) > 0 {
+		r.say(codec.AppendDeliverMany(r.c.pending, codec.KindNotHereMany, &f, back))
+	}
+	return nil
+}
+
+// take answers a message, unless it is for an ID of somebody else.
+func (r *relay) take(f *codec.Deliver) (held bool) {
 	ack := codec.Ack{Token: f.Token, Code: codec.CodeAcked}
 	if !r.t.deliver(r.index(), f.To, f.From, f.Payload) {
 		if !r.holds(f.To) {
-			r.say(codec.AppendNotHere(r.c.pending, &f))
-			return nil
+			return false
 		}
 		ack.Code, ack.Reason = codec.CodeRejected, []byte("not as it was sent")
 	}
 	if f.Flags&codec.FlagAck != 0 {
 		r.say(codec.AppendAck(r.c.pending, &ack))
 	}
-	return nil
+	return true
 }
 
 func (r *relay) holds(id []byte) bool {
@@ -257,7 +309,7 @@ func (r *relay) welcome(body []byte) error {
 	r.limits, r.credit = f.Limits, f.Limits.Credit
 	r.t.ttl = max(r.t.ttl, time.Duration(f.Limits.DefaultTTL)*time.Millisecond)
 	r.c.c.w.book.learn(f.Members)
-	if err := r.checkLimits(); err != nil {
+	if err := r.checkLimits(f.Features); err != nil {
 		return err
 	}
 	if !r.resumed {
@@ -273,15 +325,35 @@ func (r *relay) welcome(body []byte) error {
 	return nil
 }
 
-func (r *relay) checkLimits() error {
+func (r *relay) checkLimits(features uint64) error {
 	if r.limits.MaxIDs == 0 {
 		return errors.New("the node takes no IDs")
 	}
 	if size := uint64(len(r.t.msg.payload)); size > r.limits.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the node takes %d", size, r.limits.MaxPayload)
 	}
-	if r.t.acks && uint64(r.t.window) > r.limits.MaxInFlight {
-		return fmt.Errorf("window is %d, the node takes %d in flight", r.t.window, r.limits.MaxInFlight)
+	if n := max(r.t.window, 1) * r.t.msg.copies; r.t.acks && uint64(n) > r.limits.MaxInFlight {
+		return fmt.Errorf("window is %d (window times fanout), the node takes %d in flight", n, r.limits.MaxInFlight)
+	}
+	return r.checkFanout(features)
+}
+
+// checkFanout says why the node does not take this run's multicasts.
+func (r *relay) checkFanout(features uint64) error {
+	n := r.t.msg.copies
+	if n == 1 {
+		return nil
+	}
+	if features&codec.FeatureMulticast == 0 || r.limits.MaxMulticast == 0 {
+		return errors.New("fanout: the node knows no multicast")
+	}
+	if uint64(n) > r.limits.MaxMulticast {
+		return fmt.Errorf("fanout is %d, the node takes %d IDs in one multicast", n, r.limits.MaxMulticast)
+	}
+	longest := slices.MaxFunc(r.t.ids, func(a, b []byte) int { return len(a) - len(b) })
+	if size := codec.MulticastSize(len(r.t.msg.payload), slices.Repeat([][]byte{longest}, n)); uint64(size) > r.limits.MaxFrame {
+		return fmt.Errorf("fanout is %d with a payload of %d, which may count %d bytes, the node takes frames of %d",
+			n, len(r.t.msg.payload), size, r.limits.MaxFrame)
 	}
 	return nil
 }

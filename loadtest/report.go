@@ -88,6 +88,7 @@ type Settings struct {
 	GraceS     float64  `json:"grace_s"`
 	Cross      *float64 `json:"cross"` // null: as it comes
 	Seed       uint64   `json:"seed"`
+	Fanout     int      `json:"fanout"`     // copies of each message
 	ServerPID  int      `json:"server_pid"` // 0: none
 }
 
@@ -205,6 +206,9 @@ func (c *Settings) describe() string {
 	if c.Rate > 0 {
 		load = fmt.Sprintf("%g messages/s", c.Rate)
 	}
+	if c.Fanout > 1 {
+		load += fmt.Sprintf(", each to %d IDs", c.Fanout)
+	}
 	ack := "with ack"
 	if !c.Ack {
 		ack = "without ack"
@@ -218,10 +222,14 @@ func (c *Settings) describe() string {
 }
 
 func (c *Settings) unit() string {
+	unit := "delivered"
 	if c.Ack {
-		return "acked"
+		unit = "acked"
 	}
-	return "delivered"
+	if c.Fanout > 1 {
+		unit += " copies"
+	}
+	return unit
 }
 
 func (c *Settings) path() string {

@@ -339,7 +339,7 @@ func (r *run) settings() Settings {
 	c := &r.cfg
 	return Settings{
 		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver, Attach: c.Attach, Strategy: c.Strategy,
-		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
+		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Fanout: c.Fanout, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		WarmupS: c.Warmup.Seconds(), DurationS: c.Duration.Seconds(), GraceS: c.Grace.Seconds(),
 		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,
 	}

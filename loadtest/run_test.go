@@ -41,6 +41,12 @@ func TestRunIsClean(t *testing.T) {
 		"smallest payload":   func(c *Config) { c.Payload = stampLen },
 		"large payload":      func(c *Config) { c.Payload = 100_000 },
 		"warm-up":            func(c *Config) { c.Warmup = 100 * time.Millisecond },
+		"fanout":             func(c *Config) { c.Fanout = 5 },
+		"fanout, all IDs":    func(c *Config) { c.Fanout, c.IDsPerConn, c.Loops = 7*3, 3, 2 },
+		"fanout, no ack":     func(c *Config) { c.Fanout, c.NoAck = 5, true },
+		"fanout, open loop":  func(c *Config) { c.Fanout, c.Window, c.Rate = 5, 0, 500 },
+		"sdk, fanout":        func(c *Config) { c.Driver, c.Fanout, c.IDsPerConn = DriverSDK, 12, 3 },
+		"sdk, fanout posts":  func(c *Config) { c.Driver, c.Fanout, c.NoAck = DriverSDK, 5, true },
 		"sdk":                func(c *Config) { c.Driver = DriverSDK },
 		"sdk, no ack":        func(c *Config) { c.Driver, c.NoAck = DriverSDK, true },
 		"sdk, open loop":     func(c *Config) { c.Driver, c.Window, c.Rate = DriverSDK, 0, 2000 },
@@ -55,6 +61,9 @@ func TestRunIsClean(t *testing.T) {
 			checkClean(t, r)
 			if r.Sent != r.Delivered {
 				t.Errorf("%d sent, %d delivered", r.Sent, r.Delivered)
+			}
+			if fanout := uint64(max(cfg.Fanout, 1)); r.Sent%fanout != 0 || r.Config.Fanout != int(fanout) {
+				t.Errorf("%d copies sent, fanout %d", r.Sent, r.Config.Fanout)
 			}
 			if want := r.Sent; !cfg.NoAck && (r.Acked != want || r.Outcomes["acked"] != want) {
 				t.Errorf("%d sent, %d acked, outcomes %v", want, r.Acked, r.Outcomes)
@@ -108,16 +117,20 @@ func TestFailuresAreOutcomes(t *testing.T) {
 func TestLostConnection(t *testing.T) {
 	node := startEngine(t, engine.Config{Loops: 2, DefaultTTL: time.Second})
 	for name, cfg := range map[string]Config{
-		"relay":         {Driver: DriverRelay},
-		"relay, no ack": {Driver: DriverRelay, NoAck: true},
-		"sdk":           {Driver: DriverSDK},
-		"sdk, no ack":   {Driver: DriverSDK, NoAck: true},
+		"relay":                 {Driver: DriverRelay},
+		"relay, no ack":         {Driver: DriverRelay, NoAck: true},
+		"sdk":                   {Driver: DriverSDK},
+		"sdk, no ack":           {Driver: DriverSDK, NoAck: true},
+		"relay, fanout":         {Driver: DriverRelay, Fanout: 5},
+		"relay, fanout, no ack": {Driver: DriverRelay, Fanout: 5, NoAck: true},
+		"sdk, fanout":           {Driver: DriverSDK, Fanout: 5},
+		"sdk, fanout, no ack":   {Driver: DriverSDK, Fanout: 5, NoAck: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			delivers := 0
 			p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
-				if kind == codec.KindDeliver {
+				if kind == codec.KindDeliver || kind == codec.KindDeliverMany {
 					if delivers++; delivers%100 == 0 && delivers <= 300 {
 						p.cut(conn)
 					}

@@ -40,12 +40,14 @@ type sdkConn struct {
 	// Guarded by d.mu.
 	bound     bool   // connect is done with it
 	blocked   bool   // queue was full
-	submitted uint64 // the last number that was given to the SDK
+	first     uint64 // of the message that was given to the SDK last, the first number,
+	submitted uint64 // and the last one
 	changing  int64  // until then a connection to a node that drains may live
 }
 
 const (
-	openLoopQueue = 1024 // messages that wait for the SDK in the open loop
+	openLoopQueue = 1024    // messages that wait for the SDK in the open loop
+	maxInFlight   = 1 << 20 // the SDK's limit for its window
 	closeTimeout  = 5 * time.Second
 )
 
@@ -91,8 +93,9 @@ func (d *sdk) connect(ctx context.Context) error {
 		view := &view{Membership: d.nodes, first: nodes[n : n+1]}
 		c := &d.conns[i]
 		cfg := client.Config{
-			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: max(d.t.window, openLoopQueue),
-			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
+			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle,
+			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
+			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
 		}
 		if !d.t.acks {
@@ -138,7 +141,11 @@ func (p *picker) Pick(nodes []discovery.Node, from, to string) int {
 		leg = uint32(len(p.legs) + 1)
 		p.legs[nodes[i].Addr] = leg
 	}
-	p.c.d.do(func() { p.c.d.t.ledger.leg(p.c.index, p.c.submitted, leg) })
+	p.c.d.do(func() {
+		for seq := p.c.first; seq <= p.c.submitted; seq++ {
+			p.c.d.t.ledger.leg(p.c.index, seq, leg)
+		}
+	})
 	return i
 }
 
@@ -190,22 +197,67 @@ func (c *sdkConn) send() {
 	d := c.d
 	for m := range c.queue {
 		d.do(func() {
-			c.submitted = m.seq
+			c.first, c.submitted = m.seq, m.last()
 			if c.blocked {
 				c.blocked = false
 				d.t.fill(c.index)
 			}
 		})
-		out := client.Message{To: d.names[m.to], From: d.names[m.from], Payload: m.payload}
-		if d.t.acks {
-			c.session.SendAsync(d.ctx, out, func(_ client.Reply, err error) { c.outcome(m.seq, err) })
-		} else if id, err := c.session.Post(d.ctx, out); err != nil {
-			c.outcome(m.seq, err)
-		} else if id != m.seq { // then reports of failures cannot be told apart
-			d.do(func() { d.t.note("the SDK numbers posts in another way") })
-		}
+		c.submit(&m)
 		c.free <- m.payload
 	}
+}
+
+// submit gives a message to the SDK.
+func (c *sdkConn) submit(m *message) {
+	d, seq := c.d, m.seq
+	out := client.Message{From: d.names[m.from], Payload: m.payload}
+	var id uint64
+	var err error
+	switch {
+	case m.copies > 1:
+		id, err = c.submitMany(m, out)
+	case d.t.acks:
+		out.To = d.names[m.to]
+		c.session.SendAsync(d.ctx, out, func(_ client.Reply, err error) { c.outcome(seq, err) })
+		return
+	default:
+		out.To = d.names[m.to]
+		id, err = c.session.Post(d.ctx, out)
+	}
+	if d.t.acks {
+		return
+	}
+	if err != nil {
+		for ; seq <= m.last(); seq++ {
+			c.outcome(seq, err)
+		}
+	} else if id != m.seq { // then reports of failures cannot be told apart
+		d.do(func() { d.t.note("the SDK numbers posts in another way") })
+	}
+}
+
+// submitMany gives a multicast to the SDK.
+func (c *sdkConn) submitMany(m *message, out client.Message) (id uint64, err error) {
+	d := c.d
+	to := make([]string, m.copies)
+	for i := range to {
+		to[i] = d.names[d.t.ledger.copyTo(c.index, m.to, i)]
+	}
+	if !d.t.acks {
+		return c.session.PostMulticast(d.ctx, out, to)
+	}
+	seq := m.seq
+	c.session.MulticastAsync(d.ctx, out, to, func(results []client.Result, err error) {
+		for i := range to {
+			if err == nil {
+				c.outcome(seq+uint64(i), results[i].Err)
+			} else {
+				c.outcome(seq+uint64(i), err)
+			}
+		}
+	})
+	return 0, nil
 }
 
 func (c *sdkConn) outcome(seq uint64, err error) {

@@ -51,16 +51,20 @@ type sender struct {
 
 // message is what a driver gets to send. It is the traffic's, with its bytes, and ends with the call.
 type message struct {
-	seq      uint64
-	to, from int // indices of IDs
+	seq      uint64 // of the first copy; the others follow
+	to, from int    // indices of IDs; to is that of the first copy, see ledger.copyTo
+	copies   int
 	payload  []byte
 }
+
+// last is the number of the last copy.
+func (m *message) last() uint64 { return m.seq + uint64(m.copies) - 1 }
 
 func newTraffic(cfg *Config, run uint64) *traffic {
 	rng := rand.New(rand.NewPCG(cfg.Seed, 0))
 	ids := make([][]byte, cfg.Conns*cfg.IDsPerConn)
 	for i := range ids {
-		ids[i] = fmt.Appendf(nil, "lt-%08x-%d", uint32(run), i)
+		ids[i] = fmt.Appendf(nil, "lt-%08x-%d", uint32(run), i) // ledger.copyOf reads the index
 	}
 	payload := make([]byte, cfg.Payload)
 	for i := range payload {
@@ -68,8 +72,8 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 	}
 	t := &traffic{
 		acks: !cfg.NoAck, ids: ids, per: cfg.IDsPerConn, window: cfg.Window, clock: time.Now(),
-		rng: rng, msg: message{payload: payload}, senders: make([]sender, cfg.Conns),
-		ledger: newLedger(run, !cfg.NoAck, ids, cfg.IDsPerConn), meter: newMeter(),
+		rng: rng, msg: message{payload: payload, copies: cfg.Fanout}, senders: make([]sender, cfg.Conns),
+		ledger: newLedger(run, !cfg.NoAck, ids, cfg.IDsPerConn, cfg.Fanout), meter: newMeter(),
 		trouble: make(map[string]uint64), landed: make(chan struct{}), cross: -1,
 		places: newPlaces(cfg.Conns),
 	}
@@ -127,7 +131,7 @@ func (t *traffic) connUp(conn, maxInFlight int) {
 	s := &t.senders[conn]
 	s.up, s.maxInFlight = true, maxInFlight
 	if t.window > 0 {
-		s.maxInFlight = t.window
+		s.maxInFlight = t.window * t.msg.copies
 	}
 	t.fill(conn)
 }
@@ -274,7 +278,7 @@ func (t *traffic) note(what string) { t.trouble[what]++ }
 // fill sends what a connection may and should send now.
 func (t *traffic) fill(conn int) {
 	s := &t.senders[conn]
-	for t.sending && s.up && t.ledger.streams[conn].inFlight < s.maxInFlight {
+	for t.sending && s.up && t.ledger.streams[conn].inFlight+t.msg.copies <= s.maxInFlight {
 		at := t.now
 		if t.window == 0 {
 			if s.issued == s.due {
@@ -307,7 +311,7 @@ func (t *traffic) receiver(conn int) int {
 	return to
 }
 
-// send sends one message.
+// send sends one message, with all its copies.
 func (t *traffic) send(conn int, at int64) bool {
 	l := t.ledger
 	to := t.receiver(conn)
@@ -318,9 +322,12 @@ func (t *traffic) send(conn int, at int64) bool {
 	if !t.driver.send(conn, &t.msg) {
 		return false
 	}
-	l.send(conn, uint32(to), at)
-	if t.places.of[conn] != t.places.of[l.owner(uint32(to))] {
-		t.crossed++
+	for i := range t.msg.copies {
+		to := uint32(l.copyTo(conn, to, i))
+		l.send(conn, to, at)
+		if t.places.of[conn] != t.places.of[l.owner(to)] {
+			t.crossed++
+		}
 	}
 	return true
 }

@@ -243,8 +243,8 @@ func (w *wire) send(conn int, m *message) bool {
 	if !ok {
 		return false
 	}
-	l.pending, l.sent = b, m.seq
-	l.open++
+	l.pending, l.sent = b, m.last()
+	l.open += m.copies
 	l.touch()
 	return true
 }

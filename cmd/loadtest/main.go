@@ -97,6 +97,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.Window, "window", 1, "messages in flight on each connection (closed loop)")
 	f.Float64Var(&o.Rate, "rate", 0, "messages a second in total, whether or not earlier ones have ended (open loop; 0: closed loop)")
 	f.IntVar(&o.Payload, "payload", 128, "bytes of a message, at least 36")
+	f.IntVar(&o.Fanout, "fanout", 1, "make each message a multicast to that many IDs; --window and --rate count multicasts (drivers relay and sdk)")
 	f.BoolVar(&o.NoAck, "no-ack", false, "send without ack, with a report of failures only")
 	f.DurationVar(&o.Duration, "duration", 10*time.Second, "measured time")
 	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before it: in the ledger, not in the figures")

@@ -31,6 +31,7 @@ var metrics = []metric{
 	gauge("connections", "Client connections and in-process sessions, those without hello included.", func(s *engine.Stats) float64 { return float64(s.Connections) }),
 	gauge("sessions", "Sessions, detached ones within their resume window included.", func(s *engine.Stats) float64 { return float64(s.Sessions) }),
 	gauge("ids", "Client IDs that are bound.", func(s *engine.Stats) float64 { return float64(s.IDs) }),
+	gauge("watched_ids", "Client IDs whose coming and going clients of this node watch.", func(s *engine.Stats) float64 { return float64(s.Watched) }),
 	gauge("pending_acks", "Sends that wait for an ack.", func(s *engine.Stats) float64 { return float64(s.Pending) }),
 	gauge("links", "Links to other nodes that are open.", func(s *engine.Stats) float64 { return float64(s.Links) }),
 	gauge("routes", "Routes to IDs at other nodes that are remembered.", func(s *engine.Stats) float64 { return float64(s.Routes) }),

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -194,14 +193,16 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Build compiles packages of this module, named from its root ("./cmd/relay"), and puts the programs into dir.
+// Build compiles packages of the module distmsg, named from its root ("./cmd/relay"), and puts the programs into dir. The
+// test that calls it may be of another module that requires distmsg; in a workspace, "./examples/…" can be built, too.
 func Build(ctx context.Context, dir string, packages ...string) error {
-	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "distmsg")
+	root, err := list.Output()
 	if err != nil {
-		return fmt.Errorf("go env GOMOD: %w", err)
+		return fmt.Errorf("%s: %w", list, err)
 	}
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + "/"}, packages...)...)
-	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
+	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}

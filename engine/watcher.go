@@ -1,0 +1,402 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// watcher knows who holds the IDs that the clients of this node watch. It asks the registry for all of them within
+// Config.WatchPeriod, in batches and one question at a time. What the node does itself it learns at once: those are hints.
+//
+// Hints of a bind or unbind are given in the ID's lane, where the registry's answers come in order (S12), and count. An answer to a
+// question of the watcher may be older than a hint that has come meanwhile; then it does not count, and the question is put again. What
+// is heard otherwise is only a reason to ask soon.
+type watcher struct {
+	eng  *Engine
+	wake chan struct{} // of capacity 1
+	n    atomic.Int64  // len(order); a node on which nobody watches looks no further
+
+	// Lock order: mu before a loop's inbox.
+	mu    sync.Mutex
+	ids   map[string]*watchedID // guarded by mu
+	order []*watchedID          // guarded by mu; all of ids, those before next have been asked for in this round
+	next  int                   // guarded by mu
+	soon  []*watchedID          // guarded by mu; to be asked for out of turn
+	ended []*watchList          // guarded by mu; to be taken apart
+
+	absent map[routing.SessionID]*absence // guarded by mu
+}
+
+// watchedID is an ID that somebody watches. Its fields but name are guarded by watcher.mu.
+type watchedID struct {
+	name    string
+	at      int // index in watcher.order; -1: nobody watches it any more
+	watches []*watch
+	known   bool // else the registry has not said yet
+	bound   bool
+	soon    bool   // it is in watcher.soon
+	version uint32 // grows with each hint and each answer that counts
+	epoch   uint64 // of the binding; if there is none, of the last one
+}
+
+// absence is a session that this node is in no touch with, but that holds watched IDs. Guarded by watcher.mu.
+type absence struct {
+	since time.Time // when it was first noticed
+	asked time.Time // when the registry was last asked for it
+	lives bool      // what came of that
+}
+
+func newWatcher(e *Engine) *watcher {
+	return &watcher{eng: e, wake: make(chan struct{}, 1), ids: make(map[string]*watchedID),
+		absent: make(map[routing.SessionID]*absence)}
+}
+
+// result is what clients are told of an ID.
+func (id *watchedID) result() codec.Result {
+	switch {
+	case !id.known:
+		return codec.Result{Code: codec.CodeRegistryUnavailable}
+	case id.bound:
+		return codec.Result{Code: codec.CodeOK, Epoch: id.epoch}
+	}
+	return codec.Result{Code: codec.CodeNoRoute}
+}
+
+// watched returns the ID of that name. mu is held.
+func (w *watcher) watched(name string) *watchedID {
+	id := w.ids[name]
+	if id == nil {
+		id = &watchedID{name: name, at: len(w.order)}
+		w.ids[name] = id
+		w.order = append(w.order, id)
+		w.n.Add(1)
+	}
+	return id
+}
+
+// drop takes a watch out of its ID's. mu is held.
+func (w *watcher) drop(v *watch) {
+	v.dropped = true
+	id := v.id
+	last := id.watches[len(id.watches)-1]
+	id.watches[v.at], last.at = last, v.at
+	id.watches[len(id.watches)-1] = nil
+	id.watches = id.watches[:len(id.watches)-1]
+	if len(id.watches) == 0 {
+		w.forget(id)
+	}
+}
+
+// forget takes an ID out that nobody watches any more. mu is held.
+func (w *watcher) forget(id *watchedID) {
+	delete(w.ids, id.name)
+	w.n.Add(-1)
+	hole := id.at
+	if hole < w.next { // or one that this round has yet to ask for would be passed over
+		w.next--
+		w.move(w.next, hole)
+		hole = w.next
+	}
+	end := len(w.order) - 1
+	if hole < end {
+		w.move(end, hole)
+	}
+	w.order[end] = nil
+	w.order = w.order[:end]
+	id.at = -1
+}
+
+func (w *watcher) move(from, to int) {
+	w.order[to] = w.order[from]
+	w.order[to].at = to
+}
+
+// set notes what is so, and has everybody told whom it is news to. mu is held.
+func (w *watcher) set(id *watchedID, bound bool, epoch uint64) {
+	id.version++
+	if id.known && id.bound == bound && id.epoch == epoch {
+		return
+	}
+	id.known, id.bound, id.epoch = true, bound, epoch
+	for _, v := range id.watches {
+		v.enqueue()
+	}
+}
+
+// bound is the hint that the registry has an ID bound under epoch. In the ID's lane.
+func (w *watcher) bound(name string, epoch uint64) {
+	if w.n.Load() == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id := w.ids[name]; id != nil && (!id.known || epoch >= id.epoch) {
+		w.set(id, true, epoch)
+	}
+}
+
+// unbound is the hint that the registry has removed the binding with that epoch. In the ID's lane, or at the end of the session.
+func (w *watcher) unbound(name string, epoch uint64) {
+	if w.n.Load() == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id := w.ids[name]; id != nil && (!id.known || id.bound && epoch == id.epoch) {
+		w.set(id, false, epoch)
+	}
+}
+
+// sessionEnded is the hint that a session has ended that had these bindings.
+func (w *watcher) sessionEnded(all []routing.BoundID) {
+	for _, b := range all {
+		w.unbound(b.ID, b.Epoch)
+	}
+}
+
+// heard is the hint that somebody has said something of an ID, which may be old. If it is news, the registry is asked.
+func (w *watcher) heard(name string, bound bool, epoch uint64) {
+	if w.n.Load() == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id := w.ids[name]; id != nil && (!id.known || id.bound != bound || bound && id.epoch != epoch) {
+		w.askSoon(id)
+	}
+}
+
+// heardResolved is heard for what the resolver was told.
+func (w *watcher) heardResolved(names []string, found []routing.LookupResult, codes []codec.Code) {
+	if w.n.Load() == 0 {
+		return
+	}
+	for i, name := range names {
+		w.heardFound(name, codec.Result{Code: codes[i], Epoch: found[i].Binding.Epoch})
+	}
+}
+
+// heardFound is heard for what a look-up was answered.
+func (w *watcher) heardFound(name string, r codec.Result) {
+	if r.Code != codec.CodeRegistryUnavailable {
+		w.heard(name, r.Code != codec.CodeNoRoute, r.Epoch)
+	}
+}
+
+// doubt forgets what is known: the node was stopped for a while (S24).
+func (w *watcher) doubt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range w.order {
+		id.known = false
+		id.version++
+	}
+	clear(w.absent)
+}
+
+// askSoon has the registry asked for an ID out of turn. mu is held.
+func (w *watcher) askSoon(id *watchedID) {
+	if !id.soon {
+		id.soon = true
+		w.soon = append(w.soon, id)
+		nudge(w.wake)
+	}
+}
+
+// run asks for all IDs again and again until ctx ends. With a registry of the engine's own nothing happens that is not hinted at.
+func (w *watcher) run(ctx context.Context) {
+	turn := time.NewTimer(w.eng.cfg.WatchPeriod)
+	defer turn.Stop()
+	if w.eng.ownRegistry {
+		turn.Stop()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+			w.takeApart()
+			for batch := w.takeSoon(); len(batch) > 0 && ctx.Err() == nil; batch = w.takeSoon() {
+				w.ask(ctx, batch)
+			}
+		case <-turn.C:
+			began := time.Now()
+			batch, pause := w.takeTurn()
+			w.ask(ctx, batch)
+			turn.Reset(max(0, pause-time.Since(began)))
+		}
+	}
+}
+
+// takeApart removes the watches of connections that have ended, some at a time: whoever waits for mu does not wait long.
+func (w *watcher) takeApart() {
+	for w.takeApartSome() {
+	}
+}
+
+func (w *watcher) takeApartSome() (more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.ended) == 0 {
+		w.ended = nil
+		return false
+	}
+	list := w.ended[0]
+	n := 0
+	for name, v := range list.all {
+		if n++; n > resolveBatch {
+			return true
+		}
+		delete(list.all, name)
+		w.drop(v)
+	}
+	w.ended = w.ended[1:]
+	return true
+}
+
+func (w *watcher) takeSoon() []*watchedID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(len(w.soon), resolveBatch)
+	batch := w.soon[:n:n]
+	if w.soon = w.soon[n:]; len(w.soon) == 0 {
+		w.soon = nil
+	}
+	for _, id := range batch {
+		id.soon = false
+	}
+	return batch
+}
+
+// takeTurn returns the IDs whose turn it is, and when the next ones' is, so that all have had theirs in a period.
+func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	period := w.eng.cfg.WatchPeriod
+	if w.next >= len(w.order) {
+		w.next = 0
+		for session, a := range w.absent {
+			if time.Since(a.asked) > 4*period { // nobody has met it since
+				delete(w.absent, session)
+			}
+		}
+	}
+	turns := max(1, (len(w.order)+resolveBatch-1)/resolveBatch)
+	end := min(w.next+(len(w.order)+turns-1)/turns, len(w.order))
+	batch = slices.Clone(w.order[w.next:end])
+	w.next = end
+	return batch, period / time.Duration(turns)
+}
+
+// askWatched asks for the IDs of a watch frame, in their lane.
+func (e *Engine) askWatched(r *request, mine []int) {
+	w := e.watcher
+	batch := make([]*watchedID, 0, len(mine))
+	w.mu.Lock()
+	for _, i := range mine {
+		if id := w.ids[r.items[i].id]; id != nil {
+			batch = append(batch, id)
+		}
+	}
+	w.mu.Unlock()
+	ctx, cancel := e.registryContext()
+	defer cancel()
+	w.ask(ctx, batch)
+}
+
+// ask asks the registry who holds IDs, and notes the answer. If there is none, nothing changes (S18).
+func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
+	if len(batch) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	names, versions := make([]string, len(batch)), make([]uint32, len(batch))
+	w.mu.Lock()
+	for i, id := range batch {
+		names[i], versions[i] = id.name, id.version
+	}
+	w.mu.Unlock()
+	found, err := w.eng.registry.Lookup(ctx, names)
+	if err != nil {
+		found = make([]routing.LookupResult, len(batch))
+		for i := range found {
+			found[i].Unknown = true
+		}
+	}
+	bound := make([]bool, len(batch))
+	for i := range found {
+		f := &found[i]
+		if held := f.Binding != (routing.Binding{}); held && !f.Unknown {
+			var known bool
+			bound[i], known = w.lives(ctx, f.Binding.Session)
+			f.Unknown = !known
+		}
+	}
+	w.note(batch, versions, found, bound)
+}
+
+func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.LookupResult, bound []bool) {
+	rebuilding := w.eng.registry.Rebuilding()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, id := range batch {
+		epoch := found[i].Binding.Epoch
+		switch {
+		case id.at < 0:
+		case found[i].Unknown && id.known:
+		case found[i].Unknown: // what is bound here is known all the same
+			if r, ok := w.eng.table.Lookup([]byte(id.name)); ok {
+				w.set(id, true, r.Epoch)
+			}
+		case id.version != versions[i]: // it may be old
+			w.askSoon(id)
+		case rebuilding && id.known && epoch < id.epoch: // what came later was lost, and will be said again
+		default:
+			if found[i].Binding == (routing.Binding{}) {
+				epoch = id.epoch
+			}
+			w.set(id, bound[i], epoch)
+		}
+	}
+}
+
+// lives reports whether a session that holds an ID counts: attached somewhere, or within its resume window. One that has ended
+// does not, and neither does one whose nodes are all gone, if for the resume window it was not heard of: who should have ended it is gone,
+// too. Known is false if the registry does not say.
+func (w *watcher) lives(ctx context.Context, session routing.SessionID) (lives, known bool) {
+	e := w.eng
+	here := e.table.Session(session) != nil || e.cluster != nil && e.cluster.remote.Session(session) != nil
+	w.mu.Lock()
+	a := w.absent[session]
+	if here {
+		delete(w.absent, session)
+	}
+	fresh := a != nil && time.Since(a.asked) < e.cfg.WatchPeriod/2
+	lives = here || fresh && a.lives
+	w.mu.Unlock()
+	if here || fresh {
+		return lives, true
+	}
+	p, err := e.registry.Presence(ctx, session)
+	if err != nil {
+		return false, false
+	}
+	attached := slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if a = w.absent[session]; a == nil {
+		a = &absence{since: now}
+		w.absent[session] = a
+	}
+	a.asked = now
+	a.lives = !p.Dead && (attached || now.Sub(a.since) < e.cfg.ResumeWindow)
+	return a.lives, true
+}

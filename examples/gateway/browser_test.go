@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// browser is a Chromium with a profile of its own, which ends with the test.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatalf("these tests need a browser, Debian's package chromium: %v", err)
+	}
+	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir())}
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], options...)...)
+	t.Cleanup(stop)
+	ctx, closeBrowser := chromedp.NewContext(allocator)
+	t.Cleanup(closeBrowser)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("cannot start %s: %v", path, err)
+	}
+	return ctx
+}
+
+// tab is a page of a gateway.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+}
+
+// openTab opens the page at url in a tab of its own.
+func openTab(t *testing.T, browser context.Context, url string, first ...chromedp.Action[chromedp.Void]) *tab {
+	t.Helper()
+	ctx, closeTab := chromedp.NewContext(browser)
+	t.Cleanup(closeTab)
+	p := &tab{t, ctx}
+	if err := chromedp.Do(ctx); err != nil { // opens it, for as long as ctx lives
+		t.Fatal(err)
+	}
+	p.do(append(first, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("#login")))...)
+	return p
+}
+
+// do acts as a user does, and fails if that takes a minute.
+func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// waitFor waits until a JavaScript expression is true.
+func (p *tab) waitFor(expression string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+	defer cancel()
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingInterval(20*time.Millisecond))); err != nil {
+		text, _ := chromedp.Run(p.ctx, chromedp.Evaluate[string](`document.body.innerText`))
+		p.t.Fatalf("waited for %s: %v; the page says:\n%s", expression, err, text)
+	}
+}
+
+// waitText waits until the first element, or one that is not the first, has the text in it.
+func (p *tab) waitText(selector, text string) {
+	p.t.Helper()
+	p.waitFor(fmt.Sprintf(`[...document.querySelectorAll(%s)].some(e => e.checkVisibility() && e.innerText.includes(%s))`, quote(selector), quote(text)))
+}
+
+// quote makes a JavaScript string.
+func quote(s string) string {
+	q, _ := json.Marshal(s)
+	return string(q)
+}
+
+// enter puts a value into a field and presses a key there.
+func (p *tab) enter(selector, value, key string) {
+	p.t.Helper()
+	set := fmt.Sprintf(`document.querySelector(%s).value = %s`, quote(selector), quote(value))
+	if _, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](set)); err != nil {
+		p.t.Fatal(err)
+	}
+	p.do(chromedp.SendKeys(chromedp.CSS(selector), key))
+}
+
+func (p *tab) login(id string) {
+	p.t.Helper()
+	p.enter("#id", id, "\r")
+	p.do(chromedp.WaitVisible(chromedp.CSS("#chat")))
+	p.waitText("#state", "connected")
+}
+
+func (p *tab) send(to, text string) {
+	p.t.Helper()
+	p.enter("#to", to, "\t")
+	p.enter("#text", text, "\r")
+}
+
+func TestTwoPagesTalk(t *testing.T) {
+	relay, chromium := startRelay(t), browser(t)
+	here, there := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
+	here.login("1001")
+	there.login("1002")
+
+	here.send("1002", "good morning")
+	there.waitText(".received", "1001\ngood morning")
+	here.waitFor(`/^acked · [\d.]+ ms$/.test(document.querySelector(".sent .outcome")?.innerText)`)
+	there.send("1001", "<b>ciao</b> 👩🏽‍🚀 שלום")
+	here.waitText(".received", "1002\n<b>ciao</b> 👩🏽‍🚀 שלום")
+
+	here.send("nobody", "is there anybody?")
+	here.waitFor(`/^no_route · not delivered, try again · [\d.]+ ms$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
+}
+
+// The first page of an ID says so when it is logged in at another gateway.
+func TestKickedPage(t *testing.T) {
+	relay, chromium := startRelay(t), browser(t)
+	first, second := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
+	first.login("1001")
+	second.login("1001")
+	first.waitText("#notice", "1001 is logged out here: logged in elsewhere.")
+	first.waitText("#state", "logged out")
+	second.send("1001", "to myself")
+	second.waitText(".received", "1001\nto myself")
+}
+
+// While the relay is away the page says that it is reconnecting, and then goes on.
+func TestRelayRestarts(t *testing.T) {
+	relay, chromium := startRelay(t), browser(t)
+	url := startGateway(t, relay)
+	here, there := openTab(t, chromium, url), openTab(t, chromium, startGateway(t, relay))
+	here.login("1001")
+	there.login("1002")
+	relay.Kill()
+	here.waitText("#state", "reconnecting to the relay")
+	there.waitText("#state", "reconnecting to the relay")
+	if err := relay.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	here.waitText("#state", "connected")
+	there.waitText("#state", "connected")
+	for !get(t, url+"/online", "clientId", "1002").Online[0].Online { // its gateway binds it again
+	}
+	here.send("1002", "still there?")
+	there.waitText(".received", "1001\nstill there?")
+	here.waitText(".sent .outcome", "acked")
+}
+
+// On a phone nothing is wider than the screen, and a dark page is dark.
+func TestPhoneInTheDark(t *testing.T) {
+	relay, chromium := startRelay(t), browser(t)
+	dark := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}},
+		})
+		return err
+	})
+	phone := openTab(t, chromium, startGateway(t, relay), dark, chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
+	const fits = `document.documentElement.scrollWidth <= 360 && innerWidth == 360`
+	phone.waitFor(fits)
+	phone.login("1001")
+	phone.send("1001", strings.Repeat("wide", 100))
+	phone.waitText(".received", "widewide")
+	phone.waitFor(fits)
+	phone.waitFor(`getComputedStyle(document.body).backgroundColor == "rgb(17, 22, 20)"`)
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"net/http"
+	"sync"
+	"time"
+
+	"distmsg/client"
+	"distmsg/codec"
+)
+
+// patience is how long a login, a message or a look-up may take, also while no relay can be reached.
+const patience = 5 * time.Second
+
+// gateway is an app server: the users that are logged in here, and the session with the relay that holds their IDs.
+type gateway struct {
+	session *client.Session
+
+	mu      sync.Mutex
+	inboxes map[string]*inbox // guarded by mu; by ID
+}
+
+// dial connects a gateway to the relay.
+func dial(ctx context.Context, cfg client.Config) (*gateway, error) {
+	g := &gateway{inboxes: make(map[string]*inbox)}
+	cfg.Handler, cfg.OnKick, cfg.OnState = g.receive, g.kicked, g.stateChanged
+	session, err := client.Dial(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	g.session = session
+	return g, nil
+}
+
+// close ends the session: whoever is logged in here is not, any more.
+func (g *gateway) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return g.session.Close(ctx)
+}
+
+//go:embed page.html
+var page []byte
+
+// handler serves HTTP. The streams of events end with ctx.
+func (g *gateway) handler(ctx context.Context) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", g.login)
+	mux.HandleFunc("/logout", g.logout)
+	mux.HandleFunc("/send", g.send)
+	mux.HandleFunc("/online", g.online)
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) { g.events(ctx, w, r) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "+
+			"img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		w.Write(page)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, "nothing is at %.80q: there are /login, /send, /logout, /online, /events, and the page at /", r.URL.Path)
+	})
+	return mux
+}
+
+// login binds the ID to this gateway. Whoever had it elsewhere is logged out there. Doing it twice changes nothing.
+func (g *gateway) login(w http.ResponseWriter, r *http.Request) {
+	p, ok := parameters(w, r, "clientId")
+	if !ok {
+		return
+	}
+	id := p.Get("clientId")
+	var err error
+	if !g.holds(id) {
+		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		defer cancel()
+		g.open(id) // before Bind returns, messages may come
+		err = g.session.Bind(ctx, id)
+		g.settle(id, "could not log in")
+	}
+	answerRequest(w, id, err)
+}
+
+// logout gives the ID back.
+func (g *gateway) logout(w http.ResponseWriter, r *http.Request) {
+	p, ok := parameters(w, r, "clientId")
+	if !ok {
+		return
+	}
+	id := p.Get("clientId")
+	if !g.holds(id) {
+		refuse(w, http.StatusNotFound, "%.80q is not logged in here", id)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	err := g.session.Unbind(ctx, id)
+	g.settle(id, "logged out")
+	answerRequest(w, id, err)
+}
+
+// send sends a message from an ID that is logged in here, and answers with its outcome.
+func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
+	p, ok := parameters(w, r, "from", "to", "msg?")
+	if !ok {
+		return
+	}
+	from, to, text := p.Get("from"), p.Get("to"), "hello"
+	if p.Has("msg") {
+		text = p.Get("msg")
+	}
+	if !g.holds(from) { // the relay would say denied, too, but not what to do about it
+		refuse(w, httpStatus(codec.CodeDenied), "%.80q is not logged in here: it has to /login first", from)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	start := time.Now()
+	_, err := g.session.Send(ctx, client.Message{From: from, To: to, Payload: []byte(text)})
+	code, o := outcomeOf(err)
+	o.To, o.Millis = to, float64(time.Since(start).Microseconds())/1000
+	answer(w, httpStatus(code), o)
+}
+
+// online says which IDs are logged in, at any gateway.
+func (g *gateway) online(w http.ResponseWriter, r *http.Request) {
+	p, ok := parameters(w, r, "clientId,")
+	if !ok {
+		return
+	}
+	type presence struct {
+		ID      string `json:"clientId"`
+		Online  bool   `json:"online"`
+		Outcome string `json:"outcome"`
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	found, err := g.session.Lookup(ctx, p["clientId"]...)
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, "%v", err)
+		return
+	}
+	status, all := http.StatusOK, make([]presence, len(found))
+	for i, f := range found {
+		all[i] = presence{f.ID, f.Online(), f.Code.String()}
+		switch f.Code {
+		case codec.CodeOK, codec.CodeNoRoute, codec.CodeUnreachable: // a gateway that has lost its relay is not online
+		default: // not known
+			status = httpStatus(f.Code)
+		}
+	}
+	answer(w, status, map[string]any{"online": all})
+}
+
+// receive takes a message for one of our users: returning accepts it.
+func (g *gateway) receive(_ context.Context, d *client.Delivery) {
+	if in := g.inbox(d.To); in == nil {
+		d.Reject("logged out")
+	} else if !in.add(message{From: d.From, Text: string(d.Payload)}) {
+		d.Reject("too many messages wait for a page to read them")
+	}
+}
+
+// kicked hears that the relay has given an ID to somebody else.
+func (g *gateway) kicked(k client.Kick) {
+	if k.Code == codec.CodeSuperseded {
+		g.settle(k.ID, "logged in elsewhere")
+	} else {
+		g.settle(k.ID, "lost: "+k.Code.String())
+	}
+}
+
+// stateChanged hears that a node was lost or found.
+func (g *gateway) stateChanged(client.State) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, in := range g.inboxes {
+		in.wake()
+	}
+}
+
+// holds says whether an ID is logged in here. The session knows.
+func (g *gateway) holds(id string) bool {
+	_, held := g.session.Epoch(id)
+	return held
+}
+
+// inbox returns an ID's inbox; nil if it has none.
+func (g *gateway) inbox(id string) *inbox {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inboxes[id]
+}
+
+// open gives an ID an inbox, unless it has one.
+func (g *gateway) open(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inboxes[id] == nil {
+		g.inboxes[id] = newInbox()
+	}
+}
+
+// settle makes it true again that exactly those IDs have inboxes which the session holds, whatever came in between. An
+// inbox that is closed tells its pages why.
+func (g *gateway) settle(id, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch in, held := g.inboxes[id], g.holds(id); {
+	case held && in == nil:
+		g.inboxes[id] = newInbox()
+	case !held && in != nil:
+		delete(g.inboxes, id)
+		in.close(why)
+	}
+}

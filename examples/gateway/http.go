@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"distmsg/client"
+	"distmsg/codec"
+)
+
+// maxRequest is the most bytes of a URL, or of a form: 1 MiB of text takes 3 MiB when every byte is escaped.
+const maxRequest = 4 << 20
+
+// outcome is what became of a message.
+type outcome struct {
+	To        string  `json:"to"`
+	Outcome   string  `json:"outcome"`
+	Reason    string  `json:"reason,omitempty"`
+	Delivered string  `json:"delivered"` // yes, no or unknown
+	Retry     bool    `json:"retry"`     // to send it again is safe: it cannot arrive twice
+	Millis    float64 `json:"ms"`        // from here to the receiver's gateway and back
+}
+
+// outcomeOf says what the error of a send means.
+func outcomeOf(err error) (codec.Code, outcome) {
+	code, reason := codeOf(err, codec.CodeAcked)
+	return code, outcome{Outcome: code.String(), Reason: reason, Delivered: code.Delivered().String(), Retry: code.Retryable()}
+}
+
+// codeOf says what the SDK's error means; good is what no error means. One without a code says that this gateway is closing, and did nothing.
+func codeOf(err error, good codec.Code) (code codec.Code, reason string) {
+	if err == nil {
+		return good, ""
+	}
+	if e := (*client.Error)(nil); errors.As(err, &e) {
+		return e.Code, e.Reason
+	}
+	return codec.CodeDraining, err.Error()
+}
+
+// httpStatus is the HTTP code of an outcome. 502 and 504 say that nobody knows; with every other error the message was not
+// accepted by its receiver, and 503 and 429 say that it is safe, and makes sense, to try again.
+func httpStatus(code codec.Code) int {
+	switch code {
+	case codec.CodeOK, codec.CodeAcked:
+		return http.StatusOK
+	case codec.CodeBadID:
+		return http.StatusBadRequest
+	case codec.CodeDenied:
+		return http.StatusForbidden
+	case codec.CodeNoRoute:
+		return http.StatusNotFound
+	case codec.CodeSuperseded, codec.CodeTaken:
+		return http.StatusConflict
+	case codec.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case codec.CodeRejected:
+		return http.StatusUnprocessableEntity
+	case codec.CodeOverflow:
+		return http.StatusTooManyRequests
+	case codec.CodeUnreachable, codec.CodeExpired, codec.CodeDraining, codec.CodeRegistryUnavailable:
+		return http.StatusServiceUnavailable
+	case codec.CodeTimeout:
+		return http.StatusGatewayTimeout
+	default: // lost, and what a newer relay may say
+		return http.StatusBadGateway
+	}
+}
+
+// answer writes v as JSON.
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // an error: who asked has gone
+}
+
+// answerRequest answers a login or a logout.
+func answerRequest(w http.ResponseWriter, id string, err error) {
+	code, reason := codeOf(err, codec.CodeOK)
+	body := map[string]string{"clientId": id, "outcome": code.String()}
+	if reason != "" {
+		body["reason"] = reason
+	}
+	answer(w, httpStatus(code), body)
+}
+
+// refuse answers a request that makes no sense, in one line that says what to change.
+func refuse(w http.ResponseWriter, status int, format string, args ...any) {
+	answer(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
+}
+
+// parameters returns the parameters of a request, from its query and from the form that was posted. Of the names, those that
+// end with "?" may be left out and take any text, those that end with "," are lists of IDs, and the others are one ID. If anything is
+// wrong with them, it answers, naming the parameter, and ok is false.
+func parameters(w http.ResponseWriter, r *http.Request, names ...string) (p url.Values, ok bool) {
+	status, err := parseForm(w, r)
+	if err == nil {
+		status, err = http.StatusBadRequest, check(r.Form, names)
+	}
+	if err != nil {
+		refuse(w, status, "%s: %v", r.URL.Path, err)
+		return nil, false
+	}
+	return r.Form, true
+}
+
+// parseForm fills r.Form. With an error comes its HTTP code.
+func parseForm(w http.ResponseWriter, r *http.Request) (status int, err error) {
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		w.Header().Set("Allow", "GET, POST")
+		return http.StatusMethodNotAllowed, fmt.Errorf("is asked with GET, or with POST and a form, not with %s", r.Method)
+	}
+	const form = "application/x-www-form-urlencoded"
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method == http.MethodPost && r.ContentLength != 0 && media != form {
+		return http.StatusUnsupportedMediaType, fmt.Errorf("takes a form (%s), not %.80q", form, media)
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+	if err := r.ParseForm(); err != nil {
+		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+			return http.StatusRequestEntityTooLarge, fmt.Errorf("the form has more than %d bytes", tooLarge.Limit)
+		}
+		return http.StatusBadRequest, err
+	}
+	return 0, nil
+}
+
+// check compares parameters with what parameters was told of them, and takes lists apart.
+func check(p url.Values, names []string) error {
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.TrimRight(n, "?,") == name }) {
+			return fmt.Errorf("unknown parameter %.80q", name)
+		}
+		if len(p[name]) > 1 {
+			return fmt.Errorf("parameter %q is there twice", name)
+		}
+		if !utf8.ValidString(p.Get(name)) {
+			return fmt.Errorf("parameter %q is not UTF-8", name)
+		}
+	}
+	for _, spec := range names {
+		name := strings.TrimRight(spec, "?,")
+		switch value := p.Get(name); {
+		case strings.HasSuffix(spec, "?"):
+		case !p.Has(name):
+			return fmt.Errorf("missing parameter %q", name)
+		case strings.HasSuffix(spec, ","):
+			p[name] = strings.Split(value, ",")
+		case strings.Contains(value, ","):
+			return fmt.Errorf("parameter %q is one ID, without commas", name)
+		}
+		for _, id := range p[name] {
+			if !strings.HasSuffix(spec, "?") && (id == "" || len(id) > codec.MaxID) {
+				return fmt.Errorf("parameter %q: an ID has 1 to %d bytes, not %d", name, codec.MaxID, len(id))
+			}
+		}
+	}
+	return nil
+}

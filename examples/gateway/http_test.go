@@ -1,0 +1,56 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestSend(t *testing.T) {
+	relay := startRelay(t)
+	here, there := startGateway(t, relay), startGateway(t, relay)
+	get(t, here+"/login", "clientId", "1001").want(t, 200, "ok")
+	get(t, there+"/login", "clientId", "1002").want(t, 200, "ok")
+	get(t, here+"/send", "from", "1001", "to", "1002").want(t, 200, "acked")
+	get(t, here+"/send", "from", "1001", "to", "1003").want(t, 404, "no_route")
+	get(t, here+"/send", "from", "1002", "to", "1001").refused(t, 403, `"1002" is not logged in here`)
+	if o := get(t, here+"/online", "clientId", "1001,1002,1003").Online; len(o) != 3 || !o[0].Online || !o[1].Online || o[2].Online {
+		t.Errorf("online: %+v", o)
+	}
+	get(t, there+"/login", "clientId", "1001").want(t, 200, "ok") // kicks it here
+	get(t, there+"/send", "from", "1001", "to", "1002").want(t, 200, "acked")
+	get(t, there+"/logout", "clientId", "1002").want(t, 200, "ok")
+	get(t, there+"/logout", "clientId", "1002").refused(t, 404, `"1002" is not logged in here`)
+	get(t, there+"/send", "from", "1001", "to", "1002").want(t, 404, "no_route")
+}
+
+func TestBadRequests(t *testing.T) {
+	url := startGateway(t, startRelay(t))
+	get(t, url+"/login").refused(t, 400, `missing parameter "clientId"`)
+	get(t, url+"/send", "from", "1").refused(t, 400, `missing parameter "to"`)
+	get(t, url+"/send", "from", "1", "to", "2", "message", "x").refused(t, 400, `unknown parameter "message"`)
+	get(t, url+"/send?from=1&from=2&to=3").refused(t, 400, `parameter "from" is there twice`)
+	get(t, url+"/send?from=1&to=2&msg=%ff").refused(t, 400, `parameter "msg" is not UTF-8`)
+	get(t, url+"/send?from=1&to=2&msg=%zz").refused(t, 400, "invalid URL escape")
+	get(t, url+"/login?clientId=").refused(t, 400, "an ID has 1 to 255 bytes, not 0")
+	get(t, url+"/login", "clientId", strings.Repeat("x", 256)).refused(t, 400, "an ID has 1 to 255 bytes, not 256")
+	get(t, url+"/login", "clientId", "1,2").refused(t, 400, "without commas")
+	get(t, url+"/events", "clientId", "1").refused(t, 404, `"1" is not logged in here`)
+	get(t, url+"/nowhere").refused(t, 404, "/nowhere")
+	ask(t, http.MethodPut, url+"/login?clientId=1", "", "").refused(t, 405, "PUT")
+	ask(t, http.MethodPost, url+"/login", "application/json", "{}").refused(t, 415, "application/json")
+}
+
+// A megabyte of text arrives, one byte more is too large; neither hangs.
+func TestLongAndOddText(t *testing.T) {
+	url := startGateway(t, startRelay(t))
+	odd := "1\u202e\u0000\n👩🏽‍🚀"
+	get(t, url+"/login", "clientId", odd).want(t, 200, "ok")
+	get(t, url+"/send", "from", odd, "to", odd, "msg", odd).want(t, 200, "acked")
+	long := strings.Repeat("x", 1<<20)
+	for _, ask := range []func(*testing.T, string, ...string) reply{get, post} {
+		ask(t, url+"/send", "from", odd, "to", odd, "msg", long).want(t, 200, "acked")
+		ask(t, url+"/send", "from", odd, "to", odd, "msg", long+"x").want(t, 413, "too_large")
+	}
+	post(t, url+"/send", "msg", strings.Repeat("x", maxRequest)).refused(t, 413, "the form has more than")
+}

@@ -1,0 +1,91 @@
+// Command gateway is an app server with HTTP: users log in, send and receive with curl or on the page that it serves.
+// It uses nothing but the SDK, package client, and is meant to be read: README.md has the walk.
+//
+//	main.go      flags, and the life of the program
+//	gateway.go   who is logged in here, and what is sent and looked up for them
+//	inbox.go     what arrived for one ID, kept until its pages have read it
+//	events.go    the stream that a page reads it from
+//	http.go      parameters, answers, and the HTTP code of each outcome
+//	page.html    the page
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"distmsg/client"
+	"distmsg/discovery/zookeeper"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "gateway:", strings.ReplaceAll(err.Error(), "\n", "; "))
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
+	addr := flags.String("http", "127.0.0.1:7020", "`address` to serve HTTP on")
+	nodes := flags.String("nodes", "127.0.0.1:7400", "`addresses` of relay nodes, host:port[,host:port...]")
+	discovery := flags.String("discovery", "", "find the nodes in ZooKeeper instead: `zk://host:port[,host:port...]/path`")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: there are flags only, see --help", flags.Arg(0))
+	}
+
+	cfg := client.Config{Nodes: strings.Split(*nodes, ","), Agent: "gateway"}
+	if *discovery != "" {
+		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: *discovery, ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer membership.Close()
+		cfg.Nodes, cfg.Membership = nil, membership
+	}
+	listener, err := net.Listen("tcp", *addr)
+	if err != nil {
+		return err
+	}
+	g, err := dial(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	fmt.Printf("open http://%s\n", listener.Addr())
+	return errors.Join(serve(ctx, g, listener), g.close())
+}
+
+// serve answers requests until ctx ends, and lets those that it has begun finish.
+func serve(ctx context.Context, g *gateway, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           g.handler(ctx),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second, // of an answer; events has its own
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxRequest,
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	return server.Shutdown(ctx)
+}
