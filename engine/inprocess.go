@@ -287,7 +287,7 @@ func (s *InProcess) Watch(ctx context.Context, ids ...string) ([]Presence, error
 // the session is over.
 func (s *InProcess) Unwatch(ids ...string) error {
 	for part := range slices.Chunk(sendableIDs(ids), s.eng.cfg.MaxIDs) {
-		if err := s.submit(waitForRoom, func(b []byte) []byte { return codec.AppendUnwatch(b, part) }); err != nil {
+		if err := s.submit(context.Background(), nil, func(b []byte, _ uint64) []byte { return codec.AppendUnwatch(b, part) }); err != nil {
 			return err
 		}
 	}
