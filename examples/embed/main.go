@@ -146,8 +146,8 @@ func (s *server) stats(w http.ResponseWriter, _ *http.Request) {
 // chat serves one user: one WebSocket, and one session with one ID.
 func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	id := r.FormValue("id")
-	if subtle.ConstantTimeCompare([]byte(r.FormValue("token")), []byte(s.token)) != 1 || id == "" {
-		http.Error(w, "who are you? id is missing, or token is wrong", http.StatusUnauthorized)
+	if subtle.ConstantTimeCompare([]byte(r.FormValue("token")), []byte(s.token)) != 1 || id == "" || len(id) > codec.MaxID {
+		http.Error(w, "who are you? id is missing or too long, or token is wrong", http.StatusUnauthorized)
 		return
 	}
 	conn, err := websocket.Accept(w, r, nil)
@@ -170,14 +170,15 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 		OnKick: func(string, uint64) { conn.Close(kicked, "you have logged in elsewhere") },
 	})
 	if err != nil {
-		conn.Close(websocket.StatusTryAgainLater, err.Error())
+		conn.Close(websocket.StatusTryAgainLater, "the server stops")
 		return
 	}
 	defer session.Close()
 	defer conn.CloseNow()
 	go func() { <-session.Done(); conn.Close(websocket.StatusGoingAway, "the server stops") }()
 	if err := session.Bind(r.Context(), id); err != nil {
-		conn.Close(websocket.StatusTryAgainLater, err.Error())
+		slog.Warn("cannot log in", "id", id, "error", err)
+		conn.Close(websocket.StatusTryAgainLater, "you cannot log in at the moment")
 		return
 	}
 	for {
