@@ -91,6 +91,9 @@ func talk(ctx context.Context, addr, as, token string, in io.Reader, out io.Writ
 			open--
 			fmt.Fprintln(out, strings.TrimSpace(fmt.Sprintf("(%d) %s %s", e.N, e.Outcome, e.Reason)))
 		case err := <-ended:
+			if closed := (websocket.CloseError{}); errors.As(err, &closed) {
+				err = errors.New(closed.Reason)
+			}
 			return err
 		case <-ctx.Done():
 			return nil
