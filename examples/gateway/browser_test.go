@@ -124,12 +124,20 @@ func (p *tab) send(to, text string) {
 func TestPage(t *testing.T) {
 	t.Parallel()
 	chromium := browser(t)
-	t.Run("two pages talk", func(t *testing.T) { testTwoPagesTalk(t, chromium) })
-	t.Run("several receivers", func(t *testing.T) { testSeveralReceivers(t, chromium) })
-	t.Run("kicked", func(t *testing.T) { testKicked(t, chromium) })
-	t.Run("relay restarts", func(t *testing.T) { testRelayRestarts(t, chromium) })
-	t.Run("phone", func(t *testing.T) { testPhone(t, chromium) })
-	t.Run("screenshot", func(t *testing.T) { testScreenshot(t, chromium) })
+	for name, test := range map[string]func(*testing.T, context.Context){
+		"two pages talk":    testTwoPagesTalk,
+		"several receivers": testSeveralReceivers,
+		"kicked":            testKicked,
+		"relay restarts":    testRelayRestarts,
+		"phone":             testPhone,
+		"contrast":          testContrast,
+		"screenshot":        testScreenshot,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a gateway takes up to 5 s to end, for connections that Chromium opened and did not use
+			test(t, chromium)
+		})
+	}
 }
 
 func testTwoPagesTalk(t *testing.T, chromium context.Context) {
@@ -208,6 +216,39 @@ func testPhone(t *testing.T, chromium context.Context) {
 	phone.waitFor(`getComputedStyle(document.body).backgroundColor == "rgb(17, 22, 20)"`)
 	phone.do(scheme("light"))
 	phone.waitFor(`getComputedStyle(document.body).backgroundColor == "rgb(244, 245, 243)"`)
+}
+
+// Text, and the edges of what can be used, stand out from what is behind them, as WCAG 2.2 level AA wants it: 4.5 to 1, and 3 to 1.
+func testContrast(t *testing.T, chromium context.Context) {
+	p := openTab(t, chromium, startGateway(t, startRelay(t)))
+	const ratio = `(() => {
+		const light = name => {
+			document.body.style.color = "var(" + name + ")";
+			const linear = getComputedStyle(document.body).color.match(/\d+/g).map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+			return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2] + .05;
+		};
+		const a = light(%s), b = light(%s);
+		return Math.max(a, b) / Math.min(a, b);
+	})()`
+	for _, name := range []string{"light", "dark"} {
+		p.do(scheme(name))
+		for _, pair := range []struct {
+			front, behind string
+			least         float64
+		}{
+			{"--ink", "--ground", 4.5}, {"--ink", "--sheet", 4.5}, {"--ink", "--mine", 4.5}, {"--faint", "--ground", 4.5}, {"--faint", "--sheet", 4.5},
+			{"--good", "--sheet", 4.5}, {"--bad", "--sheet", 4.5}, {"--unsure", "--sheet", 4.5}, {"--unsure", "--ground", 4.5}, {"--bad", "--alert", 4.5},
+			{"--on-accent", "--accent", 4.5}, {"--edge", "--ground", 3}, {"--edge", "--sheet", 3}, {"--accent", "--ground", 3},
+		} {
+			got, err := chromedp.Run(p.ctx, chromedp.Evaluate[float64](fmt.Sprintf(ratio, quote(pair.front), quote(pair.behind))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got < pair.least {
+				t.Errorf("%s: %s on %s is %.1f to 1, want %v", name, pair.front, pair.behind, got, pair.least)
+			}
+		}
+	}
 }
 
 // scheme makes a page think that its user likes "dark" or "light".
