@@ -88,6 +88,8 @@
 //   - with any other strategy over several: only if each is sent after the outcome of the one before, as [Session.Send] called in
 //     a loop does. SendAsync and Post promise nothing.
 //
+// Over several nodes a multicast goes by a connection that is chosen for its sender alone: it keeps no order with other sends.
+//
 // Binds, unbinds and lookups go over one connection, and over another when that is gone.
 //
 // When a node drains, the session moves: it attaches to another node (or has others already), sends go there from then
@@ -118,4 +120,9 @@
 //     rule. They must not block, and so must call nothing that does: no Send or SendAsync, for example, because a
 //     full window waits for that very goroutine;
 //   - Config.Dialer: on goroutines that look for nodes, also after Dial has returned; Config.Strategy: on each sender's.
+//
+// # What may change
+//
+// docs/compatibility.md says what may change before version 1.0, and how. Write literals of Config, Message and other structs with the
+// names of their fields: there will be more.
 package client

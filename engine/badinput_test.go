@@ -70,6 +70,8 @@ func offences(limits codec.Limits) []offence {
 		{"an extension map of 4 billion", raw("\x93\x03\x01\xdf\xff\xff\xff\xff"), codec.FaultTooMany, codec.KindPing, "ping.extension at byte 3"},
 		{"max_ids + 1 in lookup", codec.AppendLookup(nil, 1, manyIDs), codec.FaultTooMany, codec.KindLookup, "the limit is"},
 		{"max_ids + 1 in bind", codec.AppendBind(nil, 1, 0, make([]codec.IDEpoch, limits.MaxIDs+1)), codec.FaultTooMany, codec.KindBind, "the limit is"},
+		{"max_ids + 1 in watch", codec.AppendWatch(nil, 1, manyIDs), codec.FaultTooMany, codec.KindWatch, "the limit is"},
+		{"max_ids + 1 in unwatch", codec.AppendUnwatch(nil, manyIDs), codec.FaultTooMany, codec.KindUnwatch, "the limit is"},
 		{"max_ids + 1 in unbind", codec.AppendUnbind(nil, 1, make([]codec.IDEpoch, limits.MaxIDs+1)), codec.FaultTooMany, codec.KindUnbind, "the limit is"},
 
 		{"a negative seq", raw("\x97\x20\xff\xa1a\xa1b\x00\x01\xc4\x00"), codec.FaultBadValue, codec.KindSend, "send.seq at byte 2: a negative"},
@@ -86,7 +88,8 @@ func offences(limits codec.Limits) []offence {
 		{"kind 128", raw("\x92\xcc\x80\x01"), codec.FaultBadValue, 0, "kind at byte 1"},
 	}
 	for _, k := range []codec.Kind{codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindBound,
-		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome} {
+		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
+		codec.KindWatched, codec.KindChanged} {
 		all = append(all, offence{k.String() + " on an open connection", prefixed(0x91, byte(k)), codec.FaultUnexpectedKind, k, k.String()})
 	}
 	return all
