@@ -265,7 +265,7 @@ func scheme(name string) chromedp.Action[chromedp.Void] {
 func testScreenshot(t *testing.T, chromium context.Context) {
 	relay := startRelay(t)
 	desk := openTab(t, chromium, startGateway(t, relay), scheme("light"), chromedp.EmulateViewport(640, 560))
-	phone := openTab(t, chromium, startGateway(t, relay), scheme("dark"), chromedp.EmulateViewport(320, 560, chromedp.EmulateMobile))
+	phone := openTab(t, chromium, startGateway(t, relay), scheme("dark"), chromedp.EmulateViewport(360, 560, chromedp.EmulateMobile))
 	desk.login("1001")
 	phone.login("1002")
 	desk.send("1002", "Good morning!")
@@ -278,7 +278,7 @@ func testScreenshot(t *testing.T, chromium context.Context) {
 	phone.waitText(".sent .outcome", "acked")
 
 	const gap = 20
-	both := image.NewNRGBA(image.Rect(0, 0, 640+gap+320, 560))
+	both := image.NewNRGBA(image.Rect(0, 0, 640+gap+360, 560))
 	for at, p := range map[int]*tab{0: desk, 640 + gap: phone} {
 		shot, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
