@@ -1,9 +1,17 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"distmsg/client"
 )
 
 func TestSend(t *testing.T) {
@@ -45,6 +53,59 @@ func TestMulticast(t *testing.T) {
 		!strings.Contains(many.Outcomes[10_000].Reason, "10001 IDs in one multicast, the node takes 10000") {
 		t.Errorf("10,001 IDs: %d with %d outcomes: %.200q", many.status, len(many.Outcomes), many.Error)
 	}
+}
+
+// What a receiver that is cut off, or does not answer, is to its senders.
+func TestReceiverInTrouble(t *testing.T) {
+	t.Parallel()
+	relay := startRelay(t)
+	url := startGateway(t, relay)
+	get(t, url+"/login", "clientId", "1001").want(t, 200, "ok")
+
+	var dials atomic.Int32
+	conns := make(chan net.Conn, 1)
+	cut, err := client.Dial(t.Context(), client.Config{
+		Nodes: []string{relay.Addr}, Logger: slog.New(slog.DiscardHandler),
+		Dialer: func(ctx context.Context, addr string) (net.Conn, error) {
+			if dials.Add(1) > 1 {
+				return nil, errors.New("cut off")
+			}
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			conns <- conn
+			return conn, err
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(context.Background())
+	end()
+	defer cut.Close(ended)
+	if err := cut.Bind(t.Context(), "cut off"); err != nil {
+		t.Fatal(err)
+	}
+	(<-conns).Close()
+	for get(t, url+"/online", "clientId", "cut off").Online[0].Outcome == "ok" { // until the relay has noticed
+	}
+	get(t, url+"/send", "from", "1001", "to", "cut off").want(t, 503, "unreachable")
+
+	silent, err := client.Dial(t.Context(), client.Config{
+		Nodes: []string{relay.Addr}, Logger: slog.New(slog.DiscardHandler),
+		Handler: func(_ context.Context, d *client.Delivery) { d.Defer() },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close(ended)
+	if err := silent.Bind(t.Context(), "silent"); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	get(t, url+"/send", "from", "1001", "to", "silent,1001").wantEach(t, 207, "silent timeout", "1001 acked")
+	if took := time.Since(start); took < patience-time.Second || took > patience+5*time.Second {
+		t.Errorf("timeout came after %v, want about %v", took, patience)
+	}
+	get(t, url+"/send", "from", "1001", "to", "silent").want(t, 504, "timeout")
 }
 
 func TestBadRequests(t *testing.T) {
