@@ -38,6 +38,15 @@
 // (Config.MaxInFlight, Config.MaxInFlightBytes) is full, Post while the node's byte credit is used up. All end
 // with their context.
 //
+// [Session.Multicast], [Session.MulticastAsync] and [Session.PostMulticast] do the same for one message to many
+// IDs: one frame to the node, and one from there to each app server that holds some of them. Each ID has an
+// outcome of its own:
+//
+//	results, err := s.Multicast(ctx, client.Message{From: "alice", Payload: []byte("hello")}, []string{"bob", "carol"})
+//	for _, r := range results { // err: nothing was sent at all
+//		if r.Err != nil { … } // as Send would have returned it
+//	}
+//
 // A receiver may answer with a payload ([Delivery.Reply]), which makes Send a request. Go values
 // travel as msgpack: [SendValue], [HandleValue], Message.Value, [Delivery.ReplyValue], [Reply.Decode].
 //
@@ -47,6 +56,20 @@
 // One that is slow or panics stops neither other IDs nor the session; when its queue is full, senders
 // hear rejected, "receiver busy". Returning means accepted; [Delivery.Reject] and [Delivery.Defer] say
 // otherwise.
+//
+// # Who is online
+//
+// [Session.Lookup] asks for any number of IDs. [Session.Watch] asks, and Config.OnPresence hears what changes
+// afterwards, wherever in the cluster the IDs are bound:
+//
+//	cfg.OnPresence = func(changed []client.Presence) { … } // online: p.Online(), under p.Epoch
+//	found, err := s.Watch(ctx, "bob", "carol")
+//	s.Unwatch("bob")
+//
+// What OnPresence says of an ID is newer than what Watch returned, and a greater epoch than another is a later
+// binding. Nodes look every 2 seconds, and at once where they know more; an app server that crashed counts as
+// online until its session's resume window is over. After a reconnect the session asks anew and tells what
+// changed meanwhile; while it is attached to no node, it hears nothing.
 //
 // # Spread or mesh
 //
@@ -65,6 +88,8 @@
 //   - with any other strategy over several: only if each is sent after the outcome of the one before, as [Session.Send] called in
 //     a loop does. SendAsync and Post promise nothing.
 //
+// Over several nodes a multicast goes by a connection that is chosen for its sender alone: it keeps no order with other sends.
+//
 // Binds, unbinds and lookups go over one connection, and over another when that is gone.
 //
 // When a node drains, the session moves: it attaches to another node (or has others already), sends go there from then
@@ -78,9 +103,26 @@
 // written); sends that come while there is no connection wait for one until their deadline. An ID that
 // was bound elsewhere in the meantime is lost and reported to Config.OnKick; the SDK never takes it back.
 //
+// # Watching the session itself
+//
+// [Session.Stats] is a snapshot of counters and gauges, for a metrics exporter that comes by; Config.OnOutcome
+// hears of each outcome with its round-trip time, for histograms. Config.OnState, OnDrain and OnKick tell of
+// nodes that come and go, and of IDs that were lost. Config.Logger (log/slog) gets what an operator should see:
+// Info for attachments and drains, Warn for trouble, Error for panics of handlers and callbacks.
+//
 // # What may be called from where
 //
-// All methods of [Session] may be called from any goroutine, and from handlers and callbacks, with two
-// exceptions: Close not from any of them, and nothing that blocks from a SendAsync callback, which runs
-// on the goroutine that reads from the node.
+// All methods of [Session] and [Responder] may be called from any goroutine. What this package calls runs
+//
+//   - a [Handler], OnKick, OnDrain, OnState, OnPostFailed and OnPresence: on goroutines for that purpose. They may
+//     block, and may call everything but Close, which waits for them;
+//   - the callback of SendAsync or MulticastAsync, and OnOutcome: on the goroutine that reads from the node, as a
+//     rule. They must not block, and so must call nothing that does: no Send or SendAsync, for example, because a
+//     full window waits for that very goroutine;
+//   - Config.Dialer: on goroutines that look for nodes, also after Dial has returned; Config.Strategy: on each sender's.
+//
+// # What may change
+//
+// docs/compatibility.md says what may change before version 1.0, and how. Write literals of Config, Message and other structs with the
+// names of their fields: there will be more.
 package client

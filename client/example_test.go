@@ -149,6 +149,106 @@ func ExampleSendValue() {
 	// Output: 750 <nil>
 }
 
+// One message to many: each receiver has an outcome of its own.
+func ExampleSession_Multicast() {
+	addr, stop := runNode()
+	defer stop()
+	ctx := context.Background()
+	s := attach(addr, func(_ context.Context, d *client.Delivery) {
+		if d.To == "carol" {
+			d.Reject("do not disturb")
+		}
+	}, "alice", "bob", "carol")
+	defer s.Close(ctx)
+
+	results, err := s.Multicast(ctx, client.Message{From: "alice", Payload: []byte("dinner?")}, []string{"bob", "carol", "dave"})
+	if err != nil {
+		log.Fatal(err) // nothing was sent to anybody
+	}
+	for _, r := range results {
+		switch {
+		case r.Err == nil:
+			fmt.Println(r.ID, "has it")
+		case errors.Is(r.Err, client.ErrNoRoute):
+			fmt.Println(r.ID, "is not online")
+		default:
+			fmt.Println(r.ID, r.Err)
+		}
+	}
+	// Output:
+	// bob has it
+	// carol client: rejected: do not disturb
+	// dave is not online
+}
+
+// A session hears when the IDs that it watches come and go.
+func ExampleSession_Watch() {
+	addr, stop := runNode()
+	defer stop()
+	ctx := context.Background()
+	changes := make(chan client.Presence, 10)
+	s, err := client.Dial(ctx, client.Config{
+		Nodes:  []string{addr},
+		Logger: slog.New(slog.DiscardHandler),
+		OnPresence: func(changed []client.Presence) {
+			for _, p := range changed {
+				changes <- p
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close(ctx)
+	show := func(p client.Presence) { fmt.Println(p.ID, "is online:", p.Online()) }
+
+	found, err := s.Watch(ctx, "alice")
+	if err != nil {
+		log.Fatal(err)
+	}
+	show(found[0])
+	other := attach(addr, nil, "alice")
+	defer other.Close(ctx)
+	show(<-changes)
+	if err := other.Unbind(ctx, "alice"); err != nil {
+		log.Fatal(err)
+	}
+	show(<-changes)
+	s.Unwatch("alice")
+	// Output:
+	// alice is online: false
+	// alice is online: true
+	// alice is online: false
+}
+
+// What a session does can be counted as it happens, or looked at from time to time.
+func ExampleSession_Stats() {
+	addr, stop := runNode()
+	defer stop()
+	ctx := context.Background()
+	roundTrips := make(chan client.Outcome, 10) // a histogram by code, in earnest
+	s, err := client.Dial(ctx, client.Config{
+		Nodes:     []string{addr},
+		Logger:    slog.New(slog.DiscardHandler),
+		OnOutcome: func(o client.Outcome) { roundTrips <- o },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close(ctx)
+	if err := s.Bind(ctx, "alice"); err != nil {
+		log.Fatal(err)
+	}
+	s.Send(ctx, client.Message{To: "nobody", From: "alice"})
+	o := <-roundTrips
+	fmt.Println(o.Code, o.RoundTrip > 0)
+	st := s.Stats()
+	fmt.Println(st.IDs, st.Sent, st.Outcomes[codec.CodeNoRoute])
+	// Output:
+	// no_route true
+	// 1 1 1
+}
+
 // An error says what is known and what may be done about it.
 func ExampleError() {
 	addr, stop := runNode()

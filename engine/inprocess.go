@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,7 @@ import (
 
 // InProcessConfig says what an in-process session does with what it gets. Its callbacks run on one
 // goroutine of the session's own, one after the other, in the order in which things happened; a slow one
-// fills the session's queue (Config.MaxPending), and senders hear overflow.
+// fills the session's queue (Config.MaxPending), and senders hear overflow. They may call every method of the session but Close.
 type InProcessConfig struct {
 	// Identity is what Hooks.Authenticate would have returned.
 	Identity string
@@ -35,7 +34,8 @@ type InProcessConfig struct {
 	OnPresence func(Presence)
 }
 
-// InProcess is a session of the process that embeds the engine. All methods may be called from any goroutine.
+// InProcess is a session of the process that embeds the engine. All methods may be called from any goroutine, but from hooks that
+// run on a loop only Post and SendAsync, and those with a context that has ended or ends soon: the loop cannot make room meanwhile.
 type InProcess struct {
 	eng  *Engine
 	cfg  InProcessConfig
@@ -46,18 +46,24 @@ type InProcess struct {
 	ended   chan struct{} // closed when the session is over
 	done    chan struct{} // closed when the last callback has returned
 
-	mu      sync.Mutex
-	seq     uint64                   // guarded by mu
-	waiting map[uint64]chan<- answer // guarded by mu
-	held    map[string]*holding      // guarded by mu
-	in      []byte                   // guarded by mu; frames for the loop
-	room    sync.Cond                // on mu; signalled when in has been taken
-	pumping bool                     // guarded by mu; the loop has been asked to read in
-	over    bool                     // guarded by mu
-	queue   []arrival                // guarded by mu
-	wake    sync.Cond                // on mu
-	queued  atomic.Int64             // bytes in queue
-	pump    func()
+	mu       sync.Mutex
+	seq      uint64              // guarded by mu
+	waiting  map[uint64]call     // guarded by mu
+	inFlight int                 // guarded by mu; sends in waiting, and those in outcomes
+	held     map[string]*holding // guarded by mu
+	in       []byte              // guarded by mu; frames for the loop
+	room     sync.Cond           // on mu; broadcast when in has been taken, when inFlight has shrunk, and at the end
+	pumping  bool                // guarded by mu; the loop has been asked to read in
+	over     bool                // guarded by mu
+	queue    []arrival           // guarded by mu
+	wake     sync.Cond           // on mu
+	queued   atomic.Int64        // bytes in queue
+	pump     func()
+
+	calling   sync.WaitGroup // the goroutine of SendAsync's callbacks
+	outcomes  []outcome      // guarded by mu; for it
+	told      sync.Cond      // on mu; signalled when there are any, and at the end
+	isCalling bool           // guarded by mu; it has been started
 }
 
 // holding is an ID that the session has, or is about to have. Its fields are guarded by InProcess.mu.
@@ -79,20 +85,6 @@ type answer struct {
 	reason  string
 	reply   []byte
 	results []codec.Result
-}
-
-// SendError is the outcome of a message that was not acked.
-type SendError struct {
-	Code   codec.Code
-	Reason string // may be empty
-}
-
-// Error names the outcome and the reason.
-func (e *SendError) Error() string {
-	if e.Reason == "" {
-		return "engine: " + e.Code.String()
-	}
-	return "engine: " + e.Code.String() + ": " + e.Reason
 }
 
 // Message is what a Handler gets. It must not be used after the handler has returned.
@@ -126,7 +118,7 @@ func (m *Message) answer(code codec.Code, reason string, reply []byte) {
 	}
 	m.answered = true
 	// With the session over there is nobody to answer: the sender has heard lost.
-	_ = m.session.submit(waitForRoom, func(b []byte) []byte {
+	_ = m.session.submit(context.Background(), nil, func(b []byte, _ uint64) []byte {
 		return codec.AppendAck(b, &codec.Ack{Token: m.token, Code: code,
 			Reason: []byte(reason[:min(len(reason), codec.MaxReason)]), Reply: reply})
 	})
@@ -151,9 +143,9 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s := &InProcess{
 		eng: e, cfg: cfg,
 		joined: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
-		waiting: make(map[uint64]chan<- answer), held: make(map[string]*holding),
+		waiting: make(map[uint64]call), held: make(map[string]*holding),
 	}
-	s.wake.L, s.room.L = &s.mu, &s.mu
+	s.wake.L, s.room.L, s.told.L = &s.mu, &s.mu, &s.mu
 	s.pump = s.read
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
 	s.conn = &conn{loop: l, local: s, maxPending: e.cfg.MaxPending, takesMany: true}
@@ -168,16 +160,14 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 		go s.deliverAll()
 		return s, nil
 	case <-s.ended:
-		return nil, errSessionOver
+		return nil, ErrSessionOver
 	case <-e.ctx.Done():
-		return nil, errSessionOver
+		return nil, ErrSessionOver
 	case <-ctx.Done():
 		l.post(s.conn.end)
 		return nil, fmt.Errorf("engine: not open: %w", context.Cause(ctx))
 	}
 }
-
-var errSessionOver = errors.New("engine: the session is over")
 
 // ID returns the session's ID.
 func (s *InProcess) ID() routing.SessionID { return s.session.ID() }
@@ -297,7 +287,7 @@ func (s *InProcess) Watch(ctx context.Context, ids ...string) ([]Presence, error
 // the session is over.
 func (s *InProcess) Unwatch(ids ...string) error {
 	for part := range slices.Chunk(sendableIDs(ids), s.eng.cfg.MaxIDs) {
-		if err := s.submit(waitForRoom, func(b []byte) []byte { return codec.AppendUnwatch(b, part) }); err != nil {
+		if err := s.submit(context.Background(), nil, func(b []byte, _ uint64) []byte { return codec.AppendUnwatch(b, part) }); err != nil {
 			return err
 		}
 	}
@@ -332,15 +322,6 @@ func sendableIDs(ids []string) [][]byte {
 
 func validID(id string) bool { return len(id) > 0 && len(id) <= codec.MaxID }
 
-// BindError says why one ID was not bound.
-type BindError struct {
-	ID   string
-	Code codec.Code
-}
-
-// Error names the ID and the reason.
-func (e *BindError) Error() string { return fmt.Sprintf("engine: bind %q: %s", e.ID, e.Code) }
-
 // eachFrame cuts ids into as many as one frame may hold. It leaves out those that are no IDs.
 func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.IDEpoch) error) error {
 	var errs []error
@@ -357,120 +338,11 @@ func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.
 	return errors.Join(append(errs, context.Cause(ctx))...)
 }
 
-// Send sends a message and waits for its outcome: the receiver's reply, or a *SendError. The
-// deadline of ctx, if any, is the message's; if ctx ends first, the error wraps ctx's and the outcome is not known.
-func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (reply []byte, err error) {
-	if err := s.checkSend(from, to, payload); err != nil {
-		return nil, err
-	}
-	a, err := s.request(ctx, func(b []byte, seq uint64) []byte {
-		return codec.AppendSend(b, &codec.Send{Seq: seq, To: []byte(to), From: []byte(from),
-			TTL: ttlOf(ctx), Flags: codec.FlagAck, Payload: payload})
-	})
-	if err != nil {
-		return nil, err
-	}
-	if a.code != codec.CodeAcked {
-		return nil, &SendError{a.code, a.reason}
-	}
-	return a.reply, nil
-}
-
-// Post sends a message without ack. A failure after this call returns is counted and not reported. It
-// fails with a *SendError of overflow if the loop does not keep up.
-func (s *InProcess) Post(from, to string, payload []byte) error {
-	if err := s.checkSend(from, to, payload); err != nil {
-		return err
-	}
-	return s.submit(refuseIfFull, func(b []byte) []byte {
-		return codec.AppendSend(b, &codec.Send{To: []byte(to), From: []byte(from), Payload: payload})
-	})
-}
-
-// checkSend refuses what would be no frame, or one that ends the session.
-func (s *InProcess) checkSend(from, to string, payload []byte) error {
-	switch {
-	case !validID(to):
-		return fmt.Errorf("engine: to has %d bytes, want 1 to %d", len(to), codec.MaxID)
-	case len(from) > codec.MaxID:
-		return fmt.Errorf("engine: from has %d bytes, at most %d are allowed", len(from), codec.MaxID)
-	case len(payload) > s.eng.cfg.MaxPayload:
-		return &SendError{Code: codec.CodeTooLarge}
-	}
-	return nil
-}
-
-func ttlOf(ctx context.Context) uint32 {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return 0
-	}
-	return uint32(min(max(time.Until(deadline).Milliseconds(), 1), math.MaxUint32))
-}
-
 // Close ends the session; its IDs are bound no longer. It returns when the last callback has, so it
 // must not be called by one.
 func (s *InProcess) Close() {
-	_ = s.submit(waitForRoom, codec.AppendBye)
+	_ = s.submit(context.Background(), nil, func(b []byte, _ uint64) []byte { return codec.AppendBye(b) })
 	<-s.done
-}
-
-// request submits a frame with a fresh sequence number and waits for its answer.
-func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64) []byte) (answer, error) {
-	ch := make(chan answer, 1)
-	s.mu.Lock()
-	s.seq++
-	seq := s.seq
-	s.waiting[seq] = ch
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.waiting, seq)
-		s.mu.Unlock()
-	}()
-	if err := s.submit(refuseIfFull, func(b []byte) []byte { return frame(b, seq) }); err != nil {
-		return answer{}, err
-	}
-	select {
-	case a := <-ch:
-		return a, nil
-	case <-ctx.Done():
-		return answer{}, fmt.Errorf("engine: no answer: %w", context.Cause(ctx))
-	case <-s.ended:
-		select {
-		case a := <-ch: // it came with the end
-			return a, nil
-		default:
-			return answer{}, errSessionOver
-		}
-	}
-}
-
-// What submit does while the loop has not taken what it was given before.
-const (
-	refuseIfFull = false // for what the application may repeat
-	waitForRoom  = true  // for answers and the end
-)
-
-// submit hands frames to the loop: many submits, one wake.
-func (s *InProcess) submit(wait bool, frame func([]byte) []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.in) > s.eng.cfg.MaxPending && !s.over {
-		if !wait {
-			return &SendError{codec.CodeOverflow, "the event loop does not keep up"}
-		}
-		s.room.Wait()
-	}
-	if s.over {
-		return errSessionOver
-	}
-	s.in = frame(s.in)
-	if !s.pumping {
-		s.pumping = true
-		s.conn.loop.post(s.pump)
-	}
-	return nil
 }
 
 // read runs on the loop: it takes what was submitted, as OnTraffic takes what came over a socket.
@@ -542,13 +414,6 @@ func (s *InProcess) control(b []byte) (more bool) {
 	return more
 }
 
-func (s *InProcess) answer(seq uint64, a answer) {
-	if ch := s.waiting[seq]; ch != nil {
-		delete(s.waiting, seq)
-		ch <- a
-	}
-}
-
 // eachFrame walks a buffer that the engine has filled with whole frames.
 func eachFrame(b []byte, f func(kind codec.Kind, body []byte)) {
 	for len(b) > 0 {
@@ -567,14 +432,17 @@ func (s *InProcess) closed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
+	s.endSends()
 	close(s.ended)
 	s.wake.Signal()
+	s.told.Signal()
 	s.room.Broadcast()
 }
 
 // deliverAll is the session's goroutine.
 func (s *InProcess) deliverAll() {
 	defer close(s.done)
+	defer s.calling.Wait()
 	for {
 		s.mu.Lock()
 		for len(s.queue) == 0 && !s.over {
@@ -630,7 +498,7 @@ func (s *InProcess) handleDeliver(d *codec.Deliver, at time.Time) {
 	mine := h != nil && (h.binds > 0 || h.epoch >= d.Epoch)
 	s.mu.Unlock()
 	if !mine {
-		_ = s.submit(waitForRoom, func(b []byte) []byte { return codec.AppendNotHere(b, d) })
+		_ = s.submit(context.Background(), nil, func(b []byte, _ uint64) []byte { return codec.AppendNotHere(b, d) })
 		return
 	}
 	m := &Message{To: string(d.To), From: string(d.From), Payload: d.Payload,

@@ -23,6 +23,9 @@
 // one is gone, so with that driver all messages in flight at a change may be overtaken, and a drain counts as a change
 // until its deadline is over and 5 s more.
 //
+// With [Config].Fanout each message is a multicast. Its copies are messages of their own to the ledger, with numbers
+// that follow each other; they share one payload, so that which of them arrived is read off the ID that it came to.
+//
 // A no_route is false if the receiver's session held its ID from before the send, and is later found to have lived all
 // the time (Faults.FalseNoRoute); of an ID that had to be bound anew, nothing is concluded.
 //

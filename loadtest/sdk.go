@@ -93,8 +93,9 @@ func (d *sdk) connect(ctx context.Context) error {
 		view := &view{Membership: d.nodes, first: nodes[n : n+1]}
 		c := &d.conns[i]
 		cfg := client.Config{
-			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle, MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
-			OnKick: c.onKick, OnDrain: c.onDrain, OnState: c.onState,
+			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle,
+			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
+			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
 		}
 		if !d.t.acks {

@@ -24,6 +24,29 @@ func TestSend(t *testing.T) {
 	get(t, there+"/send", "from", "1001", "to", "1002").want(t, 404, "no_route")
 }
 
+// A message to several IDs is answered with an outcome for each, and the HTTP code that they share, or 207.
+func TestMulticast(t *testing.T) {
+	relay := startRelay(t)
+	here, there := startGateway(t, relay), startGateway(t, relay)
+	for url, id := range map[string]string{here: "1001", there: "1002"} {
+		get(t, url+"/login", "clientId", id).want(t, 200, "ok")
+	}
+	send := func(to string) reply { return get(t, here+"/send", "from", "1001", "to", to, "msg", "to all") }
+	send("1001,1002").wantEach(t, 200, "1001 acked", "1002 acked")
+	send("1002,1003").wantEach(t, 207, "1002 acked", "1003 no_route")
+	send("1003,1004").wantEach(t, 404, "1003 no_route", "1004 no_route")
+	send("1002,1002").wantEach(t, 200, "1002 acked", "1002 acked") // twice
+	in := openEvents(t, there, "1002", "")
+	for range 4 {
+		in.want("message", `{"from":"1001","text":"to all"}`)
+	}
+	send("1002,,1003").refused(t, 400, `parameter "to": an ID has 1 to 255 bytes, not 0`)
+	if many := send(strings.Repeat("1003,", 10_000) + "1003"); many.status != 413 || len(many.Outcomes) != 10_001 ||
+		!strings.Contains(many.Outcomes[10_000].Reason, "10001 IDs in one multicast, the node takes 10000") {
+		t.Errorf("10,001 IDs: %d with %d outcomes: %.200q", many.status, len(many.Outcomes), many.Error)
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	url := startGateway(t, startRelay(t))
 	get(t, url+"/login").refused(t, 400, `missing parameter "clientId"`)

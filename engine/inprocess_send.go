@@ -1,0 +1,371 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"distmsg/codec"
+)
+
+// What an in-process session sends. Where a client's SDK waits for room in its window and for credit, these calls wait for room in
+// what the loop has yet to take, and for outcomes.
+
+// The outcomes as errors.Is targets: errors.Is(err, ErrNoRoute) holds for every *SendError with that code, for a *BindError
+// with it, and for errors that wrap one.
+var (
+	ErrRejected            = &SendError{Code: codec.CodeRejected}
+	ErrNoRoute             = &SendError{Code: codec.CodeNoRoute}
+	ErrUnreachable         = &SendError{Code: codec.CodeUnreachable}
+	ErrOverflow            = &SendError{Code: codec.CodeOverflow}
+	ErrExpired             = &SendError{Code: codec.CodeExpired}
+	ErrRegistryUnavailable = &SendError{Code: codec.CodeRegistryUnavailable}
+	ErrDraining            = &SendError{Code: codec.CodeDraining}
+	ErrDenied              = &SendError{Code: codec.CodeDenied}
+	ErrTooLarge            = &SendError{Code: codec.CodeTooLarge}
+	ErrTimeout             = &SendError{Code: codec.CodeTimeout}
+	ErrLost                = &SendError{Code: codec.CodeLost}
+
+	ErrSuperseded = &SendError{Code: codec.CodeSuperseded} // of a bind: a newer binding of the ID stands
+	ErrBadID      = &SendError{Code: codec.CodeBadID}      // of a bind: the ID is empty or has more than 255 bytes
+)
+
+// ErrSessionOver is what every call of an in-process session returns once it has ended. Nothing was sent.
+var ErrSessionOver = errors.New("engine: the session is over")
+
+// SendError is the outcome of a message that was not acked.
+type SendError struct {
+	Code   codec.Code
+	Reason string // may be empty
+
+	cause error
+}
+
+// Error names the outcome and the reason.
+func (e *SendError) Error() string {
+	if e.Reason == "" {
+		return "engine: " + e.Code.String()
+	}
+	return "engine: " + e.Code.String() + ": " + e.Reason
+}
+
+// Delivered says whether the message reached its receiver: yes, no or unknown.
+func (e *SendError) Delivered() codec.Delivered { return e.Code.Delivered() }
+
+// Retryable reports whether sending again cannot deliver twice and may succeed.
+func (e *SendError) Retryable() bool { return e.Code.Retryable() }
+
+// Is reports whether target is a *SendError with the same code.
+func (e *SendError) Is(target error) bool {
+	t, ok := target.(*SendError)
+	return ok && t.Code == e.Code
+}
+
+// Unwrap returns the context's error if that ended the call; nil if the node decided.
+func (e *SendError) Unwrap() error { return e.cause }
+
+// BindError says why one ID was not bound.
+type BindError struct {
+	ID   string
+	Code codec.Code
+}
+
+// Error names the ID and the reason.
+func (e *BindError) Error() string { return fmt.Sprintf("engine: bind %q: %s", e.ID, e.Code) }
+
+// Is reports whether target is a *SendError with the same code.
+func (e *BindError) Is(target error) bool {
+	t, ok := target.(*SendError)
+	return ok && t.Code == e.Code
+}
+
+// call is a request or send that waits for its answer.
+type call struct {
+	ch   chan<- answer       // who waits; nil: nobody, or not any more
+	done func([]byte, error) // of SendAsync
+	send bool
+}
+
+// outcome is one that a callback is to be told.
+type outcome struct {
+	done func([]byte, error)
+	answer
+}
+
+// result is what the sender is told.
+func (a *answer) result() ([]byte, error) {
+	if a.code != codec.CodeAcked {
+		return nil, &SendError{Code: a.code, Reason: a.reason}
+	}
+	return a.reply, nil
+}
+
+// Send sends a message and waits for its outcome: the receiver's reply, which is the caller's, or a *SendError. The
+// deadline of ctx, if any, is the message's; without one it is Config.DefaultTTL. payload is copied.
+//
+// While Config.MaxInFlight sends of this session wait, or the event loop has yet to take as much as Config.MaxPending, Send waits
+// for room, and ends expired if ctx ends first. If ctx ends before the outcome is known, Send returns timeout. Both wrap ctx's error.
+// An error that is no *SendError says that nothing was sent: ErrSessionOver, or IDs that cannot be.
+//
+// Messages of one session to one ID arrive in the order in which they were sent, be it by Send, SendAsync or Post.
+func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (reply []byte, err error) {
+	if err := s.checkSend(from, to, payload); err != nil {
+		return nil, err
+	}
+	ch := make(chan answer, 1)
+	var seq uint64
+	err = s.submit(ctx, &call{ch: ch, send: true}, func(b []byte, n uint64) []byte {
+		seq = n
+		return appendSend(b, ctx, n, from, to, payload, codec.FlagAck)
+	})
+	if err != nil {
+		return nil, notSent(err)
+	}
+	select {
+	case a := <-ch:
+		return a.result()
+	case <-ctx.Done():
+	}
+	if s.giveUp(seq) {
+		return nil, &SendError{codec.CodeTimeout, "gave up waiting for the outcome", context.Cause(ctx)}
+	}
+	a := <-ch
+	return a.result()
+}
+
+// SendAsync sends a message and returns as soon as the event loop has it to take. done is called exactly once, with what Send would
+// have returned. ctx bounds the waiting for room, and its deadline is the message's; if it ends later, that changes nothing.
+//
+// Callbacks run one after the other, in the order of the outcomes, on a goroutine that the session has for them, or on the caller's if the
+// message could not be sent. A callback may take its time, but counts as in flight until it is called: one
+// that waits for room in SendAsync or Send may wait for those behind it. Close waits for them.
+func (s *InProcess) SendAsync(ctx context.Context, from, to string, payload []byte, done func(reply []byte, err error)) {
+	err := s.checkSend(from, to, payload)
+	if err == nil {
+		err = s.submit(ctx, &call{done: done, send: true}, func(b []byte, n uint64) []byte {
+			return appendSend(b, ctx, n, from, to, payload, codec.FlagAck)
+		})
+	}
+	if err != nil {
+		s.callBack(outcome{done: func([]byte, error) { done(nil, notSent(err)) }})
+	}
+}
+
+// Post sends a message without an outcome, and returns as soon as the event loop has it to take. The deadline of ctx, if any, is the
+// message's; without one it has none. Post waits for room as Send does; an error says that nothing was sent. What becomes of the
+// message afterwards is counted (Stats), and told to Hooks.Undeliverable.
+func (s *InProcess) Post(ctx context.Context, from, to string, payload []byte) error {
+	if err := s.checkSend(from, to, payload); err != nil {
+		return err
+	}
+	err := s.submit(ctx, nil, func(b []byte, _ uint64) []byte {
+		return appendSend(b, ctx, 0, from, to, payload, 0)
+	})
+	return notSent(err)
+}
+
+func appendSend(b []byte, ctx context.Context, seq uint64, from, to string, payload []byte, flags uint8) []byte {
+	return codec.AppendSend(b, &codec.Send{Seq: seq, To: []byte(to), From: []byte(from), TTL: ttlOf(ctx), Flags: flags, Payload: payload})
+}
+
+// notSent makes an outcome of what submit, or checkSend, says.
+func notSent(err error) error {
+	if noRoom := (*noRoomError)(nil); errors.As(err, &noRoom) {
+		return &SendError{codec.CodeExpired, "waited for room", noRoom.cause}
+	}
+	return err
+}
+
+// checkSend refuses what would be no frame, or one that ends the session.
+func (s *InProcess) checkSend(from, to string, payload []byte) error {
+	switch {
+	case !validID(to):
+		return fmt.Errorf("engine: to has %d bytes, want 1 to %d", len(to), codec.MaxID)
+	case len(from) > codec.MaxID:
+		return fmt.Errorf("engine: from has %d bytes, at most %d are allowed", len(from), codec.MaxID)
+	case len(payload) > s.eng.cfg.MaxPayload:
+		return &SendError{Code: codec.CodeTooLarge}
+	}
+	return nil
+}
+
+func ttlOf(ctx context.Context) uint32 {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return uint32(min(max(time.Until(deadline).Milliseconds(), 1), math.MaxUint32))
+}
+
+// request submits a bind or unbind and waits for its answer.
+func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64) []byte) (answer, error) {
+	ch := make(chan answer, 1)
+	var seq uint64
+	err := s.submit(ctx, &call{ch: ch}, func(b []byte, n uint64) []byte {
+		seq = n
+		return frame(b, n)
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	select {
+	case a := <-ch:
+		return a, nil
+	case <-ctx.Done():
+		s.giveUp(seq)
+		return answer{}, fmt.Errorf("engine: no answer: %w", context.Cause(ctx))
+	case <-s.ended:
+		select {
+		case a := <-ch: // it came with the end
+			return a, nil
+		default:
+			return answer{}, ErrSessionOver
+		}
+	}
+}
+
+// giveUp has nobody wait for an answer any more; false: it has come. The call stays in flight until it does.
+func (s *InProcess) giveUp(seq uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.waiting[seq]
+	if ok {
+		c.ch = nil
+		s.waiting[seq] = c
+	}
+	return ok
+}
+
+// noRoomError is submit's if ctx ended before there was room.
+type noRoomError struct{ cause error }
+
+func (e *noRoomError) Error() string { return "engine: waited for room: " + e.cause.Error() }
+func (e *noRoomError) Unwrap() error { return e.cause }
+
+// submit hands a frame to the loop as soon as there is room: many submits, one wake. c is who waits for its answer, nil if it has none.
+func (s *InProcess) submit(ctx context.Context, c *call, frame func(b []byte, seq uint64) []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.waitForRoom(ctx, c != nil && c.send); err != nil {
+		return err
+	}
+	s.seq++
+	s.in = frame(s.in, s.seq)
+	if c != nil {
+		s.waiting[s.seq] = *c
+		if c.send {
+			s.inFlight++
+		}
+		if c.done != nil && !s.isCalling {
+			s.isCalling = true
+			s.calling.Go(s.callAll)
+		}
+	}
+	if !s.pumping {
+		s.pumping = true
+		s.conn.loop.post(s.pump)
+	}
+	return nil
+}
+
+// waitForRoom waits until another frame may be submitted. mu is held.
+func (s *InProcess) waitForRoom(ctx context.Context, send bool) error {
+	full := func() bool {
+		return len(s.in) > s.eng.cfg.MaxPending || send && s.inFlight >= s.eng.cfg.MaxInFlight
+	}
+	if full() && !s.over {
+		defer context.AfterFunc(ctx, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.room.Broadcast()
+		})()
+	}
+	for full() && !s.over && ctx.Err() == nil {
+		s.room.Wait()
+	}
+	switch {
+	case s.over:
+		return ErrSessionOver
+	case ctx.Err() != nil:
+		return &noRoomError{context.Cause(ctx)}
+	}
+	return nil
+}
+
+// answer hands an answer to who waits for it. mu is held.
+func (s *InProcess) answer(seq uint64, a answer) {
+	c, ok := s.waiting[seq]
+	if !ok {
+		return
+	}
+	delete(s.waiting, seq)
+	if c.done != nil {
+		s.outcomes = append(s.outcomes, outcome{c.done, a})
+		s.told.Signal()
+		return
+	}
+	if c.send {
+		s.landed()
+	}
+	if c.ch != nil {
+		c.ch <- a
+	}
+}
+
+// landed counts a send that is not in flight any more. mu is held.
+func (s *InProcess) landed() {
+	if s.inFlight == s.eng.cfg.MaxInFlight {
+		s.room.Broadcast()
+	}
+	s.inFlight--
+}
+
+// endSends ends the sends of a session that is over: unreachable what the loop has not even taken, lost what it has (S1). mu is held.
+func (s *InProcess) endSends() {
+	eachFrame(s.in, func(kind codec.Kind, body []byte) {
+		var f codec.Send
+		if kind == codec.KindSend && codec.DecodeSend(body, &f) == nil && f.Flags&codec.FlagAck != 0 {
+			s.answer(f.Seq, answer{code: codec.CodeUnreachable, reason: "the session is over"})
+		}
+	})
+	s.in = nil
+	for seq, c := range s.waiting {
+		if c.send {
+			s.answer(seq, answer{code: codec.CodeLost, reason: "the session is over"})
+		}
+	}
+}
+
+// callAll is the goroutine of SendAsync's callbacks.
+func (s *InProcess) callAll() {
+	for {
+		s.mu.Lock()
+		for len(s.outcomes) == 0 && !s.over {
+			s.told.Wait()
+		}
+		all := s.outcomes
+		s.outcomes = nil
+		over := s.over
+		s.mu.Unlock()
+		if over && len(all) == 0 {
+			return
+		}
+		for _, o := range all {
+			s.mu.Lock()
+			s.landed()
+			s.mu.Unlock()
+			s.callBack(o)
+		}
+	}
+}
+
+func (s *InProcess) callBack(o outcome) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.eng.cfg.Logger.Error("a callback of SendAsync panicked", "panic", p)
+		}
+	}()
+	o.done(o.result())
+}
