@@ -15,7 +15,6 @@ type cast struct {
 	grouped bool            // see newTally
 	waits   int             // messages of it that wait; its connection is charged for body until none does
 	ready   []target        // those that may go on, until goOnCasts
-	tries   int             // how often they were parked before
 }
 
 func newCast(body []byte, grouped bool) *cast {
