@@ -716,14 +716,24 @@ func TestWatchTurns(t *testing.T) {
 		}
 	}
 	n.eventually("all are watched", func() bool { n.settle(); return n.Stats().Watched == len(stay)+len(come)/5 })
+	var pongs atomic.Int64
 	go func() { // so that the answers are read
 		for _, err := lasting.read(); err == nil; _, err = lasting.read() {
 		}
 	}()
 	go func() {
-		for _, err := passing.read(); err == nil; _, err = passing.read() {
+		for f, err := passing.read(); err == nil; f, err = passing.read() {
+			if f.kind == codec.KindPong {
+				pongs.Add(1)
+			}
 		}
 	}()
+	arrived := func() { // what was sent is in the order now, and nothing of it comes in the middle of the next turn
+		before := pongs.Load()
+		passing.write(codec.AppendPing(nil, 1))
+		n.eventually("pong", func() bool { return pongs.Load() > before })
+		n.settle()
+	}
 	for range 30 {
 		asked := make(map[string]bool)
 		for over := false; !over; {
@@ -732,9 +742,9 @@ func TestWatchTurns(t *testing.T) {
 				asked[id.name] = true
 			}
 			passing.unwatch(some()...)
-			n.settle()
+			arrived()
 			passing.write(codec.AppendWatch(nil, 1, rawIDs(some())))
-			n.settle()
+			arrived()
 			w.mu.Lock()
 			for i, id := range w.order {
 				if id.at != i || w.ids[id.name] != id {
