@@ -120,4 +120,9 @@
 //     rule. They must not block, and so must call nothing that does: no Send or SendAsync, for example, because a
 //     full window waits for that very goroutine;
 //   - Config.Dialer: on goroutines that look for nodes, also after Dial has returned; Config.Strategy: on each sender's.
+//
+// # What may change
+//
+// docs/compatibility.md says what may change before version 1.0, and how. Write literals of Config, Message and other structs with the
+// names of their fields: there will be more.
 package client

@@ -32,6 +32,7 @@ type target struct {
 	to      []byte
 	session *routing.Session
 	epoch   uint64
+	tries   int // how often it was parked
 }
 
 // batch is what goes to one connection, or over one link.
@@ -134,7 +135,7 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool) {
 				if kept == nil {
 					kept = newCast(body, grouped)
 				}
-				v = c.parkMember(s, kept)
+				v = c.parkMember(s, kept, 0)
 			}
 		}
 		c.finishMember(s, v, grouped)

@@ -15,7 +15,6 @@ type cast struct {
 	grouped bool            // see newTally
 	waits   int             // messages of it that wait; its connection is charged for body until none does
 	ready   []target        // those that may go on, until goOnCasts
-	tries   int             // how often they were parked before
 }
 
 func newCast(body []byte, grouped bool) *cast {
@@ -27,8 +26,8 @@ func newCast(body []byte, grouped bool) *cast {
 }
 
 // parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
-func (c *conn) parkMember(s *codec.Send, k *cast) verdict {
-	w := waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: k.tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
+func (c *conn) parkMember(s *codec.Send, k *cast, tries int) verdict {
+	w := waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
 	if c.parked+w.cost()+k.unpaid() > c.loop.eng.cfg.MaxParked {
 		return verdict{codec.CodeOverflow, reasonParked}
 	}
@@ -80,8 +79,7 @@ func (l *loop) goOnMember(w *waiting, code codec.Code) {
 		l.casts = append(l.casts, readyCast{c.handle(), k})
 	}
 	k.multi.TTL = s.TTL
-	k.tries = max(k.tries, w.tries)
-	k.ready = append(k.ready, target{seq: w.seq, to: []byte(w.to)})
+	k.ready = append(k.ready, target{seq: w.seq, to: []byte(w.to), tries: w.tries})
 }
 
 // goOnCasts sends what goOnMember has made ready.
@@ -109,8 +107,6 @@ func (c *conn) sendReady(k *cast, ready []target) {
 	m := &k.multi
 	s := &l.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
-	again := k.tries < parkTries
-	k.tries++
 	for _, t := range ready {
 		if c.state == stateClosed {
 			l.stats.abandoned++
@@ -118,8 +114,8 @@ func (c *conn) sendReady(k *cast, ready []target) {
 		}
 		s.Seq, s.To = t.seq, t.to
 		v, known := c.reach(s)
-		if !known && again { // the route is gone again, see forwardResolved
-			v = c.parkMember(s, k)
+		if !known && t.tries < parkTries { // the route is gone again, see forwardResolved
+			v = c.parkMember(s, k, t.tries+1)
 		}
 		c.finishMember(s, v, k.grouped)
 	}

@@ -296,12 +296,12 @@ func TestMulticastReturned(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, _, _ *client) {
 		from := g.nodes[0].joinMany("sender")
 		old, now := g.nodes[1].joinMany("a", "b", "c", "d"), g.nodes[0].joinMany("e")
-		first := from.multicast("sender", "1", codec.FlagAck, "a", "b", "c", "d") // makes the routes known
+		from.multicast("sender", "1", codec.FlagAck, "a", "b", "c", "d") // makes the routes known
 		old.ackAll(old.getsMany("sender", "1"))
 		from.tells(4)
 
 		// b and c go to another session; d goes to nobody.
-		first = from.multicast("sender", "2", codec.FlagAck, "a", "b", "c", "d", "e")
+		first := from.multicast("sender", "2", codec.FlagAck, "a", "b", "c", "d", "e")
 		m := old.getsMany("sender", "2")
 		now.ackAll(now.getsMany("sender", "2"))
 		now.bind("b", "c")

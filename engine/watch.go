@@ -175,7 +175,7 @@ func (v *watch) enqueue() {
 	if v.queued || !v.answered || list.closed {
 		return
 	}
-	if len(list.queue) > 2*len(list.all)+resolveBatch { // most are dropped
+	if len(list.queue) > 2*len(list.all)+watchBatch { // most are dropped
 		kept := make([]*watch, 0, len(list.all)+1)
 		for _, q := range list.queue {
 			if !q.dropped {

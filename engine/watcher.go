@@ -11,6 +11,9 @@ import (
 	"distmsg/routing"
 )
 
+// watchBatch is the most watched IDs in one question to the registry, and in one step of what may be long.
+const watchBatch = 512
+
 // watcher knows who holds the IDs that the clients of this node watch. It asks the registry for all of them within
 // Config.WatchPeriod, in batches and one question at a time. What the node does itself it learns at once: those are hints.
 //
@@ -250,7 +253,7 @@ func (w *watcher) takeApartSome() (more bool) {
 	list := w.ended[0]
 	n := 0
 	for name, v := range list.all {
-		if n++; n > resolveBatch {
+		if n++; n > watchBatch {
 			return true
 		}
 		delete(list.all, name)
@@ -263,7 +266,7 @@ func (w *watcher) takeApartSome() (more bool) {
 func (w *watcher) takeSoon() []*watchedID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := min(len(w.soon), resolveBatch)
+	n := min(len(w.soon), watchBatch)
 	batch := w.soon[:n:n]
 	if w.soon = w.soon[n:]; len(w.soon) == 0 {
 		w.soon = nil
@@ -287,7 +290,7 @@ func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
 			}
 		}
 	}
-	turns := max(1, (len(w.order)+resolveBatch-1)/resolveBatch)
+	turns := max(1, (len(w.order)+watchBatch-1)/watchBatch)
 	end := min(w.next+(len(w.order)+turns-1)/turns, len(w.order))
 	batch = slices.Clone(w.order[w.next:end])
 	w.next = end

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"image"
+	"image/draw"
+	"image/png"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,6 +20,9 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
+
+// screenshot is given as: go test ./examples/gateway -run TestPage/screenshot -screenshot screenshot.png
+var screenshot = flag.String("screenshot", "", "`file` to write the picture to, from examples/gateway")
 
 // browser is a Chromium with a profile of its own, which ends with the test.
 func browser(t *testing.T) context.Context {
@@ -111,8 +120,28 @@ func (p *tab) send(to, text string) {
 	p.enter("#text", text, "\r")
 }
 
-func TestTwoPagesTalk(t *testing.T) {
-	relay, chromium := startRelay(t), browser(t)
+// The tests of the page share a browser, which takes long to start.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	chromium := browser(t)
+	for name, test := range map[string]func(*testing.T, context.Context){
+		"two pages talk":    testTwoPagesTalk,
+		"several receivers": testSeveralReceivers,
+		"kicked":            testKicked,
+		"relay restarts":    testRelayRestarts,
+		"phone":             testPhone,
+		"contrast":          testContrast,
+		"screenshot":        testScreenshot,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // a gateway takes up to 5 s to end, for connections that Chromium opened and did not use
+			test(t, chromium)
+		})
+	}
+}
+
+func testTwoPagesTalk(t *testing.T, chromium context.Context) {
+	relay := startRelay(t)
 	here, there := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
 	here.login("1001")
 	there.login("1002")
@@ -127,9 +156,23 @@ func TestTwoPagesTalk(t *testing.T) {
 	here.waitFor(`/^no_route · not delivered, try again · [\d.]+ ms$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
 }
 
+// A message to several IDs shows what became of each copy.
+func testSeveralReceivers(t *testing.T, chromium context.Context) {
+	relay := startRelay(t)
+	here, there := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
+	here.login("1001")
+	there.login("1002")
+	here.send(" 1002 ,1003", "to all")
+	there.waitText(".received", "1001\nto all")
+	here.waitText(".sent", "to 1002, 1003\nto all\n1002: acked\n1003: no_route · not delivered, try again\n")
+	here.waitFor(`/^[\d.]+ ms for all$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
+	here.send("1002,", "to nobody else")
+	here.waitText(".sent .outcome", `parameter "to": an ID has 1 to 255 bytes, not 0`)
+}
+
 // The first page of an ID says so when it is logged in at another gateway.
-func TestKickedPage(t *testing.T) {
-	relay, chromium := startRelay(t), browser(t)
+func testKicked(t *testing.T, chromium context.Context) {
+	relay := startRelay(t)
 	first, second := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
 	first.login("1001")
 	second.login("1001")
@@ -140,8 +183,8 @@ func TestKickedPage(t *testing.T) {
 }
 
 // While the relay is away the page says that it is reconnecting, and then goes on.
-func TestRelayRestarts(t *testing.T) {
-	relay, chromium := startRelay(t), browser(t)
+func testRelayRestarts(t *testing.T, chromium context.Context) {
+	relay := startRelay(t)
 	url := startGateway(t, relay)
 	here, there := openTab(t, chromium, url), openTab(t, chromium, startGateway(t, relay))
 	here.login("1001")
@@ -161,16 +204,9 @@ func TestRelayRestarts(t *testing.T) {
 	here.waitText(".sent .outcome", "acked")
 }
 
-// On a phone nothing is wider than the screen, and a dark page is dark.
-func TestPhoneInTheDark(t *testing.T) {
-	relay, chromium := startRelay(t), browser(t)
-	dark := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}},
-		})
-		return err
-	})
-	phone := openTab(t, chromium, startGateway(t, relay), dark, chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
+// On a phone nothing is wider than the screen, a dark page is dark and a light one light.
+func testPhone(t *testing.T, chromium context.Context) {
+	phone := openTab(t, chromium, startGateway(t, startRelay(t)), scheme("dark"), chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
 	const fits = `document.documentElement.scrollWidth <= 360 && innerWidth == 360`
 	phone.waitFor(fits)
 	phone.login("1001")
@@ -178,4 +214,88 @@ func TestPhoneInTheDark(t *testing.T) {
 	phone.waitText(".received", "widewide")
 	phone.waitFor(fits)
 	phone.waitFor(`getComputedStyle(document.body).backgroundColor == "rgb(17, 22, 20)"`)
+	phone.do(scheme("light"))
+	phone.waitFor(`getComputedStyle(document.body).backgroundColor == "rgb(244, 245, 243)"`)
+}
+
+// Text, and the edges of what can be used, stand out from what is behind them, as WCAG 2.2 level AA wants it: 4.5 to 1, and 3 to 1.
+func testContrast(t *testing.T, chromium context.Context) {
+	p := openTab(t, chromium, startGateway(t, startRelay(t)))
+	const ratio = `(() => {
+		const light = name => {
+			document.body.style.color = "var(" + name + ")";
+			const linear = getComputedStyle(document.body).color.match(/\d+/g).map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+			return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2] + .05;
+		};
+		const a = light(%s), b = light(%s);
+		return Math.max(a, b) / Math.min(a, b);
+	})()`
+	for _, name := range []string{"light", "dark"} {
+		p.do(scheme(name))
+		for _, pair := range []struct {
+			front, behind string
+			least         float64
+		}{
+			{"--ink", "--ground", 4.5}, {"--ink", "--sheet", 4.5}, {"--ink", "--mine", 4.5}, {"--faint", "--ground", 4.5}, {"--faint", "--sheet", 4.5},
+			{"--good", "--sheet", 4.5}, {"--bad", "--sheet", 4.5}, {"--unsure", "--sheet", 4.5}, {"--unsure", "--ground", 4.5}, {"--bad", "--alert", 4.5},
+			{"--on-accent", "--accent", 4.5}, {"--edge", "--ground", 3}, {"--edge", "--sheet", 3}, {"--accent", "--ground", 3},
+		} {
+			got, err := chromedp.Run(p.ctx, chromedp.Evaluate[float64](fmt.Sprintf(ratio, quote(pair.front), quote(pair.behind))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got < pair.least {
+				t.Errorf("%s: %s on %s is %.1f to 1, want %v", name, pair.front, pair.behind, got, pair.least)
+			}
+		}
+	}
+}
+
+// scheme makes a page think that its user likes "dark" or "light".
+func scheme(name string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}},
+		})
+		return err
+	})
+}
+
+// testScreenshot takes the picture in README.md: two pages that talk, one in the light and one on a phone in the dark.
+func testScreenshot(t *testing.T, chromium context.Context) {
+	relay := startRelay(t)
+	desk := openTab(t, chromium, startGateway(t, relay), scheme("light"), chromedp.EmulateViewport(640, 560))
+	phone := openTab(t, chromium, startGateway(t, relay), scheme("dark"), chromedp.EmulateViewport(360, 560, chromedp.EmulateMobile))
+	desk.login("1001")
+	phone.login("1002")
+	desk.send("1002", "Good morning!")
+	phone.waitText(".received", "Good morning!")
+	phone.send("1001", "Good morning. Coffee at ten?")
+	desk.waitText(".received", "Coffee at ten?")
+	desk.send("1002, 1003", "Ten it is. Whoever is in, come along.")
+	phone.waitText(".received", "Ten it is.")
+	desk.waitText(".sent .outcome", "ms for all")
+	phone.waitText(".sent .outcome", "acked")
+
+	const gap = 20
+	both := image.NewNRGBA(image.Rect(0, 0, 640+gap+360, 560))
+	for at, p := range map[int]*tab{0: desk, 640 + gap: phone} {
+		shot, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := png.Decode(bytes.NewReader(shot))
+		if err != nil {
+			t.Fatal(err)
+		}
+		draw.Draw(both, img.Bounds().Add(image.Pt(at, 0)), img, image.Point{}, draw.Src)
+	}
+	if *screenshot == "" {
+		return
+	}
+	var file bytes.Buffer
+	encoder := png.Encoder{CompressionLevel: png.BestCompression}
+	if err := errors.Join(encoder.Encode(&file, both), os.WriteFile(*screenshot, file.Bytes(), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -100,13 +101,13 @@ func (g *gateway) logout(w http.ResponseWriter, r *http.Request) {
 	answerRequest(w, id, err)
 }
 
-// send sends a message from an ID that is logged in here, and answers with its outcome.
+// send sends a message from an ID that is logged in here, to one ID or to many, and answers with the outcome of each.
 func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
-	p, ok := parameters(w, r, "from", "to", "msg?")
+	p, ok := parameters(w, r, "from", "to,", "msg?")
 	if !ok {
 		return
 	}
-	from, to, text := p.Get("from"), p.Get("to"), "hello"
+	from, to, text := p.Get("from"), p["to"], "hello"
 	if p.Has("msg") {
 		text = p.Get("msg")
 	}
@@ -116,11 +117,27 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
-	start := time.Now()
-	_, err := g.session.Send(ctx, client.Message{From: from, To: to, Payload: []byte(text)})
-	code, o := outcomeOf(err)
-	o.To, o.Millis = to, float64(time.Since(start).Microseconds())/1000
-	answer(w, httpStatus(code), o)
+	start, m := time.Now(), client.Message{From: from, Payload: []byte(text)}
+	if len(to) == 1 {
+		m.To = to[0]
+		_, err := g.session.Send(ctx, m)
+		answerSend(w, outcomeOf(m.To, err), time.Since(start))
+		return
+	}
+	results, err := g.session.Multicast(ctx, m, to)
+	if errors.Is(err, client.ErrNotSupported) {
+		refuse(w, http.StatusNotImplemented, "the relay is too old for a message to several IDs: send one to each")
+		return
+	}
+	outcomes := make([]outcome, len(to))
+	for i, id := range to {
+		if err == nil { // or it is the outcome of all
+			outcomes[i] = outcomeOf(id, results[i].Err)
+		} else {
+			outcomes[i] = outcomeOf(id, err)
+		}
+	}
+	answerMulticast(w, outcomes, time.Since(start))
 }
 
 // online says which IDs are logged in, at any gateway.

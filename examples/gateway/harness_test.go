@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,7 @@ type reply struct {
 	Delivered string
 	Retry     bool
 	Millis    *float64 `json:"ms"`
+	Outcomes  []reply  // of a message to several IDs
 	Online    []struct {
 		ClientID string `json:"clientId"`
 		Online   bool
@@ -137,4 +140,66 @@ func (r reply) refused(t *testing.T, status int, text string) {
 	if r.status != status || !strings.Contains(r.Error, text) {
 		t.Errorf("got %d %.300q, want %d with %q", r.status, r.Error, status, text)
 	}
+}
+
+// wantEach fails unless the answer has this HTTP code and these outcomes, each "ID outcome".
+func (r reply) wantEach(t *testing.T, status int, outcomes ...string) {
+	t.Helper()
+	var got []string
+	for _, o := range r.Outcomes {
+		got = append(got, o.To+" "+o.Outcome)
+	}
+	if r.status != status || !slices.Equal(got, outcomes) || r.Millis == nil {
+		t.Errorf("got %d %q %.300q, want %d %q with a time", r.status, got, r.Error, status, outcomes)
+	}
+}
+
+// eventReader reads the events of an ID, as a page does.
+type eventReader struct {
+	t     *testing.T
+	lines *bufio.Scanner
+	id    string // of the last event
+}
+
+// openEvents opens a stream until the test ends. It goes on after the event with that number; "": it gets all there is.
+func openEvents(t *testing.T, url, id, last string) *eventReader {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/events?"+query("clientId", id).Encode(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last != "" {
+		request.Header.Set("Last-Event-ID", last)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	if kind := response.Header.Get("Content-Type"); response.StatusCode != 200 || kind != "text/event-stream" {
+		t.Fatalf("/events: %s, %q", response.Status, kind)
+	}
+	e := &eventReader{t: t, lines: bufio.NewScanner(response.Body)}
+	e.lines.Buffer(nil, 8<<20)
+	e.want("state", `"attached"`)
+	return e
+}
+
+// want reads the next event and fails unless it is this one.
+func (e *eventReader) want(event, data string) {
+	e.t.Helper()
+	got := make(map[string]string)
+	for e.lines.Scan() {
+		if name, value, ok := strings.Cut(e.lines.Text(), ": "); ok {
+			got[name] = value
+		} else if got["event"] != "" {
+			break
+		}
+	}
+	if got["event"] != event || got["data"] != data {
+		e.t.Fatalf("got event %.300q (%v), want %s %.300s", got, e.lines.Err(), event, data)
+	}
+	e.id = got["id"]
 }

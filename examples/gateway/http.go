@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"distmsg/client"
@@ -21,18 +22,18 @@ const maxRequest = 4 << 20
 
 // outcome is what became of a message.
 type outcome struct {
-	To        string  `json:"to"`
-	Outcome   string  `json:"outcome"`
-	Reason    string  `json:"reason,omitempty"`
-	Delivered string  `json:"delivered"` // yes, no or unknown
-	Retry     bool    `json:"retry"`     // to send it again is safe: it cannot arrive twice
-	Millis    float64 `json:"ms"`        // from here to the receiver's gateway and back
+	To        string `json:"to"`
+	Outcome   string `json:"outcome"`
+	Reason    string `json:"reason,omitempty"`
+	Delivered string `json:"delivered"` // yes, no or unknown
+	Retry     bool   `json:"retry"`     // to send it again is safe: it cannot arrive twice
+	status    int    // its HTTP code
 }
 
 // outcomeOf says what the error of a send means.
-func outcomeOf(err error) (codec.Code, outcome) {
+func outcomeOf(to string, err error) outcome {
 	code, reason := codeOf(err, codec.CodeAcked)
-	return code, outcome{Outcome: code.String(), Reason: reason, Delivered: code.Delivered().String(), Retry: code.Retryable()}
+	return outcome{to, code.String(), reason, code.Delivered().String(), code.Retryable(), httpStatus(code)}
 }
 
 // codeOf says what the SDK's error means; good is what no error means. One without a code says that this gateway is closing, and did nothing.
@@ -83,6 +84,29 @@ func answer(w http.ResponseWriter, status int, v any) {
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // an error: who asked has gone
 }
+
+// answerSend answers a message to one ID, with the time from here to the receiver's gateway and back.
+func answerSend(w http.ResponseWriter, o outcome, took time.Duration) {
+	answer(w, o.status, struct {
+		outcome
+		Millis float64 `json:"ms"`
+	}{o, millis(took)})
+}
+
+// answerMulticast answers a message to several IDs, with the time after which all outcomes were known, and the HTTP code
+// that they share: 207 if they do not.
+func answerMulticast(w http.ResponseWriter, outcomes []outcome, took time.Duration) {
+	status := outcomes[0].status
+	if slices.ContainsFunc(outcomes, func(o outcome) bool { return o.status != status }) {
+		status = http.StatusMultiStatus
+	}
+	answer(w, status, struct {
+		Outcomes []outcome `json:"outcomes"`
+		Millis   float64   `json:"ms"`
+	}{outcomes, millis(took)})
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // answerRequest answers a login or a logout.
 func answerRequest(w http.ResponseWriter, id string, err error) {
