@@ -1,38 +1,69 @@
 // Package engine is a relay node as a library: it holds the connections of app servers, knows which
 // client ID is bound where, and hands messages from one to the other with a truthful outcome.
 //
-// The zero Config is a node on 127.0.0.1:7400. New checks the configuration, Run serves until its
-// context ends:
+// # From nothing to a running engine
 //
-//	e, err := engine.New(engine.Config{Addr: "127.0.0.1:0"})
+// The zero Config is a node on 127.0.0.1:7400. [New] checks the configuration, [Engine.Run] serves until its
+// context ends, and [Engine.Ready] says when clients may come:
+//
+//	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"})
 //	if err != nil {
-//		return err
+//		return err // it names every field that cannot be
 //	}
-//	go func() { failed <- e.Run(ctx) }()
-//	<-e.Ready()
-//	log.Println("clients connect to", e.Addr())
+//	ended := make(chan error, 1)
+//	go func() { ended <- node.Run(ctx) }()
+//	select {
+//	case <-node.Ready():
+//		log.Println("clients connect to", node.Addr())
+//	case err := <-ended:
+//		return err // it cannot start
+//	}
 //
-// A program that holds end users itself binds their IDs in its own process, with the same outcomes,
-// order and limits as an app server that connects over TCP:
+// Run returns nil if its context ended, and an error for any other cause. There are no globals: a process may run several engines,
+// each once. A program with an engine should have GOMAXPROCS of at least Config.Loops+1.
 //
-//	s, err := e.OpenInProcess(ctx, engine.InProcessConfig{Handler: func(m *engine.Message) { … }})
+// # In-process sessions
+//
+// A program that holds end users itself binds their IDs in its own process, and needs no listener for that (Addr: "none"):
+//
+//	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{
+//		Handler: func(m *engine.Message) { m.Ack([]byte("got it")) }, // or m.Reject("busy"); or nothing: then it is acked
+//	})
 //	err = s.Bind(ctx, "1001")
 //	reply, err := s.Send(ctx, "1001", "1002", []byte("hello"))
 //
+// Such a session is a connection without a socket: the same frames, the same rules.
+//
+//   - Outcomes: [InProcess.Send] ends with exactly one, nil (acked) or a [*SendError], which says whether the message was delivered
+//     and whether it is safe to send it again; errors.Is(err, engine.ErrNoRoute) and its like tell them apart.
+//   - Order: what one session sends to one ID arrives in that order, by Send, [InProcess.SendAsync] or [InProcess.Post].
+//   - Backpressure: a sender waits while the event loop has not taken what it was given, or Config.MaxInFlight sends are under way, until its
+//     context ends. A receiver whose handler is slow costs only itself: when Config.MaxPending is full, its senders hear overflow.
+//   - Kicks: an ID that another session has bound is lost, and OnKick hears of it.
+//   - The end: after Close, or when the engine stops, what was under way ends lost, or unreachable if the loop had not taken it.
+//
+// Handlers of one session run one after the other, so a program gives each user a session of its own if users must not wait for each other:
+// one costs about as much as a connection. examples/embed is a WebSocket server that does so.
+//
+// # Hooks
+//
+// [Hooks] are a few optional functions that decide who may connect (Authenticate), bind, send and receive (Deliver), and observe what could
+// not be delivered, which IDs are lost and which sessions come and go. Each says on which goroutine it runs.
+// [Engine.Stats] is what there is to measure.
+//
+// # Clusters
+//
 // With a Membership and a Registry that others share, the node is one of a cluster: messages to IDs at other nodes
 // go there over a link, with the same outcomes. discovery.Peers and discovery/zookeeper are memberships, routing/redis
-// is such a registry.
-//
-// Hooks decide who may connect, bind and send. Stats is what there is to measure; package
-// internal/admin of the relay command turns it into Prometheus metrics.
+// is such a registry; Config.ClusterSecret is what the nodes know each other by. [Engine.Drain] makes a node leave without a gap.
 //
 // # How it is built
 //
 // The files follow a message: acceptor.go takes connections, loop.go is an event loop and its end of
 // iteration, dispatch.go turns bytes into frames, relay.go is the hot path, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
-// lanes of lane.go. Of a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one of them,
-// forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
+// lanes of lane.go; hooks.go is where hooks are called from; inprocess.go and inprocess_send.go are sessions without a socket. Of a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one of them,
+// forward.go what goes over it, multicast*.go messages to many, watch*.go who hears of whom, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
 // again what it may have missed. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and

@@ -4,34 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"net"
+	"slices"
+	"sync"
+	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/engine"
+	"distmsg/routing"
 )
 
 // A program that embeds the engine, binds two IDs in its own process, and sends from one to the other.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	e, err := engine.New(engine.Config{Addr: "127.0.0.1:0"})
+	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
-	<-e.Ready()
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
 
-	s, err := e.OpenInProcess(ctx, engine.InProcessConfig{
+	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{ // it waits until the node is ready
 		Handler: func(m *engine.Message) { m.Ack([]byte("got " + string(m.Payload))) },
 	})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	if err := s.Bind(ctx, "1001", "1002"); err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
 	reply, err := s.Send(ctx, "1001", "1002", []byte("hello"))
 	fmt.Println(string(reply), err)
@@ -39,19 +42,37 @@ func Example() {
 	_, err = s.Send(ctx, "1001", "1003", []byte("hello"))
 	var failed *engine.SendError
 	if errors.As(err, &failed) {
-		fmt.Println(failed.Code, failed.Code.Delivered(), failed.Code.Retryable())
+		fmt.Println(failed.Code, failed.Delivered(), failed.Retryable())
 	}
 	stop()
-	fmt.Println(<-done)
+	fmt.Println(<-ended)
 	// Output:
 	// got hello <nil>
 	// no_route no true
 	// <nil>
 }
 
-// Hooks decide who may connect, which IDs an identity may bind, and what may be sent.
+// run runs a node until stop is called, which says how that went.
+func run(cfg engine.Config) (node *engine.Engine, stop func() error) {
+	node, err := engine.New(cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+	select {
+	case <-node.Ready():
+	case err := <-ended: // it cannot start
+		log.Fatal(err)
+	}
+	return node, func() error { cancel(); return <-ended }
+}
+
+// Hooks decide who may connect, which IDs an identity may bind, what may be sent and what delivered, and observe.
 func ExampleHooks() {
-	e, err := engine.New(engine.Config{
+	var lost []string
+	node, stop := run(engine.Config{
 		Addr: "none",
 		Hooks: engine.Hooks{
 			Bind: func(identity, id string) error {
@@ -66,25 +87,139 @@ func ExampleHooks() {
 				}
 				return codec.CodeOK
 			},
+			Undeliverable: func(m *codec.Deliver, code codec.Code) { // on a loop: no more than this
+				lost = append(lost, fmt.Sprintf("%s to %s: %s", m.From, m.To, code))
+			},
 		},
+		Loops: 1, // so that lost needs no lock
 	})
+	ctx := context.Background()
+	game, err := node.OpenInProcess(ctx, engine.InProcessConfig{Identity: "game"})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
-	s, err := e.OpenInProcess(ctx, engine.InProcessConfig{Identity: "game"})
+	fmt.Println(game.Bind(ctx, "1001"))
+	chat, err := node.OpenInProcess(ctx, engine.InProcessConfig{Identity: "chat"})
 	if err != nil {
-		fmt.Println(err)
-		return
+		log.Fatal(err)
 	}
-	fmt.Println(s.Bind(ctx, "1001"))
-	stop()
-	fmt.Println(<-done)
+	if err := chat.Bind(ctx, "1002"); err != nil {
+		log.Fatal(err)
+	}
+	_, err = chat.Send(ctx, "1002", "1001", make([]byte, 2000))
+	fmt.Println(errors.Is(err, engine.ErrDenied))
+	_, err = chat.Send(ctx, "1002", "1001", nil)
+	fmt.Println(errors.Is(err, engine.ErrNoRoute))
+	fmt.Println(stop())
+	fmt.Println(lost)
 	// Output:
 	// engine: bind "1001": denied
+	// true
+	// true
+	// <nil>
+	// [1002 to 1001: denied 1002 to 1001: no_route]
+}
+
+// Many messages at once: they are under way together, arrive in order, and each has its outcome.
+func ExampleInProcess_SendAsync() {
+	node, stop := run(engine.Config{Addr: "none"})
+	ctx := context.Background()
+	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{Handler: func(m *engine.Message) { m.Ack(slices.Clone(m.Payload)) }})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := s.Bind(ctx, "a", "b"); err != nil {
+		log.Fatal(err)
+	}
+	var all sync.WaitGroup
+	acked := 0
+	for range 1000 {
+		all.Add(1)
+		s.SendAsync(ctx, "a", "b", []byte("hello"), func(_ []byte, err error) { // one after the other
+			defer all.Done()
+			if err == nil {
+				acked++
+			}
+		})
+	}
+	all.Wait()
+	fmt.Println(acked, "acked")
+	s.Close() // its IDs are bound no more
+	fmt.Println(stop())
+	// Output:
+	// 1000 acked
+	// <nil>
+}
+
+// Two nodes that are told of each other and share a registry are one relay. In two processes, the registry is on Redis
+// (routing/redis); with more nodes, or ones that come and go, the membership is in ZooKeeper (discovery/zookeeper).
+func ExampleConfig_cluster() {
+	registry := routing.NewMemory(routing.MemoryConfig{})
+	peers := []discovery.Record{{ID: "n1", PeerAddr: freeAddr()}, {ID: "n2", PeerAddr: freeAddr()}}
+	var sessions []*engine.InProcess
+	var stops []func() error
+	ctx := context.Background()
+	for _, self := range peers {
+		node, stop := run(engine.Config{
+			NodeID: self.ID, Addr: "none", PeerAddr: self.PeerAddr,
+			Registry: registry, Membership: discovery.Peers(peers...), ClusterSecret: []byte("at least sixteen bytes"),
+		})
+		s, err := node.OpenInProcess(ctx, engine.InProcessConfig{
+			Handler: func(m *engine.Message) { m.Ack([]byte(self.ID + " has " + m.To)) },
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		sessions, stops = append(sessions, s), append(stops, stop)
+	}
+	if err := errors.Join(sessions[0].Bind(ctx, "alice"), sessions[1].Bind(ctx, "bob")); err != nil {
+		log.Fatal(err)
+	}
+	reply, err := sessions[0].Send(ctx, "alice", "bob", nil)
+	fmt.Println(string(reply), err)
+	reply, err = sessions[1].Send(ctx, "bob", "alice", nil)
+	fmt.Println(string(reply), err)
+	for _, stop := range stops {
+		fmt.Println(stop())
+	}
+	// Output:
+	// n2 has bob <nil>
+	// n1 has alice <nil>
+	// <nil>
+	// <nil>
+}
+
+// freeAddr is an address to listen at.
+func freeAddr() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// A node that leaves lets what is under way come to its end first.
+func ExampleEngine_Drain() {
+	node, stop := run(engine.Config{Addr: "127.0.0.1:0"})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{Handler: func(*engine.Message) {}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := s.Bind(ctx, "a"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(node.Drain(ctx)) // clients move to other nodes, if there are any
+	_, err = s.Send(ctx, "a", "a", nil)
+	fmt.Println(errors.Is(err, engine.ErrDraining))
+	_, err = node.OpenInProcess(ctx, engine.InProcessConfig{})
+	fmt.Println(errors.Is(err, engine.ErrDraining))
+	fmt.Println(stop())
+	// Output:
+	// <nil>
+	// true
+	// true
 	// <nil>
 }
