@@ -60,10 +60,11 @@
 // # How it is built
 //
 // The files follow a message: acceptor.go takes connections, loop.go is an event loop and its end of
-// iteration, dispatch.go turns bytes into frames, relay.go is the hot path, mailbox.go carries
+// iteration, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
-// lanes of lane.go; hooks.go is where hooks are called from; inprocess.go and inprocess_send.go are sessions without a socket. Of a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one of them,
-// forward.go what goes over it, multicast*.go messages to many, watch*.go who hears of whom, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
+// lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
+// and goes. Of a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one of them,
+// forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
 // again what it may have missed. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and

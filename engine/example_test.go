@@ -54,18 +54,26 @@ func Example() {
 
 // run runs a node until stop is called, which says how that went.
 func run(cfg engine.Config) (node *engine.Engine, stop func() error) {
+	node, stop = begin(cfg)
+	<-node.Ready()
+	return node, stop
+}
+
+// begin is run without waiting for the node.
+func begin(cfg engine.Config) (node *engine.Engine, stop func() error) {
 	node, err := engine.New(cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- node.Run(ctx) }()
-	select {
-	case <-node.Ready():
-	case err := <-ended: // it cannot start
-		log.Fatal(err)
-	}
+	go func() {
+		err := node.Run(ctx)
+		if ctx.Err() == nil {
+			log.Fatal(err) // it cannot start, or go on
+		}
+		ended <- err
+	}()
 	return node, func() error { cancel(); return <-ended }
 }
 
@@ -156,21 +164,25 @@ func ExampleInProcess_SendAsync() {
 func ExampleConfig_cluster() {
 	registry := routing.NewMemory(routing.MemoryConfig{})
 	peers := []discovery.Record{{ID: "n1", PeerAddr: freeAddr()}, {ID: "n2", PeerAddr: freeAddr()}}
-	var sessions []*engine.InProcess
-	var stops []func() error
-	ctx := context.Background()
-	for _, self := range peers {
-		node, stop := run(engine.Config{
+	var nodes [2]*engine.Engine
+	var stops [2]func() error
+	for i, self := range peers {
+		nodes[i], stops[i] = begin(engine.Config{
 			NodeID: self.ID, Addr: "none", PeerAddr: self.PeerAddr,
 			Registry: registry, Membership: discovery.Peers(peers...), ClusterSecret: []byte("at least sixteen bytes"),
 		})
+	}
+	var sessions [2]*engine.InProcess
+	ctx := context.Background()
+	for i, node := range nodes {
+		linked(node)
 		s, err := node.OpenInProcess(ctx, engine.InProcessConfig{
-			Handler: func(m *engine.Message) { m.Ack([]byte(self.ID + " has " + m.To)) },
+			Handler: func(m *engine.Message) { m.Ack([]byte(node.NodeID() + " has " + m.To)) },
 		})
 		if err != nil {
 			log.Fatal(err)
 		}
-		sessions, stops = append(sessions, s), append(stops, stop)
+		sessions[i] = s
 	}
 	if err := errors.Join(sessions[0].Bind(ctx, "alice"), sessions[1].Bind(ctx, "bob")); err != nil {
 		log.Fatal(err)
@@ -187,6 +199,13 @@ func ExampleConfig_cluster() {
 	// n1 has alice <nil>
 	// <nil>
 	// <nil>
+}
+
+// linked waits for the other node. A node that starts waits for those that there are, but for no longer than two seconds.
+func linked(node *engine.Engine) {
+	for <-node.Ready(); node.Stats().Links == 0; {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // freeAddr is an address to listen at.
