@@ -68,7 +68,7 @@ func (e *Engine) beginDrain(ctx context.Context) {
 		}
 		spread = min(spread, grace/2)
 	}
-	e.drainAt.Store(max(1, (e.clock() + grace).Milliseconds()))
+	e.drainAt.Store(1 + (e.clock() + grace).Milliseconds())
 	e.tellDrain(ctx, &codec.Drain{
 		Spread:   uint64(spread.Milliseconds()),
 		Deadline: uint64(grace.Milliseconds()),
@@ -87,7 +87,7 @@ func (e *Engine) leaving() bool { return e.draining.Load() || e.serving.Err() !=
 // drained reports whether the drain deadline has passed; now is on the engine's clock.
 func (e *Engine) drained(now int64) bool {
 	at := e.drainAt.Load()
-	return at != 0 && now >= at
+	return at != 0 && now >= at-1
 }
 
 func (e *Engine) tellDrain(ctx context.Context, f *codec.Drain) {

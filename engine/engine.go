@@ -57,7 +57,7 @@ type Engine struct {
 	incarnation atomic.Uint64
 	joining     atomic.Bool // not linked to the others yet
 	draining    atomic.Bool
-	drainAt     atomic.Int64 // milliseconds on the engine's clock from which sends end draining; 0: not draining
+	drainAt     atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
 	refused     atomic.Uint64
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
