@@ -314,11 +314,11 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		l.bufs.put(ch.buf)
 		return
 	}
-	if ch.many && c.link == nil && !c.takesMany {
-		l.singleChunk(ch)
-	}
 	if age >= staleAfter {
 		l.ageChunk(ch, uint32(age))
+	}
+	if ch.many && c.link == nil && !c.takesMany {
+		l.singleChunk(c, ch)
 	}
 	if !c.fits(len(ch.buf)) {
 		l.trimChunk(c, ch)
@@ -356,16 +356,24 @@ func (l *loop) ageChunk(ch *chunk, age uint32) {
 	})
 }
 
-// singleChunk turns frames for several receivers into one for each, for a client that does not know them.
-func (l *loop) singleChunk(ch *chunk) {
+// singleChunk turns frames for several receivers into one for each, for a client that does not know them: as many as it may have room
+// for, and no more, for each has the payload. What is one too many trimChunk takes out, and what follows it.
+func (l *loop) singleChunk(c *conn, ch *chunk) {
+	room := c.maxPending - c.queued()
 	buf := l.bufs.get()
-	l.eachMail(ch.buf, func(frame []byte, f *mailFrame) {
-		if !f.isMany() {
-			buf = append(buf, frame...)
-			return
+	ch.unacked, ch.frames = 0, 0
+	l.eachMail(ch.buf, func(_ []byte, f *mailFrame) {
+		for d := range f.messages {
+			if len(buf) > room {
+				l.refuseOne(d, codec.CodeOverflow)
+				continue
+			}
+			ch.frames++
+			if d.Flags&codec.FlagAck == 0 {
+				ch.unacked++
+			}
+			buf = codec.AppendDeliver(buf, d)
 		}
-		ch.frames += uint32(f.count()) - 1
-		buf = appendSingly(buf, &f.many, f.recipients)
 	})
 	l.bufs.put(ch.buf)
 	ch.buf = buf

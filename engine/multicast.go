@@ -40,7 +40,21 @@ type batch struct {
 	handle  routing.Handle
 	link    bool
 	size    int // bounds the frame
+	singly  int // what the messages take so far for a client that gets a frame for each
 	targets []target
+}
+
+// fits makes room for one more message, where b.size does not: a client that knows no deliver_many gets the payload with each (S21).
+func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
+	c := dest.conn
+	if c == nil || c.link != nil || c.takesMany {
+		return verdict{}
+	}
+	b.singly += codec.DeliverSize(d) + codec.MaxToken
+	if !c.fits(b.singly) {
+		return verdict{codec.CodeOverflow, reasonQueue}
+	}
+	return verdict{}
 }
 
 // fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between two multicasts.
@@ -99,6 +113,9 @@ func (c *conn) handleMulticast(body []byte) {
 	}
 	n := m.To.Len()
 	l.stats.multicasts++
+	if n == 0 {
+		return // nothing to decide on, nor to hold
+	}
 	l.stats.sends += uint64(n)
 	grouped := m.Flags&codec.FlagAck != 0 && c.newTally(m.Seq, n)
 	if len(c.held) > 0 {
@@ -113,7 +130,14 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	s := &l.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
-	fits := l.eng.multicastFits(m)
+	all := verdict{code: codec.CodeTooLarge}
+	if l.eng.multicastFits(m) {
+		all = c.admitFrom(s) // once: its binding may end before the last recipient's turn
+	}
+	if all.code == codeHeld {
+		c.holdMany(body, m, grouped)
+		return
+	}
 	var kept *cast // if somebody has to be asked for
 	for seq, to := range numbered(m) {
 		if c.state == stateClosed {
@@ -121,13 +145,9 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool) {
 			continue
 		}
 		s.Seq, s.To = seq, to
-		v := verdict{code: codec.CodeTooLarge}
-		if fits {
-			v = c.admit(s)
-		}
-		if v.code == codeHeld { // the first one, as all others would be
-			c.holdMany(body, m, grouped)
-			return
+		v := all
+		if v.code == codec.CodeOK {
+			v = c.admitOne(s)
 		}
 		if v.code == codec.CodeOK {
 			var known bool
@@ -232,7 +252,7 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 			list := dest.list
 			if b.link {
 				list = l.linkList(b.handle, t.session.Short())
-			} else {
+			} else if v = b.fits(dest, d); v.code == codec.CodeOK {
 				v = l.eng.mayDeliver(t.session, d)
 			}
 			if v.code == codec.CodeOK {
@@ -314,15 +334,15 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	}
 	if kind == codec.KindDeliverMany && !c.takesMany {
 		l.stats.framesOut += uint64(len(all) - 1)
-		c.wrote(appendSingly(c.out(), m, slices.Values(all)))
+		c.wrote(appendSingly(c.out(), m, all))
 		return
 	}
 	c.wrote(codec.AppendDeliverMany(c.out(), kind, m, all))
 }
 
 // appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
-func appendSingly(b []byte, m *codec.DeliverMany, all func(func(codec.Recipient) bool)) []byte {
-	for r := range all {
+func appendSingly(b []byte, m *codec.DeliverMany, all []codec.Recipient) []byte {
+	for _, r := range all {
 		b = codec.AppendDeliver(b, &codec.Deliver{Token: r.Token, To: r.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: r.Epoch,
 			Payload: m.Payload})
 	}
@@ -331,7 +351,7 @@ func appendSingly(b []byte, m *codec.DeliverMany, all func(func(codec.Recipient)
 
 // newTally begins to count the outcomes of a multicast of n sends; false: they are told one by one.
 func (c *conn) newTally(first uint64, n int) bool {
-	if !c.takesMany || n == 0 || len(c.tallies) == maxTallies || first+uint64(n) < first {
+	if !c.takesMany || len(c.tallies) == maxTallies || first+uint64(n) < first {
 		return false
 	}
 	i := c.tallyAt(first)

@@ -56,6 +56,9 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 		d.Token = l.eng.appendLinkToken(l.token[:0], t.token, link, t.session.Short())
 		may := v
 		if may.code == codec.CodeOK {
+			may = b.fits(dest, d)
+		}
+		if may.code == codec.CodeOK {
 			may = l.eng.mayDeliver(t.session, d)
 		}
 		if may.code != codec.CodeOK {
@@ -93,6 +96,8 @@ func (c *conn) handleNotHereMany(body []byte) {
 	}
 	defer l.fan.reset()
 	var link routing.Handle // that the messages in fan.back came over
+	head := codec.MulticastSize[[]byte](len(m.Payload), nil)
+	size := head // bounds the frame that they go back in: made-up ones must not end the link
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
 		d := deliverOf(&m, &r)
 		if c.takeNotHere(&d) {
@@ -103,10 +108,11 @@ func (c *conn) handleNotHereMany(body []byte) {
 			l.refuseToken(c.handle(), codec.KindNotHereMany)
 			continue
 		}
-		if h != link {
+		if h != link || size+codec.RecipientSize(r.To) > l.eng.maxFrame {
 			l.returnMany(link, &m)
-			link = h
+			link, size = h, head
 		}
+		size += codec.RecipientSize(r.To)
 		id := c.session.ID()
 		r.Token, r.Session, r.Why = token, append([]byte(nil), id[:]...), codec.KindNotMine
 		l.fan.back = append(l.fan.back, r)

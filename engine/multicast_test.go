@@ -3,10 +3,12 @@ package engine
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/routing"
 )
 
 // joinMany is join for a client that knows deliver_many and outcomes.
@@ -491,5 +493,107 @@ func TestMulticastToFullQueue(t *testing.T) {
 			}
 		}
 		slow.nc.Close()
+	})
+}
+
+// A client that takes one message at a time gets the payload of a multicast with each: no more of them than it has room for (S21).
+func TestMulticastSinglyToFullQueue(t *testing.T) {
+	const copies = 3000 // 192 MiB for one frame of less than 300 KiB
+	payload := strings.Repeat("x", 1<<16)
+	ids := make([]string, copies)
+	for i := range ids {
+		ids[i] = "to"
+	}
+	flood := func(t *testing.T, from *client, report func() (sends, ended, lost uint64)) {
+		first := from.multicast("from", payload, codec.FlagReport, ids...)
+		all, _ := from.tells(copies / 2) // far more than what kernels may have taken
+		for i := range uint64(copies) {
+			if o, told := all[first+i]; told && o.Code != codec.CodeOverflow {
+				t.Fatalf("%d: %v", i, o.Code)
+			}
+		}
+		from.n.eventually("the books balance", func() bool { sends, ended, lost := report(); return sends == ended && lost == 0 })
+	}
+	cfg := Config{MaxPayload: 1 << 16, MaxPending: 1 << 19, SlowConsumerTimeout: time.Hour} // room for the frame
+	acrossLoops(t, cfg, func(t *testing.T, n *node, from, to *client) {
+		to.shrink()
+		flood(t, from, (&group{nodes: []*node{n}}).sum)
+	})
+	t.Run("other node", func(t *testing.T) {
+		g := startGroup(t, 0, 0)
+		for _, id := range []string{"n0", "n1"} {
+			g.nodes = append(g.nodes, g.start(id, 2, func(c *Config) {
+				c.MaxPayload, c.MaxPending, c.SlowConsumerTimeout = cfg.MaxPayload, cfg.MaxPending, cfg.SlowConsumerTimeout
+			}))
+		}
+		g.linked(2)
+		from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
+		from.exchange("from", to, "to") // makes the route known
+		to.shrink()
+		flood(t, from, g.sum)
+	})
+}
+
+// The word on a multicast's sender holds for all of it, though its binding may end in the middle.
+func TestMulticastSenderUnbound(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	var table atomic.Pointer[routing.Table]
+	n := g.start("unbinds", 1, func(c *Config) {
+		c.Hooks.Send = func(_ string, m *codec.Send) codec.Code {
+			if r, ok := table.Load().Lookup([]byte("from")); ok && string(m.To) == "b" {
+				table.Load().Unbind("from", r.Session, r.Epoch) // as a lane may, at any time
+			}
+			return codec.CodeOK
+		}
+	})
+	table.Store(n.table)
+	from, to := n.joinMany("from"), n.joinMany("a", "b", "c")
+	first := from.multicast("from", "x", codec.FlagAck, "a", "b", "c")
+	m := to.getsMany("from", "x")
+	if m.ids() != "a b c" {
+		t.Errorf("%q", m.ids())
+	}
+	to.ackAll(m)
+	all, _ := from.tells(3)
+	for i := range uint64(3) {
+		if all[first+i].Code != codec.CodeAcked {
+			t.Errorf("%d: %v", i, all[first+i].Code)
+		}
+	}
+	from.silent()
+	to.silent()
+}
+
+// A multicast to nobody waits for nothing.
+func TestMulticastToNobodyHeld(t *testing.T) {
+	t.Parallel()
+	n := startGroup(t, 1, 1).nodes[0]
+	from := n.joinMany("from")
+	n.resolverBusy("ghost", nil)
+	from.send("ghost", "x", "waits")
+	from.multicast("ghost", "x", codec.FlagAck)
+	if s := n.counters(); s.Sends != 1 || s.Parked != 1 {
+		t.Errorf("%d sends, %d parked", s.Sends, s.Parked)
+	}
+}
+
+// A client cannot have this node send another one a frame that is too large, and so end their link.
+func TestMulticastReturnsManyForged(t *testing.T) {
+	acrossNodes(t, func(t *testing.T, g *group, from, _ *client) {
+		liar := g.nodes[1].joinMany("liar")
+		seq := from.send("from", "liar", "x")
+		token := liar.gets("from", "liar", "x").Token
+		all := make([]codec.Recipient, g.nodes[1].maxFrame/28) // each takes 24 bytes here, and 33 on its way back
+		for i := range all {
+			all[i] = codec.Recipient{Token: token, To: []byte("?"), Epoch: 1}
+		}
+		liar.write(codec.AppendDeliverMany(nil, codec.KindNotHereMany, &codec.DeliverMany{From: []byte("from"), Flags: codec.FlagAck}, all))
+		liar.silent()
+		from.n.settle()
+		liar.write(codec.AppendAck(nil, &codec.Ack{Token: token, Code: codec.CodeAcked}))
+		from.hears(seq, codec.CodeAcked) // not lost with the link
+		if s := g.nodes[0].counters(); s.Links != 1 || s.Faults[codec.FaultFrameTooLarge] != 0 {
+			t.Errorf("%d links, faults %v", s.Links, s.Faults)
+		}
 	})
 }

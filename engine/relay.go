@@ -104,8 +104,16 @@ func (c *conn) renewCredit() {
 	c.loop.stats.framesOut++
 }
 
-// admit checks what does not depend on the receiver.
+// admit checks what does not depend on the receiver's place.
 func (c *conn) admit(m *codec.Send) verdict {
+	if v := c.admitFrom(m); v.code != codec.CodeOK {
+		return v
+	}
+	return c.admitOne(m)
+}
+
+// admitFrom checks what is the same for all recipients of a multicast.
+func (c *conn) admitFrom(m *codec.Send) verdict {
 	e := c.loop.eng
 	if len(m.Payload) > e.cfg.MaxPayload {
 		return verdict{code: codec.CodeTooLarge}
@@ -120,10 +128,15 @@ func (c *conn) admit(m *codec.Send) verdict {
 	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
 		return c.unknownFrom(m)
 	}
+	return verdict{}
+}
+
+// admitOne checks what is each message's own.
+func (c *conn) admitOne(m *codec.Send) verdict {
 	if v := c.maySend(m); v.code != codec.CodeOK {
 		return v
 	}
-	if m.Flags&codec.FlagAck != 0 && c.inFlight >= e.cfg.MaxInFlight {
+	if m.Flags&codec.FlagAck != 0 && c.inFlight >= c.loop.eng.cfg.MaxInFlight {
 		return verdict{codec.CodeOverflow, reasonInFlight}
 	}
 	return verdict{}

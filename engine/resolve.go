@@ -216,11 +216,18 @@ func (l *loop) resolved(words []word) {
 			w.rest = q.all
 		}
 	}
-	for more := true; more; { // recipients of one multicast go together, and what waited behind them after that
-		more = false
-		for i := range words {
-			more = l.advance(&words[i]) || more
+	open := make([]*word, len(words))
+	for i := range words {
+		open[i] = &words[i]
+	}
+	for len(open) > 0 { // recipients of one multicast go together, and what waited behind them after that
+		more := open[:0]
+		for _, w := range open {
+			if l.advance(w) {
+				more = append(more, w)
+			}
 		}
+		open = more
 		l.goOnCasts()
 	}
 	for _, w := range words {
