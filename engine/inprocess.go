@@ -474,8 +474,8 @@ func (s *InProcess) handle(kind codec.Kind, body []byte, at time.Time) {
 		var m codec.DeliverMany
 		if codec.DecodeDeliverMany(body, kind, len(body), &m) == nil {
 			for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-				s.handleDeliver(&codec.Deliver{Token: r.Token, To: r.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: r.Epoch,
-					Payload: m.Payload}, at)
+				d := deliverOf(&m, &r)
+				s.handleDeliver(&d, at)
 			}
 		}
 	case codec.KindKick:

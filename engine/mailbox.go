@@ -451,23 +451,15 @@ func (f *mailFrame) count() int {
 	return 1
 }
 
-// recipients yields those of a frame for several.
-func (f *mailFrame) recipients(yield func(codec.Recipient) bool) {
-	walk := f.many.To
-	for r, ok := walk.Next(); ok && yield(r); r, ok = walk.Next() {
-	}
-}
-
 // messages yields its messages, one for each receiver; each is good until the next.
 func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
 	if !f.isMany() {
 		yield(&f.deliver)
 		return
 	}
-	d := f.deliver
-	for r := range f.recipients {
-		d.Token, d.To, d.Epoch = r.Token, r.To, r.Epoch
-		if !yield(&d) {
+	walk := f.many.To
+	for r, ok := walk.Next(); ok; r, ok = walk.Next() {
+		if d := deliverOf(&f.many, &r); !yield(&d) {
 			return
 		}
 	}

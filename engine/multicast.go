@@ -342,9 +342,9 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 
 // appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
 func appendSingly(b []byte, m *codec.DeliverMany, all []codec.Recipient) []byte {
-	for _, r := range all {
-		b = codec.AppendDeliver(b, &codec.Deliver{Token: r.Token, To: r.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: r.Epoch,
-			Payload: m.Payload})
+	for i := range all {
+		d := deliverOf(m, &all[i])
+		b = codec.AppendDeliver(b, &d)
 	}
 	return b
 }
