@@ -221,23 +221,15 @@ const forwardExtra = codec.MaxToken + codec.SessionIDLen + 2
 
 // writeForward appends a message to a link, or to the mail of its loop.
 func (l *loop) writeForward(to destination, f *codec.Forward) {
-	unacked := f.Flags&codec.FlagAck == 0
+	unacked := unackedOf(f.Flags, 1)
 	if c := to.conn; c != nil {
-		if unacked {
-			l.stats.forwarded++
-		}
+		c.countUnacked(unacked)
 		c.wrote(codec.AppendForward(c.out(), codec.KindForward, f))
 		return
 	}
-	ch := l.peerChunk(to.handle, to.peer)
-	ch.frames++
-	if unacked {
-		ch.unacked++
-	}
+	ch := l.chunkFor(to, unacked)
 	ch.buf = codec.AppendForward(ch.buf, codec.KindForward, f)
-	if len(ch.buf) >= earlyFlush {
-		l.handOver(int(to.handle.Loop))
-	}
+	l.gathered(to, ch)
 }
 
 // handleForward delivers a message from another node, or sends it back.

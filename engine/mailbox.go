@@ -306,6 +306,21 @@ func (l *loop) peerChunk(h routing.Handle, p *peerConn) *chunk {
 	return &parcel.chunks[p.chunk-1]
 }
 
+// chunkFor returns the chunk for a destination on another loop, to which one more frame is about to be appended: see gathered.
+func (l *loop) chunkFor(to destination, unacked int) *chunk {
+	ch := l.peerChunk(to.handle, to.peer)
+	ch.frames++
+	ch.unacked += uint32(unacked)
+	return ch
+}
+
+// gathered hands the mail over before the iteration ends, if there is much.
+func (l *loop) gathered(to destination, ch *chunk) {
+	if len(ch.buf) >= earlyFlush {
+		l.handOver(int(to.handle.Loop))
+	}
+}
+
 // adoptChunk queues frames that another loop has made, as far as their destination is still there and has room.
 func (l *loop) adoptChunk(ch *chunk, age int64) {
 	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
@@ -327,12 +342,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		l.bufs.put(ch.buf)
 		return
 	}
-	if c.link != nil {
-		l.stats.forwarded += uint64(ch.unacked)
-	} else {
-		l.stats.written += uint64(ch.unacked)
-		c.unacked += uint64(ch.unacked)
-	}
+	c.countUnacked(int(ch.unacked))
 	l.stats.framesOut += uint64(ch.frames)
 	c.adopt(ch.buf)
 	if len(c.pending) >= earlyFlush {
@@ -369,9 +379,7 @@ func (l *loop) singleChunk(c *conn, ch *chunk) {
 				continue
 			}
 			ch.frames++
-			if d.Flags&codec.FlagAck == 0 {
-				ch.unacked++
-			}
+			ch.unacked += uint32(unackedOf(d.Flags, 1))
 			buf = codec.AppendDeliver(buf, d)
 		}
 	})
@@ -401,9 +409,7 @@ func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *mailFrame) codec.Cod
 			return
 		}
 		ch.frames++
-		if f.deliver.Flags&codec.FlagAck == 0 {
-			ch.unacked += uint32(f.count())
-		}
+		ch.unacked += uint32(unackedOf(f.deliver.Flags, f.count()))
 		kept = append(kept, frame...)
 	})
 	ch.buf = kept

@@ -305,10 +305,7 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	if len(all) == 0 {
 		return
 	}
-	unacked := 0
-	if m.Flags&codec.FlagAck == 0 {
-		unacked = len(all)
-	}
+	unacked := unackedOf(m.Flags, len(all))
 	if kind == codec.KindForwardMany {
 		l.stats.multicastForwards++
 	} else {
@@ -316,22 +313,13 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	}
 	c := to.conn
 	if c == nil {
-		ch := l.peerChunk(to.handle, to.peer)
-		ch.frames++
-		ch.unacked += uint32(unacked)
+		ch := l.chunkFor(to, unacked)
 		ch.many = true
 		ch.buf = codec.AppendDeliverMany(ch.buf, kind, m, all)
-		if len(ch.buf) >= earlyFlush {
-			l.handOver(int(to.handle.Loop))
-		}
+		l.gathered(to, ch)
 		return
 	}
-	if kind == codec.KindForwardMany {
-		l.stats.forwarded += uint64(unacked)
-	} else {
-		l.stats.written += uint64(unacked)
-		c.unacked += uint64(unacked)
-	}
+	c.countUnacked(unacked)
 	if kind == codec.KindDeliverMany && !c.takesMany {
 		l.stats.framesOut += uint64(len(all) - 1)
 		c.wrote(appendSingly(c.out(), m, all))

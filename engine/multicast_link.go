@@ -44,9 +44,7 @@ func (c *conn) handleForwardMany(k *link, body []byte) error {
 func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle) {
 	many := *m
 	many.Flags &= knownFlags
-	if many.Flags&codec.FlagAck == 0 {
-		l.stats.received += uint64(len(b.targets))
-	}
+	l.stats.received += uint64(unackedOf(many.Flags, len(b.targets)))
 	dest, v := l.destination(b.handle, b.size)
 	all := l.fan.recipients[:0]
 	l.fan.bytes = l.fan.bytes[:0]

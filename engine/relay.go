@@ -255,23 +255,33 @@ func (l *loop) destination(h routing.Handle, size int) (destination, verdict) {
 
 // write appends the message to its destination: the only copy of a payload in this process.
 func (l *loop) write(to destination, d *codec.Deliver) {
+	unacked := unackedOf(d.Flags, 1)
 	if c := to.conn; c != nil {
-		if d.Flags&codec.FlagAck == 0 {
-			l.stats.written++
-			c.unacked++
-		}
+		c.countUnacked(unacked)
 		c.wrote(codec.AppendDeliver(c.out(), d))
 		return
 	}
-	ch := l.peerChunk(to.handle, to.peer)
-	ch.frames++
-	if d.Flags&codec.FlagAck == 0 {
-		ch.unacked++
-	}
+	ch := l.chunkFor(to, unacked)
 	ch.buf = codec.AppendDeliver(ch.buf, d)
-	if len(ch.buf) >= earlyFlush {
-		l.handOver(int(to.handle.Loop))
+	l.gathered(to, ch)
+}
+
+// unackedOf is how many of n messages with those flags nobody will answer.
+func unackedOf(flags uint8, n int) int {
+	if flags&codec.FlagAck != 0 {
+		return 0
 	}
+	return n
+}
+
+// countUnacked counts messages without ack that are written to c.
+func (c *conn) countUnacked(n int) {
+	if c.link != nil {
+		c.loop.stats.forwarded += uint64(n)
+		return
+	}
+	c.loop.stats.written += uint64(n)
+	c.unacked += uint64(n)
 }
 
 // handleAck takes a receiver's answer to the loop that waits for it.
