@@ -90,7 +90,7 @@ func (c *conn) goOnHeld(id string, code codec.Code) {
 func (c *conn) relayHeld(w *waiting, m *codec.Send) {
 	if k := w.cast; k != nil {
 		k.multi.TTL = m.TTL
-		c.relayMany(k.body, &k.multi, k.grouped)
+		c.relayMany(k.body, &k.multi, k.grouped, k)
 		return
 	}
 	c.relay(w.frame, m)

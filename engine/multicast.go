@@ -122,11 +122,12 @@ func (c *conn) handleMulticast(body []byte) {
 		c.holdMany(body, m, grouped)
 		return
 	}
-	c.relayMany(body, m, grouped)
+	c.relayMany(body, m, grouped, nil)
 }
 
-// relayMany decides on the sends of a multicast and carries them out. body is what m was decoded from.
-func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool) {
+// relayMany decides on the sends of a multicast and carries them out. body is what m was decoded from, and kept is the copy if there is one
+// already, for when somebody has to be asked for.
+func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool, kept *cast) {
 	l := c.loop
 	s := &l.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
@@ -138,7 +139,6 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool) {
 		c.holdMany(body, m, grouped)
 		return
 	}
-	var kept *cast // if somebody has to be asked for
 	for seq, to := range numbered(m) {
 		if c.state == stateClosed {
 			l.stats.abandoned++

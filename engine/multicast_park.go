@@ -59,18 +59,11 @@ func (k *cast) unpaid() int {
 
 // goOnMember ends a parked send of a multicast, or makes it ready to go on with the others.
 func (l *loop) goOnMember(w *waiting, code codec.Code) {
-	c := l.takeUp(w)
+	c, code := l.unpark(w, code)
 	if c == nil {
 		return
 	}
-	s := &l.send
-	if s.Flags&codec.FlagAck != 0 {
-		c.inFlight--
-	}
-	if w.late(l.now) {
-		code = codec.CodeExpired
-	}
-	k := w.cast
+	s, k := &l.send, w.cast
 	if code != codec.CodeOK {
 		c.finishMember(s, verdict{code: code}, k.grouped)
 		return

@@ -260,19 +260,25 @@ func (l *loop) goOn(w *waiting, code codec.Code) {
 	}
 }
 
-func (l *loop) goOnSend(w *waiting, code codec.Code) {
+// unpark is takeUp for what was parked, given the registry's word on it.
+func (l *loop) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
 	c := l.takeUp(w)
+	if c != nil && l.send.Flags&codec.FlagAck != 0 {
+		c.inFlight--
+	}
+	if w.late(l.now) {
+		code = codec.CodeExpired
+	}
+	return c, code
+}
+
+func (l *loop) goOnSend(w *waiting, code codec.Code) {
+	c, code := l.unpark(w, code)
 	if c == nil {
 		return
 	}
 	m := &l.send
-	if m.Flags&codec.FlagAck != 0 {
-		c.inFlight--
-	}
 	v := verdict{code: code}
-	if w.late(l.now) {
-		v.code = codec.CodeExpired
-	}
 	if v.code == codec.CodeOK {
 		var known bool
 		if v, known = c.forwardResolved(m); !known && w.tries < parkTries {
