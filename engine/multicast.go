@@ -33,15 +33,17 @@ type target struct {
 	session *routing.Session
 	epoch   uint64
 	tries   int // how often it was parked
+	next    int // in the fan: 1 + the place of the next one of its batch; 0: it is the last
 }
 
 // batch is what goes to one connection, or over one link.
 type batch struct {
-	handle  routing.Handle
-	link    bool
-	size    int // bounds the frame
-	singly  int // what the messages take so far for a client that gets a frame for each
-	targets []target
+	handle      routing.Handle
+	link        bool
+	size        int // bounds the frame
+	singly      int // what the messages take so far for a client that gets a frame for each
+	n           int // targets
+	first, last int // their places in fan.targets
 }
 
 // fits makes room for one more message, where b.size does not: a client that knows no deliver_many gets the payload with each (S21).
@@ -59,9 +61,9 @@ func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 
 // fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between two multicasts.
 type fan struct {
-	at         map[routing.Handle]int
-	batches    []batch // the first n are in use
-	n          int
+	at         map[routing.Handle]int // where in batches
+	batches    []batch
+	targets    []target // of all batches
 	recipients []codec.Recipient
 	bytes      []byte // tokens and session IDs of recipients
 	back       []codec.Recipient
@@ -74,30 +76,44 @@ func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
 		if f.at == nil {
 			f.at = make(map[routing.Handle]int)
 		}
-		i = f.n
+		i = len(f.batches)
 		f.at[h] = i
-		f.n++
-		if f.n > len(f.batches) {
-			f.batches = append(f.batches, batch{})
-		}
-		b := &f.batches[i]
-		*b = batch{handle: h, link: link, size: codec.MulticastSize[[]byte](payload, nil), targets: b.targets[:0]}
+		f.batches = append(f.batches, batch{handle: h, link: link, size: codec.MulticastSize[[]byte](payload, nil), first: len(f.targets)})
 	}
 	b := &f.batches[i]
+	if b.n > 0 {
+		f.targets[b.last].next = len(f.targets) + 1
+	}
+	b.last = len(f.targets)
+	b.n++
 	b.size += codec.RecipientSize(t.to)
-	b.targets = append(b.targets, t)
+	f.targets = append(f.targets, t)
+}
+
+// of yields the targets of a batch, in the order in which they were added.
+func (f *fan) of(b *batch) func(yield func(*target) bool) {
+	return func(yield func(*target) bool) {
+		for i := b.first + 1; i > 0; i = f.targets[i-1].next {
+			if !yield(&f.targets[i-1]) {
+				return
+			}
+		}
+	}
 }
 
 // reset forgets the targets, and with them what they refer to.
 func (f *fan) reset() {
-	for i := range f.n {
-		clear(f.batches[i].targets)
-	}
-	clear(f.recipients)
+	clear(f.targets)
 	clear(f.back)
 	clear(f.asking)
-	f.n, f.recipients, f.bytes, f.back, f.asking = 0, f.recipients[:0], f.bytes[:0], f.back[:0], f.asking[:0]
 	clear(f.at)
+	f.batches, f.targets, f.back, f.asking = f.batches[:0], f.targets[:0], f.back[:0], f.asking[:0]
+}
+
+// written forgets the recipients of a frame, and with them what they refer to.
+func (f *fan) written(all []codec.Recipient) {
+	clear(all)
+	f.recipients, f.bytes = all[:0], f.bytes[:0]
 }
 
 // handleMulticast relays one message to many IDs.
@@ -220,7 +236,7 @@ func (c *conn) reach(s *codec.Send) (v verdict, known bool) {
 func (c *conn) sendFan(m *codec.Multicast, grouped bool) {
 	l := c.loop
 	sum := l.eng.payloadSum(m.Payload)
-	for i := range l.fan.n {
+	for i := range l.fan.batches {
 		c.sendBatch(&l.fan.batches[i], m, grouped, sum)
 	}
 	l.fan.reset()
@@ -235,11 +251,10 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 	if b.link {
 		kind = codec.KindForwardMany
 	}
-	all := l.fan.recipients[:0]
-	l.fan.bytes = l.fan.bytes[:0]
+	all := l.fan.recipients
 	s := &l.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
-	for _, t := range b.targets {
+	for t := range l.fan.of(b) {
 		if c.state == stateClosed { // its answers are not read
 			l.stats.abandoned++
 			continue
@@ -265,8 +280,8 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 		}
 		c.finishMember(s, v, grouped)
 	}
-	l.fan.recipients = all
 	l.writeMany(dest, kind, &many, all)
+	l.fan.written(all)
 }
 
 // stampMember is stamp for one message of a multicast.

@@ -34,7 +34,7 @@ func (c *conn) handleForwardMany(k *link, body []byte) error {
 	if len(l.fan.back) > 0 {
 		c.wroteControl(codec.AppendDeliverMany(c.out(), codec.KindReturnMany, m, l.fan.back))
 	}
-	for i := range l.fan.n {
+	for i := range l.fan.batches {
 		l.deliverBatch(&l.fan.batches[i], m, k.handle)
 	}
 	return nil
@@ -44,11 +44,10 @@ func (c *conn) handleForwardMany(k *link, body []byte) error {
 func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle) {
 	many := *m
 	many.Flags &= knownFlags
-	l.stats.received += uint64(unackedOf(many.Flags, len(b.targets)))
+	l.stats.received += uint64(unackedOf(many.Flags, b.n))
 	dest, v := l.destination(b.handle, b.size)
-	all := l.fan.recipients[:0]
-	l.fan.bytes = l.fan.bytes[:0]
-	for _, t := range b.targets {
+	all := l.fan.recipients
+	for t := range l.fan.of(b) {
 		d := &l.deliver
 		*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
 		d.Token = l.eng.appendLinkToken(l.token[:0], t.token, link, t.session.Short())
@@ -65,8 +64,8 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 		}
 		all = append(all, l.recipient(d, t.session.ID()))
 	}
-	l.fan.recipients = all
 	l.writeMany(dest, codec.KindDeliverMany, &many, all)
+	l.fan.written(all)
 }
 
 // handleReturnMany takes back what another node could not deliver.
