@@ -225,10 +225,15 @@ func attachFake(t testing.TB, n *fakeNode, cfg Config) (*Session, *fakeConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAbruptly(t, s)
+	return s, n.accept()
+}
+
+// closeAbruptly has a session closed at the end of the test without waiting for what is under way.
+func closeAbruptly(t testing.TB, s *Session) {
 	t.Cleanup(func() {
 		over, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = s.Close(over) // says that it cut things off
 	})
-	return s, n.accept()
 }

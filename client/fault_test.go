@@ -725,11 +725,7 @@ func TestNewNodeEndsBackoff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		over, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = s.Close(over)
-	})
+	closeAbruptly(t, s)
 	c := a.accept()
 	a.ln.Close()
 

@@ -228,11 +228,7 @@ func TestMulticastReceiverLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		over, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = doomed.Close(over)
-	})
+	closeAbruptly(t, doomed)
 	if err := doomed.Bind(testContext(t), "x", "y"); err != nil {
 		t.Fatal(err)
 	}

@@ -54,11 +54,7 @@ func TestMembershipGrows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		over, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = s.Close(over)
-	})
+	closeAbruptly(t, s)
 	a.accept()
 	m.set(discovery.Node{Addr: a.addr}, discovery.Node{Addr: b.addr})
 	if c := b.accept(); len(c.hello.Session) == 0 {

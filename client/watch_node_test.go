@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -87,11 +86,7 @@ func TestWatchAtNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		over, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = doomed.Close(over)
-	})
+	closeAbruptly(t, doomed)
 	if err := doomed.Bind(testContext(t), "c"); err != nil {
 		t.Fatal(err)
 	}

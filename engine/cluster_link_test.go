@@ -306,11 +306,7 @@ func TestSilentPeer(t *testing.T) {
 // A node that does not read fills its own link: senders to it hear overflow, what nodes tell each other still goes through,
 // and links to others are as before (S21).
 func TestFullLink(t *testing.T) {
-	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
-	for _, id := range []string{"n0", "n1"} {
-		g.nodes = append(g.nodes, g.start(id, 2, func(c *Config) { c.MaxPayload, c.MaxPending = 64<<10, 128<<10 }))
-	}
-	g.linked(2)
+	g := startGroupWith(t, 2, 2, func(c *Config) { c.MaxPayload, c.MaxPending = 64<<10, 128<<10 })
 	n := g.nodes[0]
 	a, c, b := n.join("a"), n.join("c"), g.nodes[1].join("b")
 	s := routing.NewSessionID()

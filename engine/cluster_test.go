@@ -83,9 +83,15 @@ type group struct {
 
 func startGroup(t testing.TB, n, loops int) *group {
 	t.Helper()
+	return startGroupWith(t, n, loops, func(*Config) {})
+}
+
+// startGroupWith is startGroup with a change to the Config of each node.
+func startGroupWith(t testing.TB, n, loops int, change func(*Config)) *group {
+	t.Helper()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	for i := range n {
-		g.nodes = append(g.nodes, g.start(fmt.Sprintf("n%d", i), loops, nil))
+		g.nodes = append(g.nodes, g.start(fmt.Sprintf("n%d", i), loops, change))
 	}
 	g.linked(n)
 	return g

@@ -73,8 +73,15 @@ func (n *node) finish() {
 
 func (n *node) stop() error {
 	n.t.Helper()
-	n.over = true
 	n.cancel()
+	return n.ended()
+}
+
+// ended waits for the end of Run, whether or not anybody has asked for it.
+func (n *node) ended() error {
+	n.t.Helper()
+	n.over = true
+	defer n.cancel()
 	select {
 	case err := <-n.done:
 		return err

@@ -222,15 +222,12 @@ func TestDeliverHookDeniesMoved(t *testing.T) {
 func TestKickHook(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		var w witness
-		g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
-		for _, id := range []string{"n0", "n1"} {
-			g.nodes = append(g.nodes, g.start(id, loops, func(cfg *Config) {
-				cfg.Hooks = identified(Hooks{Kick: func(session routing.SessionID, identity, name string, epoch uint64) {
-					w.note("%s %s %v %s %d", id, identity, session, name, epoch)
-				}})
-			}))
-		}
-		g.linked(2)
+		g := startGroupWith(t, 2, loops, func(cfg *Config) {
+			id := cfg.NodeID
+			cfg.Hooks = identified(Hooks{Kick: func(session routing.SessionID, identity, name string, epoch uint64) {
+				w.note("%s %s %v %s %d", id, identity, session, name, epoch)
+			}})
+		})
 		a, b, c := g.nodes[0].join("x", "y"), g.nodes[0].join(), g.nodes[1].join()
 		a.bind("x") // its own: nobody loses anything
 		epoch := b.bind("x")
@@ -273,20 +270,17 @@ func TestHooksHaveTheirBytes(t *testing.T) {
 func TestHooksOfMulticast(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		var w witness
-		g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
-		for _, id := range []string{"n0", "n1"} {
-			g.nodes = append(g.nodes, g.start(id, loops, func(cfg *Config) {
-				cfg.Hooks = w.hooks(id)
-				cfg.Hooks.Deliver = func(_ routing.SessionID, _ string, m *codec.Deliver) codec.Code {
-					w.note("%s deliver %s>%s %s", id, m.From, m.To, m.Payload)
-					if strings.HasPrefix(string(m.To), "no") {
-						return codec.CodeDenied
-					}
-					return codec.CodeOK
+		g := startGroupWith(t, 2, loops, func(cfg *Config) {
+			id := cfg.NodeID
+			cfg.Hooks = w.hooks(id)
+			cfg.Hooks.Deliver = func(_ routing.SessionID, _ string, m *codec.Deliver) codec.Code {
+				w.note("%s deliver %s>%s %s", id, m.From, m.To, m.Payload)
+				if strings.HasPrefix(string(m.To), "no") {
+					return codec.CodeDenied
 				}
-			}))
-		}
-		g.linked(2)
+				return codec.CodeOK
+			}
+		})
 		from, here, there := g.nodes[0].joinMany("from"), g.nodes[0].joinMany("a", "no-a"), g.nodes[1].joinMany("b", "no-b")
 		first := from.multicast("from", "hi", codec.FlagAck, "a", "no-a", "b", "no-b", "nobody")
 		for c, id := range map[*client]string{here: "a", there: "b"} {

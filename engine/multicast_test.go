@@ -520,13 +520,9 @@ func TestMulticastSinglyToFullQueue(t *testing.T) {
 		flood(t, from, (&group{nodes: []*node{n}}).sum)
 	})
 	t.Run("other node", func(t *testing.T) {
-		g := startGroup(t, 0, 0)
-		for _, id := range []string{"n0", "n1"} {
-			g.nodes = append(g.nodes, g.start(id, 2, func(c *Config) {
-				c.MaxPayload, c.MaxPending, c.SlowConsumerTimeout = cfg.MaxPayload, cfg.MaxPending, cfg.SlowConsumerTimeout
-			}))
-		}
-		g.linked(2)
+		g := startGroupWith(t, 2, 2, func(c *Config) {
+			c.MaxPayload, c.MaxPending, c.SlowConsumerTimeout = cfg.MaxPayload, cfg.MaxPending, cfg.SlowConsumerTimeout
+		})
 		from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
 		from.exchange("from", to, "to") // makes the route known
 		to.shrink()

@@ -17,20 +17,6 @@ import (
 	"distmsg/routing"
 )
 
-// ended waits for the end of Run, which nobody has asked for.
-func (n *node) ended() error {
-	n.t.Helper()
-	n.over = true
-	defer n.cancel()
-	select {
-	case err := <-n.done:
-		return err
-	case <-time.After(patience):
-		n.t.Fatal("Run does not return")
-		return nil
-	}
-}
-
 func TestRunOnce(t *testing.T) {
 	n := start(t, Config{})
 	if err := n.Run(t.Context()); !errors.Is(err, ErrAlreadyRun) {

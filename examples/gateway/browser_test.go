@@ -140,12 +140,17 @@ func TestPage(t *testing.T) {
 	}
 }
 
-func testTwoPagesTalk(t *testing.T, chromium context.Context) {
+// openPair opens two pages on two gateways, where 1001 and 1002 are logged in.
+func openPair(t *testing.T, chromium context.Context) (here, there *tab) {
 	relay := startRelay(t)
-	here, there := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
+	here, there = openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
 	here.login("1001")
 	there.login("1002")
+	return here, there
+}
 
+func testTwoPagesTalk(t *testing.T, chromium context.Context) {
+	here, there := openPair(t, chromium)
 	here.send("1002", "good morning")
 	there.waitText(".received", "1001\ngood morning")
 	here.waitFor(`/^acked · [\d.]+ ms$/.test(document.querySelector(".sent .outcome")?.innerText)`)
@@ -158,10 +163,7 @@ func testTwoPagesTalk(t *testing.T, chromium context.Context) {
 
 // A message to several IDs shows what became of each copy.
 func testSeveralReceivers(t *testing.T, chromium context.Context) {
-	relay := startRelay(t)
-	here, there := openTab(t, chromium, startGateway(t, relay)), openTab(t, chromium, startGateway(t, relay))
-	here.login("1001")
-	there.login("1002")
+	here, there := openPair(t, chromium)
 	here.send(" 1002 ,1003", "to all")
 	there.waitText(".received", "1001\nto all")
 	here.waitText(".sent", "to 1002, 1003\nto all\n1002: acked\n1003: no_route · not delivered, try again\n")
