@@ -147,11 +147,7 @@ func TestUndeliverableHook(t *testing.T) {
 func TestHooksAcrossNodes(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		var w witness
-		g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
-		for _, id := range []string{"n0", "n1"} {
-			g.nodes = append(g.nodes, g.start(id, loops, func(cfg *Config) { cfg.Hooks = identified(w.hooks(id)) }))
-		}
-		g.linked(2)
+		g := startGroupWith(t, 2, loops, func(cfg *Config) { cfg.Hooks = identified(w.hooks(cfg.NodeID)) })
 		from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
 		from.exchange("from", to, "to")
 		w.expect(g.nodes[1], "n1 deliver me from>to are you there")
@@ -195,11 +191,7 @@ func TestDeliverHookDeniesMoved(t *testing.T) {
 				}
 				return codec.CodeOK
 			}
-			g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
-			for _, id := range []string{"n0", "n1"} {
-				g.nodes = append(g.nodes, g.start(id, loops, func(cfg *Config) { cfg.Hooks = hooks }))
-			}
-			g.linked(2)
+			g := startGroupWith(t, 2, loops, func(cfg *Config) { cfg.Hooks = hooks })
 			receiver := g.nodes[0]
 			if across {
 				receiver = g.nodes[1]
