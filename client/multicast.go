@@ -307,9 +307,7 @@ func (c *conn) onDeliverMany(body []byte) error {
 	now := c.s.now()
 	for v, ok := f.To.Next(); ok; v, ok = f.To.Next() {
 		j := c.s.inbox.newSharedJob(frame)
-		j.deliver = codec.Deliver{
-			Token: v.Token, To: v.To, From: f.From, TTL: f.TTL, Flags: f.Flags, Epoch: v.Epoch, Payload: f.Payload,
-		}
+		j.deliver = f.Deliver(&v)
 		if !c.queue(j, now) {
 			back = append(back, v)
 			c.s.inbox.recycle(j)

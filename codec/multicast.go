@@ -80,6 +80,11 @@ type Recipient struct {
 	Why     Kind   // in return_many only: KindNotMine or KindNotAttached
 }
 
+// Deliver is the message for one of its recipients. Its byte fields are views, as those of f and r.
+func (f *DeliverMany) Deliver(r *Recipient) Deliver {
+	return Deliver{Token: r.Token, To: r.To, From: f.From, TTL: f.TTL, Flags: f.Flags, Epoch: r.Epoch, Payload: f.Payload}
+}
+
 // RecipientList is a checked array of recipients inside a frame. Next reads it element by element without allocating.
 type RecipientList struct {
 	r    reader

@@ -474,7 +474,7 @@ func (s *InProcess) handle(kind codec.Kind, body []byte, at time.Time) {
 		var m codec.DeliverMany
 		if codec.DecodeDeliverMany(body, kind, len(body), &m) == nil {
 			for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-				d := deliverOf(&m, &r)
+				d := m.Deliver(&r)
 				s.handleDeliver(&d, at)
 			}
 		}

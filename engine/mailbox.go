@@ -465,7 +465,7 @@ func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
 	}
 	walk := f.many.To
 	for r, ok := walk.Next(); ok; r, ok = walk.Next() {
-		if d := deliverOf(&f.many, &r); !yield(&d) {
+		if d := f.many.Deliver(&r); !yield(&d) {
 			return
 		}
 	}

@@ -346,7 +346,7 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 // appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
 func appendSingly(b []byte, m *codec.DeliverMany, all []codec.Recipient) []byte {
 	for i := range all {
-		d := deliverOf(m, &all[i])
+		d := m.Deliver(&all[i])
 		b = codec.AppendDeliver(b, &d)
 	}
 	return b

@@ -77,7 +77,7 @@ func (c *conn) handleReturnMany(k *link, body []byte) error {
 	}
 	l.stats.multicastReturns++
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-		l.forward = codec.Forward{Deliver: deliverOf(&m, &r), Session: r.Session}
+		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
 		c.takeBack(k, r.Why, &l.forward)
 	}
 	return nil
@@ -96,7 +96,7 @@ func (c *conn) handleNotHereMany(body []byte) {
 	head := codec.MulticastSize[[]byte](len(m.Payload), nil)
 	size := head // bounds the frame that they go back in: made-up ones must not end the link
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
-		d := deliverOf(&m, &r)
+		d := m.Deliver(&r)
 		if c.takeNotHere(&d) {
 			continue
 		}
@@ -125,9 +125,4 @@ func (l *loop) returnMany(link routing.Handle, m *codec.DeliverMany) {
 	l.scratch = codec.AppendDeliverMany(l.scratch[:0], codec.KindReturnMany, m, l.fan.back)
 	l.fan.back = l.fan.back[:0]
 	l.sendControl(link, l.scratch)
-}
-
-// deliverOf is the message for one recipient.
-func deliverOf(m *codec.DeliverMany, r *codec.Recipient) codec.Deliver {
-	return codec.Deliver{Token: r.Token, To: r.To, From: m.From, TTL: m.TTL, Flags: m.Flags, Epoch: r.Epoch, Payload: m.Payload}
 }

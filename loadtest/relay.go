@@ -264,7 +264,7 @@ func (r *relay) deliverMany(body []byte) error {
 	}
 	var back []codec.Recipient
 	for v, ok := f.To.Next(); ok; v, ok = f.To.Next() {
-		if !r.take(&codec.Deliver{Token: v.Token, To: v.To, From: f.From, Flags: f.Flags, Payload: f.Payload}) {
+		if d := f.Deliver(&v); !r.take(&d) {
 			back = append(back, v)
 		}
 	}
