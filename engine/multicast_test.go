@@ -575,8 +575,10 @@ func TestMulticastToNobodyHeld(t *testing.T) {
 
 // A client cannot have this node send another one a frame that is too large, and so end their link.
 func TestMulticastReturnsManyForged(t *testing.T) {
-	acrossNodes(t, func(t *testing.T, g *group, from, _ *client) {
-		liar := g.nodes[1].joinMany("liar")
+	eachLoops(t, func(t *testing.T, loops int) {
+		// Frames are small, so that not even a busy machine is at it for as long as a link may be silent.
+		g := startGroupWith(t, 2, loops, func(c *Config) { c.MaxPayload, c.MaxIDs = 1<<16, 10 })
+		from, liar := g.nodes[0].join("from"), g.nodes[1].joinMany("liar")
 		seq := from.send("from", "liar", "x")
 		token := liar.gets("from", "liar", "x").Token
 		all := make([]codec.Recipient, g.nodes[1].maxFrame/28) // each takes 24 bytes here, and 33 on its way back
