@@ -38,7 +38,9 @@ func TestSlowConsumer(t *testing.T) {
 		ends  codec.Code
 	}{{"with ack", codec.FlagAck, codec.CodeLost}, {"with report", codec.FlagReport, codec.CodeOK}} {
 		t.Run(mode.name, func(t *testing.T) {
-			acrossLoops(t, Config{MaxPending: 1 << 20, MaxPayload: 1 << 16, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute}, func(t *testing.T, n *node, from, to *client) {
+			cfg := Config{MaxPending: 1 << 20, MaxPayload: 1 << 16, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute,
+				Credit: 1 << 30} // the sender waits for no more of it
+			acrossLoops(t, cfg, func(t *testing.T, n *node, from, to *client) {
 				by := n.watchOver()
 				before := heap()
 				payload := strings.Repeat("x", 1<<16)
