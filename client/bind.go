@@ -195,9 +195,9 @@ func tryAgain(kind codec.Kind, code codec.Code) bool {
 	case codec.KindLookup:
 		return code == codec.CodeLost
 	case codec.KindUnbind:
-		return code == codec.CodeLost || code.Retryable() && !succeeded(kind, code)
+		return code == codec.CodeLost || code.SafeToRetry() && code.Temporary()
 	}
-	return code.Retryable()
+	return code.SafeToRetry() && code.Temporary()
 }
 
 // lateBound deals with the answer to a Bind whose caller was told that it failed: the node must not

@@ -21,14 +21,15 @@
 //	_, err = s.Send(ctx, client.Message{To: "carol", From: "alice", Payload: []byte("hello")})
 //
 // A nil error means that carol's handler accepted the message. Every other outcome is an [*Error],
-// which says whether the message was delivered and whether it is safe to send it again:
+// which says whether the message was delivered, whether a second copy could arrive twice, and whether trying again
+// soon is of any use:
 //
 //	var e *client.Error
 //	switch {
 //	case err == nil:
-//	case errors.Is(err, client.ErrNoRoute): // carol is not online
-//	case errors.As(err, &e) && e.Retryable(): // not delivered: try again
-//	case errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown: // timeout, lost
+//	case errors.As(err, &e) && e.SafeToRetry() && e.Temporary(): // not delivered: try again after a pause
+//	case errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown: // timeout, lost: try again if two copies do no harm
+//	default: // this message will not get through: no_route says that carol is offline
 //	}
 //
 // # Three ways to send

@@ -51,9 +51,20 @@ type Error struct {
 // Delivered says whether the message reached its receiver: yes, no or unknown.
 func (e *Error) Delivered() codec.Delivered { return e.Code.Delivered() }
 
-// Retryable reports whether sending again cannot deliver twice and may succeed. What was not
-// retryable with Delivered unknown (timeout, lost) may still be sent again if it is idempotent.
-func (e *Error) Retryable() bool { return e.Code.Retryable() }
+// SafeToRetry reports whether sending again cannot deliver twice. Where it is false and Delivered is
+// unknown (timeout, lost), the message may still be sent again if two copies do no harm. It does not say that
+// sending again is of any use: no_route is safe to retry for as long as the receiver is offline.
+func (e *Error) SafeToRetry() bool { return e.Code.SafeToRetry() }
+
+// Temporary reports whether the cause may pass within seconds and by itself: unreachable, overflow, expired,
+// draining, registry_unavailable, timeout, lost. After a pause that doubles, send again what is both
+// SafeToRetry and Temporary.
+func (e *Error) Temporary() bool { return e.Code.Temporary() }
+
+// Retryable is SafeToRetry.
+//
+// Deprecated: a loop that goes by it alone sends to an offline user for ever. Use SafeToRetry and Temporary.
+func (e *Error) Retryable() bool { return e.SafeToRetry() }
 
 // Error returns the outcome word and the reason.
 func (e *Error) Error() string {

@@ -249,38 +249,44 @@ func ExampleSession_Stats() {
 	// 1 1 1
 }
 
+// next says what a program does after a send.
+func next(err error) {
+	var e *client.Error
+	switch {
+	case err == nil:
+		fmt.Println("acked")
+	case errors.As(err, &e) && e.SafeToRetry() && e.Temporary():
+		fmt.Println(e.Code, "- send again, after a pause that doubles")
+	case errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown:
+		fmt.Println(e.Code, "- send again if two copies do no harm")
+	case errors.Is(err, client.ErrNoRoute):
+		fmt.Println("offline: store it, or Watch the ID")
+	default:
+		fmt.Println("this message will not get through:", err)
+	}
+}
+
 // An error says what is known and what may be done about it.
 func ExampleError() {
 	addr, stop := runNode()
 	defer stop()
 	ctx := context.Background()
-	s := attach(addr, func(context.Context, *client.Delivery) {}, "alice")
+	s := attach(addr, func(context.Context, *client.Delivery) {}, "alice", "bob")
 	defer s.Close(ctx)
 
-	// send tries again as long as that cannot deliver twice.
-	send := func(m client.Message) (err error) {
-		for try := 1; try <= 3; try++ {
-			var e *client.Error
-			if _, err = s.Send(ctx, m); !errors.As(err, &e) || !e.Retryable() {
-				return err
-			}
-			fmt.Printf("try %d: %v, delivered: %v\n", try, e.Code, e.Delivered())
-			if errors.Is(err, client.ErrNoRoute) && try == 2 { // bob logs in at last
-				if err := s.Bind(ctx, "bob"); err != nil {
-					return err
-				}
-			}
-		}
-		return err
+	send := func(m client.Message) {
+		_, err := s.Send(ctx, m)
+		next(err)
 	}
-	fmt.Println("bob:", send(client.Message{To: "bob", From: "alice"}))
-	err := send(client.Message{To: "bob", From: "mallory"})
-	fmt.Println("as mallory: denied", errors.Is(err, client.ErrDenied))
+	send(client.Message{To: "bob", From: "alice"})
+	send(client.Message{To: "carol", From: "alice"})
+	send(client.Message{To: "bob", From: "alice", TTL: time.Nanosecond})
+	send(client.Message{To: "bob", From: "mallory"})
 	// Output:
-	// try 1: no_route, delivered: no
-	// try 2: no_route, delivered: no
-	// bob: <nil>
-	// as mallory: denied true
+	// acked
+	// offline: store it, or Watch the ID
+	// expired - send again, after a pause that doubles
+	// this message will not get through: client: denied: from is not bound by this session
 }
 
 func ExampleSession_SendAsync() {

@@ -220,8 +220,9 @@ func TestUnknownOutcomeCode(t *testing.T) {
 			continue
 		}
 		var e *Error
-		if !errors.As(err, &e) || e.Delivered() != want || e.Retryable() != (code < 64 && code >= 32) {
-			t.Errorf("code %d: %v, delivered %v, retryable %v", code, err, e.Delivered(), e.Retryable())
+		if !errors.As(err, &e) || e.Delivered() != want || e.SafeToRetry() != (code < 64 && code >= 32) ||
+			e.Temporary() != (e.SafeToRetry() || want == codec.DeliveredUnknown) {
+			t.Errorf("code %d: %v, delivered %v, safe %v, temporary %v", code, err, e.Delivered(), e.SafeToRetry(), e.Temporary())
 		}
 	}
 }

@@ -247,7 +247,7 @@ func (h *holdings) asserted(v idEpoch, r codec.Result, gen uint64) (kick Kick, l
 	switch {
 	case r.Code == codec.CodeOK:
 		b.loose, b.doubted = false, false
-	case r.Code.Retryable() || r.Code.Delivered() == codec.DeliveredUnknown:
+	case r.Code.SafeToRetry() || r.Code.Delivered() == codec.DeliveredUnknown:
 		b.loose, h.loose = true, true // to be tried again
 	case r.Code == codec.CodeDenied && !b.doubted:
 		// The session may just have ended, which is no reason to give up what it holds: once more.

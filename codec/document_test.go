@@ -278,8 +278,8 @@ func TestDocumentLists(t *testing.T) {
 				return // not for sends
 			}
 			delivered := map[string]Delivered{"yes": DeliveredYes, "seen, refused": DeliveredYes, "no": DeliveredNo, "unknown": DeliveredUnknown}[row[2]]
-			if c := Code(i); delivered != c.Delivered() || strings.HasPrefix(row[3], "safe") != c.Retryable() {
-				t.Errorf("%v: the codec says %v, %v", row, c.Delivered(), c.Retryable())
+			if c := Code(i); delivered != c.Delivered() || strings.HasPrefix(row[3], "safe") != c.SafeToRetry() || (row[4] == "yes") != c.Temporary() {
+				t.Errorf("%v: the codec says %v, %v, %v", row, c.Delivered(), c.SafeToRetry(), c.Temporary())
 			}
 		}},
 		{client, "\n## Faults\n", func(i int) string { return Fault(i).String() }, "fault_", 0, 256, func(i int, row []string) {

@@ -14,20 +14,24 @@ import (
 func TestCodeRanges(t *testing.T) {
 	for i := range 256 {
 		c := Code(i)
-		want, retry := DeliveredUnknown, false
+		want, safe := DeliveredUnknown, false
 		switch i / 16 {
 		case 0, 1:
 			want = DeliveredYes
 		case 2, 3:
-			want, retry = DeliveredNo, true
+			want, safe = DeliveredNo, true
 		case 4:
 			want = DeliveredNo
 		}
 		if i == 0 {
 			want = DeliveredUnknown
 		}
-		if c.Delivered() != want || c.Retryable() != retry {
-			t.Errorf("%v (%d): delivered %v, retryable %v; want %v, %v", c, i, c.Delivered(), c.Retryable(), want, retry)
+		if c.Delivered() != want || c.SafeToRetry() != safe {
+			t.Errorf("%v (%d): delivered %v, safe %v; want %v, %v", c, i, c.Delivered(), c.SafeToRetry(), want, safe)
+		}
+		// What is not delivered for now, or unknown, may pass by itself; but an ID that nobody holds stays unheld.
+		if temporary := (safe || i >= 80) && c != CodeNoRoute; c.Temporary() != temporary {
+			t.Errorf("%v (%d): temporary %v, want %v", c, i, c.Temporary(), temporary)
 		}
 	}
 	for _, c := range Outcomes() {

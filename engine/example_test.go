@@ -42,13 +42,13 @@ func Example() {
 	_, err = s.Send(ctx, "1001", "1003", []byte("hello"))
 	var failed *engine.SendError
 	if errors.As(err, &failed) {
-		fmt.Println(failed.Code, failed.Delivered(), failed.Retryable())
+		fmt.Println(failed.Code, failed.Delivered(), failed.SafeToRetry(), failed.Temporary())
 	}
 	stop()
 	fmt.Println(<-ended)
 	// Output:
 	// got hello <nil>
-	// no_route no true
+	// no_route no true false
 	// <nil>
 }
 

@@ -256,7 +256,7 @@ func (s *InProcess) Unbind(ctx context.Context, ids ...string) error {
 		a, err := s.request(ctx, func(b []byte, seq uint64) []byte { return codec.AppendUnbind(b, seq, part) })
 		errs := []error{err}
 		for i, r := range a.results {
-			if r.Code.Retryable() && r.Code != codec.CodeNoRoute {
+			if r.Code.Temporary() {
 				errs = append(errs, fmt.Errorf("engine: unbind %q: %s", part[i].ID, r.Code))
 			}
 		}

@@ -54,8 +54,12 @@ func (e *SendError) Error() string {
 // Delivered says whether the message reached its receiver: yes, no or unknown.
 func (e *SendError) Delivered() codec.Delivered { return e.Code.Delivered() }
 
-// Retryable reports whether sending again cannot deliver twice and may succeed.
-func (e *SendError) Retryable() bool { return e.Code.Retryable() }
+// SafeToRetry reports whether sending again cannot deliver twice. See [codec.Code.SafeToRetry].
+func (e *SendError) SafeToRetry() bool { return e.Code.SafeToRetry() }
+
+// Temporary reports whether the cause may pass within seconds and by itself, so that sending again after
+// a pause may succeed. Send again if SafeToRetry and Temporary are both true.
+func (e *SendError) Temporary() bool { return e.Code.Temporary() }
 
 // Is reports whether target is a *SendError with the same code.
 func (e *SendError) Is(target error) bool {

@@ -18,19 +18,21 @@ func TestSendError(t *testing.T) {
 	for _, c := range []struct {
 		err       *SendError
 		delivered codec.Delivered
-		retry     bool
+		safe      bool
+		temporary bool
 	}{
-		{ErrNoRoute, codec.DeliveredNo, true},
-		{ErrDenied, codec.DeliveredNo, false},
-		{ErrTimeout, codec.DeliveredUnknown, false},
-		{ErrRejected, codec.DeliveredYes, false},
+		{ErrNoRoute, codec.DeliveredNo, true, false},
+		{ErrUnreachable, codec.DeliveredNo, true, true},
+		{ErrDenied, codec.DeliveredNo, false, false},
+		{ErrTimeout, codec.DeliveredUnknown, false, true},
+		{ErrRejected, codec.DeliveredYes, false, false},
 	} {
 		got := fmt.Errorf("wrapped: %w", &SendError{c.err.Code, "for a reason", context.Canceled})
 		if !errors.Is(got, c.err) || errors.Is(got, ErrLost) || !errors.Is(got, context.Canceled) {
 			t.Errorf("%v is not %v", got, c.err)
 		}
-		if c.err.Delivered() != c.delivered || c.err.Retryable() != c.retry {
-			t.Errorf("%v: delivered %v, retryable %v", c.err, c.err.Delivered(), c.err.Retryable())
+		if c.err.Delivered() != c.delivered || c.err.SafeToRetry() != c.safe || c.err.Temporary() != c.temporary {
+			t.Errorf("%v: delivered %v, safe %v, temporary %v", c.err, c.err.Delivered(), c.err.SafeToRetry(), c.err.Temporary())
 		}
 	}
 	if err := error(&BindError{ID: "x", Code: codec.CodeDenied}); !errors.Is(err, ErrDenied) || errors.Is(err, ErrBadID) {

@@ -384,7 +384,7 @@ func (r *relay) boundFrame(body []byte) error {
 		case v.Code == codec.CodeOK:
 			r.ids[r.done].Epoch = v.Epoch
 			r.done++
-		case !v.Code.Retryable() || !r.c.c.wasUp:
+		case !v.Code.SafeToRetry() || !r.c.c.wasUp:
 			return fmt.Errorf("bind: %v", v.Code)
 		case v.Code == codec.CodeDraining && r.c.c.cur != r.c:
 			return errAgain // at another node

@@ -158,7 +158,7 @@ func testTwoPagesTalk(t *testing.T, chromium context.Context) {
 	here.waitText(".received", "1002\n<b>ciao</b> 👩🏽‍🚀 שלום")
 
 	here.send("nobody", "is there anybody?")
-	here.waitFor(`/^no_route · not delivered, try again · [\d.]+ ms$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
+	here.waitFor(`/^no_route · not delivered, offline · [\d.]+ ms$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
 }
 
 // A message to several IDs shows what became of each copy.
@@ -166,7 +166,7 @@ func testSeveralReceivers(t *testing.T, chromium context.Context) {
 	here, there := openPair(t, chromium)
 	here.send(" 1002 ,1003", "to all")
 	there.waitText(".received", "1001\nto all")
-	here.waitText(".sent", "to 1002, 1003\nto all\n1002: acked\n1003: no_route · not delivered, try again\n")
+	here.waitText(".sent", "to 1002, 1003\nto all\n1002: acked\n1003: no_route · not delivered, offline\n")
 	here.waitFor(`/^[\d.]+ ms for all$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
 	here.send("1002,", "to nobody else")
 	here.waitText(".sent .outcome", `parameter "to": an ID has 1 to 255 bytes, not 0`)

@@ -26,14 +26,15 @@ type outcome struct {
 	Outcome   string `json:"outcome"`
 	Reason    string `json:"reason,omitempty"`
 	Delivered string `json:"delivered"` // yes, no or unknown
-	Retry     bool   `json:"retry"`     // to send it again is safe: it cannot arrive twice
+	Safe      bool   `json:"safe"`      // to send again: a second copy cannot arrive
+	Temporary bool   `json:"temporary"` // the cause may pass by itself within seconds: to send again is of use
 	status    int    // its HTTP code
 }
 
 // outcomeOf says what the error of a send means.
 func outcomeOf(to string, err error) outcome {
 	code, reason := codeOf(err, codec.CodeAcked)
-	return outcome{to, code.String(), reason, code.Delivered().String(), code.Retryable(), httpStatus(code)}
+	return outcome{to, code.String(), reason, code.Delivered().String(), code.SafeToRetry(), code.Temporary(), httpStatus(code)}
 }
 
 // codeOf says what the SDK's error means; good is what no error means. One without a code says that this gateway is closing, and did nothing.

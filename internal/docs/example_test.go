@@ -51,12 +51,12 @@ func Example_client() {
 
 	_, err = session.Send(ctx, client.Message{From: "alice", To: "carol", Payload: []byte("hello")})
 	if outcome := (*client.Error)(nil); errors.As(err, &outcome) {
-		fmt.Println(outcome.Code, outcome.Delivered(), outcome.Retryable())
+		fmt.Println(outcome.Code, outcome.Delivered(), outcome.SafeToRetry(), outcome.Temporary())
 	}
 
 	// Output:
 	// hello, alice, <nil>
-	// no_route no true
+	// no_route no true false
 }
 
 func Example_embed() {

@@ -69,7 +69,7 @@ func TestGuideProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for to, want := range map[string]string{"alice": "acked: seen", "carol": "no_route, delivered: no, safe to retry: true"} {
+	for to, want := range map[string]string{"alice": "acked: seen", "carol": "no_route, delivered: no, safe to retry: true, worth it: false"} {
 		out, err := exec.CommandContext(ctx, hello, addr, "bob", to, "good morning").Output()
 		if err != nil || string(out) != want+"\n" || !strings.Contains(text, want) {
 			t.Errorf("to %s it prints %q, %v; want %q, and that in the guide: %v", to, out, err, want, strings.Contains(text, want))
