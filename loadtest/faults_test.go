@@ -258,7 +258,7 @@ func TestReassert(t *testing.T) {
 		switch kind {
 		case codec.KindDeliver:
 			if delivers++; delivers == 100 {
-				p.toClient(0, codec.AppendReassert(nil, 10))
+				p.toClient(firstSession, codec.AppendReassert(nil, 10))
 			}
 		case codec.KindBind:
 			var f codec.Bind
@@ -269,7 +269,7 @@ func TestReassert(t *testing.T) {
 				switch {
 				case v.Epoch == 0:
 					fresh++
-				case conn == 0:
+				case conn == firstSession:
 					again++
 				default:
 					t.Errorf("connection %d was not asked", conn)
@@ -294,7 +294,7 @@ func TestSilentNode(t *testing.T) {
 		if kind == codec.KindDeliver {
 			delivers++
 		}
-		if delivers > 100 && conn == 0 && !toNode {
+		if delivers > 100 && conn == firstSession && !toNode {
 			return nil
 		}
 		return [][]byte{frame}

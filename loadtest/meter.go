@@ -6,22 +6,32 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// meter measures what completes (acked round trips, or deliveries without ack) in the measured time.
+// meter measures what completes: acked round trips, or deliveries without ack. A message counts by the moment when it should
+// have left, and not by the moment when it completed: else those that a stopped node delays past the end of the
+// measured time would be in no figure, and what the warm-up left behind would be.
 type meter struct {
-	latency *hdrhistogram.Histogram // nanoseconds
-	on      bool
-	done    uint64 // completed while on
-	total   uint64 // completed ever
+	latency *hdrhistogram.Histogram // nanoseconds, of those that done counts
+	// The measured time, on the run's clock: from from on, before to.
+	from, to int64
+	done     uint64 // should have left in the measured time, and have completed, then or in the grace
+	during   uint64 // have completed in the measured time: the CPU time of that time went into them
+	total    uint64 // have completed
 }
 
 const maxLatency = int64(time.Hour)
 
-func newMeter() meter { return meter{latency: hdrhistogram.New(1000, maxLatency, 3)} }
+func newMeter() meter {
+	return meter{latency: hdrhistogram.New(1000, maxLatency, 3), from: unknown, to: unknown}
+}
 
-func (m *meter) count(latency int64) {
+// count takes a message that completes now and should have left at the moment at.
+func (m *meter) count(at, now int64) {
 	m.total++
-	if m.on {
+	if m.from <= now && now < m.to {
+		m.during++
+	}
+	if m.from <= at && at < m.to {
 		m.done++
-		m.latency.RecordValue(min(max(latency, 0), maxLatency)) // in range, so it cannot fail
+		m.latency.RecordValue(min(max(now-at, 0), maxLatency)) // in range, so it cannot fail
 	}
 }

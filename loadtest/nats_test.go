@@ -119,7 +119,7 @@ func TestNATSParse(t *testing.T) {
 			t.Fatal(err)
 		}
 		tr := newTraffic(&cfg, 1)
-		w := newWire(tr, nil, newNATS)
+		w := newWire(tr, nil, nil, newNATS)
 		w.armed = true // there is no loop
 		l := upLeg(&w.conns[0])
 		tr.driver = w

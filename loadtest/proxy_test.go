@@ -16,6 +16,9 @@ import (
 // many goroutines, one at a time.
 type tamper func(p *proxy, conn int, toNode bool, kind codec.Kind, frame []byte) [][]byte
 
+// firstSession is the first connection that carries load. The one before it asks whether the node is there.
+const firstSession = 1
+
 // proxy stands between the driver and a node and understands frames.
 type proxy struct {
 	t      *testing.T

@@ -13,7 +13,7 @@ import (
 type Report struct {
 	// Config is what the run was told, defaults filled in.
 	Config Settings `json:"config"`
-	// Partial: the run was interrupted before its measured time was over.
+	// Partial says that the run was interrupted before its measured time was over.
 	Partial bool `json:"partial"`
 	// Seconds is the measured time: without warm-up and final grace.
 	Seconds float64 `json:"seconds"`
@@ -43,17 +43,27 @@ type Report struct {
 	MaxSilenceMs  float64 `json:"max_silence_ms"`
 	MaxSilenceAtS float64 `json:"max_silence_at_s"`
 
-	// RatePerS is acked round trips a second, or deliveries a second without ack.
-	RatePerS float64 `json:"rate_per_s"`
-	// LatencyUs is that of the same: the round trip from send to outcome, or one way from send to delivery.
-	LatencyUs Latency `json:"latency_us"`
+	// RatePerS is acked round trips a second, or deliveries a second without ack. It counts the messages that should
+	// have left in the measured time, also those that completed in the grace after it. Null if nothing was measured: the run was
+	// interrupted before.
+	RatePerS *float64 `json:"rate_per_s"`
+	// LatencyUs is that of the same messages: the round trip from send to outcome, or one way from send to delivery; in an open
+	// loop, from the moment when the message should have left. Null if there was none.
+	LatencyUs *Latency `json:"latency_us"`
 
-	// DriverCPU is this process's CPU time per message that RatePerS counts, microseconds. With the
-	// node in this process, both together. Null if there was no message.
+	// DriverCPU is this process's CPU time in the measured time per message that completed in that time, microseconds. With
+	// the node in this process, both together. Null if there was no message.
 	DriverCPU *float64 `json:"driver_cpu_us_per_msg"`
-	// ServerCPU and ServerRSS are those of Config.ServerPID; null without one.
+	// ServerCPU and ServerRSS are those of Config.ServerPID. Null without one, or if they could not be measured.
 	ServerCPU *float64 `json:"server_cpu_us_per_msg"`
 	ServerRSS *uint64  `json:"server_rss_bytes"`
+	// ServerError says why the CPU and memory of Config.ServerPID could not be measured: as a rule, it has died. Empty: nothing
+	// was in the way.
+	ServerError string `json:"server_error"`
+
+	// Silent are the addresses of nodes that Config.Membership listed and that did not answer when the run began. It went on
+	// without them.
+	Silent []string `json:"silent_nodes"`
 
 	// LostConnections were closed or reset under the run; DownConnections of them had not come back at its end.
 	LostConnections uint64 `json:"lost_connections"`
@@ -101,9 +111,21 @@ type Latency struct {
 	Max  float64 `json:"max"`
 }
 
-func (m *meter) percentiles() Latency {
+// percentiles is nil if nothing was measured.
+func (m *meter) percentiles() *Latency {
+	if m.done == 0 {
+		return nil
+	}
 	at := func(p float64) float64 { return float64(m.latency.ValueAtPercentile(p)) / 1e3 }
-	return Latency{at(50), at(90), at(99), at(99.9), at(100)}
+	return &Latency{at(50), at(90), at(99), at(99.9), at(100)}
+}
+
+// perMessage divides CPU time of the measured time, in microseconds. It is nil if no message completed then.
+func (m *meter) perMessage(d time.Duration) *float64 {
+	if m.during == 0 {
+		return nil
+	}
+	return new(float64(d.Microseconds()) / float64(m.during))
 }
 
 // ExitCode is how a program of this project ends.
@@ -117,6 +139,8 @@ const (
 	ExitLedger    ExitCode = 3 // the ledger has a fault
 	ExitThreshold ExitCode = 4 // a threshold was missed
 	ExitDrain     ExitCode = 5 // a drain cut something off
+
+	ExitInterrupted ExitCode = 130 // Ctrl-C, or SIGTERM, ended it early
 )
 
 // Verdict is the exit code for the run and, unless that is ExitOK, one line that says why.
@@ -124,11 +148,13 @@ func (r *Report) Verdict() (code ExitCode, why string) {
 	switch {
 	case r.Faults.Total() > 0:
 		return ExitLedger, "the ledger has faults: " + nonZero(r.Faults.byName())
+	case r.Partial:
+		return ExitInterrupted, "interrupted; the report covers the time until then"
 	case len(r.Errors) > 0:
 		return ExitFailure, "what should not happen did: " + nonZero(r.Errors)
 	case r.DownConnections > 0:
 		return ExitFailure, fmt.Sprintf("%d connections were lost and did not come back", r.DownConnections)
-	case r.RatePerS == 0 && !r.Partial:
+	case r.RatePerS == nil || *r.RatePerS == 0:
 		return ExitFailure, "no message made it in the measured time"
 	case r.DrainCut != "":
 		return ExitDrain, "the node's drain cut something off: " + r.DrainCut
@@ -164,9 +190,15 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	c := &r.Config
 	line("run", "%s%s", c.describe(), map[bool]string{true: " (interrupted)"}[r.Partial])
-	line("rate", "%.0f %s/s over %.1f s", r.RatePerS, c.unit(), r.Seconds)
-	line("latency", "p50 %s  p90 %s  p99 %s  p99.9 %s  max %s (%s)",
-		us(r.LatencyUs.P50), us(r.LatencyUs.P90), us(r.LatencyUs.P99), us(r.LatencyUs.P999), us(r.LatencyUs.Max), c.path())
+	if len(r.Silent) > 0 {
+		line("nodes", "went on without those that are listed and do not answer: %s", strings.Join(r.Silent, ", "))
+	}
+	if r.RatePerS != nil {
+		line("rate", "%.0f %s/s over %.1f s", *r.RatePerS, c.unit(), r.Seconds)
+	}
+	if l := r.LatencyUs; l != nil {
+		line("latency", "p50 %s  p90 %s  p99 %s  p99.9 %s  max %s (%s)", us(l.P50), us(l.P90), us(l.P99), us(l.P999), us(l.Max), c.path())
+	}
 	line("cpu", "%s", r.describeCPU())
 	line("sent", "%d, delivered %d", r.Sent, r.Delivered)
 	if len(r.Outcomes) > 0 {
@@ -240,12 +272,15 @@ func (c *Settings) path() string {
 }
 
 func (r *Report) describeCPU() string {
-	if r.DriverCPU == nil {
-		return "nothing was measured"
+	s := "nothing was measured"
+	if r.DriverCPU != nil {
+		s = fmt.Sprintf("%.2f µs/message in this process", *r.DriverCPU)
 	}
-	s := fmt.Sprintf("%.2f µs/message in this process", *r.DriverCPU)
-	if r.Config.InProcess {
+	if r.DriverCPU != nil && r.Config.InProcess {
 		s += " (driver and node)"
+	}
+	if r.ServerError != "" {
+		s += "; that of the server is not known: " + r.ServerError
 	}
 	if r.ServerCPU != nil {
 		s += fmt.Sprintf(", %.2f µs/message in the server", *r.ServerCPU)

@@ -27,7 +27,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	inProcess := len(cfg.Nodes) == 0 && cfg.Membership == nil
 	if !inProcess {
-		r, err := newRun(cfg)
+		r, err := newRun(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -38,7 +38,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	cfg.Nodes = []string{node.addr}
-	r, err := newRun(cfg)
+	r, err := newRun(ctx, cfg)
 	var report *Report
 	if err == nil {
 		report, err = r.do(ctx, true)
@@ -58,6 +58,8 @@ type run struct {
 	d        driver
 	from, to usage // around the measured time
 	partial  bool
+	silent   []string // nodes that discovery lists and that did not answer when the run began
+	server   error    // why the server's CPU and memory are not known
 
 	mu    sync.Mutex
 	over  bool     // guarded by mu: the driver cannot be asked any more
@@ -65,10 +67,8 @@ type run struct {
 	began bool     // all connections were up
 }
 
-var errNoNode = errors.New("discovery knows of no node: start one, or correct the path")
-
 // newRun finds the nodes and makes the driver.
-func newRun(cfg Config) (*run, error) {
+func newRun(ctx context.Context, cfg Config) (*run, error) {
 	r := &run{cfg: cfg, id: rand.Uint64()}
 	if r.cfg.Membership == nil {
 		static, err := discovery.Static(cfg.Nodes...)
@@ -78,17 +78,17 @@ func newRun(cfg Config) (*run, error) {
 		r.cfg.Membership = static
 	}
 	b := &book{membership: r.cfg.Membership}
-	if r.cfg.Nodes = b.first(); len(r.cfg.Nodes) == 0 {
-		return nil, errNoNode
+	if err := r.reach(ctx, b.first()); err != nil {
+		return nil, err
 	}
 	r.t = newTraffic(&r.cfg, r.id)
 	switch cfg.Driver {
 	case DriverSDK:
 		r.d = newSDK(r.t, &r.cfg)
 	case DriverNATS:
-		r.d = newWire(r.t, b, newNATS)
+		r.d = newWire(r.t, b, r.cfg.Nodes, newNATS)
 	default:
-		r.d = newWire(r.t, b, newRelay)
+		r.d = newWire(r.t, b, r.cfg.Nodes, newRelay)
 	}
 	r.t.driver = r.d
 	return r, nil
@@ -102,9 +102,7 @@ func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
 	if err := r.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.load(ctx); err != nil {
-		return nil, err
-	}
+	r.load(ctx)
 	r.land()
 	var report *Report
 	r.d.do(func() {
@@ -178,8 +176,8 @@ func (r *run) connect(ctx context.Context) error {
 	return nil
 }
 
-// load sends: first to warm up, then measured.
-func (r *run) load(ctx context.Context) error {
+// load sends: first to warm up, then measured. Whatever goes wrong from here on, there will be a report.
+func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
 	helpers.Go(func() { r.progress(quit) })
@@ -197,32 +195,29 @@ func (r *run) load(ctx context.Context) error {
 		r.d.do(r.t.stop)
 	}()
 
-	if err := r.wait(ctx, r.cfg.Warmup, paced); err != nil {
-		return err
+	if !r.wait(ctx, r.cfg.Warmup, paced) {
+		return
 	}
-	if err := r.meter(true, &r.from); err != nil {
-		return err
-	}
-	if err := r.wait(ctx, r.cfg.Duration, paced); err != nil {
-		return err
-	}
-	return r.meter(false, &r.to)
+	r.from = r.mark(&r.t.meter.from)
+	r.wait(ctx, r.cfg.Duration, paced)
+	r.to = r.mark(&r.t.meter.to)
 }
 
-// meter turns the meter on or off and takes the usage at that moment.
-func (r *run) meter(on bool, u *usage) (err error) {
+// mark begins or ends the measured time and takes the usage at that moment. A server that has died has none any more.
+func (r *run) mark(moment *int64) (u usage) {
 	r.d.do(func() {
-		r.t.meter.on = on
-		*u, err = measureUsage(r.cfg.ServerPID)
+		r.t.tick()
+		*moment = r.t.now
+		var err error
+		if u, err = measureUsage(r.cfg.ServerPID); err != nil && r.server == nil {
+			r.server = err
+		}
 	})
-	if err != nil {
-		err = fmt.Errorf("server-pid: %w", err)
-	}
-	return err
+	return u
 }
 
-// wait lets time pass; the end of ctx cuts it short and makes the run partial.
-func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) error {
+// wait lets time pass. It returns false if the run was cut short, which makes it partial.
+func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -231,9 +226,10 @@ func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) err
 	case <-ctx.Done():
 		r.partial = true
 	case err := <-paced:
-		return err
+		r.partial = true
+		r.d.do(func() { r.t.note(err.Error()) })
 	}
-	return nil
+	return !r.partial
 }
 
 // pace keeps the open loop's schedule.
@@ -311,25 +307,20 @@ func (r *run) report() *Report {
 		Moves: t.moves, Timeline: l.time.report(), SlowestMs: l.time.slowestMs(),
 		MaxSilenceMs: float64(l.time.silence) / 1e6, MaxSilenceAtS: float64(l.time.silentAt) / 1e9,
 		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
+		Silent: r.silent,
 	}
 	if l.sent > 0 && t.places.several() && r.cfg.Attach == 1 {
-		share := float64(t.crossed) / float64(l.sent)
-		report.Cross = &share
+		report.Cross = new(float64(t.crossed) / float64(l.sent))
 	}
-	done := float64(t.meter.done)
 	if report.Seconds > 0 {
-		report.RatePerS = done / report.Seconds
+		report.RatePerS = new(float64(t.meter.done) / report.Seconds)
 	}
-	perMessage := func(d time.Duration) *float64 {
-		if done == 0 {
-			return nil
-		}
-		v := float64(d.Microseconds()) / done
-		return &v
-	}
-	report.DriverCPU = perMessage(r.to.driver - r.from.driver)
-	if r.cfg.ServerPID != 0 {
-		report.ServerCPU = perMessage(r.to.server - r.from.server)
+	report.DriverCPU = t.meter.perMessage(r.to.driver - r.from.driver)
+	switch {
+	case r.server != nil:
+		report.ServerError = r.server.Error()
+	case r.cfg.ServerPID != 0 && report.Seconds > 0:
+		report.ServerCPU = t.meter.perMessage(r.to.server - r.from.server)
 		report.ServerRSS = &r.to.serverRSS
 	}
 	return report

@@ -22,7 +22,7 @@ var quick = Config{Conns: 8, Window: 4, Warmup: -1, Duration: time.Second}
 // checkClean wants a run without fault or failure in which something happened.
 func checkClean(t *testing.T, r *Report) {
 	t.Helper()
-	if code, why := r.Verdict(); code != ExitOK || r.Delivered == 0 || r.RatePerS == 0 {
+	if code, why := r.Verdict(); code != ExitOK || r.Delivered == 0 || *r.RatePerS == 0 {
 		t.Errorf("exit code %d (%s): %+v", code, why, r)
 	}
 }
@@ -199,22 +199,29 @@ func TestNodeGone(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
 	cfg := quick
 	cfg.Duration = time.Hour
-	cfg.Progress = writerFunc(func(p []byte) (int, error) {
-		cancel() // with the first line of progress
-		return len(p), nil
-	})
-	r, err := Run(ctx, cfg)
+	r, err := runInterrupted(t, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkClean(t, r)
+	if code, _ := r.Verdict(); code != ExitInterrupted || r.Faults.Total() > 0 {
+		t.Errorf("exit code %d, faults %+v", code, r.Faults)
+	}
 	var text bytes.Buffer
 	if err := r.WriteText(&text); err != nil || !r.Partial || !strings.Contains(text.String(), "interrupted") {
 		t.Errorf("partial %v, %v:\n%s", r.Partial, err, &text)
 	}
+}
+
+// runInterrupted ends a run with its first line of progress.
+func runInterrupted(t *testing.T, cfg Config) (*Report, error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg.Progress = writerFunc(func(p []byte) (int, error) {
+		cancel()
+		return len(p), nil
+	})
+	return Run(ctx, cfg)
 }
 
 type writerFunc func([]byte) (int, error)
@@ -264,7 +271,7 @@ func TestReportJSON(t *testing.T) {
 	}
 	for object, want := range map[string]string{
 		"": "acked config cross delivered down_connections drain_cut drains driver_cpu_us_per_msg errors faults latency_us lost_connections" +
-			" max_silence_at_s max_silence_ms moves outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_rss_bytes slowest_ms timeline unsent",
+			" max_silence_at_s max_silence_ms moves outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_error server_rss_bytes silent_nodes slowest_ms timeline unsent",
 		"faults":     "corrupted double_outcome duplicated false_acked false_no_route false_undelivered misrouted missing reordered",
 		"latency_us": "max p50 p90 p99 p99_9",
 		"outcomes":   "acked",
@@ -294,11 +301,11 @@ func TestVerdict(t *testing.T) {
 		{func(r *Report) { r.Faults.Reordered = 1; r.Errors = map[string]uint64{"kick": 1} }, ExitLedger},
 		{func(r *Report) { r.Errors = map[string]uint64{"kick": 1}; r.DrainCut = "x" }, ExitFailure},
 		{func(r *Report) { r.DownConnections = 1 }, ExitFailure},
-		{func(r *Report) { r.RatePerS = 0 }, ExitFailure},
-		{func(r *Report) { r.RatePerS, r.Partial = 0, true }, ExitOK},
+		{func(r *Report) { r.RatePerS = new(0.0) }, ExitFailure},
+		{func(r *Report) { r.RatePerS, r.Partial = nil, true }, ExitInterrupted},
 		{func(r *Report) { r.DrainCut = "x" }, ExitDrain},
 	} {
-		r := Report{RatePerS: 1}
+		r := Report{RatePerS: new(1.0)}
 		c.change(&r)
 		if code, why := r.Verdict(); code != c.want || (why == "") != (code == ExitOK) {
 			t.Errorf("%+v: exit code %d (%s), want %d", r, code, why, c.want)

@@ -19,6 +19,7 @@ import (
 type sdk struct {
 	t        *traffic
 	nodes    discovery.Membership
+	first    []string // addresses of the nodes to begin with
 	attach   int
 	strategy string
 	names    []string // the IDs
@@ -52,7 +53,7 @@ const (
 )
 
 func newSDK(t *traffic, cfg *Config) *sdk {
-	d := &sdk{t: t, nodes: cfg.Membership, attach: cfg.Attach, strategy: cfg.Strategy, conns: make([]sdkConn, len(t.senders))}
+	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, conns: make([]sdkConn, len(t.senders))}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for _, id := range t.ids {
 		d.names = append(d.names, string(id))
@@ -84,13 +85,8 @@ func (v *view) Nodes() (nodes []discovery.Node, changed <-chan struct{}) {
 }
 
 func (d *sdk) connect(ctx context.Context) error {
-	nodes, _ := d.nodes.Nodes()
-	if len(nodes) == 0 {
-		return errNoNode
-	}
 	for i := range d.conns {
-		n := i % len(nodes)
-		view := &view{Membership: d.nodes, first: nodes[n : n+1]}
+		view := &view{Membership: d.nodes, first: []discovery.Node{{Addr: d.first[i%len(d.first)]}}}
 		c := &d.conns[i]
 		cfg := client.Config{
 			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle,

@@ -243,7 +243,7 @@ func (t *traffic) restored(conn int) {
 func (t *traffic) deliver(conn int, to, from, payload []byte) bool {
 	a := t.ledger.deliver(conn, to, from, payload)
 	if a.fresh && !t.acks {
-		t.meter.count(t.now - a.at)
+		t.meter.count(a.at, t.now)
 	}
 	if a.landed {
 		t.next(a.sender)
@@ -258,7 +258,7 @@ func (t *traffic) outcome(conn int, seq uint64, code codec.Code) {
 		return
 	}
 	if t.acks && code == codec.CodeAcked {
-		t.meter.count(t.now - at)
+		t.meter.count(at, t.now)
 	}
 	t.next(conn)
 }

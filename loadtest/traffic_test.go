@@ -175,7 +175,7 @@ func upLeg(c *wireConn) *leg {
 func TestSendAllocations(t *testing.T) {
 	cfg, _ := Config{Nodes: []string{"x:1"}}.withDefaults()
 	tr := newTraffic(&cfg, 1)
-	w := newWire(tr, nil, newRelay)
+	w := newWire(tr, nil, nil, newRelay)
 	w.armed = true // there is no loop
 	tr.driver = w
 	for i := range w.conns {

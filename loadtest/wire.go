@@ -23,6 +23,7 @@ type wire struct {
 	// Static after connect.
 	t       *traffic
 	book    *book
+	nodes   []string // to begin with
 	client  *gnet.Client
 	loop    gnet.EventLoop
 	conns   []wireConn
@@ -91,8 +92,9 @@ const (
 )
 
 // newWire makes the driver. speak is called once for each connection and returns what makes a protocol for each of its legs.
-func newWire(t *traffic, b *book, speak func(*wireConn) func(*leg) protocol) *wire {
-	w := &wire{t: t, book: b, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
+// Connections are spread over nodes in turn.
+func newWire(t *traffic, b *book, nodes []string, speak func(*wireConn) func(*leg) protocol) *wire {
+	w := &wire{t: t, book: b, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
 	w.notUp = len(w.conns)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.flusher = gnet.RunnableFunc(func(context.Context) error { w.flush(); return nil })
@@ -114,12 +116,8 @@ func (w *wire) connect(ctx context.Context) error {
 	}
 	w.client = client
 	started := w.started
-	nodes := w.book.first()
-	if len(nodes) == 0 {
-		return errNoNode
-	}
 	for i := range w.conns {
-		if err := w.dial(ctx, &w.conns[i], nodes[i%len(nodes)]); err != nil {
+		if err := w.dial(ctx, &w.conns[i], w.nodes[i%len(w.nodes)]); err != nil {
 			return err
 		}
 	}

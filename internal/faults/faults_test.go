@@ -90,8 +90,10 @@ func (p *proof) judge() {
 	} else {
 		p.Logf("longest loop stall of nodes that live: %v", stall)
 	}
-	p.Logf("lost connections %d, told to leave %d; latency of acked: p50 %.0f µs, p99 %.0f µs, max %.0f µs",
-		report.LostConnections, report.Drains, report.LatencyUs.P50, report.LatencyUs.P99, report.LatencyUs.Max)
+	p.Logf("lost connections %d, told to leave %d", report.LostConnections, report.Drains)
+	if l := report.LatencyUs; l != nil {
+		p.Logf("latency of acked: p50 %.0f µs, p99 %.0f µs, max %.0f µs", l.P50, l.P99, l.Max)
+	}
 	p.Logf("\n%s", p.Findings)
 	if err := p.Err(); err != nil {
 		p.Error(err)

@@ -1,0 +1,98 @@
+package loadtest
+
+import (
+	"math"
+	"os/exec"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/engine"
+)
+
+// stallFor has a proxy hold up everything once, for d, when the run has sent for after.
+func stallFor(t *testing.T, after, d time.Duration) (addr string) {
+	node := startEngine(t, engine.Config{Loops: 1})
+	var begin time.Time
+	stalled := false
+	return startProxy(t, node, func(_ *proxy, _ int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+		if kind == codec.KindSend && begin.IsZero() {
+			begin = time.Now()
+		}
+		if !stalled && !begin.IsZero() && time.Since(begin) > after {
+			stalled = true
+			<-time.After(d) // in the way of all others, as a stopped node is
+		}
+		return [][]byte{frame}
+	}).addr
+}
+
+// TestStallAtTheEnd stops everything from 0.9 s before the end of the measured time until 1.1 s after it. The messages that should
+// have left then are in the figures, with the time that they took.
+func TestStallAtTheEnd(t *testing.T) {
+	t.Parallel()
+	const rate, stall = 1000, 2 * time.Second
+	addr := stallFor(t, 1100*time.Millisecond, stall)
+	r := mustRun(t, Config{Nodes: []string{addr}, Conns: 4, Rate: rate, Warmup: -1, Duration: 2 * time.Second})
+	checkClean(t, r)
+	if l := r.LatencyUs; l.P90 < 1e6 || l.P50 > 1e6 || l.Max < float64((stall-time.Second).Microseconds()) {
+		t.Errorf("latency %+v: about two fifths of the messages took from 1.1 s to 2 s", *l)
+	}
+	checkAllCounted(t, r, rate)
+}
+
+// TestStallInWarmup stops everything around the end of the warm-up. What should have left before is in no figure.
+func TestStallInWarmup(t *testing.T) {
+	t.Parallel()
+	const rate = 1000
+	addr := stallFor(t, 500*time.Millisecond, time.Second)
+	r := mustRun(t, Config{Nodes: []string{addr}, Conns: 4, Rate: rate, Warmup: time.Second, Duration: 2 * time.Second})
+	checkClean(t, r)
+	checkAllCounted(t, r, rate)
+}
+
+// checkAllCounted wants each message in the rate that should have left in the measured time, and no other. The load test may have
+// been held up at the end, and not have sent some.
+func checkAllCounted(t *testing.T, r *Report, rate float64) {
+	t.Helper()
+	counted, due := *r.RatePerS*r.Seconds, rate*r.Seconds
+	if counted > due+1 || counted+float64(r.Unsent) < math.Floor(due)-1 {
+		t.Errorf("%.0f messages are in the rate, %.0f should have left in %.3f s, %d could not", counted, due, r.Seconds, r.Unsent)
+	}
+}
+
+// TestServerDies ends the process whose CPU is measured. There is a report all the same.
+func TestServerDies(t *testing.T) {
+	t.Parallel()
+	server := exec.Command("sleep", "1h")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := quick
+	cfg.ServerPID = server.Process.Pid
+	cfg.Started = func(func() Snapshot) {
+		if err := server.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		server.Wait()
+	}
+	r := mustRun(t, cfg)
+	checkClean(t, r)
+	if r.ServerCPU != nil || r.ServerRSS != nil || r.ServerError == "" || r.LatencyUs == nil {
+		t.Errorf("CPU %v, memory %v, error %q, latency %v", r.ServerCPU, r.ServerRSS, r.ServerError, r.LatencyUs)
+	}
+}
+
+// TestNothingMeasured ends a run in its warm-up: no figure is made up.
+func TestNothingMeasured(t *testing.T) {
+	t.Parallel()
+	cfg := quick
+	cfg.Warmup = time.Hour
+	r, err := runInterrupted(t, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.RatePerS != nil || r.LatencyUs != nil || r.DriverCPU != nil || r.Sent == 0 {
+		t.Errorf("rate %v, latency %v, CPU %v, sent %d", r.RatePerS, r.LatencyUs, r.DriverCPU, r.Sent)
+	}
+}

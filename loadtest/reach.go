@@ -1,0 +1,128 @@
+package loadtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"distmsg/codec"
+)
+
+// reach asks the nodes at addrs whether they are there and begins with those that are. A node that was named must answer.
+// One that discovery lists may have died a moment ago: the run goes on without it and says so.
+func (r *run) reach(ctx context.Context, addrs []string) error {
+	if len(addrs) == 0 {
+		return errNoNode
+	}
+	if r.cfg.Driver == DriverNATS {
+		r.cfg.Nodes = addrs
+		return nil
+	}
+	listed := len(r.cfg.Nodes) == 0
+	found := make([]error, len(addrs))
+	var asking sync.WaitGroup
+	for i, addr := range addrs {
+		asking.Go(func() { found[i] = askNode(ctx, addr) })
+	}
+	asking.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var nodes []string
+	for i, err := range found {
+		switch {
+		case err == nil:
+			nodes = append(nodes, addrs[i])
+		case !listed:
+			return err
+		default:
+			r.silent = append(r.silent, err.Error())
+			fmt.Fprintf(r.cfg.Progress, "going on without a node that discovery lists: %v\n", err)
+		}
+	}
+	if len(nodes) == 0 {
+		return fmt.Errorf("discovery lists %d nodes and none of them answers: %s", len(addrs), strings.Join(r.silent, ", "))
+	}
+	r.cfg.Nodes = nodes
+	return nil
+}
+
+// askNode says hello at addr and returns what is wrong there.
+func askNode(ctx context.Context, addr string) error {
+	hello := codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Agent: []byte("distmsg-loadtest")})
+	answer, err := exchange(ctx, addr, hello, codec.AppendBye(nil))
+	if err != nil {
+		return err
+	}
+	if len(answer) == 0 { // servers that wait for a whole line of text say nothing; this is one that they answer
+		if answer, err = exchange(ctx, addr, []byte("GET / HTTP/1.0\r\n\r\n"), nil); err != nil {
+			return err
+		}
+	}
+	return judge(addr, answer)
+}
+
+// exchange sends ask to addr, takes the first frame, or what else comes within welcomeWithin, and says bye.
+func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte, err error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	conn.SetDeadline(time.Now().Add(welcomeWithin))
+	if _, err := conn.Write(ask); err != nil {
+		return nil, fmt.Errorf("%s: %w", addr, err)
+	}
+	chunk := make([]byte, codec.MaxHelloFrame)
+	for {
+		n, err := conn.Read(chunk)
+		answer = append(answer, chunk[:n]...)
+		if _, whole, splitErr := codec.Split(answer, maxFrame); whole > 0 || splitErr != nil || err != nil {
+			conn.Write(bye) // a node that does not hear it ends the session a little later
+			return answer, nil
+		}
+	}
+}
+
+// judge says what an answer to hello shows of the server at addr, unless it is a node that takes clients.
+func judge(addr string, answer []byte) error {
+	body, whole, err := codec.Split(answer, maxFrame)
+	if err == nil && whole > 0 {
+		switch kind, _ := codec.PeekKind(body); kind {
+		case codec.KindWelcome:
+			return nil
+		case codec.KindError:
+			var f codec.ErrorFrame
+			if err := codec.DecodeError(body, &f); err == nil {
+				return fmt.Errorf("%s: the node refuses clients: %s, %s", addr, f.Fault, f.Message)
+			}
+		}
+	}
+	return fmt.Errorf("%s is not a relay's address for clients: %s", addr, foundInstead(answer))
+}
+
+// foundInstead names the server that gives such an answer.
+func foundInstead(answer []byte) string {
+	line, _, _ := bytes.Cut(answer, []byte("\n"))
+	line = bytes.TrimRight(line[:min(len(line), 80)], "\r")
+	switch {
+	case len(answer) == 0:
+		return "it takes the connection and says nothing"
+	case bytes.HasPrefix(answer, []byte("HTTP/")):
+		return "it speaks HTTP, as a relay's --admin-listen does"
+	case answer[0] == '-', answer[0] == '+':
+		return fmt.Sprintf("it answers as Redis does, %q", line)
+	case bytes.HasPrefix(answer, []byte("INFO {")):
+		return "it speaks NATS: add --driver nats"
+	}
+	return fmt.Sprintf("it answers %q", line)
+}
+
+var errNoNode = errors.New("discovery knows of no node: start one, or correct the path")
