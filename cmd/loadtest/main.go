@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"distmsg/discovery/zookeeper"
 	"distmsg/internal/cli"
@@ -47,7 +47,7 @@ func newRoot(code *loadtest.ExitCode) *cobra.Command {
 	root.Long = root.Short + `.
 
 Without --nodes and --discovery it starts a node in its own process. Exit codes: 0 ok, 1 runtime failure, 2 usage,
-3 ledger fault, 4 threshold missed, 5 drain cut something off.`
+3 ledger fault, 4 threshold missed, 5 drain cut something off, 130 interrupted (a report of the time until then is written).`
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(newRun(code))
 	return root
@@ -108,6 +108,52 @@ func (o *options) addFlags(cmd *cobra.Command) {
 }
 
 func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
+	if err := o.check(cmd.Flags()); err != nil {
+		return loadtest.ExitUsage, err
+	}
+	out, err := openJSON(o.jsonFile)
+	if err != nil {
+		return loadtest.ExitUsage, err
+	}
+	defer out.close()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
+	report, code, err := o.load(ctx, cmd)
+	if err != nil && ctx.Err() != nil {
+		return loadtest.ExitInterrupted, errors.New("interrupted before messages began to flow")
+	}
+	if err != nil {
+		return code, err
+	}
+	if err := errors.Join(report.WriteText(cmd.OutOrStdout()), out.write(report)); err != nil {
+		return loadtest.ExitFailure, err
+	}
+	code, why := report.Verdict()
+	if code != loadtest.ExitOK {
+		return code, errors.New(why)
+	}
+	return code, nil
+}
+
+// check refuses what cannot be. The rest is checked by package loadtest.
+func (o *options) check(flags *pflag.FlagSet) error {
+	if err := cli.RefuseEmpty(flags, "rate", "warmup", "seed", "server-pid", "cross"); err != nil {
+		return err
+	}
+	switch discover := flags.Changed("discovery"); {
+	case o.Warmup < 0:
+		return fmt.Errorf("--warmup is %v, want 0 or more", o.Warmup)
+	case discover && len(o.Nodes) > 0:
+		return errors.New("--nodes and --discovery exclude each other: give one of them")
+	case o.authFile != "" && !discover:
+		return errors.New("--discovery-auth-file needs --discovery")
+	}
+	return nil
+}
+
+// load runs the load test.
+func (o *options) load(ctx context.Context, cmd *cobra.Command) (*loadtest.Report, loadtest.ExitCode, error) {
 	cfg := o.Config
 	cfg.Driver = loadtest.Driver(o.driver)
 	cfg.Progress = cmd.ErrOrStderr()
@@ -120,20 +166,10 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	if cmd.Flags().Changed("cross") {
 		cfg.Cross = &o.cross
 	}
-	discover := cmd.Flags().Changed("discovery")
-	if discover && len(cfg.Nodes) > 0 {
-		return loadtest.ExitUsage, errors.New("--nodes and --discovery exclude each other: give one of them")
-	}
-	if o.authFile != "" && !discover {
-		return loadtest.ExitUsage, errors.New("--discovery-auth-file needs --discovery")
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
-	if discover {
+	if cmd.Flags().Changed("discovery") {
 		membership, code, err := o.openDiscovery(ctx)
 		if err != nil {
-			return code, err
+			return nil, code, err
 		}
 		defer membership.Close()
 		cfg.Membership = membership
@@ -141,19 +177,9 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	cli.SpareP(eventLoops(cfg))
 	report, err := loadtest.Run(ctx, cfg)
 	if errors.Is(err, loadtest.ErrUsage) {
-		return loadtest.ExitUsage, err
+		return nil, loadtest.ExitUsage, err
 	}
-	if err != nil {
-		return loadtest.ExitFailure, err
-	}
-	if err := o.write(report, cmd.OutOrStdout()); err != nil {
-		return loadtest.ExitFailure, err
-	}
-	code, why := report.Verdict()
-	if code != loadtest.ExitOK {
-		return code, errors.New(why)
-	}
-	return code, nil
+	return report, loadtest.ExitFailure, err
 }
 
 // openDiscovery looks into ZooKeeper, and changes nothing there.
@@ -172,20 +198,6 @@ func (o *options) openDiscovery(ctx context.Context) (*zookeeper.Membership, loa
 		code = loadtest.ExitUsage
 	}
 	return m, code, err
-}
-
-func (o *options) write(report *loadtest.Report, stdout io.Writer) error {
-	if err := report.WriteText(stdout); err != nil {
-		return err
-	}
-	if o.jsonFile == "" {
-		return nil
-	}
-	data, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.jsonFile, append(data, '\n'), 0o644)
 }
 
 // eventLoops counts those of this process: the driver's, and those of a node in it.

@@ -24,7 +24,21 @@ func TestExitCodes(t *testing.T) {
 		{"run --conns 4 --warmup 0 --duration 1s --no-ack --window 3", loadtest.ExitOK},
 		{"run --conns 4 --warmup 0 --duration 1s --rate 100", loadtest.ExitOK},
 		{"run --conns 4 --warmup 0 --duration 1s --fanout 3", loadtest.ExitOK},
-		{"run --conns 4 --warmup 0 --duration 1s --fanout 0", loadtest.ExitOK},
+		{"run --fanout 0", loadtest.ExitUsage},
+		{"--conns 0", loadtest.ExitUsage},
+		{"--ids-per-conn 0", loadtest.ExitUsage},
+		{"--window 0", loadtest.ExitUsage},
+		{"--payload 0", loadtest.ExitUsage},
+		{"--duration 0", loadtest.ExitUsage},
+		{"--loops 0", loadtest.ExitUsage},
+		{"--attach 0 --driver sdk", loadtest.ExitUsage},
+		{"--warmup -1s", loadtest.ExitUsage},
+		{"--nodes=", loadtest.ExitUsage},
+		{"--driver=", loadtest.ExitUsage},
+		{"--strategy=", loadtest.ExitUsage},
+		{"--json=", loadtest.ExitUsage},
+		{"--json no-such-folder/out.json", loadtest.ExitUsage},
+		{"--json .", loadtest.ExitUsage},
 		{"--conns 4 --fanout 4", loadtest.ExitUsage},
 		{"--fanout -1", loadtest.ExitUsage},
 		{"--fanout 2 --driver nats --nodes a:1", loadtest.ExitUsage},
@@ -82,6 +96,26 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// TestNoReportNoFile leaves no empty file behind where a run could not be made, and touches no old one.
+func TestNoReportNoFile(t *testing.T) {
+	fresh, old := filepath.Join(t.TempDir(), "out.json"), filepath.Join(t.TempDir(), "old.json")
+	if err := os.WriteFile(old, []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{fresh, old} {
+		var stdout, stderr bytes.Buffer
+		if code := run([]string{"--nodes", "127.0.0.1:1", "--json", file}, &stdout, &stderr); code != loadtest.ExitFailure {
+			t.Errorf("exit code %d: %s", code, &stderr)
+		}
+	}
+	if _, err := os.Stat(fresh); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", fresh, err)
+	}
+	if data, err := os.ReadFile(old); err != nil || string(data) != "{}" {
+		t.Errorf("%s: %q, %v", old, data, err)
+	}
+}
+
 // TestInterrupt ends a built binary with a signal, once it has begun, and wants its partial report.
 func TestInterrupt(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "loadtest")
@@ -107,8 +141,8 @@ func TestInterrupt(t *testing.T) {
 	}
 	for lines.Scan() {
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("%v\n%s", err, &stdout)
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != int(loadtest.ExitInterrupted) {
+		t.Errorf("%v, want exit code %d\n%s", err, loadtest.ExitInterrupted, &stdout)
 	}
 	if out := stdout.String(); !strings.Contains(out, "interrupted") || !strings.Contains(out, "ledger") {
 		t.Errorf("the report:\n%s", out)

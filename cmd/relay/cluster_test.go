@@ -306,7 +306,13 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{"--registry=localhost"}, "the URL must begin with redis://"},
 		{[]string{"--registry="}, "--registry is empty"},
 		{[]string{redis, "--registry-buckets=-1"}, "-1 buckets"},
-		{[]string{redis, "--cluster={}"}, "must not contain braces"},
+		{[]string{redis, "--cluster={}"}, `--cluster "{}": want a name`},
+		{[]string{"--cluster=a b"}, `--cluster "a b": want a name`},
+		{[]string{"--cluster=" + strings.Repeat("c", 256)}, "want a name of up to 255 bytes"},
+		{[]string{"--cluster="}, "--cluster is empty"},
+		{[]string{"--node-id="}, "--node-id is empty"},
+		{[]string{"--peers="}, "--peers is empty"},
+		{[]string{"--loops=0"}, "--loops is 0: give it a value"},
 		{[]string{redis, "--registry-ca-file=/nowhere"}, "--registry-ca-file is for TLS, and --registry does not begin with rediss"},
 		{[]string{"--registry=rediss://h", "--registry-ca-file=/nowhere"}, "the CA file: open /nowhere"},
 		{[]string{"--registry=rediss://h", "--registry-key-file=/nowhere"}, "--registry-cert-file and --registry-key-file go together"},
@@ -320,7 +326,7 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{redis, zk, "--listen=:0", "--insecure-listen"}, "add --advertise HOST:PORT"},
 		{[]string{redis, zk, "--peer-listen=0.0.0.0:0"}, "add --peer-advertise HOST:PORT"},
 		{[]string{redis, zk, "--listen=:0", "--advertise=h:1"}, "add --insecure-listen"},
-		{[]string{"--resume-window=0s"}, "--resume-window 0s must be over 0"},
+		{[]string{"--resume-window=0s"}, "--resume-window is 0s: give it a value"},
 		{[]string{"--verify-period=999ms"}, "--verify-period 999ms must be at least 1s"},
 	} {
 		t.Run(fmt.Sprintf("%.60s", strings.Join(tc.args, " ")), func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
@@ -98,12 +100,23 @@ func (o *options) check() error {
 	if o.verifyPeriod < time.Second {
 		return cli.Usagef("--verify-period %v must be at least 1s", o.verifyPeriod)
 	}
+	if strings.ContainsFunc(o.cluster, oddInName) || len(o.cluster) > maxClusterName {
+		return cli.Usagef("--cluster %q: want a name of up to %d bytes, without spaces and without any of {}[]*?\\", o.cluster, maxClusterName)
+	}
 	for _, check := range []func() error{o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// maxClusterName is what the handshake between nodes has room for.
+const maxClusterName = 255
+
+// oddInName reports whether a cluster's name must not contain r: keys in Redis begin with it, and patterns for them.
+func oddInName(r rune) bool {
+	return !unicode.IsPrint(r) || r == ' ' || r == utf8.RuneError || strings.ContainsRune(`{}[]*?\`, r)
 }
 
 // checkPasswords looks for some where every user of this machine could read them. It does not quote what it finds.
@@ -120,9 +133,6 @@ func (o *options) checkPasswords() error {
 }
 
 func (o *options) checkRegistry() error {
-	if o.registry == "" {
-		return cli.Usagef("--registry is empty: say memory, or the URL of Redis")
-	}
 	if o.registry == memoryRegistry {
 		return needless("is for Redis: add --registry redis://HOST:PORT",
 			flagValue{"--registry-username", o.registryUsername}, flagValue{"--registry-password-file", o.registryPasswordFile},

@@ -31,6 +31,9 @@ func newServeCommand() *cobra.Command {
 "draining", and clients are told to leave. A second signal ends it at once.`,
 		Args: cobra.NoArgs,
 		RunE: cli.RunE(func(cmd *cobra.Command, _ []string) error {
+			if err := cli.RefuseEmpty(cmd.Flags(), "admin-listen"); err != nil {
+				return err
+			}
 			return serve(opts, cmd.ErrOrStderr())
 		}),
 	}

@@ -9,9 +9,11 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit codes of all our programs.
@@ -22,6 +24,8 @@ const (
 	ExitLedgerFault     = 3 // a message was lost, doubled, misreported…
 	ExitThresholdMissed = 4 // a limit that was asked for was not kept
 	ExitCutOff          = 5 // draining ended before everybody had left
+
+	ExitInterrupted = 130 // a signal ended what was to go on
 )
 
 // exitError is an error that knows the exit code it asks for.
@@ -56,6 +60,23 @@ func RunE(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command
 		}
 		return WithCode(ExitFailure, err)
 	}
+}
+
+// RefuseEmpty returns a usage error for the first flag that was given a value that says nothing: an empty text or list, or zero.
+// As a rule a script's variable was not set, and the default would hide that. Flags for which such a value means something
+// are named in except.
+func RefuseEmpty(flags *pflag.FlagSet, except ...string) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		value := f.Value.String()
+		if err != nil || slices.Contains(except, f.Name) || !slices.Contains([]string{"", "[]", "0", "0s"}, value) {
+			return
+		}
+		if value == "" || value == "[]" {
+			value = "empty"
+		}
+		err = Usagef("--%s is %s: give it a value, or leave it out", f.Name, value)
+	})
+	return err
 }
 
 // Execute runs root, whose commands use RunE, with args. An error is written to stderr as one line; the result is the exit code.
