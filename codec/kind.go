@@ -167,6 +167,8 @@ func (k Kind) peerString() string {
 		return "forward_many"
 	case KindReturnMany:
 		return "return_many"
+	case KindEnded:
+		return "ended"
 	}
 	return "kind_" + strconv.Itoa(int(k))
 }

@@ -6,7 +6,7 @@ import "math"
 const PeerVersion = 1
 
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
-// only; 95–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
+// only; 96–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
 	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16]
 	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32]
@@ -24,6 +24,8 @@ const (
 
 	KindForwardMany Kind = 93 // both [93, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16]…], payload bin]
 	KindReturnMany  Kind = 94 // both [94, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16, why]…], payload bin]: what comes back of it
+
+	KindEnded Kind = 95 // both [95, session bin16]
 )
 
 // NonceLen is the bytes of a nonce in the handshake of peer links.
@@ -201,6 +203,19 @@ func DecodeGone(body []byte) (session []byte, err error) {
 // AppendGone appends the whole frame, length prefix included.
 func AppendGone(b, session []byte) []byte {
 	b, start := begin(b, KindGone, 2)
+	return end(appendBin(b, session), start)
+}
+
+// DecodeEnded reads an ended: the session is over, at every node and for good. The session is a view.
+func DecodeEnded(body []byte) (session []byte, err error) {
+	r, left := open(body, KindEnded, 2)
+	session = r.fixedBin("session", SessionIDLen, false)
+	return session, r.close(left)
+}
+
+// AppendEnded appends the whole frame, length prefix included.
+func AppendEnded(b, session []byte) []byte {
+	b, start := begin(b, KindEnded, 2)
 	return end(appendBin(b, session), start)
 }
 

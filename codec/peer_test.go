@@ -34,6 +34,7 @@ var peerLayouts = func() []layout {
 		{KindNotAttached, forward},
 		{KindForwardMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session)},
 		{KindReturnMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session, choice("why", uint64(KindNotMine), uint64(KindNotAttached)))},
+		{KindEnded, []spec{session}},
 	}
 }()
 
@@ -81,6 +82,7 @@ func peerExamples() map[Kind][]any {
 		KindForwardMany: {"alice", n(5000), n(1), []any{
 			[]any{token, "bob", exampleEpoch + 1, session}, []any{next, "erin", exampleEpoch + 2, session}}, []byte("hello")},
 		KindReturnMany: {"alice", n(4990), n(1), []any{[]any{next, "erin", exampleEpoch + 2, session, uint64(KindNotMine)}}, []byte("hello")},
+		KindEnded:      {session},
 	}
 }
 
@@ -118,6 +120,9 @@ func decodePeer(kind Kind, body []byte) (v []any, err error) {
 	case KindGone:
 		session, err = DecodeGone(body)
 		v = []any{p(session)}
+	case KindEnded:
+		session, err = DecodeEnded(body)
+		v = []any{p(session)}
 	case KindAttached, KindDetached:
 		session, serial, err = DecodePresence(body, kind)
 		v = []any{p(session), serial}
@@ -152,6 +157,8 @@ func appendPeer(b []byte, kind Kind, v []any) []byte {
 		return AppendRefuse(b, p(0), Code(n(1)))
 	case KindGone:
 		return AppendGone(b, p(0))
+	case KindEnded:
+		return AppendEnded(b, p(0))
 	case KindAttached, KindDetached:
 		return AppendPresence(b, kind, p(0), n(1))
 	case KindExpel:
@@ -212,6 +219,7 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindNotAttached:   {appendForward(KindNotAttached), decodeForward(KindNotAttached)},
 		KindForwardMany:   {appendMany(KindForwardMany), decodeMany(KindForwardMany)},
 		KindReturnMany:    {appendMany(KindReturnMany), decodeMany(KindReturnMany)},
+		KindEnded:         {func(b []byte) []byte { return AppendEnded(b, session) }, func(body []byte) { _, err := DecodeEnded(body); check(err) }},
 	}
 	for _, l := range peerLayouts {
 		f := frames[l.kind]

@@ -373,7 +373,7 @@ func badFrames() []namedFrame {
 
 	body(FaultUnknownKind, "kind 0", "92 00 01")
 	body(FaultUnknownKind, "a free kind of the multicast range", "92 34 01")
-	body(FaultUnknownKind, "a kind of nodes' range that is free", "92 5f 01")
+	body(FaultUnknownKind, "a kind of nodes' range that is free", "92 60 01")
 	body(FaultUnknownKind, "kind 127, with anything behind it", "93 7f c1 ff")
 	body(FaultUnexpectedKind, "hello on an open connection", hex.EncodeToString(bodyOf(appendFields(nil, KindHello, examples()[KindHello]))))
 	for _, l := range clientLayouts {

@@ -354,7 +354,7 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 			op.Gone = append(op.Gone, at)
 		}
 	}
-	if _, err := e.registry.EndSession(ctx, op); err != nil {
+	if _, err := e.endInRegistry(op); err != nil {
 		e.cfg.Logger.Warn("cannot end a session whose node is gone", "session", id, "node", node, "error", err)
 	}
 }

@@ -396,6 +396,7 @@ func (c *conn) teardown() {
 	c.endWatches()
 	if wasOpen {
 		if c.session != nil {
+			c.endAside()
 			if !c.left {
 				l.eng.detach(c)
 			}

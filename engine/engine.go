@@ -62,6 +62,8 @@ type Engine struct {
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
 	presences   presences
+	untold      untold
+	aside       atomic.Int64 // connections in the loops' aside
 	health      health
 	parcels     sync.Pool
 	background  sync.WaitGroup // goroutines for hooks that may block

@@ -40,7 +40,7 @@ type Hooks struct {
 	// several nodes loses it at each of them. On the ID's lane: it may block only briefly.
 	Kick func(session routing.SessionID, identity, id string, epoch uint64)
 	// SessionUp and SessionDown tell of sessions that began and ended here (not of their connections, and not of one that moved to
-	// or from another node). Sessions that are there when the engine stops are not told of: they may go on at another node.
+	// or from another node). One that is attached to several nodes ends at each of them. Sessions that are there when the engine stops are not told of: they may go on at another node.
 	// On the session's lane: they may block only briefly.
 	SessionUp, SessionDown func(session routing.SessionID, identity string)
 }

@@ -300,6 +300,8 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 		err = k.handlePresence(kind, body)
 	case codec.KindExpel:
 		err = c.handleExpel(body)
+	case codec.KindEnded:
+		err = k.handleEnded(body)
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:
@@ -339,6 +341,7 @@ func (c *conn) heardAgain() {
 	}
 	if c.steppedBack {
 		c.steppedBack = false
+		c.endAside()
 		if _, ok := c.loop.eng.table.Attach(c.session, c.handle()); !ok {
 			c.close(codec.FaultSessionEnded, "the session has ended meanwhile")
 			return
@@ -355,6 +358,7 @@ func (c *conn) stepBack() {
 		return
 	}
 	c.steppedBack = true
+	c.stepAside()
 	e.table.Detach(c.session, c.handle())
 }
 

@@ -52,6 +52,7 @@ type loop struct {
 	now        int64            // milliseconds since the engine was made, read once an iteration
 	began      time.Duration
 	scanNext   int
+	aside      map[routing.SessionID][]*conn // those that have left their session or stepped back from it
 	stats      loopStats
 	fenced     uint64 // the incarnation this loop works under
 	expired    func(ackmgr.Token, ackmgr.Entry)
@@ -104,7 +105,7 @@ type hello struct {
 }
 
 func newLoop(e *Engine, idx int) *loop {
-	l := &loop{eng: e, idx: uint16(idx), mail: make([]outbox, e.cfg.Loops)}
+	l := &loop{eng: e, idx: uint16(idx), mail: make([]outbox, e.cfg.Loops), aside: make(map[routing.SessionID][]*conn)}
 	l.bufs.shared = &e.bufs
 	if e.cluster != nil {
 		l.linkLists = make(map[linkKey]ackmgr.List)

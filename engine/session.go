@@ -196,6 +196,7 @@ func (c *conn) handleLeave(body []byte) {
 		return
 	}
 	c.left = true
+	c.stepAside()
 	c.loop.eng.detach(c)
 	e, l, h := c.loop.eng, c.loop, c.handle()
 	e.background.Go(func() {
@@ -231,8 +232,11 @@ func (e *Engine) detach(c *conn) {
 func (e *Engine) expireLater(s *routing.Session, serial uint64) {
 	time.AfterFunc(e.cfg.ResumeWindow, func() {
 		e.inLane(s, func() {
-			if bound, ended := e.table.EndSession(s, serial); ended {
-				e.sessionEnded(s, bound, false) // which it survives if it is attached elsewhere
+			bound, ended := e.table.EndSession(s, serial)
+			if ended && (e.cluster == nil || !e.cluster.attached(s.ID())) { // else it has moved, whatever the registry knows of that
+				if e.sessionEnded(s, bound, false) {
+					e.forgetEnded(s)
+				}
 			}
 		})
 	})
@@ -241,31 +245,24 @@ func (e *Engine) expireLater(s *routing.Session, serial uint64) {
 // endSession ends a session at once, wherever it is attached.
 func (e *Engine) endSession(s *routing.Session) {
 	e.inLane(s, func() {
-		others := s.Handles()
-		if bound, ended := e.table.ForceEndSession(s); ended {
-			e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
+		if bound, ended := e.endHere(s); ended {
 			e.sessionEnded(s, bound, true)
 		}
 	})
 }
 
-func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) {
-	ctx, cancel := e.registryContext()
-	defer cancel()
-	ended, err := e.registry.EndSession(ctx, routing.EndOp{Session: s.ID(), Force: force, Bound: bound})
+// sessionEnded has a session that has ended at this node end everywhere. With force it does so although
+// it is attached elsewhere. It returns whether the registry has taken the end.
+func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) (ended bool) {
+	ended, err := e.endInRegistry(routing.EndOp{Session: s.ID(), Force: force, Bound: bound, Gone: e.entriesLeft(s)})
 	if err != nil {
-		e.cfg.Logger.Warn("cannot end a session in the registry", "session", s.ID(), "error", err)
+		e.cfg.Logger.Warn("cannot end a session in the registry; it will be tried again", "session", s.ID(), "error", err)
 	}
 	if err == nil && !ended {
-		return // it has moved to another node, which knows of it
+		return false // it has moved to another node, which knows of it
 	}
-	if ended {
-		e.watcher.sessionEnded(bound)
-	}
-	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", len(bound))
-	if e.cfg.Hooks.SessionDown != nil {
-		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())
-	}
+	e.sessionDown(s, len(bound))
+	return ended
 }
 
 // eachConn calls f for each connection of a session, on its loop.

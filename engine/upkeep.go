@@ -84,9 +84,7 @@ func (e *Engine) writePresence(p *presence) {
 		}
 		switch {
 		case errors.Is(err, routing.ErrSessionDead):
-			others := p.session.Handles()
-			if bound, ended := e.table.ForceEndSession(p.session); ended {
-				e.closeAll(others, codec.FaultSessionEnded, "the session has ended")
+			if bound, ended := e.endHere(p.session); ended {
 				e.sessionEnded(p.session, bound, false)
 			}
 			left = true
@@ -150,9 +148,11 @@ func (e *Engine) upkeep(ctx context.Context) {
 			if round.period == e.cfg.VerifyPeriod { // else it hurries already, and has to end some time
 				round.stop()
 				round = e.newRound(e.cfg.VerifyPeriod / hurry)
+				e.rewritePresences(true) // the end of a session may have been lost, too
 			}
 		case <-tick.C:
 			e.registry.probe(ctx)
+			e.tellUntold()
 			e.rewritePresences(false)
 			if !round.step() {
 				continue

@@ -38,6 +38,13 @@ func (r *lossy) Detach(ctx context.Context, s routing.SessionID, p routing.Prese
 	return r.Registry.Detach(ctx, s, p)
 }
 
+func (r *lossy) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {
+	if r.deaf.Load() {
+		return false, routing.ErrUnavailable
+	}
+	return r.Registry.EndSession(ctx, op)
+}
+
 // holder tells who holds an ID, as the registry knows it.
 func (n *node) holder(id string) routing.Binding {
 	n.t.Helper()

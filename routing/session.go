@@ -76,9 +76,10 @@ type Session struct {
 	// Guarded by mu. Lock order: a shard's mu before a session's, and never two
 	// of a kind.
 	mu     sync.Mutex
-	serial uint64 // of the latest attach
-	newest *entry // the bound IDs, a list through entry.older and entry.newer
-	bound  int    // its length
+	serial uint64   // of the latest attach
+	last   []Handle // those that were attached when it ended
+	newest *entry   // the bound IDs, a list through entry.older and entry.newer
+	bound  int      // its length
 }
 
 func newSession(id SessionID, identity string) *Session {
@@ -116,6 +117,14 @@ func (s *Session) Pick(hash uint64) (Handle, bool) {
 // Handles returns the attached connections. The slice is a snapshot that must not
 // be changed; it is never changed by anyone else either.
 func (s *Session) Handles() []Handle { return *s.handles.Load() }
+
+// LastHandles returns the connections that were attached at the moment when the session ended, for the
+// caller to close. Nil before that.
+func (s *Session) LastHandles() []Handle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
 
 // Ended reports whether the session has ended. It never goes back to false.
 func (s *Session) Ended() bool { return s.ended.Load() }
@@ -183,6 +192,7 @@ func (s *Session) end(allowed func() bool) bool {
 		return false
 	}
 	s.ended.Store(true)
+	s.last = s.Handles()
 	s.setHandles(nil)
 	return true
 }
