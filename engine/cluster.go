@@ -37,6 +37,7 @@ type cluster struct {
 	// connections, and the routes that the registry has told of.
 	remote   *routing.Table
 	resolver *resolver
+	holders  *holders
 	changed  chan struct{} // of capacity 1: this node's record is not what was announced
 	twin     chan error    // of capacity 1: another node with this node's ID
 
@@ -66,6 +67,7 @@ func newCluster(e *Engine) *cluster {
 		links:   make(map[string]*link),
 	}
 	c.resolver = newResolver(e)
+	c.holders = newHolders(e)
 	c.open.Store(new([]routing.Handle))
 	return c
 }
@@ -74,6 +76,7 @@ func newCluster(e *Engine) *cluster {
 func (c *cluster) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.resolver.run(ctx) })
+	running.Go(func() { c.holders.run(ctx) })
 	running.Go(func() { c.keepAnnounced(ctx) })
 	running.Go(func() {
 		c.eng.cfg.Membership.Watch(ctx, func(all []discovery.Record) { c.setMembers(ctx, &running, all) })

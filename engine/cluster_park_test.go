@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -11,32 +12,66 @@ import (
 	"distmsg/routing"
 )
 
-// gated is a registry whose look-ups wait while it is shut.
+// gated is a registry whose look-ups of IDs, or of sessions, wait while that gate is shut.
 type gated struct {
 	routing.Registry
-	mu   sync.Mutex
-	open chan struct{} // guarded by mu; closed while look-ups pass
+	gate           // of look-ups
+	presences gate // of those of sessions
+	late      gate // of answers to look-ups, which are what was so before
 }
 
-func newGated() *gated {
-	g := &gated{Registry: routing.NewMemory(routing.MemoryConfig{}), open: make(chan struct{})}
-	close(g.open)
-	return g
-}
-
-func (g *gated) shut() { g.mu.Lock(); g.open = make(chan struct{}); g.mu.Unlock() }
-func (g *gated) pass() { g.mu.Lock(); close(g.open); g.mu.Unlock() }
+func newGated() *gated { return &gated{Registry: routing.NewMemory(routing.MemoryConfig{})} }
 
 func (g *gated) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
+	if err := g.through(ctx); err != nil {
+		return nil, err
+	}
+	found, err := g.Registry.Lookup(ctx, ids)
+	return found, errors.Join(err, g.late.through(ctx))
+}
+
+func (g *gated) Presence(ctx context.Context, id routing.SessionID) (routing.SessionPresence, error) {
+	if err := g.presences.through(ctx); err != nil {
+		return routing.SessionPresence{}, err
+	}
+	return g.Registry.Presence(ctx, id)
+}
+
+// gate is open until it is shut.
+type gate struct {
+	mu     sync.Mutex
+	open   chan struct{} // guarded by mu; closed when the gate opens; nil: it is open
+	queued int           // guarded by mu; calls that wait
+}
+
+func (g *gate) shut() { g.mu.Lock(); g.open = make(chan struct{}); g.mu.Unlock() }
+func (g *gate) pass() { g.mu.Lock(); close(g.open); g.open = nil; g.mu.Unlock() }
+
+// through waits until the gate is open.
+func (g *gate) through(ctx context.Context) error {
 	g.mu.Lock()
 	open := g.open
+	if open != nil {
+		g.queued++
+	}
 	g.mu.Unlock()
+	if open == nil {
+		return nil
+	}
+	defer func() { g.mu.Lock(); g.queued--; g.mu.Unlock() }()
 	select {
 	case <-open:
-		return g.Registry.Lookup(ctx, ids)
+		return nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", routing.ErrUnavailable, ctx.Err())
+		return fmt.Errorf("%w: %w", routing.ErrUnavailable, ctx.Err())
 	}
+}
+
+// waits reports whether a call is at the gate.
+func (g *gate) waits() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.queued > 0
 }
 
 // parking starts two nodes with a registry that can be made to wait.

@@ -16,10 +16,15 @@ const codeHeld codec.Code = 127
 // a moment ago does not count: the session may have bound the ID since, through another node.
 func (c *conn) unknownFrom(m *codec.Send) verdict {
 	l := c.loop
-	if l.eng.cluster == nil || string(m.From) == l.askedFrom {
+	switch {
+	case l.eng.cluster == nil: // what this node does not know nobody does
 		return verdict{codec.CodeDenied, reasonFrom}
+	case string(m.From) != l.asked.id:
+		return verdict{code: codeHeld}
+	case l.asked.session == c.session.ID():
+		return verdict{}
 	}
-	return verdict{code: codeHeld}
+	return verdict{codec.CodeDenied, reasonFrom}
 }
 
 // hold lets a send wait behind those of its connection that wait already, or for the word on its sender.
@@ -29,6 +34,7 @@ func (c *conn) hold(body []byte, m *codec.Send) {
 		c.finish(m, verdict{codec.CodeOverflow, reasonParked})
 		return
 	}
+	w.round = c.loop.eng.cluster.holders.round.Load()
 	c.holdBehind(w, m.From)
 }
 
@@ -37,26 +43,24 @@ func (c *conn) holdBehind(w waiting, sender []byte) {
 	l := c.loop
 	if len(c.held) == 0 {
 		from := string(sender)
-		if l.holding[from] == nil {
-			l.eng.cluster.resolver.ask(l.idx, from)
-		}
 		l.holding[from] = append(l.holding[from], c.handle())
+		l.eng.cluster.holders.ask(l.idx, from)
 	}
 	c.held = append(c.held, w)
 }
 
 // senderKnown goes on with the sends that waited for the registry's word on a sender.
-func (l *loop) senderKnown(id string, code codec.Code) {
-	waiting := l.holding[id]
-	delete(l.holding, id)
-	for _, h := range waiting {
-		if c := l.conn(h); c != nil {
-			c.goOnHeld(id, code)
+func (l *loop) senderKnown(h holder) {
+	waiting := l.holding[h.id]
+	delete(l.holding, h.id)
+	for _, handle := range waiting {
+		if c := l.conn(handle); c != nil {
+			c.goOnHeld(h)
 		}
 	}
 }
 
-func (c *conn) goOnHeld(id string, code codec.Code) {
+func (c *conn) goOnHeld(h holder) {
 	l := c.loop
 	held := c.held
 	c.held = nil
@@ -72,16 +76,18 @@ func (c *conn) goOnHeld(id string, code codec.Code) {
 		case len(c.held) > 0: // another sender that has to be asked for
 			c.charge(w)
 			c.holdBehind(*w, m.From)
-		case code == codec.CodeRegistryUnavailable && string(m.From) == id:
-			c.finishHeld(w, verdict{code: code})
-		case code == codec.CodeOK && w.tries < parkTries && c.holderUnknown(m.From):
-			w.tries++
+		case string(m.From) != h.id:
+			c.relayHeld(w, m)
+		case !h.known:
+			c.finishHeld(w, verdict{code: codec.CodeRegistryUnavailable})
+		case h.session != c.session.ID() && w.round >= h.round:
+			// The question was asked before this send came. The session may have bound the ID in between.
 			c.charge(w)
 			c.holdBehind(*w, m.From)
 		default:
-			l.askedFrom = id
+			l.asked = h
 			c.relayHeld(w, m)
-			l.askedFrom = ""
+			l.asked = holder{}
 		}
 	}
 }
@@ -103,17 +109,6 @@ func (c *conn) finishHeld(w *waiting, v verdict) {
 		return
 	}
 	c.finish(&c.loop.send, v)
-}
-
-// holderUnknown reports whether the word on a sender, which came, does not say whose it is: the question was asked when c's session
-// was attached elsewhere only, and the route there has been forgotten since, or is about to be.
-func (c *conn) holderUnknown(id []byte) bool {
-	e := c.loop.eng
-	if _, ok := e.table.Lookup(id); ok {
-		return false
-	}
-	r, ok := e.cluster.remote.Lookup(id)
-	return !ok || r.Session.ID() == c.session.ID()
 }
 
 // expireHeld ends the held sends whose deadline is over.

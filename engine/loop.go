@@ -83,7 +83,7 @@ type loop struct {
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	casts         []readyCast                 // multicasts of which some recipients may go on
 	toBuf         []byte                      // scratch of takeUp
-	askedFrom     string                      // the sender whose held sends are going on
+	asked         holder                      // the word on the sender whose held sends are going on
 	forward       codec.Forward               // scratch
 	answer        codec.Answer                // scratch
 	sessionID     [codec.SessionIDLen]byte    // scratch

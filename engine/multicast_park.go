@@ -121,7 +121,7 @@ func (c *conn) holdMany(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	n := m.To.Len()
 	k := newCast(body, grouped)
-	w := waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL)}
+	w := waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.cluster.holders.round.Load()}
 	if c.parked+w.cost()+k.unpaid() > l.eng.cfg.MaxParked {
 		c.finishMany(k, verdict{codec.CodeOverflow, reasonParked})
 		return

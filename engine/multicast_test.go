@@ -563,14 +563,16 @@ func TestMulticastSenderUnbound(t *testing.T) {
 // A multicast to nobody waits for nothing.
 func TestMulticastToNobodyHeld(t *testing.T) {
 	t.Parallel()
-	n := startGroup(t, 1, 1).nodes[0]
-	from := n.joinMany("from")
-	n.resolverBusy("ghost", nil)
-	from.send("ghost", "x", "waits")
+	g, reg := parking(t, nil)
+	from := g.nodes[0].joinMany("from")
+	reg.shut()
+	seq := from.send("ghost", "x", "waits")
 	from.multicast("ghost", "x", codec.FlagAck)
-	if s := n.counters(); s.Sends != 1 || s.Parked != 1 {
+	if s := g.nodes[0].counters(); s.Sends != 1 || s.Parked != 1 {
 		t.Errorf("%d sends, %d parked", s.Sends, s.Parked)
 	}
+	reg.pass()
+	from.hears(seq, codec.CodeDenied)
 }
 
 // A client cannot have this node send another one a frame that is too large, and so end their link.

@@ -40,6 +40,7 @@ type waiting struct {
 	frame    []byte         // the body of a send, or of a returned forward
 	deadline int64          // 0: none
 	tries    int            // how often it was parked before
+	round    uint64         // of a held one: the last question about senders that was asked before it came, see holders
 
 	cast  *cast  // of a multicast, which has the frame
 	to    string // the ID, of one of its sends
@@ -229,9 +230,6 @@ func (l *loop) resolved(words []word) {
 		}
 		open = more
 		l.goOnCasts()
-	}
-	for _, w := range words {
-		l.senderKnown(w.id, w.code)
 	}
 }
 
@@ -534,7 +532,7 @@ func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, err
 func (r *resolver) install(ctx context.Context, id string, b routing.Binding, absent map[routing.SessionID]codec.Code) codec.Code {
 	e := r.eng
 	if s := e.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
-		return e.learn(ctx, s, id, b.Epoch)
+		return e.learnNow(ctx, s, id, b.Epoch)
 	}
 	remote := e.cluster.remote
 	if s := remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
@@ -578,26 +576,35 @@ func (c *cluster) linkedToAny(at []routing.Presence) bool {
 	return false
 }
 
-// learn puts a binding of a session of this node into the table, if no newer one is known.
+// learnNow puts a binding of a session of this node into the table, if no newer one is known, and waits until it is there.
 //
 // If the lane is slow, the messages that wait hear that the registry cannot be asked, for nobody else's look-up is to wait as well.
-func (e *Engine) learn(ctx context.Context, s *routing.Session, id string, epoch uint64) codec.Code {
+func (e *Engine) learnNow(ctx context.Context, s *routing.Session, id string, epoch uint64) codec.Code {
 	done := make(chan struct{})
-	// In the ID's lane, so that it cannot come behind an answer that the registry gave later (S12).
-	if e.lanes.must(e.lanes.of([]byte(id)), func() {
-		defer close(done)
+	if !e.learn(s, id, epoch, func() { close(done) }) {
+		return codec.CodeRegistryUnavailable // the engine is stopping
+	}
+	select {
+	case <-done:
+		return codec.CodeOK
+	case <-ctx.Done():
+		return codec.CodeRegistryUnavailable
+	}
+}
+
+// learn has a binding of a session of this node put into the table, if no newer one is known: in the ID's lane, so that it
+// cannot come behind an answer that the registry gave later (S12). then is called afterwards, unless it is nil. It returns false if the
+// engine is stopping.
+func (e *Engine) learn(s *routing.Session, id string, epoch uint64, then func()) bool {
+	return e.lanes.must(e.lanes.of([]byte(id)), func() {
 		prev, status := e.table.Bind(id, s, epoch)
 		if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
 			e.kick(prev.Session, id, epoch)
 		}
-	}) {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return codec.CodeRegistryUnavailable
+		if then != nil {
+			then()
 		}
-	}
-	return codec.CodeOK
+	})
 }
 
 // makeRoom drops some routes when there are too many. Which ones does not matter much: a route that is

@@ -3,6 +3,7 @@ package loadtest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -224,26 +225,36 @@ func TestEveryFaultIsCaught(t *testing.T) {
 	}
 }
 
-// TestFalseNoRouteIsCaught tells a sender, when everybody has been bound for long, that its receiver is not.
-func TestFalseNoRouteIsCaught(t *testing.T) {
-	t.Parallel()
-	node := startEngine(t, engine.Config{Loops: 1})
-	begin, done := time.Now(), false
-	p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
-		if kind != codec.KindSend || done || time.Since(begin) < 2*bindSettle {
-			return [][]byte{frame}
+// TestFalseNoIsCaught tells a sender, when everybody has been bound for long, that its receiver is not, or that it may not
+// send from its own ID.
+func TestFalseNoIsCaught(t *testing.T) {
+	for code, want := range map[codec.Code]Faults{
+		codec.CodeNoRoute: {FalseNoRoute: 1},
+		codec.CodeDenied:  {FalseDenied: 1},
+	} {
+		for _, driver := range []Driver{DriverRelay, DriverSDK} {
+			t.Run(fmt.Sprintf("%v, %s", code, driver), func(t *testing.T) {
+				t.Parallel()
+				node := startEngine(t, engine.Config{Loops: 1})
+				begin, done := time.Now(), false
+				p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+					if kind != codec.KindSend || done || time.Since(begin) < 2*bindSettle {
+						return [][]byte{frame}
+					}
+					done = true
+					var f codec.Send
+					if err := codec.DecodeSend(body(frame), &f); err != nil {
+						t.Error(err)
+					}
+					p.toClient(conn, forge(f.Seq, code))
+					return nil
+				})
+				r := mustRun(t, Config{Nodes: []string{p.addr}, Driver: driver, Conns: 4, Warmup: -1, Duration: 2 * time.Second})
+				if r.Faults != want {
+					t.Errorf("faults %+v, want %+v", r.Faults, want)
+				}
+			})
 		}
-		done = true
-		var f codec.Send
-		if err := codec.DecodeSend(body(frame), &f); err != nil {
-			t.Error(err)
-		}
-		p.toClient(conn, forge(f.Seq, codec.CodeNoRoute))
-		return nil
-	})
-	r := mustRun(t, Config{Nodes: []string{p.addr}, Conns: 4, Warmup: -1, Duration: 2 * time.Second})
-	if want := (Faults{FalseNoRoute: 1}); r.Faults != want {
-		t.Errorf("faults %+v, want %+v", r.Faults, want)
 	}
 }
 

@@ -29,15 +29,18 @@ type Faults struct {
 	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held it from bindSettle
 	// before the message was sent, and was still the same when it was next heard of: at the end of the run, or when it was resumed.
 	FalseNoRoute uint64 `json:"false_no_route"`
+	// FalseDenied: the outcome says that the sender may not send from its ID, yet its session held that ID when the message
+	// was sent, and was still the same when it was next heard of. A run sends from no other IDs than those it has bound.
+	FalseDenied uint64 `json:"false_denied"`
 }
 
 // Total is the number of faults of all kinds.
 func (f Faults) Total() uint64 {
 	return f.Missing + f.FalseAcked + f.FalseUndelivered + f.DoubleOutcome +
-		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted + f.FalseNoRoute
+		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted + f.FalseNoRoute + f.FalseDenied
 }
 
-// bindSettle is how long after a bind nodes may say no_route yet: the 100 ms for which they remember that there was
+// bindSettle is how long after a bind nodes may still say no_route: the 100 ms for which they remember that there was
 // none (S19), and the time for look-ups that were under way.
 const bindSettle = 500 * time.Millisecond
 
@@ -66,9 +69,12 @@ type ledger struct {
 
 // A route is what the ledger knows of the way to the IDs of one connection.
 type route struct {
-	changing int64  // order may break for messages sent up to then: when the last change was over
-	bound    int64  // the IDs are bound since then, to the same session; unknown: not known
-	suspects uint64 // no_route since, to be judged when it is known whether the session lived
+	changing int64 // order may break for messages sent up to then: when the last change was over
+	bound    int64 // the IDs are bound since then, to the same session; unknown: not known
+
+	// Outcomes since then that say otherwise. They are judged when it is known whether the session lived.
+	noRoutes uint64 // of messages to the IDs
+	denials  uint64 // of messages from them
 }
 
 // unknown is a time that never comes.
@@ -258,28 +264,40 @@ func (l *ledger) end(sender int, seq uint64, code codec.Code) (at int64, landed 
 	}
 	l.outcomes[code&127]++
 	l.time.outcome(code, at, landed)
-	if code == codec.CodeNoRoute && landed {
-		l.suspect(receiver, at)
+	if landed {
+		l.suspect(sender, receiver, code, at)
 	}
 	l.land(landed)
 	return at, landed
 }
 
-// suspect keeps a no_route in mind that may be false.
-func (l *ledger) suspect(receiver uint32, at int64) {
-	if r := &l.routes[l.owner(receiver)]; r.bound != unknown && at >= r.bound+int64(bindSettle) {
-		r.suspects++
+// suspect keeps an outcome in mind that may be false: a no_route, or a denied.
+func (l *ledger) suspect(sender int, receiver uint32, code codec.Code, at int64) {
+	switch code {
+	case codec.CodeNoRoute:
+		if r := &l.routes[l.owner(receiver)]; r.bound != unknown && at >= r.bound+int64(bindSettle) {
+			r.noRoutes++
+		}
+	case codec.CodeDenied: // no node remembers that an ID is somebody else's
+		if r := &l.routes[sender]; r.bound != unknown && at >= r.bound {
+			r.denials++
+		}
 	}
 }
 
 // bind books that the IDs of a connection have just been bound to a new session; with unknown, that they may be.
 // What was said of the old session stands: it may have ended at any time.
-func (l *ledger) bind(conn int, at int64) { l.routes[conn].bound, l.routes[conn].suspects = at, 0 }
+func (l *ledger) bind(conn int, at int64) {
+	r := &l.routes[conn]
+	r.bound, r.noRoutes, r.denials = at, 0, 0
+}
 
 // resume books that the session of a connection has lived all the time.
 func (l *ledger) resume(conn int) {
-	l.faults.FalseNoRoute += l.routes[conn].suspects
-	l.routes[conn].suspects = 0
+	r := &l.routes[conn]
+	l.faults.FalseNoRoute += r.noRoutes
+	l.faults.FalseDenied += r.denials
+	r.noRoutes, r.denials = 0, 0
 }
 
 // claim is what an outcome says about the delivery. A rejection claims nothing: the driver itself

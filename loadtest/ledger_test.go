@@ -383,37 +383,51 @@ func TestOrderExcuses(t *testing.T) {
 	}
 }
 
-// TestFalseNoRoute ends a message with no_route and learns later what had become of the receiver's session.
-func TestFalseNoRoute(t *testing.T) {
+// TestFalseNoRouteAndDenied ends a message with no_route, or denied, and learns later what had become of the session that it is about:
+// the receiver's, or the sender's.
+func TestFalseNoRouteAndDenied(t *testing.T) {
 	const bound, settled = 1000, 1000 + int64(bindSettle)
+	const noRoute, denied = codec.CodeNoRoute, codec.CodeDenied
 	up := func(int) bool { return true }
 	down := func(int) bool { return false }
 	for _, c := range []struct {
 		name  string
 		at    int64
 		code  codec.Code
-		after func(*ledger)
+		after func(l *ledger, conn int) // conn is who must not be forgotten
 		up    func(int) bool
 		want  uint64
 	}{
-		{"bound and up to the end", settled, codec.CodeNoRoute, nil, up, 1},
-		{"not yet known everywhere", settled - 1, codec.CodeNoRoute, nil, up, 0},
-		{"never seen again", settled, codec.CodeNoRoute, nil, down, 0},
-		{"resumed, and down at the end", settled, codec.CodeNoRoute, func(l *ledger) { l.resume(1) }, down, 1},
-		{"resumed and lost again", settled, codec.CodeNoRoute, func(l *ledger) { l.resume(1); l.bind(1, settled) }, up, 1},
-		{"bound again to a new session", settled, codec.CodeNoRoute, func(l *ledger) { l.bind(1, unknown); l.bind(1, settled) }, up, 0},
-		{"another connection's session is new", settled, codec.CodeNoRoute, func(l *ledger) { l.bind(0, settled) }, up, 1},
+		{"bound and up to the end", settled, noRoute, nil, up, 1},
+		{"not yet known everywhere", settled - 1, noRoute, nil, up, 0},
+		{"never seen again", settled, noRoute, nil, down, 0},
+		{"resumed, and down at the end", settled, noRoute, (*ledger).resume, down, 1},
+		{"resumed and lost again", settled, noRoute, func(l *ledger, conn int) { l.resume(conn); l.bind(conn, settled) }, up, 1},
+		{"bound again to a new session", settled, noRoute, func(l *ledger, conn int) { l.bind(conn, unknown); l.bind(conn, settled) }, up, 0},
+		{"another connection's session is new", settled, noRoute, func(l *ledger, conn int) { l.bind(1-conn, settled) }, up, 1},
 		{"unreachable", settled, codec.CodeUnreachable, nil, up, 0},
+
+		{"sender: bound and up to the end", bound, denied, nil, up, 1},
+		{"sender: intended before the bind", bound - 1, denied, nil, up, 0},
+		{"sender: never seen again", bound, denied, nil, down, 0},
+		{"sender: resumed, and down at the end", bound, denied, (*ledger).resume, down, 1},
+		{"sender: resumed and lost again", bound, denied, func(l *ledger, conn int) { l.resume(conn); l.bind(conn, settled) }, up, 1},
+		{"sender: bound again to a new session", bound, denied, func(l *ledger, conn int) { l.bind(conn, unknown); l.bind(conn, settled) }, up, 0},
+		{"sender: the receiver's session is new", bound, denied, func(l *ledger, conn int) { l.bind(1-conn, unknown) }, up, 1},
 	} {
 		l := newLedger(7, true, testIDs(2), 1, 1)
-		l.bind(1, bound)
+		who, want := 1, Faults{FalseNoRoute: c.want}
+		if c.code == denied {
+			who, want = 0, Faults{FalseDenied: c.want}
+		}
+		l.bind(who, bound)
 		l.send(0, 1, c.at)
 		l.end(0, 1, c.code)
 		if c.after != nil {
-			c.after(l)
+			c.after(l, who)
 		}
 		l.close(c.up)
-		if want := (Faults{FalseNoRoute: c.want}); l.faults != want {
+		if l.faults != want {
 			t.Errorf("%s: faults %+v, want %+v", c.name, l.faults, want)
 		}
 	}

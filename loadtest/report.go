@@ -168,6 +168,7 @@ func (f Faults) byName() map[string]uint64 {
 		"missing": f.Missing, "false_acked": f.FalseAcked, "false_undelivered": f.FalseUndelivered,
 		"double_outcome": f.DoubleOutcome, "duplicated": f.Duplicated, "reordered": f.Reordered,
 		"misrouted": f.Misrouted, "corrupted": f.Corrupted, "false_no_route": f.FalseNoRoute,
+		"false_denied": f.FalseDenied,
 	}
 }
 

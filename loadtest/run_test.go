@@ -272,7 +272,7 @@ func TestReportJSON(t *testing.T) {
 	for object, want := range map[string]string{
 		"": "acked config cross delivered down_connections drain_cut drains driver_cpu_us_per_msg errors faults latency_us lost_connections" +
 			" max_silence_at_s max_silence_ms moves outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_error server_rss_bytes silent_nodes slowest_ms timeline unsent",
-		"faults":     "corrupted double_outcome duplicated false_acked false_no_route false_undelivered misrouted missing reordered",
+		"faults":     "corrupted double_outcome duplicated false_acked false_denied false_no_route false_undelivered misrouted missing reordered",
 		"latency_us": "max p50 p90 p99 p99_9",
 		"outcomes":   "acked",
 	} {
