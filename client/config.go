@@ -91,7 +91,8 @@ type Config struct {
 	// Session.Stats has the counts without it.
 	OnOutcome func(Outcome)
 
-	// Logger gets what an operator should see. Default: slog.Default().
+	// Logger gets what an operator should see. Its handler may block: the session hands records over on a goroutine of
+	// their own, and drops and counts those that do not fit (Stats.LogsDropped). Default: slog.Default().
 	Logger *slog.Logger
 }
 

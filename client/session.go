@@ -12,6 +12,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/internal/asynclog"
 )
 
 // Session is an app server's presence among the nodes: it holds IDs, sends from them and receives
@@ -20,6 +21,7 @@ import (
 type Session struct {
 	// Static after construction.
 	cfg   Config
+	log   *asynclog.Logger // cfg.Logger, which never waits: readers and holders of locks log
 	start time.Time
 	inbox *inbox
 	calls sync.Pool          // of *call
@@ -93,12 +95,15 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 
 func newSession(cfg Config) *Session {
 	ctx, stop := context.WithCancel(context.Background())
+	log := asynclog.Wrap(cfg.Logger)
+	cfg.Logger = log.Logger
 	s := &Session{
 		cfg: cfg, start: time.Now(), stop: stop,
 		holds:   holdings{byID: make(map[string]*binding)},
 		watches: watches{byID: make(map[string]*watched), wake: make(chan struct{}, 1)},
 		changed: make(chan struct{}),
 		conns:   make(map[*conn]struct{}),
+		log:     log,
 		nodes:   nodes{names: make(map[string]string), dialling: make(map[string]bool), news: make(chan struct{})},
 	}
 	s.live.Store(new(liveSet))
@@ -124,9 +129,15 @@ func (s *Session) State() State {
 // Close must not be called from a handler or a callback: it would wait for itself. A second Close returns
 // the first one's result.
 func (s *Session) Close(ctx context.Context) error {
-	s.closeOnce.Do(func() { s.closeErr = s.close(ctx) })
+	s.closeOnce.Do(func() {
+		s.closeErr = s.close(ctx)
+		s.log.Flush(flushTime)
+	})
 	return s.closeErr
 }
+
+// flushTime bounds how long Close waits for whatever takes the log.
+const flushTime = 100 * time.Millisecond
 
 func (s *Session) close(ctx context.Context) error {
 	s.endLife()

@@ -33,6 +33,7 @@ type Stats struct {
 	Attaches      uint64 // connections that got as far as welcome
 	Faults        uint64 // error frames and unknown kinds from nodes
 	EventsDropped uint64 // OnPostFailed callbacks that did not fit into their queue
+	LogsDropped   uint64 // log records that the logger's handler was too slow for
 
 	Writes, Reads     uint64 // system calls
 	BytesOut, BytesIn uint64
@@ -84,8 +85,8 @@ func (s *Session) Stats() Stats {
 		Sent: c.sent.Load(), LateOutcomes: c.late.Load(), Posted: c.posted.Load(), PostsFailed: c.postsFailed.Load(),
 		Received: c.received.Load(), NotHere: c.notHere.Load(), Busy: c.busy.Load(), Unheard: c.unheard.Load(),
 		Panics: c.panics.Load(), Kicks: c.kicks.Load(), Attaches: c.attaches.Load(), Faults: c.faults.Load(),
-		EventsDropped: c.eventsDropped.Load(),
-		Writes:        c.writes.Load(), Reads: c.reads.Load(), BytesOut: c.bytesOut.Load(), BytesIn: c.bytesIn.Load(),
+		EventsDropped: c.eventsDropped.Load(), LogsDropped: s.log.Dropped(),
+		Writes: c.writes.Load(), Reads: c.reads.Load(), BytesOut: c.bytesOut.Load(), BytesIn: c.bytesIn.Load(),
 		Outcomes: make(map[Code]uint64),
 	}
 	v.InFlight, v.InFlightBytes = s.window.used()

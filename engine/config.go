@@ -63,7 +63,8 @@ type Config struct {
 	// MaxTTL bounds the ttl of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
 	// LoopGap is the pause of an event loop after which the node takes itself for one that was
-	// stopped, drops everything and goes on under a new incarnation. Default: 3 s.
+	// stopped, drops everything and goes on under a new incarnation. It is measured on a clock that also runs while the
+	// machine sleeps (CLOCK_BOOTTIME), as are deadlines of messages, heartbeats and the age of requests. Default: 3 s.
 	LoopGap time.Duration
 	// DrainSpread is the time over which a draining node asks its clients to leave. Default: 2 s.
 	DrainSpread time.Duration
@@ -99,7 +100,8 @@ type Config struct {
 	AllowNoFrom bool
 	// Hooks observe and decide. Default: everything is allowed, and nobody is told.
 	Hooks Hooks
-	// Logger gets what an operator should see. Default: slog.Default().
+	// Logger gets what an operator should see. Its handler may block: the engine hands records over on a goroutine of
+	// their own, and drops and counts those that do not fit (Stats.LogsDropped). Default: slog.Default().
 	Logger *slog.Logger
 }
 

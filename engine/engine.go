@@ -15,6 +15,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"distmsg/codec"
+	"distmsg/internal/asynclog"
 	"distmsg/routing"
 )
 
@@ -23,12 +24,13 @@ import (
 type Engine struct {
 	// static after New
 	cfg          Config
+	log          *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
 	limits       codec.Limits
 	maxFrame     int
 	reserve      int       // bytes that may be queued for a connection beyond its bound, for answers
 	cluster      *cluster  // nil: this node is alone
 	peerVersions [2]uint64 // lowest and highest that this node speaks with others
-	born         time.Time
+	clk          *clock
 	seed         maphash.Seed
 	table        *routing.Table
 	registry     *watchedRegistry // cfg.Registry
@@ -79,13 +81,16 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	log := asynclog.Wrap(cfg.Logger)
+	cfg.Logger = log.Logger
 	e := &Engine{
 		cfg:          cfg,
+		log:          log,
 		limits:       cfg.limits(),
 		maxFrame:     cfg.maxFrame(),
 		reserve:      cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
 		peerVersions: [2]uint64{codec.PeerVersion, codec.PeerVersion},
-		born:         time.Now(),
+		clk:          newClock(),
 		seed:         maphash.MakeSeed(),
 		table:        routing.NewTable(),
 		lanes:        newLanes(),
@@ -134,6 +139,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return ErrAlreadyRun
 	}
 	defer close(e.stopped)
+	defer e.log.Flush(flushTime)
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving, leave := context.WithCancel(ctx)
@@ -237,6 +243,9 @@ func (l *loop) abandon() {
 	l.publish()
 }
 
+// flushTime bounds how long the end waits for whatever takes the log.
+const flushTime = time.Second
+
 // closeGrace bounds how long clients are given to read why their connections end.
 const closeGrace = time.Second
 
@@ -311,8 +320,8 @@ func (e *Engine) loopOf(el gnet.EventLoop) *loop {
 	panic("engine: a connection on an unknown event loop") // all loops are known before the first connection
 }
 
-// clock is the time since the engine was made, monotonic.
-func (e *Engine) clock() time.Duration { return time.Since(e.born) }
+// clock is the time since the engine was made, that in which the machine slept included.
+func (e *Engine) clock() time.Duration { return e.clk.now() }
 
 // Ready is closed when the engine accepts connections and in-process sessions.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }

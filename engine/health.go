@@ -107,7 +107,7 @@ func (e *Engine) Health() []string {
 			troubles = append(troubles, fmt.Sprintf("no link to node %q", node))
 		}
 	}
-	return troubles
+	return append(troubles, e.stalls()...)
 }
 
 // unlinked are the listed nodes that there is no link to.

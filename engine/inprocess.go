@@ -512,7 +512,7 @@ func (s *InProcess) handleDeliver(d *codec.Deliver, at time.Time) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("an in-process handler panicked", "to", m.To, "panic", p)
+			s.eng.cfg.Logger.Error("an in-process handler panicked", "to", m.To, "panic", fmt.Sprint(p))
 			m.Reject("the handler panicked")
 		}
 	}()
@@ -539,7 +539,7 @@ func (s *InProcess) handleKick(id string, epoch uint64) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("OnKick panicked", "id", id, "panic", p)
+			s.eng.cfg.Logger.Error("OnKick panicked", "id", id, "panic", fmt.Sprint(p))
 		}
 	}()
 	s.cfg.OnKick(id, epoch)
@@ -552,7 +552,7 @@ func (s *InProcess) handleChange(v Presence) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("OnPresence panicked", "id", v.ID, "panic", p)
+			s.eng.cfg.Logger.Error("OnPresence panicked", "id", v.ID, "panic", fmt.Sprint(p))
 		}
 	}()
 	s.cfg.OnPresence(v)

@@ -368,7 +368,7 @@ func (s *InProcess) callAll() {
 func (s *InProcess) callBack(o outcome) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("a callback of SendAsync panicked", "panic", p)
+			s.eng.cfg.Logger.Error("a callback of SendAsync panicked", "panic", fmt.Sprint(p))
 		}
 	}()
 	o.done(o.result())

@@ -3,6 +3,8 @@ package engine
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Registry operations run off the loops, each ID and each session in a lane of its own choice: one
@@ -20,17 +22,20 @@ type lane struct {
 	wake   sync.Cond
 	jobs   []func() // guarded by mu
 	closed bool     // guarded by mu
+
+	began atomic.Int64 // 1 + when the job under way began, in nanoseconds since lanes.born; 0: there is none
 }
 
 // lanes is the set of all.
 type lanes struct {
 	seed maphash.Seed
+	born time.Time
 	all  [laneCount]lane
 	done sync.WaitGroup
 }
 
 func newLanes() *lanes {
-	ls := &lanes{seed: maphash.MakeSeed()}
+	ls := &lanes{seed: maphash.MakeSeed(), born: time.Now()}
 	for i := range ls.all {
 		l := &ls.all[i]
 		l.wake.L = &l.mu
@@ -41,7 +46,7 @@ func newLanes() *lanes {
 // start runs the lanes until stop.
 func (ls *lanes) start() {
 	for i := range ls.all {
-		ls.done.Go(ls.all[i].run)
+		ls.done.Go(func() { ls.all[i].run(ls.born) })
 	}
 }
 
@@ -55,6 +60,17 @@ func (ls *lanes) stop() {
 		l.wake.Signal()
 	}
 	ls.done.Wait()
+}
+
+// busy is for how long the job under way that began first has run; 0: there is none.
+func (ls *lanes) busy() (longest time.Duration) {
+	now := time.Since(ls.born)
+	for i := range ls.all {
+		if began := ls.all[i].began.Load(); began != 0 {
+			longest = max(longest, now-time.Duration(began-1))
+		}
+	}
+	return longest
 }
 
 // of returns the index of the lane of a key: a client ID or the bytes of a session ID.
@@ -79,7 +95,7 @@ func (l *lane) add(job func(), depth int) bool {
 	return true
 }
 
-func (l *lane) run() {
+func (l *lane) run(born time.Time) {
 	var batch []func()
 	for {
 		l.mu.Lock()
@@ -93,8 +109,10 @@ func (l *lane) run() {
 		batch, l.jobs = l.jobs, batch[:0]
 		l.mu.Unlock()
 		for _, job := range batch {
+			l.began.Store(1 + int64(time.Since(born)))
 			job()
 		}
+		l.began.Store(0)
 		clear(batch)
 	}
 }

@@ -45,7 +45,10 @@ type Stats struct {
 	AcksLate, AcksForged      uint64
 	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
 	Faults                    map[codec.Fault]uint64 // error frames, by what they say
-	LongestStall              time.Duration          // of an event loop in one iteration
+	LongestStall              time.Duration          // of an event loop in one iteration that has ended
+	LoopSilence               time.Duration          // since the event loop that has been silent the longest has run; 10 ms and less as a rule
+	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
+	LogsDropped               uint64                 // log records that the logger's handler was too slow for
 }
 
 // loopStats are one loop's counters. The loop counts without locks and publishes a copy at every tick.
@@ -88,6 +91,9 @@ func (e *Engine) Stats() Stats {
 		IDs:      e.table.Len(),
 		Watched:  int(e.watcher.n.Load()),
 		Refused:  e.refused.Load(),
+
+		LogsDropped: e.log.Dropped(),
+
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),
 	}
@@ -100,6 +106,10 @@ func (e *Engine) Stats() Stats {
 		s.Links = len(*e.cluster.open.Load())
 		s.Routes = e.cluster.remote.Len()
 	}
+	if e.ctx.Err() == nil {
+		s.LoopSilence, _ = e.loopSilence()
+	}
+	s.LaneBusy = e.lanes.busy()
 	for _, l := range e.loops {
 		l.pubMu.Lock()
 		p := l.pub

@@ -19,6 +19,7 @@ import (
 
 	"distmsg/engine"
 	"distmsg/internal/admin"
+	"distmsg/internal/asynclog"
 	"distmsg/internal/cli"
 )
 
@@ -42,10 +43,12 @@ func newServeCommand() *cobra.Command {
 }
 
 func serve(opts options, stderr io.Writer) error {
-	logger, err := newLogger(opts.logLevel, opts.logFormat, stderr)
+	log, err := newLogger(opts.logLevel, opts.logFormat, stderr)
 	if err != nil {
 		return err
 	}
+	defer log.Flush(flushTime)
+	logger := log.Logger
 	if err := opts.check(); err != nil {
 		return err
 	}
@@ -179,7 +182,11 @@ func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *
 	return ended, "http://" + l.Addr().String(), nil
 }
 
-func newLogger(level, format string, w io.Writer) (*slog.Logger, error) {
+// flushTime bounds how long the end of the process waits for whatever reads stderr.
+const flushTime = time.Second
+
+// newLogger returns a logger that never waits for w.
+func newLogger(level, format string, w io.Writer) (*asynclog.Logger, error) {
 	var opts slog.HandlerOptions
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -188,9 +195,9 @@ func newLogger(level, format string, w io.Writer) (*slog.Logger, error) {
 	opts.Level = l
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, &opts)), nil
+		return asynclog.Wrap(slog.New(slog.NewTextHandler(w, &opts))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, &opts)), nil
+		return asynclog.Wrap(slog.New(slog.NewJSONHandler(w, &opts))), nil
 	}
 	return nil, cli.Usagef("--log-format %q is not text or json", format)
 }

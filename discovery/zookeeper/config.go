@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"distmsg/internal/asynclog"
 )
 
 // Config says where ZooKeeper is and how to speak to it. The zero value of each field stands for the default
@@ -85,6 +87,7 @@ func (c Config) validate() (Config, target, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = asynclog.Wrap(c.Logger).Logger // zk logs under locks of its own
 	return c, to, nil
 }
 

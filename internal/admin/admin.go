@@ -1,7 +1,7 @@
 // Package admin is the HTTP side of a node: is it alive, does it take clients, and what does it count?
 //
 //	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
-//	/readyz   200 while the node takes clients; 503 before it is ready and while it drains
+//	/readyz   200 while the node takes clients; 503 before it is ready, while it drains, and while an event loop stands still
 //	/metrics  Prometheus text
 package admin
 
@@ -60,17 +60,23 @@ func Handler(node Node, others ...func() []string) http.Handler {
 		fmt.Fprintln(w, "degraded\n"+strings.Join(troubles, "\n"))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		silence := node.Stats().LoopSilence
 		switch {
 		case !isReady(node):
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 		case node.Draining():
 			http.Error(w, "draining", http.StatusServiceUnavailable)
+		case silence > silentFor:
+			http.Error(w, "an event loop has not run for "+silence.Round(time.Second).String(), http.StatusServiceUnavailable)
 		default:
 			fmt.Fprintln(w, "ok")
 		}
 	})
 	return mux
 }
+
+// silentFor is for how long an event loop may not have run before the node is not ready: its clients would wait.
+const silentFor = time.Second
 
 func isReady(node Node) bool {
 	select {

@@ -56,6 +56,11 @@ func TestHealthAndReadiness(t *testing.T) {
 	check("draining", "/readyz", http.StatusServiceUnavailable)
 	check("draining", "/healthz", http.StatusOK)
 	check("draining", "/nowhere", http.StatusNotFound)
+	node.draining = false
+	node.stats.LoopSilence = 2 * time.Second
+	check("standing still", "/readyz", http.StatusServiceUnavailable)
+	node.stats.LoopSilence = 20 * time.Millisecond
+	check("going on", "/readyz", http.StatusOK)
 }
 
 // A node with troubles is alive and takes clients; it says what it does without.

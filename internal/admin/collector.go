@@ -37,6 +37,8 @@ var metrics = []metric{
 	gauge("routes", "Routes to IDs at other nodes that are remembered.", func(s *engine.Stats) float64 { return float64(s.Routes) }),
 	gauge("parked_sends", "Sends that wait for the registry's word on their receiver.", func(s *engine.Stats) float64 { return float64(s.Parked) }),
 	gauge("loop_stall_longest_seconds", "The longest time one iteration of an event loop has taken.", func(s *engine.Stats) float64 { return s.LongestStall.Seconds() }),
+	gauge("loop_silent_seconds", "How long ago the event loop that has been silent the longest has run. It is measured now, and not when the loop runs again.", func(s *engine.Stats) float64 { return s.LoopSilence.Seconds() }),
+	gauge("lane_busy_seconds", "How long the longest job off the event loops has been under way: a hook, or a question to the registry.", func(s *engine.Stats) float64 { return s.LaneBusy.Seconds() }),
 
 	counter("connections_accepted_total", "Client connections accepted.", func(s *engine.Stats) uint64 { return s.Accepted }),
 	counter("connections_closed_total", "Client connections closed.", func(s *engine.Stats) uint64 { return s.Closed }),
@@ -58,6 +60,7 @@ var metrics = []metric{
 	counter("multicast_returns_total", "Times that another node gave a multicast back, in part or whole.", func(s *engine.Stats) uint64 { return s.MulticastReturns }),
 	counter("delivers_bounced_total", "Sends without ack that the receiver returned as not_here.", func(s *engine.Stats) uint64 { return s.Bounced }),
 	counter("sends_abandoned_total", "Sends whose sender's connection ended first: with ack, or while they were parked.", func(s *engine.Stats) uint64 { return s.Abandoned }),
+	counter("log_records_dropped_total", "Log records that were dropped because whatever takes them (stderr, as a rule) did not keep up.", func(s *engine.Stats) uint64 { return s.LogsDropped }),
 	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
 	counter("acks_forged_total", "Acks with a token that was never given to their session.", func(s *engine.Stats) uint64 { return s.AcksForged }),
 }

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -89,11 +90,27 @@ func Execute(root *cobra.Command, args []string, stderr io.Writer) int {
 	}
 	line := strings.ReplaceAll(err.Error(), "\n", "; ") // errors.Join makes several lines
 	if coded := (*exitError)(nil); errors.As(err, &coded) {
-		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), line)
+		say(stderr, fmt.Sprintf("%s: %s\n", root.Name(), line))
 		return coded.code
 	}
-	fmt.Fprintf(stderr, "%s: %s (see: %s --help)\n", root.Name(), line, cmd.CommandPath())
+	say(stderr, fmt.Sprintf("%s: %s (see: %s --help)\n", root.Name(), line, cmd.CommandPath()))
 	return ExitUsage
+}
+
+// lastWord bounds how long the end of a program waits for whatever reads its stderr.
+const lastWord = time.Second
+
+// say writes the last line of a program. A pipe that nobody reads does not keep the program from ending.
+func say(stderr io.Writer, line string) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, _ = io.WriteString(stderr, line)
+	}()
+	select {
+	case <-written:
+	case <-time.After(lastWord):
+	}
 }
 
 // Version is what --version says: the module's version and the Go it was built with.

@@ -17,6 +17,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"distmsg/internal/asynclog"
 	"distmsg/routing"
 )
 
@@ -116,6 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = asynclog.Wrap(c.Logger).Logger // what looks for losses must not wait for a log
 	switch {
 	case strings.ContainsAny(c.Prefix, "{}"):
 		return c, fmt.Errorf("redis: the prefix %q must not contain braces", c.Prefix)

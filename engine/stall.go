@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// stallAfter is for how long an event loop may not have run before health says so: each is woken every 10 ms.
+	stallAfter = time.Second
+	// laneStallAfter is the same for one job of a lane, which may wait for the registry more than once.
+	laneStallAfter = 4 * registryTimeout
+)
+
+// loopSilence is for how long the event loop that has been silent the longest has not run, and which that is. It does not
+// ask the loops, and takes no lock.
+func (e *Engine) loopSilence() (silence time.Duration, which int) {
+	now := e.clock()
+	for i, l := range e.loops {
+		if s := now - time.Duration(l.seen.Load()); s > silence {
+			silence, which = s, i
+		}
+	}
+	return silence, which
+}
+
+// stalls names the event loops and lanes that do not go on, a line each.
+func (e *Engine) stalls() (troubles []string) {
+	select {
+	case <-e.ready:
+	default:
+		return nil // e.loops may not be there yet
+	}
+	if silence, which := e.loopSilence(); silence > stallAfter && e.ctx.Err() == nil {
+		troubles = append(troubles, fmt.Sprintf("event loop %d of %d has not run for %v: its connections stand still; "+
+			"a hook that blocks, or a machine without a free CPU, does that", which, len(e.loops), silence.Round(time.Second)))
+	}
+	if busy := e.lanes.busy(); busy > laneStallAfter {
+		troubles = append(troubles, fmt.Sprintf("a lane has been busy with one job for %v: binds and unbinds of some IDs wait; "+
+			"a hook that blocks does that", busy.Round(time.Second)))
+	}
+	return troubles
+}

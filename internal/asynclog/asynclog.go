@@ -1,0 +1,208 @@
+// Package asynclog keeps loggers away from whoever must not wait. A slog.Handler may block for as long as it likes: on a
+// pipe that nobody reads, on a full disk, on a lock of its own. Event loops and holders of locks log all the same.
+//
+// [Wrap] puts a bounded queue in front of a handler. Logging appends to it and never waits; a goroutine, which exists only
+// while there is something to do, passes the records on in order. What does not fit is dropped and counted, and the next
+// record that gets through is followed by one that says how many were.
+package asynclog
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// capacity is how many records wait. As many again may be on their way to the handler.
+const capacity = 1024
+
+// refreshEvery is how long an answer of the wrapped handler's Enabled is used: it is the handler's code too, and may block.
+const refreshEvery = time.Second
+
+// Logger is a logger that never waits. All methods may be called from any goroutine.
+type Logger struct {
+	*slog.Logger
+	queue *queue
+}
+
+// Wrap returns a logger that hands what it is told to l's handler, later and on another goroutine. A logger that does so
+// already is returned as it is, and shares its queue. The values of attributes are read later, too: they must not change.
+func Wrap(l *slog.Logger) *Logger {
+	if h, ok := l.Handler().(*handler); ok {
+		return &Logger{Logger: l, queue: h.queue}
+	}
+	q := &queue{first: l.Handler()}
+	q.look()
+	return &Logger{Logger: slog.New(&handler{queue: q, next: l.Handler()}), queue: q}
+}
+
+// Dropped is how many records were dropped because the handler did not keep up.
+func (l *Logger) Dropped() uint64 { return l.queue.dropped.Load() }
+
+// Flush waits until the handler has taken everything that was logged before, but no longer than within. It reports whether
+// the handler has.
+func (l *Logger) Flush(within time.Duration) bool {
+	idle := l.queue.whenIdle()
+	timeout := time.NewTimer(within)
+	defer timeout.Stop()
+	select {
+	case <-idle:
+		return true
+	case <-timeout.C:
+		return false
+	}
+}
+
+// handler is the slog.Handler in front of a queue.
+type handler struct {
+	queue *queue
+	next  slog.Handler
+}
+
+// Enabled implements [slog.Handler]. It answers as the wrapped handler did a second ago or later.
+func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
+	return h.queue.enabled(level)
+}
+
+// Handle implements [slog.Handler]. It never blocks and returns no error.
+func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+	h.queue.add(entry{ctx: ctx, next: h.next, record: r.Clone()})
+	return nil
+}
+
+// WithAttrs implements [slog.Handler]. It calls the wrapped handler, so it is not for those who must not wait.
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &handler{queue: h.queue, next: h.next.WithAttrs(attrs)}
+}
+
+// WithGroup implements [slog.Handler]. It calls the wrapped handler, so it is not for those who must not wait.
+func (h *handler) WithGroup(name string) slog.Handler {
+	return &handler{queue: h.queue, next: h.next.WithGroup(name)}
+}
+
+type entry struct {
+	ctx    context.Context
+	next   slog.Handler
+	record slog.Record
+}
+
+// queue holds records until their handler has taken them.
+type queue struct {
+	first   slog.Handler // the one that was wrapped
+	dropped atomic.Uint64
+	levels  atomic.Uint32 // bit by levelBit; those that first has enabled
+	looked  atomic.Int64  // when that was asked, in nanoseconds since 1970
+
+	mu      sync.Mutex
+	waiting []entry       // guarded by mu
+	unsaid  uint64        // guarded by mu; dropped, and no record has said so yet
+	busy    bool          // guarded by mu; a goroutine passes records on
+	idle    chan struct{} // guarded by mu; closed when that ends; nil: nobody waits for it
+}
+
+// levelBit is the bit of the highest of slog's levels that is not above level.
+func levelBit(level slog.Level) uint32 {
+	switch {
+	case level < slog.LevelInfo:
+		return 1
+	case level < slog.LevelWarn:
+		return 2
+	case level < slog.LevelError:
+		return 4
+	}
+	return 8
+}
+
+// enabled reports whether records of a level are wanted.
+func (q *queue) enabled(level slog.Level) bool {
+	if time.Now().UnixNano()-q.looked.Load() > int64(refreshEvery) {
+		q.mu.Lock()
+		q.startLocked()
+		q.mu.Unlock()
+	}
+	return q.levels.Load()&levelBit(level) != 0
+}
+
+// look asks the wrapped handler what it has enabled.
+func (q *queue) look() {
+	q.looked.Store(time.Now().UnixNano())
+	var levels uint32
+	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+		if q.first.Enabled(context.Background(), level) {
+			levels |= levelBit(level)
+		}
+	}
+	q.levels.Store(levels)
+}
+
+func (q *queue) add(e entry) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= capacity {
+		q.dropped.Add(1)
+		q.unsaid++
+		return
+	}
+	q.waiting = append(q.waiting, e)
+	q.startLocked()
+}
+
+func (q *queue) startLocked() {
+	if !q.busy {
+		q.busy = true
+		go q.passOn()
+	}
+}
+
+// passOn gives records to their handlers until there are no more.
+func (q *queue) passOn() {
+	var batch []entry
+	for {
+		q.look()
+		q.mu.Lock()
+		var unsaid uint64
+		unsaid, q.unsaid = q.unsaid, 0
+		if len(q.waiting) == 0 && unsaid == 0 {
+			q.busy = false
+			if q.idle != nil {
+				close(q.idle)
+				q.idle = nil
+			}
+			q.mu.Unlock()
+			return
+		}
+		batch, q.waiting = q.waiting, batch[:0]
+		q.mu.Unlock()
+		for _, e := range batch {
+			_ = e.next.Handle(e.ctx, e.record) // slog's own loggers ignore it as well
+		}
+		clear(batch)
+		q.say(unsaid)
+	}
+}
+
+// say logs that records were dropped.
+func (q *queue) say(dropped uint64) {
+	if dropped == 0 || !q.first.Enabled(context.Background(), slog.LevelWarn) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log records were dropped: whatever takes them did not keep up", 0)
+	r.AddAttrs(slog.Uint64("records", dropped))
+	_ = q.first.Handle(context.Background(), r)
+}
+
+// whenIdle returns a channel that is closed when nothing waits and nothing is on its way.
+func (q *queue) whenIdle() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.idle == nil {
+		q.idle = make(chan struct{})
+	}
+	idle := q.idle
+	if !q.busy {
+		close(q.idle)
+		q.idle = nil
+	}
+	return idle
+}
