@@ -131,8 +131,7 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 		s: s, nc: nc, addr: addr,
 		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits,
 		resumed: f.Flags&codec.WelcomeResumed != 0, multicasts: f.Features&codec.FeatureMulticast != 0,
-		// What a node sends carries at most a payload, as what it accepts does, and a little more beside it.
-		maxRead:  int(min(f.Limits.MaxFrame, 1<<31)) + codec.FrameOverhead,
+		maxRead:  max(int(min(f.Limits.MaxFrame, math.MaxInt32)), codec.MinClientFrame),
 		drained:  make(chan codec.Drain, 1),
 		reassert: make(chan uint64, 1),
 		retired:  make(chan struct{}),

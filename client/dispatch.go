@@ -41,9 +41,13 @@ func (c *conn) dispatch(body []byte) error {
 	case codec.KindPing:
 		return c.onPing(body)
 	case codec.KindPong: // that it came is all it says
-		return nil
+		_, err := codec.DecodePong(body)
+		return err
 	case codec.KindError:
 		return c.onError(body)
+	}
+	if kind.FromClient() || kind == codec.KindWelcome {
+		return fmt.Errorf("the node sent %s, which no node sends on an open connection", kind)
 	}
 	c.s.count.faults.Add(1) // a newer node's; the protocol says: skip it
 	return nil

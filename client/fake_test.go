@@ -101,6 +101,21 @@ func (c *fakeConn) handshake(greet func(*codec.Hello, *codec.Welcome) *codec.Err
 
 // frame reads the next frame that is not a ping, and answers pings.
 func (c *fakeConn) frame() ([]byte, error) {
+	for {
+		body, err := c.nextFrame()
+		if err != nil {
+			return nil, err
+		}
+		nonce, err := codec.DecodePing(body)
+		if err != nil {
+			return body, nil
+		}
+		_, _ = c.Write(codec.AppendPong(nil, nonce))
+	}
+}
+
+// nextFrame reads the next frame.
+func (c *fakeConn) nextFrame() ([]byte, error) {
 	_ = c.SetReadDeadline(time.Now().Add(patience))
 	for {
 		body, n, err := codec.Split(c.buf, 1<<20)
@@ -109,10 +124,6 @@ func (c *fakeConn) frame() ([]byte, error) {
 		}
 		if n > 0 {
 			c.buf = c.buf[n:]
-			if nonce, err := codec.DecodePing(body); err == nil {
-				_, _ = c.Write(codec.AppendPong(nil, nonce))
-				continue
-			}
 			return body, nil
 		}
 		chunk := make([]byte, 4096)

@@ -17,6 +17,9 @@ const (
 	SessionIDLen  = 16
 	SecretLen     = 32
 
+	// MinClientFrame is what a client must be able to read whatever max_frame is: welcome, members and drain may name many nodes.
+	MinClientFrame = 1 << 20
+
 	// FrameOverhead is what a send or deliver frame needs at most beside its payload.
 	FrameOverhead = 1024
 )
@@ -52,15 +55,20 @@ func Missing(b []byte) int {
 	return PrefixLen + int(binary.BigEndian.Uint32(b)) - len(b)
 }
 
-// PeekKind reads the kind of a frame body and nothing else.
+// PeekKind reads the kind of a frame body and nothing else. It does not compare the number of elements that the
+// array declares with the bytes that remain: what a node answers to a kind that it does not know must not depend on
+// the width of that number. The decoders of the kinds compare it.
 func PeekKind(body []byte) (Kind, error) {
 	// One byte of array header and one of kind: what every encoder makes of an array of up to 15.
 	if len(body) >= 2 && body[0]&0xf0 == 0x90 && body[0] != 0x90 && body[1] < 0x80 {
 		return Kind(body[1]), nil
 	}
 	r := reader{b: body}
-	if r.array("") < 1 {
+	switch n := r.count(""); {
+	case n == 0:
 		r.failAt(0, FaultBadLength, "kind", "the array is empty")
+	case r.off == len(body):
+		r.tooMany(0, "", n)
 	}
 	kind := r.uint("kind", maxKind)
 	return Kind(kind), r.err()

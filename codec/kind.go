@@ -63,6 +63,16 @@ const (
 	KindChanged Kind = 67 // N->C [67, [[id str, code, epoch]…]]
 )
 
+// FromClient reports whether only clients send frames of this kind: a client that is sent one is not talking to a node.
+func (k Kind) FromClient() bool {
+	switch k {
+	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere,
+		KindMulticast, KindNotHereMany, KindWatch, KindUnwatch:
+		return true
+	}
+	return false
+}
+
 // String returns the kind's name as the protocol document spells it, or kind_N for one this version does not know.
 func (k Kind) String() string {
 	switch k {

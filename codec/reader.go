@@ -223,27 +223,35 @@ func (r *reader) fixedBin(field string, n int, optional bool) []byte {
 // array reads an array header. A count over the bytes that remain cannot be honest: every element
 // takes at least one.
 func (r *reader) array(field string) int {
+	at := r.off
+	n := r.count(field)
+	if r.fault == nil && n > uint64(len(r.b)-r.off) {
+		r.tooMany(at, field, n)
+		return 0
+	}
+	return int(n)
+}
+
+// tooMany blames the array header at byte at for the n elements that it declares.
+func (r *reader) tooMany(at int, field string, n uint64) {
+	r.failAt(at, FaultTooMany, field, fmt.Sprintf("%d elements declared, %d bytes remain", n, len(r.b)-r.off))
+}
+
+// count reads an array header of any width and believes it.
+func (r *reader) count(field string) uint64 {
 	if r.off >= len(r.b) {
 		r.short(r.off, field, 1)
 		return 0
 	}
-	at := r.off
-	var n uint64
-	switch c := r.b[at]; {
+	switch c := r.b[r.off]; {
 	case c&0xf0 == 0x90:
-		n = uint64(c & 0x0f)
 		r.off++
+		return uint64(c & 0x0f)
 	case c == 0xdc || c == 0xdd: // array 16, 32
-		n = r.be(2<<(c-0xdc), field)
-	default:
-		r.wrong(field, "an array")
-		return 0
+		return r.be(2<<(c-0xdc), field)
 	}
-	if r.fault == nil && n > uint64(len(r.b)-r.off) {
-		r.failAt(at, FaultTooMany, field, fmt.Sprintf("%d elements declared, %d bytes remain", n, len(r.b)-r.off))
-		return 0
-	}
-	return int(n)
+	r.wrong(field, "an array")
+	return 0
 }
 
 // list reads the header of an array of at most limit elements.

@@ -31,14 +31,15 @@ const (
 )
 
 type vectors struct {
-	About      string       `json:"about"`
-	Version    int          `json:"version"`
-	MaxFrame   int          `json:"max_frame"`
-	MaxIDs     int          `json:"max_ids"`
-	MaxMany    int          `json:"max_multicast"`
-	Good       []goodVector `json:"good"`
-	Bad        []badVector  `json:"bad"`
-	Incomplete []incomplete `json:"incomplete"`
+	About      string            `json:"about"`
+	Legend     map[string]string `json:"legend"` // written in the order of legend
+	Version    int               `json:"version"`
+	MaxFrame   int               `json:"max_frame"`
+	MaxIDs     int               `json:"max_ids"`
+	MaxMany    int               `json:"max_multicast"`
+	Good       []goodVector      `json:"good"`
+	Bad        []badVector       `json:"bad"`
+	Incomplete []incomplete      `json:"incomplete"`
 }
 
 // goodVector is a frame and what it says. Fields are [name, type, value]: int as a number, or as a decimal
@@ -56,6 +57,7 @@ type goodVector struct {
 // badVector is what must be refused: a frame, or as much of one as is needed to see that.
 type badVector struct {
 	Name   string `json:"name"`
+	Reader string `json:"reader"` // who refuses it: N, C or both, on an open connection
 	Hex    string `json:"hex"`
 	Fault  string `json:"fault"`
 	Closed bool   `json:"closed"`
@@ -71,17 +73,32 @@ type incomplete struct {
 }
 
 const aboutVectors = "Frames with their length prefix, in hex, and what they mean; see docs/protocol.md. " +
-	"Good ones must be read as the fields say. Bad ones must be refused with the fault, under the limits max_frame, max_ids and max_multicast; " +
-	"field and offset tell where this project's decoder sees it. Generated and checked by codec/vectors_test.go, " +
-	"checked once more by docs/protocol/check-vectors."
+	"Generated and checked by codec/vectors_test.go, checked once more by docs/protocol/check-vectors."
+
+// legend says what the fields of the vectors mean, in the order in which they are written.
+var legend = [][2]string{
+	{"max_frame, max_ids, max_multicast", "the limits that the node has announced. A client reads frames of up to max_frame or 1 MiB, whichever is more"},
+	{"good", "whole frames that must be read, by whoever may be sent them"},
+	{"good.from", "who sends this kind: C, the client; N, the node; both"},
+	{"good.canonical", "true: an encoder that takes the shortest form makes these bytes (the ttl of deliver, not_here, deliver_many and not_here_many " +
+		"always takes 5). false: another encoding, or with extensions; read it, and encode as you like"},
+	{"good.fields", "[name, type, value] of each field behind the kind. int: a number, or its decimal digits in a string from 2^53 on; " +
+		"str: a string; bin: hex; list: an array of such values. Extensions are left out"},
+	{"bad", "what must be refused, or for unknown_kind skipped: a frame, or as much of it as shows the fault"},
+	{"bad.reader", "who refuses it, on an open connection: N, a node that a client sends it to; C, a client that a node sends it to; both"},
+	{"bad.fault", "why, in the words of the table of faults. A node says so in its error frame. A client sends nothing and closes the connection; a kind that it does not know it skips"},
+	{"bad.closed", "true: the connection is closed"},
+	{"bad.kind", "the frame's kind, empty if it cannot be read"},
+	{"bad.field, bad.offset", "for people: the value at fault and where it begins, in bytes behind the length prefix, as the Go decoder of this project sees it. Other decoders may find another fault of the same name first"},
+	{"incomplete", "beginnings of frames: no fault, wait for more"},
+}
 
 // sender says who sends a kind.
 func sender(kind Kind) string {
-	switch kind {
-	case KindPing, KindPong:
+	switch {
+	case kind == KindPing, kind == KindPong:
 		return "both"
-	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere,
-		KindMulticast, KindNotHereMany, KindWatch, KindUnwatch:
+	case kind.FromClient():
 		return "C"
 	}
 	return "N"
@@ -150,7 +167,10 @@ func examples() map[Kind][]any {
 }
 
 func makeVectors(t *testing.T) vectors {
-	v := vectors{About: aboutVectors, Version: Version, MaxFrame: vectorMaxFrame, MaxIDs: vectorMaxIDs, MaxMany: vectorMaxIDs}
+	v := vectors{About: aboutVectors, Legend: map[string]string{}, Version: Version, MaxFrame: vectorMaxFrame, MaxIDs: vectorMaxIDs, MaxMany: vectorMaxIDs}
+	for _, l := range legend {
+		v.Legend[l[0]] = l[1]
+	}
 	good := func(name string, frame []byte) {
 		kind, err := PeekKind(bodyOf(frame))
 		if err != nil {
@@ -194,13 +214,27 @@ func makeVectors(t *testing.T) vectors {
 	return v
 }
 
-// judge is what a node makes of bytes that a client sent on an open connection.
+// judge is what a node makes of bytes that a client sent on an open connection, or a client of a node's. Where both say
+// the same, the vector is for both; the bytes of a kind that only one of them reads are for that one.
 func judge(t *testing.T, name string, frame []byte) badVector {
-	v := badVector{Name: name, Hex: hex.EncodeToString(frame), Closed: true}
+	byNode, byClient := judgeAs(t, "N", name, frame), judgeAs(t, "C", name, frame)
+	unexpected := FaultUnexpectedKind.String()
+	switch {
+	case byNode.Fault == byClient.Fault && byNode.Kind == byClient.Kind:
+		byNode.Reader = "both"
+	case byNode.Fault == "", byClient.Fault != "" && byNode.Fault == unexpected:
+		return byClient
+	}
+	return byNode
+}
+
+// judgeAs is judge for one reader. The fault is empty if there is none.
+func judgeAs(t *testing.T, reader, name string, frame []byte) badVector {
+	v := badVector{Name: name, Reader: reader, Hex: hex.EncodeToString(frame), Closed: true}
 	refuse := func(err error, kind Kind) badVector {
 		var e *Error
 		if !errors.As(err, &e) {
-			t.Fatalf("%s: %v, want an *Error", name, err)
+			return v
 		}
 		v.Fault, v.Field, v.Offset = e.Fault.String(), e.Field, e.Offset
 		if kind != 0 {
@@ -208,25 +242,35 @@ func judge(t *testing.T, name string, frame []byte) badVector {
 		}
 		return v
 	}
-	body, n, err := Split(frame, vectorMaxFrame)
+	limit := vectorMaxFrame
+	if reader == "C" {
+		limit = max(limit, MinClientFrame)
+	}
+	body, n, err := Split(frame, limit)
 	if err != nil {
 		return refuse(err, 0)
 	}
-	if n != len(frame) {
+	switch {
+	case n == 0 && reader == "C":
+		return v // within its limit
+	case n != len(frame):
 		t.Fatalf("%s: not one whole frame", name)
 	}
 	kind, err := PeekKind(body)
 	if err != nil {
 		return refuse(err, 0)
 	}
+	head := 1 // bytes of the array's header
+	if body[0] == 0xdc || body[0] == 0xdd {
+		head = 1 + 2<<(body[0]-0xdc)
+	}
+	from := sender(kind)
 	switch {
 	case strings.HasPrefix(kind.String(), "kind_"):
 		v.Closed = false
-		return refuse(&Error{Fault: FaultUnknownKind, Field: "kind", Offset: 1}, kind)
-	case kind == KindHello || sender(kind) == "N":
-		if _, err := decodeLimited(kind, body, vectorMaxIDs); err == nil {
-			return refuse(&Error{Fault: FaultUnexpectedKind, Field: "kind", Offset: 1}, kind)
-		}
+		return refuse(&Error{Fault: FaultUnknownKind, Field: "kind", Offset: head}, kind)
+	case kind == KindHello, kind == KindWelcome, from != "both" && from == reader:
+		return refuse(&Error{Fault: FaultUnexpectedKind, Field: "kind", Offset: head}, kind)
 	}
 	_, err = decodeLimited(kind, body, vectorMaxIDs)
 	return refuse(err, kind)
@@ -375,10 +419,22 @@ func badFrames() []namedFrame {
 	body(FaultUnknownKind, "a free kind of the multicast range", "92 34 01")
 	body(FaultUnknownKind, "a kind of nodes' range that is free", "92 60 01")
 	body(FaultUnknownKind, "kind 127, with anything behind it", "93 7f c1 ff")
+	body(FaultUnknownKind, "kind 127 in a fixarray of 15 that ends at once", "9f 7f")
+	body(FaultUnknownKind, "kind 127 in an array 16 of 65,535 that ends at once", "dc ffff 7f")
+	body(FaultUnknownKind, "kind 127 in an array 32 of 4 billion that ends at once", "dd ffffffff 7f")
+	body(FaultUnknownKind, "kind 127 as uint 64, with anything behind it", "dc 0003 cf000000000000007f c1 ff")
+	body(FaultTooMany, "an array of 4 billion that holds a ping", "dd ffffffff 03 01")
+	body(FaultUnexpectedKind, "an array of 4 billion that holds a hello", "dd ffffffff 01 01")
 	body(FaultUnexpectedKind, "hello on an open connection", hex.EncodeToString(bodyOf(appendFields(nil, KindHello, examples()[KindHello]))))
 	for _, l := range clientLayouts {
 		if sender(l.kind) == "N" {
 			body(FaultUnexpectedKind, "a client sends "+l.kind.String(), hex.EncodeToString(bodyOf(appendFields(nil, l.kind, examples()[l.kind]))))
+		}
+	}
+
+	for _, l := range clientLayouts {
+		if sender(l.kind) == "C" && l.kind != KindHello {
+			body(FaultUnexpectedKind, "a node sends "+l.kind.String(), hex.EncodeToString(bodyOf(appendFields(nil, l.kind, examples()[l.kind]))))
 		}
 	}
 
@@ -438,6 +494,14 @@ func badFrames() []namedFrame {
 	body(FaultTooMany, "more IDs than max_ids in an unwatch", "92 42 95 a161 a162 a163 a164 a165")
 	body(FaultWrongType, "pairs in a watch", "93 40 01 91 92a16200")
 	body(FaultWrongType, "an unwatch with a seq", "93 42 01 91 a161")
+
+	body(FaultBadLength, "a deliver with a field too few", "97 21 c40101 a162 a161 00 01 01")
+	body(FaultWrongType, "a deliver whose from is bin", "98 21 c40101 a162 c40161 00 01 01 c400")
+	body(FaultBadValue, "a deliver with an epoch of 2^53", "98 21 c40101 a162 a161 00 01 cf0020000000000000 c400")
+	body(FaultWrongType, "an outcome whose reason is nil", "95 23 01 01 c0 c400")
+	body(FaultBadLength, "a result without an epoch in a bound", "93 11 01 91 91 00")
+	body(FaultBadValue, "a kick of nobody", "93 16 a0 01")
+	body(FaultTooMany, "4 billion changes", "92 43 dd ffffffff")
 
 	body(FaultTooDeep, "an extension 17 arrays deep", "92 08"+strings.Repeat("91", 15)+"90")
 	body(FaultTooDeep, "an extension 17 deep in a pair of bind", "94 10 01 00 91 93 a161 00"+strings.Repeat("91", 13)+"90")
@@ -570,8 +634,12 @@ func writeVectors(b *strings.Builder, v vectors) {
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(b, "{\n  \"about\": %s,\n  \"version\": %d,\n  \"max_frame\": %d,\n  \"max_ids\": %d,\n  \"max_multicast\": %d,\n",
-		line(v.About), v.Version, v.MaxFrame, v.MaxIDs, v.MaxMany)
+	var words []string
+	for _, l := range legend {
+		words = append(words, line(l[0])+": "+line(v.Legend[l[0]]))
+	}
+	fmt.Fprintf(b, "{\n  \"about\": %s,\n  \"legend\": {\n    %s\n  },\n  \"version\": %d,\n  \"max_frame\": %d,\n  \"max_ids\": %d,\n  \"max_multicast\": %d,\n",
+		line(v.About), strings.Join(words, ",\n    "), v.Version, v.MaxFrame, v.MaxIDs, v.MaxMany)
 	var good, bad, part []string
 	for _, g := range v.Good {
 		good = append(good, line(g))

@@ -64,7 +64,8 @@ func offences(limits codec.Limits) []offence {
 		{"an extension nested 17 deep", raw("\x93\x03\x01", strings.Repeat("\x91", 16), "\x01"), codec.FaultTooDeep, codec.KindPing, "ping.extension at byte 18"},
 		{"an extension nested 60,000 deep", raw("\x93\x03\x01", strings.Repeat("\x91", 60_000), "\x01"), codec.FaultTooDeep, codec.KindPing, "ping.extension"},
 
-		{"4 billion fields", raw("\xdd\xff\xff\xff\xff\x03\x01"), codec.FaultTooMany, 0, "4294967295 elements"},
+		{"4 billion fields", raw("\xdd\xff\xff\xff\xff\x03\x01"), codec.FaultTooMany, codec.KindPing, "4294967295 elements"},
+		{"4 billion fields that are not there", raw("\xdd\xff\xff\xff\xff"), codec.FaultTooMany, 0, "4294967295 elements"},
 		{"4 billion IDs", raw("\x94\x10\x01\x00\xdd\xff\xff\xff\xff"), codec.FaultTooMany, codec.KindBind, "bind.ids at byte 4"},
 		{"a payload of 4 GiB", raw("\x97\x20\x01\xa1a\xa1b\x00\x01\xc6\xff\xff\xff\xff"), codec.FaultBadLength, codec.KindSend, "send.payload at byte 9"},
 		{"an extension map of 4 billion", raw("\x93\x03\x01\xdf\xff\xff\xff\xff"), codec.FaultTooMany, codec.KindPing, "ping.extension at byte 3"},
@@ -242,14 +243,19 @@ func TestUnknownKind(t *testing.T) {
 	by := n.watchOver()
 	c := n.join("a")
 	for _, k := range []byte{0, 13, 15, 23, 31, 37, 52, 63, 68, 79, 80, 111, 127} {
-		before := n.counters().Faults[codec.FaultUnknownKind]
-		c.write(prefixed(0x93, k, 0xc1, 0xff)) // nobody looks at the rest, which is not even msgpack
-		e := c.fault(codec.FaultUnknownKind)
-		if e.Flags != 0 || e.Kind != codec.Kind(k) || !strings.Contains(e.Message, e.Kind.String()) {
-			t.Errorf("kind %d: %+v", k, e)
-		}
-		if now := n.counters().Faults[codec.FaultUnknownKind]; now != before+1 {
-			t.Errorf("kind %d was counted %d times", k, now-before)
+		// Nobody looks at the rest, which is not even msgpack, nor at how much the array says it holds.
+		for _, head := range []string{"\x93", "\xdc\xff\xff", "\xdd\xff\xff\xff\xff"} {
+			for _, kind := range []string{string(rune(k)), "\xcc" + string(rune(k)), "\xd1\x00" + string(rune(k)), "\xce\x00\x00\x00" + string(rune(k))} {
+				before := n.counters().Faults[codec.FaultUnknownKind]
+				c.write(raw(head, kind, "\xc1\xff"))
+				e := c.fault(codec.FaultUnknownKind)
+				if e.Flags != 0 || e.Kind != codec.Kind(k) || !strings.Contains(e.Message, e.Kind.String()) {
+					t.Errorf("kind %d as %x%x: %+v", k, head, kind, e)
+				}
+				if now := n.counters().Faults[codec.FaultUnknownKind]; now != before+1 {
+					t.Errorf("kind %d as %x%x was counted %d times", k, head, kind, now-before)
+				}
+			}
 		}
 		c.exchange("a", c, "a")
 	}

@@ -174,9 +174,8 @@ func (r *relay) frame(body []byte) error {
 		return r.kick(body)
 	case codec.KindError:
 		return r.errorFrame(body)
-	case codec.KindHello, codec.KindBye, codec.KindBind, codec.KindUnbind, codec.KindLookup,
-		codec.KindSend, codec.KindAck, codec.KindNotHere, codec.KindLeave,
-		codec.KindMulticast, codec.KindNotHereMany, codec.KindWatch, codec.KindUnwatch:
+	}
+	if kind.FromClient() {
 		return fmt.Errorf("a %v frame from a node", kind)
 	}
 	return nil // a later version's

@@ -24,6 +24,18 @@ const limitNames = ['max_payload', 'max_frame', 'max_ids', 'max_in_flight', 'cre
 export const NONE = new Uint8Array(0);
 export const bytes = (v) => (typeof v === 'string' ? new TextEncoder().encode(v) : v ?? NONE);
 
+const known = new Set(Object.values(K));
+const onlyClients = new Set([K.hello, K.bye, 10, K.bind, K.unbind, K.lookup, K.send, K.ack, K.not_here, 48, 50, 64, 66]); // leave, multicast, not_here_many, watch, unwatch
+
+// kindOf reads the kind of a frame and nothing else: what stands behind one that is not known need not be msgpack.
+export function kindOf(body) {
+  const head = (body[0] & 0xf0) === 0x90 ? 1 : { 0xdc: 3, 0xdd: 5 }[body[0]];
+  const width = { 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8, 0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8 }[body[head]] ?? 0;
+  const kind = decode(body.subarray(head, head + 1 + width));
+  if (head === undefined || !Number.isInteger(kind) || kind < 0 || kind > 127) throw new Error('not a frame');
+  return kind;
+}
+
 // frame encodes one frame with its length prefix.
 export function frame(...fields) {
   const body = encode(fields);
@@ -35,7 +47,7 @@ export function frame(...fields) {
 
 // Link is one connection, from connect to its end. Events: welcome, frame (array), closed (fault name or '').
 export class Link extends EventEmitter {
-  limits = { max_frame: 1 << 20 }; // until welcome says more
+  limits = {};
   open = false;
   fault = '';
   pending = new Map(); // sends with ack that were written, by seq
@@ -65,11 +77,13 @@ export class Link extends EventEmitter {
       for (;;) {
         if (this.#buffer.length < 4) return;
         const size = this.#buffer.readUInt32BE();
-        if (size === 0 || size > this.limits.max_frame) throw new Error(`a frame of ${size} bytes`);
+        if (size === 0 || size > Math.max(this.limits.max_frame ?? 0, 1 << 20)) throw new Error(`a frame of ${size} bytes`);
         if (this.#buffer.length < 4 + size) return;
         const body = this.#buffer.subarray(4, 4 + size);
         this.#buffer = this.#buffer.subarray(4 + size);
-        this.#frame(decode(body));
+        const kind = kindOf(body);
+        if (onlyClients.has(kind) || (kind === K.welcome && this.open)) throw new Error(`a frame of kind ${kind} from a node`);
+        if (known.has(kind)) this.#frame(decode(body)); // else a later version's: skipped
       }
     } catch (err) { // not a frame of this protocol: nothing that follows can be trusted
       this.socket.destroy(err);

@@ -1,5 +1,7 @@
 // Talks to a real node and checks every answer: node test.js --node 127.0.0.1:7400. Exits with 1 on any mismatch.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import net from 'node:net';
 import { parseArgs } from 'node:util';
 import { Client } from './client.js';
 import { bytes, faultName, frame, K, Link, NONE, word } from './link.js';
@@ -254,6 +256,24 @@ const tests = {
     await new Raw(frame(K.hello, 1, 1, 0, new Uint8Array(4096), NONE, NONE, 0, '')).expectFault('frame_too_large', true);
     await new Raw(frame(K.hello, 2, 9, 0, NONE, NONE, NONE, 0, '')).expectFault('bad_version', true);
     await new Raw(frame(K.hello, 1, 1, 0, NONE, new Uint8Array(16).fill(1), new Uint8Array(32), 0, '')).expectFault('unauthenticated', true);
+  },
+  async 'what a node may not say ends the connection, and what is not known is skipped'() {
+    const { good, bad } = JSON.parse(readFileSync(new URL('../vectors.json', import.meta.url), 'utf8'));
+    const fromHex = (hex) => Buffer.from(hex, 'hex');
+    const welcome = fromHex(good.find((v) => v.name === 'example welcome').hex);
+    const cases = bad.filter((v) => v.reader !== 'N' && (v.kind === '' || ['unknown_kind', 'unexpected_kind'].includes(v.fault)));
+    assert.ok(cases.length > 25, 'too few vectors');
+    let out;
+    const server = net.createServer((socket) => { socket.on('error', () => {}); socket.write(Buffer.concat([welcome, out, frame(K.credit, 1)])); });
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+    for (const v of cases) {
+      out = fromHex(v.hex);
+      const link = new Link(`127.0.0.1:${server.address().port}`, frame(K.hello, 1, 1, 0, NONE, NONE, NONE, 0, 'test'));
+      const heard = new Promise((resolve) => link.on('frame', (f) => f[0] === K.credit && resolve(false)));
+      assert.equal(await Promise.race([heard, next(link, 'closed').then(() => true)]), v.closed, v.name);
+      link.socket.destroy();
+    }
+    server.close();
   },
   async 'a frame a byte at a time'() {
     const raw = await Raw.open();
