@@ -36,6 +36,17 @@ func (b *budget) try(msgs, n int) bool {
 	return b.err == nil && b.first == nil && b.take(msgs, n)
 }
 
+// exceed takes msgs messages although there may be no room, as long as no more than extra are held beyond the limit.
+func (b *budget) exceed(msgs, extra int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil || b.msgs+msgs > b.maxMsgs+extra {
+		return false
+	}
+	b.msgs += msgs
+	return true
+}
+
 // acquire waits until it can take msgs messages of n bytes in all. It returns the context's error, or the one
 // given to close.
 func (b *budget) acquire(ctx context.Context, msgs, n int) error {

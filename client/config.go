@@ -16,9 +16,10 @@ import (
 // Config says how a session behaves. The zero value of each field stands for the default that its
 // comment names; only Nodes (or Membership) must be set.
 //
-// The callbacks OnKick, OnDrain and OnState run one at a time and in order, and so do OnPresence by itself and OnPostFailed by
-// itself, on goroutines that are neither the reader's nor a sender's: they may take their time and may call
-// every method of the session but Close. OnOutcome is another matter: see there.
+// The callbacks OnKick, OnDrain, OnState, OnPresence, OnPostFailed and OnOutcome run on goroutines for that purpose: each of them one
+// call at a time and in order, but apart from each other and from the handlers. They may take their time and may call
+// every method of the session but Close. A call that has not returned after a second or two is logged and counted in Stats.Stuck. A
+// callback that panics, or ends its goroutine (runtime.Goexit), is logged with its stack and called again for what comes next.
 type Config struct {
 	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random. That one
 	// tells it which nodes there are, also when that changes; from then on the configured ones are a last resort.
@@ -86,9 +87,8 @@ type Config struct {
 	// Post returned. A post may also vanish with a connection without a report.
 	OnPostFailed func(id uint64, err *Error)
 
-	// OnOutcome, if set, hears of every outcome of a Send, SendAsync or Multicast (one for each ID), for metrics. It runs on
-	// whatever goroutine learns of the outcome, that which reads from the node as a rule, also on several at once, and must not block.
-	// Session.Stats has the counts without it.
+	// OnOutcome, if set, hears of every outcome of a Send, SendAsync or Multicast (one for each ID), for metrics. While 65,536
+	// outcomes wait for it, it does not hear of more; Stats.EventsDropped counts them. Session.Stats has the counts without it.
 	OnOutcome func(Outcome)
 
 	// Logger gets what an operator should see. Its handler may block: the session hands records over on a goroutine of

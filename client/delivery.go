@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -13,9 +14,13 @@ import (
 // for one ID, in the order they came; many IDs at once. It may take its time and may call every method of
 // the session but Close.
 //
-// A handler that returns without having answered has accepted the message; one that panics has rejected
-// it. ctx ends when the session is closed and not drained in time. Neither d nor its Payload may be used
-// after the handler returned.
+// A handler that returns without having answered has accepted the message; one that panics, or ends its goroutine
+// (runtime.Goexit, testing.T.Fatal), has rejected it, and the log says where. A message whose deadline passed while it waited
+// for its handler is not handled; Stats.Expired counts it.
+//
+// ctx ends at the message's deadline, and when the session is closed and not drained in time; the handler's return does
+// not end it. Once the handler has returned, d is over: what answers returns ErrAnswered, and Payload is nil. What was taken from
+// d.Payload must not be used any more.
 type Handler func(ctx context.Context, d *Delivery)
 
 // Delivery is a message that arrived. It belongs to its handler and must be used by one goroutine at
@@ -25,21 +30,46 @@ type Delivery struct {
 	From    string // "" where the node allows that
 	Payload []byte // a view: valid until the handler returns, not to be written to
 
-	deadline time.Time
+	deadline int64 // on the session's clock; 0: none
+	ending   atomic.Pointer[endingContext]
 	answer   Responder
+}
+
+// deliveries makes deliveries, many at a time. None is used twice: a handler's goroutines may hold on to one.
+type deliveries struct{ left []Delivery }
+
+func (a *deliveries) next() (d *Delivery) {
+	if len(a.left) == 0 {
+		a.left = make([]Delivery, 32)
+	}
+	d, a.left = &a.left[0], a.left[1:]
+	return d
 }
 
 func (d *Delivery) set(j *job) {
 	f := &j.deliver
 	d.To, d.From, d.Payload = j.binding.id, j.lane.from, f.Payload
 	if f.TTL != 0 {
-		d.deadline = j.conn.s.start.Add(time.Duration(j.since+int64(f.TTL)) * time.Millisecond)
+		d.deadline = j.since + int64(f.TTL)
 	}
 	d.answer.set(j.conn, f)
 }
 
 // Deadline returns when the sender stops waiting; ok is false if it never does, as with a Post without a TTL.
-func (d *Delivery) Deadline() (t time.Time, ok bool) { return d.deadline, !d.deadline.IsZero() }
+func (d *Delivery) Deadline() (t time.Time, ok bool) {
+	if d.deadline == 0 {
+		return t, false
+	}
+	return d.answer.conn.s.start.Add(time.Duration(d.deadline) * time.Millisecond), true
+}
+
+// Decode decodes the payload, msgpack, into v, a pointer. What v holds afterwards is its own.
+func (d *Delivery) Decode(v any) error {
+	if err := codec.DecodeValue(d.Payload, v); err != nil {
+		return fmt.Errorf("client: payload: %w", err)
+	}
+	return nil
+}
 
 // WantsAck reports whether the sender waits for the answer. Without, the answering methods have no effect.
 func (d *Delivery) WantsAck() bool { return d.answer.wants }
@@ -68,7 +98,8 @@ func (d *Delivery) Defer() *Responder {
 }
 
 // Responder answers one delivery, once. Its methods may be called from any goroutine, at any time: a
-// late answer is ignored by the node. They return ErrAnswered if the delivery was answered before,
+// late answer is ignored by the node. They return ErrAnswered if the delivery was answered before (for those of Delivery
+// itself also by its handler's return),
 // ErrTooLarge for a payload over the node's limit (the delivery can then still be answered), and
 // ErrUnreachable if the connection the message came by is gone: its sender has been told so.
 type Responder struct {
@@ -89,25 +120,33 @@ func (r *Responder) copyFrom(o *Responder) {
 }
 
 // Accept answers acked with no payload.
-func (r *Responder) Accept() error { return r.send(&codec.Ack{Code: codec.CodeAcked}, nil) }
+func (r *Responder) Accept() error { return r.send(&codec.Ack{Code: codec.CodeAcked}) }
 
 // Reply answers acked with a payload, which is copied.
 func (r *Responder) Reply(payload []byte) error {
-	return r.send(&codec.Ack{Code: codec.CodeAcked, Reply: payload}, nil)
+	return r.send(&codec.Ack{Code: codec.CodeAcked, Reply: payload})
 }
 
-// ReplyValue answers acked with v, encoded with msgpack straight into the outgoing buffer. An error
-// of the encoding leaves the delivery unanswered.
+// ReplyValue answers acked with v, encoded with msgpack. An error or a panic of the encoding leaves the delivery
+// unanswered.
 func (r *Responder) ReplyValue(v any) error {
-	return r.send(&codec.Ack{Code: codec.CodeAcked}, &v)
+	if r.answered.Load() || !r.wants {
+		return r.Reply(nil)
+	}
+	value, err := encodeValue(v)
+	if err != nil {
+		return err
+	}
+	defer value.free()
+	return r.Reply(value.b)
 }
 
 // Reject answers rejected. The reason goes to the sender's Error; what is over 255 bytes is cut off.
 func (r *Responder) Reject(reason string) error {
-	return r.send(&codec.Ack{Code: codec.CodeRejected, Reason: cutReason(reason)}, nil)
+	return r.send(&codec.Ack{Code: codec.CodeRejected, Reason: cutReason(reason)})
 }
 
-func (r *Responder) send(f *codec.Ack, value *any) error {
+func (r *Responder) send(f *codec.Ack) error {
 	if r.answered.Swap(true) {
 		return ErrAnswered
 	}
@@ -115,7 +154,7 @@ func (r *Responder) send(f *codec.Ack, value *any) error {
 		return nil
 	}
 	f.Token = r.token[:r.tokenLen]
-	retry, err := r.conn.ack(f, value)
+	retry, err := r.conn.ack(f)
 	if retry {
 		r.answered.Store(false)
 	} else {

@@ -106,13 +106,12 @@ func (c *conn) notHere(f *codec.Deliver, since int64) {
 
 func (c *conn) refuse(f *codec.Deliver, reason string) {
 	if f.Flags&codec.FlagAck != 0 {
-		_, _ = c.ack(&codec.Ack{Token: f.Token, Code: codec.CodeRejected, Reason: []byte(reason)}, nil)
+		_, _ = c.ack(&codec.Ack{Token: f.Token, Code: codec.CodeRejected, Reason: []byte(reason)})
 	}
 }
 
-// ack answers a message, with *value in msgpack as the reply unless value is nil. retry: nothing was
-// sent, another answer may be.
-func (c *conn) ack(f *codec.Ack, value *any) (retry bool, err error) {
+// ack answers a message. retry: nothing was sent, another answer may be.
+func (c *conn) ack(f *codec.Ack) (retry bool, err error) {
 	if len(f.Reply) > int(c.limits.MaxPayload) {
 		return true, tooLarge(len(f.Reply), c.limits.MaxPayload)
 	}
@@ -122,24 +121,7 @@ func (c *conn) ack(f *codec.Ack, value *any) (retry bool, err error) {
 		c.s.count.unheard.Add(1)
 		return false, &Error{Code: codec.CodeUnreachable, Reason: "the message's connection is gone", cause: c.cause}
 	}
-	if value == nil {
-		c.commit(codec.AppendAck(c.out, f))
-		return false, nil
-	}
-	out, err := codec.AppendAckValue(c.out, f, *value)
-	if err != nil {
-		return true, fmt.Errorf("client: %w", err)
-	}
-	if frame := out[len(c.out):]; len(frame) > int(c.limits.MaxPayload) {
-		var sent codec.Ack
-		if err := codec.DecodeAck(frame[codec.PrefixLen:], &sent); err != nil {
-			return true, err
-		}
-		if n := len(sent.Reply); n > int(c.limits.MaxPayload) {
-			return true, tooLarge(n, c.limits.MaxPayload)
-		}
-	}
-	c.commit(out)
+	c.commit(codec.AppendAck(c.out, f))
 	return false, nil
 }
 

@@ -54,9 +54,10 @@
 // # Receiving
 //
 // A [Handler] runs for one message of an ID at a time, in the order they came, and for many IDs at once.
-// One that is slow or panics stops neither other IDs nor the session; when its queue is full, senders
+// One that is slow, panics, or ends its goroutine (testing.T.Fatal) stops neither other IDs nor the session; when its queue is full, senders
 // hear rejected, "receiver busy". Returning means accepted; [Delivery.Reject] and [Delivery.Defer] say
-// otherwise.
+// otherwise. The handler's context carries the message's deadline. A message that has waited beyond it is not handled: its
+// sender has heard timeout.
 //
 // # Who is online
 //
@@ -115,11 +116,10 @@
 //
 // All methods of [Session] and [Responder] may be called from any goroutine. What this package calls runs
 //
-//   - a [Handler], OnKick, OnDrain, OnState, OnPostFailed and OnPresence: on goroutines for that purpose. They may
-//     block, and may call everything but Close, which waits for them;
-//   - the callback of SendAsync or MulticastAsync, and OnOutcome: on the goroutine that reads from the node, as a
-//     rule. They must not block, and so must call nothing that does: no Send or SendAsync, for example, because a
-//     full window waits for that very goroutine;
+//   - a [Handler], OnKick, OnDrain, OnState, OnPostFailed, OnPresence, OnOutcome, and the callbacks of SendAsync and
+//     MulticastAsync: on goroutines for that purpose. They may block, and may call everything but Close, which
+//     waits for them. None of them waits for another kind; see [Config] and [Session.SendAsync];
+//   - an encoder or decoder of a Value: on the goroutine that sends, replies or decodes;
 //   - Config.Dialer: on goroutines that look for nodes, also after Dial has returned; Config.Strategy: on each sender's.
 //
 // # What may change

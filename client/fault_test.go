@@ -708,7 +708,7 @@ func TestBacklog(t *testing.T) {
 	c.append(func(b []byte) []byte { return codec.AppendPing(b, 1) })
 	eventually(t, "the writer to be stuck", func() bool { return c.backlog() == 0 })
 	for range 30 {
-		_, _ = c.ack(&codec.Ack{Token: []byte("x"), Code: codec.CodeAcked, Reply: make([]byte, 1000)}, nil)
+		_, _ = c.ack(&codec.Ack{Token: []byte("x"), Code: codec.CodeAcked, Reply: make([]byte, 1000)})
 	}
 	eventually(t, "the end", func() bool { return s.first() == nil })
 	resume()

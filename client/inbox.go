@@ -2,17 +2,16 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
-// inbox runs what must not run on a reader: handlers and callbacks. Each ID has a lane of its own,
-// whose jobs run one at a time and in order; a pool of goroutines serves the lanes in turn. So a slow
-// handler holds up its own ID only, as long as fewer than Workers handlers are slow at once.
+// inbox runs the handlers. Each ID has a lane of its own, whose jobs run one at a time and in order; a pool
+// of goroutines serves the lanes in turn. So a slow handler holds up its own ID only, as long as fewer than
+// Workers handlers are slow at once.
 //
 // Lock order: inbox.mu comes last, no lock is taken under it.
 type inbox struct {
@@ -20,8 +19,10 @@ type inbox struct {
 	ctx     context.Context // the handlers'
 	cfg     *Config
 	log     *slog.Logger
+	clock   func() int64
 	holds   *holdings
 	count   *counters
+	watch   *callback.Group
 	pool    sync.Pool // of *job
 	stopped sync.WaitGroup
 
@@ -33,7 +34,11 @@ type inbox struct {
 	waking  bool // one worker is on its way: the next is woken when it has arrived
 	stop    bool
 	jobs    int // waiting or running
-	bytes   int // of jobs waiting
+	running int
+	begun   uint64 // jobs
+	seen    uint64 // begun, when Look looked last
+	full    bool   // it has said that all workers are busy
+	bytes   int    // of jobs waiting
 	empty   chan struct{}
 }
 
@@ -65,18 +70,15 @@ func (l *laneList) pop() *lane {
 	return v
 }
 
-// job is a message for a handler, or a callback.
+// job is a message for a handler.
 type job struct {
-	event func() // a callback; the other fields are for messages
-
-	conn     *conn
-	binding  *binding
-	handler  Handler
-	frame    []byte        // the body, copied out of the reader's buffer
-	deliver  codec.Deliver // views into frame, or into shared
-	shared   *shared       // the body of a frame for several IDs; nil: frame is the body
-	since    int64         // arrival, on the session's clock
-	delivery Delivery
+	conn    *conn
+	binding *binding
+	handler Handler
+	frame   []byte        // the body, copied out of the reader's buffer
+	deliver codec.Deliver // views into frame, or into shared
+	shared  *shared       // the body of a frame for several IDs; nil: frame is the body
+	since   int64         // arrival, on the session's clock
 
 	lane *lane
 	next *job
@@ -116,9 +118,12 @@ func (j *job) adds() int {
 const keepIdle = 16
 
 func newInbox(ctx context.Context, s *Session) *inbox {
-	in := &inbox{ctx: ctx, cfg: &s.cfg, log: s.cfg.Logger, holds: &s.holds, count: &s.count}
+	in := &inbox{
+		ctx: ctx, cfg: &s.cfg, log: s.cfg.Logger, clock: s.now, holds: &s.holds, count: &s.count, watch: s.cb.group,
+	}
 	in.wake.L = &in.mu
 	in.pool.New = func() any { return new(job) }
+	in.watch.Watch(in)
 	return in
 }
 
@@ -160,22 +165,26 @@ func (in *inbox) push(l *lane, j *job) bool {
 	return true
 }
 
-// pushEvent queues a callback. It is for events that cannot be many; false means that the inbox is stopped.
-func (in *inbox) pushEvent(l *lane, event func()) bool {
+// queued returns how many jobs wait or run, and how many run.
+func (in *inbox) queued() (jobs, running int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.stop {
-		return false
-	}
-	in.append(l, &job{event: event})
-	return true
+	return in.jobs, in.running
 }
 
-// queued returns how many jobs wait or run.
-func (in *inbox) queued() int {
+// Look warns when all workers are in handlers that do not return while messages wait for one.
+func (in *inbox) Look() (again bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.jobs
+	busy := in.running == in.cfg.Workers && in.ready.first != nil
+	if busy && in.begun == in.seen && !in.full {
+		in.full = true
+		go in.log.Warn("distmsg: all handlers that may run at once are busy: what comes for other IDs waits",
+			"workers", in.cfg.Workers, "for", callback.StuckAfter, "waiting", in.jobs-in.running)
+	}
+	in.full = in.full && busy
+	in.seen = in.begun
+	return busy
 }
 
 // drained returns a channel that is closed when no job waits or runs.
@@ -198,7 +207,7 @@ func (in *inbox) close() {
 	in.wake.Broadcast()
 }
 
-// The next five need in.mu.
+// The next six need in.mu.
 
 func (in *inbox) append(l *lane, j *job) {
 	j.lane = l
@@ -233,6 +242,8 @@ func (in *inbox) next() *job {
 		j.shared.jobs--
 	}
 	in.bytes -= j.adds()
+	in.running++
+	in.begun++
 	if in.ready.first != nil {
 		in.call()
 	}
@@ -242,6 +253,7 @@ func (in *inbox) next() *job {
 // done makes l's next job available.
 func (in *inbox) done(l *lane) {
 	in.jobs--
+	in.running--
 	if l.busy = l.first != nil; l.busy {
 		in.ready.push(l)
 	}
@@ -267,42 +279,61 @@ func (in *inbox) call() {
 		in.waking = true
 		in.workers++
 		in.stopped.Add(1)
-		go in.work()
+		go in.work(nil)
+	default:
+		in.watch.Awake() // it is for Look to see whether they get on
 	}
 }
 
-func (in *inbox) work() {
-	defer in.stopped.Done()
+// work is a worker's goroutine. l is nil, or the lane of the job in which another worker's goroutine has ended: this one
+// takes its place.
+func (in *inbox) work(l *lane) {
+	defer func() {
+		if l != nil { // only runtime.Goexit leads here
+			go in.work(l)
+			return
+		}
+		in.stopped.Done()
+	}()
+	var deliveries deliveries
+	for {
+		j := in.take(l)
+		if j == nil {
+			l = nil
+			return
+		}
+		l = j.lane
+		in.run(j, &deliveries)
+	}
+}
+
+// take ends the job that ran in l, if l is not nil, and waits for another one. Nil: the worker is not needed.
+func (in *inbox) take(l *lane) *job {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.waking = false
-	for !in.stop {
-		if in.ready.first == nil {
-			if in.idle >= keepIdle {
-				break
-			}
-			in.idle++
-			in.wake.Wait()
-			in.idle--
-			in.waking = false
-			continue
-		}
-		j := in.next()
-		l := j.lane
-		in.mu.Unlock()
-		in.run(j)
-		in.mu.Lock()
+	if l == nil {
+		in.waking = false
+	} else {
 		in.done(l)
 	}
+	for !in.stop {
+		if in.ready.first != nil {
+			return in.next()
+		}
+		if in.idle >= keepIdle {
+			break
+		}
+		in.idle++
+		in.wake.Wait()
+		in.idle--
+		in.waking = false
+	}
 	in.workers--
+	return nil
 }
 
 // run executes a job and recycles it.
-func (in *inbox) run(j *job) {
-	if j.event != nil {
-		in.callBack(j.event)
-		return
-	}
+func (in *inbox) run(j *job, all *deliveries) {
 	defer in.recycle(j)
 	f := &j.deliver
 	if in.holds.isGone(j.binding) {
@@ -310,40 +341,30 @@ func (in *inbox) run(j *job) {
 		j.conn.notHere(f, j.since)
 		return
 	}
+	if f.TTL != 0 && in.clock() > j.since+int64(f.TTL) { // the sender has heard timeout
+		j.conn.owed.Add(-int64(f.Flags & codec.FlagAck))
+		in.count.expired.Add(1)
+		return
+	}
 	if l := j.lane; l.from != string(f.From) {
 		l.from = string(f.From) // one string serves a whole conversation
 	}
-	d := &j.delivery
+	d := all.next()
 	d.set(j)
 	in.handle(j.handler, d)
 }
 
 // handle calls a handler and answers in its stead: accepted if it returned without an answer, rejected if
-// it panicked.
+// it did not return. What it panicked with is not for the sender.
 func (in *inbox) handle(h Handler, d *Delivery) {
-	defer func() {
-		if v := recover(); v != nil {
-			in.count.panics.Add(1)
-			in.log.Error("distmsg: a handler panicked", "to", d.To, "from", d.From, "panic", v,
-				"stack", string(debug.Stack()))
-			_ = d.Reject(fmt.Sprintf("the receiver's handler panicked: %v", v))
-			return
-		}
-		_ = d.Accept() // ErrAnswered is the usual case for request/reply
-	}()
-	h(in.ctx, d)
-}
-
-// callBack runs one of the application's callbacks.
-func (in *inbox) callBack(event func()) {
-	defer in.recovered()
-	event()
-}
-
-// recovered, deferred, ends a panic of a callback.
-func (in *inbox) recovered() {
-	if v := recover(); v != nil {
+	returned := callback.Contain(func() { h(d.context(in.ctx), d) }, func(f callback.Failure) {
 		in.count.panics.Add(1)
-		in.log.Error("distmsg: a callback panicked", "panic", v, "stack", string(debug.Stack()))
+		_ = d.Reject("the receiver's handler " + f.How())
+		d.Payload = nil
+		f.Log(in.log, "distmsg: a handler", "to", d.To, "from", d.From)
+	})
+	if returned {
+		_ = d.Accept() // ErrAnswered is the usual case for request/reply
+		d.Payload = nil
 	}
 }

@@ -115,10 +115,8 @@ func (s *Session) afterDeath(c *conn) (last, avoid string) {
 func (s *Session) onDrain(c *conn, f *codec.Drain) time.Duration {
 	wait := time.Duration(rand.Float64() * float64(f.Spread) * float64(time.Millisecond))
 	s.cfg.Logger.Info("distmsg: the node drains", "node", c.node, "moving_in", wait)
-	if s.cfg.OnDrain != nil {
-		d := Drain{Addr: c.addr, Deadline: time.Duration(f.Deadline) * time.Millisecond, Addrs: f.Addrs}
-		s.inbox.pushEvent(&s.events, func() { s.cfg.OnDrain(d) })
-	}
+	notify(s, s.cfg.OnDrain != nil, s.cb.drains,
+		Drain{Addr: c.addr, Deadline: time.Duration(f.Deadline) * time.Millisecond, Addrs: f.Addrs})
 	return wait
 }
 

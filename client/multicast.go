@@ -63,21 +63,17 @@ func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Resu
 // MulticastAsync sends one message to many IDs and returns as soon as it is in the outgoing buffer. done is called exactly once, when all
 // outcomes are known, with what Multicast would have returned. What [Session.SendAsync] says of ctx and of done holds here, too.
 func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, done func([]Result, error)) {
-	call := func(results []Result, err error) {
-		defer s.inbox.recovered()
-		done(results, err)
-	}
 	if err := s.mayMulticast(m); err != nil {
-		call(nil, err)
+		s.answerHere(ending{many: done, err: err})
 		return
 	}
 	g, good := s.newGroup(to)
 	results := g.results
-	g.done = func() { call(results, nil) }
+	g.done = func() { s.cb.answers.Push(ending{many: done, results: results, places: len(good)}) }
 	if len(good) == 0 {
-		g.done()
-	} else if _, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g}); err != nil {
-		call(nil, s.refused(err, len(good), g.since))
+		s.answerHere(ending{many: done, results: results})
+	} else if _, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g, async: true}); err != nil {
+		s.answerHere(ending{many: done, err: s.refused(err, len(good), g.since)})
 	}
 }
 
@@ -135,21 +131,11 @@ func (c *conn) takesMany(to []string, payload int) error {
 }
 
 // encodeMany is encode for a multicast.
-func (c *conn) encodeMany(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
+func (c *conn) encodeMany(o *outgoing, seq uint64, ttl uint32) []byte {
 	f := codec.Multicast{
 		Seq: seq, From: c.from[:copy(c.from[:], o.From)], TTL: ttl, Flags: c.s.flags(o.acked()), Payload: o.Payload,
 	}
-	if o.Value == nil {
-		return codec.AppendMulticast(c.out, &f, o.to), nil // takesMany has judged its size
-	}
-	out, err := codec.AppendMulticastValue(c.out, &f, o.to, o.Value)
-	if err == nil {
-		err = codec.DecodeMulticast(out[len(c.out)+codec.PrefixLen:], len(o.to), &f)
-	}
-	if err != nil {
-		return out, fmt.Errorf("client: %w", err)
-	}
-	return out, c.takesMany(o.to, len(f.Payload))
+	return codec.AppendMulticast(c.out, &f, o.to) // takesMany has judged its size
 }
 
 // group is a multicast whose outcomes are awaited. Guarded by the mu of the connection that it was sent on, which is none at first.

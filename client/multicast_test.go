@@ -132,6 +132,7 @@ func TestMulticastOutcomes(t *testing.T) {
 		st.Outcomes[codec.CodeBadID] != 6 || st.Outcomes[codec.CodeNoRoute] != 3 {
 		t.Errorf("%+v", st)
 	}
+	receive(t, s.cb.group.Drained(), "the callbacks")
 	mu.Lock()
 	defer mu.Unlock()
 	for code, n := range st.Outcomes {

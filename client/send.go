@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"distmsg/codec"
@@ -14,8 +13,7 @@ type Message struct {
 	To      string // the receiver's ID
 	From    string // an ID this session holds; "" only where the node allows that
 	Payload []byte // opaque; at most what the node announces (1 MiB by default)
-	// Value, if not nil, is encoded with msgpack in Payload's place, straight into the outgoing buffer.
-	// Its encoding holds up the session's other senders and must not call the session.
+	// Value, if not nil, is encoded with msgpack in Payload's place, on the goroutine of the caller.
 	Value any
 	// TTL is how long the message may take. If the context ends earlier, that counts. Without both, a node's
 	// default holds (5 s) for messages with an outcome, and posts may take any time.
@@ -69,17 +67,19 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 // once, with what Send would have returned. ctx bounds the waiting for room in the window and for a node,
 // and its deadline counts as for Send; ending it later changes nothing.
 //
-// done runs on the goroutine that reads from the node, or on the caller's if the message could not be sent, and
-// must not block: in particular, it must not send, because a full window waits for that very
-// goroutine. It may be called from any goroutine.
+// Callbacks begin one after the other, in the order of the outcomes, on a goroutine of the session's own, or on the caller's if the
+// message could not be sent. A callback may take its time and may call every method of the session but Close. One that has
+// not returned after a second or two is logged, counted in Stats.Stuck, and passed by: the next ones begin. When as many callbacks as
+// Config.Workers are stuck, the rest waits for them. SendAsync waits while as many callbacks as
+// Config.MaxInFlight have yet to begin, unless a callback calls it. It may be called from any goroutine.
 func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
 	w := s.calls.Get().(*call)
 	w.done, w.since = done, s.stamp()
-	if _, _, err := s.submit(ctx, outgoing{Message: m, call: w}); err != nil {
+	if _, _, err := s.submit(ctx, outgoing{Message: m, call: w, async: true}); err != nil {
 		err = s.refused(err, 1, w.since)
 		w.done = nil
 		s.calls.Put(w)
-		s.callBack(done, Reply{}, err)
+		s.answerHere(ending{done: done, err: err})
 	}
 }
 
@@ -117,25 +117,13 @@ func (s *Session) endCall(w *call, reply Reply, err *Error) {
 		w.result <- result{reply, err}
 		return
 	}
-	done := w.done
+	e := ending{done: w.done, reply: reply, places: 1}
+	if err != nil {
+		e.err = err
+	}
 	w.done = nil
 	s.calls.Put(w)
-	if err == nil {
-		s.callBack(done, reply, nil)
-	} else {
-		s.callBack(done, reply, err)
-	}
-}
-
-// callBack runs a SendAsync callback, which must not take the reader down with it.
-func (s *Session) callBack(done func(Reply, error), reply Reply, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.count.panics.Add(1)
-			s.cfg.Logger.Error("distmsg: a SendAsync callback panicked", slog.Any("panic", v))
-		}
-	}()
-	done(reply, err)
+	s.cb.answers.Push(e)
 }
 
 // codeOf is the outcome that err stands for.
@@ -155,20 +143,6 @@ type failure struct {
 // postsFailed reports posts that will not arrive. Those of one multicast are reported all or not at all, as long as a node tells
 // them at once.
 func (s *Session) postsFailed(failed []failure) {
-	n := int64(len(failed))
-	s.count.postsFailed.Add(uint64(n))
-	if s.cfg.OnPostFailed == nil || n == 0 {
-		return
-	}
-	if s.unreported.Load() >= int64(s.cfg.QueueMessages) {
-		s.count.eventsDropped.Add(uint64(n))
-		return
-	}
-	s.unreported.Add(n)
-	s.inbox.pushEvent(&s.failures, func() {
-		for _, f := range failed {
-			s.unreported.Add(-1)
-			s.inbox.callBack(func() { s.cfg.OnPostFailed(f.id, f.err) })
-		}
-	})
+	s.count.postsFailed.Add(uint64(len(failed)))
+	notify(s, s.cfg.OnPostFailed != nil, s.cb.failures, failed...)
 }

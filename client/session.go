@@ -24,6 +24,7 @@ type Session struct {
 	log   *asynclog.Logger // cfg.Logger, which never waits: readers and holders of locks log
 	start time.Time
 	inbox *inbox
+	cb    *callbacks
 	calls sync.Pool          // of *call
 	stop  context.CancelFunc // of the handlers' context
 
@@ -33,15 +34,9 @@ type Session struct {
 	window  budget
 	count   counters
 
-	// Callbacks, each kind in order.
-	events    lane // OnKick, OnDrain, OnState
-	failures  lane // OnPostFailed
-	presences lane // OnPresence
-
 	// Shared without a lock.
 	live       atomic.Pointer[liveSet] // where sends go
 	posts      atomic.Uint64           // the last post's number
-	unreported atomic.Int64            // posts that failed and wait for OnPostFailed
 	defaultTTL atomic.Uint64           // as the last node announced it, in milliseconds
 	leaving    atomic.Bool             // Close has begun to turn messages away
 
@@ -109,6 +104,7 @@ func newSession(cfg Config) *Session {
 	s.live.Store(new(liveSet))
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.calls.New = func() any { return &call{result: make(chan result, 1)} }
+	s.cb = newCallbacks(s)
 	s.inbox = newInbox(ctx, s)
 	s.window.setLimits(cfg.MaxInFlight, cfg.MaxInFlightBytes)
 	return s
@@ -142,20 +138,22 @@ const flushTime = 100 * time.Millisecond
 func (s *Session) close(ctx context.Context) error {
 	s.endLife()
 	outcomes := s.window.close(ErrClosed)
+	s.cb.room.close(ErrClosed)
 	s.kept.Wait()
 	finished := await(ctx, outcomes)
 	s.leaving.Store(true)
-	finished = finished && await(ctx, s.inbox.drained())
+	finished = finished && await(ctx, s.inbox.drained()) && await(ctx, s.cb.group.Drained())
 	for _, c := range s.all() {
 		c.bye()
 	}
 	for _, c := range s.all() {
 		finished = finished && await(ctx, c.dead)
 	}
-	finished = finished && await(ctx, s.inbox.drained()) // the last callbacks
+	finished = finished && await(ctx, s.inbox.drained()) && await(ctx, s.cb.group.Drained()) // the last callbacks
 
 	sends, _ := s.window.used()
-	jobs := s.inbox.queued()
+	jobs, _ := s.inbox.queued()
+	jobs += s.cb.group.Pending()
 	for _, c := range s.all() {
 		c.close(ErrClosed)
 		<-c.dead
@@ -328,17 +326,13 @@ func (s *Session) lost(c *conn, cause error) {
 
 // tellState needs s.mu, so that states are told in order.
 func (s *Session) tellState() {
-	if state := s.state; s.cfg.OnState != nil {
-		s.inbox.pushEvent(&s.events, func() { s.cfg.OnState(state) })
-	}
+	notify(s, s.cfg.OnState != nil, s.cb.states, s.state)
 }
 
 // kicked tells of a lost ID.
 func (s *Session) kicked(k Kick) {
 	s.count.kicks.Add(1)
-	if s.cfg.OnKick != nil {
-		s.inbox.pushEvent(&s.events, func() { s.cfg.OnKick(k) })
-	}
+	notify(s, s.cfg.OnKick != nil, s.cb.kicks, k)
 }
 
 // admit takes in a welcome: from now on this is the session, and c one of its connections. It returns errStranger

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 // outgoing is a message on its way into a connection's buffer. Without call and group it is a post.
@@ -16,6 +17,7 @@ type outgoing struct {
 	to       []string  // of a multicast: the receivers
 	group    *group    // of a multicast whose outcomes are awaited
 	seq      uint64    // of a post
+	async    bool      // a callback hears of the outcome
 	deadline time.Time // zero: none
 	held     int       // bytes of the budget it holds
 }
@@ -32,8 +34,8 @@ func (o *outgoing) msgs() int {
 }
 
 // submit puts o into a connection's buffer. It waits for its budget (the session's window, or for a
-// post the connection's credit) and for a connection.
-func (s *Session) submit(ctx context.Context, o outgoing) (*conn, uint64, error) {
+// post the connection's credit), for a connection, and if a callback hears of the outcome, for room for that.
+func (s *Session) submit(ctx context.Context, o outgoing) (c *conn, seq uint64, err error) {
 	o.deadline = s.deadline(ctx, o.TTL, o.acked())
 	if err := o.check(); err != nil {
 		return nil, 0, err
@@ -41,17 +43,43 @@ func (s *Session) submit(ctx context.Context, o outgoing) (*conn, uint64, error)
 	if s.closed() {
 		return nil, 0, ErrClosed
 	}
+	if o.Value != nil {
+		value, err := encodeValue(o.Value)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer value.free()
+		o.Payload = value.b
+	}
+	if o.async {
+		if err := s.reserve(ctx, &o); err != nil {
+			return nil, 0, err
+		}
+		defer func() {
+			if c == nil { // an error, or a panic of Config.Strategy
+				s.cb.room.release(o.msgs(), 0)
+			}
+		}()
+	}
+	return s.submitAnywhere(ctx, &o)
+}
+
+// submitAnywhere puts o into the buffer of the first connection that takes it.
+func (s *Session) submitAnywhere(ctx context.Context, o *outgoing) (*conn, uint64, error) {
 	for {
 		c := s.pick(o.From, o.To)
 		if c == nil {
-			if err := s.waitAttached(ctx, &o); err != nil {
+			if err := s.waitAttached(ctx, o); err != nil {
 				return nil, 0, err
 			}
 			continue
 		}
-		seq, err := s.submitTo(ctx, c, &o)
+		seq, err := s.submitTo(ctx, c, o)
+		if err == nil {
+			return c, seq, nil
+		}
 		if err != errConnClosed {
-			return c, seq, err
+			return nil, 0, err
 		}
 		s.drop(c) // it may not have come to that itself yet: do not spin
 	}
@@ -160,7 +188,7 @@ func (o *outgoing) charge(c *conn, b *budget, seq uint64, size int) (need int) {
 // encode appends o's frame to the buffer and returns the longer buffer. It needs c.mu.
 func (c *conn) encode(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
 	if o.to != nil {
-		return c.encodeMany(o, seq, ttl)
+		return c.encodeMany(o, seq, ttl), nil
 	}
 	f := codec.Send{
 		Seq:     seq,
@@ -170,26 +198,10 @@ func (c *conn) encode(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
 		Flags:   c.s.flags(o.acked()),
 		Payload: o.Payload,
 	}
-	limit := int(c.limits.MaxPayload)
-	if o.Value == nil {
-		if len(o.Payload) > limit {
-			return c.out, tooLarge(len(o.Payload), c.limits.MaxPayload)
-		}
-		return codec.AppendSend(c.out, &f), nil
+	if len(o.Payload) > int(c.limits.MaxPayload) {
+		return c.out, tooLarge(len(o.Payload), c.limits.MaxPayload)
 	}
-	out, err := codec.AppendSendValue(c.out, &f, o.Value)
-	if err != nil {
-		return out, fmt.Errorf("client: %w", err)
-	}
-	if frame := out[len(c.out):]; len(frame) > limit {
-		if err := codec.DecodeSend(frame[codec.PrefixLen:], &f); err != nil {
-			return out, fmt.Errorf("client: %w", err)
-		}
-		if len(f.Payload) > limit {
-			return out, tooLarge(len(f.Payload), c.limits.MaxPayload)
-		}
-	}
-	return out, nil
+	return codec.AppendSend(c.out, &f), nil
 }
 
 func (s *Session) flags(ack bool) uint8 {
@@ -229,8 +241,7 @@ func badID(id string) *Error {
 }
 
 // estimate guesses the frame's size: for a send at its largest, so that it seldom needs more; for a post
-// at its smallest, so that the last bytes of the credit can be used. A Value's size shows only when it is
-// encoded.
+// at its smallest, so that the last bytes of the credit can be used.
 func (o *outgoing) estimate() int {
 	const least, most = 13, 48 // prefix, array, kind, seq, ttl, flags, and the heads of three strings
 	n := len(o.To) + len(o.From) + len(o.Payload)
@@ -287,6 +298,22 @@ func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 		return err
 	}
 	return &Error{Code: codec.CodeExpired, Reason: "waited for room in the window", cause: err}
+}
+
+// reserve takes o's place among the callbacks that have yet to begin. A callback itself does not wait for others, which might
+// have to wait for it.
+func (s *Session) reserve(ctx context.Context, o *outgoing) error {
+	b := &s.cb.room
+	if b.try(o.msgs(), 0) || callback.Inside() && b.exceed(o.msgs(), defaultMaxInFlight) {
+		return nil
+	}
+	ctx, cancel := o.context(ctx)
+	defer cancel()
+	err := b.acquire(ctx, o.msgs(), 0)
+	if err == nil || err == ErrClosed {
+		return err
+	}
+	return &Error{Code: codec.CodeExpired, Reason: "waited for the callbacks of earlier sends to return", cause: err}
 }
 
 // waitAttached waits for a connection.

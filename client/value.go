@@ -2,9 +2,12 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 // SendValue sends v, encoded with msgpack, and decodes the receiver's reply into an R; m says from, to
@@ -40,9 +43,45 @@ func HandleValue[T any](fn func(ctx context.Context, d *Delivery, v T)) Handler 
 	return func(ctx context.Context, d *Delivery) {
 		var v T
 		if err := codec.DecodeValue(d.Payload, &v); err != nil {
-			_ = d.Reject("payload: " + err.Error())
+			_ = d.Reject(d.undecoded(err))
 			return
 		}
 		fn(ctx, d, v)
+	}
+}
+
+// undecoded is what the sender of a payload hears that could not be decoded: not what a decoder of the application's panicked
+// with, which goes to the log.
+func (d *Delivery) undecoded(err error) string {
+	if p, ok := errors.AsType[*codec.PanicError](err); ok {
+		s := d.answer.conn.s
+		s.count.panics.Add(1)
+		f := callback.Failure{Panic: p.Panic, Stack: p.Stack}
+		f.Log(s.cfg.Logger, "distmsg: the decoder of "+p.Into, "to", d.To, "from", d.From)
+		return "payload: its decoder panicked"
+	}
+	return "payload: " + err.Error()
+}
+
+// encoded is a value in msgpack. It is encoded before any lock is taken, because its encoder may be the application's, and copied
+// into the outgoing buffer.
+type encoded struct{ b []byte }
+
+var encodedPool = sync.Pool{New: func() any { return new(encoded) }}
+
+// encodeValue encodes v. The caller frees the result when it has copied it. A panic of an encoder goes through.
+func encodeValue(v any) (*encoded, error) {
+	e := encodedPool.Get().(*encoded)
+	b, err := codec.AppendValue(e.b[:0], v)
+	if err != nil {
+		return nil, fmt.Errorf("client: payload: %w", err)
+	}
+	e.b = b
+	return e, nil
+}
+
+func (e *encoded) free() {
+	if cap(e.b) <= keepFrame {
+		encodedPool.Put(e)
 	}
 }

@@ -285,7 +285,7 @@ func (s *Session) learn(e *watched, code Code, epoch uint64) {
 	w.news = append(w.news, e)
 	if !w.telling {
 		w.telling = true
-		s.inbox.pushEvent(&s.presences, s.tellPresence)
+		s.cb.presences.Push(struct{}{})
 	}
 }
 

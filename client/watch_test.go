@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 type watching struct {
@@ -315,7 +316,7 @@ func TestWatchNotSupported(t *testing.T) {
 func TestPresenceModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSession(Config{Logger: quiet(), Workers: 1, QueueTotal: 1 << 20})
-		s.inbox.stop = true // the callback runs when the test wants
+		s.cb.presences = callback.NewLine(s.cb.group, "none", 0, 0, func(struct{}) {}) // the test calls when it wants
 		heard := make(map[string]Presence)
 		s.cfg.OnPresence = func(all []Presence) {
 			for _, p := range all {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -49,12 +50,12 @@ func AppendAckValue(b []byte, f *Ack, v any) ([]byte, error) {
 // (see Scan), so that hostile bytes can exhaust neither memory nor the stack: a slice gets at most as
 // many elements as the payload has bytes. What v holds afterwards is its own and not a view.
 //
-// The error is an *Error if the scan failed. A panic while decoding comes back as an error too,
+// The error is an *Error if the scan failed. A panic while decoding comes back as a *PanicError,
 // because bytes can cause one: msgpack v5.4.1 panics when a map names a field of interface type twice.
 func DecodeValue(payload []byte, v any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("codec: panic while decoding into a %T: %v", v, p)
+			err = &PanicError{Into: fmt.Sprintf("%T", v), Panic: p, Stack: debug.Stack()}
 		}
 	}()
 	d := valueDecoders.Get().(*valueDecoder)
@@ -64,16 +65,40 @@ func DecodeValue(payload []byte, v any) (err error) {
 	return err
 }
 
+// PanicError is a panic of the decoder, or of a method of the value that is decoded into. Its text is for those
+// who run the program, and not for whoever sent the payload.
+type PanicError struct {
+	Into  string // the type of the value
+	Panic any
+	Stack []byte
+}
+
+// Error names the type and what the decoder panicked with.
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("codec: panic while decoding into a %s: %v", e.Into, e.Panic)
+}
+
+// AppendValue appends v in msgpack, as a payload for whatever frame. On an error b comes back as it was. A
+// panic in an encoder of v's own goes through to the caller.
+func AppendValue(b []byte, v any) ([]byte, error) {
+	e := valueEncoders.Get().(*valueEncoder)
+	e.w.b = b
+	e.enc.Reset(&e.w)
+	err := e.enc.Encode(v)
+	out := e.w.b
+	e.w.b = nil
+	valueEncoders.Put(e) // not deferred: after a panic in an encoder of v's own it is in no good state
+	if err != nil {
+		return b, err
+	}
+	return out, nil
+}
+
 // appendBinValue appends v's encoding as a bin. The size is known only afterwards, so the head is
 // always that of bin 32.
 func appendBinValue(b []byte, v any) ([]byte, error) {
 	head := len(b)
-	e := valueEncoders.Get().(*valueEncoder)
-	e.w.b = append(b, 0xc6, 0, 0, 0, 0)
-	e.enc.Reset(&e.w)
-	err := e.enc.Encode(v)
-	b, e.w.b = e.w.b, nil
-	valueEncoders.Put(e) // not deferred: after a panic in an encoder of v's own it is in no good state
+	b, err := AppendValue(append(b, 0xc6, 0, 0, 0, 0), v)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,303 @@
+package callback
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// StuckAfter is how long a call may take before it counts as stuck; it may be noticed as much later again.
+const StuckAfter = time.Second
+
+// Group is what the lines of one owner have in common. Its methods may be called from any goroutine.
+type Group struct {
+	log     *slog.Logger
+	prefix  string // of what it logs
+	failed  func() // counts a call that did not return
+	pending atomic.Int64
+	stuck   atomic.Int64
+	armed   atomic.Bool // the timer runs, or is about to
+	timer   *time.Timer
+
+	mu      sync.Mutex
+	lookers []Looker
+	empty   chan struct{} // closed when nothing is pending
+}
+
+// Looker is what a group looks at every StuckAfter while any of its calls wait or run.
+type Looker interface {
+	// Look notices what is stuck. It returns false if it need not look again until something new comes.
+	Look() bool
+}
+
+// NewGroup makes a group without lines. It writes to log what is stuck and what ended in another way
+// than by returning; each message begins with prefix. It calls failed for each call that ended so.
+func NewGroup(log *slog.Logger, prefix string, failed func()) *Group {
+	g := &Group{log: log, prefix: prefix, failed: failed}
+	g.timer = time.AfterFunc(time.Hour, g.look)
+	g.timer.Stop()
+	return g
+}
+
+// Watch adds something that is to be looked at, too. Its owner calls Awake when there is something to see.
+func (g *Group) Watch(l Looker) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lookers = append(g.lookers, l)
+}
+
+// Awake has the group look at its lines from now on, until it finds nothing that could become stuck.
+func (g *Group) Awake() {
+	if !g.armed.Load() && g.armed.CompareAndSwap(false, true) {
+		g.timer.Reset(StuckAfter)
+	}
+}
+
+func (g *Group) look() {
+	g.armed.Store(false) // before the look: whoever comes after it arms anew
+	g.mu.Lock()
+	lookers := g.lookers
+	g.mu.Unlock()
+	again := false
+	for _, l := range lookers {
+		again = l.Look() || again
+	}
+	if again {
+		g.Awake()
+	}
+}
+
+// Pending returns how many calls wait or run.
+func (g *Group) Pending() int { return int(g.pending.Load()) }
+
+// Stuck returns how many calls have not returned for StuckAfter or longer.
+func (g *Group) Stuck() int { return int(g.stuck.Load()) }
+
+// Drained returns a channel that is closed when no call waits or runs.
+func (g *Group) Drained() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.empty == nil {
+		g.empty = make(chan struct{})
+	}
+	empty := g.empty
+	g.checkEmpty()
+	return empty
+}
+
+// checkEmpty needs g.mu.
+func (g *Group) checkEmpty() {
+	if g.empty != nil && g.pending.Load() == 0 {
+		close(g.empty)
+		g.empty = nil
+	}
+}
+
+func (g *Group) done() {
+	if g.pending.Add(-1) == 0 {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.checkEmpty()
+	}
+}
+
+// warn writes that something is stuck. A logger that panics changes nothing.
+func (g *Group) warn(text string, args ...any) {
+	defer func() { _ = recover() }()
+	g.log.Warn(g.prefix+text, args...)
+}
+
+// Line makes calls one at a time and in order, on a goroutine that exists while there are any.
+type Line[T any] struct {
+	// Static after construction.
+	g     *Group
+	name  string
+	call  func(T)
+	most  int
+	spare int
+
+	mu     sync.Mutex
+	queue  []T // queue[head:] waits
+	head   int
+	active *runner // nil: nothing runs, but for those that were passed by
+	free   *runner // for reuse
+	passed int     // runners that were passed by and have not come back
+	turn   uint64  // counts the calls begun
+	seen   uint64  // turn, when Look looked last
+	noted  bool    // the call under way counts as stuck, but was not passed by
+}
+
+// runner is a goroutine that makes calls.
+type runner struct {
+	work    func()
+	calling bool // guarded by Line.mu
+	passed  bool // guarded by Line.mu
+}
+
+// NewLine makes a line of g. name is what logs call it. At most most calls wait in it; 0 means any number.
+// If spare is greater than 0, calls that are stuck are passed by: as many goroutines more may then be stuck
+// in a call each, and those behind begin while these have not returned.
+func NewLine[T any](g *Group, name string, most, spare int, call func(T)) *Line[T] {
+	l := &Line[T]{g: g, name: name, call: call, most: most, spare: spare}
+	g.Watch(l)
+	return l
+}
+
+// Push queues a call with each of vs in turn: all, or none if as many as allowed wait already. It never waits.
+func (l *Line[T]) Push(vs ...T) bool {
+	if !l.add(vs) {
+		return false
+	}
+	l.g.Awake()
+	return true
+}
+
+func (l *Line[T]) add(vs []T) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.most > 0 && len(l.queue)-l.head >= l.most {
+		return false
+	}
+	l.g.pending.Add(int64(len(vs)))
+	if l.head > 0 && len(l.queue)+len(vs) > cap(l.queue) {
+		n := copy(l.queue, l.queue[l.head:])
+		clear(l.queue[n:])
+		l.queue, l.head = l.queue[:n], 0
+	}
+	l.queue = append(l.queue, vs...)
+	l.start()
+	return true
+}
+
+// Len returns how many calls wait or run.
+func (l *Line[T]) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.waiting() + l.passed
+	if l.active != nil && l.active.calling {
+		n++
+	}
+	return n
+}
+
+// waiting needs l.mu.
+func (l *Line[T]) waiting() int { return len(l.queue) - l.head }
+
+// start needs l.mu.
+func (l *Line[T]) start() {
+	if l.active != nil || l.waiting() == 0 {
+		return
+	}
+	r := l.free
+	if r == nil {
+		r = new(runner)
+		r.work = func() { l.run(r) }
+	}
+	l.active, l.free = r, nil
+	go r.work()
+}
+
+// run is a runner's goroutine.
+func (l *Line[T]) run(me *runner) {
+	calling := false
+	defer func() {
+		if calling { // only runtime.Goexit leads here: this goroutine ends
+			l.after(me, true)
+		}
+	}()
+	for {
+		v, ok := l.next(me)
+		if !ok {
+			return
+		}
+		calling = true
+		Contain(func() { mark(func() { l.call(v) }) }, l.failed)
+		calling = false
+		if !l.after(me, false) {
+			return
+		}
+	}
+}
+
+func (l *Line[T]) failed(f Failure) {
+	l.g.failed()
+	f.Log(l.g.log, l.g.prefix+l.name)
+}
+
+// keepQueue bounds the queue that is kept when it is empty.
+const keepQueue = 4096
+
+// next takes the next call. If there is none, me is over.
+func (l *Line[T]) next(me *runner) (v T, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting() == 0 {
+		l.active, l.free = nil, me
+		return v, false
+	}
+	var zero T
+	v, l.queue[l.head] = l.queue[l.head], zero
+	if l.head++; l.waiting() == 0 {
+		l.queue, l.head = l.queue[:0], 0
+		if cap(l.queue) > keepQueue {
+			l.queue = nil
+		}
+	}
+	l.turn++
+	me.calling = true
+	return v, true
+}
+
+// after notes that a call is over and reports whether me makes the next one. If me's goroutine has ended,
+// another takes its place.
+func (l *Line[T]) after(me *runner, ended bool) bool {
+	defer l.g.done() // without l.mu
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	me.calling = false
+	if me.passed {
+		l.passed--
+		l.g.stuck.Add(-1)
+		return false
+	}
+	if l.noted {
+		l.noted = false
+		l.g.stuck.Add(-1)
+	}
+	if ended {
+		l.active, l.free = nil, me
+		l.start()
+	}
+	return true
+}
+
+// Look notices a call that was under way when it looked last, and passes it by if it may.
+func (l *Line[T]) Look() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	waiting := l.waiting()
+	if l.active == nil || !l.active.calling {
+		return waiting > 0
+	}
+	if l.turn != l.seen {
+		l.seen = l.turn
+		return true
+	}
+	wasNoted := l.noted
+	switch {
+	case l.passed < l.spare:
+		l.active.passed, l.active, l.noted = true, nil, false
+		l.passed++
+		l.start()
+	case wasNoted:
+		return waiting > 0
+	default:
+		l.noted = true
+	}
+	if !wasNoted {
+		l.g.stuck.Add(1)
+		go l.g.warn(l.name+" does not return", "for", StuckAfter, "waiting", waiting)
+	}
+	return waiting > 0
+}
