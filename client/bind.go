@@ -49,11 +49,12 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	if err != nil {
 		return s.allFailed("bind", good, failed, err)
 	}
+	q.heard = func(gen uint64, ids []idEpoch, results []codec.Result) { s.holds.granted(op, ids, results, gen) }
 	todo := make([]idEpoch, len(held))
 	for i, b := range held {
 		todo[i].id = b.id // epoch 0: the registry mints one
 	}
-	codes := s.askAll(ctx, q, todo, func(i int, r codec.Result, gen uint64) { s.holds.bound(held[i], r.Epoch, gen) })
+	codes := s.askAll(ctx, q, todo, func(int, codec.Result) {})
 	for _, kick := range s.holds.end(op, held) {
 		s.kicked(kick)
 	}
@@ -81,7 +82,7 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 		todo[i] = idEpoch{b.id, b.epoch}
 	}
 	// Asking twice is harmless: it is the exact epoch that is taken back (S11).
-	codes := s.askAll(ctx, question{kind: codec.KindUnbind}, todo, func(i int, _ codec.Result, _ uint64) {
+	codes := s.askAll(ctx, question{kind: codec.KindUnbind}, todo, func(i int, _ codec.Result) {
 		s.holds.unbound(held[i])
 	})
 	s.holds.end(op, held)
@@ -122,7 +123,7 @@ func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error)
 			todo, at = append(todo, idEpoch{id: id}), append(at, i)
 		}
 	}
-	codes := s.askAll(ctx, question{kind: codec.KindLookup}, todo, func(i int, r codec.Result, _ uint64) {
+	codes := s.askAll(ctx, question{kind: codec.KindLookup}, todo, func(i int, r codec.Result) {
 		found[at[i]].Code, found[at[i]].Epoch = r.Code, r.Epoch
 	})
 	for i, code := range codes {
@@ -142,9 +143,9 @@ func (s *Session) requestContext(ctx context.Context) (context.Context, context.
 }
 
 // askAll asks until every ID has an answer that is not worth another try, or ctx ends, and returns the
-// last answers. done is called for each ID that succeeded, with the generation that the answer is about.
+// last answers. done is called for each ID that succeeded.
 func (s *Session) askAll(ctx context.Context, q question, ids []idEpoch,
-	done func(i int, r codec.Result, gen uint64)) []codec.Code {
+	done func(i int, r codec.Result)) []codec.Code {
 	codes := make([]codec.Code, len(ids))
 	todo, at := ids, make([]int, len(ids)) // at[i] is the place of todo[i] in ids
 	for i := range at {
@@ -164,7 +165,7 @@ func (s *Session) askAll(ctx context.Context, q question, ids []idEpoch,
 				again, againAt = append(again, todo[i]), append(againAt, at[i])
 			case succeeded(q.kind, r.Code):
 				codes[at[i]] = codec.CodeOK
-				done(at[i], r, c.gen)
+				done(at[i], r)
 			}
 		})
 		todo, at = again, againAt

@@ -111,12 +111,17 @@ func (h *holdings) end(op *operation, held []*binding) (kicks []Kick) {
 	return kicks
 }
 
-// bound notes that the node has the binding under epoch, in the session of gen.
-func (h *holdings) bound(b *binding, epoch, gen uint64) {
+// granted notes the epochs of a Bind under way as soon as the node has answered, in the session of gen: what the node sends
+// next (a message, a kick, a request for all bindings) may be about them.
+func (h *holdings) granted(op *operation, ids []idEpoch, results []codec.Result, gen uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	b.epoch, b.loose = epoch, gen != h.gen
-	h.loose = h.loose || b.loose
+	for i, r := range results {
+		if b := h.byID[ids[i].id]; r.Code == codec.CodeOK && b != nil && b.op == op {
+			b.epoch, b.loose = r.Epoch, gen != h.gen
+			h.loose = h.loose || b.loose
+		}
+	}
 }
 
 // unbound removes b at the end of an Unbind.

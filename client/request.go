@@ -16,9 +16,10 @@ type idEpoch struct {
 type request struct {
 	answer chan answer // capacity 1
 	ids    []idEpoch
-	heard  func(ids []idEpoch, results []codec.Result) // for every answer, on the reader's goroutine, before the asker gets it
-	late   func(ids []idEpoch, results []codec.Result) // for an answer that comes after the asker has given up
-	given  bool                                        // up; guarded by conn.mu
+	heard  func(gen uint64, ids []idEpoch, results []codec.Result) // see question
+	late   func(ids []idEpoch, results []codec.Result)             // see question
+	given  bool                                                    // up; guarded by conn.mu
+	coming bool                                                    // the answer is about to stand in answer; guarded by conn.mu
 }
 
 // answer is what the node said, or, if code is set, why it did not.
@@ -34,8 +35,11 @@ const pipeline = 16
 type question struct {
 	kind   codec.Kind // bind, unbind, lookup or watch
 	policy codec.Policy
-	heard  func(ids []idEpoch, results []codec.Result)
-	late   func(ids []idEpoch, results []codec.Result)
+	// heard is called with an answer that its asker will get, on the reader's goroutine: what the node sends behind it is
+	// read later. gen is the generation of the bindings that the answer is about.
+	heard func(gen uint64, ids []idEpoch, results []codec.Result)
+	// late is called there with an answer that comes after its asker has given up.
+	late func(ids []idEpoch, results []codec.Result)
 }
 
 // ask sends ids in as many frames as the node's limits need and calls each for every ID, in order.
@@ -157,14 +161,13 @@ func (c *conn) await(ctx context.Context, r *request) answer {
 	case <-ctx.Done():
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	select {
-	case a := <-r.answer:
-		return a
-	default:
-		r.given = true
+	r.given = !r.coming && len(r.answer) == 0
+	given := r.given
+	c.mu.Unlock()
+	if given {
 		return answer{code: codec.CodeTimeout}
 	}
+	return <-r.answer
 }
 
 // onResults hands the node's answer to who asked.
@@ -186,6 +189,10 @@ func (c *conn) endRequest(seq uint64, a answer) {
 	c.mu.Lock()
 	r := c.requests[seq]
 	delete(c.requests, seq)
+	late := false
+	if r != nil {
+		late, r.coming = r.given, !r.given
+	}
 	c.mu.Unlock()
 	if r == nil {
 		return
@@ -193,16 +200,15 @@ func (c *conn) endRequest(seq uint64, a answer) {
 	if a.code == codec.CodeOK && len(a.results) != len(r.ids) {
 		a = answer{code: codec.CodeLost} // an answer to something else: nothing is known
 	}
-	if r.heard != nil && a.code == codec.CodeOK {
-		r.heard(r.ids, a.results)
+	good := a.code == codec.CodeOK
+	switch {
+	case late:
+		if good && r.late != nil {
+			r.late(r.ids, a.results)
+		}
+		return
+	case good && r.heard != nil:
+		r.heard(c.gen, r.ids, a.results)
 	}
-	c.mu.Lock()
-	late := r.given
-	if !late {
-		r.answer <- a
-	}
-	c.mu.Unlock()
-	if late && r.late != nil && a.code == codec.CodeOK {
-		r.late(r.ids, a.results)
-	}
+	r.answer <- a
 }

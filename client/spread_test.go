@@ -335,3 +335,28 @@ func TestAttachRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReassertBehindBound: the node asks for all bindings in the very write that grants one. By then that one is held.
+func TestReassertBehindBound(t *testing.T) {
+	n := newFakeNode(t).start()
+	s, c := attachFake(t, n, Config{})
+	for i := range 30 {
+		bound := make(chan error, 1)
+		id, epoch := fmt.Sprint("user-", i), uint64(100+i)
+		go func() { bound <- s.Bind(testContext(t), id) }()
+		a := c.expectBind()
+		c.put(codec.AppendReassert(codec.AppendResults(nil, codec.KindBound, a.seq, []codec.Result{{Epoch: epoch}}), 0))
+		if err := receive(t, bound, "the end of Bind"); err != nil {
+			t.Fatal(err)
+		}
+		for held := i + 1; held > 0; {
+			again := c.expectBind()
+			var r []codec.Result
+			for _, v := range again.ids {
+				r = append(r, codec.Result{Epoch: v.epoch})
+			}
+			c.bound(again, r...)
+			held -= len(again.ids)
+		}
+	}
+}

@@ -220,8 +220,9 @@ func (s *Session) askWatched(c *conn, ids []idEpoch) {
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.RequestTimeout)
 	defer cancel()
 	// The answers are taken in by the reader, in order with the changes that come behind them.
-	heard := func(ids []idEpoch, results []codec.Result) { s.heardWatched(c, ids, results) }
-	c.ask(ctx, question{kind: codec.KindWatch, heard: heard}, ids, func(int, codec.Result) {})
+	late := func(ids []idEpoch, results []codec.Result) { s.heardWatched(c, ids, results) }
+	heard := func(_ uint64, ids []idEpoch, results []codec.Result) { s.heardWatched(c, ids, results) }
+	c.ask(ctx, question{kind: codec.KindWatch, heard: heard, late: late}, ids, func(int, codec.Result) {})
 }
 
 // heardWatched takes in the answers to a watch frame.
