@@ -107,6 +107,16 @@ func (p *tab) enter(selector, value, key string) {
 	p.do(chromedp.SendKeys(chromedp.CSS(selector), key))
 }
 
+// url is where the page came from.
+func (p *tab) url() string {
+	p.t.Helper()
+	url, err := chromedp.Run(p.ctx, chromedp.Evaluate[string](`location.href`))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return url
+}
+
 func (p *tab) login(id string) {
 	p.t.Helper()
 	p.enter("#id", id, "\r")
@@ -129,6 +139,8 @@ func TestPage(t *testing.T) {
 		"several receivers": testSeveralReceivers,
 		"kicked":            testKicked,
 		"relay restarts":    testRelayRestarts,
+		"reload":            testReload,
+		"newest in view":    testNewestInView,
 		"phone":             testPhone,
 		"contrast":          testContrast,
 		"screenshot":        testScreenshot,
@@ -153,12 +165,12 @@ func testTwoPagesTalk(t *testing.T, chromium context.Context) {
 	here, there := openPair(t, chromium)
 	here.send("1002", "good morning")
 	there.waitText(".received", "1001\ngood morning")
-	here.waitFor(`/^acked · [\d.]+ ms$/.test(document.querySelector(".sent .outcome")?.innerText)`)
+	here.waitFor(`/^acked · delivered · [\d.]+ ms$/.test(document.querySelector(".sent .outcome")?.innerText)`)
 	there.send("1001", "<b>ciao</b> 👩🏽‍🚀 שלום")
 	here.waitText(".received", "1002\n<b>ciao</b> 👩🏽‍🚀 שלום")
 
 	here.send("nobody", "is there anybody?")
-	here.waitFor(`/^no_route · not delivered, offline · [\d.]+ ms$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
+	here.waitFor(`/^no_route · not delivered: nobody is logged in with this ID · [\d.]+ ms$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
 }
 
 // A message to several IDs shows what became of each copy.
@@ -166,10 +178,10 @@ func testSeveralReceivers(t *testing.T, chromium context.Context) {
 	here, there := openPair(t, chromium)
 	here.send(" 1002 ,1003", "to all")
 	there.waitText(".received", "1001\nto all")
-	here.waitText(".sent", "to 1002, 1003\nto all\n1002: acked\n1003: no_route · not delivered, offline\n")
+	here.waitText(".sent", "to 1002, 1003\nto all\n1002: acked · delivered\n1003: no_route · not delivered: nobody is logged in with this ID\n")
 	here.waitFor(`/^[\d.]+ ms for all$/.test([...document.querySelectorAll(".sent .outcome")].at(-1).innerText)`)
-	here.send("1002,", "to nobody else")
-	here.waitText(".sent .outcome", `parameter "to": an ID has 1 to 255 bytes, not 0`)
+	here.send("1002, ,", "to nobody else")
+	there.waitText(".received", "1001\nto nobody else")
 }
 
 // The first page of an ID says so when it is logged in at another gateway.
@@ -182,6 +194,41 @@ func testKicked(t *testing.T, chromium context.Context) {
 	first.waitText("#state", "logged out")
 	second.send("1001", "to myself")
 	second.waitText(".received", "1001\nto myself")
+}
+
+// A reload finds its login again, until the user logs out. Spaces around an ID are not part of it.
+func testReload(t *testing.T, chromium context.Context) {
+	url := startGateway(t, startRelay(t))
+	p := openTab(t, chromium, url)
+	p.login(" 1001 ")
+	p.do(chromedp.Navigate(url))
+	p.waitText("#state", "connected")
+	p.waitText("#me", "1001")
+	p.send("1001", "to myself")
+	p.waitText(".received", "1001\nto myself")
+	p.do(chromedp.Click(chromedp.CSS("#logout")))
+	p.waitText("#state", "logged out")
+	p.do(chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("#login")))
+}
+
+// The newest message stays in view when the page becomes lower, as it does for the keyboard of a phone, and when what is known of the
+// message grows. A user who has scrolled up is left where they are.
+func testNewestInView(t *testing.T, chromium context.Context) {
+	p := openTab(t, chromium, startGateway(t, startRelay(t)), chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
+	p.login("1001")
+	const inView = `(r => r.bottom <= document.querySelector("#log").getBoundingClientRect().bottom)([...document.querySelectorAll(".received")].at(-1).getBoundingClientRect())`
+	for i := range 12 {
+		p.send("1001", fmt.Sprintf("message %d", i))
+		p.waitText(".received", fmt.Sprintf("message %d", i))
+	}
+	p.waitFor(inView)
+	p.do(chromedp.EmulateViewport(360, 360, chromedp.EmulateMobile))
+	p.waitFor(`innerHeight == 360`)
+	p.waitFor(inView)
+	p.waitFor(`(log.scrollTop = 0, !following) || !following`)
+	get(t, strings.TrimSuffix(p.url(), "/")+"/send", "from", "1001", "to", "1001", "msg", "from elsewhere")
+	p.waitFor(`document.querySelector("#log").innerText.includes("from elsewhere")`)
+	p.waitFor(`log.scrollTop == 0`)
 }
 
 // While the relay is away the page says that it is reconnecting, and then goes on.
