@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"strings"
 	"time"
 
 	"distmsg/codec"
@@ -173,9 +174,20 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Membership == nil {
 		members, staticErr := discovery.Static(c.Nodes...)
-		c.Membership, err = members, errors.Join(staticErr, err)
+		c.Membership, err = members, errors.Join(explainNodes(c.Nodes, staticErr), err)
 	}
 	return c, err
+}
+
+// explainNodes says what is wrong with Config.Nodes, given the error of discovery.Static.
+func explainNodes(nodes []string, err error) error {
+	switch {
+	case len(nodes) == 0:
+		return errors.New("client: Config.Nodes names no node: give the host:port of one at least, or set Config.Membership")
+	case err != nil:
+		return fmt.Errorf("client: Config.Nodes: %s", strings.TrimPrefix(err.Error(), "discovery: "))
+	}
+	return nil
 }
 
 func setDefault[T comparable](p *T, v T) {

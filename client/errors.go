@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 
 	"distmsg/codec"
@@ -108,9 +109,17 @@ func (e *IDError) Error() string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(" " + f.ID + ": " + strings.TrimPrefix(f.Err.Error(), "client: "))
+		b.WriteString(" " + showID(f.ID) + ": " + strings.TrimPrefix(f.Err.Error(), "client: "))
 	}
 	return b.String()
+}
+
+// showID writes an ID as it is, or in quotes where a reader would not see what it is: an empty one, or one with spaces.
+func showID(id string) string {
+	if quoted := strconv.Quote(id); id == "" || strings.ContainsAny(id, " ,:") || quoted != `"`+id+`"` {
+		return quoted
+	}
+	return id
 }
 
 // Unwrap returns the failures' errors, for errors.Is and errors.As.

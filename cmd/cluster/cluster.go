@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -40,9 +41,14 @@ func (c *cluster) start(ctx context.Context, o options) (err error) {
 		if o.port != 0 {
 			port = o.port + 10*i
 		}
+		var log io.Writer
+		if o.logs {
+			log = &nodeLog{c: c, node: nodeID(i)}
+		}
 		node, err := proc.StartRelay(ctx, proc.RelayOptions{
 			Port: port,
 			Env:  []string{secret},
+			Log:  log,
 			Flags: append([]string{"--node-id", nodeID(i), "--peer-listen", "{peer-addr}",
 				"--registry", c.redis.URL(), "--discovery", c.discovery()}, o.relayFlags...),
 		})
@@ -148,6 +154,26 @@ func (c *cluster) close() {
 	}
 	if c.redis != nil {
 		c.redis.Close()
+	}
+}
+
+// nodeLog shows what a node logs, line by line.
+type nodeLog struct {
+	c    *cluster
+	node string
+	rest []byte // the beginning of a line
+}
+
+// Write never fails. Only the goroutine that copies the node's output calls it.
+func (l *nodeLog) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, whole := bytes.Cut(l.rest, []byte("\n"))
+		if !whole {
+			return len(p), nil
+		}
+		l.c.say("%s  %s", l.node, line)
+		l.rest = append([]byte(nil), rest...)
 	}
 }
 

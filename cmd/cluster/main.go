@@ -25,6 +25,7 @@ type options struct {
 	nodes                 int
 	port                  int
 	redisPort, keeperPort int
+	logs                  bool
 	relayFlags            []string // those after --
 }
 
@@ -35,7 +36,11 @@ func newCommand() *cobra.Command {
 		Short:   "A cluster on this machine: redis-server, ZooKeeper and relay nodes, until Ctrl-C",
 		Version: cli.Version(),
 		RunE: cli.RunE(func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+			if !signal.Ignored(syscall.SIGHUP) { // nohup
+				ends = append(ends, syscall.SIGHUP) // the terminal is closed
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), ends...)
 			defer stop()
 			context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once; the kernel then kills the rest
 			o.relayFlags = args
@@ -48,6 +53,7 @@ func newCommand() *cobra.Command {
 	f.IntVar(&o.port, "port", 7400, "`port` of the first node for clients, HTTP on the next, other nodes on the one after it; the second node's are higher by 10, and so on")
 	f.IntVar(&o.redisPort, "redis-port", 7379, "`port` of redis-server")
 	f.IntVar(&o.keeperPort, "zookeeper-port", 7381, "`port` of ZooKeeper; each of the three ports may be 0 for free ones")
+	f.BoolVar(&o.logs, "logs", false, "show the nodes' logs, each line behind the name of its node")
 	return cmd
 }
 

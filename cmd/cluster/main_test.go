@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ func TestCluster(t *testing.T) {
 	reader, writer := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		err := run(ctx, options{nodes: 2}, writer)
+		err := run(ctx, options{nodes: 2, logs: true}, writer)
 		writer.Close()
 		ended <- err
 	}()
@@ -63,6 +64,7 @@ func TestCluster(t *testing.T) {
 		}
 		pids = append(pids, n)
 	}
+	waitFor("^n1  .*relay serves")
 	pid("^redis ")
 	pid("^zookeeper ")
 	pid("^n1 ")
@@ -92,6 +94,29 @@ func TestCluster(t *testing.T) {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 			t.Errorf("process %d is still there: %v", pid, err)
 		}
+	}
+}
+
+// TestKilledGoRun kills the go run that a cluster was started with. The cluster ends, as Ctrl-C would have ended it.
+func TestKilledGoRun(t *testing.T) {
+	goRun := exec.Command("go", "run", ".", "--nodes=1", "--port=0", "--redis-port=0", "--zookeeper-port=0")
+	out, err := goRun.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := goRun.Start(); err != nil {
+		t.Fatal(err)
+	}
+	killed, drained := false, false
+	for s := bufio.NewScanner(out); s.Scan(); { // until the last process that has the pipe ends
+		t.Log(s.Text())
+		if s.Text() == "Ctrl-C ends all." {
+			killed = goRun.Process.Kill() == nil
+		}
+		drained = drained || strings.HasPrefix(s.Text(), "stopping")
+	}
+	if err := goRun.Wait(); !killed || !drained {
+		t.Errorf("killed %v, stopped in good order %v: %v", killed, drained, err)
 	}
 }
 

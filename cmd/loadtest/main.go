@@ -22,7 +22,10 @@ import (
 	"distmsg/loadtest"
 )
 
-func main() { os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr))) }
+func main() {
+	cli.EndWithGoRun()
+	os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr)))
+}
 
 // run executes the command line and says in one line on stderr why it fails, if it does.
 func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {

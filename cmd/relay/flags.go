@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -255,12 +256,24 @@ func (o *options) checkAddrs() error {
 	return o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen) // nobody is told of it
 }
 
+// explainAddr says what is wrong with an address that could not be resolved.
+func explainAddr(addr string, err error) string {
+	host, port, splitErr := net.SplitHostPort(addr)
+	if splitErr != nil {
+		return "is not host:port, as 127.0.0.1:7400 is"
+	}
+	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && host != "" {
+		return fmt.Sprintf("names the host %q, which is not known: give an IP address of this machine", host)
+	}
+	return fmt.Sprintf("has the port %q: want a number from 0 to 65535", port)
+}
+
 // checkListen resolves an address to listen on, given what others are told instead, if anything.
 func (o *options) checkListen(flag string, addr *string, insecure bool, advertised string) error {
 	tcp, err := net.ResolveTCPAddr("tcp", *addr)
 	switch {
 	case err != nil:
-		return cli.Usagef("%s %q is not host:port: %v", flag, *addr, err)
+		return cli.Usagef("%s %q %s", flag, *addr, explainAddr(*addr, err))
 	case !tcp.IP.IsLoopback() && !insecure:
 		return cli.Usagef("%s %s can be reached from other machines and nobody has to authenticate: "+
 			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)

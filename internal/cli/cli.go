@@ -82,6 +82,7 @@ func RefuseEmpty(flags *pflag.FlagSet, except ...string) (err error) {
 
 // Execute runs root, whose commands use RunE, with args. An error is written to stderr as one line; the result is the exit code.
 func Execute(root *cobra.Command, args []string, stderr io.Writer) int {
+	EndWithGoRun()
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetArgs(args)
 	cmd, err := root.ExecuteC()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -27,6 +28,9 @@ type Command struct {
 	Env  []string // in addition to this process's
 	Dir  string   // working directory; empty: this process's
 	Host *Host    // where it runs; nil: where this process does
+
+	// Log, if not nil, gets what the program writes to stdout and stderr while it runs. A writer that blocks holds the program up.
+	Log io.Writer
 
 	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the program is ready at once.
 	Ready func(ctx context.Context, p *Process) error
@@ -87,7 +91,11 @@ func launch(command Command, output *tail) (*run, error) {
 	cmd.Args[0] = command.String()
 	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.Dir = command.Dir
-	cmd.Stdout, cmd.Stderr = output, output
+	var out io.Writer = output
+	if command.Log != nil {
+		out = io.MultiWriter(output, command.Log)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = time.Second // for the output, if a child of the child still holds it
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL,

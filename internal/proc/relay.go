@@ -17,9 +17,10 @@ import (
 
 // RelayOptions configures a relay. The zero value is good.
 type RelayOptions struct {
-	Host *Host    // where it runs; nil: where this process does
-	Env  []string // in addition to this process's
-	Port int      // for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
+	Host *Host     // where it runs; nil: where this process does
+	Env  []string  // in addition to this process's
+	Log  io.Writer // see Command.Log
+	Port int       // for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
 
 	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr}, {peer-addr} and
 	// {admin-addr} stand for the fields of Relay that are called so.
@@ -58,6 +59,7 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 		Args:  r.args(options),
 		Env:   options.Env,
 		Host:  options.Host,
+		Log:   options.Log,
 		Ready: func(ctx context.Context, _ *Process) error { return r.get(ctx, "/readyz", io.Discard) },
 		name:  "relay",
 	})

@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// parentCheck is how often a program that go run has started looks whether go run is still there.
+const parentCheck = 250 * time.Millisecond
+
+// EndWithGoRun sends this process SIGTERM when the go run that started it ends. A go run that is killed passes nothing on, and
+// would leave behind what the user believes to have ended. It does nothing in a program that was built and started otherwise.
+func EndWithGoRun() {
+	exe, err := os.Executable()
+	if err != nil || !builtByGoRun(exe) {
+		return
+	}
+	parent := os.Getppid()
+	go func() {
+		for os.Getppid() == parent {
+			time.Sleep(parentCheck)
+		}
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	}()
+}
+
+// builtByGoRun reports whether a program is where go run puts it: in go-buildN/b001/exe.
+func builtByGoRun(exe string) bool {
+	dir := filepath.ToSlash(filepath.Dir(exe))
+	return strings.HasSuffix(dir, "/exe") && strings.Contains(dir, "/go-build")
+}
