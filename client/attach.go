@@ -22,6 +22,7 @@ func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
 		Features: codec.FeatureMulticast, Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
+		Heartbeat: uint64(max(s.cfg.Heartbeat.Milliseconds(), 1)),
 	}
 	s.mu.Lock()
 	hello.Session, hello.Secret = s.id, s.secret

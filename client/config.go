@@ -50,7 +50,8 @@ type Config struct {
 	// that doubles from 50 ms up to this. Default: 2 s.
 	MaxBackoff time.Duration
 	// Heartbeat is the silence after which the node is pinged; after three of them the connection is
-	// given up. Default: 1 s.
+	// given up. The session promises the node to send something that often, so the node also gives it up after three,
+	// and no sooner than after 3 s. Default: 1 s.
 	Heartbeat time.Duration
 
 	// MaxInFlight is the most acked sends that wait for their outcomes; more senders block.

@@ -38,6 +38,7 @@ type conn struct {
 
 	// Shared without a lock.
 	heard    atomic.Bool  // something was read since the last tick
+	spoke    atomic.Bool  // something was written since the last tick
 	draining atomic.Bool  // the node has said so
 	moved    atomic.Int64 // when the session moved away from here, on its clock; 0: not yet
 	left     atomic.Bool  // the node delivers nothing any more
@@ -145,6 +146,7 @@ func (c *conn) write() {
 		n, err := c.nc.Write(batch)
 		c.s.count.writes.Add(1)
 		c.s.count.bytesOut.Add(uint64(n))
+		c.spoke.Store(true)
 		if err != nil {
 			c.mu.Lock()
 			c.unsent = batch[wholeFrames(batch, n):]
@@ -244,35 +246,41 @@ func (c *conn) tickUntil(over <-chan struct{}) {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	// Silence is counted in ticks, not in time: a pause of this process is not the node's fault.
-	quiet, beat := 0, int(max(c.s.cfg.Heartbeat/every, 1))
+	quiet, mute, beat := 0, 0, int(max(c.s.cfg.Heartbeat/every, 1))
 	for {
 		select {
 		case <-over:
 			return
 		case <-t.C:
-			quiet = c.tick(quiet, beat)
+			quiet, mute = c.tick(quiet, mute, beat)
 		}
 	}
 }
 
-// tick pings a silent node, gives up one that stays silent, and ends the sends that the node forgot.
-// quiet is how many ticks in a row nothing came, beat how many make a heartbeat.
-func (c *conn) tick(quiet, beat int) int {
+// tick pings a silent node, gives up one that stays silent, and ends the sends that the node forgot. It
+// also pings if nothing was written for a heartbeat: hello has promised the node that it hears something
+// that often, and the node gives up a client that breaks the promise.
+// quiet and mute are how many ticks in a row nothing came, and nothing was written; beat is how many make
+// a heartbeat.
+func (c *conn) tick(quiet, mute, beat int) (int, int) {
 	now := c.s.now()
 	if quiet++; c.heard.Swap(false) {
 		quiet = 0
+	}
+	if mute++; c.spoke.Swap(false) {
+		mute = 0
 	}
 	switch {
 	case quiet >= deadBeats*beat:
 		c.close(fmt.Errorf("%w for %d heartbeats of %v", errSilent, deadBeats, c.s.cfg.Heartbeat))
 	case c.backlog() > c.s.cfg.MaxInFlightBytes+c.s.cfg.QueueTotal:
 		c.close(errBacklog)
-	case quiet > 0 && quiet%beat == 0:
+	case quiet > 0 && quiet%beat == 0, mute > 0 && mute%beat == 0:
 		c.append(func(b []byte) []byte { return codec.AppendPing(b, uint64(now)) })
 	}
 	c.endOverdue(now - guardSlack)
 	c.leave(now)
-	return quiet
+	return quiet, mute
 }
 
 // backlog returns the bytes that wait to be written. Window and credit bound the messages among them, but

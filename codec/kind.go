@@ -24,7 +24,7 @@ const maxKind = 127
 // The kinds of version 1. The comment shows the array, as it stands on the wire after the
 // length prefix; docs/protocol.md has the byte tables. C is the client, N the node.
 const (
-	KindHello   Kind = 1 // C->N [1, min, max, features, credentials bin, session bin, secret bin, flags, agent str]
+	KindHello   Kind = 1 // C->N [1, min, max, features, credentials bin, session bin, secret bin, flags, agent str, heartbeat ms]
 	KindWelcome Kind = 2 // N->C [2, version, features, node str, incarnation, session bin, secret bin, flags, [limits…], [[node str, addr str]…]]
 	KindPing    Kind = 3 // both [3, nonce]
 	KindPong    Kind = 4 // both [4, nonce]

@@ -61,7 +61,7 @@ var clientLayouts = func() []layout {
 	return []layout{
 		{KindHello, []spec{integer("min_version", maxUint), integer("max_version", maxUint), integer("features", maxUint),
 			opaque("credentials", 0, 300), {name: "session", typ: "bin", min: 16, max: 16, none: true},
-			{name: "secret", typ: "bin", min: 32, max: 32, none: true}, integer("flags", 255), text("agent", 0, MaxReason)}},
+			{name: "secret", typ: "bin", min: 32, max: 32, none: true}, integer("flags", 255), text("agent", 0, MaxReason), integer("heartbeat", maxUint)}},
 		{KindWelcome, []spec{integer("version", maxUint), integer("features", maxUint), text("node", 0, MaxID), integer("incarnation", maxUint),
 			opaque("session", 16, 16), opaque("secret", 32, 32), integer("flags", 255), limits, members}},
 		{KindPing, []spec{integer("nonce", maxUint)}},
@@ -120,7 +120,7 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 	case KindHello:
 		var f Hello
 		err = DecodeHello(body, &f)
-		v = []any{f.MinVersion, f.MaxVersion, f.Features, p(f.Credentials), p(f.Session), p(f.Secret), u(f.Flags), s(f.Agent)}
+		v = []any{f.MinVersion, f.MaxVersion, f.Features, p(f.Credentials), p(f.Session), p(f.Secret), u(f.Flags), s(f.Agent), f.Heartbeat}
 	case KindWelcome:
 		var f Welcome
 		err = DecodeWelcome(body, &f)
@@ -334,7 +334,7 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 	}
 	switch kind {
 	case KindHello:
-		return AppendHello(b, &Hello{MinVersion: n(0), MaxVersion: n(1), Features: n(2), Credentials: p(3), Session: p(4), Secret: p(5), Flags: uint8(n(6)), Agent: s(7)})
+		return AppendHello(b, &Hello{MinVersion: n(0), MaxVersion: n(1), Features: n(2), Credentials: p(3), Session: p(4), Secret: p(5), Flags: uint8(n(6)), Agent: s(7), Heartbeat: n(8)})
 	case KindWelcome:
 		f := Welcome{Version: n(0), Features: n(1), Node: v[2].(string), Incarnation: n(3), Session: p(4), Secret: p(5), Flags: uint8(n(6))}
 		for i, l := range f.Limits.fields() {

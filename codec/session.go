@@ -24,6 +24,7 @@ type Hello struct {
 	Secret                 []byte // the resume secret that welcome gave with it, SecretLen bytes, or empty
 	Flags                  uint8
 	Agent                  []byte // name and version of the client, for people; at most MaxReason bytes
+	Heartbeat              uint64 // milliseconds: the client sends something at least that often; 0: it does not say
 }
 
 // DecodeHello reads the body of a hello frame into f. Its error is an *Error.
@@ -37,12 +38,16 @@ func DecodeHello(body []byte, f *Hello) error {
 	f.Secret = r.fixedBin("secret", SecretLen, true)
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.Agent = r.str("agent", MaxReason)
+	if f.Heartbeat = 0; left > 0 {
+		f.Heartbeat = r.uint("heartbeat", maxUint)
+		left--
+	}
 	return r.close(left)
 }
 
 // AppendHello appends the whole frame, length prefix included; an agent over MaxReason bytes is cut.
 func AppendHello(b []byte, f *Hello) []byte {
-	b, start := begin(b, KindHello, 9)
+	b, start := begin(b, KindHello, 10)
 	b = appendUint(b, f.MinVersion)
 	b = appendUint(b, f.MaxVersion)
 	b = appendUint(b, f.Features)
@@ -50,7 +55,7 @@ func AppendHello(b []byte, f *Hello) []byte {
 	b = appendBin(b, f.Session)
 	b = appendBin(b, f.Secret)
 	b = appendUint(b, uint64(f.Flags))
-	return end(appendReason(b, f.Agent), start)
+	return end(appendUint(appendReason(b, f.Agent), f.Heartbeat), start)
 }
 
 // Limits are what a node allows and promises; welcome announces them as an array in this order,

@@ -127,7 +127,7 @@ func examples() map[Kind][]any {
 	none := []byte{}
 	bob, erin := []any{[]byte(exampleToken), "bob", exampleEpoch + 1}, []any{[]byte(nextToken), "erin", exampleEpoch + 2}
 	all := map[Kind][]any{
-		KindHello:    {n(1), n(1), n(0), none, none, none, n(0), "example/1"},
+		KindHello:    {n(1), n(1), n(0), none, none, none, n(0), "example/1", n(1000)},
 		KindWelcome:  {n(1), n(0), "n1", n(7), session, secret, n(0), limits, []any{[]any{"n1", "127.0.0.1:7400"}}},
 		KindPing:     {n(42)},
 		KindPong:     {n(42)},

@@ -49,7 +49,8 @@ type Config struct {
 
 	// HelloTimeout bounds the time from accept to hello. Default: 2 s.
 	HelloTimeout time.Duration
-	// Heartbeat is the silence after which a client is pinged. Default: 10 s.
+	// Heartbeat is the silence after which a client is pinged, if it has not promised to send something more often. One that
+	// has, as the SDK does, is dead after three of its own heartbeats, and no sooner than after 3 s. Default: 10 s.
 	Heartbeat time.Duration
 	// IdleTimeout is the time without a complete frame after which a connection is closed.
 	// Default: 3 Heartbeats.

@@ -37,6 +37,7 @@ type conn struct {
 	short       uint64      // of the session, as ack entries hold it
 	incarnation uint64      // of the node when it opened
 	takesMany   bool        // the client knows deliver_many and outcomes
+	beat, dead  int64       // milliseconds of silence after which it is pinged and given up, if the client has promised heartbeats
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop
@@ -52,7 +53,6 @@ type conn struct {
 	dirty       bool
 	isWatched   bool
 	pinged      bool
-	unannounced bool       // not every node was told of its session: see introduce
 	watchList   *watchList // IDs that it watches; nil before the first
 	steppedBack bool       // its session does without it: see stepBack
 	left        bool       // the client wants no more messages here
@@ -64,6 +64,9 @@ type conn struct {
 	parked      int        // bytes of its messages that wait for the registry
 	held        []waiting  // sends that wait for the registry's word on a sender, see hold
 	lastFrame   int64      // when the last complete frame came
+	lastHeard   int64      // when anything came, on the loop's waking time
+	doubted     int64      // since when it may be dead, as news say, on that time; 0: it is not in doubt
+	suspected   bool       // it is in the loop's suspects
 	fullSince   int64      // since when the buffer has refused frames; 0: it has not
 	written     int64      // bytes handed to gnet
 	taken       int64      // of those, what had reached the peer's kernel at the last look
@@ -272,20 +275,6 @@ func (c *conn) inKernel() int {
 		return 0
 	}
 	return n
-}
-
-// checkHeartbeat pings a silent client and gives up on a dead one.
-func (c *conn) checkHeartbeat() {
-	cfg := &c.loop.eng.cfg
-	silence := c.loop.now - c.lastFrame
-	switch {
-	case c.state == stateHello || c.local != nil || c.link != nil: // the one has a deadline of its own, the other no wire
-	case silence >= cfg.IdleTimeout.Milliseconds():
-		c.close(codec.FaultIdleTimeout, "no complete frame for "+cfg.IdleTimeout.String())
-	case silence >= cfg.Heartbeat.Milliseconds() && !c.pinged && c.state == stateOpen:
-		c.pinged = true
-		c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
-	}
 }
 
 // close ends the connection with an error frame. The socket lingers until the peer has closed it too.

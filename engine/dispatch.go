@@ -32,7 +32,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 func (l *loop) welcomeSocket(c *conn) {
 	l.addConn(c)
 	l.stats.accepted++
-	c.lastFrame = l.now
+	c.lastFrame, c.lastHeard = l.now, l.awake
 	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
 	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
 	if c.link != nil {
@@ -51,6 +51,7 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	buf, _ := gc.Next(-1) // everything is taken every time, so this is gnet's read buffer itself and no copy
 	if c.state != stateClosed {
 		c.loop.stats.bytesIn += uint64(len(buf))
+		c.lastHeard = c.loop.awake
 		if c.link != nil {
 			c.lastFrame = c.loop.now // of a large frame on a slow link, every part is a sign of life
 		}
@@ -135,7 +136,7 @@ func (c *conn) frame(body []byte) {
 	c.loop.stats.framesIn++
 	c.lastFrame = c.loop.now
 	c.pinged = false
-	if c.unannounced {
+	if c.doubted > 0 {
 		c.heardAgain()
 	}
 	kind, err := codec.PeekKind(body)

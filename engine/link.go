@@ -326,40 +326,10 @@ func (l *loop) introduce(to routing.Handle) {
 		case c.local != nil || l.now-c.lastFrame < linkDead.Milliseconds():
 			l.sendControl(to, c.attachedFrame(l.scratch[:0]))
 		default:
-			c.unannounced = true
-			c.wroteControl(codec.AppendPing(c.out(), uint64(l.now)))
+			c.distrust()
 			c.stepBack()
 		}
 	}
-}
-
-// heardAgain announces the session of a connection that was not introduced to every node.
-func (c *conn) heardAgain() {
-	c.unannounced = false
-	if c.state != stateOpen || c.left {
-		return
-	}
-	if c.steppedBack {
-		c.steppedBack = false
-		c.endAside()
-		if _, ok := c.loop.eng.table.Attach(c.session, c.handle()); !ok {
-			c.close(codec.FaultSessionEnded, "the session has ended meanwhile")
-			return
-		}
-	}
-	c.loop.toAllLinks(c.attachedFrame(nil))
-}
-
-// stepBack takes a connection that may be dead out of its session, until it is heard of, if the session is attached at another
-// node as well: messages go there meanwhile.
-func (c *conn) stepBack() {
-	e := c.loop.eng
-	if !c.unannounced || c.steppedBack || c.state != stateOpen || !e.cluster.attached(c.session.ID()) {
-		return
-	}
-	c.steppedBack = true
-	c.stepAside()
-	e.table.Detach(c.session, c.handle())
 }
 
 // attached reports whether a session is attached at a node that there is a link to.
@@ -395,7 +365,7 @@ func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	at.serial = max(at.serial, serial)
 	k.sessions[id] = at
 	if s := k.cluster.eng.table.Session(id); s != nil {
-		k.cluster.eng.eachConn(s, (*conn).stepBack)
+		k.cluster.eng.eachConn(s, (*conn).doubt)
 	}
 	return nil
 }

@@ -52,6 +52,9 @@ type loop struct {
 	now        int64            // milliseconds since the engine was made, read once an iteration
 	began      time.Duration
 	scanNext   int
+	awake      int64                         // milliseconds that the loop has been able to hear what came
+	lastTick   int64                         // when it ticked last
+	suspects   []routing.Handle              // connections that are given up soon if nothing comes
 	aside      map[routing.SessionID][]*conn // those that have left their session or stepped back from it
 	stats      loopStats
 	fenced     uint64 // the incarnation this loop works under
@@ -117,6 +120,7 @@ func newLoop(e *Engine, idx int) *loop {
 	}
 	l.began = e.clock()
 	l.now = l.began.Milliseconds()
+	l.lastTick = l.now
 	l.seen.Store(int64(l.began))
 	l.fenced = e.incarnation.Load()
 	l.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(idx), Max: maxPending}, l.now)
@@ -194,8 +198,10 @@ func (l *loop) flushDirty() {
 
 // tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
 func (l *loop) tick() {
+	l.awaken()
 	l.acks.Advance(l.now, l.expired)
 	l.checkHandshakes()
+	l.checkSuspects()
 	l.checkWatched()
 	l.checkLinks()
 	l.expireWaiting()

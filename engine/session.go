@@ -38,6 +38,7 @@ func (c *conn) handleHello(body []byte) {
 		replace:     f.Flags&codec.HelloReplace != 0,
 	}
 	c.takesMany = f.Features&codec.FeatureMulticast != 0
+	c.promise(f.Heartbeat)
 	copy(j.wanted[:], f.Session)
 	if e.cfg.Hooks.Authenticate == nil {
 		j.enqueue("")
@@ -135,11 +136,14 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		return
 	}
 	c.state = stateOpen
+	c.lastHeard = l.awake // from here on it keeps what it has promised
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
 	c.list = l.acks.NewList()
 	c.granted = uint64(e.cfg.Credit)
 	if j.replace {
 		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
+	} else {
+		e.eachHandle(others, (*conn).doubt)
 	}
 	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, j.foreign)
 	id := s.ID()
@@ -158,7 +162,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	c.wroteControl(codec.AppendWelcome(c.out(), &codec.Welcome{
 		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
 		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
-		Limits: e.limits, Members: e.members(),
+		Limits: c.limits(), Members: e.members(),
 	}))
 }
 
@@ -267,7 +271,12 @@ func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force
 
 // eachConn calls f for each connection of a session, on its loop.
 func (e *Engine) eachConn(s *routing.Session, f func(*conn)) {
-	for _, h := range s.Handles() {
+	e.eachHandle(s.Handles(), f)
+}
+
+// eachHandle calls f for connections, each on its loop.
+func (e *Engine) eachHandle(handles []routing.Handle, f func(*conn)) {
+	for _, h := range handles {
 		l := e.loops[h.Loop]
 		l.post(func() {
 			if c := l.conn(h); c != nil {
@@ -279,14 +288,7 @@ func (e *Engine) eachConn(s *routing.Session, f func(*conn)) {
 
 // closeAll closes connections, each on its loop.
 func (e *Engine) closeAll(handles []routing.Handle, f codec.Fault, detail string) {
-	for _, h := range handles {
-		l := e.loops[h.Loop]
-		l.post(func() {
-			if c := l.conn(h); c != nil {
-				c.close(f, detail)
-			}
-		})
-	}
+	e.eachHandle(handles, func(c *conn) { c.close(f, detail) })
 }
 
 // handleBye ends the session: the client has nothing left to say or hear.

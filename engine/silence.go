@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// A host that vanishes, and a path that drops packets, send no reset: only silence tells. How much
+// silence is too much, a client says in hello: it promises to send something that often, and after
+// three times that it is dead. Of a client that promises nothing, the node waits for Config.IdleTimeout.
+//
+// News that contradicts a connection makes it doubtful (S26): the session has been attached elsewhere,
+// and this connection has been silent for longer than its heartbeat. The node then pings it, prefers the
+// other place at once, and gives it up after doubtFor of silence.
+
+const (
+	deadBeats = 3
+	// minDead bounds from below how long a client that has promised heartbeats may be silent: one that is
+	// busy for a moment lives.
+	minDead = 3 * time.Second
+	// doubtFor is how long a doubtful connection may be silent.
+	doubtFor = 3 * time.Second
+	// assumedBeat is the heartbeat of clients that promise none, for doubts: that of the SDK.
+	assumedBeat = time.Second
+	// scanEvery is how often the scan comes to a connection. What must end before it comes again is a suspect, and is looked at
+	// with each tick.
+	scanEvery = scanRounds * tickEvery
+	// longestTick bounds what one tick adds to a loop's waking time. A loop that was held up has not heard what came meanwhile.
+	longestTick = 250 * time.Millisecond
+)
+
+// promise notes how often a client says that it will send something; 0: it does not say.
+func (c *conn) promise(heartbeat uint64) {
+	if heartbeat == 0 {
+		return
+	}
+	cfg := &c.loop.eng.cfg
+	beat := time.Duration(min(heartbeat, math.MaxInt32)) * time.Millisecond
+	c.beat = min(max(beat, minDead/deadBeats), cfg.Heartbeat).Milliseconds()
+	c.dead = min(deadBeats*c.beat, cfg.IdleTimeout.Milliseconds())
+}
+
+// limits are what welcome announces: the node's, with the heartbeats that hold for this connection.
+func (c *conn) limits() codec.Limits {
+	l := c.loop.eng.limits
+	if c.dead > 0 {
+		l.Heartbeat, l.IdleTimeout = uint64(c.beat), uint64(c.dead)
+	}
+	return l
+}
+
+// awaken adds to the loop's waking time what has passed since the last tick.
+func (l *loop) awaken() {
+	l.awake += min(l.now-l.lastTick, longestTick.Milliseconds())
+	l.lastTick = l.now
+}
+
+// silentFor is for how long nothing was received from a client, not even a part of a frame, while the loop was able to.
+func (c *conn) silentFor() int64 { return c.loop.awake - c.lastHeard }
+
+// checkHeartbeat pings a silent client and gives up on a dead one.
+func (c *conn) checkHeartbeat() {
+	if c.state == stateHello || c.local != nil || c.link != nil { // the one has a deadline of its own, the other no wire
+		return
+	}
+	cfg := &c.loop.eng.cfg
+	beat := cfg.Heartbeat.Milliseconds()
+	if c.beat > 0 {
+		beat = c.beat
+	}
+	silence := c.loop.now - c.lastFrame
+	switch {
+	case silence >= cfg.IdleTimeout.Milliseconds():
+		c.close(codec.FaultIdleTimeout, "no complete frame for "+cfg.IdleTimeout.String())
+		return
+	case silence >= beat && !c.pinged && c.state == stateOpen:
+		c.ping()
+	}
+	if left := c.timeLeft(); left < scanEvery.Milliseconds() {
+		c.suspect()
+	}
+}
+
+func (c *conn) ping() {
+	c.pinged = true
+	c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
+}
+
+// timeLeft is how long the connection may go on being silent.
+func (c *conn) timeLeft() int64 {
+	left := int64(math.MaxInt64)
+	if c.state != stateOpen {
+		return left // before welcome a client may send nothing
+	}
+	if c.dead > 0 {
+		left = c.dead - c.silentFor()
+	}
+	if c.steppedBack {
+		left = min(left, doubtFor.Milliseconds()-(c.loop.awake-max(c.doubted, c.lastHeard)))
+	}
+	return left
+}
+
+// suspect has the connection looked at with each tick.
+func (c *conn) suspect() {
+	if !c.suspected {
+		c.suspected = true
+		c.loop.suspects = append(c.loop.suspects, c.handle())
+	}
+}
+
+// checkSuspects gives up on connections that have been silent for too long.
+func (l *loop) checkSuspects() {
+	kept := l.suspects[:0]
+	for _, h := range l.suspects {
+		c := l.conn(h)
+		if c == nil {
+			continue
+		}
+		switch left := c.timeLeft(); {
+		case left <= 0:
+			c.close(codec.FaultIdleTimeout, fmt.Sprintf("nothing was received for %d ms", c.silentFor()))
+		case left >= scanEvery.Milliseconds() && !c.steppedBack:
+			c.suspected = false
+		default:
+			kept = append(kept, h)
+		}
+	}
+	l.suspects = kept
+}
+
+// doubt is called for a connection whose session has just been attached elsewhere: at another node, or by
+// another connection to this one.
+func (c *conn) doubt() {
+	beat := c.beat
+	if beat == 0 {
+		beat = assumedBeat.Milliseconds()
+	}
+	if c.local != nil || c.state != stateOpen || c.left || c.silentFor() < beat+beat/2 {
+		return
+	}
+	c.distrust()
+	c.stepBack()
+}
+
+// distrust pings a connection that may be dead. Its session is announced anew when it is heard of.
+func (c *conn) distrust() {
+	if c.doubted == 0 {
+		c.doubted = max(c.loop.awake, 1)
+		c.ping()
+	}
+}
+
+// heardAgain announces the session of a connection that was doubtful.
+func (c *conn) heardAgain() {
+	c.doubted = 0
+	if c.state != stateOpen || c.left {
+		return
+	}
+	if c.steppedBack {
+		c.steppedBack = false
+		c.endAside()
+		e := c.loop.eng
+		serial, ok := e.table.Attach(c.session, c.handle())
+		if !ok {
+			c.close(codec.FaultSessionEnded, sessionOver)
+			return
+		}
+		e.attachPresence(c.session, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, true)
+	}
+	c.loop.toAllLinks(c.attachedFrame(nil))
+}
+
+// stepBack takes a doubtful connection out of its session until it is heard of, if the session is
+// attached elsewhere as well: messages go there meanwhile.
+func (c *conn) stepBack() {
+	e := c.loop.eng
+	if c.doubted == 0 || c.steppedBack || c.state != stateOpen {
+		return
+	}
+	if len(c.session.Handles()) < 2 && (e.cluster == nil || !e.cluster.attached(c.session.ID())) {
+		return
+	}
+	c.steppedBack = true
+	c.stepAside()
+	c.suspect()
+	e.table.Detach(c.session, c.handle())
+}
