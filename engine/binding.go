@@ -227,31 +227,49 @@ func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
 		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: res.Epoch}
 		e.bound(r, i, res)
 	case routing.Taken:
-		if r.policy == codec.PolicyKickOld || !e.sessionLives(res.Incumbent.Session) {
+		if r.policy == codec.PolicyKickOld {
 			return true
 		}
-		r.results[i] = codec.Result{Code: codec.CodeTaken, Epoch: res.Incumbent.Epoch}
+		lives, known := e.sessionLives(res.Incumbent.Session)
+		if known && !lives {
+			return true
+		}
+		r.results[i] = standing(known, codec.CodeTaken, res.Incumbent.Epoch)
 	case routing.Superseded:
-		if res.Incumbent.Epoch == r.items[i].epoch && e.removeFormerSelf(r.items[i].id, res.Incumbent) {
-			return true
+		known := true
+		if res.Incumbent.Epoch == r.items[i].epoch {
+			var removed bool
+			if removed, known = e.removeFormerSelf(r.items[i].id, res.Incumbent); removed {
+				return true
+			}
 		}
-		r.results[i] = codec.Result{Code: codec.CodeSuperseded, Epoch: res.Incumbent.Epoch}
+		r.results[i] = standing(known, codec.CodeSuperseded, res.Incumbent.Epoch)
 	default: // the session has ended, or the epoch is none that was ever given out
 		r.results[i].Code = codec.CodeDenied
 	}
 	return false
 }
 
+// standing says that a bind has met a binding that stands, if that is known: else the registry did not say whether its session
+// lives, and the client is to try again.
+func standing(known bool, code codec.Code, epoch uint64) codec.Result {
+	if !known {
+		return codec.Result{Code: codec.CodeRegistryUnavailable}
+	}
+	return codec.Result{Code: code, Epoch: epoch}
+}
+
 // removeFormerSelf takes away a binding that a re-assert with the same epoch met, if its session is over: the client began
-// anew, and what its former session held is not all removed yet. True: try again.
-func (e *Engine) removeFormerSelf(id string, b routing.Binding) bool {
-	if e.sessionLives(b.Session) {
-		return false
+// anew, and what its former session held is not all removed yet. Known is false if the registry did not say whether it is over.
+func (e *Engine) removeFormerSelf(id string, b routing.Binding) (removed, known bool) {
+	lives, known := e.sessionLives(b.Session)
+	if !known || lives {
+		return false, known
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
 	_, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: b.Session, Epoch: b.Epoch}})
-	return err == nil
+	return err == nil, err == nil
 }
 
 // bound puts a binding into the table and tells the session that it displaced.
@@ -292,18 +310,19 @@ func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
 	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
 }
 
-// sessionLives reports whether an incumbent still counts: attached, or within its resume window (S16).
-func (e *Engine) sessionLives(id routing.SessionID) bool {
+// sessionLives reports whether an incumbent still counts: attached, or within its resume window (S16). Known is false if the registry
+// does not say.
+func (e *Engine) sessionLives(id routing.SessionID) (lives, known bool) {
 	if e.table.Session(id) != nil {
-		return true
+		return true, true
 	}
 	if e.cluster != nil && e.cluster.remote.Session(id) != nil {
-		return true
+		return true, true
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
 	p, err := e.registry.Presence(ctx, id)
-	return err != nil || !p.Dead && slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) })
+	return !p.Dead && slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) }), err == nil
 }
 
 func (e *Engine) unbind(r *request, mine []int) {
@@ -364,19 +383,21 @@ func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
 	})
 }
 
-// lookup answers from the table where it can, and asks the registry for the rest.
+// lookup answers from the table where it can, and asks the registry for the rest: also for the IDs of a session that is not attached
+// here any more, which may be attached elsewhere, or have lost them.
 func (e *Engine) lookup(r *request, mine []int) {
 	var unknown []int
 	var ids []string
 	for _, i := range mine {
 		route, ok := e.table.Lookup([]byte(r.items[i].id))
-		if !ok {
+		attached := ok && len(route.Session.Handles()) > 0
+		if !attached && (!ok || e.cluster != nil) {
 			unknown = append(unknown, i)
 			ids = append(ids, r.items[i].id)
 			continue
 		}
 		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: route.Epoch}
-		if _, attached := route.Session.Pick(route.Hash); !attached {
+		if !attached {
 			r.results[i].Code = codec.CodeUnreachable
 		}
 	}

@@ -214,8 +214,10 @@ func TestOneRetry(t *testing.T) {
 			g.bindFor(id, s)
 			seq := from.post("from", id, "hi", flags)
 			p.gives(codec.KindNotMine, p.forwarded())
-			from.hears(seq, codec.CodeNoRoute) // the registry knows of nobody else
+			from.hears(seq, codec.CodeUnreachable) // the registry goes on to name the same session, so nobody says that it is bound nowhere
 
+			id = fmt.Sprintf("moves-%d", i)
+			g.bindFor(id, s)
 			seq = from.post("from", id, "hi", flags)
 			f := p.forwarded()
 			epoch := g.bindFor(id, s)
@@ -226,7 +228,7 @@ func TestOneRetry(t *testing.T) {
 			}
 			g.bindFor(id, s)
 			p.gives(codec.KindNotMine, again)
-			from.hears(seq, codec.CodeNoRoute)
+			from.hears(seq, codec.CodeUnreachable) // it is bound all the time
 		}
 		from.silent()
 		p.nc.Close()

@@ -513,15 +513,12 @@ func (l *loop) returned(kind codec.Kind, f *codec.Forward) {
 	if f.Flags&codec.FlagAck == 0 {
 		l.stats.returned++
 	}
-	switch {
-	case retried && kind == codec.KindNotMine:
-		l.endReturned(f, codec.CodeNoRoute)
-	case retried:
+	if retried { // Its ID moves faster than messages do: two sessions did not have it, but somebody may.
 		l.endReturned(f, codec.CodeUnreachable)
-	default:
-		f.Flags |= flagRetried
-		l.retry(kind, f)
+		return
 	}
+	f.Flags |= flagRetried
+	l.retry(kind, f)
 }
 
 // unsend notes that a message came back: it waits for nobody's connection now, and has had its first try.
@@ -542,7 +539,7 @@ func (l *loop) retry(kind codec.Kind, f *codec.Forward) {
 			return
 		}
 	}
-	if !l.parkReturned(kind, f) {
+	if !l.parkReturned(kind, f, 0) {
 		l.endReturned(f, codec.CodeOverflow)
 	}
 }
@@ -555,7 +552,7 @@ func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bo
 	f := &l.forward
 	*f = codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], from[:]...)}
 	l.unsend(t, entry)
-	return l.parkReturned(codec.KindNotMine, f)
+	return l.parkReturned(codec.KindNotMine, f, 0)
 }
 
 func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
@@ -567,8 +564,9 @@ func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
 	l.stats.outcomes[code]++
 }
 
-// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. False: nowhere else; a session that
-// does not hold the ID under some epoch is not asked for the same again (S14).
+// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. It returns false if the message was not
+// sent; codeMoving then means that this node knows of no other place than the one that it came back from. A session that does
+// not hold the ID under some epoch is not asked for the same again (S14).
 func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
 	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
 		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
@@ -584,7 +582,7 @@ func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool
 	}
 	route, ok := l.eng.cluster.remote.Lookup(f.To)
 	if !ok || same(route) {
-		return codec.CodeNoRoute, false
+		return codeMoving, false
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {

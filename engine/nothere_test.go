@@ -55,8 +55,8 @@ func TestNotHereOfOldEpoch(t *testing.T) {
 				}
 				to.ack(again, "")
 				from.hears(from.seq, codec.CodeAcked)
-			case codec.FlagReport:
-				from.hears(from.seq, codec.CodeNoRoute)
+			case codec.FlagReport: // it is bound, so nobody hears that it is not
+				from.hears(from.seq, codec.CodeUnreachable)
 			}
 			n.settle()
 			if r := from.lookup("to")[0]; r != (codec.Result{Epoch: epoch}) {
@@ -116,7 +116,7 @@ func TestRedirect(t *testing.T) {
 						to.bind("x")
 						next.expect(codec.KindKick)
 						next.notHere(again)
-						from.hears(from.seq, codec.CodeNoRoute)
+						from.hears(from.seq, codec.CodeUnreachable)
 						to.silent()
 					case "dies":
 						next.nc.Close()
@@ -232,7 +232,7 @@ func TestNotHereUnacked(t *testing.T) {
 		to.expect(codec.KindKick)
 		to.notHere(d1)
 		to.notHere(d2)
-		from.hears(report, codec.CodeNoRoute)
+		from.hears(report, codec.CodeUnreachable) // next holds it
 		from.silent()
 		next.silent()
 		s := n.counters()

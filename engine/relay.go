@@ -433,12 +433,13 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	if len(d.Token) == 0 {
 		return
 	}
+	code := l.givenBack(d, c.short)
 	if remote {
-		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], linkToken, codec.CodeNoRoute))
+		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], linkToken, code))
 		return
 	}
 	h, seq := readReportToken(d.Token)
-	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: codec.CodeNoRoute})
+	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 }
 
 // bounced tries a message that came back once more, if somebody else holds its ID by now.
@@ -451,7 +452,7 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
 		return
 	}
-	code := codec.CodeNoRoute
+	code := l.givenBack(d, session)
 	if entry.Flags&flagBounced == 0 {
 		code = l.redirect(t, entry, d)
 		if code != codec.CodeOverflow && code != codec.CodeOK && l.eng.cluster != nil { // the registry may know of somebody else
@@ -469,11 +470,21 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 	l.finishEntry(entry, code, nil, nil)
 }
 
+// givenBack says how a message ends that a session has given back, if it is not tried again. A node without others knows all bindings. In
+// a cluster somebody may hold the ID whom this node has yet to hear of.
+func (l *loop) givenBack(d *codec.Deliver, session uint64) codec.Code {
+	route, ok := l.eng.table.Lookup(d.To)
+	if l.eng.cluster == nil && (!ok || route.Session.Short() == session && route.Epoch == d.Epoch) {
+		return codec.CodeNoRoute
+	}
+	return codec.CodeUnreachable
+}
+
 // redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
 func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
-		return codec.CodeNoRoute
+		return l.givenBack(d, entry.Session)
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {

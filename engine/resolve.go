@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -180,9 +181,9 @@ func (l *loop) line(id string, w waiting) (first bool) {
 }
 
 // parkReturned lets a message that came back wait likewise; false: too many do. kind says why it came back, not_mine or
-// not_attached, and the fields of f whence.
-func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward) bool {
-	w := waiting{frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:]}
+// not_attached, and the fields of f whence. tries is how often it was parked before.
+func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward, tries int) bool {
+	w := waiting{frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
 	if l.returnedBytes+w.cost() > maxReturned {
 		return false
 	}
@@ -195,6 +196,9 @@ func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward) bool {
 		l.parkedSends++ // one with ack is pending meanwhile
 	}
 	l.enqueue(string(f.To), w)
+	if kind == codec.KindNotMine {
+		l.eng.cluster.resolver.disown(string(f.To), disowned{routing.SessionID(f.Session).Short(), f.Epoch})
+	}
 	return true
 }
 
@@ -334,6 +338,15 @@ func (l *loop) goOnReturned(w *waiting, code codec.Code) {
 		if code, done = l.forwardAgain(kind, f); done {
 			return
 		}
+		if code == codeMoving {
+			code = codec.CodeUnreachable
+			if w.tries < parkTries {
+				if l.parkReturned(kind, f, w.tries+1) {
+					return
+				}
+				code = codec.CodeOverflow
+			}
+		}
 	}
 	l.endReturned(f, code)
 }
@@ -402,9 +415,22 @@ type resolver struct {
 type question struct {
 	loops []uint16
 	tries int
+	not   disowned // a binding that is no answer
 }
 
-// codeMoving is the resolver's word on an ID whose session is about to be heard of; it never leaves this file.
+// disowned is a binding of an ID that is over: the session that the registry named for it has given a message back. The session's node
+// takes the binding out of the registry. Until then the registry's word is old.
+type disowned struct {
+	session uint64 // the short form
+	epoch   uint64
+}
+
+func (d disowned) is(b routing.Binding) bool {
+	return d.epoch == b.Epoch && d.session == b.Session.Short()
+}
+
+// codeMoving is the word on an ID of which more is about to be heard: its session attaches somewhere, or somebody else binds it. It never
+// leaves this package.
 const codeMoving codec.Code = 126
 
 func newResolver(e *Engine) *resolver {
@@ -426,6 +452,23 @@ func (r *resolver) ask(loop uint16, ids ...string) {
 	}
 	r.mu.Unlock()
 	nudge(r.wake)
+}
+
+// disown says that a binding of an ID which a loop has asked for is no answer.
+func (r *resolver) disown(id string, d disowned) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q := r.asked[id]; q != nil && q.not.epoch <= d.epoch {
+		q.not = d
+	}
+}
+
+// isDisowned reports whether a binding of an ID is no answer.
+func (r *resolver) isDisowned(id string, b routing.Binding) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.asked[id]
+	return q != nil && q.not.is(b)
 }
 
 func (r *resolver) run(ctx context.Context) {
@@ -504,24 +547,48 @@ func unavailable(n int) []codec.Code {
 }
 
 // resolve asks the registry who holds the IDs and puts the routes in place. The error is the registry's.
+//
+// A session that turns out to be dead may have been followed by another one between the two questions, for the ID and for the
+// session. So the ID is asked for again: nobody holds it only if it still names a session that was dead before.
 func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	found, err := r.eng.registry.Lookup(ctx, ids)
-	if err != nil {
-		return unavailable(len(ids)), err
-	}
-	codes := make([]codec.Code, len(ids))
+	codes, found := unavailable(len(ids)), make([]routing.LookupResult, len(ids))
 	absent := make(map[routing.SessionID]codec.Code)
-	for i, id := range ids {
-		switch {
-		case found[i].Unknown:
-			codes[i] = codec.CodeRegistryUnavailable
-		case found[i].Binding == routing.Binding{}:
-			codes[i] = codec.CodeNoRoute
-		default:
-			codes[i] = r.install(ctx, id, found[i].Binding, absent)
+	todo := make([]int, len(ids))
+	for i := range todo {
+		todo[i] = i
+	}
+	for len(todo) > 0 {
+		names := make([]string, len(todo))
+		for k, i := range todo {
+			names[k] = ids[i]
 		}
+		some, err := r.eng.registry.Lookup(ctx, names)
+		if err != nil {
+			return codes, err
+		}
+		var again []int
+		dead := maps.Clone(absent)
+		for k, i := range todo {
+			found[i] = some[k]
+			b := some[k].Binding
+			switch {
+			case some[k].Unknown:
+			case b == routing.Binding{}, dead[b.Session] == codec.CodeNoRoute:
+				codes[i] = codec.CodeNoRoute
+			case r.isDisowned(ids[i], b):
+				codes[i] = codeMoving
+			default:
+				code := r.install(ctx, ids[i], b, absent)
+				if code == codec.CodeNoRoute {
+					again = append(again, i)
+					continue
+				}
+				codes[i] = code
+			}
+		}
+		todo = again
 	}
 	r.eng.watcher.heardResolved(ids, found, codes)
 	return codes, nil

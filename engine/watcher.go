@@ -326,14 +326,40 @@ func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 		names[i], versions[i] = id.name, id.version
 	}
 	w.mu.Unlock()
+	found, bound := w.find(ctx, names)
+	var again []int
+	for i := range found {
+		if held := found[i].Binding != (routing.Binding{}); held && !found[i].Unknown && !bound[i] {
+			again = append(again, i)
+		}
+	}
+	if len(again) > 0 { // The session was found dead after the ID had been looked up: another one may hold the ID by now.
+		doubtful := make([]string, len(again))
+		for k, i := range again {
+			doubtful[k] = names[i]
+		}
+		foundNow, boundNow := w.find(ctx, doubtful)
+		for k, i := range again {
+			if !boundNow[k] && foundNow[k].Binding != (routing.Binding{}) && foundNow[k].Binding != found[i].Binding {
+				foundNow[k].Unknown = true // that one is dead, too; the next round will tell
+			}
+			found[i], bound[i] = foundNow[k], boundNow[k]
+		}
+	}
+	w.note(batch, versions, found, bound)
+}
+
+// find asks the registry who holds IDs, and whether those sessions live.
+func (w *watcher) find(ctx context.Context, names []string) (found []routing.LookupResult, bound []bool) {
+	bound = make([]bool, len(names))
 	found, err := w.eng.registry.Lookup(ctx, names)
 	if err != nil {
-		found = make([]routing.LookupResult, len(batch))
+		found = make([]routing.LookupResult, len(names))
 		for i := range found {
 			found[i].Unknown = true
 		}
+		return found, bound
 	}
-	bound := make([]bool, len(batch))
 	for i := range found {
 		f := &found[i]
 		if held := f.Binding != (routing.Binding{}); held && !f.Unknown {
@@ -342,7 +368,7 @@ func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 			f.Unknown = !known
 		}
 	}
-	w.note(batch, versions, found, bound)
+	return found, bound
 }
 
 func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.LookupResult, bound []bool) {
