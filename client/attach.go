@@ -57,7 +57,7 @@ func (s *Session) mayReplace(addr string) bool {
 func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
 	defer cancel()
-	nc, err := s.cfg.Dialer(ctx, addr)
+	nc, err := s.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +75,9 @@ func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello)
 	case errStranger:
 		_ = nc.SetWriteDeadline(time.Now().Add(s.cfg.DialTimeout))
 		_, _ = nc.Write(codec.AppendBye(nil)) // the new session that the node has made is not wanted
+		nc.Close()
+		return nil, err
+	case ErrClosed:
 		nc.Close()
 		return nil, err
 	case errTwice:
@@ -129,7 +132,7 @@ func readWelcome(body []byte) (*codec.Welcome, error) {
 
 func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	c := &conn{
-		s: s, nc: nc, addr: addr,
+		s: s, nc: nc, addr: addr, born: time.Now(),
 		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits,
 		resumed: f.Flags&codec.WelcomeResumed != 0, multicasts: f.Features&codec.FeatureMulticast != 0,
 		maxRead:  max(int(min(f.Limits.MaxFrame, math.MaxInt32)), codec.MinClientFrame),

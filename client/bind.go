@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"distmsg/codec"
 )
@@ -20,8 +22,8 @@ type BindOptions struct {
 //
 // Bind takes any number of IDs and returns when the node has answered for all of them, or when ctx
 // ends (without a deadline: after Config.RequestTimeout). What the registry could not take yet is tried
-// again until then. The error is ErrClosed, or an *IDError that names the IDs that failed; the others
-// are bound. An ID whose outcome is timeout or lost may or may not be bound at the node; the session
+// again until then. The error is ErrClosed, the context's if ctx had ended before the call (nothing was asked
+// then), or an *IDError that names the IDs that failed; the others are bound. It wraps ctx's error if that is why. An ID whose outcome is timeout or lost may or may not be bound at the node; the session
 // does not hold it, and takes it back if it hears of it.
 //
 // Bindings last until Unbind, a kick or Close: the session re-asserts them by itself when it has to
@@ -39,8 +41,8 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	if opts.RejectNew {
 		q.policy = codec.PolicyRejectNew
 	}
-	if s.closed() {
-		return ErrClosed
+	if err := s.mayAsk(ctx); err != nil {
+		return err
 	}
 	good, failed := checkIDs(ids)
 	ctx, cancel := s.requestContext(ctx)
@@ -58,7 +60,7 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	for _, kick := range s.holds.end(op, held) {
 		s.kicked(kick)
 	}
-	return s.idError("bind", todo, codes, failed)
+	return s.idError(ctx, q.kind, todo, codes, failed)
 }
 
 // Unbind gives IDs back. Messages to them that wait for their handler go back to the node. IDs that
@@ -67,8 +69,8 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 // It returns like Bind. An ID that failed receives nothing any more, but may still be bound at the
 // node; Unbind can be called again for it.
 func (s *Session) Unbind(ctx context.Context, ids ...string) error {
-	if s.closed() {
-		return ErrClosed
+	if err := s.mayAsk(ctx); err != nil {
+		return err
 	}
 	good, failed := checkIDs(ids)
 	ctx, cancel := s.requestContext(ctx)
@@ -86,7 +88,7 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 		s.holds.unbound(held[i])
 	})
 	s.holds.end(op, held)
-	return s.idError("unbind", todo, codes, failed)
+	return s.idError(ctx, codec.KindUnbind, todo, codes, failed)
 }
 
 // Epoch returns the epoch of the binding under which this session holds id; ok is false if it does
@@ -105,13 +107,15 @@ type Presence struct {
 // Online reports whether the ID is bound and its session attached.
 func (p Presence) Online() bool { return p.Code == codec.CodeOK }
 
-// Lookup asks which IDs are online, and answers for each in the order given. The error is ErrClosed or
-// nil. It ends when ctx does (without a deadline: after Config.RequestTimeout) and may be called from any
-// goroutine.
+// Lookup asks which IDs are online, and answers for each in the order given. It ends when ctx does (without a
+// deadline: after Config.RequestTimeout): IDs without an answer are then timeout or lost, and if ctx is why, an error that
+// wraps its own comes along. With the other errors there are no answers: ErrClosed, or the context's if it had ended before
+// the call. It may be called from any goroutine.
 func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error) {
-	if s.closed() {
-		return nil, ErrClosed
+	if err := s.mayAsk(ctx); err != nil {
+		return nil, err
 	}
+	caller := ctx
 	ctx, cancel := s.requestContext(ctx)
 	defer cancel()
 	found := make([]Presence, len(ids))
@@ -131,7 +135,27 @@ func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error)
 			found[at[i]].Code = code
 		}
 	}
-	return found, nil
+	return found, unanswered(caller, found)
+}
+
+// mayAsk says what keeps a bind, unbind, lookup or watch from being begun.
+func (s *Session) mayAsk(ctx context.Context) error {
+	if err := mayBegin(ctx); err != nil {
+		return err
+	}
+	if s.closed() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// unanswered is the error of a lookup or watch whose caller's context ended before all of its IDs had an answer.
+func unanswered(caller context.Context, found []Presence) error {
+	err := over(caller)
+	if err == nil || !slices.ContainsFunc(found, func(p Presence) bool { return p.Code.Delivered() == codec.DeliveredUnknown && p.Code != codec.CodeOK }) {
+		return nil
+	}
+	return fmt.Errorf("client: not all IDs have an answer: %w", err)
 }
 
 // requestContext gives requests without a deadline one.
@@ -249,20 +273,23 @@ func (s *Session) allFailed(op string, ids []string, failed []IDFailure, cause e
 }
 
 // idError puts together what askAll returned.
-func (s *Session) idError(op string, ids []idEpoch, codes []codec.Code, failed []IDFailure) error {
-	closed := s.closed()
+func (s *Session) idError(ctx context.Context, kind codec.Kind, ids []idEpoch, codes []codec.Code, failed []IDFailure) error {
+	cause := over(ctx) // which alone ends the tries of what is worth another one
+	if s.closed() {
+		cause = ErrClosed
+	}
 	for i, code := range codes {
 		if code == codec.CodeOK {
 			continue
 		}
 		e := &Error{Code: code}
-		if closed {
-			e.cause = ErrClosed
+		if cause == ErrClosed || code == codec.CodeTimeout || tryAgain(kind, code) {
+			e.cause = cause
 		}
 		failed = append(failed, IDFailure{ids[i].id, e})
 	}
 	if len(failed) == 0 {
 		return nil
 	}
-	return &IDError{Op: op, Failed: failed}
+	return &IDError{Op: kind.String(), Failed: failed}
 }

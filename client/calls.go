@@ -5,6 +5,7 @@ import "time"
 // call is a send whose outcome is awaited, by a callback or by a goroutine.
 type call struct {
 	since  time.Time          // when it began, for OnOutcome
+	byCtx  bool               // its deadline is the context's
 	done   func(Reply, error) // SendAsync
 	result chan result        // Send; capacity 1
 }

@@ -47,7 +47,7 @@ type Config struct {
 	// deadline. Default: 10 s.
 	RequestTimeout time.Duration
 	// MaxBackoff bounds the pause before another attempt to attach: it is a random part of a ceiling
-	// that doubles from 50 ms up to this. Default: 2 s.
+	// that doubles from 50 ms up to this, and begins anew once a connection has lasted for 10 s. Default: 2 s.
 	MaxBackoff time.Duration
 	// Heartbeat is the silence after which the node is pinged; after three of them the connection is
 	// given up. The session promises the node to send something that often, so the node also gives it up after three,

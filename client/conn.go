@@ -20,6 +20,7 @@ type conn struct {
 	// Static after construction.
 	s           *Session
 	nc          net.Conn
+	born        time.Time // when welcome came
 	addr        string
 	session     string // public session ID, in hex
 	node        string
@@ -70,6 +71,9 @@ const (
 	// maxTick is how often a connection is looked after, at least; it is a quarter of a heartbeat if that
 	// is less.
 	maxTick = 250 * time.Millisecond
+	// lasting is how long a connection has to live to count as a success: then the pauses before
+	// attempts are short again, and what happens is worth a line in the log.
+	lasting = 10 * time.Second
 	// deadBeats of silence in a row end the connection.
 	deadBeats = 3
 	// writeStall is how long the node may take no byte.
@@ -115,6 +119,9 @@ func (c *conn) start(early []byte) {
 		c.finish()
 	}()
 }
+
+// lasted reports whether the connection has lived long enough to prove that its node can be used.
+func (c *conn) lasted() bool { return time.Since(c.born) >= lasting }
 
 // append adds a frame to what will be written. encode must not block.
 func (c *conn) append(encode func(b []byte) []byte) bool {

@@ -772,10 +772,10 @@ func TestUnwrittenBind(t *testing.T) {
 		t.Errorf("asked again for %v", a.ids)
 	}
 	// While that is under way, other operations on the ID wait.
-	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
 	for op, call := range map[string]func(context.Context, ...string) error{"bind": s.Bind, "unbind": s.Unbind} {
+		short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		err := call(short, "", "new")
+		cancel()
 		if !errors.Is(err, ErrExpired) || !errors.Is(err, ErrBadID) || !errors.Is(err, context.DeadlineExceeded) ||
 			!strings.HasPrefix(err.Error(), "client: "+op+" : bad_id: an ID has") {
 			t.Errorf("%s beside a bind: %v", op, err)

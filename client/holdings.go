@@ -43,6 +43,9 @@ type operation struct{ done chan struct{} }
 func (h *holdings) begin(ctx context.Context, ids []string, create bool, handler Handler) (
 	*operation, []*binding, error) {
 	for {
+		if err := over(ctx); err != nil {
+			return nil, nil, err
+		}
 		busy, op, held := h.tryBegin(ids, create, handler)
 		if busy == nil {
 			return op, held, nil

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -20,14 +21,18 @@ var errNowhere = errors.New("client: no other node is known")
 // seekers if c is nil.
 func (s *Session) keep(c *conn) {
 	var last, avoid string
-	for {
+	for short := 0; ; { // connections in a row that have not lasted
 		if c == nil {
-			if c = s.seek(last, avoid); c == nil {
+			if c = s.seek(last, avoid, short); c == nil {
 				return
 			}
 		}
 		s.grow()
-		c, last, avoid = s.tend(c)
+		former := c
+		c, last, avoid = s.tend(c, short)
+		if short++; former.lasted() { // a node that says welcome and closes has proved nothing
+			short = 0
+		}
 		if c == nil {
 			s.mu.Lock()
 			s.seekers++
@@ -48,8 +53,9 @@ func (s *Session) grow() {
 }
 
 // tend looks after an attachment. It returns the next connection when c's node drains; or nil when c is
-// dead, retired, or the session is closed, with the address to try first and the one to try last.
-func (s *Session) tend(c *conn) (next *conn, last, avoid string) {
+// dead, retired, or the session is closed, with the address to try first and the one to try last. short is how many
+// connections before this one did not last.
+func (s *Session) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
 	var drain codec.Drain
@@ -75,7 +81,11 @@ func (s *Session) tend(c *conn) (next *conn, last, avoid string) {
 			stopSaying = stop
 			s.kept.Go(func() { s.sayAll(ctx, c, within) })
 		case drain = <-c.drained:
-			move = time.After(s.onDrain(c, &drain))
+			wait := s.onDrain(c, &drain)
+			if short > 0 && !c.lasted() { // two nodes that drain must not toss the session to and fro
+				wait += s.backoff(short)
+			}
+			move = time.After(wait)
 		case <-move:
 			if s.settled() { // the others do for now
 				s.retire(c)
@@ -85,7 +95,7 @@ func (s *Session) tend(c *conn) (next *conn, last, avoid string) {
 			if err == nil {
 				return next, "", ""
 			}
-			s.cfg.Logger.Warn("distmsg: cannot leave a draining node", "node", c.node, "error", err)
+			s.seldom.say(slog.LevelWarn, c.addr, "distmsg: cannot leave a draining node", "node", c.node, "error", err)
 			move = time.After(s.backoff(try))
 			try++
 		}
@@ -120,10 +130,11 @@ func (s *Session) onDrain(c *conn, f *codec.Drain) time.Duration {
 	return wait
 }
 
-// seek finds a node for a keeper that has none. It returns nil when the session is closed.
-func (s *Session) seek(last, avoid string) *conn {
-	news := s.news()
-	for try := 0; s.pause(s.life, s.backoff(try), news); try++ {
+// seek finds a node for a keeper that has none. The first pause is as long as it has become in that many attempts. It
+// returns nil when the session is closed.
+func (s *Session) seek(last, avoid string, attempts int) *conn {
+	news, began := s.news(), time.Now()
+	for try := attempts; s.pause(s.life, s.backoff(try), news); try++ {
 		news = s.news()
 		c, err := s.connect(s.life, s.candidates(nil, last, avoid), nil)
 		if err == nil {
@@ -136,7 +147,7 @@ func (s *Session) seek(last, avoid string) *conn {
 			return nil
 		}
 		if s.first() == nil {
-			s.cfg.Logger.Warn("distmsg: not attached to any node", "try", try+1, "error", err)
+			s.seldom.say(slog.LevelWarn, "", "distmsg: not attached to any node", "try", try+1, "for", time.Since(began), "error", err)
 		} else {
 			s.cfg.Logger.Debug("distmsg: not attached to another node", "try", try+1, "error", err)
 		}
@@ -149,6 +160,9 @@ func (s *Session) seek(last, avoid string) *conn {
 func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
 	errs := []error{}
 	for _, addr := range nodes {
+		if over(ctx) != nil {
+			break
+		}
 		key, ok := s.claim(addr)
 		if !ok {
 			continue
@@ -160,10 +174,13 @@ func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn
 			continue
 		}
 		s.assert(ctx, c)
-		s.cfg.Logger.Info("distmsg: attached", "node", c.node, "addr", addr, "session", c.session,
+		s.seldom.say(slog.LevelInfo, addr, "distmsg: attached", "node", c.node, "addr", addr, "session", c.session,
 			"resumed", c.resumed)
 		s.publish(c, old)
 		return c, nil
+	}
+	if err := over(ctx); err != nil {
+		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
 		return nil, errNowhere

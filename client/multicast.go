@@ -30,7 +30,7 @@ type Result struct {
 // ends before all are known, Multicast returns at once, with timeout for those that are not. An ID that no node would take ends
 // bad_id and does not keep the others from their copies.
 //
-// An error means that nothing was sent to anybody: ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the
+// An error means that nothing was sent to anybody: the context's if ctx had ended before the call, ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the
 // outcome that all of them share: expired or unreachable if the session's window or a node was waited for too long, and
 // too_large over a limit of the node's, which the error names. These are the number of IDs (10,000 by default), the bytes of the payload, and
 // those of the frame, of which each ID takes as many as it has and 64 more.
@@ -38,7 +38,7 @@ type Result struct {
 // Each copy has a place in the session's window (Config.MaxInFlight). A multicast to more IDs than that waits until nothing else is in
 // flight. It may be called from any goroutine.
 func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Result, error) {
-	if err := s.mayMulticast(m); err != nil {
+	if err := s.mayMulticast(ctx, m); err != nil {
 		return nil, err
 	}
 	done := make(chan struct{})
@@ -63,7 +63,7 @@ func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Resu
 // MulticastAsync sends one message to many IDs and returns as soon as it is in the outgoing buffer. done is called exactly once, when all
 // outcomes are known, with what Multicast would have returned. What [Session.SendAsync] says of ctx and of done holds here, too.
 func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, done func([]Result, error)) {
-	if err := s.mayMulticast(m); err != nil {
+	if err := s.mayMulticast(ctx, m); err != nil {
 		s.answerHere(ending{many: done, err: err})
 		return
 	}
@@ -83,7 +83,7 @@ func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, do
 // error says that nothing was sent: those of Multicast, and bad_id if there is an ID among them that no node would take. It may be called
 // from any goroutine.
 func (s *Session) PostMulticast(ctx context.Context, m Message, to []string) (id uint64, err error) {
-	if err := s.mayMulticast(m); err != nil {
+	if err := s.mayMulticast(ctx, m); err != nil {
 		return 0, err
 	}
 	for i, bad := range to {
@@ -101,7 +101,10 @@ func (s *Session) PostMulticast(ctx context.Context, m Message, to []string) (id
 	return id, err
 }
 
-func (s *Session) mayMulticast(m Message) error {
+func (s *Session) mayMulticast(ctx context.Context, m Message) error {
+	if err := mayBegin(ctx); err != nil {
+		return err
+	}
 	if m.To != "" {
 		return fmt.Errorf("client: a multicast's Message.To is %q, want it empty: its receivers are given apart", m.To)
 	}
@@ -144,6 +147,7 @@ type group struct {
 	open     []bool   // by copy: it has no outcome yet
 	left     int      // how many have none
 	cost     int      // what those hold of the window
+	byCtx    bool     // the deadline is the context's
 	deadline int64    // milliseconds on the session's clock
 	results  []Result // nil: its sender stopped waiting
 	at       []int    // by copy: its place in results; nil: the same
@@ -249,6 +253,9 @@ func (c *conn) endCopy(seq uint64, reply Reply, err *Error) {
 	if awaited {
 		r := g.result(copy)
 		r.Reply = reply
+		if err != nil && g.byCtx {
+			err.blame()
+		}
 		if err != nil {
 			r.Err = err
 		}

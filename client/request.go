@@ -43,7 +43,8 @@ type question struct {
 }
 
 // ask sends ids in as many frames as the node's limits need and calls each for every ID, in order.
-// An ID without an answer gets unwritten's code, lost or timeout (ctx ended).
+// An ID without an answer gets unwritten's code, lost or timeout (ctx ended); when ctx has ended, nothing more is asked,
+// and an ID that was to be bound or unbound then is expired.
 func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i int, r codec.Result)) {
 	var open []*request
 	first := 0 // index of open[0]'s first ID
@@ -62,7 +63,11 @@ func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i i
 	}
 	for rest := ids; len(rest) > 0; {
 		n := c.frameful(rest)
-		open = append(open, c.request(q, rest[:n]))
+		if over(ctx) == nil {
+			open = append(open, c.request(q, rest[:n]))
+		} else {
+			open = append(open, unasked(q, rest[:n]))
+		}
 		rest = rest[n:]
 		if len(open) == pipeline {
 			settle()
@@ -71,6 +76,17 @@ func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i i
 	for len(open) > 0 {
 		settle()
 	}
+}
+
+// unasked is a request that comes after the end of its context.
+func unasked(q question, ids []idEpoch) *request {
+	r := &request{answer: make(chan answer, 1), ids: ids}
+	code := codec.CodeTimeout
+	if q.kind == codec.KindBind || q.kind == codec.KindUnbind {
+		code = codec.CodeExpired
+	}
+	r.answer <- answer{code: code}
+	return r
 }
 
 // unwritten is the code for IDs whose frame was not written. A lookup cannot say unreachable, which would

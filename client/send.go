@@ -33,7 +33,9 @@ type Reply struct {
 // unreachable if that takes too long. When ctx ends before the outcome is known, Send returns at
 // once with timeout, wrapping the context's error.
 //
-// An error that is not an *Error means that nothing was sent: ErrClosed, or a Value that cannot be encoded.
+// An error that is not an *Error means that nothing was sent: ErrClosed, the context's error if ctx had ended before the
+// call, or a Value that cannot be encoded. errors.Is(err, context.DeadlineExceeded) or context.Canceled holds whenever
+// ctx is why.
 // It may be called from any goroutine. Messages that one goroutine sends to one ID, each after the outcome of the one
 // before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
@@ -112,6 +114,9 @@ func (s *Session) refused(err error, n int, since time.Time) error {
 
 // endCall hands an outcome to who waits for it.
 func (s *Session) endCall(w *call, reply Reply, err *Error) {
+	if err != nil && w.byCtx {
+		err.blame()
+	}
 	s.ended(codeOf(err), w.since)
 	if w.done == nil {
 		w.result <- result{reply, err}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,13 +21,14 @@ import (
 // are gone; what it holds and who waits in it survives that. All methods may be called from any goroutine.
 type Session struct {
 	// Static after construction.
-	cfg   Config
-	log   *asynclog.Logger // cfg.Logger, which never waits: readers and holders of locks log
-	start time.Time
-	inbox *inbox
-	cb    *callbacks
-	calls sync.Pool          // of *call
-	stop  context.CancelFunc // of the handlers' context
+	cfg    Config
+	log    *asynclog.Logger // cfg.Logger, which never waits: readers and holders of locks log
+	start  time.Time
+	inbox  *inbox
+	cb     *callbacks
+	calls  sync.Pool          // of *call
+	stop   context.CancelFunc // of the handlers' context
+	seldom *seldom
 
 	// With locks of their own.
 	holds   holdings
@@ -40,8 +42,9 @@ type Session struct {
 	defaultTTL atomic.Uint64           // as the last node announced it, in milliseconds
 	leaving    atomic.Bool             // Close has begun to turn messages away
 
-	closeOnce sync.Once
-	closeErr  error
+	closing   atomic.Bool     // Close was called
+	closeDone chan struct{}   // closed when the first Close has returned
+	closeErr  error           // its result
 	life      context.Context // ends when Close begins
 	endLife   context.CancelFunc
 	kept      sync.WaitGroup // the keepers, and what they start
@@ -67,11 +70,14 @@ type liveSet struct {
 const unlimited = 1 << 62
 
 // Dial attaches a new session to one of the nodes. It tries each node once and returns an error that
-// says for each why it failed. If the session is to be attached to several nodes, the others follow: OnState
+// says for each why it failed, and that wraps ctx's error if ctx ended first, whatever Config.Dialer does. If the session is to be attached to several nodes, the others follow: OnState
 // and State tell of them. ctx bounds Dial only; the session lives until Close.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
+		return nil, err
+	}
+	if err := mayBegin(ctx); err != nil {
 		return nil, err
 	}
 	s := newSession(cfg)
@@ -94,12 +100,13 @@ func newSession(cfg Config) *Session {
 	cfg.Logger = log.Logger
 	s := &Session{
 		cfg: cfg, start: time.Now(), stop: stop,
+		seldom:  &seldom{log: cfg.Logger, logged: make(map[string]*repeated)},
 		holds:   holdings{byID: make(map[string]*binding)},
 		watches: watches{byID: make(map[string]*watched), wake: make(chan struct{}, 1)},
-		changed: make(chan struct{}),
-		conns:   make(map[*conn]struct{}),
-		log:     log,
-		nodes:   nodes{names: make(map[string]string), dialling: make(map[string]bool), news: make(chan struct{})},
+		changed: make(chan struct{}), closeDone: make(chan struct{}),
+		conns: make(map[*conn]struct{}),
+		log:   log,
+		nodes: nodes{names: make(map[string]string), dialling: make(map[string]bool), opening: make(map[string]bool), news: make(chan struct{})},
 	}
 	s.live.Store(new(liveSet))
 	s.life, s.endLife = context.WithCancel(context.Background())
@@ -119,18 +126,24 @@ func (s *Session) State() State {
 
 // Close ends the session and its bindings. It lets the sends in flight have their outcomes, hands
 // messages that come in the meantime back to the node, lets the handlers finish what they have, and says
-// bye to the node. When ctx ends earlier, the rest is cut off: sends end lost, the handlers' context
-// ends, and Close returns an error that says so.
+// bye to the node. When ctx ends earlier, or has ended before, the rest is cut off: sends end lost, the handlers'
+// context ends, and Close returns an error that says so, at most a second after the end of ctx.
 //
-// Close must not be called from a handler or a callback: it would wait for itself. A second Close returns
-// the first one's result.
+// Close must not be called from a handler or a callback: it would wait for itself. A second Close waits
+// for the first one and returns its result, or an error that wraps that of its own context if that ends before.
 func (s *Session) Close(ctx context.Context) error {
-	s.closeOnce.Do(func() {
+	if !s.closing.Swap(true) {
 		s.closeErr = s.close(ctx)
 		s.log.Flush(flushTime)
-	})
+		close(s.closeDone)
+	} else if !await(ctx, s.closeDone) {
+		return fmt.Errorf("client: another Close is still under way: %w", ctx.Err())
+	}
 	return s.closeErr
 }
+
+// closeGrace is how long Close waits, after its context has ended, for connections that it has cut off.
+const closeGrace = time.Second
 
 // flushTime bounds how long Close waits for whatever takes the log.
 const flushTime = 100 * time.Millisecond
@@ -139,8 +152,9 @@ func (s *Session) close(ctx context.Context) error {
 	s.endLife()
 	outcomes := s.window.close(ErrClosed)
 	s.cb.room.close(ErrClosed)
-	s.kept.Wait()
-	finished := await(ctx, outcomes)
+	kept := make(chan struct{})
+	go func() { s.kept.Wait(); close(kept) }()
+	finished := await(ctx, kept) && await(ctx, outcomes)
 	s.leaving.Store(true)
 	finished = finished && await(ctx, s.inbox.drained()) && await(ctx, s.cb.group.Drained())
 	for _, c := range s.all() {
@@ -154,10 +168,7 @@ func (s *Session) close(ctx context.Context) error {
 	sends, _ := s.window.used()
 	jobs, _ := s.inbox.queued()
 	jobs += s.cb.group.Pending()
-	for _, c := range s.all() {
-		c.close(ErrClosed)
-		<-c.dead
-	}
+	s.cutOff()
 	s.stop()
 	s.inbox.close()
 	if !finished {
@@ -165,6 +176,20 @@ func (s *Session) close(ctx context.Context) error {
 	}
 	s.inbox.stopped.Wait()
 	return nil
+}
+
+// cutOff closes what connections there are. What does not end promptly is left to itself: a connection of the
+// application's own kind may take its time to close.
+func (s *Session) cutOff() {
+	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	conns := s.all()
+	for _, c := range conns {
+		go c.close(ErrClosed)
+	}
+	for _, c := range conns {
+		await(grace, c.dead)
+	}
 }
 
 // await reports whether done was closed before ctx ended.
@@ -224,6 +249,9 @@ func (s *Session) first() *conn {
 // attached waits for the connection that requests go over. The error is ctx's or ErrClosed.
 func (s *Session) attached(ctx context.Context) (*conn, error) {
 	for !s.closed() {
+		if err := over(ctx); err != nil {
+			return nil, err
+		}
 		s.mu.Lock()
 		changed := s.changed
 		s.mu.Unlock()
@@ -305,16 +333,27 @@ func (s *Session) moveAway(c *conn) {
 
 // forget removes a connection that has ended.
 func (s *Session) forget(c *conn, cause error) {
+	if !s.forgotten(c, cause) {
+		return
+	}
+	if c.lasted() {
+		s.seldom.forget()
+	}
+	s.seldom.say(slog.LevelWarn, c.addr, "distmsg: detached", "node", c.node, "addr", c.addr, "cause", cause)
+}
+
+// forgotten is forget without the log, which is not written under a lock. It reports whether the session has lost one of
+// its attachments with that connection, against its will.
+func (s *Session) forgotten(c *conn, cause error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
 	s.remove(c)
-	if c.told && s.state.Attached {
-		s.lost(c, cause)
-		if !s.closed() {
-			s.cfg.Logger.Warn("distmsg: detached", "node", c.node, "addr", c.addr, "cause", cause)
-		}
+	if !c.told || !s.state.Attached {
+		return false
 	}
+	s.lost(c, cause)
+	return !s.closed()
 }
 
 // lost tells that c is none of the session's attachments any more. It needs s.mu.
@@ -337,11 +376,14 @@ func (s *Session) kicked(k Kick) {
 
 // admit takes in a welcome: from now on this is the session, and c one of its connections. It returns errStranger
 // if c is another session than the one that lives at other nodes, and errTwice if the session is
-// attached to this node already; then c is only to be left.
+// attached to this node already; then c is only to be left. ErrClosed: nobody wants it any more.
 func (s *Session) admit(c *conn, f *codec.Welcome) error {
 	s.count.attaches.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed() { // under the lock: Close sees all others
+		return ErrClosed
+	}
 	if c.node != "" {
 		s.nodes.names[c.addr] = c.node
 	}

@@ -19,6 +19,7 @@ type outgoing struct {
 	seq      uint64    // of a post
 	async    bool      // a callback hears of the outcome
 	deadline time.Time // zero: none
+	byCtx    bool      // the deadline is the context's
 	held     int       // bytes of the budget it holds
 }
 
@@ -36,7 +37,10 @@ func (o *outgoing) msgs() int {
 // submit puts o into a connection's buffer. It waits for its budget (the session's window, or for a
 // post the connection's credit), for a connection, and if a callback hears of the outcome, for room for that.
 func (s *Session) submit(ctx context.Context, o outgoing) (c *conn, seq uint64, err error) {
-	o.deadline = s.deadline(ctx, o.TTL, o.acked())
+	if err := mayBegin(ctx); err != nil {
+		return nil, 0, err
+	}
+	o.deadline, o.byCtx = s.deadline(ctx, o.TTL, o.acked())
 	if err := o.check(); err != nil {
 		return nil, 0, err
 	}
@@ -130,6 +134,7 @@ func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	o.byCtx = o.byCtx && uint64(ttl) <= c.limits.MaxTTL // else the node's limit ends it
 	seq = c.number(o)
 	out, err := c.encode(o, seq, ttl)
 	if size := len(out) - len(c.out); err == nil {
@@ -158,8 +163,10 @@ func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 func (c *conn) number(o *outgoing) (seq uint64) {
 	switch {
 	case o.call != nil:
+		o.call.byCtx = o.byCtx
 		return c.calls.add(o.call, c.guard(o.deadline), o.held)
 	case o.group != nil:
+		o.group.byCtx = o.byCtx
 		return c.calls.addGroup(o.group, c.guard(o.deadline), o.held)
 	}
 	return o.seq
@@ -274,19 +281,19 @@ func (o *outgoing) ttl() (uint32, error) {
 	return uint32(min((left+time.Millisecond-1)/time.Millisecond, math.MaxUint32)), nil
 }
 
-// deadline returns when a message's time is over: the context's deadline or the TTL's, whichever comes first.
-func (s *Session) deadline(ctx context.Context, ttl time.Duration, ack bool) time.Time {
+// deadline returns when a message's time is over: the context's deadline (byCtx) or the TTL's, whichever comes first.
+func (s *Session) deadline(ctx context.Context, ttl time.Duration, ack bool) (deadline time.Time, byCtx bool) {
 	deadline, ok := ctx.Deadline()
 	if ttl == 0 && !ok && ack {
 		ttl = time.Duration(s.defaultTTL.Load()) * time.Millisecond
 	}
 	if ttl == 0 {
-		return deadline
+		return deadline, ok
 	}
 	if end := time.Now().Add(ttl); !ok || end.Before(deadline) {
-		return end
+		return end, false
 	}
-	return deadline
+	return deadline, true
 }
 
 // acquire waits for o's budget.
@@ -294,6 +301,11 @@ func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 	ctx, cancel := o.context(ctx)
 	defer cancel()
 	err := b.acquire(ctx, o.msgs(), o.held)
+	if err == nil {
+		if err = over(ctx); err != nil { // it has ended together with the wait
+			b.release(o.msgs(), o.held)
+		}
+	}
 	if err == nil || err == ErrClosed || err == errConnClosed {
 		return err
 	}

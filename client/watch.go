@@ -17,15 +17,17 @@ import (
 // What OnPresence hears of an ID is newer than what the first Watch of it returned. An ID that is watched already is
 // not asked for again: Watch returns what was last told of it.
 //
-// The error is ErrClosed, or ErrNotSupported if the node does not know of watching. Watch takes any number of IDs, ends when ctx does (without
-// a deadline: after Config.RequestTimeout) and may be called from any goroutine.
+// Watch takes any number of IDs and ends when ctx does (without a deadline: after Config.RequestTimeout). If ctx is why some IDs have no answer yet,
+// an error that wraps its own comes along with the answers. With the other errors nothing is watched: ErrClosed, the context's if it had ended before
+// the call, or ErrNotSupported if the node does not know of watching. It may be called from any goroutine.
 func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) {
-	if s.closed() {
-		return nil, ErrClosed
+	if err := s.mayAsk(ctx); err != nil {
+		return nil, err
 	}
 	if c := s.first(); c != nil && c.limits.MaxWatched == 0 {
 		return nil, fmt.Errorf("%w: node %s knows no watch", ErrNotSupported, c.node)
 	}
+	caller := ctx
 	ctx, cancel := s.requestContext(ctx)
 	defer cancel()
 	entries, answered := s.watches.add(ids)
@@ -35,7 +37,8 @@ func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) 
 	case <-s.life.Done():
 		return nil, ErrClosed
 	}
-	return s.watches.answer(ids, entries), nil
+	found := s.watches.answer(ids, entries)
+	return found, unanswered(caller, found)
 }
 
 // Unwatch ends the watching of IDs: when it has returned, OnPresence begins to hear of none of them. Those that are not watched

@@ -1,0 +1,65 @@
+package client
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// seldomEvery is how often a session logs what repeats itself: that it has no node, or that a node takes it
+// and drops it again and again.
+const seldomEvery = time.Minute
+
+// seldom logs what may repeat many times a second: the first time, and then once in seldomEvery with the number of times in
+// between, which are logged at debug level only.
+type seldom struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	logged map[string]*repeated // guarded by mu; by subject
+}
+
+type repeated struct {
+	at    time.Time
+	muted int // times since
+}
+
+// say logs a message about a subject.
+func (l *seldom) say(level slog.Level, subject, message string, args ...any) {
+	if muted, due := l.due(message+" "+subject, time.Now()); !due {
+		level = slog.LevelDebug
+	} else if muted > 0 {
+		args = append(args, "not_logged_since_the_last", muted)
+	}
+	l.log.Log(context.Background(), level, message, args...)
+}
+
+// due reports whether the subject is to be logged now, and how often it was not since the last time.
+func (l *seldom) due(subject string, now time.Time) (muted int, due bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s, r := range l.logged { // subjects are few, but nodes come and go for months
+		if s != subject && now.Sub(r.at) > 2*seldomEvery {
+			delete(l.logged, s)
+		}
+	}
+	r := l.logged[subject]
+	switch {
+	case r == nil:
+		r = new(repeated)
+		l.logged[subject] = r
+	case now.Sub(r.at) < seldomEvery:
+		r.muted++
+		return 0, false
+	}
+	muted, r.at, r.muted = r.muted, now, 0
+	return muted, true
+}
+
+// forget makes everything worth a line again.
+func (l *seldom) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.logged)
+}
