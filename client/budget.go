@@ -77,6 +77,17 @@ func (b *budget) acquire(ctx context.Context, msgs, n int) error {
 	return err
 }
 
+// acquireInTime is acquire for those who do nothing with what is granted at the moment when ctx ends.
+func (b *budget) acquireInTime(ctx context.Context, msgs, n int) error {
+	err := b.acquire(ctx, msgs, n)
+	if err == nil {
+		if err = over(ctx); err != nil {
+			b.release(msgs, n)
+		}
+	}
+	return err
+}
+
 // grow takes n more bytes for a message that is held already, if there is room and nobody waits.
 // A negative n gives back.
 func (b *budget) grow(n int) bool {

@@ -300,12 +300,7 @@ func (s *Session) deadline(ctx context.Context, ttl time.Duration, ack bool) (de
 func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 	ctx, cancel := o.context(ctx)
 	defer cancel()
-	err := b.acquire(ctx, o.msgs(), o.held)
-	if err == nil {
-		if err = over(ctx); err != nil { // it has ended together with the wait
-			b.release(o.msgs(), o.held)
-		}
-	}
+	err := b.acquireInTime(ctx, o.msgs(), o.held)
 	if err == nil || err == ErrClosed || err == errConnClosed {
 		return err
 	}
@@ -321,7 +316,7 @@ func (s *Session) reserve(ctx context.Context, o *outgoing) error {
 	}
 	ctx, cancel := o.context(ctx)
 	defer cancel()
-	err := b.acquire(ctx, o.msgs(), 0)
+	err := b.acquireInTime(ctx, o.msgs(), 0)
 	if err == nil || err == ErrClosed {
 		return err
 	}
