@@ -777,7 +777,7 @@ func TestUnwrittenBind(t *testing.T) {
 		err := call(short, "", "new")
 		cancel()
 		if !errors.Is(err, ErrExpired) || !errors.Is(err, ErrBadID) || !errors.Is(err, context.DeadlineExceeded) ||
-			!strings.HasPrefix(err.Error(), "client: "+op+" : bad_id: an ID has") {
+			!strings.HasPrefix(err.Error(), "client: "+op+` "": bad_id: an ID has`) {
 			t.Errorf("%s beside a bind: %v", op, err)
 		}
 	}
