@@ -210,12 +210,19 @@ func (e *Engine) allowed(r *request, mine []int) []int {
 		return mine
 	}
 	var ok []int
-	for _, i := range mine {
-		if err := e.cfg.Hooks.Bind(r.session.Identity(), r.items[i].id); err != nil {
-			r.results[i].Code = codec.CodeDenied
-			continue
+	for k := 0; k < len(mine); k++ { // again behind an ID for which the hook did not return
+		if !e.apart("Bind", func() {
+			for ; k < len(mine); k++ {
+				i := mine[k]
+				if err := e.cfg.Hooks.Bind(r.session.Identity(), r.items[i].id); err != nil {
+					r.results[i].Code = codec.CodeDenied
+					continue
+				}
+				ok = append(ok, i)
+			}
+		}) {
+			r.results[mine[k]].Code = codec.CodeDenied
 		}
-		ok = append(ok, i)
 	}
 	return ok
 }

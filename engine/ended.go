@@ -212,6 +212,6 @@ func (e *Engine) entriesLeft(s *routing.Session) []routing.Presence {
 func (e *Engine) sessionDown(s *routing.Session, ids int) {
 	e.cfg.Logger.Debug("session ended", "session", s.ID(), "ids", ids)
 	if e.cfg.Hooks.SessionDown != nil {
-		e.cfg.Hooks.SessionDown(s.ID(), s.Identity())
+		e.apart("SessionDown", func() { e.cfg.Hooks.SessionDown(s.ID(), s.Identity()) })
 	}
 }

@@ -61,6 +61,7 @@ type Engine struct {
 	draining    atomic.Bool
 	drainAt     atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
 	refused     atomic.Uint64
+	unhandled   atomic.Uint64
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
 	presences   presences

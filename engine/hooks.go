@@ -8,7 +8,9 @@ import (
 	"distmsg/routing"
 )
 
-// Hooks are optional functions that the engine calls; one that is nil costs nothing. A hook that panics takes the process down.
+// Hooks are optional functions that the engine calls; one that is nil costs nothing. A hook that panics is logged with its stack; what it
+// would have decided is refused, without the panic's text, and the node goes on. The same holds for one that ends its goroutine
+// (runtime.Goexit, testing.T.Fatal), except on a loop, which would end with it: there the process panics.
 //
 // Those marked "on a loop" hold up every connection of that loop while they run: they must not block, nor call what waits for
 // the engine. Bytes that they are given are views into the loop's buffers: they end with the call, are not to be changed,
@@ -62,7 +64,8 @@ func (c *conn) maySend(m *codec.Send) verdict {
 	if hook == nil {
 		return verdict{}
 	}
-	return hookVerdict(hook(c.session.Identity(), m))
+	e := c.loop.eng
+	return hookVerdict(e.decide("Send", func() codec.Code { return hook(c.session.Identity(), m) }))
 }
 
 // mayDeliver asks the hook about a message that is about to be written to a session of this node.
@@ -71,13 +74,13 @@ func (e *Engine) mayDeliver(s *routing.Session, d *codec.Deliver) verdict {
 	if hook == nil {
 		return verdict{}
 	}
-	return hookVerdict(hook(s.ID(), s.Identity(), d))
+	return hookVerdict(e.decide("Deliver", func() codec.Code { return hook(s.ID(), s.Identity(), d) }))
 }
 
 // undelivered tells the hook of a message that ends here, if it was not delivered.
 func (e *Engine) undelivered(d *codec.Deliver, code codec.Code) {
 	if hook := e.cfg.Hooks.Undeliverable; hook != nil && code.Delivered() == codec.DeliveredNo {
-		hook(d, code)
+		e.onLoop("Undeliverable", func() { hook(d, code) })
 	}
 }
 
@@ -118,5 +121,5 @@ func (e *Engine) lostID(s *routing.Session, id string, epoch uint64) {
 	if r, ok := e.table.Lookup([]byte(id)); ok && r.Session == s && r.Epoch >= epoch {
 		return
 	}
-	hook(s.ID(), s.Identity(), id, epoch)
+	e.apart("Kick", func() { hook(s.ID(), s.Identity(), id, epoch) })
 }

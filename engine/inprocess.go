@@ -10,21 +10,25 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 	"distmsg/routing"
 )
 
 // An in-process session is a connection without a socket: the same frames, the same rules, handed
 // over in memory. So its IDs have the same outcomes, order and limits as remote ones.
 
-// InProcessConfig says what an in-process session does with what it gets. Its callbacks run on one
-// goroutine of the session's own, one after the other, in the order in which things happened; a slow one
-// fills the session's queue (Config.MaxPending), and senders hear overflow. They may call every method of the session but Close.
+// InProcessConfig says what an in-process session does with what it gets. Handler, OnKick and OnPresence run on goroutines for that
+// purpose: each of them one call at a time and in order, but apart from each other. They may take their time and may call every method of
+// the session but Close. A slow Handler fills the session's queue (Config.MaxPending), and senders hear overflow. A callback that panics, or
+// ends its goroutine (runtime.Goexit, testing.T.Fatal), is logged with its stack and called again for what comes next; one that has not returned
+// after a second or two is logged.
 type InProcessConfig struct {
 	// Identity is what Hooks.Authenticate would have returned.
 	Identity string
 	// Handler gets the messages. It answers with Ack or Reject; if it does neither, the message is
-	// acked when it returns, and rejected if it panics. It must not wait for a message to
-	// this same session: nothing else is handled meanwhile. Default: everything is rejected.
+	// acked when it returns, and rejected if it panics or ends its goroutine. It must not wait for a message to
+	// this same session: nothing else is handled meanwhile. A message whose deadline passed while it waited is not
+	// handled, because its sender has heard timeout; Stats.Unhandled counts it. Default: everything is rejected.
 	Handler func(*Message)
 	// OnKick hears that an ID was bound by another session. The session does not hold it any more. While a Bind
 	// of that ID is under way it is not called: Bind says how that ended.
@@ -59,11 +63,21 @@ type InProcess struct {
 	wake     sync.Cond           // on mu
 	queued   atomic.Int64        // bytes in queue
 	pump     func()
+	handling handling // the handler's goroutine's
 
-	calling   sync.WaitGroup // the goroutine of SendAsync's callbacks
-	outcomes  []outcome      // guarded by mu; for it
-	told      sync.Cond      // on mu; signalled when there are any, and at the end
-	isCalling bool           // guarded by mu; it has been started
+	// Callbacks, each kind in a line of its own.
+	callbacks *callback.Group
+	outcomes  *callback.Line[outcome]
+	uncalled  int // guarded by mu; the sends in flight that outcomes has yet to call for
+	kicks     *callback.Line[kick]
+	changes   *callback.Line[string]
+	changed   map[string]Presence // guarded by mu; the IDs in changes, each with what became of it last
+}
+
+// kick is an ID that the session has lost.
+type kick struct {
+	id    string
+	epoch uint64
 }
 
 // holding is an ID that the session has, or is about to have. Its fields are guarded by InProcess.mu.
@@ -73,7 +87,7 @@ type holding struct {
 	kicked uint64 // the greatest epoch of the kicks that have come meanwhile
 }
 
-// arrival is a buffer with deliver and kick frames, and when the first of them came.
+// arrival is a buffer with deliver frames, and when the first of them came.
 type arrival struct {
 	buf []byte
 	at  time.Time
@@ -85,43 +99,6 @@ type answer struct {
 	reason  string
 	reply   []byte
 	results []codec.Result
-}
-
-// Message is what a Handler gets. It must not be used after the handler has returned.
-type Message struct {
-	To, From string
-	Payload  []byte    // a view that ends with the handler's return
-	Deadline time.Time // zero: none
-
-	session  *InProcess
-	token    []byte
-	wantsAck bool
-	answered bool
-}
-
-// Ack accepts the message, with a reply that may be nil; one over Config.MaxPayload turns it into a
-// Reject. Only the first answer counts.
-func (m *Message) Ack(reply []byte) {
-	if len(reply) > m.session.eng.cfg.MaxPayload {
-		m.Reject("the reply is too large")
-		return
-	}
-	m.answer(codec.CodeAcked, "", reply)
-}
-
-// Reject refuses the message; the sender hears the reason, cut to codec.MaxReason bytes.
-func (m *Message) Reject(reason string) { m.answer(codec.CodeRejected, reason, nil) }
-
-func (m *Message) answer(code codec.Code, reason string, reply []byte) {
-	if m.answered || !m.wantsAck {
-		return
-	}
-	m.answered = true
-	// With the session over there is nobody to answer: the sender has heard lost.
-	_ = m.session.submit(context.Background(), nil, func(b []byte, _ uint64) []byte {
-		return codec.AppendAck(b, &codec.Ack{Token: m.token, Code: code,
-			Reason: []byte(reason[:min(len(reason), codec.MaxReason)]), Reply: reply})
-	})
 }
 
 // OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, is ErrStopped if Run has
@@ -145,8 +122,9 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 		joined: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 		waiting: make(map[uint64]call), held: make(map[string]*holding),
 	}
-	s.wake.L, s.room.L, s.told.L = &s.mu, &s.mu, &s.mu
+	s.wake.L, s.room.L = &s.mu, &s.mu
 	s.pump = s.read
+	s.newCallbacks()
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
 	s.conn = &conn{loop: l, local: s, maxPending: e.cfg.MaxPending, takesMany: true}
 	l.post(func() {
@@ -157,7 +135,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	})
 	select {
 	case <-s.joined:
-		go s.deliverAll()
+		go s.handleAll()
 		return s, nil
 	case <-s.ended:
 		return nil, ErrSessionOver
@@ -365,8 +343,8 @@ func (s *InProcess) opened(session *routing.Session) {
 	close(s.joined)
 }
 
-// receive runs on the loop, in place of a write to a socket. Answers are passed on at once, so that a slow
-// handler cannot hold them up; deliver and kick frames queue for the session's goroutine.
+// receive runs on the loop, in place of a write to a socket. Answers, kicks and changes are passed on at once, so that a slow
+// handler cannot hold them up; messages queue for the handler's goroutine.
 func (s *InProcess) receive(bufs [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -389,7 +367,7 @@ func (s *InProcess) receive(bufs [][]byte) {
 	s.wake.Signal()
 }
 
-// control passes on the answers in b and reports whether there is anything else in it. mu is held.
+// control passes on what is no message in b and reports whether there is anything else in it. mu is held.
 func (s *InProcess) control(b []byte) (more bool) {
 	eachFrame(b, func(kind codec.Kind, body []byte) {
 		switch kind {
@@ -407,7 +385,17 @@ func (s *InProcess) control(b []byte) (more bool) {
 				}
 				s.answer(f.Seq, answer{results: results})
 			}
-		case codec.KindDeliver, codec.KindDeliverMany, codec.KindKick, codec.KindChanged:
+		case codec.KindKick:
+			if id, epoch, err := codec.DecodeKick(body); err == nil {
+				s.kick(string(id), epoch)
+			}
+		case codec.KindChanged:
+			if all, err := codec.DecodeChanged(body); err == nil {
+				for v, ok := all.Next(); ok; v, ok = all.Next() {
+					s.change(Presence{ID: string(v.ID), Code: v.Code, Epoch: v.Epoch})
+				}
+			}
+		case codec.KindDeliver, codec.KindDeliverMany:
 			more = true
 		}
 	})
@@ -435,125 +423,5 @@ func (s *InProcess) closed() {
 	s.endSends()
 	close(s.ended)
 	s.wake.Signal()
-	s.told.Signal()
 	s.room.Broadcast()
-}
-
-// deliverAll is the session's goroutine.
-func (s *InProcess) deliverAll() {
-	defer close(s.done)
-	defer s.calling.Wait()
-	for {
-		s.mu.Lock()
-		for len(s.queue) == 0 && !s.over {
-			s.wake.Wait()
-		}
-		all := s.queue
-		s.queue = nil
-		over := s.over
-		s.mu.Unlock()
-		if over { // whoever sent what is left has heard lost
-			return
-		}
-		for _, a := range all {
-			eachFrame(a.buf, func(kind codec.Kind, body []byte) { s.handle(kind, body, a.at) })
-			s.queued.Add(-int64(len(a.buf)))
-			s.eng.bufs.give([][]byte{a.buf})
-		}
-	}
-}
-
-func (s *InProcess) handle(kind codec.Kind, body []byte, at time.Time) {
-	switch kind {
-	case codec.KindDeliver:
-		var d codec.Deliver
-		if codec.DecodeDeliver(body, &d) == nil {
-			s.handleDeliver(&d, at)
-		}
-	case codec.KindDeliverMany:
-		var m codec.DeliverMany
-		if codec.DecodeDeliverMany(body, kind, len(body), &m) == nil {
-			for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-				d := m.Deliver(&r)
-				s.handleDeliver(&d, at)
-			}
-		}
-	case codec.KindKick:
-		if id, epoch, err := codec.DecodeKick(body); err == nil {
-			s.handleKick(string(id), epoch)
-		}
-	case codec.KindChanged:
-		if all, err := codec.DecodeChanged(body); err == nil {
-			for v, ok := all.Next(); ok; v, ok = all.Next() {
-				s.handleChange(Presence{ID: string(v.ID), Code: v.Code, Epoch: v.Epoch})
-			}
-		}
-	}
-}
-
-// handleDeliver gives a message to the handler, or back if the session does not hold its ID (S14).
-func (s *InProcess) handleDeliver(d *codec.Deliver, at time.Time) {
-	s.mu.Lock()
-	h := s.held[string(d.To)]
-	mine := h != nil && (h.binds > 0 || h.epoch >= d.Epoch)
-	s.mu.Unlock()
-	if !mine {
-		_ = s.submit(context.Background(), nil, func(b []byte, _ uint64) []byte { return codec.AppendNotHere(b, d) })
-		return
-	}
-	m := &Message{To: string(d.To), From: string(d.From), Payload: d.Payload,
-		session: s, token: d.Token, wantsAck: d.Flags&codec.FlagAck != 0}
-	if d.TTL > 0 {
-		m.Deadline = at.Add(time.Duration(d.TTL) * time.Millisecond)
-	}
-	if s.cfg.Handler == nil {
-		m.Reject("this session handles no messages")
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("an in-process handler panicked", "to", m.To, "panic", fmt.Sprint(p))
-			m.Reject("the handler panicked")
-		}
-	}()
-	s.cfg.Handler(m)
-	m.Ack(nil)
-}
-
-// handleKick lets an ID go, if the kick is about a newer binding than the session's own (S13).
-func (s *InProcess) handleKick(id string, epoch uint64) {
-	s.mu.Lock()
-	h := s.held[id]
-	lost := h != nil && h.epoch < epoch
-	switch {
-	case !lost:
-	case h.binds > 0: // settleBind decides
-		h.epoch, h.kicked = 0, max(h.kicked, epoch)
-		lost = false
-	default:
-		delete(s.held, id)
-	}
-	s.mu.Unlock()
-	if !lost || s.cfg.OnKick == nil {
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("OnKick panicked", "id", id, "panic", fmt.Sprint(p))
-		}
-	}()
-	s.cfg.OnKick(id, epoch)
-}
-
-// handleChange tells what became of a watched ID.
-func (s *InProcess) handleChange(v Presence) {
-	if s.cfg.OnPresence == nil {
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("OnPresence panicked", "id", v.ID, "panic", fmt.Sprint(p))
-		}
-	}()
-	s.cfg.OnPresence(v)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 // What an in-process session sends. Where a client's SDK waits for room in its window and for credit, these calls wait for room in
@@ -142,9 +143,10 @@ func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (
 // SendAsync sends a message and returns as soon as the event loop has it to take. done is called exactly once, with what Send would
 // have returned. ctx bounds the waiting for room, and its deadline is the message's; if it ends later, that changes nothing.
 //
-// Callbacks run one after the other, in the order of the outcomes, on a goroutine that the session has for them, or on the caller's if the
-// message could not be sent. A callback may take its time, but counts as in flight until it is called: one
-// that waits for room in SendAsync or Send may wait for those behind it. Close waits for them.
+// Callbacks begin one after the other, in the order of the outcomes, on a goroutine that the session has for them, or on the caller's if the
+// message could not be sent. A send counts as in flight until its callback begins. A callback may take its time and may call every method
+// of the session but Close, which waits for it. One that has not returned after a second or two is logged and passed by: the next
+// ones begin, as long as no more than 256 are stuck.
 func (s *InProcess) SendAsync(ctx context.Context, from, to string, payload []byte, done func(reply []byte, err error)) {
 	err := s.checkSend(from, to, payload)
 	if err == nil {
@@ -153,7 +155,9 @@ func (s *InProcess) SendAsync(ctx context.Context, from, to string, payload []by
 		})
 	}
 	if err != nil {
-		s.callBack(outcome{done: func([]byte, error) { done(nil, notSent(err)) }})
+		callback.Contain(func() { done(nil, notSent(err)) }, func(f callback.Failure) {
+			f.Log(s.eng.cfg.Logger, "in-process session: the callback of a SendAsync")
+		})
 	}
 }
 
@@ -262,10 +266,6 @@ func (s *InProcess) submit(ctx context.Context, c *call, frame func(b []byte, se
 		if c.send {
 			s.inFlight++
 		}
-		if c.done != nil && !s.isCalling {
-			s.isCalling = true
-			s.calling.Go(s.callAll)
-		}
 	}
 	if !s.pumping {
 		s.pumping = true
@@ -276,8 +276,14 @@ func (s *InProcess) submit(ctx context.Context, c *call, frame func(b []byte, se
 
 // waitForRoom waits until another frame may be submitted. mu is held.
 func (s *InProcess) waitForRoom(ctx context.Context, send bool) error {
+	most := s.eng.cfg.MaxInFlight
+	inside := send && s.inFlight >= most && callback.Inside() // it must not wait for callbacks that wait for it
 	full := func() bool {
-		return len(s.in) > s.eng.cfg.MaxPending || send && s.inFlight >= s.eng.cfg.MaxInFlight
+		held := s.inFlight
+		if inside && s.uncalled <= most {
+			held -= s.uncalled
+		}
+		return len(s.in) > s.eng.cfg.MaxPending || send && held >= most
 	}
 	if full() && !s.over {
 		defer context.AfterFunc(ctx, func() {
@@ -306,8 +312,11 @@ func (s *InProcess) answer(seq uint64, a answer) {
 	}
 	delete(s.waiting, seq)
 	if c.done != nil {
-		s.outcomes = append(s.outcomes, outcome{c.done, a})
-		s.told.Signal()
+		s.uncalled++
+		s.outcomes.Push(outcome{c.done, a})
+		if s.inFlight >= s.eng.cfg.MaxInFlight {
+			s.room.Broadcast()
+		}
 		return
 	}
 	if c.send {
@@ -320,7 +329,7 @@ func (s *InProcess) answer(seq uint64, a answer) {
 
 // landed counts a send that is not in flight any more. mu is held.
 func (s *InProcess) landed() {
-	if s.inFlight == s.eng.cfg.MaxInFlight {
+	if s.inFlight >= s.eng.cfg.MaxInFlight {
 		s.room.Broadcast()
 	}
 	s.inFlight--
@@ -340,36 +349,4 @@ func (s *InProcess) endSends() {
 			s.answer(seq, answer{code: codec.CodeLost, reason: "the session is over"})
 		}
 	}
-}
-
-// callAll is the goroutine of SendAsync's callbacks.
-func (s *InProcess) callAll() {
-	for {
-		s.mu.Lock()
-		for len(s.outcomes) == 0 && !s.over {
-			s.told.Wait()
-		}
-		all := s.outcomes
-		s.outcomes = nil
-		over := s.over
-		s.mu.Unlock()
-		if over && len(all) == 0 {
-			return
-		}
-		for _, o := range all {
-			s.mu.Lock()
-			s.landed()
-			s.mu.Unlock()
-			s.callBack(o)
-		}
-	}
-}
-
-func (s *InProcess) callBack(o outcome) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.eng.cfg.Logger.Error("a callback of SendAsync panicked", "panic", fmt.Sprint(p))
-		}
-	}()
-	o.done(o.result())
 }

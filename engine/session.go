@@ -47,7 +47,12 @@ func (c *conn) handleHello(body []byte) {
 	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
 		ctx, cancel := context.WithTimeout(e.serving, e.cfg.IdleTimeout)
 		defer cancel()
-		identity, err := e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote)
+		var identity string
+		var err error
+		if !e.apart("Authenticate", func() { identity, err = e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote) }) {
+			j.refuse(codec.FaultInternal, "the node could not check the credentials")
+			return
+		}
 		if e.serving.Err() != nil { // whatever the hook says now, it is not about the credentials
 			j.refuse(codec.FaultGoingAway, "the node is shutting down")
 			return
@@ -112,7 +117,7 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 	j.foreign = resumed && e.table.Session(id) == nil
 	s := e.table.OpenSession(id, identity)
 	if !resumed && e.cfg.Hooks.SessionUp != nil {
-		e.cfg.Hooks.SessionUp(id, identity)
+		e.apart("SessionUp", func() { e.cfg.Hooks.SessionUp(id, identity) })
 	}
 	j.loop.post(func() { j.loop.open(j, s, resumed) })
 }

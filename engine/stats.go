@@ -49,6 +49,7 @@ type Stats struct {
 	LoopSilence               time.Duration          // since the event loop that has been silent the longest has run; 10 ms and less as a rule
 	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
+	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }
 
 // loopStats are one loop's counters. The loop counts without locks and publishes a copy at every tick.
@@ -93,6 +94,7 @@ func (e *Engine) Stats() Stats {
 		Refused:  e.refused.Load(),
 
 		LogsDropped: e.log.Dropped(),
+		Unhandled:   e.unhandled.Load(),
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),

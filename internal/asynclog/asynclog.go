@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"distmsg/internal/callback"
 )
 
 // capacity is how many records wait. As many again may be on their way to the handler.
@@ -94,6 +96,9 @@ type queue struct {
 	levels  atomic.Uint32 // bit by levelBit; those that first has enabled
 	looked  atomic.Int64  // when that was asked, in nanoseconds since 1970
 
+	batch []entry // the goroutine's that passes records on: batch[next:] is left
+	next  int     // its own, too
+
 	mu      sync.Mutex
 	waiting []entry       // guarded by mu
 	unsaid  uint64        // guarded by mu; dropped, and no record has said so yet
@@ -151,15 +156,29 @@ func (q *queue) add(e entry) {
 func (q *queue) startLocked() {
 	if !q.busy {
 		q.busy = true
-		go q.passOn()
+		go q.passOn(true)
 	}
 }
 
-// passOn gives records to their handlers until there are no more.
-func (q *queue) passOn() {
-	var batch []entry
-	for {
-		q.look()
+// passOn gives records to their handlers until there are no more. A record whose handler panics counts as dropped. A handler
+// that ends its goroutine ends this one, and another takes its place; it does not look, which may be what ended it.
+func (q *queue) passOn(look bool) {
+	over := false
+	defer func() {
+		if !over {
+			go q.passOn(false)
+		}
+	}()
+	for ; ; look = true {
+		for q.next < len(q.batch) {
+			e := q.batch[q.next]
+			q.batch[q.next] = entry{}
+			q.next++
+			q.contain(func() { _ = e.next.Handle(e.ctx, e.record) }) // slog's own loggers ignore the error as well
+		}
+		if look {
+			callback.Contain(q.look, func(callback.Failure) {})
+		}
 		q.mu.Lock()
 		var unsaid uint64
 		unsaid, q.unsaid = q.unsaid, 0
@@ -169,22 +188,26 @@ func (q *queue) passOn() {
 				close(q.idle)
 				q.idle = nil
 			}
+			over = true
 			q.mu.Unlock()
 			return
 		}
-		batch, q.waiting = q.waiting, batch[:0]
+		q.batch, q.waiting, q.next = q.waiting, q.batch[:0], 0
 		q.mu.Unlock()
-		for _, e := range batch {
-			_ = e.next.Handle(e.ctx, e.record) // slog's own loggers ignore it as well
+		if unsaid > 0 {
+			q.contain(func() { q.say(unsaid) })
 		}
-		clear(batch)
-		q.say(unsaid)
 	}
+}
+
+// contain calls a handler, for a record that counts as dropped if the handler does not return.
+func (q *queue) contain(handle func()) {
+	callback.Contain(handle, func(callback.Failure) { q.dropped.Add(1) })
 }
 
 // say logs that records were dropped.
 func (q *queue) say(dropped uint64) {
-	if dropped == 0 || !q.first.Enabled(context.Background(), slog.LevelWarn) {
+	if !q.first.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log records were dropped: whatever takes them did not keep up", 0)

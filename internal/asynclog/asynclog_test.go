@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -118,5 +119,53 @@ func TestHandlerContract(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// fails does in place of handling a record, or of answering, what the record's message says.
+type fails struct {
+	slog.Handler
+	enabled func()
+}
+
+func (f fails) Enabled(ctx context.Context, level slog.Level) bool {
+	f.enabled()
+	return f.Handler.Enabled(ctx, level)
+}
+
+func (f fails) Handle(ctx context.Context, r slog.Record) error {
+	switch r.Message {
+	case "panic":
+		panic("on purpose")
+	case "goexit":
+		runtime.Goexit()
+	}
+	return f.Handler.Handle(ctx, r)
+}
+
+// A handler that panics, or ends its goroutine, loses that record and nothing else.
+func TestHandlerDoesNotReturn(t *testing.T) {
+	var out bytes.Buffer
+	enabled := func() {}
+	log := Wrap(slog.New(fails{slog.NewTextHandler(&out, nil), func() { enabled() }}))
+	for range 3 {
+		for _, text := range []string{"goexit", "panic", "goexit", "fine"} {
+			log.Info(text)
+		}
+		if !log.Flush(patience) {
+			t.Fatal("the log stands still")
+		}
+	}
+	if got := strings.Count(out.String(), "fine"); got != 3 || log.Dropped() != 9 {
+		t.Errorf("%d records came through, %d were dropped:\n%s", got, log.Dropped(), &out)
+	}
+	for _, enabled = range []func(){runtime.Goexit, func() { panic("on purpose") }} {
+		log.Info("fine")
+		if !log.Flush(patience) {
+			t.Fatal("the log stands still")
+		}
+	}
+	if got := strings.Count(out.String(), "fine"); got != 5 {
+		t.Errorf("%d records came through:\n%s", got, &out)
 	}
 }

@@ -1,0 +1,37 @@
+package engine
+
+import (
+	"distmsg/codec"
+	"distmsg/internal/callback"
+)
+
+// A hook is the application's code, and can end nothing but its own call: what it would have decided is then refused.
+
+// onLoop calls a hook on a loop and reports whether it returned; if not, the log says why and where. It allocates nothing if it
+// does.
+func (e *Engine) onLoop(name string, hook func()) bool {
+	return callback.Contain(hook, func(f callback.Failure) {
+		f.Log(e.cfg.Logger, "Hooks."+name)
+		if f.Panic == nil { // the loop's goroutine ends, and nothing can keep it: better a node that is gone than one that stands still
+			panic("engine: Hooks." + name + " called runtime.Goexit on an event loop, which ends with it")
+		}
+	})
+}
+
+// apart calls a hook off the loops and reports whether it returned; if not, the log says why and where. The hook runs on a
+// goroutine of its own, because a lane has to go on if the hook ends its goroutine.
+func (e *Engine) apart(name string, hook func()) bool {
+	f := callback.Apart(hook)
+	if f != nil {
+		f.Log(e.cfg.Logger, "Hooks."+name)
+	}
+	return f == nil
+}
+
+// decide asks a hook on a loop. CodeDenied stands for a hook that panicked.
+func (e *Engine) decide(name string, hook func() codec.Code) (code codec.Code) {
+	if !e.onLoop(name, func() { code = hook() }) {
+		return codec.CodeDenied
+	}
+	return code
+}
