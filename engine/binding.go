@@ -251,7 +251,11 @@ func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
 			}
 		}
 		r.results[i] = standing(known, codec.CodeSuperseded, res.Incumbent.Epoch)
-	default: // the session has ended, or the epoch is none that was ever given out
+	case routing.Invalid: // which is no proof that the session does not hold the ID, so it may ask again
+		e.cfg.Logger.Debug("the registry does not believe an epoch that a client says it has",
+			"session", r.session.ID(), "id", r.items[i].id, "epoch", r.items[i].epoch)
+		r.results[i].Code = codec.CodeRegistryUnavailable
+	default: // the session has ended
 		r.results[i].Code = codec.CodeDenied
 	}
 	return false

@@ -29,7 +29,7 @@ type Memory struct {
 	mu       sync.Mutex
 	closed   bool
 	bindings *Table // a table of its own, whose sessions have no connections
-	latest   uint64 // the greatest epoch ever stored, for any ID
+	latest   uint64 // the greatest epoch ever stored, for any ID; see MaxClock
 	presence map[SessionID][]Presence
 	dead     map[SessionID]struct{} // the latest of them, up to deadKept
 	deadOld  map[SessionID]struct{} // the ones before
@@ -69,7 +69,7 @@ func (m *Memory) Bind(ctx context.Context, ops []BindOp) ([]BindResult, error) {
 		return nil, err
 	}
 	defer m.mu.Unlock()
-	now := uint64(max(0, m.clock().UnixMicro()))
+	now := uint64(min(max(0, m.clock().UnixMicro()), MaxClock))
 	results := make([]BindResult, len(ops))
 	for i, op := range ops {
 		results[i] = m.bind(op, now)
@@ -81,23 +81,26 @@ func (m *Memory) bind(op BindOp, now uint64) BindResult {
 	if m.isDead(op.Session) {
 		return BindResult{Status: Dead}
 	}
-	epoch := op.Epoch
+	held, epoch, latest := m.holder(op.ID), op.Epoch, m.latest
 	if epoch == 0 {
-		held := m.holder(op.ID)
 		if held != (Binding{}) && held.Session != op.Session && held != op.Expect {
 			return BindResult{Status: Taken, Incumbent: held}
 		}
 		// Above all epochs of all IDs: that keeps it above those of this ID, bound
 		// or not, without a trace of each.
-		epoch = max(now, m.latest+1)
-	} else if epoch >= MaxEpoch || epoch > max(now+uint64(MaxEpochAhead.Microseconds()), m.latest) {
-		return BindResult{Status: Invalid}
+		latest = max(now, latest+1)
+		epoch = max(latest, held.Epoch+1)
+	} else {
+		if epoch > max(MaxAsserted, latest) {
+			return BindResult{Status: Invalid}
+		}
+		latest = max(latest, min(epoch, MaxClock))
 	}
 	prev, status := m.bindings.Bind(op.ID, m.bindings.OpenSession(op.Session, ""), epoch)
 	result := BindResult{Status: status, Incumbent: prev.binding()}
 	if status == Bound {
 		result.Epoch = epoch
-		m.latest = max(m.latest, epoch)
+		m.latest = latest
 	}
 	return result
 }

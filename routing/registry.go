@@ -3,17 +3,24 @@ package routing
 import (
 	"context"
 	"errors"
-	"time"
 )
 
 // MaxEpoch is the bound of all epochs: they are below it, so that a registry may do
 // its sums in floating point, as Lua does.
 const MaxEpoch = 1 << 53
 
-// MaxEpochAhead is how far the epoch of a re-assert may lie ahead of all that the
-// registry knows: its clock and the epochs it has stored. Clocks are never that wrong, and
-// without a bound one lying client could use up all epochs.
-const MaxEpochAhead = 24 * time.Hour
+// What a registry believes of times and of clients, as epochs. A clock may be wrong by years, and a
+// client may lie. Neither may use up all epochs, and neither may keep an honest session from the IDs
+// that it holds: if data was lost, the registry knows no better than its sessions.
+const (
+	// MaxClock is the greatest epoch that a registry takes from its clock, or from a re-assert as
+	// the one to go on minting from. As a time it is in the year 2112.
+	MaxClock = MaxEpoch / 2
+
+	// MaxAsserted is the greatest epoch that a re-assert may bring, unless the registry has minted
+	// a greater one. Whatever was minted is below it.
+	MaxAsserted = MaxEpoch / 4 * 3
+)
 
 // Errors of a Registry.
 var (
@@ -98,8 +105,8 @@ type Binding struct {
 // BindOp asks for one ID.
 //
 // With Epoch 0 it is an application's bind, and the registry mints an epoch: not below
-// its clock in microseconds, greater than any epoch it has ever stored for the ID, be it
-// bound now or not, and below MaxEpoch (S10). If another session holds the ID, the op must name
+// its clock in microseconds (up to MaxClock), greater than any epoch it has ever stored for the ID, be it
+// bound now or not (but for epochs above MaxClock that were only ever asserted), and below MaxEpoch (S10). If another session holds the ID, the op must name
 // exactly its binding in Expect, or it comes back as Taken (S13); Expect is not looked at
 // if nobody or the session itself holds the ID.
 //
@@ -137,8 +144,9 @@ const (
 	Superseded
 	// Dead: the session has ended and can hold nothing.
 	Dead
-	// Invalid: a re-assert with an epoch that nobody can have minted, at or above
-	// MaxEpoch or further ahead than MaxEpochAhead.
+	// Invalid: a re-assert with an epoch above MaxAsserted and all that the registry has
+	// stored. Nobody is believed to have minted it. That is a suspicion and no verdict: the
+	// session may go on to hold the ID, and ask again.
 	Invalid
 )
 

@@ -24,6 +24,7 @@ const (
 	mintsFromClockOnly    fault = "mints what the clock says"
 	forgetsEpochs         fault = "forgets the epochs of free IDs"
 	believesAnyEpoch      fault = "believes any epoch"
+	believesItsClock      fault = "refuses epochs that are ahead of its clock"
 	hidesIncumbent        fault = "does not name the incumbent"
 	attachesOlder         fault = "lets an older attach replace a newer"
 	detachesNewer         fault = "lets an older detach remove a newer"
@@ -104,7 +105,7 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 	if op.Epoch != 0 && n.is(reassertMints) {
 		op.Epoch, op.Expect = 0, held
 	}
-	now := uint64(n.clock().UnixMicro())
+	now := uint64(min(n.clock().UnixMicro(), routing.MaxClock))
 	free, own := held == routing.Binding{}, held.Session == op.Session
 	result := routing.BindResult{Status: routing.Bound, Epoch: op.Epoch}
 	if op.Epoch == 0 {
@@ -113,7 +114,11 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 		}
 		result.Epoch = n.mint(op.ID, now)
 	} else {
-		if limit := now + uint64(routing.MaxEpochAhead.Microseconds()); op.Epoch > max(limit, n.top[op.ID]) && !n.is(believesAnyEpoch) {
+		most := uint64(routing.MaxAsserted)
+		if n.is(believesItsClock) {
+			most = now + uint64(24*time.Hour/time.Microsecond)
+		}
+		if op.Epoch > max(most, n.top[op.ID]) && !n.is(believesAnyEpoch) {
 			return routing.BindResult{Status: routing.Invalid}
 		}
 		wins := free || op.Epoch > held.Epoch || op.Epoch == held.Epoch && (own || n.is(reassertTieWins))

@@ -1,9 +1,10 @@
 -- Binds IDs of one bucket, each by the rules of routing.BindOp, in order.
 --
 -- KEYS[1]  the bucket: a hash of ID -> session (16 bytes) .. epoch (8 bytes, big endian), and of the empty string -> the
---          greatest epoch that the bucket has ever held
+--          greatest epoch that the bucket has ever held, as far as it is believed (ARGV[2])
 -- ARGV[1]  the time in microseconds; 0: that of this server
--- ARGV[2]  how far ahead the epoch of a re-assert may lie, in microseconds
+-- ARGV[2]  the greatest epoch to be taken from a clock, or from a re-assert as the one to go on minting from
+-- ARGV[3]  the greatest epoch of a re-assert, unless the bucket has minted a greater one
 -- then for each ID
 --          the ID
 --          session (16 bytes) .. epoch (8), 0 to mint one .. expected binding (24), zeros for nobody
@@ -18,47 +19,55 @@ local function epoch_at(s, position)
   return (struct.unpack('>I8', s, position))
 end
 
-local bucket, now, ahead = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local bucket, now, max_clock, max_asserted = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
+now = math.min(now, max_clock)
 local latest = redis.call('HGET', bucket, '')
 latest = latest and epoch_at(latest, 1) or 0
 local stored = latest
 
--- Says how an op ends, and with which epoch.
+-- Says whether the epoch of a re-assert may be an honest one. The clock is not asked: it may be wrong, now or when the epoch
+-- was minted, and after a loss the bucket knows no better. Whoever wants a proof of epochs asks for it here.
+local function believable(epoch)
+  return epoch <= math.max(max_asserted, latest)
+end
+
+-- Says how an op ends, with which epoch, and what the greatest epoch of the bucket is then.
 local function judge(held, own, epoch, expected)
   if epoch == 0 then
     if held ~= NOBODY and not own and held ~= expected then
-      return TAKEN, 0
+      return TAKEN, 0, latest
     end
     -- Above all epochs of all IDs of the bucket: that keeps it above those of this ID, bound or not.
-    return BOUND, math.max(now, latest + 1)
+    local next = math.max(now, latest + 1)
+    return BOUND, math.max(next, epoch_at(held, 17) + 1), next
   end
-  if epoch > math.max(now + ahead, latest) then
-    return INVALID, 0
+  if not believable(epoch) then
+    return INVALID, 0, latest
   end
   if held ~= NOBODY then
     local since = epoch_at(held, 17)
     if epoch < since or epoch == since and not own then
-      return SUPERSEDED, 0
+      return SUPERSEDED, 0, latest
     end
   end
-  return BOUND, epoch
+  return BOUND, epoch, math.max(latest, math.min(epoch, max_clock))
 end
 
 local replies = {}
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   local id, op = ARGV[i], ARGV[i + 1]
   local session = string.sub(op, 1, 16)
   local held = redis.call('HGET', bucket, id) or NOBODY
   local own = string.sub(held, 1, 16) == session
-  local status, epoch = judge(held, own, epoch_at(op, 17), string.sub(op, 25))
   local incumbent = held
+  local status, epoch
+  status, epoch, latest = judge(held, own, epoch_at(op, 17), string.sub(op, 25))
   if status == BOUND then
     redis.call('HSET', bucket, id, session .. struct.pack('>I8', epoch))
-    latest = math.max(latest, epoch)
     if own then
       incumbent = NOBODY
     end
