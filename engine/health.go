@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,12 +15,14 @@ import (
 // health is what a node has noticed of the services it depends on.
 type health struct {
 	mu            sync.Mutex
-	registryErr   error     // guarded by mu; of the latest call, nil if that went well
-	registrySince time.Time // guarded by mu; when the first of the failed calls in a row ended
-	asked         time.Time // guarded by mu; when the latest call ended
+	registryErr   error     // guarded by mu, as all below; nil: the latest probe went well, and no call has failed since
+	registrySince time.Time // when the first of the failed calls ended
+	failures      uint64    // calls that have failed
+	finding       error     // what is wrong with a registry that takes calls
 }
 
-// watchedRegistry is the registry that the engine was given, with an eye on whether it answers.
+// watchedRegistry is the registry that the engine was given, with an eye on whether it takes calls. A call that fails says that
+// it does not. That it does, only a probe says: a look-up that goes well is no proof that binds do, nor is one bind of the next.
 type watchedRegistry struct {
 	routing.Registry
 	health *health
@@ -27,19 +30,39 @@ type watchedRegistry struct {
 
 // note takes the result of a call, and hands its error on.
 func (w *watchedRegistry) note(err error) error {
+	if !errors.Is(err, routing.ErrUnavailable) {
+		return err
+	}
 	h := w.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.asked = time.Now()
-	if !errors.Is(err, routing.ErrUnavailable) {
-		h.registryErr = nil
-		return err
-	}
+	h.failures++
 	if h.registryErr == nil {
-		h.registrySince = h.asked
+		h.registrySince = time.Now()
 	}
 	h.registryErr = err
 	return err
+}
+
+// probe has the registry probed. A call that fails meanwhile counts.
+func (w *watchedRegistry) probe(ctx context.Context) {
+	h := w.health
+	h.mu.Lock()
+	failures := h.failures
+	h.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
+	defer cancel()
+	err := w.Registry.Probe(ctx)
+	if errors.Is(err, routing.ErrUnavailable) {
+		_ = w.note(err)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.finding = err
+	if h.failures == failures {
+		h.registryErr = nil
+	}
 }
 
 func (w *watchedRegistry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
@@ -76,31 +99,23 @@ func (w *watchedRegistry) EndSession(ctx context.Context, op routing.EndOp) (boo
 	return ended, w.note(err)
 }
 
-// probe asks the registry something, if nobody has for a while, so that a node without traffic knows how it is.
-func (w *watchedRegistry) probe(ctx context.Context) {
-	w.health.mu.Lock()
-	asked := w.health.asked
-	w.health.mu.Unlock()
-	if time.Since(asked) < verifyEvery {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
-	defer cancel()
-	_, _ = w.Lookup(ctx, []string{"probe"}) // whoever holds that ID does not mind
-}
-
 // Health names what this node has to do without at the moment, a line each; empty: nothing. A node with
 // troubles goes on serving: what it knows still works, and what it does not know ends with an outcome that says so.
 func (e *Engine) Health() []string {
 	var troubles []string
 	e.health.mu.Lock()
-	err, since := e.health.registryErr, e.health.registrySince
+	err, since, finding := e.health.registryErr, e.health.registrySince, e.health.finding
 	e.health.mu.Unlock()
 	switch {
 	case err != nil:
-		troubles = append(troubles, fmt.Sprintf("the registry cannot be asked since %v: %v", time.Since(since).Round(time.Second), err))
+		troubles = append(troubles, fmt.Sprintf("calls to the registry fail, for %v: %v", time.Since(since).Round(time.Second), err))
 	case e.registry.Rebuilding():
 		troubles = append(troubles, "the registry has lost data, or may have; it is being rebuilt")
+	}
+	if finding != nil {
+		for line := range strings.Lines(finding.Error()) {
+			troubles = append(troubles, "the registry has to be put right: "+strings.TrimSpace(line))
+		}
 	}
 	if e.cluster != nil {
 		for _, node := range e.cluster.unlinked() {

@@ -24,6 +24,13 @@ func newLossy() *lossy {
 
 func (r *lossy) Lost() <-chan struct{} { return r.lost }
 
+func (r *lossy) Probe(ctx context.Context) error {
+	if r.deaf.Load() {
+		return routing.ErrUnavailable
+	}
+	return r.Registry.Probe(ctx)
+}
+
 func (r *lossy) Attach(ctx context.Context, s routing.SessionID, p routing.Presence) error {
 	if r.deaf.Load() {
 		return routing.ErrUnavailable

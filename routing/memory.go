@@ -201,6 +201,15 @@ func (m *Memory) Lost() <-chan struct{} { return nil }
 // Rebuilding implements [Registry].
 func (m *Memory) Rebuilding() bool { return false }
 
+// Probe implements [Registry].
+func (m *Memory) Probe(ctx context.Context) error {
+	if err := m.lock(ctx); err != nil {
+		return err
+	}
+	m.mu.Unlock()
+	return nil
+}
+
 // Close implements [Registry].
 func (m *Memory) Close() error {
 	m.mu.Lock()

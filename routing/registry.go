@@ -91,6 +91,12 @@ type Registry interface {
 	// incumbent replaced should not bind anew. Asks nobody.
 	Rebuilding() bool
 
+	// Probe finds out whether the registry can be relied on: it writes wherever the registry
+	// keeps data, as Bind does, for what can be read is no proof of what can be written, and it
+	// tells what else was found wrong. An error that wraps ErrUnavailable says that calls fail,
+	// all or some. Another says that calls go through and an operator has to put something right.
+	Probe(ctx context.Context) error
+
 	// Close releases what the registry holds. After it every call fails with
 	// ErrUnavailable. Closing twice does nothing.
 	Close() error

@@ -16,6 +16,7 @@ type Options struct {
 	Nodes int      // relays; at least 1
 	Apart bool     // each relay is on a host of its own, as are the servers, so that it can be cut off
 	Flags []string // more flags for every relay; see proc.RelayOptions
+	Clock bool     // Redis sees Cluster.Clock
 }
 
 // Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any goroutine; Close ends it.
@@ -24,6 +25,7 @@ type Cluster struct {
 	Hosts     []*proc.Host  // where they are; each nil unless they are apart
 	Redis     *proc.Redis
 	ZooKeeper *proc.ZooKeeper
+	Clock     *proc.Clock // nil: Redis sees the right one
 
 	network *proc.Network // nil: all are where this process is
 	secret  string
@@ -56,7 +58,12 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 		copy(c.Hosts, c.network.Hosts)
 		servers = c.network.Hosts[o.Nodes]
 	}
-	if c.Redis, err = proc.StartRedis(ctx, proc.RedisOptions{Host: servers}); err != nil {
+	if o.Clock {
+		if c.Clock, err = proc.NewClock(ctx); err != nil {
+			return err
+		}
+	}
+	if c.Redis, err = proc.StartRedis(ctx, proc.RedisOptions{Host: servers, Clock: c.Clock}); err != nil {
 		return err
 	}
 	if c.ZooKeeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Host: servers}); err != nil {
@@ -162,6 +169,9 @@ func (c *Cluster) Close() {
 	}
 	if c.Redis != nil {
 		c.Redis.Close()
+	}
+	if c.Clock != nil {
+		c.Clock.Close()
 	}
 	if c.network != nil {
 		c.network.Close()

@@ -23,6 +23,7 @@ type RedisOptions struct {
 	Password string        // empty: none
 	TLS      *Certificates // nil: plain TCP; else TLS only, and clients need a certificate, too
 	Persist  bool          // keep data over a restart; else it comes back empty
+	Clock    *Clock        // what it sees as its wall clock; nil: the right one
 	Args     []string      // more of them: "--maxmemory", "10mb"
 }
 
@@ -58,6 +59,7 @@ func startRedis(ctx context.Context, place *place, options RedisOptions) (*Redis
 	r.Process, err = Start(ctx, Command{
 		Path:  "redis-server",
 		Args:  redisArgs(place, options),
+		Env:   options.Clock.environment(),
 		Dir:   place.dir,
 		Host:  place.host,
 		Ready: func(ctx context.Context, _ *Process) error { return r.ping(ctx) },

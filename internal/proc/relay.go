@@ -104,6 +104,15 @@ func (r *Relay) Close() {
 	r.place.release()
 }
 
+// Health returns what /healthz says: ok, or degraded and a line for each thing that the node misses. It asks as Metric does.
+func (r *Relay) Health(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var text strings.Builder
+	err := r.get(ctx, "/healthz", &text)
+	return text.String(), err
+}
+
 // Metric returns the value of a metric, by its name as /metrics has it: with labels, or without for the sum of all that
 // differ in labels only. It asks from the relay's host, so that it works while that is cut off, and waits for 5 s at most.
 func (r *Relay) Metric(ctx context.Context, name string) (float64, error) {

@@ -37,6 +37,8 @@ var (
 	markerLua string
 	//go:embed lua/lease.lua
 	leaseLua string
+	//go:embed lua/probe.lua
+	probeLua string
 
 	bindScript   = newScript(bindLua)
 	unbindScript = newScript(unbindLua)
@@ -45,6 +47,7 @@ var (
 	endScript    = newScript(endLua)
 	markerScript = newScript(markerLua)
 	leaseScript  = newScript(leaseLua)
+	probeScript  = newScript(probeLua)
 )
 
 // call is a script call on its way.
@@ -146,6 +149,14 @@ func (e *unavailableError) Error() string {
 
 func (e *unavailableError) Unwrap() []error { return []error{routing.ErrUnavailable, e.cause} }
 
+// causeOf is what is wrong, without the URL, which says where.
+func causeOf(err error) error {
+	if u := (*unavailableError)(nil); errors.As(err, &u) {
+		return u.cause
+	}
+	return explain(err)
+}
+
 func (r *Registry) unavailable(err error) error {
 	if err == nil || errors.Is(err, routing.ErrUnavailable) {
 		return err
@@ -170,6 +181,7 @@ var advice = []struct{ prefix, advice string }{
 	{"ERR The user executing the script", advicePermission},
 	{"READONLY", adviceReplica},
 	{"OOM", "it has reached its maxmemory and takes no writes: raise maxmemory"},
+	{"NOREPLICAS", "it takes no writes because too few replicas are connected: look after them, or lower min-replicas-to-write"},
 	{"MISCONF", "it takes no writes because it cannot save to disk: look into its log"},
 	{"MOVED", adviceCluster},
 	{"ERR This instance has cluster support disabled", "it is no Redis Cluster: use redis:// in the URL"},

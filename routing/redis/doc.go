@@ -8,6 +8,7 @@
 //	<prefix>:{G}:l:N      the same for IDs over 64 bytes, which would spoil the compact form of a bucket
 //	<prefix>:{G}:s:HEX    session HEX: hash of incarnation, node -> attach serial; or "dead", for some time
 //	<prefix>:{G}          marker of group G: a random name, and the server's run ID
+//	<prefix>:{G}:probe    what Probe writes, and removes at once
 //	<prefix>:sweeper      which node sweeps
 //	<prefix>:fingerprint  of the cluster that the keys belong to
 //

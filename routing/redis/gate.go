@@ -40,7 +40,7 @@ func (r *Registry) silence(err error) {
 	if r.clustered() || !noAnswer(err) {
 		return
 	}
-	if r.gate.silent.CompareAndSwap(nil, &unavailableError{url: r.config.URL, since: time.Now(), cause: explain(err)}) {
+	if r.gate.silent.CompareAndSwap(nil, &unavailableError{url: r.config.URL, since: time.Now(), cause: causeOf(err)}) {
 		notify(r.losses.wake) // perhaps it was only slow
 	}
 }

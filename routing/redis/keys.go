@@ -50,6 +50,9 @@ func sessionGroup(id routing.SessionID) int { return int(id[0]) } // random, and
 
 func (k keys) marker(group int) string { return k.prefix + ":{" + strconv.Itoa(group) + "}" }
 
+// probe is a key of a group's that Probe writes to.
+func (k keys) probe(group int) string { return k.marker(group) + ":probe" }
+
 func (k keys) sweeper() string { return k.prefix + ":sweeper" }
 
 func (k keys) fingerprint() string { return k.prefix + ":fingerprint" }

@@ -85,6 +85,7 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	if info["redis_mode"] == "sentinel" { // go-redis has this called for connections to sentinels, too
 		return nil
 	}
+	r.findings.inspectSoon()
 	l := r.losses
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,6 +112,7 @@ func (r *Registry) watch(ctx context.Context) {
 			return
 		}
 		r.checked(err)
+		r.noteCheck(err)
 		switch {
 		case errors.Is(err, errForeign) && !errors.Is(before, errForeign):
 			r.config.Logger.Error("this registry must not be used", "error", r.unavailable(err))
@@ -123,6 +125,14 @@ func (r *Registry) watch(ctx context.Context) {
 	}
 }
 
+// noteCheck notes that losses are not found at the moment. Whether Redis answers at all, calls find out themselves.
+func (r *Registry) noteCheck(err error) {
+	if err != nil {
+		err = r.atFault(fmt.Errorf("it cannot be watched for losses of data: %w", causeOf(err)))
+	}
+	r.findings.set(&r.findings.check, err)
+}
+
 // check compares run IDs and markers with what they were. After a loss it sets new markers, for all nodes to see, and opens
 // the rebuild window. The first check takes what it finds. One check runs at a time, whether or not calls go through.
 func (r *Registry) check(ctx context.Context) error {
@@ -132,6 +142,9 @@ func (r *Registry) check(ctx context.Context) error {
 	l.mu.Unlock()
 	runs, err := r.runIDs(ctx)
 	if err != nil {
+		return err
+	}
+	if err := r.inspectAgain(ctx); err != nil {
 		return err
 	}
 	if err := r.checkFingerprint(ctx); err != nil { // before anything is written
@@ -277,19 +290,32 @@ func parseMarker(text string) marker {
 	return m
 }
 
-// runIDs asks each master who it is.
+// runIDs asks each master who it is, and looks at its clock.
 func (r *Registry) runIDs(ctx context.Context) (map[string]struct{}, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()
 	var mu sync.Mutex
 	runs := make(map[string]struct{}) // guarded by mu
+	var worst time.Duration           // guarded by mu
 	err := r.eachMaster(ctx, func(ctx context.Context, master *goredis.Client) error {
+		asked := time.Now()
 		text, err := master.Info(ctx, "server").Result()
+		if err != nil {
+			return err
+		}
+		info := parseInfo(text)
+		skew := measureSkew(info, asked, time.Now())
 		mu.Lock()
 		defer mu.Unlock()
-		runs[parseInfo(text)["run_id"]] = struct{}{}
-		return err
+		runs[info["run_id"]] = struct{}{}
+		if skew.Abs() > worst.Abs() {
+			worst = skew
+		}
+		return nil
 	})
+	if err == nil {
+		r.noteSkew(worst)
+	}
 	return runs, err
 }
 

@@ -2,9 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"sync"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -15,12 +12,13 @@ import (
 // Registry is a routing.Registry on Redis. Every method may be called from any goroutine.
 type Registry struct {
 	// Static after construction.
-	config Config
-	keys   keys
-	client goredis.UniversalClient
-	losses *losses
-	sweep  *sweep
-	gate   gate
+	config   Config
+	keys     keys
+	client   goredis.UniversalClient
+	losses   *losses
+	sweep    *sweep
+	findings *findings
+	gate     gate
 
 	stop       context.CancelFunc // ends the background work
 	background sync.WaitGroup
@@ -41,10 +39,11 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		config: config,
-		keys:   keys{prefix: config.Prefix, buckets: config.Buckets},
-		losses: newLosses(config.RebuildWindow),
-		sweep:  newSweep(config),
+		config:   config,
+		keys:     keys{prefix: config.Prefix, buckets: config.Buckets},
+		losses:   newLosses(config.RebuildWindow),
+		sweep:    newSweep(config),
+		findings: &findings{},
 	}
 	if r.client, err = newClient(config, place, r.onConnect); err != nil {
 		return nil, err
@@ -59,36 +58,6 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 	r.background.Go(func() { r.watch(working) })
 	r.background.Go(func() { r.runSweep(working) })
 	return r, nil
-}
-
-// inspect finds out whether a registry can live on what is there.
-func (r *Registry) inspect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*r.config.Timeout) // several steps, and the first connections
-	defer cancel()
-	if err := r.eachMaster(ctx, r.inspectMaster); err != nil {
-		return err
-	}
-	return r.check(ctx)
-}
-
-func (r *Registry) inspectMaster(ctx context.Context, master *goredis.Client) error {
-	text, err := master.Info(ctx).Result()
-	if err != nil {
-		return err
-	}
-	info := parseInfo(text)
-	switch limit, policy := info["maxmemory"], info["maxmemory_policy"]; {
-	case info["role"] != "master":
-		return errors.New(adviceReplica)
-	case info["cluster_enabled"] == "1" && !r.clustered():
-		return errors.New(adviceCluster)
-	case limit != "0" && strings.HasPrefix(policy, "allkeys-"):
-		return fmt.Errorf("it would drop bindings when its memory is full: set maxmemory-policy from %s to noeviction", policy)
-	case limit != "0" && policy != "noeviction":
-		r.config.Logger.Warn("Redis may drop what it should remember of ended sessions when its memory is full: set maxmemory-policy to noeviction",
-			"url", r.config.URL, "policy", policy)
-	}
-	return nil
 }
 
 func (r *Registry) clustered() bool {

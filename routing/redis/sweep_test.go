@@ -178,3 +178,33 @@ func TestRemovalMeetsDeadBind(t *testing.T) {
 		t.Errorf("%+v, %v; %+v", found, err, results[0])
 	}
 }
+
+// A sweeper that dies while the clock of Redis is set back holds nobody up: Redis would keep its lease for as long.
+func TestSweepAfterClockStepsBack(t *testing.T) {
+	t.Parallel()
+	clock, err := proc.NewClock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(clock.Close)
+	server := startRedis(t, proc.RedisOptions{Clock: clock})
+	config := testConfig(server.URL())
+	config.ResumeWindow = 100 * time.Millisecond
+	first, err := Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first sweeps", func(ctx context.Context) bool {
+		sweeper, err := server.Do(ctx, "GET", "distmsg:sweeper")
+		return err == nil && sweeper != ""
+	})
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := clock.Set(-48 * time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, config)
+	bindAll(t, r, routing.NewSessionID(), "absent")
+	eventually(t, "another sweeps", isFree(r, "absent"))
+}

@@ -597,6 +597,9 @@ func onlyWinner(runs []raced) (routing.Binding, error) {
 
 // A registry that cannot be asked says so by ErrUnavailable, from every method.
 func checkUnavailable(s *suite) error {
+	if err := s.Probe(s.ctx); errors.Is(err, routing.ErrUnavailable) {
+		return fmt.Errorf("probe of a registry that is well: %w", err)
+	}
 	ended, cancel := context.WithCancel(s.ctx)
 	cancel()
 	if err := wantUnavailable(ended, s.Registry); err != nil {
@@ -621,7 +624,8 @@ func wantUnavailable(ctx context.Context, r routing.Registry) error {
 	_, detach := r.Detach(ctx, session, p)
 	_, presence := r.Presence(ctx, session)
 	_, end := r.EndSession(ctx, routing.EndOp{Session: session})
-	for i, err := range []error{bind, unbind, lookup, attach, detach, presence, end} {
+	probe := r.Probe(ctx)
+	for i, err := range []error{bind, unbind, lookup, attach, detach, presence, end, probe} {
 		if !errors.Is(err, routing.ErrUnavailable) {
 			return fmt.Errorf("method %d of the interface: %v, want ErrUnavailable", i+1, err)
 		}

@@ -272,6 +272,12 @@ func (n *naive) EndSession(ctx context.Context, op routing.EndOp) (bool, error) 
 func (n *naive) Lost() <-chan struct{} { return nil }
 func (n *naive) Rebuilding() bool      { return false }
 
+func (n *naive) Probe(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.available(ctx)
+}
+
 func (n *naive) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

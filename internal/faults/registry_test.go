@@ -1,0 +1,118 @@
+package faults
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What can be wrong with a Redis that answers.
+
+// rebuildWindow is how long after a loss nobody is said not to be bound.
+const rebuildWindow = 10 * time.Second
+
+// says waits until the health of every node says something, and returns how long that took.
+func (p *proof) says(want string, since time.Time) time.Duration {
+	p.Helper()
+	for _, node := range p.c.Nodes {
+		for {
+			text, err := node.Health(p.ctx)
+			if err == nil && strings.Contains(text, want) {
+				p.Logf("health: %s", strings.TrimSpace(text))
+				break
+			}
+			if !pause(p.ctx, pollEvery) {
+				p.Fatalf("health says %q (%v), and not %q", text, err, want)
+			}
+		}
+	}
+	return time.Since(since)
+}
+
+// looks asks all nodes how they are, again and again for some time, and notes how often they said that they were well.
+func (p *proof) looks(d time.Duration) {
+	p.Helper()
+	well, looks := 0, 0
+	for begin := time.Now(); time.Since(begin) < d; {
+		for _, node := range p.c.Nodes {
+			text, err := node.Health(p.ctx)
+			p.check(err)
+			looks++
+			if strings.HasPrefix(text, "ok") {
+				well++
+			}
+		}
+		pause(p.ctx, pollEvery)
+	}
+	p.Count("of "+strconv.Itoa(looks)+" looks at health, those that were ok", 0, well)
+}
+
+func (p *proof) redis(args ...string) {
+	p.Helper()
+	_, err := p.c.Redis.Do(p.ctx, args...)
+	p.check(err)
+}
+
+// redisClock lets the clock of Redis be two days behind, and then Redis lose its data.
+func redisClock(p *proof) {
+	sender := p.users(1, UsersConfig{Name: "sender", Sessions: 1, PerUser: 1})
+	holders := p.users(0, UsersConfig{Name: "holder", Sessions: 20, PerUser: 10})
+	p.reach(sender, holders.IDs, time.Now())
+
+	p.check(p.c.Clock.Set(-48 * time.Hour))
+	p.c.Redis.Kill()
+	p.check(p.c.Redis.Restart(p.ctx))
+	back := time.Now()
+	p.bound("holder-", len(holders.IDs))
+	p.Within("all bindings are back", 15*time.Second, time.Since(back))
+	p.Within("health says that the clock is wrong", 3*time.Second, p.says("its clock is", back))
+	p.Count("kicks", 0, holders.Kicks())
+	asker := p.users(2, UsersConfig{Name: "asker", Sessions: 1, PerUser: 1}) // which looks them all up
+	talk := p.talk(asker, holders.IDs)
+	p.suffer(time.Until(back.Add(rebuildWindow + 3*time.Second))) // what is not bound then is no_route
+	p.Outcomes("to IDs to be looked up", talk(), "acked", "registry_unavailable")
+
+	p.check(p.c.Clock.Set(0))
+	p.Within("health is ok with the clock right", 3*time.Second, p.says("ok", time.Now()))
+}
+
+// redisNoWrites lets Redis answer and take no writes: full, and without the replicas that it is to have.
+func redisNoWrites(p *proof) {
+	sender := p.users(1, UsersConfig{Name: "sender", Sessions: 1, PerUser: 1})
+	known := p.users(0, UsersConfig{Name: "known", Sessions: 1, PerUser: 10})
+	p.reach(sender, known.IDs, time.Now())
+	lasts := time.Second
+	if *full {
+		lasts = 10 * time.Second
+	}
+	for _, c := range []struct{ setting, bad, good, says string }{
+		{"maxmemory", "1", "0", "raise maxmemory"},
+		{"min-replicas-to-write", "1", "0", "too few replicas"},
+	} {
+		p.redis("CONFIG", "SET", c.setting, c.bad)
+		talk := p.talk(sender, known.IDs)
+		p.Within(c.setting+": health says it", 2*time.Second, p.says(c.says, time.Now()))
+		p.looks(lasts)
+		p.Outcomes("to known routes", talk(), "acked")
+		p.redis("CONFIG", "SET", c.setting, c.good)
+		p.Within(c.setting+": health is ok again", 2*time.Second, p.says("ok", time.Now()))
+	}
+}
+
+// redisSettings lets Redis be told to drop what it must keep, while the nodes run.
+func redisSettings(p *proof) {
+	const says = "set maxmemory-policy from allkeys-lru to noeviction"
+	change := func() time.Time {
+		p.redis("CONFIG", "SET", "maxmemory", "1gb")
+		p.redis("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+		return time.Now()
+	}
+	p.says("ok", time.Now()) // the first rebuild window is over
+	changed := change()
+	p.redis("CLIENT", "KILL", "TYPE", "normal")
+	p.Within("health says it after a reconnect", 2*time.Second, p.says(says, changed))
+	p.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
+	p.Within("health is ok again", 2*time.Second, p.says("ok", time.Now()))
+	p.Within("health says it without one", time.Minute, p.says(says, change()))
+	p.looks(3 * time.Second)
+}

@@ -1,0 +1,68 @@
+package proc
+
+import (
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Clock is a wall clock that is wrong by as much as a test wants, for servers that are started with it.
+type Clock struct {
+	dir string
+	env []string
+}
+
+//go:embed clock/clock.c
+var clockSource string
+
+// NewClock makes a clock that is right until it is Set. It needs a C compiler, as the race detector does.
+func NewClock(ctx context.Context) (*Clock, error) {
+	dir, err := os.MkdirTemp("", "distmsg-clock-")
+	if err != nil {
+		return nil, err
+	}
+	c := &Clock{dir: dir}
+	library := filepath.Join(dir, "clock.so")
+	compile := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", library)
+	compile.Stdin = strings.NewReader(clockSource)
+	if out, err := compile.CombinedOutput(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("gcc: %w: %s", err, out)
+	}
+	if err := c.Set(0); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.env = []string{"LD_PRELOAD=" + library, "DISTMSG_CLOCK=" + c.file()}
+	return c, nil
+}
+
+// environment is for a program that is to see the clock. Nil has none.
+func (c *Clock) environment() []string {
+	if c == nil {
+		return nil
+	}
+	return c.env
+}
+
+func (c *Clock) file() string { return filepath.Join(c.dir, "off") }
+
+// Set makes the clock wrong by that much, from now on, for servers that run as well. Clocks that only measure go on as they did.
+func (c *Clock) Set(off time.Duration) error {
+	f, err := os.OpenFile(c.file(), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(binary.NativeEndian.AppendUint64(nil, uint64(off.Microseconds())))
+	return err
+}
+
+// Close removes the clock's files. The servers that use it must have ended.
+func (c *Clock) Close() { os.RemoveAll(c.dir) }
