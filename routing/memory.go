@@ -91,7 +91,8 @@ func (m *Memory) bind(op BindOp, now uint64) BindResult {
 		latest = max(now, latest+1)
 		epoch = max(latest, held.Epoch+1)
 	} else {
-		if epoch > max(MaxAsserted, latest) {
+		displaces := held != (Binding{}) && held.Session != op.Session && held.Epoch < epoch
+		if epoch > max(MaxAsserted, latest) || displaces && epoch > max(now+uint64(MaxEpochAhead.Microseconds()), latest) {
 			return BindResult{Status: Invalid}
 		}
 		latest = max(latest, min(epoch, MaxClock))

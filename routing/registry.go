@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // MaxEpoch is the bound of all epochs: they are below it, so that a registry may do
@@ -20,6 +21,10 @@ const (
 	// MaxAsserted is the greatest epoch that a re-assert may bring, unless the registry has minted
 	// a greater one. Whatever was minted is below it.
 	MaxAsserted = MaxEpoch / 4 * 3
+
+	// MaxEpochAhead is how far the epoch of a re-assert may lie ahead of all that the registry
+	// knows, its clock and the epochs it has stored, if another session has to make way for it.
+	MaxEpochAhead = 24 * time.Hour
 )
 
 // Errors of a Registry.
@@ -150,9 +155,9 @@ const (
 	Superseded
 	// Dead: the session has ended and can hold nothing.
 	Dead
-	// Invalid: a re-assert with an epoch above MaxAsserted and all that the registry has
-	// stored. Nobody is believed to have minted it. That is a suspicion and no verdict: the
-	// session may go on to hold the ID, and ask again.
+	// Invalid: a re-assert with an epoch that nobody is believed to have minted. It is above
+	// MaxAsserted; or another session holds the ID, and it is further ahead than MaxEpochAhead.
+	// That is a suspicion and no verdict, for clocks may be wrong: the session may ask again.
 	Invalid
 )
 

@@ -73,8 +73,8 @@ func (r *Registry) bindArgs(ops []routing.BindOp, indices []int) []any {
 	if r.config.Clock != nil {
 		now = r.config.Clock().UnixMicro()
 	}
-	args := make([]any, 0, 3+2*len(indices))
-	args = append(args, now, routing.MaxClock, routing.MaxAsserted)
+	args := make([]any, 0, 4+2*len(indices))
+	args = append(args, now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
 	for _, i := range indices {
 		op := ops[i]
 		// What no double holds is as impossible as the greatest that one does. The empty string is no ID, and

@@ -136,6 +136,9 @@ func checkImpossibleEpochs(s *suite) error {
 			return err
 		}
 	}
+	if err := checkInventedEpoch(s); err != nil {
+		return err
+	}
 	greatest := routing.BindOp{ID: id, Session: session, Epoch: routing.MaxAsserted}
 	if err := s.wantBind(greatest, routing.BindResult{Status: routing.Bound, Epoch: routing.MaxAsserted}); err != nil {
 		return err
@@ -154,6 +157,25 @@ func checkImpossibleEpochs(s *suite) error {
 		}
 	}
 	return err
+}
+
+// What a client invents makes nobody else lose an ID. If it was no invention, it wins when the clock is right.
+func checkInventedEpoch(s *suite) error {
+	id, holder, other := s.newID(), routing.NewSessionID(), routing.NewSessionID()
+	held, err := s.mustMint(id, holder, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	op := routing.BindOp{ID: id, Session: other, Epoch: s.clock.epoch() + uint64(2*routing.MaxEpochAhead.Microseconds())}
+	return all(
+		func() error { return s.wantBind(op, routing.BindResult{Status: routing.Invalid}) },
+		func() error { return s.wantHolder(id, held) },
+		func() error {
+			s.clock.Step(2 * routing.MaxEpochAhead)
+			defer s.clock.Step(-2 * routing.MaxEpochAhead)
+			return s.wantBind(op, routing.BindResult{Status: routing.Bound, Epoch: op.Epoch, Incumbent: held})
+		},
+	)
 }
 
 // The registry's clock may be wrong by years, now or when an epoch was minted, and the data may be lost. Whoever held an ID

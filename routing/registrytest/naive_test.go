@@ -24,6 +24,7 @@ const (
 	mintsFromClockOnly    fault = "mints what the clock says"
 	forgetsEpochs         fault = "forgets the epochs of free IDs"
 	believesAnyEpoch      fault = "believes any epoch"
+	believesWhoeverComes  fault = "lets invented epochs displace others"
 	believesItsClock      fault = "refuses epochs that are ahead of its clock"
 	hidesIncumbent        fault = "does not name the incumbent"
 	attachesOlder         fault = "lets an older attach replace a newer"
@@ -114,9 +115,9 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 		}
 		result.Epoch = n.mint(op.ID, now)
 	} else {
-		most := uint64(routing.MaxAsserted)
-		if n.is(believesItsClock) {
-			most = now + uint64(24*time.Hour/time.Microsecond)
+		most, ahead := uint64(routing.MaxAsserted), now+uint64(routing.MaxEpochAhead.Microseconds())
+		if !free && !own && !n.is(believesWhoeverComes) || n.is(believesItsClock) {
+			most = ahead
 		}
 		if op.Epoch > max(most, n.top[op.ID]) && !n.is(believesAnyEpoch) {
 			return routing.BindResult{Status: routing.Invalid}

@@ -22,6 +22,7 @@ var faults = map[fault][]string{
 	mintsFromClockOnly:    {"mint", "histories", "moves at once"},
 	forgetsEpochs:         {"epochs outlive bindings", "histories"},
 	believesAnyEpoch:      {"impossible epochs"},
+	believesWhoeverComes:  {"impossible epochs"},
 	believesItsClock:      {"wrong clock"},
 	hidesIncumbent:        {"duplicate login", "re-assert", "histories"},
 	attachesOlder:         {"presence"},

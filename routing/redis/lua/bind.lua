@@ -5,6 +5,7 @@
 -- ARGV[1]  the time in microseconds; 0: that of this server
 -- ARGV[2]  the greatest epoch to be taken from a clock, or from a re-assert as the one to go on minting from
 -- ARGV[3]  the greatest epoch of a re-assert, unless the bucket has minted a greater one
+-- ARGV[4]  how far ahead the epoch of a re-assert may lie if another session has to make way, in microseconds
 -- then for each ID
 --          the ID
 --          session (16 bytes) .. epoch (8), 0 to mint one .. expected binding (24), zeros for nobody
@@ -19,7 +20,7 @@ local function epoch_at(s, position)
   return (struct.unpack('>I8', s, position))
 end
 
-local bucket, now, max_clock, max_asserted = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local bucket, now, max_clock, max_asserted, ahead = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
@@ -29,10 +30,12 @@ local latest = redis.call('HGET', bucket, '')
 latest = latest and epoch_at(latest, 1) or 0
 local stored = latest
 
--- Says whether the epoch of a re-assert may be an honest one. The clock is not asked: it may be wrong, now or when the epoch
--- was minted, and after a loss the bucket knows no better. Whoever wants a proof of epochs asks for it here.
-local function believable(epoch)
-  return epoch <= math.max(max_asserted, latest)
+-- Says whether the epoch of a re-assert may be an honest one. Whoever wants a proof of epochs asks for it here.
+--
+-- The clock may be wrong, now or when the epoch was minted, and after a loss the bucket knows no better. So it is asked only if
+-- another session has to make way; who holds an ID that nobody else has bound takes it back, whatever the clock says.
+local function believable(epoch, displaces)
+  return epoch <= math.max(displaces and now + ahead or max_asserted, latest)
 end
 
 -- Says how an op ends, with which epoch, and what the greatest epoch of the bucket is then.
@@ -45,20 +48,18 @@ local function judge(held, own, epoch, expected)
     local next = math.max(now, latest + 1)
     return BOUND, math.max(next, epoch_at(held, 17) + 1), next
   end
-  if not believable(epoch) then
-    return INVALID, 0, latest
+  local since = epoch_at(held, 17)
+  if held ~= NOBODY and (epoch < since or epoch == since and not own) then
+    return SUPERSEDED, 0, latest
   end
-  if held ~= NOBODY then
-    local since = epoch_at(held, 17)
-    if epoch < since or epoch == since and not own then
-      return SUPERSEDED, 0, latest
-    end
+  if not believable(epoch, held ~= NOBODY and not own) then
+    return INVALID, 0, latest
   end
   return BOUND, epoch, math.max(latest, math.min(epoch, max_clock))
 end
 
 local replies = {}
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local id, op = ARGV[i], ARGV[i + 1]
   local session = string.sub(op, 1, 16)
   local held = redis.call('HGET', bucket, id) or NOBODY
