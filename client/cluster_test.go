@@ -124,7 +124,7 @@ func (r *forgetfulRegistry) Lost() <-chan struct{} { return r.lost }
 func (r *forgetfulRegistry) Rebuilding() bool      { return false }
 func (r *forgetfulRegistry) Close() error          { return nil }
 
-func (r *countingRegistry) Probe(ctx context.Context) error { return r.now().Probe(ctx) }
+func (r *forgetfulRegistry) Probe(ctx context.Context) error { return r.now().Probe(ctx) }
 
 // cluster is three engines.
 type cluster struct {
