@@ -3,11 +3,13 @@ package client
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine"
 	"distmsg/routing"
@@ -389,5 +391,37 @@ func TestPairHashOrder(t *testing.T) {
 	})
 	for addr, n := range k.nodes {
 		eventually(t, "a share for "+addr, func() bool { return n.Stats().Sends > 0 })
+	}
+}
+
+// TestLostKick: a session that had no connection when it lost an ID hears of it as soon as it is resumed, at whatever node.
+func TestLostKick(t *testing.T) {
+	k := startCluster(t)
+	var mu sync.Mutex
+	var last net.Conn // guarded by mu
+	kicks := make(chan Kick, 10)
+	s := k.dial(Config{Handler: accept, OnKick: func(v Kick) { kicks <- v }, Dialer: func(ctx context.Context, addr string) (net.Conn, error) {
+		mu.Lock() // held while it shall have no connection
+		defer mu.Unlock()
+		nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		last = nc
+		return nc, err
+	}}, 1, "lost", "kept")
+	session := s.State().Session
+	mu.Lock()
+	last.Close()
+	eventually(t, "detached", func() bool { return !s.State().Attached })
+	thief := k.dial(Config{Handler: accept}, 1, "lost")
+	epoch, _ := thief.Epoch("lost")
+	mu.Unlock()
+	if v := receive(t, kicks, "the kick"); v != (Kick{ID: "lost", Epoch: epoch, Code: codec.CodeSuperseded}) {
+		t.Errorf("%+v", v)
+	}
+	if _, held := s.Epoch("lost"); held {
+		t.Error("it still holds the ID")
+	}
+	attachedTo(t, s, 1)
+	if _, held := s.Epoch("kept"); !held || s.State().Session != session || len(kicks) > 0 {
+		t.Errorf("session %s was %s; %d more kicks", s.State().Session, session, len(kicks))
 	}
 }

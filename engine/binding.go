@@ -229,6 +229,9 @@ func (e *Engine) allowed(r *request, mine []int) []int {
 
 // applyBind does what the registry's answer for one ID asks for. True: try again, to replace the incumbent.
 func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
+	if res.Status != routing.Bound {
+		e.outdated(r.items[i].id, res.Incumbent)
+	}
 	switch res.Status {
 	case routing.Bound:
 		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: res.Epoch}
@@ -299,13 +302,16 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	if status == routing.Bound && prev.Session != nil {
 		e.kick(prev.Session, id, res.Epoch)
 	}
+	incumbent := res.Incumbent.Session
+	if !incumbent.IsZero() {
+		e.remember(incumbent, id, res.Epoch)
+	}
 	if e.cluster == nil {
 		return
 	}
 	if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < res.Epoch {
 		e.cluster.remote.Unbind(id, r.Session, r.Epoch) // it would be followed when the session leaves
 	}
-	incumbent := res.Incumbent.Session
 	if incumbent.IsZero() {
 		return
 	}
@@ -313,12 +319,6 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 		e.kick(s, id, res.Epoch)
 	}
 	e.cluster.expel(incumbent, id, res.Epoch)
-}
-
-// kick tells a session on this node that an ID of its own is bound elsewhere now.
-func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
-	e.lostID(s, id, epoch)
-	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
 }
 
 // sessionLives reports whether an incumbent still counts: attached, or within its resume window (S16). Known is false if the registry

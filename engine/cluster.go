@@ -310,17 +310,10 @@ func (c *cluster) publish() {
 	c.open.Store(&open)
 }
 
-// expel tells the nodes where a session is attached that it lost an ID (S13).
+// expel tells the other nodes that a session has lost an ID (S13). All of them: it may be attached
+// anywhere, or come back anywhere.
 func (c *cluster) expel(session routing.SessionID, id string, epoch uint64) {
-	s := c.remote.Session(session)
-	if s == nil {
-		return
-	}
-	frame := codec.AppendExpel(nil, session[:], id, epoch)
-	for _, h := range s.Handles() {
-		l := c.eng.loops[h.Loop]
-		l.post(func() { l.sendControl(h, frame) })
-	}
+	c.eng.tellLinks(codec.AppendExpel(nil, session[:], id, epoch))
 }
 
 // livesElsewhere reports whether a session that this node does not know goes on at another one, or may be resumed. With

@@ -66,6 +66,7 @@ type Engine struct {
 	bufs        sharedBufs
 	presences   presences
 	untold      untold
+	kicks       kickMemory
 	aside       atomic.Int64 // connections in the loops' aside
 	health      health
 	parcels     sync.Pool
@@ -106,6 +107,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
 	e.watcher = newWatcher(e)
+	e.kicks.most = maxKicks
 	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e)

@@ -274,6 +274,9 @@ func (l *loop) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routi
 		if ok && route.Epoch >= epoch {
 			return nil, h, codec.KindNotMine
 		}
+		if ok {
+			l.eng.heardOfBinding(to, routing.Binding{Session: id, Epoch: epoch})
+		}
 		s = l.eng.table.Session(id) // it may hold an ID that this node has not heard of, or an older story of
 	} else if route.Epoch > epoch {
 		return nil, h, codec.KindNotMine
@@ -417,23 +420,23 @@ func (c *conn) handleGone(body []byte) error {
 	return nil
 }
 
-// handleExpel passes a kick on to a session that another node's bind has displaced (S13).
+// handleExpel passes a kick on to a session that another node's bind has displaced (S13), and forgets what
+// this node knew of older bindings. If the session is not here, it hears of it when it comes.
 func (c *conn) handleExpel(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body)
 	if err != nil {
 		return err
 	}
-	e := c.loop.eng
-	s := e.table.Session(routing.SessionID(b))
-	if s == nil {
-		return nil
-	}
-	name := string(id)
+	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
 	e.lanes.must(e.lanes.of(id), func() {
-		if r, ok := e.table.Lookup([]byte(name)); ok && r.Session == s && r.Epoch < epoch {
-			e.table.Unbind(name, s, r.Epoch)
+		e.remember(session, name, epoch) // before the look whether it is here: it may be about to come
+		if r, ok := e.table.Lookup([]byte(name)); ok && r.Session.ID() == session && r.Epoch < epoch {
+			e.table.Unbind(name, r.Session, r.Epoch)
 		}
-		e.kick(s, name, epoch)
+		if s := e.table.Session(session); s != nil {
+			e.kick(s, name, epoch)
+		}
+		e.outdated(name, routing.Binding{Epoch: epoch}) // of somebody else
 		e.watcher.heard(name, true, epoch)
 	})
 	return nil

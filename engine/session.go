@@ -169,6 +169,9 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
 		Limits: c.limits(), Members: e.members(),
 	}))
+	if resumed {
+		c.repeatKicks()
+	}
 }
 
 // features are what this node grants of what the client asked for.

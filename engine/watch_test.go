@@ -234,6 +234,7 @@ func TestWatchCluster(t *testing.T) {
 	moved := g.nodes[2].dial()
 	g.nodes[2].settle()
 	moved.hello(a.resume())
+	moved.kicked("x", second) // repeated
 	a.nc.Close()
 	asked := reg.questions.Load()
 	eye.n.eventually("a few polls", func() bool { return reg.questions.Load() > asked+4 })

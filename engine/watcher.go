@@ -362,6 +362,7 @@ func (w *watcher) find(ctx context.Context, names []string) (found []routing.Loo
 	}
 	for i := range found {
 		f := &found[i]
+		w.eng.heardOfBinding([]byte(names[i]), f.Binding)
 		if held := f.Binding != (routing.Binding{}); held && !f.Unknown {
 			var known bool
 			bound[i], known = w.lives(ctx, f.Binding.Session)

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// A kick may be lost: its session is detached at that moment, or it is written to a connection that is
+// dead. So every node remembers for a while which sessions have lost which IDs, and repeats the kicks
+// when such a session is resumed (S29). Nodes tell each other of all of them, as a session may come back
+// anywhere. A kick that is heard twice does no harm: one counts only if its epoch is greater than the holder's.
+
+// maxKicks bounds how many kicks a node remembers in a generation. If there are more, sessions that are
+// resumed are asked to say all their bindings again: then the registry finds out.
+const maxKicks = 1 << 17
+
+// kickMemory is what a node remembers of kicks. It has two generations: a kick is remembered for at least the
+// lifetime of one, and at most twice that.
+type kickMemory struct {
+	most int // kicks in a generation; static
+
+	mu     sync.Mutex
+	now    kickGeneration // guarded by mu
+	before kickGeneration // guarded by mu
+}
+
+type kickGeneration struct {
+	began    time.Duration // on the engine's clock
+	kicks    map[routing.SessionID]map[string]uint64
+	count    int
+	overflow bool // there were more
+}
+
+// remember notes that a session has lost an ID to the binding with that epoch.
+func (e *Engine) remember(session routing.SessionID, id string, epoch uint64) {
+	m := &e.kicks
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// A session is resumed within its window, and a dead connection may have hidden for IdleTimeout that it has none.
+	if now := e.clock(); now-m.now.began > e.cfg.ResumeWindow+e.cfg.IdleTimeout {
+		m.before, m.now = m.now, kickGeneration{began: now}
+	}
+	m.now.add(session, id, epoch, m.most)
+}
+
+func (g *kickGeneration) add(session routing.SessionID, id string, epoch uint64, most int) {
+	of := g.kicks[session]
+	before, known := of[id]
+	if !known && g.count >= most {
+		g.overflow = true
+		return
+	}
+	if g.kicks == nil {
+		g.kicks = make(map[routing.SessionID]map[string]uint64)
+	}
+	if of == nil {
+		of = make(map[string]uint64)
+		g.kicks[session] = of
+	}
+	if !known {
+		g.count++
+	}
+	of[id] = max(before, epoch)
+}
+
+// of returns the IDs that a session has lost, with the epochs of the bindings that superseded its own. All is
+// false if there may be more.
+func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lost = maps.Clone(m.before.kicks[session])
+	for id, epoch := range m.now.kicks[session] {
+		if lost == nil {
+			lost = make(map[string]uint64)
+		}
+		lost[id] = max(lost[id], epoch)
+	}
+	return lost, !m.now.overflow && !m.before.overflow
+}
+
+// repeatKicks tells a connection of a session that was resumed which IDs it may have lost meanwhile.
+func (c *conn) repeatKicks() {
+	lost, all := c.loop.eng.kicks.of(c.session.ID())
+	for id, epoch := range lost {
+		c.wroteControl(codec.AppendKick(c.out(), id, epoch))
+	}
+	if !all {
+		c.wroteControl(codec.AppendReassert(c.out(), 0))
+	}
+}
+
+// kick tells a session on this node that an ID of its own is bound elsewhere now.
+func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
+	e.lostID(s, id, epoch)
+	e.remember(s.ID(), id, epoch) // first: a connection that is attached after the look below hears of it when it is resumed
+	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
+}
+
+// outdated takes back what this node knows of an ID if somebody says that there is a later binding. An epoch that is greater than
+// ours proves that ours is superseded, however old the news is. Call it in the ID's lane.
+func (e *Engine) outdated(id string, b routing.Binding) {
+	if e.cluster != nil {
+		if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < b.Epoch {
+			e.cluster.remote.Unbind(id, r.Session, r.Epoch)
+		}
+	}
+	r, ok := e.table.Lookup([]byte(id))
+	if !ok || r.Epoch >= b.Epoch {
+		return
+	}
+	e.table.Unbind(id, r.Session, r.Epoch)
+	if r.Session.ID() != b.Session { // else it has bound the ID anew, at another node
+		e.kick(r.Session, id, b.Epoch)
+	}
+	e.watcher.heard(id, true, b.Epoch)
+}
+
+// heardOfBinding is outdated for news that come anywhere but in the ID's lane.
+func (e *Engine) heardOfBinding(id []byte, b routing.Binding) {
+	if r, ok := e.table.Lookup(id); !ok || r.Epoch >= b.Epoch {
+		return
+	}
+	name := string(id)
+	e.lanes.try(e.lanes.of(id), func() { e.outdated(name, b) }) // if the lane is full, other news come
+}
