@@ -11,7 +11,8 @@ import (
 // Code is an outcome, as docs/protocol.md lists them. Its String is the outcome word.
 type Code = codec.Code
 
-// ErrClosed is what every call returns once Close was called. Nothing was sent.
+// ErrClosed is what every call returns once Close was called, or once another client has taken over the session (its copy,
+// in a process that was forked or restored from a snapshot; State says so). Nothing was sent.
 var ErrClosed = errors.New("client: the session is closed")
 
 // ErrAnswered is what a second answer to one delivery returns.

@@ -27,6 +27,7 @@ type binding struct {
 	handler Handler
 	epoch   uint64     // of the binding held; 0 while the first bind is under way
 	op      *operation // the Bind or Unbind under way
+	asked   bool       // it is a Bind, and the node has not granted it yet
 	kicked  uint64     // the greatest epoch of a kick that came during op
 	loose   bool       // the node's session does not have it (yet); to be asserted
 	doubted bool       // the node denied an assertion of it
@@ -82,7 +83,7 @@ func (h *holdings) tryBegin(ids []string, create bool, handler Handler) (busy, o
 			if b.leaving { // an Unbind failed before: what is left of it must not count as held
 				b.epoch, b.leaving = 0, false
 			}
-			b.handler = handler
+			b.handler, b.asked = handler, true
 		} else {
 			b.leaving = true
 		}
@@ -108,7 +109,7 @@ func (h *holdings) end(op *operation, held []*binding) (kicks []Kick) {
 				kicks = append(kicks, Kick{ID: b.id, Epoch: b.kicked, Code: codec.CodeSuperseded})
 			}
 		}
-		b.kicked = 0
+		b.kicked, b.asked = 0, false
 	}
 	close(op.done)
 	return kicks
@@ -121,7 +122,7 @@ func (h *holdings) granted(op *operation, ids []idEpoch, results []codec.Result,
 	defer h.mu.Unlock()
 	for i, r := range results {
 		if b := h.byID[ids[i].id]; r.Code == codec.CodeOK && b != nil && b.op == op {
-			b.epoch, b.loose = r.Epoch, gen != h.gen
+			b.epoch, b.loose, b.asked = r.Epoch, gen != h.gen, false
 			h.loose = h.loose || b.loose
 		}
 	}
@@ -165,12 +166,12 @@ func (h *holdings) kick(id []byte, epoch uint64) (Kick, bool) {
 }
 
 // holder returns the binding for a message to id that a node sent under epoch, or nil if it is not
-// held, or only under a smaller epoch. A bind that is under way may bring that epoch.
+// held, or only under a smaller epoch than that, or than that of a kick. A bind that is not granted yet may bring that epoch.
 func (h *holdings) holder(id []byte, epoch uint64) (*binding, Handler) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	b := h.byID[string(id)]
-	if b == nil || b.leaving || epoch > b.epoch && b.op == nil {
+	if b == nil || b.leaving || max(epoch, b.kicked) > b.epoch && !b.asked {
 		return nil, nil
 	}
 	return b, b.handler

@@ -116,8 +116,20 @@ func (s *Session) afterDeath(c *conn) (last, avoid string) {
 		return "", c.addr
 	case codec.FaultSessionEnded:
 		s.begin(c)
+	case codec.FaultReplaced:
+		s.giveWay(c)
 	}
 	return c.addr, ""
+}
+
+// giveWay ends the session here if c was its only connection. This session replaces only connections that it has closed
+// itself, so another client has its secret and goes on with it. To attach again would cut that one off in turn.
+func (s *Session) giveWay(c *conn) {
+	if s.first() != nil {
+		return
+	}
+	s.cfg.Logger.Error("distmsg: another client has taken over the session; this one is over", "node", c.node, "session", c.session)
+	s.endLife()
 }
 
 // onDrain tells the application and returns how long to wait before moving: a random part of what

@@ -360,3 +360,52 @@ func TestReassertBehindBound(t *testing.T) {
 		}
 	}
 }
+
+// TestDeliverBehindBound: Bind still waits for other IDs, but the node has granted this one under an epoch. A message under a
+// greater one is not for this session, and a kick that has come holds.
+func TestDeliverBehindBound(t *testing.T) {
+	n := newFakeNode(t).start()
+	s, c := attachFake(t, n, Config{Handler: accept})
+	go func() { _ = s.Bind(context.Background(), "a", "b", "c", "d", "e") }()
+	a := c.expectBind()
+	c.expectBind()
+	c.deliver("a", 500, codec.FlagAck) // not granted yet: it may be under this epoch
+	c.expectAck()
+	c.put(codec.AppendKick(nil, "b", 200))
+	c.bound(a, codec.Result{Epoch: 100})
+	for _, to := range []string{"a", "b"} {
+		c.deliver(to, 150, codec.FlagAck)
+		c.expect(codec.KindNotHere)
+		c.deliver(to, 100, codec.FlagAck)
+		if to == "a" {
+			c.expectAck()
+		} else {
+			c.expect(codec.KindNotHere)
+		}
+	}
+}
+
+// TestReplaced: the session goes on in another client. To attach again would cut that one off in turn.
+func TestReplaced(t *testing.T) {
+	n := newFakeNode(t).start()
+	states := make(chan State, 10)
+	s, c := attachFake(t, n, Config{OnState: func(s State) { states <- s }})
+	bindFake(t, s, c, "a")
+	receive(t, states, "the first state")
+	c.put(codec.AppendError(nil, &codec.ErrorFrame{Fault: codec.FaultReplaced, Flags: codec.ErrorClosing}))
+	if state := receive(t, states, "the end"); state.Attached || state.Err == nil {
+		t.Errorf("%+v", state)
+	}
+	if err := s.Bind(testContext(t), "b"); !errors.Is(err, ErrClosed) {
+		t.Errorf("bind: %v", err)
+	}
+	if _, err := s.Send(testContext(t), Message{From: "a", To: "b"}); !errors.Is(err, ErrClosed) {
+		t.Errorf("send: %v", err)
+	}
+	if err := s.Close(testContext(t)); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if len(n.conns) > 0 {
+		t.Error("it has attached again")
+	}
+}
