@@ -33,7 +33,11 @@ const (
 	FaultReplaced        Fault = 19 // a newer connection of the session asked to replace this one
 	FaultSessionEnded    Fault = 20 // the session was ended
 	FaultInternal        Fault = 21 // the node's own failure
+	FaultNameTaken       Fault = 22 // between nodes: another node has taken the name of this one since
 )
+
+// LastFault is the highest fault of this version.
+const LastFault = FaultNameTaken
 
 // String returns the fault's name as the protocol document spells it.
 func (f Fault) String() string {
@@ -80,6 +84,8 @@ func (f Fault) String() string {
 		return "session_ended"
 	case FaultInternal:
 		return "internal"
+	case FaultNameTaken:
+		return "name_taken"
 	}
 	return "fault_" + strconv.Itoa(int(f))
 }

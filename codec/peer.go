@@ -8,8 +8,8 @@ const PeerVersion = 1
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
 // only; 96–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
-	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16]
-	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32]
+	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, [[name str, value str]…]]
+	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, [[name str, value str]…]]
 	KindPeerProof     Kind = 82 // D->A [82, proof bin32]
 	KindPeerReady     Kind = 83 // A->D [83]
 	KindForward       Kind = 84 // both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
@@ -31,6 +31,62 @@ const (
 // NonceLen is the bytes of a nonce in the handshake of peer links.
 const NonceLen = 16
 
+// MaxSettings is the most settings in a PeerIdentity; a decoder takes no more.
+const MaxSettings = 32
+
+// PeerIdentity is what a node claims to be, beyond its name. Nodes of before it do not send it, and ignore it: then Since is 0.
+type PeerIdentity struct {
+	Since    uint64    // when the node's process took its name, in µs since 1970, by its own clock; 0: not said
+	Settings []Setting // what the two nodes have to agree on
+}
+
+// Setting is the value of a setting, by a name that people read.
+type Setting struct{ Name, Value string }
+
+// identity reads the fields that were appended to a handshake's frame. What is not such fields is skipped, as what a newer
+// version appends is. Then the other's proof, which covers them, is not the one that is expected.
+func (r *reader) identity(f *PeerIdentity, left int) (rest int) {
+	*f = PeerIdentity{}
+	before := *r
+	if left < 2 || r.fault != nil {
+		return left
+	}
+	if r.readIdentity(f); r.fault != nil {
+		*f, *r = PeerIdentity{}, before
+		return left
+	}
+	return left - 2
+}
+
+func (r *reader) readIdentity(f *PeerIdentity) {
+	f.Since = r.uint("since", maxUint)
+	for n := r.list("settings", MaxSettings); n > 0 && r.fault == nil; n-- {
+		more := r.pair("settings")
+		s := Setting{Name: string(r.str("settings", MaxID)), Value: string(r.str("settings", MaxID))}
+		r.skipRest(more, "settings", tupleDepth)
+		f.Settings = append(f.Settings, s)
+	}
+}
+
+// beginIdentified is begin for a frame to which an identity is appended, if there is one.
+func beginIdentified(b []byte, kind Kind, fields int, f *PeerIdentity) (_ []byte, start int) {
+	if f.Since != 0 {
+		fields += 2
+	}
+	return begin(b, kind, fields)
+}
+
+func appendIdentity(b []byte, f *PeerIdentity) []byte {
+	if f.Since == 0 {
+		return b
+	}
+	b = appendArray(appendUint(b, f.Since), len(f.Settings))
+	for _, s := range f.Settings {
+		b = appendStr(appendStr(appendArray(b, 2), s.Name), s.Value)
+	}
+	return b
+}
+
 // PeerHello opens a peer link.
 type PeerHello struct {
 	MinVersion, MaxVersion uint64
@@ -38,6 +94,7 @@ type PeerHello struct {
 	Node                   []byte
 	Incarnation            uint64
 	Nonce                  []byte // NonceLen bytes, fresh
+	PeerIdentity
 }
 
 // DecodePeerHello reads the body of a peer_hello frame into f; the byte fields are views. Its error is an *Error.
@@ -49,18 +106,18 @@ func DecodePeerHello(body []byte, f *PeerHello) error {
 	f.Node = r.id("node")
 	f.Incarnation = r.uint("incarnation", maxUint)
 	f.Nonce = r.fixedBin("nonce", NonceLen, false)
-	return r.close(left)
+	return r.close(r.identity(&f.PeerIdentity, left))
 }
 
 // AppendPeerHello appends the whole frame, length prefix included.
 func AppendPeerHello(b []byte, f *PeerHello) []byte {
-	b, start := begin(b, KindPeerHello, 7)
+	b, start := beginIdentified(b, KindPeerHello, 7, &f.PeerIdentity)
 	b = appendUint(b, f.MinVersion)
 	b = appendUint(b, f.MaxVersion)
 	b = appendStr(b, f.Cluster)
 	b = appendStr(b, f.Node)
 	b = appendUint(b, f.Incarnation)
-	return end(appendBin(b, f.Nonce), start)
+	return end(appendIdentity(appendBin(b, f.Nonce), &f.PeerIdentity), start)
 }
 
 // PeerChallenge answers peer_hello: the accepting node proves that it knows the cluster's secret, and asks for the same.
@@ -70,6 +127,7 @@ type PeerChallenge struct {
 	Incarnation uint64
 	Nonce       []byte // NonceLen bytes, fresh
 	Proof       []byte // SecretLen bytes
+	PeerIdentity
 }
 
 // DecodePeerChallenge reads the body of a peer_challenge frame into f; the byte fields are views. Its error is an *Error.
@@ -80,17 +138,17 @@ func DecodePeerChallenge(body []byte, f *PeerChallenge) error {
 	f.Incarnation = r.uint("incarnation", maxUint)
 	f.Nonce = r.fixedBin("nonce", NonceLen, false)
 	f.Proof = r.fixedBin("proof", SecretLen, false)
-	return r.close(left)
+	return r.close(r.identity(&f.PeerIdentity, left))
 }
 
 // AppendPeerChallenge appends the whole frame, length prefix included.
 func AppendPeerChallenge(b []byte, f *PeerChallenge) []byte {
-	b, start := begin(b, KindPeerChallenge, 6)
+	b, start := beginIdentified(b, KindPeerChallenge, 6, &f.PeerIdentity)
 	b = appendUint(b, f.Version)
 	b = appendStr(b, f.Node)
 	b = appendUint(b, f.Incarnation)
 	b = appendBin(b, f.Nonce)
-	return end(appendBin(b, f.Proof), start)
+	return end(appendIdentity(appendBin(b, f.Proof), &f.PeerIdentity), start)
 }
 
 // DecodePeerProof reads the dialling node's proof, a view. Its error is an *Error.

@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 )
 
@@ -248,5 +249,32 @@ func TestPatchForwardTTL(t *testing.T) {
 		if !bytes.Equal(body, bodyOf(AppendForward(nil, kind, &want))) {
 			t.Errorf("%v: %x", kind, body)
 		}
+	}
+}
+
+// What was appended to the frames of the handshake comes through, is left out if there is none, and is taken for something that
+// a newer version has appended if it is not what it should be.
+func TestPeerIdentity(t *testing.T) {
+	nonce, proof := make([]byte, NonceLen), make([]byte, SecretLen)
+	said := PeerIdentity{Since: 1 << 50, Settings: []Setting{{"registry", "ABC"}, {"resume window", "10s"}}}
+	for _, want := range []PeerIdentity{{}, {Since: 7}, said} {
+		var hello PeerHello
+		frame := AppendPeerHello(nil, &PeerHello{MinVersion: 1, MaxVersion: 1, Node: []byte("n"), Nonce: nonce, PeerIdentity: want})
+		if err := DecodePeerHello(frame[PrefixLen:], &hello); err != nil || !reflect.DeepEqual(hello.PeerIdentity, want) {
+			t.Errorf("hello: %+v, %v; want %+v", hello.PeerIdentity, err, want)
+		}
+		var challenge PeerChallenge
+		frame = AppendPeerChallenge(nil, &PeerChallenge{Version: 1, Node: []byte("n"), Nonce: nonce, Proof: proof, PeerIdentity: want})
+		if err := DecodePeerChallenge(frame[PrefixLen:], &challenge); err != nil || !reflect.DeepEqual(challenge.PeerIdentity, want) {
+			t.Errorf("challenge: %+v, %v; want %+v", challenge.PeerIdentity, err, want)
+		}
+	}
+	b, start := begin(nil, KindPeerHello, 9)
+	b = appendUint(appendUint(b, 1), 1)
+	b = appendBin(appendUint(appendStr(appendStr(b, ""), "n"), 7), nonce)
+	b = appendStr(appendUint(b, 8), "no list")
+	hello := PeerHello{PeerIdentity: said}
+	if err := DecodePeerHello(end(b, start)[PrefixLen:], &hello); err != nil || hello.Since != 0 || hello.Settings != nil {
+		t.Errorf("%+v, %v", hello.PeerIdentity, err)
 	}
 }

@@ -58,7 +58,7 @@ func TestWords(t *testing.T) {
 	}{
 		{"kind", func(i int) string { return Kind(i).String() }, len(layouts)},
 		{"code", func(i int) string { return Code(i).String() }, 1 + 12 + 3},
-		{"fault", func(i int) string { return Fault(i).String() }, 21},
+		{"fault", func(i int) string { return Fault(i).String() }, 22},
 	} {
 		seen, known := map[string]bool{}, 0
 		for i := range 256 {

@@ -95,7 +95,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, code := range codec.Outcomes() {
 		ch <- prometheus.MustNewConstMetric(outcomes, prometheus.CounterValue, float64(stats.Outcomes[code]), code.String())
 	}
-	for fault := codec.FaultZeroLength; fault <= codec.FaultInternal; fault++ {
+	for fault := codec.FaultZeroLength; fault <= codec.LastFault; fault++ {
 		ch <- prometheus.MustNewConstMetric(faults, prometheus.CounterValue, float64(stats.Faults[fault]), fault.String())
 	}
 }
