@@ -8,8 +8,8 @@ const PeerVersion = 1
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
 // only; 96–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
-	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, [[name str, value str]…]]
-	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, [[name str, value str]…]]
+	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name str, value str]…]]
+	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, flags, [[name str, value str]…]]
 	KindPeerProof     Kind = 82 // D->A [82, proof bin32]
 	KindPeerReady     Kind = 83 // A->D [83]
 	KindForward       Kind = 84 // both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
@@ -37,29 +37,37 @@ const MaxSettings = 32
 // PeerIdentity is what a node claims to be, beyond its name. Nodes of before it do not send it, and ignore it: then Since is 0.
 type PeerIdentity struct {
 	Since    uint64    // when the node's process took its name, in µs since 1970, by its own clock; 0: not said
+	Flags    uint8     // PeerStarting
 	Settings []Setting // what the two nodes have to agree on
 }
 
+// PeerStarting says that a node does not take clients yet, and ends if another one has its name.
+const PeerStarting = 1 << 0
+
 // Setting is the value of a setting, by a name that people read.
 type Setting struct{ Name, Value string }
+
+// identityFields is how many were appended for it.
+const identityFields = 3
 
 // identity reads the fields that were appended to a handshake's frame. What is not such fields is skipped, as what a newer
 // version appends is. Then the other's proof, which covers them, is not the one that is expected.
 func (r *reader) identity(f *PeerIdentity, left int) (rest int) {
 	*f = PeerIdentity{}
 	before := *r
-	if left < 2 || r.fault != nil {
+	if left < identityFields || r.fault != nil {
 		return left
 	}
 	if r.readIdentity(f); r.fault != nil {
 		*f, *r = PeerIdentity{}, before
 		return left
 	}
-	return left - 2
+	return left - identityFields
 }
 
 func (r *reader) readIdentity(f *PeerIdentity) {
 	f.Since = r.uint("since", maxUint)
+	f.Flags = uint8(r.uint("peer_flags", math.MaxUint8))
 	for n := r.list("settings", MaxSettings); n > 0 && r.fault == nil; n-- {
 		more := r.pair("settings")
 		s := Setting{Name: string(r.str("settings", MaxID)), Value: string(r.str("settings", MaxID))}
@@ -71,7 +79,7 @@ func (r *reader) readIdentity(f *PeerIdentity) {
 // beginIdentified is begin for a frame to which an identity is appended, if there is one.
 func beginIdentified(b []byte, kind Kind, fields int, f *PeerIdentity) (_ []byte, start int) {
 	if f.Since != 0 {
-		fields += 2
+		fields += identityFields
 	}
 	return begin(b, kind, fields)
 }
@@ -80,7 +88,7 @@ func appendIdentity(b []byte, f *PeerIdentity) []byte {
 	if f.Since == 0 {
 		return b
 	}
-	b = appendArray(appendUint(b, f.Since), len(f.Settings))
+	b = appendArray(appendUint(appendUint(b, f.Since), uint64(f.Flags)), len(f.Settings))
 	for _, s := range f.Settings {
 		b = appendStr(appendStr(appendArray(b, 2), s.Name), s.Value)
 	}

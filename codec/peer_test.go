@@ -256,7 +256,7 @@ func TestPatchForwardTTL(t *testing.T) {
 // a newer version has appended if it is not what it should be.
 func TestPeerIdentity(t *testing.T) {
 	nonce, proof := make([]byte, NonceLen), make([]byte, SecretLen)
-	said := PeerIdentity{Since: 1 << 50, Settings: []Setting{{"registry", "ABC"}, {"resume window", "10s"}}}
+	said := PeerIdentity{Since: 1 << 50, Flags: PeerStarting, Settings: []Setting{{"registry", "ABC"}, {"resume window", "10s"}}}
 	for _, want := range []PeerIdentity{{}, {Since: 7}, said} {
 		var hello PeerHello
 		frame := AppendPeerHello(nil, &PeerHello{MinVersion: 1, MaxVersion: 1, Node: []byte("n"), Nonce: nonce, PeerIdentity: want})
@@ -269,10 +269,10 @@ func TestPeerIdentity(t *testing.T) {
 			t.Errorf("challenge: %+v, %v; want %+v", challenge.PeerIdentity, err, want)
 		}
 	}
-	b, start := begin(nil, KindPeerHello, 9)
+	b, start := begin(nil, KindPeerHello, 10)
 	b = appendUint(appendUint(b, 1), 1)
 	b = appendBin(appendUint(appendStr(appendStr(b, ""), "n"), 7), nonce)
-	b = appendStr(appendUint(b, 8), "no list")
+	b = appendStr(appendUint(appendUint(b, 8), 0), "no list")
 	hello := PeerHello{PeerIdentity: said}
 	if err := DecodePeerHello(end(b, start)[PrefixLen:], &hello); err != nil || hello.Since != 0 || hello.Settings != nil {
 		t.Errorf("%+v, %v", hello.PeerIdentity, err)

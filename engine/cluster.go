@@ -39,21 +39,25 @@ type cluster struct {
 	resolver *resolver
 	holders  *holders
 	changed  chan struct{} // of capacity 1: this node's record is not what was announced
-	twin     chan error    // of capacity 1: another node with this node's ID
+	twin     chan error    // of capacity 1: another node with this node's ID, that must be heard of before this one takes clients
+	doubt    chan struct{} // of capacity 1: look now who else has this node's ID
 
 	// shared
 	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
 	complained atomic.Int64                     // when something was logged about a link, on the engine's clock
 
-	announceMu sync.Mutex // held while announcing and withdrawing, so that no older record comes behind a newer one, or the end
+	announcing chan struct{} // of capacity 1: a token while announcing or withdrawing, so that no older record comes behind a newer one, or the end
 
-	mu      sync.Mutex
-	listed  bool                        // guarded by mu; the membership has been told once
-	checks  int                         // guarded by mu; looks at possible twins that are under way
-	told    []codec.Member              // guarded by mu; what clients have been told
-	members map[string]discovery.Record // guarded by mu; by node, without this one
-	dialers map[string]func()           // guarded by mu; by node, stops the dialling
-	links   map[string]*link            // guarded by mu; by node, the open ones
+	mu       sync.Mutex
+	outdated func()                      // guarded by mu; ends the announcement under way
+	listed   bool                        // guarded by mu; the membership has been told once
+	alike    []discovery.Record          // guarded by mu; records with this node's ID that are not this incarnation's
+	doubtful bool                        // guarded by mu; nobody has looked at alike yet
+	refused  map[string]string           // guarded by mu; by node, why there is no link to it
+	told     []codec.Member              // guarded by mu; what clients have been told
+	members  map[string]discovery.Record // guarded by mu; by node, without this one
+	dialers  map[string]func()           // guarded by mu; by node, stops the dialling
+	links    map[string]*link            // guarded by mu; by node, the open ones
 }
 
 func newCluster(e *Engine) *cluster {
@@ -62,6 +66,11 @@ func newCluster(e *Engine) *cluster {
 		remote:  routing.NewTable(),
 		changed: make(chan struct{}, 1),
 		twin:    make(chan error, 1),
+		doubt:   make(chan struct{}, 1),
+		refused: make(map[string]string),
+
+		announcing: make(chan struct{}, 1),
+
 		members: make(map[string]discovery.Record),
 		dialers: make(map[string]func()),
 		links:   make(map[string]*link),
@@ -78,6 +87,7 @@ func (c *cluster) run(ctx context.Context) {
 	running.Go(func() { c.resolver.run(ctx) })
 	running.Go(func() { c.holders.run(ctx) })
 	running.Go(func() { c.keepAnnounced(ctx) })
+	running.Go(func() { c.lookForTwins(ctx) })
 	running.Go(func() {
 		c.eng.cfg.Membership.Watch(ctx, func(all []discovery.Record) { c.setMembers(ctx, &running, all) })
 	})
@@ -133,14 +143,37 @@ func nudge(ch chan struct{}) {
 	}
 }
 
+// announce announces this node's record as it is now. An announcement that is under way carries an older one and ends: it may
+// wait for as long as the membership cannot be reached.
 func (c *cluster) announce(ctx context.Context) {
-	c.announceMu.Lock()
-	defer c.announceMu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !c.takeTurn(ctx, cancel) {
+		return
+	}
+	defer func() { <-c.announcing }()
 	if c.eng.serving.Err() != nil {
 		return // it is withdrawn, or about to be
 	}
 	if err := c.eng.cfg.Membership.Announce(ctx, c.eng.member()); err != nil && ctx.Err() == nil {
 		c.eng.cfg.Logger.Warn("cannot announce this node", "error", err)
+	}
+}
+
+// takeTurn ends the announcement under way and waits until it has ended. It returns false if ctx ends first.
+func (c *cluster) takeTurn(ctx context.Context, cancel func()) bool {
+	c.mu.Lock()
+	outdated := c.outdated
+	c.outdated = cancel
+	c.mu.Unlock()
+	if outdated != nil {
+		outdated()
+	}
+	select {
+	case c.announcing <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -167,12 +200,10 @@ func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all [
 	defer c.mu.Unlock()
 	clear(c.members)
 	c.listed = true
+	c.alike = nil
 	for _, m := range all {
 		if m.ID == c.eng.cfg.NodeID {
-			if c.suspicious(m) {
-				c.checks++
-				running.Go(func() { c.checkTwin(ctx, m) })
-			}
+			c.mayBeTwin(m)
 			continue
 		}
 		c.members[m.ID] = m
@@ -186,6 +217,7 @@ func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all [
 		if _, ok := c.members[node]; !ok {
 			stop()
 			delete(c.dialers, node)
+			delete(c.refused, node)
 		}
 	}
 	c.tellMembers()
@@ -281,7 +313,9 @@ func (c *cluster) opened(k *link) bool {
 		return false
 	}
 	c.links[k.node] = k
+	delete(c.refused, k.node)
 	c.publish()
+	c.tellMembers()
 	return true
 }
 
@@ -359,8 +393,10 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 func (c *cluster) withdraw() {
 	ctx, cancel := c.eng.registryContext()
 	defer cancel()
-	c.announceMu.Lock()
-	defer c.announceMu.Unlock()
+	if !c.takeTurn(ctx, cancel) {
+		return
+	}
+	defer func() { <-c.announcing }()
 	if err := c.eng.cfg.Membership.Withdraw(ctx); err != nil {
 		c.eng.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
 	}
@@ -372,7 +408,7 @@ func (c *cluster) addrs() []string {
 	defer c.mu.Unlock()
 	var addrs []string
 	for _, m := range c.members {
-		if takesClients(m) {
+		if takesClients(m) && c.refused[m.ID] == "" {
 			addrs = append(addrs, m.Addr)
 		}
 	}
@@ -387,7 +423,7 @@ func takesClients(m discovery.Record) bool { return !m.Draining && m.Addr != "" 
 func (c *cluster) forClients() []codec.Member {
 	out := c.eng.self()
 	for _, m := range c.members {
-		if takesClients(m) {
+		if takesClients(m) && c.refused[m.ID] == "" {
 			out = append(out, codec.Member{Node: m.ID, Addr: m.Addr})
 		}
 	}

@@ -27,7 +27,7 @@ func newHub() *hub {
 
 type hubMember struct {
 	hub  *hub
-	node string
+	node string // the key of its record: its ID, unless another node has that
 }
 
 func (h *hub) tell() {
@@ -46,8 +46,8 @@ func (h *hub) tell() {
 func (m *hubMember) Announce(_ context.Context, record discovery.Record) error {
 	m.hub.mu.Lock()
 	defer m.hub.mu.Unlock()
-	m.node = record.ID
-	m.hub.members[record.ID] = record
+	setDefault(&m.node, record.ID)
+	m.hub.members[m.node] = record
 	m.hub.tell()
 	return nil
 }

@@ -31,6 +31,7 @@ type Engine struct {
 	cluster      *cluster  // nil: this node is alone
 	peerVersions [2]uint64 // lowest and highest that this node speaks with others
 	clk          *clock
+	since        uint64 // when this process took its name, in µs since 1970
 	seed         maphash.Seed
 	table        *routing.Table
 	registry     *watchedRegistry // cfg.Registry
@@ -114,7 +115,8 @@ func New(cfg Config) (*Engine, error) {
 		e.joining.Store(true)
 	}
 	e.parcels.New = func() any { return new(parcel) }
-	e.incarnation.Store(uint64(time.Now().UnixMicro()))
+	e.since = uint64(time.Now().UnixMicro())
+	e.incarnation.Store(e.since)
 	return e, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -118,11 +119,36 @@ func (e *Engine) Health() []string {
 		}
 	}
 	if e.cluster != nil {
-		for _, node := range e.cluster.unlinked() {
-			troubles = append(troubles, fmt.Sprintf("no link to node %q", node))
-		}
+		troubles = append(troubles, e.cluster.troubles()...)
 	}
 	return append(troubles, e.stalls()...)
+}
+
+// troubles names the listed nodes that there is no link to, and why if that is known, and addresses that are announced twice.
+func (c *cluster) troubles() (lines []string) {
+	unlinked := c.unlinked()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, node := range unlinked {
+		line := fmt.Sprintf("no link to node %q", node)
+		if why := c.refused[node]; why != "" {
+			line += ": the two do not agree: " + why
+		}
+		lines = append(lines, line)
+	}
+	own := c.eng.member()
+	users := make(map[string]string)
+	for _, m := range append(slices.Collect(maps.Values(c.members)), own) {
+		for _, addr := range []string{m.Addr, m.PeerAddr} {
+			if other, used := users[addr]; used && addr != "" && other != m.ID {
+				a, b := min(other, m.ID), max(other, m.ID)
+				lines = append(lines, fmt.Sprintf("nodes %q and %q both announce the address %s: give each its own", a, b, addr))
+			}
+			users[addr] = m.ID
+		}
+	}
+	slices.Sort(lines[len(unlinked):])
+	return lines
 }
 
 // unlinked are the listed nodes that there is no link to.

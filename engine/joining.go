@@ -3,8 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"distmsg/codec"
@@ -49,60 +50,102 @@ func (c *cluster) join(ctx context.Context) error {
 
 func (c *cluster) linkedUp() bool {
 	c.mu.Lock()
-	known := c.listed && c.checks == 0
+	known := c.listed && !c.doubtful
 	c.mu.Unlock()
 	return known && len(c.unlinked()) == 0
 }
 
-// suspicious reports whether a record with this node's ID may be another node's. A former self of this node, killed a
-// moment ago and still listed, has its address as a rule. mu is held.
-func (c *cluster) suspicious(m discovery.Record) bool {
-	own := c.eng.member()
-	return c.eng.joining.Load() && m.Incarnation != own.Incarnation && m.PeerAddr != own.PeerAddr &&
-		(!m.Draining || m.Incarnation < own.Incarnation) // of two that start at once, one may go on
-}
-
-// checkTwin looks whether a node with this node's ID lives at another address. If so, this one must not start.
-func (c *cluster) checkTwin(ctx context.Context, m discovery.Record) {
-	node, err := c.askWho(ctx, m.PeerAddr)
-	if err == nil && node == c.eng.cfg.NodeID { // else what is listed is the record of one that is gone
-		select {
-		case c.twin <- fmt.Errorf("engine: a node called %q runs at %s already: give one of the two another node ID", node, m.PeerAddr):
-		default:
-		}
+// mayBeTwin notes a record with this node's ID. It may be this node's own, of before a stop, or that of a former self which was
+// killed a moment ago; or a twin's. mu is held.
+func (c *cluster) mayBeTwin(m discovery.Record) {
+	if m.Incarnation == c.eng.incarnation.Load() {
+		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.checks--
+	c.alike = append(c.alike, m)
+	c.doubtful = true
+	nudge(c.doubt)
 }
 
-// askWho begins a handshake under a name of its own and returns who answers, if that knows the cluster's secret.
-func (c *cluster) askWho(ctx context.Context, addr string) (node string, err error) {
+// lookForTwins looks who answers for the records that have this node's ID, when they come and every second as long as they stand:
+// another node may not be reachable at first.
+func (c *cluster) lookForTwins(ctx context.Context) {
+	again := time.NewTicker(twinTimeout)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.doubt:
+		case <-again.C:
+		}
+		c.mu.Lock()
+		alike := c.alike
+		c.mu.Unlock()
+		var looks sync.WaitGroup
+		for _, m := range alike {
+			looks.Go(func() { c.checkTwin(ctx, m) })
+		}
+		looks.Wait()
+		c.mu.Lock()
+		c.doubtful = c.doubtful && !slices.Equal(c.alike, alike)
+		c.mu.Unlock()
+	}
+}
+
+// checkTwin looks whether another node with this node's ID lives where a record says. If it does, one of the two ends. While this node
+// is joining, that is the one that comes later; later on it is the one that took the name first, as the other has
+// started when this one could not be reached.
+func (c *cluster) checkTwin(ctx context.Context, m discovery.Record) {
+	f, err := c.askWho(ctx, m.PeerAddr)
+	if err != nil || string(f.Node) != c.eng.cfg.NodeID {
+		return // the record of one that is gone
+	}
+	e := c.eng
+	since, own := f.Since, e.since
+	if since == 0 { // it is of a version that does not say
+		since = f.Incarnation
+	}
+	switch {
+	case since == own || f.Incarnation == e.incarnation.Load(): // this node itself
+	case e.joining.Load():
+		if m.Draining && since > own {
+			return // of two that start at once, one may go on
+		}
+		c.end(errors.New("engine: " + nameTaken(e.cfg.NodeID, m.PeerAddr)))
+	case m.Draining: // it joins, and will find this one; or it leaves
+	case since > own:
+		c.end(errors.New("engine: " + nameTaken(e.cfg.NodeID, m.PeerAddr)))
+	default:
+		c.complain("a node that has taken this node's ID before is awake again, and is to end", "node", e.cfg.NodeID, "addr", m.PeerAddr)
+	}
+}
+
+// askWho begins a handshake under a name of its own and returns what whoever answers says, if that knows the cluster's secret.
+func (c *cluster) askWho(ctx context.Context, addr string) (f codec.PeerChallenge, err error) {
 	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return "", err
+		return f, err
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
 	e := c.eng
 	hello := e.peerHello("probe-"+randomHex(8), e.incarnation.Load())
 	if _, err := nc.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
-		return "", err
+		return f, err
 	}
-	var f codec.PeerChallenge
 	body, err := readFrame(nc)
 	if err == nil {
 		err = codec.DecodePeerChallenge(body, &f)
 	}
 	if err != nil {
-		return "", err
+		return f, err
 	}
 	if !e.proves(f.Proof, "accepted", transcript(&hello, &f)) {
-		return "", errStranger
+		return f, errStranger
 	}
-	return string(f.Node), nil
+	return f, nil
 }
 
 var errStranger = errors.New("engine: it does not know the cluster's secret")

@@ -16,7 +16,8 @@ import (
 func (g *group) tryStart(id string) error {
 	g.t.Helper()
 	e, err := New(Config{NodeID: id, Addr: "127.0.0.1:0", Loops: 1, Logger: quiet(), Registry: g.registry,
-		Membership: &hubMember{hub: g.hub}, ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0"})
+		Membership: &hubMember{hub: g.hub}, ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0",
+		ResumeWindow: 2 * time.Second})
 	if err != nil {
 		g.t.Fatal(err)
 	}

@@ -38,12 +38,17 @@ type link struct {
 	handle      routing.Handle
 	node        string // the other one; known from the start if we dialled
 	incarnation uint64
+	identity    codec.PeerIdentity // the other's
 
 	// owned by the loop
+	proven     bool            // the other has proved that it knows the secret
+	differs    string          // what the two do not agree on
 	expects    codec.Kind      // the frame that the handshake goes on with, beside an error
 	hello      codec.PeerHello // ours, if we dialled
 	transcript []byte
 	sessions   map[routing.SessionID]attachment // those attached at the other node
+	opened     int64                            // when the link opened
+	contested  int64                            // when another node of that name first came; 0: none has
 }
 
 // attachment is a session at the other node, and the serial of its latest attach there.
@@ -77,6 +82,7 @@ func (e *Engine) peerHello(node string, incarnation uint64) codec.PeerHello {
 	return codec.PeerHello{
 		MinVersion: e.peerVersions[0], MaxVersion: e.peerVersions[1], Cluster: []byte(e.cfg.Cluster),
 		Node: []byte(node), Incarnation: incarnation, Nonce: randomBytes(codec.NonceLen),
+		PeerIdentity: e.identity(),
 	}
 }
 
@@ -100,6 +106,10 @@ func (k *link) handshake(c *conn, kind codec.Kind, body []byte) {
 			c.decodeFault(err, kind)
 			return
 		}
+		if k.differs != "" {
+			c.close(codec.FaultUnauthenticated, "the two nodes do not agree: "+k.differs)
+			return
+		}
 		k.open(c)
 	}
 }
@@ -121,13 +131,16 @@ func (k *link) handleHello(c *conn, body []byte) {
 			e.peerVersions[0], e.peerVersions[1], f.MinVersion, f.MaxVersion))
 		return
 	case string(f.Node) == e.cfg.NodeID:
+		nudge(k.cluster.doubt)
 		c.close(codec.FaultUnauthenticated, fmt.Sprintf("this node is called %q too: give one of them another ID", f.Node))
 		return
 	}
-	k.node, k.incarnation = string(f.Node), f.Incarnation
+	k.node, k.incarnation, k.identity = string(f.Node), f.Incarnation, f.PeerIdentity
 	challenge := codec.PeerChallenge{
 		Version: version, Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: randomBytes(codec.NonceLen),
+		PeerIdentity: e.identity(),
 	}
+	k.differs = disagreement(&challenge.PeerIdentity, &k.identity)
 	k.transcript = transcript(&f, &challenge)
 	challenge.Proof = e.proof("accepted", k.transcript)
 	k.expects = codec.KindPeerProof
@@ -154,12 +167,17 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		c.close(codec.FaultUnauthenticated, fmt.Sprintf("node %q was expected at this address, %q answers", k.node, f.Node))
 		return
 	}
-	k.incarnation = f.Incarnation
-	k.expects = 0
-	k.supersede(c, func() {
+	k.incarnation, k.identity, k.proven, k.expects = f.Incarnation, f.PeerIdentity, true, 0
+	prove := func() {
 		k.expects = codec.KindPeerReady
 		c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
-	})
+	}
+	if k.differs = disagreement(&k.hello.PeerIdentity, &k.identity); k.differs != "" {
+		k.cluster.refuse(k.node, k.differs)
+		prove() // so that the other believes what it finds, and refuses
+		return
+	}
+	k.supersede(c, prove)
 }
 
 func (k *link) handleProof(c *conn, body []byte) {
@@ -172,7 +190,12 @@ func (k *link) handleProof(c *conn, body []byte) {
 		k.badSecret(c)
 		return
 	}
-	k.expects = 0
+	k.proven, k.expects = true, 0
+	if k.differs != "" {
+		k.cluster.refuse(k.node, k.differs)
+		c.close(codec.FaultUnauthenticated, "the two nodes do not agree: "+k.differs)
+		return
+	}
 	k.supersede(c, func() {
 		c.wroteControl(codec.AppendPeerReady(c.out()))
 		k.open(c)
@@ -181,21 +204,33 @@ func (k *link) handleProof(c *conn, body []byte) {
 
 // supersede closes an older link to the same node and then goes on, so that nothing on the old one can come after
 // what comes on the new one. Each side does it before its last word of the handshake: what follows finds the way clear.
+// If the two lead to two nodes of one name, the new link is not always the one that stays.
 func (k *link) supersede(c *conn, goOn func()) {
 	old := k.cluster.linkTo(k.node)
 	if old == nil {
 		goOn()
 		return
 	}
-	own, h := c.loop, c.handle()
+	own, h, remote := c.loop, c.handle(), c.remote.String()
 	other := own.eng.loops[old.handle.Loop]
 	other.post(func() {
-		if c := other.conn(old.handle); c != nil {
-			c.close(codec.FaultReplaced, "the node has a newer link")
+		then := func(*conn) { goOn() }
+		if oc := other.conn(old.handle); oc != nil {
+			switch old.contest(oc, &k.identity) {
+			case rivalNone:
+				oc.close(codec.FaultReplaced, "the node has a newer link")
+			case rivalEnds:
+				oc.close(codec.FaultNameTaken, nameTaken(k.node, remote))
+			case rivalStays:
+				where := oc.remote.String()
+				then = func(c *conn) { k.refuseName(c, where) }
+			case rivalSilent:
+				then = func(c *conn) { c.close(codec.FaultReplaced, "another node of that name may live: try again") }
+			}
 		}
 		own.post(func() {
-			if own.conn(h) != nil {
-				goOn()
+			if c := own.conn(h); c != nil {
+				then(c)
 			}
 		})
 	})
@@ -215,21 +250,39 @@ func (k *link) handleError(c *conn, body []byte) {
 	}
 	switch f.Fault {
 	case codec.FaultGoingAway, codec.FaultReplaced, codec.FaultFenced: // as things go
+	case codec.FaultNameTaken:
+		if k.proven { // else anybody who listens at an address could end this node
+			k.cluster.end(fmt.Errorf("engine: node %q says: %s", k.node, f.Message))
+		}
 	default:
+		if k.differs != "" {
+			break // that is logged already
+		}
 		k.cluster.complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", f.Fault, "message", f.Message)
 	}
 	c.end()
 }
 
 // transcript is what both proofs are about: all that the two have said before. Every part that has no fixed length has it before it.
+// What they say of themselves beyond their names is part of it if both say it: an older node says nothing, and knows nothing of it.
 func transcript(hello *codec.PeerHello, challenge *codec.PeerChallenge) []byte {
 	b := binary.BigEndian.AppendUint64(nil, challenge.Version)
 	b = binary.BigEndian.AppendUint64(b, hello.MinVersion)
 	b = binary.BigEndian.AppendUint64(b, hello.MaxVersion)
-	for _, part := range [][]byte{
+	parts := [][]byte{
 		hello.Cluster, hello.Node, binary.BigEndian.AppendUint64(nil, hello.Incarnation), hello.Nonce,
 		challenge.Node, binary.BigEndian.AppendUint64(nil, challenge.Incarnation), challenge.Nonce,
-	} {
+	}
+	if hello.Since != 0 && challenge.Since != 0 {
+		for _, id := range []codec.PeerIdentity{hello.PeerIdentity, challenge.PeerIdentity} {
+			parts = append(parts, binary.BigEndian.AppendUint64(nil, id.Since))
+			parts = append(parts, []byte{id.Flags}, binary.BigEndian.AppendUint64(nil, uint64(len(id.Settings))))
+			for _, s := range id.Settings {
+				parts = append(parts, []byte(s.Name), []byte(s.Value))
+			}
+		}
+	}
+	for _, part := range parts {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 		b = append(b, part...)
 	}
@@ -255,6 +308,7 @@ func (k *link) open(c *conn) {
 		return
 	}
 	c.state = stateOpen
+	k.opened = c.loop.now
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.acks.NewList()
 	c.maxPending = linkRoom * c.loop.eng.cfg.MaxPending

@@ -135,6 +135,7 @@ func (e *Engine) upkeep(ctx context.Context) {
 	defer tick.Stop()
 	round := e.newRound(e.cfg.VerifyPeriod)
 	defer func() { round.stop() }()
+	data := e.checkRegistry("")
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,6 +153,7 @@ func (e *Engine) upkeep(ctx context.Context) {
 			}
 		case <-tick.C:
 			e.registry.probe(ctx)
+			data = e.checkRegistry(data)
 			e.tellUntold()
 			e.rewritePresences(false)
 			if !round.step() {

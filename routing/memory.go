@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ type MemoryConfig struct {
 // it. No call waits for I/O. It needs about 110 bytes for each bound ID.
 type Memory struct {
 	clock func() time.Time // static after construction
+	id    string           // static after construction
 
 	// Guarded by mu. One lock for all: this is not on the path of a message.
 	mu       sync.Mutex
@@ -35,7 +37,10 @@ type Memory struct {
 	deadOld  map[SessionID]struct{} // the ones before
 }
 
-var _ Registry = (*Memory)(nil)
+var (
+	_ Registry   = (*Memory)(nil)
+	_ Identified = (*Memory)(nil)
+)
 
 // NewMemory returns an empty registry.
 func NewMemory(config MemoryConfig) *Memory {
@@ -44,6 +49,7 @@ func NewMemory(config MemoryConfig) *Memory {
 	}
 	return &Memory{
 		clock:    config.Clock,
+		id:       rand.Text(),
 		bindings: NewTable(),
 		presence: make(map[SessionID][]Presence),
 		dead:     make(map[SessionID]struct{}),
@@ -198,6 +204,9 @@ func (m *Memory) EndSession(ctx context.Context, op EndOp) (ended bool, err erro
 
 // Lost implements [Registry]: what this process has lost, no other has kept.
 func (m *Memory) Lost() <-chan struct{} { return nil }
+
+// Identity implements [Identified].
+func (m *Memory) Identity() Identity { return Identity{ID: m.id} }
 
 // Rebuilding implements [Registry].
 func (m *Memory) Rebuilding() bool { return false }

@@ -55,6 +55,8 @@ func (k keys) probe(group int) string { return k.marker(group) + ":probe" }
 
 func (k keys) sweeper() string { return k.prefix + ":sweeper" }
 
+func (k keys) identity() string { return k.prefix + ":identity" }
+
 func (k keys) fingerprint() string { return k.prefix + ":fingerprint" }
 
 // bindingLen is the length of a binding as it is stored: session, epoch.

@@ -24,6 +24,7 @@ type losses struct {
 	mu         sync.Mutex
 	window     time.Duration       // guarded by mu, as all below: how long a rebuild window is
 	markers    [groups]string      // as they should be; empty before the first check
+	identity   string              // of the data; empty before the first check
 	runs       map[string]struct{} // run IDs of all masters
 	rebuilt    time.Time           // when the latest rebuild window closes
 	suspicions int                 // how often there was a reason to check
@@ -148,6 +149,9 @@ func (r *Registry) check(ctx context.Context) error {
 		return err
 	}
 	if err := r.checkFingerprint(ctx); err != nil { // before anything is written
+		return err
+	}
+	if err := r.checkIdentity(ctx); err != nil {
 		return err
 	}
 	found, err := r.findMarkers(ctx)

@@ -1,0 +1,154 @@
+package engine
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// What a node claims to be is checked whenever it is taken up (S28): on every link, and with that at the start and after a stop.
+// Two nodes that are linked have the same registry and agree on what they have to agree on. Of two nodes with one name, the one
+// that took it first ends: it was stopped or cut off, or the other would not have started.
+
+// identity is what this node says of itself on a link.
+func (e *Engine) identity() codec.PeerIdentity {
+	resume := hmac.New(sha256.New, e.cfg.Secret)
+	resume.Write([]byte("distmsg resume fingerprint"))
+	settings := []codec.Setting{
+		{Name: settingResume, Value: e.cfg.ResumeWindow.String()},
+		{Name: "max payload", Value: strconv.Itoa(e.cfg.MaxPayload)},
+		{Name: "secret for resuming", Value: hex.EncodeToString(resume.Sum(nil)[:8])},
+	}
+	registry := e.registry.identity()
+	if registry.ID != "" {
+		settings = append(settings, codec.Setting{Name: settingRegistry, Value: registry.ID})
+	}
+	if registry.Buckets != 0 {
+		settings = append(settings, codec.Setting{Name: "registry buckets", Value: strconv.Itoa(registry.Buckets)})
+	}
+	id := codec.PeerIdentity{Since: e.since, Settings: settings}
+	if e.joining.Load() {
+		id.Flags |= codec.PeerStarting
+	}
+	return id
+}
+
+// The names of settings that tests look for; see peer-protocol.md for all.
+const (
+	settingRegistry = "registry"
+	settingResume   = "resume window"
+)
+
+// identity is that of the registry's data; zero if the registry cannot tell.
+func (w *watchedRegistry) identity() routing.Identity {
+	if r, ok := w.Registry.(routing.Identified); ok {
+		return r.Identity()
+	}
+	return routing.Identity{}
+}
+
+// disagreement names what two nodes do not agree on; empty: nothing. A setting that only one of them knows is none.
+func disagreement(own, other *codec.PeerIdentity) string {
+	var differs []string
+	for _, mine := range own.Settings {
+		for _, theirs := range other.Settings {
+			if mine.Name == theirs.Name && mine.Value != theirs.Value {
+				differs = append(differs, fmt.Sprintf("%s %s there, %s here", mine.Name, theirs.Value, mine.Value))
+			}
+		}
+	}
+	return strings.Join(differs, "; ")
+}
+
+// refuse notes that a node must not be linked, and why, for health and the log. It is logged when it is news.
+func (c *cluster) refuse(node, why string) {
+	c.mu.Lock()
+	news := c.refused[node] != why
+	c.refused[node] = why
+	c.tellMembers() // nobody is sent to a node that this one does not work with
+	c.mu.Unlock()
+	if news {
+		c.eng.cfg.Logger.Warn("a node is not linked, as the two do not agree: give all nodes the same", "node", node, "differs", why)
+	}
+}
+
+// rival is what becomes of an open link when a new one comes from a node of the same name.
+type rival uint8
+
+const (
+	rivalNone   rival = iota // the new one is of the same process, or may take this one's place
+	rivalEnds                // its node ends: it took the name first, and the other has started without it
+	rivalStays               // it stays, and the new one's node ends
+	rivalSilent              // it stays for now: nobody knows yet whether its node lives
+)
+
+// contest decides between the node of an open link and one that comes under its name. A node that is starting gives way to one that
+// lives. Of two that serve, the one that took the name later stays. It is on the link's loop.
+func (k *link) contest(c *conn, comer *codec.PeerIdentity) rival {
+	starting := comer.Flags&codec.PeerStarting != 0
+	young := k.identity.Flags&codec.PeerStarting != 0 && c.loop.now-k.opened < startingFor.Milliseconds()
+	switch {
+	case comer.Since == 0 || k.identity.Since == 0 || comer.Since == k.identity.Since:
+		return rivalNone
+	case starting || comer.Since < k.identity.Since && !young:
+	case young: // it may be starting still; if not, it comes again, and says so
+		return rivalNone
+	default:
+		return rivalEnds
+	}
+	switch {
+	case k.contested == 0:
+		k.contested = c.loop.now
+		c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
+	case c.lastFrame >= k.contested: // heard of since
+		return rivalStays
+	}
+	return rivalSilent
+}
+
+// startingFor is longer than a node starts.
+const startingFor = joinTimeout + time.Second
+
+// refuseName ends a link to a node whose name another one has, after the proof by which it believes that.
+func (k *link) refuseName(c *conn, where string) {
+	if k.dialled {
+		c.wroteControl(codec.AppendPeerProof(c.out(), c.loop.eng.proof("dialled", k.transcript)))
+	}
+	k.cluster.complain("two nodes have one name, and one of them is refused", "node", k.node, "remote", c.remote, "other", where)
+	c.close(codec.FaultNameTaken, nameTaken(k.node, where))
+}
+
+// nameTaken is the line by which a node ends whose name another one has.
+func nameTaken(node, where string) string {
+	return fmt.Sprintf("a node called %q runs at %s already: give one of the two another node ID", node, where)
+}
+
+// end makes Run return an error, before this node takes clients if it is still joining.
+func (c *cluster) end(err error) {
+	if !c.eng.joining.Load() {
+		c.eng.fail(err)
+		return
+	}
+	select {
+	case c.twin <- err:
+	default:
+	}
+}
+
+// checkRegistry closes all links when the registry's data are no longer those that the links were made with.
+func (e *Engine) checkRegistry(before string) (now string) {
+	now = e.registry.identity().ID
+	if now != before && before != "" && e.cluster != nil {
+		e.cfg.Logger.Warn("the registry has other data than before: links are made anew", "before", before, "now", now)
+		e.closeAll(slices.Clone(*e.cluster.open.Load()), codec.FaultReplaced, "the registry has other data than before")
+	}
+	return now
+}
