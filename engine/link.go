@@ -255,7 +255,7 @@ func (k *link) handleError(c *conn, body []byte) {
 			k.cluster.end(fmt.Errorf("engine: node %q says: %s", k.node, f.Message))
 		}
 	default:
-		if k.differs != "" {
+		if k.proven && k.differs != "" {
 			break // that is logged already
 		}
 		k.cluster.complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", f.Fault, "message", f.Message)
