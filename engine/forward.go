@@ -16,56 +16,6 @@ import (
 // flagRetried marks, between nodes, a message that has come back once.
 const flagRetried = 1 << 7
 
-// Tokens of messages that came from another node have the link's handle behind the token that node gave,
-// so that the answer finds its way back: nothing needs to be remembered here. The other node finds out what a
-// forged answer to a message with ack is worth; for one without, the receiver's token is sealed here.
-const (
-	linkHandleLen = 2 + 4 + 4
-	linkSealLen   = 8
-)
-
-func (e *Engine) appendLinkToken(b, token []byte, h routing.Handle, session uint64) []byte {
-	if len(token) == 0 {
-		return b // nobody waits for an answer
-	}
-	b = append(b, token...)
-	b = binary.BigEndian.AppendUint16(b, h.Loop)
-	b = binary.BigEndian.AppendUint32(b, h.Slot)
-	b = binary.BigEndian.AppendUint32(b, h.Gen)
-	if len(token) == ackTokenLen {
-		return b
-	}
-	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
-}
-
-// splitLinkToken takes apart what appendLinkToken made for a session. Whether the link stands is found out when it is used.
-func (e *Engine) splitLinkToken(b []byte, session uint64) (token []byte, h routing.Handle, ok bool) {
-	n, ok := tokenOrigin(b)
-	if !ok || n == reportTokenLen && e.sealOf(b[:n+linkHandleLen], session) != binary.BigEndian.Uint64(b[n+linkHandleLen:]) {
-		return nil, h, false
-	}
-	token, h = readLinkToken(b, n)
-	return token, h, int(h.Loop) < len(e.loops) && e.cluster != nil
-}
-
-// readLinkToken reads a token that is known to be one, with n bytes of the other node's.
-func readLinkToken(b []byte, n int) ([]byte, routing.Handle) {
-	return b[:n], routing.Handle{
-		Loop: binary.BigEndian.Uint16(b[n:]), Slot: binary.BigEndian.Uint32(b[n+2:]), Gen: binary.BigEndian.Uint32(b[n+6:]),
-	}
-}
-
-// tokenOrigin tells by its length how much of a token another node gave; false: nothing.
-func tokenOrigin(b []byte) (n int, ok bool) {
-	switch len(b) {
-	case ackTokenLen + linkHandleLen:
-		return ackTokenLen, true
-	case reportTokenLen + linkHandleLen + linkSealLen:
-		return reportTokenLen, true
-	}
-	return 0, false
-}
-
 // linkKey names the entries that wait for one session at the other end of one link.
 type linkKey struct {
 	link    routing.Handle
@@ -378,7 +328,7 @@ func (c *conn) handleAnswer(body []byte) error {
 		l.stats.acksForged++
 		return nil
 	}
-	l.deliverAck(t, routing.SessionID(f.Session).Short(), c.handle(), f.Code, f.Reason, f.Reply)
+	l.deliverAck(t, routing.SessionID(f.Session).Short(), f.Code, f.Reason, f.Reply)
 	return nil
 }
 
@@ -554,6 +504,7 @@ func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bo
 	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
 	f := &l.forward
 	*f = codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], from[:]...)}
+	f.Token = d.Token[:ackTokenLen] // as it is between nodes: the seal was for the session that has given it back
 	l.unsend(t, entry)
 	return l.parkReturned(codec.KindNotMine, f, 0)
 }
@@ -614,6 +565,8 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 	if len(d.Token) == reportTokenLen { // it was sealed for another session
 		from, seq := readReportToken(d.Token)
 		d.Token = l.eng.appendReportToken(l.token[:0], from, seq, route.Session.Short())
+	} else {
+		d.Token = l.eng.sealToken(append(l.token[:0], d.Token...), route.Session.Short())
 	}
 	dest, v := l.destination(h, codec.DeliverSize(&d))
 	if v.code != codec.CodeOK {

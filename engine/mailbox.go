@@ -142,7 +142,7 @@ func (l *loop) openNote(n *note, data []byte) {
 	case noteAck:
 		reason := data[n.at : n.at+n.reason]
 		reply := data[n.at+n.reason : n.at+n.reason+n.reply]
-		l.acked(n.token, n.session, n.handle, n.code, reason, reply)
+		l.acked(n.token, n.session, n.code, reason, reply)
 	case noteBounce:
 		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was checked before
 			l.bounced(n.token, n.session, n.handle, &l.deliver)
@@ -504,7 +504,7 @@ func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
-		t, _ := ackToken(d.Token)
+		t := bareToken(d.Token)
 		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
 	case d.Flags&codec.FlagReport != 0:
 		l.stats.outcomes[code]++

@@ -275,6 +275,9 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 			}
 			if v.code == codec.CodeOK {
 				many.TTL = d.TTL
+				if !b.link {
+					d.Token = l.eng.sealToken(d.Token, t.session.Short())
+				}
 				all = append(all, l.recipient(d, t.session.ID()))
 			}
 		}

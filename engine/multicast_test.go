@@ -583,7 +583,7 @@ func TestMulticastReturnsManyForged(t *testing.T) {
 		from, liar := g.nodes[0].join("from"), g.nodes[1].joinMany("liar")
 		seq := from.send("from", "liar", "x")
 		token := liar.gets("from", "liar", "x").Token
-		all := make([]codec.Recipient, g.nodes[1].maxFrame/28) // each takes 24 bytes here, and 33 on its way back
+		all := make([]codec.Recipient, g.nodes[1].maxFrame/29) // each takes 28 bytes here, and 33 on its way back
 		for i := range all {
 			all[i] = codec.Recipient{Token: token, To: []byte("?"), Epoch: 1}
 		}

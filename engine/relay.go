@@ -25,8 +25,6 @@ var (
 // knownFlags are the bits of a send that this version passes on.
 const knownFlags = codec.FlagAck | codec.FlagReport
 
-const badTokenText = "the token was never given to this session"
-
 // verdict is how a send is doing: CodeOK as long as it may go on.
 type verdict struct {
 	code   codec.Code
@@ -183,6 +181,7 @@ func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 	if v := c.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
+	d.Token = l.eng.sealToken(d.Token, route.Session.Short())
 	l.write(dest, d)
 	return verdict{}, true
 }
@@ -297,11 +296,11 @@ func (c *conn) handleAck(body []byte) {
 			Detail: "over max_payload"}, codec.KindAck)
 		return
 	}
-	t, ok := ackToken(a.Token)
+	t, ok := l.eng.openToken(a.Token, c.short)
 	switch {
-	case ok && t.Loop() < len(l.eng.loops):
-		l.deliverAck(t, c.short, c.handle(), a.Code, a.Reason, a.Reply)
-	case !ok && l.eng.isReportToken(a.Token, c.short):
+	case ok:
+		l.deliverAck(t, c.short, a.Code, a.Reason, a.Reply)
+	case l.eng.isReportToken(a.Token, c.short):
 		// Nobody waits for it, and answering it does no harm.
 	default:
 		if token, h, ok := l.eng.splitLinkToken(a.Token, c.short); ok {
@@ -312,36 +311,33 @@ func (c *conn) handleAck(body []byte) {
 	}
 }
 
-// deliverAck takes an answer to the loop that waits for it. by is the connection that it came in on.
-func (l *loop) deliverAck(t ackmgr.Token, session uint64, by routing.Handle, code codec.Code, reason, reply []byte) {
+// deliverAck takes a session's answer to the loop that waits for it.
+func (l *loop) deliverAck(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
 	if t.Loop() == int(l.idx) {
-		l.acked(t, session, by, code, reason, reply)
+		l.acked(t, session, code, reason, reply)
 		return
 	}
 	p := l.parcelFor(uint16(t.Loop()))
-	p.notes = append(p.notes, note{kind: noteAck, handle: by, token: t, session: session, code: code,
+	p.notes = append(p.notes, note{kind: noteAck, token: t, session: session, code: code,
 		at: len(p.data), reason: len(reason), reply: len(reply)})
 	p.data = append(append(p.data, reason...), reply...)
 }
 
-// acked ends an entry of this loop with what the receiver said. by is the connection that the ack came in on.
-func (l *loop) acked(t ackmgr.Token, session uint64, by routing.Handle, code codec.Code, reason, reply []byte) {
-	if entry, ok := l.claim(t, session, by, codec.KindAck); ok {
+// acked ends an entry of this loop with what the receiver said.
+func (l *loop) acked(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
+	if entry, ok := l.claim(t, session); ok {
 		l.acks.End(t)
 		l.finishEntry(entry, code, reason, reply)
 	}
 }
 
-// claim returns the entry of a token that a session has echoed, if it is pending and was delivered to
-// that session (S8).
-func (l *loop) claim(t ackmgr.Token, session uint64, by routing.Handle, kind codec.Kind) (ackmgr.Entry, bool) {
+// claim returns the entry of a token that a session has echoed, if it is pending and was last delivered to
+// that session (S8). The token's seal has shown that it was given to that session: if it is not pending any more, or went
+// to another session since, the answer is late.
+func (l *loop) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
 	entry, status := l.acks.Lookup(t)
-	switch {
-	case status == ackmgr.Late:
+	if status != ackmgr.Pending || entry.Session != session {
 		l.stats.acksLate++
-		return entry, false
-	case status == ackmgr.Forged || entry.Session != session:
-		l.refuseToken(by, kind)
 		return entry, false
 	}
 	return entry, true
@@ -402,9 +398,9 @@ func (c *conn) takeNotHere(d *codec.Deliver) bool {
 		c.bouncedUnacked(d)
 		return true
 	}
-	t, ok := ackToken(d.Token)
+	t, ok := l.eng.openToken(d.Token, c.short)
 	switch {
-	case !ok || t.Loop() >= len(l.eng.loops):
+	case !ok:
 		return false
 	case t.Loop() == int(l.idx):
 		l.bounced(t, c.short, c.handle(), d)
@@ -422,7 +418,7 @@ func (c *conn) takeNotHere(d *codec.Deliver) bool {
 func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	l := c.loop
 	linkToken, link, remote := l.eng.splitLinkToken(d.Token, c.short)
-	remote = remote && len(linkToken) == reportTokenLen // one of a message with ack is not sealed: anybody can make it up
+	remote = remote && len(linkToken) == reportTokenLen // else of a message with ack
 	known := remote || len(d.Token) == 0 || l.eng.isReportToken(d.Token, c.short)
 	if !known || c.unacked == 0 { // no token can come back more often than messages were delivered
 		l.refuseToken(c.handle(), codec.KindNotHere)
@@ -444,7 +440,7 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 
 // bounced tries a message that came back once more, if somebody else holds its ID by now.
 func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver) {
-	entry, ok := l.claim(t, session, by, codec.KindNotHere)
+	entry, ok := l.claim(t, session)
 	if !ok {
 		return
 	}
@@ -491,6 +487,7 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) co
 		return codec.CodeUnreachable
 	}
 	again := *d
+	again.Token = l.eng.sealToken(append(l.token[:0], d.Token[:ackTokenLen]...), route.Session.Short())
 	again.Epoch = route.Epoch
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again))
@@ -507,52 +504,6 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) co
 	l.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
 	return codec.CodeOK
-}
-
-// ackTokenLen is the length of the token of a message with ack.
-const ackTokenLen = 8
-
-// ackToken reads the token of a message with ack.
-func ackToken(b []byte) (ackmgr.Token, bool) {
-	if len(b) != ackTokenLen {
-		return 0, false
-	}
-	return ackmgr.Token(binary.BigEndian.Uint64(b)), true
-}
-
-// A report token names the sender of a message without ack that asked for failures: loop, slot,
-// generation and sequence number, and a keyed hash, so that nothing needs to be remembered for it.
-const (
-	reportBody     = 2 + 4 + 4 + 8
-	reportTokenLen = reportBody + 8
-)
-
-func (e *Engine) appendReportToken(b []byte, h routing.Handle, seq, session uint64) []byte {
-	b = binary.BigEndian.AppendUint16(b, h.Loop)
-	b = binary.BigEndian.AppendUint32(b, h.Slot)
-	b = binary.BigEndian.AppendUint32(b, h.Gen)
-	b = binary.BigEndian.AppendUint64(b, seq)
-	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
-}
-
-// sealOf is the keyed hash of a token that was given to a session.
-func (e *Engine) sealOf(body []byte, session uint64) uint64 {
-	var all [codec.MaxToken]byte
-	n := copy(all[:], body)
-	return maphash.Bytes(e.seed, binary.BigEndian.AppendUint64(all[:n], session))
-}
-
-// isReportToken reports whether a session was given this token.
-func (e *Engine) isReportToken(b []byte, session uint64) bool {
-	return len(b) == reportTokenLen && binary.BigEndian.Uint64(b[reportBody:]) == e.sealOf(b[:reportBody], session)
-}
-
-// readReportToken reads a token that is known to be one.
-func readReportToken(b []byte) (h routing.Handle, seq uint64) {
-	h.Loop = binary.BigEndian.Uint16(b)
-	h.Slot = binary.BigEndian.Uint32(b[2:])
-	h.Gen = binary.BigEndian.Uint32(b[6:])
-	return h, binary.BigEndian.Uint64(b[10:])
 }
 
 // checksum is what a pending entry remembers of a message, so that a bounce cannot bring back

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"testing"
 
 	"distmsg/codec"
@@ -32,31 +33,8 @@ func TestForgedAck(t *testing.T) {
 		thieves := []*client{n.joinOn(0, "thief 0"), n.joinOn(1, "thief 1")}
 		seq := from.send("from", "to", "secret")
 		d := to.gets("from", "to", "secret")
-		if len(d.Token) != 8 {
-			t.Fatalf("the token has %d bytes; this test knows those of 8", len(d.Token))
-		}
-		random := make([]byte, 8)
-		rand.Read(random)
-		changed := func(i int, by byte) []byte {
-			token := bytes.Clone(d.Token)
-			token[i] += by
-			return token
-		}
-		forged := map[string][]byte{
-			"random":            random,
-			"zero":              make([]byte, 8),
-			"empty":             {},
-			"one byte":          {1},
-			"7 bytes":           d.Token[:7],
-			"9 bytes":           append(bytes.Clone(d.Token), 0),
-			"of a report":       make([]byte, reportTokenLen),
-			"48 bytes":          make([]byte, codec.MaxToken),
-			"a later use":       changed(7, 1),
-			"another slot":      changed(4, 64),
-			"another tag":       changed(0, 128),
-			"a loop that isn't": changed(1, 0x70),
-			"somebody else's":   d.Token,
-		}
+		forged := changes(d.Token)
+		forged["somebody else's"] = d.Token
 		for _, thief := range thieves {
 			for name, token := range forged {
 				before := n.tokens()
@@ -76,6 +54,74 @@ func TestForgedAck(t *testing.T) {
 			t.Errorf("reply %q", o.Reply)
 		}
 		by.unharmed()
+	})
+}
+
+// changes returns tokens that a session was never given, among them all that differ from one of its own by a bit.
+func changes(token []byte) map[string][]byte {
+	random := make([]byte, len(token))
+	rand.Read(random)
+	forged := map[string][]byte{
+		"random":         random,
+		"zero":           make([]byte, len(token)),
+		"empty":          {},
+		"one byte":       {1},
+		"a byte less":    token[:len(token)-1],
+		"a byte more":    append(bytes.Clone(token), 0),
+		"of a report":    make([]byte, reportTokenLen),
+		"over a link":    make([]byte, ackTokenLen+linkHandleLen+ackSealLen),
+		"without a seal": token[:ackTokenLen],
+		"48 bytes":       make([]byte, codec.MaxToken),
+	}
+	for bit := range 8 * len(token) {
+		flipped := bytes.Clone(token)
+		flipped[bit/8] ^= 1 << (bit % 8)
+		forged[fmt.Sprintf("bit %d flipped", bit)] = flipped
+	}
+	return forged
+}
+
+// A token that was used is late from the session that had it, and forged from any other; so is one with a bit flipped, whether its
+// message is pending or has ended (S8).
+func TestForgedIsNotLate(t *testing.T) {
+	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
+		thief := n.joinOn(1, "thief")
+		message := func(payload string) codec.Deliver {
+			from.send("from", "to", payload)
+			return to.gets("from", "to", payload)
+		}
+		used := message("used")
+		to.ack(used, "")
+		from.outcome()
+		live := message("live")
+		for range 5000 { // the place of the one that was used has had others since
+			to.ack(message("more"), "")
+			from.outcome()
+		}
+		forge := func(c *client, name string, token []byte) {
+			t.Helper()
+			before := n.tokens()
+			c.write(codec.AppendAck(nil, &codec.Ack{Token: token, Code: codec.CodeAcked}))
+			c.fault(codec.FaultBadToken)
+			d := live
+			d.Token = token
+			c.notHere(d)
+			if e := c.fault(codec.FaultBadToken); e.Kind != codec.KindNotHere {
+				t.Errorf("%s: %+v", name, e)
+			}
+			n.expectTokens(before, 2, 0)
+		}
+		forge(thief, "used by another session", used.Token)
+		forge(thief, "live at another session", live.Token)
+		for _, token := range [][]byte{used.Token, live.Token} {
+			for name, changed := range changes(token) {
+				forge(to, name, changed)
+			}
+		}
+		before := n.tokens()
+		to.ack(used, "again")
+		to.silent()
+		n.expectTokens(before, 0, 1)
 	})
 }
 
