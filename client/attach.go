@@ -21,7 +21,7 @@ const maxWelcome = 1 << 20
 func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
-		Features: codec.FeatureMulticast, Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
+		Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
 		Heartbeat: uint64(max(s.cfg.Heartbeat.Milliseconds(), 1)),
 	}
 	s.mu.Lock()
@@ -135,12 +135,13 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 		s: s, nc: nc, addr: addr, born: time.Now(),
 		node: f.Node, incarnation: f.Incarnation, session: hex.EncodeToString(f.Session), limits: f.Limits,
 		resumed: f.Flags&codec.WelcomeResumed != 0, multicasts: f.Features&codec.FeatureMulticast != 0,
-		maxRead:  max(int(min(f.Limits.MaxFrame, math.MaxInt32)), codec.MinClientFrame),
-		drained:  make(chan codec.Drain, 1),
-		reassert: make(chan uint64, 1),
-		retired:  make(chan struct{}),
-		dead:     make(chan struct{}),
-		requests: make(map[uint64]*request),
+		returnsBare: f.Features&codec.FeatureShortNotHere != 0,
+		maxRead:     max(int(min(f.Limits.MaxFrame, math.MaxInt32)), codec.MinClientFrame),
+		drained:     make(chan codec.Drain, 1),
+		reassert:    make(chan uint64, 1),
+		retired:     make(chan struct{}),
+		dead:        make(chan struct{}),
+		requests:    make(map[uint64]*request),
 	}
 	c.limits.MaxPayload = min(c.limits.MaxPayload, math.MaxUint32)
 	c.limits.MaxFrame = min(c.limits.MaxFrame, math.MaxUint32)

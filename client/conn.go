@@ -28,6 +28,7 @@ type conn struct {
 	limits      codec.Limits
 	resumed     bool
 	multicasts  bool             // the node grants codec.FeatureMulticast
+	returnsBare bool             // the node grants codec.FeatureShortNotHere
 	gen         uint64           // of the bindings: see holdings.gen
 	maxRead     int              // bytes of a frame's body
 	drained     chan codec.Drain // capacity 1: the node's drain frame

@@ -81,7 +81,7 @@ func (c *fakeConn) handshake(greet func(*codec.Hello, *codec.Welcome) *codec.Err
 	if err != nil || codec.DecodeHello(append([]byte(nil), body...), &c.hello) != nil {
 		return false
 	}
-	w := codec.Welcome{Version: 1, Features: c.hello.Features & codec.FeatureMulticast, Node: c.LocalAddr().String(), Session: c.hello.Session, Limits: fakeLimits}
+	w := codec.Welcome{Version: 1, Features: c.hello.Features & (codec.FeatureMulticast | codec.FeatureShortNotHere), Node: c.LocalAddr().String(), Session: c.hello.Session, Limits: fakeLimits}
 	if len(w.Session) > 0 {
 		w.Flags = codec.WelcomeResumed
 	} else {

@@ -396,6 +396,15 @@ func TestDeliverWhatIsHeld(t *testing.T) {
 			t.Errorf("returned %+v", f)
 		}
 	}
+	// Without ack the node can do nothing with the content, so it stays here.
+	c.deliver("you", 100, codec.FlagReport)
+	var f codec.Deliver
+	if err := codec.DecodeNotHere(c.expect(codec.KindNotHere), &f); err != nil {
+		t.Fatal(err)
+	}
+	if string(f.To) != "you" || f.Epoch != 100 || string(f.Token) != "token-you" || len(f.From)+len(f.Payload) != 0 || f.Flags != 0 || f.TTL != 0 {
+		t.Errorf("returned %+v", f)
+	}
 	// Deliver may come before bound.
 	go func() { _ = s.Bind(context.Background(), "early") }()
 	a := c.expectBind()

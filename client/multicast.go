@@ -308,6 +308,9 @@ func (c *conn) onDeliverMany(body []byte) error {
 	}
 	if len(back) > 0 {
 		c.s.count.notHere.Add(uint64(len(back)))
+		if c.returnsBare && f.Flags&codec.FlagAck == 0 {
+			f = codec.DeliverMany{} // see notHere
+		}
 		c.append(func(b []byte) []byte { return codec.AppendDeliverMany(b, codec.KindNotHereMany, &f, back) })
 	}
 	return nil

@@ -206,7 +206,7 @@ func TestMulticastNotSupported(t *testing.T) {
 		n := newFakeNode(t)
 		n.greet = greet
 		s, c := attachFake(t, n.start(), Config{})
-		if c.hello.Features != codec.FeatureMulticast {
+		if c.hello.Features != codec.FeatureMulticast|codec.FeatureShortNotHere {
 			t.Errorf("hello has features %#x", c.hello.Features)
 		}
 		if _, err := s.Multicast(testContext(t), Message{}, manyIDs(2)); !errors.Is(err, ErrNotSupported) {
@@ -501,8 +501,8 @@ func TestDeliverMany(t *testing.T) {
 	}
 
 	c.deliverMany(0, "posted", codec.Recipient{To: []byte("z")})
-	if ids, _ := c.expectNotHereMany(); !slices.Equal(ids, []string{"z token-z 0"}) {
-		t.Errorf("%v came back", ids)
+	if ids, f := c.expectNotHereMany(); !slices.Equal(ids, []string{"z token-z 0"}) || len(f.Payload) != 0 || len(f.From) != 0 || f.TTL != 0 {
+		t.Errorf("%v came back, %+v", ids, f)
 	}
 }
 

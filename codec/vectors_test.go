@@ -315,6 +315,9 @@ func moreGood() []namedFrame {
 	add("a send from nobody", AppendSend(nil, &Send{Seq: 1, To: []byte("b")}))
 	add("a send with all flags and the longest ttl", AppendSend(nil, &Send{Seq: math.MaxUint64, To: []byte("b"), From: []byte("a"), TTL: math.MaxUint32, Flags: 255}))
 	add("a deliver without token", AppendDeliver(nil, &Deliver{To: []byte("b"), From: []byte("a"), Epoch: 1}))
+	add("a not_here without content", AppendNotHere(nil, &Deliver{Token: []byte(exampleToken), To: []byte("bob"), Epoch: exampleEpoch + 1}))
+	add("a not_here_many without content", AppendDeliverMany(nil, KindNotHereMany, &DeliverMany{}, []Recipient{
+		{Token: []byte(nextToken), To: []byte("erin"), Epoch: exampleEpoch + 2}}))
 	add("a token of 48 bytes", AppendAck(nil, &Ack{Token: make([]byte, MaxToken), Code: CodeAcked}))
 	add("an ack that rejects", AppendAck(nil, &Ack{Token: []byte{1}, Code: CodeRejected, Reason: []byte("full"), Reply: []byte{2}}))
 	add("an outcome with a code of the future", AppendOutcome(nil, &Outcome{Seq: 1, Code: 95}))

@@ -38,6 +38,7 @@ type conn struct {
 	incarnation uint64      // of the node when it opened
 	takesMany   bool        // the client knows deliver_many and outcomes
 	beat, dead  int64       // milliseconds of silence after which it is pinged and given up, if the client has promised heartbeats
+	returnsBare bool        // the client may give messages back without their content
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop

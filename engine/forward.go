@@ -510,6 +510,10 @@ func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bo
 }
 
 func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
+	if f.Flags&flagBare != 0 {
+		l.endBare(f, code)
+		return
+	}
 	l.eng.unreturned(f, code)
 	if len(f.Token) > 0 {
 		l.endToken(f.Token, code, 1)

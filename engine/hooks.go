@@ -35,8 +35,8 @@ type Hooks struct {
 	// Undeliverable hears of each message that ends at this node without having been delivered, and with which outcome: one of those
 	// of which Code.Delivered says no. Of m, Token and Epoch mean nothing. Not told are timeout, lost and rejected, for which the
 	// message may have been seen and of which the node keeps no copy; messages whose sender's connection
-	// ends while they wait for the registry; and those without ack that the receiver's session itself has given
-	// back, as nobody can tell whether what came back is what was sent. On a loop.
+	// ends while they wait for the registry; and those that the receiver's session itself has given back without ack, as nobody
+	// can tell whether what came back is what was sent, or without their content. On a loop.
 	Undeliverable func(m *codec.Deliver, code codec.Code)
 	// Kick hears that a session of this node has lost an ID to another binding, which has that epoch. A session that is attached to
 	// several nodes loses it at each of them. On the ID's lane: it may block only briefly.

@@ -45,6 +45,7 @@ type noteKind uint8
 const (
 	noteAck      noteKind = iota // an ack came in here for an entry of yours
 	noteBounce                   // a not_here came in here for an entry of yours; data is the frame body
+	noteBare                     // likewise, without the message's content
 	noteFail                     // a frame of yours was not written
 	noteReport                   // tell this connection how a send without ack failed
 	noteGone                     // a connection of mine is gone
@@ -59,9 +60,9 @@ const (
 type note struct {
 	kind          noteKind
 	code          codec.Code
-	handle        routing.Handle // noteAck, noteBounce: who sent it; else the connection or link that it is about
-	token         ackmgr.Token   // noteAck, noteBounce, noteFail
-	session       uint64         // noteAck, noteBounce: of who sent it; noteLinkGone
+	handle        routing.Handle // noteBounce: who sent it; else the connection or link that it is about
+	token         ackmgr.Token   // noteAck, noteBounce, noteBare, noteFail
+	session       uint64         // noteAck, noteBounce, noteBare: of who sent it; noteLinkGone
 	seq           uint64         // noteReport: of the send; noteSwept: of the sweep; noteRefused, noteReturned: see codecKind
 	at            int            // where its bytes in data begin,
 	reason, reply int            // and how many there are; a frame is reply
@@ -146,6 +147,10 @@ func (l *loop) openNote(n *note, data []byte) {
 	case noteBounce:
 		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was checked before
 			l.bounced(n.token, n.session, n.handle, &l.deliver)
+		}
+	case noteBare:
+		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was encoded here
+			l.bareBack(n.token, n.session, &l.deliver)
 		}
 	case noteFail:
 		l.failed(n.token, n.code)

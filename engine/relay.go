@@ -394,6 +394,9 @@ func (c *conn) takeNotHere(d *codec.Deliver) bool {
 	if r, ok := l.eng.table.Lookup(d.To); ok && r.Session == c.session && r.Epoch == d.Epoch || !ok && l.eng.cluster != nil {
 		l.eng.release(c.session, string(d.To), d.Epoch)
 	}
+	if c.takeBare(d) {
+		return true
+	}
 	if d.Flags&codec.FlagAck == 0 {
 		c.bouncedUnacked(d)
 		return true

@@ -335,7 +335,9 @@ func (l *loop) goOnReturned(w *waiting, code codec.Code) {
 			f.TTL = uint32(w.deadline - l.now)
 		}
 		var done bool
-		if code, done = l.forwardAgain(kind, f); done {
+		if f.Flags&flagBare != 0 {
+			code = l.bareCode(f)
+		} else if code, done = l.forwardAgain(kind, f); done {
 			return
 		}
 		if code == codeMoving {

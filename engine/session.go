@@ -39,6 +39,7 @@ func (c *conn) handleHello(body []byte) {
 	}
 	c.takesMany = f.Features&codec.FeatureMulticast != 0
 	c.promise(f.Heartbeat)
+	c.returnsBare = f.Features&codec.FeatureShortNotHere != 0
 	copy(j.wanted[:], f.Session)
 	if e.cfg.Hooks.Authenticate == nil {
 		j.enqueue("")
@@ -175,11 +176,14 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 }
 
 // features are what this node grants of what the client asked for.
-func (c *conn) features() uint64 {
+func (c *conn) features() (f uint64) {
 	if c.takesMany {
-		return codec.FeatureMulticast
+		f |= codec.FeatureMulticast
 	}
-	return 0
+	if c.returnsBare {
+		f |= codec.FeatureShortNotHere
+	}
+	return f
 }
 
 // resumeSecret proves the right to resume a session. Any node with the same secret computes the same (S9).

@@ -59,7 +59,9 @@ func (e *Engine) openToken(b []byte, session uint64) (t ackmgr.Token, ok bool) {
 }
 
 // ackSeal is short: a seal that is guessed opens nothing, for the entry names its session as well.
-func (e *Engine) ackSeal(body []byte, session uint64) uint32 { return uint32(e.sealOf(body, session) >> 32) }
+func (e *Engine) ackSeal(body []byte, session uint64) uint32 {
+	return uint32(e.sealOf(body, session) >> 32)
+}
 
 // sealOf is the keyed hash of a token that was given to a session.
 func (e *Engine) sealOf(body []byte, session uint64) uint64 {

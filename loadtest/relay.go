@@ -34,6 +34,7 @@ type relay struct {
 	credit  uint64   // bytes without ack: allowed on this connection
 	used    uint64   // and sent
 	blocked bool     // a send waits for credit
+	bare    bool     // a message may go back without its content
 	many    [][]byte // scratch: the receivers of a multicast
 }
 
@@ -52,7 +53,7 @@ func (r *relay) index() int { return r.c.c.index }
 
 func (r *relay) open(b []byte) []byte {
 	hello := codec.Hello{
-		MinVersion: codec.Version, MaxVersion: codec.Version, Features: codec.FeatureMulticast,
+		MinVersion: codec.Version, MaxVersion: codec.Version, Features: codec.FeatureMulticast | codec.FeatureShortNotHere,
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
 	}
 	if len(r.session) > 0 && r.c.c.cur == nil {
@@ -250,6 +251,9 @@ func (r *relay) deliver(body []byte) error {
 		return err
 	}
 	if !r.take(&f) {
+		if r.bare && f.Flags&codec.FlagAck == 0 { // its content is of no use to the node
+			f = f.Short()
+		}
 		r.say(codec.AppendNotHere(r.c.pending, &f))
 	}
 	return nil
@@ -268,6 +272,9 @@ func (r *relay) deliverMany(body []byte) error {
 		}
 	}
 	if len(back) > 0 {
+		if r.bare && f.Flags&codec.FlagAck == 0 {
+			f = codec.DeliverMany{}
+		}
 		r.say(codec.AppendDeliverMany(r.c.pending, codec.KindNotHereMany, &f, back))
 	}
 	return nil
@@ -306,6 +313,7 @@ func (r *relay) welcome(body []byte) error {
 	r.session = append(r.session[:0], f.Session...)
 	r.secret = append(r.secret[:0], f.Secret...)
 	r.limits, r.credit = f.Limits, f.Limits.Credit
+	r.bare = f.Features&codec.FeatureShortNotHere != 0
 	r.t.ttl = max(r.t.ttl, time.Duration(f.Limits.DefaultTTL)*time.Millisecond)
 	r.c.c.w.book.learn(f.Members)
 	if err := r.checkLimits(f.Features); err != nil {

@@ -12,6 +12,7 @@ import { bytes, faultName, frame, K, Link, NONE, word } from './link.js';
 const ACK = 1, REPORT = 2; // flags of send and deliver
 const REPLACE = 1; // of hello
 const RESUMED = 1; // of welcome
+const SHORT_NOT_HERE = 2; // features
 const retryable = (code) => code >= 32 && code <= 63;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -32,7 +33,7 @@ export class Client extends EventEmitter {
   connect() { return new Promise((resolve) => { this.once('welcome', resolve); this.#dial(this.nodes[0]); }); }
 
   #dial(address) {
-    const link = new Link(address, frame(K.hello, 1, 1, 0, this.credentials, this.session, this.secret, REPLACE, 'example/1'));
+    const link = new Link(address, frame(K.hello, 1, 1, SHORT_NOT_HERE, this.credentials, this.session, this.secret, REPLACE, 'example/1'));
     link.on('welcome', (f) => this.#welcome(link, f));
     link.on('frame', (f) => this.#frame(link, f));
     link.on('closed', (fault) => this.#closed(link, fault));
@@ -99,7 +100,12 @@ export class Client extends EventEmitter {
   async #deliver(link, f) {
     const [, token, to, from, ttl, flags, epoch, payload] = f;
     const h = this.held.get(to);
-    if (!h || (h.asked === undefined && h.epoch < epoch)) { link.write(K.not_here, token, to, from, ttl, flags, epoch, payload); return; }
+    if (!h || (h.asked === undefined && h.epoch < epoch)) {
+      // Without the feature all fields must be as they came, which they are not if from was no UTF-8.
+      if (link.features & SHORT_NOT_HERE) link.write(K.not_here, token, to, '', 0, 0, epoch, NONE);
+      else link.write(K.not_here, token, to, from, ttl, flags, epoch, payload);
+      return;
+    }
     let answer;
     try {
       answer = await this.onDeliver({ to, from, ttl, payload });

@@ -93,6 +93,7 @@ export class Link extends EventEmitter {
   #frame(f) {
     switch (f[0]) {
       case K.welcome:
+        [, , this.features] = f;
         limitNames.forEach((name, i) => { this.limits[name] = f[8][i]; });
         this.total = this.limits.credit;
         this.open = true;

@@ -160,6 +160,22 @@ const tests = {
     c.held.delete(bob); // so that it answers not_here
     assert.equal((await say(bob, 'hello')).word, 'no_route');
     assert.deepEqual(await lookup(bob), ['no_route']);
+    assert.equal((await c.bind([bob]))[0].word, 'ok');
+    const odd = Buffer.from(`00a1ff${Buffer.from(run).toString('hex')}`, 'hex'); // no UTF-8, so what comes back has another from
+    const [fake, oddStr] = [frame(K.bind, 1, 0, [[`\u0000xy${run}`, 0]]), Buffer.concat([Buffer.from([0xa0 | odd.length]), odd])];
+    const swap = (b) => { // the encoder cannot write such an ID
+      const at = b.indexOf(Buffer.from(`\u0000xy${run}`));
+      odd.copy(b, at);
+      assert.equal(b[at - 1], oddStr[0]);
+      return b;
+    };
+    const raw = await Raw.open();
+    raw.link.socket.write(swap(fake));
+    assert.equal((await raw.expect(K.bound))[2][0][0], 0);
+    c.held.delete(bob);
+    raw.link.socket.write(swap(frame(K.send, 2, bob, `\u0000xy${run}`, 2000, 1, NONE)));
+    assert.equal(word((await raw.expect(K.outcome))[2]), 'no_route');
+    await raw.write(K.bye).closed;
     await c.bye();
     assert.equal((await b.bind([bob], { policy: 1 }))[0].word, 'ok');
   },

@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// Messages with ack that a session gives back without their content (codec.FeatureShortNotHere). The node keeps no copy of what it
+// has delivered, so they cannot go elsewhere, and their sends end. All that is left to find out is what to call it: unreachable
+// if another session holds the ID by now, or this one under another epoch, and no_route if nobody does. Either may be sent again.
+
+// flagBare marks such a message among those that came back and wait for the registry. It never leaves the node.
+const flagBare = 1 << 6
+
+// takeBare takes back a message that came without its content. It returns false if d is none.
+func (c *conn) takeBare(d *codec.Deliver) bool {
+	if !c.returnsBare || d.Flags&codec.FlagAck != 0 { // with content, the flags are those of the deliver
+		return false
+	}
+	l := c.loop
+	if t, ok := l.eng.openToken(d.Token, c.short); ok {
+		if t.Loop() == int(l.idx) {
+			l.bareBack(t, c.short, d)
+			return true
+		}
+		p := l.parcelFor(uint16(t.Loop()))
+		at := len(p.data) + codec.PrefixLen
+		bare := d.Short()
+		p.data = codec.AppendNotHere(p.data, &bare)
+		p.notes = append(p.notes, note{kind: noteBare, token: t, session: c.short, at: at, reply: len(p.data) - at})
+		return true
+	}
+	if token, _, ok := l.eng.splitLinkToken(d.Token, c.short); ok && len(token) == ackTokenLen {
+		l.endWithTruth(d.Token, c.session.ID(), d) // here, where the binding is being taken back; the other node hears how it ended
+		return true
+	}
+	return false
+}
+
+// bareBack ends a message of this loop that came back without its content.
+func (l *loop) bareBack(t ackmgr.Token, session uint64, d *codec.Deliver) {
+	if entry, ok := l.claim(t, session); ok {
+		l.unsend(t, entry)
+		var id routing.SessionID
+		binary.BigEndian.PutUint64(id[:], session) // half of the ID, which is what is compared
+		l.endWithTruth(d.Token[:ackTokenLen], id, d)
+	}
+}
+
+// endWithTruth ends a message that a session gave back, as soon as it is known who holds its ID.
+func (l *loop) endWithTruth(token []byte, id routing.SessionID, d *codec.Deliver) {
+	f := &l.forward
+	*f = codec.Forward{Deliver: d.Short(), Session: append(l.sessionID[:0], id[:]...)}
+	f.Token, f.Flags = token, codec.FlagAck|flagBare
+	switch {
+	case l.eng.cluster == nil:
+		l.endReturned(f, l.bareCode(f))
+	case !l.parkReturned(codec.KindNotMine, f, 0):
+		l.endReturned(f, codec.CodeOverflow)
+	}
+}
+
+// bareCode says how a message without content ends, as far as this node knows. Like forwardAgain it returns codeMoving if no
+// other place is known than the one that the message came back from. A node without others knows all bindings.
+func (l *loop) bareCode(f *codec.Forward) codec.Code {
+	session := routing.SessionID(f.Session).Short()
+	other := func(r routing.Route, ok bool) bool {
+		return ok && (r.Session.Short() != session || r.Epoch != f.Epoch)
+	}
+	switch {
+	case other(l.eng.table.Lookup(f.To)):
+		return codec.CodeUnreachable
+	case l.eng.cluster == nil:
+		return codec.CodeNoRoute
+	case other(l.eng.cluster.remote.Lookup(f.To)):
+		return codec.CodeUnreachable
+	}
+	return codeMoving
+}
+
+// endBare tells whoever waits for a message how it ended. If that is another node, it is also told that the route which led here leads
+// nowhere: what would be given back has ended by then, so it comes without content.
+func (l *loop) endBare(f *codec.Forward, code codec.Code) {
+	n, ok := tokenOrigin(f.Token)
+	if !ok {
+		l.endToken(f.Token, code, 1)
+		return
+	}
+	token, link := readLinkToken(f.Token, n)
+	l.sendControl(link, codec.AppendRefuse(l.scratch[:0], token, code))
+	f.Token, f.Flags = token, codec.FlagAck
+	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, f)
+	l.sendControl(link, l.scratch)
+}
