@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"distmsg/loadtest"
@@ -10,7 +11,7 @@ import (
 
 // Load is a load test that runs until it is stopped.
 type Load struct {
-	cancel context.CancelFunc
+	stop   func()
 	done   chan struct{}
 	report *loadtest.Report // set before done is closed
 	err    error            // set before done is closed
@@ -27,14 +28,14 @@ const (
 // StartLoad starts a load with sessions of the SDK at nodes chosen at random, and waits until the nodes have taken the
 // first messages.
 func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
-	running, cancel := context.WithCancel(ctx)
-	l := &Load{cancel: cancel, done: make(chan struct{})}
+	until := make(chan struct{})
+	l := &Load{stop: sync.OnceFunc(func() { close(until) }), done: make(chan struct{})}
 	before := c.sends(ctx)
 	go func() {
 		defer close(l.done)
-		l.report, l.err = loadtest.Run(running, loadtest.Config{
+		l.report, l.err = loadtest.Run(ctx, loadtest.Config{
 			Nodes: c.Addrs(), Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate,
-			Warmup: -1, Duration: loadLongest,
+			Warmup: -1, Duration: loadLongest, Until: until,
 		})
 	}()
 	deadline := time.Now().Add(settleTimeout)
@@ -55,7 +56,7 @@ func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
 
 // Stop ends the load, lets what is in flight end, and returns what the ledger found.
 func (l *Load) Stop() (*loadtest.Report, error) {
-	l.cancel()
+	l.stop()
 	<-l.done
 	return l.report, l.err
 }
