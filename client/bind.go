@@ -95,6 +95,16 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 // not hold it. It may be called from any goroutine.
 func (s *Session) Epoch(id string) (epoch uint64, ok bool) { return s.holds.epoch(id) }
 
+// IDs returns the IDs that this session holds, in no particular order. It may be called from any goroutine.
+func (s *Session) IDs() []string {
+	held := s.holds.all()
+	ids := make([]string, len(held))
+	for i, v := range held {
+		ids[i] = v.id
+	}
+	return ids
+}
+
 // Presence says whether an ID is online.
 type Presence struct {
 	ID string

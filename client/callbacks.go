@@ -64,10 +64,13 @@ func (s *Session) answer(e ending) {
 
 // answerHere calls the callback of something that was not sent, on the goroutine that wanted to send it.
 func (s *Session) answerHere(e ending) {
-	callback.Contain(e.call, func(f callback.Failure) {
-		s.count.panics.Add(1)
-		f.Log(s.cfg.Logger, "distmsg: the callback of a SendAsync or MulticastAsync")
-	})
+	callback.Contain(e.call, func(f callback.Failure) { s.failed(&f, "the callback of a SendAsync or MulticastAsync") })
+}
+
+// failed counts and logs code of the application's that did not return.
+func (s *Session) failed(f *callback.Failure, who string, args ...any) {
+	s.count.panics.Add(1)
+	f.Log(s.cfg.Logger, "distmsg: "+who, args...)
 }
 
 // notify queues a callback, if the application wants it.

@@ -119,7 +119,7 @@ type State struct {
 	Node     string // the name of the node that it was attached to, or has lost, last
 	Addr     string // that node's address
 	Resumed  bool   // the node knew the session; otherwise its IDs were bound again
-	Err      error  // why the connection to that node ended; nil if it was attached to it
+	Err      error  // why the connection to that node ended; nil if it was attached to it, or Close has ended it
 	// Nodes are all that it is attached to now, the one that binds and lookups go to first. The slice is shared: do not write to it.
 	Nodes []discovery.Node
 }
@@ -213,15 +213,22 @@ func (c *Config) validate() error {
 	check(c.MaxInFlight <= maxCalls, "MaxInFlight is %d, at most %d is allowed", c.MaxInFlight, maxCalls)
 	for _, f := range []struct {
 		name string
-		v    int64
+		v    int
 	}{
-		{"DialTimeout", int64(c.DialTimeout)}, {"RequestTimeout", int64(c.RequestTimeout)},
-		{"MaxBackoff", int64(c.MaxBackoff)}, {"Heartbeat", int64(c.Heartbeat)},
-		{"MaxInFlight", int64(c.MaxInFlight)}, {"MaxInFlightBytes", int64(c.MaxInFlightBytes)},
-		{"Workers", int64(c.Workers)}, {"QueueMessages", int64(c.QueueMessages)},
-		{"QueueBytes", int64(c.QueueBytes)}, {"QueueTotal", int64(c.QueueTotal)},
+		{"MaxInFlight", c.MaxInFlight}, {"MaxInFlightBytes", c.MaxInFlightBytes}, {"Workers", c.Workers},
+		{"QueueMessages", c.QueueMessages}, {"QueueBytes", c.QueueBytes}, {"QueueTotal", c.QueueTotal},
 	} {
-		check(f.v > 0, "%s is negative", f.name)
+		check(f.v > 0, "%s is %d, want a number greater than 0, or 0 for the default", f.name, f.v)
+	}
+	for _, f := range []struct {
+		name string
+		v    time.Duration
+	}{
+		{"DialTimeout", c.DialTimeout}, {"RequestTimeout", c.RequestTimeout}, {"MaxBackoff", c.MaxBackoff}, {"Heartbeat", c.Heartbeat},
+	} {
+		check(f.v >= 0, "%s is %v, want a time greater than 0, or 0 for the default", f.name, f.v)
+		check(f.v < 0 || f.v >= time.Millisecond,
+			"%s is %v, less than a millisecond: give it a unit, as in %d*time.Second", f.name, f.v, f.v)
 	}
 	return errors.Join(errs...)
 }

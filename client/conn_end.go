@@ -81,6 +81,9 @@ func (c *conn) finish() {
 	for _, r := range requests {
 		r.answer <- answer{code: codec.CodeLost}
 	}
+	if c.ended && cause != ErrClosed { // it is Close that has ended it
+		cause = nil
+	}
 	c.s.forget(c, cause)
 	close(c.dead)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 // over returns why ctx lets nothing more be done, or nil. A deadline counts from the moment it passes, which
@@ -51,7 +52,7 @@ func (s *Session) dial(ctx context.Context, addr string) (net.Conn, error) {
 	got := make(chan dialled)
 	go func() {
 		defer s.endDial(addr)
-		nc, err := s.cfg.Dialer(ctx, addr)
+		nc, err := s.callDialer(ctx, addr)
 		select {
 		case got <- dialled{nc, err}:
 		case <-ctx.Done():
@@ -66,6 +67,18 @@ func (s *Session) dial(ctx context.Context, addr string) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// callDialer calls the application's Dialer, which can stop nothing but this attempt.
+func (s *Session) callDialer(ctx context.Context, addr string) (nc net.Conn, err error) {
+	if f := callback.Apart(func() { nc, err = s.cfg.Dialer(ctx, addr) }); f != nil {
+		s.failed(f, "Config.Dialer")
+		return nil, errors.New("Config.Dialer " + f.How())
+	}
+	if nc == nil && err == nil {
+		return nil, errors.New("Config.Dialer returned neither a connection nor an error")
+	}
+	return nc, err
 }
 
 var errStuckDial = errors.New("the Dialer has not returned from an earlier call for this address")

@@ -28,9 +28,11 @@
 //	switch {
 //	case err == nil:
 //	case errors.As(err, &e) && e.SafeToRetry() && e.Temporary(): // not delivered: try again after a pause
-//	case errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown: // timeout, lost: try again if two copies do no harm
+//	case errors.As(err, &e) && e.Delivered() == client.DeliveredUnknown: // timeout, lost: try again if two copies do no harm
 //	default: // this message will not get through: no_route says that carol is offline
 //	}
+//
+// [Retry] does what the second case says, until its context ends.
 //
 // # Three ways to send
 //

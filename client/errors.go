@@ -8,15 +8,12 @@ import (
 	"distmsg/codec"
 )
 
-// Code is an outcome, as docs/protocol.md lists them. Its String is the outcome word.
-type Code = codec.Code
-
 // ErrClosed is what every call returns once Close was called, or once another client has taken over the session (its copy,
 // in a process that was forked or restored from a snapshot; State says so). Nothing was sent.
 var ErrClosed = errors.New("client: the session is closed")
 
-// ErrAnswered is what a second answer to one delivery returns.
-var ErrAnswered = errors.New("client: this delivery was answered before")
+// ErrAnswered is what a second answer to one delivery returns, and any answer of a Delivery whose handler has returned.
+var ErrAnswered = errors.New("client: this delivery was answered before, or its handler has returned")
 
 // The outcomes as errors.Is targets: errors.Is(err, ErrNoRoute) holds for every *Error with that
 // code, and for an *IDError that contains one.
@@ -51,7 +48,7 @@ type Error struct {
 }
 
 // Delivered says whether the message reached its receiver: yes, no or unknown.
-func (e *Error) Delivered() codec.Delivered { return e.Code.Delivered() }
+func (e *Error) Delivered() Delivered { return e.Code.Delivered() }
 
 // SafeToRetry reports whether sending again cannot deliver twice. Where it is false and Delivered is
 // unknown (timeout, lost), the message may still be sent again if two copies do no harm. It does not say that

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"distmsg/client"
-	"distmsg/codec"
 	"distmsg/engine"
 )
 
@@ -243,7 +242,7 @@ func ExampleSession_Stats() {
 	o := <-roundTrips
 	fmt.Println(o.Code, o.RoundTrip > 0)
 	st := s.Stats()
-	fmt.Println(st.IDs, st.Sent, st.Outcomes[codec.CodeNoRoute])
+	fmt.Println(st.IDs, st.Sent, st.Outcomes[client.CodeNoRoute])
 	// Output:
 	// no_route true
 	// 1 1 1
@@ -257,7 +256,7 @@ func next(err error) {
 		fmt.Println("acked")
 	case errors.As(err, &e) && e.SafeToRetry() && e.Temporary():
 		fmt.Println(e.Code, "- send again, after a pause that doubles")
-	case errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown:
+	case errors.As(err, &e) && e.Delivered() == client.DeliveredUnknown:
 		fmt.Println(e.Code, "- send again if two copies do no harm")
 	case errors.Is(err, client.ErrNoRoute):
 		fmt.Println("offline: store it, or Watch the ID")
@@ -287,6 +286,23 @@ func ExampleError() {
 	// offline: store it, or Watch the ID
 	// expired - send again, after a pause that doubles
 	// this message will not get through: client: denied: from is not bound by this session
+}
+
+func ExampleRetry() {
+	addr, stop := runNode()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s := attach(addr, func(context.Context, *client.Delivery) {}, "alice", "bob")
+	defer s.Close(ctx)
+
+	err := client.Retry(ctx, client.RetryOptions{}, func(ctx context.Context) error {
+		_, err := s.Send(ctx, client.Message{To: "bob", From: "alice", Payload: []byte("hello"), TTL: time.Second})
+		return err
+	})
+	fmt.Println(err)
+	// Output:
+	// <nil>
 }
 
 func ExampleSession_SendAsync() {
@@ -368,7 +384,7 @@ func ExampleDelivery_Defer() {
 	reply, err := s.Send(ctx, client.Message{To: "alice", From: "alice"})
 	fmt.Printf("%s, %v\n", reply.Payload, err)
 	var e *client.Error
-	fmt.Println(errors.As(err, &e) && e.Delivered() == codec.DeliveredUnknown)
+	fmt.Println(errors.As(err, &e) && e.Delivered() == client.DeliveredUnknown)
 	// Output:
 	// the browser has it, <nil>
 	// false

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"distmsg/codec"
+	"distmsg/discovery"
+	"distmsg/internal/callback"
 )
 
 // nodes is what the session knows of the nodes. Guarded by Session.mu.
@@ -32,7 +34,13 @@ func (s *Session) tellNews() {
 // follow passes on the news of discovery until the session is closed.
 func (s *Session) follow() {
 	for {
-		_, changed := s.cfg.Membership.Nodes()
+		_, changed, ok := s.found()
+		if !ok {
+			if !s.pause(s.life, s.cfg.MaxBackoff, nil) {
+				return
+			}
+			continue
+		}
 		if changed == nil {
 			return
 		}
@@ -45,6 +53,15 @@ func (s *Session) follow() {
 		s.tellNews()
 		s.mu.Unlock()
 	}
+}
+
+// found asks Config.Membership, which may be the application's, and can stop nothing but this look; ok is false if it did not return.
+func (s *Session) found() (nodes []discovery.Node, changed <-chan struct{}, ok bool) {
+	if f := callback.Apart(func() { nodes, changed = s.cfg.Membership.Nodes() }); f != nil {
+		s.failed(f, "Config.Membership")
+		return nil, nil, false
+	}
+	return nodes, changed, true
 }
 
 // heardOf takes in the list of nodes that a node told, in place of the one before. It needs s.mu.
@@ -103,7 +120,7 @@ func (s *Session) unclaim(key string) {
 // others in random order, avoid at the end. Listed is what a node told last, and what a Membership
 // that changes says. The configured nodes count if no node has told any, or no connection is left that stays.
 func (s *Session) candidates(preferred []string, last, avoid string) []string {
-	found, changed := s.cfg.Membership.Nodes()
+	found, changed, _ := s.found()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var listed, resort []string

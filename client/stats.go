@@ -30,7 +30,7 @@ type Stats struct {
 	Busy     uint64 // of these: rejected (or, without ack, dropped) because the queue was full
 	Unheard  uint64 // answers whose connection was gone
 	Expired  uint64 // of these: not handled, because their deadline had passed when their handler was free
-	Panics   uint64 // of handlers and callbacks, those included that ended their goroutine
+	Panics   uint64 // of handlers, callbacks, Dialer and Membership, those included that ended their goroutine
 
 	Kicks         uint64 // IDs lost
 	Attaches      uint64 // connections that got as far as welcome

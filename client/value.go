@@ -54,10 +54,7 @@ func HandleValue[T any](fn func(ctx context.Context, d *Delivery, v T)) Handler 
 // with, which goes to the log.
 func (d *Delivery) undecoded(err error) string {
 	if p, ok := errors.AsType[*codec.PanicError](err); ok {
-		s := d.answer.conn.s
-		s.count.panics.Add(1)
-		f := callback.Failure{Panic: p.Panic, Stack: p.Stack}
-		f.Log(s.cfg.Logger, "distmsg: the decoder of "+p.Into, "to", d.To, "from", d.From)
+		d.answer.conn.s.failed(&callback.Failure{Panic: p.Panic, Stack: p.Stack}, "the decoder of "+p.Into, "to", d.To, "from", d.From)
 		return "payload: its decoder panicked"
 	}
 	return "payload: " + err.Error()

@@ -12,7 +12,7 @@ import (
 // What an in-process session receives, and what becomes of it.
 
 // ErrAnswered is what a second answer to a message returns, and any answer once its handler has returned.
-var ErrAnswered = errors.New("engine: this message was answered before")
+var ErrAnswered = errors.New("engine: this message was answered before, or its handler has returned")
 
 // Message is what a Handler gets. It is over when the handler has returned: then Payload is nil, and answers return
 // ErrAnswered. Until then its methods may be called from any goroutine.

@@ -1,0 +1,76 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// RetryOptions say how Retry tries again. The zero value of each field stands for the default that its comment names.
+type RetryOptions struct {
+	// Pause is the ceiling of the first pause; each next one doubles. The pause is a random part of its ceiling. Default: 50 ms.
+	Pause time.Duration
+	// MaxPause bounds the ceiling. Default: 2 s.
+	MaxPause time.Duration
+	// Tries is how often Retry calls at most. Default: as often as the context allows.
+	Tries int
+	// Idempotent says that two copies do no harm: then Retry also tries again where nobody knows whether the
+	// message was delivered (timeout, lost).
+	Idempotent bool
+}
+
+// Retry calls try until it succeeds, until its error says that trying again is unsafe (not [Error.SafeToRetry]) or of no use
+// soon (not [Error.Temporary]), or until ctx ends; between calls it pauses. An offline receiver (no_route) ends it, and so does every
+// error in which there is no *Error. Give ctx a deadline, and each try a shorter one of its own (Message.TTL), or the first
+// try may take all the time:
+//
+//	err := client.Retry(ctx, client.RetryOptions{}, func(ctx context.Context) error {
+//		_, err := session.Send(ctx, client.Message{To: "bob", From: "alice", Payload: p, TTL: time.Second})
+//		return err
+//	})
+//
+// It returns nil or the error of the last try, which also wraps ctx's if that is why there was no other. If ctx has ended before the
+// call, it does nothing. It may be called from any goroutine.
+func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) error) error {
+	setDefault(&o.Pause, minBackoff)
+	setDefault(&o.MaxPause, defaultMaxBackoff)
+	if ctx.Err() != nil {
+		return fmt.Errorf("client: nothing was done: %w", ctx.Err())
+	}
+	ceiling := min(o.Pause, o.MaxPause)
+	for n := 1; ; n++ {
+		err := try(ctx)
+		if err == nil || !o.again(err) || n == o.Tries {
+			return err
+		}
+		t := time.NewTimer(rand.N(max(ceiling, 1)))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+		if ctx.Err() != nil {
+			if errors.Is(err, ctx.Err()) {
+				return err
+			}
+			return fmt.Errorf("%w (no time for another try: %w)", err, ctx.Err())
+		}
+		ceiling = min(2*ceiling, o.MaxPause)
+	}
+}
+
+// again reports whether another try is allowed after err and of use. An IDError names several; all of them have to be.
+func (o *RetryOptions) again(err error) bool {
+	if ids, ok := errors.AsType[*IDError](err); ok {
+		for _, f := range ids.Failed {
+			if !o.again(f.Err) {
+				return false
+			}
+		}
+		return len(ids.Failed) > 0
+	}
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Temporary() && (e.SafeToRetry() || o.Idempotent && e.Delivered() == DeliveredUnknown)
+}
