@@ -1,10 +1,12 @@
 package zookeeper
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -411,4 +413,42 @@ func TestRefusedLater(t *testing.T) {
 	}
 	sees(t, m, records(2))
 	eventually(t, patience, "all is well", func() bool { return m.Err() == nil })
+}
+
+// Who starts before ZooKeeper is told within a second that it waits, and starts as soon as ZooKeeper is there.
+func TestWaitingIsSaid(t *testing.T) {
+	t.Parallel()
+	z := startZooKeeper(t, "")
+	z.Kill()
+	said, end := io.Pipe()
+	defer end.Close()
+	began := time.Now()
+	opened := make(chan error, 1)
+	go func() {
+		m, err := Open(testContext(t), Config{URL: place(t, z.Addr), StartTimeout: patience,
+			Logger: slog.New(slog.NewTextHandler(end, nil))})
+		if err == nil {
+			go func() { _, _ = io.Copy(io.Discard, said) }()
+			m.Close()
+		}
+		opened <- err
+	}()
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil || !strings.Contains(line, "no session yet") || !strings.Contains(line, z.Addr) || !strings.Contains(line, "refused") {
+		t.Errorf("%q, %v", line, err)
+	}
+	if took := time.Since(began); took > 3*time.Second { // within one
+		t.Errorf("said after %v", took)
+	}
+	select {
+	case err := <-opened:
+		t.Fatalf("opened without ZooKeeper, or gave up: %v", err)
+	default:
+	}
+	if err := z.Restart(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
 }

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"distmsg/discovery"
 )
+
+var errNotYet = errors.New("no answer yet")
 
 // ErrClosed is returned by the methods of a closed Membership.
 var ErrClosed = errors.New("zookeeper: the membership is closed")
@@ -65,6 +68,9 @@ type ConfigError struct{ err error }
 func (e *ConfigError) Error() string { return e.err.Error() }
 func (e *ConfigError) Unwrap() error { return e.err }
 
+// sayAfter is how long Open waits for ZooKeeper in silence.
+const sayAfter = 500 * time.Millisecond
+
 // Open connects to ZooKeeper and returns when the membership is known, or with one line that says what to do.
 func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	cfg, to, err := cfg.validate()
@@ -88,6 +94,9 @@ func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	}()
 	start, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
 	defer cancel()
+	defer time.AfterFunc(sayAfter, func() {
+		cfg.Logger.Warn("zookeeper: no session yet; trying on", "servers", strings.Join(to.servers, ","), "until", cfg.StartTimeout, "error", cmp.Or(m.link.lastFault(), errNotYet))
+	}).Stop()
 	err = m.await(start, func(s *status) (bool, error) { return s.listed, s.listError })
 	if err == nil {
 		return m, nil
