@@ -70,18 +70,24 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	for i, host := range c.Hosts {
-		node, err := proc.StartRelay(ctx, proc.RelayOptions{
-			Host: host,
-			Env:  []string{"DISTMSG_CLUSTER_SECRET=" + c.secret},
-			Flags: append([]string{"--node-id", fmt.Sprintf("n%d", i+1), "--peer-listen", "{peer-addr}",
-				"--registry", c.Redis.URL(), "--discovery", c.DiscoveryURL()}, o.Flags...),
-		})
+		options := c.Relay(fmt.Sprintf("n%d", i+1), c.Redis)
+		options.Host = host
+		options.Flags = append(options.Flags, o.Flags...)
+		node, err := proc.StartRelay(ctx, options)
 		if err != nil {
 			return err
 		}
 		c.Nodes = append(c.Nodes, node)
 	}
 	return c.WaitLinked(ctx)
+}
+
+// Relay says how to start one more node of the cluster, with its bindings in a Redis.
+func (c *Cluster) Relay(id string, registry *proc.Redis) proc.RelayOptions {
+	return proc.RelayOptions{
+		Env:   []string{"DISTMSG_CLUSTER_SECRET=" + c.secret},
+		Flags: []string{"--node-id", id, "--peer-listen", "{peer-addr}", "--registry", registry.URL(), "--discovery", c.DiscoveryURL()},
+	}
 }
 
 // DiscoveryURL says where in ZooKeeper the nodes are.

@@ -32,6 +32,9 @@ type Command struct {
 	// Log, if not nil, gets what the program writes to stdout and stderr while it runs. A writer that blocks holds the program up.
 	Log io.Writer
 
+	// Stderr is where the program's stderr goes, instead of into Output and Log; nil: there.
+	Stderr *os.File
+
 	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the program is ready at once.
 	Ready func(ctx context.Context, p *Process) error
 
@@ -96,6 +99,9 @@ func launch(command Command, output *tail) (*run, error) {
 		out = io.MultiWriter(output, command.Log)
 	}
 	cmd.Stdout, cmd.Stderr = out, out
+	if command.Stderr != nil {
+		cmd.Stderr = command.Stderr
+	}
 	cmd.WaitDelay = time.Second // for the output, if a child of the child still holds it
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL,

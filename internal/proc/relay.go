@@ -17,10 +17,11 @@ import (
 
 // RelayOptions configures a relay. The zero value is good.
 type RelayOptions struct {
-	Host *Host     // where it runs; nil: where this process does
-	Env  []string  // in addition to this process's
-	Log  io.Writer // see Command.Log
-	Port int       // for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
+	Host   *Host     // where it runs; nil: where this process does
+	Stderr *os.File  // where its log goes, instead of into Output; nil: there
+	Env    []string  // in addition to this process's
+	Log    io.Writer // see Command.Log
+	Port   int       // for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
 
 	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr}, {peer-addr} and
 	// {admin-addr} stand for the fields of Relay that are called so.
@@ -55,13 +56,14 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 	}}
 	r.Process, err = Start(ctx, Command{
 		// By the open file, as there is no other. /proc/self would be the child's.
-		Path:  fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()),
-		Args:  r.args(options),
-		Env:   options.Env,
-		Host:  options.Host,
-		Log:   options.Log,
-		Ready: func(ctx context.Context, _ *Process) error { return r.get(ctx, "/readyz", io.Discard) },
-		name:  "relay",
+		Path:   fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()),
+		Args:   r.args(options),
+		Env:    options.Env,
+		Stderr: options.Stderr,
+		Host:   options.Host,
+		Log:    options.Log,
+		Ready:  func(ctx context.Context, _ *Process) error { return r.get(ctx, "/readyz", io.Discard) },
+		name:   "relay",
 	})
 	if err != nil {
 		place.release()
