@@ -13,6 +13,7 @@ const ACK = 1, REPORT = 2; // flags of send and deliver
 const REPLACE = 1; // of hello
 const RESUMED = 1; // of welcome
 const SHORT_NOT_HERE = 2; // features
+const HEARTBEAT = 1000; // ms; promised in hello, kept by Link
 const retryable = (code) => code >= 32 && code <= 63;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -25,6 +26,7 @@ export class Client extends EventEmitter {
     this.held = new Map(); // id -> { epoch; and while a bind is under way, asked: its epoch, kicked: that of the latest kick }
     this.queue = []; // sends that wait for a connection, credit or their turn
     this.seq = 0;
+    this.known = nodes; // as configured
     this.failures = 0;
     this.leaving = false;
   }
@@ -32,8 +34,8 @@ export class Client extends EventEmitter {
   // connect resolves with the first welcome; from then on the client reconnects by itself.
   connect() { return new Promise((resolve) => { this.once('welcome', resolve); this.#dial(this.nodes[0]); }); }
 
-  #dial(address) {
-    const link = new Link(address, frame(K.hello, 1, 1, SHORT_NOT_HERE, this.credentials, this.session, this.secret, REPLACE, 'example/1'));
+  #dial(address, replace = true) {
+    const link = new Link(address, frame(K.hello, 1, 1, SHORT_NOT_HERE, this.credentials, this.session, this.secret, replace ? REPLACE : 0, 'example/1', HEARTBEAT));
     link.on('welcome', (f) => this.#welcome(link, f));
     link.on('frame', (f) => this.#frame(link, f));
     link.on('closed', (fault) => this.#closed(link, fault));
@@ -44,15 +46,21 @@ export class Client extends EventEmitter {
     const old = this.link;
     this.failures = 0;
     [this.session, this.secret, this.link] = [f[5], f[6], link];
-    for (const [node, addr] of f[9]) if (node && !this.nodes.includes(addr)) this.nodes.push(addr);
+    this.#members(f[9]);
     this.#bindAgain([...this.held].filter(([, h]) => !resumed || h.asked !== undefined).map(([id, h]) => [id, h.asked ?? h.epoch]));
     if (old?.open) this.#leave(old); // moved by a drain
     this.emit('welcome', { resumed, session: this.session, limits: link.limits, node: f[3] });
     this.flush();
   }
 
+  #members(all) { this.nodes = [...new Set([...this.known, ...all.map(([, addr]) => addr).filter(Boolean)])]; }
+
+  // #leave ends a connection without a gap: after left no deliver comes, and what is open has been answered.
   async #leave(link) {
-    while (link.open && link.pending.size + link.requests.size > 0) await sleep(50);
+    const left = new Promise((done) => link.once('left', done));
+    link.write(K.leave);
+    await Promise.race([left, new Promise((done) => link.once('closed', done))]);
+    while (link.open && link.pending.size + link.requests.size + link.delivering > 0) await sleep(50);
     link.socket.end();
   }
 
@@ -86,13 +94,22 @@ export class Client extends EventEmitter {
       }
       case K.credit: this.flush(); this.emit('credit', f[1]); break;
       case K.error: this.emit('error_frame', { fault: faultName(f[1]), kind: f[3], message: f[5] }); break;
+      case K.members: this.#members(f[1]); break;
+      case K.left: link.emit('left'); break;
+      case K.reassert: setTimeout(() => this.#assertAll(), Math.random() * f[1]); break;
       case K.drain: setTimeout(() => this.#move(link, f[3]), Math.random() * f[1]); break;
     }
   }
 
   #move(link, addrs) {
     const to = addrs[0] ?? this.nodes.find((n) => n !== link.address);
-    if (to && link === this.link && link.open) this.#dial(to);
+    if (to && link === this.link && link.open) this.#dial(to, false);
+  }
+
+  // #assertAll binds everything again under its epoch. Where a bind is under way, that comes after it.
+  #assertAll() {
+    const idle = [...this.held].filter(([, h]) => { h.again = h.asked !== undefined; return !h.again; });
+    if (this.link?.open) this.#bindAgain(idle.map(([id, h]) => [id, h.epoch]));
   }
 
   #kicked(id) { this.held.delete(id); this.emit('kick', id); }
@@ -107,11 +124,13 @@ export class Client extends EventEmitter {
       return;
     }
     let answer;
+    link.delivering++;
     try {
       answer = await this.onDeliver({ to, from, ttl, payload });
     } catch (err) {
       answer = { reject: String(err) };
     }
+    link.delivering--;
     if (!(flags & ACK) || answer?.ignore) return;
     if (answer?.reject !== undefined) link.write(K.ack, token, 16, answer.reject.slice(0, 60), NONE); // 60 characters: under 255 bytes
     else link.write(K.ack, token, 1, '', bytes(answer?.reply));
@@ -144,6 +163,7 @@ export class Client extends EventEmitter {
       if (code === 0) {
         this.held.set(id, { epoch });
         if (h.kicked > epoch) this.#kicked(id);
+        else if (h.again) this.#bindAgain([[id, epoch]]);
       } else if (asked > 0 && retryable(code)) later.push([id, asked]);
       else if (asked > 0) this.#kicked(id); // superseded, as a rule
       else if (h.epoch > 0) this.held.set(id, { epoch: h.epoch });
@@ -157,6 +177,7 @@ export class Client extends EventEmitter {
   bind(ids, { policy = 0 } = {}) { return this.#bind(ids.map((id) => [id, 0]), policy); }
 
   async unbind(ids) {
+    while (ids.some((id) => this.held.get(id)?.asked !== undefined)) await sleep(10); // its epoch is not known yet
     const results = await this.#request(K.unbind, ids.map((id) => [id, this.held.get(id)?.epoch ?? 0]));
     for (const id of ids) this.held.delete(id);
     return results.map(([code, epoch]) => ({ word: word(code), epoch }));

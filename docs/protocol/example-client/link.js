@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events';
 import { decode, encode } from '@msgpack/msgpack';
 
 export const K = {
-  hello: 1, welcome: 2, ping: 3, pong: 4, error: 5, drain: 6, credit: 7, bye: 8, bind: 16, bound: 17, unbind: 18,
+  hello: 1, welcome: 2, ping: 3, pong: 4, error: 5, drain: 6, credit: 7, bye: 8, reassert: 9, leave: 10, left: 11, members: 12, bind: 16, bound: 17, unbind: 18,
   unbound: 19, lookup: 20, found: 21, kick: 22, send: 32, deliver: 33, ack: 34, outcome: 35, not_here: 36,
 };
 const words = {
@@ -25,7 +25,7 @@ export const NONE = new Uint8Array(0);
 export const bytes = (v) => (typeof v === 'string' ? new TextEncoder().encode(v) : v ?? NONE);
 
 const known = new Set(Object.values(K));
-const onlyClients = new Set([K.hello, K.bye, 10, K.bind, K.unbind, K.lookup, K.send, K.ack, K.not_here, 48, 50, 64, 66]); // leave, multicast, not_here_many, watch, unwatch
+const onlyClients = new Set([K.hello, K.bye, K.leave, K.bind, K.unbind, K.lookup, K.send, K.ack, K.not_here, 48, 50, 64, 66]); // multicast, not_here_many, watch, unwatch
 
 // kindOf reads the kind of a frame and nothing else: what stands behind one that is not known need not be msgpack.
 export function kindOf(body) {
@@ -52,6 +52,7 @@ export class Link extends EventEmitter {
   fault = '';
   pending = new Map(); // sends with ack that were written, by seq
   requests = new Map(); // bind, unbind, lookup, by seq
+  delivering = 0; // messages that the application is at
   used = 0;
   total = 0;
   #buffer = Buffer.alloc(0);
@@ -97,7 +98,7 @@ export class Link extends EventEmitter {
         limitNames.forEach((name, i) => { this.limits[name] = f[8][i]; });
         this.total = this.limits.credit;
         this.open = true;
-        this.timer = setInterval(() => this.#watch(), this.limits.heartbeat / 4);
+        this.timer = setInterval(() => this.#watch(), this.limits.heartbeat / 2);
         this.emit('welcome', f);
         return;
       case K.ping: this.write(K.pong, f[1]); return;
@@ -110,6 +111,6 @@ export class Link extends EventEmitter {
   #watch() { // a host that vanishes does not close the connection
     const silence = Date.now() - this.heard;
     if (silence > this.limits.idle_timeout) this.socket.destroy();
-    else if (silence > this.limits.heartbeat) this.write(K.ping, 0);
+    else this.write(K.ping, 0); // as hello has promised, also while the node is heard of
   }
 }

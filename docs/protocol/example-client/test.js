@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import { parseArgs } from 'node:util';
+import { decode } from '@msgpack/msgpack';
 import { Client } from './client.js';
 import { bytes, faultName, frame, K, Link, NONE, word } from './link.js';
 
@@ -24,7 +25,7 @@ class Raw {
   constructor(first) {
     this.link = new Link(node, first);
     this.closed = next(this.link, 'closed');
-    this.link.on('frame', (f) => { this.frames.push(f); this.wake?.(); });
+    this.link.on('frame', (f) => { if (f[0] !== K.pong || f[1] !== 0) { this.frames.push(f); this.wake?.(); } }); // 0: a heartbeat's
   }
   write(...fields) { this.link.socket.write(frame(...fields)); return this; }
   // expect takes the next frame, which must be of this kind.
@@ -42,6 +43,44 @@ class Raw {
   }
   async bind(id, epoch = 0, policy = 0) { return (await this.write(K.bind, 1, policy, [[id, epoch]]).expect(K.bound))[2][0]; }
   end() { this.link.socket.destroy(); return this.closed; }
+}
+
+// Script is a node that does what a test says. Its connections come after hello and welcome were exchanged.
+class Script {
+  waiting = [];
+  static async listen() {
+    const script = new Script();
+    script.server = net.createServer((socket) => script.#serve(socket));
+    await new Promise((resolve) => script.server.listen(0, '127.0.0.1', resolve));
+    script.address = `127.0.0.1:${script.server.address().port}`;
+    return script;
+  }
+  #serve(socket) {
+    const c = { frames: [], socket, say: (...fields) => socket.write(frame(...fields)), closed: next(socket, 'close') };
+    c.expect = async (kind) => {
+      while (!c.frames.length) await new Promise((resolve) => { c.wake = resolve; });
+      const f = c.frames.shift();
+      assert.equal(f[0], kind, `got ${JSON.stringify(f)}`);
+      return f;
+    };
+    let rest = Buffer.alloc(0);
+    socket.on('error', () => {});
+    socket.on('data', (chunk) => {
+      for (rest = Buffer.concat([rest, chunk]); rest.length >= 4 && rest.length >= 4 + rest.readUInt32BE();) {
+        const f = decode(rest.subarray(4, 4 + rest.readUInt32BE()));
+        rest = rest.subarray(4 + rest.readUInt32BE());
+        if (f[0] === K.hello) {
+          c.hello = f;
+          const session = f[5].length ? f[5] : new Uint8Array(16).fill(7);
+          c.say(K.welcome, 1, f[3] & 2, 'script', 1, session, new Uint8Array(32), f[5].length ? 1 : 0,
+            [1000, 5000, 10, 10, 100000, 60000, 5000, 1000, 3000, 10000], [['script', this.address]]);
+          this.waiting.shift()?.(c);
+        } else if (f[0] === K.ping) c.say(K.pong, f[1]);
+        else if (f[0] !== K.pong) { c.frames.push(f); c.wake?.(); }
+      }
+    });
+  }
+  accept() { return new Promise((resolve) => { this.waiting.push(resolve); }); }
 }
 
 // What bob does with a message is said by the message.
@@ -290,6 +329,63 @@ const tests = {
       link.socket.destroy();
     }
     server.close();
+  },
+  async 'asked for its bindings; a bind that is under way follows'() {
+    const script = await Script.listen();
+    const c = new Client({ nodes: [script.address] });
+    const up = c.connect();
+    const n = await script.accept();
+    await up;
+    assert.equal(n.hello[9], 1000, 'no heartbeats promised');
+    const first = c.bind(['x']);
+    n.say(K.bound, (await n.expect(K.bind))[1], [[0, 100]]);
+    assert.equal((await first)[0].word, 'ok');
+    c.bind(['y']);
+    const open = await n.expect(K.bind);
+    n.say(K.reassert, 0);
+    const asserted = await n.expect(K.bind);
+    assert.deepEqual(asserted[3], [['x', 100]]);
+    n.say(K.bound, open[1], [[0, 200]]);
+    const again = await n.expect(K.bind);
+    assert.deepEqual(again[3], [['y', 200]]);
+    n.say(K.bound, again[1], [[67, 300]]);
+    assert.equal(await next(c, 'kick'), 'y');
+    const unbound = c.unbind(['x']); // waits for bound
+    n.say(K.bound, asserted[1], [[0, 100]]);
+    const [, seq, ids] = await n.expect(K.unbind);
+    assert.deepEqual(ids, [['x', 100]]);
+    n.say(K.unbound, seq, [[0, 0]]);
+    await unbound;
+    c.leaving = true;
+    n.socket.destroy();
+    script.server.close();
+  },
+  async 'a drain: another connection, leave, and the end when all is answered'() {
+    const [from, to] = await Promise.all([Script.listen(), Script.listen()]);
+    let answer;
+    const c = new Client({ nodes: [from.address], onDeliver: () => new Promise((resolve) => { answer = resolve; }) });
+    const up = c.connect();
+    const one = await from.accept();
+    await up;
+    const bound = c.bind(['x']);
+    one.say(K.bound, (await one.expect(K.bind))[1], [[0, 100]]);
+    await bound;
+    one.say(K.members, [['a', from.address], ['b', to.address], ['c', '']]);
+    one.say(K.drain, 0, 1000, [to.address]);
+    const two = await to.accept();
+    assert.deepEqual([two.hello[5].length, two.hello[7]], [16, 0], 'not the same session, or the old connection is to be replaced');
+    await one.expect(K.leave);
+    one.say(K.deliver, bytes('t'), 'x', 'y', 1000, 1, 100, NONE);
+    one.say(K.left);
+    while (!answer) await new Promise((resolve) => setImmediate(resolve));
+    answer({ reply: 'late' });
+    assert.deepEqual([...(await one.expect(K.ack))[1]], [...bytes('t')]);
+    await one.closed;
+    assert.deepEqual(c.nodes, [from.address, to.address]);
+    c.leaving = true;
+    two.socket.destroy();
+    from.server.close();
+    to.server.close();
   },
   async 'a frame a byte at a time'() {
     const raw = await Raw.open();
