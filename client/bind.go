@@ -37,7 +37,7 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	if opts.Handler == nil {
 		opts.Handler = s.cfg.Handler
 	}
-	q := question{kind: codec.KindBind, late: s.lateBound}
+	q := question{kind: codec.KindBind, late: s.lateBound, reasons: make(map[string]string)}
 	if opts.RejectNew {
 		q.policy = codec.PolicyRejectNew
 	}
@@ -60,7 +60,7 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	for _, kick := range s.holds.end(op, held) {
 		s.kicked(kick)
 	}
-	return s.idError(ctx, q.kind, todo, codes, failed)
+	return s.idError(ctx, q, todo, codes, failed)
 }
 
 // Unbind gives IDs back. Messages to them that wait for their handler go back to the node. IDs that
@@ -88,7 +88,7 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 		s.holds.unbound(held[i])
 	})
 	s.holds.end(op, held)
-	return s.idError(ctx, codec.KindUnbind, todo, codes, failed)
+	return s.idError(ctx, question{kind: codec.KindUnbind}, todo, codes, failed)
 }
 
 // Epoch returns the epoch of the binding under which this session holds id; ok is false if it does
@@ -283,7 +283,7 @@ func (s *Session) allFailed(op string, ids []string, failed []IDFailure, cause e
 }
 
 // idError puts together what askAll returned.
-func (s *Session) idError(ctx context.Context, kind codec.Kind, ids []idEpoch, codes []codec.Code, failed []IDFailure) error {
+func (s *Session) idError(ctx context.Context, q question, ids []idEpoch, codes []codec.Code, failed []IDFailure) error {
 	cause := over(ctx) // which alone ends the tries of what is worth another one
 	if s.closed() {
 		cause = ErrClosed
@@ -292,8 +292,8 @@ func (s *Session) idError(ctx context.Context, kind codec.Kind, ids []idEpoch, c
 		if code == codec.CodeOK {
 			continue
 		}
-		e := &Error{Code: code}
-		if cause == ErrClosed || code == codec.CodeTimeout || tryAgain(kind, code) {
+		e := &Error{Code: code, Reason: q.reasons[ids[i].id]}
+		if cause == ErrClosed || code == codec.CodeTimeout || tryAgain(q.kind, code) {
 			e.cause = cause
 		}
 		failed = append(failed, IDFailure{ids[i].id, e})
@@ -301,5 +301,5 @@ func (s *Session) idError(ctx context.Context, kind codec.Kind, ids []idEpoch, c
 	if len(failed) == 0 {
 		return nil
 	}
-	return &IDError{Op: kind.String(), Failed: failed}
+	return &IDError{Op: q.kind.String(), Failed: failed}
 }

@@ -263,3 +263,23 @@ func TestDecode(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestBindReason: whoever binds hears why the node's hook said no.
+func TestBindReason(t *testing.T) {
+	n := startNode(t, engine.Config{Hooks: engine.Hooks{Bind: func(_, id string) error {
+		if id == "root" {
+			return errors.New("root is not for you")
+		}
+		return nil
+	}}})
+	s := dial(t, Config{}, n.addr)
+	err := s.Bind(testContext(t), "me", "root", "you")
+	var failed *IDError
+	if !errors.As(err, &failed) || len(failed.Failed) != 1 || failed.Failed[0].ID != "root" || failed.Failed[0].Err.Code != CodeDenied ||
+		failed.Failed[0].Err.Reason != "root is not for you" || !strings.Contains(err.Error(), "root is not for you") {
+		t.Errorf("%v", err)
+	}
+	if ids := s.IDs(); len(ids) != 2 {
+		t.Errorf("%v", ids)
+	}
+}

@@ -26,6 +26,7 @@ type request struct {
 type answer struct {
 	code    codec.Code
 	results []codec.Result
+	reasons map[uint64]string // of bound, by index of results
 }
 
 // pipeline is how many unanswered frames one call sends ahead.
@@ -40,6 +41,8 @@ type question struct {
 	heard func(gen uint64, ids []idEpoch, results []codec.Result)
 	// late is called there with an answer that comes after its asker has given up.
 	late func(ids []idEpoch, results []codec.Result)
+	// reasons, if not nil, takes up by ID what a node says for people of those that failed. It is the asker's own.
+	reasons map[string]string
 }
 
 // ask sends ids in as many frames as the node's limits need and calls each for every ID, in order.
@@ -56,6 +59,9 @@ func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i i
 			v := codec.Result{Code: a.code}
 			if a.code == codec.CodeOK {
 				v = a.results[i]
+				if text := a.reasons[uint64(i)]; text != "" && q.reasons != nil {
+					q.reasons[r.ids[i].id] = text
+				}
 			}
 			each(first+i, v)
 		}
@@ -192,11 +198,17 @@ func (c *conn) onResults(kind codec.Kind, body []byte) error {
 	if err := codec.DecodeResults(body, kind, &f); err != nil {
 		return err
 	}
-	results := make([]codec.Result, 0, f.All.Len())
+	a := answer{results: make([]codec.Result, 0, f.All.Len())}
 	for v, ok := f.All.Next(); ok; v, ok = f.All.Next() {
-		results = append(results, v)
+		a.results = append(a.results, v)
 	}
-	c.endRequest(f.Seq, answer{results: results})
+	for v, ok := f.Reasons.Next(); ok; v, ok = f.Reasons.Next() {
+		if a.reasons == nil {
+			a.reasons = make(map[uint64]string)
+		}
+		a.reasons[v.Index] = string(v.Text)
+	}
+	c.endRequest(f.Seq, a)
 	return nil
 }
 

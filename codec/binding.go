@@ -197,8 +197,38 @@ func AppendLookup(b []byte, seq uint64, ids [][]byte) []byte {
 
 // Results is the body of bound, unbound, found and watched: one result per ID, in the order asked.
 type Results struct {
-	Seq uint64
-	All ResultList
+	Seq     uint64
+	All     ResultList
+	Reasons ReasonList // of bound: why, for some of those that failed
+}
+
+// Reason says for people why a bind of an ID failed.
+type Reason struct {
+	Index uint64 // the place of the ID's result in the list
+	Text  []byte // a view; at most MaxReason bytes
+}
+
+// ReasonList is a checked array of reasons inside a frame.
+type ReasonList struct {
+	r reader
+	n int
+}
+
+// Next returns the next element; ok is false after the last. The text is a view and lives as long as the frame's bytes.
+func (l *ReasonList) Next() (v Reason, ok bool) {
+	if l.n == 0 {
+		return v, false
+	}
+	l.n--
+	return l.read(), true
+}
+
+func (l *ReasonList) read() (v Reason) {
+	rest := l.r.pair("reasons")
+	v.Index = l.r.uint("reasons", maxUint)
+	v.Text = l.r.str("reasons", MaxReason)
+	l.r.skipRest(rest, "reasons", tupleDepth)
+	return v
 }
 
 // DecodeResults reads the body of a bound, unbound, found or watched frame (kind says which) into f. It allocates nothing. Its error is an *Error.
@@ -212,18 +242,54 @@ func DecodeResults(body []byte, kind Kind, f *Results) error {
 		walk.read()
 	}
 	r = walk.r
+	f.Reasons = ReasonList{}
+	if kind == KindBound && left > 0 {
+		f.Reasons = peekReasons(r)
+	}
 	return r.close(left)
+}
+
+// peekReasons reads the value that comes next, which is skipped afterwards. They are for people: what is no list of reasons
+// is no reason to refuse the frame.
+func peekReasons(r reader) ReasonList {
+	n := r.array("reasons")
+	all := ReasonList{r: r, n: n}
+	walk := all
+	for i := 0; i < n && walk.r.fault == nil; i++ {
+		walk.read()
+	}
+	if walk.r.fault != nil {
+		return ReasonList{}
+	}
+	return all
 }
 
 // AppendResults appends a bound, unbound, found or watched frame, length prefix included.
 func AppendResults(b []byte, kind Kind, seq uint64, results []Result) []byte {
 	b, start := begin(b, kind, 3)
-	b = appendUint(b, seq)
-	b = appendArray(b, len(results))
+	return end(appendResults(b, seq, results), start)
+}
+
+// AppendBound appends a bound frame, length prefix included, with reasons for some of the results. Without any it is the frame that
+// AppendResults makes. Texts over MaxReason bytes are cut off.
+func AppendBound(b []byte, seq uint64, results []Result, reasons []Reason) []byte {
+	if len(reasons) == 0 {
+		return AppendResults(b, KindBound, seq, results)
+	}
+	b, start := begin(b, KindBound, 4)
+	b = appendArray(appendResults(b, seq, results), len(reasons))
+	for _, v := range reasons {
+		b = appendReason(appendUint(appendArray(b, 2), v.Index), v.Text)
+	}
+	return end(b, start)
+}
+
+func appendResults(b []byte, seq uint64, results []Result) []byte {
+	b = appendArray(appendUint(b, seq), len(results))
 	for _, v := range results {
 		b = appendUint(appendUint(appendArray(b, 2), uint64(v.Code)), v.Epoch)
 	}
-	return end(b, start)
+	return b
 }
 
 // DecodeKick reads a kick: id, a view, is bound elsewhere now, under epoch.

@@ -340,6 +340,7 @@ func moreGood() []namedFrame {
 		AppendOneOutcome(nil, &Outcome{Seq: math.MaxUint64, Code: CodeRejected, Reason: []byte("full"), Reply: []byte{2}}), &Outcome{Code: 95})))
 	add("no outcomes", AppendOutcomes(nil, 0, nil))
 	add("an empty ID in a watch, and one of 256 bytes: answered bad_id, no fault", AppendWatch(nil, 1, [][]byte{{}, []byte(id(256))}))
+	add("bound with a reason", AppendBound(nil, 1, []Result{{CodeOK, 5}, {Code: CodeDenied}}, []Reason{{Index: 1, Text: []byte("not yours")}}))
 	add("watched but not known, and not watched", AppendResults(nil, KindWatched, 1, []Result{{Code: CodeRegistryUnavailable}, {Code: CodeOverflow}}))
 	add("unwatch nothing", AppendUnwatch(nil, nil))
 	add("an ID that comes and goes in one frame", AppendChanged(nil, []Change{{[]byte("a"), CodeOK, 5}, {[]byte("a"), CodeNoRoute, 5}}))

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,7 @@ type request struct {
 	size    int           // what it is charged to its connection for
 	items   []item
 	results []codec.Result
+	refused refusals
 	left    atomic.Int32
 }
 
@@ -147,9 +149,33 @@ func (r *request) done() {
 		if c := r.loop.conn(r.handle); c != nil {
 			c.asked -= r.size
 			c.answerWatch(r)
-			c.wroteControl(codec.AppendResults(c.out(), r.kind, r.seq, r.results))
+			if r.kind == codec.KindBound {
+				c.wroteControl(codec.AppendBound(c.out(), r.seq, r.results, r.refused.reasons))
+			} else {
+				c.wroteControl(codec.AppendResults(c.out(), r.kind, r.seq, r.results))
+			}
 		}
 	})
+}
+
+// refusals is why the hook has refused IDs of a request. Several lanes add to it.
+type refusals struct {
+	mu      sync.Mutex
+	reasons []codec.Reason // guarded by mu; read by the loop when the lanes are through
+	size    int            // guarded by mu
+}
+
+// maxReasons bounds the bytes of the reasons in one answer, which has to fit into a frame: the rest is left out.
+const maxReasons = 32 << 10
+
+func (f *refusals) add(index int, text string) {
+	text = text[:min(len(text), codec.MaxReason+1)] // what is over is cut off at the border of a character
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	const perReason = 16 // more than msgpack takes
+	if f.size += perReason + len(text); f.size <= maxReasons {
+		f.reasons = append(f.reasons, codec.Reason{Index: uint64(index), Text: []byte(text)})
+	}
 }
 
 func (r *request) fill(indices []int, code codec.Code) {
@@ -216,6 +242,7 @@ func (e *Engine) allowed(r *request, mine []int) []int {
 				i := mine[k]
 				if err := e.cfg.Hooks.Bind(r.session.Identity(), r.items[i].id); err != nil {
 					r.results[i].Code = codec.CodeDenied
+					r.refused.add(i, err.Error())
 					continue
 				}
 				ok = append(ok, i)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"runtime"
@@ -302,5 +303,44 @@ func TestInProcessUnhandled(t *testing.T) {
 	remote.hears(remote.send("out", "in", "x"), codec.CodeAcked)
 	if got, s := handled.Load(), n.Stats(); got != 2 || s.Unhandled != 1 {
 		t.Errorf("%d handled, %d not", got, s.Unhandled)
+	}
+}
+
+// TestBindReasons: whoever binds hears why a hook said no, inside the process and outside; an answer with many reasons fits into a frame.
+func TestBindReasons(t *testing.T) {
+	n := start(t, Config{Loops: 1, MaxPayload: 1000, Hooks: Hooks{Bind: func(_, id string) error {
+		if strings.HasPrefix(id, "bad") {
+			return errors.New(id + " is not yours" + strings.Repeat("!", 300))
+		}
+		return nil
+	}}})
+	c := n.join()
+	ids := []string{"good", "bad"}
+	for i := range 1000 {
+		ids = append(ids, fmt.Sprint("bad", i))
+	}
+	c.write(codec.AppendBind(nil, 1, codec.PolicyKickOld, withEpochs(ids)))
+	body := c.expect(codec.KindBound)
+	var f codec.Results
+	if err := codec.DecodeResults(body, codec.KindBound, &f); err != nil || f.All.Len() != len(ids) || len(body) > 64<<10 {
+		t.Fatalf("%d results in %d bytes, %v", f.All.Len(), len(body), err)
+	}
+	reasons := make(map[uint64]string)
+	for r, ok := f.Reasons.Next(); ok; r, ok = f.Reasons.Next() {
+		reasons[r.Index] = string(r.Text)
+	}
+	if len(reasons) < 50 || len(reasons) > 200 || reasons[0] != "" {
+		t.Errorf("%d reasons", len(reasons))
+	}
+	for i, text := range reasons {
+		if !strings.HasPrefix(text, ids[i]+" is not yours!") || len(text) != codec.MaxReason {
+			t.Errorf("%s: %q", ids[i], text)
+		}
+	}
+	s := n.inside(InProcessConfig{})
+	err := s.Bind(patient(t), "good2", "bad", "")
+	var failed *BindError
+	if !errors.As(err, &failed) || !errors.Is(err, ErrDenied) || !errors.Is(err, ErrBadID) || !strings.Contains(err.Error(), `bind "bad": denied: bad is not yours!`) {
+		t.Errorf("%v", err)
 	}
 }

@@ -21,7 +21,8 @@ type Hooks struct {
 	// Config.IdleTimeout. ctx ends then and when the engine stops, and Run does not return before the hook has.
 	// credentials are the hook's to keep.
 	Authenticate func(ctx context.Context, credentials []byte, remote net.Addr) (identity string, err error)
-	// Bind refuses an ID to an identity with an error. On the ID's lane: it may block, and later binds of the same IDs wait, as do
+	// Bind refuses an ID to an identity with an error, whose text goes to the client; what is over 255 bytes is cut off, and what is
+	// over 32 KiB for all IDs of one bind is left out. On the ID's lane: it may block, and later binds of the same IDs wait, as do
 	// those of others that share the lane.
 	Bind func(identity, id string) error
 	// Send decides on a message before it is routed, at the node that its sender is attached to: codec.CodeOK lets it pass, any

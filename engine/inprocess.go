@@ -99,6 +99,7 @@ type answer struct {
 	reason  string
 	reply   []byte
 	results []codec.Result
+	reasons map[uint64]string // by index of results
 }
 
 // OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, is ErrStopped if Run has
@@ -201,7 +202,7 @@ func (s *InProcess) settleBind(part []codec.IDEpoch, holdings []*holding, a answ
 			r := a.results[i]
 			switch {
 			case r.Code != codec.CodeOK:
-				errs = append(errs, &BindError{ID: id, Code: r.Code})
+				errs = append(errs, &BindError{ID: id, Code: r.Code, Reason: a.reasons[uint64(i)]})
 			case r.Epoch < h.kicked:
 				errs = append(errs, &BindError{ID: id, Code: codec.CodeSuperseded})
 			default:
@@ -379,11 +380,17 @@ func (s *InProcess) control(b []byte) (more bool) {
 		case codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindWatched:
 			var f codec.Results
 			if codec.DecodeResults(body, kind, &f) == nil {
-				results := make([]codec.Result, 0, f.All.Len())
+				a := answer{results: make([]codec.Result, 0, f.All.Len())}
 				for r, ok := f.All.Next(); ok; r, ok = f.All.Next() {
-					results = append(results, r)
+					a.results = append(a.results, r)
 				}
-				s.answer(f.Seq, answer{results: results})
+				for r, ok := f.Reasons.Next(); ok; r, ok = f.Reasons.Next() {
+					if a.reasons == nil {
+						a.reasons = make(map[uint64]string)
+					}
+					a.reasons[r.Index] = string(r.Text)
+				}
+				s.answer(f.Seq, a)
 			}
 		case codec.KindKick:
 			if id, epoch, err := codec.DecodeKick(body); err == nil {

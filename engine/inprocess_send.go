@@ -73,12 +73,18 @@ func (e *SendError) Unwrap() error { return e.cause }
 
 // BindError says why one ID was not bound.
 type BindError struct {
-	ID   string
-	Code codec.Code
+	ID     string
+	Code   codec.Code
+	Reason string // the hook's words, for people; empty as a rule
 }
 
 // Error names the ID and the reason.
-func (e *BindError) Error() string { return fmt.Sprintf("engine: bind %q: %s", e.ID, e.Code) }
+func (e *BindError) Error() string {
+	if e.Reason == "" {
+		return fmt.Sprintf("engine: bind %q: %s", e.ID, e.Code)
+	}
+	return fmt.Sprintf("engine: bind %q: %s: %s", e.ID, e.Code, e.Reason)
+}
 
 // Is reports whether target is a *SendError with the same code.
 func (e *BindError) Is(target error) bool {
