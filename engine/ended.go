@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -195,6 +196,21 @@ func (e *Engine) endInRegistry(op routing.EndOp) (ended bool, err error) {
 		e.tellEnded(op.Session)
 	}
 	return ended, err
+}
+
+// endAfterOthers is called when the resume window of a session is over here, and another node has had a
+// connection of it later. That node ends it; this one makes sure that somebody does. Call it in the session's lane.
+func (e *Engine) endAfterOthers(op routing.EndOp) {
+	known := e.cluster.remote.Session(op.Session)
+	switch {
+	case e.attached(op.Session): // if that node dies, see endOrphan
+	case known == nil:
+		_, _ = e.endInRegistry(op)
+	default:
+		time.AfterFunc(e.cfg.ResumeWindow, func() {
+			e.lanes.must(e.lanes.of(op.Session[:]), func() { e.endAfterOthers(op) })
+		})
+	}
 }
 
 // entriesLeft is the presence entry of a session that has left this node. The registry may not have

@@ -132,6 +132,25 @@ func TestWindowOverWhileAttachedElsewhere(t *testing.T) {
 	s.exchange("s", moved, "a")
 }
 
+// The resume window begins when the last connection has gone, at whatever node that was.
+func TestWindowBeginsWithTheLastConnection(t *testing.T) {
+	t.Parallel()
+	const window = 2 * time.Second
+	g := startGroupWith(t, 2, 1, func(c *Config) { c.ResumeWindow = window })
+	a, s := g.nodes[0].join("a"), g.nodes[0].join("s")
+	moved := a.attachAlso(g.nodes[1])
+	first := time.Now()
+	a.nc.Close()
+	g.nodes[0].eventually("half a window", func() bool { return time.Since(first) > window/2 })
+	last := time.Now()
+	moved.nc.Close()
+	s.eventuallyHears("a", codec.CodeNoRoute)
+	if took := time.Since(last); took < window || took > window+4*time.Second {
+		t.Errorf("it has ended after %v, want %v and some slack", took, window)
+	}
+	g.isOver(a)
+}
+
 // An end that the registry could not be told is told later: the IDs of the session do not stay unreachable.
 func TestEndIsToldLater(t *testing.T) {
 	for name, end := range map[string]func(*client){"bye": (*client).bye, "window over": func(c *client) { c.nc.Close() }} {

@@ -249,10 +249,12 @@ func (e *Engine) expireLater(s *routing.Session, serial uint64) {
 	time.AfterFunc(e.cfg.ResumeWindow, func() {
 		e.inLane(s, func() {
 			bound, ended := e.table.EndSession(s, serial)
-			if ended && (e.cluster == nil || !e.cluster.attached(s.ID())) { // else it has moved, whatever the registry knows of that
-				if e.sessionEnded(s, bound, false) {
-					e.forgetEnded(s)
-				}
+			switch {
+			case !ended:
+			case e.cluster != nil && e.cluster.remote.Session(s.ID()) != nil: // it has moved, whatever the registry knows of that
+				e.endAfterOthers(routing.EndOp{Session: s.ID(), Bound: bound, Gone: e.entriesLeft(s)})
+			case e.sessionEnded(s, bound, false):
+				e.forgetEnded(s)
 			}
 		})
 	})

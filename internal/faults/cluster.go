@@ -14,7 +14,7 @@ import (
 // Options says what a cluster consists of.
 type Options struct {
 	Nodes int      // relays; at least 1
-	Apart bool     // each relay is on a host of its own, as are the servers, so that it can be cut off
+	Apart bool     // each relay is on a host of its own, as are the servers, so that it can be cut off; and Cluster.AppHost is there
 	Flags []string // more flags for every relay; see proc.RelayOptions
 	Clock bool     // Redis sees Cluster.Clock
 }
@@ -23,6 +23,7 @@ type Options struct {
 type Cluster struct {
 	Nodes     []*proc.Relay // they are called n1, n2, …
 	Hosts     []*proc.Host  // where they are; each nil unless they are apart
+	AppHost   *proc.Host    // for app servers that are to be cut off; nil unless they are apart
 	Redis     *proc.Redis
 	ZooKeeper *proc.ZooKeeper
 	Clock     *proc.Clock // nil: Redis sees the right one
@@ -52,11 +53,11 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 	c.Hosts = make([]*proc.Host, o.Nodes)
 	var servers *proc.Host
 	if o.Apart {
-		if c.network, err = proc.NewNetwork(ctx, o.Nodes+1); err != nil {
+		if c.network, err = proc.NewNetwork(ctx, o.Nodes+2); err != nil {
 			return err
 		}
 		copy(c.Hosts, c.network.Hosts)
-		servers = c.network.Hosts[o.Nodes]
+		servers, c.AppHost = c.network.Hosts[o.Nodes], c.network.Hosts[o.Nodes+1]
 	}
 	if o.Clock {
 		if c.Clock, err = proc.NewClock(ctx); err != nil {

@@ -44,6 +44,8 @@ func TestFaults(t *testing.T) {
 		{"redis-empty", true, Options{Nodes: 3}, redisEmpty},
 		{"redis-clock", true, Options{Nodes: 3, Clock: true}, redisClock},
 		{"redis-no-writes", true, Options{Nodes: 3}, redisNoWrites},
+		{"silence", true, Options{Nodes: 3, Apart: true, Flags: []string{"--resume-window", silenceWindow.String()}}, silence},
+		{"bye", true, Options{Nodes: 3}, bye},
 		{"redis-settings", false, Options{Nodes: 3}, redisSettings},
 		{"twin", true, Options{Nodes: 3}, twin},
 		{"other-redis", true, Options{Nodes: 3}, otherRedis},

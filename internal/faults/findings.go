@@ -80,7 +80,9 @@ func (f *Findings) Count(what string, promised, got int) {
 func (f *Findings) Ledger(report *loadtest.Report) {
 	f.report = report
 	line := finding{what: "ledger", promised: "no fault", measured: fmt.Sprintf("%d sent; %s", report.Sent, counts(report.Outcomes))}
-	if code, why := report.Verdict(); code != loadtest.ExitOK {
+	judged := *report
+	judged.Partial = false // a proof stops its load when the fault is over
+	if code, why := judged.Verdict(); code != loadtest.ExitOK {
 		line.bad = why
 	} else if report.Acked == 0 {
 		line.bad = "no message was acked"

@@ -34,11 +34,23 @@ func TestFindings(t *testing.T) {
 		}, "1 lost"},
 		"no outcome": {func(f *Findings) { f.Ledger(good()); f.Outcomes("sends", nil, "acked") }, "nothing was sent"},
 		"kick":       {func(f *Findings) { f.Ledger(good()); f.Count("kicks", 0, 1) }, "a difference"},
-		"no ledger":  {func(f *Findings) { f.Count("kicks", 0, 0) }, "not asked"},
-		"fault":      {func(f *Findings) { r := good(); r.Faults.FalseAcked = 1; f.Ledger(r) }, "false_acked 1"},
-		"error":      {func(f *Findings) { r := good(); r.Errors = map[string]uint64{"kick": 1}; f.Ledger(r) }, "kick 1"},
-		"down":       {func(f *Findings) { r := good(); r.DownConnections = 3; f.Ledger(r) }, "3 connections"},
-		"idle":       {func(f *Findings) { r := good(); r.Acked = 0; f.Ledger(r) }, "no message was acked"},
+		"stopped": {func(f *Findings) {
+			r := good()
+			r.Partial = true
+			f.Ledger(r)
+			f.Within("a", 1, 2)
+			f.Within("b", 1, 2)
+		}, ""},
+		"stopped with an error": {func(f *Findings) {
+			r := good()
+			r.Partial, r.Errors = true, map[string]uint64{"kick": 1}
+			f.Ledger(r)
+		}, "kick 1"},
+		"no ledger": {func(f *Findings) { f.Count("kicks", 0, 0) }, "not asked"},
+		"fault":     {func(f *Findings) { r := good(); r.Faults.FalseAcked = 1; f.Ledger(r) }, "false_acked 1"},
+		"error":     {func(f *Findings) { r := good(); r.Errors = map[string]uint64{"kick": 1}; f.Ledger(r) }, "kick 1"},
+		"down":      {func(f *Findings) { r := good(); r.DownConnections = 3; f.Ledger(r) }, "3 connections"},
+		"idle":      {func(f *Findings) { r := good(); r.Acked = 0; f.Ledger(r) }, "no message was acked"},
 	} {
 		f := NewFindings("fault")
 		tc.find(f)

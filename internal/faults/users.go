@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"distmsg/client"
+	"distmsg/internal/proc"
 )
 
 // Users are sessions that began at one node, each with IDs. They accept every message, or, told to be Silent, none.
@@ -27,8 +28,9 @@ type Users struct {
 type UsersConfig struct {
 	Name     string // their IDs begin so
 	Sessions int
-	PerUser  int  // IDs of each session
-	Silent   bool // handlers hold messages until Close
+	PerUser  int        // IDs of each session
+	Silent   bool       // handlers hold messages until Close
+	Host     *proc.Host // where their app servers are
 }
 
 // Connect attaches sessions to the node at addr and binds their IDs. When that node is gone they go to others.
@@ -52,7 +54,7 @@ func (u *Users) connect(ctx context.Context, addr string, cfg UsersConfig, i int
 		}
 	}
 	session, err := client.Dial(ctx, client.Config{
-		Nodes: []string{addr}, Handler: handler, Logger: slog.New(slog.DiscardHandler),
+		Nodes: []string{addr}, Handler: handler, Logger: slog.New(slog.DiscardHandler), Dialer: cfg.Host.Dial,
 		OnKick: func(client.Kick) { u.kicks.Add(1) },
 	})
 	if err != nil {

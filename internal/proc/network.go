@@ -218,6 +218,27 @@ func (h *Host) Heal() error {
 	return runIP(h.network.hub, nil, "link set "+h.port()+" up master switch")
 }
 
+// Cut breaks the path between two hosts, in both directions: packets are lost and nobody is told, while both still
+// reach all others. Mend ends it.
+func (h *Host) Cut(other *Host) error { return h.path(other, nowhere, nowhere) }
+
+// Mend ends what Cut began.
+func (h *Host) Mend(other *Host) error {
+	return h.path(other, h.network.mac(h.number), other.network.mac(other.number))
+}
+
+// nowhere is a MAC address that nobody has.
+const nowhere = "02:00:0a:da:00:00"
+
+// path tells two hosts at which MAC addresses the other is.
+func (h *Host) path(other *Host, own, others string) error {
+	return errors.Join(other.neighbour(h, own), h.neighbour(other, others))
+}
+
+func (h *Host) neighbour(other *Host, mac string) error {
+	return runIP(h.ns, nil, "neighbour replace "+other.IP()+" lladdr "+mac+" nud permanent dev eth0")
+}
+
 // Do calls f as if this process were on the host. Sockets that f makes itself, not on another goroutine, are the host's
 // for good; programs that it starts run there.
 func (h *Host) Do(f func() error) error {

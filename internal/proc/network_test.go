@@ -131,6 +131,43 @@ func TestPartition(t *testing.T) {
 	check(cut, "during")
 }
 
+// While the path between two hosts is broken, connections between them stand and are silent; others go on.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	network := newNetwork(t, 3)
+	a, b, c := network.Hosts[0], network.Hosts[1], network.Hosts[2]
+	there, back := dialFrom(t, a, echo(t, b)), dialFrom(t, b, echo(t, a))
+	open := []net.Conn{dialFrom(t, a, echo(t, c)), dialFrom(t, c, echo(t, b)), dialFrom(t, nil, echo(t, a))}
+	check := func(what string, conns ...net.Conn) {
+		t.Helper()
+		for i, conn := range conns {
+			if got, err := hear(conn, patience); got != what {
+				t.Errorf("%d: %q (%v), want %q", i, got, err, what)
+			}
+		}
+	}
+	for _, conn := range append(open, there, back) {
+		say(t, conn, "before")
+	}
+	check("before", append(open, there, back)...)
+	if err := a.Cut(b); err != nil {
+		t.Fatal(err)
+	}
+	for _, conn := range append(open, there, back) {
+		say(t, conn, "during")
+	}
+	check("during", open...)
+	for _, conn := range []net.Conn{there, back} {
+		if got, err := hear(conn, time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q (%v) came over a path that is broken", got, err)
+		}
+	}
+	if err := a.Mend(b); err != nil {
+		t.Fatal(err)
+	}
+	check("during", there, back)
+}
+
 // Servers on hosts are found from other hosts and from us, and can be asked while they are cut off.
 func TestServersOnHosts(t *testing.T) {
 	t.Parallel()
