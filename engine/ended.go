@@ -33,12 +33,9 @@ func (e *Engine) forgetEnded(s *routing.Session) {
 	id := s.ID()
 	e.closeAside(id)
 	e.dropPresence(id, func(p *presence) bool { return p.session == s })
-	if e.cluster == nil {
-		return
+	if e.cluster != nil {
+		e.cluster.forgetSession(id)
 	}
-	e.cluster.forgetSession(id)
-	// Also for nodes that do not know the frame ended. The connections cannot say it: they are of no session by now.
-	e.tellLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], s.Serial()))
 }
 
 // dropPresence forgets the presence of a session that the registry has no use for any more.

@@ -31,6 +31,9 @@ func (c *client) bye() {
 func (g *group) isOver(c *client) {
 	g.t.Helper()
 	for _, n := range g.nodes {
+		n.settle()
+	}
+	for _, n := range g.nodes {
 		n.eventually("no trace of the session", func() bool {
 			n.presences.mu.Lock()
 			defer n.presences.mu.Unlock()

@@ -236,6 +236,10 @@ func (e *Engine) detach(c *conn) {
 	s := c.session
 	left, serial, found := e.table.Detach(s, c.handle())
 	id := s.ID()
+	if s.Ended() { // from here, as its attach was, so that the other nodes hear of that first
+		c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
+		return
+	}
 	if !found && !c.steppedBack || left > 0 {
 		return
 	}

@@ -18,9 +18,9 @@ func TestRelay(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer relay.Close()
-		if !strings.Contains(relay.Output(), "node="+relay.PeerAddr) {
-			t.Errorf("its flags do not say %s: %s", relay.PeerAddr, relay.Output())
-		}
+		eventually(t, "its log says its name", func(context.Context) bool { // a log waits for nobody, and nobody for it
+			return strings.Contains(relay.Output(), "node="+relay.PeerAddr)
+		})
 		conn := dialFrom(t, nil, relay.Addr)
 		connections := func(n float64) func(context.Context) bool {
 			return func(ctx context.Context) bool {
