@@ -152,10 +152,11 @@ func ExampleInProcess_SendAsync() {
 	}
 	all.Wait()
 	fmt.Println(acked, "acked")
-	s.Close() // its IDs are bound no more
+	fmt.Println(s.Close(ctx)) // its IDs are bound no more
 	fmt.Println(stop())
 	// Output:
 	// 1000 acked
+	// <nil>
 	// <nil>
 }
 

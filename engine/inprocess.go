@@ -39,7 +39,10 @@ type InProcessConfig struct {
 }
 
 // InProcess is a session of the process that embeds the engine. All methods may be called from any goroutine, but from hooks that
-// run on a loop only Post and SendAsync, and those with a context that has ended or ends soon: the loop cannot make room meanwhile.
+// run on a loop only Post and SendAsync, and those with a context that ends soon: the loop cannot make room meanwhile.
+//
+// A call whose context has ended before does nothing and returns an error that wraps the context's. If a context ends a call, errors.Is
+// says so: context.Canceled, or context.DeadlineExceeded.
 type InProcess struct {
 	eng  *Engine
 	cfg  InProcessConfig
@@ -100,17 +103,21 @@ type answer struct {
 	reply   []byte
 	results []codec.Result
 	reasons map[uint64]string // by index of results
+	byCtx   bool              // the deadline of the send was its context's
 }
 
 // OpenInProcess begins an in-process session, once the engine is ready. The error wraps ctx's, is ErrStopped if Run has
 // ended, or a *SendError of draining.
 func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InProcess, error) {
+	if err := mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	select {
 	case <-e.ready:
 	case <-e.stopped:
 		return nil, ErrStopped
 	case <-ctx.Done():
-		return nil, fmt.Errorf("engine: not ready: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("engine: not ready: %w", contextError(ctx))
 	}
 	switch {
 	case e.serving.Err() != nil:
@@ -144,7 +151,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 		return nil, ErrSessionOver
 	case <-ctx.Done():
 		l.post(s.conn.end)
-		return nil, fmt.Errorf("engine: not open: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("engine: not open: %w", contextError(ctx))
 	}
 }
 
@@ -155,8 +162,12 @@ func (s *InProcess) ID() routing.SessionID { return s.session.ID() }
 func (s *InProcess) Done() <-chan struct{} { return s.ended }
 
 // Bind makes this session the receiver of ids; another session that holds one is kicked. The error
-// joins a *BindError for each ID that was not bound.
+// joins a *BindError for each ID that was not bound. If ctx ends before the engine has answered, the session holds
+// none of the IDs that are open then, and gives back those that it turns out to have bound.
 func (s *InProcess) Bind(ctx context.Context, ids ...string) error {
+	if err := mayBegin(ctx); err != nil {
+		return err
+	}
 	var bad []error
 	for _, id := range ids {
 		if !validID(id) {
@@ -165,7 +176,8 @@ func (s *InProcess) Bind(ctx context.Context, ids ...string) error {
 	}
 	err := s.eachFrame(ctx, ids, func(part []codec.IDEpoch) error {
 		holdings := s.beginBind(part)
-		a, err := s.request(ctx, func(b []byte, seq uint64) []byte {
+		late := func(a answer) { s.takeBack(part, a.results) }
+		a, err := s.request(ctx, late, func(b []byte, seq uint64) []byte {
 			return codec.AppendBind(b, seq, codec.PolicyKickOld, part)
 		})
 		return s.settleBind(part, holdings, a, err)
@@ -220,19 +232,39 @@ func (s *InProcess) settleBind(part []codec.IDEpoch, holdings []*holding, a answ
 	return errors.Join(errs...)
 }
 
+// takeBack gives back what was bound for a Bind that has given up, unless the session holds it anyway. mu is held.
+func (s *InProcess) takeBack(part []codec.IDEpoch, results []codec.Result) {
+	var back []codec.IDEpoch
+	for i, r := range results {
+		switch h := s.held[string(part[i].ID)]; {
+		case r.Code != codec.CodeOK:
+		case h != nil: // another Bind has come
+			h.epoch = max(h.epoch, r.Epoch)
+		default:
+			back = append(back, codec.IDEpoch{ID: part[i].ID, Epoch: r.Epoch})
+		}
+	}
+	if len(back) > 0 {
+		s.append(func(b []byte, seq uint64) []byte { return codec.AppendUnbind(b, seq, back) })
+	}
+}
+
 // Unbind gives ids back. IDs that the session does not hold are passed over.
 func (s *InProcess) Unbind(ctx context.Context, ids ...string) error {
+	if err := mayBegin(ctx); err != nil {
+		return err
+	}
 	return s.eachFrame(ctx, ids, func(part []codec.IDEpoch) error {
-		s.mu.Lock()
-		for i := range part {
-			id := string(part[i].ID)
-			if h := s.held[id]; h != nil {
-				part[i].Epoch = h.epoch
-				delete(s.held, id)
+		a, err := s.request(ctx, nil, func(b []byte, seq uint64) []byte {
+			for i := range part { // not before it is certain that they are asked for
+				id := string(part[i].ID)
+				if h := s.held[id]; h != nil {
+					part[i].Epoch = h.epoch
+					delete(s.held, id)
+				}
 			}
-		}
-		s.mu.Unlock()
-		a, err := s.request(ctx, func(b []byte, seq uint64) []byte { return codec.AppendUnbind(b, seq, part) })
+			return codec.AppendUnbind(b, seq, part)
+		})
 		errs := []error{err}
 		for i, r := range a.results {
 			if r.Code.Temporary() {
@@ -275,9 +307,12 @@ func (s *InProcess) Unwatch(ids ...string) error {
 
 // find asks for ids, as many in a frame as one may hold.
 func (s *InProcess) find(ctx context.Context, ids []string, frame func([]byte, uint64, [][]byte) []byte) ([]Presence, error) {
+	if err := mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	all := make([]Presence, 0, len(ids))
 	for part := range slices.Chunk(sendableIDs(ids), s.eng.cfg.MaxIDs) {
-		a, err := s.request(ctx, func(b []byte, seq uint64) []byte { return frame(b, seq, part) })
+		a, err := s.request(ctx, nil, func(b []byte, seq uint64) []byte { return frame(b, seq, part) })
 		if err != nil {
 			return nil, err
 		}
@@ -305,7 +340,7 @@ func validID(id string) bool { return len(id) > 0 && len(id) <= codec.MaxID }
 func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.IDEpoch) error) error {
 	var errs []error
 	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !validID(id) })
-	for len(ids) > 0 && ctx.Err() == nil {
+	for len(ids) > 0 && contextError(ctx) == nil {
 		n := min(len(ids), s.eng.cfg.MaxIDs)
 		part := make([]codec.IDEpoch, n)
 		for i, id := range ids[:n] {
@@ -314,14 +349,32 @@ func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.
 		ids = ids[n:]
 		errs = append(errs, f(part))
 	}
-	return errors.Join(append(errs, context.Cause(ctx))...)
+	if len(ids) > 0 {
+		errs = append(errs, fmt.Errorf("engine: %d IDs were not asked for: %w", len(ids), contextError(ctx)))
+	}
+	return errors.Join(errs...)
 }
 
-// Close ends the session; its IDs are bound no longer. It returns when the last callback has, so it
-// must not be called by one.
-func (s *InProcess) Close() {
-	_ = s.submit(context.Background(), nil, func(b []byte, _ uint64) []byte { return codec.AppendBye(b) })
-	<-s.done
+// Close ends the session; its IDs are bound no longer. It returns nil when the last callback has returned, so it
+// must not be called by one. If ctx ends earlier, or has ended before, the session ends all the same, and Close returns an error
+// that wraps ctx's without waiting for callbacks that have yet to return. It may be called more than once.
+func (s *InProcess) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.over { // it needs no room: a session that is full can be closed, too
+		s.append(func(b []byte, _ uint64) []byte { return codec.AppendBye(b) })
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.done: // both
+		return nil
+	default:
+		return fmt.Errorf("engine: the session ends, but not all of its callbacks have returned: %w", contextError(ctx))
+	}
 }
 
 // read runs on the loop: it takes what was submitted, as OnTraffic takes what came over a socket.

@@ -94,9 +94,11 @@ func (e *BindError) Is(target error) bool {
 
 // call is a request or send that waits for its answer.
 type call struct {
-	ch   chan<- answer       // who waits; nil: nobody, or not any more
-	done func([]byte, error) // of SendAsync
-	send bool
+	ch    chan<- answer       // who waits; nil: nobody, or not any more
+	done  func([]byte, error) // of SendAsync
+	late  func(answer)        // what to do with an answer that nobody waits for; called with mu held
+	send  bool
+	byCtx bool // its deadline is its context's
 }
 
 // outcome is one that a callback is to be told.
@@ -108,7 +110,11 @@ type outcome struct {
 // result is what the sender is told.
 func (a *answer) result() ([]byte, error) {
 	if a.code != codec.CodeAcked {
-		return nil, &SendError{Code: a.code, Reason: a.reason}
+		e := &SendError{Code: a.code, Reason: a.reason}
+		if a.byCtx && (a.code == codec.CodeTimeout || a.code == codec.CodeExpired) {
+			e.cause = context.DeadlineExceeded
+		}
+		return nil, e
 	}
 	return a.reply, nil
 }
@@ -118,16 +124,16 @@ func (a *answer) result() ([]byte, error) {
 //
 // While Config.MaxInFlight sends of this session wait, or the event loop has yet to take as much as Config.MaxPending, Send waits
 // for room, and ends expired if ctx ends first. If ctx ends before the outcome is known, Send returns timeout. Both wrap ctx's error.
-// An error that is no *SendError says that nothing was sent: ErrSessionOver, or IDs that cannot be.
+// An error that is no *SendError says that nothing was sent: ErrSessionOver, ctx's if it had ended before the call, or IDs that cannot be.
 //
 // Messages of one session to one ID arrive in the order in which they were sent, be it by Send, SendAsync or Post.
 func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (reply []byte, err error) {
-	if err := s.checkSend(from, to, payload); err != nil {
+	if err := s.checkSend(ctx, from, to, payload); err != nil {
 		return nil, err
 	}
 	ch := make(chan answer, 1)
 	var seq uint64
-	err = s.submit(ctx, &call{ch: ch, send: true}, func(b []byte, n uint64) []byte {
+	err = s.submit(ctx, &call{ch: ch, send: true, byCtx: s.endsWith(ctx)}, func(b []byte, n uint64) []byte {
 		seq = n
 		return appendSend(b, ctx, n, from, to, payload, codec.FlagAck)
 	})
@@ -140,7 +146,7 @@ func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (
 	case <-ctx.Done():
 	}
 	if s.giveUp(seq) {
-		return nil, &SendError{codec.CodeTimeout, "gave up waiting for the outcome", context.Cause(ctx)}
+		return nil, &SendError{codec.CodeTimeout, "gave up waiting for the outcome", contextError(ctx)}
 	}
 	a := <-ch
 	return a.result()
@@ -154,9 +160,9 @@ func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (
 // of the session but Close, which waits for it. One that has not returned after a second or two is logged and passed by: the next
 // ones begin, as long as no more than 256 are stuck.
 func (s *InProcess) SendAsync(ctx context.Context, from, to string, payload []byte, done func(reply []byte, err error)) {
-	err := s.checkSend(from, to, payload)
+	err := s.checkSend(ctx, from, to, payload)
 	if err == nil {
-		err = s.submit(ctx, &call{done: done, send: true}, func(b []byte, n uint64) []byte {
+		err = s.submit(ctx, &call{done: done, send: true, byCtx: s.endsWith(ctx)}, func(b []byte, n uint64) []byte {
 			return appendSend(b, ctx, n, from, to, payload, codec.FlagAck)
 		})
 	}
@@ -171,7 +177,7 @@ func (s *InProcess) SendAsync(ctx context.Context, from, to string, payload []by
 // message's; without one it has none. Post waits for room as Send does; an error says that nothing was sent. What becomes of the
 // message afterwards is counted (Stats), and told to Hooks.Undeliverable.
 func (s *InProcess) Post(ctx context.Context, from, to string, payload []byte) error {
-	if err := s.checkSend(from, to, payload); err != nil {
+	if err := s.checkSend(ctx, from, to, payload); err != nil {
 		return err
 	}
 	err := s.submit(ctx, nil, func(b []byte, _ uint64) []byte {
@@ -192,8 +198,11 @@ func notSent(err error) error {
 	return err
 }
 
-// checkSend refuses what would be no frame, or one that ends the session.
-func (s *InProcess) checkSend(from, to string, payload []byte) error {
+// checkSend refuses what comes too late, and what would be no frame, or one that ends the session.
+func (s *InProcess) checkSend(ctx context.Context, from, to string, payload []byte) error {
+	if err := mayBegin(ctx); err != nil {
+		return err
+	}
 	switch {
 	case !validID(to):
 		return fmt.Errorf("engine: to has %d bytes, want 1 to %d", len(to), codec.MaxID)
@@ -213,11 +222,17 @@ func ttlOf(ctx context.Context) uint32 {
 	return uint32(min(max(time.Until(deadline).Milliseconds(), 1), math.MaxUint32))
 }
 
-// request submits a bind or unbind and waits for its answer.
-func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64) []byte) (answer, error) {
+// endsWith reports whether the context's deadline is that of a message, and not MaxTTL.
+func (s *InProcess) endsWith(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) <= s.eng.cfg.MaxTTL
+}
+
+// request submits a frame with a question and waits for its answer. One that comes later is given to late, if that is not nil.
+func (s *InProcess) request(ctx context.Context, late func(answer), frame func(b []byte, seq uint64) []byte) (answer, error) {
 	ch := make(chan answer, 1)
 	var seq uint64
-	err := s.submit(ctx, &call{ch: ch}, func(b []byte, n uint64) []byte {
+	err := s.submit(ctx, &call{ch: ch, late: late}, func(b []byte, n uint64) []byte {
 		seq = n
 		return frame(b, n)
 	})
@@ -228,8 +243,10 @@ func (s *InProcess) request(ctx context.Context, frame func(b []byte, seq uint64
 	case a := <-ch:
 		return a, nil
 	case <-ctx.Done():
-		s.giveUp(seq)
-		return answer{}, fmt.Errorf("engine: no answer: %w", context.Cause(ctx))
+		if !s.giveUp(seq) {
+			return <-ch, nil
+		}
+		return answer{}, fmt.Errorf("engine: no answer: %w", contextError(ctx))
 	case <-s.ended:
 		select {
 		case a := <-ch: // it came with the end
@@ -265,19 +282,24 @@ func (s *InProcess) submit(ctx context.Context, c *call, frame func(b []byte, se
 	if err := s.waitForRoom(ctx, c != nil && c.send); err != nil {
 		return err
 	}
-	s.seq++
-	s.in = frame(s.in, s.seq)
+	s.append(frame)
 	if c != nil {
 		s.waiting[s.seq] = *c
 		if c.send {
 			s.inFlight++
 		}
 	}
+	return nil
+}
+
+// append hands a frame to the loop, which must not wait for room. mu is held.
+func (s *InProcess) append(frame func(b []byte, seq uint64) []byte) {
+	s.seq++
+	s.in = frame(s.in, s.seq)
 	if !s.pumping {
 		s.pumping = true
 		s.conn.loop.post(s.pump)
 	}
-	return nil
 }
 
 // waitForRoom waits until another frame may be submitted. mu is held.
@@ -298,14 +320,15 @@ func (s *InProcess) waitForRoom(ctx context.Context, send bool) error {
 			s.room.Broadcast()
 		})()
 	}
-	for full() && !s.over && ctx.Err() == nil {
+	for full() && !s.over && contextError(ctx) == nil {
 		s.room.Wait()
 	}
 	switch {
 	case s.over:
 		return ErrSessionOver
-	case ctx.Err() != nil:
-		return &noRoomError{context.Cause(ctx)}
+	}
+	if err := contextError(ctx); err != nil {
+		return &noRoomError{err}
 	}
 	return nil
 }
@@ -317,6 +340,7 @@ func (s *InProcess) answer(seq uint64, a answer) {
 		return
 	}
 	delete(s.waiting, seq)
+	a.byCtx = c.byCtx
 	if c.done != nil {
 		s.uncalled++
 		s.outcomes.Push(outcome{c.done, a})
@@ -328,8 +352,11 @@ func (s *InProcess) answer(seq uint64, a answer) {
 	if c.send {
 		s.landed()
 	}
-	if c.ch != nil {
+	switch {
+	case c.ch != nil:
 		c.ch <- a
+	case c.late != nil:
+		c.late(a)
 	}
 }
 

@@ -85,7 +85,7 @@ func TestInProcessBackpressure(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Send(ended, "in", "in", nil); !errors.Is(err, ErrExpired) || !errors.Is(err, context.Canceled) {
+	if _, err := s.Send(ended, "in", "in", nil); errors.Is(err, ErrExpired) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	if err := s.Bind(ended, "more"); !errors.Is(err, context.Canceled) {
@@ -103,8 +103,8 @@ func TestInProcessBackpressure(t *testing.T) {
 	}
 }
 
-// What the loop has not taken when the session ends was not sent; Close waits for room like everybody.
-func TestInProcessCloseWaits(t *testing.T) {
+// What the loop has not taken when the session ends was not sent. Close needs no room.
+func TestInProcessCloseFull(t *testing.T) {
 	n := start(t, Config{MaxPayload: 1 << 12, MaxPending: 1 << 13, DefaultTTL: time.Minute})
 	s := n.inside(InProcessConfig{}, "in")
 	goOn := standStill(n, s.conn.loop)
@@ -117,14 +117,14 @@ func TestInProcessCloseWaits(t *testing.T) {
 	sent := make(chan error, 1)
 	go func() { _, err := s.Send(context.Background(), "in", "in", nil); sent <- err }()
 	n.waits("(*InProcess).waitForRoom", 1)
-	closed := make(chan struct{})
-	go func() { s.Close(); close(closed) }()
-	n.waits("(*InProcess).waitForRoom", 2)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Close(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("Close while the loop stands still: %v", err)
+	}
 	goOn()
-	select {
-	case <-closed:
-	case <-time.After(patience):
-		t.Error("Close does not return")
+	if err := s.Close(patient(t)); err != nil {
+		t.Error(err)
 	}
 	if err := <-sent; err == nil { // it came before the end, or after it, or with it
 		t.Error("acked by a session that handles no messages")
@@ -257,7 +257,7 @@ func TestInProcessAsync(t *testing.T) {
 			})
 		}
 		all.Wait()
-		to.Close()
+		_ = to.Close(t.Context())
 		for i := range sends {
 			if got[i] != fmt.Sprint(i) || calls[i] != 1 {
 				t.Fatalf("%d: %s came, %d calls", i, got[i], calls[i])
@@ -283,7 +283,7 @@ func TestInProcessAsyncClose(t *testing.T) {
 	out.gets("in", "out", "x")
 	out.gets("in", "out", "y")
 	closed := make(chan struct{})
-	go func() { s.Close(); close(closed) }()
+	go func() { _ = s.Close(context.Background()); close(closed) }()
 	<-entered
 	<-s.Done()
 	select {

@@ -24,7 +24,7 @@ func (n *node) inside(cfg InProcessConfig, ids ...string) *InProcess {
 	}
 	n.t.Cleanup(func() {
 		closed := make(chan struct{})
-		go func() { s.Close(); close(closed) }()
+		go func() { _ = s.Close(context.Background()); close(closed) }()
 		select {
 		case <-closed:
 		case <-time.After(patience):
@@ -525,7 +525,7 @@ func TestInProcessClose(t *testing.T) {
 		}()
 		remote.gets("in", "out", "x")
 		closed := make(chan struct{})
-		go func() { s.Close(); close(closed) }()
+		go func() { _ = s.Close(context.Background()); close(closed) }()
 		for _, want := range []uint64{seq, queued} {
 			remote.hears(want, codec.CodeLost)
 		}
@@ -544,7 +544,7 @@ func TestInProcessClose(t *testing.T) {
 		if code := remote.lookupCode("in"); code != codec.CodeNoRoute {
 			t.Errorf("%v", code)
 		}
-		s.Close()
+		_ = s.Close(t.Context())
 		if err := s.Bind(patient(t), "in"); err == nil {
 			t.Error("bound after Close")
 		}
@@ -579,7 +579,7 @@ func TestInProcessEngineStops(t *testing.T) {
 	}
 	<-s.Done()
 	close(release)
-	s.Close()
+	_ = s.Close(t.Context())
 	if _, err := n.OpenInProcess(patient(t), InProcessConfig{}); err == nil {
 		t.Error("opened on an engine that has stopped")
 	}

@@ -38,7 +38,7 @@ func (c *cluster) join(ctx context.Context) error {
 		case <-wait.Done():
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return contextError(ctx)
 		}
 		c.eng.cfg.Logger.Warn("taking clients without a link to all nodes", "missing", c.unlinked())
 		break

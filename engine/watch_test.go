@@ -609,7 +609,7 @@ func TestWatchConverges(t *testing.T) {
 				}
 			}
 			if h == holders-1 {
-				s.Close()
+				_ = s.Close(t.Context())
 			}
 		})
 	}
@@ -687,7 +687,7 @@ func TestWatchInProcess(t *testing.T) {
 			t.Errorf("%v, want %v", found[i], want)
 		}
 	}
-	s.Close()
+	_ = s.Close(t.Context())
 	if _, err := s.Watch(patient(t), "a"); err == nil {
 		t.Error("watched after the end")
 	}

@@ -173,7 +173,7 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 		conn.Close(websocket.StatusTryAgainLater, "the server stops")
 		return
 	}
-	defer session.Close()
+	defer s.end(session)
 	defer conn.CloseNow()
 	go func() { <-session.Done(); conn.Close(websocket.StatusGoingAway, "the server stops") }()
 	if err := session.Bind(r.Context(), id); err != nil {
@@ -191,5 +191,14 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 			cancel()
 			write(ended(m.N, err))
 		})
+	}
+}
+
+// end closes the session of a user who has gone. What is still being written to them ends with the connection.
+func (s *server) end(session *engine.InProcess) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
+	defer cancel()
+	if err := session.Close(ctx); err != nil {
+		slog.Warn("a user's session", "error", err)
 	}
 }

@@ -1,0 +1,73 @@
+// Package dial calls a function of the application's that opens connections, and is not held up by it.
+package dial
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+)
+
+// ErrStuck says that a call was not made because an earlier one for the same address has not returned.
+var ErrStuck = errors.New("the Dialer has not returned from an earlier call for this address")
+
+// Dialer calls Func, which may ignore its context. All methods may be called from any goroutine.
+type Dialer struct {
+	// Func opens a connection to addr. It is static.
+	Func func(ctx context.Context, addr string) (net.Conn, error)
+
+	mu      sync.Mutex
+	opening map[string]struct{} // guarded by mu; the addresses that Func was called for and has not returned
+}
+
+// Open opens a connection, and waits no longer for it than ctx lives; one that comes too late is closed. It returns ErrStuck while an
+// earlier call for the address goes on: there might be ever more of them.
+func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
+	type opened struct {
+		conn net.Conn
+		err  error
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !d.begin(addr) {
+		return nil, ErrStuck
+	}
+	got := make(chan opened)
+	go func() {
+		defer d.end(addr)
+		conn, err := d.Func(ctx, addr)
+		select {
+		case got <- opened{conn, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = conn.Close()
+			}
+		}
+	}()
+	select {
+	case o := <-got:
+		return o.conn, o.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (d *Dialer) begin(addr string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, stuck := d.opening[addr]; stuck {
+		return false
+	}
+	if d.opening == nil {
+		d.opening = make(map[string]struct{})
+	}
+	d.opening[addr] = struct{}{}
+	return true
+}
+
+func (d *Dialer) end(addr string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.opening, addr)
+}
