@@ -188,7 +188,7 @@ func TestEveryFaultIsCaught(t *testing.T) {
 		{"swapped delivers", false, swap(t, 20), Faults{Reordered: 1}},
 		{"swapped delivers", true, swap(t, 20), Faults{Reordered: 1}},
 		{"deliver to another session", false, nth(20, codec.KindDeliver, false, func(p *proxy, conn int, frame []byte) [][]byte {
-			p.toClient((conn+1)%4, frame)
+			p.toAnother(conn, frame)
 			return nil
 		}), Faults{Misrouted: 1}},
 		{"deliver to another ID", false, nth(20, codec.KindDeliver, false, rewrite(func(f *codec.Deliver) {

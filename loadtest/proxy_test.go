@@ -109,6 +109,16 @@ func (p *proxy) pump(conn int, from, to net.Conn, toNode bool) {
 // toClient sends a frame to any client; tamper may call it.
 func (p *proxy) toClient(conn int, frame []byte) { p.links[conn].client.Write(frame) }
 
+// toAnother sends a frame to a client other than conn; tamper may call it. Those that have only looked who answers here are gone.
+func (p *proxy) toAnother(conn int, frame []byte) {
+	for i := 1; i < len(p.links); i++ {
+		if _, err := p.links[(conn+i)%len(p.links)].client.Write(frame); err == nil {
+			return
+		}
+	}
+	p.t.Error("there is no other client")
+}
+
 // cut resets a connection; tamper may call it.
 func (p *proxy) cut(conn int) {
 	p.links[conn].client.Close()
