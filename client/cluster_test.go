@@ -425,3 +425,45 @@ func TestLostKick(t *testing.T) {
 		t.Errorf("session %s was %s; %d more kicks", s.State().Session, session, len(kicks))
 	}
 }
+
+// TestEndedElsewhere: somebody ends the session at one node. It hears so at each of them, and begins anew with what it held.
+func TestEndedElsewhere(t *testing.T) {
+	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {
+		t.Run(name, func(t *testing.T) {
+			k := startCluster(t)
+			want := int(min(uint(attach), 3))
+			s := k.dial(Config{Handler: accept, Attach: attach}, want, "me")
+			before := s.State().Session
+			epoch, _ := s.Epoch("me")
+			s.mu.Lock()
+			hello := codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Session: s.id, Secret: s.secret}
+			s.mu.Unlock()
+			for addr := range k.nodes {
+				if attach == 1 && addr == s.State().Addr {
+					continue // another one than its own
+				}
+				nc, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				if w, _, err := greet(nc, &hello); err != nil || w.Flags&codec.WelcomeResumed == 0 {
+					t.Fatalf("%+v, %v", w, err)
+				}
+				if _, err := nc.Write(codec.AppendBye(nil)); err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+			eventually(t, "another session", func() bool { return s.State().Attached && s.State().Session != before })
+			attachedTo(t, s, want)
+			eventually(t, "its ID", func() bool {
+				_, err := s.Send(testContext(t), Message{To: "me", From: "me"})
+				return err == nil
+			})
+			if now, held := s.Epoch("me"); !held || now != epoch || s.Stats().Kicks != 0 {
+				t.Errorf("epoch %d was %d, held %v; %d kicks", now, epoch, held, s.Stats().Kicks)
+			}
+		})
+	}
+}

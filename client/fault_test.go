@@ -258,6 +258,53 @@ func TestSilentNode(t *testing.T) {
 	}
 }
 
+// TestHeartbeatIsKept: hello promises something every heartbeat, and the node gets it although it never falls silent itself.
+func TestHeartbeatIsKept(t *testing.T) {
+	n := newFakeNode(t).start()
+	_, c := attachFake(t, n, Config{Heartbeat: 40 * time.Millisecond})
+	if c.hello.Heartbeat != 40 {
+		t.Errorf("hello promises %d ms", c.hello.Heartbeat)
+	}
+	stop := make(chan struct{})
+	var talking sync.WaitGroup
+	talking.Go(func() {
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-pace.C:
+				_, _ = c.Write(codec.AppendMembers(nil, nil))
+			}
+		}
+	})
+	defer talking.Wait()
+	defer close(stop)
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	for range 3 {
+		for {
+			body, size, err := codec.Split(c.buf, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size > 0 {
+				c.buf = c.buf[size:]
+				if _, err := codec.DecodePing(body); err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+			chunk := make([]byte, 4096)
+			got, err := c.Read(chunk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.buf = append(c.buf, chunk[:got]...)
+		}
+	}
+}
+
 // bindFake binds ids at the fake node under the epochs 100, 101, …
 func bindFake(t testing.TB, s *Session, c *fakeConn, ids ...string) {
 	t.Helper()
