@@ -57,7 +57,8 @@ type Config struct {
 	IdleTimeout time.Duration
 	// SlowConsumerTimeout is how long a connection may take no byte, or stay full, before it is closed. Default: 10 s.
 	SlowConsumerTimeout time.Duration
-	// ResumeWindow is how long a session outlives its last connection. Default: 10 s.
+	// ResumeWindow is how long a session outlives its last connection. Time in which the machine sleeps does not count: what
+	// was attached before is detached when it wakes, and the window begins then. Default: 10 s.
 	ResumeWindow time.Duration
 	// DefaultTTL stands for a ttl of 0 in a send with ack. Default: 5 s, or MaxTTL if that is less.
 	DefaultTTL time.Duration

@@ -63,13 +63,14 @@
 // iteration, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
 // lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
-// and goes. Of a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one of them,
+// and goes. clock.go is the time that loops go by, and stall.go says which of them stand still. Of a cluster, cluster.go and joining.go
+// know which nodes there are, link.go is the connection to one of them, identity.go what the two have to agree on,
 // forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
 // again what it may have missed. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox. Locks are few and none
 // is held while another is taken: inbox.mu, loop.pubMu, lane.mu, sharedBufs.mu, Engine.fenceMu, presences.mu,
-// health.mu, resolver.mu, cluster.announceMu (while the membership is told), and two under which inbox.mu (by post) may be taken:
+// health.mu, resolver.mu, and two under which inbox.mu (by post) may be taken:
 // cluster.mu, and an InProcess.mu, under which sharedBufs.mu may be, too.
 package engine

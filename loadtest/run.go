@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -271,6 +272,8 @@ func (r *run) progress(quit <-chan struct{}) {
 	begin, last := time.Now(), uint64(0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	print, end := printer(r.cfg.Progress)
+	defer end()
 	for {
 		select {
 		case <-quit:
@@ -288,13 +291,39 @@ func (r *run) progress(quit <-chan struct{}) {
 		if elapsed-time.Second/2 < r.cfg.Warmup {
 			phase = "warm-up"
 		}
-		fmt.Fprintf(r.cfg.Progress, "%5.1f s  %-9s  %9d/s  in flight %d  faults %d", elapsed.Seconds(), phase, total-last, inFlight, faults)
+		line := fmt.Sprintf("%5.1f s  %-9s  %9d/s  in flight %d  faults %d", elapsed.Seconds(), phase, total-last, inFlight, faults)
 		if down > 0 {
-			fmt.Fprintf(r.cfg.Progress, "  connections down %d", down)
+			line += fmt.Sprintf("  connections down %d", down)
 		}
-		fmt.Fprintln(r.cfg.Progress)
+		print(line + "\n")
 		last = total
 	}
+}
+
+// printer writes lines on a goroutine of its own, so that a terminal that is stopped, or a pipe that nobody reads, does not keep a run
+// from its end. A line that finds the one before it still waiting is dropped. end waits for the last one, for a second at most.
+func printer(w io.Writer) (print func(line string), end func()) {
+	lines, done := make(chan string, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for line := range lines {
+			_, _ = io.WriteString(w, line)
+		}
+	}()
+	print = func(line string) {
+		select {
+		case lines <- line:
+		default:
+		}
+	}
+	end = func() {
+		close(lines)
+		select {
+		case <-done:
+		case <-time.After(time.Second):
+		}
+	}
+	return print, end
 }
 
 // report gathers what was found.

@@ -224,6 +224,20 @@ func runInterrupted(t *testing.T, cfg Config) (*Report, error) {
 	return Run(ctx, cfg)
 }
 
+// A run ends, and has its report, when nobody reads its progress.
+func TestProgressThatNobodyReads(t *testing.T) {
+	unread := make(chan struct{})
+	defer close(unread)
+	r, err := Run(t.Context(), Config{Conns: 2, Window: 1, Warmup: -1, Duration: 1500 * time.Millisecond,
+		Progress: writerFunc(func(p []byte) (int, error) {
+			<-unread
+			return len(p), nil
+		})})
+	if err != nil || r.Acked == 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
