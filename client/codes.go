@@ -38,3 +38,6 @@ const (
 	DeliveredYes     = codec.DeliveredYes
 	DeliveredNo      = codec.DeliveredNo
 )
+
+// MaxID is how many bytes an ID has at most; it has at least one.
+const MaxID = codec.MaxID

@@ -283,3 +283,17 @@ func TestBindReason(t *testing.T) {
 		t.Errorf("%v", ids)
 	}
 }
+
+// TestCodes: every outcome that the protocol knows has a name in this package, with the same number and word.
+func TestCodes(t *testing.T) {
+	ours := []Code{
+		CodeOK, CodeAcked, CodeRejected, CodeNoRoute, CodeUnreachable, CodeOverflow, CodeExpired, CodeRegistryUnavailable, CodeDraining,
+		CodeDenied, CodeTooLarge, CodeTaken, CodeSuperseded, CodeBadID, CodeTimeout, CodeLost,
+	}
+	for code := range codec.Code(128) {
+		known := !strings.ContainsAny(code.String(), "0123456789")
+		if known != slices.Contains(ours, code) {
+			t.Errorf("%d %s", code, code)
+		}
+	}
+}

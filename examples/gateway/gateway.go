@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"distmsg/client"
-	"distmsg/codec"
 )
 
 // patience is how long a login, a message or a look-up may take, also while no relay can be reached.
@@ -112,7 +111,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 		text = p.Get("msg")
 	}
 	if !g.holds(from) { // the relay would say denied, too, but not what to do about it
-		refuse(w, httpStatus(codec.CodeDenied), "%.80q is not logged in here: it has to /login first", from)
+		refuse(w, httpStatus(client.CodeDenied), "%.80q is not logged in here: it has to /login first", from)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
@@ -162,7 +161,7 @@ func (g *gateway) online(w http.ResponseWriter, r *http.Request) {
 	for i, f := range found {
 		all[i] = presence{f.ID, f.Online(), f.Code.String()}
 		switch f.Code {
-		case codec.CodeOK, codec.CodeNoRoute, codec.CodeUnreachable: // a gateway that has lost its relay is not online
+		case client.CodeOK, client.CodeNoRoute, client.CodeUnreachable: // a gateway that has lost its relay is not online
 		default: // not known
 			status = httpStatus(f.Code)
 		}
@@ -181,7 +180,7 @@ func (g *gateway) receive(_ context.Context, d *client.Delivery) {
 
 // kicked hears that the relay has given an ID to somebody else.
 func (g *gateway) kicked(k client.Kick) {
-	if k.Code == codec.CodeSuperseded {
+	if k.Code == client.CodeSuperseded {
 		g.settle(k.ID, "logged in elsewhere")
 	} else {
 		g.settle(k.ID, "lost: "+k.Code.String())

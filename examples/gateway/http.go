@@ -14,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"distmsg/client"
-	"distmsg/codec"
 )
 
 // maxRequest is the most bytes of a URL, or of a form: 1 MiB of text takes 3 MiB when every byte is escaped.
@@ -33,44 +32,44 @@ type outcome struct {
 
 // outcomeOf says what the error of a send means.
 func outcomeOf(to string, err error) outcome {
-	code, reason := codeOf(err, codec.CodeAcked)
+	code, reason := codeOf(err, client.CodeAcked)
 	return outcome{to, code.String(), reason, code.Delivered().String(), code.SafeToRetry(), code.Temporary(), httpStatus(code)}
 }
 
 // codeOf says what the SDK's error means; good is what no error means. One without a code says that this gateway is closing, and did nothing.
-func codeOf(err error, good codec.Code) (code codec.Code, reason string) {
+func codeOf(err error, good client.Code) (code client.Code, reason string) {
 	if err == nil {
 		return good, ""
 	}
 	if e := (*client.Error)(nil); errors.As(err, &e) {
 		return e.Code, e.Reason
 	}
-	return codec.CodeDraining, err.Error()
+	return client.CodeDraining, err.Error()
 }
 
 // httpStatus is the HTTP code of an outcome. 502 and 504 say that nobody knows; with every other error the message was not
 // accepted by its receiver, and 503 and 429 say that it is safe, and makes sense, to try again.
-func httpStatus(code codec.Code) int {
+func httpStatus(code client.Code) int {
 	switch code {
-	case codec.CodeOK, codec.CodeAcked:
+	case client.CodeOK, client.CodeAcked:
 		return http.StatusOK
-	case codec.CodeBadID:
+	case client.CodeBadID:
 		return http.StatusBadRequest
-	case codec.CodeDenied:
+	case client.CodeDenied:
 		return http.StatusForbidden
-	case codec.CodeNoRoute:
+	case client.CodeNoRoute:
 		return http.StatusNotFound
-	case codec.CodeSuperseded, codec.CodeTaken:
+	case client.CodeSuperseded, client.CodeTaken:
 		return http.StatusConflict
-	case codec.CodeTooLarge:
+	case client.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case codec.CodeRejected:
+	case client.CodeRejected:
 		return http.StatusUnprocessableEntity
-	case codec.CodeOverflow:
+	case client.CodeOverflow:
 		return http.StatusTooManyRequests
-	case codec.CodeUnreachable, codec.CodeExpired, codec.CodeDraining, codec.CodeRegistryUnavailable:
+	case client.CodeUnreachable, client.CodeExpired, client.CodeDraining, client.CodeRegistryUnavailable:
 		return http.StatusServiceUnavailable
-	case codec.CodeTimeout:
+	case client.CodeTimeout:
 		return http.StatusGatewayTimeout
 	default: // lost, and what a newer relay may say
 		return http.StatusBadGateway
@@ -111,7 +110,7 @@ func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // answerRequest answers a login or a logout.
 func answerRequest(w http.ResponseWriter, id string, err error) {
-	code, reason := codeOf(err, codec.CodeOK)
+	code, reason := codeOf(err, client.CodeOK)
 	body := map[string]string{"clientId": id, "outcome": code.String()}
 	if reason != "" {
 		body["reason"] = reason
@@ -184,8 +183,8 @@ func check(p url.Values, names []string) error {
 			return fmt.Errorf("parameter %q is one ID, without commas", name)
 		}
 		for _, id := range p[name] {
-			if !strings.HasSuffix(spec, "?") && (id == "" || len(id) > codec.MaxID) {
-				return fmt.Errorf("parameter %q: an ID has 1 to %d bytes, not %d", name, codec.MaxID, len(id))
+			if !strings.HasSuffix(spec, "?") && (id == "" || len(id) > client.MaxID) {
+				return fmt.Errorf("parameter %q: an ID has 1 to %d bytes, not %d", name, client.MaxID, len(id))
 			}
 		}
 	}
