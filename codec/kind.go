@@ -179,6 +179,8 @@ func (k Kind) peerString() string {
 		return "return_many"
 	case KindEnded:
 		return "ended"
+	case KindReleased:
+		return "released"
 	}
 	return "kind_" + strconv.Itoa(int(k))
 }

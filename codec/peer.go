@@ -6,7 +6,7 @@ import "math"
 const PeerVersion = 1
 
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
-// only; 96–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
+// only; 97–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
 	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name str, value str]…]]
 	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, flags, [[name str, value str]…]]
@@ -26,6 +26,8 @@ const (
 	KindReturnMany  Kind = 94 // both [94, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16, why]…], payload bin]: what comes back of it
 
 	KindEnded Kind = 95 // both [95, session bin16]
+
+	KindReleased Kind = 96 // both [96, session bin16, id str, epoch]
 )
 
 // NonceLen is the bytes of a nonce in the handshake of peer links.
@@ -300,18 +302,19 @@ func AppendPresence(b []byte, kind Kind, session []byte, serial uint64) []byte {
 	return end(appendUint(appendBin(b, session), serial), start)
 }
 
-// DecodeExpel reads an expel: the session lost id to the binding with epoch. The byte fields are views. Its error is an *Error.
-func DecodeExpel(body []byte) (session, id []byte, epoch uint64, err error) {
-	r, left := open(body, KindExpel, 4)
+// DecodeExpel reads an expel or released frame (kind says which): the session lost id to the binding with epoch, or gave its
+// binding with epoch back. The byte fields are views. Its error is an *Error.
+func DecodeExpel(body []byte, kind Kind) (session, id []byte, epoch uint64, err error) {
+	r, left := open(body, kind, 4)
 	session = r.fixedBin("session", SessionIDLen, false)
 	id = r.id("id")
 	epoch = r.uint("epoch", maxEpoch)
 	return session, id, epoch, r.close(left)
 }
 
-// AppendExpel appends the whole frame, length prefix included.
-func AppendExpel(b, session []byte, id string, epoch uint64) []byte {
-	b, start := begin(b, KindExpel, 4)
+// AppendExpel appends an expel or released frame, length prefix included.
+func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) []byte {
+	b, start := begin(b, kind, 4)
 	b = appendBin(b, session)
 	return end(appendUint(appendStr(b, id), epoch), start)
 }

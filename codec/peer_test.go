@@ -36,6 +36,7 @@ var peerLayouts = func() []layout {
 		{KindForwardMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session)},
 		{KindReturnMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session, choice("why", uint64(KindNotMine), uint64(KindNotAttached)))},
 		{KindEnded, []spec{session}},
+		{KindReleased, []spec{session, text("id", 1, MaxID), integer("epoch", maxEpoch)}},
 	}
 }()
 
@@ -84,6 +85,7 @@ func peerExamples() map[Kind][]any {
 			[]any{token, "bob", exampleEpoch + 1, session}, []any{next, "erin", exampleEpoch + 2, session}}, []byte("hello")},
 		KindReturnMany: {"alice", n(4990), n(1), []any{[]any{next, "erin", exampleEpoch + 2, session, uint64(KindNotMine)}}, []byte("hello")},
 		KindEnded:      {session},
+		KindReleased:   {session, "alice", exampleEpoch},
 	}
 }
 
@@ -127,8 +129,8 @@ func decodePeer(kind Kind, body []byte) (v []any, err error) {
 	case KindAttached, KindDetached:
 		session, serial, err = DecodePresence(body, kind)
 		v = []any{p(session), serial}
-	case KindExpel:
-		session, id, epoch, err = DecodeExpel(body)
+	case KindExpel, KindReleased:
+		session, id, epoch, err = DecodeExpel(body, kind)
 		v = []any{p(session), s(id), epoch}
 	default:
 		panic("no decoder for " + kind.String())
@@ -162,8 +164,8 @@ func appendPeer(b []byte, kind Kind, v []any) []byte {
 		return AppendEnded(b, p(0))
 	case KindAttached, KindDetached:
 		return AppendPresence(b, kind, p(0), n(1))
-	case KindExpel:
-		return AppendExpel(b, p(0), v[1].(string), n(2))
+	case KindExpel, KindReleased:
+		return AppendExpel(b, kind, p(0), v[1].(string), n(2))
 	}
 	panic("no encoder for " + kind.String())
 }
@@ -198,6 +200,12 @@ func TestPeerNoAllocations(t *testing.T) {
 	decodeMany := func(kind Kind) func(body []byte) {
 		return func(body []byte) { check(DecodeDeliverMany(body, kind, 10, &many)); walkRecipients(many.To) }
 	}
+	appendExpel := func(kind Kind) func(b []byte) []byte {
+		return func(b []byte) []byte { return AppendExpel(b, kind, session, "alice", 1<<52) }
+	}
+	decodeExpel := func(kind Kind) func(body []byte) {
+		return func(body []byte) { _, _, _, err := DecodeExpel(body, kind); check(err) }
+	}
 	appendPresence := func(kind Kind) func(b []byte) []byte {
 		return func(b []byte) []byte { return AppendPresence(b, kind, session, 1<<40) }
 	}
@@ -216,11 +224,12 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindGone:          {func(b []byte) []byte { return AppendGone(b, session) }, func(body []byte) { _, err := DecodeGone(body); check(err) }},
 		KindAttached:      {appendPresence(KindAttached), decodePresence(KindAttached)},
 		KindDetached:      {appendPresence(KindDetached), decodePresence(KindDetached)},
-		KindExpel:         {func(b []byte) []byte { return AppendExpel(b, session, "alice", 1<<52) }, func(body []byte) { _, _, _, err := DecodeExpel(body); check(err) }},
+		KindExpel:         {appendExpel(KindExpel), decodeExpel(KindExpel)},
 		KindNotAttached:   {appendForward(KindNotAttached), decodeForward(KindNotAttached)},
 		KindForwardMany:   {appendMany(KindForwardMany), decodeMany(KindForwardMany)},
 		KindReturnMany:    {appendMany(KindReturnMany), decodeMany(KindReturnMany)},
 		KindEnded:         {func(b []byte) []byte { return AppendEnded(b, session) }, func(body []byte) { _, err := DecodeEnded(body); check(err) }},
+		KindReleased:      {appendExpel(KindReleased), decodeExpel(KindReleased)},
 	}
 	for _, l := range peerLayouts {
 		f := frames[l.kind]

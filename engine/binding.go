@@ -145,6 +145,15 @@ func (r *request) done() {
 	if r.left.Add(-1) > 0 {
 		return
 	}
+	if e := r.loop.eng; r.kind == codec.KindUnbound && len(e.loops) > 1 {
+		e.afterMail(r.answer) // what other loops have on the way for the IDs comes before "unbound"
+		return
+	}
+	r.answer()
+}
+
+// answer writes the results.
+func (r *request) answer() {
 	r.loop.post(func() {
 		if c := r.loop.conn(r.handle); c != nil {
 			c.asked -= r.size
@@ -376,14 +385,19 @@ func (e *Engine) unbind(r *request, mine []int) {
 		return
 	}
 	var stay []int
+	var over []routing.UnbindOp
 	for k, i := range mine {
-		e.table.Unbind(ops[k].ID, r.session, ops[k].Epoch)
+		known := e.table.Unbind(ops[k].ID, r.session, ops[k].Epoch)
+		if known || results[k].Removed { // else the client may have made up the epoch
+			over = append(over, ops[k])
+		}
 		if !results[k].Removed {
 			stay = append(stay, i)
 			continue
 		}
 		e.watcher.unbound(ops[k].ID, ops[k].Epoch)
 	}
+	e.released(r.session, over)
 	e.explain(ctx, r, stay)
 }
 
@@ -412,11 +426,16 @@ func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
 	e.lanes.try(e.lanes.of([]byte(id)), func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
-		if results, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}); err == nil {
-			e.table.Unbind(id, s, epoch)
-			if results[0].Removed {
-				e.watcher.unbound(id, epoch)
-			}
+		op := []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}
+		results, err := e.registry.Unbind(ctx, op)
+		if err != nil {
+			return
+		}
+		if known := e.table.Unbind(id, s, epoch); known || results[0].Removed {
+			e.released(s, op)
+		}
+		if results[0].Removed {
+			e.watcher.unbound(id, epoch)
 		}
 	})
 }

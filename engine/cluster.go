@@ -38,6 +38,7 @@ type cluster struct {
 	remote   *routing.Table
 	resolver *resolver
 	holders  *holders
+	overs    *overs
 	changed  chan struct{} // of capacity 1: this node's record is not what was announced
 	twin     chan error    // of capacity 1: another node with this node's ID, that must be heard of before this one takes clients
 	doubt    chan struct{} // of capacity 1: look now who else has this node's ID
@@ -77,6 +78,7 @@ func newCluster(e *Engine) *cluster {
 	}
 	c.resolver = newResolver(e)
 	c.holders = newHolders(e)
+	c.overs = newOvers(overRounds*e.cfg.VerifyPeriod, maxOvers)
 	c.open.Store(new([]routing.Handle))
 	return c
 }
@@ -86,6 +88,7 @@ func (c *cluster) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.resolver.run(ctx) })
 	running.Go(func() { c.holders.run(ctx) })
+	running.Go(func() { c.keepRoutes(ctx) })
 	running.Go(func() { c.keepAnnounced(ctx) })
 	running.Go(func() { c.lookForTwins(ctx) })
 	running.Go(func() {
@@ -347,7 +350,7 @@ func (c *cluster) publish() {
 // expel tells the other nodes that a session has lost an ID (S13). All of them: it may be attached
 // anywhere, or come back anywhere.
 func (c *cluster) expel(session routing.SessionID, id string, epoch uint64) {
-	c.eng.tellLinks(codec.AppendExpel(nil, session[:], id, epoch))
+	c.eng.tellLinks(codec.AppendExpel(nil, codec.KindExpel, session[:], id, epoch))
 }
 
 // livesElsewhere reports whether a session that this node does not know goes on at another one, or may be resumed. With

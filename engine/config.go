@@ -84,7 +84,8 @@ type Config struct {
 	// the addresses this node listens on, which will not do if those are wildcards.
 	Advertise, PeerAdvertise string
 	// VerifyPeriod is how long it takes to tell the registry all bindings of this node again, slowly and all the time, and with
-	// that how long a binding can stay behind whose kick was lost (S15). Default: 5 min; at least 1 s.
+	// that how long a binding can stay behind whose kick was lost (S15). In the same time the node compares the routes that it
+	// remembers with the registry. All nodes should have the same. Default: 5 min; at least 1 s.
 	VerifyPeriod time.Duration
 	// MaxRoutes is how many routes to IDs at other nodes are remembered. Default: 1,000,000.
 	MaxRoutes int

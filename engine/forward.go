@@ -221,7 +221,7 @@ func (l *loop) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routi
 	route, ok := l.eng.table.Lookup(to)
 	s = route.Session
 	if !ok || s.ID() != id {
-		if ok && route.Epoch >= epoch {
+		if ok && route.Epoch >= epoch || l.eng.cluster.overs.has(to, epoch) {
 			return nil, h, codec.KindNotMine
 		}
 		if ok {
@@ -373,7 +373,7 @@ func (c *conn) handleGone(body []byte) error {
 // handleExpel passes a kick on to a session that another node's bind has displaced (S13), and forgets what
 // this node knew of older bindings. If the session is not here, it hears of it when it comes.
 func (c *conn) handleExpel(body []byte) error {
-	b, id, epoch, err := codec.DecodeExpel(body)
+	b, id, epoch, err := codec.DecodeExpel(body, codec.KindExpel)
 	if err != nil {
 		return err
 	}
@@ -386,6 +386,7 @@ func (c *conn) handleExpel(body []byte) error {
 		if s := e.table.Session(session); s != nil {
 			e.kick(s, name, epoch)
 		}
+		e.bindingOver(name, epoch-1)
 		e.outdated(name, routing.Binding{Epoch: epoch}) // of somebody else
 		e.watcher.heard(name, true, epoch)
 	})

@@ -98,7 +98,7 @@ func TestNewsOfALaterBinding(t *testing.T) {
 		"a kick of somebody else": func(n *node, _ *client, _ routing.SessionID, epoch uint64) {
 			third := routing.NewSessionID()
 			p := n.linkAs("n9")
-			p.write(codec.AppendExpel(nil, third[:], "a", epoch))
+			p.write(codec.AppendExpel(nil, codec.KindExpel, third[:], "a", epoch))
 			p.settled()
 		},
 	} {

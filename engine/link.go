@@ -356,6 +356,8 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 		err = c.handleExpel(body)
 	case codec.KindEnded:
 		err = k.handleEnded(body)
+	case codec.KindReleased:
+		err = c.handleReleased(body)
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:

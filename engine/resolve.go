@@ -601,6 +601,9 @@ func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, err
 func (r *resolver) install(ctx context.Context, id string, b routing.Binding, absent map[routing.SessionID]codec.Code) codec.Code {
 	e := r.eng
 	if s := e.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
+		if e.cluster.overs.has([]byte(id), b.Epoch) {
+			return codeMoving // this node has ended that binding since the registry was asked
+		}
 		return e.learnNow(ctx, s, id, b.Epoch)
 	}
 	remote := e.cluster.remote
@@ -666,9 +669,11 @@ func (e *Engine) learnNow(ctx context.Context, s *routing.Session, id string, ep
 // engine is stopping.
 func (e *Engine) learn(s *routing.Session, id string, epoch uint64, then func()) bool {
 	return e.lanes.must(e.lanes.of([]byte(id)), func() {
-		prev, status := e.table.Bind(id, s, epoch)
-		if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
-			e.kick(prev.Session, id, epoch)
+		if !e.cluster.overs.has([]byte(id), epoch) { // else it has ended since the registry was asked
+			prev, status := e.table.Bind(id, s, epoch)
+			if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
+				e.kick(prev.Session, id, epoch)
+			}
 		}
 		if then != nil {
 			then()

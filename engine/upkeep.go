@@ -260,7 +260,7 @@ func (e *Engine) reassert(all []binding) {
 		ops := make([]routing.BindOp, 0, n)
 		said := make([]binding, 0, n)
 		for _, b := range batch {
-			if r, ok := e.table.Lookup([]byte(b.id)); ok && r.Session == b.session && r.Epoch == b.epoch {
+			if r, ok := e.table.Lookup([]byte(b.id)); ok && r.Session == b.session && r.Epoch == b.epoch && !e.movedOn(b.session) {
 				ops = append(ops, routing.BindOp{ID: b.id, Session: b.session.ID(), Epoch: b.epoch})
 				said = append(said, b)
 			}
@@ -279,4 +279,10 @@ func (e *Engine) reassert(all []binding) {
 			}
 		}
 	}
+}
+
+// movedOn reports whether a session is attached at other nodes only. Those hear from it what it holds, and may have
+// unbound since what this one has in its table.
+func (e *Engine) movedOn(s *routing.Session) bool {
+	return len(s.Handles()) == 0 && e.cluster != nil && e.cluster.attached(s.ID())
 }

@@ -58,7 +58,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; all nodes have to agree")
-	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long it takes to compare all bindings of this node with the registry, slowly and all the time")
+	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long it takes to compare all bindings and remembered routes of this node with the registry, slowly and all the time")
 
 	f.StringVar(&o.cluster, "cluster", "distmsg", "`name` of the cluster: nodes of another are refused, and keys in Redis begin with it")
 	f.StringVar(&o.discovery, "discovery", "", "`URL` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")

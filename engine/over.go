@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// A binding that has ended lives on in the routes that other nodes remember. So the node that has ended it, by an unbind or a
+// kick, remembers that too, and sends back what still comes for it (S30). The session checks what it gets as well: that is the
+// second line.
+
+const (
+	// maxOvers bounds how many IDs a node remembers ended bindings of. If there are more, it forgets the oldest.
+	maxOvers = 1 << 17
+	// overRounds is for how many periods of verification they are remembered. Within one, every node compares the routes that
+	// it remembers with the registry.
+	overRounds = 2
+)
+
+// overs are the ended bindings that a node remembers: for each ID the greatest epoch. All bindings of the ID up to that epoch are
+// over, whoever held it. All methods may be called from any goroutine.
+type overs struct {
+	life   time.Duration
+	most   int
+	table  *routing.Table   // because reading it takes no lock
+	holder *routing.Session // of all IDs in it
+
+	mu    sync.Mutex
+	queue []over // guarded by mu; the oldest first
+}
+
+// over is an entry of overs; one that has been replaced by a greater epoch stays in the queue until its turn comes.
+type over struct {
+	id    string
+	epoch uint64
+	until time.Time
+}
+
+func newOvers(life time.Duration, most int) *overs {
+	o := &overs{life: life, most: most, table: routing.NewTable()}
+	o.holder = o.table.OpenSession(routing.NewSessionID(), "")
+	return o
+}
+
+// has reports whether the binding of an ID with this epoch is over. False also means that it is not remembered.
+func (o *overs) has(id []byte, epoch uint64) bool {
+	r, ok := o.table.Lookup(id)
+	return ok && epoch <= r.Epoch
+}
+
+// add remembers that the bindings of an ID up to epoch are over.
+func (o *overs) add(id string, epoch uint64, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.has([]byte(id), epoch) {
+		return
+	}
+	o.table.Bind(id, o.holder, epoch)
+	o.queue = append(o.queue, over{id, epoch, now.Add(o.life)})
+	if len(o.queue) > o.most {
+		o.drop()
+	}
+}
+
+// expire forgets what has been remembered for long enough.
+func (o *overs) expire(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queue) > 0 && !o.queue[0].until.After(now) {
+		o.drop()
+	}
+	if len(o.queue) == 0 {
+		o.queue = nil
+	}
+}
+
+// drop forgets the oldest entry. mu is held.
+func (o *overs) drop() {
+	oldest := o.queue[0]
+	o.queue[0] = over{}
+	o.queue = o.queue[1:]
+	o.table.Unbind(oldest.id, o.holder, oldest.epoch) // unless a greater epoch has come
+}
+
+// bindingOver notes that the bindings of an ID up to epoch are over. Call it in the ID's lane.
+func (e *Engine) bindingOver(id string, epoch uint64) {
+	if e.cluster == nil {
+		return // nobody else remembers routes, and here the table says it all
+	}
+	e.cluster.overs.add(id, epoch, time.Now())
+	if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch <= epoch {
+		e.cluster.remote.Unbind(id, r.Session, r.Epoch)
+	}
+}
+
+// released notes that a session has given bindings back, and tells the other nodes: they may have them in their tables, where the
+// session is attached or was, or remember routes. Call it in the lane of the IDs.
+func (e *Engine) released(s *routing.Session, all []routing.UnbindOp) {
+	if e.cluster == nil || len(all) == 0 {
+		return
+	}
+	id := s.ID()
+	var frames []byte
+	for _, op := range all {
+		e.bindingOver(op.ID, op.Epoch)
+		frames = codec.AppendExpel(frames, codec.KindReleased, id[:], op.ID, op.Epoch)
+	}
+	e.tellLinks(frames)
+}
+
+// handleReleased takes away a binding that its session has given back at another node.
+func (c *conn) handleReleased(body []byte) error {
+	b, id, epoch, err := codec.DecodeExpel(body, codec.KindReleased)
+	if err != nil {
+		return err
+	}
+	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
+	e.lanes.must(e.lanes.of(id), func() {
+		if s := e.table.Session(session); s != nil {
+			e.table.Unbind(name, s, epoch)
+		}
+		e.bindingOver(name, epoch)
+		e.watcher.heard(name, false, epoch)
+	})
+	return nil
+}
+
+// afterMail calls f, on some loop, when everything has arrived that loops had for each other when afterMail was called. A loop may
+// have looked something up a moment ago. In the first round it ends the iteration in which it did, in the second it has handed
+// over its mail, and in the third the other loop opens that.
+func (e *Engine) afterMail(f func()) {
+	for range 3 {
+		next := f
+		f = func() { e.passLoops(next) }
+	}
+	f()
+}
+
+// passLoops posts to every loop, and the last one to come to it calls f.
+func (e *Engine) passLoops(f func()) {
+	var left atomic.Int32
+	left.Store(int32(len(e.loops)))
+	for _, l := range e.loops {
+		l.post(func() {
+			if left.Add(-1) == 0 {
+				f()
+			}
+		})
+	}
+}
+
+// routeCheck compares the routes that a node remembers with the registry, a share every second, so that all have had their turn
+// in a period: a binding may have ended at a node that could not tell. While the registry does not answer, they stand.
+type routeCheck struct {
+	eng  *Engine
+	next func() (string, routing.Route, bool)
+	stop func()
+}
+
+// keepRoutes checks routes, and forgets what overs need not remember any more, until ctx ends.
+func (c *cluster) keepRoutes(ctx context.Context) {
+	tick := time.NewTicker(verifyEvery)
+	defer tick.Stop()
+	check := &routeCheck{eng: c.eng}
+	check.begin()
+	defer func() { check.stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			c.overs.expire(now)
+			check.step(ctx)
+		}
+	}
+}
+
+func (r *routeCheck) begin() { r.next, r.stop = iter.Pull2(r.eng.cluster.remote.All()) }
+
+// step checks the next routes.
+func (r *routeCheck) step(ctx context.Context) {
+	e := r.eng
+	for n := int(int64(e.cluster.remote.Len())*int64(verifyEvery)/int64(e.cfg.VerifyPeriod)) + 1; n > 0; n -= verifyBatch {
+		if !r.check(ctx, min(n, verifyBatch)) {
+			return
+		}
+	}
+}
+
+// check checks up to n routes. It returns false if that was the last one, or the registry did not answer.
+func (r *routeCheck) check(ctx context.Context, n int) bool {
+	var ids []string
+	var routes []routing.Route
+	for len(ids) < n {
+		id, route, ok := r.next()
+		if !ok {
+			r.stop()
+			r.begin()
+			break
+		}
+		ids, routes = append(ids, id), append(routes, route)
+	}
+	if len(ids) == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	found, err := r.eng.registry.Lookup(ctx, ids)
+	if err != nil {
+		return false
+	}
+	for i, f := range found {
+		if route := routes[i]; !f.Unknown && f.Binding != (routing.Binding{Session: route.Session.ID(), Epoch: route.Epoch}) {
+			r.eng.cluster.remote.Unbind(ids[i], route.Session, route.Epoch)
+		}
+	}
+	return len(ids) == n
+}
