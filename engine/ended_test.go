@@ -58,14 +58,16 @@ func TestByeAtAllNodes(t *testing.T) {
 			s := g.nodes[2].cluster.remote.Session(a.sessionID())
 			return s != nil && len(s.Handles()) == 2
 		})
-		senders[2].send("s2", "a", "which makes a route") // to any of a's connections
-		g.nodes[2].settle()
+		senders[2].send("s2", "a", "which makes a route")
+		came := false
+		g.nodes[2].eventually("it has come to any of a's connections", func() bool {
+			for _, c := range append(also, a) {
+				came = came || len(c.arrived()) > 0
+			}
+			return came
+		})
 		a.write(codec.AppendBye(nil))
 		for _, c := range also {
-			f := c.next()
-			for ; f.kind == codec.KindDeliver; f = c.next() {
-			}
-			c.in = append(prefixed(f.body...), c.in...)
 			c.fails(codec.FaultSessionEnded)
 		}
 		if o := senders[2].outcome(); o.Code != codec.CodeLost {

@@ -121,7 +121,7 @@ func ExampleHooks() {
 	fmt.Println(stop())
 	fmt.Println(lost)
 	// Output:
-	// engine: bind "1001": denied
+	// engine: bind "1001": denied: only the chat servers hold users
 	// true
 	// true
 	// <nil>
