@@ -225,8 +225,8 @@ func (l *Line[T]) failed(f Failure) {
 	f.Log(l.g.log, l.g.prefix+l.name)
 }
 
-// keepQueue bounds the queue that is kept when it is empty.
-const keepQueue = 4096
+// keepQueue bounds the queue that is kept when it is empty: what a full window of the SDK's takes (4,096) fits in.
+const keepQueue = 8192
 
 // next takes the next call. If there is none, me is over.
 func (l *Line[T]) next(me *runner) (v T, ok bool) {
