@@ -3,12 +3,15 @@ package faults
 import (
 	"context"
 	"flag"
+	"fmt"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"distmsg/loadtest"
 )
 
 var full = flag.Bool("faults.full", false, "prove everything, which takes minutes, and not only the short set")
@@ -50,6 +53,8 @@ func TestFaults(t *testing.T) {
 		{"twin", true, Options{Nodes: 3}, twin},
 		{"other-redis", true, Options{Nodes: 3}, otherRedis},
 		{"stuck-stderr", true, Options{Nodes: 3}, stuckStderr},
+		{"denied", true, Options{Nodes: 3}, denied},
+		{"unbound", true, Options{Nodes: 3}, unbound},
 		{"stop", false, Options{Nodes: 3}, stop},
 		{"redis-stop", false, Options{Nodes: 3}, redisStop},
 		{"zookeeper-down", false, Options{Nodes: 3}, zooKeeperDown},
@@ -173,6 +178,89 @@ func kill(p *proof) {
 	p.Count("kicks", 0, victims.Kicks())
 	p.check(p.c.Nodes[0].Restart(p.ctx))
 	p.check(p.c.WaitLinked(p.ctx))
+}
+
+// denied kills a node while every connection has messages under way to other nodes: its sessions go on sending elsewhere at once, from
+// IDs that are theirs. That they are is what the ledgers know (false_denied).
+func denied(p *proof) {
+	times := 1
+	if *full {
+		times = 4
+	}
+	drivers := []loadtest.Driver{loadtest.DriverRelay, loadtest.DriverSDK}
+	var loads []*Load
+	for _, driver := range drivers {
+		crossing, err := StartCrossing(p.ctx, p.c, driver)
+		p.check(err)
+		defer crossing.Stop()
+		loads = append(loads, crossing)
+	}
+	for range times {
+		p.suffer(time.Second)
+		p.c.Nodes[0].Kill()
+		p.suffer(2 * time.Second)
+		p.check(p.c.Nodes[0].Restart(p.ctx))
+		p.check(p.c.WaitLinked(p.ctx))
+	}
+	for i, driver := range drivers {
+		report, err := loads[i].Stop()
+		p.check(err)
+		p.LedgerOf("ledger of the crossing load, driver "+string(driver), report)
+		p.Count("denied, driver "+string(driver), 0, int(report.Outcomes["denied"]))
+	}
+}
+
+// unbound lets nodes remember ways to IDs that are then unbound, or bound by somebody else. The client that held them takes whatever comes.
+func unbound(p *proof) {
+	const n = 100
+	ids := func(name string) (list []string) {
+		for k := range n {
+			list = append(list, fmt.Sprintf("%s-0-%d", name, k))
+		}
+		return list
+	}
+	gone, moved, kept := ids("gone"), ids("moved"), ids("kept")
+	all := slices.Concat(gone, moved, kept)
+	taker, err := Take(p.ctx, p.c.Nodes[0].Addr, all...)
+	p.check(err)
+	defer taker.Close()
+	senders := []*Users{p.users(1, UsersConfig{Name: "near", Sessions: 1, PerUser: 1}), p.users(2, UsersConfig{Name: "far", Sessions: 1, PerUser: 1})}
+	for _, u := range senders {
+		// Until the rebuild window of the new Redis is over, what it does not name is not known.
+		for u.Send(p.ctx, "nobody", sendTTL) != "no_route" {
+			if !pause(p.ctx, lookEvery) {
+				p.Fatal("nobody says no_route of an ID that was never bound")
+			}
+		}
+		p.reach(u, all, time.Now())
+	}
+
+	near, far := p.talk(senders[0], gone), p.talk(senders[1], gone)
+	p.suffer(time.Second / 2)
+	p.check(taker.Unbind(gone...))
+	p.suffer(time.Second / 2)
+	p.Outcomes("to IDs that are being unbound", near(), "acked", "no_route")
+	p.Outcomes("to them, from another node", far(), "acked", "no_route")
+	for _, u := range senders {
+		p.Outcomes("to unbound IDs", u.SendEach(p.ctx, gone), "no_route")
+		p.Outcomes("to unbound IDs, a multicast", u.SendAll(p.ctx, gone), "no_route")
+	}
+
+	p.users(2, UsersConfig{Name: "moved", Sessions: 1, PerUser: n})
+	for taker.Lost() < len(gone)+len(moved) {
+		if !pause(p.ctx, pollEvery) {
+			p.Fatalf("%d IDs have been lost", taker.Lost())
+		}
+	}
+	before := taker.Taken()
+	for _, u := range senders {
+		p.Outcomes("to kicked IDs", u.SendEach(p.ctx, moved), "acked")
+		p.Outcomes("to kicked IDs, a multicast", u.SendAll(p.ctx, moved), "acked")
+	}
+	p.Count("messages that their former holder got", 0, taker.Taken()-before)
+	p.Outcomes("to IDs that it kept", senders[0].SendEach(p.ctx, kept), "acked")
+	p.Count("deliveries after unbound, or a kick", 0, taker.Late())
+	p.check(taker.Close())
 }
 
 // rolling restarts all nodes, one by one.

@@ -79,7 +79,12 @@ func (f *Findings) Count(what string, promised, got int) {
 // Ledger notes what the load test found. Its ledger must be clean, and messages must have been acked.
 func (f *Findings) Ledger(report *loadtest.Report) {
 	f.report = report
-	line := finding{what: "ledger", promised: "no fault", measured: fmt.Sprintf("%d sent; %s", report.Sent, counts(report.Outcomes))}
+	f.LedgerOf("ledger", report)
+}
+
+// LedgerOf is Ledger for a load beside the one that every proof has.
+func (f *Findings) LedgerOf(what string, report *loadtest.Report) {
+	line := finding{what: what, promised: "no fault", measured: fmt.Sprintf("%d sent; %s", report.Sent, counts(report.Outcomes))}
 	judged := *report
 	judged.Partial = false // a proof stops its load when the fault is over
 	if code, why := judged.Verdict(); code != loadtest.ExitOK {

@@ -28,15 +28,23 @@ const (
 // StartLoad starts a load with sessions of the SDK at nodes chosen at random, and waits until the nodes have taken the
 // first messages.
 func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
+	return startLoad(ctx, c, loadtest.Config{Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate})
+}
+
+// StartCrossing starts a load in which each connection always has messages under way, each of them to another node.
+func StartCrossing(ctx context.Context, c *Cluster, driver loadtest.Driver) (*Load, error) {
+	all := 1.0
+	return startLoad(ctx, c, loadtest.Config{Driver: driver, Conns: loadConns, IDsPerConn: loadIDs, Window: 10, Cross: &all})
+}
+
+func startLoad(ctx context.Context, c *Cluster, cfg loadtest.Config) (*Load, error) {
 	until := make(chan struct{})
+	cfg.Nodes, cfg.Warmup, cfg.Duration, cfg.Until = c.Addrs(), -1, loadLongest, until
 	l := &Load{stop: sync.OnceFunc(func() { close(until) }), done: make(chan struct{})}
 	before := c.sends(ctx)
 	go func() {
 		defer close(l.done)
-		l.report, l.err = loadtest.Run(ctx, loadtest.Config{
-			Nodes: c.Addrs(), Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate,
-			Warmup: -1, Duration: loadLongest, Until: until,
-		})
+		l.report, l.err = loadtest.Run(ctx, cfg)
 	}()
 	deadline := time.Now().Add(settleTimeout)
 	for c.sends(ctx) < before+loadRate {

@@ -90,6 +90,28 @@ func (u *Users) Send(ctx context.Context, to string, ttl time.Duration) string {
 	return word(err)
 }
 
+// SendEach sends one message to each ID, one after the other, and SendAll one to all of them in a multicast. They count how that ended.
+func (u *Users) SendEach(ctx context.Context, ids []string) map[string]uint64 {
+	var tally Tally
+	for _, id := range ids {
+		tally.Add(u.Send(ctx, id, sendTTL))
+	}
+	return tally.Counts()
+}
+
+// SendAll is SendEach with a multicast.
+func (u *Users) SendAll(ctx context.Context, ids []string) map[string]uint64 {
+	var tally Tally
+	results, err := u.sessions[0].Multicast(ctx, client.Message{From: u.IDs[0], TTL: sendTTL}, ids)
+	if err != nil {
+		tally.Add(err.Error())
+	}
+	for _, r := range results {
+		tally.Add(word(r.Err))
+	}
+	return tally.Counts()
+}
+
 func word(err error) string {
 	if err == nil {
 		return "acked"
@@ -132,6 +154,7 @@ const (
 	tryTTL       = time.Second           // of one of many tries
 	tryPause     = 20 * time.Millisecond // between them
 	everyTurn    = 50 * time.Millisecond // between two messages of Talk
+	sendTTL      = 5 * time.Second
 )
 
 // Reach sends to each ID until each has accepted a message, and counts how the tries ended. An error says how many have not.
@@ -176,7 +199,7 @@ func (u *Users) reach(ctx context.Context, id string, tally *Tally) bool {
 func (u *Users) Talk(ctx context.Context, ids []string, tally *Tally) {
 	for i := 0; pause(ctx, everyTurn); i++ {
 		// Not ctx, whose end would be an outcome.
-		tally.Add(u.Send(context.WithoutCancel(ctx), ids[i%len(ids)], 5*time.Second))
+		tally.Add(u.Send(context.WithoutCancel(ctx), ids[i%len(ids)], sendTTL))
 	}
 }
 
