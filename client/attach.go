@@ -57,7 +57,7 @@ func (s *Session) mayReplace(addr string) bool {
 func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
 	defer cancel()
-	nc, err := s.dial(ctx, addr)
+	nc, err := s.dialer.Open(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -38,37 +38,6 @@ func (e *Error) blame() {
 	}
 }
 
-// dial has the application's Dialer open a connection, and waits no longer for it than ctx lives, because a
-// Dialer may ignore its context. A connection that comes too late is closed. While such a call has not
-// returned, there is no other for the address: there might be ever more of them.
-func (s *Session) dial(ctx context.Context, addr string) (net.Conn, error) {
-	type dialled struct {
-		nc  net.Conn
-		err error
-	}
-	if !s.beginDial(addr) {
-		return nil, errStuckDial
-	}
-	got := make(chan dialled)
-	go func() {
-		defer s.endDial(addr)
-		nc, err := s.callDialer(ctx, addr)
-		select {
-		case got <- dialled{nc, err}:
-		case <-ctx.Done():
-			if err == nil {
-				nc.Close()
-			}
-		}
-	}()
-	select {
-	case d := <-got:
-		return d.nc, d.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // callDialer calls the application's Dialer, which can stop nothing but this attempt.
 func (s *Session) callDialer(ctx context.Context, addr string) (nc net.Conn, err error) {
 	if f := callback.Apart(func() { nc, err = s.cfg.Dialer(ctx, addr) }); f != nil {
@@ -79,23 +48,4 @@ func (s *Session) callDialer(ctx context.Context, addr string) (nc net.Conn, err
 		return nil, errors.New("Config.Dialer returned neither a connection nor an error")
 	}
 	return nc, err
-}
-
-var errStuckDial = errors.New("the Dialer has not returned from an earlier call for this address")
-
-// beginDial reports whether no call of the Dialer for addr is under way.
-func (s *Session) beginDial(addr string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.nodes.opening[addr] {
-		return false
-	}
-	s.nodes.opening[addr] = true
-	return true
-}
-
-func (s *Session) endDial(addr string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.nodes.opening, addr)
 }

@@ -13,6 +13,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/internal/dialing"
 )
 
 // endedContexts are contexts that have ended, by what errors.Is says of them.
@@ -231,7 +232,7 @@ func TestStuckDialer(t *testing.T) {
 	c.Close()
 	receive(t, calls, "the Dialer")
 	for range 3 {
-		for !strings.Contains(receive(t, said, "the next attempt"), errStuckDial.Error()) {
+		for !strings.Contains(receive(t, said, "the next attempt"), dialing.ErrStuck.Error()) {
 		}
 	}
 	closed := make(chan error, 1)

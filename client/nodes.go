@@ -14,7 +14,6 @@ type nodes struct {
 	told     []codec.Member    // as a node told last; empty: none did
 	names    map[string]string // by address, as lists and welcomes say
 	dialling map[string]bool   // the nodes (or addresses, where no name is known) that a keeper dials now
-	opening  map[string]bool   // the addresses that the Dialer has been called for and has not returned
 	news     chan struct{}     // closed and replaced when there are others to try
 }
 

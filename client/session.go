@@ -14,6 +14,7 @@ import (
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/internal/asynclog"
+	"distmsg/internal/dialing"
 )
 
 // Session is an app server's presence among the nodes: it holds IDs, sends from them and receives
@@ -29,6 +30,7 @@ type Session struct {
 	calls  sync.Pool          // of *call
 	stop   context.CancelFunc // of the handlers' context
 	seldom *seldom
+	dialer *dialing.Dialer // calls cfg.Dialer
 
 	// With locks of their own.
 	holds   holdings
@@ -106,8 +108,9 @@ func newSession(cfg Config) *Session {
 		changed: make(chan struct{}), closeDone: make(chan struct{}),
 		conns: make(map[*conn]struct{}),
 		log:   log,
-		nodes: nodes{names: make(map[string]string), dialling: make(map[string]bool), opening: make(map[string]bool), news: make(chan struct{})},
+		nodes: nodes{names: make(map[string]string), dialling: make(map[string]bool), news: make(chan struct{})},
 	}
+	s.dialer = &dialing.Dialer{Func: s.callDialer}
 	s.live.Store(new(liveSet))
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.calls.New = func() any { return &call{result: make(chan result, 1)} }

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 )
@@ -22,30 +23,32 @@ func Peers(peers ...Record) *PeerList {
 	return &PeerList{peers: slices.Clone(peers), changed: make(chan struct{})}
 }
 
-// Announce adds r, this node's record, or puts it in the place of the one before. It always succeeds.
-func (p *PeerList) Announce(_ context.Context, r Record) error {
-	p.set(&r)
-	return nil
+// Announce adds r, this node's record, or puts it in the place of the one before. It succeeds, unless ctx has ended before.
+func (p *PeerList) Announce(ctx context.Context, r Record) error {
+	return p.set(ctx, &r)
 }
 
-// Withdraw takes this node's record out. It always succeeds.
-func (p *PeerList) Withdraw(context.Context) error {
-	p.set(nil)
-	return nil
+// Withdraw takes this node's record out. It succeeds, unless ctx has ended before.
+func (p *PeerList) Withdraw(ctx context.Context) error {
+	return p.set(ctx, nil)
 }
 
-func (p *PeerList) set(own *Record) {
+func (p *PeerList) set(ctx context.Context, own *Record) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("discovery: nothing was done: %w", err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.own = own
 	close(p.changed)
 	p.changed = make(chan struct{})
+	return nil
 }
 
 // Watch calls f with all nodes, this one first if it is announced, now and after each change, until ctx ends. f may
 // keep the slice.
 func (p *PeerList) Watch(ctx context.Context, f func([]Record)) {
-	for {
+	for ctx.Err() == nil {
 		all, changed := p.all()
 		f(all)
 		select {

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -83,4 +84,19 @@ func TestPeersAreNotShared(t *testing.T) {
 			cancel()
 		})
 	}
+}
+
+// A context that has ended before the call does nothing.
+func TestPeersEndedContext(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	p := Peers()
+	if err := p.Announce(t.Context(), Record{ID: "n1"}); err != nil {
+		t.Fatal(err)
+	}
+	announce, withdraw := p.Announce(ended, Record{ID: "n2"}), p.Withdraw(ended)
+	if all, _ := p.all(); !errors.Is(announce, context.Canceled) || !errors.Is(withdraw, context.Canceled) || len(all) != 1 || all[0].ID != "n1" {
+		t.Errorf("%v, %v, and now there is %v", announce, withdraw, all)
+	}
+	p.Watch(ended, func([]Record) { t.Error("Watch called") })
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"distmsg/internal/dialing"
 )
 
 const (
@@ -25,7 +27,7 @@ const (
 // are resolved each time, and a random pause after each round. zk's own way is to resolve once and to pause for exactly
 // one second.
 type dialer struct {
-	dial     func(ctx context.Context, addr string) (net.Conn, error)
+	dial     *dialing.Dialer
 	patience time.Duration   // for the answer to the handshake
 	failed   func(error)     // hears why there is no session
 	watched  func() []string // the paths that zk may have watches on
@@ -37,14 +39,14 @@ type dialer struct {
 	turn    int
 
 	mu    sync.Mutex
-	tries int   // guarded by mu; since ZooKeeper last answered
+	tries int   // guarded by mu; since a connection has lasted
 	wire  *wire // guarded by mu; the latest
 }
 
 var _ zk.HostProvider = (*dialer)(nil)
 
 func newDialer(cfg Config, failed func(error), watched func() []string) *dialer {
-	d := &dialer{dial: cfg.Dialer, patience: cfg.patience(), watched: watched}
+	d := &dialer{dial: &dialing.Dialer{Func: cfg.Dialer}, patience: cfg.patience(), watched: watched}
 	d.failed = func(err error) {
 		if d.life.Err() == nil { // it is not our own doing
 			failed(err)
@@ -70,31 +72,38 @@ func (d *dialer) Next() (server string, retryStart bool) {
 	return server, d.life.Err() != nil
 }
 
-// Connected implements zk.HostProvider.
-func (d *dialer) Connected() { d.answered() }
+// Connected implements zk.HostProvider. It proves nothing: a server that takes every session and ends it at once says so, too.
+func (d *dialer) Connected() {}
 
-// answered makes the pauses short again. None at all would let a server that ends every session keep us busy.
-func (d *dialer) answered() {
+// lasting is how long a connection has to live for the pauses to be short again.
+const lasting = 10 * time.Second
+
+// judge makes the pauses short again if the latest connection has lasted. None at all would let a server that closes every
+// connection after a while keep us busy.
+func (d *dialer) judge() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tries = len(d.servers)
-}
-
-// open is the zk.Dialer.
-func (d *dialer) open(_, addr string, _ time.Duration) (net.Conn, error) {
-	conn, err := d.openInTurn(addr)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if d.wire != nil && time.Since(d.wire.born) >= lasting {
+		d.tries = len(d.servers)
+	}
 	if d.wire != nil {
 		_ = d.wire.Close() // zk forgets to when the session has expired
 		d.wire = nil
 	}
+}
+
+// open is the zk.Dialer.
+func (d *dialer) open(_, addr string, _ time.Duration) (net.Conn, error) {
+	d.judge()
+	conn, err := d.openInTurn(addr)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err != nil {
 		d.failed(err)
 		return nil, err
 	}
 	d.wire = &wire{
-		Conn: conn, failed: d.failed, watched: d.watched,
+		Conn: conn, born: time.Now(), failed: d.failed, watched: d.watched,
 		limit: time.Now().Add(d.patience), greeting: true,
 	}
 	if d.life.Err() != nil { // ended before it could be cut
@@ -112,7 +121,7 @@ func (d *dialer) openInTurn(addr string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(d.life, dialTimeout)
 	defer cancel()
-	return d.dial(ctx, addr)
+	return d.dial.Open(ctx, addr)
 }
 
 // pause counts an attempt and says how long to wait before it.
@@ -146,6 +155,7 @@ func (d *dialer) cut() {
 // Only zk's reader reads.
 type wire struct {
 	net.Conn
+	born    time.Time
 	failed  func(error)
 	watched func() []string
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -451,4 +452,84 @@ func TestWaitingIsSaid(t *testing.T) {
 	if err := <-opened; err != nil {
 		t.Error(err)
 	}
+}
+
+// A context that has ended before the call does nothing: no session is opened, and no node announced or withdrawn.
+func TestEndedContext(t *testing.T) {
+	t.Parallel()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	dialled := make(chan struct{}, 100)
+	if _, err := Open(ended, Config{URL: place(t, shared.Addr), Logger: quiet(), Dialer: func(context.Context, string) (net.Conn, error) {
+		dialled <- struct{}{}
+		return nil, errors.New("dialled")
+	}}); !errors.Is(err, context.Canceled) || len(dialled) > 0 {
+		t.Errorf("Open: %v, %d connections", err, len(dialled))
+	}
+	m := open(t, Config{URL: place(t, shared.Addr)})
+	announce(t, m, record(1))
+	if err := m.Announce(ended, record(2)); !errors.Is(err, context.Canceled) {
+		t.Errorf("Announce: %v", err)
+	}
+	if err := m.Withdraw(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("Withdraw: %v", err)
+	}
+	if order := m.currentOrder(); order.name != nameOf(record(1)) {
+		t.Errorf("the order is now %q", order.name)
+	}
+	m.Watch(ended, func([]discovery.Record) { t.Error("Watch called") })
+}
+
+// A Dialer that ignores its context does not hold up Close.
+func TestStuckDialer(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, shared.Addr)
+	stuck, release := make(chan struct{}), make(chan struct{})
+	var hang atomic.Bool
+	m := open(t, Config{URL: place(t, p.addr), Dialer: func(ctx context.Context, addr string) (net.Conn, error) {
+		if hang.Load() {
+			close(stuck) // a second call would panic
+			<-release
+			return nil, errors.New("released")
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}})
+	defer close(release)
+	hang.Store(true)
+	p.cut()
+	<-stuck
+	closed := make(chan struct{})
+	go func() { m.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("Close does not return")
+	}
+}
+
+// Only a connection that has lasted makes the pauses between attempts short again: a server that takes every session and ends it
+// says that it is connected, too.
+func TestPausesGrow(t *testing.T) {
+	t.Parallel()
+	d := newDialer(Config{Dialer: func(context.Context, string) (net.Conn, error) {
+		ours, theirs := net.Pipe()
+		theirs.Close()
+		return ours, nil
+	}}, func(error) {}, nil)
+	defer d.end()
+	_ = d.Init([]string{"a:1"})
+	for tries := 1; tries <= 5; tries++ {
+		if _, err := d.open("", "a:1", 0); err != nil {
+			t.Fatal(err)
+		}
+		d.Connected()
+		if d.tries != tries {
+			t.Fatalf("%d attempts count as %d", tries, d.tries)
+		}
+	}
+	d.wire.born = time.Now().Add(-lasting)
+	if _, err := d.open("", "a:1", 0); err != nil || d.tries != 2 { // not none: there is a pause
+		t.Errorf("after a connection that has lasted: %v, %d attempts", err, d.tries)
+	}
+	d.cut()
 }

@@ -50,10 +50,9 @@ func connect(cfg Config, servers []string) (*link, error) {
 func (l *link) connect() (err error) {
 	l.watchOnly(nil)
 	dialer := newDialer(l.cfg, l.failed, l.allWatched)
-	tell := func(e zk.Event) { l.tell(e, dialer) }
 	l.dialer = dialer
 	l.conn, l.ended, err = zk.Connect(l.servers, l.cfg.SessionTimeout,
-		zk.WithHostProvider(dialer), zk.WithDialer(dialer.open), zk.WithEventCallback(tell),
+		zk.WithHostProvider(dialer), zk.WithDialer(dialer.open), zk.WithEventCallback(l.tell),
 		zk.WithLogger(logger{l.cfg.Logger}), zk.WithLogInfo(false),
 		zk.WithMaxBufferSize(maxReceive), zk.WithMaxConnBufferSize(maxSend))
 	if err != nil {
@@ -70,7 +69,7 @@ func (l *link) renew() error {
 }
 
 // tell is called by zk's goroutines and must not block.
-func (l *link) tell(e zk.Event, d *dialer) {
+func (l *link) tell(e zk.Event) {
 	l.mu.Lock()
 	switch {
 	case e.Type == zk.EventSession && e.State == zk.StateHasSession:
@@ -78,8 +77,7 @@ func (l *link) tell(e zk.Event, d *dialer) {
 		l.session++
 	case e.Type == zk.EventSession && e.State == zk.StateDisconnected:
 		l.up = false
-	case e.Type == zk.EventSession && e.State == zk.StateExpired:
-		d.answered()
+	case e.Type == zk.EventSession && e.State == zk.StateExpired: // the keeper looks
 	case e.Type != zk.EventSession && e.Path != "":
 		l.fired[e.Path] = struct{}{}
 	default:

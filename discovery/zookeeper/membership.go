@@ -77,6 +77,9 @@ func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	if err != nil {
 		return nil, &ConfigError{err}
 	}
+	if err := mayBegin(ctx); err != nil {
+		return nil, err
+	}
 	m := &Membership{
 		cfg: cfg, dir: to.path + "/nodes", view: newView(),
 		ordered: make(chan struct{}, 1),
@@ -120,13 +123,16 @@ func (m *Membership) Close() {
 
 // Announce makes r known as this node until Withdraw or Close, in the place of what was announced before. It
 // returns when that is done, or with an error when ZooKeeper refuses or ctx ends. After an error it is still
-// attempted, until the next Announce or Withdraw.
+// attempted, until the next Announce or Withdraw. If ctx has ended before, nothing is attempted.
 func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 	if m.cfg.ReadOnly {
 		return errors.New("zookeeper: announced in a membership that is read-only")
 	}
 	if r.ID == "" {
 		return errors.New("zookeeper: announced a node without an ID")
+	}
+	if err := mayBegin(ctx); err != nil {
+		return err
 	}
 	data, err := encode(r)
 	if err != nil {
@@ -139,7 +145,20 @@ func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 }
 
 // Withdraw takes this node out. It returns as Announce does.
-func (m *Membership) Withdraw(ctx context.Context) error { return m.obey(ctx, "", nil) }
+func (m *Membership) Withdraw(ctx context.Context) error {
+	if err := mayBegin(ctx); err != nil {
+		return err
+	}
+	return m.obey(ctx, "", nil)
+}
+
+// mayBegin is what every call asks first: a context that has ended before lets nothing be done.
+func mayBegin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("zookeeper: nothing was done: %w", err)
+	}
+	return nil
+}
 
 func (m *Membership) obey(ctx context.Context, name string, data []byte) error {
 	m.mu.Lock()
@@ -163,7 +182,7 @@ func (m *Membership) obey(ctx context.Context, name string, data []byte) error {
 // has started again is listed twice until the session of its former self expires. While ZooKeeper cannot be asked, the
 // last list stands. f may keep the slice but not change it.
 func (m *Membership) Watch(ctx context.Context, f func([]discovery.Record)) {
-	for {
+	for ctx.Err() == nil {
 		records, changed := m.view.allRecords()
 		f(records)
 		select {

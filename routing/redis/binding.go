@@ -111,6 +111,7 @@ func (r *Registry) refuseDead(ctx context.Context, ops []routing.BindOp, results
 		}
 		results[i] = routing.BindResult{Status: routing.Dead}
 	}
+	ctx = context.WithoutCancel(ctx) // a binding of a dead session must not stay because its caller had no more time
 	undone, err := r.swap(ctx, undo)
 	if err != nil {
 		return err

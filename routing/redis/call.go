@@ -78,6 +78,9 @@ func (c *call) NoRetry() bool { return true }
 
 // do is ask for callers: it does not ask a Redis that is known not to answer.
 func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
+	if err := r.mayBegin(ctx); err != nil {
+		return err
+	}
 	if err := r.gate.shut(); err != nil {
 		return err
 	}
@@ -87,6 +90,14 @@ func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
 		r.silence(err)
 	}
 	return err
+}
+
+// mayBegin is what every call asks first: a context that has ended before lets nothing be done.
+func (r *Registry) mayBegin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return &unavailableError{url: r.config.URL, cause: fmt.Errorf("nothing was asked: %w", err)}
+	}
+	return nil
 }
 
 // ask runs commands in one pipeline, and once more those that a server refused because it does not know the script. It

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -37,6 +38,9 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 	place, err := parseURL(config.URL)
 	if err != nil {
 		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s: nothing was asked: %w", config.URL, err)
 	}
 	r := &Registry{
 		config:   config,

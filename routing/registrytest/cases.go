@@ -622,10 +622,8 @@ func checkUnavailable(s *suite) error {
 	if err := s.Probe(s.ctx); errors.Is(err, routing.ErrUnavailable) {
 		return fmt.Errorf("probe of a registry that is well: %w", err)
 	}
-	ended, cancel := context.WithCancel(s.ctx)
-	cancel()
-	if err := wantUnavailable(ended, s.Registry); err != nil {
-		return fmt.Errorf("context ended: %w", err)
+	if err := checkEndedContext(s); err != nil {
+		return err
 	}
 	if err := errors.Join(s.Close(), s.Close()); err != nil {
 		return err
@@ -634,6 +632,30 @@ func checkUnavailable(s *suite) error {
 		return fmt.Errorf("closed: %w", err)
 	}
 	return nil
+}
+
+// checkEndedContext: with a context that has ended before the call, a registry does nothing and names the context's error.
+func checkEndedContext(s *suite) error {
+	canceled, cancel := context.WithCancel(s.ctx)
+	cancel()
+	late, cancelLate := context.WithDeadline(s.ctx, time.Now().Add(-time.Second))
+	defer cancelLate()
+	holder, id := routing.NewSessionID(), s.newID()
+	held, err := s.mustMint(id, holder, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	for _, ended := range []context.Context{canceled, late} {
+		if err := wantUnavailable(ended, s.Registry); err != nil {
+			return fmt.Errorf("context ended: %w", err)
+		}
+		_, bind := s.Bind(ended, []routing.BindOp{{ID: id, Session: routing.NewSessionID()}})
+		_, unbind := s.Unbind(ended, []routing.UnbindOp{{ID: id, Session: holder, Epoch: held.Epoch}})
+		if !errors.Is(bind, ended.Err()) || !errors.Is(unbind, ended.Err()) {
+			return fmt.Errorf("bind: %v, unbind: %v, want %w", bind, unbind, ended.Err())
+		}
+	}
+	return s.wantHolder(id, held)
 }
 
 func wantUnavailable(ctx context.Context, r routing.Registry) error {

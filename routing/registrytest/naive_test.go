@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ const (
 	sweepsByID            fault = "sweeps IDs that have moved on"
 	bindsWithoutLock      fault = "looks first and binds later"
 	answersWithoutContext fault = "answers without a context"
+	hidesTheContext       fault = "does not say that the context has ended"
 	answersAfterClose     fault = "answers after its end"
 )
 
@@ -72,7 +74,12 @@ func newNaive(clock func() time.Time, f fault) *naive {
 func (n *naive) is(f fault) bool { return n.fault == f }
 
 func (n *naive) available(ctx context.Context) error {
-	if ctx.Err() != nil && !n.is(answersWithoutContext) || n.closed && !n.is(answersAfterClose) {
+	switch err := ctx.Err(); {
+	case err != nil && n.is(hidesTheContext):
+		return routing.ErrUnavailable
+	case err != nil && !n.is(answersWithoutContext):
+		return errors.Join(routing.ErrUnavailable, err)
+	case n.closed && !n.is(answersAfterClose):
 		return routing.ErrUnavailable
 	}
 	return nil

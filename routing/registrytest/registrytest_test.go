@@ -36,6 +36,7 @@ var faults = map[fault][]string{
 	sweepsByID:            {"bindings of the dead", "histories", "moves at once"},
 	bindsWithoutLock:      {"race to replace", "moves at once"},
 	answersWithoutContext: {"unavailable"},
+	hidesTheContext:       {"unavailable"},
 	answersAfterClose:     {"unavailable"},
 }
 

@@ -1,5 +1,5 @@
-// Package dial calls a function of the application's that opens connections, and is not held up by it.
-package dial
+// Package dialing calls a function of the application's that opens connections, and is not held up by it.
+package dialing
 
 import (
 	"context"
