@@ -36,8 +36,8 @@ type RetryOptions struct {
 func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) error) error {
 	setDefault(&o.Pause, minBackoff)
 	setDefault(&o.MaxPause, defaultMaxBackoff)
-	if ctx.Err() != nil {
-		return fmt.Errorf("client: nothing was done: %w", ctx.Err())
+	if err := mayBegin(ctx); err != nil {
+		return err
 	}
 	ceiling := min(o.Pause, o.MaxPause)
 	for n := 1; ; n++ {

@@ -262,12 +262,12 @@ func (c *cluster) dial(ctx context.Context, node string) {
 			open.wait(ctx)
 			continue
 		}
-		began := time.Now()
-		if err := c.connect(ctx, m); err != nil && ctx.Err() == nil {
+		up, err := c.connect(ctx, m)
+		if err != nil && ctx.Err() == nil {
 			c.eng.cfg.Logger.Debug("no link", "node", node, "addr", m.PeerAddr, "error", err)
 		}
-		if time.Since(began) > dialBackoffMax {
-			backoff = dialBackoffMin // it was up for a while
+		if up > dialBackoffMax { // a dial or a handshake that has taken as long proves nothing
+			backoff = dialBackoffMin
 		}
 		select {
 		case <-ctx.Done():
@@ -277,25 +277,25 @@ func (c *cluster) dial(ctx context.Context, node string) {
 	}
 }
 
-// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx.
-func (c *cluster) connect(ctx context.Context, m discovery.Record) error {
+// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx. up is for how long the link
+// was open.
+func (c *cluster) connect(ctx context.Context, m discovery.Record) (up time.Duration, err error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	k := &link{cluster: c, dialled: true, node: m.ID, ended: make(chan struct{})}
 	select {
 	case c.eng.dialSockets <- struct{}{}:
 	case <-ctx.Done():
-		return nc.Close()
+		return 0, nc.Close()
 	}
 	if err := c.eng.enroll(nc, k); err != nil {
 		<-c.eng.dialSockets
-		return err
+		return 0, err
 	}
-	k.wait(ctx)
-	return nil
+	return k.wait(ctx), nil
 }
 
 // complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.

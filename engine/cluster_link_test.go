@@ -412,7 +412,10 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	defer mute.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- n.cluster.connect(ctx, discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()}) }()
+	go func() {
+		_, err := n.cluster.connect(ctx, discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()})
+		ended <- err
+	}()
 	nc, err := mute.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -426,6 +429,23 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	case <-ended:
 	case <-time.After(patience):
 		t.Error("it still waits for the link")
+	}
+}
+
+// What counts for the pause before the next dial is how long a link was open: a handshake that the other end leaves
+// unanswered, for however long, proves nothing.
+func TestUnansweredHandshake(t *testing.T) {
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = dialBackoffMax + 200*time.Millisecond })
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	began := time.Now()
+	up, err := n.cluster.connect(t.Context(), discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()})
+	if took := time.Since(began); err != nil || took < dialBackoffMax || up != 0 {
+		t.Errorf("%v: after %v the link counts as having been up for %v", err, took, up)
 	}
 }
 

@@ -48,6 +48,7 @@ type link struct {
 	transcript []byte
 	sessions   map[routing.SessionID]attachment // those attached at the other node
 	opened     int64                            // when the link opened
+	lasted     int64                            // for how many milliseconds it was open; set when it ends
 	contested  int64                            // when another node of that name first came; 0: none has
 }
 
@@ -70,11 +71,14 @@ func (k *link) begin(c *conn) {
 	c.wroteControl(codec.AppendPeerHello(c.out(), &k.hello))
 }
 
-// wait returns when the link has ended, or ctx has. Any goroutine may call it.
-func (k *link) wait(ctx context.Context) {
+// wait returns when the link has ended, or ctx has, and for how long the link was open if it has ended. Any goroutine may
+// call it.
+func (k *link) wait(ctx context.Context) (up time.Duration) {
 	select {
 	case <-k.ended:
+		return time.Duration(k.lasted) * time.Millisecond
 	case <-ctx.Done():
+		return 0
 	}
 }
 
@@ -322,6 +326,7 @@ func (k *link) open(c *conn) {
 // end takes the link out of everything; its connection has just been torn down.
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
+		k.lasted = c.loop.now - k.opened
 		k.cluster.closed(k)
 		c.loop.endLink(k.handle)
 		for id, at := range k.sessions {

@@ -19,12 +19,15 @@ const (
 )
 
 // Run sends messages as cfg says until its time is over, cfg.Until is closed, or ctx ends, which makes the report
-// partial. An error is ErrUsage, or means that the run could not be made; what the run found
+// partial; if it has ended before, nothing is begun and its error is returned. An error is ErrUsage, or means that the run could not be made; what the run found
 // wrong is in the report, see Report.Verdict.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("the run was not begun: %w", err)
 	}
 	inProcess := len(cfg.Nodes) == 0 && cfg.Membership == nil
 	if !inProcess {

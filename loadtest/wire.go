@@ -55,6 +55,7 @@ type wireConn struct {
 	dialing bool   // a goroutine is about to make next
 	addr    string // of the last leg
 	wasUp   bool
+	short   int // legs in a row that have not lasted
 }
 
 // leg is one TCP connection.
@@ -74,6 +75,7 @@ type leg struct {
 	left    bool   // nothing more is delivered to it
 	ending  bool   // to be closed when pending is written
 	awaited bool   // settle waits for a pong
+	madeAt  int64  // when it was made
 	heardAt int64  // when the last bytes came
 	beatAt  int64  // when it was last asked whether it lives
 }
@@ -85,6 +87,7 @@ const (
 	dialTimeout   = 2 * time.Second
 	minBackoff    = 10 * time.Millisecond
 	maxBackoff    = time.Second
+	lasting       = 10 * time.Second // a connection that has lived so long was a success
 	watchEvery    = 250 * time.Millisecond
 	beatAfter     = time.Second     // of silence
 	giveUpAfter   = 3 * time.Second // of silence: the node is gone, or stopped
@@ -300,6 +303,7 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	}
 	w.t.tick()
 	l.gc, l.heardAt = gc, w.t.ledger.time.now
+	l.madeAt = l.heardAt
 	w.legs = append(w.legs, l)
 	c.next, c.dialing = l, false
 	if c.cur != nil {
@@ -351,7 +355,7 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	case c.cur:
 		c.cur = nil
 		w.t.connDown(c.index, l.first, l.written)
-		w.attach(c, nil, false, rand.N(minBackoff))
+		w.attach(c, nil, false, l.pause())
 	case c.next:
 		c.next = nil
 		c.addr = l.addr // go on behind it
@@ -363,6 +367,17 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 		w.t.legDown(c.index, l.first, l.written, l.sent, !l.left)
 	}
 	return gnet.None
+}
+
+// pause is how long to wait after the end of a leg that could be used: longer and longer while none lasts, or a node that
+// takes every connection and closes it would be kept busy.
+func (l *leg) pause() time.Duration {
+	c := l.c
+	ceiling := min(minBackoff<<min(c.short, 10), maxBackoff)
+	if c.short++; time.Duration(c.w.t.ledger.time.now-l.madeAt) >= lasting {
+		c.short, ceiling = 0, minBackoff
+	}
+	return rand.N(ceiling)
 }
 
 // flush writes every leg that has something to say.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,13 +37,17 @@ func outcomeOf(to string, err error) outcome {
 	return outcome{to, code.String(), reason, code.Delivered().String(), code.SafeToRetry(), code.Temporary(), httpStatus(code)}
 }
 
-// codeOf says what the SDK's error means; good is what no error means. One without a code says that this gateway is closing, and did nothing.
+// codeOf says what the SDK's error means; good is what no error means. One without a code says that nothing was done: there was no
+// time left for it, or this gateway is closing.
 func codeOf(err error, good client.Code) (code client.Code, reason string) {
 	if err == nil {
 		return good, ""
 	}
 	if e := (*client.Error)(nil); errors.As(err, &e) {
 		return e.Code, e.Reason
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return client.CodeExpired, err.Error()
 	}
 	return client.CodeDraining, err.Error()
 }

@@ -1,0 +1,38 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// The pause before a new connection grows while none lasts: a node that takes every connection and closes it is not kept busy.
+func TestPausesGrow(t *testing.T) {
+	w := &wire{t: &traffic{ledger: &ledger{}}}
+	c := &wireConn{w: w}
+	var longest time.Duration
+	for n := range 50 {
+		w.t.ledger.time.now += int64(time.Second)
+		longest = max(longest, (&leg{c: c, madeAt: w.t.ledger.time.now - int64(time.Second)}).pause())
+		if c.short != n+1 {
+			t.Fatalf("%d of %d short connections were counted", c.short, n+1)
+		}
+	}
+	if longest <= minBackoff || longest > maxBackoff {
+		t.Errorf("the longest pause was %v", longest)
+	}
+	w.t.ledger.time.now += int64(lasting)
+	if pause := (&leg{c: c, madeAt: w.t.ledger.time.now - int64(lasting)}).pause(); c.short != 0 || pause > minBackoff {
+		t.Errorf("after a connection that has lasted: a pause of %v, %d short ones", pause, c.short)
+	}
+}
+
+// A context that has ended before the call does nothing.
+func TestRunEndedContext(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if report, err := Run(ended, Config{Conns: 2}); !errors.Is(err, context.Canceled) || report != nil {
+		t.Errorf("%v, %v", report, err)
+	}
+}
