@@ -181,6 +181,8 @@ func (k Kind) peerString() string {
 		return "ended"
 	case KindReleased:
 		return "released"
+	case KindClaim:
+		return "claim"
 	}
 	return "kind_" + strconv.Itoa(int(k))
 }

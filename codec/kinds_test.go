@@ -217,6 +217,10 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 		var all OutcomeList
 		all, err = DecodeOutcomes(body)
 		v = []any{elementFields(&all, err, func(v Outcome) any { return outcomeFields(v) })}
+	case KindClaim:
+		var f Claim
+		err = DecodeClaim(body, maxIDs, &f)
+		v = []any{p(f.Session), f.Incarnation, f.Serial, idFields(f.IDs, err)}
 	case KindWatch:
 		var f Watch
 		err = DecodeWatch(body, maxIDs, &f)
@@ -366,6 +370,8 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 		return AppendLeave(b)
 	case KindLeft:
 		return AppendLeft(b)
+	case KindClaim:
+		return AppendClaim(b, p(0), n(1), n(2), ids(3))
 	case KindBind:
 		return AppendBind(b, n(0), Policy(n(1)), ids(2))
 	case KindUnbind:

@@ -257,7 +257,7 @@ func TestOlderLimits(t *testing.T) {
 
 // TestTooManyIDs: every frame of a client that lists IDs is bounded by the caller's limit.
 func TestTooManyIDs(t *testing.T) {
-	for _, kind := range []Kind{KindBind, KindUnbind, KindLookup, KindMulticast, KindDeliverMany, KindNotHereMany, KindWatch, KindUnwatch, KindForwardMany, KindReturnMany} {
+	for _, kind := range []Kind{KindBind, KindUnbind, KindLookup, KindMulticast, KindDeliverMany, KindNotHereMany, KindWatch, KindUnwatch, KindForwardMany, KindReturnMany, KindClaim} {
 		body := bodyOf(example(kind)) // has two
 		if _, err := decodeLimited(kind, body, 2); err != nil {
 			t.Errorf("%v, the limit itself: %v", kind, err)

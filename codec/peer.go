@@ -6,7 +6,7 @@ import "math"
 const PeerVersion = 1
 
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
-// only; 97–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
+// only; 98–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
 const (
 	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name str, value str]…]]
 	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, flags, [[name str, value str]…]]
@@ -28,6 +28,7 @@ const (
 	KindEnded Kind = 95 // both [95, session bin16]
 
 	KindReleased Kind = 96 // both [96, session bin16, id str, epoch]
+	KindClaim    Kind = 97 // both [97, session bin16, incarnation, serial, [[id str, epoch]…]]
 )
 
 // NonceLen is the bytes of a nonce in the handshake of peer links.
@@ -317,4 +318,30 @@ func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) [
 	b, start := begin(b, kind, 4)
 	b = appendBin(b, session)
 	return end(appendUint(appendStr(b, id), epoch), start)
+}
+
+// Claim is what the registry says of the node that gets it: a session is attached there, and holds IDs. Whether that is true, only
+// that node knows.
+type Claim struct {
+	Session     []byte // SessionIDLen bytes
+	Incarnation uint64 // of the node; 0: the registry names no node
+	Serial      uint64 // of the attach
+	IDs         IDList
+}
+
+// DecodeClaim reads the body of a claim frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+func DecodeClaim(body []byte, maxIDs int, f *Claim) error {
+	r, left := open(body, KindClaim, 5)
+	f.Session = r.fixedBin("session", SessionIDLen, false)
+	f.Incarnation = r.uint("incarnation", maxUint)
+	f.Serial = r.uint("serial", maxUint)
+	f.IDs = readIDs(&r, maxIDs, elementPair)
+	return r.close(left)
+}
+
+// AppendClaim appends the whole frame, length prefix included.
+func AppendClaim(b, session []byte, incarnation, serial uint64, ids []IDEpoch) []byte {
+	b, start := begin(b, KindClaim, 5)
+	b = appendUint(appendUint(appendBin(b, session), incarnation), serial)
+	return end(appendIDs(b, ids), start)
 }

@@ -37,6 +37,7 @@ var peerLayouts = func() []layout {
 		{KindReturnMany, many(token, text("id", 1, MaxID), integer("epoch", maxEpoch), session, choice("why", uint64(KindNotMine), uint64(KindNotAttached)))},
 		{KindEnded, []spec{session}},
 		{KindReleased, []spec{session, text("id", 1, MaxID), integer("epoch", maxEpoch)}},
+		{KindClaim, []spec{session, incarnation, integer("serial", maxUint), list("ids", testMaxIDs, text("id", 0, 300), integer("epoch", maxEpoch))}},
 	}
 }()
 
@@ -86,6 +87,7 @@ func peerExamples() map[Kind][]any {
 		KindReturnMany: {"alice", n(4990), n(1), []any{[]any{next, "erin", exampleEpoch + 2, session, uint64(KindNotMine)}}, []byte("hello")},
 		KindEnded:      {session},
 		KindReleased:   {session, "alice", exampleEpoch},
+		KindClaim:      {session, n(9), n(3), []any{[]any{"bob", exampleEpoch + 1}, []any{"erin", exampleEpoch + 2}}},
 	}
 }
 
@@ -209,6 +211,8 @@ func TestPeerNoAllocations(t *testing.T) {
 	appendPresence := func(kind Kind) func(b []byte) []byte {
 		return func(b []byte) []byte { return AppendPresence(b, kind, session, 1<<40) }
 	}
+	claim := Claim{}
+	ids := []IDEpoch{{token, 1 << 52}, {payload[:100], 0}}
 	frames := map[Kind]struct {
 		encode func(b []byte) []byte
 		decode func(body []byte)
@@ -228,6 +232,7 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindNotAttached:   {appendForward(KindNotAttached), decodeForward(KindNotAttached)},
 		KindForwardMany:   {appendMany(KindForwardMany), decodeMany(KindForwardMany)},
 		KindReturnMany:    {appendMany(KindReturnMany), decodeMany(KindReturnMany)},
+		KindClaim:         {func(b []byte) []byte { return AppendClaim(b, session, 1<<40, 1, ids) }, func(body []byte) { check(DecodeClaim(body, 10, &claim)); walkIDs(claim.IDs) }},
 		KindEnded:         {func(b []byte) []byte { return AppendEnded(b, session) }, func(body []byte) { _, err := DecodeEnded(body); check(err) }},
 		KindReleased:      {appendExpel(KindReleased), decodeExpel(KindReleased)},
 	}
