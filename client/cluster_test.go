@@ -126,6 +126,10 @@ func (r *forgetfulRegistry) Lost() <-chan struct{} { return r.lost }
 func (r *forgetfulRegistry) Rebuilding() bool      { return false }
 func (r *forgetfulRegistry) Close() error          { return nil }
 
+func (r *forgetfulRegistry) Claims(ctx context.Context, f func([]routing.Claim)) {
+	r.now().Claims(ctx, f)
+}
+
 func (r *forgetfulRegistry) Probe(ctx context.Context) error { return r.now().Probe(ctx) }
 
 // cluster is three engines.

@@ -66,6 +66,7 @@ type Engine struct {
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
 	presences   presences
+	doubts      doubts
 	untold      untold
 	kicks       kickMemory
 	aside       atomic.Int64 // connections in the loops' aside
@@ -109,6 +110,7 @@ func New(cfg Config) (*Engine, error) {
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
 	e.watcher = newWatcher(e)
 	e.kicks.most = maxKicks
+	e.doubts.askPause, e.doubts.answerTime = askPause, answerTime
 	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e)
@@ -186,6 +188,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.watcher.run(e.serving) })
 	if !e.ownRegistry {
 		helpers.Go(func() { e.upkeep(e.serving) })
+		helpers.Go(func() { e.registry.Claims(e.serving, e.heardClaims) })
 	}
 	if e.cluster != nil {
 		helpers.Go(func() { e.accept(e.ctx, e.peerListener, e.cluster) })

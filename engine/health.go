@@ -45,6 +45,13 @@ func (w *watchedRegistry) note(err error) error {
 	return err
 }
 
+// failures is how many calls have failed so far.
+func (w *watchedRegistry) failures() uint64 {
+	w.health.mu.Lock()
+	defer w.health.mu.Unlock()
+	return w.health.failures
+}
+
 // probe has the registry probed. A call that fails meanwhile counts.
 func (w *watchedRegistry) probe(ctx context.Context) {
 	h := w.health

@@ -359,6 +359,8 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 		err = k.handlePresence(kind, body)
 	case codec.KindExpel:
 		err = c.handleExpel(body)
+	case codec.KindClaim:
+		err = k.handleClaim(body)
 	case codec.KindEnded:
 		err = k.handleEnded(body)
 	case codec.KindReleased:

@@ -96,6 +96,13 @@ type Registry interface {
 	// incumbent replaced should not bind anew. Asks nobody.
 	Rebuilding() bool
 
+	// Claims calls f with what the registry says of sessions and of the IDs they hold, some at a
+	// time and over and over, until ctx ends. Only the nodes that are named know whether it is true:
+	// data that come back from a backup say what was true then. Of all that share the registry one
+	// is told at a time, slowly, and passes on what is not its own. f is called by one goroutine
+	// and may block. Two calls at a time are one too many.
+	Claims(ctx context.Context, f func([]Claim))
+
 	// Probe finds out whether the registry can be relied on: it writes wherever the registry
 	// keeps data, as Bind does, for what can be read is no proof of what can be written, and it
 	// tells what else was found wrong. An error that wraps ErrUnavailable says that calls fail,
@@ -207,6 +214,13 @@ type Presence struct {
 type SessionPresence struct {
 	Dead  bool       // it has ended and will not come back
 	Nodes []Presence // where it is attached, in no order; whether a node lives, others know
+}
+
+// Claim is what the registry says of one session.
+type Claim struct {
+	Session SessionID
+	At      []Presence // where it is attached; empty: nowhere that lives, and it is about to end
+	Bound   []BoundID  // some of what it holds; empty: the claim is about where it is
 }
 
 // EndOp asks for the end of a session. It is a compare-and-swap: the session ends only

@@ -151,7 +151,7 @@ func (v *services) redisConfig(o options, s secrets, logger *slog.Logger) redis.
 	return redis.Config{
 		URL: o.registry, Username: o.registryUsername, Password: s.registry, SentinelPassword: s.sentinel,
 		TLS:    redis.TLS{CA: o.registryCA, Cert: o.registryCert, Key: o.registryKey},
-		Prefix: o.cluster, Fingerprint: s.fingerprint(o.cluster), Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, Logger: logger,
+		Prefix: o.cluster, Fingerprint: s.fingerprint(o.cluster), Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, VerifyPeriod: o.verifyPeriod, Logger: logger,
 		Gone: func(p routing.Presence) bool {
 			node := v.node.Load()
 			return node != nil && node.Gone(p)

@@ -30,6 +30,7 @@ type Cluster struct {
 
 	network *proc.Network // nil: all are where this process is
 	secret  string
+	flags   []string // of the nodes, beside those that say who they are
 }
 
 const (
@@ -40,7 +41,7 @@ const (
 
 // Start starts a cluster and waits until each node has a link to each other one. On an error nothing is left running.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{secret: rand.Text()}
+	c := &Cluster{secret: rand.Text(), flags: o.Flags}
 	if err := c.start(ctx, o); err != nil {
 		err = fmt.Errorf("%w\n%s", err, c.Logs())
 		c.Close()

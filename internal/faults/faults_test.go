@@ -45,6 +45,8 @@ func TestFaults(t *testing.T) {
 		{"kill", true, Options{Nodes: 3}, kill},
 		{"rolling", true, Options{Nodes: 3}, rolling},
 		{"redis-empty", true, Options{Nodes: 3}, redisEmpty},
+		{"redis-old", true, Options{Nodes: 3, Flags: []string{"--verify-period=2s", "--resume-window=2s"}}, redisOld},
+		{"redis-old-slow", false, Options{Nodes: 3, Flags: []string{"--verify-period=30s"}}, redisOld},
 		{"redis-clock", true, Options{Nodes: 3, Clock: true}, redisClock},
 		{"redis-no-writes", true, Options{Nodes: 3}, redisNoWrites},
 		{"silence", true, Options{Nodes: 3, Apart: true, Flags: []string{"--resume-window", silenceWindow.String()}}, silence},

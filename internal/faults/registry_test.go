@@ -1,9 +1,12 @@
 package faults
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"distmsg/client"
 )
 
 // What can be wrong with a Redis that answers.
@@ -51,6 +54,61 @@ func (p *proof) redis(args ...string) {
 	p.Helper()
 	_, err := p.c.Redis.Do(p.ctx, args...)
 	p.check(err)
+}
+
+// redisOld lets Redis come back with what it had some time ago.
+func redisOld(p *proof) {
+	sender := p.users(1, UsersConfig{Name: "sender", Sessions: 1, PerUser: 1})
+	stay := p.users(0, UsersConfig{Name: "stay", Sessions: 1, PerUser: 20})
+	ends := p.users(0, UsersConfig{Name: "end", Sessions: 5, PerUser: 20})
+	moves := p.users(2, UsersConfig{Name: "move", Sessions: 1, PerUser: 20})
+	gone := stay.IDs[:10]
+	p.reach(sender, slices.Concat(stay.IDs, ends.IDs, moves.IDs), time.Now())
+	p.redis("SAVE")
+	p.check(stay.sessions[0].Unbind(p.ctx, gone...))
+	ends.Close()
+	p.check(moves.sessions[0].Unbind(p.ctx, moves.IDs[:10]...))
+	p.check(sender.sessions[0].Bind(p.ctx, moves.IDs[:10]...)) // which holds them from here on
+	p.bound("end-", 0)
+
+	p.c.Redis.Kill()
+	p.check(p.c.Redis.Restart(p.ctx))
+	back := time.Now()
+	p.bound("stay-", 20) // as it was
+	p.bound("end-", 100)
+	talk := p.talk(sender, slices.Concat(stay.IDs[10:], moves.IDs))
+	verify, err := time.ParseDuration(p.flag("--verify-period", "5m"))
+	p.check(err)
+	window, err := time.ParseDuration(p.flag("--resume-window", "10s"))
+	p.check(err)
+	for _, id := range ends.IDs {
+		p.hears(sender, id, "no_route", back)
+	}
+	p.Within("IDs of sessions that had ended are no_route: after the rebuild window, the verify period, and the resume window",
+		rebuildWindow+verify+window, time.Since(back))
+	p.bound("stay-", 10) // without a message to the others, which would find out at once
+	p.Within("IDs that were unbound are not bound: after the rebuild window, the verify period, and the time to answer",
+		rebuildWindow+verify+answerTime, time.Since(back))
+	for _, id := range gone {
+		p.hears(sender, id, "no_route", back)
+	}
+	p.check(p.users(2, UsersConfig{Name: "taker", Sessions: 1, PerUser: 1}).sessions[0].BindWith(p.ctx, client.BindOptions{RejectNew: true},
+		slices.Concat(gone, ends.IDs)...))
+	p.Outcomes("to what is bound", talk(), "acked")
+	p.Count("kicks", 0, stay.Kicks()+moves.Kicks()+sender.Kicks())
+}
+
+// answerTime is how long a session is given to say which IDs it holds, and the pause before it is asked.
+const answerTime = 13 * time.Second
+
+// flag is what the nodes have been told by a flag.
+func (p *proof) flag(name, otherwise string) string {
+	for _, flag := range p.c.flags {
+		if value, found := strings.CutPrefix(flag, name+"="); found {
+			return value
+		}
+	}
+	return otherwise
 }
 
 // redisClock lets the clock of Redis be two days behind, and then Redis lose its data.

@@ -62,8 +62,10 @@ type Config struct {
 
 	// ResumeWindow is how long a session may be attached nowhere. The sweep waits for twice as long. Default: 10 s.
 	ResumeWindow time.Duration
-	// SweepInterval is the time of one walk through all buckets. Default: 1 min.
+	// SweepInterval is the time of one walk through all buckets. Default: 1 min, or VerifyPeriod if that is less.
 	SweepInterval time.Duration
+	// VerifyPeriod is the time in which Claims shows all bindings once. It begins anew after a loss. Default: 5 min.
+	VerifyPeriod time.Duration
 	// DeadFor is how long a dead session is remembered. Default: 1 h.
 	DeadFor time.Duration
 	// Gone says that a node, or that incarnation of it, does not live any more. The sweep asks it about the presence of
@@ -94,6 +96,7 @@ const (
 	defaultRebuildWindow = 10 * time.Second
 	defaultResumeWindow  = 10 * time.Second
 	defaultSweepInterval = time.Minute
+	defaultVerifyPeriod  = 5 * time.Minute
 	defaultDeadFor       = time.Hour
 
 	maxBuckets = 1 << 24
@@ -109,7 +112,8 @@ func (c Config) withDefaults() (Config, error) {
 	c.CheckInterval = cmp.Or(c.CheckInterval, defaultCheckInterval)
 	c.RebuildWindow = cmp.Or(c.RebuildWindow, defaultRebuildWindow)
 	c.ResumeWindow = cmp.Or(c.ResumeWindow, defaultResumeWindow)
-	c.SweepInterval = cmp.Or(c.SweepInterval, defaultSweepInterval)
+	c.VerifyPeriod = cmp.Or(c.VerifyPeriod, defaultVerifyPeriod)
+	c.SweepInterval = cmp.Or(c.SweepInterval, min(defaultSweepInterval, c.VerifyPeriod))
 	c.DeadFor = cmp.Or(c.DeadFor, defaultDeadFor)
 	if c.Gone == nil {
 		c.Gone = func(routing.Presence) bool { return false }
@@ -125,7 +129,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("redis: %d buckets: want 1 to %d", c.Buckets, maxBuckets)
 	case c.PoolSize < 1:
 		return c, fmt.Errorf("redis: a pool of %d connections: want at least 1", c.PoolSize)
-	case min(c.Timeout, c.CheckInterval, c.RebuildWindow, c.ResumeWindow, c.SweepInterval, c.DeadFor) < 0:
+	case min(c.Timeout, c.CheckInterval, c.RebuildWindow, c.ResumeWindow, c.SweepInterval, c.VerifyPeriod, c.DeadFor) < 0:
 		return c, errors.New("redis: a negative duration")
 	}
 	return c, nil

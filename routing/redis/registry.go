@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -20,6 +21,7 @@ type Registry struct {
 	sweep    *sweep
 	findings *findings
 	gate     gate
+	claims   atomic.Pointer[func([]routing.Claim)] // who is told what the walk finds; nil: nobody
 
 	stop       context.CancelFunc // ends the background work
 	background sync.WaitGroup

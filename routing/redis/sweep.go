@@ -25,8 +25,10 @@ type sweep struct {
 	name  string        // of this sweeper
 
 	next       int // bucket that the walk looks at next; the long ones come after the others
-	states     map[routing.SessionID]state
+	known      map[routing.SessionID]whereabouts
 	unattached map[routing.SessionID]time.Time // since when
+	verified   time.Time                       // when the latest walk began that showed all bindings; zero: they are to be shown soon
+	verifying  bool                            // this walk does
 	condemned  []condemned                     // what the walk has found and not removed yet, in the order found
 }
 
@@ -36,7 +38,12 @@ type condemned struct {
 	found time.Time
 }
 
-// state is what the walk knows of a session. It lasts for one walk.
+// whereabouts are what the walk knows of a session. They last for one walk.
+type whereabouts struct {
+	state state
+	at    []routing.Presence // if it is attached
+}
+
 type state int
 
 const (
@@ -51,7 +58,7 @@ func newSweep(c Config) *sweep {
 		queue:      make(chan []swap, sweepQueue),
 		step:       max(time.Millisecond, c.SweepInterval/time.Duration(steps)),
 		name:       rand.Text(),
-		states:     make(map[routing.SessionID]state),
+		known:      make(map[routing.SessionID]whereabouts),
 		unattached: make(map[routing.SessionID]time.Time),
 	}
 }
@@ -113,22 +120,32 @@ func (r *Registry) remove(ctx context.Context, swaps []swap) error {
 func (r *Registry) walk(ctx context.Context) error {
 	s := r.sweep
 	if r.Rebuilding() { // a session may be attached, and its presence lost
-		clear(s.unattached)
+		s.beginAnew()
 		return nil
 	}
-	if sweeper, err := r.lease(ctx); !sweeper || err != nil {
+	sweeper, err := r.lease(ctx)
+	if err != nil {
 		return err
+	}
+	if !sweeper { // what this one has seen is of some time ago when its turn comes
+		s.beginAnew()
+		return nil
+	}
+	if s.next == 0 {
+		s.beginWalk(r.config, r.claims.Load() != nil)
 	}
 	bindings, err := r.readBuckets(ctx, s.next, min(s.next+sweepBuckets, 2*r.config.Buckets))
 	if err != nil {
 		return err
 	}
-	if err := r.judge(ctx, bindings); err != nil {
+	met, err := r.judge(ctx, bindings)
+	if err != nil {
 		return err
 	}
+	r.claim(met, bindings)
 	var found []swap
 	for _, b := range bindings {
-		if s.states[b.binding.Session] == dead {
+		if s.known[b.binding.Session].state == dead {
 			found = append(found, b)
 		}
 	}
@@ -147,10 +164,26 @@ func (r *Registry) walk(ctx context.Context) error {
 	return nil
 }
 
+// beginAnew forgets what the walk knows of sessions. The next one shows all bindings.
+func (s *sweep) beginAnew() {
+	clear(s.unattached)
+	clear(s.known)
+	s.next, s.verified = 0, time.Time{}
+}
+
+// beginWalk decides whether this walk shows all bindings, given whether there is somebody to show them to. With the next one they
+// might come too late.
+func (s *sweep) beginWalk(c Config, audience bool) {
+	s.verifying = audience && time.Since(s.verified) >= c.VerifyPeriod-c.SweepInterval
+	if s.verifying {
+		s.verified = time.Now()
+	}
+}
+
 func (r *Registry) endWalk() {
 	s := r.sweep
 	s.next = 0
-	clear(s.states)
+	clear(s.known)
 	// Who was not met for long holds nothing any more.
 	forget := 2 * (2*r.config.ResumeWindow + r.config.SweepInterval)
 	for session, since := range s.unattached {
@@ -190,32 +223,39 @@ func (r *Registry) readBuckets(ctx context.Context, from, to int) ([]swap, error
 	return found, nil
 }
 
-// judge finds out about the sessions that this walk has not met yet, and ends those that have been unattached for too long.
-func (r *Registry) judge(ctx context.Context, bindings []swap) error {
+// judge finds out about the sessions that this walk has not met yet, which it returns, and ends those that have been unattached
+// for too long.
+func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.SessionID, err error) {
 	s := r.sweep
 	asked := make(map[routing.SessionID]*goredis.MapStringStringCmd)
 	var commands []goredis.Cmder
 	for _, b := range bindings {
 		session := b.binding.Session
-		if s.states[session] == 0 && asked[session] == nil {
+		if s.known[session].state == 0 && asked[session] == nil {
 			asked[session] = goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.session(session))
 			commands = append(commands, asked[session])
 		}
 	}
 	if len(commands) == 0 {
-		return nil
+		return nil, nil
 	}
 	if err := r.do(ctx, commands...); err != nil {
-		return err
+		return nil, err
 	}
 	for session, hash := range asked {
-		state, err := r.judgeSession(ctx, session, decodePresence(hash.Val()))
+		p := decodePresence(hash.Val())
+		state, err := r.judgeSession(ctx, session, p)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.states[session] = state
+		w := whereabouts{state: state}
+		if state == attached {
+			w.at = p.Nodes
+		}
+		s.known[session] = w
+		met = append(met, session)
 	}
-	return nil
+	return met, nil
 }
 
 func (r *Registry) judgeSession(ctx context.Context, session routing.SessionID, p routing.SessionPresence) (state, error) {

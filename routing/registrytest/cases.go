@@ -646,6 +646,7 @@ func checkEndedContext(s *suite) error {
 		return err
 	}
 	for _, ended := range []context.Context{canceled, late} {
+		s.Claims(ended, func([]routing.Claim) {}) // returns
 		if err := wantUnavailable(ended, s.Registry); err != nil {
 			return fmt.Errorf("context ended: %w", err)
 		}

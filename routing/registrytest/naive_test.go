@@ -280,6 +280,8 @@ func (n *naive) EndSession(ctx context.Context, op routing.EndOp) (bool, error) 
 func (n *naive) Lost() <-chan struct{} { return nil }
 func (n *naive) Rebuilding() bool      { return false }
 
+func (n *naive) Claims(ctx context.Context, _ func([]routing.Claim)) { <-ctx.Done() }
+
 func (n *naive) Probe(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

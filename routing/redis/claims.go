@@ -1,0 +1,50 @@
+package redis
+
+import (
+	"context"
+
+	"distmsg/routing"
+)
+
+// Claims implements [routing.Registry]. The registry that sweeps shows what its walk finds.
+func (r *Registry) Claims(ctx context.Context, f func([]routing.Claim)) {
+	r.claims.Store(&f)
+	<-ctx.Done()
+	r.claims.Store(nil)
+}
+
+// claim shows what the walk has found: of the sessions that it has met for the first time where they are, and of bindings by
+// whom they are held. Sessions that are attached nowhere are shown in every walk, because they end soon.
+func (r *Registry) claim(met []routing.SessionID, bindings []swap) {
+	f := r.claims.Load()
+	if f == nil {
+		return
+	}
+	s := r.sweep
+	var all []routing.Claim
+	for _, session := range met {
+		if w := s.known[session]; w.state == unattached || w.state == attached && s.verifying {
+			all = append(all, routing.Claim{Session: session, At: w.at})
+		}
+	}
+	if s.verifying {
+		held := make(map[routing.SessionID]int) // indices in all
+		for _, b := range bindings {
+			session := b.binding.Session
+			w := s.known[session]
+			if w.state != attached {
+				continue
+			}
+			i, known := held[session]
+			if !known {
+				i = len(all)
+				held[session] = i
+				all = append(all, routing.Claim{Session: session, At: w.at})
+			}
+			all[i].Bound = append(all[i].Bound, routing.BoundID{ID: b.id, Epoch: b.binding.Epoch})
+		}
+	}
+	if len(all) > 0 {
+		(*f)(all)
+	}
+}
