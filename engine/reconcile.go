@@ -233,12 +233,17 @@ func (e *Engine) doubtIDs(s *routing.Session, ids []routing.BoundID) {
 		if err != nil {
 			return
 		}
-		var doubted []routing.BoundID
+		var doubted, over []routing.BoundID
 		for i, b := range batch {
-			if found[i].Binding == (routing.Binding{Session: s.ID(), Epoch: b.Epoch}) {
+			switch {
+			case found[i].Binding != routing.Binding{Session: s.ID(), Epoch: b.Epoch}:
+			case e.cluster != nil && e.cluster.overs.has([]byte(b.ID), b.Epoch):
+				over = append(over, b) // this node knows that it has ended
+			default:
 				doubted = append(doubted, b)
 			}
 		}
+		e.removeUntrue(s, over)
 		if len(doubted) > 0 && e.doubts.add(s, doubted) {
 			e.askLater(s)
 		}
@@ -360,7 +365,7 @@ func (e *Engine) heardAll(s *routing.Session, answered bool) {
 		}
 		for lane, mine := range byLane {
 			if len(mine) > 0 {
-				e.lanes.must(lane, func() { e.removeDoubted(s, mine) })
+				e.lanes.must(lane, func() { e.removeUntrue(s, e.unknown(mine)) })
 			}
 		}
 	}
@@ -369,9 +374,10 @@ func (e *Engine) heardAll(s *routing.Session, answered bool) {
 	}
 }
 
-// removeDoubted removes bindings that their session does not hold, in the lane of the IDs.
-func (e *Engine) removeDoubted(s *routing.Session, ids []routing.BoundID) {
-	for ids = e.unknown(ids); len(ids) > 0; {
+// removeUntrue removes bindings that their session does not hold, in the lane of the IDs. The other nodes hear of it, as of an unbind:
+// one of them may have the binding in its table, and would tell the registry again.
+func (e *Engine) removeUntrue(s *routing.Session, ids []routing.BoundID) {
+	for len(ids) > 0 {
 		batch := ids[:min(len(ids), verifyBatch)]
 		ids = ids[len(batch):]
 		ops := make([]routing.UnbindOp, len(batch))
@@ -384,15 +390,16 @@ func (e *Engine) removeDoubted(s *routing.Session, ids []routing.BoundID) {
 		if err != nil {
 			return // the next claims come
 		}
-		removed := 0
+		var removed []routing.UnbindOp
 		for i, r := range results {
 			if r.Removed {
-				removed++
+				removed = append(removed, ops[i])
 				e.watcher.unbound(ops[i].ID, ops[i].Epoch)
 			}
 		}
-		if removed > 0 {
-			e.cfg.Logger.Info("the registry had bindings that their session does not hold", "session", s.ID(), "ids", removed)
+		e.released(s, removed)
+		if len(removed) > 0 {
+			e.cfg.Logger.Info("the registry had bindings that their session does not hold", "session", s.ID(), "ids", len(removed))
 		}
 	}
 }
