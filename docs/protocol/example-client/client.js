@@ -7,14 +7,16 @@ import readline from 'node:readline';
 import { EventEmitter } from 'node:events';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { bytes, faultName, frame, K, Link, NONE, word } from './link.js';
+import { bytes, delivered, faultName, frame, K, Link, NONE, word } from './link.js';
 
 const ACK = 1, REPORT = 2; // flags of send and deliver
 const REPLACE = 1; // of hello
 const RESUMED = 1; // of welcome
 const SHORT_NOT_HERE = 2; // features
 const HEARTBEAT = 1000; // ms; promised in hello, kept by Link
+const LASTING = 5000; // ms after which a connection has shown that its node can be used
 const retryable = (code) => code >= 32 && code <= 63;
+const portions = (all, n) => Array.from({ length: Math.ceil(all.length / n) }, (_, i) => all.slice(i * n, (i + 1) * n));
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Client keeps a session. onDeliver(message) returns, or promises, { reply } (acked), { reject: reason } or { ignore: true }.
@@ -27,7 +29,7 @@ export class Client extends EventEmitter {
     this.queue = []; // sends that wait for a connection, credit or their turn
     this.seq = 0;
     this.known = nodes; // as configured
-    this.failures = 0;
+    this.failures = 0; // connections in a row that failed, or did not last
     this.leaving = false;
   }
 
@@ -44,7 +46,7 @@ export class Client extends EventEmitter {
   #welcome(link, f) {
     const resumed = (f[7] & RESUMED) !== 0;
     const old = this.link;
-    this.failures = 0;
+    link.began = Date.now();
     [this.session, this.secret, this.link] = [f[5], f[6], link];
     this.#members(f[9]);
     this.#bindAgain([...this.held].filter(([, h]) => !resumed || h.asked !== undefined).map(([id, h]) => [id, h.asked ?? h.epoch]));
@@ -71,6 +73,7 @@ export class Client extends EventEmitter {
     if (this.leaving || fault === 'replaced') { this.emit('gone', fault); return; }
     const resuming = this.session.length > 0;
     if (fault === 'bad_version' || (fault === 'unauthenticated' && !resuming)) { this.emit('gone', fault); return; }
+    if (link.began && Date.now() - link.began > LASTING) this.failures = 0;
     if (fault === 'unauthenticated' || fault === 'session_ended') this.session = this.secret = NONE;
     else await sleep(Math.random() * Math.min(5000, 50 * 2 ** this.failures)); // full jitter
     if (!this.leaving) this.#dial(this.nodes[this.failures++ % this.nodes.length]);
@@ -102,7 +105,7 @@ export class Client extends EventEmitter {
   }
 
   #move(link, addrs) {
-    const to = addrs[0] ?? this.nodes.find((n) => n !== link.address);
+    const to = [...addrs, ...this.nodes].find((n) => n !== link.address);
     if (to && link === this.link && link.open) this.#dial(to, false);
   }
 
@@ -136,26 +139,32 @@ export class Client extends EventEmitter {
     else link.write(K.ack, token, 1, '', bytes(answer?.reply));
   }
 
-  // #request sends a bind, unbind or lookup and resolves with the results.
-  #request(kind, ...fields) {
+  // #request sends a bind, unbind or lookup and resolves with the results. What the frames behind the answer mean may depend on
+  // it, so heard is called with the results before those are read.
+  #request(kind, heard, ...fields) {
     const { link } = this, seq = ++this.seq;
     return new Promise((resolve, reject) => {
       if (!link?.open) { reject(new Error('not connected')); return; }
-      link.requests.set(seq, { resolve, reject });
+      link.requests.set(seq, { reject, resolve: (results) => { heard(results); resolve(results); } });
       link.write(kind, seq, ...fields);
     }).finally(() => link?.requests.delete(seq));
   }
 
   // #bindAgain repeats binds after a reconnect, and after an answer that asks for patience.
-  #bindAgain(pairs) {
-    for (let i = 0; i < pairs.length; i += this.link.limits.max_ids) {
-      this.#bind(pairs.slice(i, i + this.link.limits.max_ids), 0).catch(() => {}); // the next welcome brings us here again
-    }
+  #bindAgain(pairs) { this.#bindAll(pairs, 0).catch(() => {}); } // the next welcome brings us here again
+
+  // #bindAll binds any number of IDs, in as many frames as the node's limit needs.
+  async #bindAll(pairs, policy) {
+    return (await Promise.all(portions(pairs, this.link?.limits.max_ids ?? 1).map((part) => this.#bind(part, policy)))).flat();
   }
 
   async #bind(pairs, policy) {
     for (const [id, epoch] of pairs) this.held.set(id, { epoch: 0, ...this.held.get(id), asked: epoch });
-    const results = await this.#request(K.bind, policy, pairs);
+    const results = await this.#request(K.bind, (all) => this.#bound(pairs, all), policy, pairs);
+    return results.map(([code, epoch]) => ({ word: word(code), epoch }));
+  }
+
+  #bound(pairs, results) {
     const later = [];
     results.forEach(([code, epoch], i) => {
       const [id, asked] = pairs[i], h = this.held.get(id);
@@ -170,33 +179,33 @@ export class Client extends EventEmitter {
       else this.held.delete(id);
     });
     if (later.length) sleep(1000).then(() => { if (this.link?.open) this.#bindAgain(later); });
-    return results.map(([code, epoch]) => ({ word: word(code), epoch }));
   }
 
-  // bind makes this session the holder of ids, at most max_ids at a time. If the connection ends meanwhile it rejects, but goes on.
-  bind(ids, { policy = 0 } = {}) { return this.#bind(ids.map((id) => [id, 0]), policy); }
+  // bind makes this session the holder of ids. If the connection ends meanwhile it rejects, but goes on.
+  bind(ids, { policy = 0 } = {}) { return this.#bindAll(ids.map((id) => [id, 0]), policy); }
 
+  // unbind gives ids back, at most max_ids at a time.
   async unbind(ids) {
     while (ids.some((id) => this.held.get(id)?.asked !== undefined)) await sleep(10); // its epoch is not known yet
-    const results = await this.#request(K.unbind, ids.map((id) => [id, this.held.get(id)?.epoch ?? 0]));
-    for (const id of ids) this.held.delete(id);
+    const forget = () => ids.forEach((id) => this.held.delete(id));
+    const results = await this.#request(K.unbind, forget, ids.map((id) => [id, this.held.get(id)?.epoch ?? 0]));
     return results.map(([code, epoch]) => ({ word: word(code), epoch }));
   }
 
   async lookup(ids) {
-    return (await this.#request(K.lookup, ids)).map(([code, epoch]) => ({ word: word(code), epoch }));
+    return (await this.#request(K.lookup, () => {}, ids)).map(([code, epoch]) => ({ word: word(code), epoch }));
   }
 
-  // send resolves with { word, reason, reply }; without ack with the word 'sent', once it is written.
+  // send resolves with { word, delivered, reason, reply }; without ack with the word 'sent', once it is written.
   send(to, from, payload, { ttl = 5000, ack = true, report = false } = {}) {
     return new Promise((resolve) => {
       const s = { to, from, payload: bytes(payload), ack, report, deadline: Date.now() + ttl, ttl };
       s.end = (code, reason = '', reply = NONE) => {
         clearTimeout(s.timer);
         s.link?.pending.delete(s.seq);
-        resolve({ word: word(code), reason, reply });
+        resolve({ word: word(code), delivered: delivered(code), reason, reply });
       };
-      s.sent = () => resolve({ word: 'sent', reason: '', reply: NONE });
+      s.sent = () => resolve({ word: 'sent', delivered: 'unknown', reason: '', reply: NONE });
       this.queue.push(s);
       if (ack) s.timer = setTimeout(() => this.#expire(s), ttl + 1000); // the node answers by ttl + 50 ms
       this.flush();
@@ -228,11 +237,14 @@ export class Client extends EventEmitter {
     }
   }
 
-  // bye ends the session once open sends have ended.
+  // abandon ends the client at once, without a word to the node.
+  abandon() { this.leaving = true; this.link?.socket.destroy(); }
+
+  // bye ends the session once open sends have ended and what was delivered has its answer.
   async bye() {
     this.leaving = true;
     const { link } = this;
-    while (link?.open && link.pending.size) await sleep(10);
+    while (link?.open && link.pending.size + link.delivering > 0) await sleep(10);
     if (!link?.open) return;
     link.write(K.bye);
     await Promise.race([new Promise((done) => link.once('closed', done)), sleep(1000)]);

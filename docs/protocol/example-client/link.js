@@ -13,6 +13,8 @@ const words = {
   68: 'bad_id', 80: 'timeout', 81: 'lost',
 };
 export const word = (code) => words[code] ?? `code_${code}`;
+// delivered says whether a message reached its receiver, also with a code of a later version: yes, no or unknown.
+export const delivered = (code) => (code >= 1 && code <= 31 ? 'yes' : code >= 32 && code <= 79 ? 'no' : 'unknown');
 const faults = [
   '', 'zero_length', 'frame_too_large', 'bad_length', 'wrong_type', 'too_deep', 'too_many', 'bad_value', 'unknown_kind',
   'unexpected_kind', 'bad_version', 'unauthenticated', 'hello_timeout', 'idle_timeout', 'slow_consumer', 'credit_exceeded',
@@ -24,6 +26,15 @@ const limitNames = ['max_payload', 'max_frame', 'max_ids', 'max_in_flight', 'cre
 export const NONE = new Uint8Array(0);
 export const bytes = (v) => (typeof v === 'string' ? new TextEncoder().encode(v) : v ?? NONE);
 
+// shapes has the types of the fields behind the kind, of the frames that a node sends: Number, Bin, Str, Array.
+const shapes = {
+  [K.welcome]: 'NNSNBBNAA', [K.ping]: 'N', [K.pong]: 'N', [K.error]: 'NNNNS', [K.drain]: 'NNA', [K.credit]: 'N', [K.reassert]: 'N',
+  [K.left]: '', [K.members]: 'A', [K.bound]: 'NA', [K.unbound]: 'NA', [K.found]: 'NA', [K.kick]: 'SN', [K.deliver]: 'BSSNNNB', [K.outcome]: 'NNSB',
+};
+const typed = {
+  N: (v) => Number.isInteger(v) && v >= 0, B: (v) => v instanceof Uint8Array, S: (v) => typeof v === 'string', A: Array.isArray,
+};
+const wellShaped = (f) => Array.isArray(f) && [...shapes[f[0]]].every((type, i) => typed[type](f[i + 1]));
 const known = new Set(Object.values(K));
 const onlyClients = new Set([K.hello, K.bye, K.leave, K.bind, K.unbind, K.lookup, K.send, K.ack, K.not_here, 48, 50, 64, 66]); // multicast, not_here_many, watch, unwatch
 
@@ -92,6 +103,7 @@ export class Link extends EventEmitter {
   }
 
   #frame(f) {
+    if (!wellShaped(f)) throw new Error(`not a frame of kind ${f[0]}`);
     switch (f[0]) {
       case K.welcome:
         [, , this.features] = f;
@@ -102,7 +114,7 @@ export class Link extends EventEmitter {
         this.emit('welcome', f);
         return;
       case K.ping: this.write(K.pong, f[1]); return;
-      case K.credit: this.total = f[1]; break;
+      case K.credit: this.total = Math.max(this.total, f[1]); break;
       case K.error: if (f[2] & 1) this.fault = faultName(f[1]); break;
     }
     this.emit('frame', f);
