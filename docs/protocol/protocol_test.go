@@ -19,6 +19,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/internal/proc"
 )
 
 // startNode runs an engine until the test ends and returns where it listens.
@@ -51,8 +52,8 @@ func startNode(t *testing.T, config engine.Config) string {
 // npm is missing is a failure: without them nobody checks the document but ourselves.
 func runNode(t *testing.T, dir string, args ...string) {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "@msgpack", "msgpack")); err != nil {
-		run(t, dir, "npm", "ci", "--no-audit", "--no-fund")
+	if err := proc.InstallNode(dir); err != nil {
+		t.Fatal(err)
 	}
 	t.Logf("%s", run(t, dir, "node", args...))
 }
