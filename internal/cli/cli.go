@@ -25,6 +25,7 @@ const (
 	ExitLedgerFault     = 3 // a message was lost, doubled, misreported…
 	ExitThresholdMissed = 4 // a limit that was asked for was not kept
 	ExitCutOff          = 5 // draining ended before everybody had left
+	ExitClientFault     = 6 // conformance: the client under test broke a rule
 
 	ExitInterrupted = 130 // a signal ended what was to go on
 )

@@ -1,0 +1,220 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"distmsg/codec"
+)
+
+// node is one of the nodes that a scenario plays: an address that a client can connect to.
+type node struct {
+	name string
+	addr string
+	ln   net.Listener
+}
+
+// event is what the scenario's goroutine hears of a connection, in the order in which it happened.
+type event struct {
+	conn  *conn
+	frame []byte // with its prefix; nil: the connection has just been accepted, or err says how it ended
+	err   error
+	ended bool // the client program has ended, with err
+}
+
+// conn is one connection of the client. Its reader is a goroutine of its own; everything else
+// belongs to the scenario's goroutine.
+type conn struct {
+	net.Conn
+	node    *node
+	number  int // from 1, in the order of accepting
+	limits  codec.Limits
+	session *session
+	hello   codec.Hello
+
+	greeted bool // hello has come
+	open    bool // welcome was sent
+	resumed bool // and said that the session goes on
+	over    bool // the node has ended it: what still comes is thrown away
+	ended   bool // the client has ended it
+	mute    bool // the node reads and does nothing else
+	told    bool // the client was sent a closing error
+	left    bool // leave has come
+	bye     bool // bye has come
+	spare   bool // its session is new, and the client has another one elsewhere
+
+	features uint64 // granted
+	pings    map[uint64]bool
+	pinged   int             // pings of the client
+	requests map[uint64]bool // open binds that a scenario has yet to answer, by seq
+	sends    map[uint64]*send
+	used     uint64 // bytes of sends without ack
+	credit   uint64
+	said     []byte    // the frame written last
+	heard    time.Time // when the last frame came
+
+	gate sync.Mutex // held while the node does not read
+}
+
+// listen opens a node on a free port of the loopback interface, or at addr.
+func (p *play) listen(name, addr string) (*node, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{name: name, addr: ln.Addr().String(), ln: ln}
+	p.nodes = append(p.nodes, n)
+	p.readers.Go(func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.serve(n, nc)
+		}
+	})
+	return n, nil
+}
+
+// serve hands the frames of one connection over to the scenario.
+func (p *play) serve(n *node, nc net.Conn) {
+	c := &conn{Conn: nc, node: n, pings: map[uint64]bool{}, requests: map[uint64]bool{}, sends: map[uint64]*send{}}
+	p.mu.Lock()
+	p.accepted = append(p.accepted, nc)
+	over := p.ctx.Err() != nil
+	p.mu.Unlock()
+	if over || !p.emit(event{conn: c}) {
+		nc.Close()
+		return
+	}
+	p.readers.Go(func() {
+		p.emit(event{conn: c, err: p.read(c)})
+	})
+}
+
+func (p *play) read(c *conn) error {
+	buf := make([]byte, 0, 64<<10)
+	for {
+		for {
+			_, n, err := codec.Split(buf, maxFrame)
+			if err != nil {
+				p.emit(event{conn: c, frame: append([]byte(nil), buf[:min(len(buf), maxHex)]...), err: err})
+				return err
+			}
+			if n == 0 {
+				break
+			}
+			if !p.emit(event{conn: c, frame: append([]byte(nil), buf[:n]...)}) {
+				return p.ctx.Err()
+			}
+			buf = buf[:copy(buf, buf[n:])]
+		}
+		if cap(buf)-len(buf) < 32<<10 {
+			buf = append(make([]byte, 0, 2*cap(buf)), buf...)
+		}
+		c.gate.Lock()
+		c.gate.Unlock() //nolint:staticcheck // it only waits
+		n, err := c.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err != nil && n == 0 {
+			return err
+		}
+	}
+}
+
+// emit reports whether the scenario still listens.
+func (p *play) emit(e event) bool {
+	select {
+	case p.events <- e:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
+// maxFrame bounds what is read of a client. A scenario's own limit is checked where the frame is
+// handled.
+const maxFrame = 64 << 20
+
+// put writes a frame, dressed as the scenario wants its frames.
+func (p *play) put(c *conn, frame []byte) {
+	if p.dress != nil {
+		frame = p.dress(frame)
+	}
+	p.write(c, frame)
+}
+
+// write writes bytes as they are. A connection that the client has closed takes nothing, which is
+// no fault here.
+func (p *play) write(c *conn, b []byte) {
+	c.said = b
+	chunk := len(b)
+	if p.trickle {
+		chunk = 1
+	}
+	for rest := b; len(rest) > 0; rest = rest[min(chunk, len(rest)):] {
+		_ = c.SetWriteDeadline(time.Now().Add(p.patience))
+		_, err := c.Write(rest[:min(chunk, len(rest))])
+		if nerr := net.Error(nil); errors.As(err, &nerr) && nerr.Timeout() {
+			p.blame(c, secPolite, "the client reads while its own writing blocks", fmt.Sprintf("it did not take %d bytes for %v", len(b), p.patience), nil)
+		}
+		if err != nil {
+			return
+		}
+		if p.trickle {
+			p.pace()
+		}
+	}
+}
+
+// pace lets the client read what was written before the next byte follows.
+func (p *play) pace() {
+	select {
+	case <-time.After(200 * time.Microsecond):
+	case <-p.ctx.Done():
+	}
+}
+
+// smallBuffer lets the kernel take over little of what the node writes. (What it keeps of what the
+// client writes grows only with reading. To make that smaller now would take back a window that the
+// client has been promised, and the kernel would then drop the client's acknowledgements.)
+func (c *conn) smallBuffer() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(64 << 10)
+	}
+}
+
+// hangUp ends a connection as a node does: it shuts its sending side and gives the client a second
+// to close.
+func (p *play) hangUp(c *conn) {
+	if c.over {
+		return
+	}
+	p.lose(c)
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
+	time.AfterFunc(time.Second, func() { c.Close() })
+}
+
+// reset ends a connection as a crash does.
+func (p *play) reset(c *conn) {
+	p.lose(c)
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	c.Close()
+}
+
+// lose voids what is open on a connection that the node ends, or that the client has ended.
+func (p *play) lose(c *conn) {
+	c.over = true
+	for _, d := range p.deliveries {
+		if d.conn == c {
+			d.void = true
+		}
+	}
+}

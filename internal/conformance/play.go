@@ -1,0 +1,420 @@
+package conformance
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"distmsg/codec"
+)
+
+// The sections of docs/protocol.md that a verdict can name. A test looks for them there.
+const (
+	secFrames    = "Frames"
+	secLife      = "Life of a connection"
+	secStates    = "States"
+	secLimits    = "Limits and defaults"
+	secHeart     = "Heartbeats"
+	secHello     = "hello (1)"
+	secReassert  = "reassert (9)"
+	secMembers   = "members (12)"
+	secSend      = "send (32)"
+	secAck       = "ack (34)"
+	secNotHere   = "not_here (36)"
+	secBindings  = "Bindings"
+	secMessages  = "Messages"
+	secMulticast = "Multicast"
+	secWatching  = "Watching"
+	secCodes     = "Codes"
+	secFaults    = "Faults"
+	secEnding    = "Ending its own sends"
+	secPolite    = "Being polite"
+	secReconnect = "Reconnecting"
+	secDrain     = "Drain"
+	secMoving    = "Moving"
+	secLeaving   = "Leaving"
+
+	contractSection = "What your program does" // of docs/conformance.md
+)
+
+// settle is how long a scenario looks whether the client does what it must not do.
+const settle = 300 * time.Millisecond
+
+// play is one scenario with one client. One goroutine, that of the scenario, owns all of it but the
+// parts under mu. A scenario says what the nodes do; play checks what holds in all scenarios, and
+// does what any node does unless the scenario has said otherwise.
+type play struct {
+	scenario *Scenario
+	patience time.Duration // how long the client may take for an answer
+	arrival  time.Duration // how long it may take to connect
+	waits    bool          // no program is run: whoever connects is the client
+	limits   codec.Limits
+	ctx      context.Context
+	stop     context.CancelFunc
+	events   chan event
+	readers  sync.WaitGroup
+
+	mu       sync.Mutex
+	accepted []net.Conn
+
+	nodes      []*node
+	conns      []*conn // accepted, in this order
+	sessions   []*session
+	deliveries []*delivery
+	tokens     map[string]*delivery
+	sent       []*send  // all sends and posts but reports
+	reports    []string // that no scenario has asked for yet
+	program    error    // how the client program ended
+	exited     bool     // it has
+	mayExit    bool     // it may: it has been refused, or was asked to leave
+
+	// What the client should believe of the IDs.
+	epochs   map[string]uint64 // under which it holds them
+	granted  map[string]uint64 // the last epoch that it was given
+	wanted   map[string]bool   // it was asked to bind them anew
+	due      map[string]bool   // it may assert them again
+	unwanted map[string]bool   // it was asked to unbind them
+	clock    uint64            // of epochs
+	serial   uint64            // of tokens and nonces
+
+	// What a scenario changes.
+	dress     func(frame []byte) []byte // what becomes of each frame that is put
+	trickle   bool                      // bytes are written one by one
+	greet     func(c *conn)             // answers hello
+	onBind    func(c *conn, b *bind)    // answers bind
+	onSend    func(s *send)             // answers a send or post
+	onWatch   func(c *conn, seq uint64, ids []string)
+	onLeave   func(c *conn) // between leave and left
+	features  uint64        // that the nodes grant
+	noResume  bool          // sessions are never resumed
+	mayRefuse bool          // "cannot" is a report that the scenario waits for
+
+	verdict Verdict
+}
+
+// session is what the nodes know of a session of the client.
+type session struct {
+	id, secret []byte
+	over       bool // it is not resumed any more
+	said       bool // and the client was told so
+}
+
+func newPlay(ctx context.Context, s *Scenario, cfg *Config) *play {
+	ctx, stop := context.WithTimeout(ctx, cfg.Timeout)
+	p := &play{
+		scenario: s, patience: cfg.Patience, arrival: cfg.Arrival, waits: cfg.Client == nil, limits: defaultLimits, features: knownFeatures, ctx: ctx, stop: stop,
+		events: make(chan event, 1024), tokens: map[string]*delivery{},
+		epochs: map[string]uint64{}, granted: map[string]uint64{}, wanted: map[string]bool{}, due: map[string]bool{}, unwanted: map[string]bool{},
+		clock: 1 << 52, verdict: Verdict{Scenario: s.Name},
+	}
+	for _, id := range []string{Driver, Alice, Bob} {
+		p.wanted[id] = true
+	}
+	return p
+}
+
+// defaultLimits are announced by scenarios that do not say otherwise.
+var defaultLimits = codec.Limits{
+	MaxPayload: 1 << 20, MaxFrame: 1<<20 + codec.FrameOverhead, MaxIDs: 1024, MaxInFlight: 1000, Credit: 1 << 20,
+	MaxTTL: 60_000, DefaultTTL: 10_000, Heartbeat: 10_000, IdleTimeout: 30_000, ResumeWindow: 10_000,
+	MaxMulticast: 100, MaxWatched: 100,
+}
+
+// act runs the scenario's script and the end that all scripts have in common, on a goroutine of its
+// own which a verdict ends.
+func (p *play) act() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.scenario.script(p)
+		p.goodbye()
+		p.end(Pass, "")
+	}()
+	<-done
+}
+
+// end gives the verdict and ends the goroutine.
+func (p *play) end(r Result, reason string) {
+	p.verdict.Result, p.verdict.Reason = r, reason
+	runtime.Goexit()
+}
+
+// blame says which rule the client has broken. Frame is what broke it, or nil if nothing came. The
+// scenario is over.
+func (p *play) blame(c *conn, section, expected, got string, frame []byte) {
+	f := &Fault{Section: section, Expected: expected, Got: got}
+	if frame != nil {
+		f.Frame = hexOf(frame)
+	}
+	if c != nil && c.said != nil {
+		f.After = hexOf(c.said)
+	}
+	p.verdict.Fault = f
+	p.end(Fail, "")
+}
+
+// until handles what the client does until ok reports true, for as long as a client may take for an
+// answer. If that is over, the client has not done what the section expects.
+func (p *play) until(c *conn, section, expected string, ok func() bool) {
+	p.untilIn(p.patience, c, section, expected, ok)
+}
+
+func (p *play) untilIn(d time.Duration, c *conn, section, expected string, ok func() bool) {
+	p.wait(d, ok, func(why string) { p.blame(c, section, expected, why+p.unasked(), nil) })
+}
+
+// wait handles what the client does until ok reports true. If that takes too long, late says what
+// that means, and does not return.
+func (p *play) wait(d time.Duration, ok func() bool, late func(why string)) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for !ok() {
+		select {
+		case e := <-p.events:
+			p.handle(e)
+		case <-timer.C:
+			late(fmt.Sprintf("nothing of the kind within %v", d))
+		case <-p.ctx.Done():
+			p.cut(late)
+		}
+	}
+}
+
+// unasked names the reports that no scenario has asked for: one of them may be what came instead.
+func (p *play) unasked() string {
+	if len(p.reports) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; it reported %q", p.reports)
+}
+
+// cut ends a scenario whose time is over, or that the operator has interrupted.
+func (p *play) cut(late func(why string)) {
+	if context.Cause(p.ctx) == context.DeadlineExceeded {
+		late("the time of the scenario is over")
+	}
+	p.end(Err, "interrupted")
+}
+
+// during handles what the client does for a while, in which it must do nothing wrong.
+func (p *play) during(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case e := <-p.events:
+			p.handle(e)
+		case <-timer.C:
+			return
+		case <-p.ctx.Done():
+			p.cut(func(why string) { p.end(Err, why) })
+		}
+	}
+}
+
+func (p *play) handle(e event) {
+	c := e.conn
+	switch {
+	case e.ended:
+		p.exited, p.program = true, e.err
+		if !p.mayExit {
+			p.blame(nil, contractSection, "the program runs until it is told bye", exitWords(e.err), nil)
+		}
+	case e.frame == nil && e.err == nil:
+		c.number, c.limits = len(p.conns)+1, p.limits
+		c.credit = p.limits.Credit
+		p.conns = append(p.conns, c)
+	case e.frame == nil:
+		c.ended = true
+		if !c.over {
+			p.lose(c)
+		}
+	case c.over:
+	case e.err != nil:
+		p.blame(c, secFrames, "a length prefix of at least 1 and at most max_frame", e.err.Error(), e.frame)
+	default:
+		p.frame(c, e.frame)
+	}
+}
+
+func exitWords(err error) string {
+	if err == nil {
+		return "it ended by itself"
+	}
+	return "it ended: " + err.Error()
+}
+
+// first waits for the client's first connection and for its bindings.
+func (p *play) first() *conn {
+	p.arrives(func() bool { return len(p.conns) > 0 })
+	return p.bound()
+}
+
+// arrives waits for the client. Without a program to run, nobody is to blame if none comes.
+func (p *play) arrives(here func() bool) {
+	p.wait(p.arrival, here, func(why string) {
+		if p.waits {
+			p.end(Err, "no client has come to "+p.nodes[0].addr+": "+why)
+		}
+		p.blame(p.latest(), contractSection, "the program connects to "+p.nodes[0].addr, why, nil)
+	})
+}
+
+// bound waits until the client holds the three IDs, and returns the connection that is used now.
+func (p *play) bound() *conn {
+	p.until(p.latest(), contractSection, "the program binds "+Driver+", "+Alice+" and "+Bob, func() bool {
+		return p.epochs[Driver] != 0 && p.epochs[Alice] != 0 && p.epochs[Bob] != 0 && p.current() != nil
+	})
+	return p.current()
+}
+
+// current returns the newest connection that is open, nil if there is none.
+func (p *play) current() *conn {
+	for _, c := range slices.Backward(p.conns) {
+		if c.open && !c.over && !c.left {
+			return c
+		}
+	}
+	return nil
+}
+
+func (p *play) latest() *conn {
+	if len(p.conns) == 0 {
+		return nil
+	}
+	return p.conns[len(p.conns)-1]
+}
+
+// again waits until the client has connected again and was welcomed, after there were n
+// connections.
+func (p *play) again(n int, section, expected string) *conn {
+	p.untilIn(p.patience+maxPause, p.latest(), section, expected, func() bool { return p.current() != nil && p.current().number > n })
+	return p.current()
+}
+
+// instruct tells the client's program to do something, and waits for the ack.
+func (p *play) instruct(c *conn, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	d := p.deliver(c, codec.Deliver{To: []byte(Driver), Payload: []byte(text)})
+	p.until(c, secMessages, "the client acks the instruction "+text, func() bool { return d.acks > 0 || d.void })
+}
+
+// told waits for a report, and takes it.
+func (p *play) told(section, expected, report string) {
+	p.until(p.latest(), section, fmt.Sprintf("%s: the program reports %q", expected, report), func() bool {
+		i := slices.Index(p.reports, report)
+		if i < 0 {
+			return false
+		}
+		p.reports = slices.Delete(p.reports, i, i+1)
+		return true
+	})
+}
+
+// toldOne waits for one of several reports, takes it, and returns which it was.
+func (p *play) toldOne(section, expected string, reports ...string) (which int) {
+	p.until(p.latest(), section, fmt.Sprintf("%s: the program reports one of %q", expected, reports), func() bool {
+		for i, r := range reports {
+			if at := slices.Index(p.reports, r); at >= 0 {
+				which = i
+				p.reports = slices.Delete(p.reports, at, at+1)
+				return true
+			}
+		}
+		return false
+	})
+	return which
+}
+
+// outcomes waits for the reports of messages 1 to n of an instruction, all of which ended alike.
+func (p *play) outcomes(section, expected, to string, n int, word, delivered string) {
+	for k := 1; k <= n; k++ {
+		p.told(section, expected, fmt.Sprintf("%s %s %d %s %s", saysOutcome, to, k, word, delivered))
+	}
+}
+
+// works checks that messages go both ways over c.
+func (p *play) works(c *conn, section, after string) {
+	d := p.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("still here?")})
+	p.until(c, section, after+": the client goes on and acks what is delivered", func() bool { return d.acks > 0 })
+}
+
+// goodbye ends every scenario: the client finishes what is open and says bye.
+func (p *play) goodbye() {
+	c := p.current()
+	if p.exited || p.mayExit {
+		return
+	}
+	if c == nil {
+		c = p.again(len(p.conns), secReconnect, "the client connects again")
+	}
+	p.mayExit = true
+	before := len(p.conns)
+	p.instruct(c, doBye)
+	p.until(c, secLeaving, "the client ends its sends, answers what was delivered, and says bye", func() bool { return c.bye })
+	p.settleDeliveries()
+	for _, open := range p.conns {
+		p.hangUp(open)
+	}
+	p.until(c, secLeaving, "the client closes after bye", func() bool { return c.ended })
+	if len(p.conns) > before {
+		p.blame(p.latest(), secLeaving, "a client that has said bye does not connect again", "it did", nil)
+	}
+	if len(p.reports) > 0 {
+		p.blame(nil, contractSection, "the program reports what has happened, once", fmt.Sprintf("it also reported %q", p.reports), nil)
+	}
+}
+
+// settleDeliveries checks that everything delivered has its answer.
+func (p *play) settleDeliveries() {
+	for _, d := range p.deliveries {
+		switch {
+		case d.void:
+		case d.own() && d.Flags&codec.FlagAck != 0 && d.acks == 0:
+			p.blame(d.conn, secMessages, "the client acks what is delivered to an ID that it holds", "it said bye without an ack", d.frame)
+		case !d.own() && !d.returned:
+			p.blame(d.conn, secMessages, "the client returns what is delivered to an ID that it does not hold, as not_here", "it said bye without", d.frame)
+		}
+	}
+}
+
+// newSession makes one.
+func (p *play) newSession() *session {
+	s := &session{id: make([]byte, codec.SessionIDLen), secret: make([]byte, codec.SecretLen)}
+	rand.Read(s.id)     // never fails
+	rand.Read(s.secret) // never fails
+	p.sessions = append(p.sessions, s)
+	return s
+}
+
+// mint returns a new epoch.
+func (p *play) mint() uint64 {
+	p.clock += 10
+	return p.clock
+}
+
+// close ends everything that the play has opened, and waits for it.
+func (p *play) close() {
+	p.stop()
+	p.mu.Lock()
+	for _, c := range p.accepted {
+		c.Close()
+	}
+	p.mu.Unlock()
+	for _, n := range p.nodes {
+		n.ln.Close()
+	}
+	p.readers.Wait()
+}
+
+// list writes words for people.
+func list(words []string) string { return strings.Join(words, ", ") }
+
+// maxPause is the longest pause before another attempt to connect.
+const maxPause = 5 * time.Second

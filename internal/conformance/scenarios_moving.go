@@ -1,0 +1,129 @@
+package conformance
+
+import (
+	"fmt"
+	"time"
+
+	"distmsg/codec"
+)
+
+// How a client goes from one node to another.
+var movingScenarios = []Scenario{
+	{
+		Name:   "drain",
+		About:  "the node drains and names another one. The client moves there without a gap: it attaches, leaves, answers what still comes, and closes.",
+		script: drains,
+	},
+	{
+		Name:   "drain-not-resumed",
+		About:  "the node drains, and the other one does not know the session. The client asserts its IDs there.",
+		script: drainsToStranger,
+	},
+	{
+		Name:   "drain-alone",
+		About:  "the only node drains and goes away. The client stays until then, and comes back.",
+		script: drainsAlone,
+	},
+	{
+		Name:   "members",
+		About:  "the node says that there is another one, and dies. The client goes there with its session.",
+		script: membersChange,
+	},
+}
+
+// another opens a second node.
+func (p *play) another() *node {
+	n, err := p.listen("n2", "127.0.0.1:0")
+	if err != nil {
+		p.end(Err, err.Error())
+	}
+	return n
+}
+
+// movesTo waits for the client at another node.
+func (p *play) movesTo(n *node, section, expected string) *conn {
+	var there *conn
+	p.untilIn(p.patience+maxPause, p.latest(), section, expected, func() bool {
+		there = p.current()
+		return there != nil && there.node == n
+	})
+	return there
+}
+
+func drains(p *play) {
+	c := p.first()
+	other := p.another()
+	var last *delivery
+	p.onLeave = func(old *conn) {
+		last = p.deliver(old, codec.Deliver{To: []byte(Alice), Payload: []byte("the last one here")})
+	}
+	p.put(c, codec.AppendDrain(nil, &codec.Drain{Spread: 200, Deadline: 10_000, Addrs: []string{other.addr}}))
+	p.works(c, secDrain, "after drain, as all goes on until the client has moved")
+	next := p.movesTo(other, secDrain, "the client moves to "+other.addr+", which drain names")
+	p.resumes(next)
+	p.until(c, secMoving, "the client says leave on the connection that it moves away from, before it closes that", func() bool {
+		if c.ended && !c.left {
+			p.blame(c, secMoving, "the client says leave on the connection that it moves away from, and reads on until left", "it closed the connection", nil)
+		}
+		return c.left
+	})
+	p.acked(last, secMoving, "what is delivered before left is answered there")
+	p.until(c, secMoving, "the client closes the old connection after left, when nothing is open on it", func() bool { return c.ended })
+	p.works(next, secMoving, "after it has moved")
+	p.instruct(next, "%s carol 1 5", doSend)
+	p.outcomes(secMoving, "new sends go over the new connection", "carol", 1, "acked", "yes")
+}
+
+func drainsToStranger(p *play) {
+	c := p.first()
+	other := p.another()
+	p.noResume = true
+	p.put(c, codec.AppendDrain(nil, &codec.Drain{Spread: 100, Deadline: 10_000, Addrs: []string{other.addr}}))
+	next := p.movesTo(other, secDrain, "the client moves to "+other.addr+", which drain names")
+	if len(next.hello.Session) == 0 {
+		p.blame(next, secMoving, "hello has the session and the secret", "a hello that asks for a new session", nil)
+	}
+	p.mayLeaveTwice(next)
+	p.reasserted(p.current())
+	p.works(p.current(), secMoving, "after its re-assert at the other node")
+}
+
+// mayLeaveTwice lets a client give a new session back that a stranger made, as Several nodes at
+// once allows: it says bye there and tries again.
+func (p *play) mayLeaveTwice(next *conn) {
+	p.during(settle)
+	if next.bye || next.ended {
+		p.noResume = false
+		clear(p.due)
+		p.movesTo(next.node, secMoving, "the client moves in the end")
+	}
+}
+
+func drainsAlone(p *play) {
+	c := p.first()
+	p.put(c, codec.AppendDrain(nil, &codec.Drain{Spread: 100, Deadline: 10_000}))
+	p.during(2 * settle)
+	p.works(c, secDrain, "after drain, with no other node to go to")
+	before := len(p.conns)
+	p.fault(c, codec.FaultGoingAway)
+	c = p.again(before, secReconnect, "the client connects again after going_away")
+	p.resumes(c)
+	p.works(c, secReconnect, "after going_away")
+}
+
+func membersChange(p *play) {
+	c := p.first()
+	other := p.another()
+	p.put(c, codec.AppendMembers(nil, []codec.Member{{Node: "n1", Addr: c.node.addr}, {Node: "n9"}, {Node: "n2", Addr: other.addr}}))
+	p.works(c, secMembers, "after members")
+	before := len(p.conns)
+	c.node.ln.Close()
+	p.reset(c)
+	next := p.movesTo(other, secMembers, fmt.Sprintf("the client goes to the other node that members names, %s", other.addr))
+	p.resumes(next)
+	p.works(next, secReconnect, "after it has gone to another node")
+	p.during(time.Second)
+	if dials := len(p.conns) - before; dials > 3 {
+		p.blame(p.latest(), secReconnect, "a client that has a connection does not make others all the time", fmt.Sprintf("%d connections", dials), nil)
+	}
+}
