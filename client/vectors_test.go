@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"testing"
+	"time"
 
 	"distmsg/codec"
 )
@@ -25,7 +26,7 @@ func TestVectorsForClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newFakeNode(t).start()
-	_, node := attachFake(t, n, Config{})
+	_, node := attachFake(t, n, Config{MaxBackoff: 10 * time.Millisecond}) // the pauses would grow
 	seen := map[bool]int{}
 	for _, v := range vectors.Bad {
 		if v.Reader == "N" {
