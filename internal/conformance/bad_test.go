@@ -155,10 +155,6 @@ func returning(change func(*codec.Deliver)) filter {
 	return changed(codec.KindNotHere, codec.DecodeNotHere, codec.AppendNotHere, change)
 }
 
-func sending(change func(*codec.Send)) filter {
-	return changed(codec.KindSend, codec.DecodeSend, codec.AppendSend, change)
-}
-
 func outcome(change func(*codec.Outcome)) filter {
 	return changed(codec.KindOutcome, codec.DecodeOutcome, codec.AppendOutcome, change)
 }
@@ -181,17 +177,6 @@ func closing(to codec.Fault) filter {
 			f.Fault = to
 		}
 	})
-}
-
-// both runs frames through one filter after the other.
-func both(a, b filter) filter {
-	return func(kind codec.Kind, frame []byte) (all [][]byte) {
-		for _, f := range a(kind, frame) {
-			k, _ := codec.PeekKind(f[codec.PrefixLen:])
-			all = append(all, b(k, f)...)
-		}
-		return all
-	}
 }
 
 // later makes a bad client whose first connection is good.

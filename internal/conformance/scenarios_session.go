@@ -161,8 +161,8 @@ func readsWhileWriting(p *play) {
 	c := p.first()
 	payload := bytes.Repeat([]byte("0123456789abcdef"), 64<<10/16)
 	c.smallBuffer()
-	c.gate.Lock()
-	readAgain := sync.OnceFunc(c.gate.Unlock)
+	<-c.gate
+	readAgain := sync.OnceFunc(func() { c.gate <- struct{}{} })
 	defer readAgain() // also when a verdict ends the goroutine
 	var all []*delivery
 	for range 100 {
