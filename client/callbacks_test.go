@@ -47,6 +47,7 @@ func (n *notes) logger() *slog.Logger { return slog.New(slog.NewTextHandler(n, n
 // TestStuckCallbacks: callbacks that do not return stop neither sends, nor what is received, nor the callbacks of other
 // sends. They are logged and counted until they return.
 func TestStuckCallbacks(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := startNode(t, engine.Config{})
 	var log notes
@@ -81,6 +82,7 @@ func TestStuckCallbacks(t *testing.T) {
 
 // TestCallbacksAreBounded: callbacks that are stuck do not make memory grow. Senders wait for them, as long as they want to.
 func TestCallbacksAreBounded(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := startNode(t, engine.Config{})
 	release := make(chan struct{})
@@ -182,6 +184,7 @@ func TestCallbackOrder(t *testing.T) {
 
 // TestCallbacksPassHandlers: what the session has to tell does not wait for handlers, nor one kind of callback for another.
 func TestCallbacksPassHandlers(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := startNode(t, engine.Config{})
 	release, entered := make(chan struct{}), make(chan struct{}, 1)
@@ -315,6 +318,7 @@ func TestCallbacksDoNotReturn(t *testing.T) {
 
 // TestCloseDoesNotWaitForStuck: Close ends with its context although a callback is stuck, and every callback is called all the same.
 func TestCloseDoesNotWaitForStuck(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := startNode(t, engine.Config{})
 	release := make(chan struct{})

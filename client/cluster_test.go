@@ -283,6 +283,7 @@ func TestSpreadNodeStops(t *testing.T) {
 // TestDrainOneOfThree: a node drains under acked load between two sessions that are both attached to it. No
 // send fails, and nothing is bound again.
 func TestDrainOneOfThree(t *testing.T) {
+	long(t)
 	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {
 		t.Run(name, func(t *testing.T) {
 			k := startCluster(t)
@@ -321,6 +322,7 @@ func TestDrainOneOfThree(t *testing.T) {
 
 // TestReassertAfterLoss: the registry is empty, and has everything back.
 func TestReassertAfterLoss(t *testing.T) {
+	long(t)
 	const ids = 100_000
 	k := startCluster(t)
 	var all []string

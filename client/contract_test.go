@@ -169,6 +169,7 @@ func TestRetry(t *testing.T) {
 // TestHandlerContext: the handler's context ends at the message's deadline, as do those that are made from it, and not when the
 // handler returns.
 func TestHandlerContext(t *testing.T) {
+	long(t)
 	n := newFakeNode(t).start()
 	type key struct{}
 	type seen struct {

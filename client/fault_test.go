@@ -229,6 +229,7 @@ func TestUnknownOutcomeCode(t *testing.T) {
 
 // TestStoppedNode: a node that answers pings but never a send does not hold a sender for ever.
 func TestStoppedNode(t *testing.T) {
+	long(t)
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
 	go func() {
@@ -463,6 +464,7 @@ func TestDeliverWhatIsHeld(t *testing.T) {
 // TestReassert: a node that does not know the session gets the bindings with their epochs; what was
 // bound elsewhere in the meantime counts as kicked, what the registry cannot take is tried again.
 func TestReassert(t *testing.T) {
+	long(t)
 	for name, refuse := range map[string]bool{"a new session": false, "a secret the node does not know": true} {
 		t.Run(name, func(t *testing.T) {
 			kicks := make(chan Kick, 10)

@@ -131,3 +131,11 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// long marks a test that takes a second or more. go test -short, the first look, leaves it out.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes a second or more: run it without -short")
+	}
+}

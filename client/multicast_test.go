@@ -354,6 +354,7 @@ func TestMulticastWindow(t *testing.T) {
 // TestMulticastGivesUp: when the context ends, what is open ends timeout, and keeps its place until the node's outcome, or until the
 // deadline is long over.
 func TestMulticastGivesUp(t *testing.T) {
+	long(t)
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
 	ctx, cancel := context.WithCancel(testContext(t))

@@ -27,6 +27,7 @@ func (w lineWriter) Write(line []byte) (int, error) {
 // TestReconnectStorm: a node that says welcome and closes is dialled ever more slowly: only a connection that has
 // lasted makes the pauses short again. The log has a few lines about it.
 func TestReconnectStorm(t *testing.T) {
+	long(t)
 	n := newFakeNode(t).start()
 	said := make(chan string, 10_000)
 	_, c := attachFake(t, n, Config{MaxBackoff: time.Hour, Logger: lines(said, slog.LevelInfo)})

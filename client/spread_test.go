@@ -194,6 +194,7 @@ func TestRequestsMove(t *testing.T) {
 // TestReassertFrame: everything is said again on the connection that asked, in several frames at once and under the
 // same epochs; what is superseded is lost, what the registry cannot take comes again, and so does the first denial.
 func TestReassertFrame(t *testing.T) {
+	long(t)
 	for _, within := range []uint64{0, 300} {
 		kicks := make(chan Kick, 10)
 		n := newFakeNode(t).start()

@@ -59,6 +59,7 @@ func (b *board) watch(t testing.TB, s *Session, ids ...string) {
 
 // TestWatchAtNode: a bind, an unbind, a bind anew elsewhere and a crash are told, the last when the resume window is over.
 func TestWatchAtNode(t *testing.T) {
+	long(t)
 	n := startNode(t, engine.Config{ResumeWindow: time.Second})
 	b := newBoard()
 	watcher := dial(t, Config{OnPresence: b.hear}, n.addr)
@@ -100,6 +101,7 @@ func TestWatchAtNode(t *testing.T) {
 // TestWatchInCluster: IDs at other nodes are watched like those at one's own, also while the watcher's node drains, and what changed while
 // it moved is told.
 func TestWatchInCluster(t *testing.T) {
+	long(t)
 	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {
 		t.Run(name, func(t *testing.T) {
 			k := startCluster(t)

@@ -42,6 +42,7 @@ func TestKickOld(t *testing.T) {
 
 // Duplicate login with reject-new: a live incumbent stays, also within its resume window.
 func TestRejectNew(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Loops: 2, ResumeWindow: 2 * time.Second})
 	holder, newcomer := n.join(), n.join()

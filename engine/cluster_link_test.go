@@ -253,6 +253,7 @@ func (l *lines) has(s string) bool {
 
 // A node with another secret stays outside, and the log says why.
 func TestOtherSecret(t *testing.T) {
+	long(t)
 	g := startGroup(t, 1, 1)
 	var log lines
 	stranger := g.start("n1", 1, func(c *Config) {
@@ -267,6 +268,7 @@ func TestOtherSecret(t *testing.T) {
 
 // Nodes of two versions work side by side, each pair in the highest that both speak.
 func TestPeerVersions(t *testing.T) {
+	long(t)
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	for i, versions := range [][2]uint64{{1, 2}, {1, 1}, {2, 2}} {
 		cfg := Config{NodeID: fmt.Sprintf("n%d", i), Registry: g.registry, Membership: &hubMember{hub: g.hub},
@@ -285,6 +287,7 @@ func TestPeerVersions(t *testing.T) {
 
 // A peer that goes silent is given up within 2 s, and what waits for it is lost.
 func TestSilentPeer(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := startGroup(t, 1, 2)
 	n := g.nodes[0]

@@ -164,6 +164,7 @@ func TestParkedExpire(t *testing.T) {
 
 // A registry that never answers holds up nobody for long, however many IDs there are to ask for.
 func TestParkedWithoutRegistry(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g, reg := parking(t, nil)
 	from := g.nodes[0].join("from")

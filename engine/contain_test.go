@@ -184,6 +184,7 @@ func TestInProcessDoesNotReturn(t *testing.T) {
 // TestInProcessStuck: callbacks that do not return hold up neither sends, nor the callbacks of others, nor each other; nor does the handler hold
 // up what is told of kicks and presence.
 func TestInProcessStuck(t *testing.T) {
+	long(t)
 	var log notes
 	release := make(chan struct{})
 	n := start(t, Config{Loops: 1, Logger: log.logger(), DefaultTTL: patience, MaxInFlight: 2})
@@ -238,8 +239,8 @@ func TestInProcessCallbackSends(t *testing.T) {
 	done := make(chan error, 1)
 	var again func(left int)
 	again = func(left int) {
-		s.SendAsync(patient(t), "in", "nobody", nil, func(_ []byte, err error) {
-			if _, err = s.Send(patient(t), "in", "nobody", nil); left == 0 || !errors.Is(err, ErrNoRoute) {
+		s.SendAsync(patient(t), "in", "nobody", nil, func([]byte, error) {
+			if _, err := s.Send(patient(t), "in", "nobody", nil); left == 0 || !errors.Is(err, ErrNoRoute) {
 				done <- err
 				return
 			}

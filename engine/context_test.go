@@ -67,6 +67,7 @@ func TestInProcessEndedContext(t *testing.T) {
 
 // Whenever the context of a call is why it failed, errors.Is says so, and names the cause that it was given as well.
 func TestInProcessContextIsWhy(t *testing.T) {
+	long(t)
 	n := start(t, Config{Loops: 1})
 	release := make(chan struct{})
 	s := n.inside(InProcessConfig{Handler: func(*Message) { <-release }}, "me")

@@ -116,6 +116,7 @@ func (r slowToHear) EndSession(ctx context.Context, op routing.EndOp) (bool, err
 // A resume window that is over at one node does not end a session that is attached at another one, although
 // the registry has not heard of that yet.
 func TestWindowOverWhileAttachedElsewhere(t *testing.T) {
+	long(t)
 	t.Parallel()
 	reg := newLossy()
 	g := &group{t: t, hub: newHub(), registry: slowToHear{reg}}
@@ -139,6 +140,7 @@ func TestWindowOverWhileAttachedElsewhere(t *testing.T) {
 
 // The resume window begins when the last connection has gone, at whatever node that was.
 func TestWindowBeginsWithTheLastConnection(t *testing.T) {
+	long(t)
 	t.Parallel()
 	const window = 2 * time.Second
 	g := startGroupWith(t, 2, 1, func(c *Config) { c.ResumeWindow = window })
@@ -158,6 +160,7 @@ func TestWindowBeginsWithTheLastConnection(t *testing.T) {
 
 // An end that the registry could not be told is told later: the IDs of the session do not stay unreachable.
 func TestEndIsToldLater(t *testing.T) {
+	long(t)
 	for name, end := range map[string]func(*client){"bye": (*client).bye, "window over": func(c *client) { c.nc.Close() }} {
 		t.Run(name, func(t *testing.T) {
 			reg := newLossy()
@@ -191,6 +194,7 @@ func (c *client) eventuallyHears(to string, want codec.Code) {
 
 // A session that the registry says has ended is told so by a node that has not heard of it otherwise.
 func TestEndIsHeardFromTheRegistry(t *testing.T) {
+	long(t)
 	n := start(t, Config{Registry: newLossy(), VerifyPeriod: time.Second})
 	a := n.join("a")
 	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 })

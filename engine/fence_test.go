@@ -25,6 +25,7 @@ func (n *node) stall(loop int, meanwhile func()) {
 
 // A node that was stopped drops all connections and goes on as a new incarnation, whichever of its loops noticed (S24).
 func TestFence(t *testing.T) {
+	long(t)
 	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, LoopGap: testGap, DefaultTTL: time.Minute})
@@ -100,6 +101,7 @@ func TestFence(t *testing.T) {
 
 // Input that was sent during the stop is not acted upon, and the books balance all the same.
 func TestFenceUnreadInput(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Loops: 2, LoopGap: testGap, DefaultTTL: time.Minute})
 	a, b := n.joinOn(0, "a"), n.joinOn(1, "b")
@@ -124,6 +126,7 @@ func TestFenceUnreadInput(t *testing.T) {
 
 // Messages that lie between two loops when the stop comes are not delivered, and are accounted for.
 func TestFenceMail(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Loops: 2, LoopGap: testGap, DefaultTTL: time.Minute})
 	a, b := n.joinOn(0, "a"), n.joinOn(1, "b")
@@ -159,6 +162,7 @@ func TestFenceMail(t *testing.T) {
 
 // In-process sessions end too: their program has been stopped as well.
 func TestFenceInProcess(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Loops: 2, LoopGap: testGap, DefaultTTL: time.Minute})
 	var sessions []*InProcess
@@ -203,6 +207,7 @@ func TestNoFence(t *testing.T) {
 
 // A slow hook on a loop is a stop like any other.
 func TestFenceByHook(t *testing.T) {
+	long(t)
 	t.Parallel()
 	stuck := make(chan struct{})
 	n := start(t, Config{Loops: 2, LoopGap: testGap, Hooks: Hooks{Send: func(_ string, m *codec.Send) codec.Code {

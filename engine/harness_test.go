@@ -678,3 +678,11 @@ func acrossLoops(t *testing.T, cfg Config, test func(t *testing.T, n *node, from
 		})
 	}
 }
+
+// long marks a test that takes a second or more. go test -short, the first look, leaves it out.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes a second or more: run it without -short")
+	}
+}

@@ -22,6 +22,7 @@ func (g *group) again(c *Config) { c.Membership = &hubMember{hub: g.hub, node: "
 
 // A node is stopped, and its replacement starts elsewhere under its name. When it wakes it ends, and nobody else is harmed.
 func TestTwinAfterStop(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	for _, id := range []string{"n0", "n1", "n2"} {
@@ -168,6 +169,7 @@ func TestDisagreement(t *testing.T) {
 
 // A registry whose data are others than before is another registry: the links are made anew, and compared.
 func TestRegistryReplaced(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := &group{t: t, hub: newHub()}
 	first := &exchangeable{Registry: routing.NewMemory(routing.MemoryConfig{}), id: "one"}

@@ -76,6 +76,7 @@ func newTwinHub(r discovery.Record) *hub {
 
 // A node takes clients when it is linked to all others: until then it is announced as one that does not.
 func TestJoinsBeforeItServes(t *testing.T) {
+	long(t)
 	g := startGroup(t, 2, 1)
 	g.hub.record(discovery.Record{ID: "dead", Incarnation: 1, Addr: "127.0.0.1:1", PeerAddr: "127.0.0.1:1"})
 	began := time.Now()
@@ -253,6 +254,7 @@ func TestFollowsMovedSessions(t *testing.T) {
 
 // A node that was stopped is another one for its peers: links and presence of the old incarnation are gone.
 func TestFenceInCluster(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := &group{t: t, hub: newHub(), registry: newLossy()}
 	for _, id := range []string{"n0", "n1"} {
@@ -296,6 +298,7 @@ func TestFenceInCluster(t *testing.T) {
 
 // After a partition a node does not introduce sessions whose connections may be dead: they may have moved.
 func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := startGroup(t, 2, 2)
 	cut, other := g.nodes[0], g.nodes[1]
@@ -344,6 +347,7 @@ func TestKickAtAnyNode(t *testing.T) {
 
 // Requests that have waited for as long as a stop lasts are refused: others may have bound the IDs since (S24).
 func TestOldRequests(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{LoopGap: testGap})
 	c := n.join()

@@ -198,6 +198,7 @@ func TestStop(t *testing.T) {
 
 // Clients that do not hang up, do not read, or are in the middle of something do not hold up the stop.
 func TestStopStubborn(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Loops: 2, MaxPayload: 1 << 20, DefaultTTL: time.Minute})
 	stubborn, deaf, partial := n.join("stubborn"), n.join("deaf"), n.dial()
@@ -218,6 +219,7 @@ func TestStopStubborn(t *testing.T) {
 
 // A hook that waits for its context ends with the engine.
 func TestStopHook(t *testing.T) {
+	long(t)
 	entered := make(chan struct{}, 1)
 	n := start(t, Config{Hooks: Hooks{Authenticate: func(ctx context.Context, _ []byte, _ net.Addr) (string, error) {
 		entered <- struct{}{}
@@ -248,6 +250,7 @@ func (h *hung) Attach(ctx context.Context, _ routing.SessionID, _ routing.Presen
 
 // A registry that hangs holds up neither the clients that are there nor, for long, the stop.
 func TestStopHungRegistry(t *testing.T) {
+	long(t)
 	t.Parallel()
 	reg := &hung{Registry: routing.NewMemory(routing.MemoryConfig{}), attached: make(chan struct{})}
 	n := start(t, Config{Registry: reg})
@@ -262,6 +265,7 @@ func TestStopHungRegistry(t *testing.T) {
 
 // Several engines in one process know nothing of each other.
 func TestSeveral(t *testing.T) {
+	long(t)
 	var nodes []*node
 	for range 3 {
 		nodes = append(nodes, start(t, Config{Loops: 2}))
@@ -304,6 +308,7 @@ func TestSecret(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
+	long(t)
 	t.Run("idle", func(t *testing.T) {
 		n := start(t, Config{Loops: 2})
 		c := n.join("a")

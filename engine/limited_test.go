@@ -136,6 +136,7 @@ func (n *limited) join(id string) (*client, error) {
 // Without file descriptors new clients wait or are refused; those that are there notice nothing, and when
 // there are some again, new ones get in.
 func TestNoFileDescriptors(t *testing.T) {
+	long(t)
 	const nofile = 1024
 	for _, c := range []struct {
 		name     string

@@ -445,6 +445,7 @@ func (n *node) resolverBusy(id string, _ <-chan struct{}) {
 
 // A multicast takes room where its recipients are, and its sender's look-ups are bounded (S21).
 func TestMulticastOverflow(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := startGroup(t, 1, 1)
 	n := g.start("small", 1, func(c *Config) { c.MaxPayload, c.MaxParked, c.MaxPending = 1<<12, 1<<13, 1<<13 })
@@ -476,6 +477,7 @@ func TestMulticastOverflow(t *testing.T) {
 
 // A full connection refuses the whole batch, each with its outcome, and only that.
 func TestMulticastToFullQueue(t *testing.T) {
+	long(t)
 	acrossLoops(t, Config{MaxPayload: 1 << 16, MaxPending: 1 << 18, SlowConsumerTimeout: time.Hour}, func(t *testing.T, n *node, _, _ *client) {
 		from, ok := n.joinMany("sender"), n.joinMany("fine")
 		slow := n.joinMany("s1", "s2")

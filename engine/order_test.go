@@ -90,6 +90,7 @@ func writeChopped(w io.Writer, b []byte, rnd *rand.Rand) error {
 }
 
 func TestOrder(t *testing.T) {
+	long(t)
 	eachLoops(t, testOrder, 1, 2, 4)
 }
 

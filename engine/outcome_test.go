@@ -124,6 +124,7 @@ func TestSizes(t *testing.T) {
 
 // timeout comes at the deadline, not before, and soon after (S1: 50 ms; a busy machine gets more).
 func TestTimeout(t *testing.T) {
+	long(t)
 	t.Parallel()
 	acrossLoops(t, Config{DefaultTTL: 1200 * time.Millisecond, MaxTTL: 1500 * time.Millisecond}, func(t *testing.T, n *node, from, to *client) {
 		cases := []struct{ ttl, want uint32 }{{1000, 1000}, {0, 1200}, {4_000_000_000, 1500}}

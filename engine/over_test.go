@@ -195,6 +195,7 @@ func TestUnboundComesLast(t *testing.T) {
 
 // A route that is not true any more goes within a period, also if no message takes it; and not while the registry does not answer.
 func TestRoutesAreChecked(t *testing.T) {
+	long(t)
 	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}
 	g := &group{t: t, hub: newHub(), registry: reg}
 	for i := range 2 {

@@ -32,6 +32,7 @@ func (c *client) shrink() {
 
 // Who does not read costs itself its connection, its senders an overflow, and the node no more than MaxPending (S21, S22).
 func TestSlowConsumer(t *testing.T) {
+	long(t)
 	for _, mode := range []struct {
 		name  string
 		flags uint8
@@ -107,6 +108,7 @@ func TestSlowConsumer(t *testing.T) {
 
 // A queue that is not full, but of which no byte is taken, is reason enough.
 func TestDeafConsumer(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Loops: 2, MaxPayload: 1 << 20, MaxPending: 64 << 20, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute})
 	by := n.watchOver()
@@ -158,6 +160,7 @@ func TestAnswersNotRead(t *testing.T) {
 
 // A client that reads slowly but all the time is no slow consumer, as long as its queue is not full.
 func TestSteadyReader(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{MaxPayload: 1 << 16, MaxPending: 16 << 20, SlowConsumerTimeout: 2 * time.Second, DefaultTTL: time.Minute})
 	from, to := n.join("from"), n.join("to")
@@ -185,6 +188,7 @@ func TestSteadyReader(t *testing.T) {
 
 // Bytes are no heartbeat: only complete frames are.
 func TestTrickle(t *testing.T) {
+	long(t)
 	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, Heartbeat: 500 * time.Millisecond, IdleTimeout: 1500 * time.Millisecond})
@@ -220,6 +224,7 @@ func TestTrickle(t *testing.T) {
 
 // Who answers pings lives for ever.
 func TestHeartbeat(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{Heartbeat: 300 * time.Millisecond, IdleTimeout: 2 * time.Second})
 	c := n.join()
@@ -241,6 +246,7 @@ func TestHeartbeat(t *testing.T) {
 }
 
 func TestHelloTimeout(t *testing.T) {
+	long(t)
 	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, HelloTimeout: time.Second})
@@ -266,6 +272,7 @@ func TestHelloTimeout(t *testing.T) {
 
 // 5,000 clients that connect and say nothing, or not all of hello.
 func TestHalfOpenHandshakes(t *testing.T) {
+	long(t)
 	const flood = 5000
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, HelloTimeout: 2500 * time.Millisecond})

@@ -75,6 +75,7 @@ func TestRunCannotListen(t *testing.T) {
 
 // A listener that fails under the engine is an error of Run, and its sessions end as ever.
 func TestRunListenerFails(t *testing.T) {
+	long(t)
 	for name, fail := range map[string]func(*node) net.Listener{
 		"clients": func(n *node) net.Listener { return n.listener },
 		"nodes":   func(n *node) net.Listener { return n.peerListener },
@@ -112,6 +113,7 @@ func pollers(t *testing.T) map[string]bool {
 
 // An event loop that ends is an error of Run. What was on it has ended with it, in process as well, and the rest ends as ever.
 func TestRunLoopFails(t *testing.T) {
+	long(t)
 	warm, err := net.Listen("tcp", "127.0.0.1:0") // so that Go's own poller is there before
 	if err != nil {
 		t.Fatal(err)

@@ -107,6 +107,7 @@ func TestResumeRefused(t *testing.T) {
 
 // After its window a session is gone, and its client begins a new one and re-asserts.
 func TestSessionExpires(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{ResumeWindow: time.Second})
 	from, to := n.join("from"), n.join()
@@ -135,6 +136,7 @@ func TestSessionExpires(t *testing.T) {
 
 // A session that is resumed again and again within its window does not end.
 func TestSessionStays(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{ResumeWindow: time.Second})
 	c := n.join("me")

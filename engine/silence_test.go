@@ -40,6 +40,7 @@ func TestPromiseIsBounded(t *testing.T) {
 // A client that breaks its promise is dead after three heartbeats: what waits for it is lost, and its IDs
 // are unreachable. One that is slow, but sends, lives, and so does one that has promised nothing.
 func TestBrokenPromise(t *testing.T) {
+	long(t)
 	t.Parallel()
 	n := start(t, Config{})
 	from := n.join("from")

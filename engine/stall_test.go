@@ -32,6 +32,7 @@ func (s stuckLog) Handle(ctx context.Context, r slog.Record) error {
 
 // Whatever takes the log may stand still: the loops go on, links too, and what does not fit is dropped and counted.
 func TestStuckLogger(t *testing.T) {
+	long(t)
 	logger, gate := newStuckLog()
 	g := startGroupWith(t, 2, 2, func(c *Config) { c.Logger = logger })
 	gate.Lock()
@@ -70,6 +71,7 @@ func TestStuckLogger(t *testing.T) {
 
 // A loop that does not run is in health and in the figures while it stands, and not only when it runs again.
 func TestStandingLoop(t *testing.T) {
+	long(t)
 	t.Parallel()
 	stuck := make(chan struct{})
 	n := start(t, Config{Loops: 2, LoopGap: time.Minute, Hooks: Hooks{Send: func(string, *codec.Send) codec.Code {

@@ -84,6 +84,7 @@ func changes(token []byte) map[string][]byte {
 // A token that was used is late from the session that had it, and forged from any other; so is one with a bit flipped, whether its
 // message is pending or has ended (S8).
 func TestForgedIsNotLate(t *testing.T) {
+	long(t)
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		thief := n.joinOn(1, "thief")
 		message := func(payload string) codec.Deliver {

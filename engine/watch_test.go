@@ -78,6 +78,7 @@ func (c *client) told(id string, code codec.Code, epoch uint64) {
 
 // A node alone tells of everything at once, and of nothing that is no change. No question is needed for it.
 func TestWatch(t *testing.T) {
+	long(t)
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, WatchPeriod: never, ResumeWindow: time.Second})
 		a, b, eye := n.join(), n.join(), n.joinOn(loops-1)
@@ -299,6 +300,7 @@ func TestWatchLateAnswer(t *testing.T) {
 
 // IDs are asked for in batches, all of them in every period.
 func TestWatchBatches(t *testing.T) {
+	long(t)
 	g, reg := startWatching(t, 2, time.Second)
 	eye := g.nodes[0].join()
 	const frames, each = 5, 1000
@@ -364,6 +366,7 @@ func TestWatchRegistryAway(t *testing.T) {
 
 // When a node dies, the IDs there are told as gone after the resume window, and not before.
 func TestWatchNodeDies(t *testing.T) {
+	long(t)
 	g, _ := startWatching(t, 3, 50*time.Millisecond)
 	a, eye := g.nodes[2].join(), g.nodes[0].join()
 	epoch := a.bind("x")
@@ -380,6 +383,7 @@ func TestWatchNodeDies(t *testing.T) {
 
 // So are those of a node that died without anybody to end its sessions.
 func TestWatchOrphan(t *testing.T) {
+	long(t)
 	g, reg := startWatching(t, 1, 50*time.Millisecond)
 	eye := g.nodes[0].join()
 	dead, alive := routing.NewSessionID(), routing.NewSessionID()
@@ -551,6 +555,7 @@ func TestWatchMany(t *testing.T) {
 
 // A stop ends the watches with the connections, and what was known before is not believed any more (S24).
 func TestWatchFence(t *testing.T) {
+	long(t)
 	t.Parallel()
 	g := &group{t: t, hub: newHub(), registry: &counting{Registry: routing.NewMemory(routing.MemoryConfig{})}}
 	n := g.start("n0", 2, func(c *Config) { c.WatchPeriod, c.LoopGap = never, testGap })
@@ -699,6 +704,7 @@ func TestWatchInProcess(t *testing.T) {
 
 // Whatever comes and goes meanwhile: who is watched throughout has his turn in every round.
 func TestWatchTurns(t *testing.T) {
+	long(t)
 	n := start(t, Config{WatchPeriod: never, MaxIDs: 4000, MaxWatched: 1 << 20})
 	w := n.watcher
 	lasting, passing := n.join(), n.join()
