@@ -182,9 +182,9 @@ func TestMulticastSize(t *testing.T) {
 		size := length("ID", 1, 31, 32, MaxID)
 		ids := make([]string, n)
 		recipients := func(token int) []Recipient {
-			all := make([]Recipient, n)
+			all, tok, session := make([]Recipient, n), make([]byte, token), make([]byte, SessionIDLen)
 			for i := range all {
-				all[i] = Recipient{make([]byte, token), []byte(ids[i]), maxEpoch, make([]byte, SessionIDLen), KindNotAttached}
+				all[i] = Recipient{tok, []byte(ids[i]), maxEpoch, session, KindNotAttached}
 			}
 			return all
 		}
