@@ -253,8 +253,13 @@ func exitWords(err error) string {
 // first waits for the client's first connection and for its bindings.
 func (p *play) first() *conn {
 	p.arrives(func() bool { return len(p.conns) > 0 })
-	return p.bound()
+	c := p.bound()
+	p.ping(c, boundNonce) // the client has read bound when it answers: a reset may take what it has not read yet
+	return c
 }
+
+// boundNonce is that of the ping behind bound.
+const boundNonce = 1 << 20
 
 // arrives waits for the client. Without a program to run, nobody is to blame if none comes.
 func (p *play) arrives(here func() bool) {
