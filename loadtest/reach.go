@@ -39,7 +39,7 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 		case err == nil:
 			nodes = append(nodes, addrs[i])
 		case !listed:
-			return err
+			return explainUnreached(addrs[i], err)
 		default:
 			r.silent = append(r.silent, err.Error())
 			fmt.Fprintf(r.cfg.Progress, "going on without a node that discovery lists: %v\n", err)
@@ -65,6 +65,14 @@ func askNode(ctx context.Context, addr string, named bool) error {
 		}
 	}
 	return judge(addr, answer)
+}
+
+// explainUnreached says of a node that was named and cannot be connected to what to look at.
+func explainUnreached(addr string, err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+		return fmt.Errorf("node %s cannot be reached: is a relay running there? (%w)", addr, op.Err)
+	}
+	return err
 }
 
 // exchange sends ask to addr, takes the first frame, or what else comes within welcomeWithin, and says bye.

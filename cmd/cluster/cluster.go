@@ -30,10 +30,10 @@ const backAfter = 5 * time.Second
 func (c *cluster) start(ctx context.Context, o options) (err error) {
 	c.say("building relay, starting redis-server, ZooKeeper and %d nodes", o.nodes)
 	if c.redis, err = proc.StartRedis(ctx, proc.RedisOptions{Port: o.redisPort}); err != nil {
-		return explain(err, "--redis-port", o.redisPort)
+		return explain(err, "--redis-port", fmt.Sprintf("port %d is", o.redisPort))
 	}
 	if c.keeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Port: o.keeperPort, Tick: 2 * time.Second}); err != nil {
-		return explain(err, "--zookeeper-port", o.keeperPort)
+		return explain(err, "--zookeeper-port", fmt.Sprintf("port %d is", o.keeperPort))
 	}
 	secret := "DISTMSG_CLUSTER_SECRET=" + rand.Text()
 	for i := range o.nodes {
@@ -53,7 +53,7 @@ func (c *cluster) start(ctx context.Context, o options) (err error) {
 				"--registry", c.redis.URL(), "--discovery", c.discovery()}, o.relayFlags...),
 		})
 		if err != nil {
-			return explain(err, "--port", port)
+			return explain(err, "--port", fmt.Sprintf("port %d, or one of the two after it, is", port))
 		}
 		c.nodes = append(c.nodes, node)
 	}
@@ -65,9 +65,9 @@ func nodeID(i int) string { return fmt.Sprintf("n%d", i+1) }
 func (c *cluster) discovery() string { return "zk://" + c.keeper.Addr + "/distmsg" }
 
 // explain says what to do about a port that is taken.
-func explain(err error, flag string, port int) error {
+func explain(err error, flag, taken string) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("port %d, or one of the two after it, is in use, perhaps by another cluster: end that or choose others with %s", port, flag)
+		return fmt.Errorf("%s in use, perhaps by another cluster: end that, or choose another with %s", taken, flag)
 	}
 	return err
 }

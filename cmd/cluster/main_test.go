@@ -132,8 +132,8 @@ func TestRefusals(t *testing.T) {
 		code int
 		line string
 	}{
-		{[]string{"--redis-port=" + port}, cli.ExitFailure, "port " + port + ", or one of the two after it, is in use, perhaps by another cluster: end that or choose others with --redis-port"},
-		{[]string{"--redis-port=0", "--zookeeper-port=" + port}, cli.ExitFailure, "choose others with --zookeeper-port"},
+		{[]string{"--redis-port=" + port}, cli.ExitFailure, "port " + port + " is in use, perhaps by another cluster: end that, or choose another with --redis-port"},
+		{[]string{"--redis-port=0", "--zookeeper-port=" + port}, cli.ExitFailure, "choose another with --zookeeper-port"},
 		{[]string{"--nodes=0"}, cli.ExitUsage, "--nodes 0: want 1 to 100"},
 	} {
 		var stderr strings.Builder

@@ -189,7 +189,7 @@ func judge(ctx context.Context, verdicts []conformance.Verdict, stdout io.Writer
 	case len(failed) > 0:
 		return cli.WithCode(cli.ExitClientFault, fmt.Errorf("the client broke a rule in %s", strings.Join(failed, ", ")))
 	case errs > 0:
-		return fmt.Errorf("%d scenarios could not be played", errs)
+		return fmt.Errorf("scenarios that could not be played: %d", errs)
 	}
 	return nil
 }

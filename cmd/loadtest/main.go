@@ -35,10 +35,12 @@ func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := root.Execute(); err != nil {
-		fmt.Fprintln(stderr, "loadtest:", strings.ReplaceAll(err.Error(), "\n", "; "))
-		if code == loadtest.ExitOK {
-			return loadtest.ExitUsage // cobra refused a flag, an argument or a combination of them
+		line := strings.ReplaceAll(err.Error(), "\n", "; ")
+		if code == loadtest.ExitOK { // cobra refused a flag or an argument
+			code = loadtest.ExitUsage
+			line += " (see: loadtest --help)"
 		}
+		fmt.Fprintln(stderr, "loadtest:", line)
 	}
 	return code
 }
@@ -107,7 +109,6 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.Uint64Var(&o.Seed, "seed", 0, "makes the choice of receivers repeatable (0: random)")
 	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
 	f.StringVar(&o.jsonFile, "json", "", "write the report to this `file`, too")
-	cmd.MarkFlagsMutuallyExclusive("rate", "window")
 }
 
 func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
@@ -145,6 +146,8 @@ func (o *options) check(flags *pflag.FlagSet) error {
 		return err
 	}
 	switch discover := flags.Changed("discovery"); {
+	case flags.Changed("rate") && flags.Changed("window"):
+		return errors.New("--rate and --window exclude each other: give one of them")
 	case o.Warmup < 0:
 		return fmt.Errorf("--warmup is %v, want 0 or more", o.Warmup)
 	case discover && len(o.Nodes) > 0:

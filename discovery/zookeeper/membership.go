@@ -98,7 +98,7 @@ func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	start, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
 	defer cancel()
 	defer time.AfterFunc(sayAfter, func() {
-		cfg.Logger.Warn("zookeeper: no session yet; trying on", "servers", strings.Join(to.servers, ","), "until", cfg.StartTimeout, "error", cmp.Or(m.link.lastFault(), errNotYet))
+		cfg.Logger.Warn("zookeeper: no session yet; still trying", "servers", strings.Join(to.servers, ","), "for_at_most", cfg.StartTimeout, "error", cmp.Or(m.link.lastFault(), errNotYet))
 	}).Stop()
 	err = m.await(start, func(s *status) (bool, error) { return s.listed, s.listError })
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"distmsg/codec"
 )
@@ -151,7 +152,10 @@ func pieces(p *play) {
 	batch = codec.AppendPing(batch, 7)
 	half := len(batch) - 1000
 	p.write(c, batch[:half])
-	p.during(settle / 3)
+	select { // nothing is answered meanwhile: half of a frame is written
+	case <-time.After(settle / 3):
+	case <-p.ctx.Done():
+	}
 	p.write(c, batch[half:])
 	for _, d := range all {
 		p.acked(d, secFrames, "the client reads all frames of one segment, and the one that spans two")
