@@ -22,8 +22,10 @@ type BindOptions struct {
 //
 // Bind takes any number of IDs and returns when the node has answered for all of them, or when ctx
 // ends (without a deadline: after Config.RequestTimeout). What the registry could not take yet is tried
-// again until then. The error is ErrClosed, the context's if ctx had ended before the call (nothing was asked
-// then), or an *IDError that names the IDs that failed; the others are bound. It wraps ctx's error if that is why. An ID whose outcome is timeout or lost may or may not be bound at the node; the session
+// again until then. The error is ErrClosed, the context's if ctx had ended before the call (the
+// session has then asked nothing), or an *IDError that names the IDs that failed; the others are
+// bound. The *IDError wraps ctx's error if ctx ended the call. An ID whose outcome is timeout or
+// lost may or may not be bound at the node; the session
 // does not hold it, and takes it back if it hears of it.
 //
 // Bindings last until Unbind, a kick or Close: the session re-asserts them by itself when it has to
@@ -95,7 +97,8 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 // not hold it. It may be called from any goroutine.
 func (s *Session) Epoch(id string) (epoch uint64, ok bool) { return s.holds.epoch(id) }
 
-// IDs returns the IDs that this session holds, in no particular order. It may be called from any goroutine.
+// IDs returns the IDs that this session holds, in no particular order. It may be called from any
+// goroutine.
 func (s *Session) IDs() []string {
 	held := s.holds.all()
 	ids := make([]string, len(held))
@@ -117,10 +120,11 @@ type Presence struct {
 // Online reports whether the ID is bound and its session attached.
 func (p Presence) Online() bool { return p.Code == codec.CodeOK }
 
-// Lookup asks which IDs are online, and answers for each in the order given. It ends when ctx does (without a
-// deadline: after Config.RequestTimeout): IDs without an answer are then timeout or lost, and if ctx is why, an error that
-// wraps its own comes along. With the other errors there are no answers: ErrClosed, or the context's if it had ended before
-// the call. It may be called from any goroutine.
+// Lookup asks which IDs are online, and answers for each in the order given. It returns when all
+// have an answer, when ctx ends or, if ctx has no deadline, after Config.RequestTimeout. IDs
+// without an answer are then timeout or lost. If ctx ended the call, Lookup returns the answers
+// that it has, with an error that wraps ctx's. Two errors come without answers: ErrClosed, and
+// ctx's if it had ended before the call. It may be called from any goroutine.
 func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error) {
 	if err := s.mayAsk(ctx); err != nil {
 		return nil, err
@@ -159,7 +163,8 @@ func (s *Session) mayAsk(ctx context.Context) error {
 	return nil
 }
 
-// unanswered is the error of a lookup or watch whose caller's context ended before all of its IDs had an answer.
+// unanswered is the error of a lookup or watch whose caller's context ended before all of its IDs
+// had an answer.
 func unanswered(caller context.Context, found []Presence) error {
 	err := over(caller)
 	if err == nil || !slices.ContainsFunc(found, func(p Presence) bool { return p.Code.Delivered() == codec.DeliveredUnknown && p.Code != codec.CodeOK }) {

@@ -36,7 +36,8 @@ func (b *budget) try(msgs, n int) bool {
 	return b.err == nil && b.first == nil && b.take(msgs, n)
 }
 
-// exceed takes msgs messages although there may be no room, as long as no more than extra are held beyond the limit.
+// exceed takes msgs messages although there may be no room, as long as no more than extra are held
+// beyond the limit.
 func (b *budget) exceed(msgs, extra int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,7 +78,8 @@ func (b *budget) acquire(ctx context.Context, msgs, n int) error {
 	return err
 }
 
-// acquireInTime is acquire for those who do nothing with what is granted at the moment when ctx ends.
+// acquireInTime is acquire for those who do nothing with what is granted at the moment when ctx
+// ends.
 func (b *budget) acquireInTime(ctx context.Context, msgs, n int) error {
 	err := b.acquire(ctx, msgs, n)
 	if err == nil {

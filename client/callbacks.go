@@ -2,8 +2,9 @@ package client
 
 import "distmsg/internal/callback"
 
-// callbacks calls the application, each kind of callback in a line of its own: apart from the goroutines that read, write and
-// keep the connections, apart from the handlers, and apart from each other. No lock is held during a call.
+// callbacks calls the application, each kind of callback in a line of its own: apart from the
+// goroutines that read, write and keep the connections, apart from the handlers, and apart from
+// each other. No lock is held during a call.
 type callbacks struct {
 	group     *callback.Group
 	kicks     *callback.Line[Kick]
@@ -14,7 +15,8 @@ type callbacks struct {
 	outcomes  *callback.Line[Outcome]
 	answers   *callback.Line[ending] // SendAsync and MulticastAsync
 
-	// room bounds the answers: a SendAsync takes its place before it sends, and gives it back when its callback begins.
+	// room bounds the answers: a SendAsync takes its place before it sends, and gives it back when
+	// its callback begins.
 	room budget
 }
 
@@ -62,7 +64,8 @@ func (s *Session) answer(e ending) {
 	e.call()
 }
 
-// answerHere calls the callback of something that was not sent, on the goroutine that wanted to send it.
+// answerHere calls the callback of something that was not sent, on the goroutine that wanted to
+// send it.
 func (s *Session) answerHere(e ending) {
 	callback.Contain(e.call, func(f callback.Failure) { s.failed(&f, "the callback of a SendAsync or MulticastAsync") })
 }

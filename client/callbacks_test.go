@@ -44,8 +44,8 @@ func (n *notes) has(t *testing.T, all ...string) {
 
 func (n *notes) logger() *slog.Logger { return slog.New(slog.NewTextHandler(n, nil)) }
 
-// TestStuckCallbacks: callbacks that do not return stop neither sends, nor what is received, nor the callbacks of other
-// sends. They are logged and counted until they return.
+// TestStuckCallbacks: callbacks that do not return stop neither sends, nor what is received, nor
+// the callbacks of other sends. They are logged and counted until they return.
 func TestStuckCallbacks(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -80,7 +80,8 @@ func TestStuckCallbacks(t *testing.T) {
 	eventually(t, "nothing in flight", func() bool { return s.Stats().InFlight == 0 && s.State().Attached })
 }
 
-// TestCallbacksAreBounded: callbacks that are stuck do not make memory grow. Senders wait for them, as long as they want to.
+// TestCallbacksAreBounded: callbacks that are stuck do not make memory grow. Senders wait for them,
+// as long as they want to.
 func TestCallbacksAreBounded(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -106,7 +107,8 @@ func TestCallbacksAreBounded(t *testing.T) {
 	}
 }
 
-// TestCallbacksMayCall: callbacks may call whatever they like, also when the window is full and others wait for room in it.
+// TestCallbacksMayCall: callbacks may call whatever they like, also when the window is full and
+// others wait for room in it.
 func TestCallbacksMayCall(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	s := holder(t, Config{Handler: accept, MaxInFlight: 2}, n.addr, "me")
@@ -182,7 +184,8 @@ func TestCallbackOrder(t *testing.T) {
 	}
 }
 
-// TestCallbacksPassHandlers: what the session has to tell does not wait for handlers, nor one kind of callback for another.
+// TestCallbacksPassHandlers: what the session has to tell does not wait for handlers, nor one kind
+// of callback for another.
 func TestCallbacksPassHandlers(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -227,8 +230,9 @@ func TestCallbacksPassHandlers(t *testing.T) {
 	}
 }
 
-// TestHandlerDoesNotReturn: whatever a handler does in place of returning is the receiver's own trouble: its sender hears rejected at once
-// but not why, the log says why and where, and the next message is handled.
+// TestHandlerDoesNotReturn: whatever a handler does in place of returning is the receiver's own
+// trouble: its sender hears rejected at once but not why, the log says why and where, and the next
+// message is handled.
 func TestHandlerDoesNotReturn(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	for name, tc := range map[string]struct {
@@ -263,7 +267,8 @@ func TestHandlerDoesNotReturn(t *testing.T) {
 	}
 }
 
-// TestCallbacksDoNotReturn: no callback that panics or ends its goroutine takes anything with it, and each is called again.
+// TestCallbacksDoNotReturn: no callback that panics or ends its goroutine takes anything with it,
+// and each is called again.
 func TestCallbacksDoNotReturn(t *testing.T) {
 	for name, ends := range map[string]func(){"panic": func() { panic("a secret") }, "goexit": runtime.Goexit} {
 		t.Run(name, func(t *testing.T) {
@@ -316,7 +321,8 @@ func TestCallbacksDoNotReturn(t *testing.T) {
 	}
 }
 
-// TestCloseDoesNotWaitForStuck: Close ends with its context although a callback is stuck, and every callback is called all the same.
+// TestCloseDoesNotWaitForStuck: Close ends with its context although a callback is stuck, and every
+// callback is called all the same.
 func TestCloseDoesNotWaitForStuck(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -355,8 +361,8 @@ type secretive struct{}
 
 func (*secretive) DecodeMsgpack(*msgpack.Decoder) error { panic("a secret") }
 
-// TestEncoders: what an encoder of the application's does happens to its caller alone: not to the other side, which hears at once, and
-// not to the session's other senders and its reader.
+// TestEncoders: what an encoder of the application's does happens to its caller alone: not to the
+// other side, which hears at once, and not to the session's other senders and its reader.
 func TestEncoders(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	var s *Session
@@ -426,7 +432,8 @@ func TestDecoderPanics(t *testing.T) {
 	log.has(t, "a secret", "stack=", "DecodeMsgpack")
 }
 
-// TestDeliveryIsOver: a delivery that a goroutine holds on to answers nobody once its handler has returned, whoever's turn it is then.
+// TestDeliveryIsOver: a delivery that a goroutine holds on to answers nobody once its handler has
+// returned, whoever's turn it is then.
 func TestDeliveryIsOver(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	var old []*Delivery

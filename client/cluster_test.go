@@ -70,7 +70,8 @@ func (m *hubMember) Watch(ctx context.Context, f func([]discovery.Record)) {
 	m.mu.Unlock()
 }
 
-// forgetfulRegistry is shared by the engines of one test, and forgets everything on request, as a server does that was killed.
+// forgetfulRegistry is shared by the engines of one test, and forgets everything on request, as a
+// server does that was killed.
 type forgetfulRegistry struct {
 	mu    sync.Mutex
 	inner *routing.Memory // guarded by mu
@@ -400,7 +401,8 @@ func TestPairHashOrder(t *testing.T) {
 	}
 }
 
-// TestLostKick: a session that had no connection when it lost an ID hears of it as soon as it is resumed, at whatever node.
+// TestLostKick: a session that had no connection when it lost an ID hears of it as soon as it is
+// resumed, at whatever node.
 func TestLostKick(t *testing.T) {
 	k := startCluster(t)
 	var mu sync.Mutex
@@ -432,7 +434,8 @@ func TestLostKick(t *testing.T) {
 	}
 }
 
-// TestEndedElsewhere: somebody ends the session at one node. It hears so at each of them, and begins anew with what it held.
+// TestEndedElsewhere: somebody ends the session at one node. It hears so at each of them, and
+// begins anew with what it held.
 func TestEndedElsewhere(t *testing.T) {
 	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {
 		t.Run(name, func(t *testing.T) {

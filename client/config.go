@@ -17,10 +17,12 @@ import (
 // Config says how a session behaves. The zero value of each field stands for the default that its
 // comment names; only Nodes (or Membership) must be set.
 //
-// The callbacks OnKick, OnDrain, OnState, OnPresence, OnPostFailed and OnOutcome run on goroutines for that purpose: each of them one
-// call at a time and in order, but apart from each other and from the handlers. They may take their time and may call
-// every method of the session but Close. A call that has not returned after a second or two is logged and counted in Stats.Stuck. A
-// callback that panics, or ends its goroutine (runtime.Goexit), is logged with its stack and called again for what comes next.
+// The callbacks OnKick, OnDrain, OnState, OnPresence, OnPostFailed and OnOutcome each have a
+// goroutine of their own: calls of one kind come one at a time and in order, and do not wait for
+// other kinds or for handlers. They may block and may call every method of the session except
+// Close. A call that has not returned after a second or two is logged and counted in Stats.Stuck. A
+// callback that panics, or ends its goroutine (runtime.Goexit), is logged with its stack and called
+// again for what comes next.
 type Config struct {
 	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random. That one
 	// tells it which nodes there are, also when that changes; from then on the configured ones are a last resort.
@@ -47,11 +49,12 @@ type Config struct {
 	// deadline. Default: 10 s.
 	RequestTimeout time.Duration
 	// MaxBackoff bounds the pause before another attempt to attach: it is a random part of a ceiling
-	// that doubles from 50 ms up to this, and begins anew once a connection has lasted for 10 s. Default: 2 s.
+	// that doubles from 50 ms up to this, and begins anew once a connection has lasted for 10 s.
+	// Default: 2 s.
 	MaxBackoff time.Duration
 	// Heartbeat is the silence after which the node is pinged; after three of them the connection is
-	// given up. The session promises the node to send something that often, so the node also gives it up after three,
-	// and no sooner than after 3 s. Default: 1 s.
+	// given up. The session promises the node to send something that often. So the node, too, gives
+	// a connection up after three silent Heartbeats, but not before 3 s. Default: 1 s.
 	Heartbeat time.Duration
 
 	// MaxInFlight is the most acked sends that wait for their outcomes; more senders block.
@@ -89,12 +92,14 @@ type Config struct {
 	// Post returned. A post may also vanish with a connection without a report.
 	OnPostFailed func(id uint64, err *Error)
 
-	// OnOutcome, if set, hears of every outcome of a Send, SendAsync or Multicast (one for each ID), for metrics. While 65,536
-	// outcomes wait for it, it does not hear of more; Stats.EventsDropped counts them. Session.Stats has the counts without it.
+	// OnOutcome, if set, hears of every outcome of a Send, SendAsync or Multicast (one for each
+	// ID), for metrics. While 65,536 outcomes wait for it, further ones are dropped;
+	// Stats.EventsDropped counts them. Session.Stats has the counts without it.
 	OnOutcome func(Outcome)
 
-	// Logger gets what an operator should see. Its handler may block: the session hands records over on a goroutine of
-	// their own, and drops and counts those that do not fit (Stats.LogsDropped). Default: slog.Default().
+	// Logger gets what an operator should see. Its handler may block: the session hands records
+	// over on a goroutine of their own, and drops and counts those that do not fit
+	// (Stats.LogsDropped). Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -265,11 +265,11 @@ func (c *conn) tickUntil(over <-chan struct{}) {
 	}
 }
 
-// tick pings a silent node, gives up one that stays silent, and ends the sends that the node forgot. It
-// also pings if nothing was written for a heartbeat: hello has promised the node that it hears something
-// that often, and the node gives up a client that breaks the promise.
-// quiet and mute are how many ticks in a row nothing came, and nothing was written; beat is how many make
-// a heartbeat.
+// tick pings a silent node, gives up one that stays silent, and ends the sends that the node
+// forgot. It also pings if nothing was written for a heartbeat: hello has promised the node that it
+// hears something that often, and the node gives up a client that breaks the promise. quiet and
+// mute are how many ticks in a row nothing came, and nothing was written; beat is how many make a
+// heartbeat.
 func (c *conn) tick(quiet, mute, beat int) (int, int) {
 	now := c.s.now()
 	if quiet++; c.heard.Swap(false) {

@@ -11,8 +11,8 @@ import (
 	"distmsg/internal/callback"
 )
 
-// over returns why ctx lets nothing more be done, or nil. A deadline counts from the moment it passes, which
-// may be before the context's own timer has run.
+// over returns the error of a ctx that has ended, or nil. A deadline counts from the moment it
+// passes, which may be before the context's own timer has run.
 func over(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -23,7 +23,8 @@ func over(ctx context.Context) error {
 	return nil
 }
 
-// mayBegin is what every call asks first: a context that has ended before lets nothing be done.
+// mayBegin returns an error if ctx has ended. Every call asks it first, and does nothing after an
+// error.
 func mayBegin(ctx context.Context) error {
 	if err := over(ctx); err != nil {
 		return fmt.Errorf("client: nothing was done: %w", err)
@@ -31,7 +32,7 @@ func mayBegin(ctx context.Context) error {
 	return nil
 }
 
-// blame names the context's deadline as the cause of an outcome that says that the time was up.
+// blame makes the context's deadline the cause of an error whose outcome is timeout or expired.
 func (e *Error) blame() {
 	if e.cause == nil && (e.Code == codec.CodeTimeout || e.Code == codec.CodeExpired) {
 		e.cause = context.DeadlineExceeded

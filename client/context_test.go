@@ -92,7 +92,8 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
-// TestContextIsWhy: whenever the context of a call is why it failed, errors.Is says so, whoever noticed first.
+// TestContextIsWhy: whenever the context of a call is why it failed, errors.Is says so, whoever
+// noticed first.
 func TestContextIsWhy(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{MaxInFlight: 100})
@@ -158,7 +159,8 @@ func TestContextIsWhy(t *testing.T) {
 	}
 }
 
-// TestBindOfManyFrames: when the context ends, the frames of a long Bind that have not been written stay unwritten.
+// TestBindOfManyFrames: when the context ends, the frames of a long Bind that have not been written
+// stay unwritten.
 func TestBindOfManyFrames(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
@@ -193,8 +195,8 @@ func TestBindOfManyFrames(t *testing.T) {
 	}
 }
 
-// TestStuckDialer: a Dialer that ignores its context holds up neither Dial nor Close, and is not called again for
-// an address while a call for that has not returned.
+// TestStuckDialer: a Dialer that ignores its context holds up neither Dial nor Close, and is not
+// called again for an address while a call for that has not returned.
 func TestStuckDialer(t *testing.T) {
 	n := newFakeNode(t).start()
 	stuck := make(chan struct{})

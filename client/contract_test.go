@@ -16,7 +16,8 @@ import (
 	"distmsg/engine"
 )
 
-// TestDialerAndMembershipDoNotReturn: application code that finds and opens connections can stop one attempt, and not the search.
+// TestDialerAndMembershipDoNotReturn: application code that finds and opens connections can stop
+// one attempt, and not the search.
 func TestDialerAndMembershipDoNotReturn(t *testing.T) {
 	for name, ends := range map[string]func(){"panic": func() { panic("on purpose") }, "goexit": runtime.Goexit} {
 		t.Run(name, func(t *testing.T) {
@@ -63,7 +64,8 @@ type lookedUp func() []discovery.Node
 
 func (f lookedUp) Nodes() ([]discovery.Node, <-chan struct{}) { return f(), nil }
 
-// TestStateAfterClose: the last state of a session that was closed without loss carries no error, on however many nodes it was.
+// TestStateAfterClose: the last state of a session that was closed without loss carries no error,
+// on however many nodes it was.
 func TestStateAfterClose(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	states := make(chan State, 10)
@@ -90,7 +92,8 @@ func TestStateAfterClose(t *testing.T) {
 	_ = other
 }
 
-// TestConfigUnits: a time without a unit is refused, and the error says what is wrong and what to write.
+// TestConfigUnits: a time without a unit is refused, and the error says what is wrong and what to
+// write.
 func TestConfigUnits(t *testing.T) {
 	for field, cfg := range map[string]Config{
 		"RequestTimeout": {RequestTimeout: 10}, "DialTimeout": {DialTimeout: 10}, "Heartbeat": {Heartbeat: 10}, "MaxBackoff": {MaxBackoff: 10},
@@ -121,7 +124,8 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestRetry: it tries again what cannot arrive twice and may soon succeed, and what its caller allows.
+// TestRetry: it tries again what cannot arrive twice and may soon succeed, and what its caller
+// allows.
 func TestRetry(t *testing.T) {
 	failed := func(code Code) error { return &Error{Code: code} }
 	for _, tc := range []struct {
@@ -166,8 +170,8 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestHandlerContext: the handler's context ends at the message's deadline, as do those that are made from it, and not when the
-// handler returns.
+// TestHandlerContext: the handler's context ends at the message's deadline, as do those that are
+// made from it, and not when the handler returns.
 func TestHandlerContext(t *testing.T) {
 	long(t)
 	n := newFakeNode(t).start()
@@ -206,7 +210,8 @@ func TestHandlerContext(t *testing.T) {
 	}
 }
 
-// TestExpiredIsNotHandled: a message that waited beyond its deadline is not handled, because its sender has heard timeout. It counts.
+// TestExpiredIsNotHandled: a message that waited beyond its deadline is not handled, because its
+// sender has heard timeout. It counts.
 func TestExpiredIsNotHandled(t *testing.T) {
 	n := newFakeNode(t).start()
 	release := make(chan struct{})
@@ -285,7 +290,8 @@ func TestBindReason(t *testing.T) {
 	}
 }
 
-// TestCodes: every outcome that the protocol knows has a name in this package, with the same number and word.
+// TestCodes: every outcome that the protocol knows has a name in this package, with the same number
+// and word.
 func TestCodes(t *testing.T) {
 	ours := []Code{
 		CodeOK, CodeAcked, CodeRejected, CodeNoRoute, CodeUnreachable, CodeOverflow, CodeExpired, CodeRegistryUnavailable, CodeDraining,

@@ -14,13 +14,15 @@ import (
 // for one ID, in the order they came; many IDs at once. It may take its time and may call every method of
 // the session but Close.
 //
-// A handler that returns without having answered has accepted the message; one that panics, or ends its goroutine
-// (runtime.Goexit, testing.T.Fatal), has rejected it, and the log says where. A message whose deadline passed while it waited
-// for its handler is not handled; Stats.Expired counts it.
+// A handler that returns without having answered has accepted the message; one that panics, or ends
+// its goroutine (runtime.Goexit, testing.T.Fatal), has rejected it, and the log says where. A
+// message whose deadline passed while it waited for its handler is not handled; Stats.Expired
+// counts it.
 //
-// ctx ends at the message's deadline, and when the session is closed and not drained in time; the handler's return does
-// not end it. Once the handler has returned, d is over: what answers returns ErrAnswered, and Payload is nil. What was taken from
-// d.Payload must not be used any more.
+// ctx ends at the message's deadline, and when the session is closed and not drained in time; the
+// handler's return does not end it. Once the handler has returned, d is over: methods that answer
+// return ErrAnswered, and Payload is nil. Do not use slices of d.Payload any more; copy what must
+// live longer.
 type Handler func(ctx context.Context, d *Delivery)
 
 // Delivery is a message that arrived. It belongs to its handler and must be used by one goroutine at
@@ -35,7 +37,8 @@ type Delivery struct {
 	answer   Responder
 }
 
-// deliveries makes deliveries, many at a time. None is used twice: a handler's goroutines may hold on to one.
+// deliveries makes deliveries, many at a time. None is used twice: a handler's goroutines may hold
+// on to one.
 type deliveries struct{ left []Delivery }
 
 func (a *deliveries) next() (d *Delivery) {
@@ -63,7 +66,8 @@ func (d *Delivery) Deadline() (t time.Time, ok bool) {
 	return d.answer.conn.s.start.Add(time.Duration(d.deadline) * time.Millisecond), true
 }
 
-// Decode decodes the payload, msgpack, into v, a pointer. What v holds afterwards is its own.
+// Decode decodes the payload, msgpack, into v, a pointer. v may be used after the handler has
+// returned: it shares no memory with the payload. Call Decode before the handler returns.
 func (d *Delivery) Decode(v any) error {
 	if err := codec.DecodeValue(d.Payload, v); err != nil {
 		return fmt.Errorf("client: payload: %w", err)
@@ -98,8 +102,8 @@ func (d *Delivery) Defer() *Responder {
 }
 
 // Responder answers one delivery, once. Its methods may be called from any goroutine, at any time: a
-// late answer is ignored by the node. They return ErrAnswered if the delivery was answered before (for those of Delivery
-// itself also by its handler's return),
+// late answer is ignored by the node. They return ErrAnswered if the delivery was answered before
+// (the methods of Delivery itself also after its handler has returned),
 // ErrTooLarge for a payload over the node's limit (the delivery can then still be answered), and
 // ErrUnreachable if the connection the message came by is gone: its sender has been told so.
 type Responder struct {
@@ -127,8 +131,8 @@ func (r *Responder) Reply(payload []byte) error {
 	return r.send(&codec.Ack{Code: codec.CodeAcked, Reply: payload})
 }
 
-// ReplyValue answers acked with v, encoded with msgpack. An error or a panic of the encoding leaves the delivery
-// unanswered.
+// ReplyValue answers acked with v, encoded with msgpack. If encoding v fails or panics, the
+// delivery stays unanswered.
 func (r *Responder) ReplyValue(v any) error {
 	if r.answered.Load() || !r.wants {
 		return r.Reply(nil)

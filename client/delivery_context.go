@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// context is what the handler of d gets. It takes no memory until somebody waits for its end.
+// context returns the context for the handler of d. It allocates nothing until somebody calls its
+// Done or Value.
 func (d *Delivery) context(session context.Context) context.Context {
 	if d.deadline == 0 {
 		return session
@@ -16,7 +17,8 @@ func (d *Delivery) context(session context.Context) context.Context {
 // deliveryContext is the context of a delivery that has a deadline.
 type deliveryContext Delivery
 
-// endingContext is the context behind a deliveryContext, once somebody waits for its end. Its timer ends with the deadline.
+// endingContext is the context behind a deliveryContext, once somebody waits for its end. Its timer
+// ends with the deadline.
 type endingContext struct {
 	context.Context
 	cancel context.CancelFunc
@@ -41,7 +43,8 @@ func (c *deliveryContext) Err() error {
 	return nil
 }
 
-// Value asks the real context, so that package context finds in it what it needs to end those that are derived from this one.
+// Value asks the real context, so that package context finds in it what it needs to end those that
+// are derived from this one.
 func (c *deliveryContext) Value(key any) any { return c.real().Value(key) }
 
 func (c *deliveryContext) real() *endingContext {

@@ -95,8 +95,9 @@ func (c *conn) queue(j *job, now int64) bool {
 	return true
 }
 
-// notHere returns a message to the node, which may know better by now. since is when it came. With ack the node may send it elsewhere,
-// so the whole message goes back; without ack it ends, and its content is of no use.
+// notHere returns a message to the node, which may know better by now. since is when it came. With
+// ack the node may send it elsewhere, so the whole message goes back; without ack it ends, and its
+// content is of no use.
 func (c *conn) notHere(f *codec.Deliver, since int64) {
 	c.s.count.notHere.Add(1)
 	if c.returnsBare && f.Flags&codec.FlagAck == 0 {

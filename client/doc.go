@@ -21,8 +21,8 @@
 //	_, err = s.Send(ctx, client.Message{To: "carol", From: "alice", Payload: []byte("hello")})
 //
 // A nil error means that carol's handler accepted the message. Every other outcome is an [*Error],
-// which says whether the message was delivered, whether a second copy could arrive twice, and whether trying again
-// soon is of any use:
+// which says whether the message was delivered, whether a second copy could arrive twice, and
+// whether trying again soon is of any use:
 //
 //	var e *client.Error
 //	switch {
@@ -56,10 +56,11 @@
 // # Receiving
 //
 // A [Handler] runs for one message of an ID at a time, in the order they came, and for many IDs at once.
-// One that is slow, panics, or ends its goroutine (testing.T.Fatal) stops neither other IDs nor the session; when its queue is full, senders
+// One that is slow, panics, or ends its goroutine (testing.T.Fatal) stops neither other IDs nor the
+// session; when its queue is full, senders
 // hear rejected, "receiver busy". Returning means accepted; [Delivery.Reject] and [Delivery.Defer] say
-// otherwise. The handler's context carries the message's deadline. A message that has waited beyond it is not handled: its
-// sender has heard timeout.
+// otherwise. The handler's context carries the message's deadline. A message that has waited beyond
+// it is not handled: its sender has heard timeout.
 //
 // # Who is online
 //

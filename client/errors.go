@@ -8,11 +8,13 @@ import (
 	"distmsg/codec"
 )
 
-// ErrClosed is what every call returns once Close was called, or once another client has taken over the session (its copy,
-// in a process that was forked or restored from a snapshot; State says so). Nothing was sent.
+// ErrClosed is what every call returns once Close was called, or once another client has taken over
+// the session (its copy, in a process that was forked or restored from a snapshot; State says so).
+// Nothing was sent.
 var ErrClosed = errors.New("client: the session is closed")
 
-// ErrAnswered is what a second answer to one delivery returns, and any answer of a Delivery whose handler has returned.
+// ErrAnswered is the error of a second answer to one delivery, and of any answer to a Delivery
+// whose handler has returned.
 var ErrAnswered = errors.New("client: this delivery was answered before, or its handler has returned")
 
 // The outcomes as errors.Is targets: errors.Is(err, ErrNoRoute) holds for every *Error with that
@@ -50,19 +52,21 @@ type Error struct {
 // Delivered says whether the message reached its receiver: yes, no or unknown.
 func (e *Error) Delivered() Delivered { return e.Code.Delivered() }
 
-// SafeToRetry reports whether sending again cannot deliver twice. Where it is false and Delivered is
-// unknown (timeout, lost), the message may still be sent again if two copies do no harm. It does not say that
-// sending again is of any use: no_route is safe to retry for as long as the receiver is offline.
+// SafeToRetry reports whether sending again cannot deliver twice. Where it is false and Delivered
+// is unknown (timeout, lost), the message may still be sent again if two copies do no harm. It does
+// not say that sending again helps: no_route is safe to retry, but stays while the receiver is
+// offline.
 func (e *Error) SafeToRetry() bool { return e.Code.SafeToRetry() }
 
-// Temporary reports whether the cause may pass within seconds and by itself: unreachable, overflow, expired,
-// draining, registry_unavailable, timeout, lost. After a pause that doubles, send again what is both
-// SafeToRetry and Temporary.
+// Temporary reports whether the cause may pass within seconds and by itself: unreachable, overflow,
+// expired, draining, registry_unavailable, timeout, lost. After a pause that doubles, send again
+// what is both SafeToRetry and Temporary.
 func (e *Error) Temporary() bool { return e.Code.Temporary() }
 
 // Retryable is SafeToRetry.
 //
-// Deprecated: a loop that goes by it alone sends to an offline user for ever. Use SafeToRetry and Temporary.
+// Deprecated: a loop that asks only this sends to an offline user for ever. Use SafeToRetry and
+// Temporary.
 func (e *Error) Retryable() bool { return e.SafeToRetry() }
 
 // Error returns the outcome word and the reason.
@@ -112,7 +116,8 @@ func (e *IDError) Error() string {
 	return b.String()
 }
 
-// showID writes an ID as it is, or in quotes where a reader would not see what it is: an empty one, or one with spaces.
+// showID writes an ID as it is, or in quotes where a reader would not see what it is: an empty one,
+// or one with spaces.
 func showID(id string) string {
 	if quoted := strconv.Quote(id); id == "" || strings.ContainsAny(id, " ,:") || quoted != `"`+id+`"` {
 		return quoted

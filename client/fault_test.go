@@ -259,7 +259,8 @@ func TestSilentNode(t *testing.T) {
 	}
 }
 
-// TestHeartbeatIsKept: hello promises something every heartbeat, and the node gets it although it never falls silent itself.
+// TestHeartbeatIsKept: hello promises something every heartbeat, and the node gets it although it
+// never falls silent itself.
 func TestHeartbeatIsKept(t *testing.T) {
 	n := newFakeNode(t).start()
 	_, c := attachFake(t, n, Config{Heartbeat: 40 * time.Millisecond})

@@ -115,8 +115,8 @@ func (h *holdings) end(op *operation, held []*binding) (kicks []Kick) {
 	return kicks
 }
 
-// granted notes the epochs of a Bind under way as soon as the node has answered, in the session of gen: what the node sends
-// next (a message, a kick, a request for all bindings) may be about them.
+// granted notes the epochs of a Bind under way as soon as the node has answered, in the session of
+// gen: what the node sends next (a message, a kick, a request for all bindings) may be about them.
 func (h *holdings) granted(op *operation, ids []idEpoch, results []codec.Result, gen uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -166,7 +166,8 @@ func (h *holdings) kick(id []byte, epoch uint64) (Kick, bool) {
 }
 
 // holder returns the binding for a message to id that a node sent under epoch, or nil if it is not
-// held, or only under a smaller epoch than that, or than that of a kick. A bind that is not granted yet may bring that epoch.
+// held, or only under a smaller epoch than that, or than that of a kick. A bind that is not granted
+// yet may bring that epoch.
 func (h *holdings) holder(id []byte, epoch uint64) (*binding, Handler) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

@@ -9,9 +9,9 @@ import (
 	"distmsg/internal/callback"
 )
 
-// inbox runs the handlers. Each ID has a lane of its own, whose jobs run one at a time and in order; a pool
-// of goroutines serves the lanes in turn. So a slow handler holds up its own ID only, as long as fewer than
-// Workers handlers are slow at once.
+// inbox runs the handlers. Each ID has a lane of its own, whose jobs run one at a time and in
+// order; a pool of goroutines serves the lanes in turn. So a slow handler holds up its own ID only,
+// as long as fewer than Workers handlers are slow at once.
 //
 // Lock order: inbox.mu comes last, no lock is taken under it.
 type inbox struct {
@@ -285,8 +285,8 @@ func (in *inbox) call() {
 	}
 }
 
-// work is a worker's goroutine. l is nil, or the lane of the job in which another worker's goroutine has ended: this one
-// takes its place.
+// work is a worker's goroutine. l is nil, or the lane of the job in which another worker's
+// goroutine has ended: this one takes its place.
 func (in *inbox) work(l *lane) {
 	defer func() {
 		if l != nil { // only runtime.Goexit leads here
@@ -307,7 +307,8 @@ func (in *inbox) work(l *lane) {
 	}
 }
 
-// take ends the job that ran in l, if l is not nil, and waits for another one. Nil: the worker is not needed.
+// take ends the job that ran in l, if l is not nil, and waits for another one. Nil: the worker is
+// not needed.
 func (in *inbox) take(l *lane) *job {
 	in.mu.Lock()
 	defer in.mu.Unlock()

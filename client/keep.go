@@ -53,8 +53,8 @@ func (s *Session) grow() {
 }
 
 // tend looks after an attachment. It returns the next connection when c's node drains; or nil when c is
-// dead, retired, or the session is closed, with the address to try first and the one to try last. short is how many
-// connections before this one did not last.
+// dead, retired, or the session is closed, with the address to try first and the one to try last.
+// short is how many connections before this one did not last.
 func (s *Session) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
@@ -122,8 +122,9 @@ func (s *Session) afterDeath(c *conn) (last, avoid string) {
 	return c.addr, ""
 }
 
-// giveWay ends the session here if c was its only connection. This session replaces only connections that it has closed
-// itself, so another client has its secret and goes on with it. To attach again would cut that one off in turn.
+// giveWay ends the session here if c was its only connection. This session replaces only
+// connections that it has closed itself, so another client has its secret and goes on with it. To
+// attach again would cut that one off in turn.
 func (s *Session) giveWay(c *conn) {
 	if s.first() != nil {
 		return
@@ -142,8 +143,8 @@ func (s *Session) onDrain(c *conn, f *codec.Drain) time.Duration {
 	return wait
 }
 
-// seek finds a node for a keeper that has none. The first pause is as long as it has become in that many attempts. It
-// returns nil when the session is closed.
+// seek finds a node for a keeper that has none. The first pause is as long as it has become in that
+// many attempts. It returns nil when the session is closed.
 func (s *Session) seek(last, avoid string, attempts int) *conn {
 	news, began := s.news(), time.Now()
 	for try := attempts; s.pause(s.life, s.backoff(try), news); try++ {

@@ -23,8 +23,8 @@ func (s stuckLog) Handle(ctx context.Context, r slog.Record) error {
 	return s.Handler.Handle(ctx, r)
 }
 
-// Whatever takes the log may stand still: the session loses its node and finds it again, and whoever asks it something gets
-// an answer all the while.
+// Whatever takes the log may stand still: the session loses its node and finds it again, and
+// whoever asks it something gets an answer all the while.
 func TestStuckLogger(t *testing.T) {
 	var gate sync.RWMutex
 	gate.Lock()

@@ -30,7 +30,8 @@ type Result struct {
 // ends before all are known, Multicast returns at once, with timeout for those that are not. An ID that no node would take ends
 // bad_id and does not keep the others from their copies.
 //
-// An error means that nothing was sent to anybody: the context's if ctx had ended before the call, ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the
+// An error means that the message was sent to nobody: ctx's error if ctx had ended before the call,
+// ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the
 // outcome that all of them share: expired or unreachable if the session's window or a node was waited for too long, and
 // too_large over a limit of the node's, which the error names. These are the number of IDs (10,000 by default), the bytes of the payload, and
 // those of the frame, of which each ID takes as many as it has and 64 more.

@@ -54,7 +54,8 @@ func (s *Session) follow() {
 	}
 }
 
-// found asks Config.Membership, which may be the application's, and can stop nothing but this look; ok is false if it did not return.
+// found asks Config.Membership, which may be the application's, and can stop nothing but this look;
+// ok is false if it did not return.
 func (s *Session) found() (nodes []discovery.Node, changed <-chan struct{}, ok bool) {
 	if f := callback.Apart(func() { nodes, changed = s.cfg.Membership.Nodes() }); f != nil {
 		s.failed(f, "Config.Membership")

@@ -36,18 +36,20 @@ const pipeline = 16
 type question struct {
 	kind   codec.Kind // bind, unbind, lookup or watch
 	policy codec.Policy
-	// heard is called with an answer that its asker will get, on the reader's goroutine: what the node sends behind it is
-	// read later. gen is the generation of the bindings that the answer is about.
+	// heard is called with an answer that its asker will get, on the reader's goroutine: what the
+	// node sends behind it is read later. gen is the generation of the bindings that the answer is
+	// about.
 	heard func(gen uint64, ids []idEpoch, results []codec.Result)
 	// late is called there with an answer that comes after its asker has given up.
 	late func(ids []idEpoch, results []codec.Result)
-	// reasons, if not nil, takes up by ID what a node says for people of those that failed. It is the asker's own.
+	// reasons, if not nil, takes up by ID what a node says for people of those that failed. It is
+	// the asker's own.
 	reasons map[string]string
 }
 
 // ask sends ids in as many frames as the node's limits need and calls each for every ID, in order.
-// An ID without an answer gets unwritten's code, lost or timeout (ctx ended); when ctx has ended, nothing more is asked,
-// and an ID that was to be bound or unbound then is expired.
+// An ID without an answer gets unwritten's code, lost or timeout (ctx ended); when ctx has ended,
+// nothing more is asked, and an ID that was to be bound or unbound then is expired.
 func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i int, r codec.Result)) {
 	var open []*request
 	first := 0 // index of open[0]'s first ID

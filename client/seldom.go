@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// seldomEvery is how often a session logs what repeats itself: that it has no node, or that a node takes it
-// and drops it again and again.
+// seldomEvery is how often a session logs what repeats itself: that it has no node, or that a node
+// takes it and drops it again and again.
 const seldomEvery = time.Minute
 
-// seldom logs what may repeat many times a second: the first time, and then once in seldomEvery with the number of times in
-// between, which are logged at debug level only.
+// seldom logs messages that may repeat many times a second. It logs the first one, and then one in
+// each seldomEvery, with the number of those in between. It logs those in between at debug level.
+// Any goroutine may call its methods.
 type seldom struct {
 	log *slog.Logger
 
@@ -35,7 +36,8 @@ func (l *seldom) say(level slog.Level, subject, message string, args ...any) {
 	l.log.Log(context.Background(), level, message, args...)
 }
 
-// due reports whether the subject is to be logged now, and how often it was not since the last time.
+// due reports whether the subject is to be logged now, and how often it was not since the last
+// time.
 func (l *seldom) due(subject string, now time.Time) (muted int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

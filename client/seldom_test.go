@@ -24,8 +24,8 @@ func (w lineWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestReconnectStorm: a node that says welcome and closes is dialled ever more slowly: only a connection that has
-// lasted makes the pauses short again. The log has a few lines about it.
+// TestReconnectStorm: a node that says welcome and closes is dialled ever more slowly: only a
+// connection that has lasted makes the pauses short again. The log has a few lines about it.
 func TestReconnectStorm(t *testing.T) {
 	long(t)
 	n := newFakeNode(t).start()
@@ -42,7 +42,8 @@ func TestReconnectStorm(t *testing.T) {
 			over = nil
 		}
 	}
-	// The ceiling of the pauses doubles from 50 ms; it used to stay there, which made more than 100.
+	// The ceiling of the pauses doubles from 50 ms; it used to stay there, which made more than
+	// 100.
 	if dials < 3 || dials > 20 {
 		t.Errorf("%d connections in 3 s", dials)
 	}
@@ -51,7 +52,8 @@ func TestReconnectStorm(t *testing.T) {
 	}
 }
 
-// TestSeldomLogged: while its only node is gone, a session logs a line a minute, however often it tries.
+// TestSeldomLogged: while its only node is gone, a session logs a line a minute, however often it
+// tries.
 func TestSeldomLogged(t *testing.T) {
 	n := newFakeNode(t).start()
 	said, tries := make(chan string, 10_000), make(chan struct{}, 10_000)

@@ -13,7 +13,8 @@ type Message struct {
 	To      string // the receiver's ID
 	From    string // an ID this session holds; "" only where the node allows that
 	Payload []byte // opaque; at most what the node announces (1 MiB by default)
-	// Value, if not nil, is encoded with msgpack in Payload's place, on the goroutine of the caller.
+	// Value, if not nil, is encoded with msgpack in Payload's place, on the goroutine of the
+	// caller.
 	Value any
 	// TTL is how long the message may take. If the context ends earlier, that counts. Without both, a node's
 	// default holds (5 s) for messages with an outcome, and posts may take any time.
@@ -33,9 +34,9 @@ type Reply struct {
 // unreachable if that takes too long. When ctx ends before the outcome is known, Send returns at
 // once with timeout, wrapping the context's error.
 //
-// An error that is not an *Error means that nothing was sent: ErrClosed, the context's error if ctx had ended before the
-// call, or a Value that cannot be encoded. errors.Is(err, context.DeadlineExceeded) or context.Canceled holds whenever
-// ctx is why.
+// An error that is not an *Error means that nothing was sent: ErrClosed, the context's error if ctx
+// had ended before the call, or a Value that cannot be encoded. If ctx ended the call,
+// errors.Is(err, context.DeadlineExceeded) or errors.Is(err, context.Canceled) is true.
 // It may be called from any goroutine. Messages that one goroutine sends to one ID, each after the outcome of the one
 // before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
@@ -69,11 +70,12 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 // once, with what Send would have returned. ctx bounds the waiting for room in the window and for a node,
 // and its deadline counts as for Send; ending it later changes nothing.
 //
-// Callbacks begin one after the other, in the order of the outcomes, on a goroutine of the session's own, or on the caller's if the
-// message could not be sent. A callback may take its time and may call every method of the session but Close. One that has
-// not returned after a second or two is logged, counted in Stats.Stuck, and passed by: the next ones begin. When as many callbacks as
-// Config.Workers are stuck, the rest waits for them. SendAsync waits while as many callbacks as
-// Config.MaxInFlight have yet to begin, unless a callback calls it. It may be called from any goroutine.
+// Callbacks begin one after the other, in the order of the outcomes, on a goroutine of the
+// session's own, or on the caller's if the message could not be sent. A callback may block and may
+// call every method of the session except Close. If one has not returned after a second or two, the
+// session logs it, counts it in Stats.Stuck, and begins the next ones. If Config.Workers callbacks
+// are stuck, the rest waits for them. SendAsync waits while Config.MaxInFlight callbacks have yet
+// to begin, unless a callback calls it. It may be called from any goroutine.
 func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
 	w := s.calls.Get().(*call)
 	w.done, w.since = done, s.stamp()

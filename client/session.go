@@ -72,7 +72,8 @@ type liveSet struct {
 const unlimited = 1 << 62
 
 // Dial attaches a new session to one of the nodes. It tries each node once and returns an error that
-// says for each why it failed, and that wraps ctx's error if ctx ended first, whatever Config.Dialer does. If the session is to be attached to several nodes, the others follow: OnState
+// says for each why it failed, and that wraps ctx's error if ctx ended first, whatever
+// Config.Dialer does. If the session is to be attached to several nodes, the others follow: OnState
 // and State tell of them. ctx bounds Dial only; the session lives until Close.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	cfg, err := cfg.withDefaults()
@@ -129,11 +130,13 @@ func (s *Session) State() State {
 
 // Close ends the session and its bindings. It lets the sends in flight have their outcomes, hands
 // messages that come in the meantime back to the node, lets the handlers finish what they have, and says
-// bye to the node. When ctx ends earlier, or has ended before, the rest is cut off: sends end lost, the handlers'
-// context ends, and Close returns an error that says so, at most a second after the end of ctx.
+// bye to the node. When ctx ends earlier, or has ended before, the rest is cut off: sends end lost,
+// the handlers' context ends, and Close returns an error that says so, at most a second after the
+// end of ctx.
 //
-// Close must not be called from a handler or a callback: it would wait for itself. A second Close waits
-// for the first one and returns its result, or an error that wraps that of its own context if that ends before.
+// Close must not be called from a handler or a callback: it would wait for itself. A second Close
+// waits for the first one and returns its result, or an error that wraps its own context's if that
+// ends first.
 func (s *Session) Close(ctx context.Context) error {
 	if !s.closing.Swap(true) {
 		s.closeErr = s.close(ctx)
@@ -145,10 +148,11 @@ func (s *Session) Close(ctx context.Context) error {
 	return s.closeErr
 }
 
-// closeGrace is how long Close waits, after its context has ended, for connections that it has cut off.
+// closeGrace is how long Close waits, after its context has ended, for connections that it has cut
+// off.
 const closeGrace = time.Second
 
-// flushTime bounds how long Close waits for whatever takes the log.
+// flushTime bounds how long Close waits for the log handler to take the records that are queued.
 const flushTime = 100 * time.Millisecond
 
 func (s *Session) close(ctx context.Context) error {
@@ -181,8 +185,8 @@ func (s *Session) close(ctx context.Context) error {
 	return nil
 }
 
-// cutOff closes what connections there are. What does not end promptly is left to itself: a connection of the
-// application's own kind may take its time to close.
+// cutOff closes what connections there are. What does not end promptly is left to itself: a
+// connection of the application's own kind may take its time to close.
 func (s *Session) cutOff() {
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
@@ -345,8 +349,8 @@ func (s *Session) forget(c *conn, cause error) {
 	s.seldom.say(slog.LevelWarn, c.addr, "distmsg: detached", "node", c.node, "addr", c.addr, "cause", cause)
 }
 
-// forgotten is forget without the log, which is not written under a lock. It reports whether the session has lost one of
-// its attachments with that connection, against its will.
+// forgotten is forget without the log, which is not written under a lock. It reports whether the
+// session has lost one of its attachments with that connection, against its will.
 func (s *Session) forgotten(c *conn, cause error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

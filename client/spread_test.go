@@ -337,7 +337,8 @@ func TestAttachRefuses(t *testing.T) {
 	}
 }
 
-// TestReassertBehindBound: the node asks for all bindings in the very write that grants one. By then that one is held.
+// TestReassertBehindBound: the node asks for all bindings in the very write that grants one. By
+// then that one is held.
 func TestReassertBehindBound(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
@@ -362,8 +363,8 @@ func TestReassertBehindBound(t *testing.T) {
 	}
 }
 
-// TestDeliverBehindBound: Bind still waits for other IDs, but the node has granted this one under an epoch. A message under a
-// greater one is not for this session, and a kick that has come holds.
+// TestDeliverBehindBound: Bind still waits for other IDs, but the node has granted this one under
+// an epoch. A message under a greater one is not for this session, and a kick that has come holds.
 func TestDeliverBehindBound(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{Handler: accept})
@@ -386,7 +387,8 @@ func TestDeliverBehindBound(t *testing.T) {
 	}
 }
 
-// TestReplaced: the session goes on in another client. To attach again would cut that one off in turn.
+// TestReplaced: the session goes on in another client. To attach again would cut that one off in
+// turn.
 func TestReplaced(t *testing.T) {
 	n := newFakeNode(t).start()
 	states := make(chan State, 10)

@@ -35,7 +35,8 @@ func (o *outgoing) msgs() int {
 }
 
 // submit puts o into a connection's buffer. It waits for its budget (the session's window, or for a
-// post the connection's credit), for a connection, and if a callback hears of the outcome, for room for that.
+// post the connection's credit), for a connection, and if a callback hears of the outcome, for room
+// for that.
 func (s *Session) submit(ctx context.Context, o outgoing) (c *conn, seq uint64, err error) {
 	if err := mayBegin(ctx); err != nil {
 		return nil, 0, err
@@ -281,7 +282,8 @@ func (o *outgoing) ttl() (uint32, error) {
 	return uint32(min((left+time.Millisecond-1)/time.Millisecond, math.MaxUint32)), nil
 }
 
-// deadline returns when a message's time is over: the context's deadline (byCtx) or the TTL's, whichever comes first.
+// deadline returns when a message's time is over: the context's deadline (byCtx) or the TTL's,
+// whichever comes first.
 func (s *Session) deadline(ctx context.Context, ttl time.Duration, ack bool) (deadline time.Time, byCtx bool) {
 	deadline, ok := ctx.Deadline()
 	if ttl == 0 && !ok && ack {
@@ -307,8 +309,8 @@ func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 	return &Error{Code: codec.CodeExpired, Reason: "waited for room in the window", cause: err}
 }
 
-// reserve takes o's place among the callbacks that have yet to begin. A callback itself does not wait for others, which might
-// have to wait for it.
+// reserve takes o's place among the callbacks that have yet to begin. A callback itself does not
+// wait for others, which might have to wait for it.
 func (s *Session) reserve(ctx context.Context, o *outgoing) error {
 	b := &s.cb.room
 	if b.try(o.msgs(), 0) || callback.Inside() && b.exceed(o.msgs(), defaultMaxInFlight) {

@@ -50,8 +50,8 @@ func HandleValue[T any](fn func(ctx context.Context, d *Delivery, v T)) Handler 
 	}
 }
 
-// undecoded is what the sender of a payload hears that could not be decoded: not what a decoder of the application's panicked
-// with, which goes to the log.
+// undecoded is what the sender of a payload hears that could not be decoded: not what a decoder of
+// the application's panicked with, which goes to the log.
 func (d *Delivery) undecoded(err error) string {
 	if p, ok := errors.AsType[*codec.PanicError](err); ok {
 		d.answer.conn.s.failed(&callback.Failure{Panic: p.Panic, Stack: p.Stack}, "the decoder of "+p.Into, "to", d.To, "from", d.From)
@@ -60,13 +60,14 @@ func (d *Delivery) undecoded(err error) string {
 	return "payload: " + err.Error()
 }
 
-// encoded is a value in msgpack. It is encoded before any lock is taken, because its encoder may be the application's, and copied
-// into the outgoing buffer.
+// encoded is a value in msgpack. It is encoded before any lock is taken, because its encoder may be
+// the application's, and copied into the outgoing buffer.
 type encoded struct{ b []byte }
 
 var encodedPool = sync.Pool{New: func() any { return new(encoded) }}
 
-// encodeValue encodes v. The caller frees the result when it has copied it. A panic of an encoder goes through.
+// encodeValue encodes v. The caller frees the result when it has copied it. A panic of an encoder
+// goes through.
 func encodeValue(v any) (*encoded, error) {
 	e := encodedPool.Get().(*encoded)
 	b, err := codec.AppendValue(e.b[:0], v)

@@ -10,7 +10,8 @@ import (
 	"distmsg/codec"
 )
 
-// What the protocol's vectors say that a client refuses ends the connection, and what they say that it skips does not.
+// What the protocol's vectors say that a client refuses ends the connection, and what they say that
+// it skips does not.
 func TestVectorsForClients(t *testing.T) {
 	file, err := os.ReadFile("../docs/protocol/vectors.json")
 	if err != nil {

@@ -17,9 +17,11 @@ import (
 // What OnPresence hears of an ID is newer than what the first Watch of it returned. An ID that is watched already is
 // not asked for again: Watch returns what was last told of it.
 //
-// Watch takes any number of IDs and ends when ctx does (without a deadline: after Config.RequestTimeout). If ctx is why some IDs have no answer yet,
-// an error that wraps its own comes along with the answers. With the other errors nothing is watched: ErrClosed, the context's if it had ended before
-// the call, or ErrNotSupported if the node does not know of watching. It may be called from any goroutine.
+// Watch takes any number of IDs and returns when ctx ends at the latest, or after
+// Config.RequestTimeout if ctx has no deadline. If ctx ended the call before all IDs had an answer,
+// Watch returns the answers that it has, with an error that wraps ctx's. After any other error
+// nothing is watched: ErrClosed, ctx's if it had ended before the call, or ErrNotSupported if the
+// node does not support watching. It may be called from any goroutine.
 func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) {
 	if err := s.mayAsk(ctx); err != nil {
 		return nil, err

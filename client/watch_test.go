@@ -228,7 +228,8 @@ func TestWatchMoves(t *testing.T) {
 	}
 }
 
-// TestWatchUnanswered: a Watch whose context ends says timeout and why, and the application is told when the node answers after all.
+// TestWatchUnanswered: a Watch whose context ends says timeout and why, and the application is told
+// when the node answers after all.
 func TestWatchUnanswered(t *testing.T) {
 	n := newFakeNode(t).start()
 	p := newPresences()

@@ -214,7 +214,8 @@ type ReasonList struct {
 	n int
 }
 
-// Next returns the next element; ok is false after the last. The text is a view and lives as long as the frame's bytes.
+// Next returns the next element; ok is false after the last. The text is a view and lives as long
+// as the frame's bytes.
 func (l *ReasonList) Next() (v Reason, ok bool) {
 	if l.n == 0 {
 		return v, false
@@ -249,8 +250,8 @@ func DecodeResults(body []byte, kind Kind, f *Results) error {
 	return r.close(left)
 }
 
-// peekReasons reads the value that comes next, which is skipped afterwards. They are for people: what is no list of reasons
-// is no reason to refuse the frame.
+// peekReasons reads the value that comes next, which is skipped afterwards. They are for people:
+// what is no list of reasons is no reason to refuse the frame.
 func peekReasons(r reader) ReasonList {
 	n := r.array("reasons")
 	all := ReasonList{r: r, n: n}
@@ -270,8 +271,8 @@ func AppendResults(b []byte, kind Kind, seq uint64, results []Result) []byte {
 	return end(appendResults(b, seq, results), start)
 }
 
-// AppendBound appends a bound frame, length prefix included, with reasons for some of the results. Without any it is the frame that
-// AppendResults makes. Texts over MaxReason bytes are cut off.
+// AppendBound appends a bound frame, length prefix included, with reasons for some of the results.
+// Without any it is the frame that AppendResults makes. Texts over MaxReason bytes are cut off.
 func AppendBound(b []byte, seq uint64, results []Result, reasons []Reason) []byte {
 	if len(reasons) == 0 {
 		return AppendResults(b, KindBound, seq, results)

@@ -72,15 +72,15 @@ func (c Code) Delivered() Delivered {
 	return DeliveredUnknown
 }
 
-// SafeToRetry reports whether sending again cannot deliver twice: true only for the ranges 32–63. What is
-// unknown (80 and up) may be sent again if two copies do no harm. It does not say that sending again
-// is of any use: see Temporary.
+// SafeToRetry reports whether sending again cannot deliver twice: true only for the ranges 32–63.
+// What is unknown (80 and up) may be sent again if two copies do no harm. It does not say that
+// sending again helps: see Temporary.
 func (c Code) SafeToRetry() bool { return c >= 32 && c <= 63 }
 
-// Temporary reports whether the cause may pass within seconds and by itself, so that sending again after a
-// pause may succeed. It is false for no_route, which lasts until somebody binds the ID. It is true for
-// timeout and lost, although SafeToRetry is false for those. Codes that this version does not know are
-// judged by their range.
+// Temporary reports whether the cause may pass within seconds and by itself, so that sending again
+// after a pause may succeed. It is false for no_route, which lasts until somebody binds the ID. It
+// is true for timeout and lost, although SafeToRetry is false for those. Codes that this version
+// does not know are judged by their range.
 func (c Code) Temporary() bool {
 	return c != CodeNoRoute && (c.SafeToRetry() || c.Delivered() == DeliveredUnknown && c != CodeOK)
 }

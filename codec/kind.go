@@ -63,7 +63,8 @@ const (
 	KindChanged Kind = 67 // N->C [67, [[id str, code, epoch]…]]
 )
 
-// FromClient reports whether only clients send frames of this kind: a client that is sent one is not talking to a node.
+// FromClient reports whether only clients send frames of this kind: a client that is sent one is
+// not talking to a node.
 func (k Kind) FromClient() bool {
 	switch k {
 	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere,

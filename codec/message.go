@@ -86,8 +86,9 @@ func decodeDeliver(body []byte, kind Kind, f *Deliver) error {
 // AppendDeliver appends the whole frame, length prefix included. The payload is copied once, here.
 func AppendDeliver(b []byte, f *Deliver) []byte { return appendDeliver(b, KindDeliver, f) }
 
-// FeatureShortNotHere in hello and welcome says that a client may return a message without its content: token, to and epoch stand
-// in not_here and not_here_many, and everything else is empty or 0, see Deliver.Short. The send ends then; it cannot go elsewhere.
+// FeatureShortNotHere in hello and welcome says that a client may return a message without its
+// content: token, to and epoch stand in not_here and not_here_many, and everything else is empty or
+// 0, see Deliver.Short. The send ends then; it cannot go elsewhere.
 const FeatureShortNotHere = 1 << 1
 
 // Short is what a not_here without content says of a message.

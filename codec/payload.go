@@ -65,8 +65,8 @@ func DecodeValue(payload []byte, v any) (err error) {
 	return err
 }
 
-// PanicError is a panic of the decoder, or of a method of the value that is decoded into. Its text is for those
-// who run the program, and not for whoever sent the payload.
+// PanicError is a panic of the decoder, or of a method of the value that is decoded into. Its text
+// is for those who run the program, and not for whoever sent the payload.
 type PanicError struct {
 	Into  string // the type of the value
 	Panic any
@@ -78,8 +78,8 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("codec: panic while decoding into a %s: %v", e.Into, e.Panic)
 }
 
-// AppendValue appends v in msgpack, as a payload for whatever frame. On an error b comes back as it was. A
-// panic in an encoder of v's own goes through to the caller.
+// AppendValue appends v in msgpack, as a payload for whatever frame. On an error b comes back as it
+// was. If an encoder of v's own panics, AppendValue panics.
 func AppendValue(b []byte, v any) ([]byte, error) {
 	e := valueEncoders.Get().(*valueEncoder)
 	e.w.b = b

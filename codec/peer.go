@@ -6,7 +6,8 @@ import "math"
 const PeerVersion = 1
 
 // The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
-// only; 98–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D dialled, A accepted.
+// only; 98–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D
+// dialled, A accepted.
 const (
 	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name str, value str]…]]
 	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, flags, [[name str, value str]…]]
@@ -37,7 +38,8 @@ const NonceLen = 16
 // MaxSettings is the most settings in a PeerIdentity; a decoder takes no more.
 const MaxSettings = 32
 
-// PeerIdentity is what a node claims to be, beyond its name. Nodes of before it do not send it, and ignore it: then Since is 0.
+// PeerIdentity is what a node claims to be, besides its name. Older nodes neither send nor read it:
+// Since is then 0.
 type PeerIdentity struct {
 	Since    uint64    // when the node's process took its name, in µs since 1970, by its own clock; 0: not said
 	Flags    uint8     // PeerStarting
@@ -53,8 +55,9 @@ type Setting struct{ Name, Value string }
 // identityFields is how many were appended for it.
 const identityFields = 3
 
-// identity reads the fields that were appended to a handshake's frame. What is not such fields is skipped, as what a newer
-// version appends is. Then the other's proof, which covers them, is not the one that is expected.
+// identity reads the fields that were appended to a handshake's frame. What is not such fields is
+// skipped, as what a newer version appends is. Then the other's proof, which covers them, is not
+// the one that is expected.
 func (r *reader) identity(f *PeerIdentity, left int) (rest int) {
 	*f = PeerIdentity{}
 	before := *r
@@ -275,7 +278,8 @@ func AppendGone(b, session []byte) []byte {
 	return end(appendBin(b, session), start)
 }
 
-// DecodeEnded reads an ended: the session is over, at every node and for good. The session is a view.
+// DecodeEnded reads an ended: the session is over, at every node and for good. The session is a
+// view.
 func DecodeEnded(body []byte) (session []byte, err error) {
 	r, left := open(body, KindEnded, 2)
 	session = r.fixedBin("session", SessionIDLen, false)
@@ -303,8 +307,9 @@ func AppendPresence(b []byte, kind Kind, session []byte, serial uint64) []byte {
 	return end(appendUint(appendBin(b, session), serial), start)
 }
 
-// DecodeExpel reads an expel or released frame (kind says which): the session lost id to the binding with epoch, or gave its
-// binding with epoch back. The byte fields are views. Its error is an *Error.
+// DecodeExpel reads an expel or released frame (kind says which): the session lost id to the
+// binding with epoch, or gave its binding with epoch back. The byte fields are views. Its error is
+// an *Error.
 func DecodeExpel(body []byte, kind Kind) (session, id []byte, epoch uint64, err error) {
 	r, left := open(body, kind, 4)
 	session = r.fixedBin("session", SessionIDLen, false)
@@ -320,8 +325,8 @@ func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) [
 	return end(appendUint(appendStr(b, id), epoch), start)
 }
 
-// Claim is what the registry says of the node that gets it: a session is attached there, and holds IDs. Whether that is true, only
-// that node knows.
+// Claim is what the registry says of the node that receives it: a session is attached there, and
+// holds IDs. Only that node knows whether it is true.
 type Claim struct {
 	Session     []byte // SessionIDLen bytes
 	Incarnation uint64 // of the node; 0: the registry names no node
@@ -329,7 +334,8 @@ type Claim struct {
 	IDs         IDList
 }
 
-// DecodeClaim reads the body of a claim frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+// DecodeClaim reads the body of a claim frame with at most maxIDs IDs into f. It allocates nothing.
+// Its error is an *Error.
 func DecodeClaim(body []byte, maxIDs int, f *Claim) error {
 	r, left := open(body, KindClaim, 5)
 	f.Session = r.fixedBin("session", SessionIDLen, false)

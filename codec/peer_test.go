@@ -266,8 +266,8 @@ func TestPatchForwardTTL(t *testing.T) {
 	}
 }
 
-// What was appended to the frames of the handshake comes through, is left out if there is none, and is taken for something that
-// a newer version has appended if it is not what it should be.
+// What was appended to the frames of the handshake comes through, is left out if there is none, and
+// is taken for something that a newer version has appended if it is not what it should be.
 func TestPeerIdentity(t *testing.T) {
 	nonce, proof := make([]byte, NonceLen), make([]byte, SecretLen)
 	said := PeerIdentity{Since: 1 << 50, Flags: PeerStarting, Settings: []Setting{{"registry", "ABC"}, {"resume window", "10s"}}}

@@ -19,7 +19,8 @@ func readReasons(t *testing.T, frame []byte) (all []string, results int) {
 	return all, f.All.Len()
 }
 
-// TestReasons: a bound may say why, in a field that stands behind all the others; without reasons it is the frame that it was.
+// TestReasons: a bound may say why, in a field that stands behind all the others; without reasons
+// it is the frame that it was.
 func TestReasons(t *testing.T) {
 	results := []Result{{CodeDenied, 0}, {CodeOK, 5}, {CodeDenied, 0}}
 	plain := AppendResults(nil, KindBound, 1, results)

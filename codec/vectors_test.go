@@ -214,8 +214,9 @@ func makeVectors(t *testing.T) vectors {
 	return v
 }
 
-// judge is what a node makes of bytes that a client sent on an open connection, or a client of a node's. Where both say
-// the same, the vector is for both; the bytes of a kind that only one of them reads are for that one.
+// judge is what a node makes of bytes that a client sent on an open connection, or a client of a
+// node's. Where both say the same, the vector is for both; the bytes of a kind that only one of
+// them reads are for that one.
 func judge(t *testing.T, name string, frame []byte) badVector {
 	byNode, byClient := judgeAs(t, "N", name, frame), judgeAs(t, "C", name, frame)
 	unexpected := FaultUnexpectedKind.String()

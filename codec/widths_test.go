@@ -16,8 +16,8 @@ const (
 	partArray part = "arrays"
 )
 
-// partOf says what b begins with, the bytes of its head, and the number in it: a value, a length or a count.
-// It returns false where there is no choice, or no head.
+// partOf says what b begins with, the bytes of its head, and the number in it: a value, a length or
+// a count. It returns false where there is no choice, or no head.
 func partOf(b []byte) (p part, size int, n uint64, ok bool) {
 	if b[0] == 0xc1 {
 		return "", 0, 0, false
@@ -42,7 +42,8 @@ func partOf(b []byte) (p part, size int, n uint64, ok bool) {
 	return "", 0, 0, false
 }
 
-// wideHead encodes a head in at least the width given: 0, 1, 2 and 3 stand for 8, 16, 32 and 64 bits.
+// wideHead encodes a head in at least the width given: 0, 1, 2 and 3 stand for 8, 16, 32 and 64
+// bits.
 func wideHead(p part, width int, n uint64) []byte {
 	first, least, most := map[part]byte{partInt: 0xcc, partStr: 0xd9, partBin: 0xc4, partArray: 0xdc}[p], 0, 2
 	switch p {
@@ -88,8 +89,8 @@ func widened(body []byte, width int, choose func(i int, p part) bool) []byte {
 	return out
 }
 
-// What a node answers does not depend on the widths that an encoder chose: not for what it knows, not for what it
-// does not know, and not for what is wrong.
+// What a node answers does not depend on the widths that an encoder chose: not for what it knows,
+// not for what it does not know, and not for what is wrong.
 func TestWidthsChangeNothing(t *testing.T) {
 	type way func(i int, p part) bool
 	ways := map[string]way{

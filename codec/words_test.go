@@ -29,7 +29,8 @@ func TestCodeRanges(t *testing.T) {
 		if c.Delivered() != want || c.SafeToRetry() != safe {
 			t.Errorf("%v (%d): delivered %v, safe %v; want %v, %v", c, i, c.Delivered(), c.SafeToRetry(), want, safe)
 		}
-		// What is not delivered for now, or unknown, may pass by itself; but an ID that nobody holds stays unheld.
+		// What is not delivered for now, or unknown, may pass by itself; but an ID that nobody
+		// holds stays unheld.
 		if temporary := (safe || i >= 80) && c != CodeNoRoute; c.Temporary() != temporary {
 			t.Errorf("%v (%d): temporary %v, want %v", c, i, c.Temporary(), temporary)
 		}

@@ -23,7 +23,8 @@ func Peers(peers ...Record) *PeerList {
 	return &PeerList{peers: slices.Clone(peers), changed: make(chan struct{})}
 }
 
-// Announce adds r, this node's record, or puts it in the place of the one before. It succeeds, unless ctx has ended before.
+// Announce adds r, this node's record, or puts it in the place of the one before. It succeeds,
+// unless ctx has ended before.
 func (p *PeerList) Announce(ctx context.Context, r Record) error {
 	return p.set(ctx, &r)
 }

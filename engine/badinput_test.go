@@ -244,7 +244,8 @@ func TestUnknownKind(t *testing.T) {
 	by := n.watchOver()
 	c := n.join("a")
 	for _, k := range []byte{0, 13, 15, 23, 31, 37, 52, 63, 68, 79, 80, 111, 127} {
-		// Nobody looks at the rest, which is not even msgpack, nor at how much the array says it holds.
+		// Nobody looks at the rest, which is not even msgpack, nor at how much the array says it
+		// holds.
 		for _, head := range []string{"\x93", "\xdc\xff\xff", "\xdd\xff\xff\xff\xff"} {
 			for _, kind := range []string{string(rune(k)), "\xcc" + string(rune(k)), "\xd1\x00" + string(rune(k)), "\xce\x00\x00\x00" + string(rune(k))} {
 				before := n.counters().Faults[codec.FaultUnknownKind]

@@ -8,11 +8,13 @@ import (
 	"distmsg/routing"
 )
 
-// Messages with ack that a session gives back without their content (codec.FeatureShortNotHere). The node keeps no copy of what it
-// has delivered, so they cannot go elsewhere, and their sends end. All that is left to find out is what to call it: unreachable
-// if another session holds the ID by now, or this one under another epoch, and no_route if nobody does. Either may be sent again.
+// Messages with ack that a session gives back without their content (codec.FeatureShortNotHere).
+// The node keeps no copy of what it has delivered, so they cannot go elsewhere, and their sends
+// end. All that is left to find out is what to call it: unreachable if another session holds the ID
+// by now, or this one under another epoch, and no_route if nobody does. Either may be sent again.
 
-// flagBare marks such a message among those that came back and wait for the registry. It never leaves the node.
+// flagBare marks such a message among those that came back and wait for the registry. It never
+// leaves the node.
 const flagBare = 1 << 6
 
 // takeBare takes back a message that came without its content. It returns false if d is none.
@@ -63,8 +65,9 @@ func (l *loop) endWithTruth(token []byte, id routing.SessionID, d *codec.Deliver
 	}
 }
 
-// bareCode says how a message without content ends, as far as this node knows. Like forwardAgain it returns codeMoving if no
-// other place is known than the one that the message came back from. A node without others knows all bindings.
+// bareCode says how a message without content ends, as far as this node knows. Like forwardAgain it
+// returns codeMoving if no other place is known than the one that the message came back from. A
+// node without others knows all bindings.
 func (l *loop) bareCode(f *codec.Forward) codec.Code {
 	session := routing.SessionID(f.Session).Short()
 	other := func(r routing.Route, ok bool) bool {
@@ -81,8 +84,9 @@ func (l *loop) bareCode(f *codec.Forward) codec.Code {
 	return codeMoving
 }
 
-// endBare tells whoever waits for a message how it ended. If that is another node, it is also told that the route which led here leads
-// nowhere: what would be given back has ended by then, so it comes without content.
+// endBare tells whoever waits for a message how it ended. If that is another node, it is also told
+// that the route which led here leads nowhere: what would be given back has ended by then, so it
+// comes without content.
 func (l *loop) endBare(f *codec.Forward, code codec.Code) {
 	n, ok := tokenOrigin(f.Token)
 	if !ok {

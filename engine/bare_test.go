@@ -18,7 +18,8 @@ func (n *node) joinBare(ids ...string) *client {
 	return c
 }
 
-// eachPlace runs a test with sender and receiver on one loop, on two, and on two nodes. next is a node for a third client.
+// eachPlace runs a test with sender and receiver on one loop, on two, and on two nodes. next is a
+// node for a third client.
 func eachPlace(t *testing.T, test func(t *testing.T, from, to *client, next *node)) {
 	for name, loops := range map[string]int{"one loop": 1, "two loops": 2} {
 		t.Run(name, func(t *testing.T) {
@@ -31,8 +32,8 @@ func eachPlace(t *testing.T, test func(t *testing.T, from, to *client, next *nod
 	})
 }
 
-// A message that comes back without its content ends its send with what is true of its ID, and the binding that led to the wrong
-// session goes (S11, S14).
+// A message that comes back without its content ends its send with what is true of its ID, and the
+// binding that led to the wrong session goes (S11, S14).
 func TestShortNotHere(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		seq := from.send("from", "to", "hi")
@@ -87,7 +88,8 @@ func TestShortNotHereOfOldEpoch(t *testing.T) {
 	})
 }
 
-// The whole message may be given back as before, and goes elsewhere. It has to be what was delivered.
+// The whole message may be given back as before, and goes elsewhere. It has to be what was
+// delivered.
 func TestShortNotHereInFull(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		seq := from.send("from", "to", "hi")

@@ -174,7 +174,8 @@ type refusals struct {
 	size    int            // guarded by mu
 }
 
-// maxReasons bounds the bytes of the reasons in one answer, which has to fit into a frame: the rest is left out.
+// maxReasons bounds the bytes of the reasons in one answer, which has to fit into a frame: the rest
+// is left out.
 const maxReasons = 32 << 10
 
 func (f *refusals) add(index int, text string) {
@@ -300,8 +301,8 @@ func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
 	return false
 }
 
-// standing says that a bind has met a binding that stands, if that is known: else the registry did not say whether its session
-// lives, and the client is to try again.
+// standing says that a bind has met a binding that stands, if that is known: else the registry did
+// not say whether its session lives, and the client is to try again.
 func standing(known bool, code codec.Code, epoch uint64) codec.Result {
 	if !known {
 		return codec.Result{Code: codec.CodeRegistryUnavailable}
@@ -310,7 +311,8 @@ func standing(known bool, code codec.Code, epoch uint64) codec.Result {
 }
 
 // removeFormerSelf takes away a binding that a re-assert with the same epoch met, if its session is over: the client began
-// anew, and what its former session held is not all removed yet. Known is false if the registry did not say whether it is over.
+// anew, and what its former session held is not all removed yet. Known is false if the registry did
+// not say whether it is over.
 func (e *Engine) removeFormerSelf(id string, b routing.Binding) (removed, known bool) {
 	lives, known := e.sessionLives(b.Session)
 	if !known || lives {
@@ -357,8 +359,8 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	e.cluster.expel(incumbent, id, res.Epoch)
 }
 
-// sessionLives reports whether an incumbent still counts: attached, or within its resume window (S16). Known is false if the registry
-// does not say.
+// sessionLives reports whether an incumbent still counts: attached, or within its resume window
+// (S16). Known is false if the registry does not say.
 func (e *Engine) sessionLives(id routing.SessionID) (lives, known bool) {
 	if e.table.Session(id) != nil {
 		return true, true
@@ -440,8 +442,9 @@ func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
 	})
 }
 
-// lookup answers from the table where it can, and asks the registry for the rest: also for the IDs of a session that is not attached
-// here any more, which may be attached elsewhere, or have lost them.
+// lookup answers from the table where it can, and asks the registry for the rest: also for the IDs
+// of a session that is not attached here any more, which may be attached elsewhere, or have lost
+// them.
 func (e *Engine) lookup(r *request, mine []int) {
 	var unknown []int
 	var ids []string

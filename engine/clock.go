@@ -7,12 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clock tells the time since it was made, and also runs while the machine sleeps: a suspended virtual machine or laptop was
-// away for as long as the others say, and its monotonic clock has stood still meanwhile (S24).
+// clock tells the time since it was made, and also runs while the machine sleeps (S24): the other
+// nodes' time passes while a virtual machine or laptop is suspended, but its own monotonic clock
+// stands still.
 //
-// Linux has such a clock, CLOCK_BOOTTIME, but to read it is a system call, and a loop reads the time several times an
-// iteration. So the monotonic clock is read, and with it the wall clock, which the kernel sets forward after a sleep. Only
-// when the two have moved apart is CLOCK_BOOTTIME asked how much of that was sleep and how much somebody setting the clock.
+// Linux has such a clock, CLOCK_BOOTTIME, but to read it is a system call, and a loop reads the
+// time several times an iteration. So the monotonic clock is read, and with it the wall clock,
+// which the kernel sets forward after a sleep. Only when the two have moved apart, the clock reads
+// CLOCK_BOOTTIME, to tell a sleep from somebody setting the wall clock.
 type clock struct {
 	// static
 	read func() (wall int64, awake time.Duration) // nanoseconds since 1970, and the monotonic time since it was made
@@ -25,8 +27,8 @@ type clock struct {
 	slept atomic.Int64 // nanoseconds that the machine had slept at the latest look
 }
 
-// drift is how far the wall clock may move from the monotonic one before the clock looks why. NTP adjusts the wall clock more
-// slowly, and a sleep that matters is longer.
+// drift is how far the wall clock may move from the monotonic one before the clock looks why. NTP
+// adjusts the wall clock more slowly, and a sleep that matters is longer.
 const drift = 100 * time.Millisecond
 
 func newClock() *clock {
@@ -50,8 +52,9 @@ func (c *clock) now() time.Duration {
 	return awake + time.Duration(c.slept.Load())
 }
 
-// bootAhead is how far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC: the time that the machine has slept. A thread that loses its
-// CPU between the two readings makes it less, so the greatest of a few is taken. It is 0 where the kernel does not say.
+// bootAhead is how far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC: the time that the machine has
+// slept. A thread that loses its CPU between the two readings makes it less, so the greatest of a
+// few is taken. It is 0 where the kernel does not say.
 func bootAhead() (ahead time.Duration) {
 	for range 3 {
 		var boot, mono unix.Timespec

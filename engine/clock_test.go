@@ -8,7 +8,8 @@ import (
 	"distmsg/codec"
 )
 
-// asleep makes the machine of a node sleep for a while, as far as its clocks say: the monotonic one does not notice.
+// asleep makes the machine of a node sleep for a while, as far as its clocks say: the monotonic one
+// does not notice.
 type asleep struct {
 	slept, set atomic.Int64 // nanoseconds; set: how far somebody has set the wall clock
 }
@@ -58,7 +59,8 @@ func TestClockAwake(t *testing.T) {
 	}
 }
 
-// A machine that was asleep is a node that was stopped (S24), although its monotonic clock has not moved.
+// A machine that was asleep is a node that was stopped (S24), although its monotonic clock has not
+// moved.
 func TestFenceAfterSleep(t *testing.T) {
 	var a asleep
 	n := start(t, Config{Loops: 2}, func(e *Engine) { a.on(e.clk) })

@@ -146,8 +146,8 @@ func nudge(ch chan struct{}) {
 	}
 }
 
-// announce announces this node's record as it is now. An announcement that is under way carries an older one and ends: it may
-// wait for as long as the membership cannot be reached.
+// announce announces this node's record as it is now. An announcement that is under way carries an
+// older one and ends: it may wait for as long as the membership cannot be reached.
 func (c *cluster) announce(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -163,7 +163,8 @@ func (c *cluster) announce(ctx context.Context) {
 	}
 }
 
-// takeTurn ends the announcement under way and waits until it has ended. It returns false if ctx ends first.
+// takeTurn ends the announcement under way and waits until it has ended. It returns false if ctx
+// ends first.
 func (c *cluster) takeTurn(ctx context.Context, cancel func()) bool {
 	c.mu.Lock()
 	outdated := c.outdated
@@ -277,8 +278,8 @@ func (c *cluster) dial(ctx context.Context, node string) {
 	}
 }
 
-// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx. up is for how long the link
-// was open.
+// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx.
+// up is for how long the link was open.
 func (c *cluster) connect(ctx context.Context, m discovery.Record) (up time.Duration, err error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)

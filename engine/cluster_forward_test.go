@@ -311,7 +311,8 @@ func TestForgedOverLinks(t *testing.T) {
 		x.Token = d.Token
 		evil.write(codec.AppendNotHere(nil, &x))
 		evil.fault(codec.FaultBadToken)
-		// The receiver's node finds them out, whoever's they are and whatever was changed, and asks no other node.
+		// The receiver's node finds them out, whoever's they are and whatever was changed, and asks
+		// no other node.
 		before := to.n.tokens()
 		forge := func(c *client, token []byte) {
 			t.Helper()

@@ -435,8 +435,8 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	}
 }
 
-// What counts for the pause before the next dial is how long a link was open: a handshake that the other end leaves
-// unanswered, for however long, proves nothing.
+// What counts for the pause before the next dial is how long a link was open: a handshake that the
+// other end leaves unanswered, for however long, proves nothing.
 func TestUnansweredHandshake(t *testing.T) {
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = dialBackoffMax + 200*time.Millisecond })

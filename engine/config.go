@@ -49,24 +49,27 @@ type Config struct {
 
 	// HelloTimeout bounds the time from accept to hello. Default: 2 s.
 	HelloTimeout time.Duration
-	// Heartbeat is the silence after which a client is pinged, if it has not promised to send something more often. One that
-	// has, as the SDK does, is dead after three of its own heartbeats, and no sooner than after 3 s. Default: 10 s.
+	// Heartbeat is the silence after which the node pings a client that has not promised to send
+	// something more often. A client that has, as the SDK does, is dead after three of its own
+	// heartbeats, but not before 3 s. Default: 10 s.
 	Heartbeat time.Duration
 	// IdleTimeout is the time without a complete frame after which a connection is closed.
 	// Default: 3 Heartbeats.
 	IdleTimeout time.Duration
 	// SlowConsumerTimeout is how long a connection may take no byte, or stay full, before it is closed. Default: 10 s.
 	SlowConsumerTimeout time.Duration
-	// ResumeWindow is how long a session outlives its last connection. Time in which the machine sleeps does not count: what
-	// was attached before is detached when it wakes, and the window begins then. Default: 10 s.
+	// ResumeWindow is how long a session outlives its last connection. Time in which the machine
+	// sleeps does not count: what was attached before is detached when it wakes, and the window
+	// begins then. Default: 10 s.
 	ResumeWindow time.Duration
 	// DefaultTTL stands for a ttl of 0 in a send with ack. Default: 5 s, or MaxTTL if that is less.
 	DefaultTTL time.Duration
 	// MaxTTL bounds the ttl of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
 	// LoopGap is the pause of an event loop after which the node takes itself for one that was
-	// stopped, drops everything and goes on under a new incarnation. It is measured on a clock that also runs while the
-	// machine sleeps (CLOCK_BOOTTIME), as are deadlines of messages, heartbeats and the age of requests. Default: 3 s.
+	// stopped, drops everything and goes on under a new incarnation. It is measured on a clock that
+	// also runs while the machine sleeps (CLOCK_BOOTTIME), as are deadlines of messages, heartbeats
+	// and the age of requests. Default: 3 s.
 	LoopGap time.Duration
 	// DrainSpread is the time over which a draining node asks its clients to leave. Default: 2 s.
 	DrainSpread time.Duration
@@ -84,8 +87,9 @@ type Config struct {
 	// the addresses this node listens on, which will not do if those are wildcards.
 	Advertise, PeerAdvertise string
 	// VerifyPeriod is how long it takes to tell the registry all bindings of this node again, slowly and all the time, and with
-	// that how long a binding can stay behind whose kick was lost (S15). In the same time the node compares the routes that it
-	// remembers with the registry. All nodes should have the same. Default: 5 min; at least 1 s.
+	// that how long a binding can stay behind whose kick was lost (S15). Within the same time the
+	// node compares the routes that it remembers with the registry. All nodes should have the same.
+	// Default: 5 min; at least 1 s.
 	VerifyPeriod time.Duration
 	// MaxRoutes is how many routes to IDs at other nodes are remembered. Default: 1,000,000.
 	MaxRoutes int
@@ -103,8 +107,9 @@ type Config struct {
 	AllowNoFrom bool
 	// Hooks observe and decide. Default: everything is allowed, and nobody is told.
 	Hooks Hooks
-	// Logger gets what an operator should see. Its handler may block: the engine hands records over on a goroutine of
-	// their own, and drops and counts those that do not fit (Stats.LogsDropped). Default: slog.Default().
+	// Logger gets what an operator should see. Its handler may block: the engine hands records over
+	// on a goroutine of their own, and drops and counts those that do not fit (Stats.LogsDropped).
+	// Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -5,10 +5,11 @@ import (
 	"distmsg/internal/callback"
 )
 
-// A hook is the application's code, and can end nothing but its own call: what it would have decided is then refused.
+// A hook is the application's code. If it panics, only its own call ends, and the node refuses what
+// it asked the hook for.
 
-// onLoop calls a hook on a loop and reports whether it returned; if not, the log says why and where. It allocates nothing if it
-// does.
+// onLoop calls a hook on a loop and reports whether it returned. If it did not, the log says why
+// and where. If it did, onLoop allocates nothing.
 func (e *Engine) onLoop(name string, hook func()) bool {
 	return callback.Contain(hook, func(f callback.Failure) {
 		f.Log(e.cfg.Logger, "Hooks."+name)
@@ -18,8 +19,9 @@ func (e *Engine) onLoop(name string, hook func()) bool {
 	})
 }
 
-// apart calls a hook off the loops and reports whether it returned; if not, the log says why and where. The hook runs on a
-// goroutine of its own, because a lane has to go on if the hook ends its goroutine.
+// apart calls a hook off the loops and reports whether it returned. If it did not, the log says why
+// and where. The hook runs on a goroutine of its own, because a lane has to go on if the hook ends
+// its goroutine.
 func (e *Engine) apart(name string, hook func()) bool {
 	f := callback.Apart(hook)
 	if f != nil {

@@ -46,8 +46,8 @@ func (l *notes) has(n *node, all ...string) {
 // notReturning is what application code may do in place of returning.
 var notReturning = map[string]func(){"panic": func() { panic("a secret") }, "goexit": runtime.Goexit}
 
-// TestHooksDoNotReturn: a hook that panics, or ends its goroutine, refuses what it was asked, says nothing to the client of why, and
-// takes nothing else with it.
+// TestHooksDoNotReturn: a hook that panics, or ends its goroutine, refuses what it was asked, says
+// nothing to the client of why, and takes nothing else with it.
 func TestHooksDoNotReturn(t *testing.T) {
 	for name, ends := range notReturning {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,8 @@ func TestHooksAllocateNothing(t *testing.T) {
 	}
 }
 
-// TestInProcessDoesNotReturn: whatever a handler or callback does in place of returning, the session goes on, and the sender hears rejected.
+// TestInProcessDoesNotReturn: whatever a handler or callback does in place of returning, the
+// session goes on, and the sender hears rejected.
 func TestInProcessDoesNotReturn(t *testing.T) {
 	for name, ends := range notReturning {
 		t.Run(name, func(t *testing.T) {
@@ -181,8 +182,8 @@ func TestInProcessDoesNotReturn(t *testing.T) {
 	}
 }
 
-// TestInProcessStuck: callbacks that do not return hold up neither sends, nor the callbacks of others, nor each other; nor does the handler hold
-// up what is told of kicks and presence.
+// TestInProcessStuck: callbacks that do not return hold up neither sends, nor the callbacks of
+// others, nor each other; nor does the handler hold up what is told of kicks and presence.
 func TestInProcessStuck(t *testing.T) {
 	long(t)
 	var log notes
@@ -223,7 +224,8 @@ func TestInProcessStuck(t *testing.T) {
 	log.has(n, "the callback of a SendAsync does not return")
 }
 
-// TestInProcessCallbackSends: a callback may send although all places are taken by sends whose callbacks wait behind it.
+// TestInProcessCallbackSends: a callback may send although all places are taken by sends whose
+// callbacks wait behind it.
 func TestInProcessCallbackSends(t *testing.T) {
 	n := start(t, Config{Loops: 1, MaxInFlight: 2, DefaultTTL: patience})
 	s := n.inside(InProcessConfig{}, "in")
@@ -255,7 +257,8 @@ func TestInProcessCallbackSends(t *testing.T) {
 	others.Wait()
 }
 
-// TestInProcessMessageIsOver: a message that a goroutine holds on to answers nobody once its handler has returned.
+// TestInProcessMessageIsOver: a message that a goroutine holds on to answers nobody once its
+// handler has returned.
 func TestInProcessMessageIsOver(t *testing.T) {
 	n := start(t, Config{Loops: 1, DefaultTTL: patience})
 	var old []*Message
@@ -307,7 +310,8 @@ func TestInProcessUnhandled(t *testing.T) {
 	}
 }
 
-// TestBindReasons: whoever binds hears why a hook said no, inside the process and outside; an answer with many reasons fits into a frame.
+// TestBindReasons: whoever binds hears why a hook said no, inside the process and outside; an
+// answer with many reasons fits into a frame.
 func TestBindReasons(t *testing.T) {
 	n := start(t, Config{Loops: 1, MaxPayload: 1000, Hooks: Hooks{Bind: func(_, id string) error {
 		if strings.HasPrefix(id, "bad") {

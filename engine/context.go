@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// contextError is the error of a context that has ended, with the cause that its owner has given it, if any; nil while
-// it has not. A deadline counts from the moment it passes, which may be before the context's own timer has run.
+// contextError is the error of a context that has ended, with the cause that its owner has given
+// it, if any; nil while it has not. A deadline counts from the moment it passes, which may be
+// before the context's own timer has run.
 func contextError(ctx context.Context) error {
 	err := ctx.Err()
 	if deadline, ok := ctx.Deadline(); err == nil && ok && !time.Now().Before(deadline) {

@@ -65,7 +65,8 @@ func TestInProcessEndedContext(t *testing.T) {
 	}
 }
 
-// Whenever the context of a call is why it failed, errors.Is says so, and names the cause that it was given as well.
+// Whenever the context of a call is why it failed, errors.Is says so, and names the cause that it
+// was given as well.
 func TestInProcessContextIsWhy(t *testing.T) {
 	long(t)
 	n := start(t, Config{Loops: 1})
@@ -105,7 +106,8 @@ func (r *gatedRegistry) Bind(ctx context.Context, ops []routing.BindOp) ([]routi
 	return r.Registry.Bind(ctx, ops)
 }
 
-// A Bind that gave up is taken back when the registry has done it after all: nobody would answer for the ID.
+// A Bind that gave up is taken back when the registry has done it after all: nobody would answer
+// for the ID.
 func TestInProcessLateBind(t *testing.T) {
 	reg := &gatedRegistry{routing.NewMemory(routing.MemoryConfig{}), make(chan struct{})}
 	n := start(t, Config{Loops: 1, Registry: reg})

@@ -63,8 +63,9 @@
 // iteration, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
 // lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
-// and goes. clock.go is the time that loops go by, and stall.go says which of them stand still. Of a cluster, cluster.go and joining.go
-// know which nodes there are, link.go is the connection to one of them, identity.go what the two have to agree on,
+// and goes. clock.go is the time that loops go by, and stall.go says which of them stand still. Of
+// a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one
+// of them, identity.go what the two have to agree on,
 // forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
 // again what it may have missed. docs/architecture.md tells why.
 //

@@ -13,8 +13,8 @@ import (
 // without a deadline) they send and receive as before, so that they can move without a gap; after that, and at
 // once if there is nowhere to go, sends end draining. Drain returns nil when all clients have moved, or the time for
 // that is over, and nothing is pending any more; or an error that wraps ctx's if that ends first, or one
-// that says that the engine has stopped. With a context that has ended before, it does nothing. The engine goes on running
-// until Run's context ends.
+// that says that the engine has stopped. With a context that has ended before, it does nothing. The
+// engine goes on running until Run's context ends.
 func (e *Engine) Drain(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err

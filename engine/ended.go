@@ -10,16 +10,16 @@ import (
 	"distmsg/routing"
 )
 
-// A session that ends, ends at every node, and each of its live connections hears session_ended (S29).
-// The node that ends it tells the registry, and then the other nodes. The order matters: a connection
-// that joins the session meanwhile is attached before the other nodes hear of the end, or the registry
-// refuses its attach.
+// A session that ends, ends at every node, and each of its live connections hears session_ended
+// (S29). The node that ends it tells the registry, and then the other nodes. The order matters: a
+// connection that joins the session meanwhile is attached before the other nodes hear of the end,
+// or the registry refuses its attach.
 
 const sessionOver = "the session has ended"
 
-// endHere ends a session at this node: it closes its connections and forgets where it was attached. It
-// returns the bindings that the node knew. Ended is false if the session had ended before. Call it in
-// the session's lane.
+// endHere ends a session at this node: it closes its connections and forgets where it was attached.
+// It returns the bindings that the node knew. Ended is false if the session had ended before. Call
+// it in the session's lane.
 func (e *Engine) endHere(s *routing.Session) (bound []routing.BoundID, ended bool) {
 	if bound, ended = e.table.ForceEndSession(s); ended {
 		e.closeAll(s.LastHandles(), codec.FaultSessionEnded, sessionOver)
@@ -28,7 +28,8 @@ func (e *Engine) endHere(s *routing.Session) (bound []routing.BoundID, ended boo
 	return bound, ended
 }
 
-// forgetEnded removes what is left of a session that has ended in the table. Call it in the session's lane.
+// forgetEnded removes what is left of a session that has ended in the table. Call it in the
+// session's lane.
 func (e *Engine) forgetEnded(s *routing.Session) {
 	id := s.ID()
 	e.closeAside(id)
@@ -87,8 +88,8 @@ func (k *link) handleEnded(body []byte) error {
 	return nil
 }
 
-// forgetSession drops the routes to a session that has ended. The watchers ask the registry what became
-// of the IDs.
+// forgetSession drops the routes to a session that has ended. The watchers ask the registry what
+// became of the IDs.
 func (c *cluster) forgetSession(id routing.SessionID) {
 	s := c.remote.Session(id)
 	if s == nil {
@@ -100,8 +101,8 @@ func (c *cluster) forgetSession(id routing.SessionID) {
 	}
 }
 
-// Connections that have left their session, or have stepped back from it, are attached no longer. They
-// hear of its end all the same.
+// Connections that have left their session, or have stepped back from it, are attached no longer.
+// They hear of its end all the same.
 
 // stepAside notes that a connection is about to be detached from its session and lives on.
 func (c *conn) stepAside() {
@@ -140,8 +141,8 @@ func (e *Engine) closeAside(id routing.SessionID) {
 	}
 }
 
-// untold are the ends that the registry could not be told. The node tells it again every second: nobody
-// else knows of them, and until then the IDs of these sessions are unreachable.
+// untold are the ends that the registry could not be told. The node tells it again every second:
+// nobody else knows of them, and until then the IDs of these sessions are unreachable.
 type untold struct {
 	mu  sync.Mutex
 	all map[routing.SessionID]routing.EndOp // guarded by mu
@@ -195,8 +196,9 @@ func (e *Engine) endInRegistry(op routing.EndOp) (ended bool, err error) {
 	return ended, err
 }
 
-// endAfterOthers is called when the resume window of a session is over here, and another node has had a
-// connection of it later. That node ends it; this one makes sure that somebody does. Call it in the session's lane.
+// endAfterOthers is called when the resume window of a session is over here, and another node has
+// had a connection of it later. That node ends it; this one makes sure that somebody does. Call it
+// in the session's lane.
 func (e *Engine) endAfterOthers(op routing.EndOp) {
 	known := e.cluster.remote.Session(op.Session)
 	switch {

@@ -80,7 +80,8 @@ func TestByeAtAllNodes(t *testing.T) {
 	})
 }
 
-// A session that says bye while one of its former nodes still waits for it to come back ends there, too.
+// A session that says bye while one of its former nodes still waits for it to come back ends there,
+// too.
 func TestByeEndsAWindowElsewhere(t *testing.T) {
 	g := startGroupWith(t, 2, 1, func(c *Config) { c.ResumeWindow = time.Minute })
 	a := g.nodes[0].join("a")
@@ -113,8 +114,8 @@ func (r slowToHear) EndSession(ctx context.Context, op routing.EndOp) (bool, err
 	return r.Registry.EndSession(ctx, op)
 }
 
-// A resume window that is over at one node does not end a session that is attached at another one, although
-// the registry has not heard of that yet.
+// A resume window that is over at one node does not end a session that is attached at another one,
+// although the registry has not heard of that yet.
 func TestWindowOverWhileAttachedElsewhere(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -158,7 +159,8 @@ func TestWindowBeginsWithTheLastConnection(t *testing.T) {
 	g.isOver(a)
 }
 
-// An end that the registry could not be told is told later: the IDs of the session do not stay unreachable.
+// An end that the registry could not be told is told later: the IDs of the session do not stay
+// unreachable.
 func TestEndIsToldLater(t *testing.T) {
 	long(t)
 	for name, end := range map[string]func(*client){"bye": (*client).bye, "window over": func(c *client) { c.nc.Close() }} {
@@ -192,7 +194,8 @@ func (c *client) eventuallyHears(to string, want codec.Code) {
 	})
 }
 
-// A session that the registry says has ended is told so by a node that has not heard of it otherwise.
+// A session that the registry says has ended is told so by a node that has not heard of it
+// otherwise.
 func TestEndIsHeardFromTheRegistry(t *testing.T) {
 	long(t)
 	n := start(t, Config{Registry: newLossy(), VerifyPeriod: time.Second})

@@ -140,7 +140,8 @@ var ErrStopped = errors.New("engine: it has stopped")
 
 // Run listens and serves until ctx ends, and then returns nil. Whatever else makes it stop is an error: that it cannot
 // start (an address that is taken, another node with its NodeID), or can serve no longer (a listener or an event loop has
-// failed). If ctx has ended before, it starts nothing and returns nil. It returns when all sessions have ended and the hooks have returned; an engine runs once.
+// failed). If ctx has ended before, it starts nothing and returns nil. It returns when all sessions
+// have ended and the hooks have returned; an engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.running.Swap(true) {
 		return ErrAlreadyRun

@@ -370,8 +370,9 @@ func (c *conn) handleGone(body []byte) error {
 	return nil
 }
 
-// handleExpel passes a kick on to a session that another node's bind has displaced (S13), and forgets what
-// this node knew of older bindings. If the session is not here, it hears of it when it comes.
+// handleExpel passes a kick on to a session that another node's bind has displaced (S13), and
+// forgets what this node knew of older bindings. If the session is not here, it hears of it when it
+// comes.
 func (c *conn) handleExpel(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body, codec.KindExpel)
 	if err != nil {
@@ -523,9 +524,10 @@ func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
 	l.stats.outcomes[code]++
 }
 
-// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. It returns false if the message was not
-// sent; codeMoving then means that this node knows of no other place than the one that it came back from. A session that does
-// not hold the ID under some epoch is not asked for the same again (S14).
+// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. It
+// returns false if the message was not sent; codeMoving then means that this node knows of no other
+// place than the one that it came back from. A session that does not hold the ID under some epoch
+// is not asked for the same again (S14).
 func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
 	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
 		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))

@@ -22,8 +22,9 @@ type health struct {
 	finding       error     // what is wrong with a registry that takes calls
 }
 
-// watchedRegistry is the registry that the engine was given, with an eye on whether it takes calls. A call that fails says that
-// it does not. That it does, only a probe says: a look-up that goes well is no proof that binds do, nor is one bind of the next.
+// watchedRegistry is the registry that the engine was given, with an eye on whether it takes calls.
+// A call that fails says that it does not. That it does, only a probe says: a look-up that goes
+// well is no proof that binds do, nor is one bind of the next.
 type watchedRegistry struct {
 	routing.Registry
 	health *health
@@ -131,7 +132,8 @@ func (e *Engine) Health() []string {
 	return append(troubles, e.stalls()...)
 }
 
-// troubles names the listed nodes that there is no link to, and why if that is known, and addresses that are announced twice.
+// troubles names the listed nodes that there is no link to, and why if that is known, and addresses
+// that are announced twice.
 func (c *cluster) troubles() (lines []string) {
 	unlinked := c.unlinked()
 	c.mu.Lock()

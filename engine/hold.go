@@ -81,7 +81,8 @@ func (c *conn) goOnHeld(h holder) {
 		case !h.known:
 			c.finishHeld(w, verdict{code: codec.CodeRegistryUnavailable})
 		case h.session != c.session.ID() && w.round >= h.round:
-			// The question was asked before this send came. The session may have bound the ID in between.
+			// The question was asked before this send came. The session may have bound the ID in
+			// between.
 			c.charge(w)
 			c.holdBehind(*w, m.From)
 		default:

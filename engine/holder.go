@@ -8,12 +8,13 @@ import (
 	"distmsg/routing"
 )
 
-// holders asks the registry who holds the IDs that sessions send from, for the loops: one question at a time, with all
-// IDs that have gathered meanwhile. It does not share the resolver's questions. What the resolver says is how messages
-// to an ID end, and "its session cannot be reached" does not say whose the ID is.
+// holders asks the registry who holds the IDs that sessions send from, for the loops: one question
+// at a time, with all IDs that have gathered meanwhile. It does not share the resolver's questions:
+// the resolver finds out how messages to an ID end, and "its session cannot be reached" does not
+// say who holds the ID.
 //
-// Each question has a number. A word that came from a question with a greater number than the last one before
-// a send came is no older than the send.
+// Each question has a number. A loop notes the number of the latest question when a send arrives.
+// An answer to a question with a greater number is no older than the send.
 type holders struct {
 	eng   *Engine
 	wake  chan struct{} // of capacity 1
@@ -36,8 +37,8 @@ func newHolders(e *Engine) *holders {
 	return &holders{eng: e, wake: make(chan struct{}, 1), loops: make(map[string][]uint16)}
 }
 
-// ask promises that the loop will hear who holds id, from a question that has not been asked yet (see loop.senderKnown). Any
-// goroutine may call it.
+// ask promises that the loop will hear who holds id, from a question that has not been asked yet
+// (see loop.senderKnown). Any goroutine may call it.
 func (h *holders) ask(loop uint16, id string) {
 	h.mu.Lock()
 	h.loops[id] = append(h.loops[id], loop)
@@ -58,7 +59,8 @@ func (h *holders) run(ctx context.Context) {
 			if err == nil {
 				continue
 			}
-			// IDs that were asked for while the registry did not answer do not wait for a timeout of their own.
+			// IDs that were asked for while the registry did not answer do not wait for a timeout
+			// of their own.
 			ids, loops = h.take(int(^uint(0) >> 1))
 			h.answer(h.unknown(ids), loops)
 		}

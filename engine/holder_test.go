@@ -6,8 +6,8 @@ import (
 	"distmsg/codec"
 )
 
-// A session comes from a node that is gone, while others send to its IDs: what they hear, "its session cannot be reached", is no
-// word on whose the IDs are. What it sends itself is not denied.
+// A session comes from a node that is gone, while others send to its IDs: what they hear, "its
+// session cannot be reached", is no word on whose the IDs are. What it sends itself is not denied.
 func TestResumedSessionIsNotDenied(t *testing.T) {
 	g, reg := parking(t, nil)
 	n := g.nodes[0]
@@ -43,8 +43,8 @@ func TestResumedSessionIsNotDenied(t *testing.T) {
 	}
 }
 
-// A question that was under way when a session bound an ID elsewhere, and began to send from it here, says nobody. That is no
-// word on the ID as it is: it is asked for again.
+// A question that was under way when a session bound an ID elsewhere, and began to send from it
+// here, says nobody. That is no word on the ID as it is: it is asked for again.
 func TestOldWordOnASenderIsNotBelieved(t *testing.T) {
 	g, reg := parking(t, nil)
 	n := g.nodes[0]

@@ -8,9 +8,10 @@ import (
 	"distmsg/routing"
 )
 
-// Hooks are optional functions that the engine calls; one that is nil costs nothing. A hook that panics is logged with its stack; what it
-// would have decided is refused, without the panic's text, and the node goes on. The same holds for one that ends its goroutine
-// (runtime.Goexit, testing.T.Fatal), except on a loop, which would end with it: there the process panics.
+// Hooks are optional functions that the engine calls; one that is nil costs nothing. If a hook
+// panics, the node logs the stack, refuses what it asked the hook for, without the panic's text,
+// and goes on. It does the same if a hook ends its goroutine (runtime.Goexit, testing.T.Fatal),
+// except on a loop: the loop would end, so the process panics.
 //
 // Those marked "on a loop" hold up every connection of that loop while they run: they must not block, nor call what waits for
 // the engine. Bytes that they are given are views into the loop's buffers: they end with the call, are not to be changed,
@@ -21,8 +22,9 @@ type Hooks struct {
 	// Config.IdleTimeout. ctx ends then and when the engine stops, and Run does not return before the hook has.
 	// credentials are the hook's to keep.
 	Authenticate func(ctx context.Context, credentials []byte, remote net.Addr) (identity string, err error)
-	// Bind refuses an ID to an identity with an error, whose text goes to the client; what is over 255 bytes is cut off, and what is
-	// over 32 KiB for all IDs of one bind is left out. On the ID's lane: it may block, and later binds of the same IDs wait, as do
+	// Bind refuses an ID to an identity with an error, whose text goes to the client; what is over
+	// 255 bytes is cut off, and what is over 32 KiB for all IDs of one bind is left out. On the
+	// ID's lane: it may block, and later binds of the same IDs wait, as do
 	// those of others that share the lane.
 	Bind func(identity, id string) error
 	// Send decides on a message before it is routed, at the node that its sender is attached to: codec.CodeOK lets it pass, any
@@ -36,14 +38,16 @@ type Hooks struct {
 	// Undeliverable hears of each message that ends at this node without having been delivered, and with which outcome: one of those
 	// of which Code.Delivered says no. Of m, Token and Epoch mean nothing. Not told are timeout, lost and rejected, for which the
 	// message may have been seen and of which the node keeps no copy; messages whose sender's connection
-	// ends while they wait for the registry; and those that the receiver's session itself has given back without ack, as nobody
-	// can tell whether what came back is what was sent, or without their content. On a loop.
+	// ends while they wait for the registry; and those that the receiver's session itself has given
+	// back without ack, as nobody can tell whether what came back is what was sent, or without
+	// their content. On a loop.
 	Undeliverable func(m *codec.Deliver, code codec.Code)
 	// Kick hears that a session of this node has lost an ID to another binding, which has that epoch. A session that is attached to
 	// several nodes loses it at each of them. On the ID's lane: it may block only briefly.
 	Kick func(session routing.SessionID, identity, id string, epoch uint64)
 	// SessionUp and SessionDown tell of sessions that began and ended here (not of their connections, and not of one that moved to
-	// or from another node). One that is attached to several nodes ends at each of them. Sessions that are there when the engine stops are not told of: they may go on at another node.
+	// or from another node). One that is attached to several nodes ends at each of them. Sessions
+	// that are there when the engine stops are not told of: they may go on at another node.
 	// On the session's lane: they may block only briefly.
 	SessionUp, SessionDown func(session routing.SessionID, identity string)
 }

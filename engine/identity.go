@@ -14,9 +14,10 @@ import (
 	"distmsg/routing"
 )
 
-// What a node claims to be is checked whenever it is taken up (S28): on every link, and with that at the start and after a stop.
-// Two nodes that are linked have the same registry and agree on what they have to agree on. Of two nodes with one name, the one
-// that took it first ends: it was stopped or cut off, or the other would not have started.
+// Two nodes check on every link what they claim to be (S28), and so also when one starts, or wakes
+// after a stop. Nodes that are linked have the same registry and the same shared settings. Of two
+// nodes with one name, the one that took it first ends: it must have been stopped or cut off,
+// because otherwise the other could not have started.
 
 // identity is what this node says of itself on a link.
 func (e *Engine) identity() codec.PeerIdentity {
@@ -55,7 +56,8 @@ func (w *watchedRegistry) identity() routing.Identity {
 	return routing.Identity{}
 }
 
-// disagreement names what two nodes do not agree on; empty: nothing. A setting that only one of them knows is none.
+// disagreement names the settings in which two nodes differ, or returns "". It ignores settings
+// that only one of them knows.
 func disagreement(own, other *codec.PeerIdentity) string {
 	var differs []string
 	for _, mine := range own.Settings {
@@ -68,7 +70,8 @@ func disagreement(own, other *codec.PeerIdentity) string {
 	return strings.Join(differs, "; ")
 }
 
-// refuse notes that a node must not be linked, and why, for health and the log. It is logged when it is news.
+// refuse notes that a node must not be linked, and why, for health and the log. It is logged when
+// it is news.
 func (c *cluster) refuse(node, why string) {
 	c.mu.Lock()
 	news := c.refused[node] != why
@@ -90,8 +93,9 @@ const (
 	rivalSilent              // it stays for now: nobody knows yet whether its node lives
 )
 
-// contest decides between the node of an open link and one that comes under its name. A node that is starting gives way to one that
-// lives. Of two that serve, the one that took the name later stays. It is on the link's loop.
+// contest decides between the node of an open link and one that comes under its name. A node that
+// is starting gives way to one that lives. Of two that serve, the one that took the name later
+// stays. It is on the link's loop.
 func (k *link) contest(c *conn, comer *codec.PeerIdentity) rival {
 	starting := comer.Flags&codec.PeerStarting != 0
 	young := k.identity.Flags&codec.PeerStarting != 0 && c.loop.now-k.opened < startingFor.Milliseconds()
@@ -117,7 +121,8 @@ func (k *link) contest(c *conn, comer *codec.PeerIdentity) rival {
 // startingFor is longer than a node starts.
 const startingFor = joinTimeout + time.Second
 
-// refuseName ends a link to a node whose name another one has, after the proof by which it believes that.
+// refuseName ends a link to a node whose name another one has. It sends this node's proof first, so
+// that the other can trust the refusal.
 func (k *link) refuseName(c *conn, where string) {
 	if k.dialled {
 		c.wroteControl(codec.AppendPeerProof(c.out(), c.loop.eng.proof("dialled", k.transcript)))
@@ -126,7 +131,7 @@ func (k *link) refuseName(c *conn, where string) {
 	c.close(codec.FaultNameTaken, nameTaken(k.node, where))
 }
 
-// nameTaken is the line by which a node ends whose name another one has.
+// nameTaken is the error text with which a node ends because another one has its name.
 func nameTaken(node, where string) string {
 	return fmt.Sprintf("a node called %q runs at %s already: give one of the two another node ID", node, where)
 }
@@ -143,7 +148,8 @@ func (c *cluster) end(err error) {
 	}
 }
 
-// checkRegistry closes all links when the registry's data are no longer those that the links were made with.
+// checkRegistry closes all links when the registry's data are no longer those that the links were
+// made with.
 func (e *Engine) checkRegistry(before string) (now string) {
 	now = e.registry.identity().ID
 	if now != before && before != "" && e.cluster != nil {

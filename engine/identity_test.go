@@ -20,7 +20,8 @@ const taken = `a node called "n1" runs at `
 // again changes a node's Config so that it is listed beside another node of its name.
 func (g *group) again(c *Config) { c.Membership = &hubMember{hub: g.hub, node: "again"} }
 
-// A node is stopped, and its replacement starts elsewhere under its name. When it wakes it ends, and nobody else is harmed.
+// A node is stopped, and its replacement starts elsewhere under its name. When it wakes it ends,
+// and nobody else is harmed.
 func TestTwinAfterStop(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -45,8 +46,8 @@ func TestTwinAfterStop(t *testing.T) {
 	a.exchange("a", b, "b")
 }
 
-// The membership comes back with another node of this node's name in it, as after a time without ZooKeeper. The one that took
-// the name first ends, whichever of the two looks.
+// The membership comes back with another node of this node's name in it, as after a time without
+// ZooKeeper. The one that took the name first ends, whichever of the two looks.
 func TestTwinInMembership(t *testing.T) {
 	t.Parallel()
 	g := startGroup(t, 0, 1)
@@ -89,7 +90,8 @@ func (n *node) alone(t *testing.T) {
 	}
 }
 
-// A node that starts under the name of one that lives is refused, even if no membership tells it of that one.
+// A node that starts under the name of one that lives is refused, even if no membership tells it of
+// that one.
 func TestTwinStarts(t *testing.T) {
 	t.Parallel()
 	g := startGroup(t, 3, 1)
@@ -129,7 +131,8 @@ func TestNameTakenByStranger(t *testing.T) {
 	n.alone(t)
 }
 
-// Nodes that do not agree on what they must agree on are not linked, say what differs, and send no client to each other.
+// Nodes that do not agree on what they must agree on are not linked, say what differs, and send no
+// client to each other.
 func TestDisagreement(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -167,7 +170,8 @@ func TestDisagreement(t *testing.T) {
 	}
 }
 
-// A registry whose data are others than before is another registry: the links are made anew, and compared.
+// A registry whose data are others than before is another registry: the links are made anew, and
+// compared.
 func TestRegistryReplaced(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -17,18 +17,21 @@ import (
 // An in-process session is a connection without a socket: the same frames, the same rules, handed
 // over in memory. So its IDs have the same outcomes, order and limits as remote ones.
 
-// InProcessConfig says what an in-process session does with what it gets. Handler, OnKick and OnPresence run on goroutines for that
-// purpose: each of them one call at a time and in order, but apart from each other. They may take their time and may call every method of
-// the session but Close. A slow Handler fills the session's queue (Config.MaxPending), and senders hear overflow. A callback that panics, or
-// ends its goroutine (runtime.Goexit, testing.T.Fatal), is logged with its stack and called again for what comes next; one that has not returned
-// after a second or two is logged.
+// InProcessConfig says what an in-process session does with what it gets. Handler, OnKick and
+// OnPresence each have a goroutine of their own: calls of one kind come one at a time and in order,
+// and do not wait for other kinds. They may block and may call every method of the session except
+// Close. A slow Handler fills the session's queue (Config.MaxPending), and senders hear overflow. A
+// callback that panics, or ends its goroutine (runtime.Goexit, testing.T.Fatal), is logged with its
+// stack and called again for what comes next; one that has not returned after a second or two is
+// logged.
 type InProcessConfig struct {
 	// Identity is what Hooks.Authenticate would have returned.
 	Identity string
 	// Handler gets the messages. It answers with Ack or Reject; if it does neither, the message is
-	// acked when it returns, and rejected if it panics or ends its goroutine. It must not wait for a message to
-	// this same session: nothing else is handled meanwhile. A message whose deadline passed while it waited is not
-	// handled, because its sender has heard timeout; Stats.Unhandled counts it. Default: everything is rejected.
+	// acked when it returns, and rejected if it panics or ends its goroutine. It must not wait for
+	// a message to this same session: nothing else is handled meanwhile. A message whose deadline
+	// passed while it waited is not handled, because its sender has heard timeout; Stats.Unhandled
+	// counts it. Default: everything is rejected.
 	Handler func(*Message)
 	// OnKick hears that an ID was bound by another session. The session does not hold it any more. While a Bind
 	// of that ID is under way it is not called: Bind says how that ended.
@@ -39,10 +42,12 @@ type InProcessConfig struct {
 }
 
 // InProcess is a session of the process that embeds the engine. All methods may be called from any goroutine, but from hooks that
-// run on a loop only Post and SendAsync, and those with a context that ends soon: the loop cannot make room meanwhile.
+// run on a loop only Post and SendAsync, and those with a context that ends soon: the loop cannot
+// make room meanwhile.
 //
-// A call whose context has ended before does nothing and returns an error that wraps the context's. If a context ends a call, errors.Is
-// says so: context.Canceled, or context.DeadlineExceeded.
+// If its context has ended before, a call does nothing and returns an error that wraps the
+// context's. If a context ends a call, errors.Is finds context.Canceled or context.DeadlineExceeded
+// in the error.
 type InProcess struct {
 	eng  *Engine
 	cfg  InProcessConfig
@@ -162,8 +167,9 @@ func (s *InProcess) ID() routing.SessionID { return s.session.ID() }
 func (s *InProcess) Done() <-chan struct{} { return s.ended }
 
 // Bind makes this session the receiver of ids; another session that holds one is kicked. The error
-// joins a *BindError for each ID that was not bound. If ctx ends before the engine has answered, the session holds
-// none of the IDs that are open then, and gives back those that it turns out to have bound.
+// joins a *BindError for each ID that was not bound. If ctx ends before the engine has answered,
+// the session does not hold the IDs that have no answer yet. If the engine binds one of them later,
+// the session unbinds it.
 func (s *InProcess) Bind(ctx context.Context, ids ...string) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -232,7 +238,8 @@ func (s *InProcess) settleBind(part []codec.IDEpoch, holdings []*holding, a answ
 	return errors.Join(errs...)
 }
 
-// takeBack gives back what was bound for a Bind that has given up, unless the session holds it anyway. mu is held.
+// takeBack gives back what was bound for a Bind that has given up, unless the session holds it
+// anyway. mu is held.
 func (s *InProcess) takeBack(part []codec.IDEpoch, results []codec.Result) {
 	var back []codec.IDEpoch
 	for i, r := range results {
@@ -355,9 +362,10 @@ func (s *InProcess) eachFrame(ctx context.Context, ids []string, f func([]codec.
 	return errors.Join(errs...)
 }
 
-// Close ends the session; its IDs are bound no longer. It returns nil when the last callback has returned, so it
-// must not be called by one. If ctx ends earlier, or has ended before, the session ends all the same, and Close returns an error
-// that wraps ctx's without waiting for callbacks that have yet to return. It may be called more than once.
+// Close ends the session; its IDs are no longer bound. It returns nil when the last callback has
+// returned, so a callback must not call it. If ctx ends earlier, or has ended before, the session
+// ends all the same: Close then does not wait for the callbacks, and returns an error that wraps
+// ctx's. It may be called more than once, from any other goroutine.
 func (s *InProcess) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.over { // it needs no room: a session that is full can be closed, too
@@ -397,8 +405,9 @@ func (s *InProcess) opened(session *routing.Session) {
 	close(s.joined)
 }
 
-// receive runs on the loop, in place of a write to a socket. Answers, kicks and changes are passed on at once, so that a slow
-// handler cannot hold them up; messages queue for the handler's goroutine.
+// receive runs on the loop, in place of a write to a socket. Answers, kicks and changes are passed
+// on at once, so that a slow handler cannot hold them up; messages queue for the handler's
+// goroutine.
 func (s *InProcess) receive(bufs [][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -421,7 +430,8 @@ func (s *InProcess) receive(bufs [][]byte) {
 	s.wake.Signal()
 }
 
-// control passes on what is no message in b and reports whether there is anything else in it. mu is held.
+// control passes on what is no message in b and reports whether there is anything else in it. mu is
+// held.
 func (s *InProcess) control(b []byte) (more bool) {
 	eachFrame(b, func(kind codec.Kind, body []byte) {
 		switch kind {

@@ -4,7 +4,8 @@ import (
 	"distmsg/internal/callback"
 )
 
-// What an in-process session calls of the application's. No lock is held during a call, and none runs on a loop.
+// What an in-process session calls of the application's. No lock is held during a call, and none
+// runs on a loop.
 
 // maxStuck is how many callbacks of SendAsync may be stuck before the others have to wait for them.
 const maxStuck = 256
@@ -18,8 +19,8 @@ func (s *InProcess) newCallbacks() {
 	s.changes = callback.NewLine(g, "OnPresence", 0, 0, s.tellPresence)
 }
 
-// callHandler answers in the handler's stead: acked if it returned without an answer, rejected if it did not return. What
-// it panicked with is not for the sender.
+// callHandler answers in the handler's stead: acked if it returned without an answer, rejected if
+// it did not return. What it panicked with is not for the sender.
 func (s *InProcess) callHandler(m *Message) {
 	returned := callback.Contain(func() { s.cfg.Handler(m) }, func(f callback.Failure) {
 		_ = m.Reject("the handler " + f.How())
@@ -41,7 +42,8 @@ func (s *InProcess) callBack(o outcome) {
 	o.done(o.result())
 }
 
-// kick lets an ID go, if the kick is about a newer binding than the session's own (S13). mu is held.
+// kick lets an ID go, if the kick is about a newer binding than the session's own (S13). mu is
+// held.
 func (s *InProcess) kick(id string, epoch uint64) {
 	h := s.held[id]
 	switch {

@@ -11,11 +11,12 @@ import (
 
 // What an in-process session receives, and what becomes of it.
 
-// ErrAnswered is what a second answer to a message returns, and any answer once its handler has returned.
+// ErrAnswered is the error of a second answer to a message, and of any answer after its handler has
+// returned.
 var ErrAnswered = errors.New("engine: this message was answered before, or its handler has returned")
 
-// Message is what a Handler gets. It is over when the handler has returned: then Payload is nil, and answers return
-// ErrAnswered. Until then its methods may be called from any goroutine.
+// Message is what a Handler gets. It is over when the handler has returned: then Payload is nil,
+// and answers return ErrAnswered. Until then its methods may be called from any goroutine.
 type Message struct {
 	To, From string
 	Payload  []byte    // a view that ends with the handler's return
@@ -28,8 +29,8 @@ type Message struct {
 	answered atomic.Bool
 }
 
-// Ack accepts the message, with a reply that may be nil; one over Config.MaxPayload turns it into a
-// Reject. Only the first answer counts; others return ErrAnswered.
+// Ack accepts the message, with a reply that may be nil. If the reply is over Config.MaxPayload
+// bytes, the message is rejected instead. Only the first answer counts; others return ErrAnswered.
 func (m *Message) Ack(reply []byte) error {
 	if len(reply) > m.session.eng.cfg.MaxPayload {
 		return m.Reject("the reply is too large")
@@ -37,8 +38,8 @@ func (m *Message) Ack(reply []byte) error {
 	return m.answer(codec.CodeAcked, "", reply)
 }
 
-// Reject refuses the message; the sender hears the reason, cut to codec.MaxReason bytes. Only the first answer counts; others
-// return ErrAnswered.
+// Reject refuses the message; the sender hears the reason, cut to codec.MaxReason bytes. Only the
+// first answer counts; others return ErrAnswered.
 func (m *Message) Reject(reason string) error { return m.answer(codec.CodeRejected, reason, nil) }
 
 func (m *Message) answer(code codec.Code, reason string, reply []byte) error {
@@ -56,7 +57,8 @@ func (m *Message) answer(code codec.Code, reason string, reply []byte) error {
 	return nil
 }
 
-// handling is where the handler's goroutine is, so that another can go on where a handler has ended it.
+// handling is where the handler's goroutine is, so that another can go on where a handler has ended
+// it.
 type handling struct {
 	arrival
 	rest []byte            // of arrival.buf
@@ -83,7 +85,8 @@ func (s *InProcess) handleAll() {
 	close(s.done)
 }
 
-// nextMessage waits for a message; ok is false when the session is over: whoever sent what is left has heard lost.
+// nextMessage waits for a message; ok is false when the session is over: whoever sent what is left
+// has heard lost.
 func (s *InProcess) nextMessage() (d codec.Deliver, ok bool) {
 	h := &s.handling
 	for {

@@ -58,8 +58,8 @@ func (e *SendError) Delivered() codec.Delivered { return e.Code.Delivered() }
 // SafeToRetry reports whether sending again cannot deliver twice. See [codec.Code.SafeToRetry].
 func (e *SendError) SafeToRetry() bool { return e.Code.SafeToRetry() }
 
-// Temporary reports whether the cause may pass within seconds and by itself, so that sending again after
-// a pause may succeed. Send again if SafeToRetry and Temporary are both true.
+// Temporary reports whether the cause may pass within seconds and by itself, so that sending again
+// after a pause may succeed. Send again if SafeToRetry and Temporary are both true.
 func (e *SendError) Temporary() bool { return e.Code.Temporary() }
 
 // Is reports whether target is a *SendError with the same code.
@@ -124,7 +124,8 @@ func (a *answer) result() ([]byte, error) {
 //
 // While Config.MaxInFlight sends of this session wait, or the event loop has yet to take as much as Config.MaxPending, Send waits
 // for room, and ends expired if ctx ends first. If ctx ends before the outcome is known, Send returns timeout. Both wrap ctx's error.
-// An error that is no *SendError says that nothing was sent: ErrSessionOver, ctx's if it had ended before the call, or IDs that cannot be.
+// An error that is no *SendError says that nothing was sent: ErrSessionOver, ctx's error if ctx had
+// ended before the call, or an invalid ID.
 //
 // Messages of one session to one ID arrive in the order in which they were sent, be it by Send, SendAsync or Post.
 func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (reply []byte, err error) {
@@ -155,10 +156,11 @@ func (s *InProcess) Send(ctx context.Context, from, to string, payload []byte) (
 // SendAsync sends a message and returns as soon as the event loop has it to take. done is called exactly once, with what Send would
 // have returned. ctx bounds the waiting for room, and its deadline is the message's; if it ends later, that changes nothing.
 //
-// Callbacks begin one after the other, in the order of the outcomes, on a goroutine that the session has for them, or on the caller's if the
-// message could not be sent. A send counts as in flight until its callback begins. A callback may take its time and may call every method
-// of the session but Close, which waits for it. One that has not returned after a second or two is logged and passed by: the next
-// ones begin, as long as no more than 256 are stuck.
+// Callbacks begin one after the other, in the order of the outcomes, on a goroutine that the
+// session has for them, or on the caller's if the message could not be sent. A send counts as in
+// flight until its callback begins. A callback may block and may call every method of the session
+// except Close, which waits for it. If one has not returned after a second or two, the session logs
+// it and begins the next ones, as long as no more than 256 are stuck.
 func (s *InProcess) SendAsync(ctx context.Context, from, to string, payload []byte, done func(reply []byte, err error)) {
 	err := s.checkSend(ctx, from, to, payload)
 	if err == nil {
@@ -228,7 +230,8 @@ func (s *InProcess) endsWith(ctx context.Context) bool {
 	return ok && time.Until(deadline) <= s.eng.cfg.MaxTTL
 }
 
-// request submits a frame with a question and waits for its answer. One that comes later is given to late, if that is not nil.
+// request submits a frame with a question and waits for its answer. One that comes later is given
+// to late, if that is not nil.
 func (s *InProcess) request(ctx context.Context, late func(answer), frame func(b []byte, seq uint64) []byte) (answer, error) {
 	ch := make(chan answer, 1)
 	var seq uint64

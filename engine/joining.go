@@ -55,8 +55,8 @@ func (c *cluster) linkedUp() bool {
 	return known && len(c.unlinked()) == 0
 }
 
-// mayBeTwin notes a record with this node's ID. It may be this node's own, of before a stop, or that of a former self which was
-// killed a moment ago; or a twin's. mu is held.
+// mayBeTwin notes a record with this node's ID. It may be this node's own, of before a stop, or
+// that of a former self which was killed a moment ago; or a twin's. mu is held.
 func (c *cluster) mayBeTwin(m discovery.Record) {
 	if m.Incarnation == c.eng.incarnation.Load() {
 		return
@@ -66,8 +66,8 @@ func (c *cluster) mayBeTwin(m discovery.Record) {
 	nudge(c.doubt)
 }
 
-// lookForTwins looks who answers for the records that have this node's ID, when they come and every second as long as they stand:
-// another node may not be reachable at first.
+// lookForTwins looks who answers for the records that have this node's ID, when they come and every
+// second as long as they stand: another node may not be reachable at first.
 func (c *cluster) lookForTwins(ctx context.Context) {
 	again := time.NewTicker(twinTimeout)
 	defer again.Stop()
@@ -92,9 +92,9 @@ func (c *cluster) lookForTwins(ctx context.Context) {
 	}
 }
 
-// checkTwin looks whether another node with this node's ID lives where a record says. If it does, one of the two ends. While this node
-// is joining, that is the one that comes later; later on it is the one that took the name first, as the other has
-// started when this one could not be reached.
+// checkTwin looks whether another node with this node's ID lives where a record says. If it does,
+// one of the two ends. While this node is joining, that is the one that comes later; later on it is
+// the one that took the name first, as the other has started when this one could not be reached.
 func (c *cluster) checkTwin(ctx context.Context, m discovery.Record) {
 	f, err := c.askWho(ctx, m.PeerAddr)
 	if err != nil || string(f.Node) != c.eng.cfg.NodeID {
@@ -120,7 +120,8 @@ func (c *cluster) checkTwin(ctx context.Context, m discovery.Record) {
 	}
 }
 
-// askWho begins a handshake under a name of its own and returns what whoever answers says, if that knows the cluster's secret.
+// askWho begins a handshake under a name of its own and returns what whoever answers says, if that
+// knows the cluster's secret.
 func (c *cluster) askWho(ctx context.Context, addr string) (f codec.PeerChallenge, err error) {
 	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
 	defer cancel()

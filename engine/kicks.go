@@ -9,17 +9,19 @@ import (
 	"distmsg/routing"
 )
 
-// A kick may be lost: its session is detached at that moment, or it is written to a connection that is
-// dead. So every node remembers for a while which sessions have lost which IDs, and repeats the kicks
-// when such a session is resumed (S29). Nodes tell each other of all of them, as a session may come back
-// anywhere. A kick that is heard twice does no harm: one counts only if its epoch is greater than the holder's.
+// A kick may be lost: its session is detached at that moment, or it is written to a connection that
+// is dead. So every node remembers for a while which sessions have lost which IDs, and repeats the
+// kicks when such a session is resumed (S29). Nodes tell each other of all of them, as a session
+// may come back anywhere. A kick that is heard twice does no harm: one counts only if its epoch is
+// greater than the holder's.
 
-// maxKicks bounds how many kicks a node remembers in a generation. If there are more, sessions that are
-// resumed are asked to say all their bindings again: then the registry finds out.
+// maxKicks bounds how many kicks a node remembers in a generation. If there are more, sessions that
+// are resumed are asked to say all their bindings again: then the registry finds out.
 const maxKicks = 1 << 17
 
-// kickMemory is what a node remembers of kicks. It has two generations: a kick is remembered for at least the
-// lifetime of one, and at most twice that.
+// kickMemory is what a node remembers of kicks. It has two generations: a kick is remembered for at
+// least the lifetime of one. A generation ends with the first kick after its lifetime, so a node
+// without new kicks remembers the last ones longer.
 type kickMemory struct {
 	most int // kicks in a generation; static
 
@@ -40,7 +42,8 @@ func (e *Engine) remember(session routing.SessionID, id string, epoch uint64) {
 	m := &e.kicks
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	// A session is resumed within its window, and a dead connection may have hidden for IdleTimeout that it has none.
+	// A session is resumed within its window, and a dead connection may have hidden for IdleTimeout
+	// that it has none.
 	if now := e.clock(); now-m.now.began > e.cfg.ResumeWindow+e.cfg.IdleTimeout {
 		m.before, m.now = m.now, kickGeneration{began: now}
 	}
@@ -67,8 +70,8 @@ func (g *kickGeneration) add(session routing.SessionID, id string, epoch uint64,
 	of[id] = max(before, epoch)
 }
 
-// of returns the IDs that a session has lost, with the epochs of the bindings that superseded its own. All is
-// false if there may be more.
+// of returns the IDs that a session has lost, with the epochs of the bindings that superseded its
+// own. All is false if there may be more.
 func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,7 +85,8 @@ func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all 
 	return lost, !m.now.overflow && !m.before.overflow
 }
 
-// repeatKicks tells a connection of a session that was resumed which IDs it may have lost meanwhile.
+// repeatKicks tells a connection of a session that was resumed which IDs it may have lost
+// meanwhile.
 func (c *conn) repeatKicks() {
 	lost, all := c.loop.eng.kicks.of(c.session.ID())
 	for id, epoch := range lost {
@@ -93,7 +97,8 @@ func (c *conn) repeatKicks() {
 	}
 }
 
-// kick tells a session on this node that an ID of its own is bound elsewhere now, under epoch. Call it in the ID's lane.
+// kick tells a session on this node that an ID of its own is bound elsewhere now, under epoch. Call
+// it in the ID's lane.
 func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
 	e.bindingOver(id, epoch-1)
 	e.lostID(s, id, epoch)
@@ -101,8 +106,9 @@ func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
 	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
 }
 
-// outdated takes back what this node knows of an ID if somebody says that there is a later binding. An epoch that is greater than
-// ours proves that ours is superseded, however old the news is. Call it in the ID's lane.
+// outdated takes back what this node knows of an ID if somebody says that there is a later binding.
+// An epoch that is greater than ours proves that ours is superseded, however old the news is. Call
+// it in the ID's lane.
 func (e *Engine) outdated(id string, b routing.Binding) {
 	if e.cluster != nil {
 		if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < b.Epoch {
@@ -120,7 +126,7 @@ func (e *Engine) outdated(id string, b routing.Binding) {
 	e.watcher.heard(id, true, b.Epoch)
 }
 
-// heardOfBinding is outdated for news that come anywhere but in the ID's lane.
+// heardOfBinding calls outdated in the ID's lane. Any goroutine may call it; it does not wait.
 func (e *Engine) heardOfBinding(id []byte, b routing.Binding) {
 	if r, ok := e.table.Lookup(id); !ok || r.Epoch >= b.Epoch {
 		return

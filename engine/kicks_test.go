@@ -8,7 +8,8 @@ import (
 	"distmsg/routing"
 )
 
-// A session that is resumed, wherever that is, hears at once which of its IDs it has lost meanwhile, and of no others.
+// A session that is resumed, wherever that is, hears at once which of its IDs it has lost
+// meanwhile, and of no others.
 func TestLostKickIsRepeated(t *testing.T) {
 	for name, thiefAt := range map[string]int{"same node": 0, "another node": 1} {
 		for state, detached := range map[string]bool{"detached": true, "silent": false} {
@@ -58,7 +59,8 @@ func TestForgottenKicks(t *testing.T) {
 	a.nc.Close()
 }
 
-// Kicks are remembered for the resume window and the time in which a dead connection may hide, and not much longer.
+// Kicks are remembered for the resume window and the time in which a dead connection may hide, and
+// not much longer.
 func TestKicksAreForgotten(t *testing.T) {
 	n := start(t, Config{ResumeWindow: 100 * time.Millisecond, Heartbeat: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond})
 	lost, other := routing.NewSessionID(), routing.NewSessionID()
@@ -75,8 +77,8 @@ func TestKicksAreForgotten(t *testing.T) {
 	})
 }
 
-// Whatever news say that a binding of this node was superseded, its session hears that it lost the ID: one that others
-// watch, bind or look up, and one that messages from another node come for.
+// Whatever news say that a binding of this node was superseded, its session hears that it lost the
+// ID: one that others watch, bind or look up, and one that messages from another node come for.
 func TestNewsOfALaterBinding(t *testing.T) {
 	for name, news := range map[string]func(n *node, other *client, thief routing.SessionID, epoch uint64){
 		"a watch": func(n *node, other *client, _ routing.SessionID, _ uint64) { other.watches(codec.CodeOK, "a") },

@@ -71,8 +71,8 @@ func (k *link) begin(c *conn) {
 	c.wroteControl(codec.AppendPeerHello(c.out(), &k.hello))
 }
 
-// wait returns when the link has ended, or ctx has, and for how long the link was open if it has ended. Any goroutine may
-// call it.
+// wait returns when the link has ended, or ctx has, and for how long the link was open if it has
+// ended. Any goroutine may call it.
 func (k *link) wait(ctx context.Context) (up time.Duration) {
 	select {
 	case <-k.ended:
@@ -268,7 +268,8 @@ func (k *link) handleError(c *conn, body []byte) {
 }
 
 // transcript is what both proofs are about: all that the two have said before. Every part that has no fixed length has it before it.
-// What they say of themselves beyond their names is part of it if both say it: an older node says nothing, and knows nothing of it.
+// What they say of themselves beyond their names is part of it if both say it: an older node says
+// nothing, and knows nothing of it.
 func transcript(hello *codec.PeerHello, challenge *codec.PeerChallenge) []byte {
 	b := binary.BigEndian.AppendUint64(nil, challenge.Version)
 	b = binary.BigEndian.AppendUint64(b, hello.MinVersion)

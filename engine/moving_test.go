@@ -38,14 +38,15 @@ func twoNodesWith(t *testing.T, reg routing.Registry) *group {
 	return g
 }
 
-// An ID goes from one session to the next between two questions of the node: it is never bound nowhere, and nobody is told so. Not
-// who sends to it, nor who watches it.
+// An ID goes from one session to the next between two questions of the node: it is never bound
+// nowhere, and nobody is told so. Not who sends to it, nor who watches it.
 func TestBoundAllTheTimeIsNeverNoRoute(t *testing.T) {
 	reg := &between{Registry: routing.NewMemory(routing.MemoryConfig{})}
 	g := twoNodesWith(t, reg)
 	n, next := g.nodes[0], g.nodes[1].join()
 	a := n.join("a")
-	// What a session that is gone holds is removed from the registry some time later, so its end is told to the registry alone.
+	// What a session that is gone holds is removed from the registry some time later, so its end is
+	// told to the registry alone.
 	move := func(id string) {
 		old := routing.NewSessionID()
 		if err := reg.Attach(t.Context(), old, routing.Presence{Node: "gone", Incarnation: 1, Serial: 1}); err != nil {
@@ -80,7 +81,8 @@ func TestBoundAllTheTimeIsNeverNoRoute(t *testing.T) {
 
 func nothing(routing.SessionID) error { return nil }
 
-// A session that is not attached any more where an ID was bound is attached elsewhere: a look-up says so.
+// A session that is not attached any more where an ID was bound is attached elsewhere: a look-up
+// says so.
 func TestLookupAfterAMove(t *testing.T) {
 	g := startGroup(t, 2, 1)
 	a, x := g.nodes[0].join("a"), g.nodes[0].join("x")
@@ -115,8 +117,8 @@ func TestUnknownHolderIsNotTaken(t *testing.T) {
 	}
 }
 
-// A message without ack that its receiver gives back is not tried again. In a cluster nobody knows at that moment whether somebody else
-// holds the ID, so its sender does not hear that nobody does.
+// A message without ack that its receiver gives back is not tried again. In a cluster nobody knows
+// at that moment whether somebody else holds the ID, so its sender does not hear that nobody does.
 func TestGivenBackIsNotNoRoute(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		local := g.nodes[0].join("local")
@@ -132,7 +134,8 @@ func TestGivenBackIsNotNoRoute(t *testing.T) {
 	})
 }
 
-// The registry names the very session that has just given a message back: it is about to hear that this is over, and is asked again.
+// The registry names the very session that has just given a message back: it is about to hear that
+// this is over, and is asked again.
 func TestDisownedIsAskedForAgain(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	n := g.nodes[0]

@@ -102,7 +102,8 @@ func TestRedirect(t *testing.T) {
 					if again.Epoch != epoch || again.TTL > min(max(back.TTL, 1), uint32(n.limits.MaxTTL)) || again.TTL == 0 || again.Flags != codec.FlagAck {
 						t.Errorf("%+v, want epoch %d and at most %d ms", again, epoch, back.TTL)
 					}
-					// The first one has no say any more: it had this token, and gave the message back.
+					// The first one has no say any more: it had this token, and gave the message
+					// back.
 					before := n.tokens()
 					to.ack(d, "me after all")
 					to.silent()

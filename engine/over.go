@@ -11,20 +11,22 @@ import (
 	"distmsg/routing"
 )
 
-// A binding that has ended lives on in the routes that other nodes remember. So the node that has ended it, by an unbind or a
-// kick, remembers that too, and sends back what still comes for it (S30). The session checks what it gets as well: that is the
-// second line.
+// A binding that has ended lives on in the routes that other nodes remember. So the node that has
+// ended it, by an unbind or a kick, remembers that too, and sends back what still comes for it
+// (S30). The session checks what it gets as well: that is the second line.
 
 const (
-	// maxOvers bounds how many IDs a node remembers ended bindings of. If there are more, it forgets the oldest.
+	// maxOvers bounds how many IDs a node remembers ended bindings of. If there are more, it
+	// forgets the oldest.
 	maxOvers = 1 << 17
-	// overRounds is for how many periods of verification they are remembered. Within one, every node compares the routes that
-	// it remembers with the registry.
+	// overRounds is for how many periods of verification they are remembered. Within one, every
+	// node compares the routes that it remembers with the registry.
 	overRounds = 2
 )
 
-// overs are the ended bindings that a node remembers: for each ID the greatest epoch. All bindings of the ID up to that epoch are
-// over, whoever held it. All methods may be called from any goroutine.
+// overs are the ended bindings that a node remembers: for each ID the greatest epoch. All bindings
+// of the ID up to that epoch are over, whoever held it. All methods may be called from any
+// goroutine.
 type overs struct {
 	life   time.Duration
 	most   int
@@ -35,7 +37,8 @@ type overs struct {
 	queue []over // guarded by mu; the oldest first
 }
 
-// over is an entry of overs; one that has been replaced by a greater epoch stays in the queue until its turn comes.
+// over is an entry of overs. If a greater epoch replaces it in the table, it stays in the queue
+// until it is the oldest.
 type over struct {
 	id    string
 	epoch uint64
@@ -48,7 +51,8 @@ func newOvers(life time.Duration, most int) *overs {
 	return o
 }
 
-// has reports whether the binding of an ID with this epoch is over. False also means that it is not remembered.
+// has reports whether the binding of an ID with this epoch is over. It also returns false if the
+// node no longer remembers. It takes no lock.
 func (o *overs) has(id []byte, epoch uint64) bool {
 	r, ok := o.table.Lookup(id)
 	return ok && epoch <= r.Epoch
@@ -99,8 +103,9 @@ func (e *Engine) bindingOver(id string, epoch uint64) {
 	}
 }
 
-// released notes that a session has given bindings back, and tells the other nodes: they may have them in their tables, where the
-// session is attached or was, or remember routes. Call it in the lane of the IDs.
+// released notes that a session has given bindings back, and notifies the other nodes. Those where
+// the session is or was attached may have the bindings in their tables, and any may remember
+// routes. Call it in the lane of the IDs.
 func (e *Engine) released(s *routing.Session, all []routing.UnbindOp) {
 	if e.cluster == nil || len(all) == 0 {
 		return
@@ -131,9 +136,10 @@ func (c *conn) handleReleased(body []byte) error {
 	return nil
 }
 
-// afterMail calls f, on some loop, when everything has arrived that loops had for each other when afterMail was called. A loop may
-// have looked something up a moment ago. In the first round it ends the iteration in which it did, in the second it has handed
-// over its mail, and in the third the other loop opens that.
+// afterMail calls f, on some loop, once all mail between loops from before the call has arrived. It
+// takes three rounds, because a loop may have looked a route up a moment ago: in the first round
+// the loop ends that iteration, in the second it hands over its mail, and in the third the other
+// loop opens it.
 func (e *Engine) afterMail(f func()) {
 	for range 3 {
 		next := f
@@ -155,8 +161,9 @@ func (e *Engine) passLoops(f func()) {
 	}
 }
 
-// routeCheck compares the routes that a node remembers with the registry, a share every second, so that all have had their turn
-// in a period: a binding may have ended at a node that could not tell. While the registry does not answer, they stand.
+// routeCheck compares the routes that a node remembers with the registry, some every second and all
+// within a verify period: a binding may have ended at a node that could not notify this one. While
+// the registry does not answer, the routes stay.
 type routeCheck struct {
 	eng  *Engine
 	next func() (string, routing.Route, bool)
@@ -193,7 +200,8 @@ func (r *routeCheck) step(ctx context.Context) {
 	}
 }
 
-// check checks up to n routes. It returns false if that was the last one, or the registry did not answer.
+// check checks up to n routes. It returns false if that was the last one, or the registry did not
+// answer.
 func (r *routeCheck) check(ctx context.Context, n int) bool {
 	var ids []string
 	var routes []routing.Route

@@ -23,7 +23,8 @@ func (c *client) remembers(from string, to *client, ids ...string) {
 	}
 }
 
-// After "unbound" nothing comes for the ID, whatever ways other nodes remember. The client of this test would take everything.
+// After "unbound" nothing comes for the ID, whatever ways other nodes remember. The client of this
+// test would take everything.
 func TestNothingComesAfterUnbound(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		epochs := make(map[string]uint64)
@@ -47,7 +48,8 @@ func TestNothingComesAfterUnbound(t *testing.T) {
 	})
 }
 
-// reaches sends from "from" until the message comes: the node remembers for a moment that the ID was not bound (S19).
+// reaches sends from "from" until the message comes: the node remembers for a moment that the ID
+// was not bound (S19).
 func (c *client) reaches(id string, to *client) {
 	c.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
@@ -85,8 +87,9 @@ func TestNothingComesAfterAKick(t *testing.T) {
 	})
 }
 
-// A node that has not heard of it forwards a message for a binding that is over: it goes back, alone or as a part of a multicast. One
-// for a later binding, which was made at another node, is delivered.
+// A node that has not heard of it forwards a message for a binding that is over: it goes back,
+// alone or as a part of a multicast. One for a later binding, which was made at another node, is
+// delivered.
 func TestForwardsForEndedBindingsGoBack(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 1, loops)
@@ -130,7 +133,8 @@ func (c *client) answeredWith(kind codec.Kind) {
 	}
 }
 
-// A session is attached at two nodes, and gives an ID back at one of them. The other has it in its table, or remembers a way.
+// A session is attached at two nodes, and gives an ID back at one of them. The other has it in its
+// table, or remembers a way.
 func TestNothingComesAfterUnboundElsewhere(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 3, loops)
@@ -193,7 +197,8 @@ func TestUnboundComesLast(t *testing.T) {
 	from.hears(99, codec.CodeAcked)
 }
 
-// A route that is not true any more goes within a period, also if no message takes it; and not while the registry does not answer.
+// A route that is not true any more goes within a period, also if no message takes it; and not
+// while the registry does not answer.
 func TestRoutesAreChecked(t *testing.T) {
 	long(t)
 	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}

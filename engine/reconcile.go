@@ -8,25 +8,28 @@ import (
 	"distmsg/routing"
 )
 
-// The registry may say what was true once: Redis came back from a backup, or with a replica that was
-// behind. Upkeep adds what is missing there. This file removes what names this node and is untrue (S27).
+// The registry may say what was true once: Redis came back from a backup, or with a replica that
+// was behind. Upkeep adds what is missing there. This file removes what names this node and is
+// untrue (S27).
 //
-// The registry shows what it has to one node at a time, which passes on to the others what names them.
-// A node looks into its own tables after it has heard the registry's word, and removes exactly what it
-// has heard: a session that attaches, or an ID that is bound, at this very moment has another serial or
-// epoch. Only a session itself knows all its IDs, for it may be attached at several nodes. So before an
-// ID goes, the session is asked to bind all it has again.
+// One node at a time reads the registry, and passes to each other node the entries that name it. A
+// node compares an entry with its own tables only after the registry was read, and removes exactly
+// that entry: a session that attaches, or an ID that is bound, at this very moment has another
+// serial or epoch. Only a session itself knows all its IDs, for it may be attached at several
+// nodes. So before an ID goes, the session is asked to bind all it has again.
 
 const (
-	// askPause is the time between a doubt and the question: an answer to a bind, which another node
-	// sent before the doubt arose, is with the session by then, or its connection is dead.
+	// askPause is the time between a doubt and the question. Another node may have answered a bind
+	// just before the doubt arose: by then that answer has reached the session, or the connection
+	// is dead.
 	askPause = 3 * time.Second
-	// answerTime is how long a session has to bind all it has again, once it was asked. After a loss,
-	// the registry gives sessions as long (RebuildWindow).
+	// answerTime is how long a session has to bind all it has again, once it was asked. After a
+	// loss, the registry gives sessions as long (RebuildWindow).
 	answerTime = 10 * time.Second
-	// maxDoubted bounds the IDs of one session that are in doubt. The others wait for the next time.
+	// maxDoubted bounds the IDs of one session that are in doubt. The others wait for the next
+	// time.
 	maxDoubted = 1 << 16
-	// claimBytes is about how much one claim frame says.
+	// claimBytes is about how many bytes of IDs one claim frame has.
 	claimBytes = 16 << 10
 	// maxClaimIDs bounds the IDs of a frame, each of which takes 4 bytes or more.
 	maxClaimIDs = 1 << 16
@@ -48,7 +51,7 @@ func (e *Engine) heardClaims(all []routing.Claim) {
 	for k, b := range frames {
 		l := e.loops[k.handle.Loop]
 		l.post(func() {
-			// A link that has much to write does without: the next claims come.
+			// A link with much to write is left out: the next claims come.
 			if c := l.linkConn(k.handle); c != nil && c.queued() < c.maxPending/2 {
 				c.wroteControl(append(c.out(), b...))
 			}
@@ -74,8 +77,8 @@ func (e *Engine) heardClaim(c *routing.Claim, frames map[*link][]byte) {
 	}
 }
 
-// whoAnswers are the nodes that a claim is for, among those that can be asked: all where the session is said to be attached, but
-// for its IDs only one.
+// whoAnswers are the nodes that a claim is for, among those that can be asked: all where the
+// session is said to be attached, but for its IDs only one.
 func (e *Engine) whoAnswers(c *routing.Claim) []routing.Presence {
 	var nodes []routing.Presence
 	for _, p := range c.At {
@@ -95,7 +98,8 @@ func (e *Engine) whoAnswers(c *routing.Claim) []routing.Presence {
 	return []routing.Presence{first}
 }
 
-// linkAt returns the link to the node of a presence entry. It returns nil if there is none, or none to that incarnation.
+// linkAt returns the link to the node of a presence entry. It returns nil if there is none, or none
+// to that incarnation.
 func (c *cluster) linkAt(p routing.Presence) *link {
 	if c == nil {
 		return nil
@@ -177,8 +181,8 @@ func (e *Engine) examine(c claim) {
 	}
 }
 
-// disclaim removes a session from the registry that is said to be attached here and is not. If it is attached nowhere else, it
-// ends, unless somebody resumes it within its resume window.
+// disclaim removes the registry's untrue entry that a session is attached here. If the session is
+// attached nowhere else, it ends, unless somebody resumes it within its resume window.
 func (e *Engine) disclaim(id routing.SessionID, entry routing.Presence) {
 	lane := e.lanes.of(id[:])
 	e.lanes.must(lane, func() {
@@ -202,7 +206,8 @@ func (e *Engine) disclaim(id routing.SessionID, entry routing.Presence) {
 	})
 }
 
-// compareIDs looks for IDs that a session is said to hold, which this node knows nothing of.
+// compareIDs looks for IDs that the session holds by the registry, and that this node does not
+// know.
 func (e *Engine) compareIDs(s *routing.Session, ids []routing.BoundID) {
 	var byLane [laneCount][]routing.BoundID
 	for _, b := range ids {
@@ -218,7 +223,8 @@ func (e *Engine) compareIDs(s *routing.Session, ids []routing.BoundID) {
 	}
 }
 
-// doubtIDs asks the registry again, in the lane of the IDs, so that what this node was about to bind or unbind is done.
+// doubtIDs asks the registry again, in the lane of the IDs, so that what this node was about to
+// bind or unbind is done.
 func (e *Engine) doubtIDs(s *routing.Session, ids []routing.BoundID) {
 	for ids = e.unknown(ids); len(ids) > 0; {
 		batch := ids[:min(len(ids), verifyBatch)]
@@ -261,7 +267,8 @@ func (e *Engine) unknown(ids []routing.BoundID) []routing.BoundID {
 	return unknown
 }
 
-// doubts are the IDs of which the registry says, and nobody here knows, that a session at this node holds them.
+// doubts are IDs that, by the registry, a session at this node holds, and that this node does not
+// know.
 type doubts struct {
 	askPause, answerTime time.Duration // static
 
@@ -303,7 +310,8 @@ func (d *doubts) ask(s *routing.Session) {
 	d.all[s].asked = true
 }
 
-// answered returns the IDs that a session was asked about. It reports whether it has to be asked about others.
+// answered returns the IDs that a session was asked about. It reports whether it has to be asked
+// about others.
 func (d *doubts) answered(s *routing.Session) (ids []routing.BoundID, again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -320,7 +328,8 @@ func (e *Engine) askLater(s *routing.Session) {
 	time.AfterFunc(e.doubts.askPause, func() { e.askForAll(s) })
 }
 
-// askForAll asks a session for all its bindings. What it does not name then it does not hold.
+// askForAll asks a session for all its bindings. The session does not hold IDs that it does not
+// name in reply.
 func (e *Engine) askForAll(s *routing.Session) {
 	e.doubts.ask(s)
 	failures := e.registry.failures()
@@ -345,7 +354,8 @@ func (e *Engine) askForAll(s *routing.Session) {
 		asked := l.now
 		time.AfterFunc(e.doubts.answerTime, func() {
 			l.post(func() {
-				// Only the connection that was asked can answer. A client that is stopped, or a registry that took no binds, is no answer.
+				// Only the connection that was asked can answer. A client that is stopped, or a
+				// registry that took no binds, is no answer.
 				c := l.conn(h)
 				alive := c != nil && c.state == stateOpen && !c.left && !c.steppedBack && c.lastFrame > asked
 				e.heardAll(s, alive && e.registry.failures() == failures)
@@ -374,8 +384,9 @@ func (e *Engine) heardAll(s *routing.Session, answered bool) {
 	}
 }
 
-// removeUntrue removes bindings that their session does not hold, in the lane of the IDs. The other nodes hear of it, as of an unbind:
-// one of them may have the binding in its table, and would tell the registry again.
+// removeUntrue removes bindings that their session does not hold, in the lane of the IDs. The other
+// nodes hear of it, as of an unbind: one of them may have the binding in its table, and would tell
+// the registry again.
 func (e *Engine) removeUntrue(s *routing.Session, ids []routing.BoundID) {
 	for len(ids) > 0 {
 		batch := ids[:min(len(ids), verifyBatch)]

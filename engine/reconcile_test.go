@@ -28,7 +28,8 @@ func hurried(t *testing.T, nodes, loops int) *group {
 	return g
 }
 
-// A session that the registry has at a node, and that is not there, goes, and its IDs with it, whoever has read it.
+// A session that the registry has at a node, and that is not there, goes, and its IDs with it,
+// whoever has read it.
 func TestUntruePresence(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)
@@ -53,8 +54,8 @@ func TestUntruePresence(t *testing.T) {
 	})
 }
 
-// An ID that the registry has for a session, and that the session does not hold, goes after the session was asked. What the session
-// holds stays, whether the node knew that or not.
+// An ID that the registry has for a session, and that the session does not hold, goes after the
+// session was asked. What the session holds stays, whether the node knew that or not.
 func TestUntrueBinding(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := hurried(t, 2, loops)
@@ -144,7 +145,8 @@ func TestClaimsAreOld(t *testing.T) {
 	})
 }
 
-// Who has a session of which the registry says that it is nowhere tells it before the sweep ends the session.
+// Who has a session of which the registry says that it is nowhere tells it before the sweep ends
+// the session.
 func TestSessionThatIsSaidToBeNowhere(t *testing.T) {
 	g := startGroup(t, 2, 1)
 	for _, n := range g.nodes {

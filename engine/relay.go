@@ -331,9 +331,9 @@ func (l *loop) acked(t ackmgr.Token, session uint64, code codec.Code, reason, re
 	}
 }
 
-// claim returns the entry of a token that a session has echoed, if it is pending and was last delivered to
-// that session (S8). The token's seal has shown that it was given to that session: if it is not pending any more, or went
-// to another session since, the answer is late.
+// claim returns the entry of a token that a session has echoed, if it is pending and was last
+// delivered to that session (S8). The token's seal has shown that it was given to that session: if
+// it is not pending any more, or went to another session since, the answer is late.
 func (l *loop) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
 	entry, status := l.acks.Lookup(t)
 	if status != ackmgr.Pending || entry.Session != session {
@@ -469,8 +469,9 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 	l.finishEntry(entry, code, nil, nil)
 }
 
-// givenBack says how a message ends that a session has given back, if it is not tried again. A node without others knows all bindings. In
-// a cluster somebody may hold the ID whom this node has yet to hear of.
+// givenBack says how a message ends that a session has given back, if it is not tried again. A node
+// without others knows all bindings. In a cluster somebody may hold the ID whom this node has yet
+// to hear of.
 func (l *loop) givenBack(d *codec.Deliver, session uint64) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if l.eng.cluster == nil && (!ok || route.Session.Short() == session && route.Epoch == d.Epoch) {

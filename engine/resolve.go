@@ -420,8 +420,9 @@ type question struct {
 	not   disowned // a binding that is no answer
 }
 
-// disowned is a binding of an ID that is over: the session that the registry named for it has given a message back. The session's node
-// takes the binding out of the registry. Until then the registry's word is old.
+// disowned is a binding of an ID that is over: the session that the registry named for it has given
+// a message back. The session's node takes the binding out of the registry. Until then the
+// registry's word is old.
 type disowned struct {
 	session uint64 // the short form
 	epoch   uint64
@@ -431,8 +432,8 @@ func (d disowned) is(b routing.Binding) bool {
 	return d.epoch == b.Epoch && d.session == b.Session.Short()
 }
 
-// codeMoving is the word on an ID of which more is about to be heard: its session attaches somewhere, or somebody else binds it. It never
-// leaves this package.
+// codeMoving is the word on an ID of which more is about to be heard: its session attaches
+// somewhere, or somebody else binds it. It never leaves this package.
 const codeMoving codec.Code = 126
 
 func newResolver(e *Engine) *resolver {
@@ -550,8 +551,9 @@ func unavailable(n int) []codec.Code {
 
 // resolve asks the registry who holds the IDs and puts the routes in place. The error is the registry's.
 //
-// A session that turns out to be dead may have been followed by another one between the two questions, for the ID and for the
-// session. So the ID is asked for again: nobody holds it only if it still names a session that was dead before.
+// A session that turns out to be dead may have been followed by another one between the two
+// questions, for the ID and for the session. So the ID is asked for again: nobody holds it only if
+// it still names a session that was dead before.
 func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
@@ -648,7 +650,8 @@ func (c *cluster) linkedToAny(at []routing.Presence) bool {
 	return false
 }
 
-// learnNow puts a binding of a session of this node into the table, if no newer one is known, and waits until it is there.
+// learnNow puts a binding of a session of this node into the table, if no newer one is known, and
+// waits until it is there.
 //
 // If the lane is slow, the messages that wait hear that the registry cannot be asked, for nobody else's look-up is to wait as well.
 func (e *Engine) learnNow(ctx context.Context, s *routing.Session, id string, epoch uint64) codec.Code {
@@ -664,9 +667,9 @@ func (e *Engine) learnNow(ctx context.Context, s *routing.Session, id string, ep
 	}
 }
 
-// learn has a binding of a session of this node put into the table, if no newer one is known: in the ID's lane, so that it
-// cannot come behind an answer that the registry gave later (S12). then is called afterwards, unless it is nil. It returns false if the
-// engine is stopping.
+// learn has a binding of a session of this node put into the table, if no newer one is known: in
+// the ID's lane, so that it cannot come behind an answer that the registry gave later (S12). then
+// is called afterwards, unless it is nil. It returns false if the engine is stopping.
 func (e *Engine) learn(s *routing.Session, id string, epoch uint64, then func()) bool {
 	return e.lanes.must(e.lanes.of([]byte(id)), func() {
 		if !e.cluster.overs.has([]byte(id), epoch) { // else it has ended since the registry was asked

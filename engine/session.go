@@ -273,8 +273,8 @@ func (e *Engine) endSession(s *routing.Session) {
 	})
 }
 
-// sessionEnded has a session that has ended at this node end everywhere. With force it does so although
-// it is attached elsewhere. It returns whether the registry has taken the end.
+// sessionEnded has a session that has ended at this node end everywhere. With force it does so
+// although it is attached elsewhere. It returns whether the registry has taken the end.
 func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) (ended bool) {
 	ended, err := e.endInRegistry(routing.EndOp{Session: s.ID(), Force: force, Bound: bound, Gone: e.entriesLeft(s)})
 	if err != nil {

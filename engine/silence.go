@@ -9,31 +9,34 @@ import (
 	"distmsg/routing"
 )
 
-// A host that vanishes, and a path that drops packets, send no reset: only silence tells. How much
-// silence is too much, a client says in hello: it promises to send something that often, and after
-// three times that it is dead. Of a client that promises nothing, the node waits for Config.IdleTimeout.
+// A host that vanishes, and a path that drops packets, send no reset: silence is the only sign. In
+// hello a client promises how often it sends something. After three times that in silence, its
+// connection is dead. If a client promises nothing, the node waits for Config.IdleTimeout.
 //
-// News that contradicts a connection makes it doubtful (S26): the session has been attached elsewhere,
-// and this connection has been silent for longer than its heartbeat. The node then pings it, prefers the
-// other place at once, and gives it up after doubtFor of silence.
+// News that contradicts a connection makes it doubtful (S26): the session has been attached
+// elsewhere, and this connection has been silent for one and a half of its heartbeats. The node
+// then pings it, sends messages to the other place at once, and closes it after doubtFor of
+// silence.
 
 const (
 	deadBeats = 3
-	// minDead bounds from below how long a client that has promised heartbeats may be silent: one that is
-	// busy for a moment lives.
+	// minDead bounds from below how long a client that has promised heartbeats may be silent: one
+	// that is busy for a moment lives.
 	minDead = 3 * time.Second
 	// doubtFor is how long a doubtful connection may be silent.
 	doubtFor = 3 * time.Second
 	// assumedBeat is the heartbeat of clients that promise none, for doubts: that of the SDK.
 	assumedBeat = time.Second
-	// scanEvery is how often the scan comes to a connection. What must end before it comes again is a suspect, and is looked at
-	// with each tick.
+	// scanEvery is how often the scan comes to a connection. What must end before it comes again is
+	// a suspect, and is looked at with each tick.
 	scanEvery = scanRounds * tickEvery
-	// longestTick bounds what one tick adds to a loop's waking time. A loop that was held up has not heard what came meanwhile.
+	// longestTick bounds what one tick adds to a loop's waking time. A loop that was held up has
+	// not heard what came meanwhile.
 	longestTick = 250 * time.Millisecond
 )
 
-// promise notes how often a client says that it will send something; 0: it does not say.
+// promise notes how often, in ms, a client promises to send something. 0 means that it promises
+// nothing.
 func (c *conn) promise(heartbeat uint64) {
 	if heartbeat == 0 {
 		return
@@ -59,7 +62,8 @@ func (l *loop) awaken() {
 	l.lastTick = l.now
 }
 
-// silentFor is for how long nothing was received from a client, not even a part of a frame, while the loop was able to.
+// silentFor is for how long nothing was received from a client, not even a part of a frame, while
+// the loop was able to.
 func (c *conn) silentFor() int64 { return c.loop.awake - c.lastHeard }
 
 // checkHeartbeat pings a silent client and gives up on a dead one.
@@ -133,8 +137,8 @@ func (l *loop) checkSuspects() {
 	l.suspects = kept
 }
 
-// doubt is called for a connection whose session has just been attached elsewhere: at another node, or by
-// another connection to this one.
+// doubt is called for a connection whose session has just been attached elsewhere: at another node,
+// or by another connection to this one.
 func (c *conn) doubt() {
 	beat := c.beat
 	if beat == 0 {

@@ -18,8 +18,9 @@ func (n *node) promising(heartbeat uint64, ids ...string) *client {
 	return c
 }
 
-// welcome announces the heartbeats that hold for the connection, within bounds: a client that promises
-// much is not dropped for being busy, and one that promises little is treated like one that promises nothing.
+// welcome announces the heartbeats that hold for the connection, within bounds: a client that
+// promises much is not dropped for being busy, and one that promises little is treated like one
+// that promises nothing.
 func TestPromiseIsBounded(t *testing.T) {
 	def := start(t, Config{})
 	short := start(t, Config{Heartbeat: 300 * time.Millisecond, IdleTimeout: 2 * time.Second})
@@ -37,8 +38,9 @@ func TestPromiseIsBounded(t *testing.T) {
 	}
 }
 
-// A client that breaks its promise is dead after three heartbeats: what waits for it is lost, and its IDs
-// are unreachable. One that is slow, but sends, lives, and so does one that has promised nothing.
+// A client that breaks its promise is dead after three heartbeats: what waits for it is lost, and
+// its IDs are unreachable. One that is slow, but sends, lives, and so does one that has promised
+// nothing.
 func TestBrokenPromise(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -93,8 +95,8 @@ func (c *client) waitSilent() {
 	})
 }
 
-// News that a session is attached elsewhere make a connection doubtful that has been silent: messages go to the
-// other place at once, and the connection is given up unless it answers.
+// News that a session is attached elsewhere make a connection doubtful that has been silent:
+// messages go to the other place at once, and the connection is given up unless it answers.
 func TestSilentBreak(t *testing.T) {
 	for name, elsewhere := range map[string]int{"another node": 1, "the same node": 0} {
 		t.Run(name, func(t *testing.T) {

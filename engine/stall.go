@@ -6,14 +6,16 @@ import (
 )
 
 const (
-	// stallAfter is for how long an event loop may not have run before health says so: each is woken every 10 ms.
+	// stallAfter is for how long an event loop may not have run before health says so: each is
+	// woken every 10 ms.
 	stallAfter = time.Second
-	// laneStallAfter is the same for one job of a lane, which may wait for the registry more than once.
+	// laneStallAfter is the same for one job of a lane, which may wait for the registry more than
+	// once.
 	laneStallAfter = 4 * registryTimeout
 )
 
-// loopSilence is for how long the event loop that has been silent the longest has not run, and which that is. It does not
-// ask the loops, and takes no lock.
+// loopSilence returns which event loop has not run for the longest time, and for how long. It does
+// not ask the loops, and takes no lock.
 func (e *Engine) loopSilence() (silence time.Duration, which int) {
 	now := e.clock()
 	for i, l := range e.loops {
@@ -24,7 +26,7 @@ func (e *Engine) loopSilence() (silence time.Duration, which int) {
 	return silence, which
 }
 
-// stalls names the event loops and lanes that do not go on, a line each.
+// stalls has a line if an event loop stands still, and one if a lane does.
 func (e *Engine) stalls() (troubles []string) {
 	select {
 	case <-e.ready:

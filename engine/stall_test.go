@@ -30,7 +30,8 @@ func (s stuckLog) Handle(ctx context.Context, r slog.Record) error {
 	return s.Handler.Handle(ctx, r)
 }
 
-// Whatever takes the log may stand still: the loops go on, links too, and what does not fit is dropped and counted.
+// Whatever takes the log may stand still: the loops go on, links too, and what does not fit is
+// dropped and counted.
 func TestStuckLogger(t *testing.T) {
 	long(t)
 	logger, gate := newStuckLog()
@@ -69,7 +70,8 @@ func TestStuckLogger(t *testing.T) {
 	}
 }
 
-// A loop that does not run is in health and in the figures while it stands, and not only when it runs again.
+// A loop that does not run is in health and in the figures while it stands, and not only when it
+// runs again.
 func TestStandingLoop(t *testing.T) {
 	long(t)
 	t.Parallel()

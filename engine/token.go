@@ -9,9 +9,10 @@ import (
 	"distmsg/routing"
 )
 
-// Tokens say where the answer to a message belongs, and nothing needs to be remembered for them. Each is sealed: a keyed hash
-// binds it to the session that it was given to, so that one which was made up, changed, or given to another session is told
-// from one whose message has ended. Their lengths tell them apart:
+// Tokens say where the answer to a message belongs, and nothing needs to be remembered for them.
+// Each is sealed: a keyed hash binds it to one session. So the node can tell a token that was made
+// up, changed, or given to another session from one whose message has ended. Their lengths tell
+// them apart:
 //
 //	ackTokenLen                                     of a message with ack, between nodes: loop, slot and generation of its entry
 //	ackTokenLen + ackSealLen                        the same, as a client of this node is given it
@@ -40,7 +41,8 @@ func ackToken(b []byte) (ackmgr.Token, bool) {
 // bareToken reads a token that this node has made for a message with ack, sealed or not.
 func bareToken(b []byte) ackmgr.Token { return ackmgr.Token(binary.BigEndian.Uint64(b)) }
 
-// sealToken appends the seal to the token of a message with ack, in place if b has room. It leaves others as they are.
+// sealToken appends the seal to the token of a message with ack, in place if b has room. It leaves
+// others as they are.
 func (e *Engine) sealToken(b []byte, session uint64) []byte {
 	if len(b) != ackTokenLen {
 		return b
@@ -48,8 +50,8 @@ func (e *Engine) sealToken(b []byte, session uint64) []byte {
 	return binary.BigEndian.AppendUint32(b, e.ackSeal(b, session))
 }
 
-// openToken reads the token of a message with ack that a session has echoed. It returns false if this node has not given it to
-// that session.
+// openToken reads the token of a message with ack that a session has echoed. It returns false if
+// this node has not given it to that session.
 func (e *Engine) openToken(b []byte, session uint64) (t ackmgr.Token, ok bool) {
 	if len(b) != ackTokenLen+ackSealLen || binary.BigEndian.Uint32(b[ackTokenLen:]) != e.ackSeal(b[:ackTokenLen], session) {
 		return 0, false
@@ -58,7 +60,7 @@ func (e *Engine) openToken(b []byte, session uint64) (t ackmgr.Token, ok bool) {
 	return t, t.Loop() < len(e.loops)
 }
 
-// ackSeal is short: a seal that is guessed opens nothing, for the entry names its session as well.
+// ackSeal is short, because a guessed seal opens nothing: the entry names its session as well.
 func (e *Engine) ackSeal(body []byte, session uint64) uint32 {
 	return uint32(e.sealOf(body, session) >> 32)
 }
@@ -86,7 +88,8 @@ func readReportToken(b []byte) (h routing.Handle, seq uint64) {
 	return readHandle(b), binary.BigEndian.Uint64(b[linkHandleLen:])
 }
 
-// appendLinkToken makes the token that a session is given for a message that came over a link with that token.
+// appendLinkToken makes the token that a session is given for a message that came over a link with
+// that token.
 func (e *Engine) appendLinkToken(b, token []byte, h routing.Handle, session uint64) []byte {
 	if len(token) == 0 {
 		return b // nobody waits for an answer
@@ -98,7 +101,8 @@ func (e *Engine) appendLinkToken(b, token []byte, h routing.Handle, session uint
 	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
 }
 
-// splitLinkToken takes apart what appendLinkToken made for a session. Whether the link stands is found out when it is used.
+// splitLinkToken takes apart what appendLinkToken made for a session. It does not check whether the
+// link is still there.
 func (e *Engine) splitLinkToken(b []byte, session uint64) (token []byte, h routing.Handle, ok bool) {
 	n, ok := tokenOrigin(b)
 	if !ok {
@@ -120,7 +124,8 @@ func (e *Engine) splitLinkToken(b []byte, session uint64) (token []byte, h routi
 // readLinkToken reads a token that is known to be one, with n bytes of the other node's.
 func readLinkToken(b []byte, n int) ([]byte, routing.Handle) { return b[:n], readHandle(b[n:]) }
 
-// tokenOrigin tells by its length how much of a token another node gave. It returns false if that is nothing.
+// tokenOrigin tells by its length how much of a token another node gave. It returns false if that
+// is nothing.
 func tokenOrigin(b []byte) (n int, ok bool) {
 	switch len(b) {
 	case ackTokenLen + linkHandleLen + ackSealLen:

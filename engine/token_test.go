@@ -57,7 +57,8 @@ func TestForgedAck(t *testing.T) {
 	})
 }
 
-// changes returns tokens that a session was never given, among them all that differ from one of its own by a bit.
+// changes returns tokens that a session was never given, among them all that differ from one of its
+// own by a bit.
 func changes(token []byte) map[string][]byte {
 	random := make([]byte, len(token))
 	rand.Read(random)
@@ -81,8 +82,8 @@ func changes(token []byte) map[string][]byte {
 	return forged
 }
 
-// A token that was used is late from the session that had it, and forged from any other; so is one with a bit flipped, whether its
-// message is pending or has ended (S8).
+// A token that was used is late from the session that had it, and forged from any other; so is one
+// with a bit flipped, whether its message is pending or has ended (S8).
 func TestForgedIsNotLate(t *testing.T) {
 	long(t)
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {

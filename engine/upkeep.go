@@ -281,8 +281,8 @@ func (e *Engine) reassert(all []binding) {
 	}
 }
 
-// movedOn reports whether a session is attached at other nodes only. Those hear from it what it holds, and may have
-// unbound since what this one has in its table.
+// movedOn reports whether a session is attached at other nodes only. Those hear from it what it
+// holds, and may have unbound since what this one has in its table.
 func (e *Engine) movedOn(s *routing.Session) bool {
 	return len(s.Handles()) == 0 && e.cluster != nil && e.cluster.attached(s.ID())
 }

@@ -27,8 +27,8 @@
 // that follow each other; they share one payload, so that which of them arrived is read off the ID that it came to.
 //
 // A no_route is false if the receiver's session held its ID from before the send, and is later found to have lived all
-// the time (Faults.FalseNoRoute). The same goes for a denied and the sender's session (Faults.FalseDenied). Of an ID that had
-// to be bound anew, nothing is concluded.
+// the time (Faults.FalseNoRoute). The same goes for a denied and the sender's session
+// (Faults.FalseDenied). Of an ID that had to be bound anew, nothing is concluded.
 //
 // Programs that break things meanwhile learn from [Config.Started] when messages flow and what has happened so far, and end
 // the run with [Config.Until].

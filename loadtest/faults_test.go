@@ -225,8 +225,8 @@ func TestEveryFaultIsCaught(t *testing.T) {
 	}
 }
 
-// TestFalseNoIsCaught tells a sender, when everybody has been bound for long, that its receiver is not, or that it may not
-// send from its own ID.
+// TestFalseNoIsCaught tells a sender, when everybody has been bound for long, that its receiver is
+// not, or that it may not send from its own ID.
 func TestFalseNoIsCaught(t *testing.T) {
 	for code, want := range map[codec.Code]Faults{
 		codec.CodeNoRoute: {FalseNoRoute: 1},

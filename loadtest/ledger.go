@@ -29,8 +29,9 @@ type Faults struct {
 	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held it from bindSettle
 	// before the message was sent, and was still the same when it was next heard of: at the end of the run, or when it was resumed.
 	FalseNoRoute uint64 `json:"false_no_route"`
-	// FalseDenied: the outcome says that the sender may not send from its ID, yet its session held that ID when the message
-	// was sent, and was still the same when it was next heard of. A run sends from no other IDs than those it has bound.
+	// FalseDenied: the outcome says that the sender may not send from its ID, yet its session held
+	// that ID when the message was sent, and was still the same when it was next heard of. A run
+	// sends from no other IDs than those it has bound.
 	FalseDenied uint64 `json:"false_denied"`
 }
 
@@ -40,7 +41,8 @@ func (f Faults) Total() uint64 {
 		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted + f.FalseNoRoute + f.FalseDenied
 }
 
-// bindSettle is how long after a bind nodes may still say no_route: the 100 ms for which they remember that there was
+// bindSettle is how long after a bind nodes may still say no_route: the 100 ms for which they
+// remember that there was
 // none (S19), and the time for look-ups that were under way.
 const bindSettle = 500 * time.Millisecond
 
@@ -72,7 +74,8 @@ type route struct {
 	changing int64 // order may break for messages sent up to then: when the last change was over
 	bound    int64 // the IDs are bound since then, to the same session; unknown: not known
 
-	// Outcomes since then that say otherwise. They are judged when it is known whether the session lived.
+	// Outcomes since then that say otherwise. They are judged when it is known whether the session
+	// lived.
 	noRoutes uint64 // of messages to the IDs
 	denials  uint64 // of messages from them
 }

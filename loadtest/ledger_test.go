@@ -383,8 +383,8 @@ func TestOrderExcuses(t *testing.T) {
 	}
 }
 
-// TestFalseNoRouteAndDenied ends a message with no_route, or denied, and learns later what had become of the session that it is about:
-// the receiver's, or the sender's.
+// TestFalseNoRouteAndDenied ends a message with no_route, or denied, and learns later what had
+// become of the session that it is about: the receiver's, or the sender's.
 func TestFalseNoRouteAndDenied(t *testing.T) {
 	const bound, settled = 1000, 1000 + int64(bindSettle)
 	const noRoute, denied = codec.CodeNoRoute, codec.CodeDenied

@@ -27,8 +27,9 @@ func stallFor(t *testing.T, after, d time.Duration) (addr string) {
 	}).addr
 }
 
-// TestStallAtTheEnd stops everything from 0.9 s before the end of the measured time until 1.1 s after it. The messages that should
-// have left then are in the figures, with the time that they took.
+// TestStallAtTheEnd stops everything from 0.9 s before the end of the measured time until 1.1 s
+// after it. The messages that should have left then are in the figures, with the time that they
+// took.
 func TestStallAtTheEnd(t *testing.T) {
 	t.Parallel()
 	const rate, stall = 1000, 2 * time.Second
@@ -41,7 +42,8 @@ func TestStallAtTheEnd(t *testing.T) {
 	checkAllCounted(t, r, rate)
 }
 
-// TestStallInWarmup stops everything around the end of the warm-up. What should have left before is in no figure.
+// TestStallInWarmup stops everything around the end of the warm-up. What should have left before is
+// in no figure.
 func TestStallInWarmup(t *testing.T) {
 	t.Parallel()
 	const rate = 1000
@@ -51,8 +53,8 @@ func TestStallInWarmup(t *testing.T) {
 	checkAllCounted(t, r, rate)
 }
 
-// checkAllCounted wants each message in the rate that should have left in the measured time, and no other. The load test may have
-// been held up at the end, and not have sent some.
+// checkAllCounted wants each message in the rate that should have left in the measured time, and no
+// other. The load test may have been held up at the end, and not have sent some.
 func checkAllCounted(t *testing.T, r *Report, rate float64) {
 	t.Helper()
 	counted, due := *r.RatePerS*r.Seconds, rate*r.Seconds

@@ -6,9 +6,10 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// meter measures what completes: acked round trips, or deliveries without ack. A message counts by the moment when it should
-// have left, and not by the moment when it completed: else those that a stopped node delays past the end of the
-// measured time would be in no figure, and what the warm-up left behind would be.
+// meter measures what completes: acked round trips, or deliveries without ack. A message counts by
+// the moment when it should have left, and not by the moment when it completed: else those that a
+// stopped node delays past the end of the measured time would be in no figure, and what the warm-up
+// left behind would be.
 type meter struct {
 	latency *hdrhistogram.Histogram // nanoseconds, of those that done counts
 	// The measured time, on the run's clock: from from on, before to.

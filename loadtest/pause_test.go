@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// The pause before a new connection grows while none lasts: a node that takes every connection and closes it is not kept busy.
+// The pause before a new connection grows while none lasts: a node that takes every connection and
+// closes it is not kept busy.
 func TestPausesGrow(t *testing.T) {
 	w := &wire{t: &traffic{ledger: &ledger{}}}
 	c := &wireConn{w: w}

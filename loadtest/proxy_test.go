@@ -16,7 +16,8 @@ import (
 // many goroutines, one at a time.
 type tamper func(p *proxy, conn int, toNode bool, kind codec.Kind, frame []byte) [][]byte
 
-// firstSession is the first connection that carries load. The one before it asks whether the node is there.
+// firstSession is the first connection that carries load. The one before it asks whether the node
+// is there.
 const firstSession = 1
 
 // proxy stands between the driver and a node and understands frames.
@@ -109,7 +110,8 @@ func (p *proxy) pump(conn int, from, to net.Conn, toNode bool) {
 // toClient sends a frame to any client; tamper may call it.
 func (p *proxy) toClient(conn int, frame []byte) { p.links[conn].client.Write(frame) }
 
-// toAnother sends a frame to a client other than conn; tamper may call it. Those that have only looked who answers here are gone.
+// toAnother sends a frame to a client other than conn; tamper may call it. Those that have only
+// looked who answers here are gone.
 func (p *proxy) toAnother(conn int, frame []byte) {
 	for i := 1; i < len(p.links); i++ {
 		if _, err := p.links[(conn+i)%len(p.links)].client.Write(frame); err == nil {

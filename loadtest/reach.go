@@ -13,8 +13,9 @@ import (
 	"distmsg/codec"
 )
 
-// reach asks the nodes at addrs whether they are there and begins with those that are. A node that was named must answer.
-// One that discovery lists may have died a moment ago: the run goes on without it and says so.
+// reach asks the nodes at addrs whether they are there and begins with those that are. A node that
+// was named must answer. One that discovery lists may have died a moment ago: the run goes on
+// without it and says so.
 func (r *run) reach(ctx context.Context, addrs []string) error {
 	if len(addrs) == 0 {
 		return errNoNode
@@ -75,7 +76,8 @@ func explainUnreached(addr string, err error) error {
 	return err
 }
 
-// exchange sends ask to addr, takes the first frame, or what else comes within welcomeWithin, and says bye.
+// exchange sends ask to addr, reads until it has the first frame or welcomeWithin is over, and says
+// bye.
 func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte, err error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	conn, err := d.DialContext(ctx, "tcp", addr)
@@ -99,7 +101,8 @@ func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte,
 	}
 }
 
-// judge says what an answer to hello shows of the server at addr, unless it is a node that takes clients.
+// judge returns nil if the answer to hello comes from a node that takes clients, and otherwise an
+// error that says what is at addr.
 func judge(addr string, answer []byte) error {
 	body, whole, err := codec.Split(answer, maxFrame)
 	if err == nil && whole > 0 {

@@ -34,8 +34,8 @@ func mute(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// TestNodesThatDoNotAnswer has discovery list a node that has died and one that is stopped: the run goes on with the other
-// and says so.
+// TestNodesThatDoNotAnswer has discovery list a node that has died and one that is stopped: the run
+// goes on with the other and says so.
 func TestNodesThatDoNotAnswer(t *testing.T) {
 	t.Parallel()
 	node := startEngine(t, engine.Config{Loops: 1})

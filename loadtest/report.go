@@ -43,26 +43,29 @@ type Report struct {
 	MaxSilenceMs  float64 `json:"max_silence_ms"`
 	MaxSilenceAtS float64 `json:"max_silence_at_s"`
 
-	// RatePerS is acked round trips a second, or deliveries a second without ack. It counts the messages that should
-	// have left in the measured time, also those that completed in the grace after it. Null if nothing was measured: the run was
-	// interrupted before.
+	// RatePerS is acked round trips a second, or deliveries a second without ack. It counts the
+	// messages that should have left in the measured time, also those that completed in the grace
+	// after it. Null if nothing was measured: the run was interrupted before.
 	RatePerS *float64 `json:"rate_per_s"`
-	// LatencyUs is that of the same messages: the round trip from send to outcome, or one way from send to delivery; in an open
-	// loop, from the moment when the message should have left. Null if there was none.
+	// LatencyUs is that of the same messages: the round trip from send to outcome, or one way from
+	// send to delivery; in an open loop, from the moment when the message should have left. Null if
+	// there was none.
 	LatencyUs *Latency `json:"latency_us"`
 
-	// DriverCPU is this process's CPU time in the measured time per message that completed in that time, microseconds. With
-	// the node in this process, both together. Null if there was no message.
+	// DriverCPU is this process's CPU time in the measured time per message that completed in that
+	// time, microseconds. With the node in this process, both together. Null if there was no
+	// message.
 	DriverCPU *float64 `json:"driver_cpu_us_per_msg"`
-	// ServerCPU and ServerRSS are those of Config.ServerPID. Null without one, or if they could not be measured.
+	// ServerCPU and ServerRSS are those of Config.ServerPID. Null without one, or if they could not
+	// be measured.
 	ServerCPU *float64 `json:"server_cpu_us_per_msg"`
 	ServerRSS *uint64  `json:"server_rss_bytes"`
-	// ServerError says why the CPU and memory of Config.ServerPID could not be measured: as a rule, it has died. Empty: nothing
-	// was in the way.
+	// ServerError says why the CPU and memory of Config.ServerPID could not be measured: as a rule,
+	// it has died. Empty: nothing was in the way.
 	ServerError string `json:"server_error"`
 
-	// Silent are the addresses of nodes that Config.Membership listed and that did not answer when the run began. It went on
-	// without them.
+	// Silent are the addresses of nodes that Config.Membership listed and that did not answer when
+	// the run began. It went on without them.
 	Silent []string `json:"silent_nodes"`
 
 	// LostConnections were closed or reset under the run; DownConnections of them had not come back at its end.
@@ -120,7 +123,8 @@ func (m *meter) percentiles() *Latency {
 	return &Latency{at(50), at(90), at(99), at(99.9), at(100)}
 }
 
-// perMessage divides CPU time of the measured time, in microseconds. It is nil if no message completed then.
+// perMessage divides CPU time of the measured time, in microseconds. It is nil if no message
+// completed then.
 func (m *meter) perMessage(d time.Duration) *float64 {
 	if m.during == 0 {
 		return nil

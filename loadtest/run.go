@@ -19,7 +19,8 @@ const (
 )
 
 // Run sends messages as cfg says until its time is over, cfg.Until is closed, or ctx ends, which makes the report
-// partial; if it has ended before, nothing is begun and its error is returned. An error is ErrUsage, or means that the run could not be made; what the run found
+// partial; if it has ended before, nothing is begun and its error is returned. An error is
+// ErrUsage, or means that the run could not be made; what the run found
 // wrong is in the report, see Report.Verdict.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg, err := cfg.withDefaults()
@@ -180,7 +181,8 @@ func (r *run) connect(ctx context.Context) error {
 	return nil
 }
 
-// load sends: first to warm up, then measured. Whatever goes wrong from here on, there will be a report.
+// load sends: first to warm up, then measured. Whatever goes wrong from here on, there will be a
+// report.
 func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
@@ -207,7 +209,8 @@ func (r *run) load(ctx context.Context) {
 	r.to = r.mark(&r.t.meter.to)
 }
 
-// mark begins or ends the measured time and takes the usage at that moment. A server that has died has none any more.
+// mark begins or ends the measured time and takes the usage at that moment. A server that has died
+// has none any more.
 func (r *run) mark(moment *int64) (u usage) {
 	r.d.do(func() {
 		r.t.tick()
@@ -303,8 +306,9 @@ func (r *run) progress(quit <-chan struct{}) {
 	}
 }
 
-// printer writes lines on a goroutine of its own, so that a terminal that is stopped, or a pipe that nobody reads, does not keep a run
-// from its end. A line that finds the one before it still waiting is dropped. end waits for the last one, for a second at most.
+// printer writes lines on a goroutine of its own, so that a terminal that is stopped, or a pipe
+// that nobody reads, does not keep a run from its end. A line that finds the one before it still
+// waiting is dropped. end waits for the last one, for a second at most.
 func printer(w io.Writer) (print func(line string), end func()) {
 	lines, done := make(chan string, 1), make(chan struct{})
 	go func() {

@@ -369,8 +369,8 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	return gnet.None
 }
 
-// pause is how long to wait after the end of a leg that could be used: longer and longer while none lasts, or a node that
-// takes every connection and closes it would be kept busy.
+// pause is how long to wait after the end of a leg that could be used: longer and longer while none
+// lasts, or a node that takes every connection and closes it would be kept busy.
 func (l *leg) pause() time.Duration {
 	c := l.c
 	ceiling := min(minBackoff<<min(c.short, 10), maxBackoff)

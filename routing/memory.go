@@ -211,7 +211,8 @@ func (m *Memory) Identity() Identity { return Identity{ID: m.id} }
 // Rebuilding implements [Registry].
 func (m *Memory) Rebuilding() bool { return false }
 
-// Claims implements [Registry]: the one node there is has told it all it knows, and nothing of that gets lost.
+// Claims implements [Registry]: the one node there is has told it all it knows, and nothing of that
+// gets lost.
 func (m *Memory) Claims(ctx context.Context, _ func([]Claim)) { <-ctx.Done() }
 
 // Probe implements [Registry].

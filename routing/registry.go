@@ -11,8 +11,8 @@ import (
 const MaxEpoch = 1 << 53
 
 // What a registry believes of times and of clients, as epochs. A clock may be wrong by years, and a
-// client may lie. Neither may use up all epochs, and neither may keep an honest session from the IDs
-// that it holds: if data was lost, the registry knows no better than its sessions.
+// client may lie. Neither may use up all epochs, and neither may keep an honest session from the
+// IDs that it holds: if data was lost, the registry knows no better than its sessions.
 const (
 	// MaxClock is the greatest epoch that a registry takes from its clock, or from a re-assert as
 	// the one to go on minting from. As a time it is in the year 2112.
@@ -97,10 +97,10 @@ type Registry interface {
 	Rebuilding() bool
 
 	// Claims calls f with what the registry says of sessions and of the IDs they hold, some at a
-	// time and over and over, until ctx ends. Only the nodes that are named know whether it is true:
-	// data that come back from a backup say what was true then. Of all that share the registry one
-	// is told at a time, slowly, and passes on what is not its own. f is called by one goroutine
-	// and may block. Two calls at a time are one too many.
+	// time and over and over, until ctx ends. Only the nodes that are named know whether it is
+	// true: data that come back from a backup say what was true then. Of all that share the
+	// registry one is told at a time, slowly, and passes on what is not its own. f is called by one
+	// goroutine and may block. Two calls at a time are one too many.
 	Claims(ctx context.Context, f func([]Claim))
 
 	// Probe finds out whether the registry can be relied on: it writes wherever the registry
@@ -123,8 +123,9 @@ type Binding struct {
 // BindOp asks for one ID.
 //
 // With Epoch 0 it is an application's bind, and the registry mints an epoch: not below
-// its clock in microseconds (up to MaxClock), greater than any epoch it has ever stored for the ID, be it
-// bound now or not (but for epochs above MaxClock that were only ever asserted), and below MaxEpoch (S10). If another session holds the ID, the op must name
+// its clock in microseconds (up to MaxClock), greater than any epoch it has ever stored for the ID,
+// be it bound now or not (but for epochs above MaxClock that were only ever asserted), and below
+// MaxEpoch (S10). If another session holds the ID, the op must name
 // exactly its binding in Expect, or it comes back as Taken (S13); Expect is not looked at
 // if nobody or the session itself holds the ID.
 //

@@ -118,8 +118,8 @@ func (s *Session) Pick(hash uint64) (Handle, bool) {
 // be changed; it is never changed by anyone else either.
 func (s *Session) Handles() []Handle { return *s.handles.Load() }
 
-// LastHandles returns the connections that were attached at the moment when the session ended, for the
-// caller to close. Nil before that.
+// LastHandles returns the connections that were attached at the moment when the session ended, for
+// the caller to close. Nil before that.
 func (s *Session) LastHandles() []Handle {
 	s.mu.Lock()
 	defer s.mu.Unlock()

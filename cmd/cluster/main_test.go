@@ -97,7 +97,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestKilledGoRun kills the go run that a cluster was started with. The cluster ends, as Ctrl-C would have ended it.
+// TestKilledGoRun kills the go run that a cluster was started with. The cluster ends, as Ctrl-C
+// would have ended it.
 func TestKilledGoRun(t *testing.T) {
 	goRun := exec.Command("go", "run", ".", "--nodes=1", "--port=0", "--redis-port=0", "--zookeeper-port=0")
 	out, err := goRun.StdoutPipe()

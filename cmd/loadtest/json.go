@@ -10,8 +10,8 @@ import (
 	"distmsg/loadtest"
 )
 
-// jsonFile is where the report goes as JSON. It is opened before the run, so that a path that cannot be written to costs no run.
-// The zero value is none.
+// jsonFile is where the report goes as JSON. It is opened before the run, so that a path that
+// cannot be written to costs no run. The zero value is none.
 type jsonFile struct {
 	file *os.File
 	made bool // by us: it goes away again if there is no report

@@ -96,7 +96,8 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestNoReportNoFile leaves no empty file behind where a run could not be made, and touches no old one.
+// TestNoReportNoFile leaves no empty file behind where a run could not be made, and touches no old
+// one.
 func TestNoReportNoFile(t *testing.T) {
 	fresh, old := filepath.Join(t.TempDir(), "out.json"), filepath.Join(t.TempDir(), "old.json")
 	if err := os.WriteFile(old, []byte("{}"), 0o644); err != nil {

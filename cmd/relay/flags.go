@@ -115,7 +115,8 @@ func (o *options) check() error {
 // maxClusterName is what the handshake between nodes has room for.
 const maxClusterName = 255
 
-// oddInName reports whether a cluster's name must not contain r: keys in Redis begin with it, and patterns for them.
+// oddInName reports whether a cluster's name must not contain r: keys in Redis begin with it, and
+// patterns for them.
 func oddInName(r rune) bool {
 	return !unicode.IsPrint(r) || r == ' ' || r == utf8.RuneError || strings.ContainsRune(`{}[]*?\`, r)
 }

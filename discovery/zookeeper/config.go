@@ -28,7 +28,8 @@ type Config struct {
 	// SessionTimeout is how long a node that died without a word stays registered. The server keeps it
 	// between 2 and 20 of its ticks. A quarter of it is the most that is waited for one answer. Default: 6 s.
 	SessionTimeout time.Duration
-	// StartTimeout bounds Open, which logs that it waits when that takes longer than half a second. Default: 10 s.
+	// StartTimeout bounds Open, which logs that it waits when that takes longer than half a second.
+	// Default: 10 s.
 	StartTimeout time.Duration
 	// Relist is the period after which everything is listed again, give or take a tenth. Default: 30 s.
 	Relist time.Duration

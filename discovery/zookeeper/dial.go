@@ -72,14 +72,15 @@ func (d *dialer) Next() (server string, retryStart bool) {
 	return server, d.life.Err() != nil
 }
 
-// Connected implements zk.HostProvider. It proves nothing: a server that takes every session and ends it at once says so, too.
+// Connected implements zk.HostProvider. It proves nothing: a server that takes every session and
+// ends it at once says so, too.
 func (d *dialer) Connected() {}
 
 // lasting is how long a connection has to live for the pauses to be short again.
 const lasting = 10 * time.Second
 
-// judge makes the pauses short again if the latest connection has lasted. None at all would let a server that closes every
-// connection after a while keep us busy.
+// judge makes the pauses short again if the latest connection has lasted. None at all would let a
+// server that closes every connection after a while keep us busy.
 func (d *dialer) judge() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

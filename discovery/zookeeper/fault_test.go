@@ -416,7 +416,8 @@ func TestRefusedLater(t *testing.T) {
 	eventually(t, patience, "all is well", func() bool { return m.Err() == nil })
 }
 
-// Who starts before ZooKeeper is told within a second that it waits, and starts as soon as ZooKeeper is there.
+// Who starts before ZooKeeper is told within a second that it waits, and starts as soon as
+// ZooKeeper is there.
 func TestWaitingIsSaid(t *testing.T) {
 	t.Parallel()
 	z := startZooKeeper(t, "")
@@ -454,7 +455,8 @@ func TestWaitingIsSaid(t *testing.T) {
 	}
 }
 
-// A context that has ended before the call does nothing: no session is opened, and no node announced or withdrawn.
+// A context that has ended before the call does nothing: no session is opened, and no node
+// announced or withdrawn.
 func TestEndedContext(t *testing.T) {
 	t.Parallel()
 	ended, cancel := context.WithCancel(t.Context())
@@ -507,8 +509,8 @@ func TestStuckDialer(t *testing.T) {
 	}
 }
 
-// Only a connection that has lasted makes the pauses between attempts short again: a server that takes every session and ends it
-// says that it is connected, too.
+// Only a connection that has lasted makes the pauses between attempts short again: a server that
+// takes every session and ends it says that it is connected, too.
 func TestPausesGrow(t *testing.T) {
 	t.Parallel()
 	d := newDialer(Config{Dialer: func(context.Context, string) (net.Conn, error) {

@@ -194,7 +194,8 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// end closes the session of a user who has gone. What is still being written to them ends with the connection.
+// end closes the session of a user who has gone. What is still being written to them ends with the
+// connection.
 func (s *server) end(session *engine.InProcess) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()

@@ -211,8 +211,9 @@ func testReload(t *testing.T, chromium context.Context) {
 	p.do(chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("#login")))
 }
 
-// The newest message stays in view when the page becomes lower, as it does for the keyboard of a phone, and when what is known of the
-// message grows. A user who has scrolled up is left where they are.
+// The newest message stays in view when the page becomes lower, as it does for the keyboard of a
+// phone, and when what is known of the message grows. A user who has scrolled up is left where they
+// are.
 func testNewestInView(t *testing.T, chromium context.Context) {
 	p := openTab(t, chromium, startGateway(t, startRelay(t)), chromedp.EmulateViewport(360, 640, chromedp.EmulateMobile))
 	p.login("1001")

@@ -37,8 +37,8 @@ func outcomeOf(to string, err error) outcome {
 	return outcome{to, code.String(), reason, code.Delivered().String(), code.SafeToRetry(), code.Temporary(), httpStatus(code)}
 }
 
-// codeOf says what the SDK's error means; good is what no error means. One without a code says that nothing was done: there was no
-// time left for it, or this gateway is closing.
+// codeOf says what the SDK's error means; good is what no error means. One without a code says that
+// nothing was done: there was no time left for it, or this gateway is closing.
 func codeOf(err error, good client.Code) (code client.Code, reason string) {
 	if err == nil {
 		return good, ""

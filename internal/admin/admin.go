@@ -75,7 +75,8 @@ func Handler(node Node, others ...func() []string) http.Handler {
 	return mux
 }
 
-// silentFor is for how long an event loop may not have run before the node is not ready: its clients would wait.
+// silentFor is for how long an event loop may not have run before the node is not ready: its
+// clients would wait.
 const silentFor = time.Second
 
 func isReady(node Node) bool {

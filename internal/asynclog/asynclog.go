@@ -1,9 +1,11 @@
-// Package asynclog keeps loggers away from whoever must not wait. A slog.Handler may block for as long as it likes: on a
-// pipe that nobody reads, on a full disk, on a lock of its own. Event loops and holders of locks log all the same.
+// Package asynclog keeps loggers away from whoever must not wait. A slog.Handler may block for as
+// long as it likes: on a pipe that nobody reads, on a full disk, on a lock of its own. Event loops
+// and holders of locks log all the same.
 //
-// [Wrap] puts a bounded queue in front of a handler. Logging appends to it and never waits; a goroutine, which exists only
-// while there is something to do, passes the records on in order. What does not fit is dropped and counted, and the next
-// record that gets through is followed by one that says how many were.
+// [Wrap] puts a bounded queue in front of a handler. Logging appends to it and never waits; a
+// goroutine, which exists only while there is something to do, passes the records on in order. What
+// does not fit is dropped and counted, and the next record that gets through is followed by one
+// that says how many were.
 package asynclog
 
 import (
@@ -19,7 +21,8 @@ import (
 // capacity is how many records wait. As many again may be on their way to the handler.
 const capacity = 1024
 
-// refreshEvery is how long an answer of the wrapped handler's Enabled is used: it is the handler's code too, and may block.
+// refreshEvery is how long an answer of the wrapped handler's Enabled is used: it is the handler's
+// code too, and may block.
 const refreshEvery = time.Second
 
 // Logger is a logger that never waits. All methods may be called from any goroutine.
@@ -28,8 +31,10 @@ type Logger struct {
 	queue *queue
 }
 
-// Wrap returns a logger that hands what it is told to l's handler, later and on another goroutine. A logger that does so
-// already is returned as it is, and shares its queue. The values of attributes are read later, too: they must not change.
+// Wrap returns a logger that passes records to l's handler, later and on another goroutine. It does
+// not wrap a wrapped logger again; the result then shares that one's queue. Values of attributes
+// are also read later: they must not change. Wrap itself calls the handler's Enabled, which may
+// block.
 func Wrap(l *slog.Logger) *Logger {
 	if h, ok := l.Handler().(*handler); ok {
 		return &Logger{Logger: l, queue: h.queue}
@@ -39,11 +44,11 @@ func Wrap(l *slog.Logger) *Logger {
 	return &Logger{Logger: slog.New(&handler{queue: q, next: l.Handler()}), queue: q}
 }
 
-// Dropped is how many records were dropped because the handler did not keep up.
+// Dropped is how many records were dropped, because the handler did not keep up or panicked.
 func (l *Logger) Dropped() uint64 { return l.queue.dropped.Load() }
 
-// Flush waits until the handler has taken everything that was logged before, but no longer than within. It reports whether
-// the handler has.
+// Flush waits until the queue is empty and the handler has returned, but no longer than within. It
+// returns false if within was too short.
 func (l *Logger) Flush(within time.Duration) bool {
 	idle := l.queue.whenIdle()
 	timeout := time.NewTimer(within)
@@ -62,7 +67,8 @@ type handler struct {
 	next  slog.Handler
 }
 
-// Enabled implements [slog.Handler]. It answers as the wrapped handler did a second ago or later.
+// Enabled implements [slog.Handler]. It never blocks: it returns the latest answer of the wrapped
+// handler. If that is older than a second, another goroutine asks again.
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 	return h.queue.enabled(level)
 }
@@ -73,12 +79,14 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-// WithAttrs implements [slog.Handler]. It calls the wrapped handler, so it is not for those who must not wait.
+// WithAttrs implements [slog.Handler]. It calls the wrapped handler, so it is not for those who
+// must not wait.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &handler{queue: h.queue, next: h.next.WithAttrs(attrs)}
 }
 
-// WithGroup implements [slog.Handler]. It calls the wrapped handler, so it is not for those who must not wait.
+// WithGroup implements [slog.Handler]. It calls the wrapped handler, so it is not for those who
+// must not wait.
 func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{queue: h.queue, next: h.next.WithGroup(name)}
 }
@@ -160,8 +168,9 @@ func (q *queue) startLocked() {
 	}
 }
 
-// passOn gives records to their handlers until there are no more. A record whose handler panics counts as dropped. A handler
-// that ends its goroutine ends this one, and another takes its place; it does not look, which may be what ended it.
+// passOn gives records to their handlers until there are no more. A record whose handler panics
+// counts as dropped. A handler that ends its goroutine ends this one, and another takes its place;
+// it does not look, which may be what ended it.
 func (q *queue) passOn(look bool) {
 	over := false
 	defer func() {

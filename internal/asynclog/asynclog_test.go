@@ -19,7 +19,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second
 
-// stuck is a handler that takes nothing until it is released, and lets nobody ask it anything either.
+// stuck is a handler that takes nothing until it is released, and lets nobody ask it anything
+// either.
 type stuck struct {
 	slog.Handler
 	gate *sync.RWMutex
@@ -37,7 +38,8 @@ func (s stuck) Handle(ctx context.Context, r slog.Record) error {
 	return s.Handler.Handle(ctx, r)
 }
 
-// A handler that blocks holds up nobody who logs; what it has no room for is dropped, counted, and said.
+// A handler that blocks holds up nobody who logs; what it has no room for is dropped, counted, and
+// said.
 func TestStuckHandler(t *testing.T) {
 	var out bytes.Buffer
 	var gate sync.RWMutex

@@ -1,6 +1,6 @@
-// Package callback runs code of the application's (handlers, callbacks, hooks) so that it can stop nothing
-// but itself: a panic and runtime.Goexit end that one call, and a call that does not return holds up only
-// what has to come after it.
+// Package callback runs code of the application's (handlers, callbacks, hooks) so that it can stop
+// nothing but itself: a panic and runtime.Goexit end that one call, and a call that does not return
+// holds up only what has to come after it.
 package callback
 
 import (
@@ -16,10 +16,11 @@ type Failure struct {
 	Stack []byte
 }
 
-// Contain calls f and reports whether it returned. If it did not, Contain calls failed on the same goroutine,
-// with the stack of the place where f ended. After a panic Contain then returns false. After runtime.Goexit
-// it does not return, because nothing can keep the goroutine from ending: whoever owns the goroutine has to
-// start another one in a deferred function. Contain allocates nothing if f returns.
+// Contain calls f and reports whether it returned. If it did not, Contain calls failed on the same
+// goroutine, with the stack of the place where f ended. After a panic Contain then returns false.
+// After runtime.Goexit it does not return, because nothing can keep the goroutine from ending:
+// whoever owns the goroutine has to start another one in a deferred function. Contain allocates
+// nothing if f returns.
 func Contain(f func(), failed func(Failure)) (returned bool) {
 	defer func() {
 		if !returned {
@@ -30,8 +31,8 @@ func Contain(f func(), failed func(Failure)) (returned bool) {
 	return true
 }
 
-// Apart calls f on a goroutine of its own and waits for it. It returns nil if f returned. It is for calls
-// that are rare, on goroutines that have to go on.
+// Apart calls f on a new goroutine and waits for it. It returns nil if f returned. Use it for rare
+// calls, on goroutines that must not end.
 func Apart(f func()) (failed *Failure) {
 	done := make(chan *Failure, 1)
 	go func() {
@@ -42,7 +43,8 @@ func Apart(f func()) (failed *Failure) {
 	return <-done
 }
 
-// How says in words how the call ended, without what it panicked with: that may be for nobody else's eyes.
+// How says in words how the call ended, without what it panicked with: that may be for nobody
+// else's eyes.
 func (f *Failure) How() string {
 	if f.Panic == nil {
 		return "called runtime.Goexit"
@@ -50,7 +52,8 @@ func (f *Failure) How() string {
 	return "panicked"
 }
 
-// Log writes an error that says whose call ended, how and where. A logger that panics changes nothing.
+// Log writes an error that says whose call ended, how and where. A logger that panics changes
+// nothing.
 func (f *Failure) Log(log *slog.Logger, who string, args ...any) {
 	defer func() { _ = recover() }()
 	if f.Panic != nil {
@@ -59,8 +62,8 @@ func (f *Failure) Log(log *slog.Logger, who string, args ...any) {
 	log.Error(who+" "+f.How(), append(args, "stack", string(f.Stack))...)
 }
 
-// Inside reports whether its caller runs in a call that a Line has made. It looks through the stack and so
-// costs a microsecond; a goroutine that the call has started does not count.
+// Inside reports whether its caller runs in a call that a Line has made. It looks through the stack
+// and so costs a microsecond; a goroutine that the call has started does not count.
 func Inside() bool {
 	var pcs [64]uintptr
 	for skip := 2; ; skip += len(pcs) {

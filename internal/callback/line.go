@@ -7,10 +7,12 @@ import (
 	"time"
 )
 
-// StuckAfter is how long a call may take before it counts as stuck; it may be noticed as much later again.
+// StuckAfter is how long a call may take before it counts as stuck. It is noticed after StuckAfter
+// to twice that.
 const StuckAfter = time.Second
 
-// Group is what the lines of one owner have in common. Its methods may be called from any goroutine.
+// Group is what the lines of one owner have in common. Its methods may be called from any
+// goroutine.
 type Group struct {
 	log     *slog.Logger
 	prefix  string // of what it logs
@@ -27,12 +29,14 @@ type Group struct {
 
 // Looker is what a group looks at every StuckAfter while any of its calls wait or run.
 type Looker interface {
-	// Look notices what is stuck. It returns false if it need not look again until something new comes.
+	// Look notices what is stuck. It returns false if it need not look again until something new
+	// comes.
 	Look() bool
 }
 
-// NewGroup makes a group without lines. It writes to log what is stuck and what ended in another way
-// than by returning; each message begins with prefix. It calls failed for each call that ended so.
+// NewGroup makes a group without lines. It logs calls that are stuck, and calls that panicked or
+// called runtime.Goexit; each message begins with prefix. It calls failed for each call that
+// panicked or called runtime.Goexit, on the goroutine of that call.
 func NewGroup(log *slog.Logger, prefix string, failed func()) *Group {
 	g := &Group{log: log, prefix: prefix, failed: failed}
 	g.timer = time.AfterFunc(time.Hour, g.look)
@@ -40,14 +44,16 @@ func NewGroup(log *slog.Logger, prefix string, failed func()) *Group {
 	return g
 }
 
-// Watch adds something that is to be looked at, too. Its owner calls Awake when there is something to see.
+// Watch adds something that is to be looked at, too. Its owner calls Awake when there is something
+// to see.
 func (g *Group) Watch(l Looker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lookers = append(g.lookers, l)
 }
 
-// Awake has the group look at its lines from now on, until it finds nothing that could become stuck.
+// Awake has the group look at its lines from now on, until it finds nothing that could become
+// stuck.
 func (g *Group) Awake() {
 	if !g.armed.Load() && g.armed.CompareAndSwap(false, true) {
 		g.timer.Reset(StuckAfter)
@@ -135,16 +141,17 @@ type runner struct {
 	passed  bool // guarded by Line.mu
 }
 
-// NewLine makes a line of g. name is what logs call it. At most most calls wait in it; 0 means any number.
-// If spare is greater than 0, calls that are stuck are passed by: as many goroutines more may then be stuck
-// in a call each, and those behind begin while these have not returned.
+// NewLine makes a line of g. name is what logs call it. At most most calls wait in it; 0 means any
+// number. Up to spare stuck calls are passed by: the calls behind them begin, on another goroutine,
+// although the stuck ones have not returned.
 func NewLine[T any](g *Group, name string, most, spare int, call func(T)) *Line[T] {
 	l := &Line[T]{g: g, name: name, call: call, most: most, spare: spare}
 	g.Watch(l)
 	return l
 }
 
-// Push queues a call with each of vs in turn: all, or none if as many as allowed wait already. It never waits.
+// Push queues a call with each of vs in turn. It queues none and returns false if as many calls
+// wait as are allowed. It never waits. Any goroutine may call it.
 func (l *Line[T]) Push(vs ...T) bool {
 	if !l.add(vs) {
 		return false
@@ -170,7 +177,7 @@ func (l *Line[T]) add(vs []T) bool {
 	return true
 }
 
-// Len returns how many calls wait or run.
+// Len returns how many calls wait or run. Any goroutine may call it.
 func (l *Line[T]) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -225,7 +232,8 @@ func (l *Line[T]) failed(f Failure) {
 	f.Log(l.g.log, l.g.prefix+l.name)
 }
 
-// keepQueue bounds the queue that is kept when it is empty: what a full window of the SDK's takes (4,096) fits in.
+// keepQueue bounds the queue that is kept when it is empty: what a full window of the SDK's takes
+// (4,096) fits in.
 const keepQueue = 8192
 
 // next takes the next call. If there is none, me is over.
@@ -249,8 +257,8 @@ func (l *Line[T]) next(me *runner) (v T, ok bool) {
 	return v, true
 }
 
-// after notes that a call is over and reports whether me makes the next one. If me's goroutine has ended,
-// another takes its place.
+// after notes that a call is over and reports whether me makes the next one. If me's goroutine has
+// ended, another takes its place.
 func (l *Line[T]) after(me *runner, ended bool) bool {
 	defer l.g.done() // without l.mu
 	l.mu.Lock()

@@ -101,8 +101,8 @@ func TestLineBound(t *testing.T) {
 	}
 }
 
-// TestLineContains: neither a panic nor runtime.Goexit keeps the next calls from being made, and the log says
-// where it was.
+// TestLineContains: neither a panic nor runtime.Goexit keeps the next calls from being made, and
+// the log says where it was.
 func TestLineContains(t *testing.T) {
 	h := newHarness()
 	var got []int
@@ -128,8 +128,8 @@ func TestLineContains(t *testing.T) {
 	}
 }
 
-// TestLineStuck: a call that does not return holds up the line if it has no spare goroutine, and is passed by if it has one.
-// Either way it is logged and counted.
+// TestLineStuck: a call that does not return holds up the line if it has no spare goroutine, and is
+// passed by if it has one. Either way it is logged and counted.
 func TestLineStuck(t *testing.T) {
 	for _, spare := range []int{0, 1} {
 		t.Run(fmt.Sprint(spare), func(t *testing.T) {

@@ -64,9 +64,9 @@ func RunE(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command
 	}
 }
 
-// RefuseEmpty returns a usage error for the first flag that was given a value that says nothing: an empty text or list, or zero.
-// As a rule a script's variable was not set, and the default would hide that. Flags for which such a value means something
-// are named in except.
+// RefuseEmpty returns a usage error for the first flag that was given a value that says nothing: an
+// empty text or list, or zero. As a rule a script's variable was not set, and the default would
+// hide that. Flags for which such a value means something are named in except.
 func RefuseEmpty(flags *pflag.FlagSet, except ...string) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
@@ -102,7 +102,8 @@ func Execute(root *cobra.Command, args []string, stderr io.Writer) int {
 // lastWord bounds how long the end of a program waits for whatever reads its stderr.
 const lastWord = time.Second
 
-// say writes the last line of a program. A pipe that nobody reads does not keep the program from ending.
+// say writes the last line of a program. A pipe that nobody reads does not keep the program from
+// ending.
 func say(stderr io.Writer, line string) {
 	written := make(chan struct{})
 	go func() {

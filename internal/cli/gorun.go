@@ -11,8 +11,9 @@ import (
 // parentCheck is how often a program that go run has started looks whether go run is still there.
 const parentCheck = 250 * time.Millisecond
 
-// EndWithGoRun sends this process SIGTERM when the go run that started it ends. A go run that is killed passes nothing on, and
-// would leave behind what the user believes to have ended. It does nothing in a program that was built and started otherwise.
+// EndWithGoRun sends this process SIGTERM when the go run that started it ends. A go run that is
+// killed passes nothing on, and would leave behind what the user believes to have ended. It does
+// nothing in a program that was built and started otherwise.
 func EndWithGoRun() {
 	exe, err := os.Executable()
 	if err != nil || !builtByGoRun(exe) {

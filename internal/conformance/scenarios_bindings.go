@@ -60,7 +60,7 @@ var bindingScenarios = []Scenario{
 	},
 	{
 		Name:   "reassert-lost",
-		About:  "a re-assert is answered superseded, with an epoch that is lower, and registry_unavailable. The one is a kick, the other is asserted again.",
+		About:  "a re-assert is answered superseded, with an epoch that is lower, and registry_unavailable. The client treats superseded as a kick, and asserts the other ID again.",
 		script: reassertLost,
 	},
 }

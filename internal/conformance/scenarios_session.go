@@ -25,7 +25,7 @@ var sessionScenarios = []Scenario{
 	},
 	{
 		Name:   "ten-limits",
-		About:  "welcome has the ten limits of the first version. The client reads the others as 0, and sends no multicast.",
+		About:  "welcome has only the ten limits of the first version. The client reads the missing ones as 0, and sends no multicast.",
 		limits: func(l *codec.Limits) { l.MaxMulticast, l.MaxWatched = 0, 0 },
 		script: tenLimits,
 	},

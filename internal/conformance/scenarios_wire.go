@@ -14,7 +14,7 @@ import (
 var wireScenarios = []Scenario{
 	{
 		Name:   "future-fields",
-		About:  "each frame has elements that this version does not know, and the widest forms of msgpack. The client skips the one and reads the other.",
+		About:  "each frame has elements that this version does not know, and the widest forms of msgpack. The client skips the elements and reads the forms.",
 		script: futureFields,
 	},
 	{

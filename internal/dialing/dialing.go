@@ -1,4 +1,5 @@
-// Package dialing calls a function of the application's that opens connections, and is not held up by it.
+// Package dialing calls a function of the application's that opens connections, and is not held up
+// by it.
 package dialing
 
 import (
@@ -8,7 +9,8 @@ import (
 	"sync"
 )
 
-// ErrStuck says that a call was not made because an earlier one for the same address has not returned.
+// ErrStuck says that a call was not made because an earlier one for the same address has not
+// returned.
 var ErrStuck = errors.New("the Dialer has not returned from an earlier call for this address")
 
 // Dialer calls Func, which may ignore its context. All methods may be called from any goroutine.
@@ -17,11 +19,12 @@ type Dialer struct {
 	Func func(ctx context.Context, addr string) (net.Conn, error)
 
 	mu      sync.Mutex
-	opening map[string]struct{} // guarded by mu; the addresses that Func was called for and has not returned
+	opening map[string]struct{} // guarded by mu; the addresses for which a call of Func has not returned
 }
 
-// Open opens a connection, and waits no longer for it than ctx lives; one that comes too late is closed. It returns ErrStuck while an
-// earlier call for the address goes on: there might be ever more of them.
+// Open opens a connection and returns ctx's error if ctx ends first; a connection that comes later
+// is closed. It returns ErrStuck while an earlier call of Func for this address has not returned,
+// so that stuck calls do not pile up. The caller closes the connection.
 func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
 	type opened struct {
 		conn net.Conn

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestStuck: a function that ignores its context holds nobody up, is not called again for the same address meanwhile, and
-// what it opens too late is closed.
+// TestStuck: a function that ignores its context holds nobody up, is not called again for the same
+// address meanwhile, and what it opens too late is closed.
 func TestStuck(t *testing.T) {
 	calls, goOn := make(chan string, 10), make(chan struct{})
 	theirs := make(chan net.Conn, 1)

@@ -34,7 +34,8 @@ func (p *proof) until(node *proc.Relay, since time.Time, good func(health string
 	}
 }
 
-// linked reports whether a node's health misses no other node. Of the registry, which has just been made, it may still say something.
+// linked reports whether a node's health misses no other node. Of the registry, which has just been
+// made, it may still say something.
 func linked(health string) bool { return !strings.Contains(health, "link") }
 
 // twin stops a node, starts its replacement elsewhere under its name, and lets it wake.

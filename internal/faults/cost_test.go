@@ -66,8 +66,9 @@ func (b *books) calls() map[string]uint64 {
 	return calls
 }
 
-// written is calls of the commands that write, without those by which each node finds out every second whether Redis takes
-// writes. Only these use SET, when nothing is lost and nobody sweeps, and the others once for each.
+// written is calls of the commands that write, without those by which each node finds out every
+// second whether Redis takes writes. Only these use SET, when nothing is lost and nobody sweeps,
+// and the others once for each.
 func (b *books) written() map[string]uint64 {
 	b.Helper()
 	calls := b.calls()

@@ -182,8 +182,9 @@ func kill(p *proof) {
 	p.check(p.c.WaitLinked(p.ctx))
 }
 
-// denied kills a node while every connection has messages under way to other nodes: its sessions go on sending elsewhere at once, from
-// IDs that are theirs. That they are is what the ledgers know (false_denied).
+// denied kills a node while every connection has messages under way to other nodes: its sessions go
+// on sending elsewhere at once, from IDs that are theirs. That they are is what the ledgers know
+// (false_denied).
 func denied(p *proof) {
 	times := 1
 	if *full {
@@ -212,7 +213,8 @@ func denied(p *proof) {
 	}
 }
 
-// unbound lets nodes remember ways to IDs that are then unbound, or bound by somebody else. The client that held them takes whatever comes.
+// unbound lets nodes remember ways to IDs that are then unbound, or bound by somebody else. The
+// client that held them takes whatever comes.
 func unbound(p *proof) {
 	const n = 100
 	ids := func(name string) (list []string) {

@@ -31,7 +31,8 @@ func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
 	return startLoad(ctx, c, loadtest.Config{Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate})
 }
 
-// StartCrossing starts a load in which each connection always has messages under way, each of them to another node.
+// StartCrossing starts a load in which each connection always has messages under way, each of them
+// to another node.
 func StartCrossing(ctx context.Context, c *Cluster, driver loadtest.Driver) (*Load, error) {
 	all := 1.0
 	return startLoad(ctx, c, loadtest.Config{Driver: driver, Conns: loadConns, IDsPerConn: loadIDs, Window: 10, Cross: &all})

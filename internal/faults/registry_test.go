@@ -32,7 +32,8 @@ func (p *proof) says(want string, since time.Time) time.Duration {
 	return time.Since(since)
 }
 
-// looks asks all nodes how they are, again and again for some time, and notes how often they said that they were well.
+// looks asks all nodes how they are, again and again for some time, and notes how often they said
+// that they were well.
 func (p *proof) looks(d time.Duration) {
 	p.Helper()
 	well, looks := 0, 0
@@ -98,7 +99,8 @@ func redisOld(p *proof) {
 	p.Count("kicks", 0, stay.Kicks()+moves.Kicks()+sender.Kicks())
 }
 
-// answerTime is how long a session is given to say which IDs it holds, and the pause before it is asked.
+// answerTime is how long a session is given to say which IDs it holds, and the pause before it is
+// asked.
 const answerTime = 13 * time.Second
 
 // flag is what the nodes have been told by a flag.
@@ -134,7 +136,8 @@ func redisClock(p *proof) {
 	p.Within("health is ok with the clock right", 3*time.Second, p.says("ok", time.Now()))
 }
 
-// redisNoWrites lets Redis answer and take no writes: full, and without the replicas that it is to have.
+// redisNoWrites lets Redis answer and take no writes: full, and without the replicas that it is to
+// have.
 func redisNoWrites(p *proof) {
 	sender := p.users(1, UsersConfig{Name: "sender", Sessions: 1, PerUser: 1})
 	known := p.users(0, UsersConfig{Name: "known", Sessions: 1, PerUser: 10})

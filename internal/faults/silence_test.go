@@ -33,7 +33,8 @@ func (p *proof) hears(u *Users, id, want string, begin time.Time) time.Duration 
 	}
 }
 
-// silence breaks the path between an app server and its node without a reset, and then lets the app server's host vanish.
+// silence breaks the path between an app server and its node without a reset, and then lets the app
+// server's host vanish.
 func silence(p *proof) {
 	sender := p.users(0, UsersConfig{Name: "sender", Sessions: 1, PerUser: 1})
 	thief := p.users(2, UsersConfig{Name: "thief", Sessions: 1, PerUser: 1})

@@ -11,8 +11,8 @@ import (
 	"distmsg/codec"
 )
 
-// Taker is a client that takes whatever is delivered to it, whether it holds the ID or not: what a node lets pass, no SDK
-// makes good.
+// Taker is a client that takes whatever is delivered to it, whether it holds the ID or not: what a
+// node lets pass, no SDK makes good.
 type Taker struct {
 	nc     net.Conn
 	answer chan []codec.Result // to hello, bind and unbind

@@ -90,7 +90,8 @@ func (u *Users) Send(ctx context.Context, to string, ttl time.Duration) string {
 	return word(err)
 }
 
-// SendEach sends one message to each ID, one after the other, and SendAll one to all of them in a multicast. They count how that ended.
+// SendEach sends one message to each ID, one after the other, and SendAll one to all of them in a
+// multicast. They count how that ended.
 func (u *Users) SendEach(ctx context.Context, ids []string) map[string]uint64 {
 	var tally Tally
 	for _, id := range ids {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Clock is a wall clock that is wrong by as much as a test wants, for servers that are started with it.
+// Clock is a wall clock that is wrong by as much as a test wants, for servers that are started with
+// it.
 type Clock struct {
 	dir string
 	env []string
@@ -21,7 +22,8 @@ type Clock struct {
 //go:embed clock/clock.c
 var clockSource string
 
-// NewClock makes a clock that is right until it is Set. It needs a C compiler, as the race detector does.
+// NewClock makes a clock that is right until it is Set. It needs a C compiler, as the race detector
+// does.
 func NewClock(ctx context.Context) (*Clock, error) {
 	dir, err := os.MkdirTemp("", "distmsg-clock-")
 	if err != nil {
@@ -53,7 +55,8 @@ func (c *Clock) environment() []string {
 
 func (c *Clock) file() string { return filepath.Join(c.dir, "off") }
 
-// Set makes the clock wrong by that much, from now on, for servers that run as well. Clocks that only measure go on as they did.
+// Set makes the clock wrong by that much, from now on, for servers that run as well. Clocks that
+// only measure go on as they did.
 func (c *Clock) Set(off time.Duration) error {
 	f, err := os.OpenFile(c.file(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {

@@ -218,8 +218,8 @@ func (h *Host) Heal() error {
 	return runIP(h.network.hub, nil, "link set "+h.port()+" up master switch")
 }
 
-// Cut breaks the path between two hosts, in both directions: packets are lost and nobody is told, while both still
-// reach all others. Mend ends it.
+// Cut breaks the path between two hosts, in both directions: packets are lost and nobody is told,
+// while both still reach all others. Mend ends it.
 func (h *Host) Cut(other *Host) error { return h.path(other, nowhere, nowhere) }
 
 // Mend ends what Cut began.

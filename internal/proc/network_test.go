@@ -131,7 +131,8 @@ func TestPartition(t *testing.T) {
 	check(cut, "during")
 }
 
-// While the path between two hosts is broken, connections between them stand and are silent; others go on.
+// While the path between two hosts is broken, connections between them stand and are silent; others
+// go on.
 func TestCut(t *testing.T) {
 	t.Parallel()
 	network := newNetwork(t, 3)

@@ -29,7 +29,8 @@ type Command struct {
 	Dir  string   // working directory; empty: this process's
 	Host *Host    // where it runs; nil: where this process does
 
-	// Log, if not nil, gets what the program writes to stdout and stderr while it runs. A writer that blocks holds the program up.
+	// Log, if not nil, gets what the program writes to stdout and stderr while it runs. A writer
+	// that blocks holds the program up.
 	Log io.Writer
 
 	// Stderr is where the program's stderr goes, instead of into Output and Log; nil: there.

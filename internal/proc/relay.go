@@ -106,7 +106,8 @@ func (r *Relay) Close() {
 	r.place.release()
 }
 
-// Health returns what /healthz says: ok, or degraded and a line for each thing that the node misses. It asks as Metric does.
+// Health returns what /healthz says: ok, or degraded and a line for each thing that the node
+// misses. It asks as Metric does.
 func (r *Relay) Health(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

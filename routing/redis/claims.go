@@ -6,15 +6,17 @@ import (
 	"distmsg/routing"
 )
 
-// Claims implements [routing.Registry]. The registry that sweeps shows what its walk finds.
+// Claims implements [routing.Registry]. Only the registry that sweeps calls f, with what its walk
+// finds, and it calls f on the goroutine that sweeps. Claims returns when ctx ends.
 func (r *Registry) Claims(ctx context.Context, f func([]routing.Claim)) {
 	r.claims.Store(&f)
 	<-ctx.Done()
 	r.claims.Store(nil)
 }
 
-// claim shows what the walk has found: of the sessions that it has met for the first time where they are, and of bindings by
-// whom they are held. Sessions that are attached nowhere are shown in every walk, because they end soon.
+// claim shows what the walk has found: where the sessions are that it has met for the first time,
+// and who holds the bindings. It shows sessions that are attached nowhere in every walk, because
+// they end soon.
 func (r *Registry) claim(met []routing.SessionID, bindings []swap) {
 	f := r.claims.Load()
 	if f == nil {

@@ -63,8 +63,8 @@ func (s *shown) times(session routing.SessionID, b routing.BoundID) (times, at i
 	return s.bound[session][b.ID][b.Epoch], s.at[session]
 }
 
-// All bindings of sessions that are attached are shown, with where these are, once in each VerifyPeriod, to one of those that share
-// the registry.
+// All bindings of sessions that are attached are shown, with where these are, once in each
+// VerifyPeriod, to one of those that share the registry.
 func TestClaims(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -106,7 +106,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// Until the period is over nothing is shown again, but sessions that are attached nowhere. After a loss all is, at once.
+// Until the period is over nothing is shown again, but sessions that are attached nowhere. After a
+// loss all is, at once.
 func TestClaimsPeriod(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{Persist: true})

@@ -62,9 +62,11 @@ type Config struct {
 
 	// ResumeWindow is how long a session may be attached nowhere. The sweep waits for twice as long. Default: 10 s.
 	ResumeWindow time.Duration
-	// SweepInterval is the time of one walk through all buckets. Default: 1 min, or VerifyPeriod if that is less.
+	// SweepInterval is the time of one walk through all buckets. Default: 1 min, or VerifyPeriod if
+	// that is less.
 	SweepInterval time.Duration
-	// VerifyPeriod is the time in which Claims shows all bindings once. It begins anew after a loss. Default: 5 min.
+	// VerifyPeriod is the time in which Claims shows all bindings once. It begins anew after a
+	// loss. Default: 5 min.
 	VerifyPeriod time.Duration
 	// DeadFor is how long a dead session is remembered. Default: 1 h.
 	DeadFor time.Duration

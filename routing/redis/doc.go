@@ -35,7 +35,8 @@
 //
 // # What was true once
 //
-// Data that come back from a backup, or with a replica that was behind, hold bindings and presences that are over. The registry
-// cannot tell. So once in each VerifyPeriod, and soon after a loss, the walk shows all it finds to whoever calls Claims,
-// which is a node, and that passes on to the other nodes what names them (rule S27). Redis is read by one node only.
+// Data that come back from a backup, or with a replica that was behind, hold bindings and presences
+// that are over. The registry cannot tell. So once in each VerifyPeriod, and soon after a loss, the
+// walk shows all it finds to whoever calls Claims, which is a node, and that passes on to the other
+// nodes what names them (rule S27). Redis is read by one node only.
 package redis

@@ -11,7 +11,8 @@ import (
 
 var _ routing.Identified = (*Registry)(nil)
 
-// Identity implements [routing.Identified]. What it says is as old as the latest check.
+// Identity implements [routing.Identified]. It returns what the latest check has read, and does not
+// ask Redis. Any goroutine may call it.
 func (r *Registry) Identity() routing.Identity {
 	l := r.losses
 	l.mu.Lock()
@@ -19,8 +20,9 @@ func (r *Registry) Identity() routing.Identity {
 	return routing.Identity{ID: l.identity, Buckets: r.config.Buckets}
 }
 
-// checkIdentity reads the random ID that is kept with the data. Where it is missing, it puts the one there that it knows,
-// as all other nodes do: a Redis that has lost everything is still the same registry. The very first node makes one up.
+// checkIdentity reads the random ID that is kept with the data. If the ID is missing, the registry
+// writes the one that it knows, as all other nodes do: a Redis that has lost everything is still
+// the same registry. The very first node makes an ID up.
 func (r *Registry) checkIdentity(ctx context.Context) error {
 	key := r.keys.identity()
 	found := goredis.NewStringCmd(ctx, "get", key)

@@ -7,7 +7,8 @@ import (
 	"distmsg/internal/proc"
 )
 
-// Whoever works on the same data hears the same ID, also after all of it was lost, and nobody else does.
+// Whoever works on the same data hears the same ID, also after all of it was lost, and nobody else
+// does.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	server, other := startRedis(t, proc.RedisOptions{}), startRedis(t, proc.RedisOptions{})

@@ -12,11 +12,13 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// What a Redis needs besides answering: that it takes writes, keeps what it was told, and has the right time. An operator can
-// change each of these while the nodes run, so they are looked at again and again.
+// A Redis must do more than answer: it must take writes, keep what was written, and have the right
+// time. An operator can change each of these while the nodes run, so the registry checks them again
+// and again.
 
 const (
-	// inspectEvery is after how many checks the settings are read again, if nothing calls for it sooner.
+	// inspectEvery is how many checks pass until the settings are read again, unless something
+	// calls for it sooner.
 	inspectEvery = 60
 	// maxSkew is how far Redis's clock may be from this node's before an operator hears of it.
 	maxSkew = time.Minute
@@ -37,15 +39,16 @@ type findings struct {
 	check  error  // what keeps losses from being found
 }
 
-// inspectSoon has the settings read with the next check: there is a new connection, so the server may be another one, or was
-// started anew.
+// inspectSoon has the settings read with the next check: there is a new connection, so the server
+// may be another one, or was started anew.
 func (f *findings) inspectSoon() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.due = 0
 }
 
-// inspectNow reports whether a check has to read the settings. While something is wrong, each has to.
+// inspectNow reports whether a check has to read the settings. While something is wrong, each has
+// to.
 func (f *findings) inspectNow() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -53,7 +56,8 @@ func (f *findings) inspectNow() bool {
 	return f.due < 0 || f.unfit != nil
 }
 
-// set notes what a check has found, nil for nothing, and reports whether there was something, or nothing, before.
+// set notes what a check has found, or nil. It reports whether that changed from nil to an error,
+// or back.
 func (f *findings) set(finding *error, err error) (changed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -153,8 +157,8 @@ func (r *Registry) warnOfPolicy(policy string) {
 	}
 }
 
-// inspectAgain reads the settings if that is due. What it finds wrong is no reason to stop looking for losses. The error says
-// that the settings could not be read.
+// inspectAgain reads the settings if that is due. What it finds wrong is no reason to stop looking
+// for losses. The error says that the settings could not be read.
 func (r *Registry) inspectAgain(ctx context.Context) error {
 	if !r.findings.inspectNow() {
 		return nil
@@ -182,10 +186,12 @@ func (r *Registry) inspectAgain(ctx context.Context) error {
 	return nil
 }
 
-// atFault says of which Redis something is wrong. Calls go through all the same, so it is no routing.ErrUnavailable.
+// atFault says of which Redis something is wrong. Calls go through all the same, so it is no
+// routing.ErrUnavailable.
 func (r *Registry) atFault(err error) error { return fmt.Errorf("%s: %w", r.config.URL, err) }
 
-// measureSkew returns how far a server's clock is ahead of this node's, at least, given when INFO was asked for and answered.
+// measureSkew returns by how much, at least, a server's clock is ahead of this node's (negative:
+// behind). asked and answered are when INFO was sent and answered.
 func measureSkew(info map[string]string, asked, answered time.Time) time.Duration {
 	micros, err := strconv.ParseInt(info["server_time_usec"], 10, 64)
 	if err != nil {

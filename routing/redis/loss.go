@@ -126,7 +126,8 @@ func (r *Registry) watch(ctx context.Context) {
 	}
 }
 
-// noteCheck notes that losses are not found at the moment. Whether Redis answers at all, calls find out themselves.
+// noteCheck notes that losses are not found at the moment. Whether Redis answers at all, calls find
+// out themselves.
 func (r *Registry) noteCheck(err error) {
 	if err != nil {
 		err = r.atFault(fmt.Errorf("it cannot be watched for losses of data: %w", causeOf(err)))

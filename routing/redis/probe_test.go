@@ -15,8 +15,8 @@ import (
 	"distmsg/routing"
 )
 
-// A Redis that takes no writes answers look-ups as ever. The probe says that it takes none, every time, and why; and that it does
-// again when it does.
+// A Redis that takes no writes answers look-ups as ever. The probe says that it takes none, every
+// time, and why; and that it does again when it does.
 func TestProbeWrites(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -59,7 +59,8 @@ func TestProbeWrites(t *testing.T) {
 	}
 }
 
-// startFragile starts a Redis that cannot save, with a user for the nodes, and opens a registry as that.
+// startFragile starts a Redis that cannot save, with a user for the nodes, and opens a registry as
+// that.
 func startFragile(t *testing.T) (*proc.Redis, *Registry) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "redis")
@@ -76,7 +77,8 @@ func startFragile(t *testing.T) (*proc.Redis, *Registry) {
 	return server, open(t, config)
 }
 
-// Each master of a Redis Cluster is probed: one that takes no writes is one for whose IDs binds fail.
+// Each master of a Redis Cluster is probed: one that takes no writes is one for whose IDs binds
+// fail.
 func TestProbeWritesInCluster(t *testing.T) {
 	t.Parallel()
 	servers, err := proc.StartRedisCluster(t.Context(), 3)
@@ -112,8 +114,8 @@ func TestProbeLeavesNothing(t *testing.T) {
 	}
 }
 
-// The settings are looked at again: after a while, and at once after a reconnect. What is wrong is logged once, the probe says it
-// until it is put right, and calls go through all the while.
+// The settings are looked at again: after a while, and at once after a reconnect. What is wrong is
+// logged once, the probe says it until it is put right, and calls go through all the while.
 func TestSettingsChangeLater(t *testing.T) {
 	const want = "set maxmemory-policy from allkeys-lru to noeviction"
 	for _, c := range []struct {
@@ -171,8 +173,8 @@ func TestBlind(t *testing.T) {
 	eventually(t, "the probe succeeds", func(ctx context.Context) bool { return r.Probe(ctx) == nil })
 }
 
-// A clock that is off is told of, until it is right. Whoever held an ID when the data were lost takes it back all the same, and no
-// node has the last word for being the first that asks.
+// A clock that is off is told of, until it is right. Whoever held an ID when the data were lost
+// takes it back all the same, and no node has the last word for being the first that asks.
 func TestClockIsWrong(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {

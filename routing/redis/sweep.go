@@ -171,8 +171,8 @@ func (s *sweep) beginAnew() {
 	s.next, s.verified = 0, time.Time{}
 }
 
-// beginWalk decides whether this walk shows all bindings, given whether there is somebody to show them to. With the next one they
-// might come too late.
+// beginWalk decides whether this walk shows all bindings, given whether there is somebody to show
+// them to. With the next one they might come too late.
 func (s *sweep) beginWalk(c Config, audience bool) {
 	s.verifying = audience && time.Since(s.verified) >= c.VerifyPeriod-c.SweepInterval
 	if s.verifying {
@@ -223,8 +223,8 @@ func (r *Registry) readBuckets(ctx context.Context, from, to int) ([]swap, error
 	return found, nil
 }
 
-// judge finds out about the sessions that this walk has not met yet, which it returns, and ends those that have been unattached
-// for too long.
+// judge finds out about the sessions that this walk has not met yet, which it returns, and ends
+// those that have been unattached for too long.
 func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.SessionID, err error) {
 	s := r.sweep
 	asked := make(map[routing.SessionID]*goredis.MapStringStringCmd)

@@ -179,7 +179,8 @@ func TestRemovalMeetsDeadBind(t *testing.T) {
 	}
 }
 
-// A sweeper that dies while the clock of Redis is set back holds nobody up: Redis would keep its lease for as long.
+// A sweeper that dies while the clock of Redis is set back holds nobody up: Redis would keep its
+// lease for as long.
 func TestSweepAfterClockStepsBack(t *testing.T) {
 	t.Parallel()
 	clock, err := proc.NewClock(t.Context())

@@ -127,7 +127,8 @@ func checkReassert(s *suite) error {
 	)
 }
 
-// No client can use up the epochs. What it invents is refused, or leaves enough to mint; and nobody else's ID suffers.
+// No client can use up the epochs. What it invents is refused, or leaves enough to mint; and nobody
+// else's ID suffers.
 func checkImpossibleEpochs(s *suite) error {
 	id, session := s.newID(), routing.NewSessionID()
 	for _, epoch := range []uint64{routing.MaxAsserted + 1, routing.MaxEpoch - 1, routing.MaxEpoch, routing.MaxEpoch + 1, 1<<64 - 1} {
@@ -159,7 +160,8 @@ func checkImpossibleEpochs(s *suite) error {
 	return err
 }
 
-// What a client invents makes nobody else lose an ID. If it was no invention, it wins when the clock is right.
+// What a client invents makes nobody else lose an ID. If it was no invention, it wins when the
+// clock is right.
 func checkInventedEpoch(s *suite) error {
 	id, holder, other := s.newID(), routing.NewSessionID(), routing.NewSessionID()
 	held, err := s.mustMint(id, holder, routing.Binding{})
@@ -178,8 +180,8 @@ func checkInventedEpoch(s *suite) error {
 	)
 }
 
-// The registry's clock may be wrong by years, now or when an epoch was minted, and the data may be lost. Whoever held an ID
-// takes it back all the same.
+// The registry's clock may be wrong by years, now or when an epoch was minted, and the data may be
+// lost. Whoever held an ID takes it back all the same.
 func checkWrongClock(s *suite) error {
 	const year = 365 * 24 * time.Hour
 	now, session := s.clock.epoch(), routing.NewSessionID()
@@ -634,7 +636,8 @@ func checkUnavailable(s *suite) error {
 	return nil
 }
 
-// checkEndedContext: with a context that has ended before the call, a registry does nothing and names the context's error.
+// checkEndedContext: with a context that has ended before the call, a registry does nothing and
+// names the context's error.
 func checkEndedContext(s *suite) error {
 	canceled, cancel := context.WithCancel(s.ctx)
 	cancel()

@@ -73,7 +73,8 @@ const depth = (v) => {
   return 1 + Math.max(0, ...Object.values(v).map(depth));
 };
 
-// peek returns the kind of a body without looking at what is behind it, or undefined if it has none.
+// peek returns the kind of a body without looking at what is behind it, or undefined if it has
+// none.
 function peek(body) {
   const head = (body[0] & 0xf0) === 0x90 ? 1 : { 0xdc: 3, 0xdd: 5 }[body[0]];
   if (head === undefined) refuse('wrong_type');
@@ -92,8 +93,8 @@ function peek(body) {
 const unexpected = (name, who, reader) =>
   name === 'hello' || name === 'welcome' || who === { N: 'N→C', C: 'C→N' }[reader];
 
-// parse returns the frame's kind and values, null if the frame is not complete, or throws Refused. With a reader, it
-// is that of an open connection.
+// parse returns the frame's kind and values, null if the frame is not complete, or throws Refused.
+// With a reader, it is that of an open connection.
 function parse(bytes, reader) {
   if (bytes.length < 4) return null;
   const size = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);

@@ -57,7 +57,8 @@ export class Client extends EventEmitter {
 
   #members(all) { this.nodes = [...new Set([...this.known, ...all.map(([, addr]) => addr).filter(Boolean)])]; }
 
-  // #leave ends a connection without a gap: after left no deliver comes, and what is open has been answered.
+  // #leave ends a connection without a gap: after left no deliver comes, and what is open has been
+  // answered.
   async #leave(link) {
     const left = new Promise((done) => link.once('left', done));
     link.write(K.leave);
@@ -109,7 +110,8 @@ export class Client extends EventEmitter {
     if (to && link === this.link && link.open) this.#dial(to, false);
   }
 
-  // #assertAll binds everything again under its epoch. Where a bind is under way, that comes after it.
+  // #assertAll binds everything again under its epoch. Where a bind is under way, that comes after
+  // it.
   #assertAll() {
     const idle = [...this.held].filter(([, h]) => { h.again = h.asked !== undefined; return !h.again; });
     if (this.link?.open) this.#bindAgain(idle.map(([id, h]) => [id, h.epoch]));
@@ -121,7 +123,8 @@ export class Client extends EventEmitter {
     const [, token, to, from, ttl, flags, epoch, payload] = f;
     const h = this.held.get(to);
     if (!h || (h.asked === undefined && h.epoch < epoch)) {
-      // Without the feature all fields must be as they came, which they are not if from was no UTF-8.
+      // Without the feature all fields must be as they came, which they are not if from was no
+      // UTF-8.
       if (link.features & SHORT_NOT_HERE) link.write(K.not_here, token, to, '', 0, 0, epoch, NONE);
       else link.write(K.not_here, token, to, from, ttl, flags, epoch, payload);
       return;
@@ -139,8 +142,8 @@ export class Client extends EventEmitter {
     else link.write(K.ack, token, 1, '', bytes(answer?.reply));
   }
 
-  // #request sends a bind, unbind or lookup and resolves with the results. What the frames behind the answer mean may depend on
-  // it, so heard is called with the results before those are read.
+  // #request sends a bind, unbind or lookup and resolves with the results. What the frames behind
+  // the answer mean may depend on it, so heard is called with the results before those are read.
   #request(kind, heard, ...fields) {
     const { link } = this, seq = ++this.seq;
     return new Promise((resolve, reject) => {
@@ -181,7 +184,8 @@ export class Client extends EventEmitter {
     if (later.length) sleep(1000).then(() => { if (this.link?.open) this.#bindAgain(later); });
   }
 
-  // bind makes this session the holder of ids. If the connection ends meanwhile it rejects, but goes on.
+  // bind makes this session the holder of ids. If the connection ends meanwhile it rejects, but
+  // goes on.
   bind(ids, { policy = 0 } = {}) { return this.#bindAll(ids.map((id) => [id, 0]), policy); }
 
   // unbind gives ids back, at most max_ids at a time.
@@ -196,7 +200,8 @@ export class Client extends EventEmitter {
     return (await this.#request(K.lookup, () => {}, ids)).map(([code, epoch]) => ({ word: word(code), epoch }));
   }
 
-  // send resolves with { word, delivered, reason, reply }; without ack with the word 'sent', once it is written.
+  // send resolves with { word, delivered, reason, reply }; without ack with the word 'sent', once
+  // it is written.
   send(to, from, payload, { ttl = 5000, ack = true, report = false } = {}) {
     return new Promise((resolve) => {
       const s = { to, from, payload: bytes(payload), ack, report, deadline: Date.now() + ttl, ttl };

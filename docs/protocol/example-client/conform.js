@@ -2,8 +2,8 @@
 //
 //   go run ./cmd/conformance --exec 'node docs/protocol/example-client/conform.js'
 //
-// Without the variable CONFORMANCE_NODE it reads addresses from standard input. It runs a client for each of them until the
-// address comes again.
+// Without the variable CONFORMANCE_NODE it reads addresses from standard input. It runs a client
+// for each of them until the address comes again.
 import readline from 'node:readline';
 import { Client } from './client.js';
 

@@ -13,7 +13,8 @@ const words = {
   68: 'bad_id', 80: 'timeout', 81: 'lost',
 };
 export const word = (code) => words[code] ?? `code_${code}`;
-// delivered says whether a message reached its receiver, also with a code of a later version: yes, no or unknown.
+// delivered says whether a message reached its receiver, also with a code of a later version: yes,
+// no or unknown.
 export const delivered = (code) => (code >= 1 && code <= 31 ? 'yes' : code >= 32 && code <= 79 ? 'no' : 'unknown');
 const faults = [
   '', 'zero_length', 'frame_too_large', 'bad_length', 'wrong_type', 'too_deep', 'too_many', 'bad_value', 'unknown_kind',
@@ -26,7 +27,8 @@ const limitNames = ['max_payload', 'max_frame', 'max_ids', 'max_in_flight', 'cre
 export const NONE = new Uint8Array(0);
 export const bytes = (v) => (typeof v === 'string' ? new TextEncoder().encode(v) : v ?? NONE);
 
-// shapes has the types of the fields behind the kind, of the frames that a node sends: Number, Bin, Str, Array.
+// shapes has the types of the fields behind the kind, of the frames that a node sends: Number, Bin,
+// Str, Array.
 const shapes = {
   [K.welcome]: 'NNSNBBNAA', [K.ping]: 'N', [K.pong]: 'N', [K.error]: 'NNNNS', [K.drain]: 'NNA', [K.credit]: 'N', [K.reassert]: 'N',
   [K.left]: '', [K.members]: 'A', [K.bound]: 'NA', [K.unbound]: 'NA', [K.found]: 'NA', [K.kick]: 'SN', [K.deliver]: 'BSSNNNB', [K.outcome]: 'NNSB',
@@ -38,7 +40,8 @@ const wellShaped = (f) => Array.isArray(f) && [...shapes[f[0]]].every((type, i) 
 const known = new Set(Object.values(K));
 const onlyClients = new Set([K.hello, K.bye, K.leave, K.bind, K.unbind, K.lookup, K.send, K.ack, K.not_here, 48, 50, 64, 66]); // multicast, not_here_many, watch, unwatch
 
-// kindOf reads the kind of a frame and nothing else: what stands behind one that is not known need not be msgpack.
+// kindOf reads the kind of a frame and nothing else: what stands behind one that is not known need
+// not be msgpack.
 export function kindOf(body) {
   const head = (body[0] & 0xf0) === 0x90 ? 1 : { 0xdc: 3, 0xdd: 5 }[body[0]];
   const width = { 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8, 0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8 }[body[head]] ?? 0;

@@ -45,7 +45,8 @@ class Raw {
   end() { this.link.socket.destroy(); return this.closed; }
 }
 
-// Script is a node that does what a test says. Its connections come after hello and welcome were exchanged.
+// Script is a node that does what a test says. Its connections come after hello and welcome were
+// exchanged.
 class Script {
   waiting = [];
   static async listen() {

@@ -3,9 +3,11 @@
 -- KEYS[1]  the bucket: a hash of ID -> session (16 bytes) .. epoch (8 bytes, big endian), and of the empty string -> the
 --          greatest epoch that the bucket has ever held, as far as it is believed (ARGV[2])
 -- ARGV[1]  the time in microseconds; 0: that of this server
--- ARGV[2]  the greatest epoch to be taken from a clock, or from a re-assert as the one to go on minting from
+-- ARGV[2]  the greatest epoch to be taken from a clock, or from a re-assert as the one to go on
+--          minting from
 -- ARGV[3]  the greatest epoch of a re-assert, unless the bucket has minted a greater one
--- ARGV[4]  how far ahead the epoch of a re-assert may lie if another session has to make way, in microseconds
+-- ARGV[4]  how far ahead the epoch of a re-assert may lie if another session has to make way,
+--          in microseconds
 -- then for each ID
 --          the ID
 --          session (16 bytes) .. epoch (8), 0 to mint one .. expected binding (24), zeros for nobody
@@ -30,10 +32,12 @@ local latest = redis.call('HGET', bucket, '')
 latest = latest and epoch_at(latest, 1) or 0
 local stored = latest
 
--- Says whether the epoch of a re-assert may be an honest one. Whoever wants a proof of epochs asks for it here.
+-- Says whether the epoch of a re-assert may be an honest one. Whoever wants a proof of epochs asks
+-- for it here.
 --
--- The clock may be wrong, now or when the epoch was minted, and after a loss the bucket knows no better. So it is asked only if
--- another session has to make way; who holds an ID that nobody else has bound takes it back, whatever the clock says.
+-- The clock may be wrong, now or when the epoch was minted, and after a loss the bucket knows no
+-- better. So it is asked only if another session has to make way; who holds an ID that nobody else
+-- has bound takes it back, whatever the clock says.
 local function believable(epoch, displaces)
   return epoch <= math.max(displaces and now + ahead or max_asserted, latest)
 end

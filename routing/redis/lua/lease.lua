@@ -9,7 +9,8 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local holder, since = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%d+)$')
--- A lease from the future was taken before the clock was set back. Redis would keep it until the clock is there again.
+-- A lease from the future was taken before the clock was set back. Redis would keep it until the
+-- clock is there again.
 if holder and holder ~= ARGV[1] and tonumber(since) <= now then
   return 0
 end
