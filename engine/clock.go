@@ -46,7 +46,9 @@ func (c *clock) now() time.Duration {
 	wall, awake := c.read()
 	apart := wall - c.wall - int64(awake)
 	if moved := time.Duration(apart - c.apart.Load()); moved > drift || moved < -drift {
-		c.slept.Store(max(c.slept.Load(), int64(c.boot()-c.base)))
+		slept := int64(c.boot() - c.base)
+		for old := c.slept.Load(); old < slept && !c.slept.CompareAndSwap(old, slept); old = c.slept.Load() {
+		} // the greatest of what all callers have read
 		c.apart.Store(apart) // last: whoever sees that nothing has moved since sees the sleep as well
 	}
 	return awake + time.Duration(c.slept.Load())

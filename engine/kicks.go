@@ -85,10 +85,16 @@ func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all 
 	return lost, !m.now.overflow && !m.before.overflow
 }
 
+// maxRepeated is the most kicks that are repeated one by one.
+const maxRepeated = 1024
+
 // repeatKicks tells a connection of a session that was resumed which IDs it may have lost
 // meanwhile.
 func (c *conn) repeatKicks() {
 	lost, all := c.loop.eng.kicks.of(c.session.ID())
+	if len(lost) > maxRepeated { // less for the connection's queue than so many frames
+		lost, all = nil, false
+	}
 	for id, epoch := range lost {
 		c.wroteControl(codec.AppendKick(c.out(), id, epoch))
 	}
@@ -100,7 +106,7 @@ func (c *conn) repeatKicks() {
 // kick tells a session on this node that an ID of its own is bound elsewhere now, under epoch. Call
 // it in the ID's lane.
 func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
-	e.bindingOver(id, epoch-1)
+	e.superseded(id, epoch)
 	e.lostID(s, id, epoch)
 	e.remember(s.ID(), id, epoch) // first: a connection that is attached after the look below hears of it when it is resumed
 	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })

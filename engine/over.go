@@ -92,6 +92,14 @@ func (o *overs) drop() {
 	o.table.Unbind(oldest.id, o.holder, oldest.epoch) // unless a greater epoch has come
 }
 
+// superseded notes that an ID has been bound under epoch: what was bound before is over. Call it in the
+// ID's lane.
+func (e *Engine) superseded(id string, epoch uint64) {
+	if epoch > 0 {
+		e.bindingOver(id, epoch-1)
+	}
+}
+
 // bindingOver notes that the bindings of an ID up to epoch are over. Call it in the ID's lane.
 func (e *Engine) bindingOver(id string, epoch uint64) {
 	if e.cluster == nil {

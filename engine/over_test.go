@@ -243,3 +243,12 @@ func TestOversAreBounded(t *testing.T) {
 		t.Errorf("%d are remembered", o.table.Len())
 	}
 }
+
+// News of a bind under epoch 0, which no registry gives, ends no binding.
+func TestSupersededByNothing(t *testing.T) {
+	n := startGroup(t, 2, 1).nodes[0]
+	n.superseded("id", 0)
+	if n.cluster.overs.has([]byte("id"), 1) {
+		t.Error("epoch 1 is over")
+	}
+}

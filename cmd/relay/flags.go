@@ -69,7 +69,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.peerAdvertise, "peer-advertise", "", "`address` that other nodes are told to come to (default: that of --peer-listen)")
 	f.StringVar(&o.secretFile, "cluster-secret-file", "", "`file` with the secret that all nodes share, of 16 bytes and more (or in "+envSecret+")")
 
-	f.StringVar(&o.registry, "registry", memoryRegistry, "`where` the bindings stand: memory, or the URL of Redis, with rediss for TLS: redis://HOST:PORT/DB,\n"+
+	f.StringVar(&o.registry, "registry", memoryRegistry, "where the bindings are kept, `URL`: memory, or that of Redis, with rediss for TLS: redis://HOST:PORT/DB,\n"+
 		"redis-sentinel://HOST:PORT,HOST:PORT/MASTER or redis-cluster://HOST:PORT,HOST:PORT")
 	f.StringVar(&o.registryUsername, "registry-username", "", "`user` of Redis (default: its default user)")
 	f.StringVar(&o.registryPasswordFile, "registry-password-file", "", "`file` with the password for Redis (or in "+envRegistryPassword+")")

@@ -13,6 +13,8 @@ import (
 // returned.
 var ErrStuck = errors.New("the Dialer has not returned from an earlier call for this address")
 
+var errNothing = errors.New("the Dialer returned neither a connection nor an error")
+
 // Dialer calls Func, which may ignore its context. All methods may be called from any goroutine.
 type Dialer struct {
 	// Func opens a connection to addr. It is static.
@@ -40,6 +42,9 @@ func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
 	go func() {
 		defer d.end(addr)
 		conn, err := d.Func(ctx, addr)
+		if conn == nil && err == nil {
+			err = errNothing
+		}
 		select {
 		case got <- opened{conn, err}:
 		case <-ctx.Done():

@@ -59,3 +59,12 @@ func TestOpen(t *testing.T) {
 		}
 	}
 }
+
+// A function that returns nothing at all is told apart from one that has made a connection, also when
+// nobody waits for it any more.
+func TestNeitherConnectionNorError(t *testing.T) {
+	d := Dialer{Func: func(context.Context, string) (net.Conn, error) { return nil, nil }}
+	if conn, err := d.Open(t.Context(), "a:1"); conn != nil || !errors.Is(err, errNothing) {
+		t.Errorf("%v, %v", conn, err)
+	}
+}
