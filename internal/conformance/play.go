@@ -253,8 +253,14 @@ func exitWords(err error) string {
 // first waits for the client's first connection and for its bindings.
 func (p *play) first() *conn {
 	p.arrives(func() bool { return len(p.conns) > 0 })
-	c := p.bound()
-	p.ping(c, boundNonce) // the client has read bound when it answers: a reset may take what it has not read yet
+	return p.bound()
+}
+
+// firstToReset is first for a scenario that resets the connection at once. A reset may take what the
+// client has not read yet, so the client must have read bound.
+func (p *play) firstToReset() *conn {
+	c := p.first()
+	p.ping(c, boundNonce)
 	return c
 }
 

@@ -61,7 +61,7 @@ var endingScenarios = []Scenario{
 }
 
 func resets(p *play) {
-	c := p.first()
+	c := p.firstToReset()
 	p.onSend = func(*send) {}
 	p.instruct(c, "%s carol 3 5", doSend)
 	p.until(c, secMessages, "the client sends what the application asks for", func() bool { return len(p.sent) == 3 })
@@ -92,7 +92,7 @@ func fenced(p *play) {
 }
 
 func notResumed(p *play) {
-	c := p.first()
+	c := p.firstToReset()
 	p.noResume = true
 	before := len(p.conns)
 	p.reset(c)
@@ -114,7 +114,7 @@ func sessionEnded(p *play) {
 }
 
 func resumeRefused(p *play) {
-	c := p.first()
+	c := p.firstToReset()
 	p.greet = func(c *conn) {
 		if c.session == nil {
 			p.welcome(c)
@@ -155,7 +155,7 @@ func replaced(p *play) {
 }
 
 func closedAfterWelcome(p *play) {
-	c := p.first()
+	c := p.firstToReset()
 	p.greet = func(c *conn) {
 		p.welcome(c)
 		p.hangUp(c)
