@@ -64,6 +64,14 @@ func (r *Registry) Rebuilding() bool {
 	return !l.certainLocked()
 }
 
+// lastLoss returns when the rebuild window of the latest loss closes, or closed. It is another time for
+// each loss.
+func (l *losses) lastLoss() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rebuilt
+}
+
 // certain reports whether a miss in a group counts, given the marker that was read after it.
 func (r *Registry) certain(group int, marker *goredis.StringCmd) bool {
 	l := r.losses

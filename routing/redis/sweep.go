@@ -29,6 +29,7 @@ type sweep struct {
 	unattached map[routing.SessionID]time.Time // since when
 	verified   time.Time                       // when the latest walk began that showed all bindings; zero: they are to be shown soon
 	verifying  bool                            // this walk does
+	loss       time.Time                       // the latest loss that this walk knows of, see lastLoss
 	condemned  []condemned                     // what the walk has found and not removed yet, in the order found
 }
 
@@ -130,6 +131,10 @@ func (r *Registry) walk(ctx context.Context) error {
 	if !sweeper { // what this one has seen is of some time ago when its turn comes
 		s.beginAnew()
 		return nil
+	}
+	if loss := r.losses.lastLoss(); loss != s.loss { // a short window may have closed between two steps
+		s.beginAnew()
+		s.loss = loss
 	}
 	if s.next == 0 {
 		s.beginWalk(r.config, r.claims.Load() != nil)
