@@ -187,7 +187,12 @@ func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
 	helpers.Go(func() { r.progress(quit) })
-	r.d.do(r.t.start)
+	r.d.do(func() {
+		r.t.start()
+		if r.cfg.Warmup <= 0 { // all that the schedule asks for is measured, from the first message on
+			r.from = r.mark(&r.t.meter.from)
+		}
+	})
 	if r.cfg.Started != nil {
 		r.cfg.Started(r.snapshot)
 	}
@@ -201,25 +206,31 @@ func (r *run) load(ctx context.Context) {
 		r.d.do(r.t.stop)
 	}()
 
-	if !r.wait(ctx, r.cfg.Warmup, paced) {
-		return
+	if r.cfg.Warmup > 0 {
+		if !r.wait(ctx, r.cfg.Warmup, paced) {
+			return
+		}
+		r.d.do(func() { r.from = r.mark(&r.t.meter.from) })
 	}
-	r.from = r.mark(&r.t.meter.from)
 	r.wait(ctx, r.cfg.Duration, paced)
-	r.to = r.mark(&r.t.meter.to)
+	r.d.do(func() { r.to = r.mark(&r.t.meter.to) })
 }
 
 // mark begins or ends the measured time and takes the usage at that moment. A server that has died
-// has none any more.
-func (r *run) mark(moment *int64) (u usage) {
-	r.d.do(func() {
+// has none any more. The schedule is kept up to that moment: the goroutine that keeps it may be
+// late, and what it has not got to yet would be neither sent nor unsent. Only the driver may call
+// it.
+func (r *run) mark(moment *int64) usage {
+	if r.cfg.Rate > 0 {
+		r.t.pace()
+	} else {
 		r.t.tick()
-		*moment = r.t.now
-		var err error
-		if u, err = measureUsage(r.cfg.ServerPID); err != nil && r.server == nil {
-			r.server = err
-		}
-	})
+	}
+	*moment = r.t.now
+	u, err := measureUsage(r.cfg.ServerPID)
+	if err != nil && r.server == nil {
+		r.server = err
+	}
 	return u
 }
 

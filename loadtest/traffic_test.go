@@ -78,6 +78,21 @@ func TestOpenLoopSchedule(t *testing.T) {
 	}
 }
 
+// TestMeasuredTimeEndsWithTheSchedule ends the measured time while the goroutine that keeps the
+// schedule is late: what should have left by then is sent, and counts.
+func TestMeasuredTimeEndsWithTheSchedule(t *testing.T) {
+	cfg := Config{Conns: 1, Rate: 1000}
+	tr, sent := newTestTraffic(t, cfg)
+	tr.connUp(0, unlimited)
+	tr.start()
+	tr.schedule -= int64(20 * time.Millisecond)
+	r := run{cfg: cfg, t: tr, d: sent}
+	r.mark(&tr.meter.to)
+	if due := (tr.meter.to - tr.schedule) / int64(time.Millisecond); len(sent.sent) != int(due)+1 {
+		t.Errorf("%d messages were sent, %d should have left", len(sent.sent), due+1)
+	}
+}
+
 // TestWindow keeps each connection at its window, not over it, and never sends to itself.
 func TestWindow(t *testing.T) {
 	tr, r := newTestTraffic(t, Config{Conns: 3, IDsPerConn: 2, Window: 5})
