@@ -59,11 +59,12 @@
 //
 // # How it is built
 //
-// The files follow a message: acceptor.go takes connections, loop.go is an event loop and its end of
-// iteration, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, mailbox.go carries
+// The files follow a message: acceptor.go takes connections, loop.go is an event loop, iteration.go the end of its
+// iterations, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
 // lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
-// and goes. clock.go is the time that loops go by, and stall.go says which of them stand still. Of
+// and goes. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go
+// what follows a stop. Of
 // a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one
 // of them, identity.go what the two have to agree on,
 // forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry

@@ -371,32 +371,6 @@ func (e *Engine) self() []codec.Member {
 	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.listener)}}
 }
 
-// fence makes the node one that has just started: it was stopped for so long that others may have taken over (S24).
-func (e *Engine) fence(gap time.Duration) {
-	e.fenceMu.Lock()
-	defer e.fenceMu.Unlock()
-	now := e.clock()
-	if e.lastFence != 0 && now-e.lastFence < e.cfg.LoopGap {
-		return // another loop has noticed the same stop
-	}
-	e.lastFence = now
-	before := e.incarnation.Load()
-	next := max(uint64(time.Now().UnixMicro()), before+1)
-	if (next^before)&0xfff == 0 { // the tag in tokens has only these bits
-		next++
-	}
-	e.incarnation.Store(next)
-	e.watcher.doubt()
-	e.cfg.Logger.Warn("the event loops stood still; dropping all connections and going on under a new incarnation",
-		"gap", gap, "incarnation", next)
-	for _, l := range e.loops {
-		l.ring()
-	}
-	if e.cluster != nil {
-		e.cluster.announceSoon()
-	}
-}
-
 func (e *Engine) newParcel() *parcel { return e.parcels.Get().(*parcel) }
 
 func (e *Engine) recycle(p *parcel) {

@@ -1,0 +1,48 @@
+package engine
+
+import "time"
+
+// fence makes the node one that has just started: it was stopped for so long that others may have taken over (S24).
+func (e *Engine) fence(gap time.Duration) {
+	e.fenceMu.Lock()
+	defer e.fenceMu.Unlock()
+	now := e.clock()
+	if e.lastFence != 0 && now-e.lastFence < e.cfg.LoopGap {
+		return // another loop has noticed the same stop
+	}
+	e.lastFence = now
+	before := e.incarnation.Load()
+	next := max(uint64(time.Now().UnixMicro()), before+1)
+	if (next^before)&0xfff == 0 { // the tag in tokens has only these bits
+		next++
+	}
+	e.incarnation.Store(next)
+	e.watcher.doubt()
+	e.cfg.Logger.Warn("the event loops stood still; dropping all connections and going on under a new incarnation",
+		"gap", gap, "incarnation", next)
+	for _, l := range e.loops {
+		l.ring()
+	}
+	if e.cluster != nil {
+		e.cluster.announceSoon()
+	}
+}
+
+// dropAll ends everything that was there before a stop: unread input, unwritten output, connections
+// and pending acks. The loop goes on under the engine's new incarnation (S24).
+func (l *loop) dropAll() {
+	l.fenced = l.eng.incarnation.Load()
+	l.dropMail()
+	for _, c := range l.conns {
+		if c != nil {
+			c.drop()
+		}
+	}
+	l.dropReturned()
+	for _, c := range l.watched { // those that linger have a backlog, too
+		if c.state == stateClosed && !c.gone() {
+			c.cut()
+		}
+	}
+	l.acks.SetTag(uint16(l.fenced))
+}

@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
+func (l *loop) enter() {
+	if !l.active {
+		l.begin()
+		l.ring()
+	}
+}
+
+// begin reads the clock and checks that the loop was not stopped for long (S24).
+func (l *loop) begin() {
+	l.active = true
+	l.began = l.eng.clock()
+	l.now = l.began.Milliseconds()
+	gap := l.began - time.Duration(l.seen.Load())
+	l.seen.Store(int64(l.began))
+	if gap > l.eng.cfg.LoopGap {
+		l.eng.fence(gap)
+	}
+	if l.fenced != l.eng.incarnation.Load() {
+		l.dropAll()
+	}
+}
+
+// ring arms the doorbell. Any goroutine may call it.
+func (l *loop) ring() {
+	if l.armed.CompareAndSwap(false, true) {
+		// The only error is that the engine is shutting down; then nobody waits for this loop any more.
+		_ = l.el.Execute(context.Background(), l)
+	}
+}
+
+// Run is the doorbell: the end of an iteration. gnet calls it on the loop.
+func (l *loop) Run(context.Context) error {
+	l.armed.Store(false) // first: what is posted from here on rings again
+	if !l.active {
+		l.begin()
+	}
+	l.stats.wakeups++
+	l.openMail()
+	if l.ticked.Swap(false) {
+		l.tick()
+	}
+	if l.eng.clock()-l.began > l.eng.cfg.LoopGap {
+		// Stopped in the middle of the iteration: what was read before is old now.
+		l.seen.Store(int64(l.began))
+		l.begin()
+	}
+	l.flushDirty()
+	l.sendMail()
+	l.active = false
+	end := l.eng.clock()
+	l.seen.Store(int64(end))
+	l.stats.longestStall = max(l.stats.longestStall, end-l.began)
+	return nil
+}
+
+func (l *loop) flushDirty() {
+	for i := 0; i < len(l.dirty); i++ { // flushing can close a connection, which can make others dirty
+		c := l.dirty[i]
+		c.dirty = false
+		c.flush()
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+}
+
+// tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
+func (l *loop) tick() {
+	l.awaken()
+	l.acks.Advance(l.now, l.expired)
+	l.checkHandshakes()
+	l.checkSuspects()
+	l.checkWatched()
+	l.checkLinks()
+	l.expireWaiting()
+	l.tellBehind()
+	l.tellAll()
+	n := len(l.conns)/scanRounds + 1
+	for range min(n, len(l.conns)) {
+		if l.scanNext >= len(l.conns) {
+			l.scanNext = 0
+		}
+		if c := l.conns[l.scanNext]; c != nil {
+			c.checkHeartbeat()
+		}
+		l.scanNext++
+	}
+	l.publish()
+}
