@@ -21,6 +21,7 @@ import (
 type options struct {
 	listen, adminListen, advertise string
 	insecureListen                 bool
+	adminHosts                     []string
 	loops                          int
 	nodeID                         string
 	resumeWindow, verifyPeriod     time.Duration
@@ -54,6 +55,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7400", "`address` for clients; port 0 picks a free one")
 	f.StringVar(&o.advertise, "advertise", "", "`address` that clients are told to come to (default: that of --listen)")
 	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
+	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "`names` that HTTP requests may ask for, besides localhost and IP addresses (default: every name, but none if\n--admin-listen is a loopback address: a web page could have its name resolve to that)")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
@@ -254,7 +256,14 @@ func (o *options) checkAddrs() error {
 		o.adminListen = noAdmin
 		return nil
 	}
-	return o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen) // nobody is told of it
+	name, _, _ := net.SplitHostPort(o.adminListen)
+	if err := o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen); err != nil { // nobody is told of it
+		return err
+	}
+	if tcp, err := net.ResolveTCPAddr("tcp", o.adminListen); err == nil && (tcp.IP.IsLoopback() || len(o.adminHosts) > 0) {
+		o.adminHosts = append(o.adminHosts, name) // requests may ask for what it was told to listen on
+	}
+	return nil
 }
 
 // explainAddr says what is wrong with an address that could not be resolved.

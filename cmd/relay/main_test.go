@@ -200,6 +200,26 @@ func hasIPv6() bool {
 	return true
 }
 
+// A page in a browser whose name resolves to this machine cannot read what the node counts.
+func TestAdminHost(t *testing.T) {
+	_, admin := start(t, nil, "--admin-host=relay.internal,relay").addresses()
+	for host, want := range map[string]int{"attacker.example": http.StatusMisdirectedRequest, "relay": http.StatusOK, "localhost:7401": http.StatusOK} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, admin+"/healthz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("Host %q: %d, want %d", host, resp.StatusCode, want)
+		}
+	}
+}
+
 func TestAdminOff(t *testing.T) {
 	for _, off := range []string{"--admin-listen=", "--admin-listen=none"} {
 		p := start(t, nil, off)

@@ -85,7 +85,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	adminDone, adminAddr, err := startAdmin(ctx, node, opts.adminListen, outside, logger)
+	adminDone, adminAddr, err := startAdmin(ctx, node, opts, outside, logger)
 	if err != nil {
 		return err
 	}
@@ -168,8 +168,9 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 }
 
 // startAdmin serves HTTP for node, unless it is turned off; done then never answers.
-func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *services, logger *slog.Logger) (
+func startAdmin(ctx context.Context, node *engine.Engine, opts options, outside *services, logger *slog.Logger) (
 	done <-chan error, url string, err error) {
+	addr := opts.adminListen
 	if addr == noAdmin {
 		return nil, noAdmin, nil
 	}
@@ -178,7 +179,8 @@ func startAdmin(ctx context.Context, node *engine.Engine, addr string, outside *
 		return nil, "", listenError("--admin-listen", addr, err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- admin.Serve(ctx, l, admin.Handler(node, outside.health), logger) }()
+	server := admin.Server{Handler: admin.Handler(node, outside.health), Hosts: opts.adminHosts, Logger: logger}
+	go func() { ended <- server.Serve(ctx, l) }()
 	return ended, "http://" + l.Addr().String(), nil
 }
 

@@ -6,6 +6,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,16 +89,37 @@ func isReady(node Node) bool {
 	}
 }
 
+// Server answers requests of operators and of Prometheus. It lasts even if whoever reaches the port
+// means no good.
+type Server struct {
+	Handler http.Handler
+	// Hosts are names that a request may have in its Host header, besides localhost and IP
+	// addresses. If there are none, a server that listens on a loopback address refuses all other
+	// names, and any other server accepts every name.
+	Hosts []string
+	// MaxConns is the most connections. Beyond it the server closes the one that has waited longest
+	// for a request, or else for its answer to be read. Default: 64.
+	MaxConns int
+	// Logger gets what the HTTP server has to say.
+	Logger *slog.Logger
+}
+
+// defaultMaxConns is Server.MaxConns if that is 0.
+const defaultMaxConns = 64
+
 // Serve answers requests on l until ctx ends, and closes l. Its error is the server's own failure, never ctx's end.
-func Serve(ctx context.Context, l net.Listener, handler http.Handler, logger *slog.Logger) error {
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	conns := newConnLimit(cmp.Or(s.MaxConns, defaultMaxConns))
 	server := &http.Server{
-		Handler:           handler,
+		Handler:           conns.serving(checkHost(s.Handler, l.Addr(), s.Hosts)),
+		ConnContext:       conns.opened,
+		ConnState:         conns.changed,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      time.Minute,
+		WriteTimeout:      10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

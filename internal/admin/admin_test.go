@@ -174,7 +174,9 @@ func TestServe(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, Handler(&fakeNode{}), slog.New(slog.DiscardHandler)) }()
+	go func() {
+		done <- (&Server{Handler: Handler(&fakeNode{}), Logger: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
+	}()
 	resp, err := http.Get("http://" + l.Addr().String() + "/healthz")
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +191,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("Serve returned %v after its context ended", err)
 	}
 
-	if err := Serve(t.Context(), l, Handler(&fakeNode{}), slog.New(slog.DiscardHandler)); err == nil {
+	if err := (&Server{Handler: Handler(&fakeNode{}), Logger: slog.New(slog.DiscardHandler)}).Serve(t.Context(), l); err == nil {
 		t.Error("Serve on a closed listener returned no error")
 	}
 }
