@@ -20,20 +20,23 @@ import (
 const (
 	acceptBackoffMin = 5 * time.Millisecond
 	acceptBackoffMax = time.Second
-	// spareFDs are left to everything that is not a client socket.
-	spareFDs = 128
-	// maxLinks bounds the connections from other nodes, those whose handshake is under way included, and those to others.
-	maxLinks = 64
+	// spareFDs are left to everything that is not a client socket, and spareForNodes besides to a
+	// node of a cluster: for links, for handshakes, and for nodes that do not answer.
+	spareFDs      = 128
+	spareForNodes = 512
 )
 
 // defaultMaxConns leaves some of the process's file descriptors to others.
-func defaultMaxConns() int {
+func defaultMaxConns(clustered bool) int {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur > 1<<20 {
 		return 1 << 20
 	}
-	n := int(lim.Cur)
-	return max(n-spareFDs, n/2)
+	n, spare := int(lim.Cur), spareFDs
+	if clustered {
+		spare += spareForNodes
+	}
+	return max(n-spare, n/2)
 }
 
 func (e *Engine) listen(ctx context.Context) error {
@@ -69,42 +72,26 @@ func (e *Engine) closeListeners() error {
 	return errors.Join(errs...)
 }
 
-// accept takes connections of clients, or of other nodes if peers is set, until ctx or the listener ends. Whatever goes wrong
-// with one, and running out of file descriptors, makes new ones wait and touches no live one.
-func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) {
+// accept takes the connections of a port, of other nodes if peers is set, until the engine begins to stop or the listener ends.
+// Whatever goes wrong with one, and running out of file descriptors, makes new ones wait and touches no live one.
+func (e *Engine) accept(ln net.Listener, p *port, peers *cluster) {
 	backoff := acceptBackoffMin
-	sockets := e.sockets
-	if peers != nil {
-		sockets = e.linkSockets
-	}
 	for {
-		select {
-		case sockets <- struct{}{}: // with MaxConns open, the next client waits in the kernel's queue
-		case <-ctx.Done():
+		err := e.acceptOne(ln, p, peers)
+		switch {
+		case e.serving.Err() != nil:
 			return
-		}
-		nc, err := ln.Accept()
-		if err == nil {
-			var k *link
-			if peers != nil {
-				k = &link{cluster: peers, ended: make(chan struct{})}
-			}
-			err = e.enroll(nc, k)
-			if err == nil {
-				backoff = acceptBackoffMin
-				continue
-			}
-			e.refused.Add(1)
-		}
-		<-sockets
-		// The listener itself is closed or broken. If it is the engine that closes it, nobody asks why any more.
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK) {
+		case err == nil:
+			backoff = acceptBackoffMin
+			continue
+		// The listener itself is closed or broken.
+		case errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.ENOTSOCK):
 			e.fail(fmt.Errorf("engine: accept: %w", err))
 			return
 		}
 		e.cfg.Logger.Warn("cannot accept a connection", "error", err, "wait", backoff)
 		select {
-		case <-ctx.Done():
+		case <-e.serving.Done():
 			return
 		case <-time.After(backoff):
 		}
@@ -112,9 +99,33 @@ func (e *Engine) accept(ctx context.Context, ln net.Listener, peers *cluster) {
 	}
 }
 
-// enroll gives a connection to the loop with the fewest; k is set if it leads to another node. It returns when the loop has it.
-func (e *Engine) enroll(nc net.Conn, k *link) error {
-	c := &conn{remote: nc.RemoteAddr(), link: k, maxPending: e.cfg.MaxPending}
+// acceptOne takes one connection. With MaxConns open it waits, and so do those in the kernel's queue.
+func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster) error {
+	nc, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	c := e.newConn(nc)
+	if peers != nil {
+		c.link = newLink(peers)
+	}
+	if !p.admit(e.serving, c) {
+		return nc.Close()
+	}
+	if err := e.enroll(nc, c); err != nil {
+		p.closed(c)
+		e.refused.Add(1)
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) newConn(nc net.Conn) *conn {
+	return &conn{remote: nc.RemoteAddr(), maxPending: e.cfg.MaxPending}
+}
+
+// enroll gives a connection to the loop with the fewest. It returns when the loop has it.
+func (e *Engine) enroll(nc net.Conn, c *conn) error {
 	if _, err := e.client.EnrollContext(nc, c); err != nil {
 		return err
 	}
@@ -126,16 +137,13 @@ func (e *Engine) enroll(nc net.Conn, k *link) error {
 
 var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
 
-// socketsOf returns the budget that a connection counts against. Those to other nodes have two of their own, so that clients
-// cannot take them, and strangers at the peers' port only what others dial, for as long as a handshake may last.
-func (e *Engine) socketsOf(k *link) chan struct{} {
-	switch {
-	case k == nil:
-		return e.sockets
-	case k.dialled:
-		return e.dialSockets
+// socketClosed gives back the place of a socket that has closed.
+func (e *Engine) socketClosed(c *conn) {
+	if c.port == nil {
+		e.dialled.Add(-1)
+		return
 	}
-	return e.linkSockets
+	c.port.closed(c)
 }
 
 // anchor is the context of a connection that finds out which loop it was put on, and stays there: its end is that of the loop.

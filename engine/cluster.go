@@ -42,6 +42,7 @@ type cluster struct {
 	changed  chan struct{} // of capacity 1: this node's record is not what was announced
 	twin     chan error    // of capacity 1: another node with this node's ID, that must be heard of before this one takes clients
 	doubt    chan struct{} // of capacity 1: look now who else has this node's ID
+	dialling dialling      // the attempts to link with them that are under way
 
 	// shared
 	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
@@ -69,6 +70,8 @@ func newCluster(e *Engine) *cluster {
 		twin:    make(chan error, 1),
 		doubt:   make(chan struct{}, 1),
 		refused: make(map[string]string),
+
+		dialling: newDialling(),
 
 		announcing: make(chan struct{}, 1),
 
@@ -186,7 +189,7 @@ func (e *Engine) member() discovery.Record {
 	return discovery.Record{
 		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load() || e.joining.Load(),
 		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
-		Load: roughly(max(0, len(e.sockets)-1)), // one is the next client's
+		Load: roughly(e.clients.sockets()),
 	}
 }
 
@@ -244,59 +247,6 @@ func (c *cluster) tellMembers() {
 			}
 		})
 	}
-}
-
-const (
-	dialTimeout    = time.Second
-	dialBackoffMin = 50 * time.Millisecond
-	dialBackoffMax = time.Second
-)
-
-// dial keeps a link to one node up until ctx ends.
-func (c *cluster) dial(ctx context.Context, node string) {
-	backoff := dialBackoffMin
-	for ctx.Err() == nil {
-		c.mu.Lock()
-		m, open := c.members[node], c.links[node]
-		c.mu.Unlock()
-		if open != nil && open.incarnation == m.Incarnation { // the node was not listed for a while, and the link has lived on
-			open.wait(ctx)
-			continue
-		}
-		up, err := c.connect(ctx, m)
-		if err != nil && ctx.Err() == nil {
-			c.eng.cfg.Logger.Debug("no link", "node", node, "addr", m.PeerAddr, "error", err)
-		}
-		if up > dialBackoffMax { // a dial or a handshake that has taken as long proves nothing
-			backoff = dialBackoffMin
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(rand.N(backoff)):
-		}
-		backoff = min(2*backoff, dialBackoffMax)
-	}
-}
-
-// connect dials a node and waits until that link, or ctx, has ended. A link does not end with ctx.
-// up is for how long the link was open.
-func (c *cluster) connect(ctx context.Context, m discovery.Record) (up time.Duration, err error) {
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-	nc, err := dialer.DialContext(ctx, "tcp", m.PeerAddr)
-	if err != nil {
-		return 0, err
-	}
-	k := &link{cluster: c, dialled: true, node: m.ID, ended: make(chan struct{})}
-	select {
-	case c.eng.dialSockets <- struct{}{}:
-	case <-ctx.Done():
-		return 0, nc.Close()
-	}
-	if err := c.eng.enroll(nc, k); err != nil {
-		<-c.eng.dialSockets
-		return 0, err
-	}
-	return k.wait(ctx), nil
 }
 
 // complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.

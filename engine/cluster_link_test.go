@@ -416,7 +416,7 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := n.cluster.connect(ctx, discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()})
+		_, err := n.cluster.connect(ctx, attempt{cluster: n.cluster, to: discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()}})
 		ended <- err
 	}()
 	nc, err := mute.Accept()
@@ -446,7 +446,7 @@ func TestUnansweredHandshake(t *testing.T) {
 	}
 	defer mute.Close()
 	began := time.Now()
-	up, err := n.cluster.connect(t.Context(), discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()})
+	up, err := n.cluster.connect(t.Context(), attempt{cluster: n.cluster, to: discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()}})
 	if took := time.Since(began); err != nil || took < dialBackoffMax || up != 0 {
 		t.Errorf("%v: after %v the link counts as having been up for %v", err, took, up)
 	}

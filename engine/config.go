@@ -44,8 +44,19 @@ type Config struct {
 	// 4 MiB, and at least two frames of MaxPayload, so that any message fits the half that is renewed.
 	Credit int
 	// MaxConns is the most client connections; more wait in the kernel's queue. Default: the
-	// process's file descriptor limit less 128 (and never less than half of it).
+	// process's file descriptor limit less 128, less 512 more for a node of a cluster (and never less
+	// than half of it).
 	MaxConns int
+
+	// MaxHandshakes is the most client connections that have not said hello. If one more comes, the
+	// oldest of them is closed. As many again may have said hello and not been welcomed, because the
+	// Authenticate hook or the registry is slow; more are told to try again later, and all of one
+	// source address take half of what is free at most. Default: a quarter of MaxConns.
+	MaxHandshakes int
+	// MaxPeerHandshakes is the most connections to PeerAddr that have not proved that they know the
+	// cluster's secret. If one more comes, the oldest of them is closed. Those that have proved it
+	// are links: one for each node. Default: 256.
+	MaxPeerHandshakes int
 
 	// HelloTimeout bounds the time from accept to hello. Default: 2 s.
 	HelloTimeout time.Duration
@@ -122,6 +133,7 @@ const (
 	defaultMaxInFlight         = 1 << 16
 	defaultMaxPending          = 4 << 20
 	defaultCredit              = 4 << 20
+	defaultMaxPeerHandshakes   = 256
 	defaultHelloTimeout        = 2 * time.Second
 	defaultHeartbeat           = 10 * time.Second
 	defaultSlowConsumerTimeout = 10 * time.Second
@@ -157,7 +169,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
 	setDefault(&c.Credit, max(defaultCredit, c.minCredit()))
-	setDefault(&c.MaxConns, defaultMaxConns())
+	setDefault(&c.MaxConns, defaultMaxConns(c.Membership != nil))
+	setDefault(&c.MaxHandshakes, max(c.MaxConns/4, 1))
+	setDefault(&c.MaxPeerHandshakes, defaultMaxPeerHandshakes)
 	setDefault(&c.HelloTimeout, defaultHelloTimeout)
 	setDefault(&c.Heartbeat, defaultHeartbeat)
 	setDefault(&c.IdleTimeout, 3*c.Heartbeat)
@@ -224,6 +238,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	}{
 		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
 		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
+		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}

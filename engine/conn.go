@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"container/list"
 	"net"
 
 	"github.com/panjf2000/gnet/v2"
@@ -31,6 +32,11 @@ type conn struct {
 	loop      *loop
 	remote    net.Addr
 	slot, gen uint32 // from addConn
+	port      *port  // where it came in; nil in process, and if this node has dialled
+
+	// guarded by port.mu
+	waits     *list.Element // in port.waiting; nil: it has shown who it is
+	displaced bool          // it was told to make room
 
 	// owned by the loop; static once open
 	session     *routing.Session

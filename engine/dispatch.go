@@ -71,7 +71,7 @@ func (h *handler) OnClose(gc gnet.Conn, _ error) gnet.Action {
 		c.teardown()
 		c.gc = nil
 		c.loop.stats.closed++
-		<-h.eng.socketsOf(c.link)
+		h.eng.socketClosed(c)
 	}
 	return gnet.None
 }

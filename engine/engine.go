@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,9 +42,9 @@ type Engine struct {
 	ready        chan struct{}
 	stopped      chan struct{} // closed when Run has returned
 	failed       chan error    // what makes Run return an error; whoever finds it full is not the first
-	sockets      chan struct{} // a token for each client's socket that is open
-	linkSockets  chan struct{} // and for each that another node, or a stranger at that port, has dialled
-	dialSockets  chan struct{} // and for each that this node has dialled
+	clients      *port         // where clients connect
+	peers        *port         // where other nodes connect
+	joins        joins         // of clients
 	ownRegistry  bool
 
 	// static after Run has started
@@ -62,6 +63,7 @@ type Engine struct {
 	draining    atomic.Bool
 	drainAt     atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
 	refused     atomic.Uint64
+	dialled     atomic.Int64 // open sockets to nodes that this one has dialled
 	unhandled   atomic.Uint64
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
@@ -102,9 +104,9 @@ func New(cfg Config) (*Engine, error) {
 		ready:        make(chan struct{}),
 		stopped:      make(chan struct{}),
 		failed:       make(chan error, 1),
-		sockets:      make(chan struct{}, cfg.MaxConns),
-		linkSockets:  make(chan struct{}, maxLinks),
-		dialSockets:  make(chan struct{}, maxLinks),
+		clients:      newPort(cfg.MaxConns, cfg.MaxHandshakes),
+		peers:        newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
+		joins:        joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 		ownRegistry:  ownRegistry,
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
@@ -192,7 +194,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 		helpers.Go(func() { e.registry.Claims(e.serving, e.heardClaims) })
 	}
 	if e.cluster != nil {
-		helpers.Go(func() { e.accept(e.ctx, e.peerListener, e.cluster) })
+		helpers.Go(func() { e.accept(e.peerListener, e.peers, e.cluster) })
 		helpers.Go(func() { e.cluster.run(e.serving) })
 		if err := e.cluster.join(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -202,7 +204,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 		}
 	}
 	if e.listener != nil {
-		helpers.Go(func() { e.accept(e.ctx, e.listener, nil) })
+		helpers.Go(func() { e.accept(e.listener, e.clients, nil) })
 	}
 	close(e.ready)
 	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
@@ -276,7 +278,7 @@ func (e *Engine) closeEverybody() {
 	})
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for len(e.sockets)+len(e.linkSockets)+len(e.dialSockets) > 0 {
+	for e.clients.sockets()+e.peers.sockets()+int(e.dialled.Load()) > 0 {
 		select {
 		case <-deadline:
 			return

@@ -32,6 +32,7 @@ type link struct {
 	// static
 	cluster *cluster
 	dialled bool
+	up      chan struct{} // closed when the link opens
 	ended   chan struct{} // closed with the connection
 
 	// owned by the loop; static once open
@@ -56,6 +57,18 @@ type link struct {
 type attachment struct {
 	session *routing.Session
 	serial  uint64
+}
+
+func newLink(c *cluster) *link {
+	return &link{cluster: c, up: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// prove notes that the other node has proved that it knows the secret.
+func (k *link) prove(c *conn) {
+	k.proven = true
+	if c.port != nil {
+		c.port.proved(c)
+	}
 }
 
 // begin is called when the connection is on its loop.
@@ -171,7 +184,8 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 		c.close(codec.FaultUnauthenticated, fmt.Sprintf("node %q was expected at this address, %q answers", k.node, f.Node))
 		return
 	}
-	k.incarnation, k.identity, k.proven, k.expects = f.Incarnation, f.PeerIdentity, true, 0
+	k.incarnation, k.identity, k.expects = f.Incarnation, f.PeerIdentity, 0
+	k.prove(c)
 	prove := func() {
 		k.expects = codec.KindPeerReady
 		c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
@@ -194,7 +208,8 @@ func (k *link) handleProof(c *conn, body []byte) {
 		k.badSecret(c)
 		return
 	}
-	k.proven, k.expects = true, 0
+	k.expects = 0
+	k.prove(c)
 	if k.differs != "" {
 		k.cluster.refuse(k.node, k.differs)
 		c.close(codec.FaultUnauthenticated, "the two nodes do not agree: "+k.differs)
@@ -313,6 +328,7 @@ func (k *link) open(c *conn) {
 		return
 	}
 	c.state = stateOpen
+	close(k.up)
 	k.opened = c.loop.now
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.acks.NewList()

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"distmsg/codec"
@@ -30,9 +31,15 @@ func (c *conn) handleHello(body []byte) {
 		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		return
 	}
+	source := sourceOf(c.remote)
+	if !e.joins.enter(source) {
+		c.close(codec.FaultGoingAway, "too many clients are connecting: try again later")
+		return
+	}
+	c.port.proved(c)
 	c.state = stateJoining
 	j := &join{
-		loop: c.loop, handle: c.handle(), remote: c.remote,
+		loop: c.loop, handle: c.handle(), remote: c.remote, placed: true, source: source,
 		credentials: append([]byte(nil), f.Credentials...),
 		secret:      append([]byte(nil), f.Secret...),
 		replace:     f.Flags&codec.HelloReplace != 0,
@@ -76,9 +83,20 @@ type join struct {
 	wanted      routing.SessionID // zero: a new one
 	replace     bool
 	foreign     bool // the session has been at another node
+	placed      bool // it has a place in Engine.joins, under source
+	source      netip.Addr
+}
+
+// end gives the place back.
+func (j *join) end() {
+	if j.placed {
+		j.placed = false
+		j.loop.eng.joins.leave(j.source)
+	}
 }
 
 func (j *join) refuse(f codec.Fault, detail string) {
+	j.end()
 	j.loop.post(func() {
 		if c := j.loop.conn(j.handle); c != nil {
 			c.close(f, detail)
@@ -126,6 +144,7 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 // open makes the connection part of its session: from here on messages reach it.
 func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e := l.eng
+	j.end()
 	c := l.conn(j.handle)
 	if c != nil && e.leaving() { // else it would never hear of it
 		c.close(codec.FaultGoingAway, "the node is draining or stopping")

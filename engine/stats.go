@@ -26,6 +26,9 @@ type Stats struct {
 	Watched     int // IDs that clients of this node watch, each counted once
 
 	Accepted, Closed, Refused uint64 // client sockets; refused: for lack of file descriptors
+	Displaced                 uint64 // of those, how many were closed before they had said hello, to make room for newer ones
+	DisplacedPeers            uint64 // the same for connections to PeerAddr, before they had proved that they know the secret
+	JoinsRefused              uint64 // hellos that were told to come again later, because too many others were being checked
 	BytesIn, BytesOut         uint64
 	FramesIn, FramesOut       uint64
 	Writes                    uint64 // write calls to client sockets
@@ -92,6 +95,10 @@ func (e *Engine) Stats() Stats {
 		IDs:      e.table.Len(),
 		Watched:  int(e.watcher.n.Load()),
 		Refused:  e.refused.Load(),
+
+		Displaced:      e.clients.displacements(),
+		DisplacedPeers: e.peers.displacements(),
+		JoinsRefused:   e.joins.refusals(),
 
 		LogsDropped: e.log.Dropped(),
 		Unhandled:   e.unhandled.Load(),

@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"container/list"
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+
+	"distmsg/codec"
+)
+
+// A port is an address where the engine accepts connections. Anyone may connect, and a connection
+// that says nothing costs who opens it nothing. So connections that have not shown who they are
+// have a budget of their own (S32): if one more comes, the oldest of them is closed. Those that have
+// shown it never make room for one that has not.
+//
+// A client shows it with a hello, another node with the proof that it knows the cluster's secret.
+
+// port is the places of one listener.
+type port struct {
+	// static
+	most     int // open sockets; 0: any number
+	unproved int // of those, the ones that have not shown who they are
+	// freed holds one: a place may be free.
+	freed chan struct{}
+
+	mu        sync.Mutex
+	open      int       // guarded by mu; open sockets
+	waiting   list.List // guarded by mu; of *conn: those that have not shown who they are, oldest first
+	closing   int       // guarded by mu; how many of them have been told to close
+	displaced uint64    // guarded by mu; how many of them have been told to close so far
+}
+
+func newPort(most, unproved int) *port {
+	return &port{most: most, unproved: unproved, freed: make(chan struct{}, 1)}
+}
+
+// admit waits for a place for c. It returns false if ctx ends first.
+func (p *port) admit(ctx context.Context, c *conn) bool {
+	for !p.tryAdmit(c) {
+		p.displace()
+		select {
+		case <-p.freed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+func (p *port) tryAdmit(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.most > 0 && p.open >= p.most || p.waiting.Len() >= p.unproved {
+		return false
+	}
+	p.open++
+	c.port, c.waits = p, p.waiting.PushBack(c)
+	return true
+}
+
+// displace has the oldest connection closed that has not shown who it is. It does nothing while one
+// that was told to close has not closed.
+func (p *port) displace() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.waiting.Front()
+	if first == nil || p.closing > 0 {
+		return
+	}
+	c := first.Value.(*conn)
+	c.displaced = true
+	p.closing++
+	p.displaced++
+	c.loop.post(c.displace) // it has a loop: the next one is admitted when this one is enrolled
+}
+
+// proved takes c out of those that have not shown who they are.
+func (p *port) proved(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leave(c)
+	nudge(p.freed)
+}
+
+// closed gives back the place of a socket that has closed.
+func (p *port) closed(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	p.leave(c)
+	nudge(p.freed)
+}
+
+// leave takes c out of waiting. mu is held.
+func (p *port) leave(c *conn) {
+	if c.waits == nil {
+		return
+	}
+	p.waiting.Remove(c.waits)
+	c.waits = nil
+	if c.displaced {
+		p.closing--
+	}
+}
+
+// waitsFor reports whether c has yet to show who it is.
+func (p *port) waitsFor(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return c.waits != nil
+}
+
+// sockets is how many are open.
+func (p *port) sockets() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
+// displacements is how many connections have made room for newer ones.
+func (p *port) displacements() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.displaced
+}
+
+// displace closes a connection that has not shown who it is, to make room for a newer one. Its
+// socket does not linger, as that would keep the place.
+func (c *conn) displace() {
+	if c.gone() || !c.port.waitsFor(c) {
+		return
+	}
+	if c.state != stateClosed {
+		what := "hello"
+		if c.link != nil {
+			what = "proof"
+		}
+		c.fail(codec.FaultHelloTimeout, codec.ErrorClosing, 0, 0, "no "+what+" yet, and too many newer connections wait")
+		c.flush()
+		c.teardown()
+	}
+	if !c.gone() {
+		c.cut()
+	}
+}
+
+// joins bounds the clients whose credentials are being checked, or whose session is being opened.
+// They may be as many as those that have yet to say hello. They are not displaced, because then
+// nobody would get in while the check is slow: one too many is refused, and comes again later. One
+// source address gets half of what is free at most, so that others find room.
+type joins struct {
+	most int // static
+
+	mu      sync.Mutex
+	all     int                // guarded by mu
+	from    map[netip.Addr]int // guarded by mu; by source
+	refused uint64             // guarded by mu
+}
+
+// enter takes a place for a client from that address. It returns false if there is none.
+func (j *joins) enter(source netip.Addr) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if free := j.most - j.all; free < 1 || j.from[source] > 0 && j.from[source] >= free {
+		j.refused++
+		return false
+	}
+	j.all++
+	j.from[source]++
+	return true
+}
+
+func (j *joins) leave(source netip.Addr) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.all--
+	if j.from[source]--; j.from[source] == 0 {
+		delete(j.from, source)
+	}
+}
+
+func (j *joins) refusals() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.refused
+}
+
+// sourceOf is the address that a client counts under: of IPv6, the network of 64 bits, as anyone
+// who has one address of it has them all.
+func sourceOf(remote net.Addr) netip.Addr {
+	tcp, ok := remote.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap()
+	if ip.Is6() {
+		network, err := ip.Prefix(64)
+		if err == nil {
+			return network.Addr()
+		}
+	}
+	return ip
+}
