@@ -32,6 +32,8 @@ type request struct {
 type item struct {
 	id    string
 	epoch uint64
+
+	newInSession, newInNode bool // there is room kept for it; guarded by room.mu
 }
 
 const (
@@ -85,7 +87,7 @@ func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *reque
 		items: make([]item, 0, n), results: make([]codec.Result, n),
 	}
 	for v, ok := ids.Next(); ok; v, ok = ids.Next() {
-		r.items = append(r.items, item{string(v.ID), v.Epoch})
+		r.items = append(r.items, item{id: string(v.ID), epoch: v.Epoch})
 		r.size += itemSize + len(v.ID)
 	}
 	c.asked += r.size
@@ -212,7 +214,8 @@ func (e *Engine) bind(r *request, mine []int) {
 		return
 	}
 	expect := make([]routing.Binding, len(r.items))
-	todo := e.allowed(r, mine)
+	todo := e.keepRoom(r, e.allowed(r, mine))
+	defer e.giveRoomBack(r, todo)
 	for try := 0; len(todo) > 0; try++ {
 		if try == maxSwaps {
 			r.fill(todo, codec.CodeOverflow)
@@ -328,7 +331,7 @@ func (e *Engine) removeFormerSelf(id string, b routing.Binding) (removed, known 
 func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 	id := r.items[i].id
 	e.watcher.bound(id, res.Epoch) // before the table: if the session ends meanwhile, that is told after it
-	prev, status := e.table.Bind(id, r.session, res.Epoch)
+	prev, status := e.bindInRoom(r, i, res.Epoch)
 	if status == routing.Dead { // the session ended meanwhile, so its binding must not stay behind
 		ctx, cancel := e.registryContext()
 		defer cancel()

@@ -33,6 +33,12 @@ type Config struct {
 	MaxPayload int
 	// MaxIDs is the most IDs in one bind, unbind or lookup frame. Default: 1,024.
 	MaxIDs int
+	// MaxSessionIDs is the most IDs that one session may have bound at this node. An ID that is bound
+	// again counts once. A bind beyond it ends overflow. Default: 1,000,000.
+	MaxSessionIDs int
+	// MaxNodeIDs is the most IDs that all sessions together may have bound at this node. Each takes
+	// some 250 bytes of memory. A bind beyond it ends overflow. Default: 10,000,000.
+	MaxNodeIDs int
 	// MaxMulticast is the most IDs in one multicast; the frame limit holds, too. Default: 10,000.
 	MaxMulticast int
 	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
@@ -130,6 +136,8 @@ const (
 	defaultMaxPayload          = 1 << 20
 	defaultMaxIDs              = 1024
 	defaultMaxMulticast        = 10_000
+	defaultMaxSessionIDs       = 1_000_000
+	defaultMaxNodeIDs          = 10_000_000
 	defaultMaxInFlight         = 1 << 16
 	defaultMaxPending          = 4 << 20
 	defaultCredit              = 4 << 20
@@ -165,6 +173,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Loops, runtime.NumCPU())
 	setDefault(&c.MaxPayload, defaultMaxPayload)
 	setDefault(&c.MaxIDs, defaultMaxIDs)
+	setDefault(&c.MaxSessionIDs, defaultMaxSessionIDs)
+	setDefault(&c.MaxNodeIDs, defaultMaxNodeIDs)
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
@@ -239,6 +249,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
 		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
 		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
+		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}

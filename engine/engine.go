@@ -65,6 +65,8 @@ type Engine struct {
 	refused     atomic.Uint64
 	dialled     atomic.Int64 // open sockets to nodes that this one has dialled
 	unhandled   atomic.Uint64
+	idsRefused  atomic.Uint64
+	room        room
 	nextLoop    atomic.Uint64 // where the next in-process session goes
 	bufs        sharedBufs
 	presences   presences
@@ -100,6 +102,7 @@ func New(cfg Config) (*Engine, error) {
 		seed:         maphash.MakeSeed(),
 		table:        routing.NewTable(),
 		lanes:        newLanes(),
+		room:         newRoom(&cfg),
 		verifySoon:   make(chan struct{}, 1),
 		ready:        make(chan struct{}),
 		stopped:      make(chan struct{}),

@@ -52,6 +52,7 @@ type Stats struct {
 	LoopSilence               time.Duration          // since the event loop that has been silent the longest has run; 10 ms and less as a rule
 	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
+	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
 	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }
 
@@ -102,6 +103,7 @@ func (e *Engine) Stats() Stats {
 
 		LogsDropped: e.log.Dropped(),
 		Unhandled:   e.unhandled.Load(),
+		IDsRefused:  e.idsRefused.Load(),
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),

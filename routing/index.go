@@ -189,9 +189,3 @@ func (sh *shard) appendAll(entries []*entry) []*entry {
 	}
 	return entries
 }
-
-func (sh *shard) len() int {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return sh.count
-}

@@ -28,6 +28,7 @@ type Route struct {
 // the reply of the one before is in the table.
 type Table struct {
 	index   index
+	bound   atomic.Int64  // how many IDs the index has
 	serials atomic.Uint64 // the latest attach serial given out
 
 	mu       sync.RWMutex
@@ -161,6 +162,7 @@ func (t *Table) Bind(id string, s *Session, epoch uint64) (prev Route, status Bi
 	}
 	if old == nil {
 		sh.insert(e)
+		t.bound.Add(1)
 	} else {
 		sh.replace(old, e)
 		old.session.unlink(old)
@@ -179,6 +181,7 @@ func (t *Table) Unbind(id string, s *Session, epoch uint64) bool {
 		return false
 	}
 	sh.remove(e)
+	t.bound.Add(-1)
 	s.unlink(e)
 	return true
 }
@@ -207,11 +210,5 @@ func (t *Table) Sessions() []*Session {
 	return slices.DeleteFunc(slices.Collect(maps.Values(t.sessions)), (*Session).Ended)
 }
 
-// Len returns how many IDs are bound.
-func (t *Table) Len() int {
-	n := 0
-	for i := range t.index.shards {
-		n += t.index.shards[i].len()
-	}
-	return n
-}
+// Len returns how many IDs are bound. It takes no lock.
+func (t *Table) Len() int { return int(t.bound.Load()) }

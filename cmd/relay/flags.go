@@ -23,6 +23,7 @@ type options struct {
 	insecureListen                 bool
 	adminHosts                     []string
 	loops                          int
+	maxSessionIDs, maxNodeIDs      int
 	nodeID                         string
 	resumeWindow, verifyPeriod     time.Duration
 
@@ -58,6 +59,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "`names` that HTTP requests may ask for, besides localhost and IP addresses (default: every name, but none if\n--admin-listen is a loopback address: a web page could have its name resolve to that)")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
+	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "IDs, `n` of them, that one session may have bound at this node; a bind beyond it ends overflow")
+	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "the same for all sessions together; `n` IDs take some 250 bytes of memory each")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; all nodes have to agree")
 	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long it takes to compare all bindings and remembered routes of this node with the registry, slowly and all the time")
@@ -98,6 +101,14 @@ func (o *options) check() error {
 	}{{"--drain-timeout", o.drainTimeout}, {"--resume-window", o.resumeWindow}} {
 		if d.value <= 0 {
 			return cli.Usagef("%s %v must be over 0", d.flag, d.value)
+		}
+	}
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"--max-session-ids", o.maxSessionIDs}, {"--max-node-ids", o.maxNodeIDs}} {
+		if n.value <= 0 {
+			return cli.Usagef("%s %d must be over 0", n.flag, n.value)
 		}
 	}
 	if o.verifyPeriod < time.Second {

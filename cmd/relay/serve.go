@@ -63,6 +63,7 @@ func serve(opts options, stderr io.Writer) error {
 	node, err := engine.New(engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
+		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs,
 		Registry: outside.registry, Logger: logger,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,

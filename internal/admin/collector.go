@@ -64,6 +64,7 @@ var metrics = []metric{
 	counter("delivers_bounced_total", "Sends without ack that the receiver returned as not_here.", func(s *engine.Stats) uint64 { return s.Bounced }),
 	counter("sends_abandoned_total", "Sends whose sender's connection ended first: with ack, or while they were parked.", func(s *engine.Stats) uint64 { return s.Abandoned }),
 	counter("log_records_dropped_total", "Log records that were dropped because whatever takes them (stderr, as a rule) did not keep up.", func(s *engine.Stats) uint64 { return s.LogsDropped }),
+	counter("ids_refused_total", "IDs that were not bound because their session, or the node, holds the most that are allowed.", func(s *engine.Stats) uint64 { return s.IDsRefused }),
 	counter("delivers_unhandled_total", "Messages to sessions inside this process that were not handled, because their deadline had passed when the handler was free.", func(s *engine.Stats) uint64 { return s.Unhandled }),
 	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
 	counter("acks_forged_total", "Acks with a token that was never given to their session.", func(s *engine.Stats) uint64 { return s.AcksForged }),
