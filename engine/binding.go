@@ -91,6 +91,7 @@ func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *reque
 		r.size += itemSize + len(v.ID)
 	}
 	c.asked += r.size
+	c.loop.worked(n)
 	return r
 }
 

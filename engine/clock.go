@@ -12,14 +12,16 @@ import (
 // stands still.
 //
 // Linux has such a clock, CLOCK_BOOTTIME, but to read it is a system call, and a loop reads the
-// time several times an iteration. So the monotonic clock is read, and with it the wall clock,
-// which the kernel sets forward after a sleep. Only when the two have moved apart, the clock reads
-// CLOCK_BOOTTIME, to tell a sleep from somebody setting the wall clock.
+// time in every iteration. So now reads the monotonic clock, and with it the wall clock, which the
+// kernel sets forward after a sleep. Only when the two have moved apart, it reads CLOCK_BOOTTIME, to
+// tell a sleep from somebody setting the wall clock. A loop calls now when an iteration begins, and
+// glance, which reads the monotonic clock alone, for what else it wants to know in the iteration.
 type clock struct {
 	// static
 	read func() (wall int64, awake time.Duration) // nanoseconds since 1970, and the monotonic time since it was made
 	boot func() time.Duration                     // how far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
-	wall int64                                    // when it was made
+	born time.Time                                // when it was made
+	wall int64                                    // the same on the wall clock
 	base time.Duration                            // what boot returned then
 
 	// shared
@@ -33,7 +35,7 @@ const drift = 100 * time.Millisecond
 
 func newClock() *clock {
 	born := time.Now()
-	c := &clock{boot: bootAhead, wall: born.UnixNano(), base: bootAhead()}
+	c := &clock{boot: bootAhead, born: born, wall: born.UnixNano(), base: bootAhead()}
 	c.read = func() (int64, time.Duration) {
 		now := time.Now()
 		return now.UnixNano(), now.Sub(born)
@@ -52,6 +54,12 @@ func (c *clock) now() time.Duration {
 		c.apart.Store(apart) // last: whoever sees that nothing has moved since sees the sleep as well
 	}
 	return awake + time.Duration(c.slept.Load())
+}
+
+// glance is now without a look for sleeps: what now has not found yet is not in it. Any goroutine
+// may call it.
+func (c *clock) glance() time.Duration {
+	return time.Since(c.born) + time.Duration(c.slept.Load())
 }
 
 // bootAhead is how far CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC: the time that the machine has

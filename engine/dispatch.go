@@ -96,6 +96,7 @@ func (c *conn) read(buf []byte) {
 		}
 		buf = buf[n:]
 		c.frame(body)
+		c.loop.worked(1 + n/bytesPerUnit)
 	}
 }
 

@@ -36,12 +36,14 @@ func (l *loop) dropAll() {
 	for _, c := range l.conns {
 		if c != nil {
 			c.drop()
+			l.worked(writeWork)
 		}
 	}
 	l.dropReturned()
 	for _, c := range l.watched { // those that linger have a backlog, too
 		if c.state == stateClosed && !c.gone() {
 			c.cut()
+			l.worked(writeWork)
 		}
 	}
 	l.acks.SetTag(uint16(l.fenced))

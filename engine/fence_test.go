@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"context"
+	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -227,5 +229,54 @@ func TestFenceByHook(t *testing.T) {
 	defer cancel()
 	if err := n.Drain(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// work has a loop relay messages of c to itself for longer than LoopGap, in one iteration.
+func (n *node) work(loop int, c *client, id string) {
+	n.t.Helper()
+	l := n.loops[loop]
+	done := make(chan struct{})
+	l.post(func() {
+		defer close(done)
+		from := l.conn(n.table.Session(c.sessionID()).Handles()[0])
+		frames := bytes.Repeat(sendFrame(1, id, id, "busy", codec.FlagAck, 1), 1000)
+		for began := n.clock(); n.clock()-began <= n.cfg.LoopGap+50*time.Millisecond; {
+			from.read(frames)
+			l.flushDirty()
+		}
+	})
+	<-done
+}
+
+// A loop that works for longer than LoopGap was not stopped (S24).
+func TestBusyIsNotStopped(t *testing.T) {
+	long(t)
+	t.Parallel()
+	n := start(t, Config{Loops: 2, LoopGap: testGap, MaxInFlight: 10})
+	before := n.Incarnation()
+	c, other := n.joinOn(0, "c"), n.joinOn(0, "other")
+	go func() { _, _ = io.Copy(io.Discard, c.nc) }()
+	n.work(0, c, "c")
+	other.alive()
+	if s := n.counters(); n.Incarnation() != before || s.LongestStall > testGap {
+		t.Errorf("incarnation %d after %d, longest stall %v", n.Incarnation(), before, s.LongestStall)
+	}
+}
+
+// One that was stopped in the middle of its work was.
+func TestStoppedWhileBusy(t *testing.T) {
+	long(t)
+	t.Parallel()
+	var once sync.Once
+	n := start(t, Config{LoopGap: testGap, Hooks: Hooks{Send: func(string, *codec.Send) codec.Code {
+		once.Do(func() { time.Sleep(testGap + 50*time.Millisecond) }) // the stop itself
+		return codec.CodeOK
+	}}})
+	c, d := n.join("c"), n.join("d")
+	c.write(bytes.Repeat(sendFrame(1, "c", "d", "x", codec.FlagAck, 0), 1000))
+	d.fails(codec.FaultFenced)
+	if s := n.counters(); s.Faults[codec.FaultFenced] != 2 {
+		t.Errorf("%+v", s)
 	}
 }

@@ -66,6 +66,7 @@ func (c *conn) goOnHeld(h holder) {
 	c.held = nil
 	for i := range held {
 		w := &held[i]
+		l.worked(1)
 		if l.takeUp(w) == nil {
 			continue // c was closed meanwhile
 		}
@@ -129,6 +130,7 @@ func (c *conn) expireHeld() {
 		}
 	}
 	clear(held[len(c.held):])
+	l.worked(1 + len(held)/scanPerUnit)
 }
 
 // releaseHeld forgets the sends of a connection that has ended.

@@ -1,31 +1,25 @@
 package engine
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
 func (l *loop) enter() {
 	if !l.active {
 		l.begin()
 		l.ring()
+		return
 	}
+	l.worked(callbackWork)
+	l.heedFence()
 }
 
 // begin reads the clock and checks that the loop was not stopped for long (S24).
 func (l *loop) begin() {
-	l.active = true
 	l.began = l.eng.clock()
 	l.now = l.began.Milliseconds()
-	gap := l.began - time.Duration(l.seen.Load())
-	l.seen.Store(int64(l.began))
-	if gap > l.eng.cfg.LoopGap {
-		l.eng.fence(gap)
-	}
-	if l.fenced != l.eng.incarnation.Load() {
-		l.dropAll()
-	}
+	l.stampAt(l.began)
+	l.active = true
+	l.heedFence()
 }
 
 // ring arms the doorbell. Any goroutine may call it.
@@ -47,17 +41,11 @@ func (l *loop) Run(context.Context) error {
 	if l.ticked.Swap(false) {
 		l.tick()
 	}
-	if l.eng.clock()-l.began > l.eng.cfg.LoopGap {
-		// Stopped in the middle of the iteration: what was read before is old now.
-		l.seen.Store(int64(l.began))
-		l.begin()
-	}
+	l.stamp()
+	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
 	l.flushDirty()
 	l.sendMail()
 	l.active = false
-	end := l.eng.clock()
-	l.seen.Store(int64(end))
-	l.stats.longestStall = max(l.stats.longestStall, end-l.began)
 	return nil
 }
 
@@ -66,6 +54,7 @@ func (l *loop) flushDirty() {
 		c := l.dirty[i]
 		c.dirty = false
 		c.flush()
+		l.worked(writeWork)
 	}
 	clear(l.dirty)
 	l.dirty = l.dirty[:0]

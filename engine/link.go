@@ -348,6 +348,7 @@ func (k *link) end(c *conn, wasOpen bool) {
 		c.loop.endLink(k.handle)
 		for id, at := range k.sessions {
 			k.detached(id, at.session)
+			c.loop.worked(1)
 		}
 		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
 	}
@@ -401,6 +402,7 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 // must be sent after it.
 func (l *loop) introduce(to routing.Handle) {
 	for _, c := range l.conns {
+		l.worked(1)
 		switch {
 		case c == nil || c.state != stateOpen || c.session == nil || c.left:
 		case c.local != nil || l.now-c.lastFrame < linkDead.Milliseconds():

@@ -47,9 +47,9 @@ type loop struct {
 	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
 	handshakes []hello          // oldest first
 	mail       []outbox         // by loop
+	pace                        // when it stamps
 	active     bool             // inside an iteration
 	now        int64            // milliseconds since the engine was made, read once an iteration
-	began      time.Duration
 	scanNext   int
 	awake      int64                         // milliseconds that the loop has been able to hear what came
 	lastTick   int64                         // when it ticked last
@@ -94,7 +94,7 @@ type loop struct {
 	// shared
 	armed  atomic.Bool  // the doorbell has been rung
 	ticked atomic.Bool  // the ticker wants a tick
-	seen   atomic.Int64 // the engine's clock when the loop was last known to run, in nanoseconds
+	seen   atomic.Int64 // the engine's clock at the loop's latest stamp, in nanoseconds
 	inbox  inbox
 	pubMu  sync.Mutex
 	pub    loopStats // copy of stats for other goroutines, guarded by pubMu
@@ -117,15 +117,23 @@ func newLoop(e *Engine, idx int) *loop {
 		l.holding = make(map[string][]routing.Handle)
 		l.scratch = make([]byte, 0, scratchSize)
 	}
-	l.began = e.clock()
+	l.pace = newPace(e)
 	l.now = l.began.Milliseconds()
 	l.lastTick = l.now
 	l.seen.Store(int64(l.began))
 	l.fenced = e.incarnation.Load()
 	l.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(idx), Max: maxPending}, l.now)
-	l.expired = func(_ ackmgr.Token, en ackmgr.Entry) { l.finishEntry(en, codec.CodeTimeout, nil, nil) }
-	l.lost = func(_ ackmgr.Token, en ackmgr.Entry) { l.finishEntry(en, codec.CodeLost, nil, nil) }
-	l.abandoned = func(ackmgr.Token, ackmgr.Entry) { l.stats.abandoned++ }
+	end := func(code codec.Code) func(ackmgr.Token, ackmgr.Entry) {
+		return func(_ ackmgr.Token, en ackmgr.Entry) {
+			l.finishEntry(en, code, nil, nil)
+			l.worked(1)
+		}
+	}
+	l.expired, l.lost = end(codec.CodeTimeout), end(codec.CodeLost)
+	l.abandoned = func(ackmgr.Token, ackmgr.Entry) {
+		l.stats.abandoned++
+		l.worked(1)
+	}
 	return l
 }
 
@@ -146,6 +154,7 @@ func (l *loop) checkWatched() {
 	kept := 0
 	for i := 0; i < len(l.watched); i++ { // to close one can make others watched
 		c := l.watched[i]
+		l.worked(1)
 		if !c.checkBacklog() {
 			c.isWatched = false
 			continue

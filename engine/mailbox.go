@@ -109,6 +109,7 @@ func (l *loop) openMail() {
 	in.mu.Unlock()
 	for _, f := range tasks {
 		f()
+		l.stamp() // nobody has said how long a task is
 	}
 	for _, p := range parcels {
 		l.openParcel(p)
@@ -122,9 +123,11 @@ func (l *loop) openParcel(p *parcel) {
 	size := p.size()
 	for i := range p.chunks {
 		l.adoptChunk(&p.chunks[i], l.now-p.at)
+		l.worked(1)
 	}
 	for i := range p.notes {
 		l.openNote(&p.notes[i], p.data)
+		l.worked(1)
 	}
 	l.inbox.bytes.Add(-size)
 	l.eng.recycle(p)
@@ -497,6 +500,7 @@ func (l *loop) eachMail(buf []byte, f func(frame []byte, m *mailFrame)) {
 		frame := buf[:n]
 		buf = buf[n:]
 		f(frame, &l.walk)
+		l.worked(l.walk.count())
 	}
 }
 

@@ -175,6 +175,7 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool, kept *ca
 			}
 		}
 		c.finishMember(s, v, grouped)
+		c.loop.worked(1)
 	}
 	c.askForParked()
 	c.sendFan(m, grouped)
@@ -282,8 +283,10 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 			}
 		}
 		c.finishMember(s, v, grouped)
+		l.worked(1)
 	}
 	l.writeMany(dest, kind, &many, all)
+	l.worked(len(m.Payload) / bytesPerUnit)
 	l.fan.written(all)
 }
 

@@ -29,6 +29,7 @@ func (c *conn) handleForwardMany(k *link, body []byte) error {
 			l.fan.back = append(l.fan.back, r)
 			continue
 		}
+		l.worked(1)
 		l.fan.add(h, false, len(m.Payload), target{token: r.Token, to: r.To, session: s, epoch: r.Epoch})
 	}
 	if len(l.fan.back) > 0 {
@@ -63,8 +64,10 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 			continue
 		}
 		all = append(all, l.recipient(d, t.session.ID()))
+		l.worked(1)
 	}
 	l.writeMany(dest, codec.KindDeliverMany, &many, all)
+	l.worked(len(m.Payload) / bytesPerUnit)
 	l.fan.written(all)
 }
 
@@ -79,6 +82,7 @@ func (c *conn) handleReturnMany(k *link, body []byte) error {
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
 		c.takeBack(k, r.Why, &l.forward)
+		l.worked(1)
 	}
 	return nil
 }
@@ -96,6 +100,7 @@ func (c *conn) handleNotHereMany(body []byte) {
 	head := codec.MulticastSize[[]byte](len(m.Payload), nil)
 	size := head // bounds the frame that they go back in: made-up ones must not end the link
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
+		l.worked(1)
 		d := m.Deliver(&r)
 		if c.takeNotHere(&d) {
 			continue

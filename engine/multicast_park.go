@@ -111,6 +111,7 @@ func (c *conn) sendReady(k *cast, ready []target) {
 			v = c.parkMember(s, k, t.tries+1)
 		}
 		c.finishMember(s, v, k.grouped)
+		l.worked(1)
 	}
 	c.askForParked()
 	c.sendFan(m, k.grouped)
@@ -142,6 +143,7 @@ func (c *conn) finishMany(k *cast, v verdict) {
 		}
 		s.Seq, s.To = seq, to
 		c.finishMember(s, v, k.grouped)
+		c.loop.worked(1)
 	}
 }
 

@@ -243,6 +243,7 @@ func (l *loop) advance(r *word) (more bool) {
 		w := &r.rest[0]
 		r.rest = r.rest[1:]
 		l.goOn(w, r.code)
+		l.worked(1)
 		if w.cast != nil {
 			break
 		}
@@ -399,6 +400,7 @@ func (l *loop) sift(verdict func(*waiting) (code codec.Code, end bool)) {
 			}
 		}
 		clear(q.all[len(kept):])
+		l.worked(1 + len(q.all)/scanPerUnit)
 		q.all = kept
 	}
 }

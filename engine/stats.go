@@ -48,8 +48,8 @@ type Stats struct {
 	AcksLate, AcksForged      uint64
 	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
 	Faults                    map[codec.Fault]uint64 // error frames, by what they say
-	LongestStall              time.Duration          // of an event loop in one iteration that has ended
-	LoopSilence               time.Duration          // since the event loop that has been silent the longest has run; 10 ms and less as a rule
+	LongestStall              time.Duration          // the longest that an event loop has been at work without a stamp, see docs/semantics.md S24
+	LoopSilence               time.Duration          // since the latest stamp of the event loop whose stamp is the oldest; 10 ms and less as a rule
 	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
 	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs

@@ -97,6 +97,7 @@ func (l *loop) tellChanges(h routing.Handle) {
 		changes, more := l.eng.watcher.take(c.watchList, l.eng.cfg.MaxIDs)
 		if len(changes) > 0 {
 			c.wroteControl(codec.AppendChanged(c.out(), changes))
+			l.worked(len(changes))
 		}
 		if !more {
 			return

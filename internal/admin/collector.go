@@ -36,7 +36,7 @@ var metrics = []metric{
 	gauge("links", "Links to other nodes that are open.", func(s *engine.Stats) float64 { return float64(s.Links) }),
 	gauge("routes", "Routes to IDs at other nodes that are remembered.", func(s *engine.Stats) float64 { return float64(s.Routes) }),
 	gauge("parked_sends", "Sends that wait for the registry's word on their receiver.", func(s *engine.Stats) float64 { return float64(s.Parked) }),
-	gauge("loop_stall_longest_seconds", "The longest time one iteration of an event loop has taken.", func(s *engine.Stats) float64 { return s.LongestStall.Seconds() }),
+	gauge("loop_stall_longest_seconds", "The longest time that an event loop has stood still in the middle of its work. A loop that is busy does not stand still.", func(s *engine.Stats) float64 { return s.LongestStall.Seconds() }),
 	gauge("loop_silent_seconds", "How long ago the event loop that has been silent the longest has run. It is measured now, and not when the loop runs again.", func(s *engine.Stats) float64 { return s.LoopSilence.Seconds() }),
 	gauge("lane_busy_seconds", "How long the longest job off the event loops has been under way: a hook, or a question to the registry.", func(s *engine.Stats) float64 { return s.LaneBusy.Seconds() }),
 

@@ -127,7 +127,7 @@ func (c *Cluster) WaitMetric(ctx context.Context, name string, want float64, nod
 	return nil
 }
 
-// LongestStall is the longest time that an iteration of an event loop of any node has taken since it was started.
+// LongestStall is the longest time that an event loop of any node has stood still in the middle of its work since it was started.
 func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err error) {
 	for _, node := range c.Nodes {
 		seconds, failed := node.Metric(ctx, "distmsg_loop_stall_longest_seconds")
