@@ -43,6 +43,10 @@ type Config struct {
 	MaxMulticast int
 	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
 	MaxInFlight int
+	// MaxAcks is the most sends of all connections of one event loop that wait for an ack. If many
+	// wait, each connection has a share of what is left. A send takes 56 bytes, and its memory is
+	// not given back. Default: 1,048,576; at most 4,194,304.
+	MaxAcks int
 	// MaxPending is the most bytes that wait to be written to one connection; what does not fit
 	// ends overflow. Default: 4 MiB, and at least 2 MaxPayload.
 	MaxPending int
@@ -139,6 +143,7 @@ const (
 	defaultMaxSessionIDs       = 1_000_000
 	defaultMaxNodeIDs          = 10_000_000
 	defaultMaxInFlight         = 1 << 16
+	defaultMaxAcks             = 1 << 20
 	defaultMaxPending          = 4 << 20
 	defaultCredit              = 4 << 20
 	defaultMaxPeerHandshakes   = 256
@@ -160,6 +165,7 @@ const (
 
 	maxLoops     = 256 // a token has 8 bits for the loop
 	maxMaxTTL    = time.Hour
+	maxMaxAcks   = 1 << 22 // a token has 22 bits for the slot
 	minSecret    = 16
 	noListener   = "none"
 	maxPayloadUB = 1 << 30
@@ -177,6 +183,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxNodeIDs, defaultMaxNodeIDs)
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
+	setDefault(&c.MaxAcks, defaultMaxAcks)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
 	setDefault(&c.Credit, max(defaultCredit, c.minCredit()))
 	setDefault(&c.MaxConns, defaultMaxConns(c.Membership != nil))
@@ -235,6 +242,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		check(!ownRegistry, "a cluster needs a Registry that its nodes share; the memory of one node cannot be that")
 	}
 	check(c.MaxPayload > 0 && c.MaxPayload <= maxPayloadUB, "MaxPayload is %d, want 1 to %d", c.MaxPayload, maxPayloadUB)
+	check(c.MaxAcks <= maxMaxAcks, "MaxAcks is %d, at most %d are possible", c.MaxAcks, maxMaxAcks)
 	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
 	check(c.MaxParked >= 2*c.MaxPayload, "MaxParked is %d, less than two payloads of %d", c.MaxParked, c.MaxPayload)
 	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
@@ -246,7 +254,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		name string
 		v    int
 	}{
-		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxConns", c.MaxConns},
+		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxAcks", c.MaxAcks}, {"MaxConns", c.MaxConns},
 		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
 		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
 		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},

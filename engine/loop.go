@@ -41,6 +41,7 @@ type loop struct {
 	freeSlots  []uint32
 	live       int // connections in conns
 	acks       *ackmgr.Manager
+	mostAcks   int // static; how many the loop waits for at most
 	bufs       bufPool
 	dirty      []*conn
 	watched    []*conn          // connections with a backlog in gnet, or closing
@@ -122,7 +123,8 @@ func newLoop(e *Engine, idx int) *loop {
 	l.lastTick = l.now
 	l.seen.Store(int64(l.began))
 	l.fenced = e.incarnation.Load()
-	l.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(idx), Max: maxPending}, l.now)
+	l.mostAcks = e.cfg.MaxAcks
+	l.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(idx), Max: l.mostAcks}, l.now)
 	end := func(code codec.Code) func(ackmgr.Token, ackmgr.Entry) {
 		return func(_ ackmgr.Token, en ackmgr.Entry) {
 			l.finishEntry(en, code, nil, nil)

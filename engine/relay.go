@@ -9,15 +9,14 @@ import (
 	"distmsg/routing"
 )
 
-// maxPending bounds the acks that one loop waits for.
-const maxPending = 1 << 20
-
 // Reasons that go to senders with an outcome; they name what the code alone does not.
 var (
 	reasonFrom     = []byte("from is not bound by this session")
 	reasonNoFrom   = []byte("from is empty")
 	reasonHook     = []byte("refused by the node's policy")
 	reasonInFlight = []byte("too many sends of this connection wait for an ack")
+	reasonShare    = []byte("the node waits for many acks, and this connection has its share of them")
+	reasonAcks     = []byte("the node waits for as many acks as it can")
 	reasonParked   = []byte("too many messages of this connection wait for a look-up")
 	reasonQueue    = []byte("the receiver's queue is full")
 )
@@ -202,12 +201,16 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 // arm makes an entry for a message with ack. Sum and flags of the entry are there already.
 func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
 	l := c.loop
+	if c.inFlight >= l.ackShare() {
+		l.stats.overShare++
+		return verdict{codec.CodeOverflow, reasonShare}
+	}
 	deadline := l.deadline(m.TTL)
 	d.TTL = uint32(deadline - l.now)
 	entry.Seq, entry.Session, entry.Conn = m.Seq, session, c.slot
 	t, ok := l.acks.Arm(entry, deadline, list, c.list)
 	if !ok {
-		return verdict{codec.CodeOverflow, reasonInFlight}
+		return verdict{codec.CodeOverflow, reasonAcks}
 	}
 	c.inFlight++
 	d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))

@@ -44,6 +44,7 @@ type Stats struct {
 	MulticastForwards         uint64 // the same for links
 	MulticastReturns          uint64 // times that another node gave a forwarded multicast back, in part or whole
 	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
+	OverShare                 uint64 // sends that ended overflow because their connection had its share of the acks that its loop may wait for
 	Abandoned                 uint64 // sends whose own connection ended first: with ack, or while they were parked
 	AcksLate, AcksForged      uint64
 	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
@@ -71,7 +72,7 @@ type loopStats struct {
 	multicastForwards    uint64
 	multicastReturns     uint64
 	parked               int
-	abandoned            uint64
+	abandoned, overShare uint64
 	acksLate, acksForged uint64
 	outcomes             [128]uint64
 	faults               [128]uint64
@@ -153,6 +154,7 @@ func (s *Stats) add(p *loopStats) {
 	s.Received += p.received
 	s.Parked += p.parked
 	s.Abandoned += p.abandoned
+	s.OverShare += p.overShare
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged
 	for code, n := range p.outcomes {
