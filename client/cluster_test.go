@@ -119,6 +119,10 @@ func (r *forgetfulRegistry) Presence(ctx context.Context, s routing.SessionID) (
 	return r.now().Presence(ctx, s)
 }
 
+func (r *forgetfulRegistry) Presences(ctx context.Context, s []routing.SessionID) ([]routing.SessionPresence, error) {
+	return r.now().Presences(ctx, s)
+}
+
 func (r *forgetfulRegistry) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {
 	return r.now().EndSession(ctx, op)
 }

@@ -37,6 +37,13 @@ func (g *gated) Presence(ctx context.Context, id routing.SessionID) (routing.Ses
 	return g.Registry.Presence(ctx, id)
 }
 
+func (g *gated) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
+	if err := g.presences.through(ctx); err != nil {
+		return nil, err
+	}
+	return g.Registry.Presences(ctx, all)
+}
+
 // gate is open until it is shut.
 type gate struct {
 	mu     sync.Mutex

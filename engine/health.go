@@ -103,6 +103,11 @@ func (w *watchedRegistry) Presence(ctx context.Context, session routing.SessionI
 	return p, w.note(err)
 }
 
+func (w *watchedRegistry) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
+	presences, err := w.Registry.Presences(ctx, all)
+	return presences, w.note(err)
+}
+
 func (w *watchedRegistry) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {
 	ended, err := w.Registry.EndSession(ctx, op)
 	return ended, w.note(err)

@@ -360,13 +360,18 @@ func (w *watcher) find(ctx context.Context, names []string) (found []routing.Loo
 		}
 		return found, bound
 	}
+	var holding []routing.SessionID
 	for i := range found {
-		f := &found[i]
-		w.eng.heardOfBinding([]byte(names[i]), f.Binding)
-		if held := f.Binding != (routing.Binding{}); held && !f.Unknown {
-			var known bool
-			bound[i], known = w.lives(ctx, f.Binding.Session)
-			f.Unknown = !known
+		w.eng.heardOfBinding([]byte(names[i]), found[i].Binding)
+		if b := found[i].Binding; b != (routing.Binding{}) && !found[i].Unknown {
+			holding = append(holding, b.Session)
+		}
+	}
+	lives := w.lives(ctx, holding)
+	for i := range found {
+		if f := &found[i]; f.Binding != (routing.Binding{}) && !f.Unknown {
+			alive, known := lives[f.Binding.Session]
+			bound[i], f.Unknown = alive, !known
 		}
 	}
 	return found, bound
@@ -397,36 +402,59 @@ func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.Lo
 	}
 }
 
-// lives reports whether a session that holds an ID counts: attached somewhere, or within its resume window. One that has ended
-// does not, and neither does one whose nodes are all gone, if for the resume window it was not heard of: who should have ended it is gone,
-// too. Known is false if the registry does not say.
-func (w *watcher) lives(ctx context.Context, session routing.SessionID) (lives, known bool) {
-	e := w.eng
-	here := e.table.Session(session) != nil || e.cluster != nil && e.cluster.remote.Session(session) != nil
-	w.mu.Lock()
-	a := w.absent[session]
-	if here {
-		delete(w.absent, session)
+// lives says which of the sessions that hold IDs count: those that are attached somewhere, or within their resume window.
+// One that has ended does not, and neither does one whose nodes are all gone, if for the resume window it was not heard
+// of: who should have ended it is gone, too. A session of which the registry does not say is not in the map.
+func (w *watcher) lives(ctx context.Context, sessions []routing.SessionID) map[routing.SessionID]bool {
+	lives := make(map[routing.SessionID]bool, len(sessions))
+	asking := w.recall(sessions, lives)
+	if len(asking) == 0 {
+		return lives
 	}
-	fresh := a != nil && time.Since(a.asked) < e.cfg.WatchPeriod/2
-	lives = here || fresh && a.lives
-	w.mu.Unlock()
-	if here || fresh {
-		return lives, true
-	}
-	p, err := e.registry.Presence(ctx, session)
+	presences, err := w.eng.registry.Presences(ctx, asking)
 	if err != nil {
-		return false, false
+		return lives
 	}
-	attached := slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	if a = w.absent[session]; a == nil {
-		a = &absence{since: now}
-		w.absent[session] = a
+	for i, p := range presences {
+		if p.Unknown {
+			continue
+		}
+		a := w.absent[asking[i]]
+		if a == nil {
+			a = &absence{since: now}
+			w.absent[asking[i]] = a
+		}
+		attached := slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !w.eng.Gone(at) })
+		a.asked = now
+		a.lives = !p.Dead && (attached || now.Sub(a.since) < w.eng.cfg.ResumeWindow)
+		lives[asking[i]] = a.lives
 	}
-	a.asked = now
-	a.lives = !p.Dead && (attached || now.Sub(a.since) < e.cfg.ResumeWindow)
-	return a.lives, true
+	return lives
+}
+
+// recall notes of sessions whether they live, as far as this node knows. It returns those that the
+// registry has to be asked about, each once.
+func (w *watcher) recall(sessions []routing.SessionID, lives map[routing.SessionID]bool) (asking []routing.SessionID) {
+	e := w.eng
+	seen := make(map[routing.SessionID]bool, len(sessions))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, session := range sessions {
+		if seen[session] {
+			continue
+		}
+		seen[session] = true
+		if e.table.Session(session) != nil || e.cluster != nil && e.cluster.remote.Session(session) != nil {
+			delete(w.absent, session)
+			lives[session] = true
+		} else if a := w.absent[session]; a != nil && time.Since(a.asked) < e.cfg.WatchPeriod/2 {
+			lives[session] = a.lives
+		} else {
+			asking = append(asking, session)
+		}
+	}
+	return asking
 }

@@ -179,7 +179,20 @@ func (m *Memory) Presence(ctx context.Context, session SessionID) (SessionPresen
 		return SessionPresence{}, err
 	}
 	defer m.mu.Unlock()
-	return SessionPresence{Dead: m.isDead(session), Nodes: slices.Clone(m.presence[session])}, nil
+	return m.whereabouts(session), nil
+}
+
+// Presences implements [Registry].
+func (m *Memory) Presences(ctx context.Context, sessions []SessionID) ([]SessionPresence, error) {
+	if err := m.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	results := make([]SessionPresence, len(sessions))
+	for i, session := range sessions {
+		results[i] = m.whereabouts(session)
+	}
+	return results, nil
 }
 
 // EndSession implements [Registry]. The bindings are gone when it returns.
@@ -237,6 +250,10 @@ func (m *Memory) Close() error {
 func (m *Memory) holder(id string) Binding {
 	route, _ := m.bindings.Lookup([]byte(id))
 	return route.binding()
+}
+
+func (m *Memory) whereabouts(session SessionID) SessionPresence {
+	return SessionPresence{Dead: m.isDead(session), Nodes: slices.Clone(m.presence[session])}
 }
 
 func (m *Memory) isDead(session SessionID) bool {

@@ -77,6 +77,12 @@ type Registry interface {
 	// wraps ErrUnavailable.
 	Presence(ctx context.Context, session SessionID) (SessionPresence, error)
 
+	// Presences is Presence for many sessions, in the order asked, and asks for all of them at
+	// once. It answers each session by itself: one that the registry cannot say anything about is
+	// Unknown, whatever becomes of the others. An error means that none could be asked. It wraps
+	// ErrUnavailable.
+	Presences(ctx context.Context, sessions []SessionID) ([]SessionPresence, error)
+
 	// EndSession makes a session permanently dead, known or not (S17), and removes
 	// its bindings; see EndOp. False: it is attached and stays. True also if it was dead
 	// before. The error wraps ErrUnavailable.
@@ -213,8 +219,9 @@ type Presence struct {
 
 // SessionPresence is all that the registry knows of a session.
 type SessionPresence struct {
-	Dead  bool       // it has ended and will not come back
-	Nodes []Presence // where it is attached, in no order; whether a node lives, others know
+	Dead    bool       // it has ended and will not come back
+	Nodes   []Presence // where it is attached, in no order; whether a node lives, others know
+	Unknown bool       // of Presences: the registry did not say, and the rest is zero
 }
 
 // Claim is what the registry says of one session.

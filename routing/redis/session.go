@@ -39,11 +39,57 @@ func (r *Registry) Presence(ctx context.Context, session routing.SessionID) (rou
 	if err := r.do(ctx, hash, marker); err != nil {
 		return routing.SessionPresence{}, err
 	}
-	presence := decodePresence(hash.Val())
-	if !presence.Dead && len(presence.Nodes) == 0 && !r.certain(sessionGroup(session), marker) {
-		return presence, r.unavailable(errRebuilding)
+	presence := r.readPresence(session, hash, marker)
+	if presence.Unknown {
+		return routing.SessionPresence{}, r.unavailable(errRebuilding)
 	}
 	return presence, nil
+}
+
+// Presences implements [routing.Registry], in one round trip to each master.
+func (r *Registry) Presences(ctx context.Context, sessions []routing.SessionID) ([]routing.SessionPresence, error) {
+	if len(sessions) == 0 {
+		return nil, r.mayBegin(ctx)
+	}
+	commands := make([]goredis.Cmder, 0, len(sessions)+groups)
+	for _, session := range sessions {
+		commands = append(commands, goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.session(session)))
+	}
+	markers := make(map[int]*goredis.StringCmd)
+	for _, session := range sessions {
+		if g := sessionGroup(session); markers[g] == nil {
+			markers[g] = r.readMarker(ctx, g)
+			commands = append(commands, markers[g])
+		}
+	}
+	err := r.do(ctx, commands...)
+	if err != nil && firstError(commands) == nil { // nothing was asked
+		return nil, err
+	}
+	results := make([]routing.SessionPresence, len(sessions))
+	answered := false
+	for i, session := range sessions {
+		hash, marker := commands[i].(*goredis.MapStringStringCmd), markers[sessionGroup(session)]
+		if firstError([]goredis.Cmder{hash, marker}) != nil {
+			results[i].Unknown = true
+			continue
+		}
+		results[i], answered = r.readPresence(session, hash, marker), true
+	}
+	if !answered {
+		return nil, err
+	}
+	return results, nil
+}
+
+// readPresence reads the replies about one session. What is not there may have been lost, if the
+// marker says so.
+func (r *Registry) readPresence(session routing.SessionID, hash *goredis.MapStringStringCmd, marker *goredis.StringCmd) routing.SessionPresence {
+	presence := decodePresence(hash.Val())
+	if !presence.Dead && len(presence.Nodes) == 0 && !r.certain(sessionGroup(session), marker) {
+		presence.Unknown = true
+	}
+	return presence
 }
 
 // EndSession implements [routing.Registry]. The bindings named go in the background, the rest with the sweep.

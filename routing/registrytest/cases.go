@@ -24,6 +24,7 @@ func cases(histories int) []testCase {
 		{"batches", checkBatches},
 		{"odd IDs", checkOddIDs},
 		{"presence", checkPresence},
+		{"presence of many", checkPresences},
 		{"end of session", checkEndSession},
 		{"end against attach", checkEndAgainstAttach},
 		{"dead sessions", checkDeadSessions},
@@ -387,12 +388,67 @@ func (s *suite) wantPresence(session routing.SessionID, want ...routing.Presence
 	if err != nil {
 		return err
 	}
+	if !attachedAt(got, want...) {
+		return fmt.Errorf("presence: %+v, want alive at %+v", got, want)
+	}
+	return nil
+}
+
+// attachedAt compares as sets, and wants the session alive.
+func attachedAt(got routing.SessionPresence, want ...routing.Presence) bool {
 	same := len(got.Nodes) == len(want)
 	for _, p := range want {
 		same = same && slices.Contains(got.Nodes, p)
 	}
-	if !same || got.Dead {
-		return fmt.Errorf("presence: %+v, want alive at %+v", got, want)
+	return same && !got.Dead && !got.Unknown
+}
+
+// Many sessions in one question: each is answered in its place, and none for another one.
+func checkPresences(s *suite) error {
+	const n = 300
+	sessions, dead := make([]routing.SessionID, n), func(i int) bool { return i%3 == 0 }
+	at := func(i int) routing.Presence {
+		return routing.Presence{Node: fmt.Sprint("n", i%5), Incarnation: 7, Serial: uint64(i + 1)}
+	}
+	for i := range sessions {
+		sessions[i] = routing.NewSessionID()
+		switch {
+		case dead(i):
+			if err := s.wantEnd(routing.EndOp{Session: sessions[i], Force: true}, true); err != nil {
+				return err
+			}
+		case i%3 == 1:
+			if err := s.Attach(s.ctx, sessions[i], at(i)); err != nil {
+				return err
+			}
+		}
+	}
+	sessions = append(sessions, sessions[1], sessions[0]) // twice in one question
+	got, err := s.Presences(s.ctx, sessions)
+	if err != nil || len(got) != len(sessions) {
+		return fmt.Errorf("presences of %d sessions: %d, %w", len(sessions), len(got), err)
+	}
+	for k, p := range got {
+		i := k
+		if k >= n {
+			i = n + 1 - k
+		}
+		var ok bool
+		switch i % 3 {
+		case 0:
+			ok = p.Dead && !p.Unknown
+		case 1:
+			ok = attachedAt(p, at(i))
+		default: // not known, and so attached nowhere
+			ok = attachedAt(p)
+		}
+		if !ok {
+			return fmt.Errorf("presence %d of %d: %+v", k, len(got), p)
+		}
+	}
+	none, err := s.Presences(s.ctx, nil)
+	if err != nil || len(none) != 0 {
+		return fmt.Errorf("presences of no session: %v, %w", none, err)
 	}
 	return nil
 }
@@ -671,9 +727,10 @@ func wantUnavailable(ctx context.Context, r routing.Registry) error {
 	attach := r.Attach(ctx, session, p)
 	_, detach := r.Detach(ctx, session, p)
 	_, presence := r.Presence(ctx, session)
+	_, presences := r.Presences(ctx, []routing.SessionID{session})
 	_, end := r.EndSession(ctx, routing.EndOp{Session: session})
 	probe := r.Probe(ctx)
-	for i, err := range []error{bind, unbind, lookup, attach, detach, presence, end, probe} {
+	for i, err := range []error{bind, unbind, lookup, attach, detach, presence, presences, end, probe} {
 		if !errors.Is(err, routing.ErrUnavailable) {
 			return fmt.Errorf("method %d of the interface: %v, want ErrUnavailable", i+1, err)
 		}

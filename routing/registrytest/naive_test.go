@@ -41,6 +41,7 @@ const (
 	answersWithoutContext fault = "answers without a context"
 	hidesTheContext       fault = "does not say that the context has ended"
 	answersAfterClose     fault = "answers after its end"
+	mixesSessionsUp       fault = "answers about sessions in another order"
 )
 
 // naive is a registry as one would write it on a blackboard.
@@ -251,6 +252,21 @@ func (n *naive) Presence(ctx context.Context, session routing.SessionID) (routin
 		return routing.SessionPresence{}, err
 	}
 	return routing.SessionPresence{Dead: n.dead[session], Nodes: slices.Clone(n.presence[session])}, nil
+}
+
+func (n *naive) Presences(ctx context.Context, sessions []routing.SessionID) ([]routing.SessionPresence, error) {
+	results := make([]routing.SessionPresence, len(sessions))
+	for i, session := range sessions {
+		at := i
+		if n.is(mixesSessionsUp) {
+			at = len(sessions) - 1 - i
+		}
+		var err error
+		if results[at], err = n.Presence(ctx, session); err != nil {
+			return nil, err
+		}
+	}
+	return results, ctx.Err()
 }
 
 func (n *naive) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {

@@ -38,6 +38,7 @@ var faults = map[fault][]string{
 	answersWithoutContext: {"unavailable"},
 	hidesTheContext:       {"unavailable"},
 	answersAfterClose:     {"unavailable"},
+	mixesSessionsUp:       {"presence of many"},
 }
 
 // TestNaive runs the suite on a registry that has nothing in common with any other, so
