@@ -168,44 +168,53 @@ func TestPatchManyTTL(t *testing.T) {
 	}
 }
 
-// TestMulticastSize: whatever comes of a multicast on its way has no more bytes than it counts, with the longest tokens
-// that nodes give (see docs/peer-protocol.md), so that it is enough to check the size where the message comes in.
+// TestMulticastSize: whatever comes of a multicast on its way has no more bytes than it counts, with
+// the longest tokens that nodes give (see docs/peer-protocol.md), so that it is enough to check the
+// size where the message comes in.
 func TestMulticastSize(t *testing.T) {
-	const clientToken, peerToken = 44, 26
+	checkMulticastSize(t, 1<<16, 1, 32, 65536) // the list's head has five bytes
 	rapid.Check(t, func(t *rapid.T) {
 		length := func(label string, edges ...int) int {
 			return rapid.OneOf(rapid.SampledFrom(edges), rapid.IntRange(edges[0], edges[len(edges)-1])).Draw(t, label)
 		}
-		n := length("IDs", 0, 1, 15, 16, 200)
-		if rapid.IntRange(0, 19).Draw(t, "many") == 0 {
-			n = 1 << 16 // the list's head has five bytes
-		}
-		size := length("ID", 1, 31, 32, MaxID)
-		ids := make([]string, n)
-		recipients := func(token int) []Recipient {
-			all, tok, session := make([]Recipient, n), make([]byte, token), make([]byte, SessionIDLen)
-			for i := range all {
-				all[i] = Recipient{tok, []byte(ids[i]), maxEpoch, session, KindNotAttached}
-			}
-			return all
-		}
-		for i := range ids {
-			ids[i] = strings.Repeat("x", 1+(size-1+i)%MaxID) // of all lengths, from the one that was drawn on
-		}
-		from, payload := make([]byte, length("from", 0, 31, 32, MaxID)), make([]byte, length("payload", 0, 255, 256, 65535, 65536))
-		bound := MulticastSize(len(payload), ids)
-		if got := len(AppendMulticast(nil, &Multicast{Seq: maxUint, From: from, TTL: maxTTL, Flags: 255, Payload: payload}, ids)); got > bound {
-			t.Fatalf("multicast: %d bytes, MulticastSize says %d", got, bound)
-		}
-		many := DeliverMany{From: from, TTL: maxTTL, Flags: 255, Payload: payload}
-		for kind, token := range map[Kind]int{
-			KindDeliverMany: clientToken, KindNotHereMany: clientToken, KindForwardMany: peerToken, KindReturnMany: peerToken,
-		} {
-			if got := len(AppendDeliverMany(nil, kind, &many, recipients(token))); got > bound {
-				t.Fatalf("%v: %d bytes, MulticastSize says %d", kind, got, bound)
-			}
-		}
+		checkMulticastSize(t, length("IDs", 0, 1, 15, 16, 200), length("ID", 1, 31, 32, MaxID),
+			length("from", 0, 31, 32, MaxID), length("payload", 0, 255, 256, 65535, 65536))
 	})
+}
+
+// checkMulticastSize encodes a multicast to n IDs of all lengths, from size on.
+func checkMulticastSize(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, n, size, fromLen, payloadLen int) {
+	t.Helper()
+	const clientToken, peerToken = 44, 26
+	longest := strings.Repeat("x", MaxID)
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = longest[:1+(size-1+i)%MaxID]
+	}
+	recipients := func(token int) []Recipient {
+		all, tok, session := make([]Recipient, n), make([]byte, token), make([]byte, SessionIDLen)
+		for i := range all {
+			all[i] = Recipient{tok, []byte(ids[i]), maxEpoch, session, KindNotAttached}
+		}
+		return all
+	}
+	from, payload := make([]byte, fromLen), make([]byte, payloadLen)
+	bound := MulticastSize(len(payload), ids)
+	buf := make([]byte, 0, bound)
+	if got := len(AppendMulticast(buf, &Multicast{Seq: maxUint, From: from, TTL: maxTTL, Flags: 255, Payload: payload}, ids)); got > bound {
+		t.Fatalf("multicast: %d bytes, MulticastSize says %d", got, bound)
+	}
+	many := DeliverMany{From: from, TTL: maxTTL, Flags: 255, Payload: payload}
+	for kind, token := range map[Kind]int{
+		KindDeliverMany: clientToken, KindNotHereMany: clientToken, KindForwardMany: peerToken, KindReturnMany: peerToken,
+	} {
+		if got := len(AppendDeliverMany(buf, kind, &many, recipients(token))); got > bound {
+			t.Fatalf("%v: %d bytes, MulticastSize says %d", kind, got, bound)
+		}
+	}
 }
 
 func TestDeliverSize(t *testing.T) {
