@@ -34,6 +34,7 @@ type Engine struct {
 	clk          *clock
 	since        uint64 // when this process took its name, in µs since 1970
 	seed         maphash.Seed
+	sealKey      sealKey
 	table        *routing.Table
 	registry     *watchedRegistry // cfg.Registry
 	lanes        *lanes
@@ -100,6 +101,7 @@ func New(cfg Config) (*Engine, error) {
 		peerVersions: [2]uint64{codec.PeerVersion, codec.PeerVersion},
 		clk:          newClock(),
 		seed:         maphash.MakeSeed(),
+		sealKey:      newSealKey(),
 		table:        routing.NewTable(),
 		lanes:        newLanes(),
 		room:         newRoom(&cfg),

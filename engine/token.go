@@ -47,25 +47,20 @@ func (e *Engine) sealToken(b []byte, session uint64) []byte {
 	if len(b) != ackTokenLen {
 		return b
 	}
-	return binary.BigEndian.AppendUint32(b, e.ackSeal(b, session))
+	return binary.BigEndian.AppendUint32(b, e.sealKey.ofAck(b, session))
 }
 
 // openToken reads the token of a message with ack that a session has echoed. It returns false if
 // this node has not given it to that session.
 func (e *Engine) openToken(b []byte, session uint64) (t ackmgr.Token, ok bool) {
-	if len(b) != ackTokenLen+ackSealLen || binary.BigEndian.Uint32(b[ackTokenLen:]) != e.ackSeal(b[:ackTokenLen], session) {
+	if len(b) != ackTokenLen+ackSealLen || binary.BigEndian.Uint32(b[ackTokenLen:]) != e.sealKey.ofAck(b[:ackTokenLen], session) {
 		return 0, false
 	}
 	t = bareToken(b)
 	return t, t.Loop() < len(e.loops)
 }
 
-// ackSeal is short, because a guessed seal opens nothing: the entry names its session as well.
-func (e *Engine) ackSeal(body []byte, session uint64) uint32 {
-	return uint32(e.sealOf(body, session) >> 32)
-}
-
-// sealOf is the keyed hash of a token that was given to a session.
+// sealOf is the seal of a report's token.
 func (e *Engine) sealOf(body []byte, session uint64) uint64 {
 	var all [codec.MaxToken]byte
 	n := copy(all[:], body)
@@ -96,7 +91,7 @@ func (e *Engine) appendLinkToken(b, token []byte, h routing.Handle, session uint
 	}
 	b = appendHandle(append(b, token...), h)
 	if len(token) == ackTokenLen {
-		return binary.BigEndian.AppendUint32(b, e.ackSeal(b, session))
+		return binary.BigEndian.AppendUint32(b, e.sealKey.ofAck(b, session))
 	}
 	return binary.BigEndian.AppendUint64(b, e.sealOf(b, session))
 }
@@ -110,7 +105,7 @@ func (e *Engine) splitLinkToken(b []byte, session uint64) (token []byte, h routi
 	}
 	body, seal := b[:n+linkHandleLen], b[n+linkHandleLen:]
 	if n == ackTokenLen {
-		ok = binary.BigEndian.Uint32(seal) == e.ackSeal(body, session)
+		ok = binary.BigEndian.Uint32(seal) == e.sealKey.ofAck(body, session)
 	} else {
 		ok = binary.BigEndian.Uint64(seal) == e.sealOf(body, session)
 	}
