@@ -1,0 +1,44 @@
+package usage
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestOwn compares what is read of this process with what the kernel tells it directly.
+func TestOwn(t *testing.T) {
+	before := selfCPU(t)
+	cpu, err := CPU(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tick = time.Second / userHz
+	if after := selfCPU(t); cpu < before-2*tick || cpu > after+2*tick {
+		t.Errorf("CPU time %v, and getrusage says %v before and %v after", cpu, before, after)
+	}
+	rss, err := RSS(os.Getpid())
+	if err != nil || rss < 1<<20 || rss > 1<<36 {
+		t.Errorf("resident memory %d bytes (%v)", rss, err)
+	}
+}
+
+// TestEnded asks for a process that cannot be there.
+func TestEnded(t *testing.T) {
+	const nobody = 1 << 30
+	if _, err := CPU(nobody); err == nil {
+		t.Error("a process that is not there has used CPU time")
+	}
+	if _, err := RSS(nobody); err == nil {
+		t.Error("a process that is not there has memory")
+	}
+}
+
+func selfCPU(t *testing.T) time.Duration {
+	var self syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(self.Utime.Nano() + self.Stime.Nano())
+}
