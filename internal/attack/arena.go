@@ -1,0 +1,147 @@
+package attack
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"distmsg/internal/faults"
+	"distmsg/internal/proc"
+	"distmsg/internal/usage"
+)
+
+// Arena is the nodes that are attacked, and what is seen of their processes.
+type Arena struct {
+	Nodes []*proc.Relay
+	Redis *proc.Redis // nil if there is one node, which keeps the bindings in its memory
+
+	cluster *faults.Cluster // nil if there is one node
+
+	mu    sync.Mutex
+	notes []string // guarded by mu
+}
+
+// StartArena starts n nodes with more flags. On an error nothing is left running.
+func StartArena(ctx context.Context, n int, flags ...string) (*Arena, error) {
+	if n == 1 {
+		node, err := proc.StartRelay(ctx, proc.RelayOptions{Flags: flags})
+		if err != nil {
+			return nil, err
+		}
+		return &Arena{Nodes: []*proc.Relay{node}}, nil
+	}
+	c, err := faults.Start(ctx, faults.Options{Nodes: n, Flags: flags})
+	if err != nil {
+		return nil, err
+	}
+	return &Arena{Nodes: c.Nodes, Redis: c.Redis, cluster: c}, nil
+}
+
+// Close ends the nodes.
+func (a *Arena) Close() {
+	if a.cluster != nil {
+		a.cluster.Close()
+		return
+	}
+	a.Nodes[0].Close()
+}
+
+// note adds to what is said of the attack in its row.
+func (a *Arena) note(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.notes = append(a.notes, fmt.Sprintf(format, args...))
+}
+
+// Target is the arena as attackers see it.
+func (a *Arena) Target(scale float64, d time.Duration) *Target {
+	t := &Target{Scale: scale, Duration: d}
+	for _, node := range a.Nodes {
+		t.Clients, t.Admins = append(t.Clients, node.Addr), append(t.Admins, node.AdminAddr)
+		if len(a.Nodes) > 1 {
+			t.Peers = append(t.Peers, node.PeerAddr)
+		}
+	}
+	return t
+}
+
+// Fenced lists the nodes that have taken themselves for stopped, or that run no longer.
+func (a *Arena) Fenced() (bad []string) {
+	for i, node := range a.Nodes {
+		select {
+		case <-node.Done():
+			bad = append(bad, fmt.Sprintf("n%d has ended", i+1))
+		default:
+			if strings.Contains(node.Output(), "the event loops stood still") {
+				bad = append(bad, fmt.Sprintf("n%d was fenced", i+1))
+			}
+		}
+	}
+	return bad
+}
+
+// Used is what a process used in some time.
+type Used struct {
+	RSS   uint64  // bytes, the most that was seen
+	Cores float64 // CPU time by time
+}
+
+// watch looks at processes until done is closed. A process that is restarted meanwhile is not
+// looked at any more.
+func watch(done <-chan struct{}, pids []int) (all []Used) {
+	began := time.Now()
+	all = make([]Used, len(pids))
+	first, last := make([]time.Duration, len(pids)), make([]time.Duration, len(pids))
+	for i, pid := range pids {
+		first[i], _ = usage.CPU(pid)
+		last[i] = first[i]
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		case <-tick.C:
+		}
+		for i, pid := range pids {
+			if rss, err := usage.RSS(pid); err == nil {
+				all[i].RSS = max(all[i].RSS, rss)
+			}
+			if cpu, err := usage.CPU(pid); err == nil {
+				last[i] = cpu
+			}
+		}
+	}
+	for i := range all {
+		all[i].Cores = (last[i] - first[i]).Seconds() / time.Since(began).Seconds()
+	}
+	return all
+}
+
+// watchAll looks at the nodes and, if there is one, at Redis until stop is called, which returns
+// the greatest memory and CPU of any node, and what Redis used.
+func (a *Arena) watchAll() (stop func() (node, redis Used)) {
+	var pids []int
+	for _, node := range a.Nodes {
+		pids = append(pids, node.PID())
+	}
+	if a.Redis != nil {
+		pids = append(pids, a.Redis.PID())
+	}
+	done, result := make(chan struct{}), make(chan []Used, 1)
+	go func() { result <- watch(done, pids) }()
+	return func() (node, redis Used) {
+		close(done)
+		all := <-result
+		for _, u := range all[:len(a.Nodes)] {
+			node.RSS, node.Cores = max(node.RSS, u.RSS), max(node.Cores, u.Cores)
+		}
+		if a.Redis != nil {
+			redis = all[len(a.Nodes)]
+		}
+		return node, redis
+	}
+}

@@ -1,0 +1,236 @@
+package attack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Plan is how long the phases of a measure last, and how much of the attack's numbers is used.
+type Plan struct {
+	Settle, Baseline, Attack, Recovery, After time.Duration
+	Scale                                     float64
+}
+
+// The bounds of what innocents may feel, and the plan of a full measure.
+const (
+	maxRefused = 0.01                   // share of their operations
+	maxSlower  = 3                      // times the p99 of acked sends in the baseline,
+	noise      = 10 * time.Millisecond  // or this, if it is more: what a busy machine's scheduler takes
+	maxHello   = 500 * time.Millisecond // p99 of connect, hello, welcome
+)
+
+// Full is the plan of the table in docs/faults.md.
+var Full = Plan{Settle: 2 * time.Second, Baseline: 4 * time.Second, Attack: 10 * time.Second,
+	Recovery: 5 * time.Second, After: 3 * time.Second, Scale: 1}
+
+// Row is what was measured of one attack.
+type Row struct {
+	Name, What string
+	Felt       *[phases]Felt
+	Dropped    int              // connections of innocents
+	Ledger     uint64           // faults
+	LedgerWhy  string           // what the load test says of its ledger and connections, if not all is well
+	Node       Used             // the greatest of any node while it was attacked
+	Redis      Used             // while it was attacked; zero without Redis
+	Fenced     []string         // nodes that were fenced, or have ended
+	Notes      []string         // what else was seen
+	Attackers  map[string]int64 // what the attackers did and heard
+	Besides    error            // what did not succeed while the nodes were attacked
+}
+
+// Measure runs attacks, all at once, against an arena, and returns what innocents felt. It closes
+// neither. An error means that nothing could be measured.
+func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, error) {
+	target := a.Target(p.Scale, p.Attack)
+	row := &Row{}
+	first := 0
+	var names []string
+	for _, attack := range attacks {
+		names = append(names, attack.Name)
+		first = max(first, attack.First)
+	}
+	row.Name = strings.Join(names, ", ")
+	if len(attacks) == 1 {
+		row.What = attacks[0].What
+	}
+	in, err := StartInnocents(ctx, target.Clients[first:])
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	row.Felt = &in.felt
+	pause(ctx, p.Settle)
+	in.felt[Baseline].reset()
+	in.before = in.snapshot().Outcomes
+	pause(ctx, p.Baseline)
+
+	in.Begin(Attacked)
+	stop := a.watchAll()
+	err = suffer(ctx, a, target, row, attacks)
+	row.Node, row.Redis = stop()
+	if err != nil {
+		a.note("%v", err)
+	}
+	in.Begin(Recovery)
+	pause(ctx, p.Recovery)
+	in.Begin(After)
+	pause(ctx, p.After)
+	in.Close()
+	row.judge(in, a)
+	return row, errors.Join(in.failed, ctx.Err())
+}
+
+// suffer lets attacks happen, and what belongs to them.
+func suffer(ctx context.Context, a *Arena, t *Target, row *Row, attacks []Attack) error {
+	var names []string
+	besides := make(chan error, len(attacks))
+	during, cancel := context.WithTimeout(ctx, t.Duration)
+	defer cancel()
+	for _, attack := range attacks {
+		names = append(names, attack.Name)
+		go func() {
+			if attack.besides == nil {
+				besides <- nil
+				return
+			}
+			besides <- attack.besides(during, a)
+		}()
+	}
+	attacker, err := StartAttacker(ctx, t, names...)
+	if err == nil {
+		row.Attackers, err = attacker.Wait(t.Duration)
+	}
+	for range attacks {
+		row.Besides = errors.Join(row.Besides, <-besides)
+	}
+	return err
+}
+
+// judge notes what the load test says, and the nodes.
+func (r *Row) judge(in *Innocents, a *Arena) {
+	r.Dropped, r.Fenced, r.Notes = int(in.dropped.Load()), a.Fenced(), a.notes
+	if in.report == nil {
+		return
+	}
+	r.Dropped += int(in.report.LostConnections)
+	r.Ledger = in.report.Faults.Total()
+	if r.Ledger > 0 || len(in.report.Errors) > 0 {
+		r.LedgerWhy = fmt.Sprintf("%+v %v", in.report.Faults, in.report.Errors)
+	}
+}
+
+// Counts checks the bounds that no other load of the machine can break, with the share of refused
+// operations that is allowed. Each text begins with the name of a bound that was not kept.
+func (r *Row) Counts(refused float64) (bad []string) {
+	if r.Dropped > 0 {
+		bad = append(bad, fmt.Sprintf("dropped: %d connections", r.Dropped))
+	}
+	if r.Ledger > 0 {
+		bad = append(bad, fmt.Sprintf("ledger: %s", r.LedgerWhy))
+	}
+	for p := Attacked; p < phases; p++ {
+		if all, failed := r.Felt[p].total(); float64(failed) > refused*float64(all) {
+			bad = append(bad, fmt.Sprintf("refused: %s: %d of %d (%s)", p, failed, all, r.Felt[p].failures()))
+		}
+	}
+	for _, node := range r.Fenced {
+		bad = append(bad, "node: "+node)
+	}
+	if r.Besides != nil {
+		bad = append(bad, "nodes: "+r.Besides.Error())
+	}
+	if n := r.Attackers["sends with more than 2 outcomes"]; n > 0 {
+		bad = append(bad, fmt.Sprintf("outcomes: %d sends had more than 2", n))
+	}
+	return bad
+}
+
+// Bounds checks all bounds, as Counts does some.
+func (r *Row) Bounds() (bad []string) {
+	bad = r.Counts(maxRefused)
+	before, _ := r.Felt[Baseline].p99(opSend)
+	for _, p := range []Phase{Attacked, After} {
+		if now, _ := r.Felt[p].p99(opSend); now > max(maxSlower*before, noise) {
+			bad = append(bad, fmt.Sprintf("p99: %s: %s, %.1f times the baseline", p, ms(now), float64(now)/float64(before)))
+		}
+		if hello, _ := r.Felt[p].p99(opHello); hello > maxHello {
+			bad = append(bad, fmt.Sprintf("hello: %s: p99 %s", p, ms(hello)))
+		}
+	}
+	return bad
+}
+
+func (p Phase) String() string {
+	return [...]string{"baseline", "attack", "recovery", "after"}[p]
+}
+
+func ms(d time.Duration) string {
+	switch {
+	case d < 10*time.Millisecond:
+		return fmt.Sprintf("%.1f ms", float64(d)/1e6)
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+// Header is the head of the table whose lines String makes.
+const Header = `| attack | acked sends: before, during, after | refused: during, within 5 s, after | hello: p99, longest; after | bind, first message | dropped, faults | node | Redis | bounds |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+`
+
+// String is the row as a line of a table in Markdown.
+func (r *Row) String() string {
+	cells := []string{strings.TrimSuffix("**"+r.Name+"**: "+r.What, ": ")}
+	var p99s, refused []string
+	for _, p := range []Phase{Baseline, Attacked, After} {
+		p99, _ := r.Felt[p].p99(opSend)
+		p99s = append(p99s, ms(p99))
+	}
+	for _, p := range []Phase{Attacked, Recovery, After} {
+		all, failed := r.Felt[p].total()
+		refused = append(refused, fmt.Sprintf("%.1f %%", 100*float64(failed)/float64(max(1, all))))
+	}
+	hello, longest := r.Felt[Attacked].p99(opHello)
+	helloAfter, _ := r.Felt[After].p99(opHello)
+	bind, _ := r.Felt[Attacked].p99(opBind)
+	message, _ := r.Felt[Attacked].p99(opFirst)
+	redis, bounds := "–", "kept"
+	if r.Redis.RSS > 0 {
+		redis = fmt.Sprintf("%.1f cores", r.Redis.Cores)
+	}
+	if bad := r.Bounds(); len(bad) > 0 {
+		for i := range bad {
+			bad[i], _, _ = strings.Cut(bad[i], ":")
+		}
+		bounds = "not " + strings.Join(slices.Compact(slices.Sorted(slices.Values(bad))), ", ")
+	}
+	cells = append(cells, strings.Join(p99s, ", "), strings.Join(refused, ", "),
+		fmt.Sprintf("%s, %s; %s", ms(hello), ms(longest), ms(helloAfter)), ms(bind)+", "+ms(message),
+		fmt.Sprintf("%d, %d", r.Dropped, r.Ledger), fmt.Sprintf("%d MB, %.1f cores", r.Node.RSS>>20, r.Node.Cores), redis, bounds)
+	return "| " + strings.Join(cells, " | ") + " |\n"
+}
+
+// Details says what the line leaves out: how operations failed, and what the attackers did.
+func (r *Row) Details() string {
+	var b strings.Builder
+	for p := range r.Felt {
+		all, failed := r.Felt[p].total()
+		fmt.Fprintf(&b, "%s: %d operations, %d failed: %s\n", Phase(p), all, failed, r.Felt[p].failures())
+		for _, op := range []string{opSend, opFirst, opBind, opLook, opHello} {
+			p99, longest := r.Felt[p].p99(op)
+			fmt.Fprintf(&b, "    %s p99 %s, max %s\n", op, ms(p99), ms(longest))
+		}
+	}
+	b.WriteString("attackers:")
+	for _, name := range slices.Sorted(maps.Keys(r.Attackers)) {
+		fmt.Fprintf(&b, " %s %d;", name, r.Attackers[name])
+	}
+	fmt.Fprintf(&b, "\n%s %s", strings.Join(r.Notes, "; "), r.LedgerWhy)
+	return b.String()
+}
