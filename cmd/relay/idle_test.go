@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/internal/proc"
+	"distmsg/internal/usage"
 )
 
 // What an idle connection may cost, and how far memory may creep.
@@ -130,17 +128,9 @@ func closeIdle(b *testing.B, conns []net.Conn) {
 // rssKiB reads a process's resident memory.
 func rssKiB(b *testing.B, pid int) float64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	rss, err := usage.RSS(pid)
 	if err != nil {
 		b.Fatal(err)
 	}
-	m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(status)
-	if m == nil {
-		b.Fatal("no VmRSS")
-	}
-	n, err := strconv.Atoi(string(m[1]))
-	if err != nil {
-		b.Fatal(err)
-	}
-	return float64(n)
+	return float64(rss >> 10)
 }

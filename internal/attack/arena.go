@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"distmsg/codec"
 	"distmsg/internal/faults"
 	"distmsg/internal/proc"
 	"distmsg/internal/usage"
@@ -65,6 +66,24 @@ func (a *Arena) Target(scale float64, d time.Duration) *Target {
 		}
 	}
 	return t
+}
+
+// noteFaults notes which error frames the nodes have sent.
+func (a *Arena) noteFaults(ctx context.Context) {
+	for fault := codec.FaultZeroLength; fault <= codec.LastFault; fault++ {
+		sum := 0.0
+		for _, node := range a.Nodes {
+			n, err := node.Metric(ctx, fmt.Sprintf("distmsg_faults_total{fault=%q}", fault))
+			if err != nil {
+				a.note("no metrics: %v", err)
+				return
+			}
+			sum += n
+		}
+		if sum > 0 {
+			a.note("error frames %v %v", fault, sum)
+		}
+	}
 }
 
 // Fenced lists the nodes that have taken themselves for stopped, or that run no longer.

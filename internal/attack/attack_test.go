@@ -49,6 +49,12 @@ func measure(t *testing.T, p Plan, nodes int, flags []string, attacks ...Attack)
 		t.Fatal(err)
 	}
 	defer a.Close()
+	defer func() {
+		for i, node := range a.Nodes {
+			out := node.Output()
+			t.Logf("n%d logs:\n%s", i+1, out[max(0, len(out)-1500):])
+		}
+	}()
 	row, err := Measure(ctx, a, p, attacks...)
 	if err != nil {
 		t.Fatal(err)

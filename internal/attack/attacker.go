@@ -3,7 +3,9 @@ package attack
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -49,15 +51,22 @@ func (t *Target) each(ctx context.Context, n int, attacker func(i int) error) {
 	for i := range n {
 		work.Go(func() {
 			if err := attacker(i); err != nil && ctx.Err() == nil {
-				why, _, _ := strings.Cut(err.Error(), ": ")
-				if fault, found := strings.CutPrefix(err.Error(), "closed: "); found {
-					why = fault
-				}
-				t.count("ended: "+why, 1)
+				t.count("ended: "+why(err), 1)
 			}
 		})
 	}
 	work.Wait()
+}
+
+// why says in a few words why a connection ended.
+func why(err error) string {
+	if network, ok := errors.AsType[*net.OpError](err); ok {
+		err = network.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err
+	}
+	return err.Error()
 }
 
 // drain reads what comes on a connection, on a goroutine of its own.

@@ -38,12 +38,16 @@ func Attacks() []Attack {
 			What: "34 connections with 65,536 unacked sends each, ttl 300 s"},
 		{Name: "unread", Nodes: 1, run: unread,
 			What: "100 connections that do not read, 40 MB of replies for each"},
+		{Name: "halves", Nodes: 1, run: halves,
+			What: "1,000 connections that send 1 MB of a frame and then nothing"},
 		{Name: "hellos", Nodes: 1, run: hellos,
 			What: "2,000 silent connections to the clients' port, 2,000 to the admin port"},
 		{Name: "bounces", Nodes: 1, run: bounces,
 			What: "each message that asks for reports is given back three times"},
 		{Name: "sessions", Nodes: 3, run: sessions,
 			What: "short sessions as fast as they come; their IDs are sent to"},
+		{Name: "strangers", Nodes: 3, run: strangers,
+			What: "4 clients send multicasts to 10,000 unknown IDs each, 1 MB a second together"},
 		{Name: "buckets", Nodes: 3, run: buckets, Flags: []string{"--verify-period=10s"},
 			What: "up to 3 million IDs that an unkeyed hash puts into 64 of 16,384 buckets"},
 		{Name: "not-here", Nodes: 3, run: notHere,
@@ -75,10 +79,12 @@ func Find(name string) (Attack, error) {
 
 // fanout is no attack at all: a load that is too much for the machine.
 func fanout(ctx context.Context, t *Target) {
+	long, cancel := context.WithTimeout(ctx, t.Duration*7/10) // what is in flight needs its time to end
+	defer cancel()
 	t.each(ctx, 1, func(int) error {
 		report, err := loadtest.Run(context.Background(), loadtest.Config{
 			Nodes: t.Clients, Conns: t.n(2000), Window: 4, Fanout: t.n(1000), Payload: 64,
-			Warmup: -1, Duration: t.Duration, Grace: time.Second, Until: ctx.Done(),
+			Warmup: -1, Duration: t.Duration, Grace: time.Second, Until: long.Done(),
 		})
 		if err != nil {
 			return err
@@ -245,6 +251,22 @@ func (t *Target) ignore(ctx context.Context, addr string, id, to []byte, n int) 
 	return nil
 }
 
+// halves sends frames that never become complete, so that the node keeps what it has of them.
+func halves(ctx context.Context, t *Target) {
+	frame := codec.AppendSend(nil, &codec.Send{Seq: 1, To: []byte("nobody"), Payload: make([]byte, 1<<20)})
+	t.each(ctx, t.n(1000), func(int) error {
+		w, err := join(ctx, t.Clients[0])
+		if err != nil {
+			return err
+		}
+		if err := w.write(frame[:len(frame)-1]); err != nil {
+			return err
+		}
+		t.count("halves of frames", 1)
+		return t.skip(w)
+	})
+}
+
 // hellos keeps connections that say nothing, on the ports that everybody may connect to.
 func hellos(ctx context.Context, t *Target) {
 	t.each(ctx, t.n(2000)*2, func(i int) error {
@@ -388,6 +410,34 @@ func (t *Target) sendTo(ctx context.Context, addr string, ids <-chan []byte) err
 		seq += len(to)
 	}
 	return nil
+}
+
+// strangers sends to IDs that nobody has bound and nobody has asked for before.
+func strangers(ctx context.Context, t *Target) {
+	const senders = 4
+	t.each(ctx, senders, func(i int) error {
+		w, err := join(ctx, t.Clients[0])
+		if err != nil {
+			return err
+		}
+		me := fmt.Appendf(nil, "stranger-%d", i)
+		if _, err := w.bind([][]byte{me}); err != nil {
+			return err
+		}
+		t.drain(ctx, w)
+		to := make([][]byte, t.n(10_000))
+		for seq := 1; pause(ctx, 500*time.Millisecond); seq += len(to) {
+			for k := range to {
+				to[k] = fmt.Appendf(to[k][:0], "s%d-%08x", i, seq+k)
+			}
+			m := codec.Multicast{Seq: uint64(seq), From: me, TTL: 1000, Flags: codec.FlagAck}
+			if err := w.write(codec.AppendMulticast(nil, &m, to)); err != nil {
+				return err
+			}
+			t.count("sends to strangers", len(to))
+		}
+		return nil
+	})
 }
 
 // buckets binds IDs that a hash without a key puts into the buckets which the sweep reads in its

@@ -81,6 +81,7 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 	in.Begin(After)
 	pause(ctx, p.After)
 	in.Close()
+	a.noteFaults(ctx)
 	row.judge(in, a)
 	return row, errors.Join(in.failed, ctx.Err())
 }

@@ -108,7 +108,7 @@ func (w *wire) next() (codec.Kind, []byte, error) {
 		if err == nil && kind == codec.KindError {
 			var f codec.ErrorFrame
 			if err = codec.DecodeError(body, &f); err == nil && f.Flags&codec.ErrorClosing != 0 {
-				err = fmt.Errorf("closed: %v: %s", f.Fault, f.Message)
+				err = errors.New(f.Fault.String())
 			}
 		}
 		if err != nil || kind != codec.KindPing {
