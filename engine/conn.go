@@ -53,6 +53,8 @@ type conn struct {
 	link        *link      // nil for a client
 	state       state
 	carry       []byte   // the beginning of a frame whose end has not come yet
+	unread      []byte   // input that waits for the connection's turn
+	inTurns     bool     // it is in the loop's turns
 	pending     []byte   // to be written at the end of the iteration
 	segments    [][]byte // full or foreign buffers that go out before pending
 	segBytes    int
@@ -341,6 +343,10 @@ func (c *conn) drop() {
 		c.end()
 		return
 	}
+	if c.gone() {
+		c.teardown()
+		return
+	}
 	c.backlog = c.gc.OutboundBuffered()
 	if c.backlog == 0 {
 		c.fail(codec.FaultFenced, codec.ErrorClosing, 0, 0, "the node was stopped for a while and starts anew")
@@ -406,6 +412,7 @@ func (c *conn) teardown() {
 		l.acks.FreeList(c.list)
 		l.announceGone(c.handle())
 	}
+	c.dropUnread()
 	l.bufs.put(c.carry)
 	l.bufs.put(c.told)
 	c.carry, c.told, c.toldCount = nil, nil, 0

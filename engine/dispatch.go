@@ -43,32 +43,45 @@ func (l *loop) welcomeSocket(c *conn) {
 
 // OnTraffic reads every complete frame that has come.
 func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
-	c, ok := gc.Context().(*conn)
-	if !ok {
-		return gnet.Close
-	}
-	c.loop.enter()
 	buf, _ := gc.Next(-1) // everything is taken every time, so this is gnet's read buffer itself and no copy
-	if c.state != stateClosed {
-		c.loop.stats.bytesIn += uint64(len(buf))
-		c.lastHeard = c.loop.awake
-		if c.link != nil {
-			c.lastFrame = c.loop.now // of a large frame on a slow link, every part is a sign of life
+	switch c := gc.Context().(type) {
+	case *conn:
+		c.loop.enter()
+		if c.state != stateClosed {
+			c.heard(buf)
 		}
-		c.read(buf)
+	case *anchor:
+		l := h.eng.loopOf(gc.EventLoop())
+		l.nudged = false
+		l.enter()
+	default:
+		return gnet.Close
 	}
 	return gnet.None
 }
 
+// heard takes what was read from a socket.
+func (c *conn) heard(buf []byte) {
+	l := c.loop
+	l.stats.bytesIn += uint64(len(buf))
+	c.lastHeard = l.awake
+	if c.link != nil {
+		c.lastFrame = l.now // of a large frame on a slow link, every part is a sign of life
+	}
+	c.input(buf)
+}
+
 // OnClose ends the connection's part in everything.
-func (h *handler) OnClose(gc gnet.Conn, _ error) gnet.Action {
+func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	if _, ok := gc.Context().(*anchor); ok {
 		h.eng.fail(errLoopEnded) // if the engine stops, nobody asks why any more
 		return gnet.None
 	}
 	if c, ok := gc.Context().(*conn); ok && c.loop != nil {
 		c.loop.enter()
-		c.teardown()
+		if !c.outlives(err) {
+			c.teardown()
+		}
 		c.gc = nil
 		c.loop.stats.closed++
 		h.eng.socketClosed(c)
@@ -76,28 +89,31 @@ func (h *handler) OnClose(gc gnet.Conn, _ error) gnet.Action {
 	return gnet.None
 }
 
-// read takes bytes off the wire. A frame whose end is missing waits in carry; all others are decoded where they are.
-func (c *conn) read(buf []byte) {
+// read takes bytes off the wire until the connection's turn is over, and returns what is left. A frame
+// whose end is missing waits in carry; all others are decoded where they are.
+func (c *conn) read(buf []byte) (rest []byte) {
+	l := c.loop
 	for len(c.carry) > 0 && len(buf) > 0 {
 		buf = c.readCarry(buf)
 	}
-	for len(buf) > 0 && c.state != stateClosed {
+	for len(buf) > 0 && c.state != stateClosed && !l.turnOver {
 		body, n, err := codec.Split(buf, c.frameLimit())
 		if err != nil {
 			c.decodeFault(err, 0)
-			return
+			return nil
 		}
 		if n == 0 {
 			if c.carry == nil {
-				c.carry = c.loop.bufs.get()
+				c.carry = l.bufs.get()
 			}
 			c.carry = append(c.carry, buf...)
-			return
+			return nil
 		}
 		buf = buf[n:]
 		c.frame(body)
-		c.loop.worked(1 + n/bytesPerUnit)
+		l.worked(1 + n/bytesPerUnit)
 	}
+	return buf
 }
 
 // readCarry adds to the partial frame what it lacks and returns the rest of buf.
@@ -114,6 +130,7 @@ func (c *conn) readCarry(buf []byte) []byte {
 		c.carry = nil // the frame's handler may close the connection, which gives carry back
 		c.frame(body)
 		c.loop.bufs.put(carry)
+		c.loop.worked(1 + n/bytesPerUnit)
 		if c.state == stateClosed {
 			return nil
 		}

@@ -150,7 +150,7 @@ func TestFenceMail(t *testing.T) {
 	n.loops[0].post(func() {
 		defer close(done)
 		l := n.loops[0]
-		l.conn(n.table.Session(c.sessionID()).Handles()[0]).read(
+		l.conn(n.table.Session(c.sessionID()).Handles()[0]).takeAll(
 			append(sendFrame(1, "c", "d", "stale", 0, 0), sendFrame(2, "c", "d", "stale", codec.FlagAck, 0)...))
 		began := n.clock()
 		for n.clock()-began <= testGap+50*time.Millisecond {
@@ -232,6 +232,13 @@ func TestFenceByHook(t *testing.T) {
 	}
 }
 
+// takeAll handles input all at once.
+func (c *conn) takeAll(buf []byte) {
+	for c.input(buf); c.hasWork(); c.work() {
+		c.loop.beginTurn()
+	}
+}
+
 // work has a loop relay messages of c to itself for longer than LoopGap, in one iteration.
 func (n *node) work(loop int, c *client, id string) {
 	n.t.Helper()
@@ -242,7 +249,7 @@ func (n *node) work(loop int, c *client, id string) {
 		from := l.conn(n.table.Session(c.sessionID()).Handles()[0])
 		frames := bytes.Repeat(sendFrame(1, id, id, "busy", codec.FlagAck, 1), 1000)
 		for began := n.clock(); n.clock()-began <= n.cfg.LoopGap+50*time.Millisecond; {
-			from.read(frames)
+			from.takeAll(frames)
 			l.flushDirty()
 		}
 	})

@@ -387,15 +387,19 @@ func (s *InProcess) Close(ctx context.Context) error {
 
 // read runs on the loop: it takes what was submitted, as OnTraffic takes what came over a socket.
 func (s *InProcess) read() {
+	c := s.conn
+	if c.inTurns {
+		return // the loop comes back to it when it has handled what it took before
+	}
 	s.mu.Lock()
 	in := s.in
 	s.in = nil
 	s.pumping = false
 	s.room.Broadcast()
 	s.mu.Unlock()
-	if c := s.conn; c.state == stateOpen {
+	if c.state == stateOpen {
 		c.loop.stats.bytesIn += uint64(len(in))
-		c.read(in)
+		c.input(in)
 	}
 }
 

@@ -1,6 +1,9 @@
 package engine
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
 func (l *loop) enter() {
@@ -18,6 +21,7 @@ func (l *loop) begin() {
 	l.began = l.eng.clock()
 	l.now = l.began.Milliseconds()
 	l.stampAt(l.began)
+	l.part(l.inputTime(inputShare))
 	l.active = true
 	l.heedFence()
 }
@@ -37,27 +41,54 @@ func (l *loop) Run(context.Context) error {
 		l.begin()
 	}
 	l.stats.wakeups++
+	spare := l.unused()
 	l.openMail()
+	spare += l.unused()
 	if l.ticked.Swap(false) {
 		l.tick()
 	}
+	l.takeTurns(l.inputTime(turnsShare) + spare)
 	l.stamp()
 	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
 	l.flushDirty()
 	l.sendMail()
 	l.active = false
+	if l.inbox.opening() || len(l.dirty) > 0 || l.turnsWait() {
+		l.again()
+	}
 	return nil
 }
 
+// inputTime is the share of a part of the iteration that handles input.
+func (l *loop) inputTime(share time.Duration) time.Duration {
+	if l.inbox.opening() {
+		return min(share, behindShare)
+	}
+	return share
+}
+
+// again makes sure that another iteration follows, behind what gnet has to read. (A task that hands in
+// another one would run again before gnet reads anything.)
+func (l *loop) again() {
+	if !l.nudged {
+		l.nudged = true
+		_, _ = l.eng.anchors[l.idx].Write(l.nudge[:]) // it can only fail when the engine is stopping
+	}
+}
+
+// flushDirty writes each connection that has something, as far as the iteration's share allows.
 func (l *loop) flushDirty() {
-	for i := 0; i < len(l.dirty); i++ { // flushing can close a connection, which can make others dirty
+	l.part(flushShare)
+	i := 0
+	for ; i < len(l.dirty) && !l.full; i++ { // flushing can close a connection, which can make others dirty
 		c := l.dirty[i]
 		c.dirty = false
 		c.flush()
 		l.worked(writeWork)
 	}
-	clear(l.dirty)
-	l.dirty = l.dirty[:0]
+	left := copy(l.dirty, l.dirty[i:])
+	clear(l.dirty[left:])
+	l.dirty = l.dirty[:left]
 }
 
 // tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.

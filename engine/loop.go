@@ -31,9 +31,10 @@ const (
 // the current batch of events. It carries no data (it may be reordered) and is armed once per batch.
 type loop struct {
 	// static after construction
-	eng *Engine
-	idx uint16
-	el  gnet.EventLoop
+	eng   *Engine
+	idx   uint16
+	el    gnet.EventLoop
+	epoll int // its epoll descriptor, see setReading
 
 	// owned by the loop
 	conns      []*conn  // by slot; nil where free
@@ -44,6 +45,10 @@ type loop struct {
 	mostAcks   int // static; how many the loop waits for at most
 	bufs       bufPool
 	dirty      []*conn
+	turns      [turnKinds]turns // connections whose input waits for their turn
+	unread     int              // bytes of it
+	nudged     bool             // again was called since gnet has last read
+	nudge      [1]byte          // what again writes
 	watched    []*conn          // connections with a backlog in gnet, or closing
 	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
 	handshakes []hello          // oldest first
@@ -142,7 +147,7 @@ func newLoop(e *Engine, idx int) *loop {
 func (l *loop) checkHandshakes() {
 	n := 0
 	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
-		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello {
+		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello && !c.inTurns {
 			c.close(codec.FaultHelloTimeout, "no hello in "+l.eng.cfg.HelloTimeout.String())
 		}
 	}
@@ -176,6 +181,7 @@ func (l *loop) checkLinks() {
 		switch {
 		case c.state == stateClosed:
 			continue
+		case c.inTurns: // it has said something
 		case c.state == stateOpen && silence >= linkDead.Milliseconds():
 			c.close(codec.FaultIdleTimeout, "no frame for "+linkDead.String())
 			continue

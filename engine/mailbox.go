@@ -87,7 +87,11 @@ type inbox struct {
 	mu      sync.Mutex
 	parcels []*parcel // guarded by mu
 	tasks   []func()  // guarded by mu
-	// spare are the slices of the last round, owned by the loop
+	// owned by the loop: what it has taken out and not opened yet, and the slices of the last round
+	openTasks    []func()
+	openParcels  []*parcel
+	task, parcel int // the next ones
+	chunk, note  int // in the parcel, the next ones
 	spareParcels []*parcel
 	spareTasks   []func()
 }
@@ -100,37 +104,70 @@ func (l *loop) post(f func()) {
 	l.ring()
 }
 
-// openMail does what others have left for this loop.
+// opening reports whether the loop has taken out mail that it has yet to open.
+func (in *inbox) opening() bool {
+	return in.task < len(in.openTasks) || in.parcel < len(in.openParcels)
+}
+
+// takeOut makes what was left since the last time what the loop opens next.
+func (in *inbox) takeOut() {
+	clear(in.openTasks)
+	clear(in.openParcels)
+	in.spareTasks, in.spareParcels = in.openTasks, in.openParcels
+	in.task, in.parcel = 0, 0
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.openTasks, in.openParcels = in.tasks, in.parcels
+	in.tasks, in.parcels = in.spareTasks[:0], in.spareParcels[:0]
+}
+
+// openMail does what others have left for this loop, as far as the iteration's share allows. It takes
+// nothing new before it has opened all that it took before: a task comes behind the parcels that were
+// there before it.
 func (l *loop) openMail() {
 	in := &l.inbox
-	in.mu.Lock()
-	parcels, tasks := in.parcels, in.tasks
-	in.parcels, in.tasks = in.spareParcels[:0], in.spareTasks[:0]
-	in.mu.Unlock()
-	for _, f := range tasks {
+	if in.opening() {
+		l.part(lateMailShare)
+	} else {
+		l.part(mailShare)
+		in.takeOut()
+	}
+	for in.task < len(in.openTasks) && !l.full {
+		f := in.openTasks[in.task]
+		in.task++
 		f()
 		l.stamp() // nobody has said how long a task is
 	}
-	for _, p := range parcels {
-		l.openParcel(p)
+	for in.task == len(in.openTasks) && in.parcel < len(in.openParcels) && !l.full {
+		if p := in.openParcels[in.parcel]; l.openParcel(p) {
+			in.parcel++
+			in.chunk, in.note = 0, 0
+			l.eng.recycle(p)
+		}
 	}
-	clear(tasks)
-	clear(parcels)
-	in.spareParcels, in.spareTasks = parcels, tasks
 }
 
-func (l *loop) openParcel(p *parcel) {
-	size := p.size()
-	for i := range p.chunks {
-		l.adoptChunk(&p.chunks[i], l.now-p.at)
+// openParcel opens what is left of a parcel, and reports whether that was all.
+func (l *loop) openParcel(p *parcel) (done bool) {
+	in := &l.inbox
+	for ; in.chunk < len(p.chunks); in.chunk++ {
+		if l.full {
+			return false
+		}
+		ch := &p.chunks[in.chunk]
+		in.bytes.Add(-int64(len(ch.buf)))
+		l.adoptChunk(ch, l.now-p.at)
 		l.worked(1)
 	}
-	for i := range p.notes {
-		l.openNote(&p.notes[i], p.data)
+	for ; in.note < len(p.notes); in.note++ {
+		if l.full {
+			return false
+		}
+		l.openNote(&p.notes[in.note], p.data)
 		l.worked(1)
 	}
-	l.inbox.bytes.Add(-size)
-	l.eng.recycle(p)
+	in.bytes.Add(-int64(len(p.data)))
+	return true
 }
 
 func (p *parcel) size() int64 {

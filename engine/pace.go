@@ -25,12 +25,39 @@ const (
 	scanPerUnit = 16
 )
 
-// pace is when a loop stamps its work. The loop owns it.
+// An iteration takes about 50 ms at most, and each of its parts has a share of that. What does not fit
+// waits for the next iteration. So the input of a few cannot keep a loop from its ticks, from what
+// other loops have sent, and from writing.
+const (
+	// inputShare is for what gnet reads.
+	inputShare = 15 * time.Millisecond
+	// mailShare is for what other loops and goroutines have left.
+	mailShare = 10 * time.Millisecond
+	// turnsShare is for connections whose input had to wait. They also get what the parts before have
+	// left of their shares.
+	turnsShare = 10 * time.Millisecond
+	// flushShare is for the writes.
+	flushShare = 15 * time.Millisecond
+	// While mail of the iteration before still waits, it has lateMailShare, and input no more than
+	// behindShare: what has come in goes on before more does. The iterations do not become shorter,
+	// for each ends with a write to every connection that has something.
+	lateMailShare = 30 * time.Millisecond
+	behindShare   = 5 * time.Millisecond
+	// turnShare is for how long the loop handles the input of one connection in a row.
+	turnShare = 2 * time.Millisecond
+)
+
+// pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.
 type pace struct {
 	every   int           // units between two stamps
 	work    int           // units since the latest one
 	began   time.Duration // when the iteration began, on the engine's clock
 	stamped time.Duration // when the loop stamped last
+
+	partEnds time.Duration // when the share of this part of the iteration is over
+	full     bool          // it is
+	turnEnds time.Duration // the same for the turn of a connection
+	turnOver bool
 }
 
 func newPace(e *Engine) pace {
@@ -59,10 +86,21 @@ func (l *loop) stampAt(now time.Duration) {
 	if l.active {
 		l.stats.longestStall = max(l.stats.longestStall, gap)
 	}
+	l.full = now >= l.partEnds
+	l.turnOver = l.turnOver || now >= l.turnEnds
 	if gap > l.eng.cfg.LoopGap {
 		l.eng.fence(gap)
 	}
 }
+
+// part begins a part of the iteration, which has that share of it. It goes by the latest stamp, so it
+// reads no clock.
+func (l *loop) part(share time.Duration) {
+	l.partEnds, l.full = l.stamped+share, false
+}
+
+// unused is what is left of the share of this part.
+func (l *loop) unused() time.Duration { return max(0, l.partEnds-l.stamped) }
 
 // heedFence ends what was there before a stop, whichever loop has noticed it. It must be called where
 // no frame is being handled.

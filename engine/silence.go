@@ -71,6 +71,9 @@ func (c *conn) checkHeartbeat() {
 	if c.state == stateHello || c.local != nil || c.link != nil { // the one has a deadline of its own, the other no wire
 		return
 	}
+	if c.inTurns { // it has said something
+		return
+	}
 	cfg := &c.loop.eng.cfg
 	beat := cfg.Heartbeat.Milliseconds()
 	if c.beat > 0 {
@@ -97,8 +100,8 @@ func (c *conn) ping() {
 // timeLeft is how long the connection may go on being silent.
 func (c *conn) timeLeft() int64 {
 	left := int64(math.MaxInt64)
-	if c.state != stateOpen {
-		return left // before welcome a client may send nothing
+	if c.state != stateOpen || c.inTurns {
+		return left // before welcome a client may send nothing, and from one that waits nothing is read
 	}
 	if c.dead > 0 {
 		left = c.dead - c.silentFor()

@@ -33,6 +33,7 @@ type Stats struct {
 	FramesIn, FramesOut       uint64
 	Writes                    uint64 // write calls to client sockets
 	Wakeups                   uint64 // ends of event loop iterations
+	Deferred                  uint64 // times that input had to wait for its connection's turn
 	Sends                     uint64 // send frames accepted for a decision
 	Written                   uint64 // sends without ack that were written to their receiver
 	Bounced                   uint64 // of those, how many the receiver returned as not_here
@@ -63,6 +64,7 @@ type loopStats struct {
 	bytesIn, bytesOut    uint64
 	framesIn, framesOut  uint64
 	writes, wakeups      uint64
+	deferred             uint64
 	sends                uint64
 	written, bounced     uint64
 	forwarded, received  uint64
@@ -142,6 +144,7 @@ func (s *Stats) add(p *loopStats) {
 	s.FramesOut += p.framesOut
 	s.Writes += p.writes
 	s.Wakeups += p.wakeups
+	s.Deferred += p.deferred
 	s.Sends += p.sends
 	s.Written += p.written
 	s.Bounced += p.bounced

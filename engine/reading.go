@@ -1,0 +1,46 @@
+package engine
+
+import (
+	"reflect"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// gnet has no way to stop reading from a connection. What epoll reports of a socket decides that, so
+// the loop asks epoll itself to report no input of a connection whose input has to wait.
+
+// epollOf returns the epoll descriptor of a gnet loop, or -1 if this version of gnet keeps it
+// elsewhere. Then nothing stops gnet from reading, and input waits up to maxConnUnread.
+func epollOf(el gnet.EventLoop) int {
+	v := reflect.Indirect(reflect.ValueOf(el))
+	if v.Kind() != reflect.Struct {
+		return -1
+	}
+	poller := reflect.Indirect(v.FieldByName("poller"))
+	if poller.Kind() != reflect.Struct {
+		return -1
+	}
+	fd := poller.FieldByName("fd")
+	if !fd.IsValid() || !fd.CanInt() {
+		return -1
+	}
+	return int(fd.Int())
+}
+
+// setReading has gnet read from the connection or not. gnet itself reads on when its buffer for the
+// kernel runs full or empty, because it then sets what epoll reports.
+func (c *conn) setReading(on bool) {
+	if c.gc == nil || c.loop.epoll < 0 {
+		return
+	}
+	var events uint32
+	if on {
+		events = unix.EPOLLIN | unix.EPOLLPRI
+	}
+	if c.gc.OutboundBuffered() > 0 {
+		events |= unix.EPOLLOUT
+	}
+	fd := c.gc.Fd()
+	_ = unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
+}

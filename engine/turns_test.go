@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+)
+
+// laborious is a Send hook with which each message takes the loop a while. It notes the payloads in the
+// order in which they were handled, and calls first before the first one.
+type laborious struct {
+	first func()
+	once  sync.Once
+	mu    sync.Mutex
+	seen  []string // guarded by mu
+}
+
+func (h *laborious) send(_ string, m *codec.Send) codec.Code {
+	h.once.Do(h.first)
+	for began := time.Now(); time.Since(began) < 50*time.Microsecond; {
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seen = append(h.seen, string(m.Payload))
+	return codec.CodeOK
+}
+
+func (h *laborious) handled() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.seen)
+}
+
+// numberedSends are n sends from an ID to itself, with their numbers as payload.
+func numberedSends(id string, n int) (frames []byte, payloads []string) {
+	for i := range n {
+		payloads = append(payloads, fmt.Sprint(id, " ", i))
+		frames = append(frames, sendFrame(uint64(i), id, id, payloads[i], 0, 0)...)
+	}
+	return frames, payloads
+}
+
+// unread returns what waits of all input, and of the one connection with the most.
+func (n *node) unread() (all, most int) {
+	ask(context.Background(), n.Engine, func(l *loop) bool {
+		all += l.unread
+		for _, c := range l.conns {
+			if c != nil {
+				most = max(most, len(c.unread))
+			}
+		}
+		return true
+	})
+	return all, most
+}
+
+// Much input of one connection does not keep the loop from another one: it is handled in turns, and
+// stays in order.
+func TestInputIsHandledInTurns(t *testing.T) {
+	const many = 2000
+	sent := make(chan struct{})
+	h := &laborious{first: func() { <-sent }}
+	n := start(t, Config{Hooks: Hooks{Send: h.send}})
+	a, b := n.join("a"), n.join("b")
+	frames, payloads := numberedSends("a", many)
+	go func() {
+		for range many {
+			if _, err := a.read(); err != nil {
+				return
+			}
+		}
+	}()
+	a.write(frames)
+	b.post("b", "b", "b", 0)
+	close(sent)
+	b.gets("b", "b", "b")
+	n.eventually("all are handled", func() bool { return len(h.handled()) == many+1 })
+	seen := h.handled()
+	at := slices.Index(seen, "b")
+	if at > many/2 {
+		t.Errorf("the loop came to b behind %d messages of a", at)
+	}
+	if got := slices.Delete(seen, at, at+1); !slices.Equal(got, payloads) {
+		t.Error("a's messages are not in order")
+	}
+	if s := n.counters(); s.Deferred == 0 {
+		t.Errorf("%+v", s)
+	}
+	if all, _ := n.unread(); all != 0 {
+		t.Errorf("%d bytes count as unread when all is handled", all)
+	}
+}
+
+// The loop reads no more from a connection whose input waits: the kernel holds up who sends it.
+func TestWaitingInputIsBounded(t *testing.T) {
+	h := &laborious{first: func() {}}
+	n := start(t, Config{Hooks: Hooks{Send: h.send}, MaxInFlight: 1})
+	a := n.join("a")
+	if n.loops[0].epoll < 0 {
+		t.Fatal("the epoll descriptor of gnet's loop is not known")
+	}
+	const many = 4000
+	frame := sendFrame(1, "a", "a", string(make([]byte, 1<<10)), codec.FlagAck, 0)
+	go func() {
+		for range many {
+			if _, err := a.nc.Write(frame); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	go func() {
+		for {
+			if _, err := a.read(); err != nil {
+				return
+			}
+		}
+	}()
+	most := 0
+	n.eventually("all are handled", func() bool {
+		_, now := n.unread()
+		most = max(most, now)
+		return len(h.handled()) == many
+	})
+	if most == 0 || most > 2*readBuffer {
+		t.Errorf("%d bytes waited in the node, want at most %d", most, 2*readBuffer)
+	}
+	a.nc.Close()
+}
+
+// A client that has sent all it has to say and closes the connection is heard to the end, although its
+// input had to wait.
+func TestInputBeforeTheEnd(t *testing.T) {
+	for _, stops := range []bool{true, false} {
+		t.Run(fmt.Sprintf("reading stops %v", stops), func(t *testing.T) {
+			const many = 1000
+			h := &laborious{first: func() {}}
+			n := start(t, Config{Hooks: Hooks{Send: h.send}}, func(e *Engine) {
+				go func() {
+					<-e.Ready()
+					if !stops { // as when gnet reads on although it was asked not to
+						e.loops[0].post(func() { e.loops[0].epoll = -1 })
+					}
+				}()
+			})
+			n.settleLoops()
+			a := n.join("a")
+			frames, payloads := numberedSends("a", many)
+			a.write(frames)
+			if err := a.nc.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			n.eventually("all are handled", func() bool { return len(h.handled()) == many })
+			if !slices.Equal(h.handled(), payloads) {
+				t.Error("they are not in order")
+			}
+			n.eventually("the end", func() bool { return n.Stats().Connections == 0 })
+		})
+	}
+}
+
+// A connection whose input waits is not silent.
+func TestWaitingIsNotSilence(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	h := &laborious{first: func() { close(begun); <-release }}
+	n := start(t, Config{Hooks: Hooks{Send: h.send}})
+	a := n.join("a")
+	frames, _ := numberedSends("a", 1000)
+	a.write(frames)
+	<-begun
+	var left int64
+	n.loops[0].post(func() {
+		l := n.loops[0]
+		c := l.conn(n.table.Session(a.sessionID()).Handles()[0])
+		l.awake += time.Hour.Milliseconds()
+		c.dead = 3000
+		if c.inTurns {
+			left = c.timeLeft()
+		}
+		c.lastHeard = l.awake
+	})
+	close(release)
+	n.eventually("all are handled", func() bool { return len(h.handled()) == 1000 })
+	if n.settleLoops(); left < time.Hour.Milliseconds() {
+		t.Errorf("%d ms are left for one whose input waits", left)
+	}
+}
