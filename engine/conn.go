@@ -90,6 +90,8 @@ type conn struct {
 	told      []byte  // outcomes that were not written yet
 	toldCount int
 	telling   bool // it is in the loop's telling
+
+	reports reports // of its sends without ack
 }
 
 func (c *conn) handle() routing.Handle {

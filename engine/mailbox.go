@@ -196,7 +196,7 @@ func (l *loop) openNote(n *note, data []byte) {
 		l.failed(n.token, n.code)
 	case noteReport:
 		if c := l.conn(n.handle); c != nil {
-			c.outcome(n.seq, n.code, nil, nil)
+			c.report(n)
 		}
 	case noteGone:
 		l.peerGone(n.handle)

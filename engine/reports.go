@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"slices"
+)
+
+// reports remembers which sends without ack a connection has been told the failure of, so that it
+// hears of each at most once: the receiver of a message may give it back as often as it likes. Only
+// failures are remembered, a bit each. The numbers of such sends count up (docs/protocol.md), so most
+// failures share a page with others.
+type reports struct {
+	pages map[uint64]*reportPage // by number / reportsPerPage
+	below uint64                 // pages below are forgotten, and their failures are not told any more
+}
+
+type reportPage [reportsPerPage / 64]uint64
+
+const (
+	reportsPerPage = 512
+	// maxReportPages bounds what one connection takes: 128 KiB with the map.
+	maxReportPages = 1024
+)
+
+// first notes that a failure is about to be told. It returns false if it was told before, or so many
+// were told since that nobody knows.
+func (r *reports) first(seq uint64) bool {
+	n := seq / reportsPerPage
+	if n < r.below {
+		return false
+	}
+	page := r.pages[n]
+	if page == nil {
+		if len(r.pages) >= maxReportPages {
+			r.forget()
+			return r.first(seq)
+		}
+		if r.pages == nil {
+			r.pages = make(map[uint64]*reportPage)
+		}
+		page = new(reportPage)
+		r.pages[n] = page
+	}
+	word, bit := &page[seq%reportsPerPage/64], uint64(1)<<(seq%64)
+	told := *word&bit != 0
+	*word |= bit
+	return !told
+}
+
+// forget drops the lower half of the pages.
+func (r *reports) forget() {
+	all := make([]uint64, 0, len(r.pages))
+	for n := range r.pages {
+		all = append(all, n)
+	}
+	slices.Sort(all)
+	for _, n := range all[:len(all)/2] {
+		delete(r.pages, n)
+	}
+	r.below = all[len(all)/2]
+}
+
+// report tells the connection that a send without ack has failed, if it has not heard so before.
+func (c *conn) report(n *note) {
+	if c.reports.first(n.seq) {
+		c.outcome(n.seq, n.code, nil, nil)
+	}
+}
