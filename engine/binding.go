@@ -224,7 +224,10 @@ func (e *Engine) bind(r *request, mine []int) {
 		}
 		ops := make([]routing.BindOp, len(todo))
 		for k, i := range todo {
-			ops[k] = routing.BindOp{ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch, Expect: expect[i]}
+			ops[k] = routing.BindOp{
+				ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch, Expect: expect[i],
+				Known: e.knows(r.session, r.items[i]), Certain: r.policy == codec.PolicyRejectNew,
+			}
 		}
 		ctx, cancel := e.registryContext()
 		results, err := e.registry.Bind(ctx, ops)
@@ -242,6 +245,13 @@ func (e *Engine) bind(r *request, mine []int) {
 		}
 		todo = again
 	}
+}
+
+// knows reports whether this node has a binding in its table, so that a re-assert of it is more than
+// its client's word.
+func (e *Engine) knows(s *routing.Session, it item) bool {
+	route, ok := e.table.Lookup([]byte(it.id))
+	return ok && route.Session == s && route.Epoch == it.epoch
 }
 
 // allowed asks the hook about each ID.
@@ -298,6 +308,8 @@ func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
 	case routing.Invalid: // which is no proof that the session does not hold the ID, so it may ask again
 		e.cfg.Logger.Debug("the registry does not believe an epoch that a client says it has",
 			"session", r.session.ID(), "id", r.items[i].id, "epoch", r.items[i].epoch)
+		r.results[i].Code = codec.CodeRegistryUnavailable
+	case routing.Unanswered:
 		r.results[i].Code = codec.CodeRegistryUnavailable
 	default: // the session has ended
 		r.results[i].Code = codec.CodeDenied
@@ -393,6 +405,10 @@ func (e *Engine) unbind(r *request, mine []int) {
 	var stay []int
 	var over []routing.UnbindOp
 	for k, i := range mine {
+		if results[k].Unanswered {
+			r.results[i].Code = codec.CodeRegistryUnavailable
+			continue
+		}
 		known := e.table.Unbind(ops[k].ID, r.session, ops[k].Epoch)
 		if known || results[k].Removed { // else the client may have made up the epoch
 			over = append(over, ops[k])

@@ -88,11 +88,18 @@ func TestReassert(t *testing.T) {
 	if r := a.tryBind(codec.PolicyKickOld, withEpochs([]string{"x"}, 1<<52)...); r[0].Code != codec.CodeRegistryUnavailable {
 		t.Errorf("an epoch that nobody minted, which is what it looks like to a clock that is wrong: %v", r)
 	}
-	// A re-assert that is newer wins, and kicks.
-	if r := a.tryBind(codec.PolicyRejectNew, withEpochs([]string{"x"}, second+1)...); r[0] != (codec.Result{Epoch: second + 1}) {
-		t.Errorf("a newer epoch: %v", r)
+	// A client may invent an epoch that is newer. It takes the ID from nobody.
+	day := uint64((23 * time.Hour).Microseconds())
+	for _, epoch := range []uint64{second + 1, a.bind("of its own"), second + day} {
+		for _, policy := range []codec.Policy{codec.PolicyKickOld, codec.PolicyRejectNew} {
+			if r := a.tryBind(policy, withEpochs([]string{"x"}, epoch)...); r[0].Code != codec.CodeRegistryUnavailable {
+				t.Errorf("an epoch that is newer by %d: %v", epoch-second, r)
+			}
+		}
 	}
-	b.kicked("x", second+1)
+	if got := a.lookup("x")[0]; got.Epoch != second {
+		t.Errorf("%v stands, want %d", got, second)
+	}
 	a.silent()
 	b.silent()
 }

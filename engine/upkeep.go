@@ -261,7 +261,7 @@ func (e *Engine) reassert(all []binding) {
 		said := make([]binding, 0, n)
 		for _, b := range batch {
 			if r, ok := e.table.Lookup([]byte(b.id)); ok && r.Session == b.session && r.Epoch == b.epoch && !e.movedOn(b.session) {
-				ops = append(ops, routing.BindOp{ID: b.id, Session: b.session.ID(), Epoch: b.epoch})
+				ops = append(ops, routing.BindOp{ID: b.id, Session: b.session.ID(), Epoch: b.epoch, Known: true})
 				said = append(said, b)
 			}
 		}

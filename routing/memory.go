@@ -98,7 +98,8 @@ func (m *Memory) bind(op BindOp, now uint64) BindResult {
 		epoch = max(latest, held.Epoch+1)
 	} else {
 		displaces := held != (Binding{}) && held.Session != op.Session && held.Epoch < epoch
-		if epoch > max(MaxAsserted, latest) || displaces && epoch > max(now+uint64(MaxEpochAhead.Microseconds()), latest) {
+		ahead := now + uint64(MaxEpochAhead.Microseconds())
+		if epoch > max(MaxAsserted, latest) || displaces && (!op.Known || epoch > max(ahead, latest)) {
 			return BindResult{Status: Invalid}
 		}
 		latest = max(latest, min(epoch, MaxClock))

@@ -47,7 +47,8 @@ var (
 // Bind, Unbind and Lookup take many IDs and answer each by itself, in the order asked;
 // operations on one ID in one call are done in order. Each is atomic for its ID, and
 // nothing is atomic across IDs. An error means that the registry could not be asked, wraps
-// ErrUnavailable, and comes without results.
+// ErrUnavailable, and comes without results. If only some of the IDs could not be asked about, the
+// results of those say so.
 //
 // The caller keeps operations on one ID, and on the presence of one session, in order: the
 // next only after the answer to the one before (S12).
@@ -136,13 +137,17 @@ type Binding struct {
 // if nobody or the session itself holds the ID.
 //
 // With another Epoch it is a re-assert of a bind that was made before. It wins if nobody
-// holds the ID, or with a smaller epoch, or the session itself with the same. Expect
-// is not looked at.
+// holds the ID, or the session itself with the same epoch or a smaller one. It wins over another
+// session with a smaller epoch only if it is Known, or if the registry has lost data a short time
+// ago: else it would be the word of a client, which can invent epochs, against what the registry has
+// stored itself. Expect is not looked at.
 type BindOp struct {
 	ID      string // 1 to 255 bytes; the registry may keep it
 	Session SessionID
 	Epoch   uint64  // 0: mint one
 	Expect  Binding // the incumbent to replace; zero: nobody
+	Known   bool    // of a re-assert: the registry has told the caller of this binding; no client has made it up
+	Certain bool    // bind only while it is certain who holds the ID; else, after a loss, it is Unanswered
 }
 
 // BindResult is the answer to a BindOp.
@@ -170,9 +175,13 @@ const (
 	// Dead: the session has ended and can hold nothing.
 	Dead
 	// Invalid: a re-assert with an epoch that nobody is believed to have minted. It is above
-	// MaxAsserted; or another session holds the ID, and it is further ahead than MaxEpochAhead.
-	// That is a suspicion and no verdict, for clocks may be wrong: the session may ask again.
+	// MaxAsserted; or another session holds the ID, and it is further ahead than MaxEpochAhead, or
+	// not Known. That is a suspicion and no verdict, for clocks may be wrong: the session may ask
+	// again.
 	Invalid
+	// Unanswered: the registry could not be asked about this ID, as ErrUnavailable says it of a whole
+	// call. It is unknown whether the bind was done.
+	Unanswered
 )
 
 // String returns the status as a lower-case word, for logs.
@@ -188,6 +197,8 @@ func (s BindStatus) String() string {
 		return "dead"
 	case Invalid:
 		return "invalid"
+	case Unanswered:
+		return "unanswered"
 	}
 	return "unknown"
 }
@@ -201,13 +212,14 @@ type UnbindOp struct {
 
 // UnbindResult is the answer to an UnbindOp.
 type UnbindResult struct {
-	Removed bool // false: the ID is not bound, or not so
+	Removed    bool // false: the ID is not bound, or not so
+	Unanswered bool // the registry could not be asked about this ID; it is unknown whether it was removed
 }
 
 // LookupResult is the answer for one ID of a Lookup.
 type LookupResult struct {
 	Binding Binding // zero: nobody holds it
-	Unknown bool    // the binding is zero because it may have been lost (S18): it is not to be remembered
+	Unknown bool    // the binding is zero because it may have been lost (S18), or could not be read: it is not to be remembered
 }
 
 // Presence is one node where a session is attached.

@@ -16,11 +16,11 @@ type part struct {
 }
 
 // split groups n operations by bucket, in the order in which the buckets first come.
-func (r *Registry) split(n int, id func(i int) string) []part {
+func split(n int, bucketOf func(i int) bucket) []part {
 	parts := make([]part, 0, n)
 	index := make(map[bucket]int, n)
 	for i := range n {
-		b := r.keys.bucketOf(id(i))
+		b := bucketOf(i)
 		at, known := index[b]
 		if !known {
 			at = len(parts)
@@ -38,53 +38,90 @@ func (r *Registry) split(n int, id func(i int) string) []part {
 // as it was, by compare-and-swap. On a Redis Cluster, where the two answers come from different masters, a session
 // that dies at that very moment may get its binding; the sweep removes it.
 func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
-	parts := r.split(len(ops), func(i int) string { return ops[i].ID })
+	v, known := r.losses.snapshot()
+	results := make([]routing.BindResult, len(ops))
+	asked := make([]int, 0, len(ops)) // indices of ops
+	for i, op := range ops {
+		if op.Certain && !known {
+			results[i].Status = routing.Unanswered
+			continue
+		}
+		asked = append(asked, i)
+	}
+	parts := split(len(asked), func(k int) bucket { return r.keys.bucketOf(v.key, ops[asked[k]].ID) })
 	commands := make([]goredis.Cmder, 0, len(parts)+1)
 	for _, p := range parts {
-		commands = append(commands, newCall(bindScript, r.keys.bucket(p.bucket), r.bindArgs(ops, p.ops)...))
+		keys := []string{r.keys.bucket(p.bucket), r.keys.marker(p.bucket.group())}
+		commands = append(commands, newCallWithKeys(bindScript, keys, r.bindArgs(v, ops, asked, p)...))
 	}
 	states := make(map[routing.SessionID]*goredis.BoolCmd, 1)
-	for _, op := range ops {
-		if states[op.Session] == nil {
-			state := goredis.NewBoolCmd(ctx, "hexists", r.keys.session(op.Session), deadField)
-			states[op.Session] = state
-			commands = append(commands, state)
+	for _, i := range asked {
+		if session := ops[i].Session; states[session] == nil {
+			states[session] = goredis.NewBoolCmd(ctx, "hexists", r.keys.session(session), deadField)
+			commands = append(commands, states[session])
 		}
 	}
-	if err := r.do(ctx, commands...); err != nil {
+	if len(parts) == 0 {
+		return results, r.mayBegin(ctx)
+	}
+	if err := r.doSome(ctx, len(parts), commands...); err != nil {
 		return nil, err
 	}
-	results := make([]routing.BindResult, len(ops))
 	for k, p := range parts {
-		reply, _ := commands[k].(*call).Text()
-		if len(reply) != bindReplyLen*len(p.ops) {
-			return nil, r.unavailable(fmt.Errorf("bind: a reply of %d bytes for %d IDs", len(reply), len(p.ops)))
-		}
-		for n, i := range p.ops {
-			results[i] = decodeBindReply(reply[n*bindReplyLen:][:bindReplyLen])
+		if err := r.readBindReply(commands[k].(*call), p, asked, results); err != nil {
+			return nil, err
 		}
 	}
-	return results, r.refuseDead(ctx, ops, results, states)
+	return results, r.refuseDead(ctx, v, ops, results, states)
 }
 
-// bindArgs are the arguments of bind.lua.
-func (r *Registry) bindArgs(ops []routing.BindOp, indices []int) []any {
-	now := int64(0)
+// readBindReply puts what bind.lua says of a bucket's IDs into results.
+func (r *Registry) readBindReply(c *call, p part, asked []int, results []routing.BindResult) error {
+	reply, err := c.Text()
+	if err == nil && reply == "" { // another marker stands: what was there may be lost
+		r.losses.suspect()
+	}
+	if err != nil || reply == "" {
+		for _, k := range p.ops {
+			results[asked[k]].Status = routing.Unanswered
+		}
+		return nil
+	}
+	if len(reply) != bindReplyLen*len(p.ops) {
+		return r.unavailable(fmt.Errorf("bind: a reply of %d bytes for %d IDs", len(reply), len(p.ops)))
+	}
+	for n, k := range p.ops {
+		results[asked[k]] = decodeBindReply(reply[n*bindReplyLen:][:bindReplyLen])
+	}
+	return nil
+}
+
+// bindArgs are the arguments of bind.lua for one bucket.
+func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, p part) []any {
+	now, rebuilding := int64(0), 0
 	if r.config.Clock != nil {
 		now = r.config.Clock().UnixMicro()
 	}
-	args := make([]any, 0, 4+2*len(indices))
-	args = append(args, now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
-	for _, i := range indices {
-		op := ops[i]
+	if r.losses.recovering() {
+		rebuilding = 1
+	}
+	args := make([]any, 0, 6+2*len(p.ops))
+	args = append(args, v.markers[p.bucket.group()], rebuilding,
+		now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
+	for _, k := range p.ops {
+		op := ops[asked[k]]
 		// What no double holds is as impossible as the greatest that one does. The empty string is no ID, and
 		// the bucket's own field: no epoch is possible for it.
 		epoch := min(op.Epoch, routing.MaxEpoch)
 		if op.ID == "" {
 			epoch = routing.MaxEpoch
 		}
-		packed := appendBinding(make([]byte, 0, 2*bindingLen), routing.Binding{Session: op.Session, Epoch: epoch})
-		args = append(args, op.ID, appendBinding(packed, op.Expect))
+		packed := appendBinding(make([]byte, 0, 2*bindingLen+1), routing.Binding{Session: op.Session, Epoch: epoch})
+		packed = appendBinding(packed, op.Expect)
+		if op.Known {
+			packed = append(packed, 1)
+		}
+		args = append(args, op.ID, packed)
 	}
 	return args
 }
@@ -97,17 +134,23 @@ func decodeBindReply(s string) routing.BindResult {
 	return routing.BindResult{Status: routing.BindStatus(s[0]), Epoch: decodeUint(s[1:]), Incumbent: incumbent}
 }
 
-// refuseDead takes back what was bound for dead sessions.
-func (r *Registry) refuseDead(ctx context.Context, ops []routing.BindOp, results []routing.BindResult,
+// refuseDead takes back what was bound for dead sessions. If Redis does not say whether a session is
+// dead, its binds have no answer.
+func (r *Registry) refuseDead(ctx context.Context, v *view, ops []routing.BindOp, results []routing.BindResult,
 	states map[routing.SessionID]*goredis.BoolCmd) error {
 	var undo []swap
 	for i, op := range ops {
-		if !states[op.Session].Val() {
+		state := states[op.Session]
+		if state != nil && !succeeded(state) {
+			results[i] = routing.BindResult{Status: routing.Unanswered}
+			continue
+		}
+		if state == nil || !state.Val() || results[i].Status == routing.Unanswered {
 			continue
 		}
 		if results[i].Status == routing.Bound {
 			bound := routing.Binding{Session: op.Session, Epoch: results[i].Epoch}
-			undo = append(undo, swap{id: op.ID, binding: bound, back: results[i].Incumbent})
+			undo = append(undo, swap{bucket: r.keys.bucketOf(v.key, op.ID), id: op.ID, binding: bound, back: results[i].Incumbent})
 		}
 		results[i] = routing.BindResult{Status: routing.Dead}
 	}
@@ -121,7 +164,7 @@ func (r *Registry) refuseDead(ctx context.Context, ops []routing.BindOp, results
 	var again []routing.BindOp
 	for k, u := range undo {
 		if !undone[k].Removed && u.back != (routing.Binding{}) {
-			again = append(again, routing.BindOp{ID: u.id, Session: u.back.Session, Epoch: u.back.Epoch})
+			again = append(again, routing.BindOp{ID: u.id, Session: u.back.Session, Epoch: u.back.Epoch, Known: true})
 		}
 	}
 	if len(again) > 0 {
@@ -130,15 +173,19 @@ func (r *Registry) refuseDead(ctx context.Context, ops []routing.BindOp, results
 	return err
 }
 
-// swap is a binding to take out of the registry, and one to put in its place: zero for none.
+// swap is a binding to take out of a bucket, and one to put in its place: zero for none.
 type swap struct {
+	bucket        bucket
 	id            string
 	binding, back routing.Binding
 }
 
 // swap tells for each whether the binding was there.
 func (r *Registry) swap(ctx context.Context, swaps []swap) ([]routing.UnbindResult, error) {
-	parts := r.split(len(swaps), func(i int) string { return swaps[i].id })
+	parts := split(len(swaps), func(i int) bucket { return swaps[i].bucket })
+	if len(parts) == 0 {
+		return nil, r.mayBegin(ctx)
+	}
 	commands := make([]goredis.Cmder, len(parts))
 	for k, p := range parts {
 		args := make([]any, 0, 3*len(p.ops))
@@ -151,17 +198,17 @@ func (r *Registry) swap(ctx context.Context, swaps []swap) ([]routing.UnbindResu
 		}
 		commands[k] = newCall(unbindScript, r.keys.bucket(p.bucket), args...)
 	}
-	if err := r.do(ctx, commands...); err != nil {
+	if err := r.doSome(ctx, len(parts), commands...); err != nil {
 		return nil, err
 	}
 	results := make([]routing.UnbindResult, len(swaps))
 	for k, p := range parts {
-		reply, _ := commands[k].(*call).Text()
-		if len(reply) != len(p.ops) {
+		reply, err := commands[k].(*call).Text()
+		if err == nil && len(reply) != len(p.ops) {
 			return nil, r.unavailable(fmt.Errorf("unbind: a reply of %d bytes for %d IDs", len(reply), len(p.ops)))
 		}
 		for n, i := range p.ops {
-			results[i].Removed = reply[n] == '1'
+			results[i] = routing.UnbindResult{Removed: err == nil && reply[n] == '1', Unanswered: err != nil}
 		}
 	}
 	return results, nil
@@ -169,9 +216,10 @@ func (r *Registry) swap(ctx context.Context, swaps []swap) ([]routing.UnbindResu
 
 // Unbind implements [routing.Registry], in one round trip to each master.
 func (r *Registry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routing.UnbindResult, error) {
+	v, _ := r.losses.snapshot()
 	swaps := make([]swap, len(ops))
 	for i, op := range ops {
-		swaps[i] = swap{id: op.ID, binding: routing.Binding{Session: op.Session, Epoch: op.Epoch}}
+		swaps[i] = swap{bucket: r.keys.bucketOf(v.key, op.ID), id: op.ID, binding: routing.Binding{Session: op.Session, Epoch: op.Epoch}}
 	}
 	return r.swap(ctx, swaps)
 }
@@ -179,7 +227,11 @@ func (r *Registry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routin
 // Lookup implements [routing.Registry], in one round trip to each master. Each bucket's answer is followed by its
 // group's marker, without which a miss is no answer.
 func (r *Registry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
-	parts := r.split(len(ids), func(i int) string { return ids[i] })
+	v, _ := r.losses.snapshot()
+	parts := split(len(ids), func(i int) bucket { return r.keys.bucketOf(v.key, ids[i]) })
+	if len(parts) == 0 {
+		return nil, r.mayBegin(ctx)
+	}
 	commands := make([]goredis.Cmder, 0, 2*len(parts))
 	markers := make(map[int]*goredis.StringCmd, len(parts))
 	for _, p := range parts {
@@ -196,18 +248,22 @@ func (r *Registry) Lookup(ctx context.Context, ids []string) ([]routing.LookupRe
 			commands = append(commands, markers[g])
 		}
 	}
-	if err := r.do(ctx, commands...); err != nil {
+	if err := r.doSome(ctx, len(parts), commands...); err != nil {
 		return nil, err
 	}
 	results := make([]routing.LookupResult, len(ids))
 	for k, p := range parts {
-		values := commands[k].(*goredis.SliceCmd).Val()
-		if len(values) != len(p.ops) {
+		c := commands[k].(*goredis.SliceCmd)
+		values := c.Val()
+		if succeeded(c) && len(values) != len(p.ops) {
 			return nil, r.unavailable(fmt.Errorf("hmget: %d values for %d IDs", len(values), len(p.ops)))
 		}
-		certain := r.certain(p.bucket.group(), markers[p.bucket.group()])
+		certain := succeeded(c) && r.certain(v, p.bucket.group(), markers[p.bucket.group()])
 		for n, i := range p.ops {
-			value, _ := values[n].(string)
+			value := ""
+			if succeeded(c) {
+				value, _ = values[n].(string)
+			}
 			binding, found := decodeBinding(value)
 			results[i] = routing.LookupResult{Binding: binding, Unknown: !found && !certain}
 		}

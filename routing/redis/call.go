@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"distmsg/routing"
 )
 
-// script is a Lua script with one key.
+// script is a Lua script. All its keys are of one group.
 type script struct{ text, sha string }
 
 func newScript(text string) *script {
@@ -54,13 +55,21 @@ var (
 type call struct {
 	*goredis.Cmd
 	script *script
-	key    string
-	args   []any
+	args   []any // the number of keys, the keys, and what follows them
 }
 
-// newCall calls the script by its hash. args are strings, byte slices or integers.
+// newCall calls the script by its hash with one key. args are strings, byte slices or integers.
 func newCall(s *script, key string, args ...any) *call {
-	c := &call{script: s, key: key, args: args}
+	return newCallWithKeys(s, []string{key}, args...)
+}
+
+func newCallWithKeys(s *script, keys []string, args ...any) *call {
+	c := &call{script: s, args: make([]any, 0, 1+len(keys)+len(args))}
+	c.args = append(c.args, len(keys))
+	for _, key := range keys {
+		c.args = append(c.args, key)
+	}
+	c.args = append(c.args, args...)
 	c.Cmd = c.command("evalsha", s.sha)
 	return c
 }
@@ -69,7 +78,7 @@ func newCall(s *script, key string, args ...any) *call {
 func (c *call) spellOut() { c.Cmd = c.command("eval", c.script.text) }
 
 func (c *call) command(name, script string) *goredis.Cmd {
-	return goredis.NewCmd(context.Background(), append([]any{name, script, "1", c.key}, c.args...)...)
+	return goredis.NewCmd(context.Background(), append([]any{name, script}, c.args...)...)
 }
 
 // NoRetry keeps go-redis's cluster client from sending a script again when its reply is late, for it may have been done. A
@@ -78,10 +87,14 @@ func (c *call) NoRetry() bool { return true }
 
 // do is ask for callers: it does not ask a Redis that is known not to answer.
 func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
-	if err := r.mayBegin(ctx); err != nil {
-		return err
-	}
-	if err := r.gate.shut(); err != nil {
+	return r.doSome(ctx, 0, commands...)
+}
+
+// doSome is do for a batch, the first n commands of which are for different buckets or sessions. If
+// any of the n succeeds it returns nil, and the caller looks at the errors of the commands. So a key
+// that cannot be read takes nothing from the others.
+func (r *Registry) doSome(ctx context.Context, n int, commands ...goredis.Cmder) error {
+	if err := r.mayAsk(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -89,7 +102,37 @@ func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
 	if ctx.Err() == nil || time.Since(began) > r.config.Timeout/2 { // else it is the caller who had no patience
 		r.silence(err)
 	}
+	return unlessSome(err, n, commands)
+}
+
+// inBackground is doSome for the sweep. If Redis takes too long to answer the sweep, that is no reason
+// for others not to ask.
+func (r *Registry) inBackground(ctx context.Context, n int, commands ...goredis.Cmder) error {
+	if err := r.mayAsk(ctx); err != nil {
+		return err
+	}
+	return unlessSome(r.ask(ctx, commands...), n, commands)
+}
+
+// unlessSome returns the error of a batch, or nil if any of the first n commands has succeeded.
+func unlessSome(err error, n int, commands []goredis.Cmder) error {
+	if err != nil && firstError(commands) != nil && slices.ContainsFunc(commands[:n], succeeded) {
+		return nil
+	}
 	return err
+}
+
+// unasked reports whether a batch that has ended with err says nothing about its commands: Redis was
+// not asked, or has not answered.
+func unasked(err error, commands []goredis.Cmder) bool {
+	return err != nil && (noAnswer(err) || firstError(commands) == nil)
+}
+
+func (r *Registry) mayAsk(ctx context.Context) error {
+	if err := r.mayBegin(ctx); err != nil {
+		return err
+	}
+	return r.gate.shut()
 }
 
 // mayBegin is what every call asks first: a context that has ended before lets nothing be done.
@@ -136,12 +179,15 @@ func (r *Registry) exec(ctx context.Context, commands []goredis.Cmder) error {
 
 func firstError(commands []goredis.Cmder) error {
 	for _, c := range commands {
-		if err := c.Err(); err != nil && !errors.Is(err, goredis.Nil) {
-			return err
+		if !succeeded(c) {
+			return c.Err()
 		}
 	}
 	return nil
 }
+
+// succeeded reports whether a command has a reply that is no error.
+func succeeded(c goredis.Cmder) bool { return c.Err() == nil || errors.Is(c.Err(), goredis.Nil) }
 
 // unavailableError says which Redis, and what to do. It is a routing.ErrUnavailable.
 type unavailableError struct {

@@ -7,13 +7,15 @@
 //	<prefix>:{G}:b:N      bucket N: hash of ID -> session, epoch; its field "" is the greatest epoch it ever held
 //	<prefix>:{G}:l:N      the same for IDs over 64 bytes, which would spoil the compact form of a bucket
 //	<prefix>:{G}:s:HEX    session HEX: hash of incarnation, node -> attach serial; or "dead", for some time
-//	<prefix>:{G}          marker of group G: a random name, and the server's run ID
+//	<prefix>:{G}          marker of group G: a random name, the server's run ID, and the key of the hash
+//	<prefix>:hash         the key of the hash that says which bucket an ID belongs to; see hashKey
+//	<prefix>:{G}:ended    ring of the sessions that have ended last; see end.lua
 //	<prefix>:{G}:probe    what Probe writes, and removes at once
 //	<prefix>:sweeper      which node sweeps
 //	<prefix>:fingerprint  of the cluster that the keys belong to
 //
 // Every bucket and every session belongs to one of 256 groups, and since the group stands in braces, a group's keys
-// and its marker are always on one master. Scripts have one key each.
+// and its marker are always on one master. The keys of a script are of one group.
 //
 // # When Redis has lost data
 //
@@ -31,7 +33,8 @@
 //
 // EndSession makes a session dead at once and removes the bindings that its caller names soon after. The rest is
 // the sweep's, one node's at a time: it walks all buckets, slowly, ends sessions that have been attached nowhere for long,
-// and removes what dead sessions hold (rule S17).
+// and removes what dead sessions hold (rule S17). Each step has a budget of time and reads large
+// buckets in parts. What cannot be read or removed holds nothing else up, and is tried again.
 //
 // # What was true once
 //

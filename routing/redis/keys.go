@@ -30,8 +30,16 @@ type bucket struct {
 
 func (b bucket) group() int { return b.number % groups }
 
-func (k keys) bucketOf(id string) bucket {
-	return bucket{number: int(xxhash.Sum64String(id) % uint64(k.buckets)), long: len(id) > longID}
+// bucketOf is where an ID stands. Data that were written before there were keys stay where they are:
+// then all nodes, of whatever version, go on with the hash without a key.
+func (k keys) bucketOf(key hashKey, id string) bucket {
+	var hash uint64
+	if key.text == "" {
+		hash = xxhash.Sum64String(id)
+	} else {
+		hash = siphash(key.a, key.b, id)
+	}
+	return bucket{number: int(hash % uint64(k.buckets)), long: len(id) > longID}
 }
 
 func (k keys) bucket(b bucket) string {
@@ -49,6 +57,12 @@ func (k keys) session(id routing.SessionID) string {
 func sessionGroup(id routing.SessionID) int { return int(id[0]) } // random, and there are 256
 
 func (k keys) marker(group int) string { return k.prefix + ":{" + strconv.Itoa(group) + "}" }
+
+// ended is a ring of the group's sessions that have ended; see end.lua.
+func (k keys) ended(group int) string { return k.marker(group) + ":ended" }
+
+// hash is where the secret of the hash stands.
+func (k keys) hash() string { return k.prefix + ":hash" }
 
 // probe is a key of a group's that Probe writes to.
 func (k keys) probe(group int) string { return k.marker(group) + ":probe" }

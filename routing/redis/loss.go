@@ -23,16 +23,40 @@ type losses struct {
 
 	mu         sync.Mutex
 	window     time.Duration       // guarded by mu, as all below: how long a rebuild window is
-	markers    [groups]string      // as they should be; empty before the first check
+	view       *view               // what calls go by
 	identity   string              // of the data; empty before the first check
 	runs       map[string]struct{} // run IDs of all masters
 	rebuilt    time.Time           // when the latest rebuild window closes
+	caughtUp   time.Time           // a window after this node heard of the latest loss; see recovering
 	suspicions int                 // how often there was a reason to check
 	settled    int                 // how many of them the latest check has settled
 }
 
+// view is what calls go by: where IDs stand, and what proves that the data do. It never changes, but
+// is replaced as a whole. If a call has used one view, only that view's markers say anything about
+// the answer.
+type view struct {
+	key     hashKey
+	markers [groups]string // as they should be; empty before the first check
+}
+
 func newLosses(window time.Duration) *losses {
-	return &losses{lost: make(chan struct{}, 1), wake: make(chan struct{}, 1), window: window}
+	return &losses{lost: make(chan struct{}, 1), wake: make(chan struct{}, 1), window: window, view: new(view)}
+}
+
+// snapshot returns what calls go by now. It also reports whether a miss counts now.
+func (l *losses) snapshot() (v *view, certain bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.view, l.certainLocked()
+}
+
+// recovering reports whether data were lost a short time ago, as far as this node is concerned: it
+// may have heard of the loss when the rebuild window was over already, and has then as much time.
+func (l *losses) recovering() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.certainLocked() || time.Now().Before(l.caughtUp)
 }
 
 // notify puts a token into a channel with room for one.
@@ -47,6 +71,12 @@ func notify(c chan struct{}) {
 func (l *losses) suspectLocked() {
 	l.suspicions++
 	notify(l.wake)
+}
+
+func (l *losses) suspect() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.suspectLocked()
 }
 
 func (l *losses) certainLocked() bool {
@@ -72,15 +102,16 @@ func (l *losses) lastLoss() time.Time {
 	return l.rebuilt
 }
 
-// certain reports whether a miss in a group counts, given the marker that was read after it.
-func (r *Registry) certain(group int, marker *goredis.StringCmd) bool {
+// certain reports whether a miss in a group counts, for a call that went by v, given the marker that
+// was read after it.
+func (r *Registry) certain(v *view, group int, marker *goredis.StringCmd) bool {
 	l := r.losses
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if marker.Val() != l.markers[group] {
+	if marker.Val() != l.view.markers[group] {
 		l.suspectLocked()
 	}
-	return l.certainLocked()
+	return marker.Val() == v.markers[group] && l.certainLocked()
 }
 
 // onConnect looks at who is at the other end of a new connection, before that is used. A server that was not a master
@@ -148,7 +179,7 @@ func (r *Registry) noteCheck(err error) {
 func (r *Registry) check(ctx context.Context) error {
 	l := r.losses
 	l.mu.Lock()
-	known, suspicions := l.markers, l.suspicions
+	known, first, suspicions := l.view, l.runs == nil, l.suspicions
 	l.mu.Unlock()
 	runs, err := r.runIDs(ctx)
 	if err != nil {
@@ -167,18 +198,24 @@ func (r *Registry) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var changed []renewal
-	for group, text := range found {
-		_, alive := runs[parseMarker(text).run]
-		if text != known[group] || !alive {
-			changed = append(changed, renewal{group: group, found: text, keep: alive})
-		}
-	}
-	age, err := r.renew(ctx, changed)
+	key, err := r.checkHash(ctx, known.key, found, first)
 	if err != nil {
 		return err
 	}
-	if l.settle(runs, suspicions, changed, age) {
+	var changed []renewal
+	for group, text := range found {
+		m := parseMarker(text)
+		_, alive := runs[m.run]
+		good := alive && m.key == key.text
+		if text != known.markers[group] || !good {
+			changed = append(changed, renewal{group: group, found: text, keep: good})
+		}
+	}
+	age, err := r.renew(ctx, key, changed)
+	if err != nil {
+		return err
+	}
+	if l.settle(key, runs, suspicions, changed, age) {
 		r.config.Logger.Warn("Redis has lost data, or may have: all is re-asserted now",
 			"url", r.config.URL, "groups", len(changed), "of", groups)
 		notify(l.lost)
@@ -187,7 +224,7 @@ func (r *Registry) check(ctx context.Context) error {
 }
 
 // settle takes over what a check has found; age is that of the youngest marker. It reports whether that is a loss.
-func (l *losses) settle(runs map[string]struct{}, suspicions int, changed []renewal, age time.Duration) bool {
+func (l *losses) settle(key hashKey, runs map[string]struct{}, suspicions int, changed []renewal, age time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	first := l.runs == nil
@@ -195,8 +232,13 @@ func (l *losses) settle(runs map[string]struct{}, suspicions int, changed []rene
 	if len(changed) == 0 {
 		return false
 	}
+	next := &view{key: key, markers: l.view.markers}
 	for _, c := range changed {
-		l.markers[c.group] = c.now
+		next.markers[c.group] = c.now
+	}
+	l.view = next
+	if !first {
+		l.caughtUp = time.Now().Add(l.window)
 	}
 	if rebuilt := time.Now().Add(l.window - age); rebuilt.After(l.rebuilt) {
 		l.rebuilt = rebuilt
@@ -252,7 +294,7 @@ type renewal struct {
 }
 
 // renew sets new markers where they are not to be kept, and says which stand now. Age is that of the youngest.
-func (r *Registry) renew(ctx context.Context, markers []renewal) (age time.Duration, err error) {
+func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (age time.Duration, err error) {
 	if len(markers) == 0 {
 		return 0, nil
 	}
@@ -263,7 +305,7 @@ func (r *Registry) renew(ctx context.Context, markers []renewal) (age time.Durat
 		if m.keep {
 			replace = "keep"
 		}
-		commands[i] = newCall(markerScript, r.keys.marker(m.group), replace, name, r.config.Buckets)
+		commands[i] = newCall(markerScript, r.keys.marker(m.group), replace, name, layout(key, r.config.Buckets))
 	}
 	if err := r.ask(ctx, commands...); err != nil {
 		return 0, err
@@ -276,9 +318,12 @@ func (r *Registry) renew(ctx context.Context, markers []renewal) (age time.Durat
 		}
 		markers[i].now = reply[0]
 		m := parseMarker(reply[0])
-		if m.buckets != r.config.Buckets {
+		switch {
+		case m.buckets != r.config.Buckets:
 			return 0, fmt.Errorf("the cluster %q has %d buckets, not %d: give this node theirs with --registry-buckets, or this cluster another name with --cluster",
 				r.config.Prefix, m.buckets, r.config.Buckets)
+		case m.key != key.text: // another node has just set it, and read the key before this one did
+			return 0, r.unavailable(errors.New("the key of the buckets has changed at this moment"))
 		}
 		now, _ := strconv.ParseInt(reply[1], 10, 64)
 		age = min(age, time.Duration(max(0, now-m.created))*time.Microsecond)
@@ -291,13 +336,34 @@ type marker struct {
 	created int64 // µs
 	run     string
 	buckets int
+	key     string // the secret of the hash; empty: none
+}
+
+// layout is what a marker says of the buckets: their number, or "0", the number and the key. Nodes
+// that know of no key read the 0, and refuse to work with such data.
+func layout(key hashKey, buckets int) string {
+	if key.text == "" {
+		return strconv.Itoa(buckets)
+	}
+	return fmt.Sprintf("0 %d %s", buckets, key.text)
 }
 
 // parseMarker makes the zero marker of what is none.
 func parseMarker(text string) marker {
-	var m marker
-	var name string
-	if _, err := fmt.Sscanf(text, "%s %d %s %d", &name, &m.created, &m.run, &m.buckets); err != nil {
+	fields := strings.Fields(text)
+	if len(fields) != 4 && len(fields) != 6 {
+		return marker{}
+	}
+	m := marker{run: fields[2]}
+	var err error
+	if m.created, err = strconv.ParseInt(fields[1], 10, 64); err != nil {
+		return marker{}
+	}
+	buckets := fields[3]
+	if len(fields) == 6 {
+		buckets, m.key = fields[4], fields[5]
+	}
+	if m.buckets, err = strconv.Atoi(buckets); err != nil {
 		return marker{}
 	}
 	return m

@@ -34,12 +34,13 @@ func (r *Registry) Detach(ctx context.Context, session routing.SessionID, p rout
 
 // Presence implements [routing.Registry].
 func (r *Registry) Presence(ctx context.Context, session routing.SessionID) (routing.SessionPresence, error) {
+	v, _ := r.losses.snapshot()
 	hash := goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.session(session))
 	marker := r.readMarker(ctx, sessionGroup(session))
 	if err := r.do(ctx, hash, marker); err != nil {
 		return routing.SessionPresence{}, err
 	}
-	presence := r.readPresence(session, hash, marker)
+	presence := r.readPresence(v, session, hash, marker)
 	if presence.Unknown {
 		return routing.SessionPresence{}, r.unavailable(errRebuilding)
 	}
@@ -62,56 +63,75 @@ func (r *Registry) Presences(ctx context.Context, sessions []routing.SessionID) 
 			commands = append(commands, markers[g])
 		}
 	}
-	err := r.do(ctx, commands...)
-	if err != nil && firstError(commands) == nil { // nothing was asked
+	v, _ := r.losses.snapshot()
+	if err := r.doSome(ctx, len(sessions), commands...); err != nil {
 		return nil, err
 	}
 	results := make([]routing.SessionPresence, len(sessions))
-	answered := false
 	for i, session := range sessions {
-		hash, marker := commands[i].(*goredis.MapStringStringCmd), markers[sessionGroup(session)]
-		if firstError([]goredis.Cmder{hash, marker}) != nil {
+		if hash := commands[i].(*goredis.MapStringStringCmd); succeeded(hash) {
+			results[i] = r.readPresence(v, session, hash, markers[sessionGroup(session)])
+		} else {
 			results[i].Unknown = true
-			continue
 		}
-		results[i], answered = r.readPresence(session, hash, marker), true
-	}
-	if !answered {
-		return nil, err
 	}
 	return results, nil
 }
 
 // readPresence reads the replies about one session. What is not there may have been lost, if the
 // marker says so.
-func (r *Registry) readPresence(session routing.SessionID, hash *goredis.MapStringStringCmd, marker *goredis.StringCmd) routing.SessionPresence {
+func (r *Registry) readPresence(v *view, session routing.SessionID, hash *goredis.MapStringStringCmd, marker *goredis.StringCmd) routing.SessionPresence {
 	presence := decodePresence(hash.Val())
-	if !presence.Dead && len(presence.Nodes) == 0 && !r.certain(sessionGroup(session), marker) {
+	if !presence.Dead && len(presence.Nodes) == 0 && !r.certain(v, sessionGroup(session), marker) {
 		presence.Unknown = true
 	}
 	return presence
 }
 
+// endedKept is how many ended sessions of a group Redis remembers: of all groups, 128,000. It is
+// less than the 512 fields up to which a hash is compact.
+const endedKept = 500
+
 // EndSession implements [routing.Registry]. The bindings named go in the background, the rest with the sweep.
 func (r *Registry) EndSession(ctx context.Context, op routing.EndOp) (ended bool, err error) {
+	end, err := r.newEnd(op)
+	if err != nil {
+		return false, err
+	}
+	if err := r.do(ctx, end); err != nil {
+		return false, err
+	}
+	if ended, err = r.ended(end); ended {
+		r.sweep.removals.add(op.Session, op.Bound)
+	}
+	return ended, err
+}
+
+// newEnd is a call of end.lua.
+func (r *Registry) newEnd(op routing.EndOp) (*call, error) {
 	if !op.Force && r.Rebuilding() { // it may be attached, and its presence lost
-		return false, r.unavailable(errRebuilding)
+		return nil, r.unavailable(errRebuilding)
 	}
 	force := 0
 	if op.Force {
 		force = 1
 	}
-	args := []any{force, r.config.DeadFor.Milliseconds()}
+	v, _ := r.losses.snapshot()
+	group := sessionGroup(op.Session)
+	args := []any{force, r.config.DeadFor.Milliseconds(), endedKept, op.Session[:], v.markers[group]}
 	for _, p := range op.Gone {
 		args = append(args, presenceField(p), presenceValue(p))
 	}
-	end := newCall(endScript, r.keys.session(op.Session), args...)
-	if err := r.do(ctx, end); err != nil {
-		return false, err
+	keys := []string{r.keys.session(op.Session), r.keys.marker(group), r.keys.ended(group)}
+	return newCallWithKeys(endScript, keys, args...), nil
+}
+
+// ended reads the reply of end.lua.
+func (r *Registry) ended(end *call) (bool, error) {
+	reply, err := end.Int()
+	if err == nil && reply < 0 {
+		r.losses.suspect()
+		err = errRebuilding
 	}
-	if ended, err = end.Bool(); err != nil || !ended {
-		return false, r.unavailable(err)
-	}
-	r.sweep.removeSoon(op.Session, op.Bound)
-	return true, nil
+	return err == nil && reply == 1, r.unavailable(err)
 }

@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"crypto/rand"
+	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -11,32 +13,30 @@ import (
 )
 
 const (
-	sweepBuckets  = 64   // looked at in one step
-	sweepBatch    = 1000 // bindings removed in one round trip
-	sweepPause    = 10 * time.Millisecond
-	sweepQueue    = 1024 // ended sessions that wait for the removal of their bindings; more are left to the walk
+	sweepBuckets = 64      // the walk goes on by so many in one step
+	sweepShare   = 4       // a step takes a fourth of the time between two of them
+	sweepJudged  = 1000    // sessions asked about in one round trip
+	sweepKnown   = 1 << 16 // sessions of which the walk remembers where they are
+	// sweepRetry is the longest pause after a failure.
+	sweepRetry    = 5 * time.Second
 	minSweepLease = time.Second
 )
 
-// sweep is the removal of what dead sessions hold. All but the queue belongs to its goroutine.
+// sweep is the removal of what dead sessions hold. All but removals belongs to its goroutine.
 type sweep struct {
-	queue chan []swap   // bindings of ended sessions
-	step  time.Duration // between two steps of the walk
-	name  string        // of this sweeper
+	removals removals      // bindings of ended sessions
+	step     time.Duration // between two steps of the walk
+	name     string        // of this sweeper
 
-	next       int // bucket that the walk looks at next; the long ones come after the others
+	scanner    scanner // where the walk stands
 	known      map[routing.SessionID]whereabouts
 	unattached map[routing.SessionID]time.Time // since when
 	verified   time.Time                       // when the latest walk began that showed all bindings; zero: they are to be shown soon
 	verifying  bool                            // this walk does
 	loss       time.Time                       // the latest loss that this walk knows of, see lastLoss
-	condemned  []condemned                     // what the walk has found and not removed yet, in the order found
-}
-
-// condemned is bindings of dead sessions. They are not removed at once: Bind may be about to put back what they have replaced.
-type condemned struct {
-	swaps []swap
-	found time.Time
+	condemned  condemned
+	unjudged   int     // how often the sessions that were found could not be judged, in a row
+	retry      backoff // of the walk
 }
 
 // whereabouts are what the walk knows of a session. They last for one walk.
@@ -56,65 +56,62 @@ const (
 func newSweep(c Config) *sweep {
 	steps := (2*c.Buckets + sweepBuckets - 1) / sweepBuckets
 	return &sweep{
-		queue:      make(chan []swap, sweepQueue),
+		removals:   removals{wake: make(chan struct{}, 1)},
 		step:       max(time.Millisecond, c.SweepInterval/time.Duration(steps)),
 		name:       rand.Text(),
+		scanner:    newScanner(c.Buckets, mathrand.IntN(2*c.Buckets)), // so that sweepers that take turns come everywhere
 		known:      make(map[routing.SessionID]whereabouts),
 		unattached: make(map[routing.SessionID]time.Time),
 	}
 }
 
-// removeSoon hands over the bindings of a session that has ended.
-func (s *sweep) removeSoon(session routing.SessionID, bound []routing.BoundID) {
-	if len(bound) == 0 {
-		return
+// backoff makes the pauses after failures longer, and short again after a success.
+type backoff struct {
+	pause time.Duration
+	until time.Time
+}
+
+// note notes how a try has ended. It returns the pause until the next.
+func (b *backoff) note(err error, least time.Duration) time.Duration {
+	if err == nil {
+		*b = backoff{}
+		return least
 	}
-	swaps := make([]swap, len(bound))
-	for i, b := range bound {
-		swaps[i] = swap{id: b.ID, binding: routing.Binding{Session: session, Epoch: b.Epoch}}
-	}
-	select {
-	case s.queue <- swaps:
-	default: // the walk will find them
-	}
+	b.pause = min(max(2*b.pause, least), sweepRetry)
+	b.until = time.Now().Add(b.pause)
+	return b.pause
 }
 
 func (r *Registry) runSweep(ctx context.Context) {
-	tick := time.NewTicker(r.sweep.step)
+	s := r.sweep
+	tick := time.NewTicker(s.step)
 	defer tick.Stop()
+	var removing backoff
+	next := make(<-chan time.Time) // the next batch can be removed
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
-		case swaps := <-r.sweep.queue:
-			err = r.remove(ctx, swaps)
+		case <-s.removals.wake:
+			next = time.After(removing.pause)
+		case <-next:
+			var more bool
+			more, err = r.removeSome(ctx)
+			if pause := removing.note(err, removePause); more {
+				next = time.After(pause)
+			}
 		case <-tick.C:
+			if time.Now().Before(s.retry.until) {
+				continue
+			}
 			err = r.walk(ctx)
+			s.retry.note(err, s.step)
 		}
-		if err != nil && ctx.Err() == nil { // the walk comes again
-			r.config.Logger.Debug("cannot sweep", "error", err)
-		}
-	}
-}
-
-// remove takes bindings out of the registry, a batch at a time.
-func (r *Registry) remove(ctx context.Context, swaps []swap) error {
-	for len(swaps) > 0 {
-		n := min(len(swaps), sweepBatch)
-		if _, err := r.swap(ctx, swaps[:n]); err != nil {
-			return err
-		}
-		if swaps = swaps[n:]; len(swaps) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(sweepPause):
+		if err != nil && ctx.Err() == nil {
+			r.config.Logger.Debug("cannot sweep; it will be tried again", "error", err)
 		}
 	}
-	return nil
 }
 
 // walk looks at the next few buckets, if it is this registry that sweeps.
@@ -136,44 +133,57 @@ func (r *Registry) walk(ctx context.Context) error {
 		s.beginAnew()
 		s.loss = loss
 	}
-	if s.next == 0 {
-		s.beginWalk(r.config, r.claims.Load() != nil)
-	}
-	bindings, err := r.readBuckets(ctx, s.next, min(s.next+sweepBuckets, 2*r.config.Buckets))
-	if err != nil {
+	deadline := time.Now().Add(s.step / sweepShare)
+	if err := r.removeCondemned(ctx, deadline); err != nil {
 		return err
 	}
-	met, err := r.judge(ctx, bindings)
-	if err != nil {
-		return err
-	}
-	r.claim(met, bindings)
-	var found []swap
-	for _, b := range bindings {
-		if s.known[b.binding.Session].state == dead {
-			found = append(found, b)
+	for goal := s.scanner.at.done + sweepBuckets; !s.condemned.full(); {
+		if s.scanner.at == (spot{}) {
+			s.beginWalk(r.config, r.claims.Load() != nil)
 		}
-	}
-	if len(found) > 0 {
-		s.condemned = append(s.condemned, condemned{swaps: found, found: time.Now()})
-	}
-	for len(s.condemned) > 0 && time.Since(s.condemned[0].found) > 2*r.config.Timeout { // of the bind, and of putting back
-		if err := r.remove(ctx, s.condemned[0].swaps); err != nil {
+		if err := r.sweepOn(ctx); err != nil {
 			return err
 		}
-		s.condemned = s.condemned[1:]
-	}
-	if s.next += sweepBuckets; s.next >= 2*r.config.Buckets {
-		r.endWalk()
+		if s.scanner.over() {
+			r.endWalk()
+			return nil
+		}
+		if s.scanner.at.done >= goal || !time.Now().Before(deadline) {
+			return nil
+		}
 	}
 	return nil
 }
 
-// beginAnew forgets what the walk knows of sessions. The next one shows all bindings.
+// sweepOn reads what comes next, shows it, and condemns what dead sessions hold.
+func (r *Registry) sweepOn(ctx context.Context) error {
+	s := r.sweep
+	before := s.scanner.at
+	found, err := r.scan(ctx)
+	if err != nil {
+		return err
+	}
+	placed, misplaced := r.inPlace(found)
+	met, err := r.judge(ctx, placed)
+	if err != nil {
+		if s.unjudged++; s.unjudged < scanTries { // else the next walk comes here again
+			s.scanner.at = before
+		}
+		return err
+	}
+	s.unjudged = 0
+	r.claim(met, placed)
+	s.condemned.add(append(misplaced, s.dead(placed)...))
+	return nil
+}
+
+// beginAnew forgets what the walk knows of sessions and what it has condemned. The next one shows
+// all bindings.
 func (s *sweep) beginAnew() {
 	clear(s.unattached)
 	clear(s.known)
-	s.next, s.verified = 0, time.Time{}
+	s.condemned = condemned{}
+	s.scanner.at, s.verified = spot{}, time.Time{}
 }
 
 // beginWalk decides whether this walk shows all bindings, given whether there is somebody to show
@@ -187,7 +197,7 @@ func (s *sweep) beginWalk(c Config, audience bool) {
 
 func (r *Registry) endWalk() {
 	s := r.sweep
-	s.next = 0
+	s.scanner.restart()
 	clear(s.known)
 	// Who was not met for long holds nothing any more.
 	forget := 2 * (2*r.config.ResumeWindow + r.config.SweepInterval)
@@ -208,85 +218,108 @@ func (r *Registry) lease(ctx context.Context) (bool, error) {
 	return lease.Bool()
 }
 
-func (r *Registry) readBuckets(ctx context.Context, from, to int) ([]swap, error) {
-	var commands []goredis.Cmder
-	for n := from; n < to; n++ {
-		b := bucket{number: n % r.config.Buckets, long: n >= r.config.Buckets}
-		commands = append(commands, goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.bucket(b)))
-	}
-	if err := r.do(ctx, commands...); err != nil {
-		return nil, err
-	}
-	var found []swap
-	for _, c := range commands {
-		for id, value := range c.(*goredis.MapStringStringCmd).Val() {
-			if binding, ok := decodeBinding(value); ok { // the field "" is none
-				found = append(found, swap{id: id, binding: binding})
-			}
-		}
-	}
-	return found, nil
-}
-
 // judge finds out about the sessions that this walk has not met yet, which it returns, and ends
 // those that have been unattached for too long.
 func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.SessionID, err error) {
 	s := r.sweep
-	asked := make(map[routing.SessionID]*goredis.MapStringStringCmd)
-	var commands []goredis.Cmder
+	if len(s.known) > sweepKnown {
+		clear(s.known)
+	}
+	var sessions []routing.SessionID
 	for _, b := range bindings {
 		session := b.binding.Session
-		if s.known[session].state == 0 && asked[session] == nil {
-			asked[session] = goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.session(session))
-			commands = append(commands, asked[session])
+		if _, known := s.known[session]; !known {
+			s.known[session] = whereabouts{}
+			sessions = append(sessions, session)
 		}
 	}
-	if len(commands) == 0 {
-		return nil, nil
-	}
-	if err := r.do(ctx, commands...); err != nil {
-		return nil, err
-	}
-	for session, hash := range asked {
-		p := decodePresence(hash.Val())
-		state, err := r.judgeSession(ctx, session, p)
+	for some := range slices.Chunk(sessions, sweepJudged) {
+		judged, err := r.judgeSome(ctx, some)
 		if err != nil {
+			for _, session := range sessions {
+				delete(s.known, session)
+			}
 			return nil, err
 		}
-		w := whereabouts{state: state}
-		if state == attached {
-			w.at = p.Nodes
-		}
-		s.known[session] = w
-		met = append(met, session)
+		met = append(met, judged...)
 	}
 	return met, nil
 }
 
-func (r *Registry) judgeSession(ctx context.Context, session routing.SessionID, p routing.SessionPresence) (state, error) {
+// judgeSome judges sessions in one round trip, or in two if some of them have to end. It returns those
+// that Redis has said anything of.
+func (r *Registry) judgeSome(ctx context.Context, sessions []routing.SessionID) (judged []routing.SessionID, err error) {
 	s := r.sweep
-	for _, node := range p.Nodes {
-		if !r.config.Gone(node) {
-			delete(s.unattached, session)
-			return attached, nil
-		}
+	hashes := make([]goredis.Cmder, len(sessions))
+	for i, session := range sessions {
+		hashes[i] = goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.session(session))
 	}
-	if !p.Dead {
-		since, seen := s.unattached[session]
-		if !seen {
-			since = time.Now()
-			s.unattached[session] = since
-		}
-		if time.Since(since) < 2*r.config.ResumeWindow {
-			return unattached, nil
-		}
-		// A compare-and-swap: an attach that came in the meantime wins.
-		ended, err := r.EndSession(ctx, routing.EndOp{Session: session, Gone: p.Nodes})
-		if err != nil || !ended {
-			return unattached, err
-		}
-		r.config.Logger.Info("ended a session that was attached nowhere", "session", session, "nodes gone", len(p.Nodes))
+	if err := r.inBackground(ctx, len(hashes), hashes...); unasked(err, hashes) {
+		return nil, err
 	}
-	delete(s.unattached, session)
-	return dead, nil
+	var over []routing.EndOp
+	for i, session := range sessions {
+		if !succeeded(hashes[i]) {
+			delete(s.known, session)
+			continue
+		}
+		p := decodePresence(hashes[i].(*goredis.MapStringStringCmd).Val())
+		w, end := r.judgeSession(session, p)
+		if end {
+			over = append(over, routing.EndOp{Session: session, Gone: p.Nodes})
+		}
+		s.known[session] = w
+		judged = append(judged, session)
+	}
+	return judged, r.endSessions(ctx, over)
+}
+
+// judgeSession says where a session is, and whether it has been nowhere for so long that it ends.
+func (r *Registry) judgeSession(session routing.SessionID, p routing.SessionPresence) (w whereabouts, end bool) {
+	s := r.sweep
+	alive := slices.ContainsFunc(p.Nodes, func(node routing.Presence) bool { return !r.config.Gone(node) })
+	if p.Dead || alive {
+		delete(s.unattached, session)
+	}
+	switch {
+	case alive:
+		return whereabouts{state: attached, at: p.Nodes}, false
+	case p.Dead:
+		return whereabouts{state: dead}, false
+	}
+	since, seen := s.unattached[session]
+	if !seen {
+		since = time.Now()
+		s.unattached[session] = since
+	}
+	return whereabouts{state: unattached}, time.Since(since) >= 2*r.config.ResumeWindow
+}
+
+// endSessions ends sessions that are nowhere. It is a compare-and-swap: an attach that came in the
+// meantime wins.
+func (r *Registry) endSessions(ctx context.Context, ops []routing.EndOp) error {
+	if len(ops) == 0 {
+		return nil
+	}
+	calls := make([]goredis.Cmder, len(ops))
+	for i, op := range ops {
+		end, err := r.newEnd(op)
+		if err != nil {
+			return err
+		}
+		calls[i] = end
+	}
+	if err := r.inBackground(ctx, len(calls), calls...); unasked(err, calls) {
+		return err
+	}
+	s := r.sweep
+	for i, op := range ops {
+		if ended, err := r.ended(calls[i].(*call)); err != nil || !ended {
+			continue // it stays unattached
+		}
+		delete(s.unattached, op.Session)
+		s.known[op.Session] = whereabouts{state: dead}
+		r.config.Logger.Info("ended a session that was attached nowhere", "session", op.Session, "nodes gone", len(op.Gone))
+	}
+	return nil
 }

@@ -75,6 +75,13 @@ func TestNamedBindingsGoSoon(t *testing.T) {
 	eventually(t, "the bindings are gone", isFree(r, ids...))
 }
 
+func viewOf(r *Registry) *view {
+	v, _ := r.losses.snapshot()
+	return v
+}
+
+func bucketOf(r *Registry, id string) bucket { return r.keys.bucketOf(viewOf(r).key, id) }
+
 // One of several registries sweeps at a time.
 func TestOneSweeps(t *testing.T) {
 	t.Parallel()
@@ -111,8 +118,8 @@ func TestSweepWaits(t *testing.T) {
 	if result, err := lookup(r, "anna"); err != nil || result.Binding.Session != session {
 		t.Errorf("look-up: %+v, %v; want the binding still", result, err)
 	}
-	if len(r.sweep.condemned) != 2 {
-		t.Errorf("%d times condemned, want 2", len(r.sweep.condemned))
+	if n := r.sweep.condemned.count; n != 2 {
+		t.Errorf("%d times condemned, want 2", n)
 	}
 }
 
@@ -164,14 +171,14 @@ func TestRemovalMeetsDeadBind(t *testing.T) {
 	}
 	held := routing.Binding{Session: alive, Epoch: bound[0].Epoch}
 	// The dead session's re-assert has replaced the binding, and a removal has taken out what it left in its place.
-	if _, err := r.swap(ctx, []swap{{id: "x", binding: held}}); err != nil {
+	if _, err := r.swap(ctx, []swap{{bucket: bucketOf(r, "x"), id: "x", binding: held}}); err != nil {
 		t.Fatal(err)
 	}
 	isDead := goredis.NewBoolCmd(ctx)
 	isDead.SetVal(true)
 	ops := []routing.BindOp{{ID: "x", Session: dead, Epoch: held.Epoch + 1}}
 	results := []routing.BindResult{{Status: routing.Bound, Epoch: held.Epoch + 1, Incumbent: held}}
-	if err := r.refuseDead(ctx, ops, results, map[routing.SessionID]*goredis.BoolCmd{dead: isDead}); err != nil {
+	if err := r.refuseDead(ctx, viewOf(r), ops, results, map[routing.SessionID]*goredis.BoolCmd{dead: isDead}); err != nil {
 		t.Fatal(err)
 	}
 	if found, err := lookup(r, "x"); err != nil || found.Binding != held || results[0].Status != routing.Dead {

@@ -18,6 +18,7 @@ func cases(histories int) []testCase {
 		{"duplicate login", checkDuplicateLogin},
 		{"re-assert", checkReassert},
 		{"impossible epochs", checkImpossibleEpochs},
+		{"word of a client", checkWordOfClient},
 		{"wrong clock", checkWrongClock},
 		{"epochs outlive bindings", checkEpochsOutliveBindings},
 		{"unbind", checkUnbind},
@@ -96,7 +97,7 @@ func checkReassert(s *suite) error {
 	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
 	epoch := s.clock.epoch()
 	op := func(session routing.SessionID, epoch uint64) routing.BindOp {
-		return routing.BindOp{ID: id, Session: session, Epoch: epoch}
+		return routing.BindOp{ID: id, Session: session, Epoch: epoch, Known: true}
 	}
 	bound := func(epoch uint64) routing.BindResult {
 		return routing.BindResult{Status: routing.Bound, Epoch: epoch}
@@ -169,7 +170,7 @@ func checkInventedEpoch(s *suite) error {
 	if err != nil {
 		return err
 	}
-	op := routing.BindOp{ID: id, Session: other, Epoch: s.clock.epoch() + uint64(2*routing.MaxEpochAhead.Microseconds())}
+	op := routing.BindOp{ID: id, Session: other, Epoch: s.clock.epoch() + uint64(2*routing.MaxEpochAhead.Microseconds()), Known: true}
 	return all(
 		func() error { return s.wantBind(op, routing.BindResult{Status: routing.Invalid}) },
 		func() error { return s.wantHolder(id, held) },
@@ -178,6 +179,36 @@ func checkInventedEpoch(s *suite) error {
 			defer s.clock.Step(-2 * routing.MaxEpochAhead)
 			return s.wantBind(op, routing.BindResult{Status: routing.Bound, Epoch: op.Epoch, Incumbent: held})
 		},
+	)
+}
+
+// A client may invent any epoch, also one that lies between that of a holder and the latest that the
+// registry has minted. Its word takes no ID from another session. If nobody holds the ID, it does.
+func checkWordOfClient(s *suite) error {
+	id, holder, other := s.newID(), routing.NewSessionID(), routing.NewSessionID()
+	held, err := s.mustMint(id, holder, routing.Binding{})
+	if err != nil {
+		return err
+	}
+	latest := held
+	s.clock.Step(time.Second)
+	for range 500 { // some of them stand with the first, wherever that is
+		if latest, err = s.mustMint(s.newID(), other, routing.Binding{}); err != nil {
+			return err
+		}
+	}
+	ahead := s.clock.epoch() + uint64((23 * time.Hour).Microseconds())
+	for _, epoch := range []uint64{held.Epoch + 1, latest.Epoch, latest.Epoch + 1, ahead} {
+		op := routing.BindOp{ID: id, Session: other, Epoch: epoch, Expect: held}
+		if err := s.wantBind(op, routing.BindResult{Status: routing.Invalid}); err != nil {
+			return err
+		}
+	}
+	free := routing.BindOp{ID: id, Session: other, Epoch: ahead}
+	return all(
+		func() error { return s.wantHolder(id, held) },
+		func() error { return s.wantUnbind(id, held, true) },
+		func() error { return s.wantBind(free, routing.BindResult{Status: routing.Bound, Epoch: ahead}) },
 	)
 }
 

@@ -165,6 +165,8 @@ func answer(op routing.BindOp, dead bool, held routing.Binding, minted uint64) r
 		return routing.BindResult{Status: routing.Taken, Incumbent: held}
 	case op.Epoch != 0 && !free && (op.Epoch < held.Epoch || op.Epoch == held.Epoch && !own):
 		return routing.BindResult{Status: routing.Superseded, Incumbent: held}
+	case op.Epoch != 0 && !free && !own && !op.Known:
+		return routing.BindResult{Status: routing.Invalid}
 	}
 	result := routing.BindResult{Status: routing.Bound, Epoch: op.Epoch}
 	if op.Epoch == 0 {

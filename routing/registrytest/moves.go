@@ -165,7 +165,7 @@ func (m *move) reassert(b routing.Binding) error {
 		if err == nil && result.Incumbent.Epoch < b.Epoch {
 			err = fmt.Errorf("re-assert of %v: superseded by %v", b, result.Incumbent)
 		}
-	case routing.Dead:
+	case routing.Dead, routing.Invalid:
 	default:
 		err = errors.Join(err, fmt.Errorf("re-assert of %v: %+v", b, result))
 	}

@@ -26,6 +26,7 @@ const (
 	forgetsEpochs         fault = "forgets the epochs of free IDs"
 	believesAnyEpoch      fault = "believes any epoch"
 	believesWhoeverComes  fault = "lets invented epochs displace others"
+	believesClients       fault = "believes a client that an ID is its own"
 	believesItsClock      fault = "refuses epochs that are ahead of its clock"
 	hidesIncumbent        fault = "does not name the incumbent"
 	attachesOlder         fault = "lets an older attach replace a newer"
@@ -128,6 +129,9 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 			most = ahead
 		}
 		if op.Epoch > max(most, n.top[op.ID]) && !n.is(believesAnyEpoch) {
+			return routing.BindResult{Status: routing.Invalid}
+		}
+		if !free && !own && op.Epoch > held.Epoch && !op.Known && !n.is(believesClients) {
 			return routing.BindResult{Status: routing.Invalid}
 		}
 		wins := free || op.Epoch > held.Epoch || op.Epoch == held.Epoch && (own || n.is(reassertTieWins))

@@ -23,6 +23,7 @@ var faults = map[fault][]string{
 	forgetsEpochs:         {"epochs outlive bindings", "histories"},
 	believesAnyEpoch:      {"impossible epochs"},
 	believesWhoeverComes:  {"impossible epochs"},
+	believesClients:       {"word of a client"},
 	believesItsClock:      {"wrong clock"},
 	hidesIncumbent:        {"duplicate login", "re-assert", "histories"},
 	attachesOlder:         {"presence"},

@@ -1,9 +1,9 @@
 -- Replaces the marker of a group of keys, if it is still the one that the caller has seen.
 --
--- KEYS[1]  the marker: "name created run buckets", where created is the server's time in microseconds and run its run ID
+-- KEYS[1]  the marker: "name created run layout", where created is the server's time in microseconds and run its run ID
 -- ARGV[1]  the marker that is to be replaced, empty for none; "keep": leave it as it is
 -- ARGV[2]  the name of the new one: random
--- ARGV[3]  the number of buckets
+-- ARGV[3]  the layout of the buckets
 --
 -- Returns the marker that stands now, and the server's time in microseconds
 

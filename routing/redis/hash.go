@@ -1,0 +1,109 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"math/bits"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// hashKey is the secret of a registry's hash: 128 random bits. Without it nobody can find IDs that
+// fall into the same bucket, and fill that until Redis takes long for it.
+type hashKey struct {
+	text string // as it stands in Redis; empty: the data are older than keys, see bucketOf
+	a, b uint64
+}
+
+// newHashKey makes the key of a text: the first and the second half of its bytes, mixed.
+func newHashKey(text string) hashKey {
+	return hashKey{text: text, a: siphash(0, 0, text), b: siphash(1, 0, text)}
+}
+
+// siphash is SipHash-2-4 with a 64-bit result, by Aumasson and Bernstein: short, fast, and made for
+// hash tables that strangers fill.
+func siphash(k0, k1 uint64, s string) uint64 {
+	h := sip{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573}
+	last := uint64(len(s)) << 56
+	for ; len(s) >= 8; s = s[8:] {
+		h.add(uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56)
+	}
+	for i := range len(s) {
+		last |= uint64(s[i]) << (8 * i)
+	}
+	h.add(last)
+	h.v2 ^= 0xff
+	for range 4 {
+		h.round()
+	}
+	return h.v0 ^ h.v1 ^ h.v2 ^ h.v3
+}
+
+// sip is the state of a hash.
+type sip struct{ v0, v1, v2, v3 uint64 }
+
+func (h *sip) add(word uint64) {
+	h.v3 ^= word
+	h.round()
+	h.round()
+	h.v0 ^= word
+}
+
+func (h *sip) round() {
+	h.v0 += h.v1
+	h.v1 = bits.RotateLeft64(h.v1, 13) ^ h.v0
+	h.v0 = bits.RotateLeft64(h.v0, 32)
+	h.v2 += h.v3
+	h.v3 = bits.RotateLeft64(h.v3, 16) ^ h.v2
+	h.v0 += h.v3
+	h.v3 = bits.RotateLeft64(h.v3, 21) ^ h.v0
+	h.v2 += h.v1
+	h.v1 = bits.RotateLeft64(h.v1, 17) ^ h.v2
+	h.v2 = bits.RotateLeft64(h.v2, 32)
+}
+
+// checkHash reads the key of the hash. If it is missing, this node writes the one that it knows, or
+// that the markers name. The first node that finds no data at all makes a key up. Data without a key
+// stay without.
+func (r *Registry) checkHash(ctx context.Context, known hashKey, markers [groups]string, first bool) (hashKey, error) {
+	name := r.keys.hash()
+	found := goredis.NewStringCmd(ctx, "get", name)
+	if err := r.ask(ctx, found); err != nil {
+		return known, err
+	}
+	if found.Val() == "" {
+		text := known.text
+		if first {
+			text = keyOf(markers)
+		}
+		if text == "" {
+			return hashKey{}, nil
+		}
+		set := goredis.NewStatusCmd(ctx, "set", name, text, "nx")
+		found = goredis.NewStringCmd(ctx, "get", name)
+		if err := r.ask(ctx, set, found); err != nil {
+			return known, err
+		}
+	}
+	if found.Val() == known.text {
+		return known, nil
+	}
+	return newHashKey(found.Val()), nil
+}
+
+// keyOf is the key that markers name: a new one if there are no markers, and none if they name none.
+func keyOf(markers [groups]string) string {
+	old := false
+	for _, text := range markers {
+		m := parseMarker(text)
+		if m.key != "" {
+			return m.key
+		}
+		old = old || m != marker{}
+	}
+	if old {
+		return ""
+	}
+	return rand.Text()
+}

@@ -1,0 +1,182 @@
+package redis
+
+import (
+	"context"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+const (
+	scanWidth = 64   // the most buckets in one round trip
+	scanCount = 1000 // about how many bindings of a large bucket are read at once
+	scanFound = 4096 // bindings in one round trip from which on the next one asks for fewer buckets
+	scanTries = 3    // how often Redis may not answer for a bucket until the walk goes past that
+	// maxLeftOut is the most walks that leave a bucket out because it could not be read.
+	maxLeftOut = 16
+)
+
+// scanner is where a walk through all buckets stands. What a round trip asks for is bounded, whatever
+// the buckets hold: it reads several small ones, or a part of a large one. A bucket that cannot be
+// read holds up no other. The next walk tries it again, and later ones more and more seldom.
+type scanner struct {
+	buckets int // of short IDs; there are as many of long ones
+	begin   int // the walk begins there, and ends before it
+
+	at      spot
+	width   int             // buckets in the next round trip
+	tries   int             // how often this spot could not be read, in a row
+	walks   int             // that have ended
+	leftOut map[int]leftOut // buckets that could not be read
+	logged  int             // 1 + the latest walk in which that was logged
+}
+
+// spot is how far a walk has come: with so many buckets, and with a part of the next.
+type spot struct {
+	done   int
+	cursor uint64
+}
+
+type leftOut struct {
+	times int // in a row that it could not be read
+	until int // the walk that tries again
+}
+
+func newScanner(buckets, begin int) scanner {
+	return scanner{buckets: buckets, begin: begin, width: scanWidth, leftOut: make(map[int]leftOut)}
+}
+
+func (s *scanner) total() int { return 2 * s.buckets }
+
+// number is the number of a bucket, the long ones after the others, of how many come before it.
+func (s *scanner) number(done int) int { return (s.begin + done) % s.total() }
+
+func (s *scanner) bucket(number int) bucket {
+	return bucket{number: number % s.buckets, long: number >= s.buckets}
+}
+
+func (s *scanner) over() bool { return s.at.done >= s.total() }
+
+// restart begins the next walk.
+func (s *scanner) restart() {
+	s.at, s.tries = spot{}, 0
+	s.walks++
+}
+
+// goPast leaves a bucket out until a later walk. It returns how many times in a row that has happened.
+func (s *scanner) goPast(done int) int {
+	s.at = spot{done: done + 1}
+	n := s.number(done)
+	out := s.leftOut[n]
+	out.times++
+	out.until = s.walks + min(1<<min(out.times-1, 10), maxLeftOut)
+	s.leftOut[n] = out
+	return out.times
+}
+
+// scan reads the next buckets, or the next part of one. It returns the bindings in them.
+func (r *Registry) scan(ctx context.Context) (found []swap, err error) {
+	s := &r.sweep.scanner
+	end := min(s.at.done+s.width, s.total())
+	var wanted []int // how many buckets come before each
+	var commands []goredis.Cmder
+	for done, cursor := s.at.done, s.at.cursor; done < end; done, cursor = done+1, 0 {
+		if n := s.number(done); s.leftOut[n].until <= s.walks {
+			wanted = append(wanted, done)
+			commands = append(commands, goredis.NewScanCmd(ctx, nil, "hscan", r.keys.bucket(s.bucket(n)), cursor, "count", scanCount))
+		}
+	}
+	if len(wanted) > 0 {
+		marker := r.readMarker(ctx, s.bucket(s.number(wanted[0])).group())
+		v, _ := r.losses.snapshot()
+		if err := r.inBackground(ctx, len(wanted), append(commands, marker)...); err != nil {
+			return nil, r.scanFailed(wanted[0], err)
+		}
+		if !r.certain(v, s.bucket(s.number(wanted[0])).group(), marker) {
+			return nil, r.unavailable(errRebuilding)
+		}
+	}
+	for k, done := range wanted {
+		c := commands[k].(*goredis.ScanCmd)
+		switch err := c.Err(); {
+		case noAnswer(err) && k == 0:
+			return nil, r.scanFailed(done, err)
+		case noAnswer(err): // the next round trip begins with it
+			s.at, s.width = spot{done: done}, 1
+			return found, nil
+		case !succeeded(c):
+			r.leaveOut(done, err)
+			continue
+		}
+		page, cursor := c.Val()
+		found = appendPage(found, s.bucket(s.number(done)), page)
+		s.tries = 0
+		if s.at = (spot{done, cursor}); cursor != 0 {
+			s.width = 1
+			return found, nil
+		}
+		delete(s.leftOut, s.number(done))
+	}
+	s.at = spot{done: end}
+	if s.width = min(2*s.width, scanWidth); len(found) > scanFound {
+		s.width = max(1, s.width/4)
+	}
+	return found, nil
+}
+
+// appendPage appends the bindings in a reply of HSCAN: fields and values in turn.
+func appendPage(to []swap, b bucket, page []string) []swap {
+	for i := 0; i+1 < len(page); i += 2 {
+		if binding, ok := decodeBinding(page[i+1]); ok { // the field "" is none
+			to = append(to, swap{bucket: b, id: page[i], binding: binding})
+		}
+	}
+	return to
+}
+
+// scanFailed sees to it that the next round trip asks for less, and that the walk goes past a bucket
+// that fails by itself.
+func (r *Registry) scanFailed(done int, err error) error {
+	s := &r.sweep.scanner
+	if s.width > 1 {
+		s.width = 1
+		return err
+	}
+	if s.tries++; !noAnswer(err) || s.tries >= scanTries {
+		r.leaveOut(done, err)
+	}
+	return err
+}
+
+func (r *Registry) leaveOut(done int, err error) {
+	s := &r.sweep.scanner
+	if s.goPast(done) == 1 && s.logged != s.walks+1 { // once in a walk, or all of them would be
+		s.logged = s.walks + 1
+		r.config.Logger.Warn("the sweep leaves out what it cannot read, and tries again later",
+			"url", r.config.URL, "key", r.keys.bucket(s.bucket(s.number(done))), "error", causeOf(err))
+	}
+}
+
+// inPlace splits bindings into those that stand in the bucket of their ID, and those that stand
+// elsewhere: nobody finds them there since the key of the hash has changed.
+func (r *Registry) inPlace(found []swap) (placed, misplaced []swap) {
+	v, _ := r.losses.snapshot()
+	placed = found[:0]
+	for _, f := range found {
+		if r.keys.bucketOf(v.key, f.id) == f.bucket {
+			placed = append(placed, f)
+		} else {
+			misplaced = append(misplaced, f)
+		}
+	}
+	return placed, misplaced
+}
+
+// dead are those of the bindings whose session has ended.
+func (s *sweep) dead(bindings []swap) (found []swap) {
+	for _, b := range bindings {
+		if s.known[b.binding.Session].state == dead {
+			found = append(found, b)
+		}
+	}
+	return found
+}
