@@ -17,50 +17,52 @@ import (
 // leaves the node.
 const flagBare = 1 << 6
 
-// takeBare takes back a message that came without its content. It returns false if d is none.
+// flagGivenBack marks an entry whose message came back without its content: it is about to end.
+const flagGivenBack = 4
+
+// isBare reports whether what c gives back with these flags may be without content. With content, the
+// flags are those of the deliver.
+func (c *conn) isBare(flags uint8) bool { return c.returnsBare && flags&codec.FlagAck == 0 }
+
+// takeBare takes back a message with ack that came over a link, without its content. It returns false
+// if d is none.
 func (c *conn) takeBare(d *codec.Deliver) bool {
-	if !c.returnsBare || d.Flags&codec.FlagAck != 0 { // with content, the flags are those of the deliver
+	token, _, ok := c.loop.eng.splitLinkToken(d.Token, c.short)
+	if !ok || len(token) != ackTokenLen {
 		return false
 	}
-	l := c.loop
-	if t, ok := l.eng.openToken(d.Token, c.short); ok {
-		if t.Loop() == int(l.idx) {
-			l.bareBack(t, c.short, d)
-			return true
-		}
-		p := l.parcelFor(uint16(t.Loop()))
-		at := len(p.data) + codec.PrefixLen
-		bare := d.Short()
-		p.data = codec.AppendNotHere(p.data, &bare)
-		p.notes = append(p.notes, note{kind: noteBare, token: t, session: c.short, at: at, reply: len(p.data) - at})
-		return true
-	}
-	if token, _, ok := l.eng.splitLinkToken(d.Token, c.short); ok && len(token) == ackTokenLen {
-		l.endWithTruth(d.Token, c.session.ID(), d) // here, where the binding is being taken back; the other node hears how it ended
-		return true
-	}
-	return false
+	c.disown(d.To, d.Epoch)
+	c.loop.endWithTruth(d.Token, c.session.ID(), c.handle(), d) // here, where the binding is being taken back; the other node hears how it ended
+	return true
 }
 
 // bareBack ends a message of this loop that came back without its content.
-func (l *loop) bareBack(t ackmgr.Token, session uint64, d *codec.Deliver) {
-	if entry, ok := l.claim(t, session); ok {
-		l.unsend(t, entry)
-		var id routing.SessionID
-		binary.BigEndian.PutUint64(id[:], session) // half of the ID, which is what is compared
-		l.endWithTruth(d.Token[:ackTokenLen], id, d)
+func (l *loop) bareBack(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver) {
+	entry, ok := l.claim(t, session)
+	if !ok {
+		return
 	}
+	if entry.Flags&flagGivenBack != 0 {
+		l.stats.acksLate++
+		return
+	}
+	l.disownHere(session, by, d.To, d.Epoch)
+	entry.Flags |= flagGivenBack
+	l.unsend(t, entry)
+	var id routing.SessionID
+	binary.BigEndian.PutUint64(id[:], session) // half of the ID, which is what is compared
+	l.endWithTruth(d.Token[:ackTokenLen], id, by, d)
 }
 
 // endWithTruth ends a message that a session gave back, as soon as it is known who holds its ID.
-func (l *loop) endWithTruth(token []byte, id routing.SessionID, d *codec.Deliver) {
+func (l *loop) endWithTruth(token []byte, id routing.SessionID, by routing.Handle, d *codec.Deliver) {
 	f := &l.forward
 	*f = codec.Forward{Deliver: d.Short(), Session: append(l.sessionID[:0], id[:]...)}
 	f.Token, f.Flags = token, codec.FlagAck|flagBare
 	switch {
 	case l.eng.cluster == nil:
 		l.endReturned(f, l.bareCode(f))
-	case !l.parkReturned(codec.KindNotMine, f, 0):
+	case !l.parkReturned(codec.KindNotMine, by, f, 0):
 		l.endReturned(f, codec.CodeOverflow)
 	}
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,12 +15,14 @@ import (
 type request struct {
 	session *routing.Session
 	loop    *loop
-	handle  routing.Handle
-	kind    codec.Kind // of the answer
+	handle  routing.Handle // the connection that it is on account of
+	kind    codec.Kind     // of the answer; 0: nobody waits for one
 	seq     uint64
 	policy  codec.Policy
 	since   time.Duration // when it came, on the engine's clock
 	size    int           // what it is charged to its connection for
+	charged bool          // to its connection, though nobody waits for an answer
+	ended   *atomic.Bool  // its connection has closed; nil: that makes no difference
 	items   []item
 	results []codec.Result
 	refused refusals
@@ -36,16 +37,19 @@ type item struct {
 	newInSession, newInNode bool // there is room kept for it; guarded by room.mu
 }
 
+// verb is what lanes do with the IDs of a request.
+type verb uint8
+
 const (
-	// maxAsked bounds the requests of one connection that are under way, in bytes (S21). The node answers
-	// overflow beyond it; the registry, or a hook, is not keeping up.
-	maxAsked = 16 << 20
-	// itemSize is about what an ID takes beside its bytes.
-	itemSize = 64
+	verbBind verb = iota + 1
+	verbUnbind
+	verbLookup
+	verbWatch
+	verbRelease
 )
 
-// run is what a lane does with the indices of its items.
-type run func(e *Engine, r *request, mine []int)
+// itemSize is about what an ID takes beside its bytes.
+const itemSize = 64
 
 func (c *conn) handleBind(body []byte) {
 	var f codec.Bind
@@ -59,7 +63,7 @@ func (c *conn) handleBind(body []byte) {
 		r.answerAll(codec.CodeDraining)
 		return
 	}
-	c.spread(r, (*Engine).bind)
+	c.spread(r, verbBind)
 }
 
 func (c *conn) handleUnbind(body []byte) {
@@ -68,7 +72,7 @@ func (c *conn) handleUnbind(body []byte) {
 		c.decodeFault(err, codec.KindUnbind)
 		return
 	}
-	c.spread(c.newRequest(codec.KindUnbound, f.Seq, &f.IDs), (*Engine).unbind)
+	c.spread(c.newRequest(codec.KindUnbound, f.Seq, &f.IDs), verbUnbind)
 }
 
 func (c *conn) handleLookup(body []byte) {
@@ -77,7 +81,7 @@ func (c *conn) handleLookup(body []byte) {
 		c.decodeFault(err, codec.KindLookup)
 		return
 	}
-	c.spread(c.newRequest(codec.KindFound, f.Seq, &f.IDs), (*Engine).lookup)
+	c.spread(c.newRequest(codec.KindFound, f.Seq, &f.IDs), verbLookup)
 }
 
 func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *request {
@@ -90,22 +94,21 @@ func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *reque
 		r.items = append(r.items, item{id: string(v.ID), epoch: v.Epoch})
 		r.size += itemSize + len(v.ID)
 	}
-	c.asked += r.size
+	c.chargeRequest(r)
 	c.loop.worked(n)
 	return r
 }
 
 // spread gives a request to the lanes, if its connection has not asked for too much already.
-func (c *conn) spread(r *request, f run) {
-	if c.asked > maxAsked {
-		r.answerAll(codec.CodeOverflow)
+func (c *conn) spread(r *request, v verb) {
+	if !c.mayAsk(r) {
 		return
 	}
-	c.loop.eng.spread(r, f)
+	c.loop.eng.spread(r, v)
 }
 
 // spread deals a request's IDs out to their lanes.
-func (e *Engine) spread(r *request, f run) {
+func (e *Engine) spread(r *request, v verb) {
 	var mine [laneCount][]int
 	lanes := 0
 	for i, it := range r.items {
@@ -124,28 +127,63 @@ func (e *Engine) spread(r *request, f run) {
 		if indices == nil {
 			continue
 		}
-		if !e.lanes.try(n, func() { e.runRequest(r, indices, f) }) {
-			r.fill(indices, codec.CodeOverflow)
+		if !e.lanes.try(n, account{conn: r.handle}, v, part{r, indices}) {
+			r.refuse(indices, codec.CodeOverflow, reasonRequests)
 			r.done()
 		}
 	}
 	r.done()
 }
 
-// runRequest does one lane's share of a request, unless it has waited for so long that this node may have been stopped
-// meanwhile, or the registry be away: who asked has given up, and others may have bound the IDs since (S24).
-func (e *Engine) runRequest(r *request, mine []int, f run) {
-	if e.clock()-r.since > e.cfg.LoopGap {
-		r.fill(mine, codec.CodeRegistryUnavailable)
-	} else {
-		f(e, r, mine)
+// work does parts of requests together.
+func (e *Engine) work(v verb, parts []part) {
+	timely := parts[:0:0]
+	for _, p := range parts {
+		if e.stillWanted(p) {
+			timely = append(timely, p)
+		}
 	}
-	r.done()
+	if len(timely) > 0 {
+		switch v {
+		case verbBind:
+			e.bindApart(timely)
+		case verbUnbind:
+			e.unbind(timely)
+		case verbLookup:
+			e.lookup(timely)
+		case verbWatch:
+			e.askWatched(timely)
+		case verbRelease:
+			e.release(timely)
+		}
+	}
+	for _, p := range parts {
+		p.done()
+	}
+}
+
+// stillWanted reports whether a part of a request is still to be done. It is not if it has waited for
+// so long that this node may have been stopped meanwhile, or the registry be away: who asked has given
+// up, and others may have bound the IDs since (S24). Nor is it if the connection has closed: its client
+// binds again what it wants to.
+func (e *Engine) stillWanted(p part) bool {
+	switch {
+	case p.ended != nil && p.ended.Load():
+	case e.clock()-p.since <= e.cfg.LoopGap:
+		return true
+	}
+	p.fill(p.mine, codec.CodeRegistryUnavailable)
+	return false
 }
 
 // done answers when the last lane is through.
 func (r *request) done() {
 	if r.left.Add(-1) > 0 {
+		return
+	}
+	r.loop.eng.asked.Add(-int64(r.size))
+	if r.kind == 0 {
+		r.releaseDone()
 		return
 	}
 	if e := r.loop.eng; r.kind == codec.KindUnbound && len(e.loops) > 1 {
@@ -197,6 +235,16 @@ func (r *request) fill(indices []int, code codec.Code) {
 	}
 }
 
+// refuse is fill with a reason, for which only the answer to a bind has room.
+func (r *request) refuse(indices []int, code codec.Code, reason string) {
+	r.fill(indices, code)
+	if r.kind == codec.KindBound {
+		for _, i := range indices {
+			r.refused.add(i, reason)
+		}
+	}
+}
+
 func (r *request) answerAll(code codec.Code) {
 	for i := range r.results {
 		r.results[i].Code = code
@@ -208,42 +256,75 @@ func (r *request) answerAll(code codec.Code) {
 // maxSwaps bounds how often a bind that replaces an incumbent finds yet another one.
 const maxSwaps = 8
 
-// bind asks the registry for the IDs and puts its answers into the table.
-func (e *Engine) bind(r *request, mine []int) {
-	if r.policy == codec.PolicyRejectNew && e.registry.Rebuilding() {
-		r.fill(mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
-		return
+// wish is one ID that is being bound.
+type wish struct {
+	r      *request
+	i      int
+	expect routing.Binding
+}
+
+func (w *wish) id() string { return w.r.items[w.i].id }
+
+func (w *wish) answer(v codec.Result) { w.r.results[w.i] = v }
+
+// bindApart binds what several connections ask for. Those that ask for the same ID do so one after the
+// other: else each would find another incumbent than it expects.
+func (e *Engine) bindApart(parts []part) {
+	seen := make(map[string]bool)
+	begin := 0
+	for k, p := range parts {
+		again := slices.ContainsFunc(p.mine, func(i int) bool { return seen[p.items[i].id] })
+		if again && k > begin {
+			e.bind(parts[begin:k])
+			begin = k
+			clear(seen)
+		}
+		for _, i := range p.mine {
+			seen[p.items[i].id] = true
+		}
 	}
-	expect := make([]routing.Binding, len(r.items))
-	todo := e.keepRoom(r, e.allowed(r, mine))
-	defer e.giveRoomBack(r, todo)
+	e.bind(parts[begin:])
+}
+
+// bind asks the registry for the IDs and puts its answers into the table.
+func (e *Engine) bind(parts []part) {
+	var todo []wish
+	for _, p := range parts {
+		if p.policy == codec.PolicyRejectNew && e.registry.Rebuilding() {
+			p.fill(p.mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
+			continue
+		}
+		mine := e.keepRoom(p.request, e.allowed(p.request, p.mine))
+		defer e.giveRoomBack(p.request, mine)
+		for _, i := range mine {
+			todo = append(todo, wish{r: p.request, i: i})
+		}
+	}
 	for try := 0; len(todo) > 0; try++ {
 		if try == maxSwaps {
-			r.fill(todo, codec.CodeOverflow)
+			for _, w := range todo {
+				w.r.refuse([]int{w.i}, codec.CodeOverflow, reasonSwaps)
+			}
 			return
 		}
 		ops := make([]routing.BindOp, len(todo))
-		for k, i := range todo {
+		for k, w := range todo {
+			it := w.r.items[w.i]
 			ops[k] = routing.BindOp{
-				ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch, Expect: expect[i],
-				Known: e.knows(r.session, r.items[i]), Certain: r.policy == codec.PolicyRejectNew,
+				ID: it.id, Session: w.r.session.ID(), Epoch: it.epoch, Expect: w.expect,
+				Known: e.knows(w.r.session, it), Certain: w.r.policy == codec.PolicyRejectNew,
 			}
 		}
 		ctx, cancel := e.registryContext()
 		results, err := e.registry.Bind(ctx, ops)
 		cancel()
 		if err != nil {
-			r.fill(todo, codec.CodeRegistryUnavailable)
+			for _, w := range todo {
+				w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
+			}
 			return
 		}
-		var again []int
-		for k, i := range todo {
-			if e.applyBind(r, i, results[k]) {
-				expect[i] = results[k].Incumbent
-				again = append(again, i)
-			}
-		}
-		todo = again
+		todo = e.applyBinds(todo, results)
 	}
 }
 
@@ -278,43 +359,54 @@ func (e *Engine) allowed(r *request, mine []int) []int {
 	return ok
 }
 
-// applyBind does what the registry's answer for one ID asks for. True: try again, to replace the incumbent.
-func (e *Engine) applyBind(r *request, i int, res routing.BindResult) bool {
-	if res.Status != routing.Bound {
-		e.outdated(r.items[i].id, res.Incumbent)
-	}
-	switch res.Status {
-	case routing.Bound:
-		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: res.Epoch}
-		e.bound(r, i, res)
-	case routing.Taken:
-		if r.policy == codec.PolicyKickOld {
-			return true
+// applyBinds does what the registry's answers ask for. It returns those that are to be tried again, to
+// replace the incumbent.
+func (e *Engine) applyBinds(todo []wish, results []routing.BindResult) (again []wish) {
+	lives := e.incumbentsLive(todo, results)
+	var former []wish              // they met what a former self of theirs has left behind
+	var orphans []routing.UnbindOp // bound for sessions that have ended meanwhile
+	for k, w := range todo {
+		res := results[k]
+		if res.Status != routing.Bound {
+			e.outdated(w.id(), res.Incumbent)
 		}
-		lives, known := e.sessionLives(res.Incumbent.Session)
-		if known && !lives {
-			return true
-		}
-		r.results[i] = standing(known, codec.CodeTaken, res.Incumbent.Epoch)
-	case routing.Superseded:
-		known := true
-		if res.Incumbent.Epoch == r.items[i].epoch {
-			var removed bool
-			if removed, known = e.removeFormerSelf(r.items[i].id, res.Incumbent); removed {
-				return true
+		w.expect = res.Incumbent
+		alive, known := lives[res.Incumbent.Session]
+		switch res.Status {
+		case routing.Bound:
+			w.answer(codec.Result{Code: codec.CodeOK, Epoch: res.Epoch})
+			if !e.bound(w.r, w.i, res) {
+				orphans = append(orphans, routing.UnbindOp{ID: w.id(), Session: w.r.session.ID(), Epoch: res.Epoch})
 			}
+		case routing.Taken:
+			if w.r.policy == codec.PolicyKickOld || known && !alive {
+				again = append(again, w)
+				continue
+			}
+			w.answer(standing(known, codec.CodeTaken, res.Incumbent.Epoch))
+		case routing.Superseded:
+			same := res.Incumbent.Epoch == w.r.items[w.i].epoch
+			if same && known && !alive {
+				former = append(former, w)
+				continue
+			}
+			w.answer(standing(known || !same, codec.CodeSuperseded, res.Incumbent.Epoch))
+		case routing.Invalid: // which is no proof that the session does not hold the ID, so it may ask again
+			e.cfg.Logger.Debug("the registry does not believe an epoch that a client says it has",
+				"session", w.r.session.ID(), "id", w.id(), "epoch", w.r.items[w.i].epoch)
+			w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
+		case routing.Unanswered:
+			w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
+		default: // the session has ended
+			w.answer(codec.Result{Code: codec.CodeDenied})
 		}
-		r.results[i] = standing(known, codec.CodeSuperseded, res.Incumbent.Epoch)
-	case routing.Invalid: // which is no proof that the session does not hold the ID, so it may ask again
-		e.cfg.Logger.Debug("the registry does not believe an epoch that a client says it has",
-			"session", r.session.ID(), "id", r.items[i].id, "epoch", r.items[i].epoch)
-		r.results[i].Code = codec.CodeRegistryUnavailable
-	case routing.Unanswered:
-		r.results[i].Code = codec.CodeRegistryUnavailable
-	default: // the session has ended
-		r.results[i].Code = codec.CodeDenied
 	}
-	return false
+	if len(orphans) > 0 {
+		ctx, cancel := e.registryContext()
+		defer cancel()
+		_, _ = e.registry.Unbind(ctx, orphans)
+	}
+	return append(again, e.removeFormerSelves(former)...)
 }
 
 // standing says that a bind has met a binding that stands, if that is known: else the registry did
@@ -326,32 +418,40 @@ func standing(known bool, code codec.Code, epoch uint64) codec.Result {
 	return codec.Result{Code: code, Epoch: epoch}
 }
 
-// removeFormerSelf takes away a binding that a re-assert with the same epoch met, if its session is over: the client began
-// anew, and what its former session held is not all removed yet. Known is false if the registry did
-// not say whether it is over.
-func (e *Engine) removeFormerSelf(id string, b routing.Binding) (removed, known bool) {
-	lives, known := e.sessionLives(b.Session)
-	if !known || lives {
-		return false, known
+// removeFormerSelves takes away bindings that re-asserts with the same epoch met, and whose sessions are
+// over: their clients began anew, and what their former sessions held is not all removed yet. It
+// returns those that are to be tried again.
+func (e *Engine) removeFormerSelves(former []wish) (again []wish) {
+	if len(former) == 0 {
+		return nil
+	}
+	ops := make([]routing.UnbindOp, len(former))
+	for k, w := range former {
+		ops[k] = routing.UnbindOp{ID: w.id(), Session: w.expect.Session, Epoch: w.expect.Epoch}
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	_, err := e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: b.Session, Epoch: b.Epoch}})
-	return err == nil, err == nil
+	results, err := e.registry.Unbind(ctx, ops)
+	for k, w := range former {
+		if err != nil || results[k].Unanswered {
+			w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
+			continue
+		}
+		again = append(again, w)
+	}
+	return again
 }
 
-// bound puts a binding into the table and tells the session that it displaced.
-func (e *Engine) bound(r *request, i int, res routing.BindResult) {
+// bound puts a binding into the table and tells the session that it displaced. It returns false if the
+// session of the binding has ended meanwhile: then it must not stay in the registry either.
+func (e *Engine) bound(r *request, i int, res routing.BindResult) bool {
 	id := r.items[i].id
 	e.watcher.bound(id, res.Epoch) // before the table: if the session ends meanwhile, that is told after it
 	prev, status := e.bindInRoom(r, i, res.Epoch)
-	if status == routing.Dead { // the session ended meanwhile, so its binding must not stay behind
-		ctx, cancel := e.registryContext()
-		defer cancel()
-		_, _ = e.registry.Unbind(ctx, []routing.UnbindOp{{ID: id, Session: r.session.ID(), Epoch: res.Epoch}})
+	if status == routing.Dead {
 		e.watcher.unbound(id, res.Epoch)
 		r.results[i] = codec.Result{Code: codec.CodeDenied}
-		return
+		return false
 	}
 	if status == routing.Bound && prev.Session != nil {
 		e.kick(prev.Session, id, res.Epoch)
@@ -361,153 +461,54 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) {
 		e.remember(incumbent, id, res.Epoch)
 	}
 	if e.cluster == nil {
-		return
+		return true
 	}
 	if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < res.Epoch {
 		e.cluster.remote.Unbind(id, r.Session, r.Epoch) // it would be followed when the session leaves
 	}
 	if incumbent.IsZero() {
-		return
+		return true
 	}
 	if s := e.table.Session(incumbent); s != nil && s != prev.Session { // attached here, with an ID that it bound elsewhere
 		e.kick(s, id, res.Epoch)
 	}
 	e.cluster.expel(incumbent, id, res.Epoch)
+	return true
 }
 
-// sessionLives reports whether an incumbent still counts: attached, or within its resume window
-// (S16). Known is false if the registry does not say.
-func (e *Engine) sessionLives(id routing.SessionID) (lives, known bool) {
-	if e.table.Session(id) != nil {
-		return true, true
+// incumbentsLive says of the sessions that hold what was to be bound whether they still count: attached,
+// or within their resume window (S16). It asks the registry once for all that this node does not know,
+// if it matters. A session of which the registry does not say is not in the map.
+func (e *Engine) incumbentsLive(todo []wish, results []routing.BindResult) map[routing.SessionID]bool {
+	lives, asked := make(map[routing.SessionID]bool), make(map[routing.SessionID]bool)
+	var asking []routing.SessionID
+	for k, w := range todo {
+		res := &results[k]
+		matters := res.Status == routing.Taken && w.r.policy != codec.PolicyKickOld ||
+			res.Status == routing.Superseded && res.Incumbent.Epoch == w.r.items[w.i].epoch
+		id := res.Incumbent.Session
+		switch {
+		case !matters || asked[id]:
+		case e.table.Session(id) != nil, e.cluster != nil && e.cluster.remote.Session(id) != nil:
+			lives[id] = true
+		default:
+			asked[id] = true
+			asking = append(asking, id)
+		}
 	}
-	if e.cluster != nil && e.cluster.remote.Session(id) != nil {
-		return true, true
+	if len(asking) == 0 {
+		return lives
 	}
 	ctx, cancel := e.registryContext()
 	defer cancel()
-	p, err := e.registry.Presence(ctx, id)
-	return !p.Dead && slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) }), err == nil
-}
-
-func (e *Engine) unbind(r *request, mine []int) {
-	ops := make([]routing.UnbindOp, len(mine))
-	for k, i := range mine {
-		ops[k] = routing.UnbindOp{ID: r.items[i].id, Session: r.session.ID(), Epoch: r.items[i].epoch}
-	}
-	ctx, cancel := e.registryContext()
-	defer cancel()
-	results, err := e.registry.Unbind(ctx, ops)
+	presences, err := e.registry.Presences(ctx, asking)
 	if err != nil {
-		r.fill(mine, codec.CodeRegistryUnavailable)
-		return
+		return lives
 	}
-	var stay []int
-	var over []routing.UnbindOp
-	for k, i := range mine {
-		if results[k].Unanswered {
-			r.results[i].Code = codec.CodeRegistryUnavailable
-			continue
-		}
-		known := e.table.Unbind(ops[k].ID, r.session, ops[k].Epoch)
-		if known || results[k].Removed { // else the client may have made up the epoch
-			over = append(over, ops[k])
-		}
-		if !results[k].Removed {
-			stay = append(stay, i)
-			continue
-		}
-		e.watcher.unbound(ops[k].ID, ops[k].Epoch)
-	}
-	e.released(r.session, over)
-	e.explain(ctx, r, stay)
-}
-
-// explain says of IDs that were not unbound what stands instead.
-func (e *Engine) explain(ctx context.Context, r *request, indices []int) {
-	if len(indices) == 0 {
-		return
-	}
-	ids := make([]string, len(indices))
-	for k, i := range indices {
-		ids[k] = r.items[i].id
-	}
-	found, err := e.registry.Lookup(ctx, ids)
-	if err != nil {
-		r.fill(indices, codec.CodeRegistryUnavailable)
-		return
-	}
-	for k, i := range indices {
-		r.results[i] = asResult(found[k], codec.CodeSuperseded)
-	}
-}
-
-// release removes a binding that its own session has disowned.
-func (e *Engine) release(s *routing.Session, id string, epoch uint64) {
-	// If the lane is full, the next message that comes back asks again.
-	e.lanes.try(e.lanes.of([]byte(id)), func() {
-		ctx, cancel := e.registryContext()
-		defer cancel()
-		op := []routing.UnbindOp{{ID: id, Session: s.ID(), Epoch: epoch}}
-		results, err := e.registry.Unbind(ctx, op)
-		if err != nil {
-			return
-		}
-		if known := e.table.Unbind(id, s, epoch); known || results[0].Removed {
-			e.released(s, op)
-		}
-		if results[0].Removed {
-			e.watcher.unbound(id, epoch)
-		}
-	})
-}
-
-// lookup answers from the table where it can, and asks the registry for the rest: also for the IDs
-// of a session that is not attached here any more, which may be attached elsewhere, or have lost
-// them.
-func (e *Engine) lookup(r *request, mine []int) {
-	var unknown []int
-	var ids []string
-	for _, i := range mine {
-		route, ok := e.table.Lookup([]byte(r.items[i].id))
-		attached := ok && len(route.Session.Handles()) > 0
-		if !attached && (!ok || e.cluster != nil) {
-			unknown = append(unknown, i)
-			ids = append(ids, r.items[i].id)
-			continue
-		}
-		r.results[i] = codec.Result{Code: codec.CodeOK, Epoch: route.Epoch}
-		if !attached {
-			r.results[i].Code = codec.CodeUnreachable
+	for i, p := range presences {
+		if !p.Unknown {
+			lives[asking[i]] = !p.Dead && slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !e.Gone(at) })
 		}
 	}
-	if len(unknown) == 0 {
-		return
-	}
-	ctx, cancel := e.registryContext()
-	defer cancel()
-	found, err := e.registry.Lookup(ctx, ids)
-	if err != nil {
-		r.fill(unknown, codec.CodeRegistryUnavailable)
-		return
-	}
-	for k, i := range unknown {
-		bound := codec.CodeUnreachable
-		if e.attached(found[k].Binding.Session) {
-			bound = codec.CodeOK
-		}
-		r.results[i] = asResult(found[k], bound)
-		e.watcher.heardFound(ids[k], r.results[i])
-	}
-}
-
-// asResult says of an ID what the registry knows; bound is the code for one that somebody holds.
-func asResult(f routing.LookupResult, bound codec.Code) codec.Result {
-	switch {
-	case f.Unknown:
-		return codec.Result{Code: codec.CodeRegistryUnavailable}
-	case f.Binding == routing.Binding{}:
-		return codec.Result{Code: codec.CodeNoRoute}
-	}
-	return codec.Result{Code: bound, Epoch: f.Binding.Epoch}
+	return lives
 }

@@ -39,6 +39,12 @@ type Config struct {
 	// MaxNodeIDs is the most IDs that all sessions together may have bound at this node. Each takes
 	// some 250 bytes of memory. A bind beyond it ends overflow. Default: 10,000,000.
 	MaxNodeIDs int
+	// MaxRequests is the most bytes of binds, unbinds, look-ups and watches of one connection that are
+	// under way: 64 and the ID's bytes for each ID. More end overflow. Default: 16 MiB.
+	MaxRequests int
+	// MaxNodeRequests is the same for all connections of the node. If it is nearly used up, each
+	// connection has a share of what is left. Default: 256 MiB, and at least 8 MaxRequests.
+	MaxNodeRequests int
 	// MaxMulticast is the most IDs in one multicast; the frame limit holds, too. Default: 10,000.
 	MaxMulticast int
 	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
@@ -142,6 +148,8 @@ const (
 	defaultMaxMulticast        = 10_000
 	defaultMaxSessionIDs       = 1_000_000
 	defaultMaxNodeIDs          = 10_000_000
+	defaultMaxRequests         = 16 << 20
+	defaultMaxNodeRequests     = 256 << 20
 	defaultMaxInFlight         = 1 << 16
 	defaultMaxAcks             = 1 << 20
 	defaultMaxPending          = 4 << 20
@@ -182,6 +190,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxSessionIDs, defaultMaxSessionIDs)
 	setDefault(&c.MaxNodeIDs, defaultMaxNodeIDs)
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)
+	setDefault(&c.MaxRequests, defaultMaxRequests)
+	setDefault(&c.MaxNodeRequests, max(defaultMaxNodeRequests, requestPart*c.MaxRequests))
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
 	setDefault(&c.MaxAcks, defaultMaxAcks)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
@@ -258,6 +268,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
 		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
 		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},
+		{"MaxRequests", c.MaxRequests}, {"MaxNodeRequests", c.MaxNodeRequests},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"container/list"
 	"net"
+	"sync/atomic"
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
@@ -62,28 +63,29 @@ type conn struct {
 	dirty       bool
 	isWatched   bool
 	pinged      bool
-	watchList   *watchList // IDs that it watches; nil before the first
-	steppedBack bool       // its session does without it: see stepBack
-	left        bool       // the client wants no more messages here
-	shutdown    bool       // our side of the socket is shut
-	maxPending  int        // bytes beyond which messages are refused
-	inFlight    int        // sends of this connection that wait for an ack
-	unacked     uint64     // messages without ack that were delivered to it and have not come back
-	asked       int        // bytes of its binds, unbinds and lookups that are under way
-	parked      int        // bytes of its messages that wait for the registry
-	held        []waiting  // sends that wait for the registry's word on a sender, see hold
-	lastFrame   int64      // when the last complete frame came
-	lastHeard   int64      // when anything came, on the loop's waking time
-	doubted     int64      // since when it may be dead, as news say, on that time; 0: it is not in doubt
-	suspected   bool       // it is in the loop's suspects
-	fullSince   int64      // since when the buffer has refused frames; 0: it has not
-	written     int64      // bytes handed to gnet
-	taken       int64      // of those, what had reached the peer's kernel at the last look
-	moved       int64      // when that last grew
-	deadline    int64      // when a closed connection's socket is closed for good
-	used        uint64     // bytes of sends without ack so far
-	granted     uint64     // and how many are allowed
-	creditDue   uint64     // what will be allowed from the next write on; 0: no more than now
+	watchList   *watchList   // IDs that it watches; nil before the first
+	steppedBack bool         // its session does without it: see stepBack
+	left        bool         // the client wants no more messages here
+	shutdown    bool         // our side of the socket is shut
+	maxPending  int          // bytes beyond which messages are refused
+	inFlight    int          // sends of this connection that wait for an ack
+	unacked     uint64       // messages without ack that were delivered to it and have not come back
+	asked       int          // bytes of its binds, unbinds and lookups that are under way
+	ended       *atomic.Bool // it has closed, for the lanes; nil until it asks for something
+	parked      int          // bytes of its messages that wait for the registry
+	held        []waiting    // sends that wait for the registry's word on a sender, see hold
+	lastFrame   int64        // when the last complete frame came
+	lastHeard   int64        // when anything came, on the loop's waking time
+	doubted     int64        // since when it may be dead, as news say, on that time; 0: it is not in doubt
+	suspected   bool         // it is in the loop's suspects
+	fullSince   int64        // since when the buffer has refused frames; 0: it has not
+	written     int64        // bytes handed to gnet
+	taken       int64        // of those, what had reached the peer's kernel at the last look
+	moved       int64        // when that last grew
+	deadline    int64        // when a closed connection's socket is closed for good
+	used        uint64       // bytes of sends without ack so far
+	granted     uint64       // and how many are allowed
+	creditDue   uint64       // what will be allowed from the next write on; 0: no more than now
 
 	// owned by the loop; of its multicasts, see answer
 	tallies   []tally // by their numbers
@@ -398,6 +400,7 @@ func (c *conn) teardown() {
 		c.link.end(c, wasOpen)
 	}
 	c.endWatches()
+	c.forgetRequests()
 	if wasOpen {
 		if c.session != nil {
 			c.endAside()

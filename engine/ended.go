@@ -69,7 +69,7 @@ func (k *link) handleEnded(body []byte) error {
 		return err
 	}
 	id, e := routing.SessionID(b), k.cluster.eng
-	e.lanes.must(e.lanes.of(id[:]), func() {
+	e.lanes.inSession(id, func() {
 		s := e.table.Session(id)
 		if s == nil {
 			e.cluster.forgetSession(id)
@@ -169,7 +169,7 @@ func (u *untold) take() []routing.EndOp {
 // tellUntold tells the registry of the ends that it could not be told before.
 func (e *Engine) tellUntold() {
 	for _, op := range e.untold.take() {
-		e.lanes.must(e.lanes.of(op.Session[:]), func() {
+		e.lanes.inSession(op.Session, func() {
 			if op.Force || !e.attached(op.Session) { // else somebody has resumed it meanwhile
 				_, _ = e.endInRegistry(op)
 			}
@@ -207,7 +207,7 @@ func (e *Engine) endAfterOthers(op routing.EndOp) {
 		_, _ = e.endInRegistry(op)
 	default:
 		time.AfterFunc(e.cfg.ResumeWindow, func() {
-			e.lanes.must(e.lanes.of(op.Session[:]), func() { e.endAfterOthers(op) })
+			e.lanes.inSession(op.Session, func() { e.endAfterOthers(op) })
 		})
 	}
 }

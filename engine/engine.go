@@ -58,26 +58,29 @@ type Engine struct {
 	peerListener net.Listener // for other nodes; nil without a cluster
 
 	// shared
-	running     atomic.Bool
-	incarnation atomic.Uint64
-	joining     atomic.Bool // not linked to the others yet
-	draining    atomic.Bool
-	drainAt     atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
-	refused     atomic.Uint64
-	dialled     atomic.Int64 // open sockets to nodes that this one has dialled
-	unhandled   atomic.Uint64
-	idsRefused  atomic.Uint64
-	room        room
-	nextLoop    atomic.Uint64 // where the next in-process session goes
-	bufs        sharedBufs
-	presences   presences
-	doubts      doubts
-	untold      untold
-	kicks       kickMemory
-	aside       atomic.Int64 // connections in the loops' aside
-	health      health
-	parcels     sync.Pool
-	background  sync.WaitGroup // goroutines for hooks that may block
+	running         atomic.Bool
+	incarnation     atomic.Uint64
+	joining         atomic.Bool // not linked to the others yet
+	draining        atomic.Bool
+	drainAt         atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
+	refused         atomic.Uint64
+	dialled         atomic.Int64 // open sockets to nodes that this one has dialled
+	unhandled       atomic.Uint64
+	idsRefused      atomic.Uint64
+	asked           atomic.Int64 // bytes of all requests that are under way
+	requestsRefused atomic.Uint64
+	releases        releases
+	room            room
+	nextLoop        atomic.Uint64 // where the next in-process session goes
+	bufs            sharedBufs
+	presences       presences
+	doubts          doubts
+	untold          untold
+	kicks           kickMemory
+	aside           atomic.Int64 // connections in the loops' aside
+	health          health
+	parcels         sync.Pool
+	background      sync.WaitGroup // goroutines for hooks that may block
 
 	fenceMu   sync.Mutex
 	lastFence time.Duration // guarded by fenceMu
@@ -103,7 +106,6 @@ func New(cfg Config) (*Engine, error) {
 		seed:         maphash.MakeSeed(),
 		sealKey:      newSealKey(),
 		table:        routing.NewTable(),
-		lanes:        newLanes(),
 		room:         newRoom(&cfg),
 		verifySoon:   make(chan struct{}, 1),
 		ready:        make(chan struct{}),
@@ -115,6 +117,7 @@ func New(cfg Config) (*Engine, error) {
 		ownRegistry:  ownRegistry,
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
+	e.lanes = newLanes(e.work)
 	e.watcher = newWatcher(e)
 	e.kicks.most = maxKicks
 	e.doubts.askPause, e.doubts.answerTime = askPause, answerTime

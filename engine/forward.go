@@ -379,7 +379,7 @@ func (c *conn) handleExpel(body []byte) error {
 		return err
 	}
 	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
-	e.lanes.must(e.lanes.of(id), func() {
+	e.lanes.quick(e.lanes.of(id), func() {
 		e.remember(session, name, epoch) // before the look whether it is here: it may be about to come
 		if r, ok := e.table.Lookup([]byte(name)); ok && r.Session.ID() == session && r.Epoch < epoch {
 			e.table.Unbind(name, r.Session, r.Epoch)
@@ -407,25 +407,30 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 
 func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
 	l := c.loop
-	remote := l.eng.cluster.remote
-	if s := l.eng.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
-		l.eng.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
-	}
-	if kind == codec.KindNotAttached { // the route stands: it leads to wherever the session is attached
-		k.forget(routing.SessionID(f.Session))
-	} else if s := remote.Session(routing.SessionID(f.Session)); s != nil {
-		remote.Unbind(string(f.To), s, f.Epoch)
-	}
+	c.forgetWay(k, kind, f)
 	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
 			p := l.parcelFor(uint16(t.Loop()))
 			at := len(p.data) + codec.PrefixLen
 			p.data = codec.AppendForward(p.data, kind, f)
-			p.notes = append(p.notes, note{kind: noteReturned, at: at, reply: len(p.data) - at, seq: uint64(kind)})
+			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: at, reply: len(p.data) - at, seq: uint64(kind)})
 		}
 		return
 	}
-	l.returned(kind, f)
+	l.returned(kind, c.handle(), f)
+}
+
+// forgetWay forgets what led a message that has come back to where it came back from.
+func (c *conn) forgetWay(k *link, kind codec.Kind, f *codec.Forward) {
+	e := c.loop.eng
+	if s := e.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
+		e.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
+	}
+	if kind == codec.KindNotAttached { // the route stands: it leads to wherever the session is attached
+		k.forget(routing.SessionID(f.Session))
+	} else if s := e.cluster.remote.Session(routing.SessionID(f.Session)); s != nil {
+		e.cluster.remote.Unbind(string(f.To), s, f.Epoch)
+	}
 }
 
 // bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
@@ -435,6 +440,7 @@ func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	if !ok {
 		return false
 	}
+	c.disown(d.To, d.Epoch)
 	id := c.session.ID()
 	f := codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], id[:]...)}
 	f.Token = token
@@ -449,8 +455,8 @@ func (c *conn) linkBounce(d *codec.Deliver) (token []byte, h routing.Handle, ok 
 	return token, h, ok && len(token) == ackTokenLen && d.Flags&^knownFlags == 0
 }
 
-// returned decides on a message that came back from another node, and kind says why. If it waits for an ack, its entry is on this loop.
-func (l *loop) returned(kind codec.Kind, f *codec.Forward) {
+// returned decides on a message that came back from another node over the link by, and kind says why. If it waits for an ack, its entry is on this loop.
+func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	retried := f.Flags&flagRetried != 0
 	f.Flags &^= flagRetried
 	if t, ok := ackToken(f.Token); ok {
@@ -473,7 +479,7 @@ func (l *loop) returned(kind codec.Kind, f *codec.Forward) {
 		return
 	}
 	f.Flags |= flagRetried
-	l.retry(kind, f)
+	l.retry(kind, by, f)
 }
 
 // unsend notes that a message came back: it waits for nobody's connection now, and has had its first try.
@@ -483,7 +489,7 @@ func (l *loop) unsend(t ackmgr.Token, entry ackmgr.Entry) {
 }
 
 // retry sends a returned message to another node of its session, if there is one; else the registry is asked.
-func (l *loop) retry(kind codec.Kind, f *codec.Forward) {
+func (l *loop) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	if kind == codec.KindNotAttached && l.parked[string(f.To)] == nil {
 		code, done := l.forwardAgain(kind, f)
 		if done {
@@ -494,21 +500,21 @@ func (l *loop) retry(kind codec.Kind, f *codec.Forward) {
 			return
 		}
 	}
-	if !l.parkReturned(kind, f, 0) {
+	if !l.parkReturned(kind, by, f, 0) {
 		l.endReturned(f, codec.CodeOverflow)
 	}
 }
 
 // askAgain lets a message that a session of this node would not have wait for the registry's word on who holds its ID;
 // false: too many do.
-func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) bool {
+func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
 	var from routing.SessionID
 	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
 	f := &l.forward
 	*f = codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], from[:]...)}
 	f.Token = d.Token[:ackTokenLen] // as it is between nodes: the seal was for the session that has given it back
 	l.unsend(t, entry)
-	return l.parkReturned(codec.KindNotMine, f, 0)
+	return l.parkReturned(codec.KindNotMine, by, f, 0)
 }
 
 func (l *loop) endReturned(f *codec.Forward, code codec.Code) {

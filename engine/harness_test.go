@@ -114,22 +114,23 @@ func (n *node) checkBooks() {
 func (n *node) settle() {
 	n.t.Helper()
 	for range 2 { // loops give lanes work, and the other way round
-		var lanes sync.WaitGroup
-		for i := range laneCount {
-			lanes.Add(1)
-			if !n.lanes.must(i, lanes.Done) {
-				lanes.Done()
+		n.eventually("the lanes are idle", func() bool {
+			for i := range n.lanes.all {
+				if !n.lanes.all[i].idle() {
+					return false
+				}
 			}
-		}
-		idle := make(chan struct{})
-		go func() { lanes.Wait(); close(idle) }()
-		select {
-		case <-idle:
-		case <-time.After(patience):
-			n.t.Fatal("the lanes do not answer")
-		}
+			return true
+		})
 		n.settleLoops()
 	}
+}
+
+// idle reports whether a lane has nothing to do.
+func (l *lane) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.quick)+len(l.lines) == 0 && l.began.Load() == 0
 }
 
 // settleLoops is settle for a node whose lanes stand still.

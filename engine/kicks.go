@@ -138,5 +138,5 @@ func (e *Engine) heardOfBinding(id []byte, b routing.Binding) {
 		return
 	}
 	name := string(id)
-	e.lanes.try(e.lanes.of(id), func() { e.outdated(name, b) }) // if the lane is full, other news come
+	e.lanes.tryQuick(e.lanes.of(id), func() { e.outdated(name, b) }) // if the lane is full, other news come
 }

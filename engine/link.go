@@ -471,7 +471,7 @@ func (k *link) detached(id routing.SessionID, s *routing.Session) {
 	e := k.cluster.eng
 	node, incarnation := k.node, k.incarnation
 	time.AfterFunc(e.cfg.ResumeWindow, func() {
-		e.lanes.must(e.lanes.of(id[:]), func() {
+		e.lanes.inSession(id, func() {
 			if _, ended := remote.EndSession(s, serial); ended {
 				e.endOrphan(id, node, incarnation)
 			}

@@ -84,9 +84,11 @@ type loop struct {
 	sweeps        map[uint64]sweep // what is left of lists whose sessions have lost a connection, see linkGone
 	sweepNo       uint64
 	parked        map[string]*parkQueue
-	parkedSends   int   // sends in parked and in connections' held; of the returned ones, those without ack
-	returnedBytes int   // of returned messages in parked
-	waitDue       int64 // the first deadline of what waits, or before it; 0: none
+	parkedSends   int                    // sends in parked and in connections' held; of the returned ones, those without ack
+	returnedBytes int                    // of returned messages in parked
+	returnedOn    map[routing.Handle]int // those bytes, by the connection or link that they came back on
+	disowned      *request               // what the frame in hand gives back, see releaseDisowned
+	waitDue       int64                  // the first deadline of what waits, or before it; 0: none
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	casts         []readyCast                 // multicasts of which some recipients may go on
@@ -117,6 +119,7 @@ func newLoop(e *Engine, idx int) *loop {
 	l.bufs.shared = &e.bufs
 	if e.cluster != nil {
 		l.linkLists = make(map[linkKey]ackmgr.List)
+		l.returnedOn = make(map[routing.Handle]int)
 		l.sweeps = make(map[uint64]sweep)
 		l.parked = make(map[string]*parkQueue)
 		l.recents = make(map[string]recentAnswer)

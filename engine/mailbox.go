@@ -43,27 +43,29 @@ type chunk struct {
 type noteKind uint8
 
 const (
-	noteAck      noteKind = iota // an ack came in here for an entry of yours
-	noteBounce                   // a not_here came in here for an entry of yours; data is the frame body
-	noteBare                     // likewise, without the message's content
-	noteFail                     // a frame of yours was not written
-	noteReport                   // tell this connection how a send without ack failed
-	noteGone                     // a connection of mine is gone
-	noteRefused                  // the ack you sent me was refused
-	noteControl                  // data is a control frame for this link of yours
-	noteLinkGone                 // a connection of this session, at the other end of this link, is gone
-	noteReturned                 // a message of yours came back from another node; data is the frame body
-	noteSwept                    // a link has brought all that could still come back of a list of yours, see linkGone
+	noteAck          noteKind = iota // an ack came in here for an entry of yours
+	noteBounce                       // a not_here came in here for an entry of yours; data is the frame body
+	noteBare                         // likewise, without the message's content
+	noteBackMany                     // a not_here_many came in here, and some entries are yours; data is the frame body
+	noteFail                         // a frame of yours was not written
+	noteReport                       // tell this connection how a send without ack failed
+	noteGone                         // a connection of mine is gone
+	noteRefused                      // the ack you sent me was refused
+	noteControl                      // data is a control frame for this link of yours
+	noteLinkGone                     // a connection of this session, at the other end of this link, is gone
+	noteReturned                     // a message of yours came back from another node; data is the frame body
+	noteReturnedMany                 // a return_many came in here, and some entries are yours; data is the frame body
+	noteSwept                        // a link has brought all that could still come back of a list of yours, see linkGone
 )
 
 // note is a small message between loops.
 type note struct {
 	kind          noteKind
 	code          codec.Code
-	handle        routing.Handle // noteBounce: who sent it; else the connection or link that it is about
+	handle        routing.Handle // noteBounce, noteBare, noteBackMany: who sent it; noteReturned, noteReturnedMany: the link that it came over; else the connection or link that it is about
 	token         ackmgr.Token   // noteAck, noteBounce, noteBare, noteFail
-	session       uint64         // noteAck, noteBounce, noteBare: of who sent it; noteLinkGone
-	seq           uint64         // noteReport: of the send; noteSwept: of the sweep; noteRefused, noteReturned: see codecKind
+	session       uint64         // noteAck, noteBounce, noteBare, noteBackMany: of who sent it; noteLinkGone
+	seq           uint64         // noteReport: of the send; noteBackMany: 1 if it is without content; noteSwept: of the sweep; noteRefused, noteReturned: see codecKind
 	at            int            // where its bytes in data begin,
 	reason, reply int            // and how many there are; a frame is reply
 }
@@ -186,11 +188,13 @@ func (l *loop) openNote(n *note, data []byte) {
 		l.acked(n.token, n.session, n.code, reason, reply)
 	case noteBounce:
 		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was checked before
-			l.bounced(n.token, n.session, n.handle, &l.deliver)
+			l.bounced(n.token, n.session, n.handle, &l.deliver, new(payloadSum))
+			l.releaseDisowned()
 		}
 	case noteBare:
 		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was encoded here
-			l.bareBack(n.token, n.session, &l.deliver)
+			l.bareBack(n.token, n.session, n.handle, &l.deliver)
+			l.releaseDisowned()
 		}
 	case noteFail:
 		l.failed(n.token, n.code)
@@ -201,7 +205,9 @@ func (l *loop) openNote(n *note, data []byte) {
 	case noteGone:
 		l.peerGone(n.handle)
 		l.endLink(n.handle)
-	case noteControl, noteLinkGone, noteReturned, noteSwept:
+	case noteBackMany:
+		l.takeBackMine(n, data[n.at:n.at+n.reply])
+	case noteControl, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
 		l.openLinkNote(n, data)
 	case noteRefused:
 		if c := l.conn(n.handle); c != nil && c.link == nil {
@@ -219,9 +225,11 @@ func (l *loop) openLinkNote(n *note, data []byte) {
 		l.linkGone(n.handle, n.session)
 	case noteSwept:
 		l.endSweep(n.seq)
+	case noteReturnedMany:
+		l.returnedMine(n.handle, data[n.at:n.at+n.reply])
 	case noteReturned:
 		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.forward); err == nil { // it was checked before
-			l.returned(n.codecKind(), &l.forward)
+			l.returned(n.codecKind(), n.handle, &l.forward)
 		}
 	}
 }

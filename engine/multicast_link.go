@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"slices"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -71,7 +72,8 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	l.fan.written(all)
 }
 
-// handleReturnMany takes back what another node could not deliver.
+// handleReturnMany takes back what another node could not deliver. What belongs to other loops goes
+// there in one piece: the payload is copied once for each loop, and not for each message.
 func (c *conn) handleReturnMany(k *link, body []byte) error {
 	l := c.loop
 	var m codec.DeliverMany
@@ -79,29 +81,80 @@ func (c *conn) handleReturnMany(k *link, body []byte) error {
 		return err
 	}
 	l.stats.multicastReturns++
+	var others loopSet
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
-		c.takeBack(k, r.Why, &l.forward)
 		l.worked(1)
+		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
+		c.forgetWay(k, r.Why, &l.forward)
+		if t, ok := ackToken(r.Token); ok && t.Loop() != int(l.idx) {
+			others.add(t.Loop(), len(l.eng.loops))
+			continue
+		}
+		l.returned(r.Why, c.handle(), &l.forward)
+	}
+	for _, loop := range others {
+		p := l.parcelFor(loop)
+		p.notes = append(p.notes, note{kind: noteReturnedMany, handle: c.handle(), at: len(p.data), reply: len(body)})
+		p.data = append(p.data, body...)
 	}
 	return nil
+}
+
+// returnedMine is returned for those of a return_many whose entries are on this loop.
+func (l *loop) returnedMine(by routing.Handle, body []byte) {
+	var m codec.DeliverMany
+	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, &m); err != nil {
+		return // it was checked before
+	}
+	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
+		if t, ok := ackToken(r.Token); ok && t.Loop() == int(l.idx) {
+			l.worked(1)
+			l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
+			l.returned(r.Why, by, &l.forward)
+		}
+	}
+}
+
+// loopSet is some of the loops, each once.
+type loopSet []uint16
+
+// add adds a loop, if there is one with that index among n.
+func (s *loopSet) add(loop, n int) {
+	if loop < n && !slices.Contains(*s, uint16(loop)) {
+		*s = append(*s, uint16(loop))
+	}
+}
+
+// mostReturned is the most elements of a not_here_many. No deliver_many has more: whatever the
+// limits of the node where the multicast began, it has to fit into a frame.
+func (e *Engine) mostReturned() int {
+	return (e.maxFrame - codec.MulticastSize[[]byte](0, nil)) / codec.RecipientSize([]byte{0})
 }
 
 // handleNotHereMany takes back messages that this session cannot accept, as handleNotHere does one.
 func (c *conn) handleNotHereMany(body []byte) {
 	l := c.loop
 	var m codec.DeliverMany
-	if err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, math.MaxInt, &m); err != nil {
+	if err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, l.eng.mostReturned(), &m); err != nil {
 		c.decodeFault(err, codec.KindNotHereMany)
 		return
 	}
 	defer l.fan.reset()
-	var link routing.Handle // that the messages in fan.back came over
-	head := codec.MulticastSize[[]byte](len(m.Payload), nil)
-	size := head // bounds the frame that they go back in: made-up ones must not end the link
+	bare := c.isBare(m.Flags)
+	var others loopSet
+	var sum payloadSum
+	back := returning{loop: l, many: &m}
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
 		l.worked(1)
 		d := m.Deliver(&r)
+		if t, ok := l.eng.openToken(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
+			if t.Loop() == int(l.idx) {
+				l.givenBackHere(t, c.short, c.handle(), &d, bare, &sum)
+			} else {
+				others.add(t.Loop(), len(l.eng.loops))
+			}
+			continue
+		}
 		if c.takeNotHere(&d) {
 			continue
 		}
@@ -110,17 +163,60 @@ func (c *conn) handleNotHereMany(body []byte) {
 			l.refuseToken(c.handle(), codec.KindNotHereMany)
 			continue
 		}
-		if h != link || size+codec.RecipientSize(r.To) > l.eng.maxFrame {
-			l.returnMany(link, &m)
-			link, size = h, head
-		}
-		size += codec.RecipientSize(r.To)
+		c.disown(d.To, d.Epoch)
 		id := c.session.ID()
 		r.Token, r.Session, r.Why = token, append([]byte(nil), id[:]...), codec.KindNotMine
-		l.fan.back = append(l.fan.back, r)
+		back.add(h, r)
 	}
-	l.returnMany(link, &m)
+	back.flush()
+	for _, loop := range others {
+		n := note{kind: noteBackMany, handle: c.handle(), session: c.short}
+		if bare {
+			n.seq = 1
+		}
+		p := l.parcelFor(loop)
+		n.at, n.reply = len(p.data), len(body)
+		p.data = append(p.data, body...)
+		p.notes = append(p.notes, n)
+	}
+	l.releaseDisowned()
 }
+
+// takeBackMine takes back those of a not_here_many whose entries are on this loop.
+func (l *loop) takeBackMine(n *note, body []byte) {
+	var m codec.DeliverMany
+	if err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, math.MaxInt, &m); err != nil {
+		return // it was checked before
+	}
+	var sum payloadSum
+	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
+		l.worked(1)
+		d := m.Deliver(&r)
+		if t, ok := l.eng.openToken(d.Token, n.session); ok && t.Loop() == int(l.idx) {
+			l.givenBackHere(t, n.session, n.handle, &d, n.seq == 1, &sum)
+		}
+	}
+	l.releaseDisowned()
+}
+
+// returning gathers, in the loop's fan.back, messages that go back over one link in one frame.
+type returning struct {
+	loop *loop
+	many *codec.DeliverMany
+	link routing.Handle // that they came over
+	size int            // bounds the frame: made-up messages must not end the link
+}
+
+func (b *returning) add(link routing.Handle, r codec.Recipient) {
+	if link != b.link || b.size+codec.RecipientSize(r.To) > b.loop.eng.maxFrame {
+		b.flush()
+		b.link, b.size = link, codec.MulticastSize[[]byte](len(b.many.Payload), nil)
+	}
+	b.size += codec.RecipientSize(r.To)
+	b.loop.fan.back = append(b.loop.fan.back, r)
+}
+
+func (b *returning) flush() { b.loop.returnMany(b.link, b.many) }
 
 // returnMany sends what is in fan.back to the node that it came from.
 func (l *loop) returnMany(link routing.Handle, m *codec.DeliverMany) {

@@ -585,11 +585,12 @@ func TestMulticastReturnsManyForged(t *testing.T) {
 		from, liar := g.nodes[0].join("from"), g.nodes[1].joinMany("liar")
 		seq := from.send("from", "liar", "x")
 		token := liar.gets("from", "liar", "x").Token
-		all := make([]codec.Recipient, g.nodes[1].maxFrame/29) // each takes 28 bytes here, and 33 on its way back
+		all := make([]codec.Recipient, g.nodes[1].mostReturned()) // each takes 28 bytes here, and 33 on its way back
 		for i := range all {
 			all[i] = codec.Recipient{Token: token, To: []byte("?"), Epoch: 1}
 		}
-		liar.write(codec.AppendDeliverMany(nil, codec.KindNotHereMany, &codec.DeliverMany{From: []byte("from"), Flags: codec.FlagAck}, all))
+		liar.write(codec.AppendDeliverMany(nil, codec.KindNotHereMany,
+			&codec.DeliverMany{From: []byte("from"), Flags: codec.FlagAck, Payload: make([]byte, g.nodes[1].maxFrame-29*len(all))}, all))
 		liar.silent()
 		from.n.settle()
 		liar.write(codec.AppendAck(nil, &codec.Ack{Token: token, Code: codec.CodeAcked}))

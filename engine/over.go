@@ -134,7 +134,7 @@ func (c *conn) handleReleased(body []byte) error {
 		return err
 	}
 	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
-	e.lanes.must(e.lanes.of(id), func() {
+	e.lanes.quick(e.lanes.of(id), func() {
 		if s := e.table.Session(session); s != nil {
 			e.table.Unbind(name, s, epoch)
 		}

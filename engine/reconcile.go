@@ -184,8 +184,7 @@ func (e *Engine) examine(c claim) {
 // disclaim removes the registry's untrue entry that a session is attached here. If the session is
 // attached nowhere else, it ends, unless somebody resumes it within its resume window.
 func (e *Engine) disclaim(id routing.SessionID, entry routing.Presence) {
-	lane := e.lanes.of(id[:])
-	e.lanes.must(lane, func() {
+	e.lanes.inSession(id, func() {
 		ctx, cancel := e.registryContext()
 		defer cancel()
 		left, err := e.registry.Detach(ctx, id, entry) // one that has attached by now has a later serial
@@ -197,7 +196,7 @@ func (e *Engine) disclaim(id routing.SessionID, entry routing.Presence) {
 			return
 		}
 		time.AfterFunc(e.cfg.ResumeWindow, func() {
-			e.lanes.must(lane, func() {
+			e.lanes.inSession(id, func() {
 				if !e.attached(id) {
 					_, _ = e.endInRegistry(routing.EndOp{Session: id})
 				}
@@ -218,7 +217,7 @@ func (e *Engine) compareIDs(s *routing.Session, ids []routing.BoundID) {
 	}
 	for lane, mine := range byLane {
 		if len(mine) > 0 {
-			e.lanes.try(lane, func() { e.doubtIDs(s, mine) })
+			e.lanes.should(lane, func() { e.doubtIDs(s, mine) })
 		}
 	}
 }

@@ -388,35 +388,62 @@ func (c *conn) handleNotHere(body []byte) {
 	if !c.takeNotHere(d) && !c.bounceToLink(d) {
 		l.refuseToken(c.handle(), codec.KindNotHere)
 	}
+	l.releaseDisowned()
 }
 
 // takeNotHere takes back one message; false: its token is not of this node, or is that of a message with ack that came over a link.
 func (c *conn) takeNotHere(d *codec.Deliver) bool {
 	l := c.loop
-	// This node need not know the ID: another one may, and have sent the message here.
-	if r, ok := l.eng.table.Lookup(d.To); ok && r.Session == c.session && r.Epoch == d.Epoch || !ok && l.eng.cluster != nil {
-		l.eng.release(c.session, string(d.To), d.Epoch)
-	}
-	if c.takeBare(d) {
+	bare := c.isBare(d.Flags)
+	t, ok := l.eng.openToken(d.Token, c.short)
+	switch {
+	case ok && (bare || d.Flags&codec.FlagAck != 0):
+		if t.Loop() == int(l.idx) {
+			l.givenBackHere(t, c.short, c.handle(), d, bare, new(payloadSum))
+			return true
+		}
+		kind := noteBounce
+		if bare {
+			kind = noteBare
+		}
+		p := l.parcelFor(uint16(t.Loop()))
+		at := len(p.data) + codec.PrefixLen
+		back := *d
+		if bare {
+			back = d.Short()
+		}
+		p.data = codec.AppendNotHere(p.data, &back)
+		p.notes = append(p.notes, note{kind: kind, handle: c.handle(), token: t, session: c.short, at: at, reply: len(p.data) - at})
 		return true
-	}
-	if d.Flags&codec.FlagAck == 0 {
+	case bare && c.takeBare(d):
+		return true
+	case d.Flags&codec.FlagAck == 0:
 		c.bouncedUnacked(d)
 		return true
 	}
-	t, ok := l.eng.openToken(d.Token, c.short)
-	switch {
-	case !ok:
-		return false
-	case t.Loop() == int(l.idx):
-		l.bounced(t, c.short, c.handle(), d)
-	default:
-		p := l.parcelFor(uint16(t.Loop()))
-		at := len(p.data) + codec.PrefixLen
-		p.data = codec.AppendNotHere(p.data, d)
-		p.notes = append(p.notes, note{kind: noteBounce, handle: c.handle(), token: t, session: c.short, at: at, reply: len(p.data) - at})
+	return false
+}
+
+// givenBackHere takes back a message with ack whose token is of this loop, and was opened.
+func (l *loop) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *payloadSum) {
+	if bare {
+		l.bareBack(t, session, by, d)
+		return
 	}
-	return true
+	l.bounced(t, session, by, d, sum)
+}
+
+// payloadSum is the sum of a payload that several messages share. It is made when it is asked for.
+type payloadSum struct {
+	sum  uint64
+	made bool
+}
+
+func (s *payloadSum) of(e *Engine, payload []byte) uint64 {
+	if !s.made {
+		s.sum, s.made = e.payloadSum(payload), true
+	}
+	return s.sum
 }
 
 // bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
@@ -432,6 +459,7 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	}
 	c.unacked--
 	l.stats.bounced++
+	c.disown(d.To, d.Epoch)
 	if len(d.Token) == 0 {
 		return
 	}
@@ -445,21 +473,22 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 }
 
 // bounced tries a message that came back once more, if somebody else holds its ID by now.
-func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver) {
+func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *payloadSum) {
 	entry, ok := l.claim(t, session)
 	if !ok {
 		return
 	}
-	if entry.Sum != l.eng.checksum(d) {
+	l.disownHere(session, by, d.To, d.Epoch)
+	if entry.Sum != l.eng.checksumWith(sum.of(l.eng, d.Payload), d) {
 		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
 		return
 	}
 	code := l.givenBack(d, session)
 	if entry.Flags&flagBounced == 0 {
-		code = l.redirect(t, entry, d)
+		code = l.redirect(t, entry, d, sum)
 		if code != codec.CodeOverflow && code != codec.CodeOK && l.eng.cluster != nil { // the registry may know of somebody else
 			code = codec.CodeOverflow
-			if l.askAgain(t, entry, d) {
+			if l.askAgain(t, entry, by, d) {
 				code = codec.CodeOK
 			}
 		}
@@ -484,7 +513,7 @@ func (l *loop) givenBack(d *codec.Deliver, session uint64) codec.Code {
 }
 
 // redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
-func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) codec.Code {
+func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *payloadSum) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
 		return l.givenBack(d, entry.Session)
@@ -507,7 +536,7 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver) co
 		l.finishEntry(entry, v.code, v.reason, nil)
 		return codec.CodeOK
 	}
-	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksum(&again), entry.Flags|flagBounced
+	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksumWith(sum.of(l.eng, d.Payload), &again), entry.Flags|flagBounced
 	l.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
 	return codec.CodeOK

@@ -38,6 +38,7 @@ const (
 // waiting is a message that waits for the registry.
 type waiting struct {
 	conn     routing.Handle // whose it is; zero Gen: it came back, see parkReturned
+	by       routing.Handle // of one that came back: the connection or link that it came back on
 	frame    []byte         // the body of a send, or of a returned forward
 	deadline int64          // 0: none
 	tries    int            // how often it was parked before
@@ -181,13 +182,13 @@ func (l *loop) line(id string, w waiting) (first bool) {
 }
 
 // parkReturned lets a message that came back wait likewise; false: too many do. kind says why it came back, not_mine or
-// not_attached, and the fields of f whence. tries is how often it was parked before.
-func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward, tries int) bool {
-	w := waiting{frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
-	if l.returnedBytes+w.cost() > maxReturned {
-		return false
+// not_attached, by is the connection or link that it came back on, and the fields of f say whence. tries is how often it was parked before.
+func (l *loop) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward, tries int) bool {
+	if size := codec.DeliverSize(&f.Deliver) + waitingSize; size > l.freeForReturned(by) {
+		return false // before it is copied
 	}
-	l.returnedBytes += w.cost()
+	w := waiting{by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
+	l.chargeReturned(&w, w.cost())
 	if f.TTL > 0 {
 		w.deadline = l.now + int64(f.TTL)
 		l.waitUntil(w.deadline)
@@ -200,6 +201,19 @@ func (l *loop) parkReturned(kind codec.Kind, f *codec.Forward, tries int) bool {
 		l.eng.cluster.resolver.disown(string(f.To), disowned{routing.SessionID(f.Session).Short(), f.Epoch})
 	}
 	return true
+}
+
+// freeForReturned is how many bytes of returned messages may yet wait that came back on a connection or
+// link. Each may have as much as is left free, so none can take it all from the others (S32).
+func (l *loop) freeForReturned(by routing.Handle) int {
+	return maxReturned - l.returnedBytes - l.returnedOn[by]
+}
+
+func (l *loop) chargeReturned(w *waiting, cost int) {
+	l.returnedBytes += cost
+	if l.returnedOn[w.by] += cost; l.returnedOn[w.by] == 0 {
+		delete(l.returnedOn, w.by)
+	}
 }
 
 // word is what the registry has said of an ID, and what has waited for it.
@@ -319,7 +333,7 @@ func (c *conn) parkAgain(m *codec.Send, w waiting) {
 
 // goOnReturned ends a returned message, or sends it again.
 func (l *loop) goOnReturned(w *waiting, code codec.Code) {
-	l.returnedBytes -= w.cost()
+	l.chargeReturned(w, -w.cost())
 	kind, _ := codec.PeekKind(w.frame)
 	f := &l.forward
 	if err := codec.DecodeForward(w.frame, kind, f); err != nil {
@@ -344,7 +358,7 @@ func (l *loop) goOnReturned(w *waiting, code codec.Code) {
 		if code == codeMoving {
 			code = codec.CodeUnreachable
 			if w.tries < parkTries {
-				if l.parkReturned(kind, f, w.tries+1) {
+				if l.parkReturned(kind, w.by, f, w.tries+1) {
 					return
 				}
 				code = codec.CodeOverflow
@@ -673,7 +687,7 @@ func (e *Engine) learnNow(ctx context.Context, s *routing.Session, id string, ep
 // the ID's lane, so that it cannot come behind an answer that the registry gave later (S12). then
 // is called afterwards, unless it is nil. It returns false if the engine is stopping.
 func (e *Engine) learn(s *routing.Session, id string, epoch uint64, then func()) bool {
-	return e.lanes.must(e.lanes.of([]byte(id)), func() {
+	return e.lanes.quick(e.lanes.of([]byte(id)), func() {
 		if !e.cluster.overs.has([]byte(id), epoch) { // else it has ended since the registry was asked
 			prev, status := e.table.Bind(id, s, epoch)
 			if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to

@@ -111,7 +111,7 @@ func (j *join) enqueue(identity string) {
 		id = routing.NewSessionID()
 	}
 	e := j.loop.eng
-	if !e.lanes.try(e.lanes.of(id[:]), func() { e.join(j, id, identity) }) {
+	if !e.lanes.tryJoin(id, func() { e.join(j, id, identity) }) {
 		j.refuse(codec.FaultGoingAway, "too many clients are connecting")
 	}
 }
@@ -216,8 +216,7 @@ func (e *Engine) resumeSecret(id routing.SessionID, identity string) []byte {
 
 // inLane runs a job of the node's own in the lane of a session.
 func (e *Engine) inLane(s *routing.Session, job func()) {
-	id := s.ID()
-	e.lanes.must(e.lanes.of(id[:]), job)
+	e.lanes.inSession(s.ID(), job)
 }
 
 // handleLeave takes a connection out of its session while it lives on: what was delivered to it can

@@ -55,6 +55,7 @@ type Stats struct {
 	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
 	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
+	RequestsRefused           uint64                 // binds, unbinds, look-ups and watches that ended overflow because of MaxRequests or MaxNodeRequests
 	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }
 
@@ -104,9 +105,10 @@ func (e *Engine) Stats() Stats {
 		DisplacedPeers: e.peers.displacements(),
 		JoinsRefused:   e.joins.refusals(),
 
-		LogsDropped: e.log.Dropped(),
-		Unhandled:   e.unhandled.Load(),
-		IDsRefused:  e.idsRefused.Load(),
+		LogsDropped:     e.log.Dropped(),
+		Unhandled:       e.unhandled.Load(),
+		IDsRefused:      e.idsRefused.Load(),
+		RequestsRefused: e.requestsRefused.Load(),
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),

@@ -46,8 +46,7 @@ func (c *conn) handleWatch(body []byte) {
 		return
 	}
 	r := c.newRequest(codec.KindWatched, f.Seq, &f.IDs)
-	if c.asked > maxAsked {
-		r.answerAll(codec.CodeOverflow)
+	if !c.mayAsk(r) {
 		return
 	}
 	if c.watchList == nil {
@@ -55,7 +54,7 @@ func (c *conn) handleWatch(body []byte) {
 		c.watchList = &watchList{loop: l, handle: h, all: make(map[string]*watch), tell: func() { l.tellChanges(h) }}
 	}
 	e.watcher.add(c.watchList, r)
-	e.spread(r, (*Engine).askWatched)
+	e.spread(r, verbWatch)
 }
 
 func (c *conn) handleUnwatch(body []byte) {

@@ -120,7 +120,10 @@ func TestWatch(t *testing.T) {
 		// One that a session holds no more, as it says to whoever sends to it.
 		fourth := b.n.join().bind("x")
 		eye.told("x", codec.CodeOK, fourth)
-		n.release(n.sessionOf("x"), "x", fourth)
+		n.loops[0].post(func() {
+			n.loops[0].disown(n.sessionOf("x"), routing.Handle{Gen: 1 << 30}, []byte("x"), fourth)
+			n.loops[0].releaseDisowned()
+		})
 		eye.told("x", codec.CodeNoRoute, fourth)
 		eye.silent()
 	})

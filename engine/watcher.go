@@ -297,14 +297,16 @@ func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
 	return batch, period / time.Duration(turns)
 }
 
-// askWatched asks for the IDs of a watch frame, in their lane.
-func (e *Engine) askWatched(r *request, mine []int) {
+// askWatched asks for the IDs of watch frames, in their lane.
+func (e *Engine) askWatched(parts []part) {
 	w := e.watcher
-	batch := make([]*watchedID, 0, len(mine))
+	var batch []*watchedID
 	w.mu.Lock()
-	for _, i := range mine {
-		if id := w.ids[r.items[i].id]; id != nil {
-			batch = append(batch, id)
+	for _, p := range parts {
+		for _, i := range p.mine {
+			if id := w.ids[p.items[i].id]; id != nil {
+				batch = append(batch, id)
+			}
 		}
 	}
 	w.mu.Unlock()

@@ -66,6 +66,7 @@ var metrics = []metric{
 	counter("sends_abandoned_total", "Sends whose sender's connection ended first: with ack, or while they were parked.", func(s *engine.Stats) uint64 { return s.Abandoned }),
 	counter("sends_over_share_total", "Sends that ended overflow because their connection had its share of the acks that its event loop may wait for.", func(s *engine.Stats) uint64 { return s.OverShare }),
 	counter("log_records_dropped_total", "Log records that were dropped because whatever takes them (stderr, as a rule) did not keep up.", func(s *engine.Stats) uint64 { return s.LogsDropped }),
+	counter("requests_refused_total", "Binds, unbinds, look-ups and watches that ended overflow because their connection has its share of those under way.", func(s *engine.Stats) uint64 { return s.RequestsRefused }),
 	counter("ids_refused_total", "IDs that were not bound because their session, or the node, holds the most that are allowed.", func(s *engine.Stats) uint64 { return s.IDsRefused }),
 	counter("delivers_unhandled_total", "Messages to sessions inside this process that were not handled, because their deadline had passed when the handler was free.", func(s *engine.Stats) uint64 { return s.Unhandled }),
 	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
