@@ -12,6 +12,9 @@ const (
 // tupleDepth is the number of arrays around the elements of a pair or a longer tuple: the frame's, the list's and its own.
 const tupleDepth = 3
 
+// listDepth is the number of arrays around an element of a list: the frame's and the list's.
+const listDepth = 2
+
 // IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other re-asserts that binding.
 type IDEpoch struct {
 	ID    []byte // a view into the frame; its length is not checked, because the answer is per ID
@@ -170,7 +173,7 @@ func appendTexts[T []byte | string](b []byte, ids []T) []byte {
 func appendIDs(b []byte, ids []IDEpoch) []byte {
 	b = appendArray(b, len(ids))
 	for _, v := range ids {
-		b = appendUint(appendStr(appendArray(b, 2), v.ID), v.Epoch)
+		b = appendEpoch(appendStr(appendArray(b, 2), v.ID), v.Epoch)
 	}
 	return b
 }
@@ -288,7 +291,7 @@ func AppendBound(b []byte, seq uint64, results []Result, reasons []Reason) []byt
 func appendResults(b []byte, seq uint64, results []Result) []byte {
 	b = appendArray(appendUint(b, seq), len(results))
 	for _, v := range results {
-		b = appendUint(appendUint(appendArray(b, 2), uint64(v.Code)), v.Epoch)
+		b = appendEpoch(appendCode(appendArray(b, 2), v.Code), v.Epoch)
 	}
 	return b
 }
@@ -304,5 +307,5 @@ func DecodeKick(body []byte) (id []byte, epoch uint64, err error) {
 // AppendKick appends a kick frame, length prefix included.
 func AppendKick(b []byte, id string, epoch uint64) []byte {
 	b, start := begin(b, KindKick, 3)
-	return end(appendUint(appendStr(b, id), epoch), start)
+	return end(appendEpoch(appendStr(b, id), epoch), start)
 }

@@ -189,7 +189,7 @@ func fieldOf(kind Kind, name string) int {
 func TestTupleLimits(t *testing.T) {
 	eachKind(t, func(t *testing.T, l layout) {
 		for i, f := range l.fields {
-			if len(f.elem) < 2 {
+			if len(f.elem) < 2 || f.name == "members" { // TestWrongNodesAreSkipped
 				continue
 			}
 			values, err := decodeFields(l.kind, bodyOf(example(l.kind)))

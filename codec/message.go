@@ -104,7 +104,7 @@ func appendDeliver(b []byte, kind Kind, f *Deliver) []byte {
 	b = appendStr(b, f.From)
 	b = appendUint32(b, f.TTL)
 	b = appendUint(b, uint64(f.Flags))
-	b = appendUint(b, f.Epoch)
+	b = appendEpoch(b, f.Epoch)
 	return end(appendBin(b, f.Payload), start)
 }
 
@@ -185,7 +185,7 @@ func DecodeOutcome(body []byte, f *Outcome) error {
 func AppendOutcome(b []byte, f *Outcome) []byte {
 	b, start := begin(b, KindOutcome, 5)
 	b = appendUint(b, f.Seq)
-	b = appendUint(b, uint64(f.Code))
+	b = appendCode(b, f.Code)
 	b = appendReason(b, f.Reason)
 	return end(appendBin(b, f.Reply), start)
 }

@@ -166,7 +166,7 @@ func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []by
 		b = appendArray(b, fields)
 		b = appendBin(b, v.Token)
 		b = appendStr(b, v.To)
-		b = appendUint(b, v.Epoch)
+		b = appendEpoch(b, v.Epoch)
 		if fields > 3 {
 			b = appendBin(b, v.Session)
 		}
@@ -193,7 +193,7 @@ func AppendOutcomes(b []byte, n int, all []byte) []byte {
 func AppendOneOutcome(b []byte, f *Outcome) []byte {
 	b = appendArray(b, 4)
 	b = appendUint(b, f.Seq)
-	b = appendUint(b, uint64(f.Code))
+	b = appendCode(b, f.Code)
 	b = appendReason(b, f.Reason)
 	return appendBin(b, f.Reply)
 }

@@ -94,9 +94,10 @@ func appendIdentity(b []byte, f *PeerIdentity) []byte {
 	if f.Since == 0 {
 		return b
 	}
-	b = appendArray(appendUint(appendUint(b, f.Since), uint64(f.Flags)), len(f.Settings))
-	for _, s := range f.Settings {
-		b = appendStr(appendStr(appendArray(b, 2), s.Name), s.Value)
+	settings := f.Settings[:min(len(f.Settings), MaxSettings)]
+	b = appendArray(appendUint(appendUint(b, f.Since), uint64(f.Flags)), len(settings))
+	for _, s := range settings {
+		b = appendReason(appendReason(appendArray(b, 2), s.Name), s.Value)
 	}
 	return b
 }
@@ -214,7 +215,7 @@ func AppendForward(b []byte, kind Kind, f *Forward) []byte {
 	b = appendStr(b, f.From)
 	b = appendUint32(b, f.TTL) // at the place where a deliver has it: see PatchDeliverTTL
 	b = appendUint(b, uint64(f.Flags))
-	b = appendUint(b, f.Epoch)
+	b = appendEpoch(b, f.Epoch)
 	b = appendBin(b, f.Session)
 	return end(appendBin(b, f.Payload), start)
 }
@@ -243,7 +244,7 @@ func DecodeAnswer(body []byte, f *Answer) error {
 func AppendAnswer(b []byte, f *Answer) []byte {
 	b, start := begin(b, KindAnswer, 6)
 	b = appendBin(b, f.Token)
-	b = appendUint(b, uint64(f.Code))
+	b = appendCode(b, f.Code)
 	b = appendBin(b, f.Session)
 	b = appendReason(b, f.Reason)
 	return end(appendBin(b, f.Reply), start)
@@ -261,7 +262,7 @@ func DecodeRefuse(body []byte) (token []byte, code Code, err error) {
 // AppendRefuse appends the whole frame, length prefix included.
 func AppendRefuse(b, token []byte, code Code) []byte {
 	b, start := begin(b, KindRefuse, 3)
-	return end(appendUint(appendBin(b, token), uint64(code)), start)
+	return end(appendCode(appendBin(b, token), code), start)
 }
 
 // DecodeGone reads a gone: a connection of this session, a view, has ended on the sending node, and
@@ -322,7 +323,7 @@ func DecodeExpel(body []byte, kind Kind) (session, id []byte, epoch uint64, err 
 func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) []byte {
 	b, start := begin(b, kind, 4)
 	b = appendBin(b, session)
-	return end(appendUint(appendStr(b, id), epoch), start)
+	return end(appendEpoch(appendStr(b, id), epoch), start)
 }
 
 // Claim is what the registry says of the node that receives it: a session is attached there, and

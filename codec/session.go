@@ -3,6 +3,7 @@ package codec
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // HelloReplace asks the node to close the session's other connections to it: the client knows that
@@ -129,12 +130,13 @@ func DecodeWelcome(body []byte, f *Welcome) error {
 	return r.close(left)
 }
 
-// AppendWelcome appends the whole frame, length prefix included; of more than MaxMembers nodes it names the first.
+// AppendWelcome appends the whole frame, length prefix included. A name of the node over MaxID bytes
+// is cut; of the other nodes it names those that AppendMembers does.
 func AppendWelcome(b []byte, f *Welcome) []byte {
 	b, start := begin(b, KindWelcome, 10)
 	b = appendUint(b, f.Version)
 	b = appendUint(b, f.Features)
-	b = appendStr(b, f.Node)
+	b = appendReason(b, f.Node)
 	b = appendUint(b, f.Incarnation)
 	b = appendBin(b, f.Session)
 	b = appendBin(b, f.Secret)
@@ -147,36 +149,55 @@ func AppendWelcome(b []byte, f *Welcome) []byte {
 	return end(appendMembers(b, f.Members), start)
 }
 
-// DecodeMembers reads a members frame: the nodes there are now, the one that says so included. Its error is an *Error.
+// DecodeMembers reads a members frame: the nodes there are now, the one that says so included.
+// Entries that are wrong are left out. Its error is an *Error.
 func DecodeMembers(body []byte) ([]Member, error) {
 	r, left := open(body, KindMembers, 2)
 	all := r.members()
 	return all, r.close(left)
 }
 
-// AppendMembers appends the whole frame; of more than MaxMembers nodes it names the first.
+// AppendMembers appends the whole frame. Nodes with a name or an address over MaxID bytes are left
+// out; of more than MaxMembers it names the first.
 func AppendMembers(b []byte, all []Member) []byte {
 	b, start := begin(b, KindMembers, 2)
 	return end(appendMembers(b, all), start)
 }
 
+// members reads a list of nodes without the entries that are wrong. What one node has said of
+// itself must not keep a client from all others.
 func (r *reader) members() (all []Member) {
 	for n := r.list("members", MaxMembers); n > 0 && r.fault == nil; n-- {
+		before := *r
 		rest := r.pair("members")
 		m := Member{Node: string(r.str("members", MaxID)), Addr: string(r.str("members", MaxID))}
 		r.skipRest(rest, "members", tupleDepth)
+		if r.fault != nil {
+			*r = before
+			r.skip("members", listDepth)
+			continue
+		}
 		all = append(all, m)
 	}
 	return all
 }
 
+// appendMembers leaves out the nodes that have no room in a frame.
 func appendMembers(b []byte, all []Member) []byte {
-	all = all[:min(len(all), MaxMembers)]
+	all = fitting(all, func(m Member) bool { return len(m.Node) <= MaxID && len(m.Addr) <= MaxID })
 	b = appendArray(b, len(all))
 	for _, m := range all {
 		b = appendStr(appendStr(appendArray(b, 2), m.Node), m.Addr)
 	}
 	return b
+}
+
+// fitting returns those of a list of nodes that fit, at most MaxMembers.
+func fitting[T any](all []T, fits func(T) bool) []T {
+	if slices.ContainsFunc(all, func(v T) bool { return !fits(v) }) {
+		all = slices.DeleteFunc(slices.Clone(all), func(v T) bool { return !fits(v) })
+	}
+	return all[:min(len(all), MaxMembers)]
 }
 
 // DecodePing reads the nonce of a ping.
@@ -271,9 +292,9 @@ func DecodeError(body []byte, f *ErrorFrame) error {
 // AppendError appends the whole frame; a message over MaxReason bytes is cut.
 func AppendError(b []byte, f *ErrorFrame) []byte {
 	b, start := begin(b, KindError, 6)
-	b = appendUint(b, uint64(f.Fault))
+	b = appendUint(b, min(uint64(f.Fault), maxFault))
 	b = appendUint(b, uint64(f.Flags))
-	b = appendUint(b, uint64(f.Kind))
+	b = appendUint(b, min(uint64(f.Kind), maxKind))
 	b = appendUint(b, f.Seq)
 	return end(appendReason(b, f.Message), start)
 }
@@ -285,24 +306,33 @@ type Drain struct {
 	Addrs    []string // other nodes; may be empty
 }
 
-// DecodeDrain reads the body of a drain frame into f. Its error is an *Error.
+// DecodeDrain reads the body of a drain frame into f, without addresses that are wrong. Its error is
+// an *Error.
 func DecodeDrain(body []byte, f *Drain) error {
 	r, left := open(body, KindDrain, 4)
 	f.Spread = r.uint("spread", maxUint)
 	f.Deadline = r.uint("deadline", maxUint)
 	f.Addrs = nil
 	for n := r.list("addrs", MaxMembers); n > 0 && r.fault == nil; n-- {
-		f.Addrs = append(f.Addrs, string(r.str("addrs", MaxID)))
+		before := r
+		addr := string(r.str("addrs", MaxID))
+		if r.fault != nil { // it is wrong, as an entry of members may be
+			r = before
+			r.skip("addrs", listDepth)
+			continue
+		}
+		f.Addrs = append(f.Addrs, addr)
 	}
 	return r.close(left)
 }
 
-// AppendDrain appends the whole frame, length prefix included; of more than MaxMembers addresses it names the first.
+// AppendDrain appends the whole frame, length prefix included. Addresses over MaxID bytes are left
+// out; of more than MaxMembers it names the first.
 func AppendDrain(b []byte, f *Drain) []byte {
 	b, start := begin(b, KindDrain, 4)
 	b = appendUint(b, f.Spread)
 	b = appendUint(b, f.Deadline)
-	addrs := f.Addrs[:min(len(f.Addrs), MaxMembers)]
+	addrs := fitting(f.Addrs, func(addr string) bool { return len(addr) <= MaxID })
 	b = appendArray(b, len(addrs))
 	for _, a := range addrs {
 		b = appendStr(b, a)

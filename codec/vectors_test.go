@@ -478,7 +478,6 @@ func badFrames() []namedFrame {
 	body(FaultWrongType, "pairs in a lookup", "93 14 01 91 92a16100")
 	body(FaultWrongType, "an ID that is bin in a lookup", "93 14 01 91 c40161")
 	body(FaultTooMany, "more nodes than welcome and members may name", "92 0c dc 0401"+strings.Repeat("92a0a0", MaxMembers+1))
-	body(FaultBadLength, "a node without an address", "92 0c 91 91a16e")
 	body(FaultBadValue, "an epoch of 2^53 in a bind", "94 10 01 00 91 92a161cf0020000000000000")
 	body(FaultWrongType, "an epoch that is str in an unbind", "93 12 01 91 92a161a130")
 

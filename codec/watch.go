@@ -85,7 +85,7 @@ func AppendChanged(b []byte, all []Change) []byte {
 	b, start := begin(b, KindChanged, 2)
 	b = appendArray(b, len(all))
 	for _, v := range all {
-		b = appendUint(appendUint(appendStr(appendArray(b, 3), v.ID), uint64(v.Code)), v.Epoch)
+		b = appendEpoch(appendCode(appendStr(appendArray(b, 3), v.ID), v.Code), v.Epoch)
 	}
 	return end(b, start)
 }

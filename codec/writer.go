@@ -41,6 +41,11 @@ func appendStr[T []byte | string](b []byte, s T) []byte {
 	return append(b, s...)
 }
 
+// appendCode and appendEpoch append what decoders accept, whatever they are given: a registry may
+// hold what no node has written there.
+func appendCode(b []byte, c Code) []byte    { return appendUint(b, min(uint64(c), maxCode)) }
+func appendEpoch(b []byte, e uint64) []byte { return appendUint(b, min(e, maxEpoch)) }
+
 // appendReason appends a text for people, cut to MaxReason bytes between two characters.
 func appendReason[T []byte | string](b []byte, s T) []byte {
 	if len(s) <= MaxReason {

@@ -56,6 +56,8 @@ type cluster struct {
 	alike    []discovery.Record          // guarded by mu; records with this node's ID that are not this incarnation's
 	doubtful bool                        // guarded by mu; nobody has looked at alike yet
 	refused  map[string]string           // guarded by mu; by node, why there is no link to it
+	skipped  []string                    // guarded by mu; what is listed and left out, a line each
+	beyond   int                         // guarded by mu; of that, how many nodes are too many
 	told     []codec.Member              // guarded by mu; what clients have been told
 	members  map[string]discovery.Record // guarded by mu; by node, without this one
 	dialers  map[string]func()           // guarded by mu; by node, stops the dialling
@@ -198,36 +200,6 @@ func (e *Engine) advertised(configured string, l net.Listener) string {
 		return configured
 	}
 	return l.Addr().String()
-}
-
-// setMembers begins to dial nodes that are new and stops dialling those that are gone. A link to a
-// node that is no longer listed lives on: its heartbeats say whether the node can be reached.
-func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all []discovery.Record) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.members)
-	c.listed = true
-	c.alike = nil
-	for _, m := range all {
-		if m.ID == c.eng.cfg.NodeID {
-			c.mayBeTwin(m)
-			continue
-		}
-		c.members[m.ID] = m
-		if c.dialers[m.ID] == nil && c.eng.cfg.NodeID < m.ID { // one link for a pair: the lower ID dials
-			dialCtx, stop := context.WithCancel(ctx)
-			c.dialers[m.ID] = stop
-			running.Go(func() { c.dial(dialCtx, m.ID) })
-		}
-	}
-	for node, stop := range c.dialers {
-		if _, ok := c.members[node]; !ok {
-			stop()
-			delete(c.dialers, node)
-			delete(c.refused, node)
-		}
-	}
-	c.tellMembers()
 }
 
 // tellMembers tells all clients which nodes there are, if that is not what they know. mu is held.

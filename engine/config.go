@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/routing"
 )
 
 // Config is everything an Engine can be told. The zero value is a working single node on
 // 127.0.0.1:7400; each zero field stands for the default its comment names.
 type Config struct {
-	// NodeID names this node in the cluster and in its logs: 1 to 255 bytes. Default: 16 random hex digits.
+	// NodeID names this node in the cluster and in its logs: 1 to 255 bytes of UTF-8 without control
+	// characters. Default: 16 random hex digits.
 	NodeID string
 	// Addr is the TCP address for clients, as net.Listen takes it; port 0 picks a free one (see
 	// Engine.Addr). Default: 127.0.0.1:7400. "none": no listener, in-process sessions only.
@@ -244,7 +246,7 @@ func (c *Config) validate(ownRegistry bool) error {
 			errs = append(errs, fmt.Errorf("engine: "+format, args...))
 		}
 	}
-	check(len(c.NodeID) <= codec.MaxID, "NodeID has %d bytes, at most %d are allowed", len(c.NodeID), codec.MaxID)
+	c.checkNames(check)
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	if c.Membership != nil {
@@ -284,6 +286,20 @@ func (c *Config) validate(ownRegistry bool) error {
 		check(f.v < 0 || f.v >= time.Millisecond, "%s is %v, less than a millisecond", f.name, f.v)
 	}
 	return errors.Join(errs...)
+}
+
+// checkNames refuses what other nodes, or clients, could not read: they would refuse the frame.
+func (c *Config) checkNames(check func(ok bool, format string, args ...any)) {
+	for _, f := range []struct{ name, v string }{{"NodeID", c.NodeID}, {"Cluster", c.Cluster}} {
+		err := discovery.CheckName(f.v)
+		check(err == nil, "%s %w", f.name, err)
+	}
+	for _, f := range []struct{ name, v string }{{"Advertise", c.Advertise}, {"PeerAdvertise", c.PeerAdvertise}} {
+		if f.v != "" {
+			err := discovery.CheckAddr(f.v)
+			check(err == nil, "%s %w", f.name, err)
+		}
+	}
 }
 
 func (c *Config) minCredit() int { return 2 * (codec.PrefixLen + c.MaxPayload + codec.FrameOverhead) }

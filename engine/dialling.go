@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"distmsg/codec"
 	"distmsg/discovery"
 )
 
@@ -154,7 +153,7 @@ func (a *attempt) shakeHands(ctx context.Context) (*link, error) {
 	case <-ctx.Done():
 		c.loop.post(func() {
 			if c.state == stateHello {
-				c.close(codec.FaultHelloTimeout, "no answer in time, and other nodes are to be dialled")
+				c.dismiss("no answer yet, and other nodes wait to be dialled")
 			}
 		})
 		return nil, context.Cause(ctx)

@@ -150,19 +150,20 @@ func (c *cluster) troubles() (lines []string) {
 		}
 		lines = append(lines, line)
 	}
+	lines = append(some(lines), c.skipped...)
+	var twice []string
 	own := c.eng.member()
 	users := make(map[string]string)
 	for _, m := range append(slices.Collect(maps.Values(c.members)), own) {
 		for _, addr := range []string{m.Addr, m.PeerAddr} {
 			if other, used := users[addr]; used && addr != "" && other != m.ID {
 				a, b := min(other, m.ID), max(other, m.ID)
-				lines = append(lines, fmt.Sprintf("nodes %q and %q both announce the address %s: give each its own", a, b, addr))
+				twice = append(twice, fmt.Sprintf("nodes %q and %q both announce the address %s: give each its own", a, b, addr))
 			}
 			users[addr] = m.ID
 		}
 	}
-	slices.Sort(lines[len(unlinked):])
-	return lines
+	return append(lines, some(twice)...)
 }
 
 // unlinked are the listed nodes that there is no link to.
@@ -196,6 +197,9 @@ func (e *Engine) Gone(p routing.Presence) bool {
 		return false // nobody has said yet who there is
 	}
 	m, listed := c.members[p.Node]
+	if !listed && c.beyond > 0 && c.links[p.Node] == nil {
+		return false // it may be among those that were left out
+	}
 	if k := c.links[p.Node]; k != nil {
 		return k.incarnation != p.Incarnation
 	}

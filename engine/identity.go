@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/routing"
 )
 
@@ -30,7 +31,7 @@ func (e *Engine) identity() codec.PeerIdentity {
 	}
 	registry := e.registry.identity()
 	if registry.ID != "" {
-		settings = append(settings, codec.Setting{Name: settingRegistry, Value: registry.ID})
+		settings = append(settings, codec.Setting{Name: settingRegistry, Value: registryText(registry.ID)})
 	}
 	if registry.Buckets != 0 {
 		settings = append(settings, codec.Setting{Name: "registry buckets", Value: strconv.Itoa(registry.Buckets)})
@@ -40,6 +41,17 @@ func (e *Engine) identity() codec.PeerIdentity {
 		id.Flags |= codec.PeerStarting
 	}
 	return id
+}
+
+// registryText stands for the registry's ID. Others may have written anything in its place, and a
+// handshake has to have room for it.
+func registryText(id string) string {
+	const enough = 64
+	if len(id) <= enough && discovery.CheckName(id) == nil {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8])
 }
 
 // The names of settings that tests look for; see peer-protocol.md for all.

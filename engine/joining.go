@@ -18,6 +18,8 @@ import (
 const (
 	// joinTimeout bounds the wait for links: a node that is listed may be dead.
 	joinTimeout = 2 * time.Second
+	// twinPause is the least time between two looks.
+	twinPause = 50 * time.Millisecond
 	// twinTimeout bounds the look at another node that is listed with this node's ID.
 	twinTimeout = time.Second
 )
@@ -40,7 +42,7 @@ func (c *cluster) join(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return contextError(ctx)
 		}
-		c.eng.cfg.Logger.Warn("taking clients without a link to all nodes", "missing", c.unlinked())
+		c.eng.cfg.Logger.Warn("taking clients without a link to all nodes", "missing", some(c.unlinked()))
 		break
 	}
 	c.eng.joining.Store(false)
@@ -61,7 +63,9 @@ func (c *cluster) mayBeTwin(m discovery.Record) {
 	if m.Incarnation == c.eng.incarnation.Load() {
 		return
 	}
-	c.alike = append(c.alike, m)
+	if c.alike = append(c.alike, m); len(c.alike) > maxAlike { // a list that is sorted has the newest last
+		c.alike = c.alike[1:]
+	}
 	c.doubtful = true
 	nudge(c.doubt)
 }
@@ -89,6 +93,10 @@ func (c *cluster) lookForTwins(ctx context.Context) {
 		c.mu.Lock()
 		c.doubtful = c.doubtful && !slices.Equal(c.alike, alike)
 		c.mu.Unlock()
+		select { // anyone can raise a doubt, at any rate, with a hello under this node's name
+		case <-ctx.Done():
+		case <-time.After(twinPause):
+		}
 	}
 }
 

@@ -126,18 +126,22 @@ func (p *port) displacements() uint64 {
 	return p.displaced
 }
 
-// displace closes a connection that has not shown who it is, to make room for a newer one. Its
-// socket does not linger, as that would keep the place.
+// displace closes a connection that has not shown who it is, to make room for a newer one.
 func (c *conn) displace() {
 	if c.gone() || !c.port.waitsFor(c) {
 		return
 	}
+	what := "hello"
+	if c.link != nil {
+		what = "proof"
+	}
+	c.dismiss("no " + what + " yet, and too many newer connections wait")
+}
+
+// dismiss is close for a connection that has shown nothing. Its socket does not linger.
+func (c *conn) dismiss(detail string) {
 	if c.state != stateClosed {
-		what := "hello"
-		if c.link != nil {
-			what = "proof"
-		}
-		c.fail(codec.FaultHelloTimeout, codec.ErrorClosing, 0, 0, "no "+what+" yet, and too many newer connections wait")
+		c.fail(codec.FaultHelloTimeout, codec.ErrorClosing, 0, 0, detail)
 		c.flush()
 		c.teardown()
 	}

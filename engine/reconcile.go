@@ -129,6 +129,9 @@ func appendClaim(b []byte, c *routing.Claim, p routing.Presence) []byte {
 	ids := make([]codec.IDEpoch, 0, len(c.Bound))
 	size := 0
 	for _, v := range c.Bound {
+		if len(v.ID) == 0 || len(v.ID) > codec.MaxID { // no node has written that; nor must it fill a frame
+			continue
+		}
 		if size > claimBytes {
 			b = codec.AppendClaim(b, c.Session[:], p.Incarnation, p.Serial, ids)
 			ids, size = ids[:0], 0

@@ -277,6 +277,7 @@ func TestServersThatWillNotDo(t *testing.T) {
 // What cannot be is refused before anything is connected, with what to do.
 func TestClusterRefusals(t *testing.T) {
 	const redis, zk = "--registry=redis://localhost:1", "--discovery=zk://localhost:1"
+	long := strings.Repeat("n", 300)
 	short := writeFile(t, "fifteen bytes..\n")
 	empty := writeFile(t, "\n")
 	for _, tc := range []struct {
@@ -321,6 +322,15 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{"--peer-listen=127.0.0.1:0"}, "--peer-listen is for a node of a cluster: add --discovery or --peers"},
 		{[]string{"--peer-advertise=h:1"}, "--peer-advertise is for a node of a cluster"},
 		{[]string{"--advertise=h"}, `--advertise "h" is not HOST:PORT`},
+		{[]string{"--advertise=" + long + ":7400"}, "has 305 bytes, at most 255 are allowed"},
+		{[]string{"--advertise=h\x01:7400"}, `--advertise "h\x01:7400" holds what no address does`},
+		{[]string{"--node-id=" + long}, "--node-id has 300 bytes, at most 255 are allowed: give this node a name of 1 to 255 bytes"},
+		{[]string{"--node-id=a\xff"}, `--node-id is "a\xff", which is not UTF-8`},
+		{[]string{"--node-id=a\nb"}, `--node-id is "a\nb", which holds the control character U+000A`},
+		{[]string{redis, zk, "--peer-advertise=" + long + ":7402"}, "has 305 bytes, at most 255 are allowed"},
+		{[]string{redis, zk, "--peer-advertise=h\xff:7402"}, `--peer-advertise "h\xff:7402" holds what no address does`},
+		{[]string{redis, "--node-id=b", "--peers=" + long + "=h:1/h:2"}, "--peers: the name of a node has 300 bytes, at most 255 are allowed"},
+		{[]string{redis, "--node-id=b", "--peers=a=h:1/" + long + ":2"}, "has 302 bytes, at most 255 are allowed"},
 		{[]string{"--advertise=:7400"}, `--advertise ":7400" does not say which machine`},
 		{[]string{redis, zk, "--peer-listen=nonsense"}, `--peer-listen "nonsense" is not host:port`},
 		{[]string{redis, zk, "--listen=:0", "--insecure-listen"}, "add --advertise HOST:PORT"},

@@ -114,8 +114,13 @@ func (o *options) check() error {
 	if o.verifyPeriod < time.Second {
 		return cli.Usagef("--verify-period %v must be at least 1s", o.verifyPeriod)
 	}
-	if strings.ContainsFunc(o.cluster, oddInName) || len(o.cluster) > maxClusterName {
-		return cli.Usagef("--cluster %q: want a name of up to %d bytes, without spaces and without any of {}[]*?\\", o.cluster, maxClusterName)
+	if o.nodeID != "" {
+		if err := discovery.CheckName(o.nodeID); err != nil {
+			return cli.Usagef("--node-id %v: give this node a name of 1 to %d bytes", err, discovery.MaxText)
+		}
+	}
+	if strings.ContainsFunc(o.cluster, oddInName) || len(o.cluster) > discovery.MaxText {
+		return cli.Usagef("--cluster %s: want a name of up to %d bytes, without spaces and without any of {}[]*?\\", brief(o.cluster), discovery.MaxText)
 	}
 	for _, check := range []func() error{o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
 		if err := check(); err != nil {
@@ -125,8 +130,14 @@ func (o *options) check() error {
 	return nil
 }
 
-// maxClusterName is what the handshake between nodes has room for.
-const maxClusterName = 255
+// brief quotes what somebody has typed, and of much the beginning.
+func brief(s string) string {
+	const enough = 80
+	if len(s) > enough {
+		return fmt.Sprintf("%q…", s[:enough])
+	}
+	return strconv.Quote(s)
+}
 
 // oddInName reports whether a cluster's name must not contain r: keys in Redis begin with it, and
 // patterns for them.
@@ -221,9 +232,12 @@ func parsePeers(list string) ([]discovery.Record, error) {
 			return nil, cli.Usagef("--peers names %q twice: each node needs an ID of its own", id)
 		}
 		known[id] = true
+		if err := discovery.CheckName(id); err != nil {
+			return nil, cli.Usagef("--peers: the name of a node %v", err)
+		}
 		for _, a := range []struct{ what, addr string }{{"the address for clients", addr}, {"the address for nodes", peerAddr}} {
-			if err := checkDialable(a.addr); err != nil {
-				return nil, cli.Usagef("--peers: %q: %s, %q, %v", part, a.what, a.addr, err)
+			if err := discovery.CheckAddr(a.addr); err != nil {
+				return nil, cli.Usagef("--peers: %s: %s, %s, %v", brief(part), a.what, brief(a.addr), err)
 			}
 		}
 		peers = append(peers, discovery.Record{ID: id, Addr: addr, PeerAddr: peerAddr})
@@ -231,28 +245,13 @@ func parsePeers(list string) ([]discovery.Record, error) {
 	return peers, nil
 }
 
-// checkDialable says what keeps an address from being one that others can connect to.
-func checkDialable(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("is not HOST:PORT")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("has no port from 1 to 65535")
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		return fmt.Errorf("does not say which machine")
-	}
-	return nil
-}
-
 func (o *options) checkAddrs() error {
 	for _, a := range []flagValue{{"--advertise", o.advertise}, {"--peer-advertise", o.peerAdvertise}} {
 		if a.value == "" {
 			continue
 		}
-		if err := checkDialable(a.value); err != nil {
-			return cli.Usagef("%s %q %v", a.flag, a.value, err)
+		if err := discovery.CheckAddr(a.value); err != nil {
+			return cli.Usagef("%s %s %v", a.flag, brief(a.value), err)
 		}
 	}
 	if err := o.checkListen("--listen", &o.listen, o.insecureListen, o.advertise); err != nil {

@@ -164,10 +164,14 @@ func (v *services) health() []string {
 	if v.zookeeper == nil {
 		return nil
 	}
+	var troubles []string
 	if err := v.zookeeper.Err(); err != nil {
-		return []string{"the list of nodes may be out of date: " + err.Error()}
+		troubles = append(troubles, "the list of nodes may be out of date: "+err.Error())
 	}
-	return nil
+	for _, line := range v.zookeeper.Skipped() {
+		troubles = append(troubles, "the list of nodes lacks what is wrong in ZooKeeper: "+line)
+	}
+	return troubles
 }
 
 // close ends the connections. The engine must have ended before.

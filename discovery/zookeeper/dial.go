@@ -170,7 +170,7 @@ type wire struct {
 // What zk expects of a frame: its shortest has 16 bytes.
 const (
 	minFrame = 16
-	maxFrame = 1 << 20
+	maxFrame = 4 << 20
 )
 
 // SetReadDeadline implements net.Conn.

@@ -20,6 +20,10 @@
 // Fields are only ever added, and a reader ignores those it does not know. A state other than "serving" means that the
 // node takes no new sessions. The version is raised when older readers must leave the record alone, which they do.
 //
+// What is no record of a node is left out, logged once, and named by Membership.Skipped: text that is
+// not UTF-8, names and addresses that are empty or have over 255 bytes or control characters, more
+// than 16 KiB, and of more than 4,096 znodes those that are not known yet.
+//
 // # When ZooKeeper is away
 //
 // The last membership stands, and what was announced is announced again when ZooKeeper is back: the
@@ -42,5 +46,6 @@
 //	link.go        the connection: bounded calls, and what the library's goroutines tell
 //	dial.go        which server next and when; what stands between the library and the network
 //	record.go      the data of a znode
+//	skip.go        what is left out of the list
 //	view.go        the membership as readers see it
 package zookeeper

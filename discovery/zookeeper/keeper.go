@@ -52,11 +52,15 @@ type keeper struct {
 	pzxid   int64               // when dir's children last changed, as far as we know
 	until   time.Time           // until then, nodes are not taken off the view
 	last    string              // the last complaint
+
+	beyond   int  // how many znodes are not read because there are too many
+	overfull bool // that was logged
 }
 
 // entry is a znode as it was last read.
 type entry struct {
-	record         discovery.Record // without an ID: not readable
+	record         discovery.Record // without an ID: wrong says why
+	wrong          string           // what keeps it from being a node's record
 	created, dated int64            // when, in ZooKeeper's time
 }
 
@@ -313,28 +317,25 @@ func (k *keeper) list(ctx context.Context) error {
 		}
 		return explain(err, "read", k.dir)
 	}
+	names = k.choose(names)
 	entries := make(map[string]entry, len(names))
 	for _, name := range names {
 		path := k.path(name)
 		known, ok := k.entries[name]
-		if _, stale := k.stale[path]; ok && !stale && !k.all {
+		if _, stale := k.stale[path]; ok && !stale && !k.all { // of what has no watch, all is read again in time
 			entries[name] = known
 			continue
 		}
-		data, stat, err := k.watched(ctx, path, known.dated)
+		e, err := k.read(ctx, path, known)
 		if errors.Is(err, zk.ErrNoNode) {
 			continue // gone since
 		}
 		if err != nil {
 			return explain(err, "read", path)
 		}
-		// Read again even if dated as before: a server that has lost its data begins to count anew.
-		record, err := decode(data)
-		if err != nil && (!ok || known.dated != stat.Mzxid) {
-			k.log.Warn("zookeeper: a znode is left alone: it cannot be read as a node's record", "path", path, "error", err)
-		}
-		entries[name] = entry{record: record, created: stat.Czxid, dated: stat.Mzxid}
+		entries[name] = e
 	}
+	k.tellSkipped(entries)
 	k.entries, k.all = entries, false
 	clear(k.stale)
 	for path := range k.armed {
@@ -379,6 +380,38 @@ func (k *keeper) readDir(ctx context.Context, watch bool) ([]string, *zk.Stat, e
 		return l, err
 	})
 	return l.names, l.stat, err
+}
+
+// read reads a znode and leaves a watch, unless it has too much data: then it is looked at again
+// with the next list. To read more than the connection takes would end that, again and again.
+func (k *keeper) read(ctx context.Context, path string, known entry) (e entry, err error) {
+	stat, err := call(ctx, k.link, func(c *zk.Conn) (*zk.Stat, error) {
+		there, stat, err := c.Exists(path)
+		if err == nil && !there {
+			err = zk.ErrNoNode
+		}
+		return stat, err
+	})
+	if err != nil {
+		return e, err
+	}
+	if stat.DataLength > maxRecord {
+		e.wrong = fmt.Sprintf("it has %d bytes, at most %d are read", stat.DataLength, maxRecord)
+		return e, nil
+	}
+	// Read again even if dated as before: a server that has lost its data begins to count anew.
+	data, stat, err := k.watched(ctx, path, known.dated)
+	if err != nil {
+		return e, err
+	}
+	e = entry{created: stat.Czxid, dated: stat.Mzxid}
+	record, err := decode(data)
+	if err != nil {
+		e.wrong = err.Error()
+		return e, nil
+	}
+	e.record = record
+	return e, nil
 }
 
 // watched reads a znode that was last seen as of dated, and leaves a watch, as children does.

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxReceive = maxFrame  // a list of some 20,000 nodes
+	maxReceive = maxFrame  // a list of some 80,000 znodes
 	maxSend    = 256 << 10 // zk sends at most half of it at once when it sets watches again
 )
 

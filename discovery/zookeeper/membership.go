@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,7 @@ type status struct {
 	listed     bool          // there was a complete list at least once
 	listError  error         // of the last attempt
 	trouble    error         // of the last attempt at anything
+	skipped    []string      // what is left out of the list
 	changed    chan struct{} // closed when there is another status
 }
 
@@ -128,8 +130,8 @@ func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 	if m.cfg.ReadOnly {
 		return errors.New("zookeeper: announced in a membership that is read-only")
 	}
-	if r.ID == "" {
-		return errors.New("zookeeper: announced a node without an ID")
+	if err := r.Check(); err != nil {
+		return fmt.Errorf("zookeeper: the record of this node cannot be announced: %w", err)
 	}
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -209,6 +211,14 @@ func (m *Membership) Err() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status.trouble
+}
+
+// Skipped names the znodes that are left out of the list because they are no records of nodes, with
+// what is wrong, a line each. Of many it names some.
+func (m *Membership) Skipped() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.status.skipped)
 }
 
 // await returns when there is a status that is done, or that has an error which another attempt may not cure.

@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"unicode/utf8"
 
 	"distmsg/discovery"
 )
+
+// maxRecord is the most bytes of a znode's data that are read. A node's record has 200 or so.
+const maxRecord = 16 << 10
 
 // recordVersion is the newest version of a znode's data that this package reads, and the one it writes.
 const recordVersion = 1
@@ -49,6 +53,9 @@ func encode(r discovery.Record) ([]byte, error) {
 }
 
 func decode(data []byte) (discovery.Record, error) {
+	if !utf8.Valid(data) { // which the JSON package would replace, and two names could become one
+		return discovery.Record{}, errors.New("it is not UTF-8")
+	}
 	var z znode
 	if err := json.Unmarshal(data, &z); err != nil {
 		return discovery.Record{}, err
@@ -60,11 +67,9 @@ func decode(data []byte) (discovery.Record, error) {
 	if err != nil {
 		return discovery.Record{}, fmt.Errorf("incarnation: %w", err)
 	}
-	if z.ID == "" {
-		return discovery.Record{}, errors.New("no id")
-	}
-	return discovery.Record{
+	r := discovery.Record{
 		ID: z.ID, Incarnation: incarnation, Addr: z.Addr, PeerAddr: z.PeerAddr,
 		Draining: z.State != stateServing, Load: z.Load,
-	}, nil
+	}
+	return r, r.Check()
 }

@@ -1,7 +1,9 @@
 package conformance
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"distmsg/codec"
@@ -111,11 +113,27 @@ func drainsAlone(p *play) {
 	p.works(c, secReconnect, "after going_away")
 }
 
+// withWrongNodes is a members frame with good nodes, behind entries that are wrong.
+func withWrongNodes(good []codec.Member) []byte {
+	const list = codec.PrefixLen + 2 // where the header of the list is
+	b := codec.AppendMembers(nil, good)
+	wrong := []byte{
+		7,                    // no list
+		0x91, 0xa2, 'n', '3', // without an address
+		0x92, 0xa2, 'n', '4', 0xa7, 'n', 'o', 'w', 'h', 'e', 'r', 'e',
+		0x92, 0xa2, 'n', '5', 0xa7, 'h', ':', '7', '0', '0', '0', '0', // no port
+		0x92, 0xa2, 'n', '6', 0xda, 0x01, 0x2c, // an address of 300 bytes
+	}
+	wrong = append(wrong, bytes.Repeat([]byte{'a'}, 300)...)
+	const wrongs = 5
+	return raw(slices.Concat([]byte{0x92, byte(codec.KindMembers), b[list] + wrongs}, wrong, b[list+1:])...)
+}
+
 func membersChange(p *play) {
 	c := p.first()
 	other := p.another()
-	p.put(c, codec.AppendMembers(nil, []codec.Member{{Node: "n1", Addr: c.node.addr}, {Node: "n9"}, {Node: "n2", Addr: other.addr}}))
-	p.works(c, secMembers, "after members")
+	p.put(c, withWrongNodes([]codec.Member{{Node: "n1", Addr: c.node.addr}, {Node: "n9"}, {Node: "n2", Addr: other.addr}}))
+	p.works(c, secMembers, "after members, of which some are wrong")
 	before := len(p.conns)
 	c.node.ln.Close()
 	p.reset(c)

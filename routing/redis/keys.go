@@ -90,7 +90,7 @@ func decodeBinding(s string) (b routing.Binding, ok bool) {
 	}
 	copy(b.Session[:], s)
 	b.Epoch = decodeUint(s[len(b.Session):])
-	return b, true
+	return b, b.Epoch < routing.MaxEpoch // no frame has room for another, and no node has written it
 }
 
 func decodeUint(s string) uint64 { return binary.BigEndian.Uint64([]byte(s[:8])) }

@@ -17,6 +17,8 @@ const HEARTBEAT = 1000; // ms; promised in hello, kept by Link
 const LASTING = 5000; // ms after which a connection has shown that its node can be used
 const retryable = (code) => code >= 32 && code <= 63;
 const portions = (all, n) => Array.from({ length: Math.ceil(all.length / n) }, (_, i) => all.slice(i * n, (i + 1) * n));
+// dialable: to connect to a port that is none throws.
+const dialable = (addr) => typeof addr === 'string' && addr.length <= 255 && /^.+:[1-9]\d{0,4}$/.test(addr) && Number(addr.slice(addr.lastIndexOf(':') + 1)) < 65536;
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Client keeps a session. onDeliver(message) returns, or promises, { reply } (acked), { reject: reason } or { ignore: true }.
@@ -55,7 +57,8 @@ export class Client extends EventEmitter {
     this.flush();
   }
 
-  #members(all) { this.nodes = [...new Set([...this.known, ...all.map(([, addr]) => addr).filter(Boolean)])]; }
+  // #members skips entries that are wrong, and those of nodes that take no clients.
+  #members(all) { this.nodes = [...new Set([...this.known, ...all.map((m) => (Array.isArray(m) ? m[1] : '')).filter(dialable)])]; }
 
   // #leave ends a connection without a gap: after left no deliver comes, and what is open has been
   // answered.
@@ -106,7 +109,7 @@ export class Client extends EventEmitter {
   }
 
   #move(link, addrs) {
-    const to = [...addrs, ...this.nodes].find((n) => n !== link.address);
+    const to = [...addrs.filter(dialable), ...this.nodes].find((n) => n !== link.address);
     if (to && link === this.link && link.open) this.#dial(to, false);
   }
 

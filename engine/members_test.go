@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"distmsg/codec"
+	"distmsg/discovery"
+	"distmsg/routing"
+)
+
+// A record that is wrong is left out: clients go on reading who there is, and health says what is
+// wrong.
+func TestWrongMember(t *testing.T) {
+	t.Parallel()
+	log := new(lines)
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	n := g.start("n1", 1, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	c := n.join("a")
+	g.hub.mu.Lock()
+	for id, addr := range map[string]string{
+		"long": strings.Repeat("a", 300) + ":1", "bytes": "a\xff:1", "\xffid": "a:1", "ctrl\x01": "a:1", strings.Repeat("i", 256): "a:1", "": "a:1", "nowhere": "nowhere",
+	} {
+		g.hub.members[id] = discovery.Record{ID: id, Incarnation: 1, Addr: addr}
+	}
+	g.hub.members["n0"] = discovery.Record{ID: "n0", Incarnation: 1, Addr: "127.0.0.1:1"}
+	g.hub.tell()
+	g.hub.mu.Unlock()
+	var told []codec.Member
+	for len(told) == 0 {
+		f, err := c.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.kind == codec.KindMembers {
+			told, err = codec.DecodeMembers(f.body)
+			c.decoded(err)
+		}
+	}
+	if len(told) != 2 || told[0].Node != "n0" || told[1].Node != "n1" {
+		t.Errorf("told of %q", told)
+	}
+	later := n.join("b")
+	if got := later.welcome.Members; len(got) != 2 {
+		t.Errorf("welcome names %q", got)
+	}
+	later.exchange("b", c, "a")
+	if health := strings.Join(n.Health(), "\n"); strings.Count(health, "a record in the list of nodes is left out: its ") != 7 ||
+		!strings.Contains(health, "has 302 bytes, at most 255 are allowed") || !strings.Contains(health, `its ID is "\xffid", which is not UTF-8`) {
+		t.Errorf("health:\n%s", health)
+	}
+	g.hub.mu.Lock()
+	g.hub.tell()
+	g.hub.mu.Unlock()
+	n.eventually("it is logged", func() bool { return log.has("has 302 bytes") })
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	if n := strings.Count(log.b.String(), "has 302 bytes"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+}
+
+// Of thousands of nodes 1,024 are dialled and told of, those first that were known before. Whoever
+// is left out is not taken for dead.
+func TestTooManyMembers(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, 2, 1)
+	n := g.nodes[0]
+	g.hub.mu.Lock()
+	for i := range 3000 {
+		id := fmt.Sprintf("m%04d", i) // they would dial this one
+		g.hub.members[id] = discovery.Record{ID: id, Incarnation: 1, Addr: "127.0.0.1:1", PeerAddr: "127.0.0.1:1"}
+	}
+	g.hub.tell()
+	g.hub.mu.Unlock()
+	n.cluster.mu.Lock()
+	members, dialled, known := len(n.cluster.members), len(n.cluster.dialers), n.cluster.members["n1"].ID != ""
+	n.cluster.mu.Unlock()
+	if members != maxMembers || dialled != 1 || !known {
+		t.Errorf("%d members, %d are dialled, n1 is one of them: %v", members, dialled, known)
+	}
+	health := n.Health()
+	if all := strings.Join(health, "\n"); len(health) > 3*maxNamed || !strings.Contains(all, "more than 1024 nodes are listed: 1977 are left out") ||
+		!strings.Contains(all, "and 1007 more like these") {
+		t.Errorf("%d lines:\n%.2000s", len(health), all)
+	}
+	if n.Gone(routing.Presence{Node: "elsewhere", Incarnation: 1}) {
+		t.Error("a node that may be left out counts as dead")
+	}
+	n.join("a").exchange("a", g.nodes[1].join("b"), "b")
+}
+
+// What stands in the registry in place of its identity must not keep nodes apart.
+func TestOddRegistryIdentity(t *testing.T) {
+	for _, id := range []string{strings.Repeat("x", 5000), "\xff", "a\x00b"} {
+		if text := registryText(id); len(text) != 16 || text == registryText(id+"y") {
+			t.Errorf("%.20q is %q", id, text)
+		}
+	}
+	if got := registryText("ABC"); got != "ABC" {
+		t.Errorf("a usual one is %q", got)
+	}
+}
+
+// A registry may hold a field of any length. A claim with it would end the link, again and again.
+func TestClaimOfWhatIsNoID(t *testing.T) {
+	c := routing.Claim{Bound: []routing.BoundID{{ID: "a", Epoch: 1}, {ID: strings.Repeat("x", 3<<20), Epoch: 2}, {ID: "", Epoch: 3}, {ID: "b", Epoch: 4}}}
+	frame := appendClaim(nil, &c, routing.Presence{})
+	body, n, err := codec.Split(frame, 64<<10)
+	var f codec.Claim
+	if err != nil || n != len(frame) {
+		t.Fatalf("a frame of %d bytes, %v", len(frame), err)
+	}
+	if err := codec.DecodeClaim(body, 10, &f); err != nil || f.IDs.Len() != 2 {
+		t.Errorf("%d IDs, %v", f.IDs.Len(), err)
+	}
+}
+
+// A node whose name or address others could not read does not start.
+func TestNamesAreChecked(t *testing.T) {
+	long := strings.Repeat("n", 256)
+	for want, cfg := range map[string]Config{
+		"engine: NodeID has 256 bytes":                       {NodeID: long},
+		`engine: NodeID is "a\x00", which holds the control`: {NodeID: "a\x00"},
+		"engine: Cluster has 256 bytes":                      {Cluster: long},
+		"engine: Advertise has 258 bytes":                    {Advertise: long + ":1"},
+		"engine: PeerAdvertise does not say which machine":   {PeerAdvertise: "0.0.0.0:1"},
+		"engine: MaxPeerHandshakes is negative":              {MaxPeerHandshakes: -1},
+		"engine: MaxHandshakes is negative":                  {MaxHandshakes: -1},
+	} {
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
