@@ -24,6 +24,15 @@ func (b *between) Presence(ctx context.Context, id routing.SessionID) (routing.S
 	return b.Registry.Presence(ctx, id)
 }
 
+func (b *between) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
+	for _, id := range all {
+		if _, err := b.Presence(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return b.Registry.Presences(ctx, all)
+}
+
 // meanwhile has f called at the next questions for sessions.
 func (b *between) meanwhile(f func(routing.SessionID) error) { b.presence.Store(&f) }
 
