@@ -6,6 +6,7 @@ const (
 	newBuf       = 2 << 10   // capacity of a fresh buffer; append grows it to what its connection needs
 	largestBuf   = 128 << 10 // a larger one is left to the garbage collector
 	localBufs    = 256       // buffers a loop keeps before it shares
+	localBytes   = 8 << 20   // what they take at most
 	sharedBytes  = 32 << 20  // what the shared pool keeps
 	exchangeBufs = localBufs / 2
 )
@@ -15,6 +16,7 @@ const (
 type bufPool struct {
 	shared *sharedBufs
 	free   [][]byte
+	bytes  int // in free
 }
 
 // sharedBufs is the stock behind the loops' pools.
@@ -26,12 +28,13 @@ type sharedBufs struct {
 
 func (p *bufPool) get() []byte {
 	if len(p.free) == 0 {
-		p.free = p.shared.take(p.free, exchangeBufs)
+		p.free, p.bytes = p.shared.take(p.free, exchangeBufs)
 	}
 	if n := len(p.free); n > 0 {
 		b := p.free[n-1]
 		p.free[n-1] = nil
 		p.free = p.free[:n-1]
+		p.bytes -= cap(b)
 		return b
 	}
 	return make([]byte, 0, newBuf)
@@ -41,35 +44,42 @@ func (p *bufPool) put(b []byte) {
 	if cap(b) == 0 || cap(b) > largestBuf {
 		return
 	}
-	if len(p.free) == localBufs {
-		p.shared.give(p.free[:exchangeBufs])
-		n := copy(p.free, p.free[exchangeBufs:])
+	if len(p.free) == localBufs || p.bytes > localBytes {
+		half := (len(p.free) + 1) / 2
+		p.bytes -= p.shared.give(p.free[:half])
+		n := copy(p.free, p.free[half:])
 		clear(p.free[n:])
 		p.free = p.free[:n]
 	}
 	p.free = append(p.free, b[:0])
+	p.bytes += cap(b)
 }
 
-func (s *sharedBufs) take(into [][]byte, n int) [][]byte {
+// take moves up to n buffers to into, which is empty, and returns how many bytes they have.
+func (s *sharedBufs) take(into [][]byte, n int) (taken [][]byte, bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from := max(0, len(s.free)-n)
 	for _, b := range s.free[from:] {
-		s.bytes -= cap(b)
+		bytes += cap(b)
 		into = append(into, b)
 	}
+	s.bytes -= bytes
 	clear(s.free[from:])
 	s.free = s.free[:from]
-	return into
+	return into, bytes
 }
 
-func (s *sharedBufs) give(bufs [][]byte) {
+// give adds buffers, as far as there is room for them, and returns how many bytes they have.
+func (s *sharedBufs) give(bufs [][]byte) (bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range bufs {
+		bytes += cap(b)
 		if cap(b) <= largestBuf && s.bytes+cap(b) <= sharedBytes {
 			s.bytes += cap(b)
 			s.free = append(s.free, b[:0])
 		}
 	}
+	return bytes
 }

@@ -126,6 +126,14 @@ type Config struct {
 	// on their receivers; more end overflow. Default: 1 MiB, and at least 2 MaxPayload.
 	MaxParked int
 
+	// MemoryBudget is the most bytes that connections may hold: what waits to be written to them,
+	// frames whose end has not come, and what waits for the registry. When three quarters of it are
+	// held, messages to connections with much to read end overflow; beyond seven eighths, the
+	// connections that hold most are closed. Default: a quarter of the memory of the machine, or of
+	// the process's cgroup; at least 64 MiB, and 16 MaxPayload in any case. The engine does not set
+	// the runtime's memory limit (GOMEMLIMIT); twice the budget is a good one.
+	MemoryBudget int64
+
 	// MaxWatched is how many IDs one connection may watch. Default: 100,000.
 	MaxWatched int
 	// WatchPeriod is how often the registry is asked who holds the IDs that are watched, and with that how long it takes to hear of what
@@ -173,6 +181,9 @@ const (
 	defaultMaxWatched          = 100_000
 	defaultWatchPeriod         = 2 * time.Second
 
+	defaultMemoryPart = 4 // of the machine's memory
+	leastMemory       = 64 << 20
+
 	maxLoops     = 256 // a token has 8 bits for the loop
 	maxMaxTTL    = time.Hour
 	maxMaxAcks   = 1 << 22 // a token has 22 bits for the slot
@@ -216,6 +227,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxRoutes, defaultMaxRoutes)
 	setDefault(&c.MaxWatched, defaultMaxWatched)
 	setDefault(&c.WatchPeriod, defaultWatchPeriod)
+	setDefault(&c.MemoryBudget, max(machineMemory("/")/defaultMemoryPart, leastMemory, minBudget*int64(c.MaxPayload)))
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
 		c.Secret = c.ClusterSecret // what is made of it is told apart by its label
@@ -257,6 +269,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(c.MaxAcks <= maxMaxAcks, "MaxAcks is %d, at most %d are possible", c.MaxAcks, maxMaxAcks)
 	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
 	check(c.MaxParked >= 2*c.MaxPayload, "MaxParked is %d, less than two payloads of %d", c.MaxParked, c.MaxPayload)
+	check(c.MemoryBudget >= minBudget*int64(c.MaxPayload), "MemoryBudget is %d, less than %d payloads of %d", c.MemoryBudget, minBudget, c.MaxPayload)
 	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
 	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)

@@ -56,6 +56,7 @@ type conn struct {
 	carry       []byte   // the beginning of a frame whose end has not come yet
 	unread      []byte   // input that waits for the connection's turn
 	inTurns     bool     // it is in the loop's turns
+	carried     int      // the size of the two buffers, as it was counted
 	pending     []byte   // to be written at the end of the iteration
 	segments    [][]byte // full or foreign buffers that go out before pending
 	segBytes    int
@@ -113,7 +114,7 @@ func (c *conn) queuedHere() int { return c.segBytes + len(c.pending) }
 
 // fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
 func (c *conn) fits(size int) bool {
-	if c.queued()+size <= c.maxPending {
+	if c.queued()+size <= c.room() {
 		return true
 	}
 	if c.fullSince == 0 {
@@ -148,7 +149,7 @@ func (c *conn) wroteControl(b []byte) {
 	if c.state == stateClosed || over <= 0 {
 		return
 	}
-	if over > replyRoom*c.loop.eng.cfg.MaxPayload {
+	if over > c.loop.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
 		c.close(codec.FaultSlowConsumer, "answers are not read")
 		return
 	}
@@ -213,7 +214,7 @@ func (c *conn) flush() {
 	if c.gone() {
 		return
 	}
-	if c.backlog = c.gc.OutboundBuffered(); c.backlog > 0 {
+	if c.setBacklog(c.gc.OutboundBuffered()); c.backlog > 0 {
 		c.watch()
 	}
 }
@@ -255,7 +256,7 @@ func (c *conn) checkBacklog() bool {
 	if c.local != nil {
 		return false // its callbacks may take as long as they like; only its senders hear of it
 	}
-	c.backlog = c.gc.OutboundBuffered()
+	c.setBacklog(c.gc.OutboundBuffered())
 	if c.state == stateClosed {
 		return c.linger()
 	}
@@ -342,6 +343,11 @@ func (c *conn) linger() bool {
 
 // drop ends the connection at once: what gnet still holds must not be written any more (S24).
 func (c *conn) drop() {
+	c.dropFor(codec.FaultFenced, "the node was stopped for a while and starts anew")
+}
+
+// dropFor is drop for that reason, which is told only to a client that has read everything else.
+func (c *conn) dropFor(f codec.Fault, detail string) {
 	c.loop.releaseOut(c)
 	if c.local != nil {
 		c.end()
@@ -351,9 +357,9 @@ func (c *conn) drop() {
 		c.teardown()
 		return
 	}
-	c.backlog = c.gc.OutboundBuffered()
+	c.setBacklog(c.gc.OutboundBuffered())
 	if c.backlog == 0 {
-		c.fail(codec.FaultFenced, codec.ErrorClosing, 0, 0, "the node was stopped for a while and starts anew")
+		c.fail(f, codec.ErrorClosing, 0, 0, detail)
 		c.flush()
 	}
 	c.teardown()
@@ -421,6 +427,7 @@ func (c *conn) teardown() {
 	l.bufs.put(c.carry)
 	l.bufs.put(c.told)
 	c.carry, c.told, c.toldCount = nil, nil, 0
+	c.countInput()
 	l.releaseOut(c)
 }
 

@@ -69,6 +69,7 @@ func (c *conn) heard(buf []byte) {
 		c.lastFrame = l.now // of a large frame on a slow link, every part is a sign of life
 	}
 	c.input(buf)
+	c.countInput()
 }
 
 // OnClose ends the connection's part in everything.
@@ -83,6 +84,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 			c.teardown()
 		}
 		c.gc = nil
+		c.setBacklog(0)
 		c.loop.stats.closed++
 		h.eng.socketClosed(c)
 	}

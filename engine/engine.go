@@ -73,6 +73,7 @@ type Engine struct {
 	room            room
 	nextLoop        atomic.Uint64 // where the next in-process session goes
 	bufs            sharedBufs
+	memory          memory
 	presences       presences
 	doubts          doubts
 	untold          untold
@@ -120,6 +121,7 @@ func New(cfg Config) (*Engine, error) {
 	e.lanes = newLanes(e.work)
 	e.watcher = newWatcher(e)
 	e.kicks.most = maxKicks
+	e.memory = newMemory(&cfg)
 	e.doubts.askPause, e.doubts.answerTime = askPause, answerTime
 	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
@@ -197,6 +199,7 @@ func (e *Engine) fail(err error) {
 func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.tickLoops(e.ctx) })
 	helpers.Go(func() { e.watcher.run(e.serving) })
+	helpers.Go(func() { e.watchMemory(e.serving) })
 	if !e.ownRegistry {
 		helpers.Go(func() { e.upkeep(e.serving) })
 		helpers.Go(func() { e.registry.Claims(e.serving, e.heardClaims) })

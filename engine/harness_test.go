@@ -69,6 +69,19 @@ func (n *node) finish() {
 	if err := n.stop(); err != nil {
 		n.t.Errorf("Run: %v", err)
 	}
+	n.checkMemory()
+}
+
+// checkMemory checks that nothing is counted as held when the engine has stopped.
+func (n *node) checkMemory() {
+	n.t.Helper()
+	held := n.memory.held.Load()
+	for _, l := range n.loops {
+		held += l.memory.held - l.memory.said
+	}
+	if held != 0 {
+		n.t.Errorf("%d bytes are counted as held by connections, and there are none", held)
+	}
 }
 
 func (n *node) stop() error {

@@ -131,6 +131,9 @@ func (e *Engine) Health() []string {
 			troubles = append(troubles, "the registry has to be put right: "+strings.TrimSpace(line))
 		}
 	}
+	if trouble := e.memoryTrouble(); trouble != "" {
+		troubles = append(troubles, trouble)
+	}
 	if e.cluster != nil {
 		troubles = append(troubles, e.cluster.troubles()...)
 	}

@@ -29,9 +29,9 @@ func (c *conn) unknownFrom(m *codec.Send) verdict {
 
 // hold lets a send wait behind those of its connection that wait already, or for the word on its sender.
 func (c *conn) hold(body []byte, m *codec.Send) {
-	w, ok := c.keep(body, m)
-	if !ok {
-		c.finish(m, verdict{codec.CodeOverflow, reasonParked})
+	w, v := c.keep(body, m)
+	if v.code != codec.CodeOK {
+		c.finish(m, v)
 		return
 	}
 	w.round = c.loop.eng.cluster.holders.round.Load()
@@ -137,6 +137,7 @@ func (c *conn) expireHeld() {
 func (l *loop) releaseHeld(c *conn) {
 	for i := range c.held {
 		n := c.held[i].count()
+		l.unwaits(&c.held[i])
 		l.stats.abandoned += uint64(n)
 		l.parkedSends -= n
 	}

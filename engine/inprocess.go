@@ -400,6 +400,7 @@ func (s *InProcess) read() {
 	if c.state == stateOpen {
 		c.loop.stats.bytesIn += uint64(len(in))
 		c.input(in)
+		c.countInput()
 	}
 }
 
@@ -429,6 +430,7 @@ func (s *InProcess) receive(bufs [][]byte) {
 			s.conn.loop.bufs.put(b)
 			continue
 		}
+		s.eng.memory.held.Add(int64(cap(b)))
 		s.queue = append(s.queue, arrival{b, now})
 	}
 	s.wake.Signal()
@@ -494,6 +496,10 @@ func (s *InProcess) closed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
+	for _, a := range s.queue {
+		s.eng.memory.held.Add(-int64(cap(a.buf)))
+	}
+	s.queue = nil
 	s.endSends()
 	close(s.ended)
 	s.wake.Signal()

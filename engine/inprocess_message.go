@@ -119,6 +119,7 @@ func (s *InProcess) nextArrival() bool {
 	h := &s.handling
 	if h.buf != nil {
 		s.queued.Add(-int64(len(h.buf)))
+		s.eng.memory.held.Add(-int64(cap(h.buf)))
 		s.eng.bufs.give([][]byte{h.buf})
 		*h = handling{}
 	}

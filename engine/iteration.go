@@ -102,6 +102,7 @@ func (l *loop) tick() {
 	l.expireWaiting()
 	l.tellBehind()
 	l.tellAll()
+	l.sayHeld()
 	n := len(l.conns)/scanRounds + 1
 	for range min(n, len(l.conns)) {
 		if l.scanNext >= len(l.conns) {

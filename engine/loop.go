@@ -50,6 +50,7 @@ type loop struct {
 	nudged     bool             // again was called since gnet has last read
 	nudge      [1]byte          // what again writes
 	watched    []*conn          // connections with a backlog in gnet, or closing
+	memory     loopMemory
 	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
 	handshakes []hello          // oldest first
 	mail       []outbox         // by loop

@@ -47,7 +47,7 @@ const (
 	noteBounce                       // a not_here came in here for an entry of yours; data is the frame body
 	noteBare                         // likewise, without the message's content
 	noteBackMany                     // a not_here_many came in here, and some entries are yours; data is the frame body
-	noteFail                         // a frame of yours was not written
+	noteFail                         // a frame of yours was not written; data is the reason
 	noteReport                       // tell this connection how a send without ack failed
 	noteGone                         // a connection of mine is gone
 	noteRefused                      // the ack you sent me was refused
@@ -197,7 +197,7 @@ func (l *loop) openNote(n *note, data []byte) {
 			l.releaseDisowned()
 		}
 	case noteFail:
-		l.failed(n.token, n.code)
+		l.failed(n.token, n.code, data[n.at:n.at+n.reason])
 	case noteReport:
 		if c := l.conn(n.handle); c != nil {
 			c.report(n)
@@ -378,7 +378,7 @@ func (l *loop) gathered(to destination, ch *chunk) {
 func (l *loop) adoptChunk(ch *chunk, age int64) {
 	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
 	if c == nil {
-		l.refuse(ch.buf, codec.CodeUnreachable)
+		l.refuse(ch.buf, verdict{code: codec.CodeUnreachable})
 		l.bufs.put(ch.buf)
 		return
 	}
@@ -405,30 +405,30 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 
 // ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose deadline has passed (S2).
 func (l *loop) ageChunk(ch *chunk, age uint32) {
-	l.filterChunk(ch, func(body []byte, f *mailFrame) codec.Code {
+	l.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
 		switch ttl := f.deliver.TTL; {
 		case ttl == 0: // no deadline
 		case ttl <= age:
-			return codec.CodeExpired
+			return verdict{code: codec.CodeExpired}
 		case f.isMany():
 			codec.PatchManyTTL(body, &f.many, ttl-age)
 		default:
 			codec.PatchDeliverTTL(body, &f.deliver, ttl-age)
 		}
-		return codec.CodeOK
+		return verdict{}
 	})
 }
 
 // singleChunk turns frames for several receivers into one for each, for a client that does not know them: as many as it may have room
 // for, and no more, for each has the payload. What is one too many trimChunk takes out, and what follows it.
 func (l *loop) singleChunk(c *conn, ch *chunk) {
-	room := c.maxPending - c.queued()
+	room := c.room() - c.queued()
 	buf := l.bufs.get()
 	ch.unacked, ch.frames = 0, 0
 	l.eachMail(ch.buf, func(_ []byte, f *mailFrame) {
 		for d := range f.messages {
 			if len(buf) > room {
-				l.refuseOne(d, codec.CodeOverflow)
+				l.refuseOne(d, c.full(len(buf)))
 				continue
 			}
 			ch.frames++
@@ -443,22 +443,22 @@ func (l *loop) singleChunk(c *conn, ch *chunk) {
 // trimChunk takes out the frames that the connection has no room for. Once one is refused, so are
 // all that follow it, or they would overtake it.
 func (l *loop) trimChunk(c *conn, ch *chunk) {
-	room := c.maxPending - c.queued()
-	l.filterChunk(ch, func(body []byte, _ *mailFrame) codec.Code {
-		if room -= codec.PrefixLen + len(body); room < 0 {
-			return codec.CodeOverflow
+	size, room := 0, c.room()-c.queued()
+	l.filterChunk(ch, func(body []byte, _ *mailFrame) verdict {
+		if size += codec.PrefixLen + len(body); size > room {
+			return c.full(size)
 		}
-		return codec.CodeOK
+		return verdict{}
 	})
 }
 
-// filterChunk keeps the frames for which verdict says CodeOK, in place and in order, and refuses the others.
-func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *mailFrame) codec.Code) {
+// filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the others.
+func (l *loop) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
 	kept := ch.buf[:0]
 	ch.unacked, ch.frames = 0, 0
 	l.eachMail(ch.buf, func(frame []byte, f *mailFrame) {
-		if code := verdict(frame[codec.PrefixLen:], f); code != codec.CodeOK {
-			l.refuseMail(f, code)
+		if v := decide(frame[codec.PrefixLen:], f); v.code != codec.CodeOK {
+			l.refuseMail(f, v)
 			return
 		}
 		ch.frames++
@@ -468,9 +468,9 @@ func (l *loop) filterChunk(ch *chunk, verdict func([]byte, *mailFrame) codec.Cod
 	ch.buf = kept
 }
 
-// refuse ends every frame in buf with code: none of them was written.
-func (l *loop) refuse(buf []byte, code codec.Code) {
-	l.eachMail(buf, func(_ []byte, f *mailFrame) { l.refuseMail(f, code) })
+// refuse ends every frame in buf as v says: none of them was written.
+func (l *loop) refuse(buf []byte, v verdict) {
+	l.eachMail(buf, func(_ []byte, f *mailFrame) { l.refuseMail(f, v) })
 }
 
 // mailFrame is a frame between loops: a message on its way to a client or over a link, for one receiver or for several.
@@ -525,9 +525,9 @@ func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
 }
 
 // refuseMail ends a frame's messages.
-func (l *loop) refuseMail(f *mailFrame, code codec.Code) {
+func (l *loop) refuseMail(f *mailFrame, v verdict) {
 	for d := range f.messages {
-		l.refuseOne(d, code)
+		l.refuseOne(d, v)
 	}
 }
 
@@ -550,7 +550,8 @@ func (l *loop) eachMail(buf []byte, f func(frame []byte, m *mailFrame)) {
 }
 
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.
-func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
+func (l *loop) refuseOne(d *codec.Deliver, v verdict) {
+	code := v.code
 	if _, ok := tokenOrigin(d.Token); ok {
 		l.refuseForward(d, code)
 		return
@@ -558,8 +559,7 @@ func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
-		t := bareToken(d.Token)
-		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
+		l.sayFailed(bareToken(d.Token), v)
 	case d.Flags&codec.FlagReport != 0:
 		l.stats.outcomes[code]++
 		h, seq := readReportToken(d.Token)
@@ -567,4 +567,15 @@ func (l *loop) refuseOne(d *codec.Deliver, code codec.Code) {
 	default:
 		l.stats.outcomes[code]++
 	}
+}
+
+// sayFailed has the loop of an entry end it: its message was not written here.
+func (l *loop) sayFailed(t ackmgr.Token, v verdict) {
+	if t.Loop() == int(l.idx) {
+		l.failed(t, v.code, v.reason)
+		return
+	}
+	p := l.parcelFor(uint16(t.Loop()))
+	p.notes = append(p.notes, note{kind: noteFail, token: t, code: v.code, at: len(p.data), reason: len(v.reason)})
+	p.data = append(p.data, v.reason...)
 }

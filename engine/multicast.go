@@ -54,7 +54,7 @@ func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	}
 	b.singly += codec.DeliverSize(d) + codec.MaxToken
 	if !c.fits(b.singly) {
-		return verdict{codec.CodeOverflow, reasonQueue}
+		return c.full(b.singly)
 	}
 	return verdict{}
 }

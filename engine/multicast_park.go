@@ -28,8 +28,8 @@ func newCast(body []byte, grouped bool) *cast {
 // parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
 func (c *conn) parkMember(s *codec.Send, k *cast, tries int) verdict {
 	w := waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
-	if c.parked+w.cost()+k.unpaid() > c.loop.eng.cfg.MaxParked {
-		return verdict{codec.CodeOverflow, reasonParked}
+	if v := c.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
+		return v
 	}
 	c.charge(&w)
 	if s.Flags&codec.FlagAck != 0 {
@@ -123,8 +123,8 @@ func (c *conn) holdMany(body []byte, m *codec.Multicast, grouped bool) {
 	n := m.To.Len()
 	k := newCast(body, grouped)
 	w := waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.cluster.holders.round.Load()}
-	if c.parked+w.cost()+k.unpaid() > l.eng.cfg.MaxParked {
-		c.finishMany(k, verdict{codec.CodeOverflow, reasonParked})
+	if v := c.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
+		c.finishMany(k, v)
 		return
 	}
 	c.charge(&w)

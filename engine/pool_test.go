@@ -84,14 +84,29 @@ func TestSharedBufsAreBounded(t *testing.T) {
 	if s.bytes > sharedBytes || len(s.free) != sharedBytes/largestBuf {
 		t.Errorf("%d bytes in %d buffers", s.bytes, len(s.free))
 	}
-	got := s.take(nil, 1<<20)
-	if s.bytes != 0 || len(s.free) != 0 || len(got) != sharedBytes/largestBuf {
+	got, bytes := s.take(nil, 1<<20)
+	if s.bytes != 0 || len(s.free) != 0 || len(got) != sharedBytes/largestBuf || bytes != sharedBytes {
 		t.Errorf("%d bytes left, %d taken", s.bytes, len(got))
 	}
 	if slices.ContainsFunc(got, func(b []byte) bool { return len(b) != 0 }) {
 		t.Error("a buffer that is not empty")
 	}
-	if more := s.take(got[:1], 5); len(more) != 1 {
+	if more, _ := s.take(got[:1], 5); len(more) != 1 {
 		t.Errorf("%d from an empty stock", len(more)-1)
+	}
+}
+
+// A loop that has had many large buffers in use keeps few of them.
+func TestLocalBufsAreBounded(t *testing.T) {
+	p := &bufPool{shared: &sharedBufs{}}
+	for range localBufs {
+		p.put(make([]byte, 0, largestBuf))
+	}
+	kept := 0
+	for _, b := range p.free {
+		kept += cap(b)
+	}
+	if kept != p.bytes || kept > localBytes+largestBuf {
+		t.Errorf("%d bytes are kept, and %d were counted; %d are allowed", kept, p.bytes, localBytes+largestBuf)
 	}
 }

@@ -19,6 +19,7 @@ var (
 	reasonAcks     = []byte("the node waits for as many acks as it can")
 	reasonParked   = []byte("too many messages of this connection wait for a look-up")
 	reasonQueue    = []byte("the receiver's queue is full")
+	reasonMemory   = []byte("the node's memory budget is nearly used up")
 )
 
 // knownFlags are the bits of a send that this version passes on.
@@ -241,7 +242,7 @@ func (l *loop) destination(h routing.Handle, size int) (destination, verdict) {
 			return destination{}, verdict{code: codec.CodeUnreachable}
 		}
 		if !c.fits(size) {
-			return destination{}, verdict{codec.CodeOverflow, reasonQueue}
+			return destination{}, c.full(size)
 		}
 		return destination{conn: c, list: c.list}, verdict{}
 	}
@@ -353,10 +354,10 @@ func (l *loop) refuseToken(by routing.Handle, kind codec.Kind) {
 }
 
 // failed ends an entry whose message another loop could not write.
-func (l *loop) failed(t ackmgr.Token, code codec.Code) {
+func (l *loop) failed(t ackmgr.Token, code codec.Code, reason []byte) {
 	if entry, status := l.acks.Lookup(t); status == ackmgr.Pending {
 		l.acks.End(t)
-		l.finishEntry(entry, code, nil, nil)
+		l.finishEntry(entry, code, reason, nil)
 	}
 }
 

@@ -86,15 +86,15 @@ func (l *loop) remember(id string, code codec.Code) {
 	l.recents[id] = recentAnswer{code, l.now + recentFor}
 }
 
-// keep copies a send that has to wait and charges it to its connection (S21); false: too much of it waits already.
-func (c *conn) keep(body []byte, m *codec.Send) (w waiting, ok bool) {
+// keep copies a send that has to wait and charges it to its connection (S21), unless too much of it waits already.
+func (c *conn) keep(body []byte, m *codec.Send) (w waiting, v verdict) {
 	l := c.loop
-	if c.parked+len(body)+waitingSize > l.eng.cfg.MaxParked {
-		return w, false
+	if v = c.mayPark(len(body) + waitingSize); v.code != codec.CodeOK {
+		return w, v
 	}
 	w = waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.waitDeadline(m.Flags, m.TTL)}
 	c.charge(&w)
-	return w, true
+	return w, v
 }
 
 // waitDeadline is when a send with that ttl is no longer to be written; 0: never.
@@ -109,22 +109,29 @@ func (l *loop) waitDeadline(flags uint8, ttl uint32) int64 {
 }
 
 func (c *conn) charge(w *waiting) {
-	c.parked += w.cost()
+	n := w.cost()
 	if k := w.cast; k != nil {
-		c.parked += k.unpaid()
+		n += k.unpaid()
 		k.waits++
 	}
+	c.parked += n
+	c.loop.holds(n)
 	c.loop.parkedSends += w.count()
 	c.loop.waitUntil(w.deadline)
 }
 
 // discharge is the reverse of charge, for what waits no longer.
-func (c *conn) discharge(w *waiting) {
-	c.parked -= w.cost()
+func (c *conn) discharge(w *waiting) { c.parked -= c.loop.unwaits(w) }
+
+// unwaits counts what waits no longer, and returns how many bytes that is.
+func (l *loop) unwaits(w *waiting) int {
+	n := w.cost()
 	if k := w.cast; k != nil {
 		k.waits--
-		c.parked -= k.unpaid()
+		n += k.unpaid()
 	}
+	l.holds(-n)
+	return n
 }
 
 // takeUp decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
@@ -134,6 +141,7 @@ func (l *loop) takeUp(w *waiting) *conn {
 	c := l.conn(w.conn)
 	if c == nil {
 		l.stats.abandoned += uint64(w.count()) // with or without ack: nobody is left to be told, and it was not written
+		l.unwaits(w)
 		return nil
 	}
 	c.discharge(w)
@@ -152,9 +160,9 @@ func (l *loop) takeUp(w *waiting) *conn {
 
 // park lets a send wait for the registry's word on its receiver.
 func (c *conn) park(m *codec.Send) verdict {
-	w, ok := c.keep(c.loop.body, m)
-	if !ok {
-		return verdict{codec.CodeOverflow, reasonParked}
+	w, v := c.keep(c.loop.body, m)
+	if v.code != codec.CodeOK {
+		return v
 	}
 	if m.Flags&codec.FlagAck != 0 {
 		c.inFlight++
@@ -211,6 +219,7 @@ func (l *loop) freeForReturned(by routing.Handle) int {
 
 func (l *loop) chargeReturned(w *waiting, cost int) {
 	l.returnedBytes += cost
+	l.holds(cost)
 	if l.returnedOn[w.by] += cost; l.returnedOn[w.by] == 0 {
 		delete(l.returnedOn, w.by)
 	}

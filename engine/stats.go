@@ -53,6 +53,9 @@ type Stats struct {
 	LongestStall              time.Duration          // the longest that an event loop has been at work without a stamp, see docs/semantics.md S24
 	LoopSilence               time.Duration          // since the latest stamp of the event loop whose stamp is the oldest; 10 ms and less as a rule
 	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
+	MemoryHeld, MemoryBudget  int                    // bytes that connections hold, and that they may hold
+	MemoryRefused             uint64                 // messages that were refused because the memory budget was nearly used up
+	MemoryClosed              uint64                 // connections that were closed because they held most of it
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
 	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
 	RequestsRefused           uint64                 // binds, unbinds, look-ups and watches that ended overflow because of MaxRequests or MaxNodeRequests
@@ -76,6 +79,7 @@ type loopStats struct {
 	multicastReturns     uint64
 	parked               int
 	abandoned, overShare uint64
+	memoryRefused        uint64
 	acksLate, acksForged uint64
 	outcomes             [128]uint64
 	faults               [128]uint64
@@ -105,6 +109,9 @@ func (e *Engine) Stats() Stats {
 		DisplacedPeers: e.peers.displacements(),
 		JoinsRefused:   e.joins.refusals(),
 
+		MemoryHeld:      int(e.memory.held.Load()),
+		MemoryBudget:    int(e.memory.budget),
+		MemoryClosed:    e.memory.closed.Load(),
 		LogsDropped:     e.log.Dropped(),
 		Unhandled:       e.unhandled.Load(),
 		IDsRefused:      e.idsRefused.Load(),
@@ -159,6 +166,7 @@ func (s *Stats) add(p *loopStats) {
 	s.Received += p.received
 	s.Parked += p.parked
 	s.Abandoned += p.abandoned
+	s.MemoryRefused += p.memoryRefused
 	s.OverShare += p.overShare
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged

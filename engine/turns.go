@@ -150,6 +150,7 @@ func (c *conn) takeTurn() (more bool) {
 	l.beginTurn()
 	if c.hasWork() {
 		c.work()
+		c.countInput()
 	}
 	c.lastHeard, c.lastFrame = l.awake, l.now // more may have come: nobody has read it
 	switch {

@@ -24,6 +24,7 @@ type options struct {
 	adminHosts                     []string
 	loops                          int
 	maxSessionIDs, maxNodeIDs      int
+	memoryBudget                   byteSize // 0: the engine's default
 	nodeID                         string
 	resumeWindow, verifyPeriod     time.Duration
 
@@ -61,6 +62,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
 	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "IDs, `n` of them, that one session may have bound at this node; a bind beyond it ends overflow")
 	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "the same for all sessions together; `n` IDs take some 250 bytes of memory each")
+	f.Var(&o.memoryBudget, "memory-budget", "memory that the node may take, `size`, as in 2GiB: the runtime's memory limit unless GOMEMLIMIT is set.\n"+
+		"Connections may hold half of it (default: half of the memory of the machine or the cgroup)")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; all nodes have to agree")
 	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long it takes to compare all bindings and remembered routes of this node with the registry, slowly and all the time")

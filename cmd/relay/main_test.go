@@ -245,6 +245,38 @@ func TestGOMAXPROCS(t *testing.T) {
 	}
 }
 
+// The runtime's memory limit is the budget, unless the environment sets it.
+func TestMemoryBudget(t *testing.T) {
+	for _, tc := range []struct {
+		env, flag, limit string
+	}{
+		{"GOMEMLIMIT=", "--memory-budget=256MiB", "256MiB"},
+		{"GOMEMLIMIT=1GiB", "--memory-budget=256MiB", "1GiB"},
+	} {
+		p := start(t, []string{tc.env}, tc.flag)
+		admin := p.waitFor(`admin=([^ ]+).* memory=` + tc.limit + " ")[0]
+		if _, body := get(t, admin+"/metrics"); !strings.Contains(body, "\ndistmsg_memory_budget_bytes 1.34217728e+08\n") {
+			t.Errorf("%s: the budget of connections is not half of it: %s", tc.flag, body)
+		}
+		p.signal(syscall.SIGTERM)
+		p.exit()
+	}
+}
+
+func TestByteSize(t *testing.T) {
+	for text, want := range map[string]byteSize{"1": 1, "12B": 12, "512MiB": 512 << 20, "2GiB": 2 << 30, "1TiB": 1 << 40,
+		"": 0, "0": 0, "-1": 0, "1GB": 0, "x": 0, "9999999TiB": 0, "1.5GiB": 0} {
+		var got byteSize
+		if err := got.Set(text); (err == nil) != (want > 0) || got != want {
+			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
+		}
+		var again byteSize
+		if got > 0 && (again.Set(got.String()) != nil || again != got) {
+			t.Errorf("%d is %q, and that is %d", got, got.String(), again)
+		}
+	}
+}
+
 func TestDrain(t *testing.T) {
 	for _, tc := range []struct {
 		name string

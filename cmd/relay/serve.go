@@ -64,7 +64,7 @@ func serve(opts options, stderr io.Writer) error {
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
 		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs,
-		Registry: outside.registry, Logger: logger,
+		Registry: outside.registry, Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
 	})
@@ -94,6 +94,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 	if procs := cli.SpareP(loops); procs <= loops {
 		logger.Warn("GOMAXPROCS should be over the number of event loops", "gomaxprocs", procs, "loops", loops)
 	}
+	memory := limitMemory(node.Stats().MemoryBudget)
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
 
@@ -105,7 +106,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 		stop()
 		return <-done
 	}
-	greet(node, opts, adminAddr, logger)
+	greet(node, opts, adminAddr, memory, logger)
 
 	select {
 	case sig := <-signals:
@@ -120,9 +121,9 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 }
 
 // greet says where the node is found, and what to do next.
-func greet(node *engine.Engine, opts options, adminAddr string, logger *slog.Logger) {
+func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *slog.Logger) {
 	logger.Info("relay serves", "clients", node.Addr().String(), "admin", adminAddr, "node", node.NodeID(),
-		"pid", os.Getpid(), "loops", node.Stats().Loops, "gomaxprocs", runtime.GOMAXPROCS(0))
+		"pid", os.Getpid(), "memory", memory, "loops", node.Stats().Loops, "gomaxprocs", runtime.GOMAXPROCS(0))
 	if opts.clustered() {
 		logger.Info("one of a cluster", "cluster", opts.cluster, "registry", opts.registry, "nodes", cmp.Or(opts.discovery, opts.peerList))
 	}

@@ -1,0 +1,157 @@
+package engine
+
+import (
+	"sync/atomic"
+
+	"distmsg/codec"
+)
+
+// What one connection may hold is bounded: what waits to be written to it, what it has sent of a
+// frame, what waits for the registry. Here the same is bounded for the node (S32), or many
+// connections that do not read would take all memory.
+//
+// Each loop counts what its connections hold, and tells the others when that has changed by much. As
+// memory is used up, a connection may queue a smaller part of what is free: first messages to
+// connections that hold much are refused. If that is not enough (answers are not refused), the node
+// closes the connections that hold most. See relieve.
+
+const (
+	// heldStep is by how many bytes what a loop's connections hold changes before it tells the others.
+	heldStep = 64 << 10
+	// queueCost is what a queued byte takes: gnet rounds each write up to a power of two.
+	queueCost = 2
+	// memoryPart is the part of the free memory that one connection may queue.
+	memoryPart = 8
+	// leastQueue is what a connection may queue when nothing is free, or leastPart of a small budget.
+	leastQueue = 128 << 10
+	leastPart  = 256
+	// minBudget is the least budget in messages of MaxPayload, so that one of them fits.
+	minBudget = 16
+)
+
+// memory is the node's budget for what its connections hold, in bytes.
+type memory struct {
+	// static
+	budget     int64
+	soft, hard int64 // beyond soft, messages get no more than least; beyond hard, connections are closed
+	least      int64
+	most       int64 // what a connection may queue in any case
+	// crowded holds one: more than hard is held.
+	crowded chan struct{}
+
+	held   atomic.Int64 // by loops as they said last, and by queues of in-process sessions
+	peak   atomic.Int64 // about the most that was held since memory was given back
+	closed atomic.Uint64
+}
+
+func newMemory(c *Config) memory {
+	return memory{
+		budget: c.MemoryBudget, soft: c.MemoryBudget / 4 * 3, hard: c.MemoryBudget / 8 * 7,
+		least: min(leastQueue, c.MemoryBudget/leastPart), most: int64(c.MaxPending),
+		crowded: make(chan struct{}, 1),
+	}
+}
+
+// share is what one client's connection may queue while that much is held; 0: as much as its own
+// limit allows.
+func (m *memory) share(held int64) int {
+	share := max((m.soft-held)/memoryPart, m.least)
+	if share >= m.most {
+		return 0
+	}
+	return int(share)
+}
+
+// loopMemory is what the connections of one loop hold. The loop owns it.
+type loopMemory struct {
+	held  int64 // bytes
+	said  int64 // of those, what memory.held includes
+	share int   // see memory.share
+}
+
+// holds counts bytes that a connection of this loop holds now, or no longer.
+func (l *loop) holds(n int) {
+	l.memory.held += int64(n)
+	if d := l.memory.held - l.memory.said; d >= heldStep || d <= -heldStep {
+		l.sayHeld()
+	}
+}
+
+// sayHeld tells the other loops what this one's connections hold, and hears the same of them.
+func (l *loop) sayHeld() {
+	m, own := &l.eng.memory, &l.memory
+	held := m.held.Add(own.held - own.said)
+	own.said = own.held
+	own.share = m.share(held)
+	if held > m.peak.Load() {
+		m.peak.Store(held)
+	}
+	if held > m.hard {
+		nudge(m.crowded)
+	}
+}
+
+// atMost is a limit of bytes for one connection, or its share of the free memory if that is less.
+func (l *loop) atMost(limit int) int {
+	if l.memory.share == 0 {
+		return limit
+	}
+	return min(limit, l.memory.share)
+}
+
+// room is how many bytes may wait to be written to a connection. A link carries what many
+// connections send.
+func (c *conn) room() int {
+	share := c.loop.memory.share
+	if share == 0 {
+		return c.maxPending
+	}
+	if c.link != nil {
+		share *= linkRoom
+	}
+	return min(c.maxPending, share)
+}
+
+// full says why a message of size bytes does not fit: its receiver is slow, or the node's memory is
+// nearly used up.
+func (c *conn) full(size int) verdict {
+	if c.queued()+size > c.maxPending {
+		return verdict{codec.CodeOverflow, reasonQueue}
+	}
+	c.loop.stats.memoryRefused++
+	return verdict{codec.CodeOverflow, reasonMemory}
+}
+
+// mayPark reports whether size more bytes of a connection's messages may wait for the registry, or
+// why not.
+func (c *conn) mayPark(size int) verdict {
+	most := c.loop.eng.cfg.MaxParked
+	switch {
+	case c.parked+size > most:
+		return verdict{codec.CodeOverflow, reasonParked}
+	case c.parked+size > c.loop.atMost(most):
+		c.loop.stats.memoryRefused++
+		return verdict{codec.CodeOverflow, reasonMemory}
+	}
+	return verdict{}
+}
+
+// setBacklog notes how many bytes gnet holds for the connection.
+func (c *conn) setBacklog(n int) {
+	if n != c.backlog {
+		c.loop.holds(queueCost * (n - c.backlog))
+		c.backlog = n
+	}
+}
+
+// countInput notes how large the buffers are that wait for the end of a frame, and for a turn.
+func (c *conn) countInput() {
+	if n := cap(c.carry) + cap(c.unread); n != c.carried {
+		c.loop.holds(n - c.carried)
+		c.carried = n
+	}
+}
+
+// holding is how many bytes a connection holds by what its client does. That its input waits for a
+// turn is the node's doing.
+func (c *conn) holding() int { return queueCost*c.backlog + cap(c.carry) + c.parked }

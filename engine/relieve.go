@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"distmsg/codec"
+)
+
+// When the connections of a node hold nearly all of its memory budget, those that hold most are
+// closed. What the memory was needed for is over then, and it goes back to the system.
+
+const (
+	// memoryEvery is how often the node looks at what its connections hold.
+	memoryEvery = 100 * time.Millisecond
+	// giveBackPart is the part of the budget that must have been held for memory to be given back,
+	// and of that in turn the part that may still be held then.
+	giveBackPart = 4
+	// giveBackPause is the least time between two times, as each is a garbage collection.
+	giveBackPause = 5 * time.Second
+	// namedClosings is how many closed connections the log names in a second.
+	namedClosings = 10
+)
+
+// relief is what the goroutine that watches over the memory budget remembers.
+type relief struct {
+	eng      *Engine
+	gaveBack time.Time
+	scarce   bool // the log has it that memory is scarce
+
+	second  time.Time // when the second began in which connections are named
+	named   int
+	unnamed int
+}
+
+// memoryHolder is a connection that holds memory.
+type memoryHolder struct {
+	conn   *conn
+	loop   *loop
+	bytes  int
+	weight int // bytes, less for a link, which holds what many connections have sent
+	silent int64
+}
+
+// watchMemory closes connections and gives memory back until ctx ends.
+func (e *Engine) watchMemory(ctx context.Context) {
+	r := relief{eng: e}
+	tick := time.NewTicker(memoryEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.memory.crowded:
+			r.relieve(ctx)
+		case <-tick.C:
+			r.look()
+		}
+	}
+}
+
+// relieve closes the connections that hold most until less than memory.hard is held.
+func (r *relief) relieve(ctx context.Context) {
+	m := &r.eng.memory
+	for ctx.Err() == nil {
+		answers, ok := ask(ctx, r.eng, (*loop).memoryHolders)
+		excess := m.held.Load() - m.hard
+		holders := slices.Concat(answers...)
+		if !ok || excess <= 0 || len(holders) == 0 {
+			return
+		}
+		slices.SortFunc(holders, func(a, b memoryHolder) int {
+			return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(b.silent, a.silent))
+		})
+		for _, h := range holders {
+			if excess <= 0 {
+				break
+			}
+			named := r.mayName()
+			h.loop.post(func() { h.conn.closeForMemory(h.bytes, named) })
+			excess -= int64(h.bytes)
+		}
+	}
+}
+
+// mayName reports whether the log should name another connection.
+func (r *relief) mayName() bool {
+	if now := time.Now(); now.Sub(r.second) >= time.Second {
+		r.flushUnnamed()
+		r.second, r.named = now, 0
+	}
+	if r.named < namedClosings {
+		r.named++
+		return true
+	}
+	r.unnamed++
+	return false
+}
+
+func (r *relief) flushUnnamed() {
+	if r.unnamed > 0 {
+		r.eng.cfg.Logger.Warn("more connections were closed because they held most of the node's memory budget", "connections", r.unnamed)
+		r.unnamed = 0
+	}
+}
+
+// look logs what has changed, and gives memory back once it is not needed any more.
+func (r *relief) look() {
+	m := &r.eng.memory
+	held := m.held.Load()
+	if time.Since(r.second) >= time.Second {
+		r.flushUnnamed()
+	}
+	if scarce := m.scarce(held); scarce != r.scarce {
+		r.scarce = scarce
+		if scarce {
+			r.eng.cfg.Logger.Warn("connections hold much of the node's memory budget; messages to those that do not read are refused",
+				"held", held, "budget", m.budget)
+		} else {
+			r.eng.cfg.Logger.Info("connections hold little of the node's memory budget again", "held", held, "budget", m.budget)
+		}
+	}
+	if peak := m.peak.Load(); peak < m.budget/giveBackPart || held > peak/giveBackPart || time.Since(r.gaveBack) < giveBackPause {
+		return
+	}
+	m.peak.Store(held)
+	runtime.GC() // what pools hold is freed by the second collection in a row
+	debug.FreeOSMemory()
+	r.gaveBack = time.Now()
+}
+
+// scarce reports whether so much is held that an operator should know.
+func (m *memory) scarce(held int64) bool { return held > m.budget/2 }
+
+// memoryTrouble is what Health says of memory; empty: nothing.
+func (e *Engine) memoryTrouble() string {
+	held := e.memory.held.Load()
+	if !e.memory.scarce(held) {
+		return ""
+	}
+	return fmt.Sprintf("connections that do not read, or do not finish their frames, hold %d MiB of the node's memory budget of %d MiB",
+		held>>20, e.memory.budget>>20)
+}
+
+// memoryHolders are the connections of this loop that hold memory. Those that are closed already get
+// no more time to read.
+func (l *loop) memoryHolders() (all []memoryHolder) {
+	for _, c := range l.watched {
+		if c.state == stateClosed && !c.gone() {
+			c.cut()
+		}
+	}
+	for _, c := range l.conns {
+		if c == nil || c.local != nil { // the application's own
+			continue
+		}
+		if n := c.holding(); n > 0 {
+			h := memoryHolder{conn: c, loop: l, bytes: n, weight: n, silent: l.awake - c.lastHeard}
+			if c.link != nil {
+				h.weight /= linkRoom
+			}
+			all = append(all, h)
+		}
+	}
+	l.worked(len(l.conns) / scanPerUnit)
+	l.sayHeld()
+	return all
+}
+
+// closeForMemory closes a connection that holds much of the node's memory. A client that has not
+// read what was sent cannot be told why.
+func (c *conn) closeForMemory(held int, named bool) {
+	if c.gone() || c.state == stateClosed {
+		return
+	}
+	l := c.loop
+	if named {
+		args := []any{"remote", c.remote, "bytes", held, "held", l.eng.memory.held.Load(), "budget", l.eng.memory.budget}
+		if c.session != nil {
+			args = append(args, "session", c.session.ID())
+		}
+		if c.link != nil {
+			args = append(args, "node", c.link.node)
+		}
+		l.eng.cfg.Logger.Warn("a connection is closed because it holds most of the node's memory budget", args...)
+	}
+	l.eng.memory.closed.Add(1)
+	fault := codec.FaultSlowConsumer
+	if c.backlog == 0 {
+		fault = codec.FaultIdleTimeout
+	}
+	c.dropFor(fault, "the node's memory budget is used up, and this connection held most of it")
+}
