@@ -115,6 +115,9 @@ func (c *conn) read(buf []byte) (rest []byte) {
 		c.frame(body)
 		l.worked(1 + n/bytesPerUnit)
 	}
+	if c.state == stateClosed {
+		return nil // nobody wants it, and it must not wait
+	}
 	return buf
 }
 
