@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -64,6 +63,8 @@ func Attacks() []Attack {
 			What: "replies of 1 MiB over a link to clients that do not read"},
 		{Name: "thieves", Nodes: 3, run: thieves,
 			What: "two sessions take one ID from each other"},
+		{Name: "heists", Nodes: 3, run: heists,
+			What: "four sessions take 1,024 IDs at a time from each other"},
 	}
 }
 
@@ -629,22 +630,28 @@ func replies(ctx context.Context, t *Target) {
 }
 
 // thieves bind one ID in turns, as fast as they can.
-func thieves(ctx context.Context, t *Target) {
-	var binds atomic.Int64
-	t.each(ctx, 2, func(i int) error {
+func thieves(ctx context.Context, t *Target) { t.steal(ctx, 2, names("contested", 1)) }
+
+// heists is thieves with as many IDs as a frame may have.
+func heists(ctx context.Context, t *Target) { t.steal(ctx, 4, names("loot", t.n(maxIDs))) }
+
+// steal lets n sessions, at different nodes, bind the same IDs again and again.
+func (t *Target) steal(ctx context.Context, n int, ids [][]byte) {
+	t.each(ctx, n, func(i int) error {
 		w, err := join(ctx, t.Clients[i%len(t.Clients)])
 		if err != nil {
 			return err
 		}
 		for ctx.Err() == nil {
-			if _, err := w.bind([][]byte{[]byte("contested")}); err != nil {
+			bound, err := w.bind(ids)
+			t.count("IDs stolen", bound)
+			t.count("thefts refused", len(ids)-bound)
+			if err != nil {
 				return err
 			}
-			binds.Add(1)
 		}
 		return nil
 	})
-	t.count("binds of one ID", int(binds.Load()))
 }
 
 // names are n IDs.
