@@ -107,6 +107,8 @@ type Used struct {
 	Cores float64 // CPU time by time
 }
 
+func (u Used) String() string { return fmt.Sprintf("%d MB, %.1f cores", u.RSS>>20, u.Cores) }
+
 // watch looks at processes until done is closed. A process that is restarted meanwhile is not
 // looked at any more.
 func watch(done <-chan struct{}, pids []int) (all []Used) {

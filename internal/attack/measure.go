@@ -25,7 +25,7 @@ const (
 )
 
 // Full is the plan of the table in docs/faults.md.
-var Full = Plan{Settle: 2 * time.Second, Baseline: 4 * time.Second, Attack: 10 * time.Second,
+var Full = Plan{Settle: time.Second, Baseline: 3 * time.Second, Attack: 10 * time.Second,
 	Recovery: 5 * time.Second, After: 3 * time.Second, Scale: 1}
 
 // Row is what was measured of one attack.
@@ -35,8 +35,8 @@ type Row struct {
 	Dropped    int              // connections of innocents
 	Ledger     uint64           // faults
 	LedgerWhy  string           // what the load test says of its ledger and connections, if not all is well
-	Node       Used             // the greatest of any node while it was attacked
-	Redis      Used             // while it was attacked; zero without Redis
+	Node       [phases]Used     // the greatest of any node, while it was attacked and after that
+	Redis      [phases]Used     // the same; zero without Redis
 	Fenced     []string         // nodes that were fenced, or have ended
 	Notes      []string         // what else was seen
 	Attackers  map[string]int64 // what the attackers did and heard
@@ -72,14 +72,16 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 	in.Begin(Attacked)
 	stop := a.watchAll()
 	err = suffer(ctx, a, target, row, attacks)
-	row.Node, row.Redis = stop()
+	row.Node[Attacked], row.Redis[Attacked] = stop()
 	if err != nil {
 		a.note("%v", err)
 	}
 	in.Begin(Recovery)
 	pause(ctx, p.Recovery)
 	in.Begin(After)
+	stop = a.watchAll()
 	pause(ctx, p.After)
+	row.Node[After], row.Redis[After] = stop()
 	in.Close()
 	a.noteFaults(ctx)
 	row.judge(in, a)
@@ -181,7 +183,7 @@ func ms(d time.Duration) string {
 }
 
 // Header is the head of the table whose lines String makes.
-const Header = `| attack | acked sends: before, during, after | refused: during, within 5 s, after | hello: p99, longest; after | bind, first message | dropped, faults | node | Redis | bounds |
+const Header = `| attack | acked sends: before, during, after | refused: during, within 5 s, after | hello: p99, longest; after | bind, first message | dropped, faults | node; after | Redis; after | bounds |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `
 
@@ -201,9 +203,9 @@ func (r *Row) String() string {
 	helloAfter, _ := r.Felt[After].p99(opHello)
 	bind, _ := r.Felt[Attacked].p99(opBind)
 	message, _ := r.Felt[Attacked].p99(opFirst)
-	redis, bounds := "–", "kept"
-	if r.Redis.RSS > 0 {
-		redis = fmt.Sprintf("%.1f cores", r.Redis.Cores)
+	node, redis, bounds := r.Node[Attacked].String()+"; "+r.Node[After].String(), "–", "kept"
+	if r.Redis[After].RSS > 0 {
+		redis = r.Redis[Attacked].String() + "; " + r.Redis[After].String()
 	}
 	if bad := r.Bounds(); len(bad) > 0 {
 		for i := range bad {
@@ -213,7 +215,7 @@ func (r *Row) String() string {
 	}
 	cells = append(cells, strings.Join(p99s, ", "), strings.Join(refused, ", "),
 		fmt.Sprintf("%s, %s; %s", ms(hello), ms(longest), ms(helloAfter)), ms(bind)+", "+ms(message),
-		fmt.Sprintf("%d, %d", r.Dropped, r.Ledger), fmt.Sprintf("%d MB, %.1f cores", r.Node.RSS>>20, r.Node.Cores), redis, bounds)
+		fmt.Sprintf("%d, %d", r.Dropped, r.Ledger), node, redis, bounds)
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
 
