@@ -474,29 +474,39 @@ func buckets(ctx context.Context, t *Target) {
 	})
 }
 
-// notHere gives back what was never delivered, in the largest frames there are.
+// notHere gives back what was never delivered: first in the largest frames there are, and if the node
+// closes the connection for that, in frames of as many elements as a multicast may have.
 func notHere(ctx context.Context, t *Target) {
+	const large, allowed = 170_000, 10_000
 	t.each(ctx, 1, func(int) error {
-		w, err := join(ctx, t.Clients[0])
-		if err != nil {
+		if err := t.giveBack(ctx, t.n(large), time.Second); err != nil {
+			t.count("ended: "+why(err), 1)
+		}
+		return t.giveBack(ctx, t.n(allowed), time.Second*allowed/large)
+	})
+}
+
+// giveBack sends not_here_many frames of n elements with bad tokens.
+func (t *Target) giveBack(ctx context.Context, n int, every time.Duration) error {
+	w, err := join(ctx, t.Clients[0])
+	if err != nil {
+		return err
+	}
+	t.drain(ctx, w)
+	list := make([]codec.Recipient, n)
+	for i := range list {
+		list[i].To = []byte{byte(1 + i%255)}
+	}
+	frame := codec.AppendDeliverMany(nil, codec.KindNotHereMany, &codec.DeliverMany{}, list)
+	for {
+		if err := w.write(frame); err != nil {
 			return err
 		}
-		t.drain(ctx, w)
-		list := make([]codec.Recipient, t.n(170_000))
-		for i := range list {
-			list[i].To = []byte{byte(1 + i%255)}
+		t.count("elements of not_here_many", n)
+		if !pause(ctx, every) {
+			return nil
 		}
-		frame := codec.AppendDeliverMany(nil, codec.KindNotHereMany, &codec.DeliverMany{}, list)
-		for {
-			if err := w.write(frame); err != nil {
-				return err
-			}
-			t.count("elements of not_here_many", len(list))
-			if !pause(ctx, time.Second) {
-				return nil
-			}
-		}
-	})
+	}
 }
 
 // lookups asks for one ID after the other, each in a frame of its own.
