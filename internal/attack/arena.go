@@ -24,8 +24,12 @@ type Arena struct {
 	notes []string // guarded by mu
 }
 
+// Budget is the memory that a node may take.
+const Budget = 1 << 30
+
 // StartArena starts n nodes with more flags. On an error nothing is left running.
 func StartArena(ctx context.Context, n int, flags ...string) (*Arena, error) {
+	flags = append([]string{fmt.Sprintf("--memory-budget=%d", Budget)}, flags...)
 	if n == 1 {
 		node, err := proc.StartRelay(ctx, proc.RelayOptions{Flags: flags})
 		if err != nil {

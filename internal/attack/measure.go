@@ -156,6 +156,9 @@ func (r *Row) Counts(refused float64) (bad []string) {
 // Bounds checks all bounds, as Counts does some.
 func (r *Row) Bounds() (bad []string) {
 	bad = r.Counts(maxRefused)
+	if most := max(r.Node[Attacked].RSS, r.Node[After].RSS); most > Budget {
+		bad = append(bad, fmt.Sprintf("memory: %d MB of %d", most>>20, Budget>>20))
+	}
 	before, _ := r.Felt[Baseline].p99(opSend)
 	for _, p := range []Phase{Attacked, After} {
 		if now, _ := r.Felt[p].p99(opSend); now > max(maxSlower*before, noise) {
