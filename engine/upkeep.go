@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"distmsg/codec"
@@ -26,6 +27,9 @@ const (
 type presences struct {
 	mu  sync.Mutex
 	all map[routing.SessionID]*presence // guarded by mu
+
+	unverified []*presence // of the pass that goes on; upkeep's
+	perRun     int         // of them in each second; upkeep's
 }
 
 // presence is one of them. session, entry and foreign are static; the rest is guarded by presences.mu.
@@ -35,6 +39,7 @@ type presence struct {
 	foreign bool // it came from another node, or is attached there too, so it may hold IDs that this one does not know
 	left    bool // it is not attached here any more: the entry is to go
 	written bool // the registry has it, or has removed it
+	queued  bool // a job in the session's lane is about to write it
 	removed int  // how often the registry has removed it
 }
 
@@ -67,8 +72,16 @@ func (e *Engine) detachPresence(s *routing.Session, entry routing.Presence) {
 // writePresence brings the registry in line with an entry, if that is still the one that counts for its session.
 func (e *Engine) writePresence(p *presence) {
 	id := p.session.ID()
+	e.presences.mu.Lock()
+	queued := p.queued // if the registry is slow, each second finds the same entries
+	p.queued = true
+	e.presences.mu.Unlock()
+	if queued {
+		return
+	}
 	e.inLane(p.session, func() {
 		e.presences.mu.Lock()
+		p.queued = false
 		current, left := e.presences.all[id] == p, p.left
 		e.presences.mu.Unlock()
 		if !current {
@@ -136,6 +149,10 @@ func (e *Engine) upkeep(ctx context.Context) {
 	round := e.newRound(e.cfg.VerifyPeriod)
 	defer func() { round.stop() }()
 	data := e.checkRegistry("")
+	lost := make(chan struct{}, 1)
+	var recovery sync.WaitGroup
+	recovery.Go(func() { e.recover(ctx, lost) })
+	defer recovery.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -144,7 +161,10 @@ func (e *Engine) upkeep(ctx context.Context) {
 			e.cfg.Logger.Warn("the registry has lost data and is told again what this node knows", "ids", e.table.Len())
 			e.rewritePresences(true)
 			e.askToReassert(ctx, 0, func(*presence) bool { return true })
-			e.reassertAll()
+			select {
+			case lost <- struct{}{}:
+			default: // it begins anew anyway
+			}
 		case <-e.verifySoon:
 			if round.period == e.cfg.VerifyPeriod { // else it hurries already, and has to end some time
 				round.stop()
@@ -155,6 +175,7 @@ func (e *Engine) upkeep(ctx context.Context) {
 			e.registry.probe(ctx)
 			data = e.checkRegistry(data)
 			e.tellUntold()
+			e.verifyPresences(ctx)
 			e.rewritePresences(false)
 			if !round.step() {
 				continue
@@ -176,6 +197,8 @@ type round struct {
 	next   func() (string, routing.Route, bool)
 	stop   func()
 	done   bool
+
+	underway atomic.Int64 // jobs that say bindings again
 }
 
 func (e *Engine) newRound(period time.Duration) *round {
@@ -184,10 +207,21 @@ func (e *Engine) newRound(period time.Duration) *round {
 	return r
 }
 
-// step says some bindings again. True: the round is over.
+// step says some bindings again, if those of the step before have been said. It returns true if the
+// round is over.
 func (r *round) step() bool {
-	if !r.done {
-		r.done = !r.eng.reassertSome(r.next, r.perRun)
+	if !r.done && r.underway.Load() == 0 {
+		some, more := takeSome(r.next, r.perRun)
+		r.done = !more
+		for lane, mine := range r.eng.byLane(some) {
+			if len(mine) > 0 {
+				r.underway.Add(1)
+				r.eng.lanes.must(lane, func() {
+					defer r.underway.Add(-1)
+					r.eng.reassert(mine) // what fails is said again in the next round
+				})
+			}
+		}
 	}
 	return r.done && time.Since(r.begun) >= r.period
 }
@@ -216,13 +250,6 @@ func (e *Engine) askToReassert(ctx context.Context, within time.Duration, which 
 	}
 }
 
-func (e *Engine) reassertAll() {
-	next, stop := iter.Pull2(e.table.All())
-	defer stop()
-	for e.reassertSome(next, verifyBatch) {
-	}
-}
-
 // binding is one row of the table.
 type binding struct {
 	id      string
@@ -230,33 +257,33 @@ type binding struct {
 	epoch   uint64
 }
 
-// reassertSome says the next n bindings again; false: there are no more.
-func (e *Engine) reassertSome(next func() (string, routing.Route, bool), n int) bool {
-	var byLane [laneCount][]binding
-	more := true
+// takeSome returns the next n bindings, and whether there are more.
+func takeSome(next func() (string, routing.Route, bool), n int) (some []binding, more bool) {
 	for ; n > 0; n-- {
 		id, route, ok := next()
 		if !ok {
-			more = false
-			break
+			return some, false
 		}
-		lane := e.lanes.of([]byte(id))
-		byLane[lane] = append(byLane[lane], binding{id, route.Session, route.Epoch})
+		some = append(some, binding{id, route.Session, route.Epoch})
 	}
-	for lane, all := range byLane {
-		if len(all) > 0 {
-			e.lanes.must(lane, func() { e.reassert(all) })
-		}
-	}
-	return more
+	return some, true
 }
 
-// reassert says bindings again, in their lane, and lets go of those that are not this node's any more.
-func (e *Engine) reassert(all []binding) {
+// byLane deals bindings out to the lanes of their IDs.
+func (e *Engine) byLane(all []binding) (lanes [laneCount][]binding) {
+	for _, b := range all {
+		lane := e.lanes.of([]byte(b.id))
+		lanes[lane] = append(lanes[lane], b)
+	}
+	return lanes
+}
+
+// reassert says bindings again, in their lane, and lets go of those that are not this node's any
+// more. It returns those that could not be said.
+func (e *Engine) reassert(all []binding) (unsaid []binding) {
 	for len(all) > 0 {
 		n := min(len(all), verifyBatch)
 		batch := all[:n]
-		all = all[n:]
 		ops := make([]routing.BindOp, 0, n)
 		said := make([]binding, 0, n)
 		for _, b := range batch {
@@ -269,8 +296,9 @@ func (e *Engine) reassert(all []binding) {
 		results, err := e.registry.Bind(ctx, ops)
 		cancel()
 		if err != nil {
-			return // it is away: this is not the time, and the next round comes
+			return all
 		}
+		all = all[n:]
 		for i, res := range results {
 			if b := said[i]; res.Status == routing.Superseded && res.Incumbent.Epoch > b.epoch {
 				e.table.Unbind(b.id, b.session, b.epoch)
@@ -279,6 +307,7 @@ func (e *Engine) reassert(all []binding) {
 			}
 		}
 	}
+	return nil
 }
 
 // movedOn reports whether a session is attached at other nodes only. Those hear from it what it

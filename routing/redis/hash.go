@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"math/bits"
-
-	goredis "github.com/redis/go-redis/v9"
 )
 
 // hashKey is the secret of a registry's hash: 128 random bits. Without it nobody can find IDs that
@@ -63,33 +61,28 @@ func (h *sip) round() {
 	h.v2 = bits.RotateLeft64(h.v2, 32)
 }
 
-// checkHash reads the key of the hash. If it is missing, this node writes the one that it knows, or
+// checkHash returns the key of the hash. If it is missing in Redis, this node writes the one that it knows, or
 // that the markers name. The first node that finds no data at all makes a key up. Data without a key
 // stay without.
-func (r *Registry) checkHash(ctx context.Context, known hashKey, markers [groups]string, first bool) (hashKey, error) {
-	name := r.keys.hash()
-	found := goredis.NewStringCmd(ctx, "get", name)
-	if err := r.ask(ctx, found); err != nil {
-		return known, err
-	}
-	if found.Val() == "" {
+func (r *Registry) checkHash(ctx context.Context, known hashKey, has names, first bool) (hashKey, error) {
+	found := has.hash
+	if found == "" {
 		text := known.text
 		if first {
-			text = keyOf(markers)
+			text = keyOf(has.markers)
 		}
 		if text == "" {
 			return hashKey{}, nil
 		}
-		set := goredis.NewStatusCmd(ctx, "set", name, text, "nx")
-		found = goredis.NewStringCmd(ctx, "get", name)
-		if err := r.ask(ctx, set, found); err != nil {
+		var err error
+		if found, err = r.setIfMissing(ctx, r.keys.hash(), text); err != nil {
 			return known, err
 		}
 	}
-	if found.Val() == known.text {
+	if found == known.text {
 		return known, nil
 	}
-	return newHashKey(found.Val()), nil
+	return newHashKey(found), nil
 }
 
 // keyOf is the key that markers name: a new one if there are no markers, and none if they name none.

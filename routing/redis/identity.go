@@ -20,29 +20,31 @@ func (r *Registry) Identity() routing.Identity {
 	return routing.Identity{ID: l.identity, Buckets: r.config.Buckets}
 }
 
-// checkIdentity reads the random ID that is kept with the data. If the ID is missing, the registry
+// checkIdentity notes the random ID that is kept with the data. If the ID is missing, the registry
 // writes the one that it knows, as all other nodes do: a Redis that has lost everything is still
 // the same registry. The very first node makes an ID up.
-func (r *Registry) checkIdentity(ctx context.Context) error {
-	key := r.keys.identity()
-	found := goredis.NewStringCmd(ctx, "get", key)
-	if err := r.ask(ctx, found); err != nil {
-		return err
-	}
-	if found.Val() == "" {
+func (r *Registry) checkIdentity(ctx context.Context, found string) (err error) {
+	if found == "" {
 		known := r.Identity().ID
 		if known == "" {
 			known = rand.Text()
 		}
-		set := goredis.NewStatusCmd(ctx, "set", key, known, "nx")
-		found = goredis.NewStringCmd(ctx, "get", key)
-		if err := r.ask(ctx, set, found); err != nil {
+		if found, err = r.setIfMissing(ctx, r.keys.identity(), known); err != nil {
 			return err
 		}
 	}
 	l := r.losses
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.identity = found.Val()
+	l.identity = found
 	return nil
+}
+
+// setIfMissing writes a key that is missing. It returns what stands there now: another node may have
+// been faster.
+func (r *Registry) setIfMissing(ctx context.Context, key, value string) (string, error) {
+	set := goredis.NewStatusCmd(ctx, "set", key, value, "nx")
+	get := goredis.NewStringCmd(ctx, "get", key)
+	err := r.ask(ctx, set, get)
+	return get.Val(), err
 }

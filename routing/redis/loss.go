@@ -191,19 +191,19 @@ func (r *Registry) check(ctx context.Context) error {
 	if err := r.checkFingerprint(ctx); err != nil { // before anything is written
 		return err
 	}
-	if err := r.checkIdentity(ctx); err != nil {
-		return err
-	}
-	found, err := r.findMarkers(ctx)
+	has, err := r.readNames(ctx)
 	if err != nil {
 		return err
 	}
-	key, err := r.checkHash(ctx, known.key, found, first)
+	if err := r.checkIdentity(ctx, has.identity); err != nil {
+		return err
+	}
+	key, err := r.checkHash(ctx, known.key, has, first)
 	if err != nil {
 		return err
 	}
 	var changed []renewal
-	for group, text := range found {
+	for group, text := range has.markers {
 		m := parseMarker(text)
 		_, alive := runs[m.run]
 		good := alive && m.key == key.text
@@ -246,18 +246,28 @@ func (l *losses) settle(key hashKey, runs map[string]struct{}, suspicions int, c
 	return !first
 }
 
-func (r *Registry) findMarkers(ctx context.Context) (found [groups]string, err error) {
-	commands := make([]goredis.Cmder, groups)
+// names is what stands in Redis besides bindings and sessions. What is missing is empty.
+type names struct {
+	identity, hash string
+	markers        [groups]string
+}
+
+// readNames reads them in one round trip.
+func (r *Registry) readNames(ctx context.Context) (has names, err error) {
+	commands := make([]goredis.Cmder, groups, groups+2)
 	for group := range commands {
 		commands[group] = r.readMarker(ctx, group)
 	}
-	if err := r.ask(ctx, commands...); err != nil {
-		return found, err
+	identity := goredis.NewStringCmd(ctx, "get", r.keys.identity())
+	hash := goredis.NewStringCmd(ctx, "get", r.keys.hash())
+	if err := r.ask(ctx, append(commands, identity, hash)...); err != nil {
+		return has, err
 	}
 	for group := range commands {
-		found[group] = commands[group].(*goredis.StringCmd).Val()
+		has.markers[group] = commands[group].(*goredis.StringCmd).Val()
 	}
-	return found, nil
+	has.identity, has.hash = identity.Val(), hash.Val()
+	return has, nil
 }
 
 // checkFingerprint refuses a prefix that another cluster uses. The first node leaves the fingerprint, as does the first one
@@ -271,14 +281,14 @@ func (r *Registry) checkFingerprint(ctx context.Context) error {
 	if err := r.ask(ctx, found); err != nil {
 		return err
 	}
-	if found.Val() == "" {
-		set := goredis.NewStatusCmd(ctx, "set", key, r.config.Fingerprint, "nx")
-		found = goredis.NewStringCmd(ctx, "get", key)
-		if err := r.ask(ctx, set, found); err != nil {
+	text := found.Val()
+	if text == "" {
+		var err error
+		if text, err = r.setIfMissing(ctx, key, r.config.Fingerprint); err != nil {
 			return err
 		}
 	}
-	if found.Val() != r.config.Fingerprint {
+	if text != r.config.Fingerprint {
 		return fmt.Errorf("the prefix %q is used by %w, whose nodes have another secret: give this node theirs, or this cluster another name with --cluster",
 			r.config.Prefix, errForeign)
 	}
