@@ -72,14 +72,15 @@ func TestExampleClient(t *testing.T) {
 	}
 }
 
-// TestBadProgram: a program that says something and ends.
+// TestBadProgram: of a program that says something and ends before it has connected nothing is
+// known.
 func TestBadProgram(t *testing.T) {
 	code, stdout, stderr := execute("--exec", `echo "at $CONFORMANCE_NODE in $CONFORMANCE_SCENARIO"; exit 3`, "--run", "kick")
-	if code != cli.ExitClientFault || !strings.Contains(stderr, "the client broke a rule in kick") {
+	if code != cli.ExitFailure || !strings.Contains(stderr, "scenarios that could not be played: 1") {
 		t.Errorf("code %d\n%s", code, stderr)
 	}
-	for _, want := range []string{"fail  kick", "section:  What your program does (docs/conformance.md#what-your-program-does)", "got:      it ended: exit status 3",
-		"client:   at 127.0.0.1:", "in kick\n", "0 passed, 1 failed, 0 skipped"} {
+	for _, want := range []string{"error kick", "the program did not connect to 127.0.0.1:", "it ended: exit status 3",
+		"client:   at 127.0.0.1:", "in kick\n", "0 passed, 0 failed, 0 skipped, 1 could not be played"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
 		}

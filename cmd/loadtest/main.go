@@ -183,7 +183,7 @@ func (o *options) load(ctx context.Context, cmd *cobra.Command) (*loadtest.Repor
 	cli.SpareP(eventLoops(cfg))
 	report, err := loadtest.Run(ctx, cfg)
 	if errors.Is(err, loadtest.ErrUsage) {
-		return nil, loadtest.ExitUsage, err
+		return nil, loadtest.ExitUsage, nameFlags(cmd.Flags(), err)
 	}
 	return report, loadtest.ExitFailure, err
 }
@@ -212,4 +212,18 @@ func eventLoops(cfg loadtest.Config) int {
 		return 1 + cfg.Loops
 	}
 	return 1
+}
+
+// nameFlags writes an error of loadtest's configuration as one about flags: there, each line begins
+// with the name of a field.
+func nameFlags(flags *pflag.FlagSet, err error) error {
+	var lines []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), loadtest.ErrUsage.Error()+": ")
+		if name, _, _ := strings.Cut(line, " "); flags.Lookup(name) != nil {
+			line = "--" + line
+		}
+		lines = append(lines, line)
+	}
+	return errors.New(strings.Join(lines, "; "))
 }

@@ -149,3 +149,18 @@ func TestInterrupt(t *testing.T) {
 		t.Errorf("the report:\n%s", out)
 	}
 }
+
+// What is wrong with the configuration is said of the flags, as they are typed.
+func TestErrorsNameFlags(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := run(strings.Fields("--payload 35 --conns 4 --fanout 4 --driver nats"), &out, &errs)
+	want := []string{"--payload is 35 bytes, want ", "--fanout is 4, but the other connections have 3 IDs", "--driver nats needs the address"}
+	for _, w := range want {
+		if !strings.Contains(errs.String(), w) {
+			t.Errorf("code %d, no %q in %q", code, w, errs.String())
+		}
+	}
+	if code != loadtest.ExitUsage || strings.Contains(errs.String(), "bad configuration") || strings.Count(errs.String(), "\n") != 1 {
+		t.Errorf("code %d, %q", code, errs.String())
+	}
+}

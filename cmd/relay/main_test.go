@@ -285,7 +285,7 @@ func TestDrain(t *testing.T) {
 		code int
 		line string
 	}{
-		{"acked", nil, func(_ *process, c *conn) { c.ack() }, cli.ExitOK, ""},
+		{"acked", nil, func(_ *process, c *conn) { c.ack() }, cli.ExitOK, "drained: nothing is under way any more"},
 		{"timeout", []string{"--drain-timeout=1s"}, func(*process, *conn) {}, cli.ExitCutOff, "1 send"},
 		{"second signal", nil, func(p *process, _ *conn) { p.signalUntilExit() }, cli.ExitCutOff, cutBySignal},
 	} {

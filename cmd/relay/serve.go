@@ -111,7 +111,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 	select {
 	case sig := <-signals:
 		logger.Info("draining; a second signal ends at once", "signal", sig.String(), "timeout", opts.drainTimeout)
-		return drain(node, opts.drainTimeout, signals, stop, done)
+		return drain(node, opts.drainTimeout, signals, stop, done, logger)
 	case err := <-done:
 		return err
 	case err := <-adminDone:
@@ -139,7 +139,7 @@ func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *
 const echo = 250 * time.Millisecond
 
 // drain lets node finish what is under way, for at most timeout or until a second signal, and stops it.
-func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal, stop func(), done <-chan error) error {
+func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal, stop func(), done <-chan error, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	began := time.Now()
@@ -152,6 +152,8 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 		case err := <-drained:
 			if err != nil {
 				cutOff = fmt.Errorf("drain was cut off after %v with %d sends waiting for their ack", timeout, node.Stats().Pending)
+			} else {
+				logger.Info("drained: nothing is under way any more", "took", time.Since(began).Round(time.Millisecond))
 			}
 			drained = nil
 			stop()

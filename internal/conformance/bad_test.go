@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -541,10 +542,23 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 }
 
+// endsAtOnce is a program that ends once it has been welcomed.
+func endsAtOnce(_ context.Context, node, _ string) (string, error) {
+	nc, err := net.Dial("tcp", node)
+	if err != nil {
+		return "", err
+	}
+	defer nc.Close()
+	if _, err = nc.Write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1, Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Heartbeat: 1000})); err == nil {
+		_, err = nc.Read(make([]byte, 1))
+	}
+	return "", cmp.Or(err, errors.New("out of memory"))
+}
+
 func badClients() []bad {
 	stray := codec.AppendPong(nil, 1)
 	return []bad{
-		{"hello", "ends at once", func(context.Context, string, string) (string, error) { return "", errors.New("out of memory") }, contractSection, "it ended: out of memory", false},
+		{"hello", "ends when it is welcome", endsAtOnce, contractSection, "it ended: out of memory", false},
 		{"hello", "sends before welcome", out(behind(codec.KindHello, stray)), secStates, "waits for welcome", true},
 		{"hello", "asks for a feature of the future", out(hello(func(h *codec.Hello) { h.Features |= 1 << 20 })), secHello, "feature bits", true},
 		{"hello", "sets a flag of the future", out(hello(func(h *codec.Hello) { h.Flags |= 1 << 5 })), secHello, "flags besides replace", true},

@@ -223,6 +223,9 @@ func (p *play) handle(e event) {
 	switch {
 	case e.ended:
 		p.exited, p.program = true, e.err
+		if !p.mayExit && len(p.conns) == 0 { // it could not be started, perhaps: that says nothing of the protocol
+			p.end(Err, "the program did not connect to "+p.nodes[0].addr+": "+exitWords(e.err))
+		}
 		if !p.mayExit {
 			p.blame(nil, contractSection, "the program runs until it is told bye", exitWords(e.err), nil)
 		}
