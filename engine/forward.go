@@ -295,27 +295,6 @@ func (l *loop) toAllLinks(frame []byte) {
 	}
 }
 
-// answerLink relays an ack to the node that waits for it, stamped with who acked (S8).
-func (c *conn) answerLink(token []byte, h routing.Handle, a *codec.Ack) {
-	if len(token) != ackTokenLen {
-		return // nobody waits
-	}
-	id := c.session.ID()
-	l := c.loop
-	f := &l.answer
-	*f = codec.Answer{Token: token, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
-	if h.Loop == l.idx {
-		if to := l.linkConn(h); to != nil {
-			to.wroteControl(codec.AppendAnswer(to.out(), f))
-		}
-		return
-	}
-	p := l.parcelFor(h.Loop) // as sendControl does, with one copy less
-	at := len(p.data)
-	p.data = codec.AppendAnswer(p.data, f)
-	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: at, reply: len(p.data) - at})
-}
-
 // handleAnswer ends an entry with what a receiver at another node said.
 func (c *conn) handleAnswer(body []byte) error {
 	l := c.loop
@@ -445,7 +424,7 @@ func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	f := codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], id[:]...)}
 	f.Token = token
 	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, &f)
-	l.sendControl(h, l.scratch)
+	c.giveBack(h, l.scratch)
 	return true
 }
 

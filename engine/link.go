@@ -48,6 +48,7 @@ type link struct {
 	hello      codec.PeerHello // ours, if we dialled
 	transcript []byte
 	sessions   map[routing.SessionID]attachment // those attached at the other node
+	shares     map[uint64]linkShare             // by session, see mayRelay
 	opened     int64                            // when the link opened
 	lasted     int64                            // for how many milliseconds it was open; set when it ends
 	contested  int64                            // when another node of that name first came; 0: none has

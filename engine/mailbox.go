@@ -55,6 +55,7 @@ const (
 	noteLinkGone                     // a connection of this session, at the other end of this link, is gone
 	noteReturned                     // a message of yours came back from another node; data is the frame body
 	noteReturnedMany                 // a return_many came in here, and some entries are yours; data is the frame body
+	noteRelay                        // data is a frame of a client's for this link of yours, see relayFrame
 	noteSwept                        // a link has brought all that could still come back of a list of yours, see linkGone
 )
 
@@ -64,7 +65,7 @@ type note struct {
 	code          codec.Code
 	handle        routing.Handle // noteBounce, noteBare, noteBackMany: who sent it; noteReturned, noteReturnedMany: the link that it came over; else the connection or link that it is about
 	token         ackmgr.Token   // noteAck, noteBounce, noteBare, noteFail
-	session       uint64         // noteAck, noteBounce, noteBare, noteBackMany: of who sent it; noteLinkGone
+	session       uint64         // noteAck, noteBounce, noteBare, noteBackMany, noteRelay: of who sent it; noteLinkGone
 	seq           uint64         // noteReport: of the send; noteBackMany: 1 if it is without content; noteSwept: of the sweep; noteRefused, noteReturned: see codecKind
 	at            int            // where its bytes in data begin,
 	reason, reply int            // and how many there are; a frame is reply
@@ -207,7 +208,7 @@ func (l *loop) openNote(n *note, data []byte) {
 		l.endLink(n.handle)
 	case noteBackMany:
 		l.takeBackMine(n, data[n.at:n.at+n.reply])
-	case noteControl, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
+	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
 		l.openLinkNote(n, data)
 	case noteRefused:
 		if c := l.conn(n.handle); c != nil && c.link == nil {
@@ -221,6 +222,8 @@ func (l *loop) openLinkNote(n *note, data []byte) {
 	switch n.kind {
 	case noteControl:
 		l.sendControl(n.handle, data[n.at:n.at+n.reply])
+	case noteRelay:
+		l.relayFrame(n.handle, n.session, data[n.at:n.at+n.reply])
 	case noteLinkGone:
 		l.linkGone(n.handle, n.session)
 	case noteSwept:

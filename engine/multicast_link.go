@@ -143,7 +143,7 @@ func (c *conn) handleNotHereMany(body []byte) {
 	bare := c.isBare(m.Flags)
 	var others loopSet
 	var sum payloadSum
-	back := returning{loop: l, many: &m}
+	back := returning{conn: c, many: &m}
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
 		l.worked(1)
 		d := m.Deliver(&r)
@@ -201,29 +201,31 @@ func (l *loop) takeBackMine(n *note, body []byte) {
 
 // returning gathers, in the loop's fan.back, messages that go back over one link in one frame.
 type returning struct {
-	loop *loop
+	conn *conn // that gives them back
 	many *codec.DeliverMany
 	link routing.Handle // that they came over
 	size int            // bounds the frame: made-up messages must not end the link
 }
 
 func (b *returning) add(link routing.Handle, r codec.Recipient) {
-	if link != b.link || b.size+codec.RecipientSize(r.To) > b.loop.eng.maxFrame {
+	l := b.conn.loop
+	if link != b.link || b.size+codec.RecipientSize(r.To) > l.eng.maxFrame {
 		b.flush()
 		b.link, b.size = link, codec.MulticastSize[[]byte](len(b.many.Payload), nil)
 	}
 	b.size += codec.RecipientSize(r.To)
-	b.loop.fan.back = append(b.loop.fan.back, r)
+	l.fan.back = append(l.fan.back, r)
 }
 
-func (b *returning) flush() { b.loop.returnMany(b.link, b.many) }
+func (b *returning) flush() { b.conn.returnMany(b.link, b.many) }
 
 // returnMany sends what is in fan.back to the node that it came from.
-func (l *loop) returnMany(link routing.Handle, m *codec.DeliverMany) {
+func (c *conn) returnMany(link routing.Handle, m *codec.DeliverMany) {
+	l := c.loop
 	if len(l.fan.back) == 0 {
 		return
 	}
 	l.scratch = codec.AppendDeliverMany(l.scratch[:0], codec.KindReturnMany, m, l.fan.back)
 	l.fan.back = l.fan.back[:0]
-	l.sendControl(link, l.scratch)
+	c.giveBack(link, l.scratch)
 }

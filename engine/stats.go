@@ -46,6 +46,7 @@ type Stats struct {
 	MulticastReturns          uint64 // times that another node gave a forwarded multicast back, in part or whole
 	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
 	OverShare                 uint64 // sends that ended overflow because their connection had its share of the acks that its loop may wait for
+	LinkOverShare             uint64 // answers of clients, and messages that they gave back, that did not fit their share of a link
 	Abandoned                 uint64 // sends whose own connection ended first: with ack, or while they were parked
 	AcksLate, AcksForged      uint64
 	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
@@ -79,6 +80,7 @@ type loopStats struct {
 	multicastReturns     uint64
 	parked               int
 	abandoned, overShare uint64
+	linkOverShare        uint64
 	memoryRefused        uint64
 	acksLate, acksForged uint64
 	outcomes             [128]uint64
@@ -168,6 +170,7 @@ func (s *Stats) add(p *loopStats) {
 	s.Abandoned += p.abandoned
 	s.MemoryRefused += p.memoryRefused
 	s.OverShare += p.overShare
+	s.LinkOverShare += p.linkOverShare
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged
 	for code, n := range p.outcomes {

@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// What clients have to say to another node goes over a link: answers with replies, and messages that
+// they give back. A client can say it as often as it likes. So each has a share of the link's room
+// (S32): its answers neither close the link, nor take it from those of others and from messages.
+
+// relayPart is the part of a link's free room that one client may take.
+const relayPart = 4
+
+var reasonRelay = []byte("the receiver's answer found no room on the link to this node")
+
+// linkShare is what one client has on a link, about.
+type linkShare struct {
+	before, since int   // bytes appended before mark, and since
+	mark          int64 // of all bytes ever appended to the link
+}
+
+// mayRelay reports whether size bytes of a client may be appended to the link, and charges them. As
+// long as little waits on the link, it charges nobody.
+func (k *link) mayRelay(c *conn, session uint64, size int) bool {
+	queued := c.queued()
+	if queued+size <= c.maxPending/linkRoom {
+		clear(k.shares)
+		return true
+	}
+	s := k.shares[session]
+	if c.written-int64(c.backlog) >= s.mark { // what was appended before the mark has left
+		s.before, s.since, s.mark = s.since, 0, c.written+int64(c.queuedHere())
+	}
+	room := c.maxPending + replyRoom/2*c.loop.eng.cfg.MaxPayload - queued
+	if s.before+s.since+size > room/relayPart {
+		c.loop.stats.linkOverShare++
+		return false
+	}
+	s.since += size
+	if k.shares == nil {
+		k.shares = make(map[uint64]linkShare)
+	}
+	k.shares[session] = s
+	return true
+}
+
+// answerLink relays an ack to the node that waits for it, stamped with who acked (S8).
+func (c *conn) answerLink(token []byte, h routing.Handle, a *codec.Ack) {
+	if len(token) != ackTokenLen {
+		return // nobody waits
+	}
+	id := c.session.ID()
+	l := c.loop
+	f := &l.answer
+	*f = codec.Answer{Token: token, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
+	if h.Loop == l.idx {
+		l.relayAnswer(h, c.short, f)
+		return
+	}
+	p := l.parcelFor(h.Loop)
+	at := len(p.data)
+	p.data = codec.AppendAnswer(p.data, f)
+	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: at, reply: len(p.data) - at})
+}
+
+// relayAnswer appends a client's answer to a link of this loop. If there is no room for it, the other
+// node hears that the answer is lost; if there is none even for that, its send ends when its deadline
+// does.
+func (l *loop) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
+	to := l.linkConn(h)
+	if to == nil {
+		return
+	}
+	if !to.link.mayRelay(to, session, answerSize(f)) {
+		f.Code, f.Reason, f.Reply = codec.CodeLost, reasonRelay, nil
+		if !to.link.mayRelay(to, session, answerSize(f)) {
+			return
+		}
+	}
+	to.wroteControl(codec.AppendAnswer(to.out(), f))
+}
+
+func answerSize(f *codec.Answer) int { return scratchSize + len(f.Reason) + len(f.Reply) }
+
+// giveBack sends a frame with messages that a client gives back to the node that they came from, on
+// whichever loop the link is.
+func (c *conn) giveBack(h routing.Handle, frame []byte) {
+	l := c.loop
+	if h.Loop == l.idx {
+		l.relayFrame(h, c.short, frame)
+		return
+	}
+	p := l.parcelFor(h.Loop)
+	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: len(p.data), reply: len(frame)})
+	p.data = append(p.data, frame...)
+}
+
+// relayFrame appends a client's frame to a link of this loop. If there is no room for messages that come
+// back, they end here: they were not delivered.
+func (l *loop) relayFrame(h routing.Handle, session uint64, frame []byte) {
+	body := frame[codec.PrefixLen:]
+	kind, _ := codec.PeekKind(body)
+	if kind == codec.KindAnswer {
+		if err := codec.DecodeAnswer(body, &l.answer); err == nil { // it was encoded here
+			l.relayAnswer(h, session, &l.answer)
+		}
+		return
+	}
+	to := l.linkConn(h)
+	switch {
+	case to == nil:
+	case to.link.mayRelay(to, session, len(frame)):
+		to.wroteControl(append(to.out(), frame...))
+	default:
+		eachReturned(kind, body, func(token []byte) {
+			l.worked(1)
+			if to.state == stateOpen && to.link.mayRelay(to, session, scratchSize) {
+				to.wroteControl(codec.AppendRefuse(to.out(), token, codec.CodeOverflow))
+			}
+		})
+	}
+}
+
+// eachReturned yields the tokens of messages in a frame of this node's that gives them back.
+func eachReturned(kind codec.Kind, body []byte, yield func(token []byte)) {
+	if kind != codec.KindReturnMany {
+		var f codec.Forward
+		if codec.DecodeForward(body, kind, &f) == nil {
+			yield(f.Token)
+		}
+		return
+	}
+	var m codec.DeliverMany
+	if codec.DecodeDeliverMany(body, kind, len(body), &m) != nil {
+		return
+	}
+	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
+		yield(r.Token)
+	}
+}
