@@ -53,12 +53,13 @@ type conn struct {
 	local       *InProcess // nil for a socket
 	link        *link      // nil for a client
 	state       state
-	carry       []byte   // the beginning of a frame whose end has not come yet
-	unread      []byte   // input that waits for the connection's turn
-	inTurns     bool     // it is in the loop's turns
-	carried     int      // the size of the two buffers, as it was counted
-	pending     []byte   // to be written at the end of the iteration
-	segments    [][]byte // full or foreign buffers that go out before pending
+	carry       []byte    // the beginning of a frame whose end has not come yet
+	unread      []byte    // input that waits for the connection's turn
+	inTurns     bool      // it is in the loop's turns
+	long        longFrame // nil, or a frame of which a part has been handled
+	carried     int       // the size of the two buffers, as it was counted
+	pending     []byte    // to be written at the end of the iteration
+	segments    [][]byte  // full or foreign buffers that go out before pending
 	segBytes    int
 	backlog     int // bytes that gnet holds for the kernel
 	dirty       bool
@@ -75,6 +76,8 @@ type conn struct {
 	ended       *atomic.Bool // it has closed, for the lanes; nil until it asks for something
 	parked      int          // bytes of its messages that wait for the registry
 	held        []waiting    // sends that wait for the registry's word on a sender, see hold
+	going       []waiting    // those that go on with it in the connection's turn, before its input
+	word        holder       // it
 	lastFrame   int64        // when the last complete frame came
 	lastHeard   int64        // when anything came, on the loop's waking time
 	doubted     int64        // since when it may be dead, as news say, on that time; 0: it is not in doubt
@@ -423,7 +426,7 @@ func (c *conn) teardown() {
 		l.acks.FreeList(c.list)
 		l.announceGone(c.handle())
 	}
-	c.dropUnread()
+	c.dropWork()
 	l.bufs.put(c.carry)
 	l.bufs.put(c.told)
 	c.carry, c.told, c.toldCount = nil, nil, 0

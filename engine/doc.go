@@ -60,7 +60,7 @@
 // # How it is built
 //
 // The files follow a message: acceptor.go takes connections, loop.go is an event loop, iteration.go the end of its
-// iterations, pace.go how long they are, turns.go what waits for the next one, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, mailbox.go carries
+// iterations, pace.go how long they are, turns.go what waits for the next one, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, longframe.go handles one in slices, mailbox.go carries
 // messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
 // lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
 // and goes. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go

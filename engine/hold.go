@@ -55,42 +55,58 @@ func (l *loop) senderKnown(h holder) {
 	delete(l.holding, h.id)
 	for _, handle := range waiting {
 		if c := l.conn(handle); c != nil {
-			c.goOnHeld(h)
+			c.heldGoOn(h)
 		}
 	}
 }
 
-func (c *conn) goOnHeld(h holder) {
+// heldGoOn has the connection's held sends go on in its turn. What was held again while others were
+// going on comes before those that are still to go on.
+func (c *conn) heldGoOn(h holder) {
+	c.going, c.held, c.word = append(c.held, c.going...), nil, h
+	c.await()
+}
+
+// goOnHeld goes on with sends until the connection's turn is over.
+func (c *conn) goOnHeld() {
 	l := c.loop
-	held := c.held
-	c.held = nil
-	for i := range held {
-		w := &held[i]
+	for len(c.going) > 0 && !l.turnOver {
+		w := &c.going[0]
+		c.going = c.going[1:]
+		c.goOnHeldSend(w, c.word)
 		l.worked(1)
-		if l.takeUp(w) == nil {
-			continue // c was closed meanwhile
-		}
-		m := &l.send
-		switch {
-		case w.late(l.now):
-			c.finishHeld(w, verdict{code: codec.CodeExpired})
-		case len(c.held) > 0: // another sender that has to be asked for
-			c.charge(w)
-			c.holdBehind(*w, m.From)
-		case string(m.From) != h.id:
-			c.relayHeld(w, m)
-		case !h.known:
-			c.finishHeld(w, verdict{code: codec.CodeRegistryUnavailable})
-		case h.session != c.session.ID() && w.round >= h.round:
-			// The question was asked before this send came. The session may have bound the ID in
-			// between.
-			c.charge(w)
-			c.holdBehind(*w, m.From)
-		default:
-			l.asked = h
-			c.relayHeld(w, m)
-			l.asked = holder{}
-		}
+	}
+	if len(c.going) == 0 {
+		c.going, c.word = nil, holder{}
+	}
+}
+
+// goOnHeldSend goes on with one send, given the registry's word on a sender.
+func (c *conn) goOnHeldSend(w *waiting, h holder) {
+	l := c.loop
+	if l.takeUp(w) == nil {
+		return // c was closed meanwhile
+	}
+	m := &l.send
+	switch {
+	case w.late(l.now):
+		c.finishHeld(w, verdict{code: codec.CodeExpired})
+	case len(c.held) > 0: // another sender that has to be asked for
+		c.charge(w)
+		c.holdBehind(*w, m.From)
+	case string(m.From) != h.id:
+		c.relayHeld(w, m)
+	case !h.known:
+		c.finishHeld(w, verdict{code: codec.CodeRegistryUnavailable})
+	case h.session != c.session.ID() && w.round >= h.round:
+		// The question was asked before this send came. The session may have bound the ID in
+		// between.
+		c.charge(w)
+		c.holdBehind(*w, m.From)
+	default:
+		l.asked = h
+		c.relayHeld(w, m)
+		l.asked = holder{}
 	}
 }
 
@@ -135,13 +151,15 @@ func (c *conn) expireHeld() {
 
 // releaseHeld forgets the sends of a connection that has ended.
 func (l *loop) releaseHeld(c *conn) {
-	for i := range c.held {
-		n := c.held[i].count()
-		l.unwaits(&c.held[i])
-		l.stats.abandoned += uint64(n)
-		l.parkedSends -= n
+	for _, all := range [][]waiting{c.held, c.going} {
+		for i := range all {
+			n := all[i].count()
+			l.unwaits(&all[i])
+			l.stats.abandoned += uint64(n)
+			l.parkedSends -= n
+		}
 	}
-	c.held = nil
+	c.held, c.going = nil, nil
 }
 
 // attached reports whether a session is attached somewhere that this node can reach.

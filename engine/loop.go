@@ -118,6 +118,7 @@ type hello struct {
 func newLoop(e *Engine, idx int) *loop {
 	l := &loop{eng: e, idx: uint16(idx), mail: make([]outbox, e.cfg.Loops), aside: make(map[routing.SessionID][]*conn)}
 	l.bufs.shared = &e.bufs
+	l.fan.each = recipientCost(e)
 	if e.cluster != nil {
 		l.linkLists = make(map[linkKey]ackmgr.List)
 		l.returnedOn = make(map[routing.Handle]int)

@@ -68,6 +68,8 @@ type fan struct {
 	bytes      []byte // tokens and session IDs of recipients
 	back       []codec.Recipient
 	asking     []string
+	each       int // what it costs to write to one of them, in units of work
+	cost       int // about what it costs for all, and their payloads
 }
 
 func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
@@ -78,6 +80,7 @@ func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
 		}
 		i = len(f.batches)
 		f.at[h] = i
+		f.cost += payload / bytesPerUnit
 		f.batches = append(f.batches, batch{handle: h, link: link, size: codec.MulticastSize[[]byte](payload, nil), first: len(f.targets)})
 	}
 	b := &f.batches[i]
@@ -86,6 +89,7 @@ func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
 	}
 	b.last = len(f.targets)
 	b.n++
+	f.cost += f.each
 	b.size += codec.RecipientSize(t.to)
 	f.targets = append(f.targets, t)
 }
@@ -107,7 +111,7 @@ func (f *fan) reset() {
 	clear(f.back)
 	clear(f.asking)
 	clear(f.at)
-	f.batches, f.targets, f.back, f.asking = f.batches[:0], f.targets[:0], f.back[:0], f.asking[:0]
+	f.batches, f.targets, f.back, f.asking, f.cost = f.batches[:0], f.targets[:0], f.back[:0], f.asking[:0], 0
 }
 
 // written forgets the recipients of a frame, and with them what they refer to.
@@ -155,30 +159,89 @@ func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool, kept *ca
 		c.holdMany(body, m, grouped)
 		return
 	}
-	for seq, to := range numbered(m) {
-		if c.state == stateClosed {
-			l.stats.abandoned++
-			continue
+	r := relaying{m: m, body: body, kept: kept, grouped: grouped, all: all, ttl: m.TTL, left: m.To, seq: m.Seq}
+	if !r.goOn(c) {
+		c.suspend(r.keep())
+	}
+}
+
+// relaying is a multicast on its way, as far as it has come.
+type relaying struct {
+	m       *codec.Multicast
+	body    []byte // that m was decoded from
+	kept    *cast  // nil, or a copy
+	grouped bool
+	all     verdict // on all recipients alike
+	ttl     uint32
+	left    codec.IDList // the recipients that are left
+	seq     uint64       // of the first of them
+}
+
+// goOn decides on the next sends, until the slice is over, and carries them out.
+func (r *relaying) goOn(c *conn) (done bool) {
+	l := c.loop
+	l.beginSlice()
+	s, m := &l.send, r.m
+	m.TTL = r.ttl // a cast that waits in part has less when it goes on
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	for v, ok := r.left.Next(); ok; v, ok = r.left.Next() {
+		s.Seq, s.To = r.seq, v.ID
+		r.seq++
+		r.decide(c, s)
+		l.worked(1)
+		if l.sliceOver() {
+			break
 		}
-		s.Seq, s.To = seq, to
-		v := all
-		if v.code == codec.CodeOK {
-			v = c.admitOne(s)
-		}
-		if v.code == codec.CodeOK {
-			var known bool
-			if v, known = c.reach(s); !known {
-				if kept == nil {
-					kept = newCast(body, grouped)
-				}
-				v = c.parkMember(s, kept, 0)
-			}
-		}
-		c.finishMember(s, v, grouped)
-		c.loop.worked(1)
 	}
 	c.askForParked()
-	c.sendFan(m, grouped)
+	c.sendFan(m, r.grouped)
+	if c.state == stateClosed {
+		r.drop(l)
+		return true
+	}
+	return r.left.Len() == 0
+}
+
+// decide decides on one send, and gathers it if its way is known.
+func (r *relaying) decide(c *conn, s *codec.Send) {
+	if c.state == stateClosed {
+		c.loop.stats.abandoned++
+		return
+	}
+	v := r.all
+	if v.code == codec.CodeOK {
+		v = c.admitOne(s)
+	}
+	if v.code == codec.CodeOK {
+		var known bool
+		if v, known = c.reach(s); !known {
+			if r.kept == nil {
+				r.kept = newCast(r.body, r.grouped)
+			}
+			v = c.parkMember(s, r.kept, 0)
+		}
+	}
+	c.finishMember(s, v, r.grouped)
+}
+
+// keep copies what is left, because the frame's bytes do not last.
+func (r *relaying) keep() *relaying {
+	k := *r
+	if k.kept == nil {
+		k.kept = newCast(r.body, r.grouped)
+	}
+	k.m, k.body = &k.kept.multi, k.kept.body
+	k.left = k.m.To
+	for range k.left.Len() - r.left.Len() {
+		k.left.Next()
+	}
+	return &k
+}
+
+// drop ends the sends that are left: nobody is there to be told of them.
+func (r *relaying) drop(l *loop) {
+	l.stats.abandoned += uint64(r.left.Len())
+	r.left = codec.IDList{}
 }
 
 // numbered yields the recipients with the numbers of their sends.

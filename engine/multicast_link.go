@@ -12,32 +12,39 @@ import (
 // return_many, and from there on each is a message of its own (S14): what comes back is the exception.
 
 // handleForwardMany delivers a multicast from another node, or sends it back in part or whole.
-func (c *conn) handleForwardMany(k *link, body []byte) error {
-	l := c.loop
-	m := &l.many
+func (c *conn) handleForwardMany(_ *link, body []byte) error {
+	m := &c.loop.many
 	if err := codec.DecodeDeliverMany(body, codec.KindForwardMany, math.MaxInt, m); err != nil {
 		return err
 	}
+	return c.inSlices(codec.KindForwardMany, body, m, (*conn).deliverMany)
+}
+
+// deliverMany delivers a multicast from another node to its next recipients.
+func (c *conn) deliverMany(m *codec.DeliverMany) error {
+	l := c.loop
 	defer l.fan.reset()
-	walk := m.To
-	for r, ok := walk.Next(); ok; r, ok = walk.Next() {
+	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		if err := checkForwardToken(&codec.Forward{Deliver: codec.Deliver{Token: r.Token, Flags: m.Flags}}); err != nil {
 			return err
 		}
-		s, h, back := l.receiver(r.To, routing.SessionID(r.Session), r.Epoch)
-		if s == nil {
+		l.worked(1)
+		if s, h, back := l.receiver(r.To, routing.SessionID(r.Session), r.Epoch); s == nil {
 			r.Why = back
 			l.fan.back = append(l.fan.back, r)
-			continue
+			l.fan.cost += l.fan.each
+		} else {
+			l.fan.add(h, false, len(m.Payload), target{token: r.Token, to: r.To, session: s, epoch: r.Epoch})
 		}
-		l.worked(1)
-		l.fan.add(h, false, len(m.Payload), target{token: r.Token, to: r.To, session: s, epoch: r.Epoch})
+		if l.sliceOver() {
+			break
+		}
 	}
 	if len(l.fan.back) > 0 {
 		c.wroteControl(codec.AppendDeliverMany(c.out(), codec.KindReturnMany, m, l.fan.back))
 	}
 	for i := range l.fan.batches {
-		l.deliverBatch(&l.fan.batches[i], m, k.handle)
+		l.deliverBatch(&l.fan.batches[i], m, c.handle())
 	}
 	return nil
 }

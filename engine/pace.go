@@ -58,6 +58,8 @@ type pace struct {
 	full     bool          // it is
 	turnEnds time.Duration // the same for the turn of a connection
 	turnOver bool
+
+	sliceEnds time.Duration // when a long frame has to wait, see sliceOver
 }
 
 func newPace(e *Engine) pace {

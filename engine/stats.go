@@ -34,6 +34,7 @@ type Stats struct {
 	Writes                    uint64 // write calls to client sockets
 	Wakeups                   uint64 // ends of event loop iterations
 	Deferred                  uint64 // times that input had to wait for its connection's turn
+	Sliced                    uint64 // times that the rest of a frame for many recipients had to
 	Sends                     uint64 // send frames accepted for a decision
 	Written                   uint64 // sends without ack that were written to their receiver
 	Bounced                   uint64 // of those, how many the receiver returned as not_here
@@ -69,7 +70,7 @@ type loopStats struct {
 	bytesIn, bytesOut    uint64
 	framesIn, framesOut  uint64
 	writes, wakeups      uint64
-	deferred             uint64
+	deferred, sliced     uint64
 	sends                uint64
 	written, bounced     uint64
 	forwarded, received  uint64
@@ -156,6 +157,7 @@ func (s *Stats) add(p *loopStats) {
 	s.Writes += p.writes
 	s.Wakeups += p.wakeups
 	s.Deferred += p.deferred
+	s.Sliced += p.sliced
 	s.Sends += p.sends
 	s.Written += p.written
 	s.Bounced += p.bounced

@@ -92,11 +92,22 @@ func (c *conn) turns() *turns {
 }
 
 // hasWork reports whether there is anything to do in the connection's turn.
-func (c *conn) hasWork() bool { return c.state != stateClosed && len(c.unread) > 0 }
+func (c *conn) hasWork() bool {
+	return c.state != stateClosed && (c.long != nil || len(c.going) > 0 || len(c.unread) > 0)
+}
 
 // work goes on with what waits, until the turn is over.
 func (c *conn) work() {
 	l := c.loop
+	if c.long != nil {
+		c.goOnLong()
+	}
+	if !l.turnOver {
+		c.goOnHeld()
+	}
+	if l.turnOver || c.state == stateClosed {
+		return
+	}
 	in := c.unread
 	c.unread = nil // the end of the connection must not give it back meanwhile
 	l.unread -= len(in)
@@ -109,7 +120,12 @@ func (c *conn) work() {
 	l.unread += len(rest)
 }
 
-func (c *conn) dropUnread() {
+// dropWork ends what waits: the connection has closed.
+func (c *conn) dropWork() {
+	if c.long != nil {
+		c.long.drop(c.loop)
+		c.long = nil
+	}
 	c.loop.unread -= len(c.unread)
 	c.loop.bufs.put(c.unread)
 	c.unread = nil

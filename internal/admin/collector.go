@@ -55,6 +55,7 @@ var metrics = []metric{
 	counter("writes_total", "Write calls that carried those frames.", func(s *engine.Stats) uint64 { return s.Writes }),
 	counter("wakeups_total", "Ends of event loop iterations.", func(s *engine.Stats) uint64 { return s.Wakeups }),
 	counter("input_deferred_total", "Times that input of a client waited for its turn, because the event loop was busy with others.", func(s *engine.Stats) uint64 { return s.Deferred }),
+	counter("frames_sliced_total", "Times that the rest of a frame for many recipients waited for its turn.", func(s *engine.Stats) uint64 { return s.Sliced }),
 	counter("sends_total", "Send frames accepted for a decision.", func(s *engine.Stats) uint64 { return s.Sends }),
 	counter("delivers_unacked_total", "Sends without ack that were written to their receiver.", func(s *engine.Stats) uint64 { return s.Written }),
 	counter("forwards_unacked_total", "Times that a send without ack was written to another node.", func(s *engine.Stats) uint64 { return s.Forwarded }),

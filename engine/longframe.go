@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"math"
+	"time"
+
+	"distmsg/codec"
+)
+
+// A frame for many recipients may take long. So the loop handles it in slices, each of a few
+// milliseconds at most, and others have their turn in between. Its connection waits meanwhile (see
+// turns.go), so what it has sent behind the frame stays behind it. Most such frames are done within
+// one slice. The bytes of the others are copied.
+
+const (
+	// sliceShare is for how long a slice may look for the ways of recipients. To write to them takes
+	// about as long again.
+	sliceShare = 3 * time.Millisecond
+	// sliceWork bounds what a slice leaves to be written, in units of work.
+	sliceWork = 16 << 10
+	// hookedCost is what a recipient costs whom a hook is asked about.
+	hookedCost = sliceWork / 512
+)
+
+// longFrame is a frame of which a part has been handled.
+type longFrame interface {
+	// goOn handles another slice, and reports whether it was the last.
+	goOn(c *conn) (done bool)
+	// drop ends what is left: the connection has closed.
+	drop(l *loop)
+}
+
+// recipientCost is what it costs to write to one of many recipients, in units of work.
+func recipientCost(e *Engine) int {
+	if e.cfg.Hooks.Deliver != nil {
+		return hookedCost
+	}
+	return 1
+}
+
+// beginSlice begins a slice. The fan is empty.
+func (l *loop) beginSlice() { l.sliceEnds = l.stamped + sliceShare }
+
+// sliceOver reports whether what is left of a frame has to wait for the next slice.
+func (l *loop) sliceOver() bool { return l.fan.cost >= sliceWork || l.stamped >= l.sliceEnds }
+
+// suspend ends the connection's turn in the middle of a frame.
+func (c *conn) suspend(f longFrame) {
+	c.loop.stats.sliced++
+	c.loop.turnOver = true
+	c.long = f
+	c.await()
+}
+
+// goOnLong handles another slice of the frame that was suspended.
+func (c *conn) goOnLong() {
+	f := c.long
+	c.long = nil
+	if !f.goOn(c) {
+		c.suspend(f)
+	}
+}
+
+// manyFunc handles recipients of a frame until the slice is over, and takes them out of m.To.
+type manyFunc func(c *conn, m *codec.DeliverMany) error
+
+// longMany is a suspended frame that names many recipients with their tokens.
+type longMany struct {
+	kind codec.Kind
+	many codec.DeliverMany // decoded from a copy; the recipients that are left
+	f    manyFunc
+}
+
+// inSlices handles a frame with f, in as many slices as it takes. m was decoded from body.
+func (c *conn) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f manyFunc) error {
+	n := m.To.Len()
+	c.loop.beginSlice()
+	if err := f(c, m); err != nil || m.To.Len() == 0 || c.state == stateClosed {
+		return err
+	}
+	k := &longMany{kind: kind, f: f}
+	if err := codec.DecodeDeliverMany(append([]byte(nil), body...), kind, math.MaxInt, &k.many); err != nil {
+		return err
+	}
+	for range n - m.To.Len() {
+		k.many.To.Next()
+	}
+	c.suspend(k)
+	return nil
+}
+
+func (k *longMany) goOn(c *conn) (done bool) {
+	c.loop.beginSlice()
+	if err := k.f(c, &k.many); err != nil {
+		c.decodeFault(err, k.kind)
+	}
+	return c.state == stateClosed || k.many.To.Len() == 0
+}
+
+func (k *longMany) drop(*loop) {} // the other node, or the acks' deadlines, end what was not handled
