@@ -102,7 +102,7 @@ func (t *Target) skip(w *wire) error {
 const (
 	targetVariable = "DISTMSG_ATTACK" // environment: the attack's name and its target
 	tallyLine      = "attack: "       // before the tally in what an attacker prints
-	overtime       = 5 * time.Second  // after an attack's duration, until its process is killed
+	overtime       = 10 * time.Second // after an attack's duration, until its process is killed
 	politeness     = "10"             // the attackers' nice
 )
 

@@ -80,15 +80,16 @@ func Find(name string) (Attack, error) {
 
 // fanout is no attack at all: a load that is too much for the machine.
 func fanout(ctx context.Context, t *Target) {
-	long, cancel := context.WithTimeout(ctx, t.Duration*7/10) // what is in flight needs its time to end
+	// What is in flight needs its time to end, and where nodes are slow, so does connecting.
+	long, cancel := context.WithTimeout(ctx, t.Duration*7/10)
 	defer cancel()
 	t.each(ctx, 1, func(int) error {
-		report, err := loadtest.Run(context.Background(), loadtest.Config{
+		report, err := loadtest.Run(ctx, loadtest.Config{
 			Nodes: t.Clients, Conns: t.n(2000), Window: 4, Fanout: t.n(1000), Payload: 64,
 			Warmup: -1, Duration: t.Duration, Grace: time.Second, Until: long.Done(),
 		})
 		if err != nil {
-			return err
+			return err // it had not begun when ctx ended
 		}
 		for word, n := range report.Outcomes {
 			t.count("its "+word, int(n))
