@@ -136,8 +136,12 @@ type Config struct {
 
 	// MaxWatched is how many IDs one connection may watch. Default: 100,000.
 	MaxWatched int
+	// MaxNodeWatched is how many IDs all connections together may watch; one that two watch counts
+	// twice, and takes some 200 bytes each time. Of what three quarters of it leave free, one
+	// connection may watch a quarter. Default: 1,000,000.
+	MaxNodeWatched int
 	// WatchPeriod is how often the registry is asked who holds the IDs that are watched, and with that how long it takes to hear of what
-	// happens at another node. Default: 2 s.
+	// happens at another node. It takes longer if that would be more than 50,000 IDs a second. Default: 2 s.
 	WatchPeriod time.Duration
 
 	// AllowNoFrom lets sends leave from empty.
@@ -179,6 +183,7 @@ const (
 	defaultMaxRoutes           = 1_000_000
 	defaultMaxParked           = 1 << 20
 	defaultMaxWatched          = 100_000
+	defaultMaxNodeWatched      = 1_000_000
 	defaultWatchPeriod         = 2 * time.Second
 
 	defaultMemoryPart = 4 // of the machine's memory
@@ -226,6 +231,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.VerifyPeriod, defaultVerifyPeriod)
 	setDefault(&c.MaxRoutes, defaultMaxRoutes)
 	setDefault(&c.MaxWatched, defaultMaxWatched)
+	setDefault(&c.MaxNodeWatched, defaultMaxNodeWatched)
 	setDefault(&c.WatchPeriod, defaultWatchPeriod)
 	setDefault(&c.MemoryBudget, max(machineMemory("/")/defaultMemoryPart, leastMemory, minBudget*int64(c.MaxPayload)))
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
@@ -280,7 +286,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		v    int
 	}{
 		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxAcks", c.MaxAcks}, {"MaxConns", c.MaxConns},
-		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
+		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched}, {"MaxNodeWatched", c.MaxNodeWatched},
 		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
 		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},
 		{"MaxRequests", c.MaxRequests}, {"MaxNodeRequests", c.MaxNodeRequests},

@@ -19,11 +19,16 @@ const (
 // ackShare is how many sends of one connection may wait for an ack now, of all that the loop may
 // wait for.
 func (l *loop) ackShare() int {
-	most := uint(l.mostAcks)
-	free := most - uint(l.acks.Len())
-	share := max(1, min(most/ackFew, free/ackLeft))
-	if reserve := most / ackReserve; free > reserve {
-		share = max(share, (free-reserve)/ackPart)
+	return shareOf(l.mostAcks, l.acks.Len(), ackPart)
+}
+
+// shareOf is how much one connection may hold of what there is most of, while all together hold that
+// much: a part of what is free beyond a reserve, and a few in any case.
+func shareOf(most, held int, part uint) int {
+	all, free := uint(most), uint(max(0, most-held))
+	share := max(1, min(all/ackFew, free/ackLeft))
+	if reserve := all / ackReserve; free > reserve {
+		share = max(share, (free-reserve)/part)
 	}
 	return int(share)
 }

@@ -58,6 +58,7 @@ type Stats struct {
 	MemoryHeld, MemoryBudget  int                    // bytes that connections hold, and that they may hold
 	MemoryRefused             uint64                 // messages that were refused because the memory budget was nearly used up
 	MemoryClosed              uint64                 // connections that were closed because they held most of it
+	WatchesRefused            uint64                 // IDs that were not watched because of MaxWatched or MaxNodeWatched
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
 	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
 	RequestsRefused           uint64                 // binds, unbinds, look-ups and watches that ended overflow because of MaxRequests or MaxNodeRequests
@@ -112,6 +113,7 @@ func (e *Engine) Stats() Stats {
 		DisplacedPeers: e.peers.displacements(),
 		JoinsRefused:   e.joins.refusals(),
 
+		WatchesRefused:  e.watcher.refused.Load(),
 		MemoryHeld:      int(e.memory.held.Load()),
 		MemoryBudget:    int(e.memory.budget),
 		MemoryClosed:    e.memory.closed.Load(),

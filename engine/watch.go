@@ -20,21 +20,31 @@ type watchList struct {
 	tell   func() // has the connection told of changes, on its loop
 
 	// guarded by watcher.mu
-	all    map[string]*watch
+	all    map[*watchedID]*watch
 	queue  []*watch // of those whose client may have to be told something; dropped ones perhaps among them
 	asked  bool     // tell was posted, or comes with the next tick
 	closed bool     // the connection is gone
 }
 
-// watch is one ID of a watchList. Its fields are guarded by watcher.mu.
+// watch is one ID of a watchList. Its fields are guarded by watcher.mu. There may be a million.
 type watch struct {
-	list     *watchList
-	id       *watchedID
-	at       int          // index in id.watches
-	told     codec.Result // what the client was told last
-	answered bool         // it was told something
-	queued   bool         // it is in list.queue
-	dropped  bool         // it is in no list any more, but perhaps in a queue
+	list      *watchList
+	id        *watchedID
+	toldEpoch uint64     // what the client was told last
+	at        uint32     // index in id.watches
+	toldCode  codec.Code // likewise
+	answered  bool       // it was told something
+	queued    bool       // it is in list.queue
+	dropped   bool       // it is in no list any more, but perhaps in a queue
+}
+
+func (v *watch) told() codec.Result { return codec.Result{Code: v.toldCode, Epoch: v.toldEpoch} }
+
+// tells notes that the client is told how its ID stands, and returns that.
+func (v *watch) tells() codec.Result {
+	now := v.id.result()
+	v.toldCode, v.toldEpoch, v.answered = now.Code, now.Epoch, true
+	return now
 }
 
 // handleWatch puts IDs on the list at once, so that no change is missed, and asks who holds them.
@@ -51,7 +61,7 @@ func (c *conn) handleWatch(body []byte) {
 	}
 	if c.watchList == nil {
 		l, h := c.loop, c.handle()
-		c.watchList = &watchList{loop: l, handle: h, all: make(map[string]*watch), tell: func() { l.tellChanges(h) }}
+		c.watchList = &watchList{loop: l, handle: h, all: make(map[*watchedID]*watch), tell: func() { l.tellChanges(h) }}
 	}
 	e.watcher.add(c.watchList, r)
 	e.spread(r, verbWatch)
@@ -123,27 +133,43 @@ func (w *watcher) add(list *watchList, r *request) {
 		case !validID(it.id):
 			r.results[i].Code = codec.CodeBadID
 			continue
-		case list.all[it.id] != nil:
-		case len(list.all) >= w.eng.cfg.MaxWatched:
+		case list.of(w, it.id) != nil:
+		case !w.hasRoom(list):
 			r.results[i].Code = codec.CodeOverflow
+			w.refused.Add(1)
 			continue
 		default:
 			id := w.watched(it.id)
-			v := &watch{list: list, id: id, at: len(id.watches)}
+			v := &watch{list: list, id: id, at: uint32(len(id.watches))}
 			id.watches = append(id.watches, v)
-			list.all[id.name] = v
+			list.all[id] = v
+			w.watches++
 		}
 		r.results[i].Code = codec.CodeRegistryUnavailable // until something is known
 	}
+}
+
+// of returns the watch of an ID; nil if there is none. mu is held.
+func (list *watchList) of(w *watcher, name string) *watch {
+	if id := w.ids[name]; id != nil {
+		return list.all[id]
+	}
+	return nil
+}
+
+// hasRoom reports whether a list may grow: up to its own limit, and to its share of what the node has
+// for all. mu is held.
+func (w *watcher) hasRoom(list *watchList) bool {
+	n, most := len(list.all), w.eng.cfg.MaxNodeWatched
+	return n < w.eng.cfg.MaxWatched && w.watches < most && n < shareOf(most, w.watches, watchPart)
 }
 
 func (w *watcher) answer(list *watchList, r *request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, it := range r.items {
-		if v := list.all[it.id]; v != nil {
-			v.told, v.answered = v.id.result(), true
-			r.results[i] = v.told
+		if v := list.of(w, it.id); v != nil {
+			r.results[i] = v.tells()
 		}
 	}
 }
@@ -152,8 +178,8 @@ func (w *watcher) remove(list *watchList, ids *codec.IDList) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for it, ok := ids.Next(); ok; it, ok = ids.Next() {
-		if v := list.all[string(it.ID)]; v != nil {
-			delete(list.all, v.id.name)
+		if v := list.of(w, string(it.ID)); v != nil {
+			delete(list.all, v.id)
 			w.drop(v)
 		}
 	}
@@ -201,11 +227,10 @@ func (w *watcher) take(list *watchList, n int) (changes []codec.Change, more boo
 		list.queue[0] = nil
 		list.queue = list.queue[1:]
 		v.queued = false
-		now := v.id.result()
-		if v.dropped || now == v.told {
+		if v.dropped || v.id.result() == v.told() {
 			continue
 		}
-		v.told = now
+		now := v.tells()
 		changes = append(changes, codec.Change{ID: []byte(v.id.name), Code: now.Code, Epoch: v.id.epoch})
 	}
 	if len(list.queue) == 0 {

@@ -757,7 +757,7 @@ func TestWatchTurns(t *testing.T) {
 			arrived()
 			w.mu.Lock()
 			for i, id := range w.order {
-				if id.at != i || w.ids[id.name] != id {
+				if int(id.at) != i || w.ids[id.name] != id {
 					t.Errorf("%q is at %d, not %d", id.name, i, id.at)
 				}
 			}

@@ -14,8 +14,16 @@ import (
 // watchBatch is the most watched IDs in one question to the registry, and in one step of what may be long.
 const watchBatch = 512
 
+const (
+	// watchRate is how many watched IDs a second the registry is asked for at most, unless the
+	// period is so long that it has to be fewer. If there are more, a round takes longer.
+	watchRate = 50_000
+	// watchPart is the part of the node's free watches that one connection may have.
+	watchPart = 4
+)
+
 // watcher knows who holds the IDs that the clients of this node watch. It asks the registry for all of them within
-// Config.WatchPeriod, in batches and one question at a time. What the node does itself it learns at once: those are hints.
+// Config.WatchPeriod (see watchPeriod), in batches and one question at a time. What the node does itself it learns at once: those are hints.
 //
 // Hints of a bind or unbind are given in the ID's lane, where the registry's answers come in order (S12), and count. An answer to a
 // question of the watcher may be older than a hint that has come meanwhile; then it does not count, and the question is put again. What
@@ -23,7 +31,9 @@ const watchBatch = 512
 type watcher struct {
 	eng  *Engine
 	wake chan struct{} // of capacity 1
-	n    atomic.Int64  // len(order); a node on which nobody watches looks no further
+	// refused counts watches that there was no room for.
+	refused atomic.Uint64
+	n       atomic.Int64 // len(order); a node on which nobody watches looks no further
 
 	// Lock order: mu before a loop's inbox.
 	mu    sync.Mutex
@@ -32,6 +42,8 @@ type watcher struct {
 	next  int                   // guarded by mu
 	soon  []*watchedID          // guarded by mu; to be asked for out of turn
 	ended []*watchList          // guarded by mu; to be taken apart
+	// watches is how many there are of all connections. Guarded by mu.
+	watches int
 
 	absent map[routing.SessionID]*absence // guarded by mu
 }
@@ -39,13 +51,13 @@ type watcher struct {
 // watchedID is an ID that somebody watches. Its fields but name are guarded by watcher.mu.
 type watchedID struct {
 	name    string
-	at      int // index in watcher.order; -1: nobody watches it any more
 	watches []*watch
-	known   bool // else the registry has not said yet
-	bound   bool
-	soon    bool   // it is in watcher.soon
-	version uint32 // grows with each hint and each answer that counts
 	epoch   uint64 // of the binding; if there is none, of the last one
+	at      int32  // index in watcher.order; -1: nobody watches it any more
+	version uint32 // grows with each hint and each answer that counts
+	known   bool   // else the registry has not said yet
+	bound   bool
+	soon    bool // it is in watcher.soon
 }
 
 // absence is a session that this node is in no touch with, but that holds watched IDs. Guarded by watcher.mu.
@@ -75,7 +87,7 @@ func (id *watchedID) result() codec.Result {
 func (w *watcher) watched(name string) *watchedID {
 	id := w.ids[name]
 	if id == nil {
-		id = &watchedID{name: name, at: len(w.order)}
+		id = &watchedID{name: name, at: int32(len(w.order))}
 		w.ids[name] = id
 		w.order = append(w.order, id)
 		w.n.Add(1)
@@ -86,6 +98,7 @@ func (w *watcher) watched(name string) *watchedID {
 // drop takes a watch out of its ID's. mu is held.
 func (w *watcher) drop(v *watch) {
 	v.dropped = true
+	w.watches--
 	id := v.id
 	last := id.watches[len(id.watches)-1]
 	id.watches[v.at], last.at = last, v.at
@@ -100,7 +113,7 @@ func (w *watcher) drop(v *watch) {
 func (w *watcher) forget(id *watchedID) {
 	delete(w.ids, id.name)
 	w.n.Add(-1)
-	hole := id.at
+	hole := int(id.at)
 	if hole < w.next { // or one that this round has yet to ask for would be passed over
 		w.next--
 		w.move(w.next, hole)
@@ -117,7 +130,7 @@ func (w *watcher) forget(id *watchedID) {
 
 func (w *watcher) move(from, to int) {
 	w.order[to] = w.order[from]
-	w.order[to].at = to
+	w.order[to].at = int32(to)
 }
 
 // set notes what is so, and has everybody told whom it is news to. mu is held.
@@ -252,11 +265,11 @@ func (w *watcher) takeApartSome() (more bool) {
 	}
 	list := w.ended[0]
 	n := 0
-	for name, v := range list.all {
+	for id, v := range list.all {
 		if n++; n > watchBatch {
 			return true
 		}
-		delete(list.all, name)
+		delete(list.all, id)
 		w.drop(v)
 	}
 	w.ended = w.ended[1:]
@@ -277,11 +290,17 @@ func (w *watcher) takeSoon() []*watchedID {
 	return batch
 }
 
+// watchPeriod is how long a round takes: as configured, or longer if there are so many IDs that the
+// registry would have to answer more than watchRate.
+func watchPeriod(configured time.Duration, ids int) time.Duration {
+	return max(configured, time.Duration(ids)*time.Second/watchRate)
+}
+
 // takeTurn returns the IDs whose turn it is, and when the next ones' is, so that all have had theirs in a period.
 func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	period := w.eng.cfg.WatchPeriod
+	period := watchPeriod(w.eng.cfg.WatchPeriod, len(w.order))
 	if w.next >= len(w.order) {
 		w.next = 0
 		for session, a := range w.absent {

@@ -24,6 +24,7 @@ type options struct {
 	adminHosts                     []string
 	loops                          int
 	maxSessionIDs, maxNodeIDs      int
+	maxNodeWatched                 int
 	memoryBudget                   byteSize // 0: the engine's default
 	nodeID                         string
 	resumeWindow, verifyPeriod     time.Duration
@@ -62,6 +63,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "event loops, `n` of them; the default is the number of CPUs")
 	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "IDs, `n` of them, that one session may have bound at this node; a bind beyond it ends overflow")
 	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "the same for all sessions together; `n` IDs take some 250 bytes of memory each")
+	f.IntVar(&o.maxNodeWatched, "max-node-watched", 1_000_000, "IDs that all connections together may watch, `n` of them; each takes some 200 bytes of memory")
 	f.Var(&o.memoryBudget, "memory-budget", "memory that the node may take, `size`, as in 2GiB: the runtime's memory limit unless GOMEMLIMIT is set.\n"+
 		"Connections may hold half of it (default: half of the memory of the machine or the cgroup)")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
@@ -109,7 +111,7 @@ func (o *options) check() error {
 	for _, n := range []struct {
 		flag  string
 		value int
-	}{{"--max-session-ids", o.maxSessionIDs}, {"--max-node-ids", o.maxNodeIDs}} {
+	}{{"--max-session-ids", o.maxSessionIDs}, {"--max-node-ids", o.maxNodeIDs}, {"--max-node-watched", o.maxNodeWatched}} {
 		if n.value <= 0 {
 			return cli.Usagef("%s %d must be over 0", n.flag, n.value)
 		}

@@ -63,7 +63,7 @@ func serve(opts options, stderr io.Writer) error {
 	node, err := engine.New(engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
-		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs,
+		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs, MaxNodeWatched: opts.maxNodeWatched,
 		Registry: outside.registry, Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,

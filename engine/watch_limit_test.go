@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+)
+
+// names are n different IDs.
+func names(prefix string, n int) []string {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = prefix + strconv.Itoa(i)
+	}
+	return ids
+}
+
+// watched counts the IDs of an answer that are watched.
+func watched(results []codec.Result) (n int) {
+	for _, r := range results {
+		if r.Code != codec.CodeOverflow {
+			n++
+		}
+	}
+	return n
+}
+
+// One connection may watch a part of what the node has for all, and leaves room for others. What it
+// gives back is free again.
+func TestMaxNodeWatched(t *testing.T) {
+	const most = 400
+	n := start(t, Config{WatchPeriod: never, MaxIDs: most, MaxNodeWatched: most})
+	var eyes []*client
+	total := 0
+	for i := range 20 {
+		eye := n.join()
+		got := watched(eye.tryWatch(names("id", most)...)) // the same for all: each counts
+		if got == 0 || got > most/2 {
+			t.Errorf("connection %d watches %d of %d", i, got, most)
+		}
+		total += got
+		eyes = append(eyes, eye)
+	}
+	if refused := n.Stats().WatchesRefused; total > most || refused != uint64(20*most-total) {
+		t.Errorf("%d are watched, %d refused", total, refused)
+	}
+	eyes[0].unwatch(names("id", most)...)
+	if got := watched(eyes[0].tryWatch(names("id", 5)...)); got != 5 {
+		t.Errorf("after an unwatch, there is room for %d, want 5", got)
+	}
+	for _, eye := range eyes {
+		eye.nc.Close()
+	}
+	n.eventually("all is free again", func() bool {
+		n.watcher.mu.Lock()
+		defer n.watcher.mu.Unlock()
+		return n.watcher.watches == 0 && len(n.watcher.ids) == 0
+	})
+}
+
+// A watched ID takes little memory.
+func TestWatchMemory(t *testing.T) {
+	const ids = 50_000
+	n := start(t, Config{WatchPeriod: never, MaxIDs: ids})
+	eye := n.join()
+	list := names("id", ids)
+	before := heap()
+	eye.watches(codec.CodeNoRoute, list...)
+	n.settle()
+	if each := float64(heap()-before) / ids; each > 200 {
+		t.Errorf("a watched ID takes %.0f bytes", each)
+	} else {
+		t.Logf("%.0f bytes each", each)
+	}
+	runtime.KeepAlive(list)
+}
+
+// The registry is asked for a bounded number of IDs a second.
+func TestWatchPeriodGrows(t *testing.T) {
+	const configured = 2 * time.Second
+	for _, tc := range []struct {
+		ids  int
+		want time.Duration
+	}{{0, configured}, {1000, configured}, {100_000, configured}, {150_000, 3 * time.Second}, {1_000_000, 20 * time.Second}} {
+		if got := watchPeriod(configured, tc.ids); got != tc.want {
+			t.Errorf("%d IDs: a round takes %v, want %v", tc.ids, got, tc.want)
+		}
+	}
+	n := start(t, Config{WatchPeriod: configured, Membership: nil})
+	w := n.watcher
+	w.mu.Lock()
+	for _, id := range names("id", 200_000) {
+		w.watched(id)
+	}
+	w.mu.Unlock()
+	batch, pause := w.takeTurn()
+	if rate := float64(len(batch)) / pause.Seconds(); rate > 1.1*watchRate || rate < 0.9*watchRate {
+		t.Errorf("%d IDs every %v", len(batch), pause)
+	}
+}
