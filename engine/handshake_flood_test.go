@@ -208,3 +208,30 @@ func TestSilentMembers(t *testing.T) {
 	}
 	n.join("a").exchange("a", good.join("b"), "b")
 }
+
+// A session has a bounded number of connections to a node, as each new one costs a look at all
+// others. A client that replaces them gets in.
+func TestConnectionsOfOneSession(t *testing.T) {
+	t.Parallel()
+	n := start(t, Config{})
+	first := n.join("a")
+	for range maxSessionConns - 1 {
+		n.dial().hello(first.resume())
+	}
+	h := first.resume()
+	h.MinVersion, h.MaxVersion = codec.Version, codec.Version
+	one := n.dial()
+	one.write(codec.AppendHello(nil, &h))
+	if e := one.fails(codec.FaultGoingAway); e.Message != "the session has 64 connections to this node: close some, or replace them" {
+		t.Errorf("%+v", e)
+	}
+	h.Flags = codec.HelloReplace
+	last := n.dial()
+	if w := last.hello(h); w.Flags&codec.WelcomeResumed == 0 {
+		t.Error("the session is another one")
+	}
+	first.fails(codec.FaultReplaced)
+	n.eventually("one is left", func() bool { return n.Stats().Connections == 1 })
+	last.session, last.secret = first.session, first.secret
+	n.join("b").exchange("b", last, "a")
+}

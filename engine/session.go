@@ -141,6 +141,10 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 	j.loop.post(func() { j.loop.open(j, s, resumed) })
 }
 
+// maxSessionConns bounds the connections of one session to this node. A client needs one, and a
+// second one while it moves; each new one costs a look at all others.
+const maxSessionConns = 64
+
 // open makes the connection part of its session: from here on messages reach it.
 func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	e := l.eng
@@ -155,6 +159,10 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		return
 	}
 	others := s.Handles()
+	if len(others) >= maxSessionConns && !j.replace {
+		c.close(codec.FaultGoingAway, fmt.Sprintf("the session has %d connections to this node: close some, or replace them", len(others)))
+		return
+	}
 	serial, ok := e.table.Attach(s, c.handle())
 	if !ok { // it ended between the lane and here: let the client begin anew
 		c.close(codec.FaultSessionEnded, "the session has just ended")
