@@ -196,24 +196,36 @@ func (m *Memory) Presences(ctx context.Context, sessions []SessionID) ([]Session
 	return results, nil
 }
 
-// EndSession implements [Registry]. The bindings are gone when it returns.
+// EndSession implements [Registry]. The bindings are gone when it returns. They go some at a time, and
+// other calls come in between.
 func (m *Memory) EndSession(ctx context.Context, op EndOp) (ended bool, err error) {
+	s, ended, err := m.endNow(ctx, op)
+	for more := s != nil; more; {
+		m.mu.Lock()
+		_, more = m.bindings.unbindSome(s, nil)
+		m.mu.Unlock()
+	}
+	return ended, err
+}
+
+// endNow makes a session dead. It returns what held its bindings, or nil.
+func (m *Memory) endNow(ctx context.Context, op EndOp) (s *Session, ended bool, err error) {
 	if err := m.lock(ctx); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	defer m.mu.Unlock()
 	stillThere := func(have Presence) bool {
 		return !slices.ContainsFunc(op.Gone, func(p Presence) bool { return p.covers(have) })
 	}
 	if !op.Force && slices.ContainsFunc(m.presence[op.Session], stillThere) {
-		return false, nil
+		return nil, false, nil
 	}
 	delete(m.presence, op.Session)
 	m.bury(op.Session)
-	if s := m.bindings.Session(op.Session); s != nil {
-		m.bindings.ForceEndSession(s)
+	if s = m.bindings.Session(op.Session); s != nil {
+		m.bindings.retire(s, func() bool { return true })
 	}
-	return true, nil
+	return s, true, nil
 }
 
 // Lost implements [Registry]: what this process has lost, no other has kept.

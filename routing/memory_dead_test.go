@@ -1,7 +1,9 @@
 package routing
 
 import (
+	"context"
 	"encoding/binary"
+	"fmt"
 	"testing"
 )
 
@@ -25,5 +27,38 @@ func TestDeadAreRemembered(t *testing.T) {
 	}
 	if kept := len(m.dead) + len(m.deadOld); kept > 2*deadKept {
 		t.Errorf("remembers %d", kept)
+	}
+}
+
+// A session that holds very many IDs ends some at a time: other calls come in between.
+func TestEndOfLargeSession(t *testing.T) {
+	const many = 100_000
+	m := NewMemory(MemoryConfig{})
+	session := NewSessionID()
+	for n := 0; n < many; n += 1000 {
+		ops := make([]BindOp, 1000)
+		for i := range ops {
+			ops[i] = BindOp{ID: fmt.Sprint("id", n+i), Session: session}
+		}
+		if _, err := m.Bind(t.Context(), ops); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := m.EndSession(context.Background(), EndOp{Session: session, Force: true})
+		done <- err
+	}()
+	between := 0
+	for left := many; left > 0; {
+		m.mu.Lock()
+		left = m.bindings.Len()
+		m.mu.Unlock()
+		if left > 0 && left < many {
+			between++
+		}
+	}
+	if err := <-done; err != nil || between == 0 {
+		t.Errorf("%v; other calls came in between %d times", err, between)
 	}
 }

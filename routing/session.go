@@ -156,6 +156,16 @@ func (s *Session) Bound() []BoundID {
 	return ids
 }
 
+// newestBound appends at most n of the bound IDs, newest first.
+func (s *Session) newestBound(to []BoundID, n int) []BoundID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := s.newest; e != nil && n > 0; e, n = e.older, n-1 {
+		to = append(to, BoundID{ID: e.id(), Epoch: e.epoch.Load()})
+	}
+	return to
+}
+
 // attach adds h and takes the next serial. False: the session has ended.
 func (s *Session) attach(h Handle, serials *atomic.Uint64) (uint64, bool) {
 	s.mu.Lock()

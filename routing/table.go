@@ -111,19 +111,41 @@ func (t *Table) ForceEndSession(s *Session) ([]BoundID, bool) {
 }
 
 func (t *Table) end(s *Session, allowed func() bool) ([]BoundID, bool) {
-	if !s.end(allowed) {
+	if !t.retire(s, allowed) {
 		return nil, false
 	}
+	var all []BoundID
+	for some, more := t.unbindSome(s, nil); more; some, more = t.unbindSome(s, some[:0]) {
+		all = append(all, some...)
+	}
+	return all, true
+}
+
+// retire ends a session and leaves its bindings to unbindSome. It returns false if allowed says no,
+// or if the session had ended before.
+func (t *Table) retire(s *Session, allowed func() bool) bool {
+	if !s.end(allowed) {
+		return false
+	}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.sessions[s.id] == s { // it may have been opened anew
 		delete(t.sessions, s.id)
 	}
-	t.mu.Unlock()
+	return true
+}
 
-	// Binds for s are refused by now, so what is on the list is all there is. An
-	// entry may still go before its turn comes, by an unbind or another's bind.
-	ids := s.Bound()
-	return slices.DeleteFunc(ids, func(b BoundID) bool { return !t.Unbind(b.ID, s, b.Epoch) }), true
+// unbindBatch is how many bindings of an ended session go in one step.
+const unbindBatch = 1000
+
+// unbindSome removes some bindings of a session that has ended, and appends them to the list. More is
+// false if there were none left.
+func (t *Table) unbindSome(s *Session, to []BoundID) (removed []BoundID, more bool) {
+	// Binds for s are refused by now, so what is on its list is all there is. An entry may still go
+	// before its turn comes, by an unbind or another's bind: then it is off the list, too.
+	some := s.newestBound(to, unbindBatch)
+	more = len(some) > 0
+	return slices.DeleteFunc(some, func(b BoundID) bool { return !t.Unbind(b.ID, s, b.Epoch) }), more
 }
 
 // Bind applies what the registry said: s holds id since epoch. It is
