@@ -140,6 +140,26 @@ func TestMemoryGoesBack(t *testing.T) {
 	n.eventually("16 MiB are given back", func() bool { return taken()+16<<20 < before })
 }
 
+// So does what watches took.
+func TestMemoryOfWatchesGoesBack(t *testing.T) {
+	e, err := New(Config{Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := relief{eng: e}
+	for _, step := range []struct {
+		watches int
+		back    bool
+	}{{0, false}, {1000, false}, {0, false}, {400_000, false}, {300_000, false}, {1000, true}} {
+		r.gaveBack = time.Time{}
+		e.watcher.watches = step.watches
+		r.look()
+		if back := !r.gaveBack.IsZero(); back != step.back {
+			t.Errorf("with %d watches, memory is given back: %v", step.watches, back)
+		}
+	}
+}
+
 // The memory that a process may have is that of its cgroup, or of one around it.
 func TestMachineMemory(t *testing.T) {
 	machine := machineMemory(t.TempDir())

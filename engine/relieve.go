@@ -18,9 +18,10 @@ import (
 const (
 	// memoryEvery is how often the node looks at what its connections hold.
 	memoryEvery = 100 * time.Millisecond
-	// giveBackPart is the part of the budget that must have been held for memory to be given back,
-	// and of that in turn the part that may still be held then.
-	giveBackPart = 4
+	// giveBackPart is the part of the budget that must have been in use for memory to be given back
+	// (or giveBackLeast bytes), and of that in turn the part that may still be in use then.
+	giveBackPart  = 4
+	giveBackLeast = 64 << 20
 	// giveBackPause is the least time between two times, as each is a garbage collection.
 	giveBackPause = 5 * time.Second
 	// namedClosings is how many closed connections the log names in a second.
@@ -125,10 +126,18 @@ func (r *relief) look() {
 			r.eng.cfg.Logger.Info("connections hold little of the node's memory budget again", "held", held, "budget", m.budget)
 		}
 	}
-	if peak := m.peak.Load(); peak < m.budget/giveBackPart || held > peak/giveBackPart || time.Since(r.gaveBack) < giveBackPause {
+	r.giveBack(held + watchCost*r.eng.watcher.count())
+}
+
+// giveBack gives memory back to the system when much was in use and little of it still is.
+func (r *relief) giveBack(used int64) {
+	m := &r.eng.memory
+	peak := max(m.peak.Load(), used)
+	m.peak.Store(peak)
+	if peak < min(m.budget/giveBackPart, giveBackLeast) || used > peak/giveBackPart || time.Since(r.gaveBack) < giveBackPause {
 		return
 	}
-	m.peak.Store(held)
+	m.peak.Store(used)
 	runtime.GC() // what pools hold is freed by the second collection in a row
 	debug.FreeOSMemory()
 	r.gaveBack = time.Now()

@@ -18,6 +18,8 @@ const (
 	// watchRate is how many watched IDs a second the registry is asked for at most, unless the
 	// period is so long that it has to be fewer. If there are more, a round takes longer.
 	watchRate = 50_000
+	// watchCost is about how many bytes a watch takes.
+	watchCost = 180
 	// watchPart is the part of the node's free watches that one connection may have.
 	watchPart = 4
 )
@@ -288,6 +290,13 @@ func (w *watcher) takeSoon() []*watchedID {
 		id.soon = false
 	}
 	return batch
+}
+
+// count is how many watches there are.
+func (w *watcher) count() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return int64(w.watches)
 }
 
 // watchPeriod is how long a round takes: as configured, or longer if there are so many IDs that the
