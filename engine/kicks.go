@@ -15,8 +15,9 @@ import (
 // may come back anywhere. A kick that is heard twice does no harm: one counts only if its epoch is
 // greater than the holder's.
 
-// maxKicks bounds how many kicks a node remembers in a generation. If there are more, sessions that
-// are resumed are asked to say all their bindings again: then the registry finds out.
+// maxKicks bounds how many kicks a node remembers in a generation. If there are more, the sessions
+// with most are asked to say all their bindings again when they are resumed: then the registry finds
+// out. Only if no session has many are all that are resumed asked.
 const maxKicks = 1 << 17
 
 // kickMemory is what a node remembers of kicks. It has two generations: a kick is remembered for at
@@ -31,8 +32,8 @@ type kickMemory struct {
 }
 
 type kickGeneration struct {
-	began    time.Duration // on the engine's clock
-	kicks    map[routing.SessionID]map[string]uint64
+	began    time.Duration                           // on the engine's clock
+	kicks    map[routing.SessionID]map[string]uint64 // nil for a session with too many to name: see sum
 	count    int
 	overflow bool // there were more
 }
@@ -51,9 +52,16 @@ func (e *Engine) remember(session routing.SessionID, id string, epoch uint64) {
 }
 
 func (g *kickGeneration) add(session routing.SessionID, id string, epoch uint64, most int) {
-	of := g.kicks[session]
+	of, any := g.kicks[session]
 	before, known := of[id]
-	if !known && g.count >= most {
+	switch {
+	case any && of == nil:
+		return // the session is asked to say its bindings again, whatever it has lost
+	case known:
+	case len(of) == maxRepeated:
+		g.sum(session)
+		return
+	case g.count >= most && !g.makeRoom():
 		g.overflow = true
 		return
 	}
@@ -70,11 +78,47 @@ func (g *kickGeneration) add(session routing.SessionID, id string, epoch uint64,
 	of[id] = max(before, epoch)
 }
 
+// sum keeps of a session's kicks only that there were some. It takes the place of one.
+func (g *kickGeneration) sum(session routing.SessionID) {
+	g.count -= len(g.kicks[session]) - 1
+	g.kicks[session] = nil
+}
+
+// names reports whether all that a session has lost is remembered by name.
+func (g *kickGeneration) names(session routing.SessionID) bool {
+	of, any := g.kicks[session]
+	return !g.overflow && (!any || of != nil)
+}
+
+// worthRoom is how many kicks a session must have for makeRoom to sum them up: what is looked through
+// must be paid for by the room that is made.
+const worthRoom = maxRepeated / 8
+
+// makeRoom sums up the kicks of the session that has most, so that a few sessions with many do not
+// take the room of all others (S32). It returns false if none has many.
+func (g *kickGeneration) makeRoom() bool {
+	if g.overflow { // it has looked already
+		return false
+	}
+	var largest routing.SessionID
+	for session, of := range g.kicks {
+		if len(of) > len(g.kicks[largest]) {
+			largest = session
+		}
+	}
+	if len(g.kicks[largest]) < worthRoom {
+		return false
+	}
+	g.sum(largest)
+	return true
+}
+
 // of returns the IDs that a session has lost, with the epochs of the bindings that superseded its
 // own. All is false if there may be more.
 func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	all = m.before.names(session) && m.now.names(session)
 	lost = maps.Clone(m.before.kicks[session])
 	for id, epoch := range m.now.kicks[session] {
 		if lost == nil {
@@ -82,7 +126,7 @@ func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all 
 		}
 		lost[id] = max(lost[id], epoch)
 	}
-	return lost, !m.now.overflow && !m.before.overflow
+	return lost, all
 }
 
 // maxRepeated is the most kicks that are repeated one by one.

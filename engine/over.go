@@ -67,8 +67,11 @@ func (o *overs) add(id string, epoch uint64, now time.Time) {
 	}
 	o.table.Bind(id, o.holder, epoch)
 	o.queue = append(o.queue, over{id, epoch, now.Add(o.life)})
-	if len(o.queue) > o.most {
+	for o.table.Len() > o.most {
 		o.drop()
+	}
+	if len(o.queue) >= 2*o.most {
+		o.compact()
 	}
 }
 
@@ -82,6 +85,18 @@ func (o *overs) expire(now time.Time) {
 	if len(o.queue) == 0 {
 		o.queue = nil
 	}
+}
+
+// compact takes out the entries that greater epochs have replaced. One ID that is bound again and again
+// leaves many, and they must not take the place of other IDs. mu is held.
+func (o *overs) compact() {
+	kept := make([]over, 0, o.most)
+	for _, e := range o.queue {
+		if r, ok := o.table.Lookup([]byte(e.id)); ok && r.Epoch == e.epoch {
+			kept = append(kept, e)
+		}
+	}
+	o.queue = kept
 }
 
 // drop forgets the oldest entry. mu is held.

@@ -244,6 +244,25 @@ func TestOversAreBounded(t *testing.T) {
 	}
 }
 
+// One ID that is bound again and again takes no other's place.
+func TestOversOfOneID(t *testing.T) {
+	o, now := newOvers(time.Minute, 10), time.Now()
+	o.add("other", 1, now)
+	for epoch := range uint64(1000) {
+		o.add("one", epoch+1, now)
+		if len(o.queue) > 20 {
+			t.Fatalf("%d entries", len(o.queue))
+		}
+	}
+	if !o.has([]byte("other"), 1) || !o.has([]byte("one"), 1000) || o.has([]byte("one"), 1001) {
+		t.Errorf("%d are remembered", o.table.Len())
+	}
+	o.expire(now.Add(time.Minute))
+	if o.table.Len() != 0 || len(o.queue) != 0 {
+		t.Errorf("%d are remembered", o.table.Len())
+	}
+}
+
 // News of a bind under epoch 0, which no registry gives, ends no binding.
 func TestSupersededByNothing(t *testing.T) {
 	n := startGroup(t, 2, 1).nodes[0]
