@@ -18,6 +18,11 @@ const (
 	sliceShare = 3 * time.Millisecond
 	// sliceWork bounds what a slice leaves to be written, in units of work.
 	sliceWork = 16 << 10
+	// sliceLeast is how many recipients a slice has at least, however long it takes: a machine that
+	// is overloaded must not make many frames of one. hookedLeast is the same for a loop that calls
+	// hooks.
+	sliceLeast  = 4 << 10
+	hookedLeast = 64
 	// hookedCost is what a recipient costs whom a hook is asked about.
 	hookedCost = sliceWork / 512
 )
@@ -39,10 +44,19 @@ func recipientCost(e *Engine) int {
 }
 
 // beginSlice begins a slice. The fan is empty.
-func (l *loop) beginSlice() { l.sliceEnds = l.stamped + sliceShare }
+func (l *loop) beginSlice() {
+	l.sliceEnds, l.sliceLeft = l.stamped+sliceShare, sliceLeast
+	if l.every == hookedWork {
+		l.sliceLeft = hookedLeast
+	}
+}
 
-// sliceOver reports whether what is left of a frame has to wait for the next slice.
-func (l *loop) sliceOver() bool { return l.fan.cost >= sliceWork || l.stamped >= l.sliceEnds }
+// sliceOver counts a recipient, and reports whether what is left of a frame has to wait for the next
+// slice.
+func (l *loop) sliceOver() bool {
+	l.sliceLeft--
+	return l.fan.cost >= sliceWork || l.sliceLeft <= 0 && l.stamped >= l.sliceEnds
+}
 
 // suspend ends the connection's turn in the middle of a frame.
 func (c *conn) suspend(f longFrame) {

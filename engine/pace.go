@@ -60,6 +60,7 @@ type pace struct {
 	turnOver bool
 
 	sliceEnds time.Duration // when a long frame has to wait, see sliceOver
+	sliceLeft int           // recipients that it handles before, in any case
 }
 
 func newPace(e *Engine) pace {
