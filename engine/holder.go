@@ -105,7 +105,7 @@ func (h *holders) find(ctx context.Context, ids []string) ([]holder, error) {
 		}
 		words[i].session, words[i].epoch, words[i].known = f.Binding.Session, f.Binding.Epoch, true
 		if s := h.eng.table.Session(f.Binding.Session); s != nil && len(s.Handles()) > 0 {
-			h.eng.learn(s, ids[i], f.Binding.Epoch, nil) // so that it need not be asked for again
+			h.eng.learn(s, ids[i], f.Binding.Epoch) // so that it need not be asked for again
 		}
 	}
 	return words, nil

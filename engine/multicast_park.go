@@ -45,7 +45,7 @@ func (c *conn) parkMember(s *codec.Send, k *cast, tries int) verdict {
 func (c *conn) askForParked() {
 	l := c.loop
 	if len(l.fan.asking) > 0 {
-		l.eng.cluster.resolver.ask(l.idx, l.fan.asking...)
+		l.eng.cluster.resolver.ask(l.idx, c.handle(), l.fan.asking...)
 	}
 }
 

@@ -470,7 +470,7 @@ func TestMulticastOverflow(t *testing.T) {
 			q.loops = []uint16{0}
 		}
 		n.cluster.resolver.mu.Unlock()
-		n.cluster.resolver.answer(ids, unavailable(len(ids)))
+		n.cluster.resolver.answerAll(ids, codec.CodeRegistryUnavailable)
 	}
 	n.eventually("nothing is parked", func() bool { return n.counters().Parked == 0 })
 }

@@ -1,9 +1,6 @@
 package engine
 
 import (
-	"context"
-	"maps"
-	"sync"
 	"time"
 
 	"distmsg/codec"
@@ -173,7 +170,11 @@ func (c *conn) park(m *codec.Send) verdict {
 
 func (l *loop) enqueue(id string, w waiting) {
 	if l.line(id, w) {
-		l.eng.cluster.resolver.ask(l.idx, id)
+		by := w.conn
+		if by.Gen == 0 {
+			by = w.by
+		}
+		l.eng.cluster.resolver.ask(l.idx, by, id)
 	}
 }
 
@@ -227,16 +228,17 @@ func (l *loop) chargeReturned(w *waiting, cost int) {
 
 // word is what the registry has said of an ID, and what has waited for it.
 type word struct {
-	id   string
-	code codec.Code // CodeOK if the routes are in place, else how sends end
-	rest []waiting
+	id    string
+	code  codec.Code // CodeOK if the routes are in place, else how sends end
+	stale bool       // a part of it was remembered: the loop does not remember it for longer
+	rest  []waiting
 }
 
 // resolved goes on with what waited for the registry's words.
 func (l *loop) resolved(words []word) {
 	for i := range words {
 		w := &words[i]
-		if w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable {
+		if !w.stale && (w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable) {
 			l.remember(w.id, w.code)
 		}
 		if q := l.parked[w.id]; q != nil {
@@ -428,283 +430,15 @@ func (l *loop) sift(verdict func(*waiting) (code codec.Code, end bool)) {
 	}
 }
 
-// resolver asks the registry for the loops: one question at a time, with all IDs that have gathered meanwhile.
-type resolver struct {
-	eng  *Engine
-	wake chan struct{} // of capacity 1
-
-	mu    sync.Mutex
-	asked map[string]*question // guarded by mu; what was not answered yet
-	queue []string             // guarded by mu; IDs to ask for
-}
-
-// question is one ID that loops have asked for.
-type question struct {
-	loops []uint16
-	tries int
-	not   disowned // a binding that is no answer
-}
-
-// disowned is a binding of an ID that is over: the session that the registry named for it has given
-// a message back. The session's node takes the binding out of the registry. Until then the
-// registry's word is old.
-type disowned struct {
-	session uint64 // the short form
-	epoch   uint64
-}
-
-func (d disowned) is(b routing.Binding) bool {
-	return d.epoch == b.Epoch && d.session == b.Session.Short()
-}
-
-// codeMoving is the word on an ID of which more is about to be heard: its session attaches
-// somewhere, or somebody else binds it. It never leaves this package.
-const codeMoving codec.Code = 126
-
-func newResolver(e *Engine) *resolver {
-	return &resolver{eng: e, wake: make(chan struct{}, 1), asked: make(map[string]*question)}
-}
-
-// ask promises that the loop will hear of the IDs, and of all at once if nobody has asked for them before (see loop.resolved). Any
-// goroutine may call it.
-func (r *resolver) ask(loop uint16, ids ...string) {
-	r.mu.Lock()
-	for _, id := range ids {
-		q := r.asked[id]
-		if q == nil {
-			q = new(question)
-			r.asked[id] = q
-			r.queue = append(r.queue, id)
-		}
-		q.loops = append(q.loops, loop)
-	}
-	r.mu.Unlock()
-	nudge(r.wake)
-}
-
-// disown says that a binding of an ID which a loop has asked for is no answer.
-func (r *resolver) disown(id string, d disowned) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if q := r.asked[id]; q != nil && q.not.epoch <= d.epoch {
-		q.not = d
-	}
-}
-
-// isDisowned reports whether a binding of an ID is no answer.
-func (r *resolver) isDisowned(id string, b routing.Binding) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	q := r.asked[id]
-	return q != nil && q.not.is(b)
-}
-
-func (r *resolver) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.wake:
-		}
-		for batch := r.take(resolveBatch); len(batch) > 0; batch = r.take(resolveBatch) {
-			codes, err := r.resolve(ctx, batch)
-			r.answer(batch, codes)
-			if err == nil {
-				continue
-			}
-			// What has gathered while the registry did not answer does not wait for its turn to hear the same.
-			if late := r.take(int(^uint(0) >> 1)); len(late) > 0 {
-				r.answer(late, unavailable(len(late)))
-			}
-		}
-	}
-}
-
-func (r *resolver) take(most int) []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := min(len(r.queue), most)
-	batch := r.queue[:n:n]
-	r.queue = r.queue[n:]
-	return batch
-}
-
-// answer tells every loop that asked, but of sessions that move: about those it asks again.
-func (r *resolver) answer(ids []string, codes []codec.Code) {
-	words := make([][]word, len(r.eng.loops))
-	again := make(map[int][]string) // by tries
-	r.mu.Lock()
-	for i, id := range ids {
-		q := r.asked[id]
-		if codes[i] == codeMoving {
-			if q.tries++; q.tries < attachTries {
-				again[q.tries] = append(again[q.tries], id)
-				continue
-			}
-			codes[i] = codec.CodeUnreachable
-		}
-		for _, loop := range q.loops {
-			words[loop] = append(words[loop], word{id: id, code: codes[i]})
-		}
-		delete(r.asked, id)
-	}
-	r.mu.Unlock()
-	for tries, ids := range again {
-		time.AfterFunc(attachPause<<(tries-1), func() { r.requeue(ids) })
-	}
-	for i, mine := range words {
-		if l := r.eng.loops[i]; len(mine) > 0 {
-			l.post(func() { l.resolved(mine) })
-		}
-	}
-}
-
-func (r *resolver) requeue(ids []string) {
-	r.mu.Lock()
-	r.queue = append(r.queue, ids...)
-	r.mu.Unlock()
-	nudge(r.wake)
-}
-
-func unavailable(n int) []codec.Code {
-	codes := make([]codec.Code, n)
-	for i := range codes {
-		codes[i] = codec.CodeRegistryUnavailable
-	}
-	return codes
-}
-
-// resolve asks the registry who holds the IDs and puts the routes in place. The error is the registry's.
-//
-// A session that turns out to be dead may have been followed by another one between the two
-// questions, for the ID and for the session. So the ID is asked for again: nobody holds it only if
-// it still names a session that was dead before.
-func (r *resolver) resolve(ctx context.Context, ids []string) ([]codec.Code, error) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	codes, found := unavailable(len(ids)), make([]routing.LookupResult, len(ids))
-	absent := make(map[routing.SessionID]codec.Code)
-	todo := make([]int, len(ids))
-	for i := range todo {
-		todo[i] = i
-	}
-	for len(todo) > 0 {
-		names := make([]string, len(todo))
-		for k, i := range todo {
-			names[k] = ids[i]
-		}
-		some, err := r.eng.registry.Lookup(ctx, names)
-		if err != nil {
-			return codes, err
-		}
-		var again []int
-		dead := maps.Clone(absent)
-		for k, i := range todo {
-			found[i] = some[k]
-			b := some[k].Binding
-			switch {
-			case some[k].Unknown:
-			case b == routing.Binding{}, dead[b.Session] == codec.CodeNoRoute:
-				codes[i] = codec.CodeNoRoute
-			case r.isDisowned(ids[i], b):
-				codes[i] = codeMoving
-			default:
-				code := r.install(ctx, ids[i], b, absent)
-				if code == codec.CodeNoRoute {
-					again = append(again, i)
-					continue
-				}
-				codes[i] = code
-			}
-		}
-		todo = again
-	}
-	r.eng.watcher.heardResolved(ids, found, codes)
-	return codes, nil
-}
-
-// install makes a route of what the registry said. The session may be attached here, without this
-// node having been told of the ID; or elsewhere; or nowhere. absent remembers what was found out about such sessions before.
-func (r *resolver) install(ctx context.Context, id string, b routing.Binding, absent map[routing.SessionID]codec.Code) codec.Code {
-	e := r.eng
-	if s := e.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
-		if e.cluster.overs.has([]byte(id), b.Epoch) {
-			return codeMoving // this node has ended that binding since the registry was asked
-		}
-		return e.learnNow(ctx, s, id, b.Epoch)
-	}
-	remote := e.cluster.remote
-	if s := remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
-		e.cluster.makeRoom()
-		remote.Bind(id, s, b.Epoch)
-		if len(s.Handles()) > 0 {
-			return codec.CodeOK
-		}
-	}
-	code, known := absent[b.Session]
-	if !known {
-		code = r.whereabouts(ctx, b.Session)
-		absent[b.Session] = code
-	}
-	return code
-}
-
-// whereabouts says of a session that no node has told of what a message to it comes to.
-func (r *resolver) whereabouts(ctx context.Context, id routing.SessionID) codec.Code {
-	p, err := r.eng.registry.Presence(ctx, id)
-	switch {
-	case err != nil:
-		return codec.CodeRegistryUnavailable
-	case p.Dead:
-		return codec.CodeNoRoute
-	case len(p.Nodes) == 0, r.eng.cluster.linkedToAny(p.Nodes):
-		return codeMoving // also if the registry knows of no place: an attach may be written later than a bind
-	}
-	return codec.CodeUnreachable
-}
-
-// linkedToAny reports whether there is a link to one of the nodes where a session is said to be attached.
-func (c *cluster) linkedToAny(at []routing.Presence) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range at {
-		if k := c.links[p.Node]; k != nil && k.incarnation == p.Incarnation {
-			return true
-		}
-	}
-	return false
-}
-
-// learnNow puts a binding of a session of this node into the table, if no newer one is known, and
-// waits until it is there.
-//
-// If the lane is slow, the messages that wait hear that the registry cannot be asked, for nobody else's look-up is to wait as well.
-func (e *Engine) learnNow(ctx context.Context, s *routing.Session, id string, epoch uint64) codec.Code {
-	done := make(chan struct{})
-	if !e.learn(s, id, epoch, func() { close(done) }) {
-		return codec.CodeRegistryUnavailable // the engine is stopping
-	}
-	select {
-	case <-done:
-		return codec.CodeOK
-	case <-ctx.Done():
-		return codec.CodeRegistryUnavailable
-	}
-}
-
 // learn has a binding of a session of this node put into the table, if no newer one is known: in
-// the ID's lane, so that it cannot come behind an answer that the registry gave later (S12). then
-// is called afterwards, unless it is nil. It returns false if the engine is stopping.
-func (e *Engine) learn(s *routing.Session, id string, epoch uint64, then func()) bool {
-	return e.lanes.quick(e.lanes.of([]byte(id)), func() {
+// the ID's lane, so that it cannot come behind an answer that the registry gave later (S12).
+func (e *Engine) learn(s *routing.Session, id string, epoch uint64) {
+	e.lanes.quick(e.lanes.of([]byte(id)), func() {
 		if !e.cluster.overs.has([]byte(id), epoch) { // else it has ended since the registry was asked
 			prev, status := e.table.Bind(id, s, epoch)
 			if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
 				e.kick(prev.Session, id, epoch)
 			}
-		}
-		if then != nil {
-			then()
 		}
 	})
 }
