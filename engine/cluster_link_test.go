@@ -326,13 +326,26 @@ func TestFullLink(t *testing.T) {
 			}
 		}
 	}()
+	alive := time.NewTicker(linkPing) // however long all this takes, the node that does not read lives
+	defer alive.Stop()
+	stopped := make(chan struct{})
+	defer close(stopped)
+	go func() {
+		for {
+			select {
+			case <-alive.C:
+				_, _ = p.nc.Write(codec.AppendPing(nil, 1))
+			case <-stopped:
+				return
+			}
+		}
+	}()
 	if o := a.outcome(); o.Code != codec.CodeOverflow {
 		t.Fatalf("%v", o)
 	}
 	<-written
 	late := n.join()
 	c.exchange("c", b, "b")
-	p.write(codec.AppendPing(nil, 1)) // it lives
 	for frames := 0; ; frames++ {
 		f := p.next()
 		if id, _, err := codec.DecodePresence(f.body, f.kind); f.kind == codec.KindAttached && err == nil && routing.SessionID(id) == late.sessionID() {
