@@ -108,7 +108,7 @@ func (c *conn) read(buf []byte) (rest []byte) {
 			if c.carry == nil {
 				c.carry = l.bufs.get()
 			}
-			c.carry = append(c.carry, buf...)
+			c.keepPart(buf, len(buf)+codec.Missing(buf))
 			return nil
 		}
 		buf = buf[n:]
@@ -121,10 +121,26 @@ func (c *conn) read(buf []byte) (rest []byte) {
 	return buf
 }
 
+// keepPart appends a part of a frame of whole bytes to carry. The buffer grows in few steps, and is as
+// large as the frame once a quarter of that has come: for a few bytes that say so, nobody gets more.
+func (c *conn) keepPart(part []byte, whole int) {
+	if need := len(c.carry) + len(part); need > cap(c.carry) {
+		size := whole
+		if need < whole/4 {
+			size = 2 * need
+		}
+		larger := append(make([]byte, 0, max(size, need)), c.carry...)
+		c.loop.bufs.put(c.carry)
+		c.carry = larger
+	}
+	c.carry = append(c.carry, part...)
+}
+
 // readCarry adds to the partial frame what it lacks and returns the rest of buf.
 func (c *conn) readCarry(buf []byte) []byte {
-	take := min(codec.Missing(c.carry), len(buf))
-	c.carry = append(c.carry, buf[:take]...)
+	missing := codec.Missing(c.carry)
+	take := min(missing, len(buf))
+	c.keepPart(buf[:take], len(c.carry)+missing)
 	body, n, err := codec.Split(c.carry, c.frameLimit())
 	switch {
 	case err != nil:

@@ -108,6 +108,31 @@ func TestMemoryBudgetCloses(t *testing.T) {
 	by.unharmed()
 }
 
+// The buffer of an unfinished frame is never much larger than what has come of it, nor than the frame,
+// and few are needed until it is whole.
+func TestPartsOfFrames(t *testing.T) {
+	const whole, step = 1 << 20, 10_000
+	l := &loop{}
+	l.bufs.shared = &sharedBufs{}
+	c := &conn{loop: l}
+	moves := 0
+	for n := 0; n < whole; {
+		part := make([]byte, min(step, whole-n))
+		before := cap(c.carry)
+		c.keepPart(part, whole)
+		n += len(part)
+		if cap(c.carry) != before {
+			moves++
+		}
+		if most := min(4*n+newBuf, whole+whole/8); len(c.carry) != n || cap(c.carry) > most {
+			t.Fatalf("%d bytes of %d are in a buffer of %d", len(c.carry), n, cap(c.carry))
+		}
+	}
+	if moves > 8 {
+		t.Errorf("%d buffers were needed", moves)
+	}
+}
+
 // What slow receivers held goes back to the system when they are gone.
 func TestMemoryGoesBack(t *testing.T) {
 	cfg := small(64 << 20)
