@@ -93,7 +93,9 @@ func TestLargeMulticastIsSliced(t *testing.T) {
 func TestLongForwardIsSliced(t *testing.T) {
 	const many = 1500
 	g := startGroupWith(t, 2, 1, func(c *Config) {
-		c.Hooks.Deliver = func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOK }
+		if c.NodeID == "n1" { // the node of the receivers: what calls a hook is handled in smaller slices
+			c.Hooks.Deliver = func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOK }
+		}
 	})
 	var ids []string
 	for i := range many {
