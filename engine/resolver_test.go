@@ -103,16 +103,16 @@ func TestSlowSessionsHoldUpNobody(t *testing.T) {
 	}
 }
 
-// errPart is a registry that does not say where some sessions are, and cannot be asked once.
+// errPart is a registry that does not say where one session is.
 type errPart struct {
 	routing.Registry
-	unknown map[routing.SessionID]bool
+	unknown atomic.Pointer[routing.SessionID] // nil: it says it of all
 }
 
 func (r *errPart) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
 	found, err := r.Registry.Presences(ctx, all)
 	for i, id := range all {
-		if err == nil && r.unknown[id] {
+		if unknown := r.unknown.Load(); err == nil && unknown != nil && *unknown == id {
 			found[i] = routing.SessionPresence{Unknown: true}
 		}
 	}
@@ -122,7 +122,7 @@ func (r *errPart) Presences(ctx context.Context, all []routing.SessionID) ([]rou
 // A session that the registry says nothing of makes the messages to its IDs registry_unavailable, and
 // no others.
 func TestUnknownSessionIsOne(t *testing.T) {
-	reg := &errPart{Registry: routing.NewMemory(routing.MemoryConfig{}), unknown: make(map[routing.SessionID]bool)}
+	reg := &errPart{Registry: routing.NewMemory(routing.MemoryConfig{})}
 	g := twoNodesWith(t, reg)
 	from := g.nodes[0].join("from")
 	ids := g.deadNode(20)
@@ -130,7 +130,7 @@ func TestUnknownSessionIsOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg.unknown[found[0].Binding.Session] = true
+	reg.unknown.Store(&found[0].Binding.Session)
 	first := from.multicast("from", "x", codec.FlagAck, ids...)
 	for range ids {
 		o := from.outcome()
