@@ -327,8 +327,8 @@ func TestEndedAreBounded(t *testing.T) {
 func TestRemovalIsResumed(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
-	config := quiet(testConfig(server.URL()))
-	config.Timeout = 200 * time.Millisecond
+	config := testConfig(server.URL())
+	config.SweepInterval, config.Timeout = time.Hour, 200*time.Millisecond
 	r := open(t, config)
 	session := routing.NewSessionID()
 	ids := manyIDs(5000)
