@@ -134,6 +134,7 @@ func (c *conn) keepPart(part []byte, whole int) {
 		c.carry = larger
 	}
 	c.carry = append(c.carry, part...)
+	c.loop.worked(1 + len(part)/bytesPerUnit)
 }
 
 // readCarry adds to the partial frame what it lacks and returns the rest of buf.
