@@ -260,13 +260,14 @@ func (n *node) work(loop int, c *client, id string) {
 func TestBusyIsNotStopped(t *testing.T) {
 	long(t)
 	t.Parallel()
-	n := start(t, Config{Loops: 2, LoopGap: testGap, MaxInFlight: 10})
+	const gap = 2 * testGap // a test process that gets no CPU for as long was stopped indeed
+	n := start(t, Config{Loops: 2, LoopGap: gap, MaxInFlight: 10})
 	before := n.Incarnation()
 	c, other := n.joinOn(0, "c"), n.joinOn(0, "other")
 	go func() { _, _ = io.Copy(io.Discard, c.nc) }()
 	n.work(0, c, "c")
 	other.alive()
-	if s := n.counters(); n.Incarnation() != before || s.LongestStall > testGap {
+	if s := n.counters(); n.Incarnation() != before || s.LongestStall > gap {
 		t.Errorf("incarnation %d after %d, longest stall %v", n.Incarnation(), before, s.LongestStall)
 	}
 }
