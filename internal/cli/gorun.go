@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,8 +30,12 @@ func EndWithGoRun() {
 	}()
 }
 
-// builtByGoRun reports whether a program is where go run puts it: in go-buildN/b001/exe.
+// builtByGoRun reports whether a program is where go run puts it: in go-buildN/b001/exe, or, if it
+// has built the same program before, in its cache, in a directory that is named by a hash and "-d".
 func builtByGoRun(exe string) bool {
 	dir := filepath.ToSlash(filepath.Dir(exe))
-	return strings.HasSuffix(dir, "/exe") && strings.Contains(dir, "/go-build")
+	hash, cached := strings.CutSuffix(filepath.Base(dir), "-d")
+	sum, err := hex.DecodeString(hash)
+	return strings.HasSuffix(dir, "/exe") && strings.Contains(dir, "/go-build") ||
+		cached && err == nil && len(sum) == sha256.Size
 }
