@@ -357,7 +357,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"--listen", "127.0.0.1:99999"}, cli.ExitUsage, `has the port "99999": want a number from 0 to 65535`},
 		{[]string{"--loops", "-1"}, cli.ExitUsage, "Loops"},
 		{[]string{"--loops", "many"}, cli.ExitUsage, "--loops"},
-		{[]string{"--node-id=" + strings.Repeat("n", codec.MaxID+1)}, cli.ExitUsage, "NodeID"},
+		{[]string{"--node-id=" + strings.Repeat("n", codec.MaxID+1)}, cli.ExitUsage, "--node-id has 256 bytes"},
 		{[]string{"--drain-timeout", "0s"}, cli.ExitUsage, "--drain-timeout"},
 		{[]string{"--log-level", "loud"}, cli.ExitUsage, "--log-level"},
 		{[]string{"--log-format", "xml"}, cli.ExitUsage, "--log-format"},

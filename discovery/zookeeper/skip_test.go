@@ -68,6 +68,7 @@ func TestWrongRecords(t *testing.T) {
 	want := []discovery.Record{{ID: "later", Incarnation: 1, Addr: "a:9"}, record(1)}
 	sees(t, m, want)
 	eventually(t, patience, "all are named", func() bool { return len(m.Skipped()) == len(wrong) })
+	eventually(t, patience, "all are in the log", func() bool { return log.count("is not read as a node's record") >= len(wrong) })
 	for _, line := range m.Skipped() {
 		if log.count(strings.Split(line, ":")[0]+":") != 1 {
 			t.Errorf("not once in the log: %s", line)
