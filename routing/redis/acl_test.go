@@ -14,11 +14,7 @@ import (
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	single := startRedis(t, proc.RedisOptions{})
-	several, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(several.Close)
+	several := startCluster(t)
 	lines := documentedUser(t)
 	t.Run("standalone", func(t *testing.T) {
 		testPermissions(t, single.URL()+"/1", lines[:1], single)

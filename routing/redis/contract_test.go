@@ -30,11 +30,7 @@ func TestContractStandalone(t *testing.T) {
 
 func TestContractCluster(t *testing.T) {
 	t.Parallel()
-	servers, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(servers.Close)
+	servers := startCluster(t)
 	runContract(t, 100, testConfig(servers.URL()))
 }
 

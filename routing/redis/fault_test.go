@@ -208,11 +208,7 @@ func TestRebuildWindowCloses(t *testing.T) {
 // One master of several loses its keys.
 func TestLossInCluster(t *testing.T) {
 	t.Parallel()
-	servers, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(servers.Close)
+	servers := startCluster(t)
 	r := open(t, testConfig(servers.URL()))
 	holdWindowOpen(r)
 	bindAll(t, r, routing.NewSessionID(), strings.Fields("a b c d e f g h i j k l m n o p")...)
@@ -314,11 +310,7 @@ func TestPrefixes(t *testing.T) {
 // A master of a Redis Cluster that does not answer keeps nobody from asking the others.
 func TestPausedInCluster(t *testing.T) {
 	t.Parallel()
-	servers, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(servers.Close)
+	servers := startCluster(t)
 	for _, node := range servers.Nodes { // or the others refuse as well, once they have noticed
 		if _, err := node.Do(t.Context(), "CONFIG", "SET", "cluster-require-full-coverage", "no"); err != nil {
 			t.Fatal(err)

@@ -19,11 +19,7 @@ const foreign = `the prefix "distmsg" is used by another cluster, whose nodes ha
 func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	single := startRedis(t, proc.RedisOptions{})
-	several, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(several.Close)
+	several := startCluster(t)
 	for name, url := range map[string]string{"standalone": single.URL(), "cluster": several.URL()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

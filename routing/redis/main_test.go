@@ -32,6 +32,17 @@ func startRedis(t testing.TB, options proc.RedisOptions) *proc.Redis {
 	return server
 }
 
+// startCluster starts a Redis Cluster of three masters.
+func startCluster(t testing.TB) *proc.RedisCluster {
+	t.Helper()
+	servers, err := proc.StartRedisCluster(t.Context(), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(servers.Close)
+	return servers
+}
+
 // testConfig has short intervals, and a rebuild window that is as good as none.
 func testConfig(url string) Config {
 	return Config{

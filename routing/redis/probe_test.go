@@ -81,11 +81,7 @@ func startFragile(t *testing.T) (*proc.Redis, *Registry) {
 // fail.
 func TestProbeWritesInCluster(t *testing.T) {
 	t.Parallel()
-	servers, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(servers.Close)
+	servers := startCluster(t)
 	r := open(t, testConfig(servers.URL()))
 	for i, node := range servers.Nodes {
 		eventually(t, "the probe succeeds", func(ctx context.Context) bool { return r.Probe(ctx) == nil })

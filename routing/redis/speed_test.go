@@ -83,11 +83,7 @@ func TestRoundTrips(t *testing.T) {
 // The same on a Redis Cluster: one round trip to each of its masters.
 func TestRoundTripsInCluster(t *testing.T) {
 	t.Parallel()
-	servers, err := proc.StartRedisCluster(t.Context(), 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(servers.Close)
+	servers := startCluster(t)
 	r := open(t, quiet(testConfig(servers.URL())))
 	session, ids := routing.NewSessionID(), manyIDs(1000)
 	bindAll(t, r, session, ids...)
