@@ -11,6 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"distmsg/codec"
+	"distmsg/internal/faults"
 	"distmsg/loadtest"
 )
 
@@ -179,7 +180,7 @@ func pending(ctx context.Context, t *Target) {
 			}
 			t.count("unacked sends", each)
 		}
-		for seq, more := 1<<16, 16; pause(ctx, 5*time.Millisecond); seq += more { // whatever becomes free
+		for seq, more := 1<<16, 16; faults.Pause(ctx, 5*time.Millisecond); seq += more { // whatever becomes free
 			m := codec.Multicast{Seq: uint64(seq), From: id, TTL: 300_000, Flags: codec.FlagAck}
 			if err := w.write(codec.AppendMulticast(nil, &m, to[:more])); err != nil {
 				return err
@@ -285,7 +286,7 @@ func (t *Target) silent(ctx context.Context, addr string) error {
 		nc, err := connect(ctx, addr)
 		if err != nil {
 			t.count("connections refused", 1)
-			pause(ctx, 100*time.Millisecond)
+			faults.Pause(ctx, 100*time.Millisecond)
 			continue
 		}
 		t.count("silent connections", 1)
@@ -294,7 +295,7 @@ func (t *Target) silent(ctx context.Context, addr string) error {
 		}
 		stop()
 		nc.Close()
-		pause(ctx, 10*time.Millisecond)
+		faults.Pause(ctx, 10*time.Millisecond)
 	}
 	return nil
 }
@@ -363,7 +364,7 @@ func sessions(ctx context.Context, t *Target) {
 			w, err := join(ctx, t.Clients[0])
 			if err != nil {
 				t.count("hellos refused", 1)
-				pause(ctx, 10*time.Millisecond)
+				faults.Pause(ctx, 10*time.Millisecond)
 				continue
 			}
 			id := fmt.Appendf(nil, "short-%d-%d", i, n)
@@ -391,7 +392,7 @@ func (t *Target) sendTo(ctx context.Context, addr string, ids <-chan []byte) err
 		return err
 	}
 	t.drain(ctx, w)
-	for seq := 1; pause(ctx, time.Second); {
+	for seq := 1; faults.Pause(ctx, time.Second); {
 		var to [][]byte
 		for more := true; more && len(to) < 10_000; {
 			select {
@@ -428,7 +429,7 @@ func strangers(ctx context.Context, t *Target) {
 		}
 		t.drain(ctx, w)
 		to := make([][]byte, t.n(10_000))
-		for seq := 1; pause(ctx, 500*time.Millisecond); seq += len(to) {
+		for seq := 1; faults.Pause(ctx, 500*time.Millisecond); seq += len(to) {
 			for k := range to {
 				to[k] = fmt.Appendf(to[k][:0], "s%d-%08x", i, seq+k)
 			}
@@ -504,7 +505,7 @@ func (t *Target) giveBack(ctx context.Context, n int, every time.Duration) error
 			return err
 		}
 		t.count("elements of not_here_many", n)
-		if !pause(ctx, every) {
+		if !faults.Pause(ctx, every) {
 			return nil
 		}
 	}
@@ -520,7 +521,7 @@ func lookups(ctx context.Context, t *Target) {
 		}
 		t.drain(ctx, w)
 		var frames []byte
-		for seq := uint64(1); pause(ctx, tick); {
+		for seq := uint64(1); faults.Pause(ctx, tick); {
 			frames = frames[:0]
 			for range t.n(perTick) {
 				frames = codec.AppendLookup(frames, seq, [][]byte{fmt.Appendf(nil, "%06x", seq)})
@@ -576,7 +577,7 @@ func peerPort(ctx context.Context, t *Target) {
 
 // restartFirst restarts the first node, which has no innocents, and waits until it has its links.
 func restartFirst(ctx context.Context, a *Arena) error {
-	pause(ctx, time.Second) // the silent connections are there
+	faults.Pause(ctx, time.Second) // the silent connections are there
 	if err := a.Nodes[0].Stop(); err != nil {
 		return err
 	}
@@ -590,7 +591,7 @@ func restartFirst(ctx context.Context, a *Arena) error {
 			a.note("links of the restarted node back after %v", time.Since(began).Round(100*time.Millisecond))
 			return nil
 		}
-		if !pause(ctx, 20*time.Millisecond) {
+		if !faults.Pause(ctx, 20*time.Millisecond) {
 			return fmt.Errorf("the restarted node has %v of %d links after %v", links, len(a.Nodes)-1, time.Since(began).Round(time.Second))
 		}
 	}
@@ -672,18 +673,6 @@ func names(prefix string, n int) [][]byte {
 		ids[i] = fmt.Appendf(nil, "%s-%d", prefix, i)
 	}
 	return ids
-}
-
-// pause lets time pass. It returns false if ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // wait waits until a channel is closed, or ctx ends.

@@ -12,6 +12,7 @@ import (
 
 	"distmsg/client"
 	"distmsg/codec"
+	"distmsg/internal/faults"
 	"distmsg/loadtest"
 )
 
@@ -132,7 +133,7 @@ func (in *Innocents) every(ctx context.Context, rate int, do func(ctx context.Co
 		began := time.Now()
 		for n := 0; ; n++ {
 			due := began.Add(time.Duration(n) * time.Second / time.Duration(rate))
-			if !pause(ctx, time.Until(due)) {
+			if !faults.Pause(ctx, time.Until(due)) {
 				return
 			}
 			f := &in.felt[in.phase.Load()]

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"distmsg/internal/faults"
 )
 
 // Plan is how long the phases of a measure last, and how much of the attack's numbers is used.
@@ -64,10 +66,10 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 	}
 	defer in.Close()
 	row.Felt = &in.felt
-	pause(ctx, p.Settle)
+	faults.Pause(ctx, p.Settle)
 	in.felt[Baseline].reset()
 	in.before = in.snapshot().Outcomes
-	pause(ctx, p.Baseline)
+	faults.Pause(ctx, p.Baseline)
 
 	in.Begin(Attacked)
 	stop := a.watchAll()
@@ -77,10 +79,10 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 		a.note("%v", err)
 	}
 	in.Begin(Recovery)
-	pause(ctx, p.Recovery)
+	faults.Pause(ctx, p.Recovery)
 	in.Begin(After)
 	stop = a.watchAll()
-	pause(ctx, p.After)
+	faults.Pause(ctx, p.After)
 	row.Node[After], row.Redis[After] = stop()
 	in.Close()
 	a.noteFaults(ctx)

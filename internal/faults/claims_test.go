@@ -28,7 +28,7 @@ func (p *proof) until(node *proc.Relay, since time.Time, good func(health string
 		if err == nil && good(health) {
 			return time.Since(since)
 		}
-		if !pause(p.ctx, pollEvery) {
+		if !Pause(p.ctx, pollEvery) {
 			p.Fatalf("the health of %s: %q (%v)", node.Addr, health, err)
 		}
 	}

@@ -119,7 +119,7 @@ func (c *Cluster) WaitMetric(ctx context.Context, name string, want float64, nod
 			if err == nil && got == want {
 				break
 			}
-			if !pause(ctx, pollEvery) {
+			if !Pause(ctx, pollEvery) {
 				return fmt.Errorf("%s of %s is %v (%v), and not %v after %v", name, node.Addr, got, err, want, settleTimeout)
 			}
 		}
@@ -186,8 +186,8 @@ func (c *Cluster) Close() {
 	}
 }
 
-// pause lets time pass; false: ctx has ended.
-func pause(ctx context.Context, d time.Duration) bool {
+// Pause lets time pass. It returns false if ctx ends first. Any goroutine may call it.
+func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -86,7 +86,7 @@ func (b *books) still() map[string]uint64 {
 	const long = 3 * time.Second // a node that has something to say does so every second
 	written, since := b.written(), time.Now()
 	for time.Since(since) < long {
-		if !pause(b.ctx, pollEvery) {
+		if !Pause(b.ctx, pollEvery) {
 			b.Fatalf("something is written all the time; until now: %s", counts(written))
 		}
 		if now := b.written(); !maps.Equal(now, written) {

@@ -159,7 +159,7 @@ func (p *proof) talk(u *Users, ids []string) (end func() map[string]uint64) {
 }
 
 // suffer lets a fault last.
-func (p *proof) suffer(d time.Duration) { pause(p.ctx, d) }
+func (p *proof) suffer(d time.Duration) { Pause(p.ctx, d) }
 
 const waiting = 100 // sends that wait for an ack when their receiver's node dies
 
@@ -232,7 +232,7 @@ func unbound(p *proof) {
 	for _, u := range senders {
 		// Until the rebuild window of the new Redis is over, what it does not name is not known.
 		for u.Send(p.ctx, "nobody", sendTTL) != "no_route" {
-			if !pause(p.ctx, lookEvery) {
+			if !Pause(p.ctx, lookEvery) {
 				p.Fatal("nobody says no_route of an ID that was never bound")
 			}
 		}
@@ -252,7 +252,7 @@ func unbound(p *proof) {
 
 	p.users(2, UsersConfig{Name: "moved", Sessions: 1, PerUser: n})
 	for taker.Lost() < len(gone)+len(moved) {
-		if !pause(p.ctx, pollEvery) {
+		if !Pause(p.ctx, pollEvery) {
 			p.Fatalf("%d IDs have been lost", taker.Lost())
 		}
 	}
@@ -321,7 +321,7 @@ func (p *proof) bound(prefix string, n int) {
 		if err == nil && got == strconv.Itoa(n) {
 			return
 		}
-		if !pause(p.ctx, lookEvery) {
+		if !Pause(p.ctx, lookEvery) {
 			p.Fatalf("%s of %d bindings are back: %v", got, n, err)
 		}
 	}
@@ -404,7 +404,7 @@ func (p *proof) registered(back time.Time) []string {
 		if sessions, err := p.c.Registrations(p.ctx); err == nil { // it answers with nothing while it is busy with itself
 			looks = append(looks, look{time.Since(back), sessions})
 		}
-		pause(p.ctx, pollEvery)
+		Pause(p.ctx, pollEvery)
 	}
 	if len(looks) == 0 {
 		p.Fatal("ZooKeeper did not list its sessions")

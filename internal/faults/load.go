@@ -55,7 +55,7 @@ func startLoad(ctx context.Context, c *Cluster, cfg loadtest.Config) (*Load, err
 			return nil, fmt.Errorf("the load test ended at once: %v", err) // which may be nil
 		default:
 		}
-		if time.Now().After(deadline) || !pause(ctx, pollEvery) {
+		if time.Now().After(deadline) || !Pause(ctx, pollEvery) {
 			l.Stop()
 			return nil, fmt.Errorf("the load test has not begun to send after %v", settleTimeout)
 		}

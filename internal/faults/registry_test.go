@@ -24,7 +24,7 @@ func (p *proof) says(want string, since time.Time) time.Duration {
 				p.Logf("health: %s", strings.TrimSpace(text))
 				break
 			}
-			if !pause(p.ctx, pollEvery) {
+			if !Pause(p.ctx, pollEvery) {
 				p.Fatalf("health says %q (%v), and not %q", text, err, want)
 			}
 		}
@@ -46,7 +46,7 @@ func (p *proof) looks(d time.Duration) {
 				well++
 			}
 		}
-		pause(p.ctx, pollEvery)
+		Pause(p.ctx, pollEvery)
 	}
 	p.Count("of "+strconv.Itoa(looks)+" looks at health, those that were ok", 0, well)
 }

@@ -27,7 +27,7 @@ func (p *proof) hears(u *Users, id, want string, begin time.Time) time.Duration 
 			p.Logf("until %s the sends to %s ended: %s", want, id, counts(tally.Counts()))
 			return time.Since(begin)
 		}
-		if !pause(p.ctx, tryPause) {
+		if !Pause(p.ctx, tryPause) {
 			p.Fatalf("%s never heard %s: %s", id, want, counts(tally.Counts()))
 		}
 	}
@@ -67,7 +67,7 @@ func silence(p *proof) {
 func (p *proof) kicked(u *Users, n int) {
 	p.Helper()
 	for u.Kicks() < n {
-		if !pause(p.ctx, pollEvery) {
+		if !Pause(p.ctx, pollEvery) {
 			p.Fatalf("%d kicks, want %d", u.Kicks(), n)
 		}
 	}

@@ -191,14 +191,14 @@ func (u *Users) reach(ctx context.Context, id string, tally *Tally) bool {
 		if outcome == "acked" {
 			return true
 		}
-		pause(ctx, tryPause)
+		Pause(ctx, tryPause)
 	}
 	return false
 }
 
 // Talk sends to the IDs, one after the other, again and again, until ctx ends, and counts how that ended.
 func (u *Users) Talk(ctx context.Context, ids []string, tally *Tally) {
-	for i := 0; pause(ctx, everyTurn); i++ {
+	for i := 0; Pause(ctx, everyTurn); i++ {
 		// Not ctx, whose end would be an outcome.
 		tally.Add(u.Send(context.WithoutCancel(ctx), ids[i%len(ids)], sendTTL))
 	}
@@ -221,7 +221,7 @@ func (u *Users) SendToSilent(ctx context.Context, silent *Users, n int) (*Wait, 
 	arriving, cancel := context.WithTimeout(ctx, settleTimeout) // which the sends outlive
 	defer cancel()
 	for silent.held.Load() < held+int64(n) {
-		if !pause(arriving, pollEvery) {
+		if !Pause(arriving, pollEvery) {
 			return w, fmt.Errorf("%d of %d messages have come; others ended: %s", silent.held.Load()-held, n, counts(w.Counts()))
 		}
 	}
