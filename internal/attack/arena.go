@@ -27,17 +27,30 @@ type Arena struct {
 // Budget is the memory that a node may take.
 const Budget = 1 << 30
 
-// StartArena starts n nodes with more flags. On an error nothing is left running.
-func StartArena(ctx context.Context, n int, flags ...string) (*Arena, error) {
+// Apart divides the CPUs that this process may run on into those of the nodes and those of all
+// others, and moves this process to the latter. Nobody else should take the CPU of a node's machine.
+// back moves it to where it was. If there is only one, nobody is moved.
+func Apart() (nodes proc.CPUs, back func() error, err error) {
+	all, err := proc.OwnCPUs()
+	if err != nil || len(all) < 2 {
+		return nil, func() error { return nil }, err
+	}
+	half := len(all) / 2
+	return all[:half], all.Stay, all[half:].Stay()
+}
+
+// StartArena starts n nodes with more flags on some CPUs; none means any. On an error nothing is left
+// running.
+func StartArena(ctx context.Context, n int, cpus proc.CPUs, flags ...string) (*Arena, error) {
 	flags = append([]string{fmt.Sprintf("--memory-budget=%d", Budget)}, flags...)
 	if n == 1 {
-		node, err := proc.StartRelay(ctx, proc.RelayOptions{Flags: flags})
+		node, err := proc.StartRelay(ctx, proc.RelayOptions{CPUs: cpus, Flags: flags})
 		if err != nil {
 			return nil, err
 		}
 		return &Arena{Nodes: []*proc.Relay{node}}, nil
 	}
-	c, err := faults.Start(ctx, faults.Options{Nodes: n, Flags: flags})
+	c, err := faults.Start(ctx, faults.Options{Nodes: n, CPUs: cpus, Flags: flags})
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"distmsg/internal/proc"
 )
 
 var full = flag.Bool("attack.full", false, "run the whole of each attack, which takes minutes, and check times, too")
@@ -25,10 +27,19 @@ func TestAttacks(t *testing.T) {
 	if !*full {
 		t.Skip("not the full attacks: -attack.full")
 	}
+	cpus, back, err := Apart()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := back(); err != nil {
+			t.Error(err)
+		}
+	}()
 	var table strings.Builder
 	for _, attack := range Attacks() {
 		t.Run(attack.Name, func(t *testing.T) {
-			row := measure(t, Full, attack.Nodes, attack.Flags, attack)
+			row := measure(t, Full, attack.Nodes, cpus, attack.Flags, attack)
 			table.WriteString(row.String())
 			t.Logf("%s\n%s", row.Details(), row)
 			for _, bad := range row.Bounds() {
@@ -40,11 +51,11 @@ func TestAttacks(t *testing.T) {
 }
 
 // measure starts nodes and measures attacks on them.
-func measure(t *testing.T, p Plan, nodes int, flags []string, attacks ...Attack) *Row {
+func measure(t *testing.T, p Plan, nodes int, cpus proc.CPUs, flags []string, attacks ...Attack) *Row {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	a, err := StartArena(ctx, nodes, flags...)
+	a, err := StartArena(ctx, nodes, cpus, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +93,7 @@ func testShort(t *testing.T, nodes int) {
 			attacks = append(attacks, attack)
 		}
 	}
-	row := measure(t, short, nodes, nil, attacks...)
+	row := measure(t, short, nodes, nil, nil, attacks...)
 	t.Logf("%s\n%s", row.Details(), row)
 	for _, bad := range row.Counts(shortRefused) {
 		t.Error(bad)

@@ -103,7 +103,7 @@ const (
 	targetVariable = "DISTMSG_ATTACK" // environment: the attack's name and its target
 	tallyLine      = "attack: "       // before the tally in what an attacker prints
 	overtime       = 10 * time.Second // after an attack's duration, until its process is killed
-	politeness     = "10"             // the attackers' nice
+	politeness     = "19"             // the attackers' nice
 )
 
 // order is what the attackers' process is told.

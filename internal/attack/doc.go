@@ -11,7 +11,7 @@
 //
 // The attackers are one more process, with a lower priority than the others: on real networks they
 // do not take the CPU of the nodes' machines, nor that of the innocents. They speak to loopback
-// addresses only.
+// addresses only. In a full measure, the nodes have half of the CPUs for themselves; see [Apart].
 //
 // The tests run short versions of all attacks and assert counts. The full ones take some minutes
 // and print a table:

@@ -17,6 +17,8 @@ type Options struct {
 	Apart bool     // each relay is on a host of its own, as are the servers, so that it can be cut off; and Cluster.AppHost is there
 	Flags []string // more flags for every relay; see proc.RelayOptions
 	Clock bool     // Redis sees Cluster.Clock
+
+	CPUs proc.CPUs // on which of them the relays run; empty: where this process does
 }
 
 // Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any goroutine; Close ends it.
@@ -73,7 +75,7 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 	}
 	for i, host := range c.Hosts {
 		options := c.Relay(fmt.Sprintf("n%d", i+1), c.Redis)
-		options.Host = host
+		options.Host, options.CPUs = host, o.CPUs
 		options.Flags = append(options.Flags, o.Flags...)
 		node, err := proc.StartRelay(ctx, options)
 		if err != nil {

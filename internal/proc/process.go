@@ -28,6 +28,7 @@ type Command struct {
 	Env  []string // in addition to this process's
 	Dir  string   // working directory; empty: this process's
 	Host *Host    // where it runs; nil: where this process does
+	CPUs CPUs     // on which of them it runs; empty: where this process does
 
 	// Log, if not nil, gets what the program writes to stdout and stderr while it runs. A writer
 	// that blocks holds the program up.
@@ -114,7 +115,7 @@ func launch(command Command, output *tail) (*run, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(r.done)
-		err := command.Host.Do(cmd.Start)
+		err := command.CPUs.do(func() error { return command.Host.Do(cmd.Start) })
 		started <- err
 		if err == nil {
 			r.err = cmd.Wait()

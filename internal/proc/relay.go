@@ -18,6 +18,7 @@ import (
 // RelayOptions configures a relay. The zero value is good.
 type RelayOptions struct {
 	Host   *Host     // where it runs; nil: where this process does
+	CPUs   CPUs      // see Command.CPUs
 	Stderr *os.File  // where its log goes, instead of into Output; nil: there
 	Env    []string  // in addition to this process's
 	Log    io.Writer // see Command.Log
@@ -61,6 +62,7 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 		Env:    options.Env,
 		Stderr: options.Stderr,
 		Host:   options.Host,
+		CPUs:   options.CPUs,
 		Log:    options.Log,
 		Ready:  func(ctx context.Context, _ *Process) error { return r.get(ctx, "/readyz", io.Discard) },
 		name:   "relay",
