@@ -71,9 +71,14 @@ type Config struct {
 	Warmup time.Duration
 	// Duration is the measured time. Default: 10 s.
 	Duration time.Duration
-	// Grace is the longest wait at the end for what is still in flight. Default: 2 s more than the
-	// time to live that the nodes give a message, or than 5 s where they do not tell it.
+	// Grace is the longest wait at the end, while messages are in flight, without that anything
+	// comes in. What is still in flight then is missing. Default: 2 s more than the time to live
+	// that the nodes give a message, or than 5 s where they do not tell it.
 	Grace time.Duration
+	// Patience is the longest wait at the end altogether. What is in flight then, while others still
+	// land, is unanswered, see Report.Unanswered. After an interruption it is Grace, if that is less.
+	// Default: 5 minutes, or Grace if that is more.
+	Patience time.Duration
 	// Seed makes the choice of receivers repeatable. Default: random; the report tells it.
 	Seed uint64
 
@@ -97,6 +102,7 @@ const (
 	defaultDuration = 10 * time.Second
 	defaultTTL      = 5 * time.Second // where the nodes do not tell theirs
 	graceAfterTTL   = 2 * time.Second
+	defaultPatience = 5 * time.Minute
 
 	maxPayload = 64 << 20
 	maxRate    = 100e6
@@ -175,6 +181,7 @@ func (c *Config) validate() error {
 	check(c.Rate != 0 || c.Window > 0, "window is %d, want at least 1", c.Window)
 	check(c.Duration > 0, "duration is %v, want more than 0", c.Duration)
 	check(c.Grace >= 0, "grace is %v, want at least 0", c.Grace)
+	check(c.Patience >= 0, "patience is %v, want at least 0", c.Patience)
 	check(c.ServerPID >= 0, "server-pid is %d", c.ServerPID)
 	return errors.Join(errs...)
 }

@@ -67,6 +67,8 @@ type ledger struct {
 	delivered uint64
 	outcomes  [128]uint64 // by code
 	faults    Faults
+
+	unanswered uint64 // nothing was known of them when close was told that more would come
 }
 
 // A route is what the ledger knows of the way to the IDs of one connection.
@@ -388,8 +390,9 @@ func (l *ledger) loseOne(sender int, seq uint64) {
 }
 
 // close judges what is still open when nothing more will come. up says which connections are up: their sessions
-// have lived until now. It ends the ledger.
-func (l *ledger) close(up func(conn int) bool) {
+// have lived until now. With more, outcomes still come in, and what has none is not judged. It ends
+// the ledger.
+func (l *ledger) close(up func(conn int) bool, more bool) {
 	for conn := range l.routes {
 		if up(conn) {
 			l.resume(conn)
@@ -403,6 +406,8 @@ func (l *ledger) close(up func(conn int) bool) {
 			case s&ended != 0:
 			case s&adrift != 0:
 				l.outcomes[codec.CodeLost]++
+			case more:
+				l.unanswered++
 			default:
 				l.faults.Missing++
 			}

@@ -225,7 +225,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 			}
 		}
 		m.close()
-		l.close(func(int) bool { return false })
+		l.close(func(int) bool { return false }, false)
 		if l.faults != m.faults {
 			t.Fatalf("faults %+v,\n        want %+v", l.faults, m.faults)
 		}
@@ -279,7 +279,7 @@ func TestLedgerFanout(t *testing.T) {
 	for seq := uint64(1); seq <= 6; seq++ {
 		l.end(1, seq, codec.CodeAcked)
 	}
-	l.close(func(int) bool { return true })
+	l.close(func(int) bool { return true }, false)
 	if want := (Faults{Duplicated: 1, Misrouted: 4, Reordered: 1, FalseAcked: 2}); l.faults != want {
 		t.Errorf("%+v, want %+v: copies 2 and 3 were acked and never came", l.faults, want)
 	}
@@ -426,7 +426,7 @@ func TestFalseNoRouteAndDenied(t *testing.T) {
 		if c.after != nil {
 			c.after(l, who)
 		}
-		l.close(c.up)
+		l.close(c.up, false)
 		if l.faults != want {
 			t.Errorf("%s: faults %+v, want %+v", c.name, l.faults, want)
 		}

@@ -26,6 +26,14 @@ type Report struct {
 	Acked     uint64            `json:"acked"`
 	Outcomes  map[string]uint64 `json:"outcomes"`
 	Faults    Faults            `json:"faults"`
+	// LandingS is the time from the last send until nothing was in flight any more, or until the wait
+	// for it was given up, in seconds. Where it is more than the nodes' time to live, the load was
+	// more than they, or this process, could take.
+	LandingS float64 `json:"landing_s"`
+	// Unanswered is the number of messages that had no outcome (without ack: neither a delivery nor a
+	// reported failure) when Config.Patience was over, while others still got theirs. Nobody knows
+	// whether the nodes would have kept their word, so such a run is not clean.
+	Unanswered uint64 `json:"unanswered"`
 	// Unsent is the number of messages of an open loop whose time came while their connection
 	// could not take them.
 	Unsent uint64 `json:"unsent"`
@@ -154,6 +162,9 @@ func (r *Report) Verdict() (code ExitCode, why string) {
 		return ExitLedger, "the ledger has faults: " + nonZero(r.Faults.byName())
 	case r.Partial:
 		return ExitInterrupted, "interrupted; the report covers the time until then"
+	case r.Unanswered > 0:
+		return ExitFailure, fmt.Sprintf("%d messages had no answer yet after %.0f s of waiting, while others still got theirs",
+			r.Unanswered, r.LandingS)
 	case len(r.Errors) > 0:
 		return ExitFailure, "what should not happen did: " + nonZero(r.Errors)
 	case r.DownConnections > 0:
@@ -216,6 +227,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		}
 		line("slowest", "%s; %s without a delivery at one connection", strings.Join(list, ", "), us(r.MaxSilenceMs*1e3))
 	}
+	if r.LandingS >= 1 {
+		line("landing", "%.1f s from the last send to the last answer", r.LandingS)
+	}
 	if r.Unsent > 0 {
 		line("unsent", "%d could not leave in time", r.Unsent)
 	}
@@ -229,10 +243,13 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(r.Errors) > 0 {
 		line("errors", "%s", nonZero(r.Errors))
 	}
-	if r.Faults.Total() == 0 {
-		line("ledger", "clean: every message is accounted for")
-	} else {
+	switch {
+	case r.Faults.Total() > 0:
 		line("ledger", "FAULTS: %s", nonZero(r.Faults.byName()))
+	case r.Unanswered > 0:
+		line("ledger", "NOT COMPLETE: %d messages had no answer yet; no fault among the others", r.Unanswered)
+	default:
+		line("ledger", "clean: every message is accounted for")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -2,7 +2,6 @@ package loadtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -66,6 +65,10 @@ type run struct {
 	silent   []string // nodes that discovery lists and that did not answer when the run began
 	server   error    // why the server's CPU and memory are not known
 
+	helpers   sync.WaitGroup
+	landing   time.Duration // from the end of sending until nothing was in flight any more
+	impatient bool          // answers still came in when the patience was over
+
 	mu    sync.Mutex
 	over  bool     // guarded by mu: the driver cannot be asked any more
 	final Snapshot // guarded by mu: what it said last
@@ -107,11 +110,15 @@ func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
 	if err := r.connect(ctx); err != nil {
 		return nil, err
 	}
+	quit := make(chan struct{})
+	r.helpers.Go(func() { r.progress(quit) })
 	r.load(ctx)
-	r.land()
+	r.land(ctx)
+	close(quit)
+	r.helpers.Wait()
 	var report *Report
 	r.d.do(func() {
-		r.t.ledger.close(func(conn int) bool { return r.t.senders[conn].up })
+		r.t.ledger.close(func(conn int) bool { return r.t.senders[conn].up }, r.impatient)
 		report = r.report()
 	})
 	report.Config.InProcess = inProcess
@@ -168,6 +175,7 @@ func (r *run) connect(ctx context.Context) error {
 	r.d.do(func() {
 		setDefault(&r.t.ttl, defaultTTL)
 		setDefault(&r.cfg.Grace, r.t.ttl+graceAfterTTL)
+		setDefault(&r.cfg.Patience, max(defaultPatience, r.cfg.Grace))
 	})
 	r.began = true
 	var used int
@@ -186,7 +194,6 @@ func (r *run) connect(ctx context.Context) error {
 func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
-	helpers.Go(func() { r.progress(quit) })
 	r.d.do(func() {
 		r.t.start()
 		if r.cfg.Warmup <= 0 { // all that the schedule asks for is measured, from the first message on
@@ -271,19 +278,6 @@ func (r *run) pace(quit <-chan struct{}) error {
 	}
 }
 
-// land waits, within the grace, for what is in flight, and for everything that the nodes have still to say.
-func (r *run) land() {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), r.cfg.Grace, errors.New("the grace is over"))
-	defer cancel()
-	select {
-	case <-r.t.landed:
-	case <-ctx.Done(): // what has not landed is in the ledger as missing
-	}
-	if err := r.d.settle(ctx); err != nil {
-		r.d.do(func() { r.t.note("a node did not answer the last ping") })
-	}
-}
-
 // progress writes one line a second.
 func (r *run) progress(quit <-chan struct{}) {
 	begin, last := time.Now(), uint64(0)
@@ -299,13 +293,18 @@ func (r *run) progress(quit <-chan struct{}) {
 		}
 		var total, faults uint64
 		var inFlight, down int
+		var landing bool
 		r.d.do(func() {
+			landing = !r.t.sending
 			total, faults = r.t.meter.total, r.t.ledger.faults.Total()
 			inFlight, down = r.t.ledger.inFlight, r.t.downConns()
 		})
 		elapsed := time.Since(begin)
 		phase := "measuring"
-		if elapsed-time.Second/2 < r.cfg.Warmup {
+		switch {
+		case landing:
+			phase = "landing"
+		case elapsed-time.Second/2 < r.cfg.Warmup:
 			phase = "warm-up"
 		}
 		line := fmt.Sprintf("%5.1f s  %-9s  %9d/s  in flight %d  faults %d", elapsed.Seconds(), phase, total-last, inFlight, faults)
@@ -354,7 +353,7 @@ func (r *run) report() *Report {
 		Moves: t.moves, Timeline: l.time.report(), SlowestMs: l.time.slowestMs(),
 		MaxSilenceMs: float64(l.time.silence) / 1e6, MaxSilenceAtS: float64(l.time.silentAt) / 1e9,
 		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
-		Silent: r.silent,
+		Silent: r.silent, LandingS: r.landing.Seconds(), Unanswered: l.unanswered,
 	}
 	if l.sent > 0 && t.places.several() && r.cfg.Attach == 1 {
 		report.Cross = new(float64(t.crossed) / float64(l.sent))

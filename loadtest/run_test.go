@@ -284,8 +284,8 @@ func TestReportJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for object, want := range map[string]string{
-		"": "acked config cross delivered down_connections drain_cut drains driver_cpu_us_per_msg errors faults latency_us lost_connections" +
-			" max_silence_at_s max_silence_ms moves outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_error server_rss_bytes silent_nodes slowest_ms timeline unsent",
+		"": "acked config cross delivered down_connections drain_cut drains driver_cpu_us_per_msg errors faults landing_s latency_us lost_connections" +
+			" max_silence_at_s max_silence_ms moves outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_error server_rss_bytes silent_nodes slowest_ms timeline unanswered unsent",
 		"faults":     "corrupted double_outcome duplicated false_acked false_denied false_no_route false_undelivered misrouted missing reordered",
 		"latency_us": "max p50 p90 p99 p99_9",
 		"outcomes":   "acked",
@@ -317,6 +317,8 @@ func TestVerdict(t *testing.T) {
 		{func(r *Report) { r.DownConnections = 1 }, ExitFailure},
 		{func(r *Report) { r.RatePerS = new(0.0) }, ExitFailure},
 		{func(r *Report) { r.RatePerS, r.Partial = nil, true }, ExitInterrupted},
+		{func(r *Report) { r.Unanswered = 1 }, ExitFailure},
+		{func(r *Report) { r.Unanswered, r.Faults.Missing = 1, 1 }, ExitLedger},
 		{func(r *Report) { r.DrainCut = "x" }, ExitDrain},
 	} {
 		r := Report{RatePerS: new(1.0)}

@@ -135,7 +135,7 @@ func TestSentIntoTheGap(t *testing.T) {
 		t.Fatalf("%d messages before, %d after", gap, len(r.sent))
 	}
 	tr.stop()
-	tr.ledger.close(func(int) bool { return true })
+	tr.ledger.close(func(int) bool { return true }, false)
 	if f := tr.ledger.faults; f.Missing != 2 || f.Total() != 2 || tr.ledger.outcomes[codec.CodeLost] != 3 {
 		t.Errorf("%+v, %v", f, tr.ledger.outcomeWords())
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 )
 
 // wire is the driver for protocols that the load test speaks itself: one event loop (a gnet client
@@ -187,7 +188,7 @@ func (w *wire) watch() {
 }
 
 // look asks legs that are silent whether they live, and closes those that do not answer. If this process
-// itself was held up, it knows nothing of them.
+// itself was held up, or has yet to read what they say, it knows nothing of them.
 func (w *wire) look() {
 	w.t.tick()
 	now := w.t.ledger.time.now
@@ -201,6 +202,8 @@ func (w *wire) look() {
 		switch silent := now - l.heardAt; {
 		case stalled:
 			l.heardAt = now
+		case silent > int64(patience) && l.unread():
+			l.heardAt = now
 		case silent > int64(patience):
 			l.gc.Close()
 		case silent > int64(beatAfter) && now-l.beatAt > int64(beatAfter) && l.c.next != l:
@@ -209,6 +212,12 @@ func (w *wire) look() {
 			l.touch()
 		}
 	}
+}
+
+// unread reports whether there is something in the kernel that the loop has not come to yet.
+func (l *leg) unread() bool {
+	n, _, err := unix.Recvfrom(l.gc.Fd(), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err == nil && n > 0
 }
 
 // later runs f on the loop after d, unless the leg or the run has ended by then.

@@ -96,7 +96,8 @@ func fanout(ctx context.Context, t *Target) {
 			t.count("its "+word, int(n))
 		}
 		t.count("its lost connections", int(report.LostConnections))
-		t.count("its ledger faults", int(report.Faults.Total()-report.Faults.Missing))
+		t.count("its unanswered", int(report.Unanswered))
+		t.count("its ledger faults", int(report.Faults.Total()))
 		return nil
 	})
 }

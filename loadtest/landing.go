@@ -1,0 +1,84 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// errSilent ends the wait for what is in flight: nothing has landed for the whole grace. errPatience
+// ends it although answers still come in.
+var (
+	errSilent   = errors.New("nothing has landed for the whole grace")
+	errPatience = errors.New("the patience is over")
+)
+
+// land waits for what is in flight, and for everything that the nodes have still to say.
+func (r *run) land(ctx context.Context) {
+	stopped := time.Now()
+	heard, end := r.whileHeard(ctx)
+	defer end()
+	select {
+	case <-r.t.landed:
+	case <-heard.Done(): // what has not landed is missing, or not answered yet: see ledger.close
+	}
+	r.landing = time.Since(stopped)
+	if err := r.d.settle(heard); err != nil {
+		r.d.do(func() { r.t.note("a node did not answer the last ping") })
+	}
+	r.impatient = errors.Is(context.Cause(heard), errPatience)
+}
+
+// whileHeard makes a context that ends when nothing has landed for as long as the grace. A load that
+// is more than the nodes can take needs time to land. As long as its outcomes come in, its nodes have
+// not gone silent. The context ends in any case when the patience is over, or a grace after ctx.
+func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()) {
+	heard, cancel := context.WithCancelCause(context.Background())
+	r.helpers.Go(func() {
+		grace, patience := time.NewTimer(r.cfg.Grace), time.NewTimer(r.cfg.Patience)
+		defer grace.Stop()
+		defer patience.Stop()
+		tick := time.NewTicker(max(time.Millisecond, min(r.cfg.Grace/8, time.Second/4)))
+		defer tick.Stop()
+		over := ctx.Done()
+		var last uint64
+		for {
+			select {
+			case <-heard.Done():
+				return
+			case <-grace.C:
+				cancel(errSilent)
+				return
+			case <-patience.C:
+				select {
+				case <-grace.C:
+					cancel(errSilent)
+				default:
+					cancel(errPatience)
+				}
+				return
+			case <-over:
+				over = nil
+				patience.Reset(min(r.cfg.Grace, r.cfg.Patience))
+				continue
+			case <-tick.C:
+			}
+			var now uint64
+			r.d.do(func() { now = r.t.ledger.heard() })
+			if now != last {
+				last = now
+				grace.Reset(r.cfg.Grace)
+			}
+		}
+	})
+	return heard, func() { cancel(nil) }
+}
+
+// heard counts all that has come in. It grows with every message of which anything new is known.
+func (l *ledger) heard() uint64 {
+	n := l.delivered
+	for _, outcomes := range l.outcomes {
+		n += outcomes
+	}
+	return n
+}

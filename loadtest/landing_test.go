@@ -1,0 +1,54 @@
+package loadtest
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/engine"
+)
+
+// A node whose outcomes come slowly has not gone silent: the grace begins anew with each. When the
+// patience ends first, what has none is no fault of the node. Nor is the run clean.
+func TestOutcomesThatComeSlowly(t *testing.T) {
+	node := startEngine(t, engine.Config{Loops: 1})
+	for name, c := range map[string]struct {
+		patience time.Duration
+		want     ExitCode
+	}{
+		"until all are there": {0, ExitOK},
+		"given up":            {time.Second, ExitFailure},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const grace, pause, inFlight = time.Second, 100 * time.Millisecond, 20
+			var begin time.Time
+			p := startProxy(t, node, func(_ *proxy, _ int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+				if kind == codec.KindOutcome {
+					if begin.IsZero() {
+						begin = time.Now()
+					}
+					if time.Since(begin) > 200*time.Millisecond {
+						<-time.After(pause) // in the way of all others, as a node that is slow is
+					}
+				}
+				return [][]byte{frame}
+			})
+			r := mustRun(t, Config{Nodes: []string{p.addr}, Conns: 4, Window: inFlight / 4,
+				Warmup: -1, Duration: 300 * time.Millisecond, Grace: grace, Patience: c.patience})
+			code, why := r.Verdict()
+			if code != c.want || r.Faults != (Faults{}) || (r.Unanswered > 0) != (c.want != ExitOK) {
+				t.Errorf("exit code %d (%s), %d unanswered, faults %+v", code, why, r.Unanswered, r.Faults)
+			}
+			if limit := inFlight * pause; c.want == ExitOK && (r.LandingS <= grace.Seconds() || r.LandingS > 5*limit.Seconds()) {
+				t.Errorf("the last answer came after %.1f s", r.LandingS)
+			}
+			var text bytes.Buffer
+			if err := r.WriteText(&text); err != nil || strings.Contains(text.String(), "clean:") != (c.want == ExitOK) {
+				t.Errorf("%v:\n%s", err, &text)
+			}
+		})
+	}
+}
