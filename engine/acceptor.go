@@ -76,8 +76,10 @@ func (e *Engine) closeListeners() error {
 // Whatever goes wrong with one, and running out of file descriptors, makes new ones wait and touches no live one.
 func (e *Engine) accept(ln net.Listener, p *port, peers *cluster) {
 	backoff := acceptBackoffMin
+	enrolling := newEnrolling(e, p)
+	defer enrolling.wait()
 	for {
-		err := e.acceptOne(ln, p, peers)
+		err := e.acceptOne(ln, p, peers, enrolling)
 		switch {
 		case e.serving.Err() != nil:
 			return
@@ -100,7 +102,7 @@ func (e *Engine) accept(ln net.Listener, p *port, peers *cluster) {
 }
 
 // acceptOne takes one connection. With MaxConns open it waits, and so do those in the kernel's queue.
-func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster) error {
+func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *enrolling) error {
 	nc, err := ln.Accept()
 	if err != nil {
 		return err
@@ -112,12 +114,7 @@ func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster) error {
 	if !p.admit(e.serving, c) {
 		return nc.Close()
 	}
-	if err := e.enroll(nc, c); err != nil {
-		p.closed(c)
-		e.refused.Add(1)
-		return err
-	}
-	return nil
+	return enrolling.begin(nc, c)
 }
 
 func (e *Engine) newConn(nc net.Conn) *conn {

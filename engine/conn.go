@@ -37,6 +37,7 @@ type conn struct {
 
 	// guarded by port.mu
 	waits     *list.Element // in port.waiting; nil: it has shown who it is
+	hasLoop   bool          // its loop has it
 	displaced bool          // it was told to make room
 
 	// owned by the loop; static once open

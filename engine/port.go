@@ -22,7 +22,7 @@ type port struct {
 	// static
 	most     int // open sockets; 0: any number
 	unproved int // of those, the ones that have not shown who they are
-	// freed holds one: a place may be free.
+	// freed holds one: a place may be free, or a connection may make room now.
 	freed chan struct{}
 
 	mu        sync.Mutex
@@ -65,15 +65,26 @@ func (p *port) tryAdmit(c *conn) bool {
 func (p *port) displace() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	first := p.waiting.Front()
-	if first == nil || p.closing > 0 {
+	if p.closing > 0 {
 		return
 	}
-	c := first.Value.(*conn)
-	c.displaced = true
-	p.closing++
-	p.displaced++
-	c.loop.post(c.displace) // it has a loop: the next one is admitted when this one is enrolled
+	for first := p.waiting.Front(); first != nil; first = first.Next() {
+		if c := first.Value.(*conn); c.hasLoop {
+			c.displaced = true
+			p.closing++
+			p.displaced++
+			c.loop.post(c.displace)
+			return
+		}
+	}
+}
+
+// hasLoop notes that c's loop has it, so that it may be displaced.
+func (p *port) hasLoop(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.hasLoop = true
+	nudge(p.freed)
 }
 
 // proved takes c out of those that have not shown who they are.
