@@ -10,6 +10,10 @@
 //   - [Manager.EndDest]: the connection it was delivered to died;
 //   - [Manager.EndOrigin]: the connection it came from died.
 //
+// A million can end at one moment. [Manager.AdvanceSome], [Manager.EndDestSome] and
+// [Manager.EndOriginSome] end some of them, so that the loop can do other things in
+// between.
+//
 // A token that comes back from the network is looked up first. [Manager.Lookup]
 // tells a pending entry from one that has ended (a late ack, which is normal)
 // and from a token that was never handed out (a forgery).

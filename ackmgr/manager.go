@@ -1,6 +1,9 @@
 package ackmgr
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Entry is what the caller wants to remember of a delivery.
 type Entry struct {
@@ -188,8 +191,15 @@ func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
 // call every method: an entry that it ends is not reported, and one that it
 // arms is not either, even if its deadline has passed.
 func (m *Manager) Advance(now int64, expired func(Token, Entry)) {
-	m.wheel.advance(now, m.due)
-	m.drain(byTimer, m.due, expired)
+	m.AdvanceSome(now, math.MaxInt, expired)
+}
+
+// AdvanceSome is Advance for up to n entries, counted when they end and when they
+// move towards that. It reports whether more are due, or may be: the next call
+// goes on. Until then they are pending, and may end otherwise.
+func (m *Manager) AdvanceSome(now int64, n int, expired func(Token, Entry)) (more bool) {
+	n, done := m.wheel.advance(now, m.due, n)
+	return !done || m.drain(byTimer, m.due, n, expired)
 }
 
 // EndDest ends all entries whose dest is l, the first that joined it first, and
@@ -203,6 +213,23 @@ func (m *Manager) EndDest(l List, ended func(Token, Entry)) { m.endAll(byDest, l
 // it is like EndDest, but redirecting does not save an entry.
 func (m *Manager) EndOrigin(l List, ended func(Token, Entry)) { m.endAll(byOrigin, l, ended) }
 
+// EndDestSome is EndDest for up to n entries, and reports whether there are more.
+// They stay on l, so nothing may be armed with l, nor redirected to it, until none
+// is left.
+func (m *Manager) EndDestSome(l List, n int, ended func(Token, Entry)) (more bool) {
+	return m.endSome(byDest, l, n, ended)
+}
+
+// EndOriginSome is EndOrigin as EndDestSome is EndDest.
+func (m *Manager) EndOriginSome(l List, n int, ended func(Token, Entry)) (more bool) {
+	return m.endSome(byOrigin, l, n, ended)
+}
+
+func (m *Manager) endSome(k kind, l List, n int, ended func(Token, Entry)) (more bool) {
+	m.check(l)
+	return l != 0 && m.drain(k, ref(l), n, ended)
+}
+
 func (m *Manager) endAll(k kind, l List, ended func(Token, Entry)) {
 	m.check(l)
 	if l == 0 || m.slab.empty(k, ref(l)) {
@@ -212,19 +239,23 @@ func (m *Manager) endAll(k kind, l List, ended func(Token, Entry)) {
 	// come to an end; calls can nest, so each has its own.
 	doomed := m.slab.takeHead()
 	m.slab.splice(k, ref(l), doomed)
-	m.drain(k, doomed, ended)
+	m.drain(k, doomed, math.MaxInt, ended)
 	m.slab.freeHead(doomed)
 }
 
-// drain ends the entries on head's ring. It starts from the head each time,
-// since the callback may have ended any of them.
-func (m *Manager) drain(k kind, head ref, ended func(Token, Entry)) {
-	for !m.slab.empty(k, head) {
+// drain ends up to n entries on head's ring, and reports whether there are more.
+// It starts from the head each time, since the callback may have ended any of them.
+func (m *Manager) drain(k kind, head ref, n int, ended func(Token, Entry)) (more bool) {
+	for ; !m.slab.empty(k, head); n-- {
+		if n == 0 {
+			return true
+		}
 		r := m.slab.first(k, head)
 		t, e := m.token(r), m.slab.slot(r).entry()
 		m.end(r)
 		ended(t, e)
 	}
+	return false
 }
 
 func (m *Manager) end(r ref) {

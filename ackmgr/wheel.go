@@ -16,15 +16,20 @@ const (
 // was made; a bucket of level n spans 256^n ticks, and each level is a circle of
 // 256 of them. What is less than 256^(n+1) ticks ahead waits at level n or lower.
 //
-// A bucket moves down all at once, and the event loop waits meanwhile. Level 1
-// therefore spans 65 s, the deadlines one meets, in buckets of 256 ms, which hold
-// little even of a million. A million deadlines beyond that can share one bucket
-// of level 2 (BenchmarkLongestAdvance).
+// A bucket moves down when its time begins. Level 1 spans 65 s, the deadlines one
+// meets, in buckets of 256 ms, which hold little even of a million. A million
+// deadlines beyond that can share one bucket of level 2 (BenchmarkLongestAdvance),
+// so a bucket can move in steps, see cascade.
 type wheel struct {
 	slab  *slab
 	epoch int64 // the caller's time at tick 0
 	now   uint64
 	first ref // head of level 0, bucket 0; the others follow
+
+	// Of a bucket that moves down in steps. Until it has, now stands still.
+	level  int // the level it is of, or that comes next; 0: no level is to move
+	begun  bool
+	moving ref // what is left of it
 
 	// A member says that a bucket may be occupied. Slots leave without a word to
 	// the wheel, so the bucket is taken out when now gets there.
@@ -36,6 +41,7 @@ func newWheel(s *slab, now int64) *wheel {
 	for range levels*buckets - 1 {
 		s.addHead()
 	}
+	w.moving = s.addHead()
 	return w
 }
 
@@ -71,22 +77,27 @@ func (w *wheel) head(level int, bucket uint8) ref {
 // advance makes it the caller's time and moves all slots that are due to the
 // end of the ring due: the oldest tick first and, of the same tick, the one
 // added first. Its time depends on the number of occupied buckets, not on how
-// far it goes. A time in the past counts as now.
-func (w *wheel) advance(to int64, due ref) {
+// far it goes. A time in the past counts as now. It moves up to n slots down,
+// and returns how many of n are left; done is false if the time is not reached.
+func (w *wheel) advance(to int64, due ref, n int) (left int, done bool) {
 	target := w.tick(to)
 	for {
-		start, ok := w.next()
-		if !ok || start > target {
-			break
+		if w.level == 0 {
+			start, ok := w.next()
+			if !ok || start > target {
+				break
+			}
+			w.now, w.level = start, 1
 		}
-		w.now = start
-		for level := 1; level < levels && start%(1<<(level*levelBits)) == 0; level++ {
-			w.cascade(level)
+		if n, done = w.cascade(n); !done {
+			return 0, false
 		}
-		w.occupied[0].remove(uint8(start))
-		w.slab.splice(byTimer, w.head(0, uint8(start)), due)
+		w.level = 0
+		w.occupied[0].remove(uint8(w.now))
+		w.slab.splice(byTimer, w.head(0, uint8(w.now)), due)
 	}
 	w.now = target
+	return n, true
 }
 
 // next returns the tick at which the first occupied bucket starts.
@@ -107,21 +118,32 @@ func (w *wheel) next() (start uint64, ok bool) {
 	return start, ok
 }
 
-// cascade moves the level's bucket that starts now to lower levels.
+// cascade moves the buckets that start now to lower levels: up to n slots of
+// them. It returns how many of n are left, and whether that was all.
 //
 // Of two slots with the same tick, the one at the higher level was added first.
 // So what moves down goes before what is there; and where buckets of several
 // levels start at the same tick, the lower level must move first.
-func (w *wheel) cascade(level int) {
-	bucket := uint8(w.now >> (level * levelBits))
-	w.occupied[level].remove(bucket)
-	head := w.head(level, bucket)
-	for !w.slab.empty(byTimer, head) {
-		r := w.slab.last(byTimer, head)
-		w.slab.remove(byTimer, r)
-		to := w.bucketOf(w.slab.slot(r).tick)
-		w.slab.insert(byTimer, w.slab.first(byTimer, to), r)
+func (w *wheel) cascade(n int) (left int, done bool) {
+	for ; w.level < levels && w.now%(1<<(w.level*levelBits)) == 0; w.level++ {
+		if !w.begun { // what is added to the bucket from here on is for its next turn
+			w.begun = true
+			bucket := uint8(w.now >> (w.level * levelBits))
+			w.occupied[w.level].remove(bucket)
+			w.slab.splice(byTimer, w.head(w.level, bucket), w.moving)
+		}
+		for ; !w.slab.empty(byTimer, w.moving); n-- {
+			if n == 0 {
+				return 0, false
+			}
+			r := w.slab.last(byTimer, w.moving)
+			w.slab.remove(byTimer, r)
+			to := w.bucketOf(w.slab.slot(r).tick)
+			w.slab.insert(byTimer, w.slab.first(byTimer, to), r)
+		}
+		w.begun = false
 	}
+	return n, true
 }
 
 // bucketSet is a set of the buckets of one level.

@@ -421,11 +421,10 @@ func (c *conn) teardown() {
 			l.toAllLinks(codec.AppendGone(nil, id[:]))
 			l.releaseHeld(c)
 		}
-		// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).
-		l.acks.EndOrigin(c.list, l.abandoned)
-		l.acks.EndDest(c.list, l.lost)
-		l.acks.FreeList(c.list)
+		l.endSoon(ending{list: c.list, slot: int64(c.slot)})
 		l.announceGone(c.handle())
+	} else {
+		l.freeSlot(c.slot)
 	}
 	c.dropWork()
 	l.bufs.put(c.carry)

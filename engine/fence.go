@@ -46,5 +46,6 @@ func (l *loop) dropAll() {
 			l.worked(writeWork)
 		}
 	}
+	l.endAll()
 	l.acks.SetTag(uint16(l.fenced))
 }

@@ -16,41 +16,32 @@ import (
 // flagRetried marks, between nodes, a message that has come back once.
 const flagRetried = 1 << 7
 
-// linkKey names the entries that wait for one session at the other end of one link.
-type linkKey struct {
-	link    routing.Handle
-	session uint64
-}
-
-// linkList returns the list of those entries.
+// linkList returns the list of the entries that wait for a session at the other end of a link.
 func (l *loop) linkList(h routing.Handle, session uint64) ackmgr.List {
-	key := linkKey{h, session}
-	list, ok := l.linkLists[key]
+	lists := l.linkLists[h]
+	list, ok := lists[session]
 	if !ok {
+		if lists == nil {
+			lists = make(map[uint64]ackmgr.List)
+			l.linkLists[h] = lists
+		}
 		list = l.acks.NewList()
-		l.linkLists[key] = list
+		lists[session] = list
 	}
 	return list
 }
 
 // endLink ends what waits for any session at the other end of a link that has ended.
 func (l *loop) endLink(h routing.Handle) {
-	for key, list := range l.linkLists {
-		if key.link == h {
-			delete(l.linkLists, key)
-			l.endList(list)
-		}
+	if lists, ok := l.linkLists[h]; ok {
+		delete(l.linkLists, h)
+		l.endSoon(ending{lists: lists, slot: -1})
 	}
 	for no, s := range l.sweeps {
 		if s.link == h {
 			l.endSweep(no)
 		}
 	}
-}
-
-func (l *loop) endList(list ackmgr.List) {
-	l.acks.EndDest(list, l.lost)
-	l.acks.FreeList(list)
 }
 
 // sweep is a list that ends as soon as all that may still come back has.
@@ -69,12 +60,11 @@ const (
 // their way there at this moment come back, and may go to where the session is now: so what waits is lost when a
 // ping, sent behind the last of them, has its pong, and nothing that comes later is touched.
 func (l *loop) linkGone(h routing.Handle, session uint64) {
-	key := linkKey{h, session}
-	list, ok := l.linkLists[key]
+	list, ok := l.linkLists[h][session]
 	if !ok {
 		return
 	}
-	delete(l.linkLists, key)
+	delete(l.linkLists[h], session)
 	if l.acks.Empty(list) {
 		l.acks.FreeList(list)
 		return

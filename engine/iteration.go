@@ -44,8 +44,11 @@ func (l *loop) Run(context.Context) error {
 	spare := l.unused()
 	l.openMail()
 	spare += l.unused()
+	l.goOnEnding()
 	if l.ticked.Swap(false) {
 		l.tick()
+	} else if l.isDue {
+		l.expire()
 	}
 	l.takeTurns(l.inputTime(turnsShare) + spare)
 	l.stamp()
@@ -53,7 +56,7 @@ func (l *loop) Run(context.Context) error {
 	l.flushDirty()
 	l.sendMail()
 	l.active = false
-	if l.inbox.opening() || len(l.dirty) > 0 || l.turnsWait() {
+	if l.inbox.opening() || len(l.dirty) > 0 || l.turnsWait() || len(l.endings) > 0 || l.isDue {
 		l.again()
 	}
 	return nil
@@ -94,7 +97,7 @@ func (l *loop) flushDirty() {
 // tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
 func (l *loop) tick() {
 	l.awaken()
-	l.acks.Advance(l.now, l.expired)
+	l.expire()
 	l.checkHandshakes()
 	l.checkSuspects()
 	l.checkWatched()

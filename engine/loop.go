@@ -37,12 +37,14 @@ type loop struct {
 	epoll int // its epoll descriptor, see setReading
 
 	// owned by the loop
-	conns      []*conn  // by slot; nil where free
+	conns      []*conn  // by slot; nil where there is none
 	gens       []uint32 // by slot; the generation of the connection that is, or will be, there
 	freeSlots  []uint32
 	live       int // connections in conns
 	acks       *ackmgr.Manager
-	mostAcks   int // static; how many the loop waits for at most
+	mostAcks   int      // static; how many the loop waits for at most
+	endings    []ending // pending acks that have to end, see endSoon
+	isDue      bool     // there are acks past their deadlines, see expire
 	bufs       bufPool
 	dirty      []*conn
 	turns      [turnKinds]turns // connections whose input waits for their turn
@@ -80,9 +82,9 @@ type loop struct {
 	body       []byte               // of the send that is being decided on
 
 	// owned by the loop; of a cluster
-	links         []*conn // to other nodes, with or without handshake
-	linkLists     map[linkKey]ackmgr.List
-	sweeps        map[uint64]sweep // what is left of lists whose sessions have lost a connection, see linkGone
+	links         []*conn                                   // to other nodes, with or without handshake
+	linkLists     map[routing.Handle]map[uint64]ackmgr.List // of what waits for sessions at the other end of a link, by session
+	sweeps        map[uint64]sweep                          // what is left of lists whose sessions have lost a connection, see linkGone
 	sweepNo       uint64
 	parked        map[string]*parkQueue
 	parkedSends   int                    // sends in parked and in connections' held; of the returned ones, those without ack
@@ -120,7 +122,7 @@ func newLoop(e *Engine, idx int) *loop {
 	l.bufs.shared = &e.bufs
 	l.fan.each = recipientCost(e)
 	if e.cluster != nil {
-		l.linkLists = make(map[linkKey]ackmgr.List)
+		l.linkLists = make(map[routing.Handle]map[uint64]ackmgr.List)
 		l.returnedOn = make(map[routing.Handle]int)
 		l.sweeps = make(map[uint64]sweep)
 		l.parked = make(map[string]*parkQueue)
@@ -223,10 +225,12 @@ func (l *loop) addConn(c *conn) {
 	l.live++
 }
 
-// removeConn frees c's slot; handles to c are void from here on.
+// removeConn takes c out; handles to it are void from here on. Its slot is free with freeSlot.
 func (l *loop) removeConn(c *conn) {
 	l.conns[c.slot] = nil
 	l.gens[c.slot]++
-	l.freeSlots = append(l.freeSlots, c.slot)
 	l.live--
 }
+
+// freeSlot lets the slot have a new tenant.
+func (l *loop) freeSlot(slot uint32) { l.freeSlots = append(l.freeSlots, slot) }

@@ -326,8 +326,7 @@ func (l *loop) peer(h routing.Handle) *peerConn {
 
 func (l *loop) forgetPeer(p *peerConn) {
 	if p.list != 0 {
-		l.acks.EndDest(p.list, l.lost)
-		l.acks.FreeList(p.list)
+		l.endList(p.list)
 		p.list = 0
 	}
 }

@@ -132,6 +132,7 @@ func TestHandles(t *testing.T) {
 			t.Error("not found")
 		}
 		l.removeConn(first)
+		l.freeSlot(first.slot)
 		if l.conn(h) != nil {
 			t.Error("found after its end")
 		}
@@ -147,6 +148,7 @@ func TestHandles(t *testing.T) {
 			t.Error("found beyond the end")
 		}
 		l.removeConn(second)
+		l.freeSlot(second.slot)
 	})
 }
 

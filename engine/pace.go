@@ -43,8 +43,19 @@ const (
 	// for each ends with a write to every connection that has something.
 	lateMailShare = 30 * time.Millisecond
 	behindShare   = 5 * time.Millisecond
+	// endingShare is for the pending acks of connections and links that have ended, while there are
+	// any, and expiryShare for those that are past their deadlines.
+	endingShare = 5 * time.Millisecond
+	expiryShare = 5 * time.Millisecond
 	// turnShare is for how long the loop handles the input of one connection in a row.
 	turnShare = 2 * time.Millisecond
+)
+
+// What may be long and is no frame is done in steps, and the clock is read in between. A step takes far
+// less than a millisecond, or a few where caches are cold.
+const (
+	// endingStep is how many pending acks end in a step.
+	endingStep = 1 << 10
 )
 
 // pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.

@@ -1,0 +1,87 @@
+package engine
+
+import "distmsg/ackmgr"
+
+// When a connection or a link ends, all that waits for an ack of it ends too, and so does all that a
+// connection has sent and waits for. That can be as many entries as the loop may hold. What is more
+// than a step waits in the loop's endings, which get a share of each iteration. An entry whose turn has
+// yet to come is pending until then: its ack may still come, or its deadline.
+
+// ending is what ends together. Nothing is armed with its lists any more.
+type ending struct {
+	list  ackmgr.List            // the one that ends now
+	lists map[uint64]ackmgr.List // those that follow: a link has one for each session
+	slot  int64                  // of the connection whose list it is; -1: it is none's
+}
+
+// endList ends the pending acks of a list and gives it back.
+func (l *loop) endList(list ackmgr.List) { l.endSoon(ending{list: list, slot: -1}) }
+
+// endSoon ends the first step of it, and the rest in the iterations that follow.
+func (l *loop) endSoon(e ending) {
+	if l.endStep(&e) {
+		l.stats.sliced++
+		l.endings = append(l.endings, e)
+	}
+}
+
+// endStep ends up to endingStep entries from a connection and as many that went to it. It reports
+// whether there are more.
+func (l *loop) endStep(e *ending) (more bool) {
+	for session, list := range e.lists {
+		if e.list != 0 {
+			break
+		}
+		delete(e.lists, session)
+		e.list = list
+	}
+	// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).
+	if l.acks.EndOriginSome(e.list, endingStep, l.abandoned) || l.acks.EndDestSome(e.list, endingStep, l.lost) {
+		return true
+	}
+	l.acks.FreeList(e.list)
+	e.list = 0
+	if e.slot >= 0 {
+		l.freeSlot(uint32(e.slot)) // not before: entries name it
+	}
+	l.worked(1)
+	return len(e.lists) > 0
+}
+
+// goOnEnding goes on with what has to end, as far as its share of the iteration allows.
+func (l *loop) goOnEnding() {
+	if len(l.endings) == 0 {
+		return
+	}
+	l.part(endingShare)
+	for len(l.endings) > 0 && !l.full {
+		l.endFirst()
+	}
+}
+
+// endAll ends all that has to end, however long it takes.
+func (l *loop) endAll() {
+	for len(l.endings) > 0 {
+		l.endFirst()
+	}
+}
+
+// endFirst ends a step of the first ending. To answer senders can close connections, which makes more.
+func (l *loop) endFirst() {
+	e := l.endings[0]
+	if l.endStep(&e) {
+		l.endings[0] = e
+		return
+	}
+	l.endings[0] = ending{}
+	l.endings = l.endings[1:]
+}
+
+// expire ends what is past its deadline, as far as its share of the iteration allows.
+func (l *loop) expire() {
+	l.part(expiryShare)
+	for l.isDue = true; l.isDue && !l.full; {
+		l.isDue = l.acks.AdvanceSome(l.now, endingStep, l.expired)
+		l.worked(1) // what moved towards its end, and did not end
+	}
+}

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"distmsg/codec"
+)
+
+const manyAcks = 5 * endingStep
+
+// sendMany sends messages that b does not ack, and waits until the loop waits for all of them.
+func (a *client) sendMany(n *node, from, to string) (first uint64) {
+	for i := range manyAcks {
+		if seq := a.send(from, to, "x"); i == 0 {
+			first = seq
+		}
+	}
+	n.eventually("all are pending", func() bool { return n.counters().Pending == manyAcks })
+	return first
+}
+
+// endConn ends the connection of a session, and returns how many acks are pending right after that,
+// and its slot.
+func (n *node) endConn(c *client) (pending int, slot uint32) {
+	n.on(0, func(l *loop) {
+		h := n.table.Session(c.sessionID()).Handles()[0]
+		l.conn(h).end()
+		pending, slot = l.acks.Len(), h.Slot
+	})
+	return pending, slot
+}
+
+// What waits for the acks of a connection that ends is lost, a step at a time. Each sender hears it
+// once, in the order in which it has sent.
+func TestEndOfManyAcksFromAReceiver(t *testing.T) {
+	n := start(t, Config{DefaultTTL: time.Minute})
+	a, b := n.join("a"), n.join("b")
+	first := a.sendMany(n, "a", "b")
+	if left, _ := n.endConn(b); left != manyAcks-endingStep {
+		t.Errorf("%d of %d acks are pending after the first step of %d", left, manyAcks, endingStep)
+	}
+	for seq := first; seq < first+manyAcks; seq++ {
+		a.hears(seq, codec.CodeLost)
+	}
+	a.silent()
+	if s := n.counters(); s.Pending != 0 || s.Outcomes[codec.CodeLost] != manyAcks {
+		t.Errorf("%+v", s)
+	}
+}
+
+// The sends of a connection that ends are abandoned, a step at a time. Its slot has no new tenant before
+// all are: it would hear of them.
+func TestEndOfManyAcksOfASender(t *testing.T) {
+	n := start(t, Config{DefaultTTL: time.Minute})
+	a := n.join("a")
+	n.join("b")
+	a.sendMany(n, "a", "b")
+	left, slot := 0, uint32(0)
+	n.on(0, func(l *loop) {
+		c := l.conn(n.table.Session(a.sessionID()).Handles()[0])
+		c.end()
+		left, slot = l.acks.Len(), c.slot
+		next := &conn{loop: l, state: stateClosed}
+		l.addConn(next)
+		if next.slot == slot {
+			t.Error("the slot has a new tenant while entries name the one before")
+		}
+		l.removeConn(next)
+		l.freeSlot(next.slot)
+	})
+	if left != manyAcks-endingStep {
+		t.Errorf("%d of %d acks are pending after the first step of %d", left, manyAcks, endingStep)
+	}
+	n.eventually("all are abandoned", func() bool { s := n.counters(); return s.Pending == 0 && s.Abandoned == manyAcks })
+	n.eventually("the slot is free", func() (free bool) {
+		n.on(0, func(l *loop) { free = l.freeSlots[len(l.freeSlots)-1] == slot })
+		return free
+	})
+}
+
+// A fence ends all at once: nothing of the old incarnation is pending under the new one (S24).
+func TestFenceInTheMiddleOfAnEnd(t *testing.T) {
+	n := start(t, Config{DefaultTTL: time.Minute})
+	a, b := n.join("a"), n.join("b")
+	a.sendMany(n, "a", "b")
+	n.on(0, func(l *loop) {
+		l.conn(n.table.Session(b.sessionID()).Handles()[0]).end()
+		if len(l.endings) == 0 {
+			t.Error("nothing is left to end")
+		}
+		n.fence(time.Hour)
+		l.heedFence()
+		if l.acks.Len() != 0 || len(l.endings) != 0 {
+			t.Errorf("%d acks are pending after the fence", l.acks.Len())
+		}
+	})
+}
