@@ -84,7 +84,8 @@ type conn struct {
 	doubted     int64        // since when it may be dead, as news say, on that time; 0: it is not in doubt
 	suspected   bool         // it is in the loop's suspects
 	fullSince   int64        // since when the buffer has refused frames; 0: it has not
-	written     int64        // bytes handed to gnet
+	crowd       *crowd       // of a queue that was more than half full; nil: it never was
+	written     int64        // bytes handed to gnet, or to the in-process session
 	taken       int64        // of those, what had reached the peer's kernel at the last look
 	moved       int64        // when that last grew
 	deadline    int64        // when a closed connection's socket is closed for good
@@ -121,11 +122,16 @@ func (c *conn) fits(size int) bool {
 	if c.queued()+size <= c.room() {
 		return true
 	}
+	c.noteFull()
+	return false
+}
+
+// noteFull remembers since when the queue has refused frames.
+func (c *conn) noteFull() {
 	if c.fullSince == 0 {
 		c.fullSince = c.loop.now
 	}
 	c.watch()
-	return false
 }
 
 // out returns the buffer to append a frame to; wrote takes it back.
@@ -157,10 +163,7 @@ func (c *conn) wroteControl(b []byte) {
 		c.close(codec.FaultSlowConsumer, "answers are not read")
 		return
 	}
-	if c.fullSince == 0 {
-		c.fullSince = c.loop.now
-	}
-	c.watch()
+	c.noteFull()
 }
 
 // adopt queues a buffer of whole frames that another loop has filled, without copying it.
@@ -207,13 +210,13 @@ func (c *conn) flush() {
 	l.iov = append(append(l.iov[:0], c.segments...), c.pending)
 	clear(c.segments)
 	c.pending, c.segments, c.segBytes = nil, c.segments[:0], 0
+	c.written += int64(size)
 	if c.local != nil {
 		c.local.receive(l.iov)
 		return
 	}
 	l.stats.writes++
 	l.stats.bytesOut += uint64(size)
-	c.written += int64(size)
 	l.writeOut(c.gc)
 	if c.gone() {
 		return

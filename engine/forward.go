@@ -117,7 +117,7 @@ func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	id := route.Session.ID()
 	f.Deliver = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
 	f.Session = append(l.sessionID[:0], id[:]...)
-	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra)
+	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
 	if v.code != codec.CodeOK {
 		return v, true
 	}
@@ -194,7 +194,7 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	*d = f.Deliver
 	d.Flags &= knownFlags
 	d.Token = l.eng.appendLinkToken(l.token[:0], f.Token, k.handle, s.Short())
-	dest, v := l.destination(h, codec.DeliverSize(d))
+	dest, v := l.destination(h, codec.DeliverSize(d), d.From)
 	if v.code == codec.CodeOK {
 		v = l.eng.mayDeliver(s, d)
 	}
@@ -527,7 +527,7 @@ func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool
 	id := route.Session.ID()
 	f.Epoch = route.Epoch
 	f.Session = append(l.sessionID[:0], id[:]...)
-	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra)
+	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
 	if v.code != codec.CodeOK {
 		return v.code, false
 	}
@@ -550,7 +550,7 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 	} else {
 		d.Token = l.eng.sealToken(append(l.token[:0], d.Token...), route.Session.Short())
 	}
-	dest, v := l.destination(h, codec.DeliverSize(&d))
+	dest, v := l.destination(h, codec.DeliverSize(&d), d.From)
 	if v.code != codec.CodeOK {
 		return v.code, false
 	}

@@ -390,7 +390,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 	if ch.many && c.link == nil && !c.takesMany {
 		l.singleChunk(c, ch)
 	}
-	if !c.fits(len(ch.buf)) {
+	if c.crowdedBy(len(ch.buf)) {
 		l.trimChunk(c, ch)
 	}
 	if len(ch.buf) == 0 {
@@ -440,18 +440,6 @@ func (l *loop) singleChunk(c *conn, ch *chunk) {
 	})
 	l.bufs.put(ch.buf)
 	ch.buf = buf
-}
-
-// trimChunk takes out the frames that the connection has no room for. Once one is refused, so are
-// all that follow it, or they would overtake it.
-func (l *loop) trimChunk(c *conn, ch *chunk) {
-	size, room := 0, c.room()-c.queued()
-	l.filterChunk(ch, func(body []byte, _ *mailFrame) verdict {
-		if size += codec.PrefixLen + len(body); size > room {
-			return c.full(size)
-		}
-		return verdict{}
-	})
 }
 
 // filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the others.

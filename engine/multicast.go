@@ -309,7 +309,7 @@ func (c *conn) sendFan(m *codec.Multicast, grouped bool) {
 // sendBatch arms and writes the messages of one batch, or ends them all alike.
 func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64) {
 	l := c.loop
-	dest, room := l.destination(b.handle, b.size)
+	dest, room := l.destination(b.handle, b.size, m.From)
 	many := codec.DeliverMany{From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}
 	kind := codec.KindDeliverMany
 	if b.link {

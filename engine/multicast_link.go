@@ -54,7 +54,7 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	many := *m
 	many.Flags &= knownFlags
 	l.stats.received += uint64(unackedOf(many.Flags, b.n))
-	dest, v := l.destination(b.handle, b.size)
+	dest, v := l.destination(b.handle, b.size, m.From)
 	all := l.fan.recipients
 	for t := range l.fan.of(b) {
 		d := &l.deliver

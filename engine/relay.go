@@ -171,7 +171,7 @@ func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 	}
 	d := &l.deliver
 	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
-	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken)
+	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken, m.From)
 	if v.code != codec.CodeOK {
 		return v, true
 	}
@@ -234,15 +234,15 @@ type destination struct {
 	list   ackmgr.List
 }
 
-// destination resolves a handle and makes sure that size more bytes may be queued there.
-func (l *loop) destination(h routing.Handle, size int) (destination, verdict) {
+// destination resolves a handle and makes sure that size more bytes of a sender may be queued there.
+func (l *loop) destination(h routing.Handle, size int, from []byte) (destination, verdict) {
 	if h.Loop == l.idx {
 		c := l.conn(h)
 		if c == nil {
 			return destination{}, verdict{code: codec.CodeUnreachable}
 		}
-		if !c.fits(size) {
-			return destination{}, c.full(size)
+		if v := c.admits(size, from); v.code != codec.CodeOK {
+			return destination{}, v
 		}
 		return destination{conn: c, list: c.list}, verdict{}
 	}
@@ -527,7 +527,7 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, su
 	again.Token = l.eng.sealToken(append(l.token[:0], d.Token[:ackTokenLen]...), route.Session.Short())
 	again.Epoch = route.Epoch
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
-	dest, v := l.destination(h, codec.DeliverSize(&again))
+	dest, v := l.destination(h, codec.DeliverSize(&again), again.From)
 	if v.code != codec.CodeOK {
 		return v.code
 	}

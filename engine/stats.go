@@ -48,6 +48,7 @@ type Stats struct {
 	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
 	OverShare                 uint64 // sends that ended overflow because their connection had its share of the acks that its loop may wait for
 	LinkOverShare             uint64 // answers of clients, and messages that they gave back, that did not fit their share of a link
+	QueueOverShare            uint64 // messages that were refused because the receiver's queue, or the link's, was more than half full and their sender had its share of it
 	Abandoned                 uint64 // sends whose own connection ended first: with ack, or while they were parked
 	AcksLate, AcksForged      uint64
 	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
@@ -83,6 +84,7 @@ type loopStats struct {
 	parked               int
 	abandoned, overShare uint64
 	linkOverShare        uint64
+	overCrowd            uint64
 	memoryRefused        uint64
 	acksLate, acksForged uint64
 	outcomes             [128]uint64
@@ -175,6 +177,7 @@ func (s *Stats) add(p *loopStats) {
 	s.MemoryRefused += p.memoryRefused
 	s.OverShare += p.overShare
 	s.LinkOverShare += p.linkOverShare
+	s.QueueOverShare += p.overCrowd
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged
 	for code, n := range p.outcomes {

@@ -69,6 +69,7 @@ var metrics = []metric{
 	counter("sends_abandoned_total", "Sends whose sender's connection ended first: with ack, or while they were parked.", func(s *engine.Stats) uint64 { return s.Abandoned }),
 	counter("sends_over_share_total", "Sends that ended overflow because their connection had its share of the acks that its event loop may wait for.", func(s *engine.Stats) uint64 { return s.OverShare }),
 	counter("relayed_over_share_total", "Answers for other nodes, and messages to give back to them, that did not fit their client's share of the link.", func(s *engine.Stats) uint64 { return s.LinkOverShare }),
+	counter("queue_over_share_total", "Messages that were refused because the queue of their receiver, or of the link to it, was more than half full, and their sender had its share of it.", func(s *engine.Stats) uint64 { return s.QueueOverShare }),
 	counter("watches_refused_total", "IDs that were not watched because their connection, or all together, watch as many as are allowed.", func(s *engine.Stats) uint64 { return s.WatchesRefused }),
 	counter("memory_refused_total", "Messages that were refused because the memory budget was nearly used up.", func(s *engine.Stats) uint64 { return s.MemoryRefused }),
 	counter("memory_closed_connections_total", "Connections that were closed because they held most of the memory budget.", func(s *engine.Stats) uint64 { return s.MemoryClosed }),

@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+)
+
+// crowdPayload is the size of all messages in these tests: room for a smaller one may be left in a
+// queue that is full.
+var crowdPayload = strings.Repeat("x", 1<<14)
+
+func crowdConfig(c *Config) {
+	c.MaxPayload, c.MaxPending, c.DefaultTTL, c.SlowConsumerTimeout = len(crowdPayload), 16*len(crowdPayload), time.Minute, time.Hour
+	c.Credit, c.MaxIDs, c.LoopGap = 1<<30, 64, time.Minute
+}
+
+// fill sends to an ID until messages are refused.
+func (c *client) fill(n *node, from, to string) {
+	c.t.Helper()
+	for round := 0; n.counters().Outcomes[codec.CodeOverflow] < 16; round++ {
+		if round > 100 {
+			c.t.Fatal("no message was refused")
+		}
+		for range 64 {
+			c.post(from, to, crowdPayload, codec.FlagReport)
+		}
+		n.settle()
+		c.arrived()
+	}
+}
+
+// Who sends to a client more than it reads leaves room in its queue for others.
+func TestQueueIsShared(t *testing.T) {
+	var cfg Config
+	crowdConfig(&cfg)
+	acrossLoops(t, cfg, func(t *testing.T, n *node, greedy, to *client) {
+		to.shrink()
+		modest := n.joinOn(0, "modest")
+		greedy.fill(n, "from", "to")
+		seq := modest.send("modest", "to", crowdPayload)
+		n.settle()
+		d := to.delivered()
+		for string(d.From) != "modest" {
+			d = to.delivered()
+		}
+		to.ack(d, "")
+		modest.hears(seq, codec.CodeAcked)
+		if n.counters().QueueOverShare == 0 {
+			t.Error("nobody counts what was refused")
+		}
+	})
+}
+
+// The same holds for the queue of an in-process session.
+func TestInProcessQueueIsShared(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		var cfg Config
+		crowdConfig(&cfg)
+		cfg.Loops = loops
+		n := start(t, cfg)
+		hold := make(chan struct{})
+		n.inside(InProcessConfig{Handler: func(*Message) { <-hold }}, "to")
+		greedy, modest := n.join("from"), n.join("modest")
+		greedy.fill(n, "from", "to")
+		seq := modest.send("modest", "to", crowdPayload)
+		n.settle()
+		close(hold)
+		modest.hears(seq, codec.CodeAcked)
+	})
+}
+
+// Nor does a client that sends much to another node take the link to it from the others.
+func TestLinkQueueIsShared(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		g := startGroupWith(t, 2, loops, crowdConfig)
+		here, there := g.nodes[0], g.nodes[1]
+		greedy, modest := here.join("from"), here.join("modest")
+		far, other := there.join("far"), there.join("other")
+		greedy.exchange("from", far, "far")
+		modest.exchange("modest", other, "other")
+		for _, n := range g.nodes {
+			n.shrinkLinks()
+		}
+		release := there.hold()
+		greedy.fill(here, "from", "far")
+		seq := modest.send("modest", "other", crowdPayload)
+		here.settle()
+		release()
+		other.ack(other.gets("modest", "other", crowdPayload), "")
+		modest.hears(seq, codec.CodeAcked)
+	})
+}
+
+// hold has the node's loops do nothing until release is called.
+func (n *node) hold() (release func()) {
+	end := make(chan struct{})
+	for _, l := range n.loops {
+		l.post(func() { <-end })
+	}
+	return func() { close(end) }
+}
