@@ -20,11 +20,22 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"))
 }
 
+// long marks a test that takes a second or more. go test -short leaves it out.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes a second or more: run it without -short")
+	}
+}
+
 // startEngine runs a real node until the test ends.
 func startEngine(t *testing.T, cfg engine.Config) (addr string) {
 	t.Helper()
 	if cfg.Addr == "" {
 		cfg.Addr = "127.0.0.1:0"
+	}
+	if cfg.HelloTimeout == 0 {
+		cfg.HelloTimeout = time.Minute // however busy the machine is
 	}
 	if cfg.Advertise == "" {
 		cfg.Advertise = "127.0.0.1:1" // so that a driver does not find the way around a proxy
@@ -141,6 +152,7 @@ func forgeReport(t *testing.T, n int) tamper {
 // TestEveryFaultIsCaught breaks a promise on the way between driver and node, once each, and wants
 // exactly that fault in the ledger.
 func TestEveryFaultIsCaught(t *testing.T) {
+	long(t)
 	node := startEngine(t, engine.Config{Loops: 1, DefaultTTL: 500 * time.Millisecond})
 	rewrite := func(change func(*codec.Deliver)) func(*proxy, int, []byte) [][]byte {
 		return func(_ *proxy, _ int, frame []byte) [][]byte {
@@ -228,6 +240,7 @@ func TestEveryFaultIsCaught(t *testing.T) {
 // TestFalseNoIsCaught tells a sender, when everybody has been bound for long, that its receiver is
 // not, or that it may not send from its own ID.
 func TestFalseNoIsCaught(t *testing.T) {
+	long(t)
 	for code, want := range map[codec.Code]Faults{
 		codec.CodeNoRoute: {FalseNoRoute: 1},
 		codec.CodeDenied:  {FalseDenied: 1},
@@ -261,6 +274,7 @@ func TestFalseNoIsCaught(t *testing.T) {
 // TestReassert has a node ask for all bindings again: they come under their epochs, in as many frames as it takes, and
 // nothing else notices.
 func TestReassert(t *testing.T) {
+	long(t)
 	t.Parallel()
 	const ids, perFrame = 40, 16
 	node := startEngine(t, engine.Config{Loops: 1, MaxIDs: perFrame})
@@ -298,6 +312,7 @@ func TestReassert(t *testing.T) {
 
 // TestSilentNode has one connection hear nothing more, while nobody closes it: it is given up, and made again.
 func TestSilentNode(t *testing.T) {
+	long(t)
 	t.Parallel()
 	node := startEngine(t, engine.Config{Loops: 1})
 	delivers := 0

@@ -31,6 +31,7 @@ func stallFor(t *testing.T, after, d time.Duration) (addr string) {
 // after it. The messages that should have left then are in the figures, with the time that they
 // took.
 func TestStallAtTheEnd(t *testing.T) {
+	long(t)
 	t.Parallel()
 	const rate, stall = 1000, 2 * time.Second
 	addr := stallFor(t, 1100*time.Millisecond, stall)
@@ -45,6 +46,7 @@ func TestStallAtTheEnd(t *testing.T) {
 // TestStallInWarmup stops everything around the end of the warm-up. What should have left before is
 // in no figure.
 func TestStallInWarmup(t *testing.T) {
+	long(t)
 	t.Parallel()
 	const rate = 1000
 	addr := stallFor(t, 500*time.Millisecond, time.Second)

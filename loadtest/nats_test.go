@@ -99,6 +99,7 @@ func (b *broker) publish(subject, reply string, payload []byte) {
 }
 
 func TestNATSDriver(t *testing.T) {
+	long(t)
 	t.Parallel()
 	for _, noAck := range []bool{false, true} {
 		cfg := quick

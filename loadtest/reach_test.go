@@ -37,6 +37,7 @@ func mute(t *testing.T) string {
 // TestNodesThatDoNotAnswer has discovery list a node that has died and one that is stopped: the run
 // goes on with the other and says so.
 func TestNodesThatDoNotAnswer(t *testing.T) {
+	long(t)
 	t.Parallel()
 	node := startEngine(t, engine.Config{Loops: 1})
 	dead, stopped := closedAddr(t), mute(t)
@@ -65,6 +66,7 @@ func TestNodesThatDoNotAnswer(t *testing.T) {
 
 // TestNoRelayThere names the addresses of other servers.
 func TestNoRelayThere(t *testing.T) {
+	long(t)
 	t.Parallel()
 	redis, err := proc.StartRedis(t.Context(), proc.RedisOptions{})
 	if err != nil {

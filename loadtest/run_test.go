@@ -29,6 +29,7 @@ func checkClean(t *testing.T, r *Report) {
 
 // TestRunIsClean covers every way to send, through nodes in this process.
 func TestRunIsClean(t *testing.T) {
+	long(t)
 	for name, change := range map[string]func(*Config){
 		"acked":              func(*Config) {},
 		"two loops":          func(c *Config) { c.Loops = 2 },
@@ -80,6 +81,7 @@ func TestRunIsClean(t *testing.T) {
 
 // TestCreditIsNeverExceeded has a window of more than the credit; the node closes whoever exceeds that.
 func TestCreditIsNeverExceeded(t *testing.T) {
+	long(t)
 	t.Parallel()
 	node := startEngine(t, engine.Config{Loops: 1, Credit: 140_000, MaxPayload: 1000, MaxIDs: 16})
 	for _, driver := range []Driver{DriverRelay, DriverSDK} {
@@ -95,6 +97,7 @@ func TestCreditIsNeverExceeded(t *testing.T) {
 
 // TestFailuresAreOutcomes overloads receivers: the node may refuse, but must say so.
 func TestFailuresAreOutcomes(t *testing.T) {
+	long(t)
 	t.Parallel()
 	node := startEngine(t, engine.Config{Loops: 1, MaxInFlight: 2})
 	cfg := quick
@@ -115,6 +118,7 @@ func TestFailuresAreOutcomes(t *testing.T) {
 // TestLostConnection cuts connections in the middle of a run; the driver comes back, resumes its
 // sessions, and the ledger stays clean.
 func TestLostConnection(t *testing.T) {
+	long(t)
 	node := startEngine(t, engine.Config{Loops: 2, DefaultTTL: time.Second})
 	for name, cfg := range map[string]Config{
 		"relay":                 {Driver: DriverRelay},
@@ -149,6 +153,7 @@ func TestLostConnection(t *testing.T) {
 
 // TestNodeRestart replaces the node by one that knows nothing: sessions are new, epochs are kept.
 func TestNodeRestart(t *testing.T) {
+	long(t)
 	t.Parallel()
 	first := startEngine(t, engine.Config{Loops: 1})
 	second := startEngine(t, engine.Config{Loops: 1})
@@ -175,6 +180,7 @@ func TestNodeRestart(t *testing.T) {
 
 // TestNodeGone ends the only node for good.
 func TestNodeGone(t *testing.T) {
+	long(t)
 	t.Parallel()
 	node := startEngine(t, engine.Config{Loops: 1})
 	delivers := 0
@@ -198,6 +204,7 @@ func TestNodeGone(t *testing.T) {
 }
 
 func TestInterrupted(t *testing.T) {
+	long(t)
 	t.Parallel()
 	cfg := quick
 	cfg.Duration = time.Hour
@@ -226,6 +233,7 @@ func runInterrupted(t *testing.T, cfg Config) (*Report, error) {
 
 // A run ends, and has its report, when nobody reads its progress.
 func TestProgressThatNobodyReads(t *testing.T) {
+	long(t)
 	unread := make(chan struct{})
 	defer close(unread)
 	r, err := Run(t.Context(), Config{Conns: 2, Window: 1, Warmup: -1, Duration: 1500 * time.Millisecond,
@@ -272,6 +280,7 @@ func TestRunFails(t *testing.T) {
 
 // TestReportJSON pins the names that scripts rely on.
 func TestReportJSON(t *testing.T) {
+	long(t)
 	t.Parallel()
 	cfg := quick
 	cfg.ServerPID = os.Getpid()

@@ -11,7 +11,7 @@ import (
 // chains. What stands in it must be found each time.
 func TestFindWhileGrowing(t *testing.T) {
 	rounds := 200
-	if testing.Short() || RaceEnabled {
+	if RaceEnabled {
 		rounds = 20
 	}
 	for range rounds {

@@ -11,7 +11,7 @@ import (
 
 func TestMemoryContract(t *testing.T) {
 	histories := 100_000
-	if testing.Short() || routing.RaceEnabled {
+	if routing.RaceEnabled {
 		histories = 5_000
 	}
 	registrytest.Run(t, histories, func(t *testing.T, clock func() time.Time) routing.Registry {

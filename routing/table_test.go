@@ -289,7 +289,7 @@ func heap() uint64 {
 func TestReadersAgainstWriters(t *testing.T) {
 	const standing = 200
 	churn := 60_000
-	if testing.Short() || routing.RaceEnabled {
+	if routing.RaceEnabled {
 		churn = 10_000
 	}
 	table := routing.NewTable()
