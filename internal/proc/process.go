@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	startTimeout = 30 * time.Second // until a program is ready
+	startTimeout = 2 * time.Minute  // until a program is ready; on a busy machine a JVM takes half a minute
 	stopTimeout  = 30 * time.Second // from SIGTERM to SIGKILL
 	pollInterval = 10 * time.Millisecond
 )
@@ -133,7 +133,7 @@ func (p *Process) waitReady(ctx context.Context, r *run) error {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	for {
-		attempt, done := context.WithTimeout(ctx, time.Second)
+		attempt, done := context.WithTimeout(ctx, 5*time.Second)
 		err := p.command.Ready(attempt, p)
 		done()
 		if err == nil {
