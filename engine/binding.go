@@ -35,6 +35,7 @@ type item struct {
 	epoch uint64
 
 	newInSession, newInNode bool // there is room kept for it; guarded by room.mu
+	counted                 bool // its takeover is, because it has waited (see takeovers); the lane owns it
 }
 
 // verb is what lanes do with the IDs of a request.
@@ -46,6 +47,7 @@ const (
 	verbLookup
 	verbWatch
 	verbRelease
+	verbLateBind // a bind that has waited, see takeovers
 )
 
 // itemSize is about what an ID takes beside its bytes.
@@ -137,6 +139,11 @@ func (e *Engine) spread(r *request, v verb) {
 
 // work does parts of requests together.
 func (e *Engine) work(v verb, parts []part) {
+	if v == verbLateBind {
+		countedBefore(parts)
+		defer e.takeovers.payBack(parts)
+		v = verbBind
+	}
 	timely := parts[:0:0]
 	for _, p := range parts {
 		if e.stillWanted(p) {
@@ -294,7 +301,7 @@ func (e *Engine) bind(parts []part) {
 			p.fill(p.mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
 			continue
 		}
-		mine := e.keepRoom(p.request, e.allowed(p.request, p.mine))
+		mine := e.keepRoom(p.request, e.takeovers.admit(p.request, e.allowed(p.request, p.mine)))
 		defer e.giveRoomBack(p.request, mine)
 		for _, i := range mine {
 			todo = append(todo, wish{r: p.request, i: i})
@@ -458,6 +465,7 @@ func (e *Engine) bound(r *request, i int, res routing.BindResult) bool {
 	}
 	incumbent := res.Incumbent.Session
 	if !incumbent.IsZero() {
+		e.takeovers.took(&r.items[i])
 		e.remember(incumbent, id, res.Epoch)
 	}
 	if e.cluster == nil {

@@ -47,6 +47,12 @@ type Config struct {
 	// MaxNodeRequests is the same for all connections of the node. If it is nearly used up, each
 	// connection has a share of what is left. Default: 256 MiB, and at least 8 MaxRequests.
 	MaxNodeRequests int
+	// TakeoverInterval is how often an ID may be taken from one session by another for long, and
+	// TakeoverBurst how many times at once before that counts. All nodes together count, and should have
+	// the same. A bind that is ahead of it waits, for 2 s or two thirds of LoopGap at most, or ends
+	// overflow. Default: 250 ms and 8.
+	TakeoverInterval time.Duration
+	TakeoverBurst    int
 	// MaxMulticast is the most IDs in one multicast; the frame limit holds, too. Default: 10,000.
 	MaxMulticast int
 	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
@@ -164,6 +170,8 @@ const (
 	defaultMaxNodeIDs          = 10_000_000
 	defaultMaxRequests         = 16 << 20
 	defaultMaxNodeRequests     = 256 << 20
+	defaultTakeoverInterval    = 250 * time.Millisecond
+	defaultTakeoverBurst       = 8
 	defaultMaxInFlight         = 1 << 16
 	defaultMaxAcks             = 1 << 20
 	defaultMaxPending          = 4 << 20
@@ -195,6 +203,8 @@ const (
 	minSecret    = 16
 	noListener   = "none"
 	maxPayloadUB = 1 << 30
+	maxBurst     = 1 << 20
+	maxInterval  = time.Hour
 )
 
 // withDefaults fills in and rejects.
@@ -210,6 +220,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)
 	setDefault(&c.MaxRequests, defaultMaxRequests)
 	setDefault(&c.MaxNodeRequests, max(defaultMaxNodeRequests, requestPart*c.MaxRequests))
+	setDefault(&c.TakeoverInterval, defaultTakeoverInterval)
+	setDefault(&c.TakeoverBurst, defaultTakeoverBurst)
 	setDefault(&c.MaxInFlight, defaultMaxInFlight)
 	setDefault(&c.MaxAcks, defaultMaxAcks)
 	setDefault(&c.MaxPending, max(defaultMaxPending, 2*c.MaxPayload))
@@ -278,6 +290,8 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(c.MemoryBudget >= minBudget*int64(c.MaxPayload), "MemoryBudget is %d, less than %d payloads of %d", c.MemoryBudget, minBudget, c.MaxPayload)
 	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
+	check(c.TakeoverInterval <= maxInterval, "TakeoverInterval is %v, at most %v is allowed", c.TakeoverInterval, maxInterval)
+	check(c.TakeoverBurst <= maxBurst, "TakeoverBurst is %d, at most %d are possible", c.TakeoverBurst, maxBurst)
 	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)
 	check(c.VerifyPeriod >= verifyEvery, "VerifyPeriod is %v, less than %v", c.VerifyPeriod, verifyEvery)
 	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
@@ -289,7 +303,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched}, {"MaxNodeWatched", c.MaxNodeWatched},
 		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
 		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},
-		{"MaxRequests", c.MaxRequests}, {"MaxNodeRequests", c.MaxNodeRequests},
+		{"MaxRequests", c.MaxRequests}, {"MaxNodeRequests", c.MaxNodeRequests}, {"TakeoverBurst", c.TakeoverBurst},
 	} {
 		check(f.v > 0, "%s is negative", f.name)
 	}
@@ -300,6 +314,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		{"HelloTimeout", c.HelloTimeout}, {"Heartbeat", c.Heartbeat}, {"SlowConsumerTimeout", c.SlowConsumerTimeout},
 		{"ResumeWindow", c.ResumeWindow}, {"MaxTTL", c.MaxTTL}, {"DefaultTTL", c.DefaultTTL}, {"LoopGap", c.LoopGap},
 		{"DrainSpread", c.DrainSpread}, {"WatchPeriod", c.WatchPeriod},
+		{"TakeoverInterval", c.TakeoverInterval},
 	} {
 		check(f.v >= 0, "%s is negative", f.name)
 		check(f.v < 0 || f.v >= time.Millisecond, "%s is %v, less than a millisecond", f.name, f.v)

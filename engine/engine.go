@@ -71,6 +71,7 @@ type Engine struct {
 	requestsRefused atomic.Uint64
 	releases        releases
 	room            room
+	takeovers       *takeovers
 	nextLoop        atomic.Uint64 // where the next in-process session goes
 	bufs            sharedBufs
 	memory          memory
@@ -119,6 +120,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
 	e.lanes = newLanes(e.work)
+	e.takeovers = newTakeovers(e)
 	e.watcher = newWatcher(e)
 	e.kicks.most = maxKicks
 	e.memory = newMemory(&cfg)
@@ -236,6 +238,7 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) erro
 	}
 	e.closeEverybody()
 	e.background.Wait()
+	e.takeovers.stop()
 	hurry := time.AfterFunc(closeGrace, stop) // a registry that hangs must not hold up the end
 	defer hurry.Stop()
 	e.lanes.stop()

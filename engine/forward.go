@@ -349,6 +349,7 @@ func (c *conn) handleExpel(body []byte) error {
 	}
 	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
 	e.lanes.quick(e.lanes.of(id), func() {
+		e.takeovers.heard(name)
 		e.remember(session, name, epoch) // before the look whether it is here: it may be about to come
 		if r, ok := e.table.Lookup([]byte(name)); ok && r.Session.ID() == session && r.Epoch < epoch {
 			e.table.Unbind(name, r.Session, r.Epoch)

@@ -63,6 +63,9 @@ type Stats struct {
 	LogsDropped               uint64                 // log records that the logger's handler was too slow for
 	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
 	RequestsRefused           uint64                 // binds, unbinds, look-ups and watches that ended overflow because of MaxRequests or MaxNodeRequests
+	Takeovers                 uint64                 // binds at this node that displaced another session
+	TakeoversDelayed          uint64                 // IDs whose bind had to wait, because the ID changes hands too often (TakeoverInterval)
+	TakeoversRefused          uint64                 // IDs whose bind ended overflow for that
 	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }
 
@@ -123,6 +126,10 @@ func (e *Engine) Stats() Stats {
 		Unhandled:       e.unhandled.Load(),
 		IDsRefused:      e.idsRefused.Load(),
 		RequestsRefused: e.requestsRefused.Load(),
+
+		Takeovers:        e.takeovers.done.Load(),
+		TakeoversDelayed: e.takeovers.delayed.Load(),
+		TakeoversRefused: e.takeovers.refused.Load(),
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),

@@ -85,6 +85,18 @@ func (a *Arena) Target(scale float64, d time.Duration) *Target {
 	return t
 }
 
+// takeovers is how often an ID was taken from one session by another, at all nodes that run.
+func (a *Arena) takeovers(ctx context.Context) (sum float64) {
+	for _, node := range a.Nodes {
+		n, err := node.Metric(ctx, "distmsg_takeovers_total")
+		if err != nil {
+			a.note("no metrics: %v", err)
+		}
+		sum += n
+	}
+	return sum
+}
+
 // noteFaults notes which error frames the nodes have sent.
 func (a *Arena) noteFaults(ctx context.Context) {
 	for fault := codec.FaultZeroLength; fault <= codec.LastFault; fault++ {

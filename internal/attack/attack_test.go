@@ -136,13 +136,14 @@ func TestBounds(t *testing.T) {
 		Felt: felt(time.Second, 3), Dropped: 1, Ledger: 1, Fenced: []string{"n1 was fenced"}, Besides: errors.New("no links"),
 		Attackers: map[string]int64{"sends with more than 2 outcomes": 1},
 		Node:      [phases]Used{After: {RSS: Budget + 1}},
+		Contested: 1, Takeovers: 100, Lasted: 10 * time.Second,
 	}
 	got := make(map[string]bool)
 	for _, bad := range worst.Bounds() {
 		name, _, _ := strings.Cut(bad, ":")
 		got[name] = true
 	}
-	for _, name := range []string{"dropped", "ledger", "refused", "node", "nodes", "outcomes", "p99", "hello", "memory"} {
+	for _, name := range []string{"dropped", "ledger", "refused", "node", "nodes", "outcomes", "takeovers", "p99", "hello", "memory"} {
 		if !got[name] {
 			t.Errorf("the bound %q was not kept, and nobody says so: %q", name, worst.Bounds())
 		}

@@ -23,6 +23,8 @@ type Attack struct {
 	Flags []string // more flags of the nodes
 	First int      // the first node that has innocents; those before it may be restarted
 
+	contested int // how many IDs it fights over
+
 	run     func(ctx context.Context, t *Target)      // in the attackers' process, until ctx ends or all is done
 	besides func(ctx context.Context, a *Arena) error // what happens to the nodes meanwhile; nil: nothing
 }
@@ -62,9 +64,9 @@ func Attacks() []Attack {
 			What: "acks with invented link tokens and replies of 1 MiB"},
 		{Name: "replies", Nodes: 3, run: replies,
 			What: "replies of 1 MiB over a link to clients that do not read"},
-		{Name: "thieves", Nodes: 3, run: thieves,
+		{Name: "thieves", Nodes: 3, run: thieves, contested: 1,
 			What: "two sessions take one ID from each other"},
-		{Name: "heists", Nodes: 3, run: heists,
+		{Name: "heists", Nodes: 3, run: heists, contested: maxIDs,
 			What: "four sessions take 1,024 IDs at a time from each other"},
 	}
 }

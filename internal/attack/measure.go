@@ -39,6 +39,9 @@ type Row struct {
 	LedgerWhy  string           // what the load test says of its ledger and connections, if not all is well
 	Node       [phases]Used     // the greatest of any node, while it was attacked and after that
 	Redis      [phases]Used     // the same; zero without Redis
+	Takeovers  float64          // of IDs a second, at all nodes, while they were attacked
+	Contested  int              // how many IDs the attacks fight over; 0: takeovers are not judged
+	Lasted     time.Duration    // the attack
 	Fenced     []string         // nodes that were fenced, or have ended
 	Notes      []string         // what else was seen
 	Attackers  map[string]int64 // what the attackers did and heard
@@ -55,6 +58,9 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 	for _, attack := range attacks {
 		names = append(names, attack.Name)
 		first = max(first, attack.First)
+		if attack.contested > 0 {
+			row.Contested += target.n(attack.contested)
+		}
 	}
 	row.Name = strings.Join(names, ", ")
 	if len(attacks) == 1 {
@@ -73,7 +79,10 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 
 	in.Begin(Attacked)
 	stop := a.watchAll()
+	before, began := a.takeovers(ctx), time.Now()
 	err = suffer(ctx, a, target, row, attacks)
+	row.Lasted = time.Since(began)
+	row.Takeovers = (a.takeovers(ctx) - before) / row.Lasted.Seconds()
 	row.Node[Attacked], row.Redis[Attacked] = stop()
 	if err != nil {
 		a.note("%v", err)
@@ -149,10 +158,20 @@ func (r *Row) Counts(refused float64) (bad []string) {
 	if r.Besides != nil {
 		bad = append(bad, "nodes: "+r.Besides.Error())
 	}
+	if most := r.mostTakeovers(); r.Contested > 0 && r.Takeovers > most {
+		bad = append(bad, fmt.Sprintf("takeovers: %.0f a second of %d IDs, at most %.0f are allowed", r.Takeovers, r.Contested, most))
+	}
 	if n := r.Attackers["sends with more than 2 outcomes"]; n > 0 {
 		bad = append(bad, fmt.Sprintf("outcomes: %d sends had more than 2", n))
 	}
 	return bad
+}
+
+// mostTakeovers is how many takeovers there may be a second: what a node allows each ID at once, then one
+// in an interval, and a few more that wait at several nodes.
+func (r *Row) mostTakeovers() float64 {
+	const burst, waiting, interval = 8, 8, 250 * time.Millisecond
+	return float64(r.Contested) * (burst + waiting + r.Lasted.Seconds()/interval.Seconds()) / r.Lasted.Seconds()
 }
 
 // Bounds checks all bounds, as Counts does some.
@@ -204,6 +223,9 @@ func (r *Row) String() string {
 		all, failed := r.Felt[p].total()
 		refused = append(refused, fmt.Sprintf("%.1f %%", 100*float64(failed)/float64(max(1, all))))
 	}
+	if r.Contested > 0 {
+		cells[0] += fmt.Sprintf(" (%.1f takeovers a second)", r.Takeovers)
+	}
 	hello, longest := r.Felt[Attacked].p99(opHello)
 	helloAfter, _ := r.Felt[After].p99(opHello)
 	bind, _ := r.Felt[Attacked].p99(opBind)
@@ -238,6 +260,9 @@ func (r *Row) Details() string {
 	b.WriteString("attackers:")
 	for _, name := range slices.Sorted(maps.Keys(r.Attackers)) {
 		fmt.Fprintf(&b, " %s %d;", name, r.Attackers[name])
+	}
+	if r.Contested > 0 {
+		fmt.Fprintf(&b, " takeovers of %d IDs a second %.1f;", r.Contested, r.Takeovers)
 	}
 	fmt.Fprintf(&b, "\n%s %s", strings.Join(r.Notes, "; "), r.LedgerWhy)
 	return b.String()

@@ -1,0 +1,325 @@
+package engine
+
+import (
+	pq "container/heap"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// A bind that displaces another session's binding is a takeover. It costs the registry two calls, and
+// each node a frame and a kick. Two sessions that take one ID from each other would do thousands a
+// second. So each ID has a budget: TakeoverBurst takeovers at once, and from then on one in each
+// TakeoverInterval (S32). While an ID is over its budget, a bind of it waits for its time outside its
+// lane, and holds up nothing else. If it would have to wait for longer than longestTurn, it is refused.
+//
+// For each ID the node knows when its takeovers are paid for: each one adds an interval. All nodes
+// count all takeovers, as they notify each other of them. A bind that has to wait is counted when it
+// begins to, whoever holds the ID then, so that each one has a time of its own. If it is not bound in
+// the end, that is paid back.
+//
+// What comes later may overtake a bind that waits, and no harm is done. An unbind and a re-assert name
+// an epoch, and the bind that waits has none yet. Another bind of the same session waits as well.
+
+const (
+	// longestTurn bounds how long a bind waits. stillWanted refuses binds that are older than
+	// Config.LoopGap, so it is less than that in any case.
+	longestTurn = 2 * time.Second
+	// turnsTogether is how exactly the time of a bind is kept: those that are due at about the same
+	// time go to the registry together.
+	turnsTogether = 10 * time.Millisecond
+	// debtSets is how many sets of IDs there are, and debtWays how many IDs are in one. An ID owes
+	// something for as long as its latest takeovers cost. No registry does so many in that time.
+	debtSets = 1 << 14
+	debtWays = 4
+)
+
+// takeovers is what this node knows of the takeovers of late. Methods that are called with mu held say
+// so; any goroutine may call the others.
+type takeovers struct {
+	// static
+	eng      *Engine
+	interval time.Duration // what a takeover costs
+	slack    time.Duration // an ID that owes as much may still be taken at once
+	longest  time.Duration // a bind older than that does not wait
+	reason   string        // why a bind is refused
+	seed     maphash.Seed
+
+	done, delayed, refused atomic.Uint64 // for Stats
+
+	mu      sync.Mutex
+	debts   [][debtWays]debt     // guarded by mu, as all below; nil until there is one
+	waiting map[waiter]*lateBind // the first of each session for each ID
+	queue   lateBinds
+	timer   *time.Timer // nil until a bind waits
+	over    bool        // the engine stops, and nobody waits any more
+}
+
+// debt says when the takeovers of an ID are paid for, on the engine's clock.
+type debt struct {
+	id   uint64 // its hash
+	paid time.Duration
+}
+
+// waiter is a session that waits for an ID.
+type waiter struct {
+	session routing.SessionID
+	id      string
+}
+
+// lateBind is an ID of a request that waits. It counts in request.left.
+type lateBind struct {
+	r       *request
+	i       int
+	due     time.Duration // on the engine's clock
+	counted bool          // its takeover is; else another bind of the same session is before it
+}
+
+func (b *lateBind) waiter() waiter { return waiter{b.r.session.ID(), b.r.items[b.i].id} }
+
+// lateBinds is a heap: the one that is due first is at its top.
+type lateBinds []*lateBind
+
+func (q lateBinds) Len() int           { return len(q) }
+func (q lateBinds) Less(i, j int) bool { return q[i].due < q[j].due }
+func (q lateBinds) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *lateBinds) Push(x any)        { *q = append(*q, x.(*lateBind)) }
+
+func (q *lateBinds) Pop() any {
+	last := len(*q) - 1
+	b := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	return b
+}
+
+func newTakeovers(e *Engine) *takeovers {
+	c := &e.cfg
+	return &takeovers{
+		eng:      e,
+		interval: c.TakeoverInterval,
+		slack:    time.Duration(c.TakeoverBurst-1) * c.TakeoverInterval,
+		longest:  min(longestTurn, c.LoopGap*2/3),
+		reason:   fmt.Sprintf("the ID changes hands more often than once in %v, and others wait for it (takeover-interval)", c.TakeoverInterval),
+		seed:     maphash.MakeSeed(),
+		waiting:  make(map[waiter]*lateBind),
+	}
+}
+
+// heard counts a takeover at another node.
+func (t *takeovers) heard(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.owe(id)
+}
+
+// took counts a takeover by an item of a request, unless it has waited and is counted already. Call it
+// in the lane of the ID.
+func (t *takeovers) took(it *item) {
+	t.done.Add(1)
+	if !it.counted {
+		t.heard(it.id)
+	}
+}
+
+// owe adds a takeover to what an ID owes, and returns when all before it are paid for. An ID that is
+// not in its set replaces the one that owes least. mu is held.
+func (t *takeovers) owe(id string) (before time.Duration) {
+	if t.debts == nil {
+		t.debts = make([][debtWays]debt, debtSets)
+	}
+	h := maphash.String(t.seed, id)
+	set := &t.debts[h%debtSets]
+	at := &set[0]
+	for i := range set {
+		if set[i].id == h {
+			at = &set[i]
+			break
+		}
+		if set[i].paid < at.paid {
+			at = &set[i]
+		}
+	}
+	if at.id != h {
+		*at = debt{id: h}
+	}
+	before = max(at.paid, t.eng.clock())
+	at.paid = before + t.interval
+	return before
+}
+
+// debtOf is what is known of an ID; nil if it owes nothing. mu is held.
+func (t *takeovers) debtOf(id string) *debt {
+	if t.debts == nil {
+		return nil
+	}
+	h := maphash.String(t.seed, id)
+	set := &t.debts[h%debtSets]
+	for i := range set {
+		if set[i].id == h {
+			return &set[i]
+		}
+	}
+	return nil
+}
+
+// admit returns which IDs of a request may be bound now. The others wait, or are refused. Call it in
+// the lane of the IDs.
+func (t *takeovers) admit(r *request, mine []int) []int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.debts == nil || t.over || r.policy == codec.PolicyRejectNew { // which displaces nobody who is alive
+		return mine
+	}
+	rebuilding := t.eng.registry.Rebuilding()
+	now := make([]int, 0, len(mine))
+	for _, i := range mine {
+		it := &r.items[i]
+		switch {
+		case it.counted, it.epoch != 0 && !rebuilding: // it has waited, or it takes nothing from anybody
+			now = append(now, i)
+		case !t.late(r, i):
+			now = append(now, i)
+		}
+	}
+	return now
+}
+
+// late has an ID of a request wait, or refuses it, if it may not be bound now. It returns false if it
+// may. mu is held.
+func (t *takeovers) late(r *request, i int) bool {
+	id := r.items[i].id
+	d := t.debtOf(id)
+	if d == nil {
+		return false
+	}
+	now := t.eng.clock()
+	if d.paid <= now+t.slack {
+		return false
+	}
+	b := &lateBind{r: r, i: i}
+	first := t.waiting[b.waiter()]
+	switch {
+	case first == nil && d.paid-t.slack-r.since > t.longest:
+		t.refused.Add(1)
+		r.refuse([]int{i}, codec.CodeOverflow, t.reason)
+		return true
+	case first == nil:
+		b.due, b.counted = t.owe(id)-t.slack, true
+		t.waiting[b.waiter()] = b
+	default:
+		b.due = first.due
+		if first.r.ended != nil && first.r.ended.Load() { // its client has come back, and has asked again
+			b.counted, first.counted = first.counted, false
+			t.waiting[b.waiter()] = b
+		}
+	}
+	t.delayed.Add(1)
+	r.left.Add(1)
+	pq.Push(&t.queue, b)
+	if t.queue[0] == b {
+		t.arm(b.due - now)
+	}
+	return true
+}
+
+// arm has the timer fire. mu is held.
+func (t *takeovers) arm(after time.Duration) {
+	after = (after + turnsTogether).Truncate(turnsTogether)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(after, func() { t.release(t.eng.clock()) })
+		return
+	}
+	t.timer.Reset(after)
+}
+
+// release gives the binds that are due back to their lanes.
+func (t *takeovers) release(now time.Duration) {
+	t.mu.Lock()
+	var due []*lateBind
+	for len(t.queue) > 0 && t.queue[0].due <= now {
+		b := pq.Pop(&t.queue).(*lateBind)
+		if t.waiting[b.waiter()] == b {
+			delete(t.waiting, b.waiter())
+		}
+		due = append(due, b)
+	}
+	if len(t.queue) > 0 {
+		t.arm(t.queue[0].due - now)
+	}
+	t.mu.Unlock()
+	t.resume(due)
+}
+
+// resume queues binds that have waited in the lines of their connections.
+func (t *takeovers) resume(due []*lateBind) {
+	type of struct {
+		r    *request
+		lane int
+		verb verb
+	}
+	ls := t.eng.lanes
+	parts := make(map[of][]int)
+	var order []of
+	for _, b := range due {
+		to := of{b.r, ls.of([]byte(b.r.items[b.i].id)), verbBind}
+		if b.counted {
+			to.verb = verbLateBind
+		}
+		if parts[to] == nil {
+			order = append(order, to)
+		}
+		parts[to] = append(parts[to], b.i)
+	}
+	for _, to := range order {
+		p := part{to.r, parts[to]}
+		p.left.Add(int32(1 - len(p.mine))) // from now on they count as one
+		if !ls.try(to.lane, account{conn: p.handle}, to.verb, p) {
+			p.refuse(p.mine, codec.CodeOverflow, reasonRequests)
+			p.done()
+		}
+	}
+}
+
+// countedBefore notes that binds have waited, and that their takeovers are counted. Call it in the lane
+// of the IDs, as payBack.
+func countedBefore(parts []part) {
+	for _, p := range parts {
+		for _, i := range p.mine {
+			p.items[i].counted = true
+		}
+	}
+}
+
+// payBack takes back what was counted for IDs that were not bound in the end.
+func (t *takeovers) payBack(parts []part) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range parts {
+		for _, i := range p.mine {
+			if p.results[i].Code == codec.CodeOK {
+				continue
+			}
+			if d := t.debtOf(p.items[i].id); d != nil {
+				d.paid -= t.interval
+			}
+		}
+	}
+}
+
+// stop has nobody wait any more.
+func (t *takeovers) stop() {
+	t.mu.Lock()
+	t.over = true
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.mu.Unlock()
+	t.release(math.MaxInt64)
+}
