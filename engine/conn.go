@@ -39,6 +39,7 @@ type conn struct {
 	waits     *list.Element // in port.waiting; nil: it has shown who it is
 	hasLoop   bool          // its loop has it
 	displaced bool          // it was told to make room
+	counted   bool          // in port.from
 
 	// owned by the loop; static once open
 	session     *routing.Session

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -234,4 +236,37 @@ func TestConnectionsOfOneSession(t *testing.T) {
 	n.eventually("one is left", func() bool { return n.Stats().Connections == 1 })
 	last.session, last.secret = first.session, first.secret
 	n.join("b").exchange("b", last, "a")
+}
+
+// Clients of one address do not get the last places of a node: others get in, and nobody who is there
+// is closed for them.
+func TestConnectionsOfOneAddress(t *testing.T) {
+	t.Parallel()
+	const most, kept = 64, 64 / reservePart
+	n := start(t, Config{MaxConns: most})
+	var greedy []*client
+	for range most - kept {
+		c := n.helloFrom("127.0.0.1")
+		c.expect(codec.KindWelcome)
+		greedy = append(greedy, c)
+	}
+	for range 2 * kept {
+		if e := n.helloFrom("127.0.0.1").fails(codec.FaultGoingAway); !strings.Contains(e.Message, "few places left") {
+			t.Errorf("the fault says %q", e.Message)
+		}
+	}
+	for i := range kept {
+		c := n.helloFrom("127.0.0." + strconv.Itoa(2+i))
+		c.expect(codec.KindWelcome)
+		c.alive()
+	}
+	greedy[0].alive()
+	if s := n.counters(); s.ConnsOverShare != 2*kept || s.Connections != most {
+		t.Errorf("%d refused, %d connections", s.ConnsOverShare, s.Connections)
+	}
+	for _, c := range greedy[:2*kept] {
+		c.nc.Close()
+	}
+	n.eventually("they have closed", func() bool { return n.clients.sockets() == most-2*kept })
+	n.helloFrom("127.0.0.1").expect(codec.KindWelcome)
 }

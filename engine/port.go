@@ -30,10 +30,13 @@ type port struct {
 	waiting   list.List // guarded by mu; of *conn: those that have not shown who they are, oldest first
 	closing   int       // guarded by mu; how many of them have been told to close
 	displaced uint64    // guarded by mu; how many of them have been told to close so far
+
+	from    map[netip.Addr]int // guarded by mu; by source: those that have shown who they are
+	crowded uint64             // guarded by mu; how many were refused because of their source
 }
 
 func newPort(most, unproved int) *port {
-	return &port{most: most, unproved: unproved, freed: make(chan struct{}, 1)}
+	return &port{most: most, unproved: unproved, freed: make(chan struct{}, 1), from: make(map[netip.Addr]int)}
 }
 
 // admit waits for a place for c. It returns false if ctx ends first.
@@ -92,7 +95,33 @@ func (p *port) proved(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.leave(c)
+	c.counted = true
+	p.from[sourceOf(c.remote)]++
 	nudge(p.freed)
+}
+
+// reservePart is the part of a port's places that no source address takes from the others.
+const reservePart = 16
+
+// hasRoom reports whether one more connection from that source may stay. When few places are left, one
+// that has more than those hears that it is to come again later: else the connections of one client,
+// which need do nothing but answer pings, could keep everybody else out.
+func (p *port) hasRoom(source netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	free := p.most - (p.open - p.waiting.Len())
+	if p.most == 0 || free > p.most/reservePart || p.from[source] <= free {
+		return true
+	}
+	p.crowded++
+	return false
+}
+
+// refusals is how many connections were refused because of their source.
+func (p *port) refusals() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.crowded
 }
 
 // closed gives back the place of a socket that has closed.
@@ -101,6 +130,11 @@ func (p *port) closed(c *conn) {
 	defer p.mu.Unlock()
 	p.open--
 	p.leave(c)
+	if source := sourceOf(c.remote); c.counted {
+		if p.from[source]--; p.from[source] == 0 {
+			delete(p.from, source)
+		}
+	}
 	nudge(p.freed)
 }
 

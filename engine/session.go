@@ -32,6 +32,10 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	source := sourceOf(c.remote)
+	if !c.port.hasRoom(source) {
+		c.close(codec.FaultGoingAway, "the node has few places left, and clients of this address have more than those: try again later")
+		return
+	}
 	if !e.joins.enter(source) {
 		c.close(codec.FaultGoingAway, "too many clients are connecting: try again later")
 		return

@@ -28,6 +28,7 @@ type Stats struct {
 	Accepted, Closed, Refused uint64 // client sockets; refused: for lack of file descriptors
 	Displaced                 uint64 // of those, how many were closed before they had said hello, to make room for newer ones
 	DisplacedPeers            uint64 // the same for connections to PeerAddr, before they had proved that they know the secret
+	ConnsOverShare            uint64 // hellos that were told to come again later, because few places were left and clients of their address had more than those
 	JoinsRefused              uint64 // hellos that were told to come again later, because too many others were being checked
 	BytesIn, BytesOut         uint64
 	FramesIn, FramesOut       uint64
@@ -117,6 +118,7 @@ func (e *Engine) Stats() Stats {
 		Displaced:      e.clients.displacements(),
 		DisplacedPeers: e.peers.displacements(),
 		JoinsRefused:   e.joins.refusals(),
+		ConnsOverShare: e.clients.refusals(),
 
 		WatchesRefused:  e.watcher.refused.Load(),
 		MemoryHeld:      int(e.memory.held.Load()),

@@ -48,6 +48,7 @@ var metrics = []metric{
 	counter("connections_displaced_total", "Client connections that were closed before they had said hello, to make room for newer ones.", func(s *engine.Stats) uint64 { return s.Displaced }),
 	counter("peer_connections_displaced_total", "Connections to the peer port that were closed before they had proved that they know the secret, to make room for newer ones.", func(s *engine.Stats) uint64 { return s.DisplacedPeers }),
 	counter("joins_refused_total", "Hellos that were told to come again later, because too many others were being checked.", func(s *engine.Stats) uint64 { return s.JoinsRefused }),
+	counter("connections_over_share_total", "Hellos that were told to come again later, because few places for connections were left and clients of their address had more than those.", func(s *engine.Stats) uint64 { return s.ConnsOverShare }),
 	counter("bytes_in_total", "Bytes read from clients.", func(s *engine.Stats) uint64 { return s.BytesIn }),
 	counter("bytes_out_total", "Bytes written to clients.", func(s *engine.Stats) uint64 { return s.BytesOut }),
 	counter("frames_in_total", "Frames read from clients.", func(s *engine.Stats) uint64 { return s.FramesIn }),
