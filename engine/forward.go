@@ -387,7 +387,7 @@ func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
 		}
 		return
 	}
-	l.returned(kind, c.handle(), f)
+	l.returned(kind, c.handle(), f, new(payloadSum))
 }
 
 // forgetWay forgets what led a message that has come back to where it came back from.
@@ -426,7 +426,7 @@ func (c *conn) linkBounce(d *codec.Deliver) (token []byte, h routing.Handle, ok 
 }
 
 // returned decides on a message that came back from another node over the link by, and kind says why. If it waits for an ack, its entry is on this loop.
-func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward) {
+func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *payloadSum) {
 	retried := f.Flags&flagRetried != 0
 	f.Flags &^= flagRetried
 	if t, ok := ackToken(f.Token); ok {
@@ -434,7 +434,7 @@ func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 		switch {
 		case status != ackmgr.Pending:
 			return // it has ended meanwhile
-		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.checksum(&f.Deliver):
+		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.checksumWith(sum.of(l.eng, f.Payload), &f.Deliver):
 			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
 			return
 		}

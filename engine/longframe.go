@@ -2,7 +2,6 @@ package engine
 
 import (
 	"math"
-	"time"
 
 	"distmsg/codec"
 )
@@ -11,21 +10,6 @@ import (
 // milliseconds at most, and others have their turn in between. Its connection waits meanwhile (see
 // turns.go), so what it has sent behind the frame stays behind it. Most such frames are done within
 // one slice. The bytes of the others are copied.
-
-const (
-	// sliceShare is for how long a slice may look for the ways of recipients. To write to them takes
-	// about as long again.
-	sliceShare = 3 * time.Millisecond
-	// sliceWork bounds what a slice leaves to be written, in units of work.
-	sliceWork = 16 << 10
-	// sliceLeast is how many recipients a slice has at least, however long it takes: a machine that
-	// is overloaded must not make many frames of one. hookedLeast is the same for a loop that calls
-	// hooks.
-	sliceLeast  = 4 << 10
-	hookedLeast = 64
-	// hookedCost is what a recipient costs whom a hook is asked about.
-	hookedCost = sliceWork / 512
-)
 
 // longFrame is a frame of which a part has been handled.
 type longFrame interface {

@@ -125,3 +125,35 @@ func TestLongForwardIsSliced(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// What comes back for many is taken back in slices, too, on the loop that it comes to and on the one
+// that waits for it. Each of its messages ends once, as it would alone.
+func TestLongNotHereManyIsSliced(t *testing.T) {
+	const copies = 3000
+	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
+		to.write(codec.AppendBye(nil))
+		to.ends()
+		to = n.joinMany()
+		to.bind("to")
+		ids := slices.Repeat([]string{"to"}, copies)
+		first := from.seq + 1
+		from.seq += copies
+		from.write(codec.AppendMulticast(nil, &codec.Multicast{Seq: first, From: []byte("from"), Flags: codec.FlagAck, Payload: []byte("x")}, ids))
+		var all []codec.Recipient
+		var m *many
+		for len(all) < copies { // a slow machine makes several frames of it
+			m = to.getsMany("from", "x")
+			all = append(all, m.all...)
+		}
+		before := n.counters().Sliced
+		to.write(codec.AppendDeliverMany(nil, codec.KindNotHereMany, &m.DeliverMany, all))
+		for i := range uint64(copies) {
+			from.hears(first+i, codec.CodeNoRoute)
+		}
+		from.silent()
+		to.silent()
+		if got := n.counters().Sliced - before; got < copies*returnCost/sliceWork {
+			t.Errorf("%d slices of %d messages, a slice may have %d", got+1, copies, sliceWork/returnCost)
+		}
+	})
+}

@@ -232,7 +232,7 @@ func (l *loop) openLinkNote(n *note, data []byte) {
 		l.returnedMine(n.handle, data[n.at:n.at+n.reply])
 	case noteReturned:
 		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.forward); err == nil { // it was checked before
-			l.returned(n.codecKind(), n.handle, &l.forward)
+			l.returned(n.codecKind(), n.handle, &l.forward, new(payloadSum))
 		}
 	}
 }

@@ -67,6 +67,7 @@ type fan struct {
 	recipients []codec.Recipient
 	bytes      []byte // tokens and session IDs of recipients
 	back       []codec.Recipient
+	others     [][]codec.Recipient // by loop, what is to go on there
 	asking     []string
 	each       int // what it costs to write to one of them, in units of work
 	cost       int // about what it costs for all, and their payloads
@@ -80,7 +81,7 @@ func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
 		}
 		i = len(f.batches)
 		f.at[h] = i
-		f.cost += payload / bytesPerUnit
+		f.cost += batchCost + payload/bytesPerUnit
 		f.batches = append(f.batches, batch{handle: h, link: link, size: codec.MulticastSize[[]byte](payload, nil), first: len(f.targets)})
 	}
 	b := &f.batches[i]
@@ -105,12 +106,27 @@ func (f *fan) of(b *batch) func(yield func(*target) bool) {
 	}
 }
 
+// away gathers what is to go on on another loop, if there is one with that index among n.
+func (f *fan) away(loop, n int, r codec.Recipient) {
+	if loop >= n {
+		return
+	}
+	for len(f.others) < n {
+		f.others = append(f.others, nil)
+	}
+	f.others[loop] = append(f.others[loop], r)
+}
+
 // reset forgets the targets, and with them what they refer to.
 func (f *fan) reset() {
 	clear(f.targets)
 	clear(f.back)
 	clear(f.asking)
 	clear(f.at)
+	for i := range f.others {
+		clear(f.others[i])
+		f.others[i] = f.others[i][:0]
+	}
 	f.batches, f.targets, f.back, f.asking, f.cost = f.batches[:0], f.targets[:0], f.back[:0], f.asking[:0], 0
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"math"
-	"slices"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -79,32 +78,53 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	l.fan.written(all)
 }
 
-// handleReturnMany takes back what another node could not deliver. What belongs to other loops goes
-// there in one piece: the payload is copied once for each loop, and not for each message.
-func (c *conn) handleReturnMany(k *link, body []byte) error {
-	l := c.loop
-	var m codec.DeliverMany
-	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, &m); err != nil {
+// handleReturnMany takes back what another node could not deliver.
+func (c *conn) handleReturnMany(_ *link, body []byte) error {
+	m := &c.loop.many
+	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, m); err != nil {
 		return err
 	}
-	l.stats.multicastReturns++
-	var others loopSet
+	c.loop.stats.multicastReturns++
+	return c.inSlices(codec.KindReturnMany, body, m, (*conn).takeReturned)
+}
+
+// takeReturned takes the next messages of a return_many back. What belongs to other loops goes there
+// in one piece: the payload is copied once for each loop, and not for each message.
+func (c *conn) takeReturned(m *codec.DeliverMany) error {
+	l := c.loop
+	defer l.fan.reset()
+	var sum payloadSum
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.worked(1)
+		l.fan.cost += returnCost
 		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
-		c.forgetWay(k, r.Why, &l.forward)
+		c.forgetWay(c.link, r.Why, &l.forward)
 		if t, ok := ackToken(r.Token); ok && t.Loop() != int(l.idx) {
-			others.add(t.Loop(), len(l.eng.loops))
+			l.fan.away(t.Loop(), len(l.eng.loops), r)
+		} else {
+			l.returned(r.Why, c.handle(), &l.forward, &sum)
+		}
+		if l.sliceOver() {
+			break
+		}
+	}
+	l.passOn(codec.KindReturnMany, m, note{kind: noteReturnedMany, handle: c.handle()})
+	return nil
+}
+
+// passOn leaves what the fan has gathered for other loops there, each with such a note.
+func (l *loop) passOn(kind codec.Kind, m *codec.DeliverMany, n note) {
+	for loop, all := range l.fan.others {
+		if len(all) == 0 {
 			continue
 		}
-		l.returned(r.Why, c.handle(), &l.forward)
+		p := l.parcelFor(uint16(loop))
+		n.at = len(p.data) + codec.PrefixLen
+		p.data = codec.AppendDeliverMany(p.data, kind, m, all)
+		n.reply = len(p.data) - n.at
+		p.notes = append(p.notes, n)
+		l.worked(len(all)/scanPerUnit + len(m.Payload)/bytesPerUnit)
 	}
-	for _, loop := range others {
-		p := l.parcelFor(loop)
-		p.notes = append(p.notes, note{kind: noteReturnedMany, handle: c.handle(), at: len(p.data), reply: len(body)})
-		p.data = append(p.data, body...)
-	}
-	return nil
 }
 
 // returnedMine is returned for those of a return_many whose entries are on this loop.
@@ -113,22 +133,11 @@ func (l *loop) returnedMine(by routing.Handle, body []byte) {
 	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, &m); err != nil {
 		return // it was checked before
 	}
+	var sum payloadSum
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-		if t, ok := ackToken(r.Token); ok && t.Loop() == int(l.idx) {
-			l.worked(1)
-			l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
-			l.returned(r.Why, by, &l.forward)
-		}
-	}
-}
-
-// loopSet is some of the loops, each once.
-type loopSet []uint16
-
-// add adds a loop, if there is one with that index among n.
-func (s *loopSet) add(loop, n int) {
-	if loop < n && !slices.Contains(*s, uint16(loop)) {
-		*s = append(*s, uint16(loop))
+		l.worked(1)
+		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
+		l.returned(r.Why, by, &l.forward, &sum)
 	}
 }
 
@@ -140,53 +149,63 @@ func (e *Engine) mostReturned() int {
 
 // handleNotHereMany takes back messages that this session cannot accept, as handleNotHere does one.
 func (c *conn) handleNotHereMany(body []byte) {
-	l := c.loop
-	var m codec.DeliverMany
-	if err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, l.eng.mostReturned(), &m); err != nil {
-		c.decodeFault(err, codec.KindNotHereMany)
-		return
+	m := &c.loop.many
+	err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, c.loop.eng.mostReturned(), m)
+	if err == nil {
+		err = c.inSlices(codec.KindNotHereMany, body, m, (*conn).takeNotHereMany)
 	}
+	c.decodeFault(err, codec.KindNotHereMany)
+}
+
+// takeNotHereMany takes the next messages of a not_here_many back.
+func (c *conn) takeNotHereMany(m *codec.DeliverMany) error {
+	l := c.loop
 	defer l.fan.reset()
 	bare := c.isBare(m.Flags)
-	var others loopSet
 	var sum payloadSum
-	back := returning{conn: c, many: &m}
+	back := returning{conn: c, many: m}
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
 		l.worked(1)
-		d := m.Deliver(&r)
-		if t, ok := l.eng.openToken(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
-			if t.Loop() == int(l.idx) {
-				l.givenBackHere(t, c.short, c.handle(), &d, bare, &sum)
-			} else {
-				others.add(t.Loop(), len(l.eng.loops))
-			}
-			continue
+		l.fan.cost += returnCost
+		c.takeOneBack(m, &r, bare, &sum, &back)
+		if l.sliceOver() {
+			break
 		}
-		if c.takeNotHere(&d) {
-			continue
-		}
-		token, h, ok := c.linkBounce(&d)
-		if !ok {
-			l.refuseToken(c.handle(), codec.KindNotHereMany)
-			continue
-		}
-		c.disown(d.To, d.Epoch)
-		id := c.session.ID()
-		r.Token, r.Session, r.Why = token, append([]byte(nil), id[:]...), codec.KindNotMine
-		back.add(h, r)
 	}
 	back.flush()
-	for _, loop := range others {
-		n := note{kind: noteBackMany, handle: c.handle(), session: c.short}
-		if bare {
-			n.seq = 1
-		}
-		p := l.parcelFor(loop)
-		n.at, n.reply = len(p.data), len(body)
-		p.data = append(p.data, body...)
-		p.notes = append(p.notes, n)
+	n := note{kind: noteBackMany, handle: c.handle(), session: c.short}
+	if bare {
+		n.seq = 1
 	}
+	l.passOn(codec.KindNotHereMany, m, n)
 	l.releaseDisowned()
+	return nil
+}
+
+// takeOneBack takes one message of a not_here_many back.
+func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, sum *payloadSum, back *returning) {
+	l := c.loop
+	d := m.Deliver(r)
+	if t, ok := l.eng.openToken(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
+		if t.Loop() == int(l.idx) {
+			l.givenBackHere(t, c.short, c.handle(), &d, bare, sum)
+		} else {
+			l.fan.away(t.Loop(), len(l.eng.loops), *r)
+		}
+		return
+	}
+	if c.takeNotHere(&d) {
+		return
+	}
+	token, h, ok := c.linkBounce(&d)
+	if !ok {
+		l.refuseToken(c.handle(), codec.KindNotHereMany)
+		return
+	}
+	c.disown(d.To, d.Epoch)
+	id := c.session.ID()
+	r.Token, r.Session, r.Why = token, append([]byte(nil), id[:]...), codec.KindNotMine
+	back.add(h, *r)
 }
 
 // takeBackMine takes back those of a not_here_many whose entries are on this loop.
@@ -199,7 +218,7 @@ func (l *loop) takeBackMine(n *note, body []byte) {
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.worked(1)
 		d := m.Deliver(&r)
-		if t, ok := l.eng.openToken(d.Token, n.session); ok && t.Loop() == int(l.idx) {
+		if t, ok := l.eng.openToken(d.Token, n.session); ok { // as the other loop has found
 			l.givenBackHere(t, n.session, n.handle, &d, n.seq == 1, &sum)
 		}
 	}

@@ -51,6 +51,26 @@ const (
 	turnShare = 2 * time.Millisecond
 )
 
+// A frame for many recipients is handled in slices, see longframe.go.
+const (
+	// sliceShare is for how long a slice may look for the ways of recipients. To write to them takes
+	// about as long again.
+	sliceShare = 3 * time.Millisecond
+	// sliceWork bounds what a slice leaves to be written, in units of work.
+	sliceWork = 16 << 10
+	// sliceLeast is how many recipients a slice has at least, however long it takes: a machine that
+	// is overloaded must not make many frames of one. hookedLeast is the same for a loop that calls
+	// hooks.
+	sliceLeast  = 1 << 10
+	hookedLeast = 64
+	// batchCost is what it costs to write to one more connection, beside the bytes and the recipients:
+	// its buffer may be cold, or new. hookedCost is what a recipient costs whom a hook is asked about, and returnCost a message that
+	// comes back: another way has to be found for it.
+	batchCost  = 8
+	hookedCost = sliceWork / 512
+	returnCost = sliceWork / 1024
+)
+
 // What may be long and is no frame is done in steps, and the clock is read in between. A step takes far
 // less than a millisecond, or a few where caches are cold.
 const (
