@@ -357,7 +357,7 @@ func (c *conn) handleExpel(body []byte) error {
 		if s := e.table.Session(session); s != nil {
 			e.kick(s, name, epoch)
 		}
-		e.superseded(name, epoch)
+		e.superseded(session, name, epoch)
 		e.outdated(name, routing.Binding{Epoch: epoch}) // of somebody else
 		e.watcher.heard(name, true, epoch)
 	})

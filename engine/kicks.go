@@ -150,7 +150,7 @@ func (c *conn) repeatKicks() {
 // kick tells a session on this node that an ID of its own is bound elsewhere now, under epoch. Call
 // it in the ID's lane.
 func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
-	e.superseded(id, epoch)
+	e.superseded(s.ID(), id, epoch)
 	e.lostID(s, id, epoch)
 	e.remember(s.ID(), id, epoch) // first: a connection that is attached after the look below hears of it when it is resumed
 	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })

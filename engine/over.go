@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,112 +14,21 @@ import (
 // ended it, by an unbind or a kick, remembers that too, and sends back what still comes for it
 // (S30). The session checks what it gets as well: that is the second line.
 
-const (
-	// maxOvers bounds how many IDs a node remembers ended bindings of. If there are more, it
-	// forgets the oldest.
-	maxOvers = 1 << 17
-	// overRounds is for how many periods of verification they are remembered. Within one, every
-	// node compares the routes that it remembers with the registry.
-	overRounds = 2
-)
-
-// overs are the ended bindings that a node remembers: for each ID the greatest epoch. All bindings
-// of the ID up to that epoch are over, whoever held it. All methods may be called from any
-// goroutine.
-type overs struct {
-	life   time.Duration
-	most   int
-	table  *routing.Table   // because reading it takes no lock
-	holder *routing.Session // of all IDs in it
-
-	mu    sync.Mutex
-	queue []over // guarded by mu; the oldest first
-}
-
-// over is an entry of overs. If a greater epoch replaces it in the table, it stays in the queue
-// until it is the oldest.
-type over struct {
-	id    string
-	epoch uint64
-	until time.Time
-}
-
-func newOvers(life time.Duration, most int) *overs {
-	o := &overs{life: life, most: most, table: routing.NewTable()}
-	o.holder = o.table.OpenSession(routing.NewSessionID(), "")
-	return o
-}
-
-// has reports whether the binding of an ID with this epoch is over. It also returns false if the
-// node no longer remembers. It takes no lock.
-func (o *overs) has(id []byte, epoch uint64) bool {
-	r, ok := o.table.Lookup(id)
-	return ok && epoch <= r.Epoch
-}
-
-// add remembers that the bindings of an ID up to epoch are over.
-func (o *overs) add(id string, epoch uint64, now time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.has([]byte(id), epoch) {
-		return
-	}
-	o.table.Bind(id, o.holder, epoch)
-	o.queue = append(o.queue, over{id, epoch, now.Add(o.life)})
-	for o.table.Len() > o.most {
-		o.drop()
-	}
-	if len(o.queue) >= 2*o.most {
-		o.compact()
-	}
-}
-
-// expire forgets what has been remembered for long enough.
-func (o *overs) expire(now time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.queue) > 0 && !o.queue[0].until.After(now) {
-		o.drop()
-	}
-	if len(o.queue) == 0 {
-		o.queue = nil
-	}
-}
-
-// compact takes out the entries that greater epochs have replaced. One ID that is bound again and again
-// leaves many, and they must not take the place of other IDs. mu is held.
-func (o *overs) compact() {
-	kept := make([]over, 0, o.most)
-	for _, e := range o.queue {
-		if r, ok := o.table.Lookup([]byte(e.id)); ok && r.Epoch == e.epoch {
-			kept = append(kept, e)
-		}
-	}
-	o.queue = kept
-}
-
-// drop forgets the oldest entry. mu is held.
-func (o *overs) drop() {
-	oldest := o.queue[0]
-	o.queue[0] = over{}
-	o.queue = o.queue[1:]
-	o.table.Unbind(oldest.id, o.holder, oldest.epoch) // unless a greater epoch has come
-}
-
-// superseded notes that an ID has been bound under epoch: what was bound before is over. Call it in the
-// ID's lane.
-func (e *Engine) superseded(id string, epoch uint64) {
+// superseded notes that a session has lost an ID, which has been bound under epoch: what was bound
+// before is over. Call it in the ID's lane.
+func (e *Engine) superseded(session routing.SessionID, id string, epoch uint64) {
 	if epoch > 0 {
-		e.bindingOver(id, epoch-1)
+		e.bindingOver(session, id, epoch-1)
 	}
 }
 
-// bindingOver notes that the bindings of an ID up to epoch are over. Call it in the ID's lane.
-func (e *Engine) bindingOver(id string, epoch uint64) {
+// bindingOver notes that the bindings of an ID up to epoch are over, on account of the session that
+// held it. Call it in the ID's lane.
+func (e *Engine) bindingOver(session routing.SessionID, id string, epoch uint64) {
 	if e.cluster == nil {
 		return // nobody else remembers routes, and here the table says it all
 	}
-	e.cluster.overs.add(id, epoch, time.Now())
+	e.cluster.overs.add(session, id, epoch, time.Now())
 	if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch <= epoch {
 		e.cluster.remote.Unbind(id, r.Session, r.Epoch)
 	}
@@ -136,7 +44,7 @@ func (e *Engine) released(s *routing.Session, all []routing.UnbindOp) {
 	id := s.ID()
 	var frames []byte
 	for _, op := range all {
-		e.bindingOver(op.ID, op.Epoch)
+		e.bindingOver(id, op.ID, op.Epoch)
 		frames = codec.AppendExpel(frames, codec.KindReleased, id[:], op.ID, op.Epoch)
 	}
 	e.tellLinks(frames)
@@ -153,7 +61,7 @@ func (c *conn) handleReleased(body []byte) error {
 		if s := e.table.Session(session); s != nil {
 			e.table.Unbind(name, s, epoch)
 		}
-		e.bindingOver(name, epoch)
+		e.bindingOver(session, name, epoch)
 		e.watcher.heard(name, false, epoch)
 	})
 	return nil
