@@ -77,8 +77,8 @@ type conn struct {
 	asked       int          // bytes of its binds, unbinds and lookups that are under way
 	ended       *atomic.Bool // it has closed, for the lanes; nil until it asks for something
 	parked      int          // bytes of its messages that wait for the registry
-	held        []waiting    // sends that wait for the registry's word on a sender, see hold
-	going       []waiting    // those that go on with it in the connection's turn, before its input
+	held        waitLine     // sends that wait for the registry's word on a sender, see hold
+	going       waitLine     // those that go on with it in the connection's turn, before its input
 	word        holder       // it
 	lastFrame   int64        // when the last complete frame came
 	lastHeard   int64        // when anything came, on the loop's waking time

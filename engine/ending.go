@@ -84,4 +84,7 @@ func (l *loop) expire() {
 		l.isDue = l.acks.AdvanceSome(l.now, endingStep, l.expired)
 		l.worked(1) // what moved towards its end, and did not end
 	}
+	if l.expireWaiting() {
+		l.isDue = true
+	}
 }

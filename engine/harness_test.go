@@ -75,8 +75,8 @@ func (n *node) finish() {
 // forgetParked counts what is parked as gone. The loop has stopped.
 func (l *loop) forgetParked() {
 	for _, q := range l.parked {
-		for i := range q.all {
-			if w := &q.all[i]; w.conn.Gen != 0 {
+		for w := range q.all {
+			if w.conn.Gen != 0 {
 				l.unwaits(w)
 			} else {
 				l.holds(-w.cost())

@@ -39,14 +39,15 @@ func (c *conn) hold(body []byte, m *codec.Send) {
 }
 
 // holdBehind appends what is charged already, and asks if it is the first.
-func (c *conn) holdBehind(w waiting, sender []byte) {
+func (c *conn) holdBehind(w *waiting, sender []byte) {
 	l := c.loop
-	if len(c.held) == 0 {
+	if c.held.empty() {
 		from := string(sender)
 		l.holding[from] = append(l.holding[from], c.handle())
 		l.eng.cluster.holders.ask(l.idx, from)
 	}
-	c.held = append(c.held, w)
+	w.held = true
+	c.held.push(w)
 }
 
 // senderKnown goes on with the sends that waited for the registry's word on a sender.
@@ -63,21 +64,21 @@ func (l *loop) senderKnown(h holder) {
 // heldGoOn has the connection's held sends go on in its turn. What was held again while others were
 // going on comes before those that are still to go on.
 func (c *conn) heldGoOn(h holder) {
-	c.going, c.held, c.word = append(c.held, c.going...), nil, h
+	c.held.take(&c.going)
+	c.going.take(&c.held)
+	c.word = h
 	c.await()
 }
 
 // goOnHeld goes on with sends until the connection's turn is over.
 func (c *conn) goOnHeld() {
 	l := c.loop
-	for len(c.going) > 0 && !l.turnOver {
-		w := &c.going[0]
-		c.going = c.going[1:]
-		c.goOnHeldSend(w, c.word)
+	for !c.going.empty() && !l.turnOver {
+		c.goOnHeldSend(c.going.pop(), c.word)
 		l.worked(1)
 	}
-	if len(c.going) == 0 {
-		c.going, c.word = nil, holder{}
+	if c.going.empty() {
+		c.word = holder{}
 	}
 }
 
@@ -91,9 +92,9 @@ func (c *conn) goOnHeldSend(w *waiting, h holder) {
 	switch {
 	case w.late(l.now):
 		c.finishHeld(w, verdict{code: codec.CodeExpired})
-	case len(c.held) > 0: // another sender that has to be asked for
+	case !c.held.empty(): // another sender that has to be asked for
 		c.charge(w)
-		c.holdBehind(*w, m.From)
+		c.holdBehind(w, m.From)
 	case string(m.From) != h.id:
 		c.relayHeld(w, m)
 	case !h.known:
@@ -102,7 +103,7 @@ func (c *conn) goOnHeldSend(w *waiting, h holder) {
 		// The question was asked before this send came. The session may have bound the ID in
 		// between.
 		c.charge(w)
-		c.holdBehind(*w, m.From)
+		c.holdBehind(w, m.From)
 	default:
 		l.asked = h
 		c.relayHeld(w, m)
@@ -129,37 +130,17 @@ func (c *conn) finishHeld(w *waiting, v verdict) {
 	c.finish(&c.loop.send, v)
 }
 
-// expireHeld ends the held sends whose deadline is over.
-func (c *conn) expireHeld() {
-	l := c.loop
-	held := c.held
-	c.held = held[:0]
-	for _, w := range held {
-		switch {
-		case c.state == stateClosed:
-			l.takeUp(&w) // counts it
-		case !w.late(l.now):
-			l.waitUntil(w.deadline)
-			c.held = append(c.held, w)
-		case l.takeUp(&w) != nil:
-			c.finishHeld(&w, verdict{code: codec.CodeExpired})
-		}
-	}
-	clear(held[len(c.held):])
-	l.worked(1 + len(held)/scanPerUnit)
-}
-
 // releaseHeld forgets the sends of a connection that has ended.
 func (l *loop) releaseHeld(c *conn) {
-	for _, all := range [][]waiting{c.held, c.going} {
-		for i := range all {
-			n := all[i].count()
-			l.unwaits(&all[i])
+	for _, q := range []*waitLine{&c.held, &c.going} {
+		for w := q.pop(); w != nil; w = q.pop() {
+			n := w.count()
+			l.unwaits(w)
 			l.stats.abandoned += uint64(n)
 			l.parkedSends -= n
+			l.worked(1)
 		}
 	}
-	c.held, c.going = nil, nil
 }
 
 // attached reports whether a session is attached somewhere that this node can reach.

@@ -102,7 +102,6 @@ func (l *loop) tick() {
 	l.checkSuspects()
 	l.checkWatched()
 	l.checkLinks()
-	l.expireWaiting()
 	l.tellBehind()
 	l.tellAll()
 	l.sayHeld()

@@ -86,12 +86,13 @@ type loop struct {
 	linkLists     map[routing.Handle]map[uint64]ackmgr.List // of what waits for sessions at the other end of a link, by session
 	sweeps        map[uint64]sweep                          // what is left of lists whose sessions have lost a connection, see linkGone
 	sweepNo       uint64
-	parked        map[string]*parkQueue
+	parked        map[string]*waitLine   // by ID
+	lined         uint64                 // grows with each message that is parked or held
+	deadlines     deadlines              // of what is parked or held
 	parkedSends   int                    // sends in parked and in connections' held; of the returned ones, those without ack
 	returnedBytes int                    // of returned messages in parked
 	returnedOn    map[routing.Handle]int // those bytes, by the connection or link that they came back on
 	disowned      *request               // what the frame in hand gives back, see releaseDisowned
-	waitDue       int64                  // the first deadline of what waits, or before it; 0: none
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	casts         []readyCast                 // multicasts of which some recipients may go on
@@ -125,7 +126,7 @@ func newLoop(e *Engine, idx int) *loop {
 		l.linkLists = make(map[routing.Handle]map[uint64]ackmgr.List)
 		l.returnedOn = make(map[routing.Handle]int)
 		l.sweeps = make(map[uint64]sweep)
-		l.parked = make(map[string]*parkQueue)
+		l.parked = make(map[string]*waitLine)
 		l.recents = make(map[string]recentAnswer)
 		l.holding = make(map[string][]routing.Handle)
 		l.scratch = make([]byte, 0, scratchSize)

@@ -154,7 +154,7 @@ func (c *conn) handleMulticast(body []byte) {
 	}
 	l.stats.sends += uint64(n)
 	grouped := m.Flags&codec.FlagAck != 0 && c.newTally(m.Seq, n)
-	if len(c.held) > 0 {
+	if !c.held.empty() {
 		c.holdMany(body, m, grouped)
 		return
 	}

@@ -27,11 +27,11 @@ func newCast(body []byte, grouped bool) *cast {
 
 // parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
 func (c *conn) parkMember(s *codec.Send, k *cast, tries int) verdict {
-	w := waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
+	w := &waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
 	if v := c.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		return v
 	}
-	c.charge(&w)
+	c.charge(w)
 	if s.Flags&codec.FlagAck != 0 {
 		c.inFlight++
 	}
@@ -122,12 +122,12 @@ func (c *conn) holdMany(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	n := m.To.Len()
 	k := newCast(body, grouped)
-	w := waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.cluster.holders.round.Load()}
+	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.cluster.holders.round.Load()}
 	if v := c.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		c.finishMany(k, v)
 		return
 	}
-	c.charge(&w)
+	c.charge(w)
 	c.holdBehind(w, k.multi.From)
 }
 

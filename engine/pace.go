@@ -76,6 +76,8 @@ const (
 const (
 	// endingStep is how many pending acks end in a step.
 	endingStep = 1 << 10
+	// resolvedStep is how many messages that have waited for the registry go on in a step.
+	resolvedStep = 1 << 10
 )
 
 // pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.

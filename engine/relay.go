@@ -43,7 +43,7 @@ func (c *conn) handleSend(body []byte) {
 		return
 	}
 	l.stats.sends++ // from here on it has an outcome
-	if len(c.held) > 0 {
+	if !c.held.empty() {
 		c.hold(body, m)
 		return
 	}

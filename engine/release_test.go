@@ -170,7 +170,9 @@ func TestBareBackOnce(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, q := range l.parked {
-				waiting += len(q.all)
+				for range q.all {
+					waiting++
+				}
 			}
 			return true
 		})

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"distmsg/codec"
@@ -18,7 +19,7 @@ const (
 	// maxReturned bounds the bytes of returned messages that wait on a loop.
 	maxReturned = 16 << 20
 	// waitingSize is about what a message that waits takes beside its frame.
-	waitingSize = 128
+	waitingSize = 192
 	// resolveBatch is the most IDs in one question to the registry: a multicast's are to be answered together.
 	resolveBatch = 1 << 14
 	// resolveTimeout bounds one question.
@@ -31,31 +32,6 @@ const (
 	// parkTries is how often a message is parked whose route was found and gone again before the loop came to it.
 	parkTries = 3
 )
-
-// waiting is a message that waits for the registry.
-type waiting struct {
-	conn     routing.Handle // whose it is; zero Gen: it came back, see parkReturned
-	by       routing.Handle // of one that came back: the connection or link that it came back on
-	frame    []byte         // the body of a send, or of a returned forward
-	deadline int64          // 0: none
-	tries    int            // how often it was parked before
-	round    uint64         // of a held one: the last question about senders that was asked before it came, see holders
-
-	cast  *cast  // of a multicast, which has the frame
-	to    string // the ID, of one of its sends
-	seq   uint64 // and the number
-	sends int    // how many sends this is, of a multicast that waits as a whole
-}
-
-func (w *waiting) cost() int { return len(w.frame) + len(w.to) + waitingSize }
-
-// count is how many sends it is.
-func (w *waiting) count() int { return max(1, w.sends) }
-
-func (w *waiting) late(now int64) bool { return w.deadline != 0 && w.deadline <= now }
-
-// parkQueue is what waits for one ID.
-type parkQueue struct{ all []waiting }
 
 // recentAnswer is what the registry said of an ID a moment ago.
 type recentAnswer struct {
@@ -84,13 +60,13 @@ func (l *loop) remember(id string, code codec.Code) {
 }
 
 // keep copies a send that has to wait and charges it to its connection (S21), unless too much of it waits already.
-func (c *conn) keep(body []byte, m *codec.Send) (w waiting, v verdict) {
+func (c *conn) keep(body []byte, m *codec.Send) (w *waiting, v verdict) {
 	l := c.loop
 	if v = c.mayPark(len(body) + waitingSize); v.code != codec.CodeOK {
 		return w, v
 	}
-	w = waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.waitDeadline(m.Flags, m.TTL)}
-	c.charge(&w)
+	w = &waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.waitDeadline(m.Flags, m.TTL)}
+	c.charge(w)
 	return w, v
 }
 
@@ -114,7 +90,7 @@ func (c *conn) charge(w *waiting) {
 	c.parked += n
 	c.loop.holds(n)
 	c.loop.parkedSends += w.count()
-	c.loop.waitUntil(w.deadline)
+	c.loop.waitsUntil(w)
 }
 
 // discharge is the reverse of charge, for what waits no longer.
@@ -122,6 +98,7 @@ func (c *conn) discharge(w *waiting) { c.parked -= c.loop.unwaits(w) }
 
 // unwaits counts what waits no longer, and returns how many bytes that is.
 func (l *loop) unwaits(w *waiting) int {
+	l.waitsNoLonger(w)
 	n := w.cost()
 	if k := w.cast; k != nil {
 		k.waits--
@@ -168,25 +145,32 @@ func (c *conn) park(m *codec.Send) verdict {
 	return verdict{}
 }
 
-func (l *loop) enqueue(id string, w waiting) {
+func (l *loop) enqueue(id string, w *waiting) {
 	if l.line(id, w) {
-		by := w.conn
-		if by.Gen == 0 {
-			by = w.by
-		}
-		l.eng.cluster.resolver.ask(l.idx, by, id)
+		l.ask(id, w)
 	}
 }
 
+// ask asks the registry about an ID, for the first message that waits for it.
+func (l *loop) ask(id string, first *waiting) {
+	by := first.conn
+	if by.Gen == 0 {
+		by = first.by
+	}
+	l.eng.cluster.resolver.ask(l.idx, by, id)
+}
+
 // line puts w behind what waits for id; first: nothing did, so the registry has to be asked.
-func (l *loop) line(id string, w waiting) (first bool) {
+func (l *loop) line(id string, w *waiting) (first bool) {
 	q := l.parked[id]
 	if q == nil {
-		q = new(parkQueue)
+		q = new(waitLine)
 		l.parked[id] = q
 		first = true
 	}
-	q.all = append(q.all, w)
+	l.lined++
+	w.no = l.lined
+	q.push(w)
 	return first
 }
 
@@ -196,11 +180,11 @@ func (l *loop) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	if size := codec.DeliverSize(&f.Deliver) + waitingSize; size > l.freeForReturned(by) {
 		return false // before it is copied
 	}
-	w := waiting{by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
-	l.chargeReturned(&w, w.cost())
+	w := &waiting{by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
+	l.chargeReturned(w, w.cost())
 	if f.TTL > 0 {
 		w.deadline = l.now + int64(f.TTL)
-		l.waitUntil(w.deadline)
+		l.waitsUntil(w)
 	}
 	if f.Flags&codec.FlagAck == 0 {
 		l.parkedSends++ // one with ack is pending meanwhile
@@ -231,25 +215,33 @@ type word struct {
 	id    string
 	code  codec.Code // CodeOK if the routes are in place, else how sends end
 	stale bool       // a part of it was remembered: the loop does not remember it for longer
-	rest  []waiting
+
+	rest  waitLine  // what goes on now
+	later *waitLine // what goes on after that
+	upTo  uint64    // the last that had been parked when the word came, by its number; 0: it has just come
 }
 
-// resolved goes on with what waited for the registry's words.
-func (l *loop) resolved(words []word) {
-	for i := range words {
-		w := &words[i]
-		if !w.stale && (w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable) {
-			l.remember(w.id, w.code)
-		}
-		if q := l.parked[w.id]; q != nil {
-			delete(l.parked, w.id)
-			w.rest = q.all
+// resolved goes on with what waited for the registry's words: a step at a time, and as long as other
+// mail might. What is left waits in its place, and what comes meanwhile goes behind it.
+func (l *loop) resolved(words []*word) {
+	for len(words) > 0 {
+		words = l.goOnWords(words)
+		if l.full && len(words) > 0 {
+			l.stats.sliced++
+			l.post(func() { l.resolved(words) })
+			return
 		}
 	}
-	open := make([]*word, len(words))
-	for i := range words {
-		open[i] = &words[i]
+}
+
+// goOnWords goes on with up to resolvedStep messages, and returns the words that there is more for.
+func (l *loop) goOnWords(words []*word) (left []*word) {
+	n, room := 0, resolvedStep
+	for ; n < len(words) && room > 0; n++ {
+		room -= l.beginWord(words[n], room)
 	}
+	now := words[:n]
+	open := slices.Clone(now)
 	for len(open) > 0 { // recipients of one multicast go together, and what waited behind them after that
 		more := open[:0]
 		for _, w := range open {
@@ -260,20 +252,64 @@ func (l *loop) resolved(words []word) {
 		open = more
 		l.goOnCasts()
 	}
+	for _, w := range now {
+		if l.putBack(w) {
+			left = append(left, w)
+		}
+	}
+	return append(left, words[n:]...)
+}
+
+// beginWord has up to most messages of those that had waited for a word go on, and returns how many.
+func (l *loop) beginWord(w *word, most int) (n int) {
+	if w.upTo == 0 {
+		w.upTo = l.lined
+		if !w.stale && (w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable) {
+			l.remember(w.id, w.code)
+		}
+	}
+	w.later = l.parked[w.id]
+	if w.later == nil {
+		return 1
+	}
+	delete(l.parked, w.id)
+	for ; n < most && !w.later.empty() && w.later.first().no <= w.upTo; n++ {
+		w.rest.push(w.later.pop())
+	}
+	return max(1, n)
+}
+
+// putBack has what has not gone on with a word wait again, and reports whether it is for that word. If
+// one before it was parked again, it waits for the answer that this one waits for (S20). What came when
+// the word was there already is asked for.
+func (l *loop) putBack(w *word) (more bool) {
+	later := w.later
+	w.later = nil
+	if later == nil || later.empty() {
+		return false
+	}
+	if q := l.parked[w.id]; q != nil {
+		q.take(later)
+		return false
+	}
+	l.parked[w.id] = later
+	if first := later.first(); first.no > w.upTo {
+		l.ask(w.id, first)
+		return false
+	}
+	return true
 }
 
 // advance goes on with what waited for one ID, up to a send of a multicast. It reports whether there is more.
 func (l *loop) advance(r *word) (more bool) {
-	for len(r.rest) > 0 {
-		w := &r.rest[0]
-		r.rest = r.rest[1:]
+	for w := r.rest.pop(); w != nil; w = r.rest.pop() {
 		l.goOn(w, r.code)
 		l.worked(1)
 		if w.cast != nil {
 			break
 		}
 	}
-	return len(r.rest) > 0
+	return !r.rest.empty()
 }
 
 // goOn ends what waited in a park queue, or sends it.
@@ -310,7 +346,7 @@ func (l *loop) goOnSend(w *waiting, code codec.Code) {
 	if v.code == codec.CodeOK {
 		var known bool
 		if v, known = c.forwardResolved(m); !known && w.tries < parkTries {
-			c.parkAgain(m, *w)
+			c.parkAgain(m, w)
 			return
 		}
 	}
@@ -333,9 +369,9 @@ func (c *conn) forwardResolved(m *codec.Send) (v verdict, known bool) {
 }
 
 // parkAgain parks what takeUp has taken up. Those behind it find it parked, and follow.
-func (c *conn) parkAgain(m *codec.Send, w waiting) {
+func (c *conn) parkAgain(m *codec.Send, w *waiting) {
 	w.tries++
-	c.charge(&w)
+	c.charge(w)
 	if m.Flags&codec.FlagAck != 0 {
 		c.inFlight++
 	}
@@ -344,6 +380,7 @@ func (c *conn) parkAgain(m *codec.Send, w waiting) {
 
 // goOnReturned ends a returned message, or sends it again.
 func (l *loop) goOnReturned(w *waiting, code codec.Code) {
+	l.waitsNoLonger(w)
 	l.chargeReturned(w, -w.cost())
 	kind, _ := codec.PeekKind(w.frame)
 	f := &l.forward
@@ -381,52 +418,14 @@ func (l *loop) goOnReturned(w *waiting, code codec.Code) {
 
 // dropReturned ends the returned messages that wait (S24). Sends end with their connections.
 func (l *loop) dropReturned() {
-	l.sift(func(w *waiting) (codec.Code, bool) { return codec.CodeUnreachable, w.conn.Gen == 0 })
-}
-
-// waitUntil has the loop look at what waits when a deadline is over; 0: none.
-func (l *loop) waitUntil(deadline int64) {
-	if deadline != 0 && (l.waitDue == 0 || deadline < l.waitDue) {
-		l.waitDue = deadline
-	}
-}
-
-// expireWaiting ends what has waited past its deadline, without losing its place for the rest (S1).
-func (l *loop) expireWaiting() {
-	if l.waitDue == 0 || l.waitDue > l.now {
-		return
-	}
-	l.waitDue = 0
-	l.sift(func(w *waiting) (codec.Code, bool) {
-		if w.late(l.now) {
-			return codec.CodeExpired, true
-		}
-		l.waitUntil(w.deadline)
-		return codec.CodeOK, false
-	})
-	for _, handles := range l.holding {
-		for _, h := range handles {
-			if c := l.conn(h); c != nil {
-				c.expireHeld()
+	for _, q := range l.parked { // nothing is parked meanwhile
+		for w := range q.all {
+			if w.conn.Gen == 0 {
+				w.leave()
+				l.goOn(w, codec.CodeUnreachable)
 			}
+			l.worked(1)
 		}
-	}
-}
-
-// sift ends what verdict wants to end of all that is parked. Nothing is parked meanwhile.
-func (l *loop) sift(verdict func(*waiting) (code codec.Code, end bool)) {
-	for _, q := range l.parked {
-		kept := q.all[:0]
-		for _, w := range q.all {
-			if code, end := verdict(&w); end {
-				l.goOn(&w, code)
-			} else {
-				kept = append(kept, w)
-			}
-		}
-		clear(q.all[len(kept):])
-		l.worked(1 + len(q.all)/scanPerUnit)
-		q.all = kept
 	}
 }
 

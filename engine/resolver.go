@@ -209,7 +209,7 @@ func (r *resolver) takeLate() (late []string) {
 // answer tells every loop that asked, but of sessions that move: about those it asks again. A nil stale
 // means that nothing is stale.
 func (r *resolver) answer(ids []string, codes []codec.Code, stale []bool) {
-	words := make([][]word, len(r.eng.loops))
+	words := make([][]*word, len(r.eng.loops))
 	again := make(map[int][]string) // by tries
 	r.mu.Lock()
 	for i, id := range ids {
@@ -226,7 +226,7 @@ func (r *resolver) answer(ids []string, codes []codec.Code, stale []bool) {
 			code = codec.CodeUnreachable
 		}
 		for _, loop := range q.loops {
-			words[loop] = append(words[loop], word{id: id, code: code, stale: stale != nil && stale[i]})
+			words[loop] = append(words[loop], &word{id: id, code: code, stale: stale != nil && stale[i]})
 		}
 		delete(r.asked, id)
 	}

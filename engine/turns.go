@@ -93,7 +93,7 @@ func (c *conn) turns() *turns {
 
 // hasWork reports whether there is anything to do in the connection's turn.
 func (c *conn) hasWork() bool {
-	return c.state != stateClosed && (c.long != nil || len(c.going) > 0 || len(c.unread) > 0)
+	return c.state != stateClosed && (c.long != nil || !c.going.empty() || len(c.unread) > 0)
 }
 
 // work goes on with what waits, until the turn is over.

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	pile "container/heap"
+
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// waiting is a message that waits: for the registry's word on its receiver (see resolve.go) or, if it is
+// held, on its sender (see hold.go). It stands in a line and, if it has a deadline, among the loop's
+// deadlines. It leaves both in constant, or logarithmic, time.
+type waiting struct {
+	conn     routing.Handle // whose it is; zero Gen: it came back, see parkReturned
+	by       routing.Handle // of one that came back: the connection or link that it came back on
+	frame    []byte         // the body of a send, or of a returned forward
+	deadline int64          // 0: none
+	tries    int            // how often it was parked before
+	held     bool           // it waits for the word on its sender
+	round    uint64         // of a held one: the last question about senders that was asked before it came, see holders
+
+	cast  *cast  // of a multicast, which has the frame
+	to    string // the ID, of one of its sends
+	seq   uint64 // and the number
+	sends int    // how many sends this is, of a multicast that waits as a whole
+
+	place        // in its line
+	no    uint64 // grows with each that is parked, see word
+	age   uint64 // grows with each among the loop's deadlines
+	due   int    // 1 + its index there; 0: it is not there
+}
+
+func (w *waiting) cost() int { return len(w.frame) + len(w.to) + waitingSize }
+
+// count is how many sends it is.
+func (w *waiting) count() int { return max(1, w.sends) }
+
+func (w *waiting) late(now int64) bool { return w.deadline != 0 && w.deadline <= now }
+
+// place is where a message stands in a line.
+type place struct {
+	prev, next *place
+	w          *waiting // nil: the head of the line
+}
+
+// leave takes a message out of its line, if it is in one.
+func (p *place) leave() {
+	if p.next != nil {
+		p.prev.next, p.next.prev = p.next, p.prev
+		p.prev, p.next = nil, nil
+	}
+}
+
+// waitLine is messages one behind the other. The zero value is empty. It must not be copied.
+type waitLine struct{ head place }
+
+func (q *waitLine) empty() bool { return q.head.next == nil || q.head.next == &q.head }
+
+// first returns the first message, and nil if there is none.
+func (q *waitLine) first() *waiting {
+	if q.head.next == nil {
+		return nil
+	}
+	return q.head.next.w
+}
+
+// push puts a message, which is in no line, at the end.
+func (q *waitLine) push(w *waiting) {
+	if q.head.next == nil {
+		q.head.prev, q.head.next = &q.head, &q.head
+	}
+	w.place = place{prev: q.head.prev, next: &q.head, w: w}
+	w.prev.next, q.head.prev = &w.place, &w.place
+}
+
+// pop takes the first message out, and returns nil if there is none.
+func (q *waitLine) pop() *waiting {
+	w := q.first()
+	if w != nil {
+		w.leave()
+	}
+	return w
+}
+
+// take puts all messages of other behind those of q.
+func (q *waitLine) take(other *waitLine) {
+	if other.empty() {
+		return
+	}
+	if q.head.next == nil {
+		q.head.prev, q.head.next = &q.head, &q.head
+	}
+	first, last := other.head.next, other.head.prev
+	first.prev, q.head.prev.next = q.head.prev, first
+	last.next, q.head.prev = &q.head, last
+	other.head.prev, other.head.next = nil, nil
+}
+
+// all yields the messages in their order. The one that is yielded may leave meanwhile.
+func (q *waitLine) all(yield func(*waiting) bool) {
+	for p := q.head.next; p != nil && p != &q.head; {
+		next := p.next
+		if !yield(p.w) {
+			return
+		}
+		p = next
+	}
+}
+
+// deadlines are messages that wait, as a heap: in front is the one with the first deadline and,
+// of those with the same, the one that came first.
+type deadlines []*waiting
+
+func (d deadlines) Len() int { return len(d) }
+
+func (d deadlines) Less(i, j int) bool {
+	if d[i].deadline != d[j].deadline {
+		return d[i].deadline < d[j].deadline
+	}
+	return d[i].age < d[j].age
+}
+
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].due, d[j].due = i+1, j+1
+}
+
+// Push and Pop are for package heap.
+func (d *deadlines) Push(w any) {
+	*d = append(*d, w.(*waiting))
+	w.(*waiting).due = len(*d)
+}
+
+func (d *deadlines) Pop() any {
+	last := len(*d) - 1
+	w := (*d)[last]
+	(*d)[last] = nil
+	*d = (*d)[:last]
+	w.due = 0
+	return w
+}
+
+// waitsUntil has a message end when its deadline is over, if it has one.
+func (l *loop) waitsUntil(w *waiting) {
+	if w.deadline != 0 {
+		l.lined++
+		w.age = l.lined
+		pile.Push(&l.deadlines, w)
+	}
+}
+
+// waitsNoLonger is the reverse.
+func (l *loop) waitsNoLonger(w *waiting) {
+	if w.due > 0 {
+		pile.Remove(&l.deadlines, w.due-1)
+	}
+}
+
+// expireWaiting ends what has waited past its deadline, without losing its place for the rest (S1). It
+// reports whether there is more, which the iteration's share has no room for.
+func (l *loop) expireWaiting() (more bool) {
+	for len(l.deadlines) > 0 && l.deadlines[0].late(l.now) {
+		if l.full {
+			return true
+		}
+		w := l.deadlines[0]
+		w.leave()
+		if w.held {
+			if c := l.takeUp(w); c != nil {
+				c.finishHeld(w, verdict{code: codec.CodeExpired})
+			}
+		} else {
+			l.goOn(w, codec.CodeExpired)
+		}
+		l.worked(1)
+	}
+	return false
+}
