@@ -111,6 +111,7 @@ func (b *books) bindings() string {
 // A session that moves costs two writes at most, however many IDs it has: its new node enters itself, and its old one, unless
 // that is dead, removes itself. What a dead one has left behind counts as absent (S16) and goes when the session ends.
 func TestMoveWrites(t *testing.T) {
+	besides(t)
 	b := openBooks(t, 3)
 	sender := b.users(1, UsersConfig{Name: "sender", Sessions: 1, PerUser: 1})
 	sizes := []int{10_000}
@@ -177,6 +178,7 @@ func (u *Users) epochs() []uint64 {
 // Binding costs a round trip to Redis for each lane of the node that a frame has IDs for. Each asks once, in its one pipeline
 // (package redis proves that it is one), whether the session is dead, by the only HEXISTS on the way.
 func TestBindRoundTrips(t *testing.T) {
+	besides(t)
 	const (
 		n        = 100_000
 		perFrame = 1024

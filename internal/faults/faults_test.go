@@ -34,8 +34,17 @@ type proof struct {
 	load *Load
 }
 
+// besides lets a test run beside others: it waits most of the time, and its servers are its own. With -faults.full, which
+// measures, there is one at a time.
+func besides(t *testing.T) {
+	if !*full {
+		t.Parallel()
+	}
+}
+
 // TestFaults proves what semantics.md promises for when things break. -run TestFaults/NAME selects.
 func TestFaults(t *testing.T) {
+	besides(t)
 	for _, fault := range []struct {
 		name  string
 		short bool // belongs to the short set
@@ -68,6 +77,7 @@ func TestFaults(t *testing.T) {
 			if !fault.short && !*full {
 				t.Skip("not in the short set: -faults.full")
 			}
+			besides(t)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			p := &proof{T: t, Findings: NewFindings(fault.name), ctx: ctx}
