@@ -120,6 +120,7 @@ func (c *client) accused(o offence, before Stats) {
 
 func TestBadInput(t *testing.T) {
 	long(t)
+	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})
 		by := n.watchOver()

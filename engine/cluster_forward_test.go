@@ -131,6 +131,7 @@ func spreadOver(t *testing.T, g *group, to *client) (p *client, ids []string) {
 // What is on its way to a connection that is going goes on to where its session is now; only what was delivered there is lost (S5, S14).
 func TestCrossingWithTheEnd(t *testing.T) {
 	long(t)
+	t.Parallel()
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		p, ids := spreadOver(t, g, to)
 		seqs := make(map[uint64]string)
@@ -207,6 +208,7 @@ func TestMovedMidFlight(t *testing.T) {
 // Never the same place, and never a third try (S14).
 func TestOneRetry(t *testing.T) {
 	long(t)
+	t.Parallel()
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		p := g.nodes[0].linkAs("n9")
 		s := routing.NewSessionID()

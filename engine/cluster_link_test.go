@@ -254,6 +254,7 @@ func (l *lines) has(s string) bool {
 // A node with another secret stays outside, and the log says why.
 func TestOtherSecret(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g := startGroup(t, 1, 1)
 	var log lines
 	stranger := g.start("n1", 1, func(c *Config) {
@@ -269,6 +270,7 @@ func TestOtherSecret(t *testing.T) {
 // Nodes of two versions work side by side, each pair in the highest that both speak.
 func TestPeerVersions(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	for i, versions := range [][2]uint64{{1, 2}, {1, 1}, {2, 2}} {
 		cfg := Config{NodeID: fmt.Sprintf("n%d", i), Registry: g.registry, Membership: &hubMember{hub: g.hub},
@@ -362,6 +364,7 @@ func TestFullLink(t *testing.T) {
 
 // A new link of a node ends its older one first: what waits there is lost, and its sessions are gone.
 func TestLinkReplaced(t *testing.T) {
+	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 1, loops)
 		n := g.nodes[0]
@@ -451,6 +454,8 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 // What counts for the pause before the next dial is how long a link was open: a handshake that the
 // other end leaves unanswered, for however long, proves nothing.
 func TestUnansweredHandshake(t *testing.T) {
+	long(t)
+	t.Parallel()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = dialBackoffMax + 200*time.Millisecond })
 	mute, err := net.Listen("tcp", "127.0.0.1:0")

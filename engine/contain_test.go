@@ -186,6 +186,7 @@ func TestInProcessDoesNotReturn(t *testing.T) {
 // others, nor each other; nor does the handler hold up what is told of kicks and presence.
 func TestInProcessStuck(t *testing.T) {
 	long(t)
+	t.Parallel()
 	var log notes
 	release := make(chan struct{})
 	n := start(t, Config{Loops: 1, Logger: log.logger(), DefaultTTL: patience, MaxInFlight: 2})

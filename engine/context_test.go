@@ -69,6 +69,7 @@ func TestInProcessEndedContext(t *testing.T) {
 // was given as well.
 func TestInProcessContextIsWhy(t *testing.T) {
 	long(t)
+	t.Parallel()
 	n := start(t, Config{Loops: 1})
 	release := make(chan struct{})
 	s := n.inside(InProcessConfig{Handler: func(*Message) { <-release }}, "me")

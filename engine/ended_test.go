@@ -163,6 +163,7 @@ func TestWindowBeginsWithTheLastConnection(t *testing.T) {
 // unreachable.
 func TestEndIsToldLater(t *testing.T) {
 	long(t)
+	t.Parallel()
 	for name, end := range map[string]func(*client){"bye": (*client).bye, "window over": func(c *client) { c.nc.Close() }} {
 		t.Run(name, func(t *testing.T) {
 			reg := newLossy()
@@ -198,6 +199,7 @@ func (c *client) eventuallyHears(to string, want codec.Code) {
 // otherwise.
 func TestEndIsHeardFromTheRegistry(t *testing.T) {
 	long(t)
+	t.Parallel()
 	n := start(t, Config{Registry: newLossy(), VerifyPeriod: time.Second})
 	a := n.join("a")
 	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 })

@@ -35,6 +35,9 @@ func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
 	setDefault(&cfg.Loops, 1)
+	if cfg.TakeoverInterval == 0 { // but for the tests of it, nobody waits for an ID to change hands
+		setDefault(&cfg.TakeoverBurst, maxBurst)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = quiet()
 	}

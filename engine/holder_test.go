@@ -68,6 +68,7 @@ func TestOldWordOnASenderIsNotBelieved(t *testing.T) {
 // A registry that does not say who holds an ID does not say no.
 func TestUnknownSenderIsNotDenied(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g, reg := parking(t, nil)
 	n := g.nodes[0]
 	there := g.nodes[1].join("x")

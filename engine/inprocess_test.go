@@ -393,6 +393,7 @@ func TestInProcessKick(t *testing.T) {
 
 // Binding an ID again and again, here and there, while messages come: whoever has bound it last has it.
 func TestInProcessRebind(t *testing.T) {
+	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})
 		in := n.inside(InProcessConfig{Handler: testHandler}, "x", "in")

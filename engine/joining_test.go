@@ -77,6 +77,7 @@ func newTwinHub(r discovery.Record) *hub {
 // A node takes clients when it is linked to all others: until then it is announced as one that does not.
 func TestJoinsBeforeItServes(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g := startGroup(t, 2, 1)
 	g.hub.record(discovery.Record{ID: "dead", Incarnation: 1, Addr: "127.0.0.1:1", PeerAddr: "127.0.0.1:1"})
 	began := time.Now()

@@ -220,6 +220,7 @@ func TestStopStubborn(t *testing.T) {
 // A hook that waits for its context ends with the engine.
 func TestStopHook(t *testing.T) {
 	long(t)
+	t.Parallel()
 	entered := make(chan struct{}, 1)
 	n := start(t, Config{Hooks: Hooks{Authenticate: func(ctx context.Context, _ []byte, _ net.Addr) (string, error) {
 		entered <- struct{}{}
@@ -266,6 +267,7 @@ func TestStopHungRegistry(t *testing.T) {
 // Several engines in one process know nothing of each other.
 func TestSeveral(t *testing.T) {
 	long(t)
+	t.Parallel()
 	var nodes []*node
 	for range 3 {
 		nodes = append(nodes, start(t, Config{Loops: 2}))
@@ -309,6 +311,7 @@ func TestSecret(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	long(t)
+	t.Parallel()
 	t.Run("idle", func(t *testing.T) {
 		n := start(t, Config{Loops: 2})
 		c := n.join("a")

@@ -137,6 +137,7 @@ func (n *limited) join(id string) (*client, error) {
 // there are some again, new ones get in.
 func TestNoFileDescriptors(t *testing.T) {
 	long(t)
+	t.Parallel()
 	const nofile = 1024
 	for _, c := range []struct {
 		name     string

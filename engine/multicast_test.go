@@ -478,6 +478,7 @@ func TestMulticastOverflow(t *testing.T) {
 // A full connection refuses the whole batch, each with its outcome, and only that.
 func TestMulticastToFullQueue(t *testing.T) {
 	long(t)
+	t.Parallel()
 	acrossLoops(t, Config{MaxPayload: 1 << 16, MaxPending: 1 << 18, SlowConsumerTimeout: time.Hour}, func(t *testing.T, n *node, _, _ *client) {
 		from, ok := n.joinMany("sender"), n.joinMany("fine")
 		slow := n.joinMany("s1", "s2")

@@ -70,6 +70,7 @@ func TestNotHereOfOldEpoch(t *testing.T) {
 // Somebody else holds it by now: the message goes there, once.
 func TestRedirect(t *testing.T) {
 	long(t)
+	t.Parallel()
 	for name, loop := range map[string]int{"same loop": 0, "other loop": 1} {
 		t.Run(name, func(t *testing.T) {
 			acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {

@@ -201,6 +201,7 @@ func TestUnboundComesLast(t *testing.T) {
 // while the registry does not answer.
 func TestRoutesAreChecked(t *testing.T) {
 	long(t)
+	t.Parallel()
 	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}
 	g := &group{t: t, hub: newHub(), registry: reg}
 	for i := range 2 {

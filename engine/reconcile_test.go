@@ -31,6 +31,8 @@ func hurried(t *testing.T, nodes, loops int) *group {
 // A session that the registry has at a node, and that is not there, goes, and its IDs with it,
 // whoever has read it.
 func TestUntruePresence(t *testing.T) {
+	long(t)
+	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)
 		sender, watcher := g.nodes[1].join("s"), g.nodes[0].join()
@@ -57,6 +59,8 @@ func TestUntruePresence(t *testing.T) {
 // An ID that the registry has for a session, and that the session does not hold, goes after the
 // session was asked. What the session holds stays, whether the node knew that or not.
 func TestUntrueBinding(t *testing.T) {
+	long(t)
+	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := hurried(t, 2, loops)
 		a := g.nodes[1].join("a")

@@ -68,6 +68,8 @@ func TestRecoveryGoesOnAfterFailures(t *testing.T) {
 // A session whose entry has gone from the registry is found out within its resume window, and not
 // only within the verify period. The sweep takes such a session for one that is nowhere.
 func TestPresenceIsVerified(t *testing.T) {
+	long(t)
+	t.Parallel()
 	reg := newLossy()
 	n := start(t, Config{Registry: reg, ResumeWindow: time.Second, VerifyPeriod: time.Hour})
 	a := n.join("a")

@@ -286,6 +286,7 @@ func (u upDown) expect(t testing.TB, c chan routing.SessionID, want routing.Sess
 }
 
 func TestSessionHooks(t *testing.T) {
+	t.Parallel()
 	u := upDown{make(chan routing.SessionID, 100), make(chan routing.SessionID, 100)}
 	n := start(t, Config{Loops: 2, ResumeWindow: 300 * time.Millisecond, Hooks: Hooks{
 		Authenticate: func(context.Context, []byte, net.Addr) (string, error) { return "someone", nil },

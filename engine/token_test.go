@@ -86,6 +86,7 @@ func changes(token []byte) map[string][]byte {
 // with a bit flipped, whether its message is pending or has ended (S8).
 func TestForgedIsNotLate(t *testing.T) {
 	long(t)
+	t.Parallel()
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		thief := n.joinOn(1, "thief")
 		message := func(payload string) codec.Deliver {

@@ -109,6 +109,7 @@ func TestLossIsMadeGood(t *testing.T) {
 // Where sessions are the registry hears as soon as it listens again; whether they came or left.
 func TestPresenceIsWrittenLater(t *testing.T) {
 	long(t)
+	t.Parallel()
 	reg := newLossy()
 	n := start(t, Config{Registry: reg, ResumeWindow: time.Minute})
 	gone := n.join()
@@ -132,6 +133,7 @@ func TestPresenceIsWrittenLater(t *testing.T) {
 // A binding that the registry has given to others is let go when it is said again, as its kick may have been lost (S15).
 func TestVerify(t *testing.T) {
 	long(t)
+	t.Parallel()
 	n := start(t, Config{Registry: newLossy(), VerifyPeriod: time.Second})
 	a := n.join("a")
 	op := routing.BindOp{ID: "a", Session: routing.NewSessionID(), Expect: n.holder("a")}

@@ -79,6 +79,7 @@ func (c *client) told(id string, code codec.Code, epoch uint64) {
 // A node alone tells of everything at once, and of nothing that is no change. No question is needed for it.
 func TestWatch(t *testing.T) {
 	long(t)
+	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, WatchPeriod: never, ResumeWindow: time.Second})
 		a, b, eye := n.join(), n.join(), n.joinOn(loops-1)
@@ -304,6 +305,7 @@ func TestWatchLateAnswer(t *testing.T) {
 // IDs are asked for in batches, all of them in every period.
 func TestWatchBatches(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g, reg := startWatching(t, 2, time.Second)
 	eye := g.nodes[0].join()
 	const frames, each = 5, 1000
@@ -370,6 +372,7 @@ func TestWatchRegistryAway(t *testing.T) {
 // When a node dies, the IDs there are told as gone after the resume window, and not before.
 func TestWatchNodeDies(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g, _ := startWatching(t, 3, 50*time.Millisecond)
 	a, eye := g.nodes[2].join(), g.nodes[0].join()
 	epoch := a.bind("x")
@@ -387,6 +390,7 @@ func TestWatchNodeDies(t *testing.T) {
 // So are those of a node that died without anybody to end its sessions.
 func TestWatchOrphan(t *testing.T) {
 	long(t)
+	t.Parallel()
 	g, reg := startWatching(t, 1, 50*time.Millisecond)
 	eye := g.nodes[0].join()
 	dead, alive := routing.NewSessionID(), routing.NewSessionID()
@@ -708,6 +712,7 @@ func TestWatchInProcess(t *testing.T) {
 // Whatever comes and goes meanwhile: who is watched throughout has his turn in every round.
 func TestWatchTurns(t *testing.T) {
 	long(t)
+	t.Parallel()
 	n := start(t, Config{WatchPeriod: never, MaxIDs: 4000, MaxWatched: 1 << 20})
 	w := n.watcher
 	lasting, passing := n.join(), n.join()
