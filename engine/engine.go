@@ -69,6 +69,7 @@ type Engine struct {
 	idsRefused      atomic.Uint64
 	asked           atomic.Int64 // bytes of all requests that are under way
 	requestsRefused atomic.Uint64
+	mailRounds      mailRounds
 	releases        releases
 	room            room
 	takeovers       *takeovers

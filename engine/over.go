@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"iter"
-	"sync/atomic"
 	"time"
 
 	"distmsg/codec"
@@ -65,31 +64,6 @@ func (c *conn) handleReleased(body []byte) error {
 		e.watcher.heard(name, false, epoch)
 	})
 	return nil
-}
-
-// afterMail calls f, on some loop, once all mail between loops from before the call has arrived. It
-// takes three rounds, because a loop may have looked a route up a moment ago: in the first round
-// the loop ends that iteration, in the second it hands over its mail, and in the third the other
-// loop opens it.
-func (e *Engine) afterMail(f func()) {
-	for range 3 {
-		next := f
-		f = func() { e.passLoops(next) }
-	}
-	f()
-}
-
-// passLoops posts to every loop, and the last one to come to it calls f.
-func (e *Engine) passLoops(f func()) {
-	var left atomic.Int32
-	left.Store(int32(len(e.loops)))
-	for _, l := range e.loops {
-		l.post(func() {
-			if left.Add(-1) == 0 {
-				f()
-			}
-		})
-	}
 }
 
 // routeCheck compares the routes that a node remembers with the registry, some every second and all
