@@ -69,8 +69,10 @@ type fan struct {
 	back       []codec.Recipient
 	others     [][]codec.Recipient // by loop, what is to go on there
 	asking     []string
-	each       int // what it costs to write to one of them, in units of work
-	cost       int // about what it costs for all, and their payloads
+	refusing   bool // many messages are being taken back, and one error says that some are refused
+	refused    bool // some are
+	each       int  // what it costs to write to one of them, in units of work
+	cost       int  // about what it costs for all, and their payloads
 }
 
 func (f *fan) add(h routing.Handle, link bool, payload int, t target) {

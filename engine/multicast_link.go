@@ -161,6 +161,8 @@ func (c *conn) handleNotHereMany(body []byte) {
 func (c *conn) takeNotHereMany(m *codec.DeliverMany) error {
 	l := c.loop
 	defer l.fan.reset()
+	l.fan.refusing = true
+	defer l.endRefusing(c.handle())
 	bare := c.isBare(m.Flags)
 	var sum payloadSum
 	back := returning{conn: c, many: m}
@@ -208,6 +210,16 @@ func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, 
 	back.add(h, *r)
 }
 
+// endRefusing tells a connection that of the messages which it gave back together some were never
+// delivered to it: once, as an error for each would take ten times the bytes that it has sent (S32).
+func (l *loop) endRefusing(by routing.Handle) {
+	refused := l.fan.refused
+	l.fan.refusing, l.fan.refused = false, false
+	if refused {
+		l.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(codec.KindNotHereMany)})
+	}
+}
+
 // takeBackMine takes back those of a not_here_many whose entries are on this loop.
 func (l *loop) takeBackMine(n *note, body []byte) {
 	var m codec.DeliverMany
@@ -215,6 +227,8 @@ func (l *loop) takeBackMine(n *note, body []byte) {
 		return // it was checked before
 	}
 	var sum payloadSum
+	l.fan.refusing = true
+	defer l.endRefusing(n.handle)
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.worked(1)
 		d := m.Deliver(&r)

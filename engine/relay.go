@@ -350,6 +350,10 @@ func (l *loop) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
 // refuseToken tells a connection, on whichever loop it is, that its token is none of its own.
 func (l *loop) refuseToken(by routing.Handle, kind codec.Kind) {
 	l.stats.acksForged++
+	if l.fan.refusing {
+		l.fan.refused = true
+		return
+	}
 	l.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(kind)})
 }
 

@@ -212,3 +212,22 @@ func TestAckOfReport(t *testing.T) {
 		n.expectTokens(before, 0, 0)
 	})
 }
+
+// A frame that gives back many messages which were never delivered is answered with one error, or one
+// for each of its slices: else it would cost ten times its bytes.
+func TestManyBadTokens(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		n := start(t, Config{Loops: loops})
+		liar := n.join()
+		const made = 1000
+		list := make([]codec.Recipient, made)
+		for i := range list {
+			list[i].To = []byte{'x'}
+		}
+		liar.write(codec.AppendDeliverMany(nil, codec.KindNotHereMany, &codec.DeliverMany{}, list))
+		n.eventually("all are refused", func() bool { return n.counters().AcksForged == made })
+		if errors := len(liar.arrived()); errors < 1 || errors > 10 {
+			t.Errorf("%d error frames", errors)
+		}
+	})
+}
