@@ -12,12 +12,19 @@ import (
 // changesAtOnce is how many changed frames a connection gets in one iteration; more come with the next tick.
 const changesAtOnce = 4
 
+// changesPause is how many milliseconds a connection that has been told of all changes is not told of
+// the next ones. One ID that is bound again and again, and watched by many, would else cost a write to
+// each of them every time (S32).
+const changesPause = 100
+
 // watchList is what one connection watches.
 type watchList struct {
 	// static
 	loop   *loop
 	handle routing.Handle
 	tell   func() // has the connection told of changes, on its loop
+
+	pause int64 // the loop's; until then the connection is told of no more changes
 
 	// guarded by watcher.mu
 	all    map[*watchedID]*watch
@@ -100,7 +107,7 @@ func (l *loop) tellChanges(h routing.Handle) {
 		if c == nil || c.watchList == nil {
 			return
 		}
-		if c.queued() > c.maxPending/2 {
+		if c.queued() > c.maxPending/2 || l.now < c.watchList.pause {
 			break
 		}
 		changes, more := l.eng.watcher.take(c.watchList, l.eng.cfg.MaxIDs)
@@ -109,6 +116,7 @@ func (l *loop) tellChanges(h routing.Handle) {
 			l.worked(len(changes))
 		}
 		if !more {
+			c.watchList.pause = l.now + changesPause
 			return
 		}
 	}

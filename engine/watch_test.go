@@ -776,3 +776,30 @@ func TestWatchTurns(t *testing.T) {
 		}
 	}
 }
+
+// Who watches an ID that is bound again and again hears of it now and then, and in the end how it
+// stands.
+func TestRestlessID(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		n := start(t, Config{Loops: loops})
+		watcher, restless := n.join(), n.join()
+		watcher.watches(codec.CodeNoRoute, "x")
+		began := time.Now()
+		var epoch uint64
+		for range 200 {
+			epoch = restless.bind("x")
+		}
+		frames, last := 0, uint64(0)
+		for last < epoch {
+			all, err := codec.DecodeChanged(watcher.expect(codec.KindChanged))
+			watcher.decoded(err)
+			frames++
+			for v, ok := all.Next(); ok; v, ok = all.Next() {
+				last = v.Epoch
+			}
+		}
+		if most := 2 + int(time.Since(began).Milliseconds())/changesPause; frames > most {
+			t.Errorf("%d frames, at most %d", frames, most)
+		}
+	})
+}
