@@ -47,12 +47,15 @@ func (g *gated) Presences(ctx context.Context, all []routing.SessionID) ([]routi
 // gate is open until it is shut.
 type gate struct {
 	mu     sync.Mutex
-	open   chan struct{} // guarded by mu; closed when the gate opens; nil: it is open
-	queued int           // guarded by mu; calls that wait
+	open   chan error // guarded by mu; closed when the gate opens; nil: it is open
+	queued int        // guarded by mu; calls that wait
 }
 
-func (g *gate) shut() { g.mu.Lock(); g.open = make(chan struct{}); g.mu.Unlock() }
+func (g *gate) shut() { g.mu.Lock(); g.open = make(chan error, 1); g.mu.Unlock() }
 func (g *gate) pass() { g.mu.Lock(); close(g.open); g.open = nil; g.mu.Unlock() }
+
+// refuse is pass, but a call that waits fails.
+func (g *gate) refuse() { g.mu.Lock(); g.open <- routing.ErrUnavailable; g.mu.Unlock(); g.pass() }
 
 // through waits until the gate is open.
 func (g *gate) through(ctx context.Context) error {
@@ -67,8 +70,8 @@ func (g *gate) through(ctx context.Context) error {
 	}
 	defer func() { g.mu.Lock(); g.queued--; g.mu.Unlock() }()
 	select {
-	case <-open:
-		return nil
+	case err := <-open:
+		return err
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", routing.ErrUnavailable, ctx.Err())
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -13,6 +14,9 @@ import (
 // the resolver finds out how messages to an ID end, and "its session cannot be reached" does not
 // say who holds the ID.
 //
+// A question that fails is no answer to those who have asked since it was put: they have one of their
+// own, in the order in which they came.
+//
 // Each question has a number. A loop notes the number of the latest question when a send arrives.
 // An answer to a question with a greater number is no older than the send.
 type holders struct {
@@ -21,7 +25,8 @@ type holders struct {
 	round atomic.Uint64 // the number of the last question that was asked
 
 	mu    sync.Mutex
-	loops map[string][]uint16 // guarded by mu; the loops that wait for the next question, by ID
+	loops map[string][]uint16 // guarded by mu; the loops that wait for a question, by ID
+	order []string            // guarded by mu; the IDs, as they came
 }
 
 // holder is the registry's word on who holds an ID.
@@ -41,6 +46,9 @@ func newHolders(e *Engine) *holders {
 // (see loop.senderKnown). Any goroutine may call it.
 func (h *holders) ask(loop uint16, id string) {
 	h.mu.Lock()
+	if h.loops[id] == nil {
+		h.order = append(h.order, id)
+	}
 	h.loops[id] = append(h.loops[id], loop)
 	h.mu.Unlock()
 	nudge(h.wake)
@@ -54,15 +62,7 @@ func (h *holders) run(ctx context.Context) {
 		case <-h.wake:
 		}
 		for ids, loops := h.take(resolveBatch); len(ids) > 0; ids, loops = h.take(resolveBatch) {
-			words, err := h.find(ctx, ids)
-			h.answer(words, loops)
-			if err == nil {
-				continue
-			}
-			// IDs that were asked for while the registry did not answer do not wait for a timeout
-			// of their own.
-			ids, loops = h.take(int(^uint(0) >> 1))
-			h.answer(h.unknown(ids), loops)
+			h.answer(h.find(ctx, ids), loops)
 		}
 	}
 }
@@ -72,11 +72,13 @@ func (h *holders) take(most int) (ids []string, loops [][]uint16) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.round.Add(1)
-	for id, who := range h.loops {
-		if len(ids) == most {
-			break
-		}
-		ids, loops = append(ids, id), append(loops, who)
+	n := min(len(h.order), most)
+	ids, h.order = slices.Clone(h.order[:n]), h.order[n:]
+	if len(h.order) == 0 {
+		h.order = nil
+	}
+	for _, id := range ids {
+		loops = append(loops, h.loops[id])
 		delete(h.loops, id)
 	}
 	return ids, loops
@@ -90,14 +92,14 @@ func (h *holders) unknown(ids []string) []holder {
 	return words
 }
 
-// find asks the registry. The error is the registry's; no word is known then.
-func (h *holders) find(ctx context.Context, ids []string) ([]holder, error) {
+// find asks the registry. If it does not answer, no word is known.
+func (h *holders) find(ctx context.Context, ids []string) []holder {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	words := h.unknown(ids)
 	found, err := h.eng.registry.Lookup(ctx, ids)
 	if err != nil {
-		return words, err
+		return words
 	}
 	for i, f := range found {
 		if f.Unknown {
@@ -108,7 +110,7 @@ func (h *holders) find(ctx context.Context, ids []string) ([]holder, error) {
 			h.eng.learn(s, ids[i], f.Binding.Epoch) // so that it need not be asked for again
 		}
 	}
-	return words, nil
+	return words
 }
 
 // answer tells every loop that asked.

@@ -79,3 +79,29 @@ func TestUnknownSenderIsNotDenied(t *testing.T) {
 	here.hears(here.send("x", "x", "hi"), codec.CodeRegistryUnavailable)
 	reg.pass()
 }
+
+// A question that fails is answered to those who have asked before it. Who has asked since has a
+// question of their own.
+func TestFailedQuestionIsNoAnswerToOthers(t *testing.T) {
+	g, reg := parking(t, nil)
+	n := g.nodes[0]
+	a, first, second := n.join("a"), n.dial(), n.dial()
+	first.hello(g.nodes[1].join("x").resume())
+	second.hello(g.nodes[1].join("y").resume())
+	reg.shut()
+	failed := first.send("x", "a", "x")
+	n.eventually("the registry is asked who holds x", reg.waits)
+	seq := second.send("y", "a", "y")
+	n.settleLoops()
+	reg.refuse()
+	first.hears(failed, codec.CodeRegistryUnavailable)
+	n.eventually("the second is decided", func() bool {
+		s := n.counters()
+		return s.Pending == 1 || s.Outcomes[codec.CodeRegistryUnavailable] > 1
+	})
+	if n.counters().Outcomes[codec.CodeRegistryUnavailable] > 1 {
+		t.Fatal("the second is refused, too")
+	}
+	a.ack(a.gets("y", "a", "y"), "")
+	second.hears(seq, codec.CodeAcked)
+}
