@@ -244,6 +244,41 @@ func TestBucketOfWrongType(t *testing.T) {
 	}
 }
 
+// A marker that cannot be read makes each look-up suspect a loss, and each check fails. That is no
+// reason to check again and again.
+func TestMarkerOfWrongType(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t, proc.RedisOptions{})
+	config := quiet(testConfig(server.URL()))
+	config.CheckInterval = time.Hour
+	r := open(t, config)
+	marker := r.keys.marker(bucketOf(r, "anna").group())
+	command(t, server, "DEL "+marker, "LPUSH "+marker+" x")
+	if _, err := server.Do(t.Context(), "CONFIG", "RESETSTAT"); err != nil {
+		t.Fatal(err)
+	}
+	const lookups = 300
+	for range lookups {
+		if found, err := lookup(r, "anna"); err != nil || !found.Unknown {
+			t.Fatalf("look-up: %+v, %v", found, err)
+		}
+	}
+	// Each check asks for INFO, and so does each new connection.
+	stats, err := server.Do(t.Context(), "INFO", "commandstats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	if _, after, ok := strings.Cut(stats, "cmdstat_info:calls="); ok {
+		if _, err := fmt.Sscanf(after, "%d", &asked); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked > lookups/10 {
+		t.Errorf("%d look-ups led to %d questions for INFO", lookups, asked)
+	}
+}
+
 // Until this node has found out about a loss, it binds nothing in what was lost, and ends no session
 // whose presence may be lost: a holder may live. Then a bind that is to displace nobody has to wait.
 func TestLossThatNobodyHasNoticed(t *testing.T) {

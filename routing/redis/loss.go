@@ -135,18 +135,24 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	return nil
 }
 
-// watch checks now and then, and when there is a reason to.
+// watch checks now and then, and when there is a reason to. A check that has failed leaves its reason,
+// so the next one waits for its time: else each look-up would be a reason for one more.
 func (r *Registry) watch(ctx context.Context) {
 	tick := time.NewTicker(r.config.CheckInterval)
 	defer tick.Stop()
 	var before error
+	var began time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-r.losses.wake:
+			if before != nil && time.Since(began) < r.config.CheckInterval {
+				continue
+			}
 		}
+		began = time.Now()
 		err := r.check(ctx)
 		if ctx.Err() != nil {
 			return
