@@ -407,6 +407,7 @@ func (c *conn) teardown() {
 		return
 	}
 	l := c.loop
+	l.worked(2 * writeWork) // with the error frame before it
 	wasOpen := c.state == stateOpen
 	c.state = stateClosed
 	l.removeConn(c)

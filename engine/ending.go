@@ -1,6 +1,9 @@
 package engine
 
-import "distmsg/ackmgr"
+import (
+	"distmsg/ackmgr"
+	"distmsg/routing"
+)
 
 // When a connection or a link ends, all that waits for an ack of it ends too, and so does all that a
 // connection has sent and waits for. That can be as many entries as the loop may hold. What is more
@@ -12,6 +15,9 @@ type ending struct {
 	list  ackmgr.List            // the one that ends now
 	lists map[uint64]ackmgr.List // those that follow: a link has one for each session
 	slot  int64                  // of the connection whose list it is; -1: it is none's
+
+	link     *link // or a link, of whose other end these sessions are
+	sessions map[routing.SessionID]attachment
 }
 
 // endList ends the pending acks of a list and gives it back.
@@ -28,6 +34,9 @@ func (l *loop) endSoon(e ending) {
 // endStep ends up to endingStep entries from a connection and as many that went to it. It reports
 // whether there are more.
 func (l *loop) endStep(e *ending) (more bool) {
+	if e.link != nil {
+		return l.detachStep(e)
+	}
 	for session, list := range e.lists {
 		if e.list != 0 {
 			break
@@ -46,6 +55,20 @@ func (l *loop) endStep(e *ending) (more bool) {
 	}
 	l.worked(1)
 	return len(e.lists) > 0
+}
+
+// detachStep forgets that some sessions are attached at the other end of a link.
+func (l *loop) detachStep(e *ending) (more bool) {
+	n := 0
+	for id, at := range e.sessions {
+		if n++; n > endingStep {
+			break
+		}
+		delete(e.sessions, id)
+		e.link.detached(id, at.session)
+		l.worked(1)
+	}
+	return len(e.sessions) > 0
 }
 
 // goOnEnding goes on with what has to end, as far as its share of the iteration allows.
@@ -77,14 +100,11 @@ func (l *loop) endFirst() {
 	l.endings = l.endings[1:]
 }
 
-// expire ends what is past its deadline, as far as its share of the iteration allows.
-func (l *loop) expire() {
-	l.part(expiryShare)
-	for l.isDue = true; l.isDue && !l.full; {
-		l.isDue = l.acks.AdvanceSome(l.now, endingStep, l.expired)
+// expireAcks ends acks that are past their deadlines, and reports whether there are more.
+func (l *loop) expireAcks() (more bool) {
+	for more = true; more && !l.full; {
+		more = l.acks.AdvanceSome(l.now, endingStep, l.expired)
 		l.worked(1) // what moved towards its end, and did not end
 	}
-	if l.expireWaiting() {
-		l.isDue = true
-	}
+	return more
 }

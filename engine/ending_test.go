@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/routing"
 )
 
 const manyAcks = 5 * endingStep
@@ -95,4 +97,64 @@ func TestFenceInTheMiddleOfAnEnd(t *testing.T) {
 			t.Errorf("%d acks are pending after the fence", l.acks.Len())
 		}
 	})
+}
+
+// What is left of a link that ends is forgotten a step at a time: the sessions at its other end.
+func TestEndOfLinkWithManySessions(t *testing.T) {
+	const many = endingStep + endingStep/2
+	g := startGroup(t, 2, 1)
+	n := g.nodes[0]
+	k := n.cluster.linkTo("n1")
+	attached := func() (n int) {
+		for i := range many {
+			if k.cluster.attached(manySession(i)) {
+				n++
+			}
+		}
+		return n
+	}
+	n.on(int(k.handle.Loop), func(l *loop) {
+		for i := range many {
+			id := manySession(i)
+			s := k.cluster.remote.OpenSession(id, "")
+			k.cluster.remote.Attach(s, k.handle)
+			k.sessions[id] = attachment{session: s, serial: 1}
+		}
+		l.conn(k.handle).end()
+		if left := attached(); left != many-endingStep {
+			t.Errorf("%d of %d sessions are attached after the first step of %d", left, many, endingStep)
+		}
+	})
+	n.eventually("none is attached", func() bool { return attached() == 0 })
+}
+
+func manySession(i int) (id routing.SessionID) {
+	binary.BigEndian.PutUint64(id[:], uint64(i+1))
+	return id
+}
+
+// Outcomes that have gathered for many connections are written as far as there is time. The others'
+// turn comes in the next iteration.
+func TestToldAsFarAsThereIsTime(t *testing.T) {
+	n := start(t, Config{})
+	all := []*client{n.joinMany("a"), n.joinMany("b"), n.joinMany("c")}
+	n.on(0, func(l *loop) {
+		for _, c := range all {
+			conn := l.conn(n.table.Session(c.sessionID()).Handles()[0])
+			conn.newTally(1000, 2)
+			conn.answer(true, 1000, codec.CodeLost, nil, nil)
+		}
+		every := l.every
+		l.every = 1 // it stamps after each
+		defer func() { l.every = every }()
+		l.part(-time.Hour)
+		if more := l.tellAll(); !more || len(l.telling) != len(all)-1 {
+			t.Errorf("more is %v, %d of %d have yet to be told when the time is over after the first", more, len(l.telling), len(all))
+		}
+	})
+	for i, c := range all {
+		if o, _ := c.tells(1); o[1000].Code != codec.CodeLost {
+			t.Errorf("client %d: %v", i, o)
+		}
+	}
 }

@@ -48,7 +48,7 @@ func (l *loop) Run(context.Context) error {
 	if l.ticked.Swap(false) {
 		l.tick()
 	} else if l.isDue {
-		l.expire()
+		l.chores()
 	}
 	l.takeTurns(l.inputTime(turnsShare) + spare)
 	l.stamp()
@@ -94,19 +94,31 @@ func (l *loop) flushDirty() {
 	l.dirty = l.dirty[:left]
 }
 
+// chores is what is due and may be much. It has two shares of the iteration: one for what is past its
+// deadline, and one for those who have yet to be told something. What is left comes in the next
+// iteration, and not with the next tick only.
+func (l *loop) chores() {
+	l.part(expiryShare)
+	acks, waits := l.expireAcks(), l.expireWaiting()
+	l.part(tellingShare)
+	told, changes, hellos := l.tellAll(), l.tellBehind(), l.checkHandshakes()
+	l.isDue = acks || waits || told || changes || hellos
+}
+
 // tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
 func (l *loop) tick() {
 	l.awaken()
-	l.expire()
-	l.checkHandshakes()
+	l.chores()
+	l.part(checkShare)
 	l.checkSuspects()
 	l.checkWatched()
 	l.checkLinks()
-	l.tellBehind()
-	l.tellAll()
 	l.sayHeld()
 	n := len(l.conns)/scanRounds + 1
 	for range min(n, len(l.conns)) {
+		if l.full {
+			break
+		}
 		if l.scanNext >= len(l.conns) {
 			l.scanNext = 0
 		}

@@ -347,10 +347,8 @@ func (k *link) end(c *conn, wasOpen bool) {
 		k.lasted = c.loop.now - k.opened
 		k.cluster.closed(k)
 		c.loop.endLink(k.handle)
-		for id, at := range k.sessions {
-			k.detached(id, at.session)
-			c.loop.worked(1)
-		}
+		c.loop.endSoon(ending{link: k, sessions: k.sessions, slot: -1})
+		k.sessions = nil
 		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
 	}
 	close(k.ended)
@@ -401,10 +399,18 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 // introduce tells another node which sessions are attached by connections of this loop. One that has not been heard of for
 // so long that it would be given up elsewhere is asked first: after a partition its session may have moved long ago, and nobody
 // must be sent after it.
-func (l *loop) introduce(to routing.Handle) {
-	for _, c := range l.conns {
+func (l *loop) introduce(to routing.Handle) { l.introduceFrom(0, to) }
+
+// introduceFrom does so for the connections from a slot on, as far as the iteration's share allows, and
+// for the rest in the next one. Those that attach meanwhile are announced anyway.
+func (l *loop) introduceFrom(slot int, to routing.Handle) {
+	for ; slot < len(l.conns); slot++ {
+		if l.full {
+			l.post(func() { l.introduceFrom(slot, to) })
+			return
+		}
 		l.worked(1)
-		switch {
+		switch c := l.conns[slot]; {
 		case c == nil || c.state != stateOpen || c.session == nil || c.left:
 		case c.local != nil || l.now-c.lastFrame < linkDead.Milliseconds():
 			l.sendControl(to, c.attachedFrame(l.scratch[:0]))

@@ -44,7 +44,7 @@ type loop struct {
 	acks       *ackmgr.Manager
 	mostAcks   int      // static; how many the loop waits for at most
 	endings    []ending // pending acks that have to end, see endSoon
-	isDue      bool     // there are acks past their deadlines, see expire
+	isDue      bool     // some of the chores are left
 	bufs       bufPool
 	dirty      []*conn
 	turns      [turnKinds]turns // connections whose input waits for their turn
@@ -52,6 +52,7 @@ type loop struct {
 	nudged     bool             // again was called since gnet has last read
 	nudge      [1]byte          // what again writes
 	watched    []*conn          // connections with a backlog in gnet, or closing
+	watchNext  int              // the one to look at next
 	memory     loopMemory
 	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
 	handshakes []hello          // oldest first
@@ -152,9 +153,15 @@ func newLoop(e *Engine, idx int) *loop {
 	return l
 }
 
-func (l *loop) checkHandshakes() {
+// checkHandshakes closes connections that have not said hello in time, as far as the iteration's share
+// allows, and reports whether there are more.
+func (l *loop) checkHandshakes() (more bool) {
 	n := 0
 	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
+		if l.full {
+			more = true
+			break
+		}
 		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello && !c.inTurns {
 			c.close(codec.FaultHelloTimeout, "no hello in "+l.eng.cfg.HelloTimeout.String())
 		}
@@ -162,23 +169,29 @@ func (l *loop) checkHandshakes() {
 	if n > 0 {
 		l.handshakes = append(l.handshakes[:0], l.handshakes[n:]...)
 	}
+	return more
 }
 
 // checkWatched looks at connections that gnet buffers for, and at those that linger before they close.
+// Where there are many, each is looked at every few ticks.
 func (l *loop) checkWatched() {
-	kept := 0
-	for i := 0; i < len(l.watched); i++ { // to close one can make others watched
-		c := l.watched[i]
+	for n := min(len(l.watched), watchedStep); n > 0 && !l.full; n-- { // to close one can make others watched
 		l.worked(1)
-		if !c.checkBacklog() {
-			c.isWatched = false
+		if l.watchNext >= len(l.watched) {
+			l.watchNext = 0
+		}
+		c := l.watched[l.watchNext]
+		if c.checkBacklog() {
+			l.watchNext++
 			continue
 		}
-		l.watched[kept] = c
-		kept++
+		c.isWatched = false
+		l.worked(writeWork) // as a rule its socket has been closed
+		last := len(l.watched) - 1
+		l.watched[l.watchNext] = l.watched[last]
+		l.watched[last] = nil
+		l.watched = l.watched[:last]
 	}
-	clear(l.watched[kept:])
-	l.watched = l.watched[:kept]
 }
 
 // checkLinks pings silent nodes and gives up on dead ones: sooner than on clients.

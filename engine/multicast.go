@@ -520,18 +520,23 @@ func (c *conn) sendTold() {
 	c.wroteControl(b)
 }
 
-// tellAll does so for all connections, at every tick.
-func (l *loop) tellAll() {
+// tellAll does so for all connections, at every tick, as far as the iteration's share allows. It reports
+// whether there are more.
+func (l *loop) tellAll() (more bool) {
 	telling := l.telling
-	l.telling = nil
-	for _, c := range telling {
+	l.telling = nil // to write can end connections, which makes outcomes for others
+	n := 0
+	for ; n < len(telling) && !l.full; n++ {
+		c := telling[n]
 		c.telling = false
 		if c.state == stateOpen {
+			l.worked(1 + len(c.told)/bytesPerUnit)
 			c.sendTold()
 		}
 	}
-	clear(telling)
-	if l.telling == nil {
-		l.telling = telling[:0]
-	}
+	more = n < len(telling)
+	left := append(telling[:copy(telling, telling[n:])], l.telling...)
+	clear(telling[min(len(left), len(telling)):])
+	l.telling = left
+	return more
 }

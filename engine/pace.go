@@ -44,9 +44,12 @@ const (
 	lateMailShare = 30 * time.Millisecond
 	behindShare   = 5 * time.Millisecond
 	// endingShare is for the pending acks of connections and links that have ended, while there are
-	// any, and expiryShare for those that are past their deadlines.
-	endingShare = 5 * time.Millisecond
-	expiryShare = 5 * time.Millisecond
+	// any, expiryShare for what is past its deadline, tellingShare for what clients have yet to be
+	// told, and checkShare for a look at some of the connections in each tick.
+	endingShare  = 5 * time.Millisecond
+	expiryShare  = 5 * time.Millisecond
+	tellingShare = 5 * time.Millisecond
+	checkShare   = 5 * time.Millisecond
 	// turnShare is for how long the loop handles the input of one connection in a row.
 	turnShare = 2 * time.Millisecond
 )
@@ -74,10 +77,13 @@ const (
 // What may be long and is no frame is done in steps, and the clock is read in between. A step takes far
 // less than a millisecond, or a few where caches are cold.
 const (
-	// endingStep is how many pending acks end in a step.
+	// endingStep is how many pending acks end in a step, or sessions at the other end of a link.
 	endingStep = 1 << 10
 	// resolvedStep is how many messages that have waited for the registry go on in a step.
 	resolvedStep = 1 << 10
+	// watchedStep is how many connections that have a backlog, or are closing, are looked at in one
+	// tick.
+	watchedStep = 1 << 10
 )
 
 // pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.

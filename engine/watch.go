@@ -123,13 +123,20 @@ func (l *loop) tellChanges(h routing.Handle) {
 	l.behind = append(l.behind, h)
 }
 
-// tellBehind goes on with the connections that had not been told everything.
-func (l *loop) tellBehind() {
+// tellBehind goes on with the connections that had not been told everything, as far as the iteration's
+// share allows. It reports whether there are more.
+func (l *loop) tellBehind() (more bool) {
 	behind := l.behind
 	l.behind = nil
-	for _, h := range behind {
+	for i, h := range behind {
+		if l.full {
+			l.behind = append(behind[i:], l.behind...)
+			return true
+		}
 		l.tellChanges(h)
+		l.worked(1)
 	}
+	return false
 }
 
 // add puts a request's IDs on a list, as far as they are IDs and there is room. What it cannot take it says in the results.
