@@ -51,16 +51,17 @@ func Handler(node Node, others ...func() []string) http.Handler {
 		collectors.NewBuildInfoCollector(),
 	)
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+	metrics, probes := newPace(), newPace()
+	mux.Handle("GET /metrics", metrics.of(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
+	mux.Handle("GET /healthz", probes.of(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		troubles := health()
 		if len(troubles) == 0 {
 			fmt.Fprintln(w, "ok")
 			return
 		}
 		fmt.Fprintln(w, "degraded\n"+strings.Join(troubles, "\n"))
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	})))
+	mux.Handle("GET /readyz", probes.of(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		silence := node.Stats().LoopSilence
 		switch {
 		case !isReady(node):
@@ -72,7 +73,7 @@ func Handler(node Node, others ...func() []string) http.Handler {
 		default:
 			fmt.Fprintln(w, "ok")
 		}
-	})
+	})))
 	return mux
 }
 

@@ -8,8 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"distmsg/engine"
 )
 
 const patience = 10 * time.Second
@@ -120,4 +124,48 @@ func TestSilentConnections(t *testing.T) {
 func isTimeout(err error) bool {
 	ne, ok := err.(net.Error)
 	return ok && ne.Timeout()
+}
+
+// However many ask for metrics at once, one is answered at a time, and probes do not wait for them.
+func TestMetricsInTurn(t *testing.T) {
+	entered, leave := make(chan struct{}, 16), make(chan struct{})
+	node := &slowNode{fakeNode{ready: make(chan struct{})}, func() { entered <- struct{}{}; <-leave }}
+	h := Handler(node)
+	var begun, asking sync.WaitGroup
+	for range cap(entered) {
+		begun.Add(1)
+		asking.Go(func() {
+			begun.Done()
+			if code, body := get(t, h, "/metrics"); code != http.StatusOK || !strings.Contains(body, "distmsg_loops") {
+				t.Errorf("%d %q", code, body)
+			}
+		})
+	}
+	<-entered
+	begun.Wait()
+	for range 10 {
+		if code, body := get(t, h, "/healthz"); code != http.StatusOK {
+			t.Errorf("%d %q", code, body)
+		}
+	}
+	for range cap(entered) - 1 {
+		if more := len(entered); more > 0 {
+			t.Errorf("%d more are answered at the same time", more)
+		}
+		leave <- struct{}{}
+		<-entered
+	}
+	leave <- struct{}{}
+	asking.Wait()
+}
+
+// slowNode calls a function whenever it is asked for its counters.
+type slowNode struct {
+	fakeNode
+	asked func()
+}
+
+func (n *slowNode) Stats() engine.Stats {
+	n.asked()
+	return n.fakeNode.Stats()
 }
