@@ -18,7 +18,9 @@ import (
 	"distmsg/internal/callback"
 )
 
-// capacity is how many records wait. As many again may be on their way to the handler.
+// capacity is how many records wait. As many again may be on their way to the handler. Once half of
+// them wait, those that say the same may be as many as there is room left for: what happens again and
+// again, because some client makes it happen, does not take the log from everything else.
 const capacity = 1024
 
 // refreshEvery is how long an answer of the wrapped handler's Enabled is used: it is the handler's
@@ -39,7 +41,7 @@ func Wrap(l *slog.Logger) *Logger {
 	if h, ok := l.Handler().(*handler); ok {
 		return &Logger{Logger: l, queue: h.queue}
 	}
-	q := &queue{first: l.Handler()}
+	q := &queue{first: l.Handler(), texts: make(map[string]int)}
 	q.look()
 	return &Logger{Logger: slog.New(&handler{queue: q, next: l.Handler()}), queue: q}
 }
@@ -108,10 +110,11 @@ type queue struct {
 	next  int     // its own, too
 
 	mu      sync.Mutex
-	waiting []entry       // guarded by mu
-	unsaid  uint64        // guarded by mu; dropped, and no record has said so yet
-	busy    bool          // guarded by mu; a goroutine passes records on
-	idle    chan struct{} // guarded by mu; closed when that ends; nil: nobody waits for it
+	waiting []entry        // guarded by mu
+	texts   map[string]int // guarded by mu; how many of those that wait say the same
+	unsaid  uint64         // guarded by mu; dropped, and no record has said so yet
+	busy    bool           // guarded by mu; a goroutine passes records on
+	idle    chan struct{}  // guarded by mu; closed when that ends; nil: nobody waits for it
 }
 
 // levelBit is the bit of the highest of slog's levels that is not above level.
@@ -152,12 +155,14 @@ func (q *queue) look() {
 func (q *queue) add(e entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) >= capacity {
+	free, text := capacity-len(q.waiting), e.record.Message
+	if free == 0 || free <= capacity/2 && q.texts[text] >= free {
 		q.dropped.Add(1)
 		q.unsaid++
 		return
 	}
 	q.waiting = append(q.waiting, e)
+	q.texts[text]++
 	q.startLocked()
 }
 
@@ -202,6 +207,7 @@ func (q *queue) passOn(look bool) {
 			return
 		}
 		q.batch, q.waiting, q.next = q.waiting, q.batch[:0], 0
+		clear(q.texts)
 		q.mu.Unlock()
 		if unsaid > 0 {
 			q.contain(func() { q.say(unsaid) })

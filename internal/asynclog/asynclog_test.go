@@ -171,3 +171,27 @@ func TestHandlerDoesNotReturn(t *testing.T) {
 		t.Errorf("%d records came through:\n%s", got, &out)
 	}
 }
+
+// What is logged again and again takes no more than half of the queue: other records still get through.
+func TestSameText(t *testing.T) {
+	var out bytes.Buffer
+	var gate sync.RWMutex
+	log := Wrap(slog.New(stuck{slog.NewTextHandler(&out, nil), &gate}))
+	gate.Lock()
+	for i := range 10 * capacity {
+		log.Warn("again", "i", i)
+	}
+	for i := range capacity / 8 {
+		log.Warn("something else", "i", i)
+	}
+	gate.Unlock()
+	if !log.Flush(patience) {
+		t.Fatal("the queue does not become empty")
+	}
+	if n := strings.Count(out.String(), "something else"); n != capacity/8 {
+		t.Errorf("%d of %d other records got through", n, capacity/8)
+	}
+	if n := strings.Count(out.String(), "msg=again"); n < capacity/2 || uint64(n) != 10*capacity-log.Dropped() {
+		t.Errorf("%d got through, %d were dropped", n, log.Dropped())
+	}
+}
