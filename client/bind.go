@@ -53,7 +53,7 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	if err != nil {
 		return s.allFailed("bind", good, failed, err)
 	}
-	q.heard = func(gen uint64, ids []idEpoch, results []codec.Result) { s.holds.granted(op, ids, results, gen) }
+	q.heard = func(gen uint64, ids []idEpoch, a answer) { s.holds.granted(op, ids, a.results, gen) }
 	todo := make([]idEpoch, len(held))
 	for i, b := range held {
 		todo[i].id = b.id // epoch 0: the registry mints one
@@ -86,11 +86,12 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 		todo[i] = idEpoch{b.id, b.epoch}
 	}
 	// Asking twice is harmless: it is the exact epoch that is taken back (S11).
-	codes := s.askAll(ctx, question{kind: codec.KindUnbind}, todo, func(i int, _ codec.Result) {
+	q := question{kind: codec.KindUnbind, reasons: make(map[string]string)}
+	codes := s.askAll(ctx, q, todo, func(i int, _ codec.Result) {
 		s.holds.unbound(held[i])
 	})
 	s.holds.end(op, held)
-	return s.idError(ctx, question{kind: codec.KindUnbind}, todo, codes, failed)
+	return s.idError(ctx, q, todo, codes, failed)
 }
 
 // Epoch returns the epoch of the binding under which this session holds id; ok is false if it does
@@ -115,6 +116,8 @@ type Presence struct {
 	// moment), no_route (bound nowhere), or why that is not known: registry_unavailable, bad_id, timeout, lost.
 	Code  Code
 	Epoch uint64 // of the binding; if there is none, of the one that was, or 0
+	// Reason says for people why an ID was refused, as far as the node says. Empty for all others.
+	Reason string
 }
 
 // Online reports whether the ID is bound and its session attached.
@@ -141,8 +144,12 @@ func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error)
 			todo, at = append(todo, idEpoch{id: id}), append(at, i)
 		}
 	}
-	codes := s.askAll(ctx, question{kind: codec.KindLookup}, todo, func(i int, r codec.Result) {
+	q := question{kind: codec.KindLookup, reasons: make(map[string]string)}
+	codes := s.askAll(ctx, q, todo, func(i int, r codec.Result) {
 		found[at[i]].Code, found[at[i]].Epoch = r.Code, r.Epoch
+		if r.Code == codec.CodeOverflow {
+			found[at[i]].Reason = q.reasons[todo[i].id]
+		}
 	})
 	for i, code := range codes {
 		if code != codec.CodeOK { // no answer
@@ -242,9 +249,9 @@ func tryAgain(kind codec.Kind, code codec.Code) bool {
 
 // lateBound deals with the answer to a Bind whose caller was told that it failed: the node must not
 // go on believing that the ID is here.
-func (s *Session) lateBound(ids []idEpoch, results []codec.Result) {
+func (s *Session) lateBound(ids []idEpoch, a answer) {
 	var back []idEpoch
-	for i, r := range results {
+	for i, r := range a.results {
 		if r.Code == codec.CodeOK && !s.holds.adopt(ids[i].id, r.Epoch) {
 			back = append(back, idEpoch{ids[i].id, r.Epoch})
 		}

@@ -749,8 +749,8 @@ func TestLookupIsAskedAgain(t *testing.T) {
 	}
 	c.put(codec.AppendResults(nil, codec.KindFound, f.Seq, []codec.Result{{Epoch: 1},
 		{Code: codec.CodeUnreachable, Epoch: 2}, {Code: codec.CodeRegistryUnavailable}}))
-	want := []Presence{{"a", codec.CodeOK, 1}, {"", codec.CodeBadID, 0}, {"b", codec.CodeUnreachable, 2},
-		{"c", codec.CodeRegistryUnavailable, 0}}
+	want := []Presence{{ID: "a", Epoch: 1}, {Code: codec.CodeBadID}, {ID: "b", Code: codec.CodeUnreachable, Epoch: 2},
+		{ID: "c", Code: codec.CodeRegistryUnavailable}}
 	if found := receive(t, done, "the answer"); !slices.Equal(found, want) {
 		t.Errorf("%+v", found)
 	}

@@ -16,17 +16,17 @@ type idEpoch struct {
 type request struct {
 	answer chan answer // capacity 1
 	ids    []idEpoch
-	heard  func(gen uint64, ids []idEpoch, results []codec.Result) // see question
-	late   func(ids []idEpoch, results []codec.Result)             // see question
-	given  bool                                                    // up; guarded by conn.mu
-	coming bool                                                    // the answer is about to stand in answer; guarded by conn.mu
+	heard  func(gen uint64, ids []idEpoch, a answer) // see question
+	late   func(ids []idEpoch, a answer)             // see question
+	given  bool                                      // up; guarded by conn.mu
+	coming bool                                      // the answer is about to stand in answer; guarded by conn.mu
 }
 
 // answer is what the node said, or, if code is set, why it did not.
 type answer struct {
 	code    codec.Code
 	results []codec.Result
-	reasons map[uint64]string // of bound, by index of results
+	reasons map[uint64]string // for people, why some failed; by index of results
 }
 
 // pipeline is how many unanswered frames one call sends ahead.
@@ -39,9 +39,9 @@ type question struct {
 	// heard is called with an answer that its asker will get, on the reader's goroutine: what the
 	// node sends behind it is read later. gen is the generation of the bindings that the answer is
 	// about.
-	heard func(gen uint64, ids []idEpoch, results []codec.Result)
+	heard func(gen uint64, ids []idEpoch, a answer)
 	// late is called there with an answer that comes after its asker has given up.
-	late func(ids []idEpoch, results []codec.Result)
+	late func(ids []idEpoch, a answer)
 	// reasons, if not nil, takes up by ID what a node says for people of those that failed. It is
 	// the asker's own.
 	reasons map[string]string
@@ -234,11 +234,11 @@ func (c *conn) endRequest(seq uint64, a answer) {
 	switch {
 	case late:
 		if good && r.late != nil {
-			r.late(r.ids, a.results)
+			r.late(r.ids, a)
 		}
 		return
 	case good && r.heard != nil:
-		r.heard(c.gen, r.ids, a.results)
+		r.heard(c.gen, r.ids, a)
 	}
 	r.answer <- a
 }

@@ -225,13 +225,13 @@ func (s *Session) askWatched(c *conn, ids []idEpoch) {
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.RequestTimeout)
 	defer cancel()
 	// The answers are taken in by the reader, in order with the changes that come behind them.
-	late := func(ids []idEpoch, results []codec.Result) { s.heardWatched(c, ids, results) }
-	heard := func(_ uint64, ids []idEpoch, results []codec.Result) { s.heardWatched(c, ids, results) }
+	late := func(ids []idEpoch, a answer) { s.heardWatched(c, ids, a) }
+	heard := func(_ uint64, ids []idEpoch, a answer) { s.heardWatched(c, ids, a) }
 	c.ask(ctx, question{kind: codec.KindWatch, heard: heard, late: late}, ids, func(int, codec.Result) {})
 }
 
 // heardWatched takes in the answers to a watch frame.
-func (s *Session) heardWatched(c *conn, ids []idEpoch, results []codec.Result) {
+func (s *Session) heardWatched(c *conn, ids []idEpoch, a answer) {
 	w := &s.watches
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -239,8 +239,12 @@ func (s *Session) heardWatched(c *conn, ids []idEpoch, results []codec.Result) {
 		return
 	}
 	var strays []idEpoch // Unwatch came between
-	for i, r := range results {
+	for i, r := range a.results {
 		if e := w.byID[ids[i].id]; e != nil {
+			e.now.Reason = ""
+			if r.Code == codec.CodeOverflow {
+				e.now.Reason = a.reasons[uint64(i)]
+			}
 			s.learn(e, r.Code, r.Epoch)
 		} else if decided(r.Code) || r.Code == codec.CodeRegistryUnavailable {
 			strays = append(strays, ids[i])

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"distmsg/codec"
 	"distmsg/engine"
 )
 
@@ -146,5 +148,25 @@ func TestWatchInCluster(t *testing.T) {
 				b.shows(t, id, true)
 			}
 		})
+	}
+}
+
+// Who is refused a watch hears which limit that is.
+func TestWatchIsRefusedWithAReason(t *testing.T) {
+	for limit, cfg := range map[string]engine.Config{
+		"max-watched":      {MaxWatched: 1},
+		"max-node-watched": {MaxNodeWatched: 1},
+	} {
+		s := dial(t, Config{}, startNode(t, cfg).addr)
+		found, err := s.Watch(testContext(t), "a", "b")
+		if err != nil || len(found) != 2 {
+			t.Fatalf("%+v, %v", found, err)
+		}
+		if p := found[0]; p.Code != codec.CodeNoRoute || p.Reason != "" {
+			t.Errorf("%s: %+v", limit, p)
+		}
+		if p := found[1]; p.Code != codec.CodeOverflow || !strings.Contains(p.Reason, "("+limit+")") {
+			t.Errorf("%s: %+v", limit, p)
+		}
 	}
 }

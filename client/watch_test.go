@@ -388,7 +388,7 @@ func TestPresenceModel(t *testing.T) {
 			},
 			"unavailable": func(t *rapid.T) {
 				id := watchedIDs(t)
-				s.heardWatched(c, []idEpoch{{id: id}}, []codec.Result{{Code: codec.CodeRegistryUnavailable}})
+				s.heardWatched(c, []idEpoch{{id: id}}, answer{results: []codec.Result{{Code: codec.CodeRegistryUnavailable}}})
 			},
 			"unwatch": func(t *rapid.T) {
 				id := watchedIDs(t)

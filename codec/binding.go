@@ -202,10 +202,10 @@ func AppendLookup(b []byte, seq uint64, ids [][]byte) []byte {
 type Results struct {
 	Seq     uint64
 	All     ResultList
-	Reasons ReasonList // of bound: why, for some of those that failed
+	Reasons ReasonList // why, for some of those that failed
 }
 
-// Reason says for people why a bind of an ID failed.
+// Reason says for people why what was asked for an ID failed.
 type Reason struct {
 	Index uint64 // the place of the ID's result in the list
 	Text  []byte // a view; at most MaxReason bytes
@@ -247,7 +247,7 @@ func DecodeResults(body []byte, kind Kind, f *Results) error {
 	}
 	r = walk.r
 	f.Reasons = ReasonList{}
-	if kind == KindBound && left > 0 {
+	if left > 0 {
 		f.Reasons = peekReasons(r)
 	}
 	return r.close(left)
@@ -274,13 +274,13 @@ func AppendResults(b []byte, kind Kind, seq uint64, results []Result) []byte {
 	return end(appendResults(b, seq, results), start)
 }
 
-// AppendBound appends a bound frame, length prefix included, with reasons for some of the results.
-// Without any it is the frame that AppendResults makes. Texts over MaxReason bytes are cut off.
-func AppendBound(b []byte, seq uint64, results []Result, reasons []Reason) []byte {
+// AppendReasons is AppendResults with reasons for some of the results. Without any it makes the same
+// frame. Texts over MaxReason bytes are cut off.
+func AppendReasons(b []byte, kind Kind, seq uint64, results []Result, reasons []Reason) []byte {
 	if len(reasons) == 0 {
-		return AppendResults(b, KindBound, seq, results)
+		return AppendResults(b, kind, seq, results)
 	}
-	b, start := begin(b, KindBound, 4)
+	b, start := begin(b, kind, 4)
 	b = appendArray(appendResults(b, seq, results), len(reasons))
 	for _, v := range reasons {
 		b = appendReason(appendUint(appendArray(b, 2), v.Index), v.Text)

@@ -19,16 +19,30 @@ func readReasons(t *testing.T, frame []byte) (all []string, results int) {
 	return all, f.All.Len()
 }
 
+// The answers to all requests may say why.
+func TestReasonsOfAllAnswers(t *testing.T) {
+	for _, kind := range []Kind{KindBound, KindUnbound, KindFound, KindWatched} {
+		var f Results
+		frame := AppendReasons(nil, kind, 1, []Result{{CodeOverflow, 0}}, []Reason{{0, []byte("too many")}})
+		if err := DecodeResults(frame[PrefixLen:], kind, &f); err != nil {
+			t.Fatal(err)
+		}
+		if r, ok := f.Reasons.Next(); !ok || string(r.Text) != "too many" {
+			t.Errorf("%v: %q, %v", kind, r.Text, ok)
+		}
+	}
+}
+
 // TestReasons: a bound may say why, in a field that stands behind all the others; without reasons
 // it is the frame that it was.
 func TestReasons(t *testing.T) {
 	results := []Result{{CodeDenied, 0}, {CodeOK, 5}, {CodeDenied, 0}}
 	plain := AppendResults(nil, KindBound, 1, results)
-	if got := AppendBound(nil, 1, results, nil); !slices.Equal(got, plain) {
+	if got := AppendReasons(nil, KindBound, 1, results, nil); !slices.Equal(got, plain) {
 		t.Errorf("without reasons: %x", got)
 	}
 	long := strings.Repeat("ä", MaxReason)
-	frame := AppendBound([]byte("before"), 1, results, []Reason{{0, []byte("no")}, {2, []byte(long)}})[len("before"):]
+	frame := AppendReasons([]byte("before"), KindBound, 1, results, []Reason{{0, []byte("no")}, {2, []byte(long)}})[len("before"):]
 	all, n := readReasons(t, frame)
 	if want := []string{"0 no", "2 " + long[:MaxReason-1]}; !slices.Equal(all, want) || n != 3 {
 		t.Errorf("%d results, reasons %q", n, all)

@@ -46,7 +46,7 @@ func TestWhatIsAppendedIsAccepted(t *testing.T) {
 		}
 		b = AppendAck(nil, &Ack{Token: token, Code: CodeRejected, Reason: []byte(s)})
 		accepted("ack, "+what, b, DecodeAck(bodyOf(b), new(Ack)))
-		b = AppendBound(nil, 1, []Result{{}}, []Reason{{Text: []byte(s)}})
+		b = AppendReasons(nil, KindBound, 1, []Result{{}}, []Reason{{Text: []byte(s)}})
 		accepted("bound, "+what, b, DecodeResults(bodyOf(b), KindBound, new(Results)))
 		hello := PeerHello{Cluster: id, Node: id, Nonce: make([]byte, NonceLen), PeerIdentity: PeerIdentity{Since: 1}}
 		for range MaxSettings + 1 {

@@ -206,16 +206,12 @@ func (r *request) answer() {
 		if c := r.loop.conn(r.handle); c != nil {
 			c.asked -= r.size
 			c.answerWatch(r)
-			if r.kind == codec.KindBound {
-				c.wroteControl(codec.AppendBound(c.out(), r.seq, r.results, r.refused.reasons))
-			} else {
-				c.wroteControl(codec.AppendResults(c.out(), r.kind, r.seq, r.results))
-			}
+			c.wroteControl(codec.AppendReasons(c.out(), r.kind, r.seq, r.results, r.refused.reasons))
 		}
 	})
 }
 
-// refusals is why the hook has refused IDs of a request. Several lanes add to it.
+// refusals is why IDs of a request were refused. Several lanes add to it.
 type refusals struct {
 	mu      sync.Mutex
 	reasons []codec.Reason // guarded by mu; read by the loop when the lanes are through
@@ -242,13 +238,11 @@ func (r *request) fill(indices []int, code codec.Code) {
 	}
 }
 
-// refuse is fill with a reason, for which only the answer to a bind has room.
+// refuse is fill with a reason.
 func (r *request) refuse(indices []int, code codec.Code, reason string) {
 	r.fill(indices, code)
-	if r.kind == codec.KindBound {
-		for _, i := range indices {
-			r.refused.add(i, reason)
-		}
+	for _, i := range indices {
+		r.refused.add(i, reason)
 	}
 }
 

@@ -52,10 +52,8 @@ func (c *conn) mayAsk(r *request) bool {
 		return true
 	}
 	c.loop.eng.requestsRefused.Add(1)
-	if r.kind == codec.KindBound {
-		for i := range r.items {
-			r.refused.add(i, reason)
-		}
+	for i := range r.items {
+		r.refused.add(i, reason)
 	}
 	r.answerAll(codec.CodeOverflow)
 	return false

@@ -17,6 +17,12 @@ const changesAtOnce = 4
 // each of them every time (S32).
 const changesPause = 100
 
+// Why an ID is not watched.
+const (
+	reasonWatched     = "the connection watches as many IDs as it may (max-watched)"
+	reasonNodeWatched = "very many IDs are watched at the node, and this connection has its share of them (max-node-watched)"
+)
+
 // watchList is what one connection watches.
 type watchList struct {
 	// static
@@ -150,7 +156,11 @@ func (w *watcher) add(list *watchList, r *request) {
 			continue
 		case list.of(w, it.id) != nil:
 		case !w.hasRoom(list):
-			r.results[i].Code = codec.CodeOverflow
+			reason := reasonNodeWatched
+			if len(list.all) >= w.eng.cfg.MaxWatched {
+				reason = reasonWatched
+			}
+			r.refuse([]int{i}, codec.CodeOverflow, reason)
 			w.refused.Add(1)
 			continue
 		default:
