@@ -75,11 +75,27 @@ func (m *hubMember) Watch(ctx context.Context, f func([]discovery.Record)) {
 type forgetfulRegistry struct {
 	mu    sync.Mutex
 	inner *routing.Memory // guarded by mu
-	lost  chan struct{}
+	views []view          // guarded by mu
 }
 
+// view is the registry as one engine sees it: each hears of every loss.
+type view struct {
+	*forgetfulRegistry
+	lost chan struct{}
+}
+
+func (v view) Lost() <-chan struct{} { return v.lost }
+
 func newRegistry() *forgetfulRegistry {
-	return &forgetfulRegistry{inner: routing.NewMemory(routing.MemoryConfig{}), lost: make(chan struct{}, 1)}
+	return &forgetfulRegistry{inner: routing.NewMemory(routing.MemoryConfig{})}
+}
+
+func (r *forgetfulRegistry) view() view {
+	v := view{r, make(chan struct{}, 1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.views = append(r.views, v)
+	return v
 }
 
 func (r *forgetfulRegistry) now() *routing.Memory {
@@ -88,11 +104,14 @@ func (r *forgetfulRegistry) now() *routing.Memory {
 	return r.inner
 }
 
+// lose forgets everything, once, and tells all engines.
 func (r *forgetfulRegistry) lose() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.inner = routing.NewMemory(routing.MemoryConfig{})
-	r.mu.Unlock()
-	r.lost <- struct{}{}
+	for _, v := range r.views {
+		v.lost <- struct{}{}
+	}
 }
 
 func (r *forgetfulRegistry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
@@ -127,9 +146,8 @@ func (r *forgetfulRegistry) EndSession(ctx context.Context, op routing.EndOp) (b
 	return r.now().EndSession(ctx, op)
 }
 
-func (r *forgetfulRegistry) Lost() <-chan struct{} { return r.lost }
-func (r *forgetfulRegistry) Rebuilding() bool      { return false }
-func (r *forgetfulRegistry) Close() error          { return nil }
+func (r *forgetfulRegistry) Rebuilding() bool { return false }
+func (r *forgetfulRegistry) Close() error     { return nil }
 
 func (r *forgetfulRegistry) Claims(ctx context.Context, f func([]routing.Claim)) {
 	r.now().Claims(ctx, f)
@@ -158,7 +176,7 @@ func startCluster(t testing.TB) *cluster {
 
 func (k *cluster) start(id, addr string) *node {
 	k.t.Helper()
-	n := startNode(k.t, engine.Config{NodeID: id, Addr: addr, Loops: 1, Registry: k.registry, Membership: &hubMember{hub: k.hub},
+	n := startNode(k.t, engine.Config{NodeID: id, Addr: addr, Loops: 1, Registry: k.registry.view(), Membership: &hubMember{hub: k.hub},
 		Hooks:         engine.Hooks{Bind: func(_, _ string) error { k.bound.Add(1); return nil }},
 		ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0", DrainSpread: time.Millisecond})
 	k.nodes[n.addr] = n
@@ -328,7 +346,7 @@ func TestDrainOneOfThree(t *testing.T) {
 // TestReassertAfterLoss: the registry is empty, and has everything back.
 func TestReassertAfterLoss(t *testing.T) {
 	long(t)
-	const ids = 100_000
+	const ids = 30_000
 	k := startCluster(t)
 	var all []string
 	for i := range ids {
@@ -336,9 +354,7 @@ func TestReassertAfterLoss(t *testing.T) {
 	}
 	s := k.dial(Config{Handler: accept, Attach: AllNodes}, 3, all...)
 	epoch, _ := s.Epoch(all[0])
-	for range 3 { // each engine has its own look at the registry
-		k.registry.lose()
-	}
+	k.registry.lose()
 	eventually(t, "all bindings", func() bool {
 		for i := 0; i < ids; i += 1000 {
 			found, err := k.registry.Lookup(testContext(t), all[i:i+1000])

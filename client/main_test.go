@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait of a test; it is never reached on a good day.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
