@@ -35,9 +35,7 @@ func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
 	setDefault(&cfg.Loops, 1)
-	if cfg.TakeoverInterval == 0 { // but for the tests of it, nobody waits for an ID to change hands
-		setDefault(&cfg.TakeoverBurst, maxBurst)
-	}
+	unhurried(&cfg)
 	if cfg.Logger == nil {
 		cfg.Logger = quiet()
 	}
@@ -60,6 +58,22 @@ func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	}
 	t.Cleanup(n.finish)
 	return n
+}
+
+// unhurried gives what a test has no word on so much time that nobody is given up because the machine is busy.
+func unhurried(cfg *Config) {
+	if cfg.TakeoverInterval == 0 {
+		setDefault(&cfg.TakeoverBurst, maxBurst)
+	}
+	if cfg.Heartbeat == 0 { // else three times that
+		setDefault(&cfg.IdleTimeout, 5*patience)
+	}
+	if cfg.Membership == nil { // else it is as long that a node waits for one that does not answer
+		setDefault(&cfg.HelloTimeout, patience)
+	}
+	if cfg.MaxTTL == 0 {
+		setDefault(&cfg.DefaultTTL, patience)
+	}
 }
 
 // finish checks that every send is accounted for, and that the engine stops.

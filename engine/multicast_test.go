@@ -105,7 +105,7 @@ func (c *client) tells(n int) (all map[uint64]codec.Outcome, frames int) {
 // One frame to each connection, and each recipient has its own outcome.
 func TestMulticast(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
-		n := start(t, Config{Loops: loops})
+		n := start(t, Config{Loops: loops, DefaultTTL: 5 * time.Second})
 		from := n.joinMany("from")
 		a, b := n.joinMany("a1", "a2", "a3"), n.joinMany("b1", "b2")
 		single := n.join("c1", "c2")

@@ -40,7 +40,8 @@ func TestSlowConsumer(t *testing.T) {
 	}{{"with ack", codec.FlagAck, codec.CodeLost}, {"with report", codec.FlagReport, codec.CodeOK}} {
 		t.Run(mode.name, func(t *testing.T) {
 			cfg := Config{MaxPending: 1 << 20, MaxPayload: 1 << 16, SlowConsumerTimeout: time.Second, DefaultTTL: time.Minute,
-				Credit: 1 << 30} // the sender waits for no more of it
+				ResumeWindow: time.Minute, // until then who is gone is unreachable
+				Credit:       1 << 30}     // the sender waits for no more of it
 			acrossLoops(t, cfg, func(t *testing.T, n *node, from, to *client) {
 				by := n.watchOver()
 				before := heap()

@@ -15,7 +15,7 @@ import (
 )
 
 func TestWelcome(t *testing.T) {
-	n := start(t, Config{NodeID: "n1", MaxPayload: 5000, Credit: 1 << 20, MaxTTL: time.Minute})
+	n := start(t, Config{NodeID: "n1", MaxPayload: 5000, Credit: 1 << 20, MaxTTL: time.Minute, IdleTimeout: 30 * time.Second})
 	c := n.join()
 	w := c.welcome
 	want := codec.Limits{MaxPayload: 5000, MaxFrame: uint64(n.maxFrame), MaxIDs: 1024, MaxInFlight: 65536, Credit: 1 << 20,

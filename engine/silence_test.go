@@ -22,7 +22,7 @@ func (n *node) promising(heartbeat uint64, ids ...string) *client {
 // promises much is not dropped for being busy, and one that promises little is treated like one
 // that promises nothing.
 func TestPromiseIsBounded(t *testing.T) {
-	def := start(t, Config{})
+	def := start(t, Config{IdleTimeout: 30 * time.Second})
 	short := start(t, Config{Heartbeat: 300 * time.Millisecond, IdleTimeout: 2 * time.Second})
 	for _, v := range []struct {
 		n               *node
