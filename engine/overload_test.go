@@ -163,7 +163,7 @@ func TestAnswersNotRead(t *testing.T) {
 func TestSteadyReader(t *testing.T) {
 	long(t)
 	t.Parallel()
-	n := start(t, Config{MaxPayload: 1 << 16, MaxPending: 16 << 20, SlowConsumerTimeout: 2 * time.Second, DefaultTTL: time.Minute})
+	n := start(t, Config{MaxPayload: 1 << 16, MaxPending: 16 << 20, SlowConsumerTimeout: 3 * time.Second, DefaultTTL: time.Minute})
 	from, to := n.join("from"), n.join("to")
 	to.shrink()
 	payload := strings.Repeat("x", 1<<15)
@@ -171,16 +171,20 @@ func TestSteadyReader(t *testing.T) {
 		from.post("from", "to", payload, codec.FlagReport)
 	}
 	n.settle()
-	buf := make([]byte, 4<<10)
-	began := time.Now()
-	for time.Since(began) < 5*time.Second {
-		to.nc.SetReadDeadline(time.Now().Add(patience))
-		if _, err := io.ReadFull(to.nc, buf); err != nil {
-			t.Fatal(err)
+	// The pace of a slow reader: a third of the kernel's buffer takes it some seconds. It catches up when the machine has
+	// held it up: it is the bytes for each second that make it steady.
+	const pace = 160 << 10
+	buf, read := make([]byte, 4<<10), 0
+	for began := time.Now(); time.Since(began) < 7*time.Second; {
+		for ; read < int(pace*time.Since(began).Seconds()); read += len(buf) {
+			to.nc.SetReadDeadline(time.Now().Add(patience))
+			if _, err := io.ReadFull(to.nc, buf); err != nil {
+				t.Fatal(err)
+			}
 		}
 		// A trickle of new messages must not hide that old ones are taken.
 		from.post("from", "to", "x", codec.FlagReport)
-		time.Sleep(25 * time.Millisecond) // the pace of a slow reader: a third of the kernel's buffer takes it some seconds
+		time.Sleep(25 * time.Millisecond) // the rest of its time it does not read
 	}
 	if s := n.counters(); s.Faults[codec.FaultSlowConsumer] > 0 {
 		t.Errorf("closed as slow: %v", s.Faults)

@@ -107,9 +107,10 @@ func TestSilentBreak(t *testing.T) {
 			from := []*client{n.join("s0"), g.nodes[1].join("s1")}
 			dead.waitSilent()
 			lively.waitSilent()
-			busy.alive()
 			moved := []*client{dead.attachAlso(other), lively.attachAlso(other)}
-			busy.attachAlso(other)
+			more := other.dial() // now, so that busy is not silent for long before it says hello
+			busy.alive()
+			more.hello(busy.resume())
 			for i, c := range []*client{dead, lively} {
 				n.eventually("step back", func() bool { return len(n.table.Session(c.sessionID()).Handles()) == 1-elsewhere })
 				for k, f := range from {
