@@ -46,7 +46,7 @@ type cluster struct {
 
 	// shared
 	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
-	complained atomic.Int64                     // when something was logged about a link, on the engine's clock
+	complained seldom                           // about links
 
 	announcing chan struct{} // of capacity 1: a token while announcing or withdrawing, so that no older record comes behind a newer one, or the end
 
@@ -223,12 +223,7 @@ func (c *cluster) tellMembers() {
 
 // complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.
 func (c *cluster) complain(message string, args ...any) {
-	now := int64(c.eng.clock())
-	if last := c.complained.Load(); (last == 0 || now-last > int64(time.Second)) && c.complained.CompareAndSwap(last, now) {
-		c.eng.cfg.Logger.Warn(message, args...)
-		return
-	}
-	c.eng.cfg.Logger.Debug(message, args...)
+	c.complained.warn(c.eng, message, args...)
 }
 
 // opened registers a link; false: there is another one to the same node.
@@ -311,7 +306,7 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 		}
 	}
 	if _, err := e.endInRegistry(op); err != nil {
-		e.cfg.Logger.Warn("cannot end a session whose node is gone", "session", id, "node", node, "error", err)
+		e.endsFailed.warn(e, "cannot end a session whose node is gone", "session", id, "node", node, "error", err)
 	}
 }
 
