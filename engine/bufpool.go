@@ -4,7 +4,8 @@ import "sync"
 
 const (
 	newBuf       = 2 << 10   // capacity of a fresh buffer; append grows it to what its connection needs
-	largestBuf   = 128 << 10 // a larger one is left to the garbage collector
+	largestBuf   = 128 << 10 // a larger one is kept apart
+	largeBytes   = 4 << 20   // what a loop keeps of those; the rest is left to the garbage collector
 	localBufs    = 256       // buffers a loop keeps before it shares
 	localBytes   = 8 << 20   // what they take at most
 	sharedBytes  = 32 << 20  // what the shared pool keeps
@@ -17,6 +18,10 @@ type bufPool struct {
 	shared *sharedBufs
 	free   [][]byte
 	bytes  int // in free
+
+	// Buffers for large frames. To touch new memory costs many times more than to copy a frame.
+	large      [][]byte
+	largeBytes int // in large
 }
 
 // sharedBufs is the stock behind the loops' pools.
@@ -40,8 +45,29 @@ func (p *bufPool) get() []byte {
 	return make([]byte, 0, newBuf)
 }
 
+// sized returns an empty buffer with room for size bytes.
+func (p *bufPool) sized(size int) []byte {
+	for i, b := range p.large {
+		if cap(b) >= size && cap(b) <= 2*size {
+			last := len(p.large) - 1
+			p.large[i], p.large[last] = p.large[last], nil
+			p.large = p.large[:last]
+			p.largeBytes -= cap(b)
+			return b
+		}
+	}
+	return make([]byte, 0, size)
+}
+
 func (p *bufPool) put(b []byte) {
-	if cap(b) == 0 || cap(b) > largestBuf {
+	switch {
+	case cap(b) == 0:
+		return
+	case cap(b) > largestBuf:
+		if p.largeBytes+cap(b) <= largeBytes {
+			p.large = append(p.large, b[:0])
+			p.largeBytes += cap(b)
+		}
 		return
 	}
 	if len(p.free) == localBufs || p.bytes > localBytes {

@@ -101,6 +101,12 @@ type conn struct {
 	telling   bool // it is in the loop's telling
 
 	reports reports // of its sends without ack
+
+	// owned by the loop; see turns
+	caused   uint64 // work that its input has caused
+	lastWork uint64 // of that, what it read last has caused
+	due      uint64 // what it will have caused after its next turn, about
+	entered  uint64 // which one it was to enter turns.clients
 }
 
 func (c *conn) handle() routing.Handle {
@@ -140,6 +146,17 @@ func (c *conn) out() []byte {
 	if c.pending == nil {
 		c.pending = c.loop.bufs.get()
 	}
+	return c.pending
+}
+
+// outFor is out for a frame of up to size bytes, which may be large.
+func (c *conn) outFor(size int) []byte {
+	b := c.out()
+	if size <= largestBuf || len(b)+size <= cap(b) {
+		return b
+	}
+	c.pending = append(c.loop.bufs.sized(len(b)+size), b...)
+	c.loop.bufs.put(b)
 	return c.pending
 }
 

@@ -129,7 +129,7 @@ func (c *conn) keepPart(part []byte, whole int) {
 		if need < whole/4 {
 			size = 2 * need
 		}
-		larger := append(make([]byte, 0, max(size, need)), c.carry...)
+		larger := append(c.loop.bufs.sized(max(size, need)), c.carry...)
 		c.loop.bufs.put(c.carry)
 		c.carry = larger
 	}

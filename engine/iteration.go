@@ -21,6 +21,7 @@ func (l *loop) begin() {
 	l.began = l.eng.clock()
 	l.now = l.began.Milliseconds()
 	l.stampAt(l.began)
+	l.before = l.done()
 	l.part(l.inputTime(inputShare))
 	l.active = true
 	l.heedFence()
@@ -41,6 +42,7 @@ func (l *loop) Run(context.Context) error {
 		l.begin()
 	}
 	l.stats.wakeups++
+	l.late = l.full
 	spare := l.unused()
 	l.openMail()
 	spare += l.unused()
@@ -50,16 +52,27 @@ func (l *loop) Run(context.Context) error {
 	} else if l.isDue {
 		l.chores()
 	}
+	if l.turns.wait() { // what is cheap goes out before what is expensive begins
+		l.sendOut(earlyShare)
+	}
 	l.takeTurns(l.inputTime(turnsShare) + spare)
-	l.stamp()
-	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
-	l.flushDirty()
-	l.sendMail()
+	l.sendOut(flushShare)
+	l.turns.settle(l.crowded())
 	l.active = false
-	if l.inbox.opening() || len(l.dirty) > 0 || l.turnsWait() || len(l.endings) > 0 || l.isDue {
+	if l.inbox.opening() || len(l.dirty) > 0 || l.turns.wait() || len(l.endings) > 0 || l.isDue {
 		l.again()
 	}
 	return nil
+}
+
+// sendOut writes what waits for connections, as far as that share of the iteration allows, and hands
+// over the mail.
+func (l *loop) sendOut(share time.Duration) {
+	l.stamp()
+	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
+	l.part(share)
+	l.flushDirty()
+	l.sendMail()
 }
 
 // inputTime is the share of a part of the iteration that handles input.
@@ -79,9 +92,8 @@ func (l *loop) again() {
 	}
 }
 
-// flushDirty writes each connection that has something, as far as the iteration's share allows.
+// flushDirty writes each connection that has something, until this part of the iteration is over.
 func (l *loop) flushDirty() {
-	l.part(flushShare)
 	i := 0
 	for ; i < len(l.dirty) && !l.full; i++ { // flushing can close a connection, which can make others dirty
 		c := l.dirty[i]

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
@@ -47,12 +48,13 @@ type loop struct {
 	isDue      bool     // some of the chores are left
 	bufs       bufPool
 	dirty      []*conn
-	turns      [turnKinds]turns // connections whose input waits for their turn
-	unread     int              // bytes of it
-	nudged     bool             // again was called since gnet has last read
-	nudge      [1]byte          // what again writes
-	watched    []*conn          // connections with a backlog in gnet, or closing
-	watchNext  int              // the one to look at next
+	turns      turns          // connections whose input waits for their turn
+	unread     int            // bytes of it
+	nudged     bool           // again was called since gnet has last read
+	nudge      [1]byte        // what again writes
+	polled     [1]unix.PollFd // scratch of inputWaits
+	watched    []*conn        // connections with a backlog in gnet, or closing
+	watchNext  int            // the one to look at next
 	memory     loopMemory
 	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
 	handshakes []hello          // oldest first

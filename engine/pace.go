@@ -19,6 +19,11 @@ const (
 	// writeWork what the writing of one connection does.
 	callbackWork = 8
 	writeWork    = 8
+	// unitTime is how long a unit takes, about. Work that took longer counts for more: a hook, or
+	// memory that is touched for the first time.
+	unitTime = 500 * time.Nanosecond
+	// slowest is how many units one may count for by the time that it took.
+	slowest = 16
 	// bytesPerUnit is how many bytes to copy count as one unit.
 	bytesPerUnit = 512
 	// scanPerUnit is how many things that are only looked at count as one unit.
@@ -38,6 +43,8 @@ const (
 	turnsShare = 10 * time.Millisecond
 	// flushShare is for the writes.
 	flushShare = 15 * time.Millisecond
+	// earlyShare is for the writes that go out before connections that had to wait have their turns.
+	earlyShare = 5 * time.Millisecond
 	// While mail of the iteration before still waits, it has lateMailShare, and input no more than
 	// behindShare: what has come in goes on before more does. The iterations do not become shorter,
 	// for each ends with a write to every connection that has something.
@@ -51,16 +58,16 @@ const (
 	tellingShare = 5 * time.Millisecond
 	checkShare   = 5 * time.Millisecond
 	// turnShare is for how long the loop handles the input of one connection in a row.
-	turnShare = 2 * time.Millisecond
+	turnShare = time.Millisecond
 )
 
 // A frame for many recipients is handled in slices, see longframe.go.
 const (
 	// sliceShare is for how long a slice may look for the ways of recipients. To write to them takes
 	// about as long again.
-	sliceShare = 3 * time.Millisecond
+	sliceShare = time.Millisecond
 	// sliceWork bounds what a slice leaves to be written, in units of work.
-	sliceWork = 16 << 10
+	sliceWork = 8 << 10
 	// sliceLeast is how many recipients a slice has at least, however long it takes: a machine that
 	// is overloaded must not make many frames of one. hookedLeast is the same for a loop that calls
 	// hooks.
@@ -100,6 +107,11 @@ type pace struct {
 
 	sliceEnds time.Duration // when a long frame has to wait, see sliceOver
 	sliceLeft int           // recipients that it handles before, in any case
+
+	counted int      // units up to the latest stamp
+	total   int      // the same, or the time that they took if that is more
+	before  workDone // when the iteration began
+	late    bool     // the share for input was over too soon, the last time
 }
 
 func newPace(e *Engine) pace {
@@ -118,12 +130,30 @@ func (l *loop) worked(units int) {
 	}
 }
 
+// workDone is what a loop has done.
+type workDone struct {
+	units int // as counted
+	work  int // as the stamps say: units, or the time that they took if that is more
+}
+
+func (l *loop) done() workDone { return workDone{l.counted + l.work, l.total + l.work} }
+
+// since is what was done between two looks. Time is known from one stamp to the next only, so part of it
+// may have been somebody else's.
+func (d workDone) since(before workDone) int {
+	return min(d.work-before.work, slowest*(d.units-before.units))
+}
+
 // stamp notes that the loop runs, and has the node start anew if it was stopped since the last stamp.
 func (l *loop) stamp() { l.stampAt(l.eng.clk.glance()) }
 
 func (l *loop) stampAt(now time.Duration) {
 	gap := now - l.stamped
-	l.stamped, l.work = now, 0
+	l.counted += l.work
+	if work := int(gap / unitTime); l.active && work > l.work {
+		l.work = work
+	}
+	l.stamped, l.total, l.work = now, l.total+l.work, 0
 	l.seen.Store(int64(now))
 	if l.active {
 		l.stats.longestStall = max(l.stats.longestStall, gap)

@@ -110,3 +110,25 @@ func TestLocalBufsAreBounded(t *testing.T) {
 		t.Errorf("%d bytes are kept, and %d were counted; %d are allowed", kept, p.bytes, localBytes+largestBuf)
 	}
 }
+
+// A loop keeps some buffers for large frames, and gives one to whoever needs nearly as much.
+func TestLargeBufs(t *testing.T) {
+	p := bufPool{shared: new(sharedBufs)}
+	first := p.sized(1 << 20)
+	p.put(append(first, 1))
+	if again := p.sized(1<<20 - 100); len(again) != 0 || &again[:1][0] != &first[:1][0] {
+		t.Error("the buffer is not used again")
+	}
+	if small := p.get(); cap(small) > largestBuf {
+		t.Errorf("%d bytes for a small frame", cap(small))
+	}
+	for range 10 {
+		p.put(make([]byte, 0, 1<<20))
+	}
+	if p.largeBytes != largeBytes || len(p.large) != largeBytes>>20 {
+		t.Errorf("%d large buffers are kept, of %d bytes", len(p.large), p.largeBytes)
+	}
+	if b := p.sized(largestBuf + 1); cap(b) > 2*largestBuf+2 {
+		t.Errorf("%d bytes for a frame that is much shorter", cap(b))
+	}
+}

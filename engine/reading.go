@@ -44,3 +44,14 @@ func (c *conn) setReading(on bool) {
 	fd := c.gc.Fd()
 	_ = unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
 }
+
+// inputWaits reports whether sockets that gnet reads have something, or others have left something for
+// this loop. It takes nothing away: it does not ask epoll for events, but whether there are any.
+func (l *loop) inputWaits() bool {
+	if l.armed.Load() || l.epoll < 0 {
+		return true
+	}
+	l.polled[0] = unix.PollFd{Fd: int32(l.epoll), Events: unix.POLLIN}
+	n, err := unix.Poll(l.polled[:], 0)
+	return n != 0 || err != nil
+}

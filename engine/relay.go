@@ -375,7 +375,7 @@ func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []
 }
 
 func (c *conn) outcome(seq uint64, code codec.Code, reason, reply []byte) {
-	c.wroteControl(codec.AppendOutcome(c.out(), &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply}))
+	c.wroteControl(codec.AppendOutcome(c.outFor(scratchSize+len(reason)+len(reply)), &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply}))
 }
 
 // flagBounced marks an entry whose message came back once: it is not tried a second time (S14).

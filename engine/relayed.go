@@ -78,7 +78,7 @@ func (l *loop) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
 			return
 		}
 	}
-	to.wroteControl(codec.AppendAnswer(to.out(), f))
+	to.wroteControl(codec.AppendAnswer(to.outFor(answerSize(f)), f))
 }
 
 func answerSize(f *codec.Answer) int { return scratchSize + len(f.Reason) + len(f.Reply) }

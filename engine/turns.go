@@ -6,12 +6,17 @@ import (
 	"math"
 	"os"
 	"time"
+
+	"distmsg/codec"
 )
 
-// Input that came in when the iteration's share was over, or is more than fits into one turn, waits in
-// its connection. The loop serves such connections one after the other, each for a turn. Meanwhile it
-// reads no more from their sockets, so what waits is bounded, and the rest stays in the kernel, which
-// holds up who sends it.
+// A loop divides its time fairly by what its connections cost, not by how often they say something
+// (S32). It counts the work that the input of each connection causes. Those that have caused less go
+// first. So new and quiet connections are served at once, and one whose frames are expensive waits
+// until they have been: it gets its share of the time, in as many turns as that takes.
+//
+// Input of a connection that has to wait stays in the connection, and the loop reads no more from its
+// socket. So what waits is bounded, and the rest stays in the kernel, which holds up who sends it.
 
 const (
 	// maxConnUnread bounds what waits of one connection, and maxUnread all that waits of one loop.
@@ -19,28 +24,148 @@ const (
 	// was asked not to read: it forgets that when its own buffer runs full, or empty.
 	maxConnUnread = 2 << 20
 	maxUnread     = 64 << 20
+	// turnSlack is how far, in units of work, a connection may be ahead of the others without
+	// waiting.
+	turnSlack = 512
+	// lateSlack is the same where input takes longer than its share of an iteration.
+	lateSlack = 16
+	// crowdedWork is how much work in one iteration makes a loop crowded. Where nobody is held up,
+	// nobody has to wait.
+	crowdedWork = 16 << 10
+	// turnsWork is how much work the loop does for those that wait before it looks whether others
+	// have sent something.
+	turnsWork = 4 << 10
+	// readWork is what it counts for at least when a connection is read again.
+	readWork = 16
 )
 
-// turns are connections whose input waits, the next one first.
-type turns []*conn
+// turns are the connections that wait for their turn.
+type turns struct {
+	links    []*conn // the next one first
+	clients  []*conn // a heap: the next one is the one that will have caused the least work after its turn
+	arriving []*conn // those that have come since turns were taken last
+	entered  uint64  // how many have entered clients so far
 
-func (t *turns) pop() *conn {
-	c := (*t)[0]
-	(*t)[0] = nil
-	*t = (*t)[1:]
-	return c
+	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and saves
+	// nothing up.
+	fair  uint64 // what a client may have caused without waiting for others, but for turnSlack
+	most  uint64 // the most that any has caused
+	least uint64 // the least that any has caused of those that were served in this iteration
+}
+
+// wait reports whether any connection waits for its turn.
+func (t *turns) wait() bool { return len(t.links)+len(t.clients)+len(t.arriving) > 0 }
+
+// settle forgives all that they are ahead, if nobody has been held up.
+func (t *turns) settle(crowded bool) {
+	switch {
+	case !crowded:
+		t.fair = t.most
+	case len(t.clients)+len(t.arriving) == 0 && t.least != math.MaxUint64:
+		t.fair = max(t.fair, t.least)
+	}
+	t.least = math.MaxUint64
+}
+
+// pushClient and popClient are those of a heap.
+func (t *turns) pushClient(c *conn) {
+	t.entered++
+	c.entered = t.entered
+	c.caused = max(c.caused, t.fair)
+	c.due = c.caused + c.nextWork()
+	t.clients = append(t.clients, c)
+	for i := len(t.clients) - 1; i > 0; {
+		above := (i - 1) / 2
+		if !t.clients[i].goesBefore(t.clients[above]) {
+			return
+		}
+		t.clients[i], t.clients[above] = t.clients[above], t.clients[i]
+		i = above
+	}
+}
+
+func (t *turns) popClient() *conn {
+	first, n := t.clients[0], len(t.clients)-1
+	t.clients[0], t.clients[n] = t.clients[n], nil
+	t.clients = t.clients[:n]
+	for i := 0; ; {
+		next := 2*i + 1
+		if next+1 < n && t.clients[next+1].goesBefore(t.clients[next]) {
+			next++
+		}
+		if next >= n || !t.clients[next].goesBefore(t.clients[i]) {
+			return first
+		}
+		t.clients[i], t.clients[next] = t.clients[next], t.clients[i]
+		i = next
+	}
+}
+
+func (c *conn) goesBefore(d *conn) bool {
+	return c.due < d.due || c.due == d.due && c.entered < d.entered
+}
+
+// nextWork is about how much work the connection's next turn is.
+func (c *conn) nextWork() uint64 {
+	if !c.hasWork() { // nobody has looked at what comes next
+		part := 0
+		if len(c.carry) > 0 {
+			part = codec.Missing(c.carry)
+		}
+		return max(readWork, c.lastWork, uint64(part/bytesPerUnit))
+	}
+	if c.long != nil {
+		return turnSlack
+	}
+	return 1 + uint64(len(c.unread)/bytesPerUnit)
+}
+
+// countWork counts work that a connection has caused. It must not be in turns.clients.
+func (c *conn) countWork(work int) {
+	if c.link != nil {
+		return
+	}
+	t := &c.loop.turns
+	c.caused = max(c.caused, t.fair) + uint64(work)
+	t.most, t.least = max(t.most, c.caused), min(t.least, c.caused)
+}
+
+// isAhead reports whether the connection has caused so much work that others go before it.
+func (c *conn) isAhead() bool {
+	l := c.loop
+	slack := uint64(turnSlack)
+	if l.late {
+		slack = lateSlack
+	}
+	return c.link == nil && c.caused > l.turns.fair+slack && l.crowded()
+}
+
+// mayWait reports whether the loop can hold up what comes next on the connection.
+func (c *conn) mayWait() bool { return c.state != stateClosed && c.gc != nil }
+
+// crowded reports whether some connections hold others up.
+func (l *loop) crowded() bool {
+	return l.turns.wait() || l.late || l.done().since(l.before) > crowdedWork
 }
 
 // input handles what was read from a connection, or lets it wait.
 func (c *conn) input(buf []byte) {
 	l := c.loop
-	if c.inTurns || l.full && c.link == nil {
+	if c.inTurns || (l.full && c.link == nil || c.isAhead()) && len(buf) >= codec.Missing(c.carry) {
 		c.keepUnread(buf)
 		return
-	}
+	} // a part of a large frame is copied in any case
+	before := l.done()
 	l.beginTurn()
-	if rest := c.read(buf); len(rest) > 0 {
+	rest := c.read(buf)
+	work := l.done().since(before)
+	c.lastWork = uint64(work)
+	c.countWork(work)
+	switch {
+	case len(rest) > 0:
 		c.keepUnread(rest)
+	case c.mayWait() && c.isAhead():
+		c.await() // before the next read, which would have to be copied
 	}
 }
 
@@ -63,32 +188,13 @@ func (c *conn) keepUnread(buf []byte) {
 	}
 }
 
-// await puts the connection into the loop's turns, and stops reading from it.
+// await has the connection wait for its turn, and stops reading from it.
 func (c *conn) await() {
 	if !c.inTurns {
 		c.inTurns = true
-		t := c.turns()
-		*t = append(*t, c)
+		c.loop.turns.arriving = append(c.loop.turns.arriving, c)
 	}
 	c.setReading(false)
-}
-
-// The turns of a loop. Links come first: a link that cannot answer in time is given up. Then come
-// those that wait for their first turn, which for most clients is all that they need. Those that have
-// used up a turn come last.
-const (
-	linkTurns = iota
-	firstTurns
-	moreTurns
-	turnKinds
-)
-
-// turns is where the connection waits for its first turn.
-func (c *conn) turns() *turns {
-	if c.link != nil {
-		return &c.loop.turns[linkTurns]
-	}
-	return &c.loop.turns[firstTurns]
 }
 
 // hasWork reports whether there is anything to do in the connection's turn.
@@ -131,32 +237,58 @@ func (c *conn) dropWork() {
 	c.unread = nil
 }
 
-// turnsWait reports whether any connection waits for its turn.
-func (l *loop) turnsWait() bool {
-	return len(l.turns[linkTurns])+len(l.turns[firstTurns])+len(l.turns[moreTurns]) > 0
-}
-
-// takeTurns gives connections their turns, each at most one, for as long as share. Links have half of
-// it, and a quarter is left for those that have had a turn before.
+// takeTurns gives connections their turns, for as long as share at most. Links come first, because a
+// link that cannot answer in time is given up. They have half of the share.
 func (l *loop) takeTurns(share time.Duration) {
-	if !l.turnsWait() {
+	t := &l.turns
+	for i, c := range t.arriving {
+		t.arriving[i] = nil
+		if c.link != nil {
+			t.links = append(t.links, c)
+		} else {
+			t.pushClient(c)
+		}
+	}
+	t.arriving = t.arriving[:0]
+	if !t.wait() {
 		return
 	}
-	more := len(l.turns[moreTurns]) // those that come to it in this iteration wait for the next
 	end := l.stamped + share
-	l.serve(linkTurns, linkTurns, len(l.turns[linkTurns]), end-share/2)
-	l.serve(firstTurns, moreTurns, len(l.turns[firstTurns]), end-share/4)
-	l.serve(moreTurns, moreTurns, more, end)
+	l.serveLinks(end - share/2)
+	l.serveClients(end)
 }
 
-// serve gives up to n connections of one kind a turn, until then but at least one. Those that need
-// another one go on to next.
-func (l *loop) serve(kind, next, n int, until time.Duration) {
+// serveLinks gives each link that waits a turn, until then but at least one. Those that need another
+// one go to the end.
+func (l *loop) serveLinks(until time.Duration) {
 	l.partEnds, l.full = until, false
-	for ; n > 0 && !l.full; n-- {
-		if c := l.turns[kind].pop(); c.takeTurn() {
-			l.turns[next] = append(l.turns[next], c)
+	t := &l.turns
+	for n := len(t.links); n > 0 && !l.full; n-- {
+		c := t.links[0]
+		t.links[0] = nil
+		t.links = t.links[1:]
+		if c.takeTurn() {
+			t.links = append(t.links, c)
 		}
+	}
+}
+
+// serveClients gives clients turns, those first that have caused the least work. It ends then, or when
+// it has done some work and has something to write, or others have sent something: that may be cheap.
+func (l *loop) serveClients(until time.Duration) {
+	l.partEnds, l.full = until, false
+	t := &l.turns
+	for work := 0; len(t.clients) > 0 && !l.full; {
+		if work >= turnsWork && (len(l.dirty) > 0 || l.inputWaits()) {
+			return
+		}
+		c := t.popClient()
+		t.fair = max(t.fair, c.caused)
+		before, expected := l.done(), int(c.nextWork())
+		if c.takeTurn() {
+			t.pushClient(c)
+		}
+		work += max(l.done().since(before), expected)
 	}
 }
 
@@ -164,13 +296,16 @@ func (l *loop) serve(kind, next, n int, until time.Duration) {
 func (c *conn) takeTurn() (more bool) {
 	l := c.loop
 	l.beginTurn()
-	if c.hasWork() {
+	worked := c.hasWork()
+	if worked {
+		before := l.done()
 		c.work()
 		c.countInput()
+		c.countWork(l.done().since(before))
 	}
 	c.lastHeard, c.lastFrame = l.awake, l.now // more may have come: nobody has read it
 	switch {
-	case c.hasWork():
+	case c.hasWork() || worked && c.mayWait() && c.isAhead():
 		return true
 	case c.state != stateClosed && c.gone():
 		c.teardown() // its end has waited for this
