@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/routing"
 )
 
 // laborious is a Send hook with which each message takes the loop a while. It notes the payloads in the
@@ -188,5 +189,63 @@ func TestWaitingIsNotSilence(t *testing.T) {
 	n.eventually("all are handled", func() bool { return len(h.handled()) == 1000 })
 	if n.settleLoops(); left < time.Hour.Milliseconds() {
 		t.Errorf("%d ms are left for one whose input waits", left)
+	}
+}
+
+// Whose frames are expensive waits, in the middle of one or before the next, while others wait for the
+// loop. Whoever has been quiet is served at once.
+func TestTurnsAreByCost(t *testing.T) {
+	n := start(t, Config{Loops: 1, Hooks: Hooks{Deliver: func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOK }}})
+	a, b, c := n.join("a"), n.join("b"), n.join("c")
+	many := func(from string, recipients int) []byte {
+		to := slices.Repeat([][]byte{[]byte("a")}, recipients)
+		return codec.AppendMulticast(nil, &codec.Multicast{Seq: 1, From: []byte(from)}, to)
+	}
+	frames := [][]byte{many("a", 2000), many("b", turnSlack), sendFrame(1, "c", "b", "cheap", 0, 0)}
+	var waits []bool
+	done := make(chan struct{})
+	n.loops[0].post(func() {
+		defer close(done)
+		for i, client := range []*client{a, b, c} {
+			conn := n.loops[0].conn(n.table.Session(client.sessionID()).Handles()[0])
+			conn.input(frames[i])
+			waits = append(waits, conn.inTurns)
+		}
+	})
+	<-done
+	if want := []bool{true, true, false}; !slices.Equal(waits, want) {
+		t.Errorf("they wait: %v, want %v", waits, want)
+	}
+	b.gets("c", "b", "cheap")
+	n.eventually("all are handled", func() bool { return n.counters().Sends == 2000+turnSlack+1 })
+}
+
+// Clients have their turns in the order of what they will have caused. Nobody saves anything up.
+func TestOrderOfTurns(t *testing.T) {
+	l := &loop{}
+	l.turns.settle(true)
+	conns := make([]*conn, 4)
+	for i := range conns {
+		conns[i] = &conn{loop: l}
+	}
+	quiet, cheap, large, heavy := conns[0], conns[1], conns[2], conns[3]
+	cheap.countWork(100)
+	large.unread = make([]byte, 200*bytesPerUnit)
+	heavy.countWork(5000)
+	for _, c := range []*conn{heavy, large, cheap, quiet} {
+		l.turns.pushClient(c)
+	}
+	for i, want := range []*conn{quiet, cheap, large, heavy} {
+		if got := l.turns.popClient(); got != want {
+			t.Fatalf("%d is number %d", slices.Index(conns, got), i)
+		}
+	}
+	l.turns.settle(true)
+	if quiet.countWork(10); quiet.caused != 100+10 {
+		t.Errorf("who was quiet has caused %d while the least of the others was 100", quiet.caused)
+	}
+	l.turns.settle(false)
+	if quiet.countWork(10); quiet.caused != 5000+10 {
+		t.Errorf("who was quiet has caused %d when nobody was held up, and the most of the others was 5000", quiet.caused)
 	}
 }
