@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,32 @@ import (
 
 // quick is a run that is over soon.
 var quick = Config{Conns: 8, Window: 4, Warmup: -1, Duration: time.Second}
+
+// runUntil is a run that is over when its snapshot says so, however long that takes a busy machine.
+func runUntil(t *testing.T, cfg Config, over func(s Snapshot) bool) *Report {
+	t.Helper()
+	until := make(chan struct{})
+	cfg.Duration, cfg.Until = time.Hour, until
+	var watch sync.WaitGroup
+	cfg.Started = func(snapshot func() Snapshot) {
+		watch.Go(func() {
+			defer close(until)
+			poll := time.NewTicker(5 * time.Millisecond)
+			defer poll.Stop()
+			for deadline := time.After(time.Minute); !over(snapshot()); {
+				select {
+				case <-poll.C:
+				case <-deadline:
+					t.Errorf("the run is not over after a minute: %+v", snapshot())
+					return
+				}
+			}
+		})
+	}
+	report := mustRun(t, cfg)
+	watch.Wait()
+	return report
+}
 
 // checkClean wants a run without fault or failure in which something happened.
 func checkClean(t *testing.T, r *Report) {
@@ -87,7 +114,7 @@ func TestCreditIsNeverExceeded(t *testing.T) {
 	for _, driver := range []Driver{DriverRelay, DriverSDK} {
 		cfg := quick
 		cfg.Nodes, cfg.Driver, cfg.NoAck, cfg.Window, cfg.Payload = []string{node}, driver, true, 500, 1000
-		r := mustRun(t, cfg)
+		r := runUntil(t, cfg, func(s Snapshot) bool { return s.Delivered > 5000 })
 		checkClean(t, r)
 		if r.LostConnections != 0 || r.Sent < 100 {
 			t.Errorf("%s: %+v", driver, r)
@@ -141,8 +168,8 @@ func TestLostConnection(t *testing.T) {
 				}
 				return [][]byte{frame}
 			})
-			cfg.Nodes, cfg.Conns, cfg.Window, cfg.Warmup, cfg.Duration = []string{p.addr}, 8, 4, -1, 1500*time.Millisecond
-			r := mustRun(t, cfg)
+			cfg.Nodes, cfg.Conns, cfg.Window, cfg.Warmup = []string{p.addr}, 8, 4, -1
+			r := runUntil(t, cfg, func(s Snapshot) bool { return s.Delivered > 5000 && s.DownConnections == 0 }) // behind all cuts
 			checkClean(t, r)
 			if r.LostConnections == 0 || r.DownConnections != 0 {
 				t.Errorf("%d connections lost, %d down", r.LostConnections, r.DownConnections)
@@ -170,8 +197,8 @@ func TestNodeRestart(t *testing.T) {
 		return [][]byte{frame}
 	})
 	cfg := quick
-	cfg.Nodes, cfg.Duration = []string{p.addr}, 1500*time.Millisecond
-	r := mustRun(t, cfg)
+	cfg.Nodes = []string{p.addr}
+	r := runUntil(t, cfg, func(s Snapshot) bool { return s.Delivered > 2000 && s.DownConnections == 0 })
 	checkClean(t, r)
 	if want := uint64(cfg.Conns); r.LostConnections < want {
 		t.Errorf("%d connections lost, want %d", r.LostConnections, want)
@@ -197,7 +224,7 @@ func TestNodeGone(t *testing.T) {
 	})
 	cfg := quick
 	cfg.Nodes = []string{p.addr}
-	r := mustRun(t, cfg)
+	r := runUntil(t, cfg, func(s Snapshot) bool { return s.DownConnections == cfg.Conns })
 	if code, why := r.Verdict(); code != ExitFailure || r.DownConnections != uint64(cfg.Conns) {
 		t.Errorf("exit code %d (%s), %d connections down", code, why, r.DownConnections)
 	}
