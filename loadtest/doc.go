@@ -20,7 +20,8 @@
 // its beginning. How long nodes take to tell each other cannot be seen from outside: a change counts as over a second after
 // its end, if there are several nodes. With sessions at several nodes ([Config].Attach) order is judged for what
 // one of their connections carries to one ID. The SDK does not tell which message was the first to take a new connection, nor when an old
-// one is gone, so with that driver all messages in flight at a change may be overtaken, and a drain counts as a change
+// one is gone, and tells of deliveries and of changes on different goroutines, so that the ledger may hear of a change up to a
+// second after its beginning; so with that driver all messages in flight at a change may be overtaken, and a drain counts as a change
 // until its deadline is over and 5 s more.
 //
 // With [Config].Fanout each message is a multicast. Its copies are messages of their own to the ledger, with numbers

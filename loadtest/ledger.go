@@ -56,7 +56,8 @@ type ledger struct {
 	acks    bool     // messages are sent with ack: each ends with one outcome
 	ids     [][]byte // every ID of the run; connection c holds those from c*perConn on
 	perConn int
-	fanout  int // copies of each message, each with a number and a receiver of its own
+	fanout  int   // copies of each message, each with a number and a receiver of its own
+	notice  int64 // how long after the route to a receiver began to change the driver may hear of it
 
 	streams   []stream // by sending connection
 	routes    []route  // by connection: the way to its IDs
@@ -75,6 +76,11 @@ type ledger struct {
 type route struct {
 	changing int64 // order may break for messages sent up to then: when the last change was over
 	bound    int64 // the IDs are bound since then, to the same session; unknown: not known
+
+	// Messages that came behind later ones, when no change was known that excuses them. If the driver hears of one
+	// within ledger.notice, they are excused.
+	behind      uint64
+	behindSince int64 // when the first of them was sent
 
 	// Outcomes since then that say otherwise. They are judged when it is known whether the session
 	// lived.
@@ -198,13 +204,35 @@ func (l *ledger) deliverIntact(s *stamp) arrival {
 		l.faults.FalseUndelivered++
 	}
 	if ahead > 0 && !l.excused(s, s.seq+uint64(ahead), before) {
-		l.faults.Reordered++
+		l.cameBehind(s, before)
 	}
 	l.delivered++
 	l.time.deliver(l.owner(s.receiver))
 	l.land(landed)
 	a.fresh, a.landed = true, landed
 	return a
+}
+
+// cameBehind books a message that came behind a later one and is not excused, at least not by what is known.
+func (l *ledger) cameBehind(s *stamp, before state) {
+	r := &l.routes[l.owner(s.receiver)]
+	if l.notice == 0 || before&overtaken != 0 {
+		l.faults.Reordered++
+		return
+	}
+	if s.at-r.behindSince > l.notice {
+		l.judgeBehind(r)
+	}
+	if r.behind == 0 {
+		r.behindSince = s.at
+	}
+	r.behind++
+}
+
+// judgeBehind is for when no change can excuse what came behind any more.
+func (l *ledger) judgeBehind(r *route) {
+	l.faults.Reordered += r.behind
+	r.behind = 0
 }
 
 // inOrder notes the delivery of s and returns by how much it is behind. Order is promised to what leaves over one
@@ -345,14 +373,19 @@ func (l *ledger) reconnect(sender int, earliest, latest uint64) {
 }
 
 // beginMove books that the route to a connection's IDs begins to change. What a later message is ahead of by now,
-// that change does not excuse.
+// that change does not excuse, unless the driver hears of it late.
 func (l *ledger) beginMove(conn int, now int64) {
 	r := &l.routes[conn]
+	if r.behindSince < now-l.notice {
+		l.judgeBehind(r)
+	}
+	r.behind = 0
 	if r.changing < now { // else a change goes on, and may be why it is ahead
 		for sender := range l.streams {
 			st := &l.streams[sender]
 			st.eachInFlight(func(seq uint64, f flight) {
-				if l.owner(f.receiver) == conn && st.order.seen(l.orderKey(&f), seq) {
+				late := l.notice > 0 && f.at >= now-l.notice
+				if !late && l.owner(f.receiver) == conn && st.order.seen(l.orderKey(&f), seq) {
 					st.overtake(seq)
 				}
 			})
@@ -394,6 +427,7 @@ func (l *ledger) loseOne(sender int, seq uint64) {
 // the ledger.
 func (l *ledger) close(up func(conn int) bool, more bool) {
 	for conn := range l.routes {
+		l.judgeBehind(&l.routes[conn])
 		if up(conn) {
 			l.resume(conn)
 		}

@@ -383,6 +383,40 @@ func TestOrderExcuses(t *testing.T) {
 	}
 }
 
+// TestOrderHeardLate delivers message 2 before message 1, and the driver hears of the change that did it some time later.
+func TestOrderHeardLate(t *testing.T) {
+	const sent, notice = 10, 50
+	for _, c := range []struct {
+		name   string
+		change int64 // when it is heard of; 0: never
+		first  bool  // before message 1 comes
+		want   uint64
+	}{
+		{"in time", sent + notice, false, 0},
+		{"in time, and message 1 comes behind it", sent + notice, true, 0},
+		{"too late", sent + notice + 1, false, 1},
+		{"too late, and message 1 comes behind it", sent + notice + 1, true, 1},
+		{"nothing has changed", 0, false, 1},
+	} {
+		l := newLedger(7, false, testIDs(3), 1, 1)
+		l.notice = notice
+		l.send(0, 1, sent)
+		l.send(0, 1, sent+1)
+		arrive(l, 0, 2, 1, sent+1)
+		if c.first {
+			l.beginMove(1, c.change)
+		}
+		arrive(l, 0, 1, 1, sent)
+		if c.change > 0 && !c.first {
+			l.beginMove(1, c.change)
+		}
+		l.close(func(int) bool { return true }, false)
+		if got := l.faults; got != (Faults{Reordered: c.want}) {
+			t.Errorf("%s: faults %+v, want %d reordered", c.name, got, c.want)
+		}
+	}
+}
+
 // TestFalseNoRouteAndDenied ends a message with no_route, or denied, and learns later what had
 // become of the session that it is about: the receiver's, or the sender's.
 func TestFalseNoRouteAndDenied(t *testing.T) {

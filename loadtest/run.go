@@ -156,7 +156,7 @@ type Snapshot struct {
 	Outcomes               map[string]uint64 // by word, acked included
 	InFlight               int
 	DownConnections        int
-	Faults                 Faults        // so far; missing and falsely acked messages show at the end only
+	Faults                 Faults        // so far; missing and falsely acked messages, and with the SDK reordered ones, may show at the end only
 	Silence                time.Duration // since the last delivery at any connection
 }
 

@@ -50,10 +50,15 @@ const (
 	openLoopQueue = 1024    // messages that wait for the SDK in the open loop
 	maxInFlight   = 1 << 20 // the SDK's limit for its window
 	closeTimeout  = 5 * time.Second
+
+	// noticeTime is how long the SDK may take to tell that a session has lost a node or come to one. It does so on a goroutine
+	// of its own, so that deliveries which came later may be told of first.
+	noticeTime = time.Second
 )
 
 func newSDK(t *traffic, cfg *Config) *sdk {
 	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, conns: make([]sdkConn, len(t.senders))}
+	t.ledger.notice = int64(noticeTime)
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for _, id := range t.ids {
 		d.names = append(d.names, string(id))
