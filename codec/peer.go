@@ -251,18 +251,41 @@ func AppendAnswer(b []byte, f *Answer) []byte {
 }
 
 // DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its receiver would not
-// have it, and code says which. Its error is an *Error.
-func DecodeRefuse(body []byte) (token []byte, code Code, err error) {
+// have it, and code says which. The reason, a view, is for people; empty if the node gives none. Its
+// error is an *Error.
+func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err error) {
 	r, left := open(body, KindRefuse, 3)
 	token = r.bin("token", MaxToken)
 	code = Code(r.uint("code", maxCode))
-	return token, code, r.close(left)
+	if left > 0 {
+		reason = peekReason(r)
+	}
+	return token, code, reason, r.close(left)
 }
 
-// AppendRefuse appends the whole frame, length prefix included.
-func AppendRefuse(b, token []byte, code Code) []byte {
-	b, start := begin(b, KindRefuse, 3)
-	return end(appendCode(appendBin(b, token), code), start)
+// peekReason reads the value that comes next, which is skipped afterwards. It is for people: what is no
+// reason is no reason to refuse the frame.
+func peekReason(r reader) []byte {
+	reason := r.str("reason", MaxReason)
+	if r.fault != nil {
+		return nil
+	}
+	return reason
+}
+
+// AppendRefuse appends the whole frame, length prefix included. An empty reason takes no field. A
+// reason over MaxReason bytes is cut off.
+func AppendRefuse(b, token []byte, code Code, reason []byte) []byte {
+	fields := 3
+	if len(reason) > 0 {
+		fields++
+	}
+	b, start := begin(b, KindRefuse, fields)
+	b = appendCode(appendBin(b, token), code)
+	if len(reason) > 0 {
+		b = appendReason(b, reason)
+	}
+	return end(b, start)
 }
 
 // DecodeGone reads a gone: a connection of this session, a view, has ended on the sending node, and

@@ -120,7 +120,7 @@ func decodePeer(kind Kind, body []byte) (v []any, err error) {
 		err = DecodeAnswer(body, &f)
 		v = []any{p(f.Token), uint64(f.Code), p(f.Session), s(f.Reason), p(f.Reply)}
 	case KindRefuse:
-		token, code, err = DecodeRefuse(body)
+		token, code, _, err = DecodeRefuse(body)
 		v = []any{p(token), uint64(code)}
 	case KindGone:
 		session, err = DecodeGone(body)
@@ -159,7 +159,7 @@ func appendPeer(b []byte, kind Kind, v []any) []byte {
 	case KindAnswer:
 		return AppendAnswer(b, &Answer{Token: p(0), Code: Code(n(1)), Session: p(2), Reason: s(3), Reply: p(4)})
 	case KindRefuse:
-		return AppendRefuse(b, p(0), Code(n(1)))
+		return AppendRefuse(b, p(0), Code(n(1)), nil)
 	case KindGone:
 		return AppendGone(b, p(0))
 	case KindEnded:
@@ -224,7 +224,7 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindForward:       {appendForward(KindForward), decodeForward(KindForward)},
 		KindAnswer:        {func(b []byte) []byte { return AppendAnswer(b, &answer) }, func(body []byte) { check(DecodeAnswer(body, &answer)) }},
 		KindNotMine:       {appendForward(KindNotMine), decodeForward(KindNotMine)},
-		KindRefuse:        {func(b []byte) []byte { return AppendRefuse(b, token, CodeOverflow) }, func(body []byte) { _, _, err := DecodeRefuse(body); check(err) }},
+		KindRefuse:        {func(b []byte) []byte { return AppendRefuse(b, token, CodeOverflow, nil) }, func(body []byte) { _, _, _, err := DecodeRefuse(body); check(err) }},
 		KindGone:          {func(b []byte) []byte { return AppendGone(b, session) }, func(body []byte) { _, err := DecodeGone(body); check(err) }},
 		KindAttached:      {appendPresence(KindAttached), decodePresence(KindAttached)},
 		KindDetached:      {appendPresence(KindDetached), decodePresence(KindDetached)},

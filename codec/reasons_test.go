@@ -65,3 +65,15 @@ func TestReasons(t *testing.T) {
 		t.Error("the reasons of another frame")
 	}
 }
+
+// A refuse may say why, behind all other fields.
+func TestReasonOfARefuse(t *testing.T) {
+	token := []byte("12345678")
+	for _, text := range []string{"", "full"} {
+		frame := AppendRefuse(nil, token, CodeOverflow, []byte(text))
+		got, code, reason, err := DecodeRefuse(frame[PrefixLen:])
+		if err != nil || string(got) != string(token) || code != CodeOverflow || string(reason) != text {
+			t.Errorf("%q: token %x, %v, reason %q, %v", text, got, code, reason, err)
+		}
+	}
+}

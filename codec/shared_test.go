@@ -94,7 +94,7 @@ func numbered(id, session, token []byte, v uint64) map[Kind][]byte {
 		KindReturnMany:  AppendDeliverMany(nil, KindReturnMany, &DeliverMany{}, many),
 		KindForward:     AppendForward(nil, KindForward, &Forward{Deliver: d, Session: session}),
 		KindExpel:       AppendExpel(nil, KindExpel, session, "id", v),
-		KindRefuse:      AppendRefuse(nil, token, code),
+		KindRefuse:      AppendRefuse(nil, token, code, nil),
 	}
 }
 

@@ -92,11 +92,11 @@ func (l *loop) bareCode(f *codec.Forward) codec.Code {
 func (l *loop) endBare(f *codec.Forward, code codec.Code) {
 	n, ok := tokenOrigin(f.Token)
 	if !ok {
-		l.endToken(f.Token, code, 1)
+		l.endToken(f.Token, verdict{code: code}, 1)
 		return
 	}
 	token, link := readLinkToken(f.Token, n)
-	l.sendControl(link, codec.AppendRefuse(l.scratch[:0], token, code))
+	l.sendControl(link, codec.AppendRefuse(l.scratch[:0], token, code, nil))
 	f.Token, f.Flags = token, codec.FlagAck
 	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, f)
 	l.sendControl(link, l.scratch)

@@ -355,3 +355,23 @@ func TestDuplicateLoginAcrossNodes(t *testing.T) {
 		to.hears(seq, codec.CodeAcked)
 	})
 }
+
+// Why another node did not write a message comes back to its sender, whether it was sent to one or
+// to many.
+func TestRefusedElsewhereWithAReason(t *testing.T) {
+	eachLoops(t, func(t *testing.T, loops int) {
+		g := startGroupWith(t, 2, loops, func(c *Config) {
+			c.Hooks.Deliver = func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOverflow }
+		})
+		from := g.nodes[0].join("from")
+		g.nodes[1].joinMany("to", "too")
+		for _, send := range []func() uint64{
+			func() uint64 { return from.send("from", "to", "x") },
+			func() uint64 { return from.multicast("from", "x", codec.FlagAck, "to") },
+		} {
+			if o := from.hears(send(), codec.CodeOverflow); string(o.Reason) != string(reasonHook) {
+				t.Errorf("the reason is %q, want %q", o.Reason, reasonHook)
+			}
+		}
+	})
+}

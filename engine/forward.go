@@ -199,7 +199,7 @@ func (c *conn) handleForward(k *link, body []byte) error {
 		v = l.eng.mayDeliver(s, d)
 	}
 	if v.code != codec.CodeOK {
-		l.refuseForward(d, v.code)
+		l.refuseForward(d, v)
 		return nil
 	}
 	l.write(dest, d)
@@ -240,18 +240,18 @@ func checkForwardToken(f *codec.Forward) error {
 		Detail: fmt.Sprintf("%d bytes, with flags %#x", n, f.Flags)}
 }
 
-// refuseForward tells the node that a message came from that it was not written here.
-func (l *loop) refuseForward(d *codec.Deliver, code codec.Code) {
-	l.eng.undelivered(d, code)
+// refuseForward tells the node that a message came from that it was not written here, and why.
+func (l *loop) refuseForward(d *codec.Deliver, v verdict) {
+	l.eng.undelivered(d, v.code)
 	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
-		l.stats.outcomes[code]++
+		l.stats.outcomes[v.code]++
 	}
 	n, ok := tokenOrigin(d.Token)
 	if !ok {
 		return
 	}
 	token, h := readLinkToken(d.Token, n)
-	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, code))
+	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, v.code, v.reason))
 }
 
 // linkConn returns an open link of this loop, nil if the handle names none.
@@ -303,26 +303,26 @@ func (c *conn) handleAnswer(body []byte) error {
 
 // handleRefuse ends a message that the other node could not write.
 func (c *conn) handleRefuse(body []byte) error {
-	token, code, err := codec.DecodeRefuse(body)
+	token, code, reason, err := codec.DecodeRefuse(body)
 	if err != nil {
 		return err
 	}
-	c.loop.endToken(token, code, 0)
+	c.loop.endToken(token, verdict{code, reason}, 0)
 	return nil
 }
 
 // endToken ends a message by the token that this node gave it, whichever kind that is. ended is how many
 // messages without ack end here; the other node has counted those that ended there.
-func (l *loop) endToken(token []byte, code codec.Code, ended uint64) {
+func (l *loop) endToken(token []byte, v verdict, ended uint64) {
 	if t, ok := ackToken(token); ok && t.Loop() < len(l.eng.loops) {
-		l.notify(uint16(t.Loop()), note{kind: noteFail, token: t, code: code})
+		l.sayFailed(t, v)
 	} else if len(token) == reportTokenLen {
 		h, seq := readReportToken(token)
 		if int(h.Loop) >= len(l.eng.loops) {
 			return // not what this node gives out
 		}
-		l.stats.outcomes[code] += ended
-		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
+		l.stats.outcomes[v.code] += ended
+		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: v.code})
 	}
 }
 
@@ -494,7 +494,7 @@ func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
 	}
 	l.eng.unreturned(f, code)
 	if len(f.Token) > 0 {
-		l.endToken(f.Token, code, 1)
+		l.endToken(f.Token, verdict{code: code}, 1)
 		return
 	}
 	l.stats.outcomes[code]++

@@ -541,11 +541,11 @@ func (l *loop) eachMail(buf []byte, f func(frame []byte, m *mailFrame)) {
 
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.
 func (l *loop) refuseOne(d *codec.Deliver, v verdict) {
-	code := v.code
 	if _, ok := tokenOrigin(d.Token); ok {
-		l.refuseForward(d, code)
+		l.refuseForward(d, v)
 		return
 	}
+	code := v.code
 	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:

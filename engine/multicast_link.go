@@ -67,7 +67,7 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 			may = l.eng.mayDeliver(t.session, d)
 		}
 		if may.code != codec.CodeOK {
-			l.refuseForward(d, may.code)
+			l.refuseForward(d, may)
 			continue
 		}
 		all = append(all, l.recipient(d, t.session.ID()))

@@ -470,7 +470,7 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	}
 	code := l.givenBack(d, c.short)
 	if remote {
-		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], linkToken, code))
+		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], linkToken, code, nil))
 		return
 	}
 	h, seq := readReportToken(d.Token)

@@ -116,7 +116,7 @@ func (l *loop) relayFrame(h routing.Handle, session uint64, frame []byte) {
 		eachReturned(kind, body, func(token []byte) {
 			l.worked(1)
 			if to.state == stateOpen && to.link.mayRelay(to, session, scratchSize) {
-				to.wroteControl(codec.AppendRefuse(to.out(), token, codec.CodeOverflow))
+				to.wroteControl(codec.AppendRefuse(to.out(), token, codec.CodeOverflow, nil))
 			}
 		})
 	}
