@@ -40,6 +40,7 @@ type cluster struct {
 	holders  *holders
 	overs    *overs
 	changed  chan struct{} // of capacity 1: this node's record is not what was announced
+	news     chan struct{} // of capacity 1: the list of nodes that clients are sent may have changed
 	twin     chan error    // of capacity 1: another node with this node's ID, that must be heard of before this one takes clients
 	doubt    chan struct{} // of capacity 1: look now who else has this node's ID
 	dialling dialling      // the attempts to link with them that are under way
@@ -58,7 +59,6 @@ type cluster struct {
 	refused  map[string]string           // guarded by mu; by node, why there is no link to it
 	skipped  []string                    // guarded by mu; what is listed and left out, a line each
 	beyond   int                         // guarded by mu; of that, how many nodes are too many
-	told     []codec.Member              // guarded by mu; what clients have been told
 	members  map[string]discovery.Record // guarded by mu; by node, without this one
 	dialers  map[string]func()           // guarded by mu; by node, stops the dialling
 	links    map[string]*link            // guarded by mu; by node, the open ones
@@ -69,6 +69,7 @@ func newCluster(e *Engine) *cluster {
 		eng:     e,
 		remote:  routing.NewTable(),
 		changed: make(chan struct{}, 1),
+		news:    make(chan struct{}, 1),
 		twin:    make(chan error, 1),
 		doubt:   make(chan struct{}, 1),
 		refused: make(map[string]string),
@@ -96,6 +97,7 @@ func (c *cluster) run(ctx context.Context) {
 	running.Go(func() { c.keepRoutes(ctx) })
 	running.Go(func() { c.keepAnnounced(ctx) })
 	running.Go(func() { c.lookForTwins(ctx) })
+	running.Go(func() { c.notifyClients(ctx) })
 	running.Go(func() {
 		c.eng.cfg.Membership.Watch(ctx, func(all []discovery.Record) { c.setMembers(ctx, &running, all) })
 	})
@@ -202,25 +204,6 @@ func (e *Engine) advertised(configured string, l net.Listener) string {
 	return l.Addr().String()
 }
 
-// tellMembers tells all clients which nodes there are, if that is not what they know. mu is held.
-func (c *cluster) tellMembers() {
-	all := c.forClients()
-	if slices.Equal(all, c.told) {
-		return
-	}
-	c.told = all
-	frame := codec.AppendMembers(nil, all)
-	for _, l := range c.eng.loops {
-		l.post(func() {
-			for _, conn := range l.conns {
-				if conn != nil && conn.state == stateOpen && conn.link == nil && conn.local == nil {
-					conn.wroteControl(append(conn.out(), frame...))
-				}
-			}
-		})
-	}
-}
-
 // complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.
 func (c *cluster) complain(message string, args ...any) {
 	c.complained.warn(c.eng, message, args...)
@@ -236,7 +219,7 @@ func (c *cluster) opened(k *link) bool {
 	c.links[k.node] = k
 	delete(c.refused, k.node)
 	c.publish()
-	c.tellMembers()
+	nudge(c.news)
 	return true
 }
 

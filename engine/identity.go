@@ -88,7 +88,7 @@ func (c *cluster) refuse(node, why string) {
 	c.mu.Lock()
 	news := c.refused[node] != why
 	c.refused[node] = why
-	c.tellMembers() // nobody is sent to a node that this one does not work with
+	nudge(c.news) // nobody is sent to a node that this one does not work with
 	c.mu.Unlock()
 	if news {
 		c.eng.cfg.Logger.Warn("a node is not linked, as the two do not agree: give all nodes the same", "node", node, "differs", why)

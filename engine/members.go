@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/discovery"
@@ -20,6 +21,8 @@ const (
 	maxAlike = 16
 	// maxNamed bounds the lines of health about nodes of one kind.
 	maxNamed = 16
+	// membersPause is the least time between two lists of nodes that clients are sent.
+	membersPause = time.Second
 )
 
 // setMembers begins to dial nodes that are new and stops dialling those that are gone. A link to a
@@ -50,7 +53,7 @@ func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all [
 			delete(c.refused, node)
 		}
 	}
-	c.tellMembers()
+	nudge(c.news)
 }
 
 // choose leaves out the records that are wrong and, of too many nodes, some that are not known yet.
@@ -109,4 +112,47 @@ func some(lines []string) []string {
 		lines = append(lines[:maxNamed:maxNamed], fmt.Sprintf("and %d more like these", n))
 	}
 	return lines
+}
+
+// notifyClients sends all clients the list of nodes after it has changed, until ctx ends. A list may
+// have 1,024 nodes and go to each of many clients. So it is sent once in membersPause at most, and a
+// client may miss lists in between.
+func (c *cluster) notifyClients(ctx context.Context) {
+	var sent []codec.Member
+	for {
+		select {
+		case <-c.news:
+		case <-ctx.Done():
+			return
+		}
+		all := c.eng.members()
+		if slices.Equal(all, sent) {
+			continue
+		}
+		sent = all
+		frame := codec.AppendMembers(nil, all)
+		for _, l := range c.eng.loops {
+			l.post(func() { l.sendMembers(0, frame) })
+		}
+		select {
+		case <-time.After(membersPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sendMembers queues a list of nodes for the clients from a slot on, as far as the iteration's share
+// allows, and for the rest in the next iteration.
+func (l *loop) sendMembers(slot int, frame []byte) {
+	for ; slot < len(l.conns); slot++ {
+		if l.full {
+			l.post(func() { l.sendMembers(slot, frame) })
+			return
+		}
+		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && c.local == nil {
+			c.wroteControl(append(c.out(), frame...))
+			l.worked(writeWork + len(frame)/bytesPerUnit)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/discovery"
@@ -133,5 +134,43 @@ func TestNamesAreChecked(t *testing.T) {
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
+	}
+}
+
+// A list of nodes that changes all the time is sent to each client once a second at most, and the
+// latest one in the end.
+func TestMembersThatChangeOften(t *testing.T) {
+	t.Parallel()
+	const changes = 50
+	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
+	n := g.start("n1", 1, nil)
+	c := n.join("a")
+	began := time.Now()
+	for i := range changes {
+		g.hub.mu.Lock()
+		g.hub.members["n2"] = discovery.Record{ID: "n2", Incarnation: 1, Addr: fmt.Sprintf("127.0.0.1:%d", i+1)}
+		g.hub.tell()
+		g.hub.mu.Unlock()
+		n.settle()
+	}
+	frames, want := 0, fmt.Sprintf("127.0.0.1:%d", changes)
+	for told := ""; told != want; {
+		f, err := c.read()
+		if err != nil {
+			t.Fatalf("%v after %d lists of nodes; the latest has n2 at %q, and not at %s", err, frames, told, want)
+		}
+		if f.kind == codec.KindMembers {
+			all, err := codec.DecodeMembers(f.body)
+			c.decoded(err)
+			frames++
+			for _, m := range all {
+				if m.Node == "n2" {
+					told = m.Addr
+				}
+			}
+		}
+	}
+	if most := 2 + int(time.Since(began)/membersPause); frames > most {
+		t.Errorf("%d lists of nodes in %v", frames, time.Since(began))
 	}
 }
