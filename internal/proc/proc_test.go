@@ -52,7 +52,7 @@ func startParent(t *testing.T, name, label string) (parent *Process, said string
 	return parent, said
 }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, what string, condition func(context.Context) bool) {
 	t.Helper()

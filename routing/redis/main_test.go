@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long anything that has to happen may take on a busy machine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func startRedis(t testing.TB, options proc.RedisOptions) *proc.Redis {
 	t.Helper()
