@@ -19,11 +19,11 @@ import (
 // socket. So what waits is bounded, and the rest stays in the kernel, which holds up who sends it.
 
 const (
-	// maxConnUnread bounds what waits of one connection, and maxUnread all that waits of one loop.
-	// What is over is handled at once. More than one read waits only if gnet reads a socket that it
+	// maxConnUnread bounds what waits of one connection. What is over is handled at once. While more
+	// than maxUnread waits of all of a loop, what comes has its first turn at once. More than one read waits only if gnet reads a socket that it
 	// was asked not to read: it forgets that when its own buffer runs full, or empty.
 	maxConnUnread = 2 << 20
-	maxUnread     = 64 << 20
+	maxUnread     = 128 << 20
 	// turnSlack is how far, in units of work, a connection may be ahead of the others without
 	// waiting.
 	turnSlack = 512
@@ -181,9 +181,13 @@ func (c *conn) keepUnread(buf []byte) {
 	c.unread = append(c.unread, buf...)
 	l.unread += len(buf)
 	c.await()
-	for (len(c.unread) > maxConnUnread || l.unread > maxUnread) && c.hasWork() {
+	for len(c.unread) > maxConnUnread && c.hasWork() {
 		l.beginTurn()
 		l.turnEnds = math.MaxInt64
+		c.work()
+	}
+	if l.unread > maxUnread && c.hasWork() { // a turn and no more: thousands may come here one after the other
+		l.beginTurn()
 		c.work()
 	}
 }
