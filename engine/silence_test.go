@@ -124,7 +124,7 @@ func TestSilentBreak(t *testing.T) {
 			}
 			began := time.Now()
 			f, err := dead.read()
-			for ; err == nil && f.kind == codec.KindPing; f, err = dead.read() {
+			for ; err == nil && (f.kind == codec.KindPing || f.kind == codec.KindMembers); f, err = dead.read() {
 			}
 			if err != nil || f.kind != codec.KindError {
 				t.Fatalf("%v %v, want the end of the connection", f.kind, err)
