@@ -7,6 +7,7 @@ import (
 
 // enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
 func (l *loop) enter() {
+	l.hasRun = false
 	if !l.active {
 		l.begin()
 		l.ring()
@@ -36,8 +37,17 @@ func (l *loop) ring() {
 }
 
 // Run is the doorbell: the end of an iteration. gnet calls it on the loop.
+//
+// gnet runs tasks for as long as there are any, up to 256 in a row, and reads no socket meanwhile. Each
+// iteration that is longer than a tick is rung for again before it ends. So if gnet has not read since
+// the last iteration, and sockets have something, this one waits until it has.
 func (l *loop) Run(context.Context) error {
 	l.armed.Store(false) // first: what is posted from here on rings again
+	if l.hasRun && l.inputWaits() {
+		l.again()
+		return nil
+	}
+	l.hasRun = true
 	if !l.active {
 		l.begin()
 	}
