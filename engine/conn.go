@@ -104,7 +104,7 @@ type conn struct {
 
 	// owned by the loop; see turns
 	caused   uint64 // work that its input has caused
-	lastWork uint64 // of that, what it read last has caused
+	lastWork uint64 // of that, its latest turn or read
 	due      uint64 // what it will have caused after its next turn, about
 	entered  uint64 // which one it was to enter turns.clients
 }

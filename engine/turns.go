@@ -37,6 +37,9 @@ const (
 	turnsWork = 4 << 10
 	// readWork is what it counts for at least when a connection is read again.
 	readWork = 16
+	// bytesOfRecipient is about what a frame says of a recipient. Input that nobody has looked at may
+	// consist of recipients, and costs as much as a slice then.
+	bytesOfRecipient = 8
 )
 
 // turns are the connections that wait for their turn.
@@ -115,9 +118,10 @@ func (c *conn) nextWork() uint64 {
 		return max(readWork, c.lastWork, uint64(part/bytesPerUnit))
 	}
 	if c.long != nil {
-		return turnSlack
+		return max(turnSlack, c.lastWork)
 	}
-	return 1 + uint64(len(c.unread)/bytesPerUnit)
+	n := len(c.unread)
+	return max(c.lastWork, uint64(1+n/bytesPerUnit), uint64(min(n/bytesOfRecipient, sliceWork)))
 }
 
 // countWork counts work that a connection has caused. It must not be in turns.clients.
@@ -130,14 +134,23 @@ func (c *conn) countWork(work int) {
 	t.most, t.least = max(t.most, c.caused), min(t.least, c.caused)
 }
 
-// isAhead reports whether the connection has caused so much work that others go before it.
+// isAhead reports whether the connection has caused so much work that others go before it: its next turn
+// would end behind that of the one that is the next. So one with cheap frames goes on while others wait
+// for their first expensive turns, which may take seconds for all of them.
 func (c *conn) isAhead() bool {
 	l := c.loop
+	if c.link != nil || !l.crowded() {
+		return false
+	}
+	t := &l.turns
+	if len(t.clients) > 0 {
+		return max(c.caused, t.fair)+c.nextWork() > t.clients[0].due
+	}
 	slack := uint64(turnSlack)
 	if l.late {
 		slack = lateSlack
 	}
-	return c.link == nil && c.caused > l.turns.fair+slack && l.crowded()
+	return c.caused > t.fair+slack
 }
 
 // mayWait reports whether the loop can hold up what comes next on the connection.
@@ -305,7 +318,9 @@ func (c *conn) takeTurn() (more bool) {
 		before := l.done()
 		c.work()
 		c.countInput()
-		c.countWork(l.done().since(before))
+		work := l.done().since(before)
+		c.lastWork = uint64(work)
+		c.countWork(work)
 	}
 	c.lastHeard, c.lastFrame = l.awake, l.now // more may have come: nobody has read it
 	switch {

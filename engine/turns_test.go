@@ -231,7 +231,7 @@ func TestOrderOfTurns(t *testing.T) {
 	quiet, cheap, large, heavy := conns[0], conns[1], conns[2], conns[3]
 	cheap.countWork(100)
 	large.unread = make([]byte, 200*bytesPerUnit)
-	heavy.countWork(5000)
+	heavy.countWork(50_000)
 	for _, c := range []*conn{heavy, large, cheap, quiet} {
 		l.turns.pushClient(c)
 	}
@@ -245,7 +245,7 @@ func TestOrderOfTurns(t *testing.T) {
 		t.Errorf("who was quiet has caused %d while the least of the others was 100", quiet.caused)
 	}
 	l.turns.settle(false)
-	if quiet.countWork(10); quiet.caused != 5000+10 {
-		t.Errorf("who was quiet has caused %d when nobody was held up, and the most of the others was 5000", quiet.caused)
+	if quiet.countWork(10); quiet.caused != 50_000+10 {
+		t.Errorf("who was quiet has caused %d when nobody was held up, and the most of the others was 50,000", quiet.caused)
 	}
 }
