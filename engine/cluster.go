@@ -53,6 +53,8 @@ type cluster struct {
 
 	mu       sync.Mutex
 	outdated func()                      // guarded by mu; ends the announcement under way
+	listing  []codec.Member              // guarded by mu; what a client that comes now is told
+	listings uint64                      // guarded by mu; how often that has changed
 	listed   bool                        // guarded by mu; the membership has been told once
 	alike    []discovery.Record          // guarded by mu; records with this node's ID that are not this incarnation's
 	doubtful bool                        // guarded by mu; nobody has looked at alike yet

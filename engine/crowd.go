@@ -90,6 +90,7 @@ func (c *conn) admitsCrowded(ahead, size int, sender uint64) verdict {
 // overCrowd says why a sender may not queue more: it has its share, or it would have it, if the node's
 // memory were not nearly used up.
 func (c *conn) overCrowd(needed int) verdict {
+	c.noteFull() // a single sender never fills the queue
 	if needed <= c.maxPending {
 		c.loop.stats.memoryRefused++
 		return verdict{codec.CodeOverflow, reasonMemory}

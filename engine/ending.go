@@ -104,7 +104,7 @@ func (l *loop) endFirst() {
 func (l *loop) expireAcks() (more bool) {
 	for more = true; more && !l.full; {
 		more = l.acks.AdvanceSome(l.now, endingStep, l.expired)
-		l.worked(1) // what moved towards its end, and did not end
+		l.worked(endingStep / scanPerUnit) // what moved towards its end, and did not end
 	}
 	return more
 }

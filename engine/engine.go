@@ -375,9 +375,8 @@ func (e *Engine) members() []codec.Member {
 	if e.cluster == nil {
 		return e.self()
 	}
-	e.cluster.mu.Lock()
-	defer e.cluster.mu.Unlock()
-	return e.cluster.forClients()
+	all, _ := e.cluster.list()
+	return all
 }
 
 // self is this node as clients are told of it; nothing if they cannot come, or not any more.

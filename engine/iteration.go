@@ -10,6 +10,7 @@ func (l *loop) enter() {
 	l.hasRun = false
 	if !l.active {
 		l.begin()
+		l.lastRead = l.began
 		l.ring()
 		return
 	}
@@ -39,11 +40,11 @@ func (l *loop) ring() {
 // Run is the doorbell: the end of an iteration. gnet calls it on the loop.
 //
 // gnet runs tasks for as long as there are any, up to 256 in a row, and reads no socket meanwhile. Each
-// iteration that is longer than a tick is rung for again before it ends. So if gnet has not read since
-// the last iteration, and sockets have something, this one waits until it has.
+// iteration that is longer than a tick is rung for again before it ends. So if gnet has not read for
+// some time, and sockets have something, an iteration that follows another one waits until it has.
 func (l *loop) Run(context.Context) error {
 	l.armed.Store(false) // first: what is posted from here on rings again
-	if l.hasRun && l.inputWaits() {
+	if l.hasRun && l.stamped-l.lastRead > unreadTime && l.inputWaits() {
 		l.again()
 		return nil
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"time"
 
 	"distmsg/codec"
 )
@@ -9,7 +10,7 @@ import (
 // gnet runs tasks in a row for as long as there are any. What the loop is rung for while an iteration
 // runs does not keep it from its sockets: here each iteration is rung for again before it ends.
 func TestIterationsInARowReadSockets(t *testing.T) {
-	const all, at, soon = 200, 10, 5
+	const all, at, soon = 100, 10, 5
 	n := start(t, Config{Loops: 1})
 	c := n.join()
 	l := n.loops[0]
@@ -30,7 +31,8 @@ func TestIterationsInARowReadSockets(t *testing.T) {
 			answered <- ran
 			return
 		}
-		l.post(next) // it rings
+		l.post(next)           // it rings
+		time.Sleep(unreadTime) // each iteration takes long
 	}
 	l.post(next)
 	if got := <-answered; got > at+soon {

@@ -62,6 +62,7 @@ type loop struct {
 	pace                        // when it stamps
 	active     bool             // inside an iteration
 	hasRun     bool             // an iteration has ended since gnet last called back
+	lastRead   time.Duration    // when the first iteration since then began
 	now        int64            // milliseconds since the engine was made, read once an iteration
 	scanNext   int
 	awake      int64                         // milliseconds that the loop has been able to hear what came

@@ -118,18 +118,18 @@ func some(lines []string) []string {
 // have 1,024 nodes and go to each of many clients. So it is sent once in membersPause at most, and a
 // client may miss lists in between.
 func (c *cluster) notifyClients(ctx context.Context) {
-	var sent []codec.Member
+	var sent uint64
 	for {
 		select {
 		case <-c.news:
 		case <-ctx.Done():
 			return
 		}
-		all := c.eng.members()
-		if slices.Equal(all, sent) {
+		all, version := c.list()
+		if version == sent {
 			continue
 		}
-		sent = all
+		sent = version
 		frame := codec.AppendMembers(nil, all)
 		for _, l := range c.eng.loops {
 			l.post(func() { l.sendMembers(0, frame) })
@@ -140,6 +140,18 @@ func (c *cluster) notifyClients(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// list is what clients are told of the nodes, and how often that has changed. A list that is as it was
+// some time ago is another one: there may be clients that have the one in between.
+func (c *cluster) list() (all []codec.Member, version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if all = c.forClients(); !slices.Equal(all, c.listing) {
+		c.listing = all
+		c.listings++
+	}
+	return all, c.listings
 }
 
 // sendMembers queues a list of nodes for the clients from a slot on, as far as the iteration's share

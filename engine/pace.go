@@ -57,6 +57,8 @@ const (
 	expiryShare  = 5 * time.Millisecond
 	tellingShare = 5 * time.Millisecond
 	checkShare   = 5 * time.Millisecond
+	// unreadTime is for how long iterations may follow each other before gnet reads what sockets have.
+	unreadTime = 2 * time.Millisecond
 	// turnShare is for how long the loop handles the input of one connection in a row.
 	turnShare = time.Millisecond
 )

@@ -94,6 +94,9 @@ func (p *port) hasLoop(c *conn) {
 func (p *port) proved(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.waits == nil {
+		return // its socket has closed: only its input is still handled
+	}
 	p.leave(c)
 	c.counted = true
 	p.from[sourceOf(c.remote)]++
