@@ -35,7 +35,10 @@ type item struct {
 	epoch uint64
 
 	newInSession, newInNode bool // there is room kept for it; guarded by room.mu
-	counted                 bool // its takeover is, because it has waited (see takeovers); the lane owns it
+	// The lane owns these.
+	counted bool // its takeover has been counted, because it has waited (see takeovers)
+	took    bool // it has displaced another session
+	allowed bool // the hook has allowed it
 }
 
 // verb is what lanes do with the IDs of a request.
@@ -346,11 +349,16 @@ func (e *Engine) allowed(r *request, mine []int) []int {
 		if !e.apart("Bind", func() {
 			for ; k < len(mine); k++ {
 				i := mine[k]
+				if r.items[i].allowed { // before it waited
+					ok = append(ok, i)
+					continue
+				}
 				if err := e.cfg.Hooks.Bind(r.session.Identity(), r.items[i].id); err != nil {
 					r.results[i].Code = codec.CodeDenied
 					r.refused.add(i, err.Error())
 					continue
 				}
+				r.items[i].allowed = true
 				ok = append(ok, i)
 			}
 		}) {

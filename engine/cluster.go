@@ -47,6 +47,7 @@ type cluster struct {
 
 	// shared
 	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
+	detaching  atomic.Int32                     // links that have ended, and whose sessions are not all forgotten yet
 	complained seldom                           // about links
 
 	announcing chan struct{} // of capacity 1: a token while announcing or withdrawing, so that no older record comes behind a newer one, or the end

@@ -68,7 +68,11 @@ func (l *loop) detachStep(e *ending) (more bool) {
 		e.link.detached(id, at.session)
 		l.worked(1)
 	}
-	return len(e.sessions) > 0
+	if len(e.sessions) > 0 {
+		return true
+	}
+	e.link.cluster.detaching.Add(-1)
+	return false
 }
 
 // goOnEnding goes on with what has to end, as far as its share of the iteration allows.

@@ -124,6 +124,13 @@ func TestEndOfLinkWithManySessions(t *testing.T) {
 		if left := attached(); left != many-endingStep {
 			t.Errorf("%d of %d sessions are attached after the first step of %d", left, many, endingStep)
 		}
+		for i := range many {
+			if s := k.cluster.remote.Session(manySession(i)); s != nil {
+				if _, ok := k.cluster.pick(routing.Route{Session: s}); ok {
+					t.Fatalf("session %d is sent to over a link that has ended", i)
+				}
+			}
+		}
 	})
 	n.eventually("none is attached", func() bool { return attached() == 0 })
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
@@ -136,9 +137,28 @@ func (c *cluster) way(id []byte) (route routing.Route, link routing.Handle, ok b
 		route, ok = c.remote.Lookup(id)
 	}
 	if ok {
-		link, ok = route.Session.Pick(route.Hash)
+		link, ok = c.pick(route)
 	}
 	return route, link, ok
+}
+
+// pick chooses a link to a route's session. While the sessions of a link that has ended are forgotten,
+// which takes several steps, it passes by that link.
+func (c *cluster) pick(route routing.Route) (link routing.Handle, ok bool) {
+	link, ok = route.Session.Pick(route.Hash)
+	if !ok || c.detaching.Load() == 0 {
+		return link, ok
+	}
+	open := *c.open.Load()
+	if slices.Contains(open, link) {
+		return link, true
+	}
+	for _, other := range route.Session.Handles() {
+		if slices.Contains(open, other) {
+			return other, true
+		}
+	}
+	return link, false
 }
 
 // follow makes a route of a binding that was made here and whose session has moved to another node: the registry, which may be
@@ -521,7 +541,7 @@ func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool
 	if !ok || same(route) {
 		return codeMoving, false
 	}
-	h, ok := route.Session.Pick(route.Hash)
+	h, ok := l.eng.cluster.pick(route)
 	if !ok {
 		return codec.CodeUnreachable, false
 	}

@@ -270,3 +270,17 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 	n.eventually("they have closed", func() bool { return n.clients.sockets() == most-2*kept })
 	n.helloFrom("127.0.0.1").expect(codec.KindWelcome)
 }
+
+// A client that closes its connection before its hello is handled counts for its address no longer.
+func TestHelloOfAClosedConnection(t *testing.T) {
+	p := newPort(8, 8)
+	c := &conn{remote: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}}
+	if !p.tryAdmit(c) {
+		t.Fatal("there is no place")
+	}
+	p.closed(c)
+	p.proved(c)
+	if len(p.from) > 0 || p.open != 0 {
+		t.Errorf("%d connections are open, and %v", p.open, p.from)
+	}
+}

@@ -122,9 +122,9 @@ func (l *loop) flushDirty() {
 // iteration, and not with the next tick only.
 func (l *loop) chores() {
 	l.part(expiryShare)
-	acks, waits := l.expireAcks(), l.expireWaiting()
+	hellos, acks, waits := l.checkHandshakes(), l.expireAcks(), l.expireWaiting()
 	l.part(tellingShare)
-	told, changes, hellos := l.tellAll(), l.tellBehind(), l.checkHandshakes()
+	told, changes := l.tellAll(), l.tellBehind()
 	l.isDue = acks || waits || told || changes || hellos
 }
 

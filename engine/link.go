@@ -345,6 +345,7 @@ func (k *link) open(c *conn) {
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
 		k.lasted = c.loop.now - k.opened
+		k.cluster.detaching.Add(1) // first: it is in the list of open links until then
 		k.cluster.closed(k)
 		c.loop.endLink(k.handle)
 		c.loop.endSoon(ending{link: k, sessions: k.sessions, slot: -1})

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,31 +147,44 @@ func TestMembersThatChangeOften(t *testing.T) {
 	n := g.start("n1", 1, nil)
 	c := n.join("a")
 	began := time.Now()
-	for i := range changes {
+	move := func(port int) {
 		g.hub.mu.Lock()
-		g.hub.members["n2"] = discovery.Record{ID: "n2", Incarnation: 1, Addr: fmt.Sprintf("127.0.0.1:%d", i+1)}
+		g.hub.members["n2"] = discovery.Record{ID: "n2", Incarnation: 1, Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 		g.hub.tell()
 		g.hub.mu.Unlock()
 		n.settle()
 	}
-	frames, want := 0, fmt.Sprintf("127.0.0.1:%d", changes)
-	for told := ""; told != want; {
-		f, err := c.read()
-		if err != nil {
-			t.Fatalf("%v after %d lists of nodes; the latest has n2 at %q, and not at %s", err, frames, told, want)
-		}
-		if f.kind == codec.KindMembers {
-			all, err := codec.DecodeMembers(f.body)
-			c.decoded(err)
-			frames++
-			for _, m := range all {
-				if m.Node == "n2" {
-					told = m.Addr
-				}
-			}
-		}
+	for i := range changes {
+		move(i + 1)
 	}
+	want := fmt.Sprintf("127.0.0.1:%d", changes)
+	frames := c.toldOf("n2", want)
 	if most := 2 + int(time.Since(began)/membersPause); frames > most {
 		t.Errorf("%d lists of nodes in %v", frames, time.Since(began))
+	}
+	// Who has come in between hears of the list that all others have.
+	move(changes + 1)
+	later := n.join("b")
+	move(changes)
+	later.toldOf("n2", want)
+}
+
+// toldOf reads lists of nodes until a node is at an address, and returns how many there were.
+func (c *client) toldOf(node, addr string) (lists int) {
+	c.t.Helper()
+	for {
+		f, err := c.read()
+		if err != nil {
+			c.t.Fatalf("%v after %d lists of nodes, of which none has %s at %s in the end", err, lists, node, addr)
+		}
+		if f.kind != codec.KindMembers {
+			continue
+		}
+		all, err := codec.DecodeMembers(f.body)
+		c.decoded(err)
+		lists++
+		if slices.Contains(all, codec.Member{Node: node, Addr: addr}) {
+			return lists
+		}
 	}
 }

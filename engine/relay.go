@@ -368,7 +368,7 @@ func (l *loop) failed(t ackmgr.Token, code codec.Code, reason []byte) {
 // finishEntry answers a sender on this loop. The entry has ended.
 func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []byte) {
 	l.stats.outcomes[code]++
-	if c := l.conns[entry.Conn]; c != nil { // entries of a closed connection have ended with it
+	if c := l.conns[entry.Conn]; c != nil { // else it has closed, and its entries end in steps
 		c.inFlight--
 		c.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
 	}

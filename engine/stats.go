@@ -65,7 +65,7 @@ type Stats struct {
 	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
 	RequestsRefused           uint64                 // binds, unbinds, look-ups and watches that ended overflow because of MaxRequests or MaxNodeRequests
 	Takeovers                 uint64                 // binds at this node that displaced another session
-	TakeoversDelayed          uint64                 // IDs whose bind had to wait, because the ID changes hands too often (TakeoverInterval)
+	TakeoversDelayed          uint64                 // times that a bind had to wait, because the ID changes hands too often (TakeoverInterval)
 	TakeoversRefused          uint64                 // IDs whose bind ended overflow for that
 	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }

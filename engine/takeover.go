@@ -78,7 +78,7 @@ type lateBind struct {
 	r       *request
 	i       int
 	due     time.Duration // on the engine's clock
-	counted bool          // its takeover is; else another bind of the same session is before it
+	counted bool          // its takeover has been counted; if not, an earlier bind of the same session has been
 }
 
 func (b *lateBind) waiter() waiter { return waiter{b.r.session.ID(), b.r.items[b.i].id} }
@@ -123,6 +123,7 @@ func (t *takeovers) heard(id string) {
 // in the lane of the ID.
 func (t *takeovers) took(it *item) {
 	t.done.Add(1)
+	it.took = true
 	if !it.counted {
 		t.heard(it.id)
 	}
@@ -182,7 +183,7 @@ func (t *takeovers) admit(r *request, mine []int) []int {
 	for _, i := range mine {
 		it := &r.items[i]
 		switch {
-		case it.counted, it.epoch != 0 && !rebuilding: // it has waited, or it takes nothing from anybody
+		case it.counted, it.epoch != 0 && (!rebuilding || t.eng.knows(r.session, *it)): // it has waited, or it takes nothing from anybody
 			now = append(now, i)
 		case !t.late(r, i):
 			now = append(now, i)
@@ -282,6 +283,9 @@ func (t *takeovers) resume(due []*lateBind) {
 		p.left.Add(int32(1 - len(p.mine))) // from now on they count as one
 		if !ls.try(to.lane, account{conn: p.handle}, to.verb, p) {
 			p.refuse(p.mine, codec.CodeOverflow, reasonRequests)
+			if to.verb == verbLateBind {
+				t.payBack([]part{p})
+			}
 			p.done()
 		}
 	}
@@ -297,13 +301,13 @@ func countedBefore(parts []part) {
 	}
 }
 
-// payBack takes back what was counted for IDs that were not bound in the end.
+// payBack takes back what was counted for IDs that were not taken from anybody in the end.
 func (t *takeovers) payBack(parts []part) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range parts {
 		for _, i := range p.mine {
-			if p.results[i].Code == codec.CodeOK {
+			if p.items[i].took {
 				continue
 			}
 			if d := t.debtOf(p.items[i].id); d != nil {

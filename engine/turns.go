@@ -194,6 +194,7 @@ func (c *conn) keepUnread(buf []byte) {
 	c.unread = append(c.unread, buf...)
 	l.unread += len(buf)
 	c.await()
+	before := l.done()
 	for len(c.unread) > maxConnUnread && c.hasWork() {
 		l.beginTurn()
 		l.turnEnds = math.MaxInt64
@@ -203,6 +204,7 @@ func (c *conn) keepUnread(buf []byte) {
 		l.beginTurn()
 		c.work()
 	}
+	c.caused = max(c.caused, l.turns.fair) + uint64(l.done().since(before))
 }
 
 // await has the connection wait for its turn, and stops reading from it.

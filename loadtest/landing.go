@@ -47,8 +47,10 @@ func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()
 			case <-heard.Done():
 				return
 			case <-grace.C:
-				cancel(errSilent)
-				return
+				if now := r.heard(); now == last { // this process may have been held up, too
+					cancel(errSilent)
+					return
+				}
 			case <-patience.C:
 				select {
 				case <-grace.C:
@@ -63,15 +65,19 @@ func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()
 				continue
 			case <-tick.C:
 			}
-			var now uint64
-			r.d.do(func() { now = r.t.ledger.heard() })
-			if now != last {
+			if now := r.heard(); now != last {
 				last = now
 				grace.Reset(r.cfg.Grace)
 			}
 		}
 	})
 	return heard, func() { cancel(nil) }
+}
+
+// heard is the ledger's.
+func (r *run) heard() (n uint64) {
+	r.d.do(func() { n = r.t.ledger.heard() })
+	return n
 }
 
 // heard counts all that has come in. It grows with every message of which anything new is known.

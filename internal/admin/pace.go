@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// restPart is for how many times as long as a request has taken nothing else is done, so that
-	// requests take a fifth of one core at most; and longestRest bounds that.
+	// After a request, nothing is done for restPart times as long as it took, but for longestRest at
+	// most. So requests that take up to 25 ms each have a fifth of one core.
 	restPart    = 4
 	longestRest = 100 * time.Millisecond
 )

@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -48,7 +47,9 @@ func (c CPUs) do(f func() error) error {
 	if err := unix.SchedSetaffinity(0, c.set()); err != nil {
 		return fmt.Errorf("cannot run on the CPUs %v: %w", c, err)
 	}
-	return errors.Join(f(), unix.SchedSetaffinity(0, &before))
+	err := f()
+	_ = unix.SchedSetaffinity(0, &before) // what f has started runs; if this fails, the thread stays where it is
+	return err
 }
 
 // Stay moves this process to these CPUs: all its threads, and with them those that they start from
