@@ -134,23 +134,20 @@ func (c *conn) countWork(work int) {
 	t.most, t.least = max(t.most, c.caused), min(t.least, c.caused)
 }
 
-// isAhead reports whether the connection has caused so much work that others go before it: its next turn
-// would end behind that of the one that is the next. So one with cheap frames goes on while others wait
-// for their first expensive turns, which may take seconds for all of them.
+// isAhead reports whether the connection has caused so much work that others go before it. One with
+// cheap frames goes on while others wait for their first expensive turns, which may take seconds for all
+// of them: its next turn would end before that of the one that is the next.
 func (c *conn) isAhead() bool {
 	l := c.loop
-	if c.link != nil || !l.crowded() {
-		return false
-	}
-	t := &l.turns
-	if len(t.clients) > 0 {
-		return max(c.caused, t.fair)+c.nextWork() > t.clients[0].due
-	}
 	slack := uint64(turnSlack)
 	if l.late {
 		slack = lateSlack
 	}
-	return c.caused > t.fair+slack
+	t := &l.turns
+	if c.link != nil || c.caused <= t.fair+slack || !l.crowded() {
+		return false
+	}
+	return len(t.clients) == 0 || c.caused+c.nextWork() > t.clients[0].due
 }
 
 // mayWait reports whether the loop can hold up what comes next on the connection.
@@ -303,7 +300,10 @@ func (l *loop) serveClients(until time.Duration) {
 		}
 		c := t.popClient()
 		t.fair = max(t.fair, c.caused)
-		before, expected := l.done(), int(c.nextWork())
+		before, expected := l.done(), 0
+		if !c.hasWork() { // it is read again
+			expected = int(c.nextWork())
+		}
 		if c.takeTurn() {
 			t.pushClient(c)
 		}
