@@ -7,7 +7,6 @@ import (
 
 // enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
 func (l *loop) enter() {
-	l.hasRun = false
 	if !l.active {
 		l.begin()
 		l.lastRead = l.began
@@ -44,11 +43,10 @@ func (l *loop) ring() {
 // some time, and sockets have something, an iteration that follows another one waits until it has.
 func (l *loop) Run(context.Context) error {
 	l.armed.Store(false) // first: what is posted from here on rings again
-	if l.hasRun && l.stamped-l.lastRead > unreadTime && l.inputWaits() {
+	if !l.active && l.stamped-l.lastRead > unreadTime && l.inputWaits() {
 		l.again()
 		return nil
 	}
-	l.hasRun = true
 	if !l.active {
 		l.begin()
 	}

@@ -61,8 +61,7 @@ type loop struct {
 	mail       []outbox         // by loop
 	pace                        // when it stamps
 	active     bool             // inside an iteration
-	hasRun     bool             // an iteration has ended since gnet last called back
-	lastRead   time.Duration    // when the first iteration since then began
+	lastRead   time.Duration    // when an iteration began last with one of gnet's callbacks
 	now        int64            // milliseconds since the engine was made, read once an iteration
 	scanNext   int
 	awake      int64                         // milliseconds that the loop has been able to hear what came
@@ -93,7 +92,7 @@ type loop struct {
 	sweepNo       uint64
 	parked        map[string]*waitLine   // by ID
 	lined         uint64                 // grows with each message that is parked or held
-	deadlines     deadlines              // of what is parked or held
+	deadlines     ranking[*waiting]      // of what is parked or held
 	parkedSends   int                    // sends in parked and in connections' held; of the returned ones, those without ack
 	returnedBytes int                    // of returned messages in parked
 	returnedOn    map[routing.Handle]int // those bytes, by the connection or link that they came back on

@@ -15,9 +15,9 @@ import (
 	"distmsg/codec"
 )
 
-// heap is how many bytes are in use. What a test before this one has left takes several collections:
+// heapInUse is how many bytes are in use. What a test before this one has left takes several collections:
 // engines end late, and pools keep what they have through one.
-func heap() int64 {
+func heapInUse() int64 {
 	for least := int64(math.MaxInt64); ; {
 		runtime.GC()
 		var m runtime.MemStats
@@ -52,7 +52,7 @@ func TestSlowConsumer(t *testing.T) {
 				Credit:       1 << 30}     // the sender waits for no more of it
 			acrossLoops(t, cfg, func(t *testing.T, n *node, from, to *client) {
 				by := n.watchOver()
-				before := heap()
+				before := heapInUse()
 				payload := strings.Repeat("x", 1<<16)
 
 				// Far more than the queue and the kernel's buffers take.
@@ -87,7 +87,7 @@ func TestSlowConsumer(t *testing.T) {
 					from.post("from", "to", payload, mode.flags)
 				}
 				n.settle()
-				if grown := heap() - before; grown > 96<<20 { // its queue, and what the buffer pools keep
+				if grown := heapInUse() - before; grown > 96<<20 { // its queue, and what the buffer pools keep
 					t.Errorf("the node grew by %d MiB for one connection that does not read", grown>>20)
 				}
 				n.eventually("the slow consumer is closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
@@ -149,7 +149,7 @@ func TestAnswersNotRead(t *testing.T) {
 	by := n.watchOver()
 	c := n.join("asker")
 	c.shrink()
-	before := heap()
+	before := heapInUse()
 	pings := make([]byte, 0, 64<<10)
 	for len(pings) < cap(pings)-16 {
 		pings = codec.AppendPing(pings, 1<<50)
@@ -161,7 +161,7 @@ func TestAnswersNotRead(t *testing.T) {
 		}
 	}
 	n.eventually("closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
-	if grown := heap() - before; grown > 16<<20 {
+	if grown := heapInUse() - before; grown > 16<<20 {
 		t.Errorf("the node grew by %d MiB", grown>>20)
 	}
 	by.unharmed()
@@ -290,7 +290,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, HelloTimeout: 2500 * time.Millisecond})
 		by := n.watchOver()
-		before := heap()
+		before := heapInUse()
 		conns := make([]net.Conn, 0, flood)
 		defer func() {
 			for _, c := range conns {
@@ -314,7 +314,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 				by.unharmed()
 			}
 		}
-		if grown := heap() - before; grown > 64<<20 {
+		if grown := heapInUse() - before; grown > 64<<20 {
 			t.Errorf("%d half-open connections take %d MiB", flood, grown>>20)
 		}
 		n.join("latecomer").alive()
@@ -469,7 +469,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	}}})
 	t.Cleanup(release) // whatever happens, before the engine stops
 	greedy, modest := n.join("greedy"), n.join("modest")
-	before := heap()
+	before := heapInUse()
 	ids := make([]codec.IDEpoch, n.limits.MaxIDs)
 	for i := range ids {
 		ids[i].ID = []byte(longID[1:])
@@ -492,7 +492,7 @@ func TestRequestsAreBounded(t *testing.T) {
 	if overflows < frames/2 || overflows == frames {
 		t.Errorf("%d of %d overflow", overflows, frames)
 	}
-	if grown := heap() - before; grown > 40<<20 {
+	if grown := heapInUse() - before; grown > 40<<20 {
 		t.Errorf("the node grew by %d MiB", grown>>20)
 	}
 	greedy.exchange("greedy", modest, "modest") // messages need no lane

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	pq "container/heap"
 	"sync"
 	"time"
 
@@ -28,7 +27,7 @@ type overs struct {
 
 	mu       sync.Mutex
 	sessions map[routing.SessionID]*oversOf // guarded by mu, as all below; those with entries
-	largest  oversHeap                      // the same
+	largest  ranking[*oversOf]              // the same; the one with most is the first
 	count    int                            // entries of all
 }
 
@@ -36,7 +35,7 @@ type overs struct {
 type oversOf struct {
 	session routing.SessionID
 	queue   []over // the oldest first
-	at      int    // in the heap
+	at      int    // in overs.largest
 }
 
 // over is an entry of overs. If a greater epoch replaces it in the table, it stays in the queue
@@ -47,35 +46,13 @@ type over struct {
 	until time.Time
 }
 
-// oversHeap has the session with most entries at its top. Of those with as many, it is the one that
-// has the oldest.
-type oversHeap []*oversOf
-
-func (h oversHeap) Len() int { return len(h) }
-
-func (h oversHeap) Less(i, j int) bool {
-	a, b := h[i].queue, h[j].queue
+// goesBefore says which session has more entries and, if they have as many, which has the oldest.
+func (s *oversOf) goesBefore(other *oversOf) bool {
+	a, b := s.queue, other.queue
 	return len(a) > len(b) || len(a) == len(b) && len(a) > 0 && a[0].until.Before(b[0].until)
 }
 
-func (h oversHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-
-func (h *oversHeap) Push(x any) {
-	s := x.(*oversOf)
-	s.at = len(*h)
-	*h = append(*h, s)
-}
-
-func (h *oversHeap) Pop() any {
-	last := len(*h) - 1
-	s := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return s
-}
+func (s *oversOf) standsAt(i int) { s.at = i }
 
 func newOvers(life time.Duration, most int) *overs {
 	o := &overs{life: life, most: most, table: routing.NewTable(), sessions: make(map[routing.SessionID]*oversOf)}
@@ -103,11 +80,11 @@ func (o *overs) add(session routing.SessionID, id string, epoch uint64, now time
 	if s == nil {
 		s = &oversOf{session: session}
 		o.sessions[session] = s
-		pq.Push(&o.largest, s)
+		o.largest.add(s)
 	}
 	s.queue = append(s.queue, over{id, epoch, now.Add(o.life)})
 	o.count++
-	pq.Fix(&o.largest, s.at)
+	o.largest.putInOrder(s.at)
 	for o.table.Len() > o.most {
 		o.drop(o.largest[0])
 	}
@@ -158,8 +135,8 @@ func (o *overs) drop(s *oversOf) {
 func (o *overs) resized(s *oversOf) {
 	if len(s.queue) == 0 {
 		delete(o.sessions, s.session)
-		pq.Remove(&o.largest, s.at)
+		o.largest.remove(s.at)
 		return
 	}
-	pq.Fix(&o.largest, s.at)
+	o.largest.putInOrder(s.at)
 }

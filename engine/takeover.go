@@ -1,7 +1,6 @@
 package engine
 
 import (
-	pq "container/heap"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -56,7 +55,7 @@ type takeovers struct {
 	mu      sync.Mutex
 	debts   [][debtWays]debt     // guarded by mu, as all below; nil until there is one
 	waiting map[waiter]*lateBind // the first of each session for each ID
-	queue   lateBinds
+	queue   ranking[*lateBind]
 	timer   *time.Timer // nil until a bind waits
 	over    bool        // the engine stops, and nobody waits any more
 }
@@ -83,21 +82,10 @@ type lateBind struct {
 
 func (b *lateBind) waiter() waiter { return waiter{b.r.session.ID(), b.r.items[b.i].id} }
 
-// lateBinds is a heap: the one that is due first is at its top.
-type lateBinds []*lateBind
+// goesBefore says which one is due first.
+func (b *lateBind) goesBefore(c *lateBind) bool { return b.due < c.due }
 
-func (q lateBinds) Len() int           { return len(q) }
-func (q lateBinds) Less(i, j int) bool { return q[i].due < q[j].due }
-func (q lateBinds) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *lateBinds) Push(x any)        { *q = append(*q, x.(*lateBind)) }
-
-func (q *lateBinds) Pop() any {
-	last := len(*q) - 1
-	b := (*q)[last]
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	return b
-}
+func (b *lateBind) standsAt(int) {}
 
 func newTakeovers(e *Engine) *takeovers {
 	c := &e.cfg
@@ -135,19 +123,15 @@ func (t *takeovers) owe(id string) (before time.Duration) {
 	if t.debts == nil {
 		t.debts = make([][debtWays]debt, debtSets)
 	}
-	h := maphash.String(t.seed, id)
-	set := &t.debts[h%debtSets]
-	at := &set[0]
-	for i := range set {
-		if set[i].id == h {
-			at = &set[i]
-			break
+	at := t.debtOf(id)
+	if at == nil {
+		h, set := t.place(id)
+		at = &set[0]
+		for i := range set {
+			if set[i].paid < at.paid {
+				at = &set[i]
+			}
 		}
-		if set[i].paid < at.paid {
-			at = &set[i]
-		}
-	}
-	if at.id != h {
 		*at = debt{id: h}
 	}
 	before = max(at.paid, t.eng.clock())
@@ -155,13 +139,18 @@ func (t *takeovers) owe(id string) (before time.Duration) {
 	return before
 }
 
+// place is the hash of an ID, and the set that it belongs to. mu is held, and there are debts.
+func (t *takeovers) place(id string) (hash uint64, set *[debtWays]debt) {
+	hash = maphash.String(t.seed, id)
+	return hash, &t.debts[hash%debtSets]
+}
+
 // debtOf is what is known of an ID; nil if it owes nothing. mu is held.
 func (t *takeovers) debtOf(id string) *debt {
 	if t.debts == nil {
 		return nil
 	}
-	h := maphash.String(t.seed, id)
-	set := &t.debts[h%debtSets]
+	h, set := t.place(id)
 	for i := range set {
 		if set[i].id == h {
 			return &set[i]
@@ -223,7 +212,7 @@ func (t *takeovers) late(r *request, i int) bool {
 	}
 	t.delayed.Add(1)
 	r.left.Add(1)
-	pq.Push(&t.queue, b)
+	t.queue.add(b)
 	if t.queue[0] == b {
 		t.arm(b.due - now)
 	}
@@ -245,7 +234,7 @@ func (t *takeovers) release(now time.Duration) {
 	t.mu.Lock()
 	var due []*lateBind
 	for len(t.queue) > 0 && t.queue[0].due <= now {
-		b := pq.Pop(&t.queue).(*lateBind)
+		b := t.queue.takeFirst()
 		if t.waiting[b.waiter()] == b {
 			delete(t.waiting, b.waiter())
 		}

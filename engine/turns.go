@@ -44,10 +44,10 @@ const (
 
 // turns are the connections that wait for their turn.
 type turns struct {
-	links    []*conn // the next one first
-	clients  []*conn // a heap: the next one is the one that will have caused the least work after its turn
-	arriving []*conn // those that have come since turns were taken last
-	entered  uint64  // how many have entered clients so far
+	links    []*conn        // the next one first
+	clients  ranking[*conn] // the first is the one that will have caused the least work after its turn
+	arriving []*conn        // those that have come since turns were taken last
+	entered  uint64         // how many have entered clients so far
 
 	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and saves
 	// nothing up.
@@ -70,43 +70,22 @@ func (t *turns) settle(crowded bool) {
 	t.least = math.MaxUint64
 }
 
-// pushClient and popClient are those of a heap.
-func (t *turns) pushClient(c *conn) {
+// push has a client wait for its turn.
+func (t *turns) push(c *conn) {
 	t.entered++
 	c.entered = t.entered
 	c.caused = max(c.caused, t.fair)
 	c.due = c.caused + c.nextWork()
-	t.clients = append(t.clients, c)
-	for i := len(t.clients) - 1; i > 0; {
-		above := (i - 1) / 2
-		if !t.clients[i].goesBefore(t.clients[above]) {
-			return
-		}
-		t.clients[i], t.clients[above] = t.clients[above], t.clients[i]
-		i = above
-	}
+	t.clients.add(c)
 }
 
-func (t *turns) popClient() *conn {
-	first, n := t.clients[0], len(t.clients)-1
-	t.clients[0], t.clients[n] = t.clients[n], nil
-	t.clients = t.clients[:n]
-	for i := 0; ; {
-		next := 2*i + 1
-		if next+1 < n && t.clients[next+1].goesBefore(t.clients[next]) {
-			next++
-		}
-		if next >= n || !t.clients[next].goesBefore(t.clients[i]) {
-			return first
-		}
-		t.clients[i], t.clients[next] = t.clients[next], t.clients[i]
-		i = next
-	}
-}
-
+// goesBefore says which client will have caused less after its turn and, if they will have caused as
+// much, which has come first.
 func (c *conn) goesBefore(d *conn) bool {
 	return c.due < d.due || c.due == d.due && c.entered < d.entered
 }
+
+func (c *conn) standsAt(int) {}
 
 // nextWork is about how much work the connection's next turn is.
 func (c *conn) nextWork() uint64 {
@@ -124,7 +103,14 @@ func (c *conn) nextWork() uint64 {
 	return max(c.lastWork, uint64(1+n/bytesPerUnit), uint64(min(n/bytesOfRecipient, sliceWork)))
 }
 
-// countWork counts work that a connection has caused. It must not be in turns.clients.
+// countTurn counts what a connection has caused in one turn, or read.
+func (c *conn) countTurn(before workDone) {
+	work := c.loop.done().since(before)
+	c.lastWork = uint64(work)
+	c.countWork(work)
+}
+
+// countWork counts work that a connection has caused.
 func (c *conn) countWork(work int) {
 	if c.link != nil {
 		return
@@ -168,9 +154,7 @@ func (c *conn) input(buf []byte) {
 	before := l.done()
 	l.beginTurn()
 	rest := c.read(buf)
-	work := l.done().since(before)
-	c.lastWork = uint64(work)
-	c.countWork(work)
+	c.countTurn(before)
 	switch {
 	case len(rest) > 0:
 		c.keepUnread(rest)
@@ -262,7 +246,7 @@ func (l *loop) takeTurns(share time.Duration) {
 		if c.link != nil {
 			t.links = append(t.links, c)
 		} else {
-			t.pushClient(c)
+			t.push(c)
 		}
 	}
 	t.arriving = t.arriving[:0]
@@ -298,14 +282,14 @@ func (l *loop) serveClients(until time.Duration) {
 		if work >= turnsWork && (len(l.dirty) > 0 || l.inputWaits()) {
 			return
 		}
-		c := t.popClient()
+		c := t.clients.takeFirst()
 		t.fair = max(t.fair, c.caused)
 		before, expected := l.done(), 0
 		if !c.hasWork() { // it is read again
 			expected = int(c.nextWork())
 		}
 		if c.takeTurn() {
-			t.pushClient(c)
+			t.push(c)
 		}
 		work += max(l.done().since(before), expected)
 	}
@@ -320,9 +304,7 @@ func (c *conn) takeTurn() (more bool) {
 		before := l.done()
 		c.work()
 		c.countInput()
-		work := l.done().since(before)
-		c.lastWork = uint64(work)
-		c.countWork(work)
+		c.countTurn(before)
 	}
 	c.lastHeard, c.lastFrame = l.awake, l.now // more may have come: nobody has read it
 	switch {

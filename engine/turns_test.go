@@ -233,10 +233,10 @@ func TestOrderOfTurns(t *testing.T) {
 	large.unread = make([]byte, 200*bytesPerUnit)
 	heavy.countWork(50_000)
 	for _, c := range []*conn{heavy, large, cheap, quiet} {
-		l.turns.pushClient(c)
+		l.turns.push(c)
 	}
 	for i, want := range []*conn{quiet, cheap, large, heavy} {
-		if got := l.turns.popClient(); got != want {
+		if got := l.turns.clients.takeFirst(); got != want {
 			t.Fatalf("%d is number %d", slices.Index(conns, got), i)
 		}
 	}

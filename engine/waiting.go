@@ -1,8 +1,6 @@
 package engine
 
 import (
-	pile "container/heap"
-
 	"distmsg/codec"
 	"distmsg/routing"
 )
@@ -107,52 +105,26 @@ func (q *waitLine) all(yield func(*waiting) bool) {
 	}
 }
 
-// deadlines are messages that wait, as a heap: in front is the one with the first deadline and,
-// of those with the same, the one that came first.
-type deadlines []*waiting
-
-func (d deadlines) Len() int { return len(d) }
-
-func (d deadlines) Less(i, j int) bool {
-	if d[i].deadline != d[j].deadline {
-		return d[i].deadline < d[j].deadline
-	}
-	return d[i].age < d[j].age
+// goesBefore says which message has the first deadline and, if they have the same, which came first.
+func (w *waiting) goesBefore(other *waiting) bool {
+	return w.deadline < other.deadline || w.deadline == other.deadline && w.age < other.age
 }
 
-func (d deadlines) Swap(i, j int) {
-	d[i], d[j] = d[j], d[i]
-	d[i].due, d[j].due = i+1, j+1
-}
-
-// Push and Pop are for package heap.
-func (d *deadlines) Push(w any) {
-	*d = append(*d, w.(*waiting))
-	w.(*waiting).due = len(*d)
-}
-
-func (d *deadlines) Pop() any {
-	last := len(*d) - 1
-	w := (*d)[last]
-	(*d)[last] = nil
-	*d = (*d)[:last]
-	w.due = 0
-	return w
-}
+func (w *waiting) standsAt(i int) { w.due = i + 1 }
 
 // waitsUntil has a message end when its deadline is over, if it has one.
 func (l *loop) waitsUntil(w *waiting) {
 	if w.deadline != 0 {
 		l.lined++
 		w.age = l.lined
-		pile.Push(&l.deadlines, w)
+		l.deadlines.add(w)
 	}
 }
 
 // waitsNoLonger is the reverse.
 func (l *loop) waitsNoLonger(w *waiting) {
 	if w.due > 0 {
-		pile.Remove(&l.deadlines, w.due-1)
+		l.deadlines.remove(w.due - 1)
 	}
 }
 

@@ -67,10 +67,10 @@ func TestWatchMemory(t *testing.T) {
 	n := start(t, Config{WatchPeriod: never, MaxIDs: ids})
 	eye := n.join()
 	list := names("id", ids)
-	before := heap()
+	before := heapInUse()
 	eye.watches(codec.CodeNoRoute, list...)
 	n.settle()
-	if each := float64(heap()-before) / ids; each > 200 {
+	if each := float64(heapInUse()-before) / ids; each > 200 {
 		t.Errorf("a watched ID takes %.0f bytes", each)
 	} else {
 		t.Logf("%.0f bytes each", each)
