@@ -40,8 +40,7 @@ func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	got := make(chan opened)
 	go func() {
-		defer d.end(addr)
-		conn, err := d.Func(ctx, addr)
+		conn, err := d.call(ctx, addr)
 		if conn == nil && err == nil {
 			err = errNothing
 		}
@@ -59,6 +58,13 @@ func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// call calls Func. The call is over before the caller of Open hears of it, who may open another
+// connection at once.
+func (d *Dialer) call(ctx context.Context, addr string) (net.Conn, error) {
+	defer d.end(addr)
+	return d.Func(ctx, addr)
 }
 
 func (d *Dialer) begin(addr string) bool {
