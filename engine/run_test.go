@@ -132,10 +132,11 @@ func TestRunLoopFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent := make(chan error, 2)
-	for _, s := range sessions {
+	for i, s := range sessions {
+		from := "x" + strconv.Itoa(i) // its own: who loses it before it has sent is denied
 		go func() {
-			sent <- s.Bind(context.Background(), "x")
-			_, err := s.Send(context.Background(), "x", "in", nil)
+			sent <- s.Bind(context.Background(), from)
+			_, err := s.Send(context.Background(), from, "in", nil)
 			sent <- err
 		}()
 		if err := <-sent; err != nil {
