@@ -47,8 +47,14 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	switch c := gc.Context().(type) {
 	case *conn:
 		c.loop.enter()
-		if c.state != stateClosed {
-			c.heard(buf)
+		if c.state == stateClosed {
+			break
+		}
+		c.heard(buf)
+		if len(buf) == readBuffer {
+			if more := c.loop.readOn(c); len(more) > 0 {
+				c.heard(more)
+			}
 		}
 	case *anchor:
 		l := h.eng.loopOf(gc.EventLoop())

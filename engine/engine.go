@@ -138,10 +138,6 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// readBuffer is what a loop reads from a connection at once. A link carries what many connections send, and what is read in one
-// go is written in one go.
-const readBuffer = 256 << 10
-
 // outcomeRoom is what is reserved for the outcome of each send in flight (S21).
 const outcomeRoom = 64
 

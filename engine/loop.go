@@ -53,6 +53,7 @@ type loop struct {
 	nudged     bool           // again was called since gnet has last read
 	nudge      [1]byte        // what again writes
 	polled     [1]unix.PollFd // scratch of inputWaits
+	more       []byte         // scratch of readOn
 	watched    []*conn        // connections with a backlog in gnet, or closing
 	watchNext  int            // the one to look at next
 	memory     loopMemory

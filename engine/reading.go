@@ -7,6 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const (
+	// readBuffer is how many bytes gnet reads from a socket at once. It reads all sockets that have
+	// something, one after the other, before the loop can turn to anything else: 2,000 with a full
+	// buffer for each would hold up everybody else for long.
+	readBuffer = 16 << 10
+	// readMost is what a loop that has the time for it reads from a socket at once, with what gnet has
+	// read. A link carries what many connections send, and what is read in one go is written in one go.
+	readMost = 256 << 10
+)
+
 // gnet has no way to stop reading from a connection. What epoll reports of a socket decides that, so
 // the loop asks epoll itself to report no input of a connection whose input has to wait.
 
@@ -43,6 +53,20 @@ func (c *conn) setReading(on bool) {
 	}
 	fd := c.gc.Fd()
 	_ = unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
+}
+
+// readOn reads what the socket has beyond a full readBuffer, unless the connection has to wait. The
+// bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the input.
+func (l *loop) readOn(c *conn) []byte {
+	if c.gc == nil || c.state == stateClosed || c.inTurns || l.full && c.link == nil {
+		return nil
+	}
+	if l.more == nil {
+		l.more = make([]byte, readMost-readBuffer)
+	}
+	n, _ := unix.Read(c.gc.Fd(), l.more)
+	l.worked(callbackWork)
+	return l.more[:max(n, 0)]
 }
 
 // inputWaits reports whether sockets that gnet reads have something, or others have left something for
