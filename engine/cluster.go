@@ -13,6 +13,8 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
+	"distmsg/internal/asynclog"
 	"distmsg/routing"
 )
 
@@ -48,7 +50,7 @@ type cluster struct {
 	// shared
 	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
 	detaching  atomic.Int32                     // links that have ended, and whose sessions are not all forgotten yet
-	complained seldom                           // about links
+	complained asynclog.Seldom                  // about links
 
 	announcing chan struct{} // of capacity 1: a token while announcing or withdrawing, so that no older record comes behind a newer one, or the end
 
@@ -146,15 +148,7 @@ func roughly(n int) int {
 }
 
 // announceSoon has this node's record announced anew.
-func (c *cluster) announceSoon() { nudge(c.changed) }
-
-// nudge leaves a token in a channel of capacity 1.
-func nudge(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
+func (c *cluster) announceSoon() { wake.Nudge(c.changed) }
 
 // announce announces this node's record as it is now. An announcement that is under way carries an
 // older one and ends: it may wait for as long as the membership cannot be reached.
@@ -209,7 +203,7 @@ func (e *Engine) advertised(configured string, l net.Listener) string {
 
 // complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.
 func (c *cluster) complain(message string, args ...any) {
-	c.complained.warn(c.eng, message, args...)
+	c.complained.Warn(c.eng.cfg.Logger, c.eng.clock(), message, args...)
 }
 
 // opened registers a link; false: there is another one to the same node.
@@ -222,7 +216,7 @@ func (c *cluster) opened(k *link) bool {
 	c.links[k.node] = k
 	delete(c.refused, k.node)
 	c.publish()
-	nudge(c.news)
+	wake.Nudge(c.news)
 	return true
 }
 
@@ -292,7 +286,7 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 		}
 	}
 	if _, err := e.endInRegistry(op); err != nil {
-		e.endsFailed.warn(e, "cannot end a session whose node is gone", "session", id, "node", node, "error", err)
+		e.endsFailed.Warn(e.cfg.Logger, e.clock(), "cannot end a session whose node is gone", "session", id, "node", node, "error", err)
 	}
 }
 

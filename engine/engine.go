@@ -70,7 +70,7 @@ type Engine struct {
 	asked           atomic.Int64 // bytes of all requests that are under way
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
-	endsFailed      seldom // sessions that could not be ended in the registry
+	endsFailed      asynclog.Seldom // sessions that could not be ended in the registry
 	releases        releases
 	room            room
 	takeovers       *takeovers

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -51,7 +52,7 @@ func (h *holders) ask(loop uint16, id string) {
 	}
 	h.loops[id] = append(h.loops[id], loop)
 	h.mu.Unlock()
-	nudge(h.wake)
+	wake.Nudge(h.wake)
 }
 
 func (h *holders) run(ctx context.Context) {

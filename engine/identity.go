@@ -12,6 +12,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -88,7 +89,7 @@ func (c *cluster) refuse(node, why string) {
 	c.mu.Lock()
 	news := c.refused[node] != why
 	c.refused[node] = why
-	nudge(c.news) // nobody is sent to a node that this one does not work with
+	wake.Nudge(c.news) // nobody is sent to a node that this one does not work with
 	c.mu.Unlock()
 	if news {
 		c.eng.cfg.Logger.Warn("a node is not linked, as the two do not agree: give all nodes the same", "node", node, "differs", why)

@@ -10,6 +10,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
 )
 
 // A node that starts is announced as one that takes no sessions yet, so that the others link up with it. It takes clients
@@ -67,7 +68,7 @@ func (c *cluster) mayBeTwin(m discovery.Record) {
 		c.alike = c.alike[1:]
 	}
 	c.doubtful = true
-	nudge(c.doubt)
+	wake.Nudge(c.doubt)
 }
 
 // lookForTwins looks who answers for the records that have this node's ID, when they come and every

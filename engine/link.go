@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -149,7 +150,7 @@ func (k *link) handleHello(c *conn, body []byte) {
 			e.peerVersions[0], e.peerVersions[1], f.MinVersion, f.MaxVersion))
 		return
 	case string(f.Node) == e.cfg.NodeID:
-		nudge(k.cluster.doubt)
+		wake.Nudge(k.cluster.doubt)
 		c.close(codec.FaultUnauthenticated, fmt.Sprintf("this node is called %q too: give one of them another ID", f.Node))
 		return
 	}
@@ -337,7 +338,7 @@ func (k *link) open(c *conn) {
 	for _, l := range c.loop.eng.loops {
 		l.post(func() { l.introduce(k.handle) })
 	}
-	nudge(c.loop.eng.verifySoon) // kicks may have been lost while there was no link (S15)
+	wake.Nudge(c.loop.eng.verifySoon) // kicks may have been lost while there was no link (S15)
 	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
 }
 

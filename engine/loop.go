@@ -10,6 +10,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/ranking"
 	"distmsg/routing"
 )
 
@@ -91,13 +92,13 @@ type loop struct {
 	linkLists     map[routing.Handle]map[uint64]ackmgr.List // of what waits for sessions at the other end of a link, by session
 	sweeps        map[uint64]sweep                          // what is left of lists whose sessions have lost a connection, see linkGone
 	sweepNo       uint64
-	parked        map[string]*waitLine   // by ID
-	lined         uint64                 // grows with each message that is parked or held
-	deadlines     ranking[*waiting]      // of what is parked or held
-	parkedSends   int                    // sends in parked and in connections' held; of the returned ones, those without ack
-	returnedBytes int                    // of returned messages in parked
-	returnedOn    map[routing.Handle]int // those bytes, by the connection or link that they came back on
-	disowned      *request               // what the frame in hand gives back, see releaseDisowned
+	parked        map[string]*waitLine      // by ID
+	lined         uint64                    // grows with each message that is parked or held
+	deadlines     ranking.Ranking[*waiting] // of what is parked or held
+	parkedSends   int                       // sends in parked and in connections' held; of the returned ones, those without ack
+	returnedBytes int                       // of returned messages in parked
+	returnedOn    map[routing.Handle]int    // those bytes, by the connection or link that they came back on
+	disowned      *request                  // what the frame in hand gives back, see releaseDisowned
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	casts         []readyCast                 // multicasts of which some recipients may go on

@@ -9,6 +9,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
 )
 
 // A list of nodes is written by many, and everyone reads all of it. A record that is wrong is left
@@ -53,7 +54,7 @@ func (c *cluster) setMembers(ctx context.Context, running *sync.WaitGroup, all [
 			delete(c.refused, node)
 		}
 	}
-	nudge(c.news)
+	wake.Nudge(c.news)
 }
 
 // choose leaves out the records that are wrong and, of too many nodes, some that are not known yet.

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/wake"
 )
 
 // What one connection may hold is bounded: what waits to be written to it, what it has sent of a
@@ -87,7 +88,7 @@ func (l *loop) sayHeld() {
 		m.peak.Store(held)
 	}
 	if held > m.hard {
-		nudge(m.crowded)
+		wake.Nudge(m.crowded)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"distmsg/engine/internal/ranking"
 	"distmsg/routing"
 )
 
@@ -27,7 +28,7 @@ type overs struct {
 
 	mu       sync.Mutex
 	sessions map[routing.SessionID]*oversOf // guarded by mu, as all below; those with entries
-	largest  ranking[*oversOf]              // the same; the one with most is the first
+	largest  ranking.Ranking[*oversOf]      // the same; the one with most is the first
 	count    int                            // entries of all
 }
 
@@ -46,13 +47,13 @@ type over struct {
 	until time.Time
 }
 
-// goesBefore says which session has more entries and, if they have as many, which has the oldest.
-func (s *oversOf) goesBefore(other *oversOf) bool {
+// GoesBefore says which session has more entries and, if they have as many, which has the oldest.
+func (s *oversOf) GoesBefore(other *oversOf) bool {
 	a, b := s.queue, other.queue
 	return len(a) > len(b) || len(a) == len(b) && len(a) > 0 && a[0].until.Before(b[0].until)
 }
 
-func (s *oversOf) standsAt(i int) { s.at = i }
+func (s *oversOf) StandsAt(i int) { s.at = i }
 
 func newOvers(life time.Duration, most int) *overs {
 	o := &overs{life: life, most: most, table: routing.NewTable(), sessions: make(map[routing.SessionID]*oversOf)}
@@ -80,11 +81,11 @@ func (o *overs) add(session routing.SessionID, id string, epoch uint64, now time
 	if s == nil {
 		s = &oversOf{session: session}
 		o.sessions[session] = s
-		o.largest.add(s)
+		o.largest.Add(s)
 	}
 	s.queue = append(s.queue, over{id, epoch, now.Add(o.life)})
 	o.count++
-	o.largest.putInOrder(s.at)
+	o.largest.PutInOrder(s.at)
 	for o.table.Len() > o.most {
 		o.drop(o.largest[0])
 	}
@@ -135,8 +136,8 @@ func (o *overs) drop(s *oversOf) {
 func (o *overs) resized(s *oversOf) {
 	if len(s.queue) == 0 {
 		delete(o.sessions, s.session)
-		o.largest.remove(s.at)
+		o.largest.Remove(s.at)
 		return
 	}
-	o.largest.putInOrder(s.at)
+	o.largest.PutInOrder(s.at)
 }

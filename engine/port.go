@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/wake"
 )
 
 // A port is an address where the engine accepts connections. Anyone may connect, and a connection
@@ -87,7 +88,7 @@ func (p *port) hasLoop(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.hasLoop = true
-	nudge(p.freed)
+	wake.Nudge(p.freed)
 }
 
 // proved takes c out of those that have not shown who they are.
@@ -100,7 +101,7 @@ func (p *port) proved(c *conn) {
 	p.leave(c)
 	c.counted = true
 	p.from[sourceOf(c.remote)]++
-	nudge(p.freed)
+	wake.Nudge(p.freed)
 }
 
 // reservePart is the part of a port's places that no source address takes from the others.
@@ -138,7 +139,7 @@ func (p *port) closed(c *conn) {
 			delete(p.from, source)
 		}
 	}
-	nudge(p.freed)
+	wake.Nudge(p.freed)
 }
 
 // leave takes c out of waiting. mu is held.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -100,7 +101,7 @@ func (r *resolver) ask(loop uint16, by routing.Handle, ids ...string) {
 	}
 	r.queue(by, fresh)
 	r.mu.Unlock()
-	nudge(r.wake)
+	wake.Nudge(r.wake)
 }
 
 // queue puts IDs into the line of who asks. mu is held.
@@ -245,7 +246,7 @@ func (r *resolver) requeue(ids []string) {
 	r.mu.Lock()
 	r.queue(routing.Handle{}, ids)
 	r.mu.Unlock()
-	nudge(r.wake)
+	wake.Nudge(r.wake)
 }
 
 // answerAll answers all alike.

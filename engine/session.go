@@ -308,7 +308,7 @@ func (e *Engine) endSession(s *routing.Session) {
 func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) (ended bool) {
 	ended, err := e.endInRegistry(routing.EndOp{Session: s.ID(), Force: force, Bound: bound, Gone: e.entriesLeft(s)})
 	if err != nil {
-		e.endsFailed.warn(e, "cannot end a session in the registry; it will be tried again", "session", s.ID(), "error", err)
+		e.endsFailed.Warn(e.cfg.Logger, e.clock(), "cannot end a session in the registry; it will be tried again", "session", s.ID(), "error", err)
 	}
 	if err == nil && !ended {
 		return false // it has moved to another node, which knows of it

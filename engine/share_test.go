@@ -6,6 +6,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/share"
 )
 
 // A loop waits for so many acks, and a few connections whose messages nobody acks must not take
@@ -66,15 +67,15 @@ func TestAckShares(t *testing.T) {
 				first = held
 			}
 		}
-		free, share := most-l.acks.Len(), l.ackShare()
-		t.Logf("%d connections leave %d of %d, and the next one may have %d", greedy, free, most, share)
-		if share > free || share < 1 {
-			t.Errorf("%d connections: a share is %d of %d", greedy, share, free)
+		free, mine := most-l.acks.Len(), l.ackShare()
+		t.Logf("%d connections leave %d of %d, and the next one may have %d", greedy, free, most, mine)
+		if mine > free || mine < 1 {
+			t.Errorf("%d connections: a share is %d of %d", greedy, mine, free)
 		}
 		if greedy == 1 && first < most/16 {
 			t.Errorf("one connection alone gets %d of %d", first, most)
 		}
-		if want := min(most/ackReserve/2, most/(greedy+1)); greedy <= 1000 && free < want {
+		if want := min(most/share.Reserve/2, most/(greedy+1)); greedy <= 1000 && free < want {
 			t.Errorf("%d connections leave %d, want %d", greedy, free, want)
 		}
 	}

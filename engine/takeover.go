@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/ranking"
 	"distmsg/routing"
 )
 
@@ -55,7 +56,7 @@ type takeovers struct {
 	mu      sync.Mutex
 	debts   [][debtWays]debt     // guarded by mu, as all below; nil until there is one
 	waiting map[waiter]*lateBind // the first of each session for each ID
-	queue   ranking[*lateBind]
+	queue   ranking.Ranking[*lateBind]
 	timer   *time.Timer // nil until a bind waits
 	over    bool        // the engine stops, and nobody waits any more
 }
@@ -82,10 +83,10 @@ type lateBind struct {
 
 func (b *lateBind) waiter() waiter { return waiter{b.r.session.ID(), b.r.items[b.i].id} }
 
-// goesBefore says which one is due first.
-func (b *lateBind) goesBefore(c *lateBind) bool { return b.due < c.due }
+// GoesBefore says which one is due first.
+func (b *lateBind) GoesBefore(c *lateBind) bool { return b.due < c.due }
 
-func (b *lateBind) standsAt(int) {}
+func (b *lateBind) StandsAt(int) {}
 
 func newTakeovers(e *Engine) *takeovers {
 	c := &e.cfg
@@ -212,7 +213,7 @@ func (t *takeovers) late(r *request, i int) bool {
 	}
 	t.delayed.Add(1)
 	r.left.Add(1)
-	t.queue.add(b)
+	t.queue.Add(b)
 	if t.queue[0] == b {
 		t.arm(b.due - now)
 	}
@@ -234,7 +235,7 @@ func (t *takeovers) release(now time.Duration) {
 	t.mu.Lock()
 	var due []*lateBind
 	for len(t.queue) > 0 && t.queue[0].due <= now {
-		b := t.queue.takeFirst()
+		b := t.queue.TakeFirst()
 		if t.waiting[b.waiter()] == b {
 			delete(t.waiting, b.waiter())
 		}

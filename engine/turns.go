@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/ranking"
 )
 
 // A loop divides its time fairly by what its connections cost, not by how often they say something
@@ -44,10 +45,10 @@ const (
 
 // turns are the connections that wait for their turn.
 type turns struct {
-	links    []*conn        // the next one first
-	clients  ranking[*conn] // the first is the one that will have caused the least work after its turn
-	arriving []*conn        // those that have come since turns were taken last
-	entered  uint64         // how many have entered clients so far
+	links    []*conn                // the next one first
+	clients  ranking.Ranking[*conn] // the first is the one that will have caused the least work after its turn
+	arriving []*conn                // those that have come since turns were taken last
+	entered  uint64                 // how many have entered clients so far
 
 	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and saves
 	// nothing up.
@@ -76,16 +77,16 @@ func (t *turns) push(c *conn) {
 	c.entered = t.entered
 	c.caused = max(c.caused, t.fair)
 	c.due = c.caused + c.nextWork()
-	t.clients.add(c)
+	t.clients.Add(c)
 }
 
-// goesBefore says which client will have caused less after its turn and, if they will have caused as
+// GoesBefore says which client will have caused less after its turn and, if they will have caused as
 // much, which has come first.
-func (c *conn) goesBefore(d *conn) bool {
+func (c *conn) GoesBefore(d *conn) bool {
 	return c.due < d.due || c.due == d.due && c.entered < d.entered
 }
 
-func (c *conn) standsAt(int) {}
+func (c *conn) StandsAt(int) {}
 
 // nextWork is about how much work the connection's next turn is.
 func (c *conn) nextWork() uint64 {
@@ -282,7 +283,7 @@ func (l *loop) serveClients(until time.Duration) {
 		if work >= turnsWork && (len(l.dirty) > 0 || l.inputWaits()) {
 			return
 		}
-		c := t.clients.takeFirst()
+		c := t.clients.TakeFirst()
 		t.fair = max(t.fair, c.caused)
 		before, expected := l.done(), 0
 		if !c.hasWork() { // it is read again

@@ -236,7 +236,7 @@ func TestOrderOfTurns(t *testing.T) {
 		l.turns.push(c)
 	}
 	for i, want := range []*conn{quiet, cheap, large, heavy} {
-		if got := l.turns.clients.takeFirst(); got != want {
+		if got := l.turns.clients.TakeFirst(); got != want {
 			t.Fatalf("%d is number %d", slices.Index(conns, got), i)
 		}
 	}

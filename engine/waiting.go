@@ -105,26 +105,26 @@ func (q *waitLine) all(yield func(*waiting) bool) {
 	}
 }
 
-// goesBefore says which message has the first deadline and, if they have the same, which came first.
-func (w *waiting) goesBefore(other *waiting) bool {
+// GoesBefore says which message has the first deadline and, if they have the same, which came first.
+func (w *waiting) GoesBefore(other *waiting) bool {
 	return w.deadline < other.deadline || w.deadline == other.deadline && w.age < other.age
 }
 
-func (w *waiting) standsAt(i int) { w.due = i + 1 }
+func (w *waiting) StandsAt(i int) { w.due = i + 1 }
 
 // waitsUntil has a message end when its deadline is over, if it has one.
 func (l *loop) waitsUntil(w *waiting) {
 	if w.deadline != 0 {
 		l.lined++
 		w.age = l.lined
-		l.deadlines.add(w)
+		l.deadlines.Add(w)
 	}
 }
 
 // waitsNoLonger is the reverse.
 func (l *loop) waitsNoLonger(w *waiting) {
 	if w.due > 0 {
-		l.deadlines.remove(w.due - 1)
+		l.deadlines.Remove(w.due - 1)
 	}
 }
 

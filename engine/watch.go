@@ -2,6 +2,8 @@ package engine
 
 import (
 	"distmsg/codec"
+	"distmsg/engine/internal/share"
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -186,7 +188,7 @@ func (list *watchList) of(w *watcher, name string) *watch {
 // for all. mu is held.
 func (w *watcher) hasRoom(list *watchList) bool {
 	n, most := len(list.all), w.eng.cfg.MaxNodeWatched
-	return n < w.eng.cfg.MaxWatched && w.watches < most && n < shareOf(most, w.watches, watchPart)
+	return n < w.eng.cfg.MaxWatched && w.watches < most && n < share.Of(most, w.watches, watchPart)
 }
 
 func (w *watcher) answer(list *watchList, r *request) {
@@ -217,7 +219,7 @@ func (w *watcher) close(list *watchList) {
 	list.closed = true
 	list.queue = nil
 	w.ended = append(w.ended, list)
-	nudge(w.wake)
+	wake.Nudge(w.wake)
 }
 
 // enqueue has a client told of a change, if it has been told something before: else the answer will do. mu is held.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -223,7 +224,7 @@ func (w *watcher) askSoon(id *watchedID) {
 	if !id.soon {
 		id.soon = true
 		w.soon = append(w.soon, id)
-		nudge(w.wake)
+		wake.Nudge(w.wake)
 	}
 }
 
