@@ -313,7 +313,8 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
-	if lists := m.slab.heads.len - New(Config{}, 0).slab.heads.len; lists > 5 { // two, two, one inside EndDest
+	// two, two, one inside EndDest
+	if lists := m.slab.heads.len - New(Config{}, 0).slab.heads.len; lists > 5 {
 		t.Errorf("%d list heads for at most 5 in use at once", lists)
 	}
 }

@@ -19,13 +19,16 @@ type Record struct {
 	Addr        string // where clients connect: host:port
 	PeerAddr    string // where other nodes connect: host:port
 	Draining    bool   // it takes no new sessions
-	Load        int    // how many clients it has, roughly; each change is sent to everyone who watches
+	// how many clients it has, roughly; each change is sent to everyone who watches
+	Load int
 }
 
-// Membership knows the nodes of a cluster. All methods may be called from any goroutine and never block.
+// Membership knows the nodes of a cluster. All methods may be called from any goroutine and never
+// block.
 type Membership interface {
-	// Nodes returns the nodes known now, and a channel that is closed when that list is out of date.
-	// A nil channel says that the list never changes. The slice is shared: do not write to it.
+	// Nodes returns the nodes known now, and a channel that is closed when that list is out of
+	// date. A nil channel says that the list never changes. The slice is shared: do not write to
+	// it.
 	Nodes() (nodes []Node, changed <-chan struct{})
 }
 
@@ -33,8 +36,8 @@ type static []Node
 
 var _ Membership = static(nil)
 
-// Static returns a Membership of the given host:port addresses that never changes. It fails if there
-// is none, or if one is not an address.
+// Static returns a Membership of the given host:port addresses that never changes. It fails if
+// there is none, or if one is not an address.
 func Static(addrs ...string) (Membership, error) {
 	if len(addrs) == 0 {
 		return nil, fmt.Errorf("discovery: no node addresses are given")

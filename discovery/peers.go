@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// PeerList is the membership of a cluster whose nodes are known beforehand: each node is told the others, and nobody
-// finds out whether they run. It does no I/O. All methods may be called from any goroutine.
+// PeerList is the membership of a cluster whose nodes are known beforehand: each node is told the
+// others, and nobody finds out whether they run. It does no I/O. All methods may be called from any
+// goroutine.
 type PeerList struct {
 	peers []Record // static
 
@@ -17,8 +18,9 @@ type PeerList struct {
 	changed chan struct{} // guarded by mu; closed when own is another
 }
 
-// Peers returns the membership that lists these nodes and the one that announces itself, which peers may name, too: its
-// announcement then stands in the place of that. Records of nodes whose incarnation is not known have 0.
+// Peers returns the membership that lists these nodes and the one that announces itself, which
+// peers may name, too: its announcement then stands in the place of that. Records of nodes whose
+// incarnation is not known have 0.
 func Peers(peers ...Record) *PeerList {
 	return &PeerList{peers: slices.Clone(peers), changed: make(chan struct{})}
 }
@@ -46,8 +48,8 @@ func (p *PeerList) set(ctx context.Context, own *Record) error {
 	return nil
 }
 
-// Watch calls f with all nodes, this one first if it is announced, now and after each change, until ctx ends. f may
-// keep the slice.
+// Watch calls f with all nodes, this one first if it is announced, now and after each change, until
+// ctx ends. f may keep the slice.
 func (p *PeerList) Watch(ctx context.Context, f func([]Record)) {
 	for ctx.Err() == nil {
 		all, changed := p.all()

@@ -34,7 +34,8 @@ func TestPeers(t *testing.T) {
 	lists, end := watch(t, p)
 	expect := func(when string, want ...Record) {
 		t.Helper()
-		for deadline := time.After(time.Minute); ; { // of two changes at once, only the last may be told of
+		// of two changes at once, only the last may be told of
+		for deadline := time.After(time.Minute); ; {
 			select {
 			case got := <-lists:
 				if slices.Equal(got, want) {

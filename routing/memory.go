@@ -196,8 +196,8 @@ func (m *Memory) Presences(ctx context.Context, sessions []SessionID) ([]Session
 	return results, nil
 }
 
-// EndSession implements [Registry]. The bindings are gone when it returns. They go some at a time, and
-// other calls come in between.
+// EndSession implements [Registry]. The bindings are gone when it returns. They go some at a time,
+// and other calls come in between.
 func (m *Memory) EndSession(ctx context.Context, op EndOp) (ended bool, err error) {
 	s, ended, err := m.endNow(ctx, op)
 	for more := s != nil; more; {

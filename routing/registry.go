@@ -136,18 +136,20 @@ type Binding struct {
 // exactly its binding in Expect, or it comes back as Taken (S13); Expect is not looked at
 // if nobody or the session itself holds the ID.
 //
-// With another Epoch it is a re-assert of a bind that was made before. It wins if nobody
-// holds the ID, or the session itself with the same epoch or a smaller one. It wins over another
-// session with a smaller epoch only if it is Known, or if the registry has lost data a short time
-// ago: else it would be the word of a client, which can invent epochs, against what the registry has
-// stored itself. Expect is not looked at.
+// With another Epoch it is a re-assert of a bind that was made before. It wins if nobody holds the
+// ID, or the session itself with the same epoch or a smaller one. It wins over another session with
+// a smaller epoch only if it is Known, or if the registry has lost data a short time ago: else it
+// would be the word of a client, which can invent epochs, against what the registry has stored
+// itself. Expect is not looked at.
 type BindOp struct {
 	ID      string // 1 to 255 bytes; the registry may keep it
 	Session SessionID
 	Epoch   uint64  // 0: mint one
 	Expect  Binding // the incumbent to replace; zero: nobody
-	Known   bool    // of a re-assert: the registry has told the caller of this binding; no client has made it up
-	Certain bool    // bind only while it is certain who holds the ID; else, after a loss, it is Unanswered
+	// of a re-assert: the registry has told the caller of this binding; no client has made it up
+	Known bool
+	// bind only while it is certain who holds the ID; else, after a loss, it is Unanswered
+	Certain bool
 }
 
 // BindResult is the answer to a BindOp.
@@ -179,8 +181,8 @@ const (
 	// not Known. That is a suspicion and no verdict, for clocks may be wrong: the session may ask
 	// again.
 	Invalid
-	// Unanswered: the registry could not be asked about this ID, as ErrUnavailable says it of a whole
-	// call. It is unknown whether the bind was done.
+	// Unanswered: the registry could not be asked about this ID, as ErrUnavailable says it of a
+	// whole call. It is unknown whether the bind was done.
 	Unanswered
 )
 
@@ -212,14 +214,17 @@ type UnbindOp struct {
 
 // UnbindResult is the answer to an UnbindOp.
 type UnbindResult struct {
-	Removed    bool // false: the ID is not bound, or not so
-	Unanswered bool // the registry could not be asked about this ID; it is unknown whether it was removed
+	Removed bool // false: the ID is not bound, or not so
+	// the registry could not be asked about this ID; it is unknown whether it was removed
+	Unanswered bool
 }
 
 // LookupResult is the answer for one ID of a Lookup.
 type LookupResult struct {
 	Binding Binding // zero: nobody holds it
-	Unknown bool    // the binding is zero because it may have been lost (S18), or could not be read: it is not to be remembered
+	// the binding is zero because it may have been lost (S18), or could not be read: it is not to
+	// be remembered
+	Unknown bool
 }
 
 // Presence is one node where a session is attached.

@@ -138,8 +138,8 @@ func (t *Table) retire(s *Session, allowed func() bool) bool {
 // unbindBatch is how many bindings of an ended session go in one step.
 const unbindBatch = 1000
 
-// unbindSome removes some bindings of a session that has ended, and appends them to the list. More is
-// false if there were none left.
+// unbindSome removes some bindings of a session that has ended, and appends them to the list. More
+// is false if there were none left.
 func (t *Table) unbindSome(s *Session, to []BoundID) (removed []BoundID, more bool) {
 	// Binds for s are refused by now, so what is on its list is all there is. An entry may still go
 	// before its turn comes, by an unbind or another's bind: then it is off the list, too.

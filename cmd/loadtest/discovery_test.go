@@ -44,7 +44,8 @@ func startNode(t *testing.T, url, auth, id string, registry routing.Registry) *e
 	return e
 }
 
-// TestDiscovery finds two nodes in a real ZooKeeper, and says in one line what is wrong where it cannot.
+// TestDiscovery finds two nodes in a real ZooKeeper, and says in one line what is wrong where it
+// cannot.
 func TestDiscovery(t *testing.T) {
 	z, err := proc.StartZooKeeper(t.Context(), proc.ZooKeeperOptions{})
 	if err != nil {

@@ -84,7 +84,8 @@ type options struct {
 	cross     float64
 }
 
-// authVariable is the environment variable that holds ZooKeeper's credentials where no file is given.
+// authVariable is the environment variable that holds ZooKeeper's credentials where no file is
+// given.
 const authVariable = "DISTMSG_DISCOVERY_AUTH"
 
 func (o *options) addFlags(cmd *cobra.Command) {
@@ -200,7 +201,8 @@ func (o *options) openDiscovery(ctx context.Context) (*zookeeper.Membership, loa
 	}
 	m, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: auth, ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
 	code := loadtest.ExitFailure
-	if !strings.HasPrefix(o.discovery, "zk://") || strings.Contains(o.discovery, "@") { // Open has said why it takes no such URL
+	// Open has said why it takes no such URL
+	if !strings.HasPrefix(o.discovery, "zk://") || strings.Contains(o.discovery, "@") {
 		code = loadtest.ExitUsage
 	}
 	return m, code, err

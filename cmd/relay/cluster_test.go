@@ -97,8 +97,8 @@ func expectReply(t *testing.T, s *client.Session, from, to string) {
 	}
 }
 
-// Two nodes that find each other through ZooKeeper and share a Redis with a password: sessions on the two reach each
-// other, health names what is away, and SIGTERM takes a node out.
+// Two nodes that find each other through ZooKeeper and share a Redis with a password: sessions on
+// the two reach each other, health names what is away, and SIGTERM takes a node out.
 func TestCluster(t *testing.T) {
 	redis, zk := startRedis(t, proc.RedisOptions{Password: "sesame", Persist: true}), startZooKeeper(t)
 	secret, password, auth := writeFile(t, "0123456789abcdef\n"), writeFile(t, "sesame\n"), writeFile(t, "relay:sesame")
@@ -142,7 +142,8 @@ func TestCluster(t *testing.T) {
 	expectReply(t, alice, "alice", "bob") // who has moved
 }
 
-// Two nodes that were told of each other. The lower ID dials, so that the other one's entry for it is never used.
+// Two nodes that were told of each other. The lower ID dials, so that the other one's entry for it
+// is never used.
 func TestPeers(t *testing.T) {
 	redis := startRedis(t, proc.RedisOptions{})
 	node := func(id, peers string) *proc.Relay {
@@ -157,7 +158,8 @@ func TestPeers(t *testing.T) {
 		return relay
 	}
 	n1 := node("n1", "n0=127.0.0.1:1/127.0.0.1:2")
-	n0 := node("n0", "n0={addr}/{peer-addr},n1="+n1.Addr+"/"+n1.PeerAddr) // a list that is good for all nodes
+	// a list that is good for all nodes
+	n0 := node("n0", "n0={addr}/{peer-addr},n1="+n1.Addr+"/"+n1.PeerAddr)
 	alice, _ := session(t, n0.Addr, "alice"), session(t, n1.Addr, "bob")
 	expectReply(t, alice, "alice", "bob")
 	if links, err := n0.Metric(t.Context(), "distmsg_links"); err != nil || links != 1 {

@@ -49,7 +49,8 @@ type options struct {
 }
 
 const (
-	noAdmin        = "none"   // as --admin-listen turns the admin server off, as does an empty string
+	// as --admin-listen turns the admin server off, as does an empty string
+	noAdmin        = "none"
 	memoryRegistry = "memory" // as --registry: this node's own
 )
 
@@ -98,7 +99,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 // clustered reports whether this node is one of several.
 func (o *options) clustered() bool { return o.discovery != "" || o.peerList != "" }
 
-// check refuses what cannot be, and resolves addresses to listen on, once, so that what was judged is what will be used.
+// check refuses what cannot be, and resolves addresses to listen on, once, so that what was judged
+// is what will be used.
 func (o *options) check() error {
 	for _, d := range []struct {
 		flag  string
@@ -150,7 +152,8 @@ func oddInName(r rune) bool {
 	return !unicode.IsPrint(r) || r == ' ' || r == utf8.RuneError || strings.ContainsRune(`{}[]*?\`, r)
 }
 
-// checkPasswords looks for some where every user of this machine could read them. It does not quote what it finds.
+// checkPasswords looks for some where every user of this machine could read them. It does not quote
+// what it finds.
 func (o *options) checkPasswords() error {
 	if strings.Contains(o.registry, "@") {
 		return cli.Usagef("--registry holds a user or a password, and lists of processes would show it: " +
@@ -263,7 +266,8 @@ func (o *options) checkAddrs() error {
 		return err
 	}
 	if o.peerListen != "" {
-		if err := o.checkListen("--peer-listen", &o.peerListen, true, o.peerAdvertise); err != nil { // nodes authenticate
+		// nodes authenticate
+		if err := o.checkListen("--peer-listen", &o.peerListen, true, o.peerAdvertise); err != nil {
 			return err
 		}
 	}
@@ -272,11 +276,13 @@ func (o *options) checkAddrs() error {
 		return nil
 	}
 	name, _, _ := net.SplitHostPort(o.adminListen)
-	if err := o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen); err != nil { // nobody is told of it
+	// nobody is told of it
+	if err := o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen); err != nil {
 		return err
 	}
 	if tcp, err := net.ResolveTCPAddr("tcp", o.adminListen); err == nil && (tcp.IP.IsLoopback() || len(o.adminHosts) > 0) {
-		o.adminHosts = append(o.adminHosts, name) // requests may ask for what it was told to listen on
+		// requests may ask for what it was told to listen on
+		o.adminHosts = append(o.adminHosts, name)
 	}
 	return nil
 }

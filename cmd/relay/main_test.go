@@ -19,7 +19,8 @@ import (
 	"distmsg/internal/cli"
 )
 
-// The tests run relay as a process of its own: this test binary, which becomes relay when asMain is set.
+// The tests run relay as a process of its own: this test binary, which becomes relay when asMain is
+// set.
 const asMain = "DISTMSG_TEST_AS_RELAY"
 
 func TestMain(m *testing.M) {
@@ -155,7 +156,8 @@ func TestServe(t *testing.T) {
 		sig  os.Signal
 	}{
 		{"no verb", nil, syscall.SIGTERM},
-		{"verb", []string{"serve"}, syscall.SIGINT}, // relay --listen=… serve: the flags may come first
+		// relay --listen=… serve: the flags may come first
+		{"verb", []string{"serve"}, syscall.SIGINT},
 		{"ipv6", []string{"--listen=[::1]:0", "--admin-listen=[::1]:0"}, syscall.SIGTERM},
 		{"two loops", []string{"--loops=2", "--node-id=n1", "--log-format=json"}, syscall.SIGTERM},
 	} {
@@ -310,7 +312,8 @@ func TestDrain(t *testing.T) {
 
 const cutBySignal = "cut off by a second signal"
 
-// signalUntilExit sends a second signal, again and again: the first few may be taken for an echo of the first.
+// signalUntilExit sends a second signal, again and again: the first few may be taken for an echo of
+// the first.
 func (p *process) signalUntilExit() {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -481,7 +484,8 @@ func (c *conn) hello() string {
 	return string(w.Node)
 }
 
-// sendToItself binds an ID and sends to it with ack; the deliver is here when it returns, the ack is not given.
+// sendToItself binds an ID and sends to it with ack; the deliver is here when it returns, the ack
+// is not given.
 func (c *conn) sendToItself() {
 	c.t.Helper()
 	id := []byte("a")

@@ -77,7 +77,8 @@ func serve(opts options, stderr io.Writer) error {
 	return errors.Join(err, outside.close())
 }
 
-// operate serves until a signal or a failure, and returns when node has ended, except after a second signal.
+// operate serves until a signal or a failure, and returns when node has ended, except after a
+// second signal.
 func operate(node *engine.Engine, opts options, outside *services, logger *slog.Logger) error {
 	// From here on a signal is ours to answer.
 	signals := make(chan os.Signal, 2)
@@ -134,11 +135,12 @@ func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *
 	logger.Info("send load: go run ./cmd/loadtest " + nodes)
 }
 
-// echo is how long a second signal is taken for the first one's: timeout(1), for one, signals a program and then its
-// whole process group.
+// echo is how long a second signal is taken for the first one's: timeout(1), for one, signals a
+// program and then its whole process group.
 const echo = 250 * time.Millisecond
 
-// drain lets node finish what is under way, for at most timeout or until a second signal, and stops it.
+// drain lets node finish what is under way, for at most timeout or until a second signal, and stops
+// it.
 func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal, stop func(), done <-chan error, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

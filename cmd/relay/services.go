@@ -68,7 +68,8 @@ func readSecrets(o options, logger *slog.Logger) (secrets, error) {
 	return s, nil
 }
 
-// fingerprint is what the nodes of a cluster have in common, and can be told to others; empty without a secret.
+// fingerprint is what the nodes of a cluster have in common, and can be told to others; empty
+// without a secret.
 func (s secrets) fingerprint(cluster string) string {
 	if s.cluster == nil {
 		return ""
@@ -105,7 +106,8 @@ type services struct {
 	node       atomic.Pointer[engine.Engine]
 }
 
-// openServices connects to what the flags name. The engine that uses the services is told to them by setting node.
+// openServices connects to what the flags name. The engine that uses the services is told to them
+// by setting node.
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
 	v := &services{}
 	if o.registry != memoryRegistry {
@@ -130,7 +132,8 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 	return v, nil
 }
 
-// libraryLog takes what go-redis has to say, which otherwise goes to stderr. What matters in it, we are told as errors.
+// libraryLog takes what go-redis has to say, which otherwise goes to stderr. What matters in it, we
+// are told as errors.
 type libraryLog struct{ *slog.Logger }
 
 func (l libraryLog) Printf(ctx context.Context, format string, args ...any) {

@@ -12,7 +12,8 @@ import (
 	"distmsg/internal/proc"
 )
 
-// crashing is an app server that does not come back when its connection ends: it speaks the protocol by hand.
+// crashing is an app server that does not come back when its connection ends: it speaks the
+// protocol by hand.
 type crashing struct {
 	t    *testing.T
 	conn net.Conn
@@ -69,8 +70,8 @@ func bindAndWait(t *testing.T, addr, id string) *crashing {
 	return c
 }
 
-// Who is online at another node is heard of through Redis: who comes and who goes, and, after the resume window, whose app
-// server has crashed, or whose node.
+// Who is online at another node is heard of through Redis: who comes and who goes, and, after the
+// resume window, whose app server has crashed, or whose node.
 func TestWatch(t *testing.T) {
 	const window = 2 * time.Second
 	redis, zk := startRedis(t, proc.RedisOptions{}), startZooKeeper(t)
@@ -138,7 +139,8 @@ func TestWatch(t *testing.T) {
 	crashed = time.Now()
 	p1.signal(syscall.SIGKILL)
 	p1.exit()
-	expect("dave", codec.CodeNoRoute) // ZooKeeper's session has to end, too: nobody else knows that the node is dead
+	// ZooKeeper's session has to end, too: nobody else knows that the node is dead
+	expect("dave", codec.CodeNoRoute)
 	if took := time.Since(crashed); took < window-100*time.Millisecond || took > window+20*time.Second {
 		t.Errorf("a node's crash was told after %v", took)
 	}

@@ -14,26 +14,31 @@ import (
 	"distmsg/internal/asynclog"
 )
 
-// Config says where ZooKeeper is and how to speak to it. The zero value of each field stands for the default
-// that its comment names; only URL must be set.
+// Config says where ZooKeeper is and how to speak to it. The zero value of each field stands for
+// the default that its comment names; only URL must be set.
 type Config struct {
-	// URL names the servers and the path that belongs to the cluster: zk://host[:port][,host[:port]...][/path].
-	// The port is 2181 by default, the path /distmsg. Host names are resolved anew for each connection.
+	// URL names the servers and the path that belongs to the cluster:
+	// zk://host[:port][,host[:port]...][/path]. The port is 2181 by default, the path /distmsg.
+	// Host names are resolved anew for each connection.
 	URL string
-	// Auth is "user:password" for digest authentication. With it, what is created can be used by that user
-	// only, for reading too. Default: none, and what is created is open to everyone.
+	// Auth is "user:password" for digest authentication. With it, what is created can be used by
+	// that user only, for reading too. Default: none, and what is created is open to everyone.
 	Auth string
-	// ReadOnly is for programs that only look: Announce is refused, nothing is created, and a path that is missing is an error.
+	// ReadOnly is for programs that only look: Announce is refused, nothing is created, and a path
+	// that is missing is an error.
 	ReadOnly bool
-	// SessionTimeout is how long a node that died without a word stays registered. The server keeps it
-	// between 2 and 20 of its ticks. A quarter of it is the most that is waited for one answer. Default: 6 s.
+	// SessionTimeout is how long a node that died without a word stays registered. The server keeps
+	// it between 2 and 20 of its ticks. A quarter of it is the most that is waited for one answer.
+	// Default: 6 s.
 	SessionTimeout time.Duration
 	// StartTimeout bounds Open, which logs that it waits when that takes longer than half a second.
 	// Default: 10 s.
 	StartTimeout time.Duration
-	// Relist is the period after which everything is listed again, give or take a tenth. Default: 30 s.
+	// Relist is the period after which everything is listed again, give or take a tenth. Default:
+	// 30 s.
 	Relist time.Duration
-	// Dialer opens the connections, for example over TLS. addr has the host as it stands in the URL. Default: TCP.
+	// Dialer opens the connections, for example over TLS. addr has the host as it stands in the
+	// URL. Default: TCP.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
 	// Logger gets what an operator should see. Default: slog.Default().
 	Logger *slog.Logger
@@ -92,7 +97,8 @@ func (c Config) validate() (Config, target, error) {
 	return c, to, nil
 }
 
-// parseURL does without net/url, which knows no lists of hosts. Its errors do not quote a URL that may hold a password.
+// parseURL does without net/url, which knows no lists of hosts. Its errors do not quote a URL that
+// may hold a password.
 func parseURL(url string) (target, error) {
 	rest, ok := strings.CutPrefix(url, scheme)
 	if strings.Contains(url, "@") {

@@ -23,9 +23,9 @@ const (
 	maxBackoff  = 500 * time.Millisecond
 )
 
-// dialer decides for zk which server comes next, when, and over what: the servers in turn, under their names so that these
-// are resolved each time, and a random pause after each round. zk's own way is to resolve once and to pause for exactly
-// one second.
+// dialer decides for zk which server comes next, when, and over what: the servers in turn, under
+// their names so that these are resolved each time, and a random pause after each round. zk's own
+// way is to resolve once and to pause for exactly one second.
 type dialer struct {
 	dial     *dialing.Dialer
 	patience time.Duration   // for the answer to the handshake
@@ -65,7 +65,8 @@ func (d *dialer) Init(servers []string) error {
 // Len implements zk.HostProvider.
 func (d *dialer) Len() int { return len(d.servers) }
 
-// Next implements zk.HostProvider. It says "all were tried" only at the end, because that is where zk asks whether to quit.
+// Next implements zk.HostProvider. It says "all were tried" only at the end, because that is where
+// zk asks whether to quit.
 func (d *dialer) Next() (server string, retryStart bool) {
 	server = d.servers[d.turn%len(d.servers)]
 	d.turn++
@@ -148,10 +149,12 @@ func (d *dialer) cut() {
 
 // wire is a connection that shields zk from what zk cannot take.
 //
-//   - Peers that are silent or not ZooKeeper: zk waits for the handshake's answer for 6.7 session timeouts, believes whatever
-//     length it is told there, and later panics on a frame that is shorter than its header.
-//   - Its own watches after a reconnect: it sets them again while it reads, which is a data race. So the end of a
-//     connection is told as an event for each watch; then zk has none to set, and the keeper knows that they are gone.
+//   - Peers that are silent or not ZooKeeper: zk waits for the handshake's answer for 6.7 session
+//     timeouts, believes whatever length it is told there, and later panics on a frame that is
+//     shorter than its header.
+//   - Its own watches after a reconnect: it sets them again while it reads, which is a data race.
+//     So the end of a connection is told as an event for each watch; then zk has none to set, and
+//     the keeper knows that they are gone.
 //
 // Only zk's reader reads.
 type wire struct {
@@ -230,7 +233,8 @@ func (w *wire) fill(n int) error {
 	return err
 }
 
-// appendEvent appends the frame by which a server says that the watches on path are gone, of whatever type they were.
+// appendEvent appends the frame by which a server says that the watches on path are gone, of
+// whatever type they were.
 func appendEvent(b []byte, path string) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(16+12+len(path)))
 	b = binary.BigEndian.AppendUint32(b, math.MaxUint32) // request -1: none

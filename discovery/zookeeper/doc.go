@@ -10,35 +10,38 @@
 //
 // # What stands in ZooKeeper
 //
-// Below the path of the URL, here /distmsg, the persistent znode "nodes" has one ephemeral child for each
-// node. The child's name is the node's ID, escaped as in a URL, a hyphen and the incarnation in 16 hex digits, so that a
-// node which starts again never meets its former self. Its data is JSON:
+// Below the path of the URL, here /distmsg, the persistent znode "nodes" has one ephemeral child
+// for each node. The child's name is the node's ID, escaped as in a URL, a hyphen and the
+// incarnation in 16 hex digits, so that a node which starts again never meets its former self. Its
+// data is JSON:
 //
 //	{"version":1,"id":"node-1","incarnation":"0000000000000007","addr":"10.0.1.1:7400",
 //	 "peer_addr":"10.0.1.1:7402","state":"serving","load":0}
 //
-// Fields are only ever added, and a reader ignores those it does not know. A state other than "serving" means that the
-// node takes no new sessions. The version is raised when older readers must leave the record alone, which they do.
+// Fields are only ever added, and a reader ignores those it does not know. A state other than
+// "serving" means that the node takes no new sessions. The version is raised when older readers
+// must leave the record alone, which they do.
 //
-// What is no record of a node is left out, logged once, and named by Membership.Skipped: text that is
-// not UTF-8, names and addresses that are empty or have over 255 bytes or control characters, more
-// than 16 KiB, and of more than 4,096 znodes those that are not known yet.
+// What is no record of a node is left out, logged once, and named by Membership.Skipped: text that
+// is not UTF-8, names and addresses that are empty or have over 255 bytes or control characters,
+// more than 16 KiB, and of more than 4,096 znodes those that are not known yet.
 //
 // # When ZooKeeper is away
 //
 // The last membership stands, and what was announced is announced again when ZooKeeper is back: the
-// pauses between attempts to connect are random and no longer than half a second. As the sessions of many nodes may have
-// expired meanwhile, nodes that were known before stay listed for 3 s after each new connection even if they are not
-// registered (yet). Everything is listed again on each new connection, and every 30 s in case a watch went lost. A
-// server that comes back without its data refuses its former clients: one that has had no session for one and a half session
-// timeouts begins anew.
+// pauses between attempts to connect are random and no longer than half a second. As the sessions
+// of many nodes may have expired meanwhile, nodes that were known before stay listed for 3 s after
+// each new connection even if they are not registered (yet). Everything is listed again on each new
+// connection, and every 30 s in case a watch went lost. A server that comes back without its data
+// refuses its former clients: one that has had no session for one and a half session timeouts
+// begins anew.
 //
 // # How it is built
 //
-// The client library's calls take no context, block for long on a silent socket, and its events can be lost. So one
-// goroutine, the keeper, makes all calls, one at a time, and gives up the connection when one is not answered. The exported
-// methods only tell the keeper what is wanted and read what it found. The library's own goroutines leave word for
-// it in the link.
+// The client library's calls take no context, block for long on a silent socket, and its events can
+// be lost. So one goroutine, the keeper, makes all calls, one at a time, and gives up the
+// connection when one is not answered. The exported methods only tell the keeper what is wanted and
+// read what it found. The library's own goroutines leave word for it in the link.
 //
 //	config.go      what can be set; the URL
 //	membership.go  the exported methods

@@ -21,8 +21,9 @@ import (
 	"distmsg/internal/proc"
 )
 
-// TestZooKeeperAway: whatever becomes of ZooKeeper meanwhile, the last membership stands, calls return in time, and when it
-// is back what was announced meanwhile is there within the promised time.
+// TestZooKeeperAway: whatever becomes of ZooKeeper meanwhile, the last membership stands, calls
+// return in time, and when it is back what was announced meanwhile is there within the promised
+// time.
 func TestZooKeeperAway(t *testing.T) {
 	t.Parallel()
 	pause := func(z *proc.ZooKeeper, _ string) error {
@@ -92,7 +93,8 @@ func TestZooKeeperAway(t *testing.T) {
 				t.Errorf("%v after ZooKeeper's return: %v", back, got)
 			}
 			t.Logf("%s: known again after %v", test.name, time.Since(returned).Round(time.Millisecond))
-			fresh := open(t, Config{URL: cfg.URL, Auth: cfg.Auth, ReadOnly: true}) // that it is not only a memory
+			// that it is not only a memory
+			fresh := open(t, Config{URL: cfg.URL, Auth: cfg.Auth, ReadOnly: true})
 			sees(t, fresh, want)
 			if m := missing(); len(m) > 0 {
 				t.Errorf("nodes that never ended were taken off the list: %v", m)
@@ -113,11 +115,13 @@ func stopped(t *testing.T, pid int) bool {
 	return !slices.ContainsFunc(threads, func(file string) bool {
 		stat, err := os.ReadFile(file)
 		_, state, _ := strings.Cut(string(stat), ") ")
-		return err == nil && !strings.HasPrefix(state, "T") // a thread that is gone does not run either
+		// a thread that is gone does not run either
+		return err == nil && !strings.HasPrefix(state, "T")
 	})
 }
 
-// watchFor notes lists in which one of the IDs is missing, until the function that it returns is called.
+// watchFor notes lists in which one of the IDs is missing, until the function that it returns is
+// called.
 func watchFor(t *testing.T, m *Membership, ids ...string) func() (missing []string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
@@ -138,7 +142,8 @@ func watchFor(t *testing.T, m *Membership, ids ...string) func() (missing []stri
 	}
 }
 
-// TestExpired: a node that ZooKeeper has given up registers again, with a new session and the same incarnation.
+// TestExpired: a node that ZooKeeper has given up registers again, with a new session and the same
+// incarnation.
 func TestExpired(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, shared.Addr)
@@ -204,7 +209,8 @@ func TestSilent(t *testing.T) {
 	}
 }
 
-// TestWatchesOutliveConnections: what changes is told, also after the connection was lost, not only found by the next listing.
+// TestWatchesOutliveConnections: what changes is told, also after the connection was lost, not only
+// found by the next listing.
 func TestWatchesOutliveConnections(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, shared.Addr)
@@ -217,7 +223,8 @@ func TestWatchesOutliveConnections(t *testing.T) {
 		p.cut()
 		first.Load++
 		announce(t, other, first)
-		sees(t, m, []discovery.Record{first}) // by the listing after the new connection, or by a watch
+		// by the listing after the new connection, or by a watch
+		sees(t, m, []discovery.Record{first})
 		first.Load++
 		announce(t, other, first)
 		sees(t, m, []discovery.Record{first}) // by a watch
@@ -230,7 +237,8 @@ func TestWatchesOutliveConnections(t *testing.T) {
 	}
 }
 
-// TestLostNotifications: what no watch told of is found by listing, and is watched again from then on.
+// TestLostNotifications: what no watch told of is found by listing, and is watched again from then
+// on.
 func TestLostNotifications(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, shared.Addr)
@@ -260,7 +268,8 @@ func TestLostNotifications(t *testing.T) {
 	sees(t, m, []discovery.Record{r, record(2), record(3)})
 }
 
-// TestLostRequest: a request without an answer, on a connection that is good otherwise, is made again on the next one.
+// TestLostRequest: a request without an answer, on a connection that is good otherwise, is made
+// again on the next one.
 func TestLostRequest(t *testing.T) {
 	t.Parallel()
 	p := startProxy(t, shared.Addr)
@@ -277,7 +286,8 @@ func TestLostRequest(t *testing.T) {
 
 func TestUnreachableAtStart(t *testing.T) {
 	t.Parallel()
-	says := func(answer string) string { // a server that says this and waits, or hangs up if it is empty
+	// a server that says this and waits, or hangs up if it is empty
+	says := func(answer string) string {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -386,7 +396,8 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestRefusedLater: what is refused is an error at once, is attempted further, and does no harm to what is known.
+// TestRefusedLater: what is refused is an error at once, is attempted further, and does no harm to
+// what is known.
 func TestRefusedLater(t *testing.T) {
 	t.Parallel()
 	m := open(t, Config{URL: place(t, shared.Addr)})

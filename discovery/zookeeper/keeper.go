@@ -27,8 +27,8 @@ const (
 	grace = 3 * time.Second
 )
 
-// keeper brings ZooKeeper in line with what is wanted of it, and the view in line with ZooKeeper. All of it
-// is owned by the goroutine that runs it.
+// keeper brings ZooKeeper in line with what is wanted of it, and the view in line with ZooKeeper.
+// All of it is owned by the goroutine that runs it.
 type keeper struct {
 	m    *Membership
 	link *link
@@ -47,11 +47,12 @@ type keeper struct {
 	holding bool                // among them some that are not registered
 	mine    map[string]struct{} // names that may be registered by us
 	armed   map[string]struct{} // paths with a watch that has not fired
-	stale   map[string]struct{} // paths whose watch has fired, and what stands there has not been read since
-	all     bool                // everything is stale
-	pzxid   int64               // when dir's children last changed, as far as we know
-	until   time.Time           // until then, nodes are not taken off the view
-	last    string              // the last complaint
+	// paths whose watch has fired, and what stands there has not been read since
+	stale map[string]struct{}
+	all   bool      // everything is stale
+	pzxid int64     // when dir's children last changed, as far as we know
+	until time.Time // until then, nodes are not taken off the view
+	last  string    // the last complaint
 
 	beyond   int  // how many znodes are not read because there are too many
 	overfull bool // that was logged
@@ -140,7 +141,8 @@ func (k *keeper) look() {
 	}
 }
 
-// withoutSession begins anew when the session that zk wants to resume must have expired long ago. It returns when to call again.
+// withoutSession begins anew when the session that zk wants to resume must have expired long ago.
+// It returns when to call again.
 func (k *keeper) withoutSession() time.Duration {
 	limit := k.m.cfg.SessionTimeout * 3 / 2
 	if wait := time.Until(k.since.Add(limit)); wait > 0 {
@@ -236,7 +238,8 @@ func (k *keeper) makeDir(ctx context.Context) error {
 	return nil
 }
 
-// mayRegister asks for a change that ZooKeeper would have to permit but cannot make, because its second half is impossible.
+// mayRegister asks for a change that ZooKeeper would have to permit but cannot make, because its
+// second half is impossible.
 func (k *keeper) mayRegister(ctx context.Context) error {
 	err := k.do(ctx, func(c *zk.Conn) error {
 		_, err := c.Multi(
@@ -290,7 +293,8 @@ func (k *keeper) put(ctx context.Context, path string, data []byte) error {
 				continue
 			}
 		case err != nil:
-		case stat.EphemeralOwner != k.link.conn.SessionID(): // a session of ours that has yet to expire
+		// a session of ours that has yet to expire
+		case stat.EphemeralOwner != k.link.conn.SessionID():
 			if err = k.remove(ctx, path); err == nil {
 				continue
 			}
@@ -322,7 +326,8 @@ func (k *keeper) list(ctx context.Context) error {
 	for _, name := range names {
 		path := k.path(name)
 		known, ok := k.entries[name]
-		if _, stale := k.stale[path]; ok && !stale && !k.all { // of what has no watch, all is read again in time
+		// of what has no watch, all is read again in time
+		if _, stale := k.stale[path]; ok && !stale && !k.all {
 			entries[name] = known
 			continue
 		}
@@ -347,7 +352,8 @@ func (k *keeper) list(ctx context.Context) error {
 	return nil
 }
 
-// children lists dir and leaves a watch. A change that the watch should have told of first shows that the watch is dead.
+// children lists dir and leaves a watch. A change that the watch should have told of first shows
+// that the watch is dead.
 func (k *keeper) children(ctx context.Context) ([]string, error) {
 	_, armed := k.armed[k.dir]
 	names, stat, err := k.readDir(ctx, !armed)
@@ -467,8 +473,8 @@ func (k *keeper) do(ctx context.Context, request func(*zk.Conn) error) error {
 
 func (k *keeper) path(name string) string { return k.dir + "/" + name }
 
-// publish shows readers the nodes that are registered and, for a while after a new connection, those that were shown
-// before and have not been replaced.
+// publish shows readers the nodes that are registered and, for a while after a new connection,
+// those that were shown before and have not been replaced.
 func (k *keeper) publish() {
 	shown := maps.Clone(k.entries)
 	k.holding = false

@@ -21,7 +21,8 @@ const (
 // errSilent: a call was not answered in time, and its connection was given up.
 var errSilent = errors.New("no answer from ZooKeeper")
 
-// link is the connection to ZooKeeper. The keeper calls through it; zk's goroutines leave their news in it.
+// link is the connection to ZooKeeper. The keeper calls through it; zk's goroutines leave their
+// news in it.
 type link struct {
 	// static after construction
 	cfg     Config
@@ -34,9 +35,10 @@ type link struct {
 	ended  <-chan zk.Event // closed when zk's loop has ended
 	calls  sync.WaitGroup  // with their goroutines, abandoned ones too
 
-	mu      sync.Mutex
-	up      bool                // guarded by mu; there is a session
-	session int                 // guarded by mu; how often that came about: connections, not ZooKeeper's sessions
+	mu sync.Mutex
+	up bool // guarded by mu; there is a session
+	// guarded by mu; how often that came about: connections, not ZooKeeper's sessions
+	session int
 	fired   map[string]struct{} // guarded by mu; paths whose watch is gone, since the last look
 	watched map[string]struct{} // guarded by mu; paths that zk may have watches on
 	fault   error               // guarded by mu; why there is no session
@@ -61,8 +63,8 @@ func (l *link) connect() (err error) {
 	return nil
 }
 
-// renew begins anew, as if zk had never been connected: a server that has lost its data refuses a client that has seen newer.
-// There must be no session. It takes a few seconds at most.
+// renew begins anew, as if zk had never been connected: a server that has lost its data refuses a
+// client that has seen newer. There must be no session. It takes a few seconds at most.
 func (l *link) renew() error {
 	l.close()
 	return l.connect()
@@ -128,8 +130,8 @@ func (l *link) allWatched() []string {
 	return slices.Collect(maps.Keys(l.watched))
 }
 
-// call makes one request. If it is not answered in time, it is abandoned and the connection is given up,
-// and with it the request: zk calls cannot be ended otherwise.
+// call makes one request. If it is not answered in time, it is abandoned and the connection is
+// given up, and with it the request: zk calls cannot be ended otherwise.
 func call[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, error)) (T, error) {
 	type outcome struct {
 		value T
@@ -158,7 +160,8 @@ func call[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, error)
 	}
 }
 
-// isLost says whether err means that there is no connection (any more), so that the next one has to be waited for.
+// isLost says whether err means that there is no connection (any more), so that the next one has to
+// be waited for.
 func isLost(err error) bool {
 	for _, lost := range []error{
 		errSilent, zk.ErrConnectionClosed, zk.ErrNoServer, zk.ErrSessionExpired, zk.ErrClosing, context.Canceled,
@@ -183,7 +186,8 @@ func (l *link) lastFault() error {
 	return fault
 }
 
-// close ends the session, so that what was registered is gone at once if ZooKeeper can be reached, and waits for all goroutines.
+// close ends the session, so that what was registered is gone at once if ZooKeeper can be reached,
+// and waits for all goroutines.
 func (l *link) close() {
 	l.mu.Lock()
 	up := l.up

@@ -23,7 +23,8 @@ import (
 const (
 	// patience bounds every wait of a test; it is never reached on a good day.
 	patience = 30 * time.Second
-	// back is the promise: registered again within 2 s of ZooKeeper's return; the rest is slack for two busy cores.
+	// back is the promise: registered again within 2 s of ZooKeeper's return; the rest is slack for
+	// two busy cores.
 	back = 2*time.Second + 4*time.Second
 	// session is the shortest session timeout that a ZooKeeper of package proc grants, times two.
 	session = 2 * time.Second
@@ -70,7 +71,8 @@ func startZooKeeper(t *testing.T, dir string) *proc.ZooKeeper {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-// place is a URL of the test's own, directly below the root: what one creates with credentials no other needs.
+// place is a URL of the test's own, directly below the root: what one creates with credentials no
+// other needs.
 func place(t testing.TB, addr string) string {
 	return "zk://" + addr + "/test-" + strings.ReplaceAll(t.Name(), "/", "-")
 }
@@ -268,7 +270,8 @@ func (p *proxy) cut() {
 	<-ack
 }
 
-// What zk's frames begin with after their length, where it is not the number of a request, and a request's code, which is next.
+// What zk's frames begin with after their length, where it is not the number of a request, and a
+// request's code, which is next.
 const (
 	notification = "\xff\xff\xff\xff"
 	ping         = "\xff\xff\xff\xfe"

@@ -18,8 +18,8 @@ var errNotYet = errors.New("no answer yet")
 // ErrClosed is returned by the methods of a closed Membership.
 var ErrClosed = errors.New("zookeeper: the membership is closed")
 
-// Membership is the membership of one cluster. Its methods may be called from any goroutine, and none blocks longer
-// than its context says, whatever ZooKeeper does.
+// Membership is the membership of one cluster. Its methods may be called from any goroutine, and
+// none blocks longer than its context says, whatever ZooKeeper does.
 type Membership struct {
 	// static after Open
 	cfg     Config
@@ -73,7 +73,8 @@ func (e *ConfigError) Unwrap() error { return e.err }
 // sayAfter is how long Open waits for ZooKeeper in silence.
 const sayAfter = 500 * time.Millisecond
 
-// Open connects to ZooKeeper and returns when the membership is known, or with one line that says what to do.
+// Open connects to ZooKeeper and returns when the membership is known, or with one line that says
+// what to do.
 func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	cfg, to, err := cfg.validate()
 	if err != nil {
@@ -115,17 +116,18 @@ func Open(ctx context.Context, cfg Config) (*Membership, error) {
 		strings.Join(to.servers, ","), cfg.StartTimeout, reason)
 }
 
-// Close ends everything, and with it this node's registration: at once if ZooKeeper can be reached, else when the session
-// expires. It takes a few seconds at most.
+// Close ends everything, and with it this node's registration: at once if ZooKeeper can be reached,
+// else when the session expires. It takes a few seconds at most.
 func (m *Membership) Close() {
 	m.stop()
 	<-m.kept
 	m.link.close()
 }
 
-// Announce makes r known as this node until Withdraw or Close, in the place of what was announced before. It
-// returns when that is done, or with an error when ZooKeeper refuses or ctx ends. After an error it is still
-// attempted, until the next Announce or Withdraw. If ctx has ended before, nothing is attempted.
+// Announce makes r known as this node until Withdraw or Close, in the place of what was announced
+// before. It returns when that is done, or with an error when ZooKeeper refuses or ctx ends. After
+// an error it is still attempted, until the next Announce or Withdraw. If ctx has ended before,
+// nothing is attempted.
 func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 	if m.cfg.ReadOnly {
 		return errors.New("zookeeper: announced in a membership that is read-only")
@@ -179,10 +181,11 @@ func (m *Membership) obey(ctx context.Context, name string, data []byte) error {
 	})
 }
 
-// Watch calls f with the records of all nodes, this one's too, now and after each change, until ctx ends or the
-// Membership is closed. They are sorted by ID, those with one ID from the oldest to the newest: a node that was killed and
-// has started again is listed twice until the session of its former self expires. While ZooKeeper cannot be asked, the
-// last list stands. f may keep the slice but not change it.
+// Watch calls f with the records of all nodes, this one's too, now and after each change, until ctx
+// ends or the Membership is closed. They are sorted by ID, those with one ID from the oldest to the
+// newest: a node that was killed and has started again is listed twice until the session of its
+// former self expires. While ZooKeeper cannot be asked, the last list stands. f may keep the slice
+// but not change it.
 func (m *Membership) Watch(ctx context.Context, f func([]discovery.Record)) {
 	for ctx.Err() == nil {
 		records, changed := m.view.allRecords()
@@ -221,7 +224,8 @@ func (m *Membership) Skipped() []string {
 	return slices.Clone(m.status.skipped)
 }
 
-// await returns when there is a status that is done, or that has an error which another attempt may not cure.
+// await returns when there is a status that is done, or that has an error which another attempt may
+// not cure.
 func (m *Membership) await(ctx context.Context, done func(*status) (bool, error)) error {
 	for {
 		m.mu.Lock()

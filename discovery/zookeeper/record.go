@@ -14,7 +14,8 @@ import (
 // maxRecord is the most bytes of a znode's data that are read. A node's record has 200 or so.
 const maxRecord = 16 << 10
 
-// recordVersion is the newest version of a znode's data that this package reads, and the one it writes.
+// recordVersion is the newest version of a znode's data that this package reads, and the one it
+// writes.
 const recordVersion = 1
 
 // What a node's state may be.
@@ -25,9 +26,10 @@ const (
 
 // znode is the data of a node's znode.
 type znode struct {
-	Version     int    `json:"version"`
-	ID          string `json:"id"`
-	Incarnation string `json:"incarnation"` // in hex: as a JSON number it would lose digits in many languages
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	// in hex: as a JSON number it would lose digits in many languages
+	Incarnation string `json:"incarnation"`
 	Addr        string `json:"addr"`
 	PeerAddr    string `json:"peer_addr,omitempty"`
 	State       string `json:"state"`
@@ -36,7 +38,8 @@ type znode struct {
 
 func incarnationText(v uint64) string { return fmt.Sprintf("%016x", v) }
 
-// nameOf is the name of r's znode: unique per incarnation, and one path element whatever the ID holds.
+// nameOf is the name of r's znode: unique per incarnation, and one path element whatever the ID
+// holds.
 func nameOf(r discovery.Record) string {
 	return url.PathEscape(r.ID) + "-" + incarnationText(r.Incarnation)
 }

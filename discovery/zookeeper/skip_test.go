@@ -32,7 +32,8 @@ func (l *lines) count(s string) int {
 }
 
 // What is no node's record harms nobody: the records that are right are read, the others are named
-// in the log, once, and for as long as they stand. A record of a megabyte does not end the connection.
+// in the log, once, and for as long as they stand. A record of a megabyte does not end the
+// connection.
 func TestWrongRecords(t *testing.T) {
 	t.Parallel()
 	log := new(lines)

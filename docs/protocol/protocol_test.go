@@ -48,8 +48,8 @@ func startNode(t *testing.T, config engine.Config) string {
 	return node.Addr().String()
 }
 
-// runNode runs a Node script in its directory, after npm ci if its packages are not there. That node or
-// npm is missing is a failure: without them nobody checks the document but ourselves.
+// runNode runs a Node script in its directory, after npm ci if its packages are not there. That
+// node or npm is missing is a failure: without them nobody checks the document but ourselves.
 func runNode(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	if err := proc.InstallNode(dir); err != nil {

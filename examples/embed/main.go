@@ -1,5 +1,6 @@
-// Command embed is a chat server: end users connect to it with WebSockets, and it has a distmsg engine inside, so there is no relay beside
-// it. It runs alone, or as one of several that share a Redis and a ZooKeeper; a user writes to any other, wherever that one is connected.
+// Command embed is a chat server: end users connect to it with WebSockets, and it has a distmsg
+// engine inside, so there is no relay beside it. It runs alone, or as one of several that share a
+// Redis and a ZooKeeper; a user writes to any other, wherever that one is connected.
 package main
 
 import (
@@ -118,7 +119,8 @@ func (s *server) joinCluster(ctx context.Context, cfg *engine.Config) (closeAll 
 	return func() { members.Close(); registry.Close() }, nil
 }
 
-// hooks let nobody bind a name but that user, and count. Those of messages run on event loops and must not block.
+// hooks let nobody bind a name but that user, and count. Those of messages run on event loops and
+// must not block.
 func (s *server) hooks() engine.Hooks {
 	return engine.Hooks{
 		Bind: func(identity, id string) error {
@@ -155,7 +157,8 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 		return // it has answered
 	}
 	conn.SetReadLimit(maxFrame)
-	write := func(e event) error { // a user who does not read holds up only this session, and not for ever
+	// a user who does not read holds up only this session, and not for ever
+	write := func(e event) error {
 		ctx, cancel := context.WithTimeout(r.Context(), s.patience)
 		defer cancel()
 		return wsjson.Write(ctx, conn, e)
@@ -187,7 +190,8 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), sendTimeout)
-		session.SendAsync(ctx, id, m.To, []byte(m.Text), func(_ []byte, err error) { // while 64 are under way it waits: nothing is read
+		// while 64 are under way it waits: nothing is read
+		session.SendAsync(ctx, id, m.To, []byte(m.Text), func(_ []byte, err error) {
 			cancel()
 			write(ended(m.N, err))
 		})

@@ -139,7 +139,8 @@ func (u *user) says(from string, to *user, id, text string) {
 	u.reads(event{N: 7, Outcome: "acked"})
 }
 
-// outcome sends until the outcome is the one that is waited for, for what takes a moment to be known everywhere.
+// outcome sends until the outcome is the one that is waited for, for what takes a moment to be
+// known everywhere.
 func (u *user) outcome(to, want string) {
 	u.t.Helper()
 	var got string
@@ -230,7 +231,8 @@ func TestKicked(t *testing.T) {
 	}
 }
 
-// A user who does not read costs only himself: his writers hear of it, he is cut off, and the others go on.
+// A user who does not read costs only himself: his writers hear of it, he is cut off, and the
+// others go on.
 func TestSlow(t *testing.T) {
 	s := start(t, "--patience", "1s")
 	slow, alice, bob, carol := s.login("slow"), s.login("alice"), s.login("bob"), s.login("carol")
@@ -255,8 +257,8 @@ func TestSlow(t *testing.T) {
 	bob.says("bob", carol, "carol", "still here")
 }
 
-// Many messages at once to somebody who reads slowly: what does not fit is refused, and a writer who does not read what becomes of his
-// messages is not read any more.
+// Many messages at once to somebody who reads slowly: what does not fit is refused, and a writer
+// who does not read what becomes of his messages is not read any more.
 func TestFlood(t *testing.T) {
 	s := start(t, "--patience", "2s")
 	slow, alice, bob, carol := s.login("slow"), s.login("alice"), s.login("bob"), s.login("carol")
@@ -341,8 +343,8 @@ func startCluster(t *testing.T, n int) (servers []*chatServer) {
 	return servers
 }
 
-// Two processes: users of one write to users of the other, a name is kicked from one to the other, and who was on a process that dies is
-// gone.
+// Two processes: users of one write to users of the other, a name is kicked from one to the other,
+// and who was on a process that dies is gone.
 func TestCluster(t *testing.T) {
 	servers := startCluster(t, 2)
 	alice, bob := servers[0].login("alice"), servers[1].login("bob")

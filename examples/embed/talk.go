@@ -16,7 +16,8 @@ import (
 	"distmsg/engine"
 )
 
-// event is what goes over a WebSocket: a message to somebody {to, text, n}, one from somebody {from, text}, or how {n} ended.
+// event is what goes over a WebSocket: a message to somebody {to, text, n}, one from somebody
+// {from, text}, or how {n} ended.
 type event struct {
 	To      string `json:"to,omitempty"`
 	From    string `json:"from,omitempty"`
@@ -38,8 +39,8 @@ func ended(n int64, err error) event {
 	return event{N: n, Outcome: "not sent", Reason: err.Error()}
 }
 
-// talk is a user at a terminal: the line "bob good morning" sends "good morning" to bob. It returns when the connection ends, or the
-// input has ended and each message its outcome.
+// talk is a user at a terminal: the line "bob good morning" sends "good morning" to bob. It returns
+// when the connection ends, or the input has ended and each message its outcome.
 func talk(ctx context.Context, addr, as, token string, in io.Reader, out io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

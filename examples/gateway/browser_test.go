@@ -21,7 +21,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// screenshot is given as: go test ./examples/gateway -run TestPage/screenshot -screenshot screenshot.png
+// screenshot is given as: go test ./examples/gateway -run TestPage/screenshot -screenshot
+// screenshot.png
 var screenshot = flag.String("screenshot", "", "`file` to write the picture to, from examples/gateway")
 
 // browser is a Chromium with a profile of its own, which ends with the test.
@@ -146,7 +147,9 @@ func TestPage(t *testing.T) {
 		"screenshot":        testScreenshot,
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // a gateway takes up to 5 s to end, for connections that Chromium opened and did not use
+			// a gateway takes up to 5 s to end, for connections that Chromium opened and did not
+			// use
+			t.Parallel()
 			test(t, chromium)
 		})
 	}
@@ -268,7 +271,8 @@ func testPhone(t *testing.T, chromium context.Context) {
 	phone.waitFor(`getComputedStyle(document.body).backgroundColor == "rgb(244, 245, 243)"`)
 }
 
-// Text, and the edges of what can be used, stand out from what is behind them, as WCAG 2.2 level AA wants it: 4.5 to 1, and 3 to 1.
+// Text, and the edges of what can be used, stand out from what is behind them, as WCAG 2.2 level AA
+// wants it: 4.5 to 1, and 3 to 1.
 func testContrast(t *testing.T, chromium context.Context) {
 	p := openTab(t, chromium, startGateway(t, startRelay(t)))
 	const ratio = `(() => {
@@ -311,7 +315,8 @@ func scheme(name string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// testScreenshot takes the picture in README.md: two pages that talk, one in the light and one on a phone in the dark.
+// testScreenshot takes the picture in README.md: two pages that talk, one in the light and one on a
+// phone in the dark.
 func testScreenshot(t *testing.T, chromium context.Context) {
 	relay := startRelay(t)
 	desk := openTab(t, chromium, startGateway(t, relay), scheme("light"), chromedp.EmulateViewport(640, 560))

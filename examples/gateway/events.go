@@ -10,12 +10,14 @@ import (
 )
 
 const (
-	keepAlive  = 15 * time.Second // a stream that has nothing to say says that, to find out whether anybody listens
-	writeLimit = 10 * time.Second // a page that takes nothing for so long is cut off, and comes again when it can
+	// a stream that has nothing to say says that, to find out whether anybody listens
+	keepAlive = 15 * time.Second
+	// a page that takes nothing for so long is cut off, and comes again when it can
+	writeLimit = 10 * time.Second
 )
 
-// events streams to a page what happens to its ID, until the ID is logged out, the page has gone, or stop ends. The data
-// of each event is JSON:
+// events streams to a page what happens to its ID, until the ID is logged out, the page has gone,
+// or stop ends. The data of each event is JSON:
 //
 //	state    "attached", or "reconnecting" while no relay can be reached; at the beginning, and when it changes
 //	message  from whom, and the text
@@ -34,7 +36,8 @@ func (g *gateway) events(stop context.Context, w http.ResponseWriter, r *http.Re
 	s := openStream(w)
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
-	next, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64) // where a page goes on that was here before
+	// where a page goes on that was here before
+	next, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
 	for state := ""; s.err == nil; {
 		messages, missed, closed, news := in.from(next)
 		if now := g.state(); now != state {
@@ -85,7 +88,8 @@ func openStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	s := &stream{w: w, control: http.NewResponseController(w)}
-	s.err = s.control.SetReadDeadline(time.Time{}) // the request has been read, and may take as long as the page is open
+	// the request has been read, and may take as long as the page is open
+	s.err = s.control.SetReadDeadline(time.Time{})
 	s.write("retry: 1000\n\n")
 	return s
 }

@@ -11,10 +11,12 @@ import (
 	"distmsg/client"
 )
 
-// patience is how long a login, a message or a look-up may take, also while no relay can be reached.
+// patience is how long a login, a message or a look-up may take, also while no relay can be
+// reached.
 const patience = 5 * time.Second
 
-// gateway is an app server: the users that are logged in here, and the session with the relay that holds their IDs.
+// gateway is an app server: the users that are logged in here, and the session with the relay that
+// holds their IDs.
 type gateway struct {
 	session *client.Session
 
@@ -64,7 +66,8 @@ func (g *gateway) handler(ctx context.Context) http.Handler {
 	return mux
 }
 
-// login binds the ID to this gateway. Whoever had it elsewhere is logged out there. Doing it twice changes nothing.
+// login binds the ID to this gateway. Whoever had it elsewhere is logged out there. Doing it twice
+// changes nothing.
 func (g *gateway) login(w http.ResponseWriter, r *http.Request) {
 	p, ok := parameters(w, r, "clientId")
 	if !ok {
@@ -100,7 +103,8 @@ func (g *gateway) logout(w http.ResponseWriter, r *http.Request) {
 	answerRequest(w, id, err)
 }
 
-// send sends a message from an ID that is logged in here, to one ID or to many, and answers with the outcome of each.
+// send sends a message from an ID that is logged in here, to one ID or to many, and answers with
+// the outcome of each.
 func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 	p, ok := parameters(w, r, "from", "to,", "msg?")
 	if !ok {
@@ -161,7 +165,8 @@ func (g *gateway) online(w http.ResponseWriter, r *http.Request) {
 	for i, f := range found {
 		all[i] = presence{f.ID, f.Online(), f.Code.String()}
 		switch f.Code {
-		case client.CodeOK, client.CodeNoRoute, client.CodeUnreachable: // a gateway that has lost its relay is not online
+		// a gateway that has lost its relay is not online
+		case client.CodeOK, client.CodeNoRoute, client.CodeUnreachable:
 		default: // not known
 			status = httpStatus(f.Code)
 		}
@@ -218,8 +223,8 @@ func (g *gateway) open(id string) {
 	}
 }
 
-// settle makes it true again that exactly those IDs have inboxes which the session holds, whatever came in between. An
-// inbox that is closed tells its pages why.
+// settle makes it true again that exactly those IDs have inboxes which the session holds, whatever
+// came in between. An inbox that is closed tells its pages why.
 func (g *gateway) settle(id, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

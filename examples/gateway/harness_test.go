@@ -161,7 +161,8 @@ type eventReader struct {
 	id    string // of the last event
 }
 
-// openEvents opens a stream until the test ends. It goes on after the event with that number; "": it gets all there is.
+// openEvents opens a stream until the test ends. It goes on after the event with that number; "":
+// it gets all there is.
 func openEvents(t *testing.T, url, id, last string) *eventReader {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

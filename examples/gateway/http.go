@@ -17,7 +17,8 @@ import (
 	"distmsg/client"
 )
 
-// maxRequest is the most bytes of a URL, or of a form: 1 MiB of text takes 3 MiB when every byte is escaped.
+// maxRequest is the most bytes of a URL, or of a form: 1 MiB of text takes 3 MiB when every byte is
+// escaped.
 const maxRequest = 4 << 20
 
 // outcome is what became of a message.
@@ -27,8 +28,9 @@ type outcome struct {
 	Reason    string `json:"reason,omitempty"`
 	Delivered string `json:"delivered"` // yes, no or unknown
 	Safe      bool   `json:"safe"`      // to send again: a second copy cannot arrive
-	Temporary bool   `json:"temporary"` // the cause may pass by itself within seconds: to send again is of use
-	status    int    // its HTTP code
+	// the cause may pass by itself within seconds: to send again is of use
+	Temporary bool `json:"temporary"`
+	status    int  // its HTTP code
 }
 
 // outcomeOf says what the error of a send means.
@@ -52,8 +54,9 @@ func codeOf(err error, good client.Code) (code client.Code, reason string) {
 	return client.CodeDraining, err.Error()
 }
 
-// httpStatus is the HTTP code of an outcome. 502 and 504 say that nobody knows; with every other error the message was not
-// accepted by its receiver, and 503 and 429 say that it is safe, and makes sense, to try again.
+// httpStatus is the HTTP code of an outcome. 502 and 504 say that nobody knows; with every other
+// error the message was not accepted by its receiver, and 503 and 429 say that it is safe, and
+// makes sense, to try again.
 func httpStatus(code client.Code) int {
 	switch code {
 	case client.CodeOK, client.CodeAcked:
@@ -90,7 +93,8 @@ func answer(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v) // an error: who asked has gone
 }
 
-// answerSend answers a message to one ID, with the time from here to the receiver's gateway and back.
+// answerSend answers a message to one ID, with the time from here to the receiver's gateway and
+// back.
 func answerSend(w http.ResponseWriter, o outcome, took time.Duration) {
 	answer(w, o.status, struct {
 		outcome
@@ -98,8 +102,8 @@ func answerSend(w http.ResponseWriter, o outcome, took time.Duration) {
 	}{o, millis(took)})
 }
 
-// answerMulticast answers a message to several IDs, with the time after which all outcomes were known, and the HTTP code
-// that they share: 207 if they do not.
+// answerMulticast answers a message to several IDs, with the time after which all outcomes were
+// known, and the HTTP code that they share: 207 if they do not.
 func answerMulticast(w http.ResponseWriter, outcomes []outcome, took time.Duration) {
 	status := outcomes[0].status
 	if slices.ContainsFunc(outcomes, func(o outcome) bool { return o.status != status }) {
@@ -128,9 +132,10 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
 }
 
-// parameters returns the parameters of a request, from its query and from the form that was posted. Of the names, those that
-// end with "?" may be left out and take any text, those that end with "," are lists of IDs, and the others are one ID. If anything is
-// wrong with them, it answers, naming the parameter, and ok is false.
+// parameters returns the parameters of a request, from its query and from the form that was posted.
+// Of the names, those that end with "?" may be left out and take any text, those that end with ","
+// are lists of IDs, and the others are one ID. If anything is wrong with them, it answers, naming
+// the parameter, and ok is false.
 func parameters(w http.ResponseWriter, r *http.Request, names ...string) (p url.Values, ok bool) {
 	status, err := parseForm(w, r)
 	if err == nil {

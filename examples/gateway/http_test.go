@@ -32,7 +32,8 @@ func TestSend(t *testing.T) {
 	get(t, there+"/send", "from", "1001", "to", "1002").want(t, 404, "no_route")
 }
 
-// A message to several IDs is answered with an outcome for each, and the HTTP code that they share, or 207.
+// A message to several IDs is answered with an outcome for each, and the HTTP code that they share,
+// or 207.
 func TestMulticast(t *testing.T) {
 	relay := startRelay(t)
 	here, there := startGateway(t, relay), startGateway(t, relay)
@@ -85,7 +86,8 @@ func TestReceiverInTrouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	(<-conns).Close()
-	for get(t, url+"/online", "clientId", "cut off").Online[0].Outcome == "ok" { // until the relay has noticed
+	// until the relay has noticed
+	for get(t, url+"/online", "clientId", "cut off").Online[0].Outcome == "ok" {
 	}
 	get(t, url+"/send", "from", "1001", "to", "cut off").want(t, 503, "unreachable")
 

@@ -18,9 +18,10 @@ type message struct {
 	Text   string `json:"text"`
 }
 
-// inbox is what arrived for one ID. Any number of pages read it, each at its own pace; none of them holds up the others,
-// or who sends. While there is no page, messages wait. When they are too many, no more are accepted: nothing is thrown away that no page
-// was given. What one was given stays for the others as long as there is room.
+// inbox is what arrived for one ID. Any number of pages read it, each at its own pace; none of them
+// holds up the others, or who sends. While there is no page, messages wait. When they are too many,
+// no more are accepted: nothing is thrown away that no page was given. What one was given stays for
+// the others as long as there is room.
 type inbox struct {
 	mu       sync.Mutex
 	messages []message
@@ -31,7 +32,8 @@ type inbox struct {
 	news     chan struct{} // closed when something has changed
 }
 
-// newInbox begins to count at the time, so that a page which comes back after another login has not read what is new.
+// newInbox begins to count at the time, so that a page which comes back after another login has not
+// read what is new.
 func newInbox() *inbox {
 	return &inbox{next: uint64(time.Now().UnixMicro()), news: make(chan struct{})}
 }
@@ -56,8 +58,9 @@ func (in *inbox) add(m message) bool {
 	return true
 }
 
-// from returns the messages from number on, how many there were between number and the first of them, and, when there is
-// nothing more to come, why. news is closed when it is worth calling again.
+// from returns the messages from number on, how many there were between number and the first of
+// them, and, when there is nothing more to come, why. news is closed when it is worth calling
+// again.
 func (in *inbox) from(number uint64) (messages []message, missed int, closed string, news <-chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

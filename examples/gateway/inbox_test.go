@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A full inbox refuses what it has no room for, and takes more as soon as a page has read what is there.
+// A full inbox refuses what it has no room for, and takes more as soon as a page has read what is
+// there.
 func TestFullInbox(t *testing.T) {
 	url := startGateway(t, startRelay(t))
 	get(t, url+"/login", "clientId", "1001").want(t, 200, "ok")
@@ -47,7 +48,8 @@ func TestFullOfBytes(t *testing.T) {
 	}
 }
 
-// All pages of an ID get everything. One that comes again goes on where it was, is told what it has missed, and of the end.
+// All pages of an ID get everything. One that comes again goes on where it was, is told what it has
+// missed, and of the end.
 func TestSeveralPages(t *testing.T) {
 	url := startGateway(t, startRelay(t))
 	get(t, url+"/login", "clientId", "1001").want(t, 200, "ok")

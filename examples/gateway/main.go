@@ -1,5 +1,6 @@
-// Command gateway is an app server with HTTP: users log in, send and receive with curl or on the page that it serves.
-// It uses nothing but the SDK, package client, and is meant to be read: README.md has the walk.
+// Command gateway is an app server with HTTP: users log in, send and receive with curl or on the
+// page that it serves. It uses nothing but the SDK, package client, and is meant to be read:
+// README.md has the walk.
 //
 //	main.go      flags, and the life of the program
 //	gateway.go   who is logged in here, and what is sent and looked up for them

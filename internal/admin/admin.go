@@ -1,4 +1,5 @@
-// Package admin is the HTTP side of a node: is it alive, does it take clients, and what does it count?
+// Package admin is the HTTP side of a node: is it alive, does it take clients, and what does it
+// count?
 //
 //	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
 //	/readyz   200 while the node takes clients; 503 before it is ready, while it drains, and while an event loop stands still
@@ -33,7 +34,8 @@ type Node interface {
 
 var _ Node = (*engine.Engine)(nil)
 
-// Handler answers for node, with a metrics registry of its own. What the others say is added to the node's health.
+// Handler answers for node, with a metrics registry of its own. What the others say is added to the
+// node's health.
 func Handler(node Node, others ...func() []string) http.Handler {
 	health := func() []string {
 		troubles := node.Health()
@@ -108,7 +110,8 @@ type Server struct {
 // defaultMaxConns is Server.MaxConns if that is 0.
 const defaultMaxConns = 64
 
-// Serve answers requests on l until ctx ends, and closes l. Its error is the server's own failure, never ctx's end.
+// Serve answers requests on l until ctx ends, and closes l. Its error is the server's own failure,
+// never ctx's end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	conns := newConnLimit(cmp.Or(s.MaxConns, defaultMaxConns))
 	server := &http.Server{

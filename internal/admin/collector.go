@@ -104,8 +104,8 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- faults
 }
 
-// Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are there with 0, so that
-// their first increase is seen as one.
+// Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are there
+// with 0, so that their first increase is seen as one.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	stats := c.stats()
 	for _, m := range metrics {

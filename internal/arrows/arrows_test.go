@@ -1,5 +1,6 @@
-// Package arrows holds one test: that our packages import each other only along the arrows which docs/architecture.md
-// draws. The table there is what the test reads, so the document cannot say anything else than what holds.
+// Package arrows holds one test: that our packages import each other only along the arrows which
+// docs/architecture.md draws. The table there is what the test reads, so the document cannot say
+// anything else than what holds.
 package arrows
 
 import (
@@ -17,7 +18,8 @@ import (
 	"testing"
 )
 
-// room is one line of the table: a package of this module, with all those below it that have no line of their own.
+// room is one line of the table: a package of this module, with all those below it that have no
+// line of their own.
 type room struct {
 	name    string   // path below the module, "cmd" for all of cmd/…
 	imports []string // rooms that it may import; anyRoom: all
@@ -104,8 +106,8 @@ func list(dir string) ([]listed, error) {
 	}
 }
 
-// touch reads the directories below dir, so that go test does not answer from its cache when a file in them has
-// changed: it sees what a test opens, not what a go list that was started by it opens.
+// touch reads the directories below dir, so that go test does not answer from its cache when a file
+// in them has changed: it sees what a test opens, not what a go list that was started by it opens.
 func touch(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && path != dir && (d.Name() == "node_modules" || strings.HasPrefix(d.Name(), ".")) {
@@ -115,8 +117,8 @@ func touch(dir string) error {
 	})
 }
 
-// violations checks the module in dir, whose packages are seen from the module that is named, tests left aside: they may import
-// what they like.
+// violations checks the module in dir, whose packages are seen from the module that is named, tests
+// left aside: they may import what they like.
 func violations(dir, module string, rooms []room) ([]string, error) {
 	pkgs, err := list(dir)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 )
 
 // capacity is how many records wait. As many again may be on their way to the handler. Once half of
-// them wait, those that say the same may be as many as there is room left for: what happens again and
-// again, because some client makes it happen, does not take the log from everything else.
+// them wait, those that say the same may be as many as there is room left for: what happens again
+// and again, because some client makes it happen, does not take the log from everything else.
 const capacity = 1024
 
 // refreshEvery is how long an answer of the wrapped handler's Enabled is used: it is the handler's
@@ -188,7 +188,8 @@ func (q *queue) passOn(look bool) {
 			e := q.batch[q.next]
 			q.batch[q.next] = entry{}
 			q.next++
-			q.contain(func() { _ = e.next.Handle(e.ctx, e.record) }) // slog's own loggers ignore the error as well
+			// slog's own loggers ignore the error as well
+			q.contain(func() { _ = e.next.Handle(e.ctx, e.record) })
 		}
 		if look {
 			callback.Contain(q.look, func(callback.Failure) {})

@@ -172,7 +172,8 @@ func TestHandlerDoesNotReturn(t *testing.T) {
 	}
 }
 
-// What is logged again and again takes no more than half of the queue: other records still get through.
+// What is logged again and again takes no more than half of the queue: other records still get
+// through.
 func TestSameText(t *testing.T) {
 	var out bytes.Buffer
 	var gate sync.RWMutex

@@ -28,8 +28,8 @@ type Arena struct {
 const Budget = 1 << 30
 
 // Apart divides the CPUs that this process may run on into those of the nodes and those of all
-// others, and moves this process to the latter. Nobody else should take the CPU of a node's machine.
-// back moves it to where it was. If there is only one, nobody is moved.
+// others, and moves this process to the latter. Nobody else should take the CPU of a node's
+// machine. back moves it to where it was. If there is only one, nobody is moved.
 func Apart() (nodes proc.CPUs, back func() error, err error) {
 	all, err := proc.OwnCPUs()
 	if err != nil || len(all) < 2 {
@@ -39,8 +39,8 @@ func Apart() (nodes proc.CPUs, back func() error, err error) {
 	return all[:half], all.Stay, all[half:].Stay()
 }
 
-// StartArena starts n nodes with more flags on some CPUs; none means any. On an error nothing is left
-// running.
+// StartArena starts n nodes with more flags on some CPUs; none means any. On an error nothing is
+// left running.
 func StartArena(ctx context.Context, n int, cpus proc.CPUs, flags ...string) (*Arena, error) {
 	flags = append([]string{fmt.Sprintf("--memory-budget=%d", Budget)}, flags...)
 	if n == 1 {

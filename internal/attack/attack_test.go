@@ -18,7 +18,8 @@ var full = flag.Bool("attack.full", false, "run the whole of each attack, which 
 func TestMain(m *testing.M) {
 	Serve()
 	flag.Parse()
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // gnet starts the goroutines of its worker pool when it is imported
+	// gnet starts the goroutines of its worker pool when it is imported
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
 // TestAttacks runs each attack alone, against nodes of its own, and checks all bounds. -run

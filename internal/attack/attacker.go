@@ -18,8 +18,9 @@ import (
 
 // Target is what an attack sees of its victims.
 type Target struct {
-	Clients, Peers, Admins []string // addresses of the nodes, in their order; no peers if there is one node
-	Scale                  float64  // of the numbers of an attack; 1 is the whole of it
+	// addresses of the nodes, in their order; no peers if there is one node
+	Clients, Peers, Admins []string
+	Scale                  float64 // of the numbers of an attack; 1 is the whole of it
 	Duration               time.Duration
 
 	tally sync.Map // of *atomic.Int64 by name: what the attackers did and heard
@@ -115,8 +116,8 @@ type order struct {
 // Attacker is the attackers' process.
 type Attacker struct{ process *proc.Process }
 
-// StartAttacker starts attacks, all at once, in one process of their own: this program again, whose main
-// function must call [Serve] first.
+// StartAttacker starts attacks, all at once, in one process of their own: this program again, whose
+// main function must call [Serve] first.
 func StartAttacker(ctx context.Context, target *Target, attacks ...string) (*Attacker, error) {
 	text, err := json.Marshal(order{attacks, target})
 	if err != nil {

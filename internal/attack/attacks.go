@@ -25,8 +25,10 @@ type Attack struct {
 
 	contested int // how many IDs it fights over
 
-	run     func(ctx context.Context, t *Target)      // in the attackers' process, until ctx ends or all is done
-	besides func(ctx context.Context, a *Arena) error // what happens to the nodes meanwhile; nil: nothing
+	// in the attackers' process, until ctx ends or all is done
+	run func(ctx context.Context, t *Target)
+	// what happens to the nodes meanwhile; nil: nothing
+	besides func(ctx context.Context, a *Arena) error
 }
 
 // Attacks are all there are.
@@ -183,7 +185,8 @@ func pending(ctx context.Context, t *Target) {
 			}
 			t.count("unacked sends", each)
 		}
-		for seq, more := 1<<16, 16; faults.Pause(ctx, 5*time.Millisecond); seq += more { // whatever becomes free
+		// whatever becomes free
+		for seq, more := 1<<16, 16; faults.Pause(ctx, 5*time.Millisecond); seq += more {
 			m := codec.Multicast{Seq: uint64(seq), From: id, TTL: 300_000, Flags: codec.FlagAck}
 			if err := w.write(codec.AppendMulticast(nil, &m, to[:more])); err != nil {
 				return err
@@ -314,7 +317,8 @@ func bounces(ctx context.Context, t *Target) {
 		id := []byte("bouncer")
 		var outcomes [1 << 16]int
 		for seq := 1; seq < t.n(len(outcomes)-1); seq++ {
-			if _, err := w.bind([][]byte{id}); err != nil { // again: who gives a message back does not hold its ID
+			// again: who gives a message back does not hold its ID
+			if _, err := w.bind([][]byte{id}); err != nil {
 				return err
 			}
 			frame := codec.AppendSend(nil, &codec.Send{Seq: uint64(seq), To: id, From: id, Flags: codec.FlagReport})
@@ -384,7 +388,8 @@ func sessions(ctx context.Context, t *Target) {
 	})
 }
 
-// sendTo sends multicasts, one a second, to the IDs that have come. Nobody has asked for them before.
+// sendTo sends multicasts, one a second, to the IDs that have come. Nobody has asked for them
+// before.
 func (t *Target) sendTo(ctx context.Context, addr string, ids <-chan []byte) error {
 	w, err := join(ctx, addr)
 	if err != nil {
@@ -479,8 +484,8 @@ func buckets(ctx context.Context, t *Target) {
 	})
 }
 
-// notHere gives back what was never delivered: first in the largest frames there are, and if the node
-// closes the connection for that, in frames of as many elements as a multicast may have.
+// notHere gives back what was never delivered: first in the largest frames there are, and if the
+// node closes the connection for that, in frames of as many elements as a multicast may have.
 func notHere(ctx context.Context, t *Target) {
 	const large, allowed = 170_000, 10_000
 	t.each(ctx, 1, func(int) error {

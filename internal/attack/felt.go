@@ -33,8 +33,9 @@ const (
 
 // Felt is what innocents felt in one phase. Its methods may be called from any goroutine.
 type Felt struct {
-	mu    sync.Mutex
-	times map[string][]time.Duration   // guarded by mu; of operations by name; of opSend, the acked ones
+	mu sync.Mutex
+	// guarded by mu; of operations by name; of opSend, the acked ones
+	times map[string][]time.Duration
 	count map[string]uint64            // guarded by mu; of operations by name
 	bad   map[string]map[string]uint64 // guarded by mu; how those ended that failed, by name
 	load  map[string]uint64            // guarded by mu; outcomes of the load test
@@ -67,8 +68,8 @@ func (f *Felt) addLoad(outcomes map[string]uint64) {
 	f.load = outcomes
 }
 
-// p99 is the time within which 99 of 100 operations of one kind ended, and longest the longest. Both
-// are 0 if there was none.
+// p99 is the time within which 99 of 100 operations of one kind ended, and longest the longest.
+// Both are 0 if there was none.
 func (f *Felt) p99(op string) (p99, longest time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -102,7 +102,8 @@ func (in *Innocents) connect(ctx context.Context, to *[]*client.Session, name st
 
 // startLoad starts the load test and waits until its messages flow.
 func (in *Innocents) startLoad(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it ends by until, so that its ledger is complete
+	// it ends by until, so that its ledger is complete
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	started := make(chan func() loadtest.Snapshot, 1)
 	go func() {
 		defer close(in.loaded)

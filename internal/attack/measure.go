@@ -20,10 +20,11 @@ type Plan struct {
 
 // The bounds of what innocents may feel, and the plan of a full measure.
 const (
-	maxRefused = 0.01                   // share of their operations
-	maxSlower  = 3                      // times the p99 of acked sends in the baseline,
-	noise      = 10 * time.Millisecond  // or this, if it is more: what a busy machine's scheduler takes
-	maxHello   = 500 * time.Millisecond // p99 of connect, hello, welcome
+	maxRefused = 0.01 // share of their operations
+	maxSlower  = 3    // times the p99 of acked sends in the baseline,
+	// or this, if it is more: what a busy machine's scheduler takes
+	noise    = 10 * time.Millisecond
+	maxHello = 500 * time.Millisecond // p99 of connect, hello, welcome
 )
 
 // Full is the plan of the table in docs/faults.md.
@@ -34,18 +35,19 @@ var Full = Plan{Settle: time.Second, Baseline: 3 * time.Second, Attack: 10 * tim
 type Row struct {
 	Name, What string
 	Felt       *[phases]Felt
-	Dropped    int              // connections of innocents
-	Ledger     uint64           // faults
-	LedgerWhy  string           // what the load test says of its ledger and connections, if not all is well
-	Node       [phases]Used     // the greatest of any node, while it was attacked and after that
-	Redis      [phases]Used     // the same; zero without Redis
-	Takeovers  float64          // of IDs a second, at all nodes, while they were attacked
-	Contested  int              // how many IDs the attacks fight over; 0: takeovers are not judged
-	Lasted     time.Duration    // the attack
-	Fenced     []string         // nodes that were fenced, or have ended
-	Notes      []string         // what else was seen
-	Attackers  map[string]int64 // what the attackers did and heard
-	Besides    error            // what did not succeed while the nodes were attacked
+	Dropped    int    // connections of innocents
+	Ledger     uint64 // faults
+	// what the load test says of its ledger and connections, if not all is well
+	LedgerWhy string
+	Node      [phases]Used     // the greatest of any node, while it was attacked and after that
+	Redis     [phases]Used     // the same; zero without Redis
+	Takeovers float64          // of IDs a second, at all nodes, while they were attacked
+	Contested int              // how many IDs the attacks fight over; 0: takeovers are not judged
+	Lasted    time.Duration    // the attack
+	Fenced    []string         // nodes that were fenced, or have ended
+	Notes     []string         // what else was seen
+	Attackers map[string]int64 // what the attackers did and heard
+	Besides   error            // what did not succeed while the nodes were attacked
 }
 
 // Measure runs attacks, all at once, against an arena, and returns what innocents felt. It closes
@@ -167,8 +169,8 @@ func (r *Row) Counts(refused float64) (bad []string) {
 	return bad
 }
 
-// mostTakeovers is how many takeovers there may be a second: what a node allows each ID at once, then one
-// in an interval, and a few more that wait at several nodes.
+// mostTakeovers is how many takeovers there may be a second: what a node allows each ID at once,
+// then one in an interval, and a few more that wait at several nodes.
 func (r *Row) mostTakeovers() float64 {
 	const burst, waiting, interval = 8, 8, 250 * time.Millisecond
 	return float64(r.Contested) * (burst + waiting + r.Lasted.Seconds()/interval.Seconds()) / r.Lasted.Seconds()

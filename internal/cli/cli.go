@@ -1,5 +1,5 @@
-// Package cli is what our programs share: exit codes, the way from an error to one line on stderr, and how they set up
-// the runtime.
+// Package cli is what our programs share: exit codes, the way from an error to one line on stderr,
+// and how they set up the runtime.
 package cli
 
 import (
@@ -81,7 +81,8 @@ func RefuseEmpty(flags *pflag.FlagSet, except ...string) (err error) {
 	return err
 }
 
-// Execute runs root, whose commands use RunE, with args. An error is written to stderr as one line; the result is the exit code.
+// Execute runs root, whose commands use RunE, with args. An error is written to stderr as one line;
+// the result is the exit code.
 func Execute(root *cobra.Command, args []string, stderr io.Writer) int {
 	EndWithGoRun()
 	root.SilenceUsage, root.SilenceErrors = true, true
@@ -125,9 +126,9 @@ func Version() string {
 	return info.Main.Version + " " + info.GoVersion
 }
 
-// SpareP sees to it that GOMAXPROCS is more than the number of event loops, unless the environment sets it, and returns
-// what it is then. Without an idle P the runtime takes the loops' Ps away in the middle of their system calls, again and
-// again (docs/decisions/0006-one-p-more-than-loops.md).
+// SpareP sees to it that GOMAXPROCS is more than the number of event loops, unless the environment
+// sets it, and returns what it is then. Without an idle P the runtime takes the loops' Ps away in
+// the middle of their system calls, again and again (docs/decisions/0006-one-p-more-than-loops.md).
 func SpareP(loops int) int {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) <= loops {
 		runtime.GOMAXPROCS(loops + 1)

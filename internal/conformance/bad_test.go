@@ -26,8 +26,9 @@ type filter func(kind codec.Kind, frame []byte) [][]byte
 // filterConn is such a connection.
 type filterConn struct {
 	net.Conn
-	in, out       filter
-	got, held     []byte // bytes from the node that are no whole frame yet; filtered bytes that wait to be read
+	in, out filter
+	// bytes from the node that are no whole frame yet; filtered bytes that wait to be read
+	got, held     []byte
 	partialWrites []byte
 }
 

@@ -18,7 +18,8 @@ func Exec(command string) Client {
 		cmd := exec.CommandContext(ctx, "sh", "-c", command)
 		cmd.Env = append(os.Environ(), NodeVariable+"="+node, ScenarioVariable+"="+scenario)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // what sh has started, too
+		// what sh has started, too
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		cmd.WaitDelay = time.Second
 		out := new(tail)
 		cmd.Stdout, cmd.Stderr = out, out

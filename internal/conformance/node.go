@@ -18,8 +18,9 @@ type node struct {
 
 // event is what the scenario's goroutine hears of a connection, in the order in which it happened.
 type event struct {
-	conn  *conn
-	frame []byte // with its prefix; nil: the connection has just been accepted, or err says how it ended
+	conn *conn
+	// with its prefix; nil: the connection has just been accepted, or err says how it ended
+	frame []byte
 	err   error
 	ended bool // the client program has ended, with err
 }
@@ -55,7 +56,8 @@ type conn struct {
 	said     []byte    // the frame written last
 	heard    time.Time // when the last frame came
 
-	gate chan struct{} // holds one token unless a scenario has taken it: then the node does not read
+	// holds one token unless a scenario has taken it: then the node does not read
+	gate chan struct{}
 }
 
 // listen opens a node on a free port of the loopback interface, or at addr.

@@ -223,7 +223,8 @@ func (p *play) handle(e event) {
 	switch {
 	case e.ended:
 		p.exited, p.program = true, e.err
-		if !p.mayExit && len(p.conns) == 0 { // it could not be started, perhaps: that says nothing of the protocol
+		// it could not be started, perhaps: that says nothing of the protocol
+		if !p.mayExit && len(p.conns) == 0 {
 			p.end(Err, "the program did not connect to "+p.nodes[0].addr+": "+exitWords(e.err))
 		}
 		if !p.mayExit {
@@ -259,8 +260,8 @@ func (p *play) first() *conn {
 	return p.bound()
 }
 
-// firstToReset is first for a scenario that resets the connection at once. A reset may take what the
-// client has not read yet, so the client must have read bound.
+// firstToReset is first for a scenario that resets the connection at once. A reset may take what
+// the client has not read yet, so the client must have read bound.
 func (p *play) firstToReset() *conn {
 	c := p.first()
 	p.ping(c, boundNonce)

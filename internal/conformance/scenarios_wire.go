@@ -100,7 +100,8 @@ func futureCodes(p *play) {
 	for i, v := range codes {
 		word := v.code.String()
 		if v.code < codec.CodeRejected {
-			word = codec.CodeAcked.String() // delivered is delivered: not every client keeps the number
+			// delivered is delivered: not every client keeps the number
+			word = codec.CodeAcked.String()
 		}
 		p.toldOne(secCodes, fmt.Sprintf("code %d is in a range that says delivered: %s", v.code, v.delivered),
 			fmt.Sprintf("%s carol %d %v %s", saysOutcome, i+1, v.code, v.delivered), fmt.Sprintf("%s carol %d %s %s", saysOutcome, i+1, word, v.delivered))

@@ -31,11 +31,14 @@ type Verdict struct {
 
 // Fault is a rule that a client broke.
 type Fault struct {
-	Section  string `json:"section"`         // the heading in docs/protocol.md, or in docs/conformance.md for the contract
-	Expected string `json:"expected"`        // what the client had to do
-	Got      string `json:"got"`             // what it did
-	Frame    string `json:"frame,omitempty"` // the offending frame in hex, length prefix included; empty if nothing came
-	After    string `json:"after,omitempty"` // the frame that the node wrote last on that connection, in hex
+	// the heading in docs/protocol.md, or in docs/conformance.md for the contract
+	Section  string `json:"section"`
+	Expected string `json:"expected"` // what the client had to do
+	Got      string `json:"got"`      // what it did
+	// the offending frame in hex, length prefix included; empty if nothing came
+	Frame string `json:"frame,omitempty"`
+	// the frame that the node wrote last on that connection, in hex
+	After string `json:"after,omitempty"`
 }
 
 // maxHex is how many bytes of a frame a fault shows.

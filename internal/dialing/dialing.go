@@ -20,8 +20,9 @@ type Dialer struct {
 	// Func opens a connection to addr. It is static.
 	Func func(ctx context.Context, addr string) (net.Conn, error)
 
-	mu      sync.Mutex
-	opening map[string]struct{} // guarded by mu; the addresses for which a call of Func has not returned
+	mu sync.Mutex
+	// guarded by mu; the addresses for which a call of Func has not returned
+	opening map[string]struct{}
 }
 
 // Open opens a connection and returns ctx's error if ctx ends first; a connection that comes later

@@ -49,7 +49,8 @@ func TestStuck(t *testing.T) {
 	}
 }
 
-// TestOpen: what is opened in time is the caller's, and the call has returned when the caller has it.
+// TestOpen: what is opened in time is the caller's, and the call has returned when the caller has
+// it.
 func TestOpen(t *testing.T) {
 	want, _ := net.Pipe()
 	d := Dialer{Func: func(context.Context, string) (net.Conn, error) { return want, nil }}
@@ -60,8 +61,8 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// A function that returns nothing at all is told apart from one that has made a connection, also when
-// nobody waits for it any more.
+// A function that returns nothing at all is told apart from one that has made a connection, also
+// when nobody waits for it any more.
 func TestNeitherConnectionNorError(t *testing.T) {
 	d := Dialer{Func: func(context.Context, string) (net.Conn, error) { return nil, nil }}
 	if conn, err := d.Open(t.Context(), "a:1"); conn != nil || !errors.Is(err, errNothing) {

@@ -1,4 +1,5 @@
-// Package docs tests what our documents say: their links lead somewhere, and the README's Go code is code that runs.
+// Package docs tests what our documents say: their links lead somewhere, and the README's Go code
+// is code that runs.
 package docs
 
 import (
@@ -14,7 +15,8 @@ import (
 const root = "../.."
 
 var (
-	link    = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)|src(?:set)?="([^":]+)"`) // a colon: another site
+	// a colon: another site
+	link    = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)|src(?:set)?="([^":]+)"`)
 	goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 )
 
@@ -30,7 +32,8 @@ func deadLinks(dir, markdown string) []string {
 	return dead
 }
 
-// foreignCode returns the Go code blocks of a document that are in none of the programs, indentation aside.
+// foreignCode returns the Go code blocks of a document that are in none of the programs,
+// indentation aside.
 func foreignCode(markdown string, programs ...string) []string {
 	var foreign []string
 	for _, m := range goBlock.FindAllStringSubmatch(markdown, -1) {

@@ -118,7 +118,8 @@ func stuckStderr(p *proof) {
 
 	options := p.c.Relay("n4", p.c.Redis)
 	options.Stderr = pipe
-	options.Flags = append(options.Flags, "--log-level", "debug") // a line for each connection that ends
+	// a line for each connection that ends
+	options.Flags = append(options.Flags, "--log-level", "debug")
 	stuck := p.start(options)
 	near, err := Connect(p.ctx, stuck.Addr, UsersConfig{Name: "near", Sessions: 1, PerUser: 10})
 	p.check(err)

@@ -13,15 +13,18 @@ import (
 
 // Options says what a cluster consists of.
 type Options struct {
-	Nodes int      // relays; at least 1
-	Apart bool     // each relay is on a host of its own, as are the servers, so that it can be cut off; and Cluster.AppHost is there
+	Nodes int // relays; at least 1
+	// each relay is on a host of its own, as are the servers, so that it can be cut off; and
+	// Cluster.AppHost is there
+	Apart bool
 	Flags []string // more flags for every relay; see proc.RelayOptions
 	Clock bool     // Redis sees Cluster.Clock
 
 	CPUs proc.CPUs // on which of them the relays run; empty: where this process does
 }
 
-// Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any goroutine; Close ends it.
+// Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any
+// goroutine; Close ends it.
 type Cluster struct {
 	Nodes     []*proc.Relay // they are called n1, n2, …
 	Hosts     []*proc.Host  // where they are; each nil unless they are apart
@@ -41,7 +44,8 @@ const (
 	logKept       = 6000 // bytes of a node's log in Logs
 )
 
-// Start starts a cluster and waits until each node has a link to each other one. On an error nothing is left running.
+// Start starts a cluster and waits until each node has a link to each other one. On an error
+// nothing is left running.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{secret: rand.Text(), flags: o.Flags}
 	if err := c.start(ctx, o); err != nil {
@@ -129,7 +133,8 @@ func (c *Cluster) WaitMetric(ctx context.Context, name string, want float64, nod
 	return nil
 }
 
-// LongestStall is the longest time that an event loop of any node has stood still in the middle of its work since it was started.
+// LongestStall is the longest time that an event loop of any node has stood still in the middle of
+// its work since it was started.
 func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err error) {
 	for _, node := range c.Nodes {
 		seconds, failed := node.Metric(ctx, "distmsg_loop_stall_longest_seconds")
@@ -138,8 +143,8 @@ func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err 
 	return longest, err
 }
 
-// Registrations are the sessions by which ZooKeeper lists nodes; a node whose session expired has another one. A node that
-// died is there until its session expires.
+// Registrations are the sessions by which ZooKeeper lists nodes; a node whose session expired has
+// another one. A node that died is there until its session expires.
 func (c *Cluster) Registrations(ctx context.Context) ([]string, error) {
 	dump, err := c.ZooKeeper.Ask(ctx, "dump")
 	if err != nil {

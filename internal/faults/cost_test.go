@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// What things cost Redis, by its own count of the commands it has run, with those that scripts run. The nodes neither verify
-// bindings nor sweep meanwhile, so that nothing is counted but what is looked at.
+// What things cost Redis, by its own count of the commands it has run, with those that scripts run.
+// The nodes neither verify bindings nor sweep meanwhile, so that nothing is counted but what is
+// looked at.
 
 // books are what Redis says that it has done in a proof's cluster.
 type books struct {
@@ -108,8 +109,9 @@ func (b *books) bindings() string {
 		return redis.sha1hex(table.concat(all, "\n"))`, "0")
 }
 
-// A session that moves costs two writes at most, however many IDs it has: its new node enters itself, and its old one, unless
-// that is dead, removes itself. What a dead one has left behind counts as absent (S16) and goes when the session ends.
+// A session that moves costs two writes at most, however many IDs it has: its new node enters
+// itself, and its old one, unless that is dead, removes itself. What a dead one has left behind
+// counts as absent (S16) and goes when the session ends.
 func TestMoveWrites(t *testing.T) {
 	besides(t)
 	b := openBooks(t, 3)
@@ -130,8 +132,8 @@ func TestMoveWrites(t *testing.T) {
 	}
 }
 
-// move makes a session with n IDs leave the first node, and counts what is written until it can be reached at another and all is
-// still again.
+// move makes a session with n IDs leave the first node, and counts what is written until it can be
+// reached at another and all is still again.
 func (b *books) move(sender *Users, n int, leave func()) {
 	b.Helper()
 	const most = 2
@@ -175,8 +177,9 @@ func (u *Users) epochs() []uint64 {
 	return epochs
 }
 
-// Binding costs a round trip to Redis for each lane of the node that a frame has IDs for. Each asks once, in its one pipeline
-// (package redis proves that it is one), whether the session is dead, by the only HEXISTS on the way.
+// Binding costs a round trip to Redis for each lane of the node that a frame has IDs for. Each asks
+// once, in its one pipeline (package redis proves that it is one), whether the session is dead, by
+// the only HEXISTS on the way.
 func TestBindRoundTrips(t *testing.T) {
 	besides(t)
 	const (
@@ -186,7 +189,8 @@ func TestBindRoundTrips(t *testing.T) {
 		most     = (n + perFrame - 1) / perFrame * lanes
 	)
 	b := openBooks(t, 1)
-	session := b.users(0, UsersConfig{Name: "first", Sessions: 1, PerUser: 1}).sessions[0] // Redis knows the scripts from here on
+	// Redis knows the scripts from here on
+	session := b.users(0, UsersConfig{Name: "first", Sessions: 1, PerUser: 1}).sessions[0]
 	ids := make([]string, n)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("user-%018d", i)

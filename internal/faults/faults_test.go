@@ -18,7 +18,8 @@ var full = flag.Bool("faults.full", false, "prove everything, which takes minute
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // gnet starts the goroutines of its worker pool when it is imported
+	// gnet starts the goroutines of its worker pool when it is imported
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }
 
 // patience bounds a proof, whatever happens in it.
@@ -34,8 +35,8 @@ type proof struct {
 	load *Load
 }
 
-// besides lets a test run beside others: it waits most of the time, and its servers are its own. With -faults.full, which
-// measures, there is one at a time.
+// besides lets a test run beside others: it waits most of the time, and its servers are its own.
+// With -faults.full, which measures, there is one at a time.
 func besides(t *testing.T) {
 	if !*full {
 		t.Parallel()
@@ -150,7 +151,8 @@ func (p *proof) reach(u *Users, ids []string, begin time.Time) time.Duration {
 	return time.Since(begin)
 }
 
-// talk sends to the IDs, one message at a time, until the function that it returns is called, which returns how they ended.
+// talk sends to the IDs, one message at a time, until the function that it returns is called, which
+// returns how they ended.
 func (p *proof) talk(u *Users, ids []string) (end func() map[string]uint64) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	var tally Tally
@@ -304,7 +306,8 @@ func redisEmpty(p *proof) {
 	p.reach(sender, known.IDs, time.Now())
 
 	talk := p.talk(sender, known.IDs)
-	unknown := p.talk(p.users(2, UsersConfig{Name: "asker", Sessions: 1, PerUser: 1}), many.IDs) // another node than sender's, which knows them all
+	// another node than sender's, which knows them all
+	unknown := p.talk(p.users(2, UsersConfig{Name: "asker", Sessions: 1, PerUser: 1}), many.IDs)
 	p.c.Redis.Kill()
 	p.suffer(2 * time.Second)
 	p.check(p.c.Redis.Restart(p.ctx))
@@ -315,8 +318,8 @@ func redisEmpty(p *proof) {
 	p.Outcomes("to IDs to be looked up", unknown(), "acked", "registry_unavailable")
 }
 
-// bound waits until Redis has n bindings of IDs that begin so. It looks at Redis itself: a registry of our own would take
-// part in finding and mending the loss.
+// bound waits until Redis has n bindings of IDs that begin so. It looks at Redis itself: a registry
+// of our own would take part in finding and mending the loss.
 func (p *proof) bound(prefix string, n int) {
 	p.Helper()
 	const count = `local n = 0
@@ -389,7 +392,8 @@ func zooKeeperDown(p *proof) {
 	p.registered(time.Now())
 }
 
-// zooKeeperSilent lets ZooKeeper accept connections and be silent, for longer than the nodes' sessions there live.
+// zooKeeperSilent lets ZooKeeper accept connections and be silent, for longer than the nodes'
+// sessions there live.
 func zooKeeperSilent(p *proof) {
 	before, err := p.c.Registrations(p.ctx)
 	p.check(err)
@@ -400,8 +404,8 @@ func zooKeeperSilent(p *proof) {
 	p.Count("sessions of nodes that had expired", len(p.c.Nodes), len(missing(before, after)))
 }
 
-// registered notes when the sessions by which ZooKeeper lists the nodes were all there, and returns them. They are those
-// that still are there when everything that died with the fault has expired.
+// registered notes when the sessions by which ZooKeeper lists the nodes were all there, and returns
+// them. They are those that still are there when everything that died with the fault has expired.
 func (p *proof) registered(back time.Time) []string {
 	p.Helper()
 	const watched = 10 * time.Second // more than the nodes' sessions live
@@ -411,7 +415,8 @@ func (p *proof) registered(back time.Time) []string {
 	}
 	var looks []look
 	for time.Since(back) < watched {
-		if sessions, err := p.c.Registrations(p.ctx); err == nil { // it answers with nothing while it is busy with itself
+		// it answers with nothing while it is busy with itself
+		if sessions, err := p.c.Registrations(p.ctx); err == nil {
 			looks = append(looks, look{time.Since(back), sessions})
 		}
 		Pause(p.ctx, pollEvery)

@@ -11,8 +11,8 @@ import (
 	"distmsg/loadtest"
 )
 
-// Slack is what a promised bound is exceeded by before a proof fails: the machines that run tests are small and have other
-// things to do, too.
+// Slack is what a promised bound is exceeded by before a proof fails: the machines that run tests
+// are small and have other things to do, too.
 const Slack = 2 * time.Second
 
 // Findings are what one proof has found.
@@ -35,8 +35,8 @@ func (f *Findings) Within(what string, promised, took time.Duration) {
 	f.within(what, promised, promised+Slack, took)
 }
 
-// Stall notes the longest stall of a loop. Under 100 ms is promised, under a second is checked: less than that a machine
-// with other things to do may take a thread's CPU away.
+// Stall notes the longest stall of a loop. Under 100 ms is promised, under a second is checked:
+// less than that a machine with other things to do may take a thread's CPU away.
 func (f *Findings) Stall(took time.Duration) {
 	f.within("longest loop stall", 100*time.Millisecond, time.Second, took)
 }
@@ -76,7 +76,8 @@ func (f *Findings) Count(what string, promised, got int) {
 	f.lines = append(f.lines, line)
 }
 
-// Ledger notes what the load test found. Its ledger must be clean, and messages must have been acked.
+// Ledger notes what the load test found. Its ledger must be clean, and messages must have been
+// acked.
 func (f *Findings) Ledger(report *loadtest.Report) {
 	f.report = report
 	f.LedgerOf("ledger", report)

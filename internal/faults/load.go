@@ -25,8 +25,8 @@ const (
 	loadLongest = time.Hour // it is stopped long before
 )
 
-// StartLoad starts a load with sessions of the SDK at nodes chosen at random, and waits until the nodes have taken the
-// first messages.
+// StartLoad starts a load with sessions of the SDK at nodes chosen at random, and waits until the
+// nodes have taken the first messages.
 func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
 	return startLoad(ctx, c, loadtest.Config{Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate})
 }
@@ -70,7 +70,8 @@ func (l *Load) Stop() (*loadtest.Report, error) {
 	return l.report, l.err
 }
 
-// sends is how many messages the nodes have taken from clients; those that do not answer have taken none.
+// sends is how many messages the nodes have taken from clients; those that do not answer have taken
+// none.
 func (c *Cluster) sends(ctx context.Context) (sum float64) {
 	for _, node := range c.Nodes {
 		n, _ := node.Metric(ctx, "distmsg_sends_total")

@@ -127,9 +127,11 @@ func redisClock(p *proof) {
 	p.Within("all bindings are back", 15*time.Second, time.Since(back))
 	p.Within("health says that the clock is wrong", 3*time.Second, p.says("its clock is", back))
 	p.Count("kicks", 0, holders.Kicks())
-	asker := p.users(2, UsersConfig{Name: "asker", Sessions: 1, PerUser: 1}) // which looks them all up
+	// which looks them all up
+	asker := p.users(2, UsersConfig{Name: "asker", Sessions: 1, PerUser: 1})
 	talk := p.talk(asker, holders.IDs)
-	p.suffer(time.Until(back.Add(rebuildWindow + 3*time.Second))) // what is not bound then is no_route
+	// what is not bound then is no_route
+	p.suffer(time.Until(back.Add(rebuildWindow + 3*time.Second)))
 	p.Outcomes("to IDs to be looked up", talk(), "acked", "registry_unavailable")
 
 	p.check(p.c.Clock.Set(0))

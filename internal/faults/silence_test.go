@@ -85,7 +85,8 @@ func bye(p *proof) {
 	if second.welcome.Flags&codec.WelcomeResumed == 0 || !bytes.Equal(second.welcome.Session, first.welcome.Session) {
 		p.Fatal("the session was not resumed")
 	}
-	p.Outcomes("before bye", map[string]uint64{sender.Send(p.ctx, id, tryTTL): 1}, "timeout") // nobody answers it
+	// nobody answers it
+	p.Outcomes("before bye", map[string]uint64{sender.Send(p.ctx, id, tryTTL): 1}, "timeout")
 
 	said := time.Now()
 	first.put(codec.AppendBye(nil))

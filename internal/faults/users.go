@@ -13,7 +13,8 @@ import (
 	"distmsg/internal/proc"
 )
 
-// Users are sessions that began at one node, each with IDs. They accept every message, or, told to be Silent, none.
+// Users are sessions that began at one node, each with IDs. They accept every message, or, told to
+// be Silent, none.
 type Users struct {
 	IDs []string // of all the sessions
 
@@ -33,7 +34,8 @@ type UsersConfig struct {
 	Host     *proc.Host // where their app servers are
 }
 
-// Connect attaches sessions to the node at addr and binds their IDs. When that node is gone they go to others.
+// Connect attaches sessions to the node at addr and binds their IDs. When that node is gone they go
+// to others.
 func Connect(ctx context.Context, addr string, cfg UsersConfig) (*Users, error) {
 	u := &Users{release: make(chan struct{})}
 	for i := range cfg.Sessions {
@@ -158,7 +160,8 @@ const (
 	sendTTL      = 5 * time.Second
 )
 
-// Reach sends to each ID until each has accepted a message, and counts how the tries ended. An error says how many have not.
+// Reach sends to each ID until each has accepted a message, and counts how the tries ended. An
+// error says how many have not.
 func (u *Users) Reach(ctx context.Context, ids []string) (map[string]uint64, error) {
 	var tally Tally
 	var missing atomic.Int64
@@ -196,7 +199,8 @@ func (u *Users) reach(ctx context.Context, id string, tally *Tally) bool {
 	return false
 }
 
-// Talk sends to the IDs, one after the other, again and again, until ctx ends, and counts how that ended.
+// Talk sends to the IDs, one after the other, again and again, until ctx ends, and counts how that
+// ended.
 func (u *Users) Talk(ctx context.Context, ids []string, tally *Tally) {
 	for i := 0; Pause(ctx, everyTurn); i++ {
 		// Not ctx, whose end would be an outcome.
@@ -210,8 +214,8 @@ type Wait struct {
 	work sync.WaitGroup
 }
 
-// SendToSilent sends n messages to users that hold them, and returns when they hold all. Each ID's handler
-// holds one, so n is at most the number of their IDs.
+// SendToSilent sends n messages to users that hold them, and returns when they hold all. Each ID's
+// handler holds one, so n is at most the number of their IDs.
 func (u *Users) SendToSilent(ctx context.Context, silent *Users, n int) (*Wait, error) {
 	w := &Wait{}
 	held := silent.held.Load()

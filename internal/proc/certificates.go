@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Certificates names PEM files: an authority, and a certificate of 127.0.0.1 and localhost that it has signed, good for
-// servers and clients.
+// Certificates names PEM files: an authority, and a certificate of 127.0.0.1 and localhost that it
+// has signed, good for servers and clients.
 type Certificates struct{ CA, Cert, Key string }
 
 // WriteCertificates makes new ones in dir, valid for a day.

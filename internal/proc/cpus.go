@@ -34,8 +34,8 @@ func (c CPUs) set() *unix.CPUSet {
 	return &set
 }
 
-// do calls f while this thread runs on these CPUs. A program that f starts stays there. The caller is
-// locked to its thread.
+// do calls f while this thread runs on these CPUs. A program that f starts stays there. The caller
+// is locked to its thread.
 func (c CPUs) do(f func() error) error {
 	if len(c) == 0 {
 		return f()
@@ -48,7 +48,8 @@ func (c CPUs) do(f func() error) error {
 		return fmt.Errorf("cannot run on the CPUs %v: %w", c, err)
 	}
 	err := f()
-	_ = unix.SchedSetaffinity(0, &before) // what f has started runs; if this fails, the thread stays where it is
+	// what f has started runs; if this fails, the thread stays where it is
+	_ = unix.SchedSetaffinity(0, &before)
 	return err
 }
 

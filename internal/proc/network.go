@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network joins hosts by a switch. It is one of 10.219.0.0/24, 10.219.1.0/24, … that nobody on this machine uses. The
-// process that has made it is in it, too, at 10.219.x.254, and with it everything on this machine that is on no Host.
+// Network joins hosts by a switch. It is one of 10.219.0.0/24, 10.219.1.0/24, … that nobody on this
+// machine uses. The process that has made it is in it, too, at 10.219.x.254, and with it everything
+// on this machine that is on no Host.
 //
 // It needs root and the command ip (Debian's package iproute2).
 type Network struct {
@@ -27,10 +28,11 @@ type Network struct {
 	link   string   // our interface
 }
 
-// Host is a network namespace of its own with an address in its Network and a loopback of its own. Programs run on it
-// (Command.Host and its like) and see the same files as everybody else.
+// Host is a network namespace of its own with an address in its Network and a loopback of its own.
+// Programs run on it (Command.Host and its like) and see the same files as everybody else.
 //
-// A nil *Host is good: it is where this process is, and its address is 127.0.0.1. Only, it cannot be cut off.
+// A nil *Host is good: it is where this process is, and its address is 127.0.0.1. Only, it cannot
+// be cut off.
 //
 // All methods may be called from any goroutine.
 type Host struct {
@@ -46,8 +48,8 @@ const (
 
 // NewNetwork makes a network of n hosts and waits until each can be reached.
 //
-// Namespaces have no names and live as long as somebody holds them, which is this process and what it has started. So
-// nothing stays behind, however it ends.
+// Namespaces have no names and live as long as somebody holds them, which is this process and what
+// it has started. So nothing stays behind, however it ends.
 func NewNetwork(ctx context.Context, n int) (*Network, error) {
 	if n < 1 || n > maxHosts {
 		return nil, fmt.Errorf("a network of %d hosts: it may have 1 to %d", n, maxHosts)
@@ -101,8 +103,8 @@ func (w *Network) build(n int) (err error) {
 	return runIP(w.hub, nil, "link set uplink up master switch")
 }
 
-// claimSubnet picks the first subnet that nobody has. Ours is the one whose number our interface bears, as the kernel
-// gives a name only once, whoever asks at the same time.
+// claimSubnet picks the first subnet that nobody has. Ours is the one whose number our interface
+// bears, as the kernel gives a name only once, whoever asks at the same time.
 func (w *Network) claimSubnet() error {
 	inUse := make(map[byte]bool)
 	addrs, err := net.InterfaceAddrs()
@@ -137,9 +139,10 @@ func (w *Network) mac(number int) string {
 	return fmt.Sprintf("02:00:0a:db:%02x:%02x", w.subnet, number)
 }
 
-// configure returns what ip has to do for the member of the network that bears the number. Members know each other's MAC
-// addresses for good: while one is cut off, others could not ask for its, and the kernel would tell them "no route to host"
-// within seconds, which is kinder than most partitions.
+// configure returns what ip has to do for the member of the network that bears the number. Members
+// know each other's MAC addresses for good: while one is cut off, others could not ask for its, and
+// the kernel would tell them "no route to host" within seconds, which is kinder than most
+// partitions.
 func (w *Network) configure(link string, number int) []string {
 	lines := []string{
 		"link set " + link + " address " + w.mac(number),
@@ -158,7 +161,8 @@ func (w *Network) configure(link string, number int) []string {
 	return lines
 }
 
-// waitReachable waits until each host answers, if only that nobody listens: a link that is set up works a moment later.
+// waitReachable waits until each host answers, if only that nobody listens: a link that is set up
+// works a moment later.
 func (w *Network) waitReachable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -186,7 +190,8 @@ func (w *Network) IP() string { return w.addr(ourNumber) }
 // Close ends the network. What still runs on its hosts is alone with itself.
 func (w *Network) Close() {
 	if w.link != "" {
-		_ = runIP(nil, nil, "link delete "+w.link) // not left to the end of the namespaces, which takes its time
+		// not left to the end of the namespaces, which takes its time
+		_ = runIP(nil, nil, "link delete "+w.link)
 	}
 	for _, h := range w.Hosts {
 		if h.ns != nil {
@@ -209,11 +214,13 @@ func (h *Host) IP() string {
 // port returns what the host's end at the switch is called.
 func (h *Host) port() string { return fmt.Sprintf("port%d", h.number) }
 
-// Partition cuts the host off from all others and from us. Packets from and to it are lost and nobody is told: its link
-// stays up, connections stand and are silent. Programs on the host still reach each other.
+// Partition cuts the host off from all others and from us. Packets from and to it are lost and
+// nobody is told: its link stays up, connections stand and are silent. Programs on the host still
+// reach each other.
 func (h *Host) Partition() error { return runIP(h.network.hub, nil, "link set "+h.port()+" nomaster") }
 
-// Heal ends a partition. TCP finds out when it sends again, which may take as long as the partition did.
+// Heal ends a partition. TCP finds out when it sends again, which may take as long as the partition
+// did.
 func (h *Host) Heal() error {
 	return runIP(h.network.hub, nil, "link set "+h.port()+" up master switch")
 }
@@ -239,8 +246,8 @@ func (h *Host) neighbour(other *Host, mac string) error {
 	return runIP(h.ns, nil, "neighbour replace "+other.IP()+" lladdr "+mac+" nud permanent dev eth0")
 }
 
-// Do calls f as if this process were on the host. Sockets that f makes itself, not on another goroutine, are the host's
-// for good; programs that it starts run there.
+// Do calls f as if this process were on the host. Sockets that f makes itself, not on another
+// goroutine, are the host's for good; programs that it starts run there.
 func (h *Host) Do(f func() error) error {
 	if h == nil {
 		return f()
@@ -283,7 +290,8 @@ func within(ns *os.File, f func() error) error {
 	return excursion(func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) }, f)
 }
 
-// excursion calls f on a thread that leave has taken into another network namespace, and takes it home.
+// excursion calls f on a thread that leave has taken into another network namespace, and takes it
+// home.
 func excursion(leave, f func() error) (err error) {
 	runtime.LockOSThread()
 	home, err := os.Open(threadNamespace)

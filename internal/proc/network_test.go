@@ -72,7 +72,8 @@ func hear(conn net.Conn, wait time.Duration) (string, error) {
 	return string(buf[:n]), err
 }
 
-// While a host is cut off, connections from other hosts, from us and to us stand and are silent; afterwards they go on.
+// While a host is cut off, connections from other hosts, from us and to us stand and are silent;
+// afterwards they go on.
 func TestPartition(t *testing.T) {
 	t.Parallel()
 	network := newNetwork(t, 3)

@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ports are TCP ports of a host that are ours until they are released, also while the server that uses them is down. For
-// each there is a socket that is bound and does not listen. As it has SO_REUSEADDR, a server may listen there all the same,
-// but the kernel gives the port to nobody else: not to a listener that asks for any port, and not to a connection as its
-// source. The latter is no theory: a client that dials a dead server again and again gets the server's port as its own
+// ports are TCP ports of a host that are ours until they are released, also while the server that
+// uses them is down. For each there is a socket that is bound and does not listen. As it has
+// SO_REUSEADDR, a server may listen there all the same, but the kernel gives the port to nobody
+// else: not to a listener that asks for any port, and not to a connection as its source. The latter
+// is no theory: a client that dials a dead server again and again gets the server's port as its own
 // one day, is connected to itself, and the server cannot come back.
 type ports struct {
 	host    *Host
@@ -21,7 +22,8 @@ type ports struct {
 	sockets []int
 }
 
-// reservePorts reserves n ports: first and those that come after it, or any that are free if it is 0.
+// reservePorts reserves n ports: first and those that come after it, or any that are free if it
+// is 0.
 func reservePorts(host *Host, first, n int) (*ports, error) {
 	p := &ports{host: host}
 	err := host.Do(func() error {
@@ -83,7 +85,8 @@ type place struct {
 	temp bool // dir was made here, so it is removed here
 }
 
-// newPlace reserves ports, as reservePorts does, and makes dir if it is not there; a temporary one if dir is empty.
+// newPlace reserves ports, as reservePorts does, and makes dir if it is not there; a temporary one
+// if dir is empty.
 func newPlace(host *Host, first, n int, dir string) (*place, error) {
 	p := &place{temp: dir == ""}
 	var err error

@@ -184,7 +184,8 @@ func TestNotReady(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	never := func(context.Context, *Process) error { return fmt.Errorf("not yet") }
-	_, err = Start(ctx, Command{Path: "sleep", Args: []string{"1000"}, Ready: never}) // if it ran on, goleak would tell
+	// if it ran on, goleak would tell
+	_, err = Start(ctx, Command{Path: "sleep", Args: []string{"1000"}, Ready: never})
 	if err == nil || !strings.Contains(err.Error(), "not yet") {
 		t.Errorf("never ready: %v", err)
 	}

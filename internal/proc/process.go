@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	startTimeout = 2 * time.Minute  // until a program is ready; on a busy machine a JVM takes half a minute
+	// until a program is ready; on a busy machine a JVM takes half a minute
+	startTimeout = 2 * time.Minute
 	stopTimeout  = 30 * time.Second // from SIGTERM to SIGKILL
 	pollInterval = 10 * time.Millisecond
 )
@@ -37,7 +38,8 @@ type Command struct {
 	// Stderr is where the program's stderr goes, instead of into Output and Log; nil: there.
 	Stderr *os.File
 
-	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the program is ready at once.
+	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the
+	// program is ready at once.
 	Ready func(ctx context.Context, p *Process) error
 
 	name string // for messages and ps; empty: Path
@@ -45,8 +47,8 @@ type Command struct {
 
 func (c Command) String() string { return cmp.Or(c.name, c.Path) }
 
-// Process is a program that runs, or did. Its methods may be called from any goroutine, but two that start or end it
-// not at the same time.
+// Process is a program that runs, or did. Its methods may be called from any goroutine, but two
+// that start or end it not at the same time.
 type Process struct {
 	command Command
 	output  tail
@@ -62,8 +64,8 @@ type run struct {
 	err  error // of Wait; set before done is closed
 }
 
-// Start runs a program and waits until it is ready, for 30 s at most. On an error, which quotes the end of its output, it
-// runs no longer.
+// Start runs a program and waits until it is ready, for 30 s at most. On an error, which quotes the
+// end of its output, it runs no longer.
 func Start(ctx context.Context, command Command) (*Process, error) {
 	p := &Process{command: command}
 	if err := p.Restart(ctx); err != nil {
@@ -72,7 +74,8 @@ func Start(ctx context.Context, command Command) (*Process, error) {
 	return p, nil
 }
 
-// Restart runs the program again, with the same command, and waits until it is ready. It must have ended.
+// Restart runs the program again, with the same command, and waits until it is ready. It must have
+// ended.
 func (p *Process) Restart(ctx context.Context) error {
 	r, err := launch(p.command, &p.output)
 	if err != nil {
@@ -89,8 +92,9 @@ func (p *Process) Restart(ctx context.Context) error {
 	return nil
 }
 
-// launch starts a child that the kernel kills when this process dies. For the kernel the parent is not the process but
-// the thread that forked, so that thread is kept, by a goroutine locked to it, until the child has ended.
+// launch starts a child that the kernel kills when this process dies. For the kernel the parent is
+// not the process but the thread that forked, so that thread is kept, by a goroutine locked to it,
+// until the child has ended.
 func launch(command Command, output *tail) (*run, error) {
 	cmd := exec.Command(command.Path, command.Args...)
 	cmd.Args[0] = command.String()
@@ -192,7 +196,8 @@ func (p *Process) Kill() {
 	<-p.run().done
 }
 
-// Stop asks the program to end (SIGTERM) and waits for it. One that has not ended after 30 s is killed, which is an error.
+// Stop asks the program to end (SIGTERM) and waits for it. One that has not ended after 30 s is
+// killed, which is an error.
 func (p *Process) Stop() error {
 	r := p.run()
 	if err := errors.Join(p.Resume(), p.Signal(syscall.SIGTERM)); err != nil {
@@ -209,8 +214,9 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Build compiles packages of the module distmsg, named from its root ("./cmd/relay"), and puts the programs into dir. The
-// test that calls it may be of another module that requires distmsg; in a workspace, "./examples/…" can be built, too.
+// Build compiles packages of the module distmsg, named from its root ("./cmd/relay"), and puts the
+// programs into dir. The test that calls it may be of another module that requires distmsg; in a
+// workspace, "./examples/…" can be built, too.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "distmsg")
 	root, err := list.Output()

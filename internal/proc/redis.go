@@ -110,8 +110,8 @@ func (r *Redis) ping(ctx context.Context) error {
 	return err
 }
 
-// Do runs one command on a connection of its own, from the server's host, so that it works while that is cut off. An array
-// comes back as lines. It waits for 5 s at most.
+// Do runs one command on a connection of its own, from the server's host, so that it works while
+// that is cut off. An array comes back as lines. It waits for 5 s at most.
 func (r *Redis) Do(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -15,7 +15,8 @@ type RedisCluster struct {
 	Nodes []*Redis
 }
 
-// StartRedisCluster starts a Redis Cluster of n masters and waits until all of them say that it works.
+// StartRedisCluster starts a Redis Cluster of n masters and waits until all of them say that it
+// works.
 func StartRedisCluster(ctx context.Context, n int) (*RedisCluster, error) {
 	c := &RedisCluster{}
 	for range n {
@@ -89,8 +90,8 @@ type RedisSentinels struct {
 	Name            string // of the master, for the sentinels
 }
 
-// StartRedisSentinels starts a master, a replica and n sentinels, and waits until they all know each other. The sentinels take
-// the master for dead after a second.
+// StartRedisSentinels starts a master, a replica and n sentinels, and waits until they all know
+// each other. The sentinels take the master for dead after a second.
 func StartRedisSentinels(ctx context.Context, n int) (*RedisSentinels, error) {
 	s := &RedisSentinels{Name: "distmsg"}
 	if err := s.start(ctx, n); err != nil {

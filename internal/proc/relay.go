@@ -22,18 +22,20 @@ type RelayOptions struct {
 	Stderr *os.File  // where its log goes, instead of into Output; nil: there
 	Env    []string  // in addition to this process's
 	Log    io.Writer // see Command.Log
-	Port   int       // for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
+	// for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
+	Port int
 
-	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr}, {peer-addr} and
-	// {admin-addr} stand for the fields of Relay that are called so.
+	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr},
+	// {peer-addr} and {admin-addr} stand for the fields of Relay that are called so.
 	Flags []string
 }
 
 // Relay is a node: our cmd/relay. It keeps its addresses over a restart.
 type Relay struct {
 	*Process
-	Addr      string // host:port for clients
-	PeerAddr  string // host:port that is kept free for other nodes; the relay knows it only by its flags
+	Addr string // host:port for clients
+	// host:port that is kept free for other nodes; the relay knows it only by its flags
+	PeerAddr  string
 	AdminAddr string // host:port for HTTP
 
 	place *ports
@@ -74,8 +76,8 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 	return r, nil
 }
 
-// relayProgram is cmd/relay, compiled once for this process. The file has been removed already, so that nobody has to know
-// when it is used no longer.
+// relayProgram is cmd/relay, compiled once for this process. The file has been removed already, so
+// that nobody has to know when it is used no longer.
 var relayProgram = sync.OnceValues(func() (*os.File, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -118,8 +120,9 @@ func (r *Relay) Health(ctx context.Context) (string, error) {
 	return text.String(), err
 }
 
-// Metric returns the value of a metric, by its name as /metrics has it: with labels, or without for the sum of all that
-// differ in labels only. It asks from the relay's host, so that it works while that is cut off, and waits for 5 s at most.
+// Metric returns the value of a metric, by its name as /metrics has it: with labels, or without for
+// the sum of all that differ in labels only. It asks from the relay's host, so that it works while
+// that is cut off, and waits for 5 s at most.
 func (r *Relay) Metric(ctx context.Context, name string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

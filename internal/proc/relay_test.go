@@ -18,7 +18,8 @@ func TestRelay(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer relay.Close()
-		eventually(t, "its log says its name", func(context.Context) bool { // a log waits for nobody, and nobody for it
+		// a log waits for nobody, and nobody for it
+		eventually(t, "its log says its name", func(context.Context) bool {
 			return strings.Contains(relay.Output(), "node="+relay.PeerAddr)
 		})
 		conn := dialFrom(t, nil, relay.Addr)

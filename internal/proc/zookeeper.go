@@ -25,7 +25,8 @@ type ZooKeeper struct {
 	place *place
 }
 
-// The classes of Debian's package. It brings slf4j along and chooses no logger; this one writes to stderr.
+// The classes of Debian's package. It brings slf4j along and chooses no logger; this one writes to
+// stderr.
 const zooKeeperClasses = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar"
 
 // StartZooKeeper starts a ZooKeeper and waits until it answers.
@@ -57,7 +58,8 @@ func startZooKeeper(ctx context.Context, place *place, tick time.Duration) (*Zoo
 	z := &ZooKeeper{Addr: place.addr(0), place: place}
 	z.Process, err = Start(ctx, Command{
 		Path: "java",
-		// Small, and compiled no further than a short life is worth. What zkServer.sh would run, less the shell.
+		// Small, and compiled no further than a short life is worth. What zkServer.sh would run,
+		// less the shell.
 		Args: []string{"-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", zooKeeperClasses,
 			"org.apache.zookeeper.server.quorum.QuorumPeerMain", config},
 		Dir:   place.dir,
@@ -77,8 +79,8 @@ func (z *ZooKeeper) Close() {
 	z.place.leave()
 }
 
-// Ask sends one of ZooKeeper's four-letter words ("ruok", "dump") and returns the answer. It asks from the server's host, so
-// that it works while that is cut off, and waits for 5 s at most.
+// Ask sends one of ZooKeeper's four-letter words ("ruok", "dump") and returns the answer. It asks
+// from the server's host, so that it works while that is cut off, and waits for 5 s at most.
 func (z *ZooKeeper) Ask(ctx context.Context, word string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -10,7 +10,8 @@ import (
 	"distmsg/routing"
 )
 
-// The user that docs/registry.md tells operators to create may do all that a registry does, and nothing that it does not.
+// The user that docs/registry.md tells operators to create may do all that a registry does, and
+// nothing that it does not.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	single := startRedis(t, proc.RedisOptions{})

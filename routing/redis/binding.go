@@ -34,9 +34,10 @@ func split(n int, bucketOf func(i int) bucket) []part {
 
 // Bind implements [routing.Registry], in one round trip to each master.
 //
-// The sessions' state is asked for in the same round trip, after the binding, so what was bound for a dead one is put back
-// as it was, by compare-and-swap. On a Redis Cluster, where the two answers come from different masters, a session
-// that dies at that very moment may get its binding; the sweep removes it.
+// The sessions' state is asked for in the same round trip, after the binding, so what was bound for
+// a dead one is put back as it was, by compare-and-swap. On a Redis Cluster, where the two answers
+// come from different masters, a session that dies at that very moment may get its binding; the
+// sweep removes it.
 func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
 	v, known := r.losses.snapshot()
 	results := make([]routing.BindResult, len(ops))
@@ -110,8 +111,8 @@ func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, p part) 
 		now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
 	for _, k := range p.ops {
 		op := ops[asked[k]]
-		// What no double holds is as impossible as the greatest that one does. The empty string is no ID, and
-		// the bucket's own field: no epoch is possible for it.
+		// What no double holds is as impossible as the greatest that one does. The empty string is
+		// no ID, and the bucket's own field: no epoch is possible for it.
 		epoch := min(op.Epoch, routing.MaxEpoch)
 		if op.ID == "" {
 			epoch = routing.MaxEpoch
@@ -134,8 +135,8 @@ func decodeBindReply(s string) routing.BindResult {
 	return routing.BindResult{Status: routing.BindStatus(s[0]), Epoch: decodeUint(s[1:]), Incumbent: incumbent}
 }
 
-// refuseDead takes back what was bound for dead sessions. If Redis does not say whether a session is
-// dead, its binds have no answer.
+// refuseDead takes back what was bound for dead sessions. If Redis does not say whether a session
+// is dead, its binds have no answer.
 func (r *Registry) refuseDead(ctx context.Context, v *view, ops []routing.BindOp, results []routing.BindResult,
 	states map[routing.SessionID]*goredis.BoolCmd) error {
 	var undo []swap
@@ -154,13 +155,15 @@ func (r *Registry) refuseDead(ctx context.Context, v *view, ops []routing.BindOp
 		}
 		results[i] = routing.BindResult{Status: routing.Dead}
 	}
-	ctx = context.WithoutCancel(ctx) // a binding of a dead session must not stay because its caller had no more time
+	// a binding of a dead session must not stay because its caller had no more time
+	ctx = context.WithoutCancel(ctx)
 	undone, err := r.swap(ctx, undo)
 	if err != nil {
 		return err
 	}
-	// What a dead session holds is removed at any time, also while it holds what is to be put back. Then nobody holds the
-	// ID, and a re-assert does the same; if somebody does by now, it is superseded.
+	// What a dead session holds is removed at any time, also while it holds what is to be put back.
+	// Then nobody holds the ID, and a re-assert does the same; if somebody does by now, it is
+	// superseded.
 	var again []routing.BindOp
 	for k, u := range undo {
 		if !undone[k].Removed && u.back != (routing.Binding{}) {
@@ -224,8 +227,8 @@ func (r *Registry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routin
 	return r.swap(ctx, swaps)
 }
 
-// Lookup implements [routing.Registry], in one round trip to each master. Each bucket's answer is followed by its
-// group's marker, without which a miss is no answer.
+// Lookup implements [routing.Registry], in one round trip to each master. Each bucket's answer is
+// followed by its group's marker, without which a miss is no answer.
 func (r *Registry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
 	v, _ := r.losses.snapshot()
 	parts := split(len(ids), func(i int) bucket { return r.keys.bucketOf(v.key, ids[i]) })

@@ -25,8 +25,8 @@ func collide(count, n int) (ids []string) {
 	return ids
 }
 
-// The buckets are told by a secret key, which the first node makes and the others read: what a client
-// finds out offline puts its IDs into no common bucket.
+// The buckets are told by a secret key, which the first node makes and the others read: what a
+// client finds out offline puts its IDs into no common bucket.
 func TestKeyedBuckets(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -61,7 +61,8 @@ func TestKeyedBuckets(t *testing.T) {
 	}
 }
 
-// Data from before there were keys are left where they are, so that nodes of both versions find them.
+// Data from before there were keys are left where they are, so that nodes of both versions find
+// them.
 func TestDataWithoutKey(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -279,8 +280,9 @@ func TestMarkerOfWrongType(t *testing.T) {
 	}
 }
 
-// Until this node has found out about a loss, it binds nothing in what was lost, and ends no session
-// whose presence may be lost: a holder may live. Then a bind that is to displace nobody has to wait.
+// Until this node has found out about a loss, it binds nothing in what was lost, and ends no
+// session whose presence may be lost: a holder may live. Then a bind that is to displace nobody has
+// to wait.
 func TestLossThatNobodyHasNoticed(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})

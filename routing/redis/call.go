@@ -81,8 +81,9 @@ func (c *call) command(name, script string) *goredis.Cmd {
 	return goredis.NewCmd(context.Background(), append([]any{name, script}, c.args...)...)
 }
 
-// NoRetry keeps go-redis's cluster client from sending a script again when its reply is late, for it may have been done. A
-// redirect to another master, which says that it was not done, it follows all the same.
+// NoRetry keeps go-redis's cluster client from sending a script again when its reply is late, for
+// it may have been done. A redirect to another master, which says that it was not done, it follows
+// all the same.
 func (c *call) NoRetry() bool { return true }
 
 // do is ask for callers: it does not ask a Redis that is known not to answer.
@@ -91,22 +92,23 @@ func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
 }
 
 // doSome is do for a batch, the first n commands of which are for different buckets or sessions. If
-// any of the n succeeds it returns nil, and the caller looks at the errors of the commands. So a key
-// that cannot be read takes nothing from the others.
+// any of the n succeeds it returns nil, and the caller looks at the errors of the commands. So a
+// key that cannot be read takes nothing from the others.
 func (r *Registry) doSome(ctx context.Context, n int, commands ...goredis.Cmder) error {
 	if err := r.mayAsk(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
 	err := r.ask(ctx, commands...)
-	if ctx.Err() == nil || time.Since(began) > r.config.Timeout/2 { // else it is the caller who had no patience
+	// else it is the caller who had no patience
+	if ctx.Err() == nil || time.Since(began) > r.config.Timeout/2 {
 		r.silence(err)
 	}
 	return unlessSome(err, n, commands)
 }
 
-// inBackground is doSome for the sweep. If Redis takes too long to answer the sweep, that is no reason
-// for others not to ask.
+// inBackground is doSome for the sweep. If Redis takes too long to answer the sweep, that is no
+// reason for others not to ask.
 func (r *Registry) inBackground(ctx context.Context, n int, commands ...goredis.Cmder) error {
 	if err := r.mayAsk(ctx); err != nil {
 		return err
@@ -122,8 +124,8 @@ func unlessSome(err error, n int, commands []goredis.Cmder) error {
 	return err
 }
 
-// unasked reports whether a batch that has ended with err says nothing about its commands: Redis was
-// not asked, or has not answered.
+// unasked reports whether a batch that has ended with err says nothing about its commands: Redis
+// was not asked, or has not answered.
 func unasked(err error, commands []goredis.Cmder) bool {
 	return err != nil && (noAnswer(err) || firstError(commands) == nil)
 }
@@ -143,8 +145,8 @@ func (r *Registry) mayBegin(ctx context.Context) error {
 	return nil
 }
 
-// ask runs commands in one pipeline, and once more those that a server refused because it does not know the script. It
-// returns the first error of any, explained; a missing key is none.
+// ask runs commands in one pipeline, and once more those that a server refused because it does not
+// know the script. It returns the first error of any, explained; a missing key is none.
 func (r *Registry) ask(ctx context.Context, commands ...goredis.Cmder) error {
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()

@@ -15,8 +15,9 @@ import (
 // shown collects what a registry shows.
 type shown struct {
 	mu    sync.Mutex
-	calls int                                             // guarded by mu, as all below
-	at    map[routing.SessionID]int                       // how often it was said where a session is
+	calls int // guarded by mu, as all below
+	// how often it was said where a session is
+	at    map[routing.SessionID]int
 	last  map[routing.SessionID][]routing.Presence        // and where
 	bound map[routing.SessionID]map[string]map[uint64]int // how often a binding was shown
 }

@@ -21,7 +21,8 @@ import (
 	"distmsg/routing"
 )
 
-// Config is everything a Registry can be told. Each zero field stands for the default its comment names.
+// Config is everything a Registry can be told. Each zero field stands for the default its comment
+// names.
 type Config struct {
 	// URL says where Redis is; the port may be left out, as may the database:
 	//
@@ -29,38 +30,43 @@ type Config struct {
 	//	redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE   (of the sentinels, and the name they know the master by)
 	//	redis-cluster://HOST:PORT,HOST:PORT                    (of some of its nodes)
 	//
-	// With rediss instead of redis all connections are TLS. A password in it is refused: URLs end up in logs and in
-	// lists of processes. Default: redis://127.0.0.1:6379.
+	// With rediss instead of redis all connections are TLS. A password in it is refused: URLs end
+	// up in logs and in lists of processes. Default: redis://127.0.0.1:6379.
 	URL string
 	// Username and Password are for Redis, SentinelPassword for the sentinels. Default: none.
 	Username, Password, SentinelPassword string
 	// TLS is for the URLs that begin with rediss.
 	TLS TLS
 
-	// Prefix begins all keys: it is the name of the cluster, so that several can share one Redis. Without braces.
-	// Default: distmsg.
+	// Prefix begins all keys: it is the name of the cluster, so that several can share one Redis.
+	// Without braces. Default: distmsg.
 	Prefix string
-	// Fingerprint is what all nodes of this cluster, and no other cluster, have: it is kept in Redis, and a registry that
-	// finds another one there fails, at Open or later. It must tell no secret. Default: none, and nothing is compared.
+	// Fingerprint is what all nodes of this cluster, and no other cluster, have: it is kept in
+	// Redis, and a registry that finds another one there fails, at Open or later. It must tell no
+	// secret. Default: none, and nothing is compared.
 	Fingerprint string
-	// Buckets is how many hashes the bindings are spread over; all nodes must agree, and it stands as long as the data.
-	// Best is one for 50 to 100 IDs: Redis walks through a bucket to find one, and with more than 511 in it, by Redis's own
-	// defaults, an ID costs twice the memory.
-	// Default: 16,384, good for a million IDs.
+	// Buckets is how many hashes the bindings are spread over; all nodes must agree, and it stands
+	// as long as the data. Best is one for 50 to 100 IDs: Redis walks through a bucket to find one,
+	// and with more than 511 in it, by Redis's own defaults, an ID costs twice the memory. Default:
+	// 16,384, good for a million IDs.
 	Buckets int
 
-	// Timeout bounds each call. After one that Redis did not answer, calls fail at once until a check succeeds; not so
-	// with a Redis Cluster, where calls to a master that is away wait for it each. Default: 1 s.
+	// Timeout bounds each call. After one that Redis did not answer, calls fail at once until a
+	// check succeeds; not so with a Redis Cluster, where calls to a master that is away wait for it
+	// each. Default: 1 s.
 	Timeout time.Duration
 	// PoolSize is the most connections to each master. Default: 16.
 	PoolSize int
-	// CheckInterval is the time between two looks at whether Redis answers and has lost data. Default: 1 s.
+	// CheckInterval is the time between two looks at whether Redis answers and has lost data.
+	// Default: 1 s.
 	CheckInterval time.Duration
-	// RebuildWindow is how long after a loss misses do not count: the time that all nodes need to re-assert what they
-	// know. A store that is empty at the first start is a loss, too. All nodes should agree. Default: 10 s.
+	// RebuildWindow is how long after a loss misses do not count: the time that all nodes need to
+	// re-assert what they know. A store that is empty at the first start is a loss, too. All nodes
+	// should agree. Default: 10 s.
 	RebuildWindow time.Duration
 
-	// ResumeWindow is how long a session may be attached nowhere. The sweep waits for twice as long. Default: 10 s.
+	// ResumeWindow is how long a session may be attached nowhere. The sweep waits for twice as
+	// long. Default: 10 s.
 	ResumeWindow time.Duration
 	// SweepInterval is the time of one walk through all buckets. Default: 1 min, or VerifyPeriod if
 	// that is less.
@@ -70,12 +76,14 @@ type Config struct {
 	VerifyPeriod time.Duration
 	// DeadFor is how long a dead session is remembered. Default: 1 h.
 	DeadFor time.Duration
-	// Gone says that a node, or that incarnation of it, does not live any more. The sweep asks it about the presence of
-	// sessions. It may be called from any goroutine, even before Open has returned. Default: nobody is ever gone, so that sessions whose node has died
-	// stay until they come back.
+	// Gone says that a node, or that incarnation of it, does not live any more. The sweep asks it
+	// about the presence of sessions. It may be called from any goroutine, even before Open has
+	// returned. Default: nobody is ever gone, so that sessions whose node has died stay until they
+	// come back.
 	Gone func(routing.Presence) bool
 
-	// Clock tells the time that epochs are minted from, for tests. Default: the clock of the Redis master.
+	// Clock tells the time that epochs are minted from, for tests. Default: the clock of the Redis
+	// master.
 	Clock func() time.Time
 	// Logger gets what an operator should see. Default: slog.Default().
 	Logger *slog.Logger
@@ -208,8 +216,8 @@ func withPort(host string, kind kind) (string, error) {
 	return net.JoinHostPort(strings.Trim(host, "[]"), port), nil
 }
 
-// newClient makes the client, with every pool and timeout value pinned, so that none changes with a version of
-// go-redis or the number of processors. It does not connect yet.
+// newClient makes the client, with every pool and timeout value pinned, so that none changes with a
+// version of go-redis or the number of processors. It does not connect yet.
 func newClient(c Config, p place, onConnect func(context.Context, *goredis.Conn) error) (goredis.UniversalClient, error) {
 	options := &goredis.UniversalOptions{
 		Addrs:            p.addrs,

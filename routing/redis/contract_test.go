@@ -9,8 +9,8 @@ import (
 	"distmsg/routing/registrytest"
 )
 
-// runContract runs the suite on one store: every case with a registry of its own. The suite's sessions bind without being
-// attached, for which the sweep would end them in time.
+// runContract runs the suite on one store: every case with a registry of its own. The suite's
+// sessions bind without being attached, for which the sweep would end them in time.
 func runContract(t *testing.T, histories int, config Config) {
 	config.ResumeWindow = time.Hour
 	registrytest.Run(t, histories, func(t *testing.T, clock func() time.Time) routing.Registry {
@@ -19,7 +19,8 @@ func runContract(t *testing.T, histories int, config Config) {
 	})
 }
 
-// The histories let an ID move while old messages arrive late, with the clock jumping by up to 10 s: against the real Lua.
+// The histories let an ID move while old messages arrive late, with the clock jumping by up to 10
+// s: against the real Lua.
 func TestContractStandalone(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{Password: "secret"})

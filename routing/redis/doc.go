@@ -1,6 +1,6 @@
-// Package redis is the registry of a cluster: a [routing.Registry] whose truth is in Redis, alone, under sentinels or as a
-// Redis Cluster, and shared by all nodes.
-// For whoever runs that Redis: docs/registry.md.
+// Package redis is the registry of a cluster: a [routing.Registry] whose truth is in Redis, alone,
+// under sentinels or as a Redis Cluster, and shared by all nodes. For whoever runs that Redis:
+// docs/registry.md.
 //
 // # Keys
 //
@@ -14,27 +14,31 @@
 //	<prefix>:sweeper      which node sweeps
 //	<prefix>:fingerprint  of the cluster that the keys belong to
 //
-// Every bucket and every session belongs to one of 256 groups, and since the group stands in braces, a group's keys
-// and its marker are always on one master. The keys of a script are of one group.
+// Every bucket and every session belongs to one of 256 groups, and since the group stands in
+// braces, a group's keys and its marker are always on one master. The keys of a script are of one
+// group.
 //
 // # When Redis has lost data
 //
-// A marker that is gone or another one says that the keys of its group are lost, and one with a run ID that is not that of
-// a master says that the latest of them may be (rule S18 of the design). A miss counts only if the marker, read after it on
-// the same connection, is the known one; run IDs are compared on each new connection and every second. After a loss a
-// window opens in which no miss counts, on all nodes, and Lost says so, for the node to re-assert what it knows.
+// A marker that is gone or another one says that the keys of its group are lost, and one with a run
+// ID that is not that of a master says that the latest of them may be (rule S18 of the design). A
+// miss counts only if the marker, read after it on the same connection, is the known one; run IDs
+// are compared on each new connection and every second. After a loss a window opens in which no
+// miss counts, on all nodes, and Lost says so, for the node to re-assert what it knows.
 //
 // # When Redis does not answer
 //
-// The first call that it leaves without an answer waits for its timeout, the others fail at once, until a check, of which there
-// is one every second, is answered. A Redis Cluster is asked all the same, for its other masters may be well.
+// The first call that it leaves without an answer waits for its timeout, the others fail at once,
+// until a check, of which there is one every second, is answered. A Redis Cluster is asked all the
+// same, for its other masters may be well.
 //
 // # The dead
 //
-// EndSession makes a session dead at once and removes the bindings that its caller names soon after. The rest is
-// the sweep's, one node's at a time: it walks all buckets, slowly, ends sessions that have been attached nowhere for long,
-// and removes what dead sessions hold (rule S17). Each step has a budget of time and reads large
-// buckets in parts. What cannot be read or removed holds nothing else up, and is tried again.
+// EndSession makes a session dead at once and removes the bindings that its caller names soon
+// after. The rest is the sweep's, one node's at a time: it walks all buckets, slowly, ends sessions
+// that have been attached nowhere for long, and removes what dead sessions hold (rule S17). Each
+// step has a budget of time and reads large buckets in parts. What cannot be read or removed holds
+// nothing else up, and is tried again.
 //
 // # What was true once
 //

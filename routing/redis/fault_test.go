@@ -14,8 +14,8 @@ import (
 
 var here = routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
 
-// A Redis that does not answer costs one call its timeout, and the others nothing. When it answers again, calls go through
-// soon, and nothing is thought to be lost.
+// A Redis that does not answer costs one call its timeout, and the others nothing. When it answers
+// again, calls go through soon, and nothing is thought to be lost.
 func TestPaused(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -54,7 +54,8 @@ func TestPaused(t *testing.T) {
 		result, err := lookup(r, "anna")
 		return err == nil && result.Binding.Epoch == bound[0].Epoch
 	})
-	if took := time.Since(resumed); took > 2*config.CheckInterval+10*time.Second { // the rest is slack
+	// the rest is slack
+	if took := time.Since(resumed); took > 2*config.CheckInterval+10*time.Second {
 		t.Errorf("calls went through %v after Redis answered again", took)
 	}
 	eventually(t, "misses count", func(context.Context) bool {
@@ -68,8 +69,8 @@ func TestPaused(t *testing.T) {
 	}
 }
 
-// losing are the ways in which a server loses what it was told. Persistent ones keep it, which nobody can know: the
-// last second may be missing.
+// losing are the ways in which a server loses what it was told. Persistent ones keep it, which
+// nobody can know: the last second may be missing.
 var losing = []struct {
 	name    string
 	options proc.RedisOptions
@@ -95,8 +96,9 @@ func holdWindowOpen(r *Registry) {
 	r.losses.window = time.Hour
 }
 
-// From the moment of the loss no look-up says falsely that an ID is not bound; the loss is announced; nobody ends a
-// session whose presence may be lost; and what is re-asserted counts at once.
+// From the moment of the loss no look-up says falsely that an ID is not bound; the loss is
+// announced; nobody ends a session whose presence may be lost; and what is re-asserted counts at
+// once.
 func TestLoss(t *testing.T) {
 	for _, c := range losing {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,7 +146,8 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// askUntil looks up a bound ID until done is closed. It must be found, unknown, or the registry unavailable.
+// askUntil looks up a bound ID until done is closed. It must be found, unknown, or the registry
+// unavailable.
 func askUntil(t *testing.T, r *Registry, id string, done <-chan struct{}) {
 	for {
 		select {
@@ -225,7 +228,8 @@ func TestLossInCluster(t *testing.T) {
 	asking.Wait()
 }
 
-// The master dies and its replica takes over: what it has may be old, so that is a loss, and life goes on.
+// The master dies and its replica takes over: what it has may be old, so that is a loss, and life
+// goes on.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	servers, err := proc.StartRedisSentinels(t.Context(), 3)

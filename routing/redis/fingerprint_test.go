@@ -15,7 +15,8 @@ import (
 
 const foreign = `the prefix "distmsg" is used by another cluster, whose nodes have another secret: give this node theirs, or this cluster another name with --cluster`
 
-// Nodes of one cluster share a prefix. Those of another are kept off it, unless they say nothing about themselves.
+// Nodes of one cluster share a prefix. Those of another are kept off it, unless they say nothing
+// about themselves.
 func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	single := startRedis(t, proc.RedisOptions{})
@@ -42,8 +43,8 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
-// After a loss the fingerprint is left again. If another cluster's stands there, all calls say so, and the log once, until it
-// is gone.
+// After a loss the fingerprint is left again. If another cluster's stands there, all calls say so,
+// and the log once, until it is gone.
 func TestFingerprintLater(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})

@@ -11,10 +11,11 @@ import (
 // errForeign is the cause of all failures while another cluster has the prefix.
 var errForeign = errors.New("another cluster")
 
-// gate knows why a call need not even be tried. Callers make one call after the other, so without it each of them would
-// wait for a Redis that does not answer.
+// gate knows why a call need not even be tried. Callers make one call after the other, so without
+// it each of them would wait for a Redis that does not answer.
 type gate struct {
-	silent  atomic.Pointer[unavailableError] // since when Redis has not answered, and how; never for a Redis Cluster
+	// since when Redis has not answered, and how; never for a Redis Cluster
+	silent  atomic.Pointer[unavailableError]
 	foreign atomic.Pointer[unavailableError] // the prefix is another cluster's
 }
 
@@ -28,14 +29,15 @@ func (g *gate) shut() error {
 	return nil
 }
 
-// noAnswer reports whether err says that Redis has not answered. An error that it replies is an answer.
+// noAnswer reports whether err says that Redis has not answered. An error that it replies is an
+// answer.
 func noAnswer(err error) bool {
 	var network net.Error // a context's deadline is one, too
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// silence shuts the gate if err is for lack of an answer. A Redis Cluster has several masters, and one that is away is no
-// reason not to ask the others.
+// silence shuts the gate if err is for lack of an answer. A Redis Cluster has several masters, and
+// one that is away is no reason not to ask the others.
 func (r *Registry) silence(err error) {
 	if r.clustered() || !noAnswer(err) {
 		return

@@ -61,9 +61,9 @@ func (h *sip) round() {
 	h.v2 = bits.RotateLeft64(h.v2, 32)
 }
 
-// checkHash returns the key of the hash. If it is missing in Redis, this node writes the one that it knows, or
-// that the markers name. The first node that finds no data at all makes a key up. Data without a key
-// stay without.
+// checkHash returns the key of the hash. If it is missing in Redis, this node writes the one that
+// it knows, or that the markers name. The first node that finds no data at all makes a key up. Data
+// without a key stay without.
 func (r *Registry) checkHash(ctx context.Context, known hashKey, has names, first bool) (hashKey, error) {
 	found := has.hash
 	if found == "" {
@@ -85,7 +85,8 @@ func (r *Registry) checkHash(ctx context.Context, known hashKey, has names, firs
 	return newHashKey(found), nil
 }
 
-// keyOf is the key that markers name: a new one if there are no markers, and none if they name none.
+// keyOf is the key that markers name: a new one if there are no markers, and none if they name
+// none.
 func keyOf(markers [groups]string) string {
 	old := false
 	for _, text := range markers {

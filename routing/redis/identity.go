@@ -40,8 +40,8 @@ func (r *Registry) checkIdentity(ctx context.Context, found string) (err error) 
 	return nil
 }
 
-// setIfMissing writes a key that is missing. It returns what stands there now: another node may have
-// been faster.
+// setIfMissing writes a key that is missing. It returns what stands there now: another node may
+// have been faster.
 func (r *Registry) setIfMissing(ctx context.Context, key, value string) (string, error) {
 	set := goredis.NewStatusCmd(ctx, "set", key, value, "nx")
 	get := goredis.NewStringCmd(ctx, "get", key)

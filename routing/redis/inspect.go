@@ -31,8 +31,9 @@ func (e unfitError) Error() string { return string(e) }
 
 // findings is what the latest checks have found wrong with a Redis that answers.
 type findings struct {
-	mu     sync.Mutex
-	due    int    // guarded by mu, as all below: how many checks may pass until the settings are read
+	mu sync.Mutex
+	// guarded by mu, as all below: how many checks may pass until the settings are read
+	due    int
 	policy string // eviction policy that was warned of
 	unfit  error  // a setting
 	skew   error  // the clock
@@ -113,7 +114,8 @@ func (r *Registry) probeKeys(ctx context.Context) (keys []string, err error) {
 
 // inspect finds out whether a registry can live on what is there.
 func (r *Registry) inspect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*r.config.Timeout) // several steps, and the first connections
+	// several steps, and the first connections
+	ctx, cancel := context.WithTimeout(ctx, 3*r.config.Timeout)
 	defer cancel()
 	if err := r.readSettings(ctx); err != nil {
 		return err

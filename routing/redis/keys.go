@@ -13,7 +13,8 @@ import (
 // groups is how many hash tags there are. It is part of the format of the data.
 const groups = 256
 
-// longID is the length up to which Redis keeps a hash field in the compact form (hash-max-listpack-value).
+// longID is the length up to which Redis keeps a hash field in the compact form
+// (hash-max-listpack-value).
 const longID = 64
 
 // keys names the keys of one cluster.
@@ -30,8 +31,8 @@ type bucket struct {
 
 func (b bucket) group() int { return b.number % groups }
 
-// bucketOf is where an ID stands. Data that were written before there were keys stay where they are:
-// then all nodes, of whatever version, go on with the hash without a key.
+// bucketOf is where an ID stands. Data that were written before there were keys stay where they
+// are: then all nodes, of whatever version, go on with the hash without a key.
 func (k keys) bucketOf(key hashKey, id string) bucket {
 	var hash uint64
 	if key.text == "" {
@@ -90,7 +91,8 @@ func decodeBinding(s string) (b routing.Binding, ok bool) {
 	}
 	copy(b.Session[:], s)
 	b.Epoch = decodeUint(s[len(b.Session):])
-	return b, b.Epoch < routing.MaxEpoch // no frame has room for another, and no node has written it
+	// no frame has room for another, and no node has written it
+	return b, b.Epoch < routing.MaxEpoch
 }
 
 func decodeUint(s string) uint64 { return binary.BigEndian.Uint64([]byte(s[:8])) }

@@ -12,7 +12,8 @@ import (
 	"distmsg/routing"
 )
 
-// What may happen to a server while it is used is told by every bind, in one line that says what to do, and is over when it is undone.
+// What may happen to a server while it is used is told by every bind, in one line that says what to
+// do, and is over when it is undone.
 func TestServerChanges(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -35,7 +36,8 @@ func TestServerChanges(t *testing.T) {
 			}
 			server := startRedis(t, proc.RedisOptions{Dir: dir})
 			command(t, server, "ACL SETUSER relay on >sesame ~distmsg:* +@all")
-			if err := os.Remove(dir); err != nil { // it need not save, but to see what happens if it cannot
+			// it need not save, but to see what happens if it cannot
+			if err := os.Remove(dir); err != nil {
 				t.Fatal(err)
 			}
 			config := testConfig(server.URL())
@@ -62,7 +64,8 @@ func TestServerChanges(t *testing.T) {
 	}
 }
 
-// command runs commands of words that single spaces part; an underscore stands for a space inside a word.
+// command runs commands of words that single spaces part; an underscore stands for a space inside a
+// word.
 func command(t *testing.T, server *proc.Redis, lines ...string) {
 	t.Helper()
 	for _, line := range lines {

@@ -21,20 +21,21 @@ type losses struct {
 	lost chan struct{} // room for one: a loss that nobody has heard of yet
 	wake chan struct{} // room for one: check now
 
-	mu         sync.Mutex
-	window     time.Duration       // guarded by mu, as all below: how long a rebuild window is
-	view       *view               // what calls go by
-	identity   string              // of the data; empty before the first check
-	runs       map[string]struct{} // run IDs of all masters
-	rebuilt    time.Time           // when the latest rebuild window closes
-	caughtUp   time.Time           // a window after this node heard of the latest loss; see recovering
-	suspicions int                 // how often there was a reason to check
-	settled    int                 // how many of them the latest check has settled
+	mu       sync.Mutex
+	window   time.Duration       // guarded by mu, as all below: how long a rebuild window is
+	view     *view               // what calls go by
+	identity string              // of the data; empty before the first check
+	runs     map[string]struct{} // run IDs of all masters
+	rebuilt  time.Time           // when the latest rebuild window closes
+	// a window after this node heard of the latest loss; see recovering
+	caughtUp   time.Time
+	suspicions int // how often there was a reason to check
+	settled    int // how many of them the latest check has settled
 }
 
-// view is what calls go by: where IDs stand, and what proves that the data do. It never changes, but
-// is replaced as a whole. If a call has used one view, only that view's markers say anything about
-// the answer.
+// view is what calls go by: where IDs stand, and what proves that the data do. It never changes,
+// but is replaced as a whole. If a call has used one view, only that view's markers say anything
+// about the answer.
 type view struct {
 	key     hashKey
 	markers [groups]string // as they should be; empty before the first check
@@ -94,16 +95,16 @@ func (r *Registry) Rebuilding() bool {
 	return !l.certainLocked()
 }
 
-// lastLoss returns when the rebuild window of the latest loss closes, or closed. It is another time for
-// each loss.
+// lastLoss returns when the rebuild window of the latest loss closes, or closed. It is another time
+// for each loss.
 func (l *losses) lastLoss() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.rebuilt
 }
 
-// certain reports whether a miss in a group counts, for a call that went by v, given the marker that
-// was read after it.
+// certain reports whether a miss in a group counts, for a call that went by v, given the marker
+// that was read after it.
 func (r *Registry) certain(v *view, group int, marker *goredis.StringCmd) bool {
 	l := r.losses
 	l.mu.Lock()
@@ -114,15 +115,17 @@ func (r *Registry) certain(v *view, group int, marker *goredis.StringCmd) bool {
 	return marker.Val() == v.markers[group] && l.certainLocked()
 }
 
-// onConnect looks at who is at the other end of a new connection, before that is used. A server that was not a master
-// at the latest check may be one that has started anew, or a replica that has taken over.
+// onConnect looks at who is at the other end of a new connection, before that is used. A server
+// that was not a master at the latest check may be one that has started anew, or a replica that has
+// taken over.
 func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	text, err := conn.Info(ctx, "server").Result()
 	if err != nil {
 		return err
 	}
 	info := parseInfo(text)
-	if info["redis_mode"] == "sentinel" { // go-redis has this called for connections to sentinels, too
+	// go-redis has this called for connections to sentinels, too
+	if info["redis_mode"] == "sentinel" {
 		return nil
 	}
 	r.findings.inspectSoon()
@@ -135,8 +138,8 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	return nil
 }
 
-// watch checks now and then, and when there is a reason to. A check that has failed leaves its reason,
-// so the next one waits for its time: else each look-up would be a reason for one more.
+// watch checks now and then, and when there is a reason to. A check that has failed leaves its
+// reason, so the next one waits for its time: else each look-up would be a reason for one more.
 func (r *Registry) watch(ctx context.Context) {
 	tick := time.NewTicker(r.config.CheckInterval)
 	defer tick.Stop()
@@ -180,8 +183,9 @@ func (r *Registry) noteCheck(err error) {
 	r.findings.set(&r.findings.check, err)
 }
 
-// check compares run IDs and markers with what they were. After a loss it sets new markers, for all nodes to see, and opens
-// the rebuild window. The first check takes what it finds. One check runs at a time, whether or not calls go through.
+// check compares run IDs and markers with what they were. After a loss it sets new markers, for all
+// nodes to see, and opens the rebuild window. The first check takes what it finds. One check runs
+// at a time, whether or not calls go through.
 func (r *Registry) check(ctx context.Context) error {
 	l := r.losses
 	l.mu.Lock()
@@ -229,7 +233,8 @@ func (r *Registry) check(ctx context.Context) error {
 	return nil
 }
 
-// settle takes over what a check has found; age is that of the youngest marker. It reports whether that is a loss.
+// settle takes over what a check has found; age is that of the youngest marker. It reports whether
+// that is a loss.
 func (l *losses) settle(key hashKey, runs map[string]struct{}, suspicions int, changed []renewal, age time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -276,8 +281,8 @@ func (r *Registry) readNames(ctx context.Context) (has names, err error) {
 	return has, nil
 }
 
-// checkFingerprint refuses a prefix that another cluster uses. The first node leaves the fingerprint, as does the first one
-// after a loss.
+// checkFingerprint refuses a prefix that another cluster uses. The first node leaves the
+// fingerprint, as does the first one after a loss.
 func (r *Registry) checkFingerprint(ctx context.Context) error {
 	if r.config.Fingerprint == "" {
 		return nil
@@ -309,7 +314,8 @@ type renewal struct {
 	now   string // the one to go by from here on
 }
 
-// renew sets new markers where they are not to be kept, and says which stand now. Age is that of the youngest.
+// renew sets new markers where they are not to be kept, and says which stand now. Age is that of
+// the youngest.
 func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (age time.Duration, err error) {
 	if len(markers) == 0 {
 		return 0, nil
@@ -338,7 +344,8 @@ func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (a
 		case m.buckets != r.config.Buckets:
 			return 0, fmt.Errorf("the cluster %q has %d buckets, not %d: give this node theirs with --registry-buckets, or this cluster another name with --cluster",
 				r.config.Prefix, m.buckets, r.config.Buckets)
-		case m.key != key.text: // another node has just set it, and read the key before this one did
+		// another node has just set it, and read the key before this one did
+		case m.key != key.text:
 			return 0, r.unavailable(errors.New("the key of the buckets has changed at this moment"))
 		}
 		now, _ := strconv.ParseInt(reply[1], 10, 64)

@@ -32,7 +32,8 @@ func TestPresences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := count.n.Load(); got < 1 || got > 2 { // one more may be the registry's first look after itself
+	// one more may be the registry's first look after itself
+	if got := count.n.Load(); got < 1 || got > 2 {
 		t.Errorf("%d round trips, want 1", got)
 	}
 	for i, p := range all {

@@ -30,8 +30,8 @@ type Registry struct {
 
 var _ routing.Registry = (*Registry)(nil)
 
-// Open connects to Redis, checks that it can be worked with, and starts the background work: looking for losses, and the
-// sweep. The error is one line that says what to do.
+// Open connects to Redis, checks that it can be worked with, and starts the background work:
+// looking for losses, and the sweep. The error is one line that says what to do.
 func Open(ctx context.Context, config Config) (*Registry, error) {
 	config, err := config.withDefaults()
 	if err != nil {

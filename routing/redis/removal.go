@@ -15,9 +15,9 @@ const (
 	maxRemovals = 1 << 20
 )
 
-// removals are the bindings of sessions that have ended. They are removed a batch at a time, in turn
-// for each session: one that held very many does not hold up the others. A batch that could not be
-// removed is tried again.
+// removals are the bindings of sessions that have ended. They are removed a batch at a time, in
+// turn for each session: one that held very many does not hold up the others. A batch that could
+// not be removed is tried again.
 type removals struct {
 	wake chan struct{} // room for one: there is something to remove
 
@@ -88,8 +88,8 @@ func (r *Registry) removeSome(ctx context.Context) (more bool, err error) {
 // maxCondemned bounds the bindings that are condemned. With so many, the walk waits.
 const maxCondemned = 1 << 17
 
-// condemned is what the walk has found and is to be removed, in the order found. It is not removed at
-// once: Bind may be about to put back what a dead session's bindings have replaced.
+// condemned is what the walk has found and is to be removed, in the order found. It is not removed
+// at once: Bind may be about to put back what a dead session's bindings have replaced.
 type condemned struct {
 	line  []sentence
 	count int

@@ -15,9 +15,10 @@ const (
 	maxLeftOut = 16
 )
 
-// scanner is where a walk through all buckets stands. What a round trip asks for is bounded, whatever
-// the buckets hold: it reads several small ones, or a part of a large one. A bucket that cannot be
-// read holds up no other. The next walk tries it again, and later ones more and more seldom.
+// scanner is where a walk through all buckets stands. What a round trip asks for is bounded,
+// whatever the buckets hold: it reads several small ones, or a part of a large one. A bucket that
+// cannot be read holds up no other. The next walk tries it again, and later ones more and more
+// seldom.
 type scanner struct {
 	buckets int // of short IDs; there are as many of long ones
 	begin   int // the walk begins there, and ends before it
@@ -62,7 +63,8 @@ func (s *scanner) restart() {
 	s.walks++
 }
 
-// goPast leaves a bucket out until a later walk. It returns how many times in a row that has happened.
+// goPast leaves a bucket out until a later walk. It returns how many times in a row that has
+// happened.
 func (s *scanner) goPast(done int) int {
 	s.at = spot{done: done + 1}
 	n := s.number(done)
@@ -133,8 +135,8 @@ func appendPage(to []swap, b bucket, page []string) []swap {
 	return to
 }
 
-// scanFailed sees to it that the next round trip asks for less, and that the walk goes past a bucket
-// that fails by itself.
+// scanFailed sees to it that the next round trip asks for less, and that the walk goes past a
+// bucket that fails by itself.
 func (r *Registry) scanFailed(done int, err error) error {
 	s := &r.sweep.scanner
 	if s.width > 1 {

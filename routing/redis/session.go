@@ -92,7 +92,8 @@ func (r *Registry) readPresence(v *view, session routing.SessionID, hash *goredi
 // less than the 512 fields up to which a hash is compact.
 const endedKept = 500
 
-// EndSession implements [routing.Registry]. The bindings named go in the background, the rest with the sweep.
+// EndSession implements [routing.Registry]. The bindings named go in the background, the rest with
+// the sweep.
 func (r *Registry) EndSession(ctx context.Context, op routing.EndOp) (ended bool, err error) {
 	end, err := r.newEnd(op)
 	if err != nil {

@@ -24,7 +24,8 @@ func manyIDs(n int) []string {
 	return ids
 }
 
-// trips counts the pipelines of a client, each a round trip. What comes alone is not ours: go-redis asks for the slots.
+// trips counts the pipelines of a client, each a round trip. What comes alone is not ours: go-redis
+// asks for the slots.
 type trips struct{ n atomic.Int64 }
 
 func (c *trips) DialHook(next goredis.DialHook) goredis.DialHook { return next }
@@ -107,7 +108,8 @@ func quiet(config Config) Config {
 	return config
 }
 
-// BenchmarkBind binds as one session does that brings 100,000 IDs: 1000 at a time, one batch after the other. Its unit is one ID.
+// BenchmarkBind binds as one session does that brings 100,000 IDs: 1000 at a time, one batch after
+// the other. Its unit is one ID.
 //
 //	go test -run '^$' -bench 'Bind$' -benchtime 100000x -count 5 ./routing/redis
 func BenchmarkBind(b *testing.B) {
@@ -124,7 +126,8 @@ func BenchmarkBind(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "IDs/s")
 }
 
-// BenchmarkMemory prints what a bound ID of 23 bytes costs in Redis, with default buckets. The budget is 64 bytes at a million.
+// BenchmarkMemory prints what a bound ID of 23 bytes costs in Redis, with default buckets. The
+// budget is 64 bytes at a million.
 //
 //	go test -run '^$' -bench Memory -benchtime 1000000x ./routing/redis
 func BenchmarkMemory(b *testing.B) {

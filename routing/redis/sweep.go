@@ -31,12 +31,14 @@ type sweep struct {
 	scanner    scanner // where the walk stands
 	known      map[routing.SessionID]whereabouts
 	unattached map[routing.SessionID]time.Time // since when
-	verified   time.Time                       // when the latest walk began that showed all bindings; zero: they are to be shown soon
-	verifying  bool                            // this walk does
-	loss       time.Time                       // the latest loss that this walk knows of, see lastLoss
-	condemned  condemned
-	unjudged   int     // how often the sessions that were found could not be judged, in a row
-	retry      backoff // of the walk
+	// when the latest walk began that showed all bindings; zero: they are to be shown soon
+	verified  time.Time
+	verifying bool // this walk does
+	// the latest loss that this walk knows of, see lastLoss
+	loss      time.Time
+	condemned condemned
+	unjudged  int     // how often the sessions that were found could not be judged, in a row
+	retry     backoff // of the walk
 }
 
 // whereabouts are what the walk knows of a session. They last for one walk.
@@ -56,10 +58,11 @@ const (
 func newSweep(c Config) *sweep {
 	steps := (2*c.Buckets + sweepBuckets - 1) / sweepBuckets
 	return &sweep{
-		removals:   removals{wake: make(chan struct{}, 1)},
-		step:       max(time.Millisecond, c.SweepInterval/time.Duration(steps)),
-		name:       rand.Text(),
-		scanner:    newScanner(c.Buckets, mathrand.IntN(2*c.Buckets)), // so that sweepers that take turns come everywhere
+		removals: removals{wake: make(chan struct{}, 1)},
+		step:     max(time.Millisecond, c.SweepInterval/time.Duration(steps)),
+		name:     rand.Text(),
+		// so that sweepers that take turns come everywhere
+		scanner:    newScanner(c.Buckets, mathrand.IntN(2*c.Buckets)),
 		known:      make(map[routing.SessionID]whereabouts),
 		unattached: make(map[routing.SessionID]time.Time),
 	}
@@ -129,7 +132,8 @@ func (r *Registry) walk(ctx context.Context) error {
 		s.beginAnew()
 		return nil
 	}
-	if loss := r.losses.lastLoss(); loss != s.loss { // a short window may have closed between two steps
+	// a short window may have closed between two steps
+	if loss := r.losses.lastLoss(); loss != s.loss {
 		s.beginAnew()
 		s.loss = loss
 	}
@@ -246,8 +250,8 @@ func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.Se
 	return met, nil
 }
 
-// judgeSome judges sessions in one round trip, or in two if some of them have to end. It returns those
-// that Redis has said anything of.
+// judgeSome judges sessions in one round trip, or in two if some of them have to end. It returns
+// those that Redis has said anything of.
 func (r *Registry) judgeSome(ctx context.Context, sessions []routing.SessionID) (judged []routing.SessionID, err error) {
 	s := r.sweep
 	hashes := make([]goredis.Cmder, len(sessions))

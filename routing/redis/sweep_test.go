@@ -23,8 +23,8 @@ func isFree(r *Registry, ids ...string) func(context.Context) bool {
 	}
 }
 
-// The sweep ends who is attached nowhere, or only at nodes that are gone, and removes what they held: short IDs and long ones.
-// Who is attached stays.
+// The sweep ends who is attached nowhere, or only at nodes that are gone, and removes what they
+// held: short IDs and long ones. Who is attached stays.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -97,8 +97,8 @@ func TestOneSweeps(t *testing.T) {
 	}
 }
 
-// What the walk finds it does not remove at once: the bind of a dead session may be about to be taken back, and what it has replaced
-// would be lost.
+// What the walk finds it does not remove at once: the bind of a dead session may be about to be
+// taken back, and what it has replaced would be lost.
 func TestSweepWaits(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -159,7 +159,8 @@ func TestDeadReplacesNobody(t *testing.T) {
 	}
 }
 
-// A removal may meet the binding of a dead session just before that is taken back. Whoever held the ID before keeps it all the same.
+// A removal may meet the binding of a dead session just before that is taken back. Whoever held the
+// ID before keeps it all the same.
 func TestRemovalMeetsDeadBind(t *testing.T) {
 	t.Parallel()
 	r := open(t, testConfig(startRedis(t, proc.RedisOptions{}).URL()))
@@ -170,7 +171,8 @@ func TestRemovalMeetsDeadBind(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := routing.Binding{Session: alive, Epoch: bound[0].Epoch}
-	// The dead session's re-assert has replaced the binding, and a removal has taken out what it left in its place.
+	// The dead session's re-assert has replaced the binding, and a removal has taken out what it
+	// left in its place.
 	if _, err := r.swap(ctx, []swap{{bucket: bucketOf(r, "x"), id: "x", binding: held}}); err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,8 @@ func checkMint(s *suite) error {
 // S13: an incumbent stays unless it is named exactly, and who replaces it hears of it.
 func checkDuplicateLogin(s *suite) error {
 	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
-	first, err := s.mustMint(id, a, routing.Binding{Session: b, Epoch: 1}) // expected somebody, met nobody
+	// expected somebody, met nobody
+	first, err := s.mustMint(id, a, routing.Binding{Session: b, Epoch: 1})
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,8 @@ func checkReassert(s *suite) error {
 		func() error { return s.wantBind(op(a, epoch), bound(epoch)) },     // its own, the same
 		func() error { return s.wantBind(op(a, epoch-1), overA) },          // its own, newer
 		func() error { return s.wantBind(op(b, epoch), overA) },            // the same of another
-		func() error { return s.wantBind(op(b, epoch-1), overA) },          // a newer one of another
+		// a newer one of another
+		func() error { return s.wantBind(op(b, epoch-1), overA) },
 		func() error {
 			greedy := op(b, epoch) // Expect does not help a re-assert
 			greedy.Expect = byA
@@ -182,8 +184,9 @@ func checkInventedEpoch(s *suite) error {
 	)
 }
 
-// A client may invent any epoch, also one that lies between that of a holder and the latest that the
-// registry has minted. Its word takes no ID from another session. If nobody holds the ID, it does.
+// A client may invent any epoch, also one that lies between that of a holder and the latest that
+// the registry has minted. Its word takes no ID from another session. If nobody holds the ID, it
+// does.
 func checkWordOfClient(s *suite) error {
 	id, holder, other := s.newID(), routing.NewSessionID(), routing.NewSessionID()
 	held, err := s.mustMint(id, holder, routing.Binding{})

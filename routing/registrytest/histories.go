@@ -51,7 +51,8 @@ type tally struct {
 	Moves, Unbinds, Reasserts, Replacements, Kicks, Ends int // all but moves and ends come late
 }
 
-// enough wants each history to have had its share, on average, so that a run that proves nothing does not pass.
+// enough wants each history to have had its share, on average, so that a run that proves nothing
+// does not pass.
 func (t tally) enough(histories int) error {
 	if min(t.Moves, t.Unbinds, t.Reasserts, t.Kicks) < histories || t.Replacements == 0 || t.Ends == 0 {
 		return fmt.Errorf("%d histories had only %+v", histories, t)
@@ -193,9 +194,9 @@ const (
 	rejectNew policy = false
 )
 
-// login is an application's bind, done as a node does it: it replaces whom it meets, or with rejectNew
-// only who is dead, and tries again if that changed meanwhile, as it may while late messages arrive.
-// False: it was refused.
+// login is an application's bind, done as a node does it: it replaces whom it meets, or with
+// rejectNew only who is dead, and tries again if that changed meanwhile, as it may while late
+// messages arrive. False: it was refused.
 func (h *history) login(p *player, policy policy) (routing.Binding, bool, error) {
 	op := routing.BindOp{ID: h.id, Session: p.id()}
 	p.held.begin()
@@ -236,7 +237,8 @@ func (h *history) lives(incumbent routing.Binding) (bool, error) {
 	return lives, err
 }
 
-// end lets a player's session end, by a goodbye or because its node is dead, and a new one take its place.
+// end lets a player's session end, by a goodbye or because its node is dead, and a new one take its
+// place.
 func (h *history) end(p *player) error {
 	h.logf("end of %s", h.name(routing.Binding{Session: p.id()}))
 	bound, _ := p.table.ForceEndSession(p.session)
@@ -258,8 +260,8 @@ func (h *history) end(p *player) error {
 	return err
 }
 
-// loginOfDead is a bind of a session that ended while its node did not know. It is refused, even where
-// it names the incumbent, which stays.
+// loginOfDead is a bind of a session that ended while its node did not know. It is refused, even
+// where it names the incumbent, which stays.
 func (h *history) loginOfDead() error {
 	p := h.cast[h.rng.IntN(len(h.cast))]
 	if !p.dead {
@@ -269,8 +271,9 @@ func (h *history) loginOfDead() error {
 	return err
 }
 
-// checkWinner wants the ID with the last move, however late what came after it was, and nowhere else
-// once the other nodes have verified their bindings (S15). A winner that has ended keeps nothing.
+// checkWinner wants the ID with the last move, however late what came after it was, and nowhere
+// else once the other nodes have verified their bindings (S15). A winner that has ended keeps
+// nothing.
 func (h *history) checkWinner(winner *player, last routing.Binding) error {
 	if err := h.lookUp(); err != nil {
 		return err

@@ -149,7 +149,8 @@ func (h *history) do(op routing.BindOp) (routing.BindResult, error) {
 	h.held = routing.Binding{Session: op.Session, Epoch: got.Epoch}
 	h.top = max(h.top, got.Epoch)
 	_, status := p.table.Bind(h.id, p.session, got.Epoch)
-	if status != routing.Bound && op.Epoch == 0 { // an old re-assert may meet a newer bind of its own
+	// an old re-assert may meet a newer bind of its own
+	if status != routing.Bound && op.Epoch == 0 {
 		return got, fmt.Errorf("the node's table says %s", status)
 	}
 	return got, nil

@@ -11,10 +11,11 @@ import (
 )
 
 // checkMovesAtOnce is what the histories cannot show, for there one call follows another: n times
-// an ID moves from A to B while the late calls of A are under way, too, each in its own goroutine. In which
-// order they come, no seed repeats; in each of them B keeps the ID from its bind on (S10 to S13). In
-// every other move the session of A ends as well, and what it held is removed later (S17). In half of them B
-// re-asserts while A's calls go on; in the others it does not, for that would put right what those have broken.
+// an ID moves from A to B while the late calls of A are under way, too, each in its own goroutine.
+// In which order they come, no seed repeats; in each of them B keeps the ID from its bind on (S10
+// to S13). In every other move the session of A ends as well, and what it held is removed later
+// (S17). In half of them B re-asserts while A's calls go on; in the others it does not, for that
+// would put right what those have broken.
 func checkMovesAtOnce(s *suite, n int) error {
 	b := routing.NewSessionID()
 	held := make(map[string]routing.Binding, n)
@@ -80,7 +81,8 @@ func (m *move) play(ends, reasserts bool) error {
 		late = append(late, m.endA)
 	}
 	for i, call := range late {
-		late[i] = func() error { return errors.Join(call(), call()) } // some while B's bind is tried again
+		// some while B's bind is tried again
+		late[i] = func() error { return errors.Join(call(), call()) }
 	}
 	calls := append(late, func() error { return m.bindAndKeep(reasserts) })
 	rand.Shuffle(len(calls), func(i, j int) { calls[i], calls[j] = calls[j], calls[i] })
@@ -155,7 +157,8 @@ func (m *move) unbindOld(b routing.Binding) error {
 	return discard(m.unbind(routing.UnbindOp{ID: m.id, Session: b.Session, Epoch: b.Epoch}))
 }
 
-// reassert by A is late or not, so that there are many right answers. Only an epoch of its own is none.
+// reassert by A is late or not, so that there are many right answers. Only an epoch of its own is
+// none.
 func (m *move) reassert(b routing.Binding) error {
 	result, err := m.bind(routing.BindOp{ID: m.id, Session: b.Session, Epoch: b.Epoch})
 	switch result.Status {

@@ -150,8 +150,8 @@ func (n *naive) bind(op routing.BindOp) routing.BindResult {
 	return result
 }
 
-// awaitAnother gives the lock away until another bind has been stored, so that what was seen before is out of date. If
-// none comes for a moment there is no race to lose.
+// awaitAnother gives the lock away until another bind has been stored, so that what was seen before
+// is out of date. If none comes for a moment there is no race to lose.
 func (n *naive) awaitAnother() {
 	const moment = 10 * time.Millisecond
 	stored := n.stored

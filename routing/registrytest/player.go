@@ -23,7 +23,8 @@ func (p *player) known(id string) uint64 {
 	return 0
 }
 
-// kick is what a node and a session do with a KICK: nothing, unless its epoch is greater than theirs (S13).
+// kick is what a node and a session do with a KICK: nothing, unless its epoch is greater than
+// theirs (S13).
 func (p *player) kick(id string, epoch uint64) {
 	if have := p.known(id); have < epoch {
 		p.table.Unbind(id, p.session, have)

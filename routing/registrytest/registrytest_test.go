@@ -75,7 +75,8 @@ func caseNamed(t *testing.T, name string) testCase {
 	return all[i]
 }
 
-// TestHistoriesArePlayed counts, from outside, that there are as many as were asked for, and what they consist of.
+// TestHistoriesArePlayed counts, from outside, that there are as many as were asked for, and what
+// they consist of.
 func TestHistoriesArePlayed(t *testing.T) {
 	const n = 1000
 	clock := newClock()
