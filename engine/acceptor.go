@@ -107,7 +107,7 @@ func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *
 	if err != nil {
 		return err
 	}
-	c := e.newConn(nc)
+	c := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
 	if peers != nil {
 		c.link = newLink(peers)
 	}
@@ -115,10 +115,6 @@ func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *
 		return nc.Close()
 	}
 	return enrolling.begin(nc, c)
-}
-
-func (e *Engine) newConn(nc net.Conn) *conn {
-	return &conn{remote: nc.RemoteAddr(), maxPending: e.cfg.MaxPending}
 }
 
 // enroll gives a connection to the loop with the fewest. It returns when the loop has it.

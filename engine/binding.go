@@ -209,7 +209,7 @@ func (r *request) answer() {
 		if c := r.loop.conn(r.handle); c != nil {
 			c.asked -= r.size
 			c.answerWatch(r)
-			c.wroteControl(codec.AppendReasons(c.out(), r.kind, r.seq, r.results, r.refused.reasons))
+			c.out.wroteControl(codec.AppendReasons(c.out.buf(), r.kind, r.seq, r.results, r.refused.reasons))
 		}
 	})
 }

@@ -60,18 +60,12 @@ type conn struct {
 	inTurns     bool      // it is in the loop's turns
 	long        longFrame // nil, or a frame of which a part has been handled
 	carried     int       // the size of the two buffers, as it was counted
-	pending     []byte    // to be written at the end of the iteration
-	segments    [][]byte  // full or foreign buffers that go out before pending
-	segBytes    int
-	backlog     int // bytes that gnet holds for the kernel
-	dirty       bool
-	isWatched   bool
+	out         output    // what waits to be written
 	pinged      bool
 	watchList   *watchList   // IDs that it watches; nil before the first
 	steppedBack bool         // its session does without it: see stepBack
 	left        bool         // the client wants no more messages here
 	shutdown    bool         // our side of the socket is shut
-	maxPending  int          // bytes beyond which messages are refused
 	inFlight    int          // sends of this connection that wait for an ack
 	unacked     uint64       // messages without ack that were delivered to it and have not come back
 	asked       int          // bytes of its binds, unbinds and lookups that are under way
@@ -84,11 +78,6 @@ type conn struct {
 	lastHeard   int64        // when anything came, on the loop's waking time
 	doubted     int64        // since when it may be dead, as news say, on that time; 0: it is not in doubt
 	suspected   bool         // it is in the loop's suspects
-	fullSince   int64        // since when the buffer has refused frames; 0: it has not
-	crowd       *crowd       // of a queue that was more than half full; nil: it never was
-	written     int64        // bytes handed to gnet, or to the in-process session
-	taken       int64        // of those, what had reached the peer's kernel at the last look
-	moved       int64        // when that last grew
 	deadline    int64        // when a closed connection's socket is closed for good
 	used        uint64       // bytes of sends without ack so far
 	granted     uint64       // and how many are allowed
@@ -109,212 +98,19 @@ type conn struct {
 	entered  uint64 // which one it was to enter turns.clients
 }
 
+// newConn makes a connection that no loop has yet.
+func newConn(remote net.Addr, maxPending int) *conn {
+	c := &conn{remote: remote}
+	c.out = output{conn: c, maxPending: maxPending}
+	return c
+}
+
 func (c *conn) handle() routing.Handle {
 	return routing.Handle{Loop: c.loop.idx, Slot: c.slot, Gen: c.gen}
 }
 
-// queued is how many bytes wait for this connection, and queuedHere those that neither gnet nor the
-// in-process session has yet.
-func (c *conn) queued() int {
-	if c.local != nil {
-		return int(c.local.queued.Load()) + c.queuedHere()
-	}
-	return c.backlog + c.queuedHere()
-}
-
-func (c *conn) queuedHere() int { return c.segBytes + len(c.pending) }
-
-// fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
-func (c *conn) fits(size int) bool {
-	if c.queued()+size <= c.room() {
-		return true
-	}
-	c.noteFull()
-	return false
-}
-
-// noteFull remembers since when the queue has refused frames.
-func (c *conn) noteFull() {
-	if c.fullSince == 0 {
-		c.fullSince = c.loop.now
-	}
-	c.watch()
-}
-
-// out returns the buffer to append a frame to; wrote takes it back.
-func (c *conn) out() []byte {
-	if c.pending == nil {
-		c.pending = c.loop.bufs.get()
-	}
-	return c.pending
-}
-
-// outFor is out for a frame of up to size bytes, which may be large.
-func (c *conn) outFor(size int) []byte {
-	b := c.out()
-	if size <= largestBuf || len(b)+size <= cap(b) {
-		return b
-	}
-	c.pending = append(c.loop.bufs.sized(len(b)+size), b...)
-	c.loop.bufs.put(b)
-	return c.pending
-}
-
-func (c *conn) wrote(b []byte) {
-	c.pending = b
-	c.loop.stats.framesOut++
-	c.markDirty()
-	if len(b) >= earlyFlush {
-		c.flush()
-	}
-}
-
-// wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
-// reserved. A client that lets even that fill up is slow, and out when there is room for no more replies.
-func (c *conn) wroteControl(b []byte) {
-	c.wrote(b)
-	over := c.queued() - c.maxPending - c.loop.eng.reserve
-	if c.state == stateClosed || over <= 0 {
-		return
-	}
-	if over > c.loop.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
-		c.close(codec.FaultSlowConsumer, "answers are not read")
-		return
-	}
-	c.noteFull()
-}
-
-// adopt queues a buffer of whole frames that another loop has filled, without copying it.
-func (c *conn) adopt(b []byte) {
-	if len(c.pending) > 0 {
-		c.segments = append(c.segments, c.pending)
-		c.segBytes += len(c.pending)
-	} else {
-		c.loop.bufs.put(c.pending)
-	}
-	c.pending = b
-	c.markDirty()
-	if len(c.segments) >= maxSegments {
-		c.flush()
-	}
-}
-
-// maxSegments stays far below the 1,024 at which a vectored write fails.
-const maxSegments = 64
-
-func (c *conn) markDirty() {
-	if !c.dirty {
-		c.dirty = true
-		c.loop.dirty = append(c.loop.dirty, c)
-	}
-}
-
-// flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
-func (c *conn) flush() {
-	l := c.loop
-	if c.creditDue > 0 && c.state == stateOpen {
-		c.renewCredit()
-	}
-	if c.gone() {
-		l.releaseOut(c) // closed while a frame of its own was being handled
-		return
-	}
-	if len(c.pending) == 0 {
-		return
-	}
-	size := c.segBytes + len(c.pending)
-	// What is written moves to the loop's scratch first: an error closes c in the middle of the write.
-	// gnet changes the slice it is given.
-	l.iov = append(append(l.iov[:0], c.segments...), c.pending)
-	clear(c.segments)
-	c.pending, c.segments, c.segBytes = nil, c.segments[:0], 0
-	c.written += int64(size)
-	if c.local != nil {
-		c.local.receive(l.iov)
-		return
-	}
-	l.stats.writes++
-	l.stats.bytesOut += uint64(size)
-	l.writeOut(c.gc)
-	if c.gone() {
-		return
-	}
-	if c.setBacklog(c.gc.OutboundBuffered()); c.backlog > 0 {
-		c.watch()
-	}
-}
-
-// writeOut writes the buffers in iov and gives them back. An error has closed the connection: see teardown.
-func (l *loop) writeOut(gc gnet.Conn) {
-	// The loop's scratch is taken away meanwhile: the end of a connection can make another one flush.
-	bufs, spent := l.iov, l.spent
-	l.iov, l.spent = nil, nil
-	spent = append(spent[:0], bufs...)
-	if len(bufs) == 1 {
-		_, _ = gc.Write(bufs[0])
-	} else {
-		_, _ = gc.Writev(bufs)
-	}
-	for _, b := range spent {
-		l.bufs.put(b)
-	}
-	l.iov, l.spent = bufs, spent
-}
-
 // gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
 func (c *conn) gone() bool { return c.gc == nil && c.local == nil }
-
-func (c *conn) watch() {
-	if !c.isWatched {
-		c.isWatched = true
-		c.moved = c.loop.now
-		c.loop.watched = append(c.loop.watched, c)
-	}
-}
-
-// checkBacklog updates what gnet holds for the kernel and closes slow consumers. It returns whether to look again.
-func (c *conn) checkBacklog() bool {
-	if c.gone() {
-		return false
-	}
-	l := c.loop
-	if c.local != nil {
-		return false // its callbacks may take as long as they like; only its senders hear of it
-	}
-	c.setBacklog(c.gc.OutboundBuffered())
-	if c.state == stateClosed {
-		return c.linger()
-	}
-	if taken := c.written - int64(c.backlog+c.inKernel()); taken > c.taken || c.backlog == 0 {
-		c.taken, c.moved = taken, l.now
-	}
-	if c.queued() < c.maxPending/2 {
-		c.fullSince = 0
-	}
-	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
-	switch {
-	case c.backlog > 0 && l.now-c.moved >= patience:
-		c.close(codec.FaultSlowConsumer, "no byte was read for "+l.eng.cfg.SlowConsumerTimeout.String())
-		return true
-	case c.fullSince != 0 && l.now-c.fullSince >= patience:
-		c.close(codec.FaultSlowConsumer, "the queue was full for "+l.eng.cfg.SlowConsumerTimeout.String())
-		return true
-	}
-	return c.backlog > 0 || c.fullSince != 0
-}
-
-// inKernel is how many bytes our kernel holds that the peer's has not acknowledged. Without it a client that reads
-// slowly would look dead: gnet hears of room only when a third of the kernel's buffer is free, and that can be megabytes.
-func (c *conn) inKernel() int {
-	if c.backlog == 0 {
-		return 0
-	}
-	n, err := unix.IoctlGetInt(c.gc.Fd(), unix.SIOCOUTQ)
-	if err != nil {
-		return 0
-	}
-	return n
-}
 
 // close ends the connection with an error frame. The socket lingers until the peer has closed it too.
 func (c *conn) close(f codec.Fault, detail string) {
@@ -337,7 +133,7 @@ func (c *conn) end() {
 		return
 	}
 	c.creditDue = 0 // nothing comes behind an error frame that closes
-	c.flush()
+	c.out.flush()
 	c.teardown()
 	if c.gone() {
 		return
@@ -348,7 +144,7 @@ func (c *conn) end() {
 		return
 	}
 	c.deadline = c.loop.now + lingerMillis
-	c.watch()
+	c.out.watch()
 	c.linger()
 }
 
@@ -373,7 +169,7 @@ func (c *conn) drop() {
 
 // dropFor is drop for that reason, which is told only to a client that has read everything else.
 func (c *conn) dropFor(f codec.Fault, detail string) {
-	c.loop.releaseOut(c)
+	c.out.release()
 	if c.local != nil {
 		c.end()
 		return
@@ -382,10 +178,10 @@ func (c *conn) dropFor(f codec.Fault, detail string) {
 		c.teardown()
 		return
 	}
-	c.setBacklog(c.gc.OutboundBuffered())
-	if c.backlog == 0 {
+	c.out.setBacklog(c.gc.OutboundBuffered())
+	if c.out.backlog == 0 {
 		c.fail(f, codec.ErrorClosing, 0, 0, detail)
-		c.flush()
+		c.out.flush()
 	}
 	c.teardown()
 	if !c.gone() {
@@ -409,11 +205,11 @@ func (c *conn) closeSocket() {
 // fail appends an error frame and counts the fault.
 func (c *conn) fail(f codec.Fault, flags uint8, kind codec.Kind, seq uint64, message string) {
 	c.loop.stats.faults[f]++
-	b := codec.AppendError(c.out(), &codec.ErrorFrame{Fault: f, Flags: flags, Kind: kind, Seq: seq, Message: message})
+	b := codec.AppendError(c.out.buf(), &codec.ErrorFrame{Fault: f, Flags: flags, Kind: kind, Seq: seq, Message: message})
 	if flags&codec.ErrorClosing != 0 {
-		c.wrote(b)
+		c.out.wrote(b)
 	} else {
-		c.wroteControl(b)
+		c.out.wroteControl(b)
 	}
 }
 
@@ -453,15 +249,5 @@ func (c *conn) teardown() {
 	l.bufs.put(c.told)
 	c.carry, c.told, c.toldCount = nil, nil, 0
 	c.countInput()
-	l.releaseOut(c)
-}
-
-// releaseOut throws away what waits to be written.
-func (l *loop) releaseOut(c *conn) {
-	l.bufs.put(c.pending)
-	for _, b := range c.segments {
-		l.bufs.put(b)
-	}
-	clear(c.segments)
-	c.pending, c.segments, c.segBytes = nil, c.segments[:0], 0
+	c.out.release()
 }

@@ -55,33 +55,33 @@ func (w *crowd) known(sender uint64) uint64 {
 }
 
 // crowdedBy reports whether the queue is more than half full with size bytes more.
-func (c *conn) crowdedBy(size int) bool { return c.queued()+size > c.room()/2 }
+func (o *output) crowdedBy(size int) bool { return o.queued()+size > o.room()/2 }
 
 // admits reports whether a message of size bytes may be queued, or why not (S22). What it admits it
 // charges to the sender.
-func (c *conn) admits(size int, from []byte) verdict {
-	if !c.crowdedBy(size) {
+func (o *output) admits(size int, from []byte) verdict {
+	if !o.crowdedBy(size) {
 		return verdict{}
 	}
-	return c.admitsCrowded(0, size, c.loop.eng.senderOf(from))
+	return o.admitsCrowded(0, size, o.conn.loop.eng.senderOf(from))
 }
 
 // admitsCrowded is admits for a queue that is more than half full, and a message behind ahead bytes
 // that are about to be queued.
-func (c *conn) admitsCrowded(ahead, size int, sender uint64) verdict {
-	if !c.fits(ahead + size) {
-		return c.full(ahead + size)
+func (o *output) admitsCrowded(ahead, size int, sender uint64) verdict {
+	if !o.fits(ahead + size) {
+		return o.full(ahead + size)
 	}
-	if c.crowd == nil {
-		c.crowd = new(crowd)
+	if o.crowd == nil {
+		o.crowd = new(crowd)
 	}
-	w := c.crowd
-	waits := c.queued() + ahead
-	queued := c.written + int64(c.queuedHere()+ahead)
+	w := o.crowd
+	waits := o.queued() + ahead
+	queued := o.written + int64(o.queuedHere()+ahead)
 	w.step(queued, queued-int64(waits))
 	sender = w.known(sender)
-	if has := w.has(sender) + size; has > c.room()-waits {
-		return c.overCrowd(has + waits)
+	if has := w.has(sender) + size; has > o.room()-waits {
+		return o.overCrowd(has + waits)
 	}
 	w.charge(sender, size, queued+int64(size))
 	return verdict{}
@@ -89,9 +89,10 @@ func (c *conn) admitsCrowded(ahead, size int, sender uint64) verdict {
 
 // overCrowd says why a sender may not queue more: it has its share, or it would have it, if the node's
 // memory were not nearly used up.
-func (c *conn) overCrowd(needed int) verdict {
-	c.noteFull() // a single sender never fills the queue
-	if needed <= c.maxPending {
+func (o *output) overCrowd(needed int) verdict {
+	c := o.conn
+	o.noteFull() // a single sender never fills the queue
+	if needed <= o.maxPending {
 		c.loop.stats.memoryRefused++
 		return verdict{codec.CodeOverflow, reasonMemory}
 	}
@@ -123,16 +124,16 @@ func (l *loop) trimChunk(c *conn, ch *chunk) {
 		size, sender := codec.PrefixLen+len(body), l.eng.senderOf(f.deliver.From)
 		switch {
 		case full:
-			return c.full(ahead + size)
+			return c.out.full(ahead + size)
 		case over[sender]:
 			l.stats.overCrowd++
 			return verdict{codec.CodeOverflow, reasonCrowd}
 		}
-		v := c.admitsCrowded(ahead, size, sender)
+		v := c.out.admitsCrowded(ahead, size, sender)
 		switch {
 		case v.code == codec.CodeOK:
 			ahead += size
-		case c.queued()+ahead+size > c.room():
+		case c.out.queued()+ahead+size > c.out.room():
 			full = true
 		default:
 			over[sender] = true

@@ -140,7 +140,7 @@ func (a *attempt) shakeHands(ctx context.Context) (*link, error) {
 	}
 	e, k := a.cluster.eng, newLink(a.cluster)
 	k.dialled, k.node = true, a.to.ID
-	c := e.newConn(nc)
+	c := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
 	c.link = k
 	e.dialled.Add(1)
 	if err := e.enroll(nc, c); err != nil {

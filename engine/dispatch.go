@@ -90,7 +90,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 			c.teardown()
 		}
 		c.gc = nil
-		c.setBacklog(0)
+		c.out.setBacklog(0)
 		c.loop.stats.closed++
 		h.eng.socketClosed(c)
 	}
@@ -279,5 +279,5 @@ func (c *conn) handlePing(body []byte) {
 		c.decodeFault(err, codec.KindPing)
 		return
 	}
-	c.wroteControl(codec.AppendPong(c.out(), nonce))
+	c.out.wroteControl(codec.AppendPong(c.out.buf(), nonce))
 }

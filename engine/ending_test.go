@@ -63,7 +63,8 @@ func TestEndOfManyAcksOfASender(t *testing.T) {
 		c := l.conn(n.table.Session(a.sessionID()).Handles()[0])
 		c.end()
 		left, slot = l.acks.Len(), c.slot
-		next := &conn{loop: l, state: stateClosed}
+		next := bareConn(l)
+		next.state = stateClosed
 		l.addConn(next)
 		if next.slot == slot {
 			t.Error("the slot has a new tenant while entries name the one before")

@@ -184,7 +184,7 @@ func (l *loop) writeForward(to destination, f *codec.Forward) {
 	unacked := unackedOf(f.Flags, 1)
 	if c := to.conn; c != nil {
 		c.countUnacked(unacked)
-		c.wrote(codec.AppendForward(c.out(), codec.KindForward, f))
+		c.out.wrote(codec.AppendForward(c.out.buf(), codec.KindForward, f))
 		return
 	}
 	ch := l.chunkFor(to, unacked)
@@ -204,7 +204,7 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	}
 	s, h, back := l.receiver(f.To, routing.SessionID(f.Session), f.Epoch)
 	if s == nil {
-		c.wroteControl(codec.AppendForward(c.out(), back, f))
+		c.out.wroteControl(codec.AppendForward(c.out.buf(), back, f))
 		return nil
 	}
 	if f.Flags&codec.FlagAck == 0 {
@@ -286,7 +286,7 @@ func (l *loop) linkConn(h routing.Handle) *conn {
 func (l *loop) sendControl(h routing.Handle, frame []byte) {
 	if h.Loop == l.idx {
 		if c := l.linkConn(h); c != nil {
-			c.wroteControl(append(c.out(), frame...))
+			c.out.wroteControl(append(c.out.buf(), frame...))
 		}
 		return
 	}

@@ -124,7 +124,7 @@ func (k *link) contest(c *conn, comer *codec.PeerIdentity) rival {
 	switch {
 	case k.contested == 0:
 		k.contested = c.loop.now
-		c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
+		c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(c.loop.now)))
 	case c.lastFrame >= k.contested: // heard of since
 		return rivalStays
 	}
@@ -138,7 +138,7 @@ const startingFor = joinTimeout + time.Second
 // that the other can trust the refusal.
 func (k *link) refuseName(c *conn, where string) {
 	if k.dialled {
-		c.wroteControl(codec.AppendPeerProof(c.out(), c.loop.eng.proof("dialled", k.transcript)))
+		c.out.wroteControl(codec.AppendPeerProof(c.out.buf(), c.loop.eng.proof("dialled", k.transcript)))
 	}
 	k.cluster.complain("two nodes have one name, and one of them is refused", "node", k.node, "remote", c.remote, "other", where)
 	c.close(codec.FaultNameTaken, nameTaken(k.node, where))

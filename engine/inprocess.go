@@ -139,7 +139,8 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s.pump = s.read
 	s.newCallbacks()
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
-	s.conn = &conn{loop: l, local: s, maxPending: e.cfg.MaxPending, takesMany: true}
+	s.conn = newConn(nil, e.cfg.MaxPending)
+	s.conn.loop, s.conn.local, s.conn.takesMany = l, s, true
 	l.post(func() {
 		l.addConn(s.conn)
 		s.conn.state = stateJoining

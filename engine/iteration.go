@@ -106,8 +106,8 @@ func (l *loop) flushDirty() {
 	i := 0
 	for ; i < len(l.dirty) && !l.full; i++ { // flushing can close a connection, which can make others dirty
 		c := l.dirty[i]
-		c.dirty = false
-		c.flush()
+		c.out.dirty = false
+		c.out.flush()
 		l.worked(writeWork)
 	}
 	left := copy(l.dirty, l.dirty[i:])

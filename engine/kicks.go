@@ -140,10 +140,10 @@ func (c *conn) repeatKicks() {
 		lost, all = nil, false
 	}
 	for id, epoch := range lost {
-		c.wroteControl(codec.AppendKick(c.out(), id, epoch))
+		c.out.wroteControl(codec.AppendKick(c.out.buf(), id, epoch))
 	}
 	if !all {
-		c.wroteControl(codec.AppendReassert(c.out(), 0))
+		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
 	}
 }
 
@@ -153,7 +153,7 @@ func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
 	e.superseded(s.ID(), id, epoch)
 	e.lostID(s, id, epoch)
 	e.remember(s.ID(), id, epoch) // first: a connection that is attached after the look below hears of it when it is resumed
-	e.eachConn(s, func(c *conn) { c.wroteControl(codec.AppendKick(c.out(), id, epoch)) })
+	e.eachConn(s, func(c *conn) { c.out.wroteControl(codec.AppendKick(c.out.buf(), id, epoch)) })
 }
 
 // outdated takes back what this node knows of an ID if somebody says that there is a later binding.

@@ -83,7 +83,7 @@ func (k *link) begin(c *conn) {
 	}
 	k.expects = codec.KindPeerChallenge
 	k.hello = c.loop.eng.peerHello(c.loop.eng.cfg.NodeID, c.loop.fenced)
-	c.wroteControl(codec.AppendPeerHello(c.out(), &k.hello))
+	c.out.wroteControl(codec.AppendPeerHello(c.out.buf(), &k.hello))
 }
 
 // wait returns when the link has ended, or ctx has, and for how long the link was open if it has
@@ -163,7 +163,7 @@ func (k *link) handleHello(c *conn, body []byte) {
 	k.transcript = transcript(&f, &challenge)
 	challenge.Proof = e.proof("accepted", k.transcript)
 	k.expects = codec.KindPeerProof
-	c.wroteControl(codec.AppendPeerChallenge(c.out(), &challenge))
+	c.out.wroteControl(codec.AppendPeerChallenge(c.out.buf(), &challenge))
 }
 
 func (k *link) handleChallenge(c *conn, body []byte) {
@@ -190,7 +190,7 @@ func (k *link) handleChallenge(c *conn, body []byte) {
 	k.prove(c)
 	prove := func() {
 		k.expects = codec.KindPeerReady
-		c.wroteControl(codec.AppendPeerProof(c.out(), e.proof("dialled", k.transcript)))
+		c.out.wroteControl(codec.AppendPeerProof(c.out.buf(), e.proof("dialled", k.transcript)))
 	}
 	if k.differs = disagreement(&k.hello.PeerIdentity, &k.identity); k.differs != "" {
 		k.cluster.refuse(k.node, k.differs)
@@ -218,7 +218,7 @@ func (k *link) handleProof(c *conn, body []byte) {
 		return
 	}
 	k.supersede(c, func() {
-		c.wroteControl(codec.AppendPeerReady(c.out()))
+		c.out.wroteControl(codec.AppendPeerReady(c.out.buf()))
 		k.open(c)
 	})
 }
@@ -334,7 +334,7 @@ func (k *link) open(c *conn) {
 	k.opened = c.loop.now
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.acks.NewList()
-	c.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
+	c.out.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
 	for _, l := range c.loop.eng.loops {
 		l.post(func() { l.introduce(k.handle) })
 	}

@@ -82,7 +82,7 @@ type loop struct {
 	fan        fan                  // scratch
 	telling    []*conn              // connections with outcomes of multicasts to tell
 	walk       mailFrame            // scratch of eachMail
-	iov, spent [][]byte             // scratch of conn.flush
+	iov, spent [][]byte             // scratch of output.flush
 	ack        codec.Ack            // scratch
 	token      [codec.MaxToken]byte // scratch
 	body       []byte               // of the send that is being decided on
@@ -186,11 +186,11 @@ func (l *loop) checkWatched() {
 			l.watchNext = 0
 		}
 		c := l.watched[l.watchNext]
-		if c.checkBacklog() {
+		if c.out.check() {
 			l.watchNext++
 			continue
 		}
-		c.isWatched = false
+		c.out.watched = false
 		l.worked(writeWork) // as a rule its socket has been closed
 		last := len(l.watched) - 1
 		l.watched[l.watchNext] = l.watched[last]
@@ -213,7 +213,7 @@ func (l *loop) checkLinks() {
 			continue
 		case c.state == stateOpen && silence >= linkPing.Milliseconds() && !c.pinged:
 			c.pinged = true
-			c.wroteControl(codec.AppendPing(c.out(), uint64(l.now)))
+			c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(l.now)))
 		}
 		kept = append(kept, c)
 	}

@@ -390,7 +390,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 	if ch.many && c.link == nil && !c.takesMany {
 		l.singleChunk(c, ch)
 	}
-	if c.crowdedBy(len(ch.buf)) {
+	if c.out.crowdedBy(len(ch.buf)) {
 		l.trimChunk(c, ch)
 	}
 	if len(ch.buf) == 0 {
@@ -399,9 +399,9 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 	}
 	c.countUnacked(int(ch.unacked))
 	l.stats.framesOut += uint64(ch.frames)
-	c.adopt(ch.buf)
-	if len(c.pending) >= earlyFlush {
-		c.flush()
+	c.out.adopt(ch.buf)
+	if len(c.out.pending) >= earlyFlush {
+		c.out.flush()
 	}
 }
 
@@ -424,13 +424,13 @@ func (l *loop) ageChunk(ch *chunk, age uint32) {
 // singleChunk turns frames for several receivers into one for each, for a client that does not know them: as many as it may have room
 // for, and no more, for each has the payload. What is one too many trimChunk takes out, and what follows it.
 func (l *loop) singleChunk(c *conn, ch *chunk) {
-	room := c.room() - c.queued()
+	room := c.out.room() - c.out.queued()
 	buf := l.bufs.get()
 	ch.unacked, ch.frames = 0, 0
 	l.eachMail(ch.buf, func(_ []byte, f *mailFrame) {
 		for d := range f.messages {
 			if len(buf) > room {
-				l.refuseOne(d, c.full(len(buf)))
+				l.refuseOne(d, c.out.full(len(buf)))
 				continue
 			}
 			ch.frames++

@@ -121,11 +121,18 @@ func TestPeerChunks(t *testing.T) {
 	})
 }
 
+// bareConn makes a connection that only has its loop.
+func bareConn(l *loop) *conn {
+	c := newConn(nil, 0)
+	c.loop = l
+	return c
+}
+
 // Slots are used again, and handles of earlier tenants find nobody.
 func TestHandles(t *testing.T) {
 	n := start(t, Config{})
 	n.on(0, func(l *loop) {
-		first := &conn{loop: l}
+		first := bareConn(l)
 		l.addConn(first)
 		h := first.handle()
 		if l.conn(h) != first {
@@ -136,7 +143,7 @@ func TestHandles(t *testing.T) {
 		if l.conn(h) != nil {
 			t.Error("found after its end")
 		}
-		second := &conn{loop: l}
+		second := bareConn(l)
 		l.addConn(second)
 		if second.slot != first.slot || second.gen == h.Gen {
 			t.Errorf("%+v after %+v", second.handle(), h)
@@ -169,19 +176,19 @@ func TestFlushInFlush(t *testing.T) {
 		to.nc.(*net.TCPConn).SetLinger(0)
 		to.nc.Close()
 		dying, other := l.conn(n.table.Session(to.sessionID()).Handles()[0]), l.conn(n.table.Session(from.sessionID()).Handles()[0])
-		for len(other.pending) < earlyFlush-100 {
-			other.wroteControl(codec.AppendPing(other.out(), 1))
+		for len(other.out.pending) < earlyFlush-100 {
+			other.out.wroteControl(codec.AppendPing(other.out.buf(), 1))
 		}
 		began := n.clock()
 		for dying.state == stateOpen && n.clock()-began < patience {
-			dying.wroteControl(codec.AppendPing(dying.out(), 1))
-			dying.flush()
+			dying.out.wroteControl(codec.AppendPing(dying.out.buf(), 1))
+			dying.out.flush()
 		}
-		if len(other.pending) >= earlyFlush-100 {
+		if len(other.out.pending) >= earlyFlush-100 {
 			t.Error("the other one was not flushed; this test needs that")
 		}
 		seen := make(map[*byte]bool)
-		for _, b := range append(append([][]byte(nil), l.bufs.free...), other.pending) {
+		for _, b := range append(append([][]byte(nil), l.bufs.free...), other.out.pending) {
 			if b != nil && seen[backing(b)] {
 				t.Error("a buffer is there twice")
 			}

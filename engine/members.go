@@ -164,7 +164,7 @@ func (l *loop) sendMembers(slot int, frame []byte) {
 			return
 		}
 		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && c.local == nil {
-			c.wroteControl(append(c.out(), frame...))
+			c.out.wroteControl(append(c.out.buf(), frame...))
 			l.worked(writeWork + len(frame)/bytesPerUnit)
 		}
 	}

@@ -102,24 +102,25 @@ func (l *loop) atMost(limit int) int {
 
 // room is how many bytes may wait to be written to a connection. A link carries what many
 // connections send.
-func (c *conn) room() int {
+func (o *output) room() int {
+	c := o.conn
 	share := c.loop.memory.share
 	if share == 0 {
-		return c.maxPending
+		return o.maxPending
 	}
 	if c.link != nil {
 		share *= linkRoom
 	}
-	return min(c.maxPending, share)
+	return min(o.maxPending, share)
 }
 
 // full says why a message of size bytes does not fit: its receiver is slow, or the node's memory is
 // nearly used up.
-func (c *conn) full(size int) verdict {
-	if c.queued()+size > c.maxPending {
+func (o *output) full(size int) verdict {
+	if o.queued()+size > o.maxPending {
 		return verdict{codec.CodeOverflow, reasonQueue}
 	}
-	c.loop.stats.memoryRefused++
+	o.conn.loop.stats.memoryRefused++
 	return verdict{codec.CodeOverflow, reasonMemory}
 }
 
@@ -138,10 +139,10 @@ func (c *conn) mayPark(size int) verdict {
 }
 
 // setBacklog notes how many bytes gnet holds for the connection.
-func (c *conn) setBacklog(n int) {
-	if n != c.backlog {
-		c.loop.holds(queueCost * (n - c.backlog))
-		c.backlog = n
+func (o *output) setBacklog(n int) {
+	if n != o.backlog {
+		o.conn.loop.holds(queueCost * (n - o.backlog))
+		o.backlog = n
 	}
 }
 
@@ -155,4 +156,4 @@ func (c *conn) countInput() {
 
 // holding is how many bytes a connection holds by what its client does. That its input waits for a
 // turn is the node's doing.
-func (c *conn) holding() int { return queueCost*c.backlog + cap(c.carry) + c.parked }
+func (c *conn) holding() int { return queueCost*c.out.backlog + cap(c.carry) + c.parked }

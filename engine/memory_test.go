@@ -115,7 +115,7 @@ func TestPartsOfFrames(t *testing.T) {
 	l := &loop{}
 	l.bufs.shared = &sharedBufs{}
 	l.every = 1 << 30 // it has no clock to stamp with
-	c := &conn{loop: l}
+	c := bareConn(l)
 	moves := 0
 	for n := 0; n < whole; {
 		part := make([]byte, min(step, whole-n))

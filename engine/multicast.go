@@ -53,8 +53,8 @@ func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 		return verdict{}
 	}
 	b.singly += codec.DeliverSize(d) + codec.MaxToken
-	if !c.fits(b.singly) {
-		return c.full(b.singly)
+	if !c.out.fits(b.singly) {
+		return c.out.full(b.singly)
 	}
 	return verdict{}
 }
@@ -424,10 +424,10 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	c.countUnacked(unacked)
 	if kind == codec.KindDeliverMany && !c.takesMany {
 		l.stats.framesOut += uint64(len(all) - 1)
-		c.wrote(appendSingly(c.out(), m, all))
+		c.out.wrote(appendSingly(c.out.buf(), m, all))
 		return
 	}
-	c.wrote(codec.AppendDeliverMany(c.out(), kind, m, all))
+	c.out.wrote(codec.AppendDeliverMany(c.out.buf(), kind, m, all))
 }
 
 // appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
@@ -515,9 +515,9 @@ func (c *conn) sendTold() {
 	}
 	n, told := c.toldCount, c.told
 	c.toldCount, c.told = 0, nil
-	b := codec.AppendOutcomes(c.out(), n, told)
+	b := codec.AppendOutcomes(c.out.buf(), n, told)
 	c.loop.bufs.put(told)
-	c.wroteControl(b)
+	c.out.wroteControl(b)
 }
 
 // tellAll does so for all connections, at every tick, as far as the iteration's share allows. It reports

@@ -40,7 +40,7 @@ func (c *conn) deliverMany(m *codec.DeliverMany) error {
 		}
 	}
 	if len(l.fan.back) > 0 {
-		c.wroteControl(codec.AppendDeliverMany(c.out(), codec.KindReturnMany, m, l.fan.back))
+		c.out.wroteControl(codec.AppendDeliverMany(c.out.buf(), codec.KindReturnMany, m, l.fan.back))
 	}
 	for i := range l.fan.batches {
 		l.deliverBatch(&l.fan.batches[i], m, c.handle())

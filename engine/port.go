@@ -191,7 +191,7 @@ func (c *conn) displace() {
 func (c *conn) dismiss(detail string) {
 	if c.state != stateClosed {
 		c.fail(codec.FaultHelloTimeout, codec.ErrorClosing, 0, 0, detail)
-		c.flush()
+		c.out.flush()
 		c.teardown()
 	}
 	if !c.gone() {

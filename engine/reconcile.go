@@ -52,8 +52,8 @@ func (e *Engine) heardClaims(all []routing.Claim) {
 		l := e.loops[k.handle.Loop]
 		l.post(func() {
 			// A link with much to write is left out: the next claims come.
-			if c := l.linkConn(k.handle); c != nil && c.queued() < c.maxPending/2 {
-				c.wroteControl(append(c.out(), b...))
+			if c := l.linkConn(k.handle); c != nil && c.out.queued() < c.out.maxPending/2 {
+				c.out.wroteControl(append(c.out.buf(), b...))
 			}
 		})
 	}
@@ -352,7 +352,7 @@ func (e *Engine) askForAll(s *routing.Session) {
 			e.heardAll(s, true)
 			return
 		}
-		c.wroteControl(codec.AppendReassert(c.out(), 0))
+		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
 		asked := l.now
 		time.AfterFunc(e.doubts.answerTime, func() {
 			l.post(func() {

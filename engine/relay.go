@@ -89,7 +89,7 @@ func (c *conn) spendCredit(size int) bool {
 	}
 	if credit := uint64(c.loop.eng.cfg.Credit); c.creditDue == 0 && c.granted-c.used < credit/2 {
 		c.creditDue = c.used + credit
-		c.markDirty()
+		c.out.markDirty()
 	}
 	return true
 }
@@ -98,7 +98,7 @@ func (c *conn) spendCredit(size int) bool {
 // that a client which sends on without waiting for it is found out.
 func (c *conn) renewCredit() {
 	c.granted, c.creditDue = c.creditDue, 0
-	c.pending = codec.AppendCredit(c.out(), c.granted)
+	c.out.pending = codec.AppendCredit(c.out.buf(), c.granted)
 	c.loop.stats.framesOut++
 }
 
@@ -241,7 +241,7 @@ func (l *loop) destination(h routing.Handle, size int, from []byte) (destination
 		if c == nil {
 			return destination{}, verdict{code: codec.CodeUnreachable}
 		}
-		if v := c.admits(size, from); v.code != codec.CodeOK {
+		if v := c.out.admits(size, from); v.code != codec.CodeOK {
 			return destination{}, v
 		}
 		return destination{conn: c, list: c.list}, verdict{}
@@ -261,7 +261,7 @@ func (l *loop) write(to destination, d *codec.Deliver) {
 	unacked := unackedOf(d.Flags, 1)
 	if c := to.conn; c != nil {
 		c.countUnacked(unacked)
-		c.wrote(codec.AppendDeliver(c.out(), d))
+		c.out.wrote(codec.AppendDeliver(c.out.buf(), d))
 		return
 	}
 	ch := l.chunkFor(to, unacked)
@@ -375,7 +375,7 @@ func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []
 }
 
 func (c *conn) outcome(seq uint64, code codec.Code, reason, reply []byte) {
-	c.wroteControl(codec.AppendOutcome(c.outFor(scratchSize+len(reason)+len(reply)), &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply}))
+	c.out.wroteControl(codec.AppendOutcome(c.out.bufFor(scratchSize+len(reason)+len(reply)), &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply}))
 }
 
 // flagBounced marks an entry whose message came back once: it is not tried a second time (S14).

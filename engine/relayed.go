@@ -23,16 +23,16 @@ type linkShare struct {
 // mayRelay reports whether size bytes of a client may be appended to the link, and charges them. As
 // long as little waits on the link, it charges nobody.
 func (k *link) mayRelay(c *conn, session uint64, size int) bool {
-	queued := c.queued()
-	if queued+size <= c.maxPending/linkRoom {
+	queued := c.out.queued()
+	if queued+size <= c.out.maxPending/linkRoom {
 		clear(k.shares)
 		return true
 	}
 	s := k.shares[session]
-	if c.written-int64(c.backlog) >= s.mark { // what was appended before the mark has left
-		s.before, s.since, s.mark = s.since, 0, c.written+int64(c.queuedHere())
+	if c.out.written-int64(c.out.backlog) >= s.mark { // what was appended before the mark has left
+		s.before, s.since, s.mark = s.since, 0, c.out.written+int64(c.out.queuedHere())
 	}
-	room := c.maxPending + replyRoom/2*c.loop.eng.cfg.MaxPayload - queued
+	room := c.out.maxPending + replyRoom/2*c.loop.eng.cfg.MaxPayload - queued
 	if s.before+s.since+size > room/relayPart {
 		c.loop.stats.linkOverShare++
 		return false
@@ -78,7 +78,7 @@ func (l *loop) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
 			return
 		}
 	}
-	to.wroteControl(codec.AppendAnswer(to.outFor(answerSize(f)), f))
+	to.out.wroteControl(codec.AppendAnswer(to.out.bufFor(answerSize(f)), f))
 }
 
 func answerSize(f *codec.Answer) int { return scratchSize + len(f.Reason) + len(f.Reply) }
@@ -111,12 +111,12 @@ func (l *loop) relayFrame(h routing.Handle, session uint64, frame []byte) {
 	switch {
 	case to == nil:
 	case to.link.mayRelay(to, session, len(frame)):
-		to.wroteControl(append(to.out(), frame...))
+		to.out.wroteControl(append(to.out.buf(), frame...))
 	default:
 		eachReturned(kind, body, func(token []byte) {
 			l.worked(1)
 			if to.state == stateOpen && to.link.mayRelay(to, session, scratchSize) {
-				to.wroteControl(codec.AppendRefuse(to.out(), token, codec.CodeOverflow, nil))
+				to.out.wroteControl(codec.AppendRefuse(to.out.buf(), token, codec.CodeOverflow, nil))
 			}
 		})
 	}

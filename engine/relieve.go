@@ -200,7 +200,7 @@ func (c *conn) closeForMemory(held int, named bool) {
 	}
 	l.eng.memory.closed.Add(1)
 	fault := codec.FaultSlowConsumer
-	if c.backlog == 0 {
+	if c.out.backlog == 0 {
 		fault = codec.FaultIdleTimeout
 	}
 	c.dropFor(fault, "the node's memory budget is used up, and this connection held most of it")

@@ -196,7 +196,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	if resumed {
 		flags = codec.WelcomeResumed
 	}
-	c.wroteControl(codec.AppendWelcome(c.out(), &codec.Welcome{
+	c.out.wroteControl(codec.AppendWelcome(c.out.buf(), &codec.Welcome{
 		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
 		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
 		Limits: c.limits(), Members: e.members(),
@@ -255,7 +255,7 @@ func (c *conn) handleLeave(body []byte) {
 		}
 		l.post(func() {
 			if c := l.conn(h); c != nil {
-				c.wroteControl(codec.AppendLeft(c.out()))
+				c.out.wroteControl(codec.AppendLeft(c.out.buf()))
 			}
 		})
 	})

@@ -94,7 +94,7 @@ func (c *conn) checkHeartbeat() {
 
 func (c *conn) ping() {
 	c.pinged = true
-	c.wroteControl(codec.AppendPing(c.out(), uint64(c.loop.now)))
+	c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(c.loop.now)))
 }
 
 // timeLeft is how long the connection may go on being silent.

@@ -226,7 +226,7 @@ func TestOrderOfTurns(t *testing.T) {
 	l.turns.settle(true)
 	conns := make([]*conn, 4)
 	for i := range conns {
-		conns[i] = &conn{loop: l}
+		conns[i] = bareConn(l)
 	}
 	quiet, cheap, large, heavy := conns[0], conns[1], conns[2], conns[3]
 	cheap.countWork(100)

@@ -243,7 +243,7 @@ func (e *Engine) askToReassert(ctx context.Context, within time.Duration, which 
 			l := e.loops[h.Loop]
 			l.post(func() {
 				if c := l.conn(h); c != nil && c.local == nil { // those in process are all in the table
-					c.wroteControl(append(c.out(), frame...))
+					c.out.wroteControl(append(c.out.buf(), frame...))
 				}
 			})
 		}

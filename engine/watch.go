@@ -115,12 +115,12 @@ func (l *loop) tellChanges(h routing.Handle) {
 		if c == nil || c.watchList == nil {
 			return
 		}
-		if c.queued() > c.maxPending/2 || l.now < c.watchList.pause {
+		if c.out.queued() > c.out.maxPending/2 || l.now < c.watchList.pause {
 			break
 		}
 		changes, more := l.eng.watcher.take(c.watchList, l.eng.cfg.MaxIDs)
 		if len(changes) > 0 {
-			c.wroteControl(codec.AppendChanged(c.out(), changes))
+			c.out.wroteControl(codec.AppendChanged(c.out.buf(), changes))
 			l.worked(len(changes))
 		}
 		if !more {

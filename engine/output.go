@@ -1,0 +1,248 @@
+package engine
+
+import (
+	"distmsg/codec"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// output is what waits to be written to a connection, and how fast its peer takes it. The
+// connection's loop owns it.
+type output struct {
+	conn *conn // static
+
+	pending    []byte   // to be written at the end of the iteration
+	segments   [][]byte // full or foreign buffers that go out before pending
+	segBytes   int
+	backlog    int // bytes that gnet holds for the kernel
+	dirty      bool
+	watched    bool
+	maxPending int    // bytes beyond which messages are refused
+	fullSince  int64  // since when the buffer has refused frames; 0: it has not
+	crowd      *crowd // of a queue that was more than half full; nil: it never was
+	written    int64  // bytes handed to gnet, or to the in-process session
+	taken      int64  // of those, what had reached the peer's kernel at the last look
+	moved      int64  // when that last grew
+}
+
+// queued is how many bytes wait for this connection, and queuedHere those that neither gnet nor the
+// in-process session has yet.
+func (o *output) queued() int {
+	c := o.conn
+	if c.local != nil {
+		return int(c.local.queued.Load()) + o.queuedHere()
+	}
+	return o.backlog + o.queuedHere()
+}
+
+func (o *output) queuedHere() int { return o.segBytes + len(o.pending) }
+
+// fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
+func (o *output) fits(size int) bool {
+	if o.queued()+size <= o.room() {
+		return true
+	}
+	o.noteFull()
+	return false
+}
+
+// noteFull remembers since when the queue has refused frames.
+func (o *output) noteFull() {
+	if o.fullSince == 0 {
+		o.fullSince = o.conn.loop.now
+	}
+	o.watch()
+}
+
+// buf returns the buffer to append a frame to. The caller gives it back with wrote.
+func (o *output) buf() []byte {
+	if o.pending == nil {
+		o.pending = o.conn.loop.bufs.get()
+	}
+	return o.pending
+}
+
+// bufFor is buf for a frame of up to size bytes, which may be large.
+func (o *output) bufFor(size int) []byte {
+	c := o.conn
+	b := o.buf()
+	if size <= largestBuf || len(b)+size <= cap(b) {
+		return b
+	}
+	o.pending = append(c.loop.bufs.sized(len(b)+size), b...)
+	c.loop.bufs.put(b)
+	return o.pending
+}
+
+func (o *output) wrote(b []byte) {
+	o.pending = b
+	o.conn.loop.stats.framesOut++
+	o.markDirty()
+	if len(b) >= earlyFlush {
+		o.flush()
+	}
+}
+
+// wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
+// reserved. A client that lets even that fill up is slow, and out when there is room for no more replies.
+func (o *output) wroteControl(b []byte) {
+	c := o.conn
+	o.wrote(b)
+	over := o.queued() - o.maxPending - c.loop.eng.reserve
+	if c.state == stateClosed || over <= 0 {
+		return
+	}
+	if over > c.loop.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
+		c.close(codec.FaultSlowConsumer, "answers are not read")
+		return
+	}
+	o.noteFull()
+}
+
+// adopt queues a buffer of whole frames that another loop has filled, without copying it.
+func (o *output) adopt(b []byte) {
+	if len(o.pending) > 0 {
+		o.segments = append(o.segments, o.pending)
+		o.segBytes += len(o.pending)
+	} else {
+		o.conn.loop.bufs.put(o.pending)
+	}
+	o.pending = b
+	o.markDirty()
+	if len(o.segments) >= maxSegments {
+		o.flush()
+	}
+}
+
+// maxSegments stays far below the 1,024 at which a vectored write fails.
+const maxSegments = 64
+
+func (o *output) markDirty() {
+	c := o.conn
+	if !o.dirty {
+		o.dirty = true
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
+func (o *output) flush() {
+	c := o.conn
+	l := c.loop
+	if c.creditDue > 0 && c.state == stateOpen {
+		c.renewCredit()
+	}
+	if c.gone() {
+		o.release() // closed while a frame of its own was being handled
+		return
+	}
+	if len(o.pending) == 0 {
+		return
+	}
+	size := o.segBytes + len(o.pending)
+	// What is written moves to the loop's scratch first: an error closes c in the middle of the write.
+	// gnet changes the slice it is given.
+	l.iov = append(append(l.iov[:0], o.segments...), o.pending)
+	clear(o.segments)
+	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
+	o.written += int64(size)
+	if c.local != nil {
+		c.local.receive(l.iov)
+		return
+	}
+	l.stats.writes++
+	l.stats.bytesOut += uint64(size)
+	l.writeOut(c.gc)
+	if c.gone() {
+		return
+	}
+	if o.setBacklog(c.gc.OutboundBuffered()); o.backlog > 0 {
+		o.watch()
+	}
+}
+
+// writeOut writes the buffers in iov and gives them back. If the write fails, gnet has closed the
+// connection when it returns: see teardown.
+func (l *loop) writeOut(gc gnet.Conn) {
+	// The loop's scratch is taken away meanwhile: the end of a connection can make another one flush.
+	bufs, spent := l.iov, l.spent
+	l.iov, l.spent = nil, nil
+	spent = append(spent[:0], bufs...)
+	if len(bufs) == 1 {
+		_, _ = gc.Write(bufs[0])
+	} else {
+		_, _ = gc.Writev(bufs)
+	}
+	for _, b := range spent {
+		l.bufs.put(b)
+	}
+	l.iov, l.spent = bufs, spent
+}
+
+// release throws away what waits to be written.
+func (o *output) release() {
+	bufs := &o.conn.loop.bufs
+	bufs.put(o.pending)
+	for _, b := range o.segments {
+		bufs.put(b)
+	}
+	clear(o.segments)
+	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
+}
+
+func (o *output) watch() {
+	c := o.conn
+	if !o.watched {
+		o.watched = true
+		o.moved = c.loop.now
+		c.loop.watched = append(c.loop.watched, c)
+	}
+}
+
+// check updates what gnet holds for the kernel and closes slow consumers. It returns whether to look
+// again.
+func (o *output) check() bool {
+	c := o.conn
+	if c.gone() {
+		return false
+	}
+	l := c.loop
+	if c.local != nil {
+		return false // its callbacks may take as long as they like; only its senders hear of it
+	}
+	o.setBacklog(c.gc.OutboundBuffered())
+	if c.state == stateClosed {
+		return c.linger()
+	}
+	if taken := o.written - int64(o.backlog+o.inKernel()); taken > o.taken || o.backlog == 0 {
+		o.taken, o.moved = taken, l.now
+	}
+	if o.queued() < o.maxPending/2 {
+		o.fullSince = 0
+	}
+	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
+	switch {
+	case o.backlog > 0 && l.now-o.moved >= patience:
+		c.close(codec.FaultSlowConsumer, "no byte was read for "+l.eng.cfg.SlowConsumerTimeout.String())
+		return true
+	case o.fullSince != 0 && l.now-o.fullSince >= patience:
+		c.close(codec.FaultSlowConsumer, "the queue was full for "+l.eng.cfg.SlowConsumerTimeout.String())
+		return true
+	}
+	return o.backlog > 0 || o.fullSince != 0
+}
+
+// inKernel is how many bytes our kernel holds that the peer's has not acknowledged. Without it a
+// client that reads slowly would look dead: gnet hears of room only when a third of the kernel's
+// buffer is free, and that can be megabytes.
+func (o *output) inKernel() int {
+	if o.backlog == 0 {
+		return 0
+	}
+	n, err := unix.IoctlGetInt(o.conn.gc.Fd(), unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
