@@ -13,6 +13,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/peers"
 	"distmsg/engine/internal/wake"
 	"distmsg/internal/asynclog"
 	"distmsg/routing"
@@ -34,7 +35,8 @@ type Membership interface {
 // sessions are attached there, and the routes that lead to those.
 type cluster struct {
 	// static
-	eng *Engine
+	eng  *Engine
+	self *peers.Self // what this node says of itself in handshakes
 	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place of
 	// connections, and the routes that the registry has told of.
 	remote   *routing.Table
@@ -86,6 +88,11 @@ func newCluster(e *Engine) *cluster {
 		members: make(map[string]discovery.Record),
 		dialers: make(map[string]func()),
 		links:   make(map[string]*link),
+	}
+	c.self = &peers.Self{
+		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secret: e.cfg.ClusterSecret,
+		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
+		Identity: e.identity, ClientAddr: func() string { return e.member().Addr },
 	}
 	c.resolver = newResolver(e)
 	c.holders = newHolders(e)

@@ -13,6 +13,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/peers"
 	"distmsg/routing"
 )
 
@@ -38,7 +39,7 @@ func (c *client) challenged(h codec.PeerHello) (f codec.PeerChallenge, said []by
 	c.t.Helper()
 	c.write(codec.AppendPeerHello(nil, &h))
 	c.decoded(codec.DecodePeerChallenge(c.expect(codec.KindPeerChallenge), &f))
-	return f, transcript(&h, &f)
+	return f, peers.Transcript(&h, &f)
 }
 
 // linkAs goes through the handshake as the node of that name. In what follows there may be frames about sessions.
@@ -46,10 +47,10 @@ func (n *node) linkAs(name string) *client {
 	n.t.Helper()
 	c := n.dialPeer()
 	f, said := c.challenged(n.peerHello(name))
-	if !n.proves(f.Proof, "accepted", said) {
+	if !n.cluster.self.Proves(f.Proof, peers.Accepted, said) {
 		n.t.Fatal("the node's proof is wrong")
 	}
-	c.write(codec.AppendPeerProof(nil, n.proof("dialled", said)))
+	c.write(codec.AppendPeerProof(nil, n.cluster.self.Proof(peers.Dialled, said)))
 	c.expect(codec.KindPeerReady)
 	return c
 }
@@ -213,7 +214,7 @@ func TestReplayedHandshake(t *testing.T) {
 	h := n.peerHello("n9")
 	first := n.dialPeer()
 	_, said := first.challenged(h)
-	proof := n.proof("dialled", said)
+	proof := n.cluster.self.Proof(peers.Dialled, said)
 	first.write(codec.AppendPeerProof(nil, proof))
 	first.expect(codec.KindPeerReady)
 	again := n.dialPeer()
@@ -275,7 +276,7 @@ func TestPeerVersions(t *testing.T) {
 	for i, versions := range [][2]uint64{{1, 2}, {1, 1}, {2, 2}} {
 		cfg := Config{NodeID: fmt.Sprintf("n%d", i), Registry: g.registry, Membership: &hubMember{hub: g.hub},
 			ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0"}
-		g.nodes = append(g.nodes, start(t, cfg, func(e *Engine) { e.peerVersions = versions }))
+		g.nodes = append(g.nodes, start(t, cfg, func(e *Engine) { e.cluster.self.MinVersion, e.cluster.self.MaxVersion = versions[0], versions[1] }))
 	}
 	both, old, newer := g.nodes[0], g.nodes[1], g.nodes[2]
 	both.eventually("links", func() bool { return both.Stats().Links == 2 && old.Stats().Links == 1 && newer.Stats().Links == 1 })

@@ -243,7 +243,7 @@ func (c *conn) linkFrame(kind codec.Kind, body []byte) {
 		c.link.frame(c, kind, body)
 		return
 	}
-	c.link.handshake(c, kind, body)
+	c.link.take(c, c.link.shaking.Handle(kind, body))
 }
 
 // firstFrame handles what comes before the connection is open: hello, once, and nothing else.

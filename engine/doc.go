@@ -66,7 +66,7 @@
 // and goes. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go
 // what follows a stop. Of
 // a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one
-// of them, identity.go what the two have to agree on,
+// of them, identity.go what they say of themselves,
 // forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
 // again what it may have missed. docs/architecture.md tells why.
 //

@@ -24,29 +24,28 @@ import (
 // process. All methods may be called from any goroutine.
 type Engine struct {
 	// static after New
-	cfg          Config
-	log          *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
-	limits       codec.Limits
-	maxFrame     int
-	reserve      int       // bytes that may be queued for a connection beyond its bound, for answers
-	cluster      *cluster  // nil: this node is alone
-	peerVersions [2]uint64 // lowest and highest that this node speaks with others
-	clk          *clock
-	since        uint64 // when this process took its name, in µs since 1970
-	seed         maphash.Seed
-	sealKey      sealKey
-	table        *routing.Table
-	registry     *watchedRegistry // cfg.Registry
-	lanes        *lanes
-	watcher      *watcher
-	verifySoon   chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
-	ready        chan struct{}
-	stopped      chan struct{} // closed when Run has returned
-	failed       chan error    // what makes Run return an error; whoever finds it full is not the first
-	clients      *port         // where clients connect
-	peers        *port         // where other nodes connect
-	joins        joins         // of clients
-	ownRegistry  bool
+	cfg         Config
+	log         *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
+	limits      codec.Limits
+	maxFrame    int
+	reserve     int      // bytes that may be queued for a connection beyond its bound, for answers
+	cluster     *cluster // nil: this node is alone
+	clk         *clock
+	since       uint64 // when this process took its name, in µs since 1970
+	seed        maphash.Seed
+	sealKey     sealKey
+	table       *routing.Table
+	registry    *watchedRegistry // cfg.Registry
+	lanes       *lanes
+	watcher     *watcher
+	verifySoon  chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
+	ready       chan struct{}
+	stopped     chan struct{} // closed when Run has returned
+	failed      chan error    // what makes Run return an error; whoever finds it full is not the first
+	clients     *port         // where clients connect
+	peers       *port         // where other nodes connect
+	joins       joins         // of clients
+	ownRegistry bool
 
 	// static after Run has started
 	ctx          context.Context // ends when the engine has stopped
@@ -100,25 +99,24 @@ func New(cfg Config) (*Engine, error) {
 	log := asynclog.Wrap(cfg.Logger)
 	cfg.Logger = log.Logger
 	e := &Engine{
-		cfg:          cfg,
-		log:          log,
-		limits:       cfg.limits(),
-		maxFrame:     cfg.maxFrame(),
-		reserve:      cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
-		peerVersions: [2]uint64{codec.PeerVersion, codec.PeerVersion},
-		clk:          newClock(),
-		seed:         maphash.MakeSeed(),
-		sealKey:      newSealKey(),
-		table:        routing.NewTable(),
-		room:         newRoom(&cfg),
-		verifySoon:   make(chan struct{}, 1),
-		ready:        make(chan struct{}),
-		stopped:      make(chan struct{}),
-		failed:       make(chan error, 1),
-		clients:      newPort(cfg.MaxConns, cfg.MaxHandshakes),
-		peers:        newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
-		joins:        joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
-		ownRegistry:  ownRegistry,
+		cfg:         cfg,
+		log:         log,
+		limits:      cfg.limits(),
+		maxFrame:    cfg.maxFrame(),
+		reserve:     cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
+		clk:         newClock(),
+		seed:        maphash.MakeSeed(),
+		sealKey:     newSealKey(),
+		table:       routing.NewTable(),
+		room:        newRoom(&cfg),
+		verifySoon:  make(chan struct{}, 1),
+		ready:       make(chan struct{}),
+		stopped:     make(chan struct{}),
+		failed:      make(chan error, 1),
+		clients:     newPort(cfg.MaxConns, cfg.MaxHandshakes),
+		peers:       newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
+		joins:       joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
+		ownRegistry: ownRegistry,
 	}
 	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
 	e.lanes = newLanes(e.work)

@@ -10,6 +10,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/peers"
 	"distmsg/engine/internal/wake"
 )
 
@@ -17,8 +18,6 @@ import (
 // when it has a link to all of them: a client that came before would hear unreachable for what is merely not linked yet.
 
 const (
-	// joinTimeout bounds the wait for links: a node that is listed may be dead.
-	joinTimeout = 2 * time.Second
 	// twinPause is the least time between two looks.
 	twinPause = 50 * time.Millisecond
 	// twinTimeout bounds the look at another node that is listed with this node's ID.
@@ -28,7 +27,7 @@ const (
 // join waits until this node is linked to the others, or has waited for long enough, and announces that it takes clients.
 // The error is ctx's, or says that another node has this node's ID.
 func (c *cluster) join(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, joinTimeout)
+	wait, cancel := context.WithTimeout(ctx, peers.JoinTimeout)
 	defer cancel()
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
@@ -120,10 +119,10 @@ func (c *cluster) checkTwin(ctx context.Context, m discovery.Record) {
 		if m.Draining && since > own {
 			return // of two that start at once, one may go on
 		}
-		c.end(errors.New("engine: " + nameTaken(e.cfg.NodeID, m.PeerAddr)))
+		c.end(errors.New("engine: " + peers.NameTaken(e.cfg.NodeID, m.PeerAddr)))
 	case m.Draining: // it joins, and will find this one; or it leaves
 	case since > own:
-		c.end(errors.New("engine: " + nameTaken(e.cfg.NodeID, m.PeerAddr)))
+		c.end(errors.New("engine: " + peers.NameTaken(e.cfg.NodeID, m.PeerAddr)))
 	default:
 		c.complain("a node that has taken this node's ID before is awake again, and is to end", "node", e.cfg.NodeID, "addr", m.PeerAddr)
 	}
@@ -141,7 +140,7 @@ func (c *cluster) askWho(ctx context.Context, addr string) (f codec.PeerChalleng
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
 	e := c.eng
-	hello := e.peerHello("probe-"+randomHex(8), e.incarnation.Load())
+	hello := c.self.Hello("probe-"+randomHex(8), e.incarnation.Load())
 	if _, err := nc.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
 		return f, err
 	}
@@ -152,7 +151,7 @@ func (c *cluster) askWho(ctx context.Context, addr string) (f codec.PeerChalleng
 	if err != nil {
 		return f, err
 	}
-	if !e.proves(f.Proof, "accepted", transcript(&hello, &f)) {
+	if !c.self.Proves(f.Proof, peers.Accepted, peers.Transcript(&hello, &f)) {
 		return f, errStranger
 	}
 	return f, nil

@@ -9,6 +9,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/peers"
 	"distmsg/routing"
 )
 
@@ -82,7 +83,7 @@ func TestJoinsBeforeItServes(t *testing.T) {
 	g.hub.record(discovery.Record{ID: "dead", Incarnation: 1, Addr: "127.0.0.1:1", PeerAddr: "127.0.0.1:1"})
 	began := time.Now()
 	n := g.start("n2", 1, nil)
-	if took := time.Since(began); took < joinTimeout {
+	if took := time.Since(began); took < peers.JoinTimeout {
 		t.Errorf("it took clients after %v, without a link to every node", took)
 	}
 	if links := n.Stats().Links; links != 2 {

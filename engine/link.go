@@ -2,24 +2,17 @@ package engine
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/peers"
 	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
 // A link is a connection to another node: an ordinary connection of an event loop, with another
-// handshake and other frames. There is one for each pair of nodes.
-//
-// The handshake proves to both sides that the other knows the cluster's secret, and puts nothing of
-// it on the wire: each side's proof is a MAC over its role, both nodes, both incarnations, both nonces, the
-// version and the name of the cluster. A proof can neither be replayed (the nonces are fresh) nor
-// reflected (the roles differ).
+// handshake (peers.Handshake) and other frames. There is one for each pair of nodes.
 
 const (
 	linkPing = 500 * time.Millisecond // silence after which a peer is pinged
@@ -40,19 +33,13 @@ type link struct {
 	handle      routing.Handle
 	node        string // the other one; known from the start if we dialled
 	incarnation uint64
-	identity    codec.PeerIdentity // the other's
 
 	// owned by the loop
-	proven     bool            // the other has proved that it knows the secret
-	differs    string          // what the two do not agree on
-	expects    codec.Kind      // the frame that the handshake goes on with, beside an error
-	hello      codec.PeerHello // ours, if we dialled
-	transcript []byte
-	sessions   map[routing.SessionID]attachment // those attached at the other node
-	shares     map[uint64]linkShare             // by session, see mayRelay
-	opened     int64                            // when the link opened
-	lasted     int64                            // for how many milliseconds it was open; set when it ends
-	contested  int64                            // when another node of that name first came; 0: none has
+	shaking   *peers.Handshake
+	incumbent peers.Incumbent                  // the other node, once the link is open
+	sessions  map[routing.SessionID]attachment // those attached at the other node
+	shares    map[uint64]linkShare             // by session, see mayRelay
+	lasted    int64                            // for how many milliseconds it was open; set when it ends
 }
 
 // attachment is a session at the other node, and the serial of its latest attach there.
@@ -65,25 +52,17 @@ func newLink(c *cluster) *link {
 	return &link{cluster: c, up: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// prove notes that the other node has proved that it knows the secret.
-func (k *link) prove(c *conn) {
-	k.proven = true
-	if c.port != nil {
-		c.port.proved(c)
-	}
-}
-
 // begin is called when the connection is on its loop.
 func (k *link) begin(c *conn) {
 	k.handle = c.handle()
 	k.sessions = make(map[routing.SessionID]attachment)
 	if !k.dialled {
-		k.expects = codec.KindPeerHello
+		k.shaking = peers.Accept(k.cluster.self, c.loop.fenced)
 		return
 	}
-	k.expects = codec.KindPeerChallenge
-	k.hello = c.loop.eng.peerHello(c.loop.eng.cfg.NodeID, c.loop.fenced)
-	c.out.wroteControl(codec.AppendPeerHello(c.out.buf(), &k.hello))
+	var first peers.Step
+	k.shaking, first = peers.Dial(k.cluster.self, c.loop.fenced, k.node)
+	k.take(c, first)
 }
 
 // wait returns when the link has ended, or ctx has, and for how long the link was open if it has
@@ -97,230 +76,84 @@ func (k *link) wait(ctx context.Context) (up time.Duration) {
 	}
 }
 
-func (e *Engine) peerHello(node string, incarnation uint64) codec.PeerHello {
-	return codec.PeerHello{
-		MinVersion: e.peerVersions[0], MaxVersion: e.peerVersions[1], Cluster: []byte(e.cfg.Cluster),
-		Node: []byte(node), Incarnation: incarnation, Nonce: randomBytes(codec.NonceLen),
-		PeerIdentity: e.identity(),
+// take does what the handshake decides.
+func (k *link) take(c *conn, step peers.Step) {
+	k.node, k.incarnation = k.shaking.Peer().Node, k.shaking.Peer().Incarnation
+	if step.Proved && c.port != nil {
+		c.port.proved(c)
 	}
-}
-
-// handshake handles a frame before the link is open.
-func (k *link) handshake(c *conn, kind codec.Kind, body []byte) {
-	switch {
-	case kind == codec.KindError:
-		k.handleError(c, body)
-	case kind == codec.KindHello:
-		c.unexpected(kind, "this address is for other nodes; clients connect to "+c.loop.eng.member().Addr)
-	case kind != k.expects:
-		c.unexpected(kind, "not in this state of the handshake between nodes")
-	case kind == codec.KindPeerHello:
-		k.handleHello(c, body)
-	case kind == codec.KindPeerProof:
-		k.handleProof(c, body)
-	case kind == codec.KindPeerChallenge:
-		k.handleChallenge(c, body)
-	case kind == codec.KindPeerReady:
-		if err := codec.DecodePeerReady(body); err != nil {
-			c.decodeFault(err, kind)
-			return
-		}
-		if k.differs != "" {
-			c.close(codec.FaultUnauthenticated, "the two nodes do not agree: "+k.differs)
-			return
-		}
+	k.notice(c, &step)
+	if len(step.Send) > 0 {
+		c.out.wroteControl(append(c.out.buf(), step.Send...))
+	}
+	switch step.Verdict {
+	case peers.ToSupersede:
+		k.supersede(c)
+	case peers.ToOpen:
 		k.open(c)
+	case peers.ToRefuse:
+		c.closeFor(step.Fault, step.Kind, step.Detail)
+	case peers.ToEnd:
+		c.end()
 	}
 }
 
-func (k *link) handleHello(c *conn, body []byte) {
-	var f codec.PeerHello
-	if err := codec.DecodePeerHello(body, &f); err != nil {
-		c.decodeFault(err, codec.KindPeerHello)
-		return
+// notice logs what is wrong with the other node, and passes on what concerns this node.
+func (k *link) notice(c *conn, step *peers.Step) {
+	switch cl := k.cluster; step.Note {
+	case peers.NoteSameName:
+		wake.Nudge(cl.doubt)
+	case peers.NoteDiffers:
+		cl.refuse(k.node, k.shaking.Differs())
+	case peers.NoteMustEnd:
+		cl.end(fmt.Errorf("engine: node %q says: %s", k.node, step.Detail))
+	case peers.NoteBadSecret:
+		cl.complain("a node does not know the cluster's secret: give all nodes the same", "node", k.node, "remote", c.remote)
+	case peers.NoteNameTaken:
+		cl.complain("two nodes have one name, and one of them is refused", "node", k.node, "remote", c.remote, "other", step.Where)
+	case peers.NoteTurnedAway:
+		cl.complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", step.Fault, "message", step.Detail)
 	}
-	e := c.loop.eng
-	version := min(f.MaxVersion, e.peerVersions[1])
-	switch {
-	case string(f.Cluster) != e.cfg.Cluster:
-		c.close(codec.FaultUnauthenticated, fmt.Sprintf("this node is of cluster %q, not %q", e.cfg.Cluster, f.Cluster))
-		return
-	case version < f.MinVersion || version < e.peerVersions[0]:
-		c.close(codec.FaultBadVersion, fmt.Sprintf("this node speaks versions %d to %d with its peers, the other %d to %d",
-			e.peerVersions[0], e.peerVersions[1], f.MinVersion, f.MaxVersion))
-		return
-	case string(f.Node) == e.cfg.NodeID:
-		wake.Nudge(k.cluster.doubt)
-		c.close(codec.FaultUnauthenticated, fmt.Sprintf("this node is called %q too: give one of them another ID", f.Node))
-		return
-	}
-	k.node, k.incarnation, k.identity = string(f.Node), f.Incarnation, f.PeerIdentity
-	challenge := codec.PeerChallenge{
-		Version: version, Node: []byte(e.cfg.NodeID), Incarnation: c.loop.fenced, Nonce: randomBytes(codec.NonceLen),
-		PeerIdentity: e.identity(),
-	}
-	k.differs = disagreement(&challenge.PeerIdentity, &k.identity)
-	k.transcript = transcript(&f, &challenge)
-	challenge.Proof = e.proof("accepted", k.transcript)
-	k.expects = codec.KindPeerProof
-	c.out.wroteControl(codec.AppendPeerChallenge(c.out.buf(), &challenge))
 }
 
-func (k *link) handleChallenge(c *conn, body []byte) {
-	var f codec.PeerChallenge
-	if err := codec.DecodePeerChallenge(body, &f); err != nil {
-		c.decodeFault(err, codec.KindPeerChallenge)
-		return
-	}
-	e := c.loop.eng
-	if f.Version < e.peerVersions[0] || f.Version > e.peerVersions[1] {
-		c.close(codec.FaultBadVersion, fmt.Sprintf("version %d was not offered", f.Version))
-		return
-	}
-	k.transcript = transcript(&k.hello, &f)
-	if !e.proves(f.Proof, "accepted", k.transcript) {
-		k.badSecret(c)
-		return
-	}
-	if string(f.Node) != k.node {
-		c.close(codec.FaultUnauthenticated, fmt.Sprintf("node %q was expected at this address, %q answers", k.node, f.Node))
-		return
-	}
-	k.incarnation, k.identity, k.expects = f.Incarnation, f.PeerIdentity, 0
-	k.prove(c)
-	prove := func() {
-		k.expects = codec.KindPeerReady
-		c.out.wroteControl(codec.AppendPeerProof(c.out.buf(), e.proof("dialled", k.transcript)))
-	}
-	if k.differs = disagreement(&k.hello.PeerIdentity, &k.identity); k.differs != "" {
-		k.cluster.refuse(k.node, k.differs)
-		prove() // so that the other believes what it finds, and refuses
-		return
-	}
-	k.supersede(c, prove)
-}
-
-func (k *link) handleProof(c *conn, body []byte) {
-	proof, err := codec.DecodePeerProof(body)
-	if err != nil {
-		c.decodeFault(err, codec.KindPeerProof)
-		return
-	}
-	if !c.loop.eng.proves(proof, "dialled", k.transcript) {
-		k.badSecret(c)
-		return
-	}
-	k.expects = 0
-	k.prove(c)
-	if k.differs != "" {
-		k.cluster.refuse(k.node, k.differs)
-		c.close(codec.FaultUnauthenticated, "the two nodes do not agree: "+k.differs)
-		return
-	}
-	k.supersede(c, func() {
-		c.out.wroteControl(codec.AppendPeerReady(c.out.buf()))
-		k.open(c)
-	})
-}
-
-// supersede closes an older link to the same node and then goes on, so that nothing on the old one can come after
-// what comes on the new one. Each side does it before its last word of the handshake: what follows finds the way clear.
-// If the two lead to two nodes of one name, the new link is not always the one that stays.
-func (k *link) supersede(c *conn, goOn func()) {
+// supersede closes an older link to the same node. Only then does the handshake proceed, so nothing
+// on the old link can come after what comes on the new one. If the two links lead to two nodes of
+// one name, the new one is not always the one that stays.
+func (k *link) supersede(c *conn) {
 	old := k.cluster.linkTo(k.node)
 	if old == nil {
-		goOn()
+		k.take(c, k.shaking.Proceed(peers.RivalGone, ""))
 		return
 	}
 	own, h, remote := c.loop, c.handle(), c.remote.String()
+	comer := k.shaking.Peer().Identity
 	other := own.eng.loops[old.handle.Loop]
 	other.post(func() {
-		then := func(*conn) { goOn() }
+		rival, where := peers.RivalGone, ""
 		if oc := other.conn(old.handle); oc != nil {
-			switch old.contest(oc, &k.identity) {
-			case rivalNone:
-				oc.close(codec.FaultReplaced, "the node has a newer link")
-			case rivalEnds:
-				oc.close(codec.FaultNameTaken, nameTaken(k.node, remote))
-			case rivalStays:
-				where := oc.remote.String()
-				then = func(c *conn) { k.refuseName(c, where) }
-			case rivalSilent:
-				then = func(c *conn) { c.close(codec.FaultReplaced, "another node of that name may live: try again") }
-			}
+			rival, where = old.contest(oc, &comer, remote), oc.remote.String()
 		}
 		own.post(func() {
 			if c := own.conn(h); c != nil {
-				then(c)
+				k.take(c, k.shaking.Proceed(rival, where))
 			}
 		})
 	})
 }
 
-func (k *link) badSecret(c *conn) {
-	k.cluster.complain("a node does not know the cluster's secret: give all nodes the same", "node", k.node, "remote", c.remote)
-	c.close(codec.FaultUnauthenticated, "the proof is not one that the cluster's secret makes")
-}
-
-// handleError reports why the other side ends the link.
-func (k *link) handleError(c *conn, body []byte) {
-	var f codec.ErrorFrame
-	if err := codec.DecodeError(body, &f); err != nil {
-		c.decodeFault(err, codec.KindError)
-		return
+// contest decides between the node of an open link and one that comes under its name from remote,
+// and does with this link what is decided. It is on the link's loop.
+func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.Rival {
+	rival := k.incumbent.Contest(comer, c.loop.now, c.lastFrame)
+	switch rival {
+	case peers.RivalGone:
+		c.close(codec.FaultReplaced, "the node has a newer link")
+	case peers.RivalEnds:
+		c.close(codec.FaultNameTaken, peers.NameTaken(k.node, remote))
+	case peers.RivalAsked:
+		c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(c.loop.now)))
 	}
-	switch f.Fault {
-	case codec.FaultGoingAway, codec.FaultReplaced, codec.FaultFenced: // as things go
-	case codec.FaultNameTaken:
-		if k.proven { // else anybody who listens at an address could end this node
-			k.cluster.end(fmt.Errorf("engine: node %q says: %s", k.node, f.Message))
-		}
-	default:
-		if k.proven && k.differs != "" {
-			break // that is logged already
-		}
-		k.cluster.complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", f.Fault, "message", f.Message)
-	}
-	c.end()
-}
-
-// transcript is what both proofs are about: all that the two have said before. Every part that has no fixed length has it before it.
-// What they say of themselves beyond their names is part of it if both say it: an older node says
-// nothing, and knows nothing of it.
-func transcript(hello *codec.PeerHello, challenge *codec.PeerChallenge) []byte {
-	b := binary.BigEndian.AppendUint64(nil, challenge.Version)
-	b = binary.BigEndian.AppendUint64(b, hello.MinVersion)
-	b = binary.BigEndian.AppendUint64(b, hello.MaxVersion)
-	parts := [][]byte{
-		hello.Cluster, hello.Node, binary.BigEndian.AppendUint64(nil, hello.Incarnation), hello.Nonce,
-		challenge.Node, binary.BigEndian.AppendUint64(nil, challenge.Incarnation), challenge.Nonce,
-	}
-	if hello.Since != 0 && challenge.Since != 0 {
-		for _, id := range []codec.PeerIdentity{hello.PeerIdentity, challenge.PeerIdentity} {
-			parts = append(parts, binary.BigEndian.AppendUint64(nil, id.Since))
-			parts = append(parts, []byte{id.Flags}, binary.BigEndian.AppendUint64(nil, uint64(len(id.Settings))))
-			for _, s := range id.Settings {
-				parts = append(parts, []byte(s.Name), []byte(s.Value))
-			}
-		}
-	}
-	for _, part := range parts {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
-		b = append(b, part...)
-	}
-	return b
-}
-
-func (e *Engine) proof(role string, transcript []byte) []byte {
-	mac := hmac.New(sha256.New, e.cfg.ClusterSecret)
-	mac.Write([]byte("distmsg peer " + role + "\x00"))
-	mac.Write(transcript)
-	return mac.Sum(nil)
-}
-
-// proves reports whether a proof is the one that the cluster's secret makes.
-func (e *Engine) proves(proof []byte, role string, transcript []byte) bool {
-	return hmac.Equal(proof, e.proof(role, transcript))
+	return rival
 }
 
 // open makes the link a way for messages, and tells the other node which sessions are attached here.
@@ -331,7 +164,7 @@ func (k *link) open(c *conn) {
 	}
 	c.state = stateOpen
 	close(k.up)
-	k.opened = c.loop.now
+	k.incumbent = peers.Incumbent{Identity: k.shaking.Peer().Identity, Opened: c.loop.now}
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.acks.NewList()
 	c.out.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
@@ -345,7 +178,7 @@ func (k *link) open(c *conn) {
 // end takes the link out of everything; its connection has just been torn down.
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
-		k.lasted = c.loop.now - k.opened
+		k.lasted = c.loop.now - k.incumbent.Opened
 		k.cluster.detaching.Add(1) // first: it is in the list of open links until then
 		k.cluster.closed(k)
 		c.loop.endLink(k.handle)
@@ -389,7 +222,7 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	case codec.KindPong:
 		err = c.handlePong(body)
 	case codec.KindError:
-		k.handleError(c, body)
+		k.take(c, k.shaking.PeerError(body))
 	default:
 		// A newer node may say more than this one understands; it knows our version and does not count on it.
 	}

@@ -94,18 +94,6 @@ func TestTooManyMembers(t *testing.T) {
 	n.join("a").exchange("a", g.nodes[1].join("b"), "b")
 }
 
-// What stands in the registry in place of its identity must not keep nodes apart.
-func TestOddRegistryIdentity(t *testing.T) {
-	for _, id := range []string{strings.Repeat("x", 5000), "\xff", "a\x00b"} {
-		if text := registryText(id); len(text) != 16 || text == registryText(id+"y") {
-			t.Errorf("%.20q is %q", id, text)
-		}
-	}
-	if got := registryText("ABC"); got != "ABC" {
-		t.Errorf("a usual one is %q", got)
-	}
-}
-
 // A registry may hold a field of any length. A claim with it would end the link, again and again.
 func TestClaimOfWhatIsNoID(t *testing.T) {
 	c := routing.Claim{Bound: []routing.BoundID{{ID: "a", Epoch: 1}, {ID: strings.Repeat("x", 3<<20), Epoch: 2}, {ID: "", Epoch: 3}, {ID: "b", Epoch: 4}}}
