@@ -5,6 +5,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -27,8 +28,8 @@ func (c *conn) isBare(flags uint8) bool { return c.returnsBare && flags&codec.Fl
 // takeBare takes back a message with ack that came over a link, without its content. It returns false
 // if d is none.
 func (c *conn) takeBare(d *codec.Deliver) bool {
-	token, _, ok := c.loop.eng.splitLinkToken(d.Token, c.short)
-	if !ok || len(token) != ackTokenLen {
+	origin, _, ok := c.loop.eng.tokens.OpenLink(d.Token, c.short)
+	if !ok || len(origin) != token.AckLen {
 		return false
 	}
 	c.disown(d.To, d.Epoch)
@@ -51,14 +52,14 @@ func (l *loop) bareBack(t ackmgr.Token, session uint64, by routing.Handle, d *co
 	l.unsend(t, entry)
 	var id routing.SessionID
 	binary.BigEndian.PutUint64(id[:], session) // half of the ID, which is what is compared
-	l.endWithTruth(d.Token[:ackTokenLen], id, by, d)
+	l.endWithTruth(d.Token[:token.AckLen], id, by, d)
 }
 
 // endWithTruth ends a message that a session gave back, as soon as it is known who holds its ID.
-func (l *loop) endWithTruth(token []byte, id routing.SessionID, by routing.Handle, d *codec.Deliver) {
+func (l *loop) endWithTruth(given []byte, id routing.SessionID, by routing.Handle, d *codec.Deliver) {
 	f := &l.forward
 	*f = codec.Forward{Deliver: d.Short(), Session: append(l.sessionID[:0], id[:]...)}
-	f.Token, f.Flags = token, codec.FlagAck|flagBare
+	f.Token, f.Flags = given, codec.FlagAck|flagBare
 	switch {
 	case l.eng.cluster == nil:
 		l.endReturned(f, l.bareCode(f))
@@ -90,14 +91,13 @@ func (l *loop) bareCode(f *codec.Forward) codec.Code {
 // that the route which led here leads nowhere: what would be given back has ended by then, so it
 // comes without content.
 func (l *loop) endBare(f *codec.Forward, code codec.Code) {
-	n, ok := tokenOrigin(f.Token)
+	origin, link, ok := token.Link(f.Token)
 	if !ok {
 		l.endToken(f.Token, verdict{code: code}, 1)
 		return
 	}
-	token, link := readLinkToken(f.Token, n)
-	l.sendControl(link, codec.AppendRefuse(l.scratch[:0], token, code, nil))
-	f.Token, f.Flags = token, codec.FlagAck
+	l.sendControl(link, codec.AppendRefuse(l.scratch[:0], origin, code, nil))
+	f.Token, f.Flags = origin, codec.FlagAck
 	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, f)
 	l.sendControl(link, l.scratch)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/internal/asynclog"
 	"distmsg/routing"
 )
@@ -33,7 +34,7 @@ type Engine struct {
 	clk         *clock
 	since       uint64 // when this process took its name, in µs since 1970
 	seed        maphash.Seed
-	sealKey     sealKey
+	tokens      token.Keys
 	table       *routing.Table
 	registry    *watchedRegistry // cfg.Registry
 	lanes       *lanes
@@ -106,7 +107,7 @@ func New(cfg Config) (*Engine, error) {
 		reserve:     cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
 		clk:         newClock(),
 		seed:        maphash.MakeSeed(),
-		sealKey:     newSealKey(),
+		tokens:      token.NewKeys(cfg.Loops, cfg.Membership != nil),
 		table:       routing.NewTable(),
 		room:        newRoom(&cfg),
 		verifySoon:  make(chan struct{}, 1),

@@ -7,6 +7,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -213,7 +214,7 @@ func (c *conn) handleForward(k *link, body []byte) error {
 	d := &l.deliver
 	*d = f.Deliver
 	d.Flags &= knownFlags
-	d.Token = l.eng.appendLinkToken(l.token[:0], f.Token, k.handle, s.Short())
+	d.Token = l.eng.tokens.AppendLink(l.token[:0], f.Token, k.handle, s.Short())
 	dest, v := l.destination(h, codec.DeliverSize(d), d.From)
 	if v.code == codec.CodeOK {
 		v = l.eng.mayDeliver(s, d)
@@ -253,7 +254,7 @@ func (l *loop) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routi
 // length what it is.
 func checkForwardToken(f *codec.Forward) error {
 	n := len(f.Token)
-	if ack := f.Flags&codec.FlagAck != 0; ack == (n == ackTokenLen) && (n == 0 || n == ackTokenLen || n == reportTokenLen) {
+	if ack := f.Flags&codec.FlagAck != 0; ack == (n == token.AckLen) && (n == 0 || n == token.AckLen || n == token.ReportLen) {
 		return nil
 	}
 	return &codec.Error{Fault: codec.FaultBadValue, Kind: codec.KindForward, Field: "token", Offset: 2,
@@ -266,12 +267,11 @@ func (l *loop) refuseForward(d *codec.Deliver, v verdict) {
 	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
 		l.stats.outcomes[v.code]++
 	}
-	n, ok := tokenOrigin(d.Token)
+	origin, h, ok := token.Link(d.Token)
 	if !ok {
 		return
 	}
-	token, h := readLinkToken(d.Token, n)
-	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], token, v.code, v.reason))
+	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], origin, v.code, v.reason))
 }
 
 // linkConn returns an open link of this loop, nil if the handle names none.
@@ -312,7 +312,7 @@ func (c *conn) handleAnswer(body []byte) error {
 	if err := codec.DecodeAnswer(body, f); err != nil {
 		return err
 	}
-	t, ok := ackToken(f.Token)
+	t, ok := token.Ack(f.Token)
 	if !ok || t.Loop() >= len(l.eng.loops) {
 		l.stats.acksForged++
 		return nil
@@ -323,21 +323,21 @@ func (c *conn) handleAnswer(body []byte) error {
 
 // handleRefuse ends a message that the other node could not write.
 func (c *conn) handleRefuse(body []byte) error {
-	token, code, reason, err := codec.DecodeRefuse(body)
+	given, code, reason, err := codec.DecodeRefuse(body)
 	if err != nil {
 		return err
 	}
-	c.loop.endToken(token, verdict{code, reason}, 0)
+	c.loop.endToken(given, verdict{code, reason}, 0)
 	return nil
 }
 
 // endToken ends a message by the token that this node gave it, whichever kind that is. ended is how many
 // messages without ack end here; the other node has counted those that ended there.
-func (l *loop) endToken(token []byte, v verdict, ended uint64) {
-	if t, ok := ackToken(token); ok && t.Loop() < len(l.eng.loops) {
+func (l *loop) endToken(given []byte, v verdict, ended uint64) {
+	if t, ok := token.Ack(given); ok && t.Loop() < len(l.eng.loops) {
 		l.sayFailed(t, v)
-	} else if len(token) == reportTokenLen {
-		h, seq := readReportToken(token)
+	} else if len(given) == token.ReportLen {
+		h, seq := token.Report(given)
 		if int(h.Loop) >= len(l.eng.loops) {
 			return // not what this node gives out
 		}
@@ -398,7 +398,7 @@ func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
 func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
 	l := c.loop
 	c.forgetWay(k, kind, f)
-	if t, ok := ackToken(f.Token); ok && t.Loop() != int(l.idx) {
+	if t, ok := token.Ack(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
 			p := l.parcelFor(uint16(t.Loop()))
 			at := len(p.data) + codec.PrefixLen
@@ -407,7 +407,7 @@ func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
 		}
 		return
 	}
-	l.returned(kind, c.handle(), f, new(payloadSum))
+	l.returned(kind, c.handle(), f, new(token.SharedSum))
 }
 
 // forgetWay forgets what led a message that has come back to where it came back from.
@@ -426,35 +426,35 @@ func (c *conn) forgetWay(k *link, kind codec.Kind, f *codec.Forward) {
 // bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
 func (c *conn) bounceToLink(d *codec.Deliver) bool {
 	l := c.loop
-	token, h, ok := c.linkBounce(d)
+	origin, h, ok := c.linkBounce(d)
 	if !ok {
 		return false
 	}
 	c.disown(d.To, d.Epoch)
 	id := c.session.ID()
 	f := codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], id[:]...)}
-	f.Token = token
+	f.Token = origin
 	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, &f)
 	c.giveBack(h, l.scratch)
 	return true
 }
 
 // linkBounce returns the link that a message with ack came over, and the token it had there; false: it came over none.
-func (c *conn) linkBounce(d *codec.Deliver) (token []byte, h routing.Handle, ok bool) {
-	token, h, ok = c.loop.eng.splitLinkToken(d.Token, c.short)
-	return token, h, ok && len(token) == ackTokenLen && d.Flags&^knownFlags == 0
+func (c *conn) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handle, ok bool) {
+	origin, h, ok = c.loop.eng.tokens.OpenLink(d.Token, c.short)
+	return origin, h, ok && len(origin) == token.AckLen && d.Flags&^knownFlags == 0
 }
 
 // returned decides on a message that came back from another node over the link by, and kind says why. If it waits for an ack, its entry is on this loop.
-func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *payloadSum) {
+func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *token.SharedSum) {
 	retried := f.Flags&flagRetried != 0
 	f.Flags &^= flagRetried
-	if t, ok := ackToken(f.Token); ok {
+	if t, ok := token.Ack(f.Token); ok {
 		entry, status := l.acks.Lookup(t)
 		switch {
 		case status != ackmgr.Pending:
 			return // it has ended meanwhile
-		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.checksumWith(sum.of(l.eng, f.Payload), &f.Deliver):
+		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, f.Payload), &f.Deliver):
 			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
 			return
 		}
@@ -502,7 +502,7 @@ func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d
 	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
 	f := &l.forward
 	*f = codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], from[:]...)}
-	f.Token = d.Token[:ackTokenLen] // as it is between nodes: the seal was for the session that has given it back
+	f.Token = d.Token[:token.AckLen] // as it is between nodes: the seal was for the session that has given it back
 	l.unsend(t, entry)
 	return l.parkReturned(codec.KindNotMine, by, f, 0)
 }
@@ -565,11 +565,11 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 	f.Epoch = route.Epoch
 	d := f.Deliver
 	d.Flags &= knownFlags
-	if len(d.Token) == reportTokenLen { // it was sealed for another session
-		from, seq := readReportToken(d.Token)
-		d.Token = l.eng.appendReportToken(l.token[:0], from, seq, route.Session.Short())
+	if len(d.Token) == token.ReportLen { // it was sealed for another session
+		from, seq := token.Report(d.Token)
+		d.Token = l.eng.tokens.AppendReport(l.token[:0], from, seq, route.Session.Short())
 	} else {
-		d.Token = l.eng.sealToken(append(l.token[:0], d.Token...), route.Session.Short())
+		d.Token = l.eng.tokens.SealAck(append(l.token[:0], d.Token...), route.Session.Short())
 	}
 	dest, v := l.destination(h, codec.DeliverSize(&d), d.From)
 	if v.code != codec.CodeOK {
@@ -588,7 +588,7 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 
 // rearm moves the entry of a message, if it has one, to its new destination; false: the entry has ended.
 func (l *loop) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
-	t, ok := ackToken(f.Token)
+	t, ok := token.Ack(f.Token)
 	if !ok {
 		return true
 	}
@@ -599,6 +599,6 @@ func (l *loop) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
 	entry.Session, entry.Flags = session, entry.Flags|flagBounced
 	sent := f.Deliver
 	sent.Flags &= knownFlags
-	entry.Sum = l.eng.checksum(&sent)
+	entry.Sum = l.eng.tokens.Sum(&sent)
 	return l.acks.Redirect(t, entry, list)
 }

@@ -6,6 +6,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -189,7 +190,7 @@ func (l *loop) openNote(n *note, data []byte) {
 		l.acked(n.token, n.session, n.code, reason, reply)
 	case noteBounce:
 		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was checked before
-			l.bounced(n.token, n.session, n.handle, &l.deliver, new(payloadSum))
+			l.bounced(n.token, n.session, n.handle, &l.deliver, new(token.SharedSum))
 			l.releaseDisowned()
 		}
 	case noteBare:
@@ -232,7 +233,7 @@ func (l *loop) openLinkNote(n *note, data []byte) {
 		l.returnedMine(n.handle, data[n.at:n.at+n.reply])
 	case noteReturned:
 		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.forward); err == nil { // it was checked before
-			l.returned(n.codecKind(), n.handle, &l.forward, new(payloadSum))
+			l.returned(n.codecKind(), n.handle, &l.forward, new(token.SharedSum))
 		}
 	}
 }
@@ -541,7 +542,7 @@ func (l *loop) eachMail(buf []byte, f func(frame []byte, m *mailFrame)) {
 
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.
 func (l *loop) refuseOne(d *codec.Deliver, v verdict) {
-	if _, ok := tokenOrigin(d.Token); ok {
+	if _, _, ok := token.Link(d.Token); ok {
 		l.refuseForward(d, v)
 		return
 	}
@@ -549,10 +550,10 @@ func (l *loop) refuseOne(d *codec.Deliver, v verdict) {
 	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
-		l.sayFailed(bareToken(d.Token), v)
+		l.sayFailed(token.Entry(d.Token), v)
 	case d.Flags&codec.FlagReport != 0:
 		l.stats.outcomes[code]++
-		h, seq := readReportToken(d.Token)
+		h, seq := token.Report(d.Token)
 		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 	default:
 		l.stats.outcomes[code]++

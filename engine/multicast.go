@@ -317,7 +317,7 @@ func (c *conn) reach(s *codec.Send) (v verdict, known bool) {
 // sendFan writes what was gathered of m, one frame for each connection and link.
 func (c *conn) sendFan(m *codec.Multicast, grouped bool) {
 	l := c.loop
-	sum := l.eng.payloadSum(m.Payload)
+	sum := l.eng.tokens.PayloadSum(m.Payload)
 	for i := range l.fan.batches {
 		c.sendBatch(&l.fan.batches[i], m, grouped, sum)
 	}
@@ -358,7 +358,7 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 			if v.code == codec.CodeOK {
 				many.TTL = d.TTL
 				if !b.link {
-					d.Token = l.eng.sealToken(d.Token, t.session.Short())
+					d.Token = l.eng.tokens.SealAck(d.Token, t.session.Short())
 				}
 				all = append(all, l.recipient(d, t.session.ID()))
 			}
@@ -380,7 +380,7 @@ func (c *conn) stampMember(s *codec.Send, d *codec.Deliver, session uint64, list
 	if c.inFlight >= e.cfg.MaxInFlight { // those of this multicast have just been armed
 		return verdict{codec.CodeOverflow, reasonInFlight}
 	}
-	return c.arm(s, d, session, list, ackmgr.Entry{Sum: e.checksumWith(sum, d), Flags: entryFlags(grouped)})
+	return c.arm(s, d, session, list, ackmgr.Entry{Sum: e.tokens.SumWith(sum, d), Flags: entryFlags(grouped)})
 }
 
 // flagGrouped marks entries whose outcomes are told with others of their multicast.

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -58,7 +59,7 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	for t := range l.fan.of(b) {
 		d := &l.deliver
 		*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
-		d.Token = l.eng.appendLinkToken(l.token[:0], t.token, link, t.session.Short())
+		d.Token = l.eng.tokens.AppendLink(l.token[:0], t.token, link, t.session.Short())
 		may := v
 		if may.code == codec.CodeOK {
 			may = b.fits(dest, d)
@@ -93,13 +94,13 @@ func (c *conn) handleReturnMany(_ *link, body []byte) error {
 func (c *conn) takeReturned(m *codec.DeliverMany) error {
 	l := c.loop
 	defer l.fan.reset()
-	var sum payloadSum
+	var sum token.SharedSum
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.worked(1)
 		l.fan.cost += returnCost
 		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
 		c.forgetWay(c.link, r.Why, &l.forward)
-		if t, ok := ackToken(r.Token); ok && t.Loop() != int(l.idx) {
+		if t, ok := token.Ack(r.Token); ok && t.Loop() != int(l.idx) {
 			l.fan.away(t.Loop(), len(l.eng.loops), r)
 		} else {
 			l.returned(r.Why, c.handle(), &l.forward, &sum)
@@ -133,7 +134,7 @@ func (l *loop) returnedMine(by routing.Handle, body []byte) {
 	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, &m); err != nil {
 		return // it was checked before
 	}
-	var sum payloadSum
+	var sum token.SharedSum
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.worked(1)
 		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
@@ -164,7 +165,7 @@ func (c *conn) takeNotHereMany(m *codec.DeliverMany) error {
 	l.fan.refusing = true
 	defer l.endRefusing(c.handle())
 	bare := c.isBare(m.Flags)
-	var sum payloadSum
+	var sum token.SharedSum
 	back := returning{conn: c, many: m}
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
 		l.worked(1)
@@ -185,10 +186,10 @@ func (c *conn) takeNotHereMany(m *codec.DeliverMany) error {
 }
 
 // takeOneBack takes one message of a not_here_many back.
-func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, sum *payloadSum, back *returning) {
+func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, sum *token.SharedSum, back *returning) {
 	l := c.loop
 	d := m.Deliver(r)
-	if t, ok := l.eng.openToken(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
+	if t, ok := l.eng.tokens.OpenAck(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
 		if t.Loop() == int(l.idx) {
 			l.givenBackHere(t, c.short, c.handle(), &d, bare, sum)
 		} else {
@@ -199,14 +200,14 @@ func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, 
 	if c.takeNotHere(&d) {
 		return
 	}
-	token, h, ok := c.linkBounce(&d)
+	origin, h, ok := c.linkBounce(&d)
 	if !ok {
 		l.refuseToken(c.handle(), codec.KindNotHereMany)
 		return
 	}
 	c.disown(d.To, d.Epoch)
 	id := c.session.ID()
-	r.Token, r.Session, r.Why = token, append([]byte(nil), id[:]...), codec.KindNotMine
+	r.Token, r.Session, r.Why = origin, append([]byte(nil), id[:]...), codec.KindNotMine
 	back.add(h, *r)
 }
 
@@ -226,13 +227,13 @@ func (l *loop) takeBackMine(n *note, body []byte) {
 	if err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, math.MaxInt, &m); err != nil {
 		return // it was checked before
 	}
-	var sum payloadSum
+	var sum token.SharedSum
 	l.fan.refusing = true
 	defer l.endRefusing(n.handle)
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		l.worked(1)
 		d := m.Deliver(&r)
-		if t, ok := l.eng.openToken(d.Token, n.session); ok { // as the other loop has found
+		if t, ok := l.eng.tokens.OpenAck(d.Token, n.session); ok { // as the other loop has found
 			l.givenBackHere(t, n.session, n.handle, &d, n.seq == 1, &sum)
 		}
 	}

@@ -1,11 +1,9 @@
 package engine
 
 import (
-	"encoding/binary"
-	"hash/maphash"
-
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -181,7 +179,7 @@ func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 	if v := c.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
-	d.Token = l.eng.sealToken(d.Token, route.Session.Short())
+	d.Token = l.eng.tokens.SealAck(d.Token, route.Session.Short())
 	l.write(dest, d)
 	return verdict{}, true
 }
@@ -192,9 +190,9 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 	l := c.loop
 	switch {
 	case m.Flags&codec.FlagAck != 0:
-		return c.arm(m, d, session, list, ackmgr.Entry{Sum: l.eng.checksum(d)})
+		return c.arm(m, d, session, list, ackmgr.Entry{Sum: l.eng.tokens.Sum(d)})
 	case m.Flags&codec.FlagReport != 0:
-		d.Token = l.eng.appendReportToken(l.token[:0], c.handle(), m.Seq, session)
+		d.Token = l.eng.tokens.AppendReport(l.token[:0], c.handle(), m.Seq, session)
 	}
 	return verdict{}
 }
@@ -214,7 +212,7 @@ func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.
 		return verdict{codec.CodeOverflow, reasonAcks}
 	}
 	c.inFlight++
-	d.Token = binary.BigEndian.AppendUint64(l.token[:0], uint64(t))
+	d.Token = token.AppendEntry(l.token[:0], t)
 	return verdict{}
 }
 
@@ -300,15 +298,15 @@ func (c *conn) handleAck(body []byte) {
 			Detail: "over max_payload"}, codec.KindAck)
 		return
 	}
-	t, ok := l.eng.openToken(a.Token, c.short)
+	t, ok := l.eng.tokens.OpenAck(a.Token, c.short)
 	switch {
 	case ok:
 		l.deliverAck(t, c.short, a.Code, a.Reason, a.Reply)
-	case l.eng.isReportToken(a.Token, c.short):
+	case l.eng.tokens.IsReport(a.Token, c.short):
 		// Nobody waits for it, and answering it does no harm.
 	default:
-		if token, h, ok := l.eng.splitLinkToken(a.Token, c.short); ok {
-			c.answerLink(token, h, a)
+		if origin, h, ok := l.eng.tokens.OpenLink(a.Token, c.short); ok {
+			c.answerLink(origin, h, a)
 			return
 		}
 		l.refuseToken(c.handle(), codec.KindAck)
@@ -346,6 +344,9 @@ func (l *loop) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
 	}
 	return entry, true
 }
+
+// badTokenText is the text of the error frame for a token that the session was never given.
+const badTokenText = "the token was never given to this session"
 
 // refuseToken tells a connection, on whichever loop it is, that its token is none of its own.
 func (l *loop) refuseToken(by routing.Handle, kind codec.Kind) {
@@ -400,11 +401,11 @@ func (c *conn) handleNotHere(body []byte) {
 func (c *conn) takeNotHere(d *codec.Deliver) bool {
 	l := c.loop
 	bare := c.isBare(d.Flags)
-	t, ok := l.eng.openToken(d.Token, c.short)
+	t, ok := l.eng.tokens.OpenAck(d.Token, c.short)
 	switch {
 	case ok && (bare || d.Flags&codec.FlagAck != 0):
 		if t.Loop() == int(l.idx) {
-			l.givenBackHere(t, c.short, c.handle(), d, bare, new(payloadSum))
+			l.givenBackHere(t, c.short, c.handle(), d, bare, new(token.SharedSum))
 			return true
 		}
 		kind := noteBounce
@@ -430,7 +431,7 @@ func (c *conn) takeNotHere(d *codec.Deliver) bool {
 }
 
 // givenBackHere takes back a message with ack whose token is of this loop, and was opened.
-func (l *loop) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *payloadSum) {
+func (l *loop) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *token.SharedSum) {
 	if bare {
 		l.bareBack(t, session, by, d)
 		return
@@ -438,26 +439,13 @@ func (l *loop) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, 
 	l.bounced(t, session, by, d, sum)
 }
 
-// payloadSum is the sum of a payload that several messages share. It is made when it is asked for.
-type payloadSum struct {
-	sum  uint64
-	made bool
-}
-
-func (s *payloadSum) of(e *Engine, payload []byte) uint64 {
-	if !s.made {
-		s.sum, s.made = e.payloadSum(payload), true
-	}
-	return s.sum
-}
-
 // bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
 // whether what came back is what was sent.
 func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	l := c.loop
-	linkToken, link, remote := l.eng.splitLinkToken(d.Token, c.short)
-	remote = remote && len(linkToken) == reportTokenLen // else of a message with ack
-	known := remote || len(d.Token) == 0 || l.eng.isReportToken(d.Token, c.short)
+	origin, link, remote := l.eng.tokens.OpenLink(d.Token, c.short)
+	remote = remote && len(origin) == token.ReportLen // else of a message with ack
+	known := remote || len(d.Token) == 0 || l.eng.tokens.IsReport(d.Token, c.short)
 	if !known || c.unacked == 0 { // no token can come back more often than messages were delivered
 		l.refuseToken(c.handle(), codec.KindNotHere)
 		return
@@ -470,21 +458,21 @@ func (c *conn) bouncedUnacked(d *codec.Deliver) {
 	}
 	code := l.givenBack(d, c.short)
 	if remote {
-		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], linkToken, code, nil))
+		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], origin, code, nil))
 		return
 	}
-	h, seq := readReportToken(d.Token)
+	h, seq := token.Report(d.Token)
 	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 }
 
 // bounced tries a message that came back once more, if somebody else holds its ID by now.
-func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *payloadSum) {
+func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *token.SharedSum) {
 	entry, ok := l.claim(t, session)
 	if !ok {
 		return
 	}
 	l.disownHere(session, by, d.To, d.Epoch)
-	if entry.Sum != l.eng.checksumWith(sum.of(l.eng, d.Payload), d) {
+	if entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), d) {
 		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
 		return
 	}
@@ -518,7 +506,7 @@ func (l *loop) givenBack(d *codec.Deliver, session uint64) codec.Code {
 }
 
 // redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
-func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *payloadSum) codec.Code {
+func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) codec.Code {
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
 		return l.givenBack(d, entry.Session)
@@ -528,7 +516,7 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, su
 		return codec.CodeUnreachable
 	}
 	again := *d
-	again.Token = l.eng.sealToken(append(l.token[:0], d.Token[:ackTokenLen]...), route.Session.Short())
+	again.Token = l.eng.tokens.SealAck(append(l.token[:0], d.Token[:token.AckLen]...), route.Session.Short())
 	again.Epoch = route.Epoch
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again), again.From)
@@ -541,22 +529,8 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, su
 		l.finishEntry(entry, v.code, v.reason, nil)
 		return codec.CodeOK
 	}
-	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.checksumWith(sum.of(l.eng, d.Payload), &again), entry.Flags|flagBounced
+	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), &again), entry.Flags|flagBounced
 	l.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
 	return codec.CodeOK
-}
-
-// checksum is what a pending entry remembers of a message, so that a bounce cannot bring back
-// another one under the same token.
-func (e *Engine) checksum(d *codec.Deliver) uint32 { return e.checksumWith(e.payloadSum(d.Payload), d) }
-
-// payloadSum is the payload's part in checksum.
-func (e *Engine) payloadSum(payload []byte) uint64 { return maphash.Bytes(e.seed, payload) }
-
-func (e *Engine) checksumWith(sum uint64, d *codec.Deliver) uint32 {
-	sum = sum*31 + maphash.Bytes(e.seed, d.From)
-	sum = sum*31 + maphash.Bytes(e.seed, d.To)
-	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
-	return uint32(sum >> 32)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -46,14 +47,14 @@ func (k *link) mayRelay(c *conn, session uint64, size int) bool {
 }
 
 // answerLink relays an ack to the node that waits for it, stamped with who acked (S8).
-func (c *conn) answerLink(token []byte, h routing.Handle, a *codec.Ack) {
-	if len(token) != ackTokenLen {
+func (c *conn) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
+	if len(origin) != token.AckLen {
 		return // nobody waits
 	}
 	id := c.session.ID()
 	l := c.loop
 	f := &l.answer
-	*f = codec.Answer{Token: token, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
+	*f = codec.Answer{Token: origin, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
 	if h.Loop == l.idx {
 		l.relayAnswer(h, c.short, f)
 		return

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/token"
+	"distmsg/routing"
 )
 
 // tokens counts what the node has thought of acks.
@@ -59,23 +61,24 @@ func TestForgedAck(t *testing.T) {
 
 // changes returns tokens that a session was never given, among them all that differ from one of its
 // own by a bit.
-func changes(token []byte) map[string][]byte {
-	random := make([]byte, len(token))
+func changes(given []byte) map[string][]byte {
+	random := make([]byte, len(given))
 	rand.Read(random)
+	others := token.NewKeys(1, true)
 	forged := map[string][]byte{
 		"random":         random,
-		"zero":           make([]byte, len(token)),
+		"zero":           make([]byte, len(given)),
 		"empty":          {},
 		"one byte":       {1},
-		"a byte less":    token[:len(token)-1],
-		"a byte more":    append(bytes.Clone(token), 0),
-		"of a report":    make([]byte, reportTokenLen),
-		"over a link":    make([]byte, ackTokenLen+linkHandleLen+ackSealLen),
-		"without a seal": token[:ackTokenLen],
+		"a byte less":    given[:len(given)-1],
+		"a byte more":    append(bytes.Clone(given), 0),
+		"of a report":    make([]byte, token.ReportLen),
+		"over a link":    others.AppendLink(nil, make([]byte, token.AckLen), routing.Handle{}, 0),
+		"without a seal": given[:token.AckLen],
 		"48 bytes":       make([]byte, codec.MaxToken),
 	}
-	for bit := range 8 * len(token) {
-		flipped := bytes.Clone(token)
+	for bit := range 8 * len(given) {
+		flipped := bytes.Clone(given)
 		flipped[bit/8] ^= 1 << (bit % 8)
 		forged[fmt.Sprintf("bit %d flipped", bit)] = flipped
 	}
