@@ -130,8 +130,8 @@ func (e *Engine) enroll(nc net.Conn, c *conn) error {
 
 var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
 
-// socketClosed gives back the place of a socket that has closed.
-func (e *Engine) socketClosed(c *conn) {
+// wireClosed gives back the place of a connection whose wire has closed.
+func (e *Engine) wireClosed(c *conn) {
 	if c.port == nil {
 		e.dialled.Add(-1)
 		return

@@ -5,9 +5,6 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/panjf2000/gnet/v2"
-	"golang.org/x/sys/unix"
-
 	"distmsg/ackmgr"
 	"distmsg/codec"
 	"distmsg/routing"
@@ -51,7 +48,7 @@ type conn struct {
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop
-	gc          gnet.Conn  // nil in process, and once the socket is closed
+	wire        wire       // nil for an in-process session, and once it is closed
 	local       *InProcess // nil for a socket
 	link        *link      // nil for a client
 	state       state
@@ -110,7 +107,7 @@ func (c *conn) handle() routing.Handle {
 }
 
 // gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
-func (c *conn) gone() bool { return c.gc == nil && c.local == nil }
+func (c *conn) gone() bool { return c.wire == nil && c.local == nil }
 
 // close ends the connection with an error frame. The socket lingers until the peer has closed it too.
 func (c *conn) close(f codec.Fault, detail string) {
@@ -155,9 +152,9 @@ func (c *conn) linger() bool {
 		c.closeSocket()
 		return false
 	}
-	if c.gc.OutboundBuffered() == 0 && !c.shutdown {
+	if c.wire.backlog() == 0 && !c.shutdown {
 		c.shutdown = true
-		_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_WR)
+		c.wire.shut()
 	}
 	return true
 }
@@ -178,7 +175,7 @@ func (c *conn) dropFor(f codec.Fault, detail string) {
 		c.teardown()
 		return
 	}
-	c.out.setBacklog(c.gc.OutboundBuffered())
+	c.out.setBacklog(c.wire.backlog())
 	if c.out.backlog == 0 {
 		c.fail(f, codec.ErrorClosing, 0, 0, detail)
 		c.out.flush()
@@ -189,16 +186,16 @@ func (c *conn) dropFor(f codec.Fault, detail string) {
 	}
 }
 
-// cut closes the socket without letting gnet write what it still holds.
+// cut closes the wire without writing what is in its backlog.
 func (c *conn) cut() {
-	_ = unix.Shutdown(c.gc.Fd(), unix.SHUT_RDWR)
+	c.wire.cut()
 	c.closeSocket()
 }
 
-// closeSocket closes the file descriptor; gnet calls OnClose in the middle of it.
+// closeSocket frees the wire, which calls wireClosed in the middle of it.
 func (c *conn) closeSocket() {
-	if gc := c.gc; gc != nil {
-		_ = c.loop.el.Close(gc)
+	if w := c.wire; w != nil {
+		w.close(c.loop)
 	}
 }
 

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"errors"
+	"io"
+	"os"
 
 	"github.com/panjf2000/gnet/v2"
 
@@ -22,7 +24,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	case *conn:
 		l := h.eng.loopOf(gc.EventLoop())
 		l.enter()
-		v.loop, v.gc = l, gc
+		v.loop, v.wire = l, &socket{gc}
 		l.welcomeSocket(v)
 	}
 	return nil, gnet.None
@@ -86,15 +88,22 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	}
 	if c, ok := gc.Context().(*conn); ok && c.loop != nil {
 		c.loop.enter()
-		if !c.outlives(err) {
-			c.teardown()
-		}
-		c.gc = nil
-		c.out.setBacklog(0)
-		c.loop.stats.closed++
-		h.eng.socketClosed(c)
+		var read *os.SyscallError // else the connection was reset
+		c.wireClosed(errors.As(err, &read) && errors.Is(read.Err, io.EOF))
 	}
 	return gnet.None
+}
+
+// wireClosed ends the connection's part in everything, after its wire. In good order, the client has
+// sent it all and then closed the connection, which lives on until its input is handled.
+func (c *conn) wireClosed(inGoodOrder bool) {
+	if !inGoodOrder || !c.hasWork() {
+		c.teardown()
+	}
+	c.wire = nil
+	c.out.setBacklog(0)
+	c.loop.stats.closed++
+	c.loop.eng.wireClosed(c)
 }
 
 // read takes bytes off the wire until the connection's turn is over, and returns what is left. A frame

@@ -2,9 +2,6 @@ package engine
 
 import (
 	"distmsg/codec"
-
-	"github.com/panjf2000/gnet/v2"
-	"golang.org/x/sys/unix"
 )
 
 // output is what waits to be written to a connection, and how fast its peer takes it. The
@@ -15,13 +12,13 @@ type output struct {
 	pending    []byte   // to be written at the end of the iteration
 	segments   [][]byte // full or foreign buffers that go out before pending
 	segBytes   int
-	backlog    int // bytes that gnet holds for the kernel
+	backlog    int // bytes that wait for the kernel
 	dirty      bool
 	watched    bool
 	maxPending int    // bytes beyond which messages are refused
 	fullSince  int64  // since when the buffer has refused frames; 0: it has not
 	crowd      *crowd // of a queue that was more than half full; nil: it never was
-	written    int64  // bytes handed to gnet, or to the in-process session
+	written    int64  // bytes handed to the wire, or to the in-process session
 	taken      int64  // of those, what had reached the peer's kernel at the last look
 	moved      int64  // when that last grew
 }
@@ -142,7 +139,6 @@ func (o *output) flush() {
 	}
 	size := o.segBytes + len(o.pending)
 	// What is written moves to the loop's scratch first: an error closes c in the middle of the write.
-	// gnet changes the slice it is given.
 	l.iov = append(append(l.iov[:0], o.segments...), o.pending)
 	clear(o.segments)
 	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
@@ -153,31 +149,22 @@ func (o *output) flush() {
 	}
 	l.stats.writes++
 	l.stats.bytesOut += uint64(size)
-	l.writeOut(c.gc)
+	l.writeOut(c.wire)
 	if c.gone() {
 		return
 	}
-	if o.setBacklog(c.gc.OutboundBuffered()); o.backlog > 0 {
+	if o.setBacklog(c.wire.backlog()); o.backlog > 0 {
 		o.watch()
 	}
 }
 
-// writeOut writes the buffers in iov and gives them back. If the write fails, gnet has closed the
-// connection when it returns: see teardown.
-func (l *loop) writeOut(gc gnet.Conn) {
-	// The loop's scratch is taken away meanwhile: the end of a connection can make another one flush.
-	bufs, spent := l.iov, l.spent
-	l.iov, l.spent = nil, nil
-	spent = append(spent[:0], bufs...)
-	if len(bufs) == 1 {
-		_, _ = gc.Write(bufs[0])
-	} else {
-		_, _ = gc.Writev(bufs)
-	}
-	for _, b := range spent {
-		l.bufs.put(b)
-	}
-	l.iov, l.spent = bufs, spent
+// writeOut hands the buffers in iov over. If that fails, the connection has ended when it returns:
+// see teardown.
+func (l *loop) writeOut(w wire) {
+	bufs := l.iov
+	l.iov = nil // the end of a connection can make another one flush
+	w.write(l, bufs)
+	l.iov = bufs
 }
 
 // release throws away what waits to be written.
@@ -211,7 +198,7 @@ func (o *output) check() bool {
 	if c.local != nil {
 		return false // its callbacks may take as long as they like; only its senders hear of it
 	}
-	o.setBacklog(c.gc.OutboundBuffered())
+	o.setBacklog(c.wire.backlog())
 	if c.state == stateClosed {
 		return c.linger()
 	}
@@ -233,16 +220,10 @@ func (o *output) check() bool {
 	return o.backlog > 0 || o.fullSince != 0
 }
 
-// inKernel is how many bytes our kernel holds that the peer's has not acknowledged. Without it a
-// client that reads slowly would look dead: gnet hears of room only when a third of the kernel's
-// buffer is free, and that can be megabytes.
+// inKernel is how many bytes the kernel has taken, and the peer has not.
 func (o *output) inKernel() int {
 	if o.backlog == 0 {
 		return 0
 	}
-	n, err := unix.IoctlGetInt(o.conn.gc.Fd(), unix.SIOCOUTQ)
-	if err != nil {
-		return 0
-	}
-	return n
+	return o.conn.wire.inKernel()
 }

@@ -38,35 +38,25 @@ func epollOf(el gnet.EventLoop) int {
 	return int(fd.Int())
 }
 
-// setReading has gnet read from the connection or not. gnet itself reads on when its buffer for the
-// kernel runs full or empty, because it then sets what epoll reports.
+// setReading has input of the connection come or not.
 func (c *conn) setReading(on bool) {
-	if c.gc == nil || c.loop.epoll < 0 {
-		return
+	if c.wire != nil {
+		c.wire.hold(c.loop, !on)
 	}
-	var events uint32
-	if on {
-		events = unix.EPOLLIN | unix.EPOLLPRI
-	}
-	if c.gc.OutboundBuffered() > 0 {
-		events |= unix.EPOLLOUT
-	}
-	fd := c.gc.Fd()
-	_ = unix.EpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
 }
 
 // readOn reads what the socket has beyond a full readBuffer, unless the connection has to wait. The
 // bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the input.
 func (l *loop) readOn(c *conn) []byte {
-	if c.gc == nil || c.state == stateClosed || c.inTurns || l.full && c.link == nil {
+	if c.wire == nil || c.state == stateClosed || c.inTurns || l.full && c.link == nil {
 		return nil
 	}
 	if l.more == nil {
 		l.more = make([]byte, readMost-readBuffer)
 	}
-	n, _ := unix.Read(c.gc.Fd(), l.more)
+	n := c.wire.readOn(l.more)
 	l.worked(callbackWork)
-	return l.more[:max(n, 0)]
+	return l.more[:n]
 }
 
 // inputWaits reports whether sockets that gnet reads have something, or others have left something for

@@ -16,7 +16,8 @@ func (n *node) shrinkLinks() {
 	n.t.Helper()
 	ask(context.Background(), n.Engine, func(l *loop) bool {
 		for _, c := range l.links {
-			if err := errors.Join(c.gc.SetReadBuffer(64<<10), c.gc.SetWriteBuffer(64<<10)); err != nil {
+			gc := c.wire.(*socket).gc
+			if err := errors.Join(gc.SetReadBuffer(64<<10), gc.SetWriteBuffer(64<<10)); err != nil {
 				n.t.Error(err)
 			}
 		}

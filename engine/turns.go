@@ -1,10 +1,7 @@
 package engine
 
 import (
-	"errors"
-	"io"
 	"math"
-	"os"
 	"time"
 
 	"distmsg/codec"
@@ -138,7 +135,7 @@ func (c *conn) isAhead() bool {
 }
 
 // mayWait reports whether the loop can hold up what comes next on the connection.
-func (c *conn) mayWait() bool { return c.state != stateClosed && c.gc != nil }
+func (c *conn) mayWait() bool { return c.state != stateClosed && c.wire != nil }
 
 // crowded reports whether some connections hold others up.
 func (l *loop) crowded() bool {
@@ -320,11 +317,4 @@ func (c *conn) takeTurn() (more bool) {
 		c.local.read()
 	}
 	return false
-}
-
-// outlives reports whether a connection whose socket has closed lives on until its input is handled:
-// the client has sent it all, and then closed the connection in good order.
-func (c *conn) outlives(err error) bool {
-	var read *os.SyscallError // else the connection was reset
-	return c.hasWork() && errors.As(err, &read) && errors.Is(read.Err, io.EOF)
 }
