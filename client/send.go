@@ -3,9 +3,12 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 // Message is what is sent. The session keeps none of it after Send, SendAsync or Post has returned.
@@ -94,6 +97,340 @@ func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, err
 func (s *Session) Post(ctx context.Context, m Message) (id uint64, err error) {
 	_, seq, err := s.submit(ctx, outgoing{Message: m, seq: s.posts.Add(1)<<1 | seqPost})
 	return seq >> 1, err
+}
+
+// outgoing is a message on its way into a connection's buffer. Without call and group it is a post.
+type outgoing struct {
+	Message
+	call     *call     // of a Send or SendAsync
+	to       []string  // of a multicast: the receivers
+	group    *group    // of a multicast whose outcomes are awaited
+	seq      uint64    // of a post
+	async    bool      // a callback hears of the outcome
+	deadline time.Time // zero: none
+	byCtx    bool      // the deadline is the context's
+	held     int       // bytes of the budget it holds
+}
+
+// acked reports whether somebody waits for the outcome.
+func (o *outgoing) acked() bool { return o.call != nil || o.group != nil }
+
+// msgs is how many messages it is.
+func (o *outgoing) msgs() int {
+	if o.to != nil {
+		return len(o.to)
+	}
+	return 1
+}
+
+// submit puts o into a connection's buffer. It waits for its budget (the session's window, or for a
+// post the connection's credit), for a connection, and if a callback hears of the outcome, for room
+// for that.
+func (s *Session) submit(ctx context.Context, o outgoing) (c *conn, seq uint64, err error) {
+	if err := mayBegin(ctx); err != nil {
+		return nil, 0, err
+	}
+	o.deadline, o.byCtx = s.deadline(ctx, o.TTL, o.acked())
+	if err := o.check(); err != nil {
+		return nil, 0, err
+	}
+	if s.closed() {
+		return nil, 0, ErrClosed
+	}
+	if o.Value != nil {
+		value, err := encodeValue(o.Value)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer value.free()
+		o.Payload = value.b
+	}
+	if o.async {
+		if err := s.reserve(ctx, &o); err != nil {
+			return nil, 0, err
+		}
+		defer func() {
+			if c == nil { // an error, or a panic of Config.Strategy
+				s.cb.room.release(o.msgs(), 0)
+			}
+		}()
+	}
+	return s.submitAnywhere(ctx, &o)
+}
+
+// submitAnywhere puts o into the buffer of the first connection that takes it.
+func (s *Session) submitAnywhere(ctx context.Context, o *outgoing) (*conn, uint64, error) {
+	for {
+		c := s.pick(o.From, o.To)
+		if c == nil {
+			if err := s.waitAttached(ctx, o); err != nil {
+				return nil, 0, err
+			}
+			continue
+		}
+		seq, err := s.submitTo(ctx, c, o)
+		if err == nil {
+			return c, seq, nil
+		}
+		if err != errConnClosed {
+			return nil, 0, err
+		}
+		s.drop(c) // it may not have come to that itself yet: do not spin
+	}
+}
+
+// submitTo puts o into c's buffer, or returns errConnClosed. It holds budget of its own kind only
+// while it runs or after success.
+func (s *Session) submitTo(ctx context.Context, c *conn, o *outgoing) (seq uint64, err error) {
+	b := &s.window
+	if !o.acked() {
+		b = &c.credit
+	}
+	if o.to != nil {
+		if err := c.takesMany(o.to, len(o.Payload)); err != nil {
+			return 0, err
+		}
+	}
+	for need := o.estimate(); ; {
+		o.held = o.clamp(s, need)
+		if !o.acked() && uint64(o.held) > c.limits.Credit {
+			return 0, tooLarge(o.held, c.limits.Credit)
+		}
+		if !b.try(o.msgs(), o.held) {
+			if err := s.acquire(ctx, b, o); err != nil {
+				return 0, err
+			}
+		}
+		seq, need, err = c.put(b, o)
+		if err == nil && need == 0 {
+			return seq, nil
+		}
+		b.release(o.msgs(), o.held)
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// put encodes o into the buffer. need is not 0 if it takes more of the budget than is held and left:
+// then nothing was done.
+func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shut || c.ended {
+		return 0, 0, errConnClosed
+	}
+	ttl, err := o.ttl()
+	if err != nil {
+		return 0, 0, err
+	}
+	o.byCtx = o.byCtx && uint64(ttl) <= c.limits.MaxTTL // else the node's limit ends it
+	seq = c.number(o)
+	out, err := c.encode(o, seq, ttl)
+	if size := len(out) - len(c.out); err == nil {
+		need = o.charge(c, b, seq, size)
+	}
+	if err != nil || need > 0 {
+		switch {
+		case o.call != nil:
+			c.calls.end(seq)
+		case o.group != nil:
+			c.calls.dropLast()
+		}
+		return 0, need, err
+	}
+	c.commit(out)
+	if o.acked() {
+		c.s.count.sent.Add(uint64(o.msgs()))
+	} else {
+		c.s.count.posted.Add(uint64(o.msgs()))
+	}
+	return seq, 0, nil
+}
+
+// number gives o its sequence number, the first of several if it is a multicast, and enters it where its outcome will be
+// looked for. It needs c.mu.
+func (c *conn) number(o *outgoing) (seq uint64) {
+	switch {
+	case o.call != nil:
+		o.call.byCtx = o.byCtx
+		return c.calls.add(o.call, c.guard(o.deadline), o.held)
+	case o.group != nil:
+		o.group.byCtx = o.byCtx
+		return c.calls.addGroup(o.group, c.guard(o.deadline), o.held)
+	}
+	return o.seq
+}
+
+// charge corrects what o holds of the budget to the frame's true size: upwards in any case, downwards
+// for a post, because credit must be counted to the byte. It returns the size if there is no room.
+func (o *outgoing) charge(c *conn, b *budget, seq uint64, size int) (need int) {
+	want := o.clamp(c.s, size)
+	if want == o.held || want < o.held && o.acked() {
+		return 0
+	}
+	if !b.grow(want - o.held) {
+		return size
+	}
+	o.held = want
+	switch {
+	case o.call != nil:
+		c.calls.at(seq).cost = want
+	case o.group != nil:
+		o.group.cost = want
+	}
+	return 0
+}
+
+// encode appends o's frame to the buffer and returns the longer buffer. It needs c.mu.
+func (c *conn) encode(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
+	if o.to != nil {
+		return c.encodeMany(o, seq, ttl), nil
+	}
+	f := codec.Send{
+		Seq:     seq,
+		To:      c.to[:copy(c.to[:], o.To)],
+		From:    c.from[:copy(c.from[:], o.From)],
+		TTL:     ttl,
+		Flags:   c.s.flags(o.acked()),
+		Payload: o.Payload,
+	}
+	if len(o.Payload) > int(c.limits.MaxPayload) {
+		return c.out, tooLarge(len(o.Payload), c.limits.MaxPayload)
+	}
+	return codec.AppendSend(c.out, &f), nil
+}
+
+func (s *Session) flags(ack bool) uint8 {
+	switch {
+	case ack:
+		return codec.FlagAck
+	case s.cfg.OnPostFailed != nil:
+		return codec.FlagReport
+	}
+	return 0
+}
+
+// abandon reports whether w's outcome was still open; then it is nobody's any more.
+func (c *conn) abandon(seq uint64, w *call) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls.abandon(seq, w)
+}
+
+// guard returns the deadline after which the node must have answered, on the session's clock.
+func (c *conn) guard(deadline time.Time) int64 {
+	return min(c.s.at(deadline), c.s.now()+int64(min(c.limits.MaxTTL, math.MaxUint32)))
+}
+
+func (o *outgoing) check() error {
+	if o.to == nil && !goodID(o.To) {
+		return badID(o.To)
+	}
+	if len(o.From) > codec.MaxID {
+		return badID(o.From)
+	}
+	return nil
+}
+
+func badID(id string) *Error {
+	return &Error{Code: codec.CodeBadID, Reason: fmt.Sprintf("an ID has 1 to %d bytes, not %d", codec.MaxID, len(id))}
+}
+
+// estimate guesses the frame's size: for a send at its largest, so that it seldom needs more; for a post
+// at its smallest, so that the last bytes of the credit can be used.
+func (o *outgoing) estimate() int {
+	const least, most = 13, 48 // prefix, array, kind, seq, ttl, flags, and the heads of three strings
+	n := len(o.To) + len(o.From) + len(o.Payload)
+	for _, id := range o.to {
+		n += 1 + len(id)
+	}
+	if !o.acked() {
+		return least + n
+	}
+	return most + n + len(o.to) // the heads of long IDs
+}
+
+// clamp lets a message that is larger than the whole window pass when nothing else is in flight.
+func (o *outgoing) clamp(s *Session, n int) int {
+	if !o.acked() {
+		return n
+	}
+	return min(n, s.cfg.MaxInFlightBytes)
+}
+
+// ttl returns the remaining milliseconds, rounded up; 0 for none.
+func (o *outgoing) ttl() (uint32, error) {
+	if o.deadline.IsZero() {
+		return 0, nil
+	}
+	left := time.Until(o.deadline)
+	if left <= 0 {
+		return 0, &Error{Code: codec.CodeExpired, Reason: "not written in time", cause: context.DeadlineExceeded}
+	}
+	return uint32(min((left+time.Millisecond-1)/time.Millisecond, math.MaxUint32)), nil
+}
+
+// deadline returns when a message's time is over: the context's deadline (byCtx) or the TTL's,
+// whichever comes first.
+func (s *Session) deadline(ctx context.Context, ttl time.Duration, ack bool) (deadline time.Time, byCtx bool) {
+	deadline, ok := ctx.Deadline()
+	if ttl == 0 && !ok && ack {
+		ttl = time.Duration(s.defaultTTL.Load()) * time.Millisecond
+	}
+	if ttl == 0 {
+		return deadline, ok
+	}
+	if end := time.Now().Add(ttl); !ok || end.Before(deadline) {
+		return end, false
+	}
+	return deadline, true
+}
+
+// acquire waits for o's budget.
+func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
+	ctx, cancel := o.context(ctx)
+	defer cancel()
+	err := b.acquireInTime(ctx, o.msgs(), o.held)
+	if err == nil || err == ErrClosed || err == errConnClosed {
+		return err
+	}
+	return &Error{Code: codec.CodeExpired, Reason: "waited for room in the window", cause: err}
+}
+
+// reserve takes o's place among the callbacks that have yet to begin. A callback itself does not
+// wait for others, which might have to wait for it.
+func (s *Session) reserve(ctx context.Context, o *outgoing) error {
+	b := &s.cb.room
+	if b.try(o.msgs(), 0) || callback.Inside() && b.exceed(o.msgs(), defaultMaxInFlight) {
+		return nil
+	}
+	ctx, cancel := o.context(ctx)
+	defer cancel()
+	err := b.acquireInTime(ctx, o.msgs(), 0)
+	if err == nil || err == ErrClosed {
+		return err
+	}
+	return &Error{Code: codec.CodeExpired, Reason: "waited for the callbacks of earlier sends to return", cause: err}
+}
+
+// waitAttached waits for a connection.
+func (s *Session) waitAttached(ctx context.Context, o *outgoing) error {
+	ctx, cancel := o.context(ctx)
+	defer cancel()
+	_, err := s.attached(ctx)
+	if err == nil || err == ErrClosed {
+		return err
+	}
+	return &Error{Code: codec.CodeUnreachable, Reason: "not attached to a node", cause: err}
+}
+
+// context ends with o's deadline too.
+func (o *outgoing) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if o.deadline.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, o.deadline)
 }
 
 // postID returns the number that the sender of a post knows it by; ok is false if seq is no post's.
