@@ -23,16 +23,17 @@ const flagGivenBack = 4
 
 // isBare reports whether what c gives back with these flags may be without content. With content, the
 // flags are those of the deliver.
-func (c *conn) isBare(flags uint8) bool { return c.returnsBare && flags&codec.FlagAck == 0 }
+func (rv *receiver) isBare(flags uint8) bool { return rv.returnsBare && flags&codec.FlagAck == 0 }
 
 // takeBare takes back a message with ack that came over a link, without its content. It returns false
 // if d is none.
-func (c *conn) takeBare(d *codec.Deliver) bool {
+func (rv *receiver) takeBare(d *codec.Deliver) bool {
+	c := rv.conn
 	origin, _, ok := c.loop.eng.tokens.OpenLink(d.Token, c.short)
 	if !ok || len(origin) != token.AckLen {
 		return false
 	}
-	c.disown(d.To, d.Epoch)
+	rv.disown(d.To, d.Epoch)
 	c.loop.endWithTruth(d.Token, c.session.ID(), c.handle(), d) // here, where the binding is being taken back; the other node hears how it ended
 	return true
 }

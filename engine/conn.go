@@ -24,7 +24,8 @@ const (
 // unread input in the kernel would reset the connection, and the peer might never see why.
 const lingerMillis = 1000
 
-// conn is one client connection, or one in-process session. Only its loop touches it.
+// conn is a connection of a client, a link to another node, or an in-process session. Only its loop
+// touches it.
 type conn struct {
 	// static after the loop has it
 	loop      *loop
@@ -42,63 +43,38 @@ type conn struct {
 	session     *routing.Session
 	short       uint64      // of the session, as ack entries hold it
 	incarnation uint64      // of the node when it opened
-	takesMany   bool        // the client knows deliver_many and outcomes
-	beat, dead  int64       // milliseconds of silence after which it is pinged and given up, if the client has promised heartbeats
-	returnsBare bool        // the client may give messages back without their content
 	list        ackmgr.List // pending acks to and from this connection
 
-	// owned by the loop
-	wire        wire       // nil for an in-process session, and once it is closed
-	local       *InProcess // nil for a socket
-	link        *link      // nil for a client
-	state       state
-	carry       []byte    // the beginning of a frame whose end has not come yet
-	unread      []byte    // input that waits for the connection's turn
-	inTurns     bool      // it is in the loop's turns
-	long        longFrame // nil, or a frame of which a part has been handled
-	carried     int       // the size of the two buffers, as it was counted
-	out         output    // what waits to be written
-	pinged      bool
-	watchList   *watchList   // IDs that it watches; nil before the first
-	steppedBack bool         // its session does without it: see stepBack
-	left        bool         // the client wants no more messages here
-	shutdown    bool         // our side of the socket is shut
-	inFlight    int          // sends of this connection that wait for an ack
-	unacked     uint64       // messages without ack that were delivered to it and have not come back
-	asked       int          // bytes of its binds, unbinds and lookups that are under way
-	ended       *atomic.Bool // it has closed, for the lanes; nil until it asks for something
-	parked      int          // bytes of its messages that wait for the registry
-	held        waitLine     // sends that wait for the registry's word on a sender, see hold
-	going       waitLine     // those that go on with it in the connection's turn, before its input
-	word        holder       // it
-	lastFrame   int64        // when the last complete frame came
-	lastHeard   int64        // when anything came, on the loop's waking time
-	doubted     int64        // since when it may be dead, as news say, on that time; 0: it is not in doubt
-	suspected   bool         // it is in the loop's suspects
-	deadline    int64        // when a closed connection's socket is closed for good
-	used        uint64       // bytes of sends without ack so far
-	granted     uint64       // and how many are allowed
-	creditDue   uint64       // what will be allowed from the next write on; 0: no more than now
+	// owned by the loop: its life
+	wire     wire       // nil for an in-process session, and once it is closed
+	local    *InProcess // nil for a socket
+	link     *link      // nil for a client
+	state    state
+	left     bool  // the client wants no more messages here
+	shutdown bool  // our side of the socket is shut
+	deadline int64 // when a closed connection's socket is closed for good
+	live     liveness
 
-	// owned by the loop; of its multicasts, see answer
-	tallies   []tally // by their numbers
-	told      []byte  // outcomes that were not written yet
-	toldCount int
-	telling   bool // it is in the loop's telling
+	// owned by the loop: what comes in and goes out
+	in         input
+	out        output
+	sender     sender
+	multicasts multicasts
+	held       heldSends
+	receiver   receiver
 
-	reports reports // of its sends without ack
-
-	// owned by the loop; see turns
-	caused   uint64 // work that its input has caused
-	lastWork uint64 // of that, its latest turn or read
-	due      uint64 // what it will have caused after its next turn, about
-	entered  uint64 // which one it was to enter turns.clients
+	// owned by the loop: what it asks of the registry
+	watchList *watchList   // IDs that it watches; nil before the first
+	asked     int          // bytes of its binds, unbinds and lookups that are under way
+	ended     *atomic.Bool // it has closed, for the lanes; nil until it asks for something
 }
 
 // newConn makes a connection that no loop has yet.
 func newConn(remote net.Addr, maxPending int) *conn {
 	c := &conn{remote: remote}
-	c.out = output{conn: c, maxPending: maxPending}
+	c.live.conn, c.in.conn, c.out.conn = c, c, c
+	c.sender.conn, c.multicasts.conn, c.held.conn, c.receiver.conn = c, c, c, c
+	c.out.maxPending = maxPending
 	return c
 }
 
@@ -129,7 +105,7 @@ func (c *conn) end() {
 	if c.state == stateClosed {
 		return
 	}
-	c.creditDue = 0 // nothing comes behind an error frame that closes
+	c.sender.creditDue = 0 // nothing comes behind an error frame that closes
 	c.out.flush()
 	c.teardown()
 	if c.gone() {
@@ -241,10 +217,10 @@ func (c *conn) teardown() {
 	} else {
 		l.freeSlot(c.slot)
 	}
-	c.dropWork()
-	l.bufs.put(c.carry)
-	l.bufs.put(c.told)
-	c.carry, c.told, c.toldCount = nil, nil, 0
-	c.countInput()
+	c.in.drop()
+	l.bufs.put(c.in.carry)
+	l.bufs.put(c.multicasts.told)
+	c.in.carry, c.multicasts.told, c.multicasts.toldCount = nil, nil, 0
+	c.in.count()
 	c.out.release()
 }

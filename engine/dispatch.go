@@ -34,7 +34,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 func (l *loop) welcomeSocket(c *conn) {
 	l.addConn(c)
 	l.stats.accepted++
-	c.lastFrame, c.lastHeard = l.now, l.awake
+	c.live.lastFrame, c.live.lastHeard = l.now, l.awake
 	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
 	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
 	if c.link != nil {
@@ -52,10 +52,10 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 		if c.state == stateClosed {
 			break
 		}
-		c.heard(buf)
+		c.in.heard(buf)
 		if len(buf) == readBuffer {
 			if more := c.loop.readOn(c); len(more) > 0 {
-				c.heard(more)
+				c.in.heard(more)
 			}
 		}
 	case *anchor:
@@ -66,18 +66,6 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	return gnet.None
-}
-
-// heard takes what was read from a socket.
-func (c *conn) heard(buf []byte) {
-	l := c.loop
-	l.stats.bytesIn += uint64(len(buf))
-	c.lastHeard = l.awake
-	if c.link != nil {
-		c.lastFrame = l.now // of a large frame on a slow link, every part is a sign of life
-	}
-	c.input(buf)
-	c.countInput()
 }
 
 // OnClose ends the connection's part in everything.
@@ -97,7 +85,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 // wireClosed ends the connection's part in everything, after its wire. In good order, the client has
 // sent it all and then closed the connection, which lives on until its input is handled.
 func (c *conn) wireClosed(inGoodOrder bool) {
-	if !inGoodOrder || !c.hasWork() {
+	if !inGoodOrder || !c.in.hasWork() {
 		c.teardown()
 	}
 	c.wire = nil
@@ -106,93 +94,13 @@ func (c *conn) wireClosed(inGoodOrder bool) {
 	c.loop.eng.wireClosed(c)
 }
 
-// read takes bytes off the wire until the connection's turn is over, and returns what is left. A frame
-// whose end is missing waits in carry; all others are decoded where they are.
-func (c *conn) read(buf []byte) (rest []byte) {
-	l := c.loop
-	for len(c.carry) > 0 && len(buf) > 0 {
-		buf = c.readCarry(buf)
-	}
-	for len(buf) > 0 && c.state != stateClosed && !l.turnOver {
-		body, n, err := codec.Split(buf, c.frameLimit())
-		if err != nil {
-			c.decodeFault(err, 0)
-			return nil
-		}
-		if n == 0 {
-			if c.carry == nil {
-				c.carry = l.bufs.get()
-			}
-			c.keepPart(buf, len(buf)+codec.Missing(buf))
-			return nil
-		}
-		buf = buf[n:]
-		c.frame(body)
-		l.worked(1 + n/bytesPerUnit)
-	}
-	if c.state == stateClosed {
-		return nil // nobody wants it, and it must not wait
-	}
-	return buf
-}
-
-// keepPart appends a part of a frame of whole bytes to carry. The buffer grows in few steps, and is as
-// large as the frame once a quarter of that has come: for a few bytes that say so, nobody gets more.
-func (c *conn) keepPart(part []byte, whole int) {
-	if need := len(c.carry) + len(part); need > cap(c.carry) {
-		size := whole
-		if need < whole/4 {
-			size = 2 * need
-		}
-		larger := append(c.loop.bufs.sized(max(size, need)), c.carry...)
-		c.loop.bufs.put(c.carry)
-		c.carry = larger
-	}
-	c.carry = append(c.carry, part...)
-	c.loop.worked(1 + len(part)/bytesPerUnit)
-}
-
-// readCarry adds to the partial frame what it lacks and returns the rest of buf.
-func (c *conn) readCarry(buf []byte) []byte {
-	missing := codec.Missing(c.carry)
-	take := min(missing, len(buf))
-	c.keepPart(buf[:take], len(c.carry)+missing)
-	body, n, err := codec.Split(c.carry, c.frameLimit())
-	switch {
-	case err != nil:
-		c.decodeFault(err, 0)
-		return nil
-	case n > 0:
-		carry := c.carry
-		c.carry = nil // the frame's handler may close the connection, which gives carry back
-		c.frame(body)
-		c.loop.bufs.put(carry)
-		c.loop.worked(1 + n/bytesPerUnit)
-		if c.state == stateClosed {
-			return nil
-		}
-	}
-	return buf[take:]
-}
-
-// frameLimit is small until the client has shown who it is.
-func (c *conn) frameLimit() int {
-	switch {
-	case c.state == stateOpen && c.link != nil:
-		return c.loop.eng.maxFrame + codec.FrameOverhead // a forward says a little more than a send
-	case c.state == stateOpen:
-		return c.loop.eng.maxFrame
-	}
-	return codec.MaxHelloFrame
-}
-
 // frame handles one complete frame. body is a view that ends with the call.
 func (c *conn) frame(body []byte) {
 	c.loop.stats.framesIn++
-	c.lastFrame = c.loop.now
-	c.pinged = false
-	if c.doubted > 0 {
-		c.heardAgain()
+	c.live.lastFrame = c.loop.now
+	c.live.pinged = false
+	if c.live.doubted > 0 {
+		c.live.heardAgain()
 	}
 	kind, err := codec.PeekKind(body)
 	if err != nil {
@@ -209,15 +117,15 @@ func (c *conn) frame(body []byte) {
 	}
 	switch kind {
 	case codec.KindSend:
-		c.handleSend(body)
+		c.sender.handle(body)
 	case codec.KindAck:
-		c.handleAck(body)
+		c.receiver.handleAck(body)
 	case codec.KindNotHere:
-		c.handleNotHere(body)
+		c.receiver.handleNotHere(body)
 	case codec.KindMulticast:
-		c.handleMulticast(body)
+		c.multicasts.handle(body)
 	case codec.KindNotHereMany:
-		c.handleNotHereMany(body)
+		c.receiver.handleNotHereMany(body)
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:

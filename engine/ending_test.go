@@ -149,8 +149,8 @@ func TestToldAsFarAsThereIsTime(t *testing.T) {
 	n.on(0, func(l *loop) {
 		for _, c := range all {
 			conn := l.conn(n.table.Session(c.sessionID()).Handles()[0])
-			conn.newTally(1000, 2)
-			conn.answer(true, 1000, codec.CodeLost, nil, nil)
+			conn.multicasts.newTally(1000, 2)
+			conn.multicasts.answer(true, 1000, codec.CodeLost, nil, nil)
 		}
 		every := l.every
 		l.every = 1 // it stamps after each

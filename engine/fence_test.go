@@ -233,7 +233,7 @@ func TestFenceByHook(t *testing.T) {
 
 // takeAll handles input all at once.
 func (c *conn) takeAll(buf []byte) {
-	for c.input(buf); c.hasWork(); c.work() {
+	for c.in.take(buf); c.in.hasWork(); c.in.resume() {
 		c.loop.beginTurn()
 	}
 }

@@ -78,7 +78,8 @@ func (l *loop) linkGone(h routing.Handle, session uint64) {
 }
 
 // handlePong takes the pong of a sweep to its loop.
-func (c *conn) handlePong(body []byte) error {
+func (k *link) handlePong(body []byte) error {
+	c := k.conn
 	no, err := codec.DecodePong(body)
 	if loop := uint16(no &^ sweepPing >> sweepLoop); err == nil && no&sweepPing != 0 && int(loop) < len(c.loop.eng.loops) {
 		c.loop.notify(loop, note{kind: noteSwept, seq: no})
@@ -95,22 +96,22 @@ func (l *loop) endSweep(no uint64) {
 
 // forwardRemote sends a message whose receiver is not attached here: over the link that a known route
 // leads to, or, once the registry was asked, wherever it says.
-func (c *conn) forwardRemote(m *codec.Send) verdict {
-	l := c.loop
+func (s *sender) forward(m *codec.Send) verdict {
+	l := s.conn.loop
 	if parked := l.parked[string(m.To)]; parked == nil { // else: behind those that wait already (S20)
-		if v, known := c.forwardKnown(m); known {
+		if v, known := s.forwardKnown(m); known {
 			return v
 		}
 		if code, ok := l.recent(m.To); ok {
 			return verdict{code: code}
 		}
 	}
-	return c.park(m)
+	return s.park(m)
 }
 
 // forwardKnown uses the route cache; known is false if it has no route that leads anywhere.
-func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
-	l := c.loop
+func (s *sender) forwardKnown(m *codec.Send) (v verdict, known bool) {
+	l := s.conn.loop
 	route, h, ok := l.eng.cluster.way(m.To)
 	if !ok {
 		return verdict{}, false
@@ -124,7 +125,7 @@ func (c *conn) forwardKnown(m *codec.Send) (v verdict, known bool) {
 		return v, true
 	}
 	dest.list = l.linkList(h, route.Session.Short())
-	if v := c.stamp(m, &f.Deliver, route.Session.Short(), dest.list); v.code != codec.CodeOK {
+	if v := s.stamp(m, &f.Deliver, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
 	l.writeForward(dest, f)
@@ -184,7 +185,7 @@ const forwardExtra = codec.MaxToken + codec.SessionIDLen + 2
 func (l *loop) writeForward(to destination, f *codec.Forward) {
 	unacked := unackedOf(f.Flags, 1)
 	if c := to.conn; c != nil {
-		c.countUnacked(unacked)
+		c.receiver.countUnacked(unacked)
 		c.out.wrote(codec.AppendForward(c.out.buf(), codec.KindForward, f))
 		return
 	}
@@ -194,7 +195,8 @@ func (l *loop) writeForward(to destination, f *codec.Forward) {
 }
 
 // handleForward delivers a message from another node, or sends it back.
-func (c *conn) handleForward(k *link, body []byte) error {
+func (k *link) handleForward(body []byte) error {
+	c := k.conn
 	l := c.loop
 	f := &l.forward
 	if err := codec.DecodeForward(body, codec.KindForward, f); err != nil {
@@ -306,8 +308,8 @@ func (l *loop) toAllLinks(frame []byte) {
 }
 
 // handleAnswer ends an entry with what a receiver at another node said.
-func (c *conn) handleAnswer(body []byte) error {
-	l := c.loop
+func (k *link) handleAnswer(body []byte) error {
+	l := k.conn.loop
 	f := &l.answer
 	if err := codec.DecodeAnswer(body, f); err != nil {
 		return err
@@ -322,12 +324,12 @@ func (c *conn) handleAnswer(body []byte) error {
 }
 
 // handleRefuse ends a message that the other node could not write.
-func (c *conn) handleRefuse(body []byte) error {
+func (k *link) handleRefuse(body []byte) error {
 	given, code, reason, err := codec.DecodeRefuse(body)
 	if err != nil {
 		return err
 	}
-	c.loop.endToken(given, verdict{code, reason}, 0)
+	k.conn.loop.endToken(given, verdict{code, reason}, 0)
 	return nil
 }
 
@@ -347,7 +349,8 @@ func (l *loop) endToken(given []byte, v verdict, ended uint64) {
 }
 
 // handleGone ends what waits for a connection that the other node has lost (S5).
-func (c *conn) handleGone(body []byte) error {
+func (k *link) handleGone(body []byte) error {
+	c := k.conn
 	b, err := codec.DecodeGone(body)
 	if err != nil {
 		return err
@@ -362,12 +365,12 @@ func (c *conn) handleGone(body []byte) error {
 // handleExpel passes a kick on to a session that another node's bind has displaced (S13), and
 // forgets what this node knew of older bindings. If the session is not here, it hears of it when it
 // comes.
-func (c *conn) handleExpel(body []byte) error {
+func (k *link) handleExpel(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body, codec.KindExpel)
 	if err != nil {
 		return err
 	}
-	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
+	e, session, name := k.conn.loop.eng, routing.SessionID(b), string(id)
 	e.lanes.quick(e.lanes.of(id), func() {
 		e.takeovers.heard(name)
 		e.remember(session, name, epoch) // before the look whether it is here: it may be about to come
@@ -386,18 +389,19 @@ func (c *conn) handleExpel(body []byte) error {
 
 // handleReturned takes back a message that the other node could not deliver, forgets what led there, and
 // tries once more (S14).
-func (c *conn) handleReturned(k *link, kind codec.Kind, body []byte) error {
-	f := &c.loop.forward
+func (k *link) handleReturned(kind codec.Kind, body []byte) error {
+	f := &k.conn.loop.forward
 	if err := codec.DecodeForward(body, kind, f); err != nil {
 		return err
 	}
-	c.takeBack(k, kind, f)
+	k.takeBack(kind, f)
 	return nil
 }
 
-func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
+func (k *link) takeBack(kind codec.Kind, f *codec.Forward) {
+	c := k.conn
 	l := c.loop
-	c.forgetWay(k, kind, f)
+	k.forgetWay(kind, f)
 	if t, ok := token.Ack(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
 			p := l.parcelFor(uint16(t.Loop()))
@@ -411,8 +415,8 @@ func (c *conn) takeBack(k *link, kind codec.Kind, f *codec.Forward) {
 }
 
 // forgetWay forgets what led a message that has come back to where it came back from.
-func (c *conn) forgetWay(k *link, kind codec.Kind, f *codec.Forward) {
-	e := c.loop.eng
+func (k *link) forgetWay(kind codec.Kind, f *codec.Forward) {
+	e := k.conn.loop.eng
 	if s := e.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
 		e.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
 	}
@@ -424,23 +428,25 @@ func (c *conn) forgetWay(k *link, kind codec.Kind, f *codec.Forward) {
 }
 
 // bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
-func (c *conn) bounceToLink(d *codec.Deliver) bool {
+func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
+	c := rv.conn
 	l := c.loop
-	origin, h, ok := c.linkBounce(d)
+	origin, h, ok := rv.linkBounce(d)
 	if !ok {
 		return false
 	}
-	c.disown(d.To, d.Epoch)
+	rv.disown(d.To, d.Epoch)
 	id := c.session.ID()
 	f := codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], id[:]...)}
 	f.Token = origin
 	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, &f)
-	c.giveBack(h, l.scratch)
+	rv.giveBack(h, l.scratch)
 	return true
 }
 
 // linkBounce returns the link that a message with ack came over, and the token it had there; false: it came over none.
-func (c *conn) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handle, ok bool) {
+func (rv *receiver) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handle, ok bool) {
+	c := rv.conn
 	origin, h, ok = c.loop.eng.tokens.OpenLink(d.Token, c.short)
 	return origin, h, ok && len(origin) == token.AckLen && d.Flags&^knownFlags == 0
 }

@@ -12,9 +12,20 @@ import (
 // codeHeld is the verdict on a send that has to wait for the registry's word on its sender; it never leaves this package.
 const codeHeld codec.Code = 127
 
+// heldSends are the sends of a connection that wait until the registry has said whose their senders
+// are. The connection's loop owns them.
+type heldSends struct {
+	conn *conn // static
+
+	line   waitLine // those that wait for the answer, see hold
+	ready  waitLine // those that resume with it in the connection's turn, before its input
+	answer holder
+}
+
 // unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows. What the registry said
 // a moment ago does not count: the session may have bound the ID since, through another node.
-func (c *conn) unknownFrom(m *codec.Send) verdict {
+func (s *sender) unknownFrom(m *codec.Send) verdict {
+	c := s.conn
 	l := c.loop
 	switch {
 	case l.eng.cluster == nil: // what this node does not know nobody does
@@ -28,62 +39,65 @@ func (c *conn) unknownFrom(m *codec.Send) verdict {
 }
 
 // hold lets a send wait behind those of its connection that wait already, or for the word on its sender.
-func (c *conn) hold(body []byte, m *codec.Send) {
-	w, v := c.keep(body, m)
+func (h *heldSends) hold(body []byte, m *codec.Send) {
+	c := h.conn
+	w, v := c.sender.retain(body, m)
 	if v.code != codec.CodeOK {
-		c.finish(m, v)
+		c.sender.finish(m, v)
 		return
 	}
 	w.round = c.loop.eng.cluster.holders.round.Load()
-	c.holdBehind(w, m.From)
+	h.holdBehind(w, m.From)
 }
 
 // holdBehind appends what is charged already, and asks if it is the first.
-func (c *conn) holdBehind(w *waiting, sender []byte) {
+func (h *heldSends) holdBehind(w *waiting, sender []byte) {
+	c := h.conn
 	l := c.loop
-	if c.held.empty() {
+	if h.line.empty() {
 		from := string(sender)
 		l.holding[from] = append(l.holding[from], c.handle())
 		l.eng.cluster.holders.ask(l.idx, from)
 	}
 	w.held = true
-	c.held.push(w)
+	h.line.push(w)
 }
 
 // senderKnown goes on with the sends that waited for the registry's word on a sender.
-func (l *loop) senderKnown(h holder) {
-	waiting := l.holding[h.id]
-	delete(l.holding, h.id)
+func (l *loop) senderKnown(word holder) {
+	waiting := l.holding[word.id]
+	delete(l.holding, word.id)
 	for _, handle := range waiting {
 		if c := l.conn(handle); c != nil {
-			c.heldGoOn(h)
+			c.held.answered(word)
 		}
 	}
 }
 
 // heldGoOn has the connection's held sends go on in its turn. What was held again while others were
 // going on comes before those that are still to go on.
-func (c *conn) heldGoOn(h holder) {
-	c.held.take(&c.going)
-	c.going.take(&c.held)
-	c.word = h
-	c.await()
+func (h *heldSends) answered(word holder) {
+	h.line.take(&h.ready)
+	h.ready.take(&h.line)
+	h.answer = word
+	h.conn.in.await()
 }
 
 // goOnHeld goes on with sends until the connection's turn is over.
-func (c *conn) goOnHeld() {
-	l := c.loop
-	for !c.going.empty() && !l.turnOver {
-		c.goOnHeldSend(c.going.pop(), c.word)
+func (h *heldSends) resume() {
+	l := h.conn.loop
+	for !h.ready.empty() && !l.turnOver {
+		h.resumeOne(h.ready.pop(), h.answer)
 		l.worked(1)
 	}
-	if c.going.empty() {
-		c.word = holder{}
+	if h.ready.empty() {
+		h.answer = holder{}
 	}
 }
 
 // goOnHeldSend goes on with one send, given the registry's word on a sender.
-func (c *conn) goOnHeldSend(w *waiting, h holder) {
+func (h *heldSends) resumeOne(w *waiting, word holder) {
+	c := h.conn
 	l := c.loop
 	if l.takeUp(w) == nil {
 		return // c was closed meanwhile
@@ -91,48 +105,50 @@ func (c *conn) goOnHeldSend(w *waiting, h holder) {
 	m := &l.send
 	switch {
 	case w.late(l.now):
-		c.finishHeld(w, verdict{code: codec.CodeExpired})
-	case !c.held.empty(): // another sender that has to be asked for
-		c.charge(w)
-		c.holdBehind(w, m.From)
-	case string(m.From) != h.id:
-		c.relayHeld(w, m)
-	case !h.known:
-		c.finishHeld(w, verdict{code: codec.CodeRegistryUnavailable})
-	case h.session != c.session.ID() && w.round >= h.round:
+		h.finish(w, verdict{code: codec.CodeExpired})
+	case !h.line.empty(): // another sender that has to be asked for
+		c.sender.charge(w)
+		h.holdBehind(w, m.From)
+	case string(m.From) != word.id:
+		h.relay(w, m)
+	case !word.known:
+		h.finish(w, verdict{code: codec.CodeRegistryUnavailable})
+	case word.session != c.session.ID() && w.round >= word.round:
 		// The question was asked before this send came. The session may have bound the ID in
 		// between.
-		c.charge(w)
-		c.holdBehind(w, m.From)
+		c.sender.charge(w)
+		h.holdBehind(w, m.From)
 	default:
-		l.asked = h
-		c.relayHeld(w, m)
+		l.asked = word
+		h.relay(w, m)
 		l.asked = holder{}
 	}
 }
 
 // relayHeld relays what takeUp has taken up.
-func (c *conn) relayHeld(w *waiting, m *codec.Send) {
+func (h *heldSends) relay(w *waiting, m *codec.Send) {
+	c := h.conn
 	if k := w.cast; k != nil {
 		k.multi.TTL = m.TTL
-		c.relayMany(k.body, &k.multi, k.grouped, k)
+		c.multicasts.relay(k.body, &k.multi, k.grouped, k)
 		return
 	}
-	c.relay(w.frame, m)
+	c.sender.relay(w.frame, m)
 }
 
 // finishHeld ends what takeUp has taken up.
-func (c *conn) finishHeld(w *waiting, v verdict) {
+func (h *heldSends) finish(w *waiting, v verdict) {
+	c := h.conn
 	if w.cast != nil {
-		c.finishMany(w.cast, v)
+		c.multicasts.finish(w.cast, v)
 		return
 	}
-	c.finish(&c.loop.send, v)
+	c.sender.finish(&c.loop.send, v)
 }
 
 // releaseHeld forgets the sends of a connection that has ended.
 func (l *loop) releaseHeld(c *conn) {
-	for _, q := range []*waitLine{&c.held, &c.going} {
+	for _, q := range []*waitLine{&c.held.line, &c.held.ready} {
 		for w := q.pop(); w != nil; w = q.pop() {
 			n := w.count()
 			l.unwaits(w)

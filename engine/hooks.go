@@ -64,7 +64,8 @@ func hookVerdict(code codec.Code) verdict {
 }
 
 // maySend asks the hook about a send.
-func (c *conn) maySend(m *codec.Send) verdict {
+func (s *sender) maySend(m *codec.Send) verdict {
+	c := s.conn
 	hook := c.loop.eng.cfg.Hooks.Send
 	if hook == nil {
 		return verdict{}

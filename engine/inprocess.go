@@ -140,7 +140,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s.newCallbacks()
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
 	s.conn = newConn(nil, e.cfg.MaxPending)
-	s.conn.loop, s.conn.local, s.conn.takesMany = l, s, true
+	s.conn.loop, s.conn.local, s.conn.receiver.takesMany = l, s, true
 	l.post(func() {
 		l.addConn(s.conn)
 		s.conn.state = stateJoining
@@ -389,7 +389,7 @@ func (s *InProcess) Close(ctx context.Context) error {
 // read runs on the loop: it takes what was submitted, as OnTraffic takes what came over a socket.
 func (s *InProcess) read() {
 	c := s.conn
-	if c.inTurns {
+	if c.in.inTurns {
 		return // the loop comes back to it when it has handled what it took before
 	}
 	s.mu.Lock()
@@ -400,8 +400,8 @@ func (s *InProcess) read() {
 	s.mu.Unlock()
 	if c.state == stateOpen {
 		c.loop.stats.bytesIn += uint64(len(in))
-		c.input(in)
-		c.countInput()
+		c.in.take(in)
+		c.in.count()
 	}
 }
 

@@ -144,7 +144,7 @@ func (l *loop) tick() {
 			l.scanNext = 0
 		}
 		if c := l.conns[l.scanNext]; c != nil {
-			c.checkHeartbeat()
+			c.live.check()
 		}
 		l.scanNext++
 	}

@@ -30,6 +30,7 @@ type link struct {
 	ended   chan struct{} // closed with the connection
 
 	// owned by the loop; static once open
+	conn        *conn
 	handle      routing.Handle
 	node        string // the other one; known from the start if we dialled
 	incarnation uint64
@@ -54,7 +55,7 @@ func newLink(c *cluster) *link {
 
 // begin is called when the connection is on its loop.
 func (k *link) begin(c *conn) {
-	k.handle = c.handle()
+	k.conn, k.handle = c, c.handle()
 	k.sessions = make(map[routing.SessionID]attachment)
 	if !k.dialled {
 		k.shaking = peers.Accept(k.cluster.self, c.loop.fenced)
@@ -144,7 +145,7 @@ func (k *link) supersede(c *conn) {
 // contest decides between the node of an open link and one that comes under its name from remote,
 // and does with this link what is decided. It is on the link's loop.
 func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.Rival {
-	rival := k.incumbent.Contest(comer, c.loop.now, c.lastFrame)
+	rival := k.incumbent.Contest(comer, c.loop.now, c.live.lastFrame)
 	switch rival {
 	case peers.RivalGone:
 		c.close(codec.FaultReplaced, "the node has a newer link")
@@ -194,33 +195,33 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	var err error
 	switch kind {
 	case codec.KindForward:
-		err = c.handleForward(k, body)
+		err = k.handleForward(body)
 	case codec.KindAnswer:
-		err = c.handleAnswer(body)
+		err = k.handleAnswer(body)
 	case codec.KindNotMine, codec.KindNotAttached:
-		err = c.handleReturned(k, kind, body)
+		err = k.handleReturned(kind, body)
 	case codec.KindForwardMany:
-		err = c.handleForwardMany(k, body)
+		err = k.handleForwardMany(body)
 	case codec.KindReturnMany:
-		err = c.handleReturnMany(k, body)
+		err = k.handleReturnMany(body)
 	case codec.KindRefuse:
-		err = c.handleRefuse(body)
+		err = k.handleRefuse(body)
 	case codec.KindGone:
-		err = c.handleGone(body)
+		err = k.handleGone(body)
 	case codec.KindAttached, codec.KindDetached:
 		err = k.handlePresence(kind, body)
 	case codec.KindExpel:
-		err = c.handleExpel(body)
+		err = k.handleExpel(body)
 	case codec.KindClaim:
 		err = k.handleClaim(body)
 	case codec.KindEnded:
 		err = k.handleEnded(body)
 	case codec.KindReleased:
-		err = c.handleReleased(body)
+		err = k.handleReleased(body)
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:
-		err = c.handlePong(body)
+		err = k.handlePong(body)
 	case codec.KindError:
 		k.take(c, k.shaking.PeerError(body))
 	default:
@@ -247,11 +248,11 @@ func (l *loop) introduceFrom(slot int, to routing.Handle) {
 		l.worked(1)
 		switch c := l.conns[slot]; {
 		case c == nil || c.state != stateOpen || c.session == nil || c.left:
-		case c.local != nil || l.now-c.lastFrame < linkDead.Milliseconds():
+		case c.local != nil || l.now-c.live.lastFrame < linkDead.Milliseconds():
 			l.sendControl(to, c.attachedFrame(l.scratch[:0]))
 		default:
-			c.distrust()
-			c.stepBack()
+			c.live.distrust()
+			c.live.stepBack()
 		}
 	}
 }
@@ -289,7 +290,7 @@ func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	at.serial = max(at.serial, serial)
 	k.sessions[id] = at
 	if s := k.cluster.eng.table.Session(id); s != nil {
-		k.cluster.eng.eachConn(s, (*conn).doubt)
+		k.cluster.eng.eachConn(s, func(c *conn) { c.live.doubt() })
 	}
 	return nil
 }

@@ -43,19 +43,20 @@ func (l *loop) sliceOver() bool {
 }
 
 // suspend ends the connection's turn in the middle of a frame.
-func (c *conn) suspend(f longFrame) {
+func (in *input) suspend(f longFrame) {
+	c := in.conn
 	c.loop.stats.sliced++
 	c.loop.turnOver = true
-	c.long = f
-	c.await()
+	in.long = f
+	in.await()
 }
 
 // goOnLong handles another slice of the frame that was suspended.
-func (c *conn) goOnLong() {
-	f := c.long
-	c.long = nil
-	if !f.goOn(c) {
-		c.suspend(f)
+func (in *input) resumeLong() {
+	f := in.long
+	in.long = nil
+	if !f.goOn(in.conn) {
+		in.suspend(f)
 	}
 }
 
@@ -70,7 +71,8 @@ type longMany struct {
 }
 
 // inSlices handles a frame with f, in as many slices as it takes. m was decoded from body.
-func (c *conn) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f manyFunc) error {
+func (in *input) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f manyFunc) error {
+	c := in.conn
 	n := m.To.Len()
 	c.loop.beginSlice()
 	if err := f(c, m); err != nil || m.To.Len() == 0 || c.state == stateClosed {
@@ -83,7 +85,7 @@ func (c *conn) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f ma
 	for range n - m.To.Len() {
 		k.many.To.Next()
 	}
-	c.suspend(k)
+	in.suspend(k)
 	return nil
 }
 

@@ -167,7 +167,7 @@ func (l *loop) checkHandshakes() (more bool) {
 			more = true
 			break
 		}
-		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello && !c.inTurns {
+		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello && !c.in.inTurns {
 			c.close(codec.FaultHelloTimeout, "no hello in "+l.eng.cfg.HelloTimeout.String())
 		}
 	}
@@ -203,16 +203,16 @@ func (l *loop) checkWatched() {
 func (l *loop) checkLinks() {
 	kept := l.links[:0]
 	for _, c := range l.links {
-		silence := l.now - c.lastFrame
+		silence := l.now - c.live.lastFrame
 		switch {
 		case c.state == stateClosed:
 			continue
-		case c.inTurns: // it has said something
+		case c.in.inTurns: // it has said something
 		case c.state == stateOpen && silence >= linkDead.Milliseconds():
 			c.close(codec.FaultIdleTimeout, "no frame for "+linkDead.String())
 			continue
-		case c.state == stateOpen && silence >= linkPing.Milliseconds() && !c.pinged:
-			c.pinged = true
+		case c.state == stateOpen && silence >= linkPing.Milliseconds() && !c.live.pinged:
+			c.live.pinged = true
 			c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(l.now)))
 		}
 		kept = append(kept, c)

@@ -202,7 +202,7 @@ func (l *loop) openNote(n *note, data []byte) {
 		l.failed(n.token, n.code, data[n.at:n.at+n.reason])
 	case noteReport:
 		if c := l.conn(n.handle); c != nil {
-			c.report(n)
+			c.sender.report(n)
 		}
 	case noteGone:
 		l.peerGone(n.handle)
@@ -388,7 +388,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 	if age >= staleAfter {
 		l.ageChunk(ch, uint32(age))
 	}
-	if ch.many && c.link == nil && !c.takesMany {
+	if ch.many && c.link == nil && !c.receiver.takesMany {
 		l.singleChunk(c, ch)
 	}
 	if c.out.crowdedBy(len(ch.buf)) {
@@ -398,7 +398,7 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 		l.bufs.put(ch.buf)
 		return
 	}
-	c.countUnacked(int(ch.unacked))
+	c.receiver.countUnacked(int(ch.unacked))
 	l.stats.framesOut += uint64(ch.frames)
 	c.out.adopt(ch.buf)
 	if len(c.out.pending) >= earlyFlush {

@@ -126,12 +126,13 @@ func (o *output) full(size int) verdict {
 
 // mayPark reports whether size more bytes of a connection's messages may wait for the registry, or
 // why not.
-func (c *conn) mayPark(size int) verdict {
+func (s *sender) mayPark(size int) verdict {
+	c := s.conn
 	most := c.loop.eng.cfg.MaxParked
 	switch {
-	case c.parked+size > most:
+	case s.parked+size > most:
 		return verdict{codec.CodeOverflow, reasonParked}
-	case c.parked+size > c.loop.atMost(most):
+	case s.parked+size > c.loop.atMost(most):
 		c.loop.stats.memoryRefused++
 		return verdict{codec.CodeOverflow, reasonMemory}
 	}
@@ -147,13 +148,13 @@ func (o *output) setBacklog(n int) {
 }
 
 // countInput notes how large the buffers are that wait for the end of a frame, and for a turn.
-func (c *conn) countInput() {
-	if n := cap(c.carry) + cap(c.unread); n != c.carried {
-		c.loop.holds(n - c.carried)
-		c.carried = n
+func (in *input) count() {
+	if n := cap(in.carry) + cap(in.unread); n != in.carried {
+		in.conn.loop.holds(n - in.carried)
+		in.carried = n
 	}
 }
 
 // holding is how many bytes a connection holds by what its client does. That its input waits for a
 // turn is the node's doing.
-func (c *conn) holding() int { return queueCost*c.out.backlog + cap(c.carry) + c.parked }
+func (c *conn) holding() int { return queueCost*c.out.backlog + cap(c.in.carry) + c.sender.parked }

@@ -119,14 +119,14 @@ func TestPartsOfFrames(t *testing.T) {
 	moves := 0
 	for n := 0; n < whole; {
 		part := make([]byte, min(step, whole-n))
-		before := cap(c.carry)
-		c.keepPart(part, whole)
+		before := cap(c.in.carry)
+		c.in.keepPart(part, whole)
 		n += len(part)
-		if cap(c.carry) != before {
+		if cap(c.in.carry) != before {
 			moves++
 		}
-		if most := min(4*n+newBuf, whole+whole/8); len(c.carry) != n || cap(c.carry) > most {
-			t.Fatalf("%d bytes of %d are in a buffer of %d", len(c.carry), n, cap(c.carry))
+		if most := min(4*n+newBuf, whole+whole/8); len(c.in.carry) != n || cap(c.in.carry) > most {
+			t.Fatalf("%d bytes of %d are in a buffer of %d", len(c.in.carry), n, cap(c.in.carry))
 		}
 	}
 	if moves > 8 {

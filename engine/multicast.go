@@ -25,6 +25,16 @@ type tally struct {
 	n, left int
 }
 
+// multicasts is what a connection sends to many at once. The connection's loop owns it.
+type multicasts struct {
+	conn *conn // static
+
+	tallies   []tally // by their numbers, see answer
+	told      []byte  // outcomes that were not written yet
+	toldCount int
+	telling   bool // it is in the loop's telling
+}
+
 // target is a recipient whose way is known.
 type target struct {
 	seq     uint64 // of its send, where it began
@@ -49,7 +59,7 @@ type batch struct {
 // fits makes room for one more message, where b.size does not: a client that knows no deliver_many gets the payload with each (S21).
 func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	c := dest.conn
-	if c == nil || c.link != nil || c.takesMany {
+	if c == nil || c.link != nil || c.receiver.takesMany {
 		return verdict{}
 	}
 	b.singly += codec.DeliverSize(d) + codec.MaxToken
@@ -139,14 +149,15 @@ func (f *fan) written(all []codec.Recipient) {
 }
 
 // handleMulticast relays one message to many IDs.
-func (c *conn) handleMulticast(body []byte) {
+func (mc *multicasts) handle(body []byte) {
+	c := mc.conn
 	l := c.loop
 	m := &l.multi
 	if err := codec.DecodeMulticast(body, l.eng.cfg.MaxMulticast, m); err != nil {
 		c.decodeFault(err, codec.KindMulticast)
 		return
 	}
-	if m.Flags&codec.FlagAck == 0 && !c.spendCredit(codec.PrefixLen+len(body)) {
+	if m.Flags&codec.FlagAck == 0 && !c.sender.spendCredit(codec.PrefixLen+len(body)) {
 		return
 	}
 	n := m.To.Len()
@@ -155,31 +166,32 @@ func (c *conn) handleMulticast(body []byte) {
 		return // nothing to decide on, nor to hold
 	}
 	l.stats.sends += uint64(n)
-	grouped := m.Flags&codec.FlagAck != 0 && c.newTally(m.Seq, n)
-	if !c.held.empty() {
-		c.holdMany(body, m, grouped)
+	grouped := m.Flags&codec.FlagAck != 0 && mc.newTally(m.Seq, n)
+	if !c.held.line.empty() {
+		mc.hold(body, m, grouped)
 		return
 	}
-	c.relayMany(body, m, grouped, nil)
+	mc.relay(body, m, grouped, nil)
 }
 
 // relayMany decides on the sends of a multicast and carries them out. body is what m was decoded from, and kept is the copy if there is one
 // already, for when somebody has to be asked for.
-func (c *conn) relayMany(body []byte, m *codec.Multicast, grouped bool, kept *cast) {
+func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept *cast) {
+	c := mc.conn
 	l := c.loop
 	s := &l.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	all := verdict{code: codec.CodeTooLarge}
 	if l.eng.multicastFits(m) {
-		all = c.admitFrom(s) // once: its binding may end before the last recipient's turn
+		all = c.sender.admitFrom(s) // once: its binding may end before the last recipient's turn
 	}
 	if all.code == codeHeld {
-		c.holdMany(body, m, grouped)
+		mc.hold(body, m, grouped)
 		return
 	}
 	r := relaying{m: m, body: body, kept: kept, grouped: grouped, all: all, ttl: m.TTL, left: m.To, seq: m.Seq}
 	if !r.goOn(c) {
-		c.suspend(r.keep())
+		c.in.suspend(r.keep())
 	}
 }
 
@@ -211,8 +223,8 @@ func (r *relaying) goOn(c *conn) (done bool) {
 			break
 		}
 	}
-	c.askForParked()
-	c.sendFan(m, r.grouped)
+	c.multicasts.askForParked()
+	c.multicasts.sendFan(m, r.grouped)
 	if c.state == stateClosed {
 		r.drop(l)
 		return true
@@ -228,18 +240,18 @@ func (r *relaying) decide(c *conn, s *codec.Send) {
 	}
 	v := r.all
 	if v.code == codec.CodeOK {
-		v = c.admitOne(s)
+		v = c.sender.admitOne(s)
 	}
 	if v.code == codec.CodeOK {
 		var known bool
-		if v, known = c.reach(s); !known {
+		if v, known = c.multicasts.reach(s); !known {
 			if r.kept == nil {
 				r.kept = newCast(r.body, r.grouped)
 			}
-			v = c.parkMember(s, r.kept, 0)
+			v = c.multicasts.park(s, r.kept, 0)
 		}
 	}
-	c.finishMember(s, v, r.grouped)
+	c.multicasts.finishOne(s, v, r.grouped)
 }
 
 // keep copies what is left, because the frame's bytes do not last.
@@ -285,8 +297,8 @@ func (e *Engine) multicastFits(m *codec.Multicast) bool {
 }
 
 // reach gathers a recipient whose way is known, or says how its send ends; known is false if the registry has to be asked.
-func (c *conn) reach(s *codec.Send) (v verdict, known bool) {
-	l := c.loop
+func (mc *multicasts) reach(s *codec.Send) (v verdict, known bool) {
+	l := mc.conn.loop
 	e := l.eng
 	if len(l.parked) > 0 && l.parked[string(s.To)] != nil {
 		return verdict{code: codec.CodeUnreachable}, false // not past those that wait (S20)
@@ -315,17 +327,18 @@ func (c *conn) reach(s *codec.Send) (v verdict, known bool) {
 }
 
 // sendFan writes what was gathered of m, one frame for each connection and link.
-func (c *conn) sendFan(m *codec.Multicast, grouped bool) {
-	l := c.loop
+func (mc *multicasts) sendFan(m *codec.Multicast, grouped bool) {
+	l := mc.conn.loop
 	sum := l.eng.tokens.PayloadSum(m.Payload)
 	for i := range l.fan.batches {
-		c.sendBatch(&l.fan.batches[i], m, grouped, sum)
+		mc.sendBatch(&l.fan.batches[i], m, grouped, sum)
 	}
 	l.fan.reset()
 }
 
 // sendBatch arms and writes the messages of one batch, or ends them all alike.
-func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64) {
+func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64) {
+	c := mc.conn
 	l := c.loop
 	dest, room := l.destination(b.handle, b.size, m.From)
 	many := codec.DeliverMany{From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}
@@ -353,7 +366,7 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 				v = l.eng.mayDeliver(t.session, d)
 			}
 			if v.code == codec.CodeOK {
-				v = c.stampMember(s, d, t.session.Short(), list, grouped, sum)
+				v = mc.stamp(s, d, t.session.Short(), list, grouped, sum)
 			}
 			if v.code == codec.CodeOK {
 				many.TTL = d.TTL
@@ -363,7 +376,7 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 				all = append(all, l.recipient(d, t.session.ID()))
 			}
 		}
-		c.finishMember(s, v, grouped)
+		mc.finishOne(s, v, grouped)
 		l.worked(1)
 	}
 	l.writeMany(dest, kind, &many, all)
@@ -372,15 +385,16 @@ func (c *conn) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum uint64)
 }
 
 // stampMember is stamp for one message of a multicast.
-func (c *conn) stampMember(s *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, grouped bool, sum uint64) verdict {
+func (mc *multicasts) stamp(s *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, grouped bool, sum uint64) verdict {
+	c := mc.conn
 	e := c.loop.eng
 	if s.Flags&codec.FlagAck == 0 {
-		return c.stamp(s, d, session, list)
+		return c.sender.stamp(s, d, session, list)
 	}
-	if c.inFlight >= e.cfg.MaxInFlight { // those of this multicast have just been armed
+	if c.sender.inFlight >= e.cfg.MaxInFlight { // those of this multicast have just been armed
 		return verdict{codec.CodeOverflow, reasonInFlight}
 	}
-	return c.arm(s, d, session, list, ackmgr.Entry{Sum: e.tokens.SumWith(sum, d), Flags: entryFlags(grouped)})
+	return c.sender.arm(s, d, session, list, ackmgr.Entry{Sum: e.tokens.SumWith(sum, d), Flags: entryFlags(grouped)})
 }
 
 // flagGrouped marks entries whose outcomes are told with others of their multicast.
@@ -421,8 +435,8 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 		l.gathered(to, ch)
 		return
 	}
-	c.countUnacked(unacked)
-	if kind == codec.KindDeliverMany && !c.takesMany {
+	c.receiver.countUnacked(unacked)
+	if kind == codec.KindDeliverMany && !c.receiver.takesMany {
 		l.stats.framesOut += uint64(len(all) - 1)
 		c.out.wrote(appendSingly(c.out.buf(), m, all))
 		return
@@ -440,81 +454,84 @@ func appendSingly(b []byte, m *codec.DeliverMany, all []codec.Recipient) []byte 
 }
 
 // newTally begins to count the outcomes of a multicast of n sends; false: they are told one by one.
-func (c *conn) newTally(first uint64, n int) bool {
-	if !c.takesMany || len(c.tallies) == maxTallies || first+uint64(n) < first {
+func (mc *multicasts) newTally(first uint64, n int) bool {
+	if !mc.conn.receiver.takesMany || len(mc.tallies) == maxTallies || first+uint64(n) < first {
 		return false
 	}
-	i := c.tallyAt(first)
-	if i > 0 && c.tallies[i-1].first+uint64(c.tallies[i-1].n) > first || i < len(c.tallies) && c.tallies[i].first < first+uint64(n) {
+	i := mc.tallyAt(first)
+	if i > 0 && mc.tallies[i-1].first+uint64(mc.tallies[i-1].n) > first || i < len(mc.tallies) && mc.tallies[i].first < first+uint64(n) {
 		return false // numbers that are in use
 	}
-	c.tallies = slices.Insert(c.tallies, i, tally{first, n, n})
+	mc.tallies = slices.Insert(mc.tallies, i, tally{first, n, n})
 	return true
 }
 
 // tallyAt returns the place of the first tally that begins behind a number, or at it.
-func (c *conn) tallyAt(seq uint64) int {
-	i, _ := slices.BinarySearchFunc(c.tallies, seq, func(g tally, seq uint64) int { return cmp.Compare(g.first, seq) })
+func (mc *multicasts) tallyAt(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(mc.tallies, seq, func(g tally, seq uint64) int { return cmp.Compare(g.first, seq) })
 	return i
 }
 
 // countOutcome notes that there is one outcome less to come, and reports whether it was the last.
-func (c *conn) countOutcome(seq uint64) (last bool) {
-	i := c.tallyAt(seq)
-	if i == len(c.tallies) || c.tallies[i].first > seq {
+func (mc *multicasts) countOutcome(seq uint64) (last bool) {
+	i := mc.tallyAt(seq)
+	if i == len(mc.tallies) || mc.tallies[i].first > seq {
 		i--
 	}
-	g := &c.tallies[i]
+	g := &mc.tallies[i]
 	if g.left--; g.left > 0 {
 		return false
 	}
-	c.tallies = slices.Delete(c.tallies, i, i+1)
+	mc.tallies = slices.Delete(mc.tallies, i, i+1)
 	return true
 }
 
 // finishMember is finish for a send of a multicast.
-func (c *conn) finishMember(s *codec.Send, v verdict, grouped bool) {
+func (mc *multicasts) finishOne(s *codec.Send, v verdict, grouped bool) {
+	c := mc.conn
 	if v.code == codec.CodeOK {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
 	c.loop.eng.unsent(s, v.code)
 	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
-		c.answer(grouped, s.Seq, v.code, v.reason, nil)
+		mc.answer(grouped, s.Seq, v.code, v.reason, nil)
 	}
 }
 
 // answer tells how a send ended: at once, or together with others of its multicast.
-func (c *conn) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
+func (mc *multicasts) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
+	c := mc.conn
 	if !grouped || c.state == stateClosed {
-		c.outcome(seq, code, reason, reply)
+		c.sender.outcome(seq, code, reason, reply)
 		return
 	}
 	l := c.loop
-	if len(c.told)+len(reason)+len(reply) > tallyFlush {
-		c.sendTold()
+	if len(mc.told)+len(reason)+len(reply) > tallyFlush {
+		mc.flush()
 	}
-	if c.told == nil {
-		c.told = l.bufs.get()
+	if mc.told == nil {
+		mc.told = l.bufs.get()
 	}
-	c.told = codec.AppendOneOutcome(c.told, &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply})
-	c.toldCount++
-	if !c.telling {
-		c.telling = true
+	mc.told = codec.AppendOneOutcome(mc.told, &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply})
+	mc.toldCount++
+	if !mc.telling {
+		mc.telling = true
 		l.telling = append(l.telling, c)
 	}
-	if c.countOutcome(seq) {
-		c.sendTold()
+	if mc.countOutcome(seq) {
+		mc.flush()
 	}
 }
 
 // sendTold writes the outcomes that have gathered.
-func (c *conn) sendTold() {
-	if c.toldCount == 0 {
+func (mc *multicasts) flush() {
+	c := mc.conn
+	if mc.toldCount == 0 {
 		return
 	}
-	n, told := c.toldCount, c.told
-	c.toldCount, c.told = 0, nil
+	n, told := mc.toldCount, mc.told
+	mc.toldCount, mc.told = 0, nil
 	b := codec.AppendOutcomes(c.out.buf(), n, told)
 	c.loop.bufs.put(told)
 	c.out.wroteControl(b)
@@ -528,10 +545,10 @@ func (l *loop) tellAll() (more bool) {
 	n := 0
 	for ; n < len(telling) && !l.full; n++ {
 		c := telling[n]
-		c.telling = false
+		c.multicasts.telling = false
 		if c.state == stateOpen {
-			l.worked(1 + len(c.told)/bytesPerUnit)
-			c.sendTold()
+			l.worked(1 + len(c.multicasts.told)/bytesPerUnit)
+			c.multicasts.flush()
 		}
 	}
 	more = n < len(telling)

@@ -12,16 +12,18 @@ import (
 // return_many, and from there on each is a message of its own (S14): what comes back is the exception.
 
 // handleForwardMany delivers a multicast from another node, or sends it back in part or whole.
-func (c *conn) handleForwardMany(_ *link, body []byte) error {
+func (k *link) handleForwardMany(body []byte) error {
+	c := k.conn
 	m := &c.loop.many
 	if err := codec.DecodeDeliverMany(body, codec.KindForwardMany, math.MaxInt, m); err != nil {
 		return err
 	}
-	return c.inSlices(codec.KindForwardMany, body, m, (*conn).deliverMany)
+	return c.in.inSlices(codec.KindForwardMany, body, m, func(c *conn, m *codec.DeliverMany) error { return c.link.deliverMany(m) })
 }
 
 // deliverMany delivers a multicast from another node to its next recipients.
-func (c *conn) deliverMany(m *codec.DeliverMany) error {
+func (k *link) deliverMany(m *codec.DeliverMany) error {
+	c := k.conn
 	l := c.loop
 	defer l.fan.reset()
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
@@ -80,18 +82,20 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 }
 
 // handleReturnMany takes back what another node could not deliver.
-func (c *conn) handleReturnMany(_ *link, body []byte) error {
+func (k *link) handleReturnMany(body []byte) error {
+	c := k.conn
 	m := &c.loop.many
 	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, m); err != nil {
 		return err
 	}
 	c.loop.stats.multicastReturns++
-	return c.inSlices(codec.KindReturnMany, body, m, (*conn).takeReturned)
+	return c.in.inSlices(codec.KindReturnMany, body, m, func(c *conn, m *codec.DeliverMany) error { return c.link.takeReturned(m) })
 }
 
 // takeReturned takes the next messages of a return_many back. What belongs to other loops goes there
 // in one piece: the payload is copied once for each loop, and not for each message.
-func (c *conn) takeReturned(m *codec.DeliverMany) error {
+func (k *link) takeReturned(m *codec.DeliverMany) error {
+	c := k.conn
 	l := c.loop
 	defer l.fan.reset()
 	var sum token.SharedSum
@@ -99,7 +103,7 @@ func (c *conn) takeReturned(m *codec.DeliverMany) error {
 		l.worked(1)
 		l.fan.cost += returnCost
 		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
-		c.forgetWay(c.link, r.Why, &l.forward)
+		k.forgetWay(r.Why, &l.forward)
 		if t, ok := token.Ack(r.Token); ok && t.Loop() != int(l.idx) {
 			l.fan.away(t.Loop(), len(l.eng.loops), r)
 		} else {
@@ -149,28 +153,30 @@ func (e *Engine) mostReturned() int {
 }
 
 // handleNotHereMany takes back messages that this session cannot accept, as handleNotHere does one.
-func (c *conn) handleNotHereMany(body []byte) {
+func (rv *receiver) handleNotHereMany(body []byte) {
+	c := rv.conn
 	m := &c.loop.many
 	err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, c.loop.eng.mostReturned(), m)
 	if err == nil {
-		err = c.inSlices(codec.KindNotHereMany, body, m, (*conn).takeNotHereMany)
+		err = c.in.inSlices(codec.KindNotHereMany, body, m, func(c *conn, m *codec.DeliverMany) error { return c.receiver.takeNotHereMany(m) })
 	}
 	c.decodeFault(err, codec.KindNotHereMany)
 }
 
 // takeNotHereMany takes the next messages of a not_here_many back.
-func (c *conn) takeNotHereMany(m *codec.DeliverMany) error {
+func (rv *receiver) takeNotHereMany(m *codec.DeliverMany) error {
+	c := rv.conn
 	l := c.loop
 	defer l.fan.reset()
 	l.fan.refusing = true
 	defer l.endRefusing(c.handle())
-	bare := c.isBare(m.Flags)
+	bare := rv.isBare(m.Flags)
 	var sum token.SharedSum
 	back := returning{conn: c, many: m}
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
 		l.worked(1)
 		l.fan.cost += returnCost
-		c.takeOneBack(m, &r, bare, &sum, &back)
+		rv.takeOneBack(m, &r, bare, &sum, &back)
 		if l.sliceOver() {
 			break
 		}
@@ -186,7 +192,8 @@ func (c *conn) takeNotHereMany(m *codec.DeliverMany) error {
 }
 
 // takeOneBack takes one message of a not_here_many back.
-func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, sum *token.SharedSum, back *returning) {
+func (rv *receiver) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, sum *token.SharedSum, back *returning) {
+	c := rv.conn
 	l := c.loop
 	d := m.Deliver(r)
 	if t, ok := l.eng.tokens.OpenAck(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
@@ -197,15 +204,15 @@ func (c *conn) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare bool, 
 		}
 		return
 	}
-	if c.takeNotHere(&d) {
+	if rv.takeNotHere(&d) {
 		return
 	}
-	origin, h, ok := c.linkBounce(&d)
+	origin, h, ok := rv.linkBounce(&d)
 	if !ok {
 		l.refuseToken(c.handle(), codec.KindNotHereMany)
 		return
 	}
-	c.disown(d.To, d.Epoch)
+	rv.disown(d.To, d.Epoch)
 	id := c.session.ID()
 	r.Token, r.Session, r.Why = origin, append([]byte(nil), id[:]...), codec.KindNotMine
 	back.add(h, *r)
@@ -258,15 +265,15 @@ func (b *returning) add(link routing.Handle, r codec.Recipient) {
 	l.fan.back = append(l.fan.back, r)
 }
 
-func (b *returning) flush() { b.conn.returnMany(b.link, b.many) }
+func (b *returning) flush() { b.conn.receiver.returnMany(b.link, b.many) }
 
 // returnMany sends what is in fan.back to the node that it came from.
-func (c *conn) returnMany(link routing.Handle, m *codec.DeliverMany) {
-	l := c.loop
+func (rv *receiver) returnMany(link routing.Handle, m *codec.DeliverMany) {
+	l := rv.conn.loop
 	if len(l.fan.back) == 0 {
 		return
 	}
 	l.scratch = codec.AppendDeliverMany(l.scratch[:0], codec.KindReturnMany, m, l.fan.back)
 	l.fan.back = l.fan.back[:0]
-	c.giveBack(link, l.scratch)
+	rv.giveBack(link, l.scratch)
 }

@@ -26,14 +26,15 @@ func newCast(body []byte, grouped bool) *cast {
 }
 
 // parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
-func (c *conn) parkMember(s *codec.Send, k *cast, tries int) verdict {
+func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
+	c := mc.conn
 	w := &waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
-	if v := c.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
+	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		return v
 	}
-	c.charge(w)
+	c.sender.charge(w)
 	if s.Flags&codec.FlagAck != 0 {
-		c.inFlight++
+		c.sender.inFlight++
 	}
 	if c.loop.line(w.to, w) {
 		c.loop.fan.asking = append(c.loop.fan.asking, w.to)
@@ -42,7 +43,8 @@ func (c *conn) parkMember(s *codec.Send, k *cast, tries int) verdict {
 }
 
 // askForParked asks the registry for all that parkMember has parked, in one question.
-func (c *conn) askForParked() {
+func (mc *multicasts) askForParked() {
+	c := mc.conn
 	l := c.loop
 	if len(l.fan.asking) > 0 {
 		l.eng.cluster.resolver.ask(l.idx, c.handle(), l.fan.asking...)
@@ -65,7 +67,7 @@ func (l *loop) goOnMember(w *waiting, code codec.Code) {
 	}
 	s, k := &l.send, w.cast
 	if code != codec.CodeOK {
-		c.finishMember(s, verdict{code: code}, k.grouped)
+		c.multicasts.finishOne(s, verdict{code: code}, k.grouped)
 		return
 	}
 	if len(k.ready) == 0 {
@@ -83,7 +85,7 @@ func (l *loop) goOnCasts() {
 		ready := r.cast.ready
 		r.cast.ready = nil
 		if c := l.conn(r.conn); c != nil {
-			c.sendReady(r.cast, ready)
+			c.multicasts.sendReady(r.cast, ready)
 		} else {
 			l.stats.abandoned += uint64(len(ready))
 		}
@@ -95,7 +97,8 @@ func (l *loop) goOnCasts() {
 }
 
 // sendReady sends to recipients that the registry was asked for.
-func (c *conn) sendReady(k *cast, ready []target) {
+func (mc *multicasts) sendReady(k *cast, ready []target) {
+	c := mc.conn
 	l := c.loop
 	m := &k.multi
 	s := &l.send
@@ -106,33 +109,35 @@ func (c *conn) sendReady(k *cast, ready []target) {
 			continue
 		}
 		s.Seq, s.To = t.seq, t.to
-		v, known := c.reach(s)
+		v, known := mc.reach(s)
 		if !known && t.tries < parkTries { // the route is gone again, see forwardResolved
-			v = c.parkMember(s, k, t.tries+1)
+			v = mc.park(s, k, t.tries+1)
 		}
-		c.finishMember(s, v, k.grouped)
+		mc.finishOne(s, v, k.grouped)
 		l.worked(1)
 	}
-	c.askForParked()
-	c.sendFan(m, k.grouped)
+	mc.askForParked()
+	mc.sendFan(m, k.grouped)
 }
 
 // holdMany holds a multicast as a whole.
-func (c *conn) holdMany(body []byte, m *codec.Multicast, grouped bool) {
+func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
+	c := mc.conn
 	l := c.loop
 	n := m.To.Len()
 	k := newCast(body, grouped)
 	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.cluster.holders.round.Load()}
-	if v := c.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
-		c.finishMany(k, v)
+	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
+		mc.finish(k, v)
 		return
 	}
-	c.charge(w)
-	c.holdBehind(w, k.multi.From)
+	c.sender.charge(w)
+	c.held.holdBehind(w, k.multi.From)
 }
 
 // finishMany ends all sends of a multicast alike.
-func (c *conn) finishMany(k *cast, v verdict) {
+func (mc *multicasts) finish(k *cast, v verdict) {
+	c := mc.conn
 	s := &c.loop.send
 	m := &k.multi
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
@@ -142,7 +147,7 @@ func (c *conn) finishMany(k *cast, v verdict) {
 			continue
 		}
 		s.Seq, s.To = seq, to
-		c.finishMember(s, v, k.grouped)
+		mc.finishOne(s, v, k.grouped)
 		c.loop.worked(1)
 	}
 }

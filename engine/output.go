@@ -127,8 +127,8 @@ func (o *output) markDirty() {
 func (o *output) flush() {
 	c := o.conn
 	l := c.loop
-	if c.creditDue > 0 && c.state == stateOpen {
-		c.renewCredit()
+	if c.sender.creditDue > 0 && c.state == stateOpen {
+		c.sender.renewCredit()
 	}
 	if c.gone() {
 		o.release() // closed while a frame of its own was being handled

@@ -50,12 +50,12 @@ func (e *Engine) released(s *routing.Session, all []routing.UnbindOp) {
 }
 
 // handleReleased takes away a binding that its session has given back at another node.
-func (c *conn) handleReleased(body []byte) error {
+func (k *link) handleReleased(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body, codec.KindReleased)
 	if err != nil {
 		return err
 	}
-	e, session, name := c.loop.eng, routing.SessionID(b), string(id)
+	e, session, name := k.conn.loop.eng, routing.SessionID(b), string(id)
 	e.lanes.quick(e.lanes.of(id), func() {
 		if s := e.table.Session(session); s != nil {
 			e.table.Unbind(name, s, epoch)

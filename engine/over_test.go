@@ -181,7 +181,7 @@ func TestUnboundComesLast(t *testing.T) {
 	l, h := n.loops[0], n.table.Session(from.sessionID()).Handles()[0]
 	looked, gone := make(chan struct{}), make(chan struct{})
 	l.post(func() {
-		l.conn(h).handleSend(sendFrame(99, "from", "to", "on its way", codec.FlagAck, 0)[codec.PrefixLen:])
+		l.conn(h).sender.handle(sendFrame(99, "from", "to", "on its way", codec.FlagAck, 0)[codec.PrefixLen:])
 		close(looked)
 		<-gone // the iteration lasts: what it has for the other loop is not handed over yet
 	})

@@ -39,7 +39,8 @@ func epollOf(el gnet.EventLoop) int {
 }
 
 // setReading has input of the connection come or not.
-func (c *conn) setReading(on bool) {
+func (in *input) setReading(on bool) {
+	c := in.conn
 	if c.wire != nil {
 		c.wire.hold(c.loop, !on)
 	}
@@ -48,7 +49,7 @@ func (c *conn) setReading(on bool) {
 // readOn reads what the socket has beyond a full readBuffer, unless the connection has to wait. The
 // bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the input.
 func (l *loop) readOn(c *conn) []byte {
-	if c.wire == nil || c.state == stateClosed || c.inTurns || l.full && c.link == nil {
+	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.full && c.link == nil {
 		return nil
 	}
 	if l.more == nil {

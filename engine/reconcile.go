@@ -359,7 +359,7 @@ func (e *Engine) askForAll(s *routing.Session) {
 				// Only the connection that was asked can answer. A client that is stopped, or a
 				// registry that took no binds, is no answer.
 				c := l.conn(h)
-				alive := c != nil && c.state == stateOpen && !c.left && !c.steppedBack && c.lastFrame > asked
+				alive := c != nil && c.state == stateOpen && !c.left && !c.live.steppedBack && c.live.lastFrame > asked
 				e.heardAll(s, alive && e.registry.failures() == failures)
 			})
 		})

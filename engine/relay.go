@@ -29,64 +29,91 @@ type verdict struct {
 	reason []byte
 }
 
-// handleSend is the hot path: one message from the wire into the buffer of its destination.
-func (c *conn) handleSend(body []byte) {
+// sender is what a connection sends: its credit, and its sends that are under way. The
+// connection's loop owns it.
+type sender struct {
+	conn *conn // static
+
+	inFlight  int     // that wait for an ack
+	parked    int     // bytes of messages that wait for the registry
+	used      uint64  // bytes of sends without ack so far
+	granted   uint64  // and how many are allowed
+	creditDue uint64  // what will be allowed from the next write on; 0: no more than now
+	reports   reports // of failed sends without ack
+}
+
+// receiver is what a session does with the messages that were delivered to it on one connection:
+// it acks them, or gives them back. The connection's loop owns it.
+type receiver struct {
+	conn *conn // static
+
+	takesMany   bool   // the client knows deliver_many and outcomes
+	returnsBare bool   // the client may give messages back without their content
+	unacked     uint64 // messages without ack that were delivered to it and have not come back
+}
+
+// handle is the hot path: one message from the wire into the buffer of its destination.
+func (s *sender) handle(body []byte) {
+	c := s.conn
 	l := c.loop
 	m := &l.send
 	if err := codec.DecodeSend(body, m); err != nil {
 		c.decodeFault(err, codec.KindSend)
 		return
 	}
-	if m.Flags&codec.FlagAck == 0 && !c.spendCredit(codec.PrefixLen+len(body)) {
+	if m.Flags&codec.FlagAck == 0 && !s.spendCredit(codec.PrefixLen+len(body)) {
 		return
 	}
 	l.stats.sends++ // from here on it has an outcome
-	if !c.held.empty() {
-		c.hold(body, m)
+	if !c.held.line.empty() {
+		c.held.hold(body, m)
 		return
 	}
-	c.relay(body, m)
+	s.relay(body, m)
 }
 
 // relay decides on a send and carries it out. body is what m was decoded from.
-func (c *conn) relay(body []byte, m *codec.Send) {
+func (s *sender) relay(body []byte, m *codec.Send) {
+	c := s.conn
 	c.loop.body = body
-	v := c.admit(m)
+	v := s.admit(m)
 	if v.code == codeHeld {
-		c.hold(body, m)
+		c.held.hold(body, m)
 		return
 	}
 	if v.code == codec.CodeOK {
-		v = c.forward(m)
+		v = s.route(m)
 	}
-	c.finish(m, v)
+	s.finish(m, v)
 }
 
 // finish ends a send that was not written; with CodeOK it was, or it waits.
-func (c *conn) finish(m *codec.Send, v verdict) {
+func (s *sender) finish(m *codec.Send, v verdict) {
+	c := s.conn
 	if v.code == codec.CodeOK {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
 	c.loop.eng.unsent(m, v.code)
 	if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
-		c.outcome(m.Seq, v.code, v.reason, nil)
+		s.outcome(m.Seq, v.code, v.reason, nil)
 	}
 }
 
 // spendCredit counts a send without ack against the connection's credit (S21), renews the credit in
 // good time, and closes the connection if it is exceeded.
-func (c *conn) spendCredit(size int) bool {
+func (s *sender) spendCredit(size int) bool {
+	c := s.conn
 	if c.local != nil {
 		return true // its senders are held up instead, see submit
 	}
-	c.used += uint64(size)
-	if c.used > c.granted {
+	s.used += uint64(size)
+	if s.used > s.granted {
 		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")
 		return false
 	}
-	if credit := uint64(c.loop.eng.cfg.Credit); c.creditDue == 0 && c.granted-c.used < credit/2 {
-		c.creditDue = c.used + credit
+	if credit := uint64(c.loop.eng.cfg.Credit); s.creditDue == 0 && s.granted-s.used < credit/2 {
+		s.creditDue = s.used + credit
 		c.out.markDirty()
 	}
 	return true
@@ -94,22 +121,24 @@ func (c *conn) spendCredit(size int) bool {
 
 // renewCredit grants the credit that is due. It counts from the write that carries it, so
 // that a client which sends on without waiting for it is found out.
-func (c *conn) renewCredit() {
-	c.granted, c.creditDue = c.creditDue, 0
-	c.out.pending = codec.AppendCredit(c.out.buf(), c.granted)
+func (s *sender) renewCredit() {
+	c := s.conn
+	s.granted, s.creditDue = s.creditDue, 0
+	c.out.pending = codec.AppendCredit(c.out.buf(), s.granted)
 	c.loop.stats.framesOut++
 }
 
 // admit checks what does not depend on the receiver's place.
-func (c *conn) admit(m *codec.Send) verdict {
-	if v := c.admitFrom(m); v.code != codec.CodeOK {
+func (s *sender) admit(m *codec.Send) verdict {
+	if v := s.admitFrom(m); v.code != codec.CodeOK {
 		return v
 	}
-	return c.admitOne(m)
+	return s.admitOne(m)
 }
 
 // admitFrom checks what is the same for all recipients of a multicast.
-func (c *conn) admitFrom(m *codec.Send) verdict {
+func (s *sender) admitFrom(m *codec.Send) verdict {
+	c := s.conn
 	e := c.loop.eng
 	if len(m.Payload) > e.cfg.MaxPayload {
 		return verdict{code: codec.CodeTooLarge}
@@ -122,29 +151,30 @@ func (c *conn) admitFrom(m *codec.Send) verdict {
 			return verdict{codec.CodeDenied, reasonNoFrom}
 		}
 	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
-		return c.unknownFrom(m)
+		return s.unknownFrom(m)
 	}
 	return verdict{}
 }
 
 // admitOne checks what is each message's own.
-func (c *conn) admitOne(m *codec.Send) verdict {
-	if v := c.maySend(m); v.code != codec.CodeOK {
+func (s *sender) admitOne(m *codec.Send) verdict {
+	if v := s.maySend(m); v.code != codec.CodeOK {
 		return v
 	}
-	if m.Flags&codec.FlagAck != 0 && c.inFlight >= c.loop.eng.cfg.MaxInFlight {
+	if m.Flags&codec.FlagAck != 0 && s.inFlight >= s.conn.loop.eng.cfg.MaxInFlight {
 		return verdict{codec.CodeOverflow, reasonInFlight}
 	}
 	return verdict{}
 }
 
 // forward finds the receiver and writes the message on its way.
-func (c *conn) forward(m *codec.Send) verdict {
-	if v, known := c.forwardLocal(m); known {
+func (s *sender) route(m *codec.Send) verdict {
+	c := s.conn
+	if v, known := s.deliver(m); known {
 		return v
 	}
 	if c.loop.eng.cluster != nil {
-		return c.forwardRemote(m)
+		return s.forward(m)
 	}
 	if _, bound := c.loop.eng.table.Lookup(m.To); bound {
 		return verdict{code: codec.CodeUnreachable}
@@ -154,8 +184,8 @@ func (c *conn) forward(m *codec.Send) verdict {
 
 // forwardLocal writes the message to a connection of this node, or to the mail of that connection's
 // loop; known is false if the receiver is not attached here.
-func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
-	l := c.loop
+func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
+	l := s.conn.loop
 	route, ok := l.eng.table.Lookup(m.To)
 	if !ok {
 		return verdict{}, false
@@ -176,7 +206,7 @@ func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 	if v := l.eng.mayDeliver(route.Session, d); v.code != codec.CodeOK {
 		return v, true
 	}
-	if v := c.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {
+	if v := s.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
 	d.Token = l.eng.tokens.SealAck(d.Token, route.Session.Short())
@@ -186,11 +216,12 @@ func (c *conn) forwardLocal(m *codec.Send) (v verdict, known bool) {
 
 // stamp gives the message the token that its answer will carry: that of a pending entry, or one that
 // says whom to tell of a failure.
-func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List) verdict {
+func (s *sender) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List) verdict {
+	c := s.conn
 	l := c.loop
 	switch {
 	case m.Flags&codec.FlagAck != 0:
-		return c.arm(m, d, session, list, ackmgr.Entry{Sum: l.eng.tokens.Sum(d)})
+		return s.arm(m, d, session, list, ackmgr.Entry{Sum: l.eng.tokens.Sum(d)})
 	case m.Flags&codec.FlagReport != 0:
 		d.Token = l.eng.tokens.AppendReport(l.token[:0], c.handle(), m.Seq, session)
 	}
@@ -198,9 +229,10 @@ func (c *conn) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 }
 
 // arm makes an entry for a message with ack. Sum and flags of the entry are there already.
-func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
+func (s *sender) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
+	c := s.conn
 	l := c.loop
-	if c.inFlight >= l.ackShare() {
+	if s.inFlight >= l.ackShare() {
 		l.stats.overShare++
 		return verdict{codec.CodeOverflow, reasonShare}
 	}
@@ -211,7 +243,7 @@ func (c *conn) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.
 	if !ok {
 		return verdict{codec.CodeOverflow, reasonAcks}
 	}
-	c.inFlight++
+	s.inFlight++
 	d.Token = token.AppendEntry(l.token[:0], t)
 	return verdict{}
 }
@@ -258,7 +290,7 @@ func (l *loop) destination(h routing.Handle, size int, from []byte) (destination
 func (l *loop) write(to destination, d *codec.Deliver) {
 	unacked := unackedOf(d.Flags, 1)
 	if c := to.conn; c != nil {
-		c.countUnacked(unacked)
+		c.receiver.countUnacked(unacked)
 		c.out.wrote(codec.AppendDeliver(c.out.buf(), d))
 		return
 	}
@@ -276,17 +308,19 @@ func unackedOf(flags uint8, n int) int {
 }
 
 // countUnacked counts messages without ack that are written to c.
-func (c *conn) countUnacked(n int) {
+func (rv *receiver) countUnacked(n int) {
+	c := rv.conn
 	if c.link != nil {
 		c.loop.stats.forwarded += uint64(n)
 		return
 	}
 	c.loop.stats.written += uint64(n)
-	c.unacked += uint64(n)
+	rv.unacked += uint64(n)
 }
 
 // handleAck takes a receiver's answer to the loop that waits for it.
-func (c *conn) handleAck(body []byte) {
+func (rv *receiver) handleAck(body []byte) {
+	c := rv.conn
 	l := c.loop
 	a := &l.ack
 	if err := codec.DecodeAck(body, a); err != nil {
@@ -306,7 +340,7 @@ func (c *conn) handleAck(body []byte) {
 		// Nobody waits for it, and answering it does no harm.
 	default:
 		if origin, h, ok := l.eng.tokens.OpenLink(a.Token, c.short); ok {
-			c.answerLink(origin, h, a)
+			rv.answerLink(origin, h, a)
 			return
 		}
 		l.refuseToken(c.handle(), codec.KindAck)
@@ -370,12 +404,13 @@ func (l *loop) failed(t ackmgr.Token, code codec.Code, reason []byte) {
 func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []byte) {
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // else it has closed, and its entries end in steps
-		c.inFlight--
-		c.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
+		c.sender.inFlight--
+		c.multicasts.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
 	}
 }
 
-func (c *conn) outcome(seq uint64, code codec.Code, reason, reply []byte) {
+func (s *sender) outcome(seq uint64, code codec.Code, reason, reply []byte) {
+	c := s.conn
 	c.out.wroteControl(codec.AppendOutcome(c.out.bufFor(scratchSize+len(reason)+len(reply)), &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply}))
 }
 
@@ -384,23 +419,25 @@ const flagBounced = 1
 
 // handleNotHere takes back a message that this session cannot accept. The session has the final word
 // on who it holds, so the binding that led here goes too, if it still stands (S11).
-func (c *conn) handleNotHere(body []byte) {
+func (rv *receiver) handleNotHere(body []byte) {
+	c := rv.conn
 	l := c.loop
 	d := &l.deliver
 	if err := codec.DecodeNotHere(body, d); err != nil {
 		c.decodeFault(err, codec.KindNotHere)
 		return
 	}
-	if !c.takeNotHere(d) && !c.bounceToLink(d) {
+	if !rv.takeNotHere(d) && !rv.bounceToLink(d) {
 		l.refuseToken(c.handle(), codec.KindNotHere)
 	}
 	l.releaseDisowned()
 }
 
 // takeNotHere takes back one message; false: its token is not of this node, or is that of a message with ack that came over a link.
-func (c *conn) takeNotHere(d *codec.Deliver) bool {
+func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
+	c := rv.conn
 	l := c.loop
-	bare := c.isBare(d.Flags)
+	bare := rv.isBare(d.Flags)
 	t, ok := l.eng.tokens.OpenAck(d.Token, c.short)
 	switch {
 	case ok && (bare || d.Flags&codec.FlagAck != 0):
@@ -421,10 +458,10 @@ func (c *conn) takeNotHere(d *codec.Deliver) bool {
 		p.data = codec.AppendNotHere(p.data, &back)
 		p.notes = append(p.notes, note{kind: kind, handle: c.handle(), token: t, session: c.short, at: at, reply: len(p.data) - at})
 		return true
-	case bare && c.takeBare(d):
+	case bare && rv.takeBare(d):
 		return true
 	case d.Flags&codec.FlagAck == 0:
-		c.bouncedUnacked(d)
+		rv.bouncedUnacked(d)
 		return true
 	}
 	return false
@@ -441,18 +478,19 @@ func (l *loop) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, 
 
 // bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
 // whether what came back is what was sent.
-func (c *conn) bouncedUnacked(d *codec.Deliver) {
+func (rv *receiver) bouncedUnacked(d *codec.Deliver) {
+	c := rv.conn
 	l := c.loop
 	origin, link, remote := l.eng.tokens.OpenLink(d.Token, c.short)
 	remote = remote && len(origin) == token.ReportLen // else of a message with ack
 	known := remote || len(d.Token) == 0 || l.eng.tokens.IsReport(d.Token, c.short)
-	if !known || c.unacked == 0 { // no token can come back more often than messages were delivered
+	if !known || rv.unacked == 0 { // no token can come back more often than messages were delivered
 		l.refuseToken(c.handle(), codec.KindNotHere)
 		return
 	}
-	c.unacked--
+	rv.unacked--
 	l.stats.bounced++
-	c.disown(d.To, d.Epoch)
+	rv.disown(d.To, d.Epoch)
 	if len(d.Token) == 0 {
 		return
 	}

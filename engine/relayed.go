@@ -47,7 +47,8 @@ func (k *link) mayRelay(c *conn, session uint64, size int) bool {
 }
 
 // answerLink relays an ack to the node that waits for it, stamped with who acked (S8).
-func (c *conn) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
+func (rv *receiver) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
+	c := rv.conn
 	if len(origin) != token.AckLen {
 		return // nobody waits
 	}
@@ -86,7 +87,8 @@ func answerSize(f *codec.Answer) int { return scratchSize + len(f.Reason) + len(
 
 // giveBack sends a frame with messages that a client gives back to the node that they came from, on
 // whichever loop the link is.
-func (c *conn) giveBack(h routing.Handle, frame []byte) {
+func (rv *receiver) giveBack(h routing.Handle, frame []byte) {
+	c := rv.conn
 	l := c.loop
 	if h.Loop == l.idx {
 		l.relayFrame(h, c.short, frame)

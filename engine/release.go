@@ -67,7 +67,8 @@ func (l *loop) disownHere(session uint64, by routing.Handle, id []byte, epoch ui
 
 // disown is for a message that has come over a link, or without ack. This node need not know the ID:
 // another one may, and have sent the message here.
-func (c *conn) disown(id []byte, epoch uint64) {
+func (rv *receiver) disown(id []byte, epoch uint64) {
+	c := rv.conn
 	e := c.loop.eng
 	if r, ok := e.table.Lookup(id); ok && r.Session == c.session && r.Epoch == epoch || !ok && e.cluster != nil {
 		c.loop.disown(c.session, c.handle(), id, epoch)

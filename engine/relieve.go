@@ -169,7 +169,7 @@ func (l *loop) memoryHolders() (all []memoryHolder) {
 			continue
 		}
 		if n := c.holding(); n > 0 {
-			h := memoryHolder{conn: c, loop: l, bytes: n, weight: n, silent: l.awake - c.lastHeard}
+			h := memoryHolder{conn: c, loop: l, bytes: n, weight: n, silent: l.awake - c.live.lastHeard}
 			if c.link != nil {
 				h.weight /= linkRoom
 			}

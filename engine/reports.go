@@ -60,8 +60,8 @@ func (r *reports) forget() {
 }
 
 // report tells the connection that a send without ack has failed, if it has not heard so before.
-func (c *conn) report(n *note) {
-	if c.reports.first(n.seq) {
-		c.outcome(n.seq, n.code, nil, nil)
+func (s *sender) report(n *note) {
+	if s.reports.first(n.seq) {
+		s.outcome(n.seq, n.code, nil, nil)
 	}
 }

@@ -60,13 +60,14 @@ func (l *loop) remember(id string, code codec.Code) {
 }
 
 // keep copies a send that has to wait and charges it to its connection (S21), unless too much of it waits already.
-func (c *conn) keep(body []byte, m *codec.Send) (w *waiting, v verdict) {
+func (s *sender) retain(body []byte, m *codec.Send) (w *waiting, v verdict) {
+	c := s.conn
 	l := c.loop
-	if v = c.mayPark(len(body) + waitingSize); v.code != codec.CodeOK {
+	if v = s.mayPark(len(body) + waitingSize); v.code != codec.CodeOK {
 		return w, v
 	}
 	w = &waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.waitDeadline(m.Flags, m.TTL)}
-	c.charge(w)
+	s.charge(w)
 	return w, v
 }
 
@@ -81,20 +82,21 @@ func (l *loop) waitDeadline(flags uint8, ttl uint32) int64 {
 	return 0
 }
 
-func (c *conn) charge(w *waiting) {
+func (s *sender) charge(w *waiting) {
+	c := s.conn
 	n := w.cost()
 	if k := w.cast; k != nil {
 		n += k.unpaid()
 		k.waits++
 	}
-	c.parked += n
+	s.parked += n
 	c.loop.holds(n)
 	c.loop.parkedSends += w.count()
 	c.loop.waitsUntil(w)
 }
 
 // discharge is the reverse of charge, for what waits no longer.
-func (c *conn) discharge(w *waiting) { c.parked -= c.loop.unwaits(w) }
+func (s *sender) discharge(w *waiting) { s.parked -= s.conn.loop.unwaits(w) }
 
 // unwaits counts what waits no longer, and returns how many bytes that is.
 func (l *loop) unwaits(w *waiting) int {
@@ -118,7 +120,7 @@ func (l *loop) takeUp(w *waiting) *conn {
 		l.unwaits(w)
 		return nil
 	}
-	c.discharge(w)
+	c.sender.discharge(w)
 	if k := w.cast; k != nil {
 		l.toBuf = append(l.toBuf[:0], w.to...)
 		m := &k.multi
@@ -133,13 +135,14 @@ func (l *loop) takeUp(w *waiting) *conn {
 }
 
 // park lets a send wait for the registry's word on its receiver.
-func (c *conn) park(m *codec.Send) verdict {
-	w, v := c.keep(c.loop.body, m)
+func (s *sender) park(m *codec.Send) verdict {
+	c := s.conn
+	w, v := s.retain(c.loop.body, m)
 	if v.code != codec.CodeOK {
 		return v
 	}
 	if m.Flags&codec.FlagAck != 0 {
-		c.inFlight++
+		s.inFlight++
 	}
 	c.loop.enqueue(string(m.To), w)
 	return verdict{}
@@ -328,7 +331,7 @@ func (l *loop) goOn(w *waiting, code codec.Code) {
 func (l *loop) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
 	c := l.takeUp(w)
 	if c != nil && l.send.Flags&codec.FlagAck != 0 {
-		c.inFlight--
+		c.sender.inFlight--
 	}
 	if w.late(l.now) {
 		code = codec.CodeExpired
@@ -345,37 +348,37 @@ func (l *loop) goOnSend(w *waiting, code codec.Code) {
 	v := verdict{code: code}
 	if v.code == codec.CodeOK {
 		var known bool
-		if v, known = c.forwardResolved(m); !known && w.tries < parkTries {
-			c.parkAgain(m, w)
+		if v, known = c.sender.routeResolved(m); !known && w.tries < parkTries {
+			c.sender.parkAgain(m, w)
 			return
 		}
 	}
-	c.finish(m, v)
+	c.sender.finish(m, v)
 }
 
 // forwardResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
 // that attaches here, too, makes its routes elsewhere be forgotten.
-func (c *conn) forwardResolved(m *codec.Send) (v verdict, known bool) {
-	if c.loop.parked[string(m.To)] != nil { // one before it was parked again (S20)
+func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
+	if s.conn.loop.parked[string(m.To)] != nil { // one before it was parked again (S20)
 		return verdict{code: codec.CodeUnreachable}, false
 	}
-	if v, known := c.forwardLocal(m); known {
+	if v, known := s.deliver(m); known {
 		return v, true
 	}
-	if v, known := c.forwardKnown(m); known {
+	if v, known := s.forwardKnown(m); known {
 		return v, true
 	}
 	return verdict{code: codec.CodeUnreachable}, false
 }
 
 // parkAgain parks what takeUp has taken up. Those behind it find it parked, and follow.
-func (c *conn) parkAgain(m *codec.Send, w *waiting) {
+func (s *sender) parkAgain(m *codec.Send, w *waiting) {
 	w.tries++
-	c.charge(w)
+	s.charge(w)
 	if m.Flags&codec.FlagAck != 0 {
-		c.inFlight++
+		s.inFlight++
 	}
-	c.loop.enqueue(string(m.To), w)
+	s.conn.loop.enqueue(string(m.To), w)
 }
 
 // goOnReturned ends a returned message, or sends it again.

@@ -48,9 +48,9 @@ func (c *conn) handleHello(body []byte) {
 		secret:      append([]byte(nil), f.Secret...),
 		replace:     f.Flags&codec.HelloReplace != 0,
 	}
-	c.takesMany = f.Features&codec.FeatureMulticast != 0
-	c.promise(f.Heartbeat)
-	c.returnsBare = f.Features&codec.FeatureShortNotHere != 0
+	c.receiver.takesMany = f.Features&codec.FeatureMulticast != 0
+	c.live.promise(f.Heartbeat)
+	c.receiver.returnsBare = f.Features&codec.FeatureShortNotHere != 0
 	copy(j.wanted[:], f.Session)
 	if e.cfg.Hooks.Authenticate == nil {
 		j.enqueue("")
@@ -173,14 +173,14 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		return
 	}
 	c.state = stateOpen
-	c.lastHeard = l.awake // from here on it keeps what it has promised
+	c.live.lastHeard = l.awake // from here on it keeps what it has promised
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
 	c.list = l.acks.NewList()
-	c.granted = uint64(e.cfg.Credit)
+	c.sender.granted = uint64(e.cfg.Credit)
 	if j.replace {
 		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
 	} else {
-		e.eachHandle(others, (*conn).doubt)
+		e.eachHandle(others, func(c *conn) { c.live.doubt() })
 	}
 	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, j.foreign)
 	id := s.ID()
@@ -199,7 +199,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	c.out.wroteControl(codec.AppendWelcome(c.out.buf(), &codec.Welcome{
 		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
 		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
-		Limits: c.limits(), Members: e.members(),
+		Limits: c.live.limits(), Members: e.members(),
 	}))
 	if resumed {
 		c.repeatKicks()
@@ -208,10 +208,10 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 
 // features are what this node grants of what the client asked for.
 func (c *conn) features() (f uint64) {
-	if c.takesMany {
+	if c.receiver.takesMany {
 		f |= codec.FeatureMulticast
 	}
-	if c.returnsBare {
+	if c.receiver.returnsBare {
 		f |= codec.FeatureShortNotHere
 	}
 	return f
@@ -270,7 +270,7 @@ func (e *Engine) detach(c *conn) {
 		c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
 		return
 	}
-	if !found && !c.steppedBack || left > 0 {
+	if !found && !c.live.steppedBack || left > 0 {
 		return
 	}
 	c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))

@@ -35,23 +35,40 @@ const (
 	longestTick = 250 * time.Millisecond
 )
 
+// liveness is when a connection was heard of, and what follows from its silence. The
+// connection's loop owns it.
+type liveness struct {
+	conn *conn // static
+
+	// The client is pinged and given up after so many milliseconds of silence, if it has promised
+	// heartbeats.
+	beat, dead int64
+
+	pinged      bool  // since the last frame
+	steppedBack bool  // its session does without it, see stepBack
+	lastFrame   int64 // when the last complete frame came
+	lastHeard   int64 // when anything came, on the loop's waking time
+	doubted     int64 // since when it may be dead, as news say, on that time; 0: it is not in doubt
+	suspected   bool  // it is in the loop's suspects
+}
+
 // promise notes how often, in ms, a client promises to send something. 0 means that it promises
 // nothing.
-func (c *conn) promise(heartbeat uint64) {
+func (v *liveness) promise(heartbeat uint64) {
 	if heartbeat == 0 {
 		return
 	}
-	cfg := &c.loop.eng.cfg
+	cfg := &v.conn.loop.eng.cfg
 	beat := time.Duration(min(heartbeat, math.MaxInt32)) * time.Millisecond
-	c.beat = min(max(beat, minDead/deadBeats), cfg.Heartbeat).Milliseconds()
-	c.dead = min(deadBeats*c.beat, cfg.IdleTimeout.Milliseconds())
+	v.beat = min(max(beat, minDead/deadBeats), cfg.Heartbeat).Milliseconds()
+	v.dead = min(deadBeats*v.beat, cfg.IdleTimeout.Milliseconds())
 }
 
 // limits are what welcome announces: the node's, with the heartbeats that hold for this connection.
-func (c *conn) limits() codec.Limits {
-	l := c.loop.eng.limits
-	if c.dead > 0 {
-		l.Heartbeat, l.IdleTimeout = uint64(c.beat), uint64(c.dead)
+func (v *liveness) limits() codec.Limits {
+	l := v.conn.loop.eng.limits
+	if v.dead > 0 {
+		l.Heartbeat, l.IdleTimeout = uint64(v.beat), uint64(v.dead)
 	}
 	return l
 }
@@ -64,58 +81,62 @@ func (l *loop) awaken() {
 
 // silentFor is for how long nothing was received from a client, not even a part of a frame, while
 // the loop was able to.
-func (c *conn) silentFor() int64 { return c.loop.awake - c.lastHeard }
+func (v *liveness) silentFor() int64 { return v.conn.loop.awake - v.lastHeard }
 
 // checkHeartbeat pings a silent client and gives up on a dead one.
-func (c *conn) checkHeartbeat() {
+func (v *liveness) check() {
+	c := v.conn
 	if c.state == stateHello || c.local != nil || c.link != nil { // the one has a deadline of its own, the other no wire
 		return
 	}
-	if c.inTurns { // it has said something
+	if c.in.inTurns { // it has said something
 		return
 	}
 	cfg := &c.loop.eng.cfg
 	beat := cfg.Heartbeat.Milliseconds()
-	if c.beat > 0 {
-		beat = c.beat
+	if v.beat > 0 {
+		beat = v.beat
 	}
-	silence := c.loop.now - c.lastFrame
+	silence := c.loop.now - v.lastFrame
 	switch {
 	case silence >= cfg.IdleTimeout.Milliseconds():
 		c.close(codec.FaultIdleTimeout, "no complete frame for "+cfg.IdleTimeout.String())
 		return
-	case silence >= beat && !c.pinged && c.state == stateOpen:
-		c.ping()
+	case silence >= beat && !v.pinged && c.state == stateOpen:
+		v.ping()
 	}
-	if left := c.timeLeft(); left < scanEvery.Milliseconds() {
-		c.suspect()
+	if left := v.timeLeft(); left < scanEvery.Milliseconds() {
+		v.suspect()
 	}
 }
 
-func (c *conn) ping() {
-	c.pinged = true
+func (v *liveness) ping() {
+	c := v.conn
+	v.pinged = true
 	c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(c.loop.now)))
 }
 
 // timeLeft is how long the connection may go on being silent.
-func (c *conn) timeLeft() int64 {
+func (v *liveness) timeLeft() int64 {
+	c := v.conn
 	left := int64(math.MaxInt64)
-	if c.state != stateOpen || c.inTurns {
+	if c.state != stateOpen || c.in.inTurns {
 		return left // before welcome a client may send nothing, and from one that waits nothing is read
 	}
-	if c.dead > 0 {
-		left = c.dead - c.silentFor()
+	if v.dead > 0 {
+		left = v.dead - v.silentFor()
 	}
-	if c.steppedBack {
-		left = min(left, doubtFor.Milliseconds()-(c.loop.awake-max(c.doubted, c.lastHeard)))
+	if v.steppedBack {
+		left = min(left, doubtFor.Milliseconds()-(c.loop.awake-max(v.doubted, v.lastHeard)))
 	}
 	return left
 }
 
 // suspect has the connection looked at with each tick.
-func (c *conn) suspect() {
-	if !c.suspected {
-		c.suspected = true
+func (v *liveness) suspect() {
+	c := v.conn
+	if !v.suspected {
+		v.suspected = true
 		c.loop.suspects = append(c.loop.suspects, c.handle())
 	}
 }
@@ -128,11 +149,11 @@ func (l *loop) checkSuspects() {
 		if c == nil {
 			continue
 		}
-		switch left := c.timeLeft(); {
+		switch left := c.live.timeLeft(); {
 		case left <= 0:
-			c.close(codec.FaultIdleTimeout, fmt.Sprintf("nothing was received for %d ms", c.silentFor()))
-		case left >= scanEvery.Milliseconds() && !c.steppedBack:
-			c.suspected = false
+			c.close(codec.FaultIdleTimeout, fmt.Sprintf("nothing was received for %d ms", c.live.silentFor()))
+		case left >= scanEvery.Milliseconds() && !c.live.steppedBack:
+			c.live.suspected = false
 		default:
 			kept = append(kept, h)
 		}
@@ -142,34 +163,36 @@ func (l *loop) checkSuspects() {
 
 // doubt is called for a connection whose session has just been attached elsewhere: at another node,
 // or by another connection to this one.
-func (c *conn) doubt() {
-	beat := c.beat
+func (v *liveness) doubt() {
+	c := v.conn
+	beat := v.beat
 	if beat == 0 {
 		beat = assumedBeat.Milliseconds()
 	}
-	if c.local != nil || c.state != stateOpen || c.left || c.silentFor() < beat+beat/2 {
+	if c.local != nil || c.state != stateOpen || c.left || v.silentFor() < beat+beat/2 {
 		return
 	}
-	c.distrust()
-	c.stepBack()
+	v.distrust()
+	v.stepBack()
 }
 
 // distrust pings a connection that may be dead. Its session is announced anew when it is heard of.
-func (c *conn) distrust() {
-	if c.doubted == 0 {
-		c.doubted = max(c.loop.awake, 1)
-		c.ping()
+func (v *liveness) distrust() {
+	if v.doubted == 0 {
+		v.doubted = max(v.conn.loop.awake, 1)
+		v.ping()
 	}
 }
 
 // heardAgain announces the session of a connection that was doubtful.
-func (c *conn) heardAgain() {
-	c.doubted = 0
+func (v *liveness) heardAgain() {
+	c := v.conn
+	v.doubted = 0
 	if c.state != stateOpen || c.left {
 		return
 	}
-	if c.steppedBack {
-		c.steppedBack = false
+	if v.steppedBack {
+		v.steppedBack = false
 		c.endAside()
 		e := c.loop.eng
 		serial, ok := e.table.Attach(c.session, c.handle())
@@ -184,16 +207,17 @@ func (c *conn) heardAgain() {
 
 // stepBack takes a doubtful connection out of its session until it is heard of, if the session is
 // attached elsewhere as well: messages go there meanwhile.
-func (c *conn) stepBack() {
+func (v *liveness) stepBack() {
+	c := v.conn
 	e := c.loop.eng
-	if c.doubted == 0 || c.steppedBack || c.state != stateOpen {
+	if v.doubted == 0 || v.steppedBack || c.state != stateOpen {
 		return
 	}
 	if len(c.session.Handles()) < 2 && (e.cluster == nil || !e.cluster.attached(c.session.ID())) {
 		return
 	}
-	c.steppedBack = true
+	v.steppedBack = true
 	c.stepAside()
-	c.suspect()
+	v.suspect()
 	e.table.Detach(c.session, c.handle())
 }

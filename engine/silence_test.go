@@ -89,7 +89,7 @@ func (c *client) waitSilent() {
 	c.n.eventually("silence", func() bool {
 		silent := false
 		done := make(chan struct{})
-		c.n.eachConn(s, func(c *conn) { silent = c.silentFor() >= 3*assumedBeat.Milliseconds()/2; close(done) })
+		c.n.eachConn(s, func(c *conn) { silent = c.live.silentFor() >= 3*assumedBeat.Milliseconds()/2; close(done) })
 		<-done
 		return silent
 	})

@@ -42,10 +42,10 @@ const (
 
 // turns are the connections that wait for their turn.
 type turns struct {
-	links    []*conn                // the next one first
-	clients  ranking.Ranking[*conn] // the first is the one that will have caused the least work after its turn
-	arriving []*conn                // those that have come since turns were taken last
-	entered  uint64                 // how many have entered clients so far
+	links    []*conn                 // the next one first
+	clients  ranking.Ranking[*input] // the first is the one that will have caused the least work after its turn
+	arriving []*conn                 // those that have come since turns were taken last
+	entered  uint64                  // how many have entered clients so far
 
 	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and saves
 	// nothing up.
@@ -71,71 +71,73 @@ func (t *turns) settle(crowded bool) {
 // push has a client wait for its turn.
 func (t *turns) push(c *conn) {
 	t.entered++
-	c.entered = t.entered
-	c.caused = max(c.caused, t.fair)
-	c.due = c.caused + c.nextWork()
-	t.clients.Add(c)
+	c.in.entered = t.entered
+	c.in.caused = max(c.in.caused, t.fair)
+	c.in.due = c.in.caused + c.in.nextWork()
+	t.clients.Add(&c.in)
 }
 
 // GoesBefore says which client will have caused less after its turn and, if they will have caused as
 // much, which has come first.
-func (c *conn) GoesBefore(d *conn) bool {
-	return c.due < d.due || c.due == d.due && c.entered < d.entered
+func (in *input) GoesBefore(other *input) bool {
+	return in.due < other.due || in.due == other.due && in.entered < other.entered
 }
 
-func (c *conn) StandsAt(int) {}
+func (in *input) StandsAt(int) {}
 
 // nextWork is about how much work the connection's next turn is.
-func (c *conn) nextWork() uint64 {
-	if !c.hasWork() { // nobody has looked at what comes next
+func (in *input) nextWork() uint64 {
+	if !in.hasWork() { // nobody has looked at what comes next
 		part := 0
-		if len(c.carry) > 0 {
-			part = codec.Missing(c.carry)
+		if len(in.carry) > 0 {
+			part = codec.Missing(in.carry)
 		}
-		return max(readWork, c.lastWork, uint64(part/bytesPerUnit))
+		return max(readWork, in.lastWork, uint64(part/bytesPerUnit))
 	}
-	if c.long != nil {
-		return max(turnSlack, c.lastWork)
+	if in.long != nil {
+		return max(turnSlack, in.lastWork)
 	}
-	n := len(c.unread)
-	return max(c.lastWork, uint64(1+n/bytesPerUnit), uint64(min(n/bytesOfRecipient, sliceWork)))
+	n := len(in.unread)
+	return max(in.lastWork, uint64(1+n/bytesPerUnit), uint64(min(n/bytesOfRecipient, sliceWork)))
 }
 
 // countTurn counts what a connection has caused in one turn, or read.
-func (c *conn) countTurn(before workDone) {
-	work := c.loop.done().since(before)
-	c.lastWork = uint64(work)
-	c.countWork(work)
+func (in *input) countTurn(before workDone) {
+	work := in.conn.loop.done().since(before)
+	in.lastWork = uint64(work)
+	in.countWork(work)
 }
 
 // countWork counts work that a connection has caused.
-func (c *conn) countWork(work int) {
+func (in *input) countWork(work int) {
+	c := in.conn
 	if c.link != nil {
 		return
 	}
 	t := &c.loop.turns
-	c.caused = max(c.caused, t.fair) + uint64(work)
-	t.most, t.least = max(t.most, c.caused), min(t.least, c.caused)
+	in.caused = max(in.caused, t.fair) + uint64(work)
+	t.most, t.least = max(t.most, in.caused), min(t.least, in.caused)
 }
 
 // isAhead reports whether the connection has caused so much work that others go before it. One with
 // cheap frames goes on while others wait for their first expensive turns, which may take seconds for all
 // of them: its next turn would end before that of the one that is the next.
-func (c *conn) isAhead() bool {
+func (in *input) isAhead() bool {
+	c := in.conn
 	l := c.loop
 	slack := uint64(turnSlack)
 	if l.late {
 		slack = lateSlack
 	}
 	t := &l.turns
-	if c.link != nil || c.caused <= t.fair+slack || !l.crowded() {
+	if c.link != nil || in.caused <= t.fair+slack || !l.crowded() {
 		return false
 	}
-	return len(t.clients) == 0 || c.caused+c.nextWork() > t.clients[0].due
+	return len(t.clients) == 0 || in.caused+in.nextWork() > t.clients[0].due
 }
 
 // mayWait reports whether the loop can hold up what comes next on the connection.
-func (c *conn) mayWait() bool { return c.state != stateClosed && c.wire != nil }
+func (in *input) mayWait() bool { return in.conn.state != stateClosed && in.conn.wire != nil }
 
 // crowded reports whether some connections hold others up.
 func (l *loop) crowded() bool {
@@ -143,96 +145,101 @@ func (l *loop) crowded() bool {
 }
 
 // input handles what was read from a connection, or lets it wait.
-func (c *conn) input(buf []byte) {
+func (in *input) take(buf []byte) {
+	c := in.conn
 	l := c.loop
-	if c.inTurns || (l.full && c.link == nil || c.isAhead()) && len(buf) >= codec.Missing(c.carry) {
-		c.keepUnread(buf)
+	if in.inTurns || (l.full && c.link == nil || in.isAhead()) && len(buf) >= codec.Missing(in.carry) {
+		in.keep(buf)
 		return
 	} // a part of a large frame is copied in any case
 	before := l.done()
 	l.beginTurn()
-	rest := c.read(buf)
-	c.countTurn(before)
+	rest := in.read(buf)
+	in.countTurn(before)
 	switch {
 	case len(rest) > 0:
-		c.keepUnread(rest)
-	case c.mayWait() && c.isAhead():
-		c.await() // before the next read, which would have to be copied
+		in.keep(rest)
+	case in.mayWait() && in.isAhead():
+		in.await() // before the next read, which would have to be copied
 	}
 }
 
 func (l *loop) beginTurn() { l.turnEnds, l.turnOver = l.stamped+turnShare, false }
 
 // keepUnread copies input that has to wait.
-func (c *conn) keepUnread(buf []byte) {
-	l := c.loop
+func (in *input) keep(buf []byte) {
+	l := in.conn.loop
 	l.stats.deferred++
-	if c.unread == nil {
-		c.unread = l.bufs.get()
+	if in.unread == nil {
+		in.unread = l.bufs.get()
 	}
-	c.unread = append(c.unread, buf...)
+	in.unread = append(in.unread, buf...)
 	l.unread += len(buf)
-	c.await()
+	in.await()
 	before := l.done()
-	for len(c.unread) > maxConnUnread && c.hasWork() {
+	for len(in.unread) > maxConnUnread && in.hasWork() {
 		l.beginTurn()
 		l.turnEnds = math.MaxInt64
-		c.work()
+		in.resume()
 	}
-	if l.unread > maxUnread && c.hasWork() { // a turn and no more: thousands may come here one after the other
+	if l.unread > maxUnread && in.hasWork() { // a turn and no more: thousands may come here one after the other
 		l.beginTurn()
-		c.work()
+		in.resume()
 	}
-	c.caused = max(c.caused, l.turns.fair) + uint64(l.done().since(before))
+	in.caused = max(in.caused, l.turns.fair) + uint64(l.done().since(before))
 }
 
 // await has the connection wait for its turn, and stops reading from it.
-func (c *conn) await() {
-	if !c.inTurns {
-		c.inTurns = true
+func (in *input) await() {
+	c := in.conn
+	if !in.inTurns {
+		in.inTurns = true
 		c.loop.turns.arriving = append(c.loop.turns.arriving, c)
 	}
-	c.setReading(false)
+	in.setReading(false)
 }
 
 // hasWork reports whether there is anything to do in the connection's turn.
-func (c *conn) hasWork() bool {
-	return c.state != stateClosed && (c.long != nil || !c.going.empty() || len(c.unread) > 0)
+func (in *input) hasWork() bool {
+	c := in.conn
+	return c.state != stateClosed && (in.long != nil || !c.held.ready.empty() || len(in.unread) > 0)
 }
 
 // work goes on with what waits, until the turn is over.
-func (c *conn) work() {
+func (in *input) resume() {
+	c := in.conn
 	l := c.loop
-	if c.long != nil {
-		c.goOnLong()
+	if in.long != nil {
+		in.resumeLong()
 	}
 	if !l.turnOver {
-		c.goOnHeld()
+		c.held.resume()
 	}
 	if l.turnOver || c.state == stateClosed {
 		return
 	}
-	in := c.unread
-	c.unread = nil // the end of the connection must not give it back meanwhile
-	l.unread -= len(in)
-	rest := c.read(in)
+	waited := in.unread
+	in.unread = nil // the end of the connection must not give it back meanwhile
+	l.unread -= len(waited)
+	rest := in.read(waited)
 	if c.state == stateClosed || len(rest) == 0 {
-		l.bufs.put(in)
+		l.bufs.put(waited)
 		return
 	}
-	c.unread = in[:copy(in, rest)]
+	in.unread = waited[:copy(waited, rest)]
 	l.unread += len(rest)
 }
 
 // dropWork ends what waits: the connection has closed.
-func (c *conn) dropWork() {
-	if c.long != nil {
-		c.long.drop(c.loop)
-		c.long = nil
+func (in *input) drop() {
+	c := in.conn
+	if in.long != nil {
+		in.long.drop(c.loop)
+		in.long = nil
 	}
-	c.loop.unread -= len(c.unread)
-	c.loop.bufs.put(c.unread)
-	c.unread = nil
+	c.loop.unread -= len(in.unread)
+	c.loop.bufs.put(in.unread)
+	in.unread = nil
 }
 
 // takeTurns gives connections their turns, for as long as share at most. Links come first, because a
@@ -265,7 +272,7 @@ func (l *loop) serveLinks(until time.Duration) {
 		c := t.links[0]
 		t.links[0] = nil
 		t.links = t.links[1:]
-		if c.takeTurn() {
+		if c.in.takeTurn() {
 			t.links = append(t.links, c)
 		}
 	}
@@ -280,13 +287,13 @@ func (l *loop) serveClients(until time.Duration) {
 		if work >= turnsWork && (len(l.dirty) > 0 || l.inputWaits()) {
 			return
 		}
-		c := t.clients.TakeFirst()
-		t.fair = max(t.fair, c.caused)
+		c := t.clients.TakeFirst().conn
+		t.fair = max(t.fair, c.in.caused)
 		before, expected := l.done(), 0
-		if !c.hasWork() { // it is read again
-			expected = int(c.nextWork())
+		if !c.in.hasWork() { // it is read again
+			expected = int(c.in.nextWork())
 		}
-		if c.takeTurn() {
+		if c.in.takeTurn() {
 			t.push(c)
 		}
 		work += max(l.done().since(before), expected)
@@ -294,25 +301,26 @@ func (l *loop) serveClients(until time.Duration) {
 }
 
 // takeTurn gives a connection its turn, and reports whether it needs another one.
-func (c *conn) takeTurn() (more bool) {
+func (in *input) takeTurn() (more bool) {
+	c := in.conn
 	l := c.loop
 	l.beginTurn()
-	worked := c.hasWork()
+	worked := in.hasWork()
 	if worked {
 		before := l.done()
-		c.work()
-		c.countInput()
-		c.countTurn(before)
+		in.resume()
+		in.count()
+		in.countTurn(before)
 	}
-	c.lastHeard, c.lastFrame = l.awake, l.now // more may have come: nobody has read it
+	c.live.lastHeard, c.live.lastFrame = l.awake, l.now // more may have come: nobody has read it
 	switch {
-	case c.hasWork() || worked && c.mayWait() && c.isAhead():
+	case in.hasWork() || worked && in.mayWait() && in.isAhead():
 		return true
 	case c.state != stateClosed && c.gone():
 		c.teardown() // its end has waited for this
 	}
-	c.inTurns = false
-	c.setReading(true)
+	in.inTurns = false
+	in.setReading(true)
 	if c.local != nil {
 		c.local.read()
 	}

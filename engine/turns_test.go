@@ -53,7 +53,7 @@ func (n *node) unread() (all, most int) {
 		all += l.unread
 		for _, c := range l.conns {
 			if c != nil {
-				most = max(most, len(c.unread))
+				most = max(most, len(c.in.unread))
 			}
 		}
 		return true
@@ -179,11 +179,11 @@ func TestWaitingIsNotSilence(t *testing.T) {
 		l := n.loops[0]
 		c := l.conn(n.table.Session(a.sessionID()).Handles()[0])
 		l.awake += time.Hour.Milliseconds()
-		c.dead = 3000
-		if c.inTurns {
-			left = c.timeLeft()
+		c.live.dead = 3000
+		if c.in.inTurns {
+			left = c.live.timeLeft()
 		}
-		c.lastHeard = l.awake
+		c.live.lastHeard = l.awake
 	})
 	close(release)
 	n.eventually("all are handled", func() bool { return len(h.handled()) == 1000 })
@@ -208,8 +208,8 @@ func TestTurnsAreByCost(t *testing.T) {
 		defer close(done)
 		for i, client := range []*client{a, b, c} {
 			conn := n.loops[0].conn(n.table.Session(client.sessionID()).Handles()[0])
-			conn.input(frames[i])
-			waits = append(waits, conn.inTurns)
+			conn.in.take(frames[i])
+			waits = append(waits, conn.in.inTurns)
 		}
 	})
 	<-done
@@ -229,23 +229,23 @@ func TestOrderOfTurns(t *testing.T) {
 		conns[i] = bareConn(l)
 	}
 	quiet, cheap, large, heavy := conns[0], conns[1], conns[2], conns[3]
-	cheap.countWork(100)
-	large.unread = make([]byte, 200*bytesPerUnit)
-	heavy.countWork(50_000)
+	cheap.in.countWork(100)
+	large.in.unread = make([]byte, 200*bytesPerUnit)
+	heavy.in.countWork(50_000)
 	for _, c := range []*conn{heavy, large, cheap, quiet} {
 		l.turns.push(c)
 	}
 	for i, want := range []*conn{quiet, cheap, large, heavy} {
-		if got := l.turns.clients.TakeFirst(); got != want {
+		if got := l.turns.clients.TakeFirst().conn; got != want {
 			t.Fatalf("%d is number %d", slices.Index(conns, got), i)
 		}
 	}
 	l.turns.settle(true)
-	if quiet.countWork(10); quiet.caused != 100+10 {
-		t.Errorf("who was quiet has caused %d while the least of the others was 100", quiet.caused)
+	if quiet.in.countWork(10); quiet.in.caused != 100+10 {
+		t.Errorf("who was quiet has caused %d while the least of the others was 100", quiet.in.caused)
 	}
 	l.turns.settle(false)
-	if quiet.countWork(10); quiet.caused != 50_000+10 {
-		t.Errorf("who was quiet has caused %d when nobody was held up, and the most of the others was 50,000", quiet.caused)
+	if quiet.in.countWork(10); quiet.in.caused != 50_000+10 {
+		t.Errorf("who was quiet has caused %d when nobody was held up, and the most of the others was 50,000", quiet.in.caused)
 	}
 }

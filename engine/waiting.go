@@ -139,7 +139,7 @@ func (l *loop) expireWaiting() (more bool) {
 		w.leave()
 		if w.held {
 			if c := l.takeUp(w); c != nil {
-				c.finishHeld(w, verdict{code: codec.CodeExpired})
+				c.held.finish(w, verdict{code: codec.CodeExpired})
 			}
 		} else {
 			l.goOn(w, codec.CodeExpired)

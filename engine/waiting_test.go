@@ -15,12 +15,12 @@ func (l *loop) parkedFor(t *testing.T, c *client, id string, ttl uint32, n int) 
 		var m codec.Send
 		body := sendFrame(c.seq, "from", id, "x", codec.FlagAck, ttl)[codec.PrefixLen:]
 		c.decoded(codec.DecodeSend(body, &m))
-		w, v := conn.keep(body, &m)
+		w, v := conn.sender.retain(body, &m)
 		if v.code != codec.CodeOK {
 			t.Fatalf("it is not parked: %v", v)
 		}
 		l.stats.sends++
-		conn.inFlight++
+		conn.sender.inFlight++
 		l.line(id, w)
 	}
 }
