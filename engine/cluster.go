@@ -2,20 +2,13 @@ package engine
 
 import (
 	"context"
-	"math/bits"
-	"math/rand/v2"
 	"net"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
-	"distmsg/engine/internal/wake"
-	"distmsg/internal/asynclog"
 	"distmsg/routing"
 )
 
@@ -31,69 +24,37 @@ type Membership interface {
 	Watch(ctx context.Context, f func([]discovery.Record))
 }
 
-// cluster is what a node knows of the others: who they are, which of them it has a link to, which
-// sessions are attached there, and the routes that lead to those.
+// cluster is the engine's half of what a node has to do with others: the links that are open, which
+// sessions are attached at their other ends, and the routes that lead to those. What waits for other
+// nodes is in peers.
 type cluster struct {
 	// static
-	eng  *Engine
-	self *peers.Self // what this node says of itself in handshakes
-	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place of
-	// connections, and the routes that the registry has told of.
+	eng   *Engine
+	self  *peers.Self // what this node says of itself in handshakes
+	peers *peers.Peers
+	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place
+	// of connections, and the routes that the registry has told of.
 	remote   *routing.Table
 	resolver *resolver
 	holders  *holders
 	overs    *overs
-	changed  chan struct{} // of capacity 1: this node's record is not what was announced
-	news     chan struct{} // of capacity 1: the list of nodes that clients are sent may have changed
-	twin     chan error    // of capacity 1: another node with this node's ID, that must be heard of before this one takes clients
-	doubt    chan struct{} // of capacity 1: look now who else has this node's ID
-	dialling dialling      // the attempts to link with them that are under way
 
 	// shared
-	open       atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
-	detaching  atomic.Int32                     // links that have ended, and whose sessions are not all forgotten yet
-	complained asynclog.Seldom                  // about links
+	open      atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
+	detaching atomic.Int32                     // links that have ended, and whose sessions are not all forgotten yet
 
-	announcing chan struct{} // of capacity 1: a token while announcing or withdrawing, so that no older record comes behind a newer one, or the end
-
-	mu       sync.Mutex
-	outdated func()                      // guarded by mu; ends the announcement under way
-	listing  []codec.Member              // guarded by mu; what a client that comes now is told
-	listings uint64                      // guarded by mu; how often that has changed
-	listed   bool                        // guarded by mu; the membership has been told once
-	alike    []discovery.Record          // guarded by mu; records with this node's ID that are not this incarnation's
-	doubtful bool                        // guarded by mu; nobody has looked at alike yet
-	refused  map[string]string           // guarded by mu; by node, why there is no link to it
-	skipped  []string                    // guarded by mu; what is listed and left out, a line each
-	beyond   int                         // guarded by mu; of that, how many nodes are too many
-	members  map[string]discovery.Record // guarded by mu; by node, without this one
-	dialers  map[string]func()           // guarded by mu; by node, stops the dialling
-	links    map[string]*link            // guarded by mu; by node, the open ones
+	mu    sync.Mutex       // peers.Members takes its own lock under it
+	links map[string]*link // guarded by mu; by node, the open ones
 }
 
 func newCluster(e *Engine) *cluster {
-	c := &cluster{
-		eng:     e,
-		remote:  routing.NewTable(),
-		changed: make(chan struct{}, 1),
-		news:    make(chan struct{}, 1),
-		twin:    make(chan error, 1),
-		doubt:   make(chan struct{}, 1),
-		refused: make(map[string]string),
-
-		dialling: newDialling(),
-
-		announcing: make(chan struct{}, 1),
-
-		members: make(map[string]discovery.Record),
-		dialers: make(map[string]func()),
-		links:   make(map[string]*link),
-	}
+	c := &cluster{eng: e, remote: routing.NewTable(), links: make(map[string]*link)}
 	c.self = &peers.Self{
 		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secret: e.cfg.ClusterSecret,
 		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
-		Identity: e.identity, ClientAddr: func() string { return e.member().Addr },
+		Identity: e.identity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.listener) },
 	}
+	c.peers = peers.New(c.self, c, e.cfg.Membership, e.cfg.Logger)
 	c.resolver = newResolver(e)
 	c.holders = newHolders(e)
 	c.overs = newOvers(overRounds*e.cfg.VerifyPeriod, maxOvers)
@@ -107,97 +68,20 @@ func (c *cluster) run(ctx context.Context) {
 	running.Go(func() { c.resolver.run(ctx) })
 	running.Go(func() { c.holders.run(ctx) })
 	running.Go(func() { c.keepRoutes(ctx) })
-	running.Go(func() { c.keepAnnounced(ctx) })
-	running.Go(func() { c.lookForTwins(ctx) })
-	running.Go(func() { c.notifyClients(ctx) })
-	running.Go(func() {
-		c.eng.cfg.Membership.Watch(ctx, func(all []discovery.Record) { c.setMembers(ctx, &running, all) })
-	})
+	running.Go(func() { c.peers.Run(ctx) })
 	running.Wait()
 }
 
-// loadEvery is how often a node looks whether it has to announce another load.
-const loadEvery = 10 * time.Second
+// The cluster is the engine that peers knows.
+var _ peers.Engine = (*cluster)(nil)
 
-// keepAnnounced announces this node, and again after each change.
-func (c *cluster) keepAnnounced(ctx context.Context) {
-	tick := time.NewTicker(loadEvery)
-	defer tick.Stop()
-	for {
-		load := c.eng.member().Load
-		c.announce(ctx)
-		if !c.waitChange(ctx, tick.C, load) {
-			return
-		}
-	}
-}
-
-// waitChange returns when this node's record is not what was announced with that load; false: ctx has ended.
-func (c *cluster) waitChange(ctx context.Context, tick <-chan time.Time, load int) bool {
-	for {
-		select {
-		case <-c.changed:
-			return true
-		case <-tick:
-			if c.eng.member().Load != load {
-				return true
-			}
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// roughly keeps the three highest bits of a number, so that it seldom changes.
-func roughly(n int) int {
-	low := max(0, bits.Len(uint(n))-3)
-	return n >> low << low
-}
-
-// announceSoon has this node's record announced anew.
-func (c *cluster) announceSoon() { wake.Nudge(c.changed) }
-
-// announce announces this node's record as it is now. An announcement that is under way carries an
-// older one and ends: it may wait for as long as the membership cannot be reached.
-func (c *cluster) announce(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if !c.takeTurn(ctx, cancel) {
-		return
-	}
-	defer func() { <-c.announcing }()
-	if c.eng.serving.Err() != nil {
-		return // it is withdrawn, or about to be
-	}
-	if err := c.eng.cfg.Membership.Announce(ctx, c.eng.member()); err != nil && ctx.Err() == nil {
-		c.eng.cfg.Logger.Warn("cannot announce this node", "error", err)
-	}
-}
-
-// takeTurn ends the announcement under way and waits until it has ended. It returns false if ctx
-// ends first.
-func (c *cluster) takeTurn(ctx context.Context, cancel func()) bool {
-	c.mu.Lock()
-	outdated := c.outdated
-	c.outdated = cancel
-	c.mu.Unlock()
-	if outdated != nil {
-		outdated()
-	}
-	select {
-	case c.announcing <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// member is this node's own record.
-func (e *Engine) member() discovery.Record {
+// Record is this node's own record, as it is now.
+func (c *cluster) Record() discovery.Record {
+	e := c.eng
 	return discovery.Record{
-		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load() || e.joining.Load(),
+		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load(),
 		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
-		Load: roughly(e.clients.sockets()),
+		Load: peers.RoughLoad(e.clients.sockets()),
 	}
 }
 
@@ -208,12 +92,65 @@ func (e *Engine) advertised(configured string, l net.Listener) string {
 	return l.Addr().String()
 }
 
-// complain logs what is wrong with a link, once a second at most: links are tried again and again, and by strangers, too.
-func (c *cluster) complain(message string, args ...any) {
-	c.complained.Warn(c.eng.cfg.Logger, c.eng.clock(), message, args...)
+// ForClients is this node as clients are told of it.
+func (c *cluster) ForClients() []codec.Member { return c.eng.self() }
+
+// NotifyClients queues a list of nodes for all clients.
+func (c *cluster) NotifyClients(all []codec.Member) {
+	frame := codec.AppendMembers(nil, all)
+	for _, l := range c.eng.loops {
+		l.post(func() { l.sendMembers(0, frame) })
+	}
 }
 
-// opened registers a link; false: there is another one to the same node.
+// sendMembers queues a list of nodes for the clients from a slot on, as far as the iteration's share
+// allows, and for the rest in the next iteration.
+func (l *loop) sendMembers(slot int, frame []byte) {
+	for ; slot < len(l.conns); slot++ {
+		if l.full {
+			l.post(func() { l.sendMembers(slot, frame) })
+			return
+		}
+		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && c.local == nil {
+			c.out.wroteControl(append(c.out.buf(), frame...))
+			l.worked(writeWork + len(frame)/bytesPerUnit)
+		}
+	}
+}
+
+// Stopping reports whether this node's record is withdrawn, or about to be.
+func (c *cluster) Stopping() bool { return c.eng.serving.Err() != nil }
+
+// Fail makes Run return an error.
+func (c *cluster) Fail(err error) { c.eng.fail(err) }
+
+// ShakeHands hands a socket that leads to another node to a loop. It returns the link when that is
+// open or has ended. If ctx ends first, so does the attempt.
+func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (peers.Link, error) {
+	e, k := c.eng, newLink(c)
+	k.dialled, k.node = true, node
+	conn := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
+	conn.link = k
+	e.dialled.Add(1)
+	if err := e.enroll(nc, conn); err != nil {
+		e.dialled.Add(-1)
+		return nil, err
+	}
+	select {
+	case <-k.up:
+	case <-k.ended:
+	case <-ctx.Done():
+		conn.loop.post(func() {
+			if conn.state == stateHello {
+				conn.dismiss("no answer yet, and other nodes wait to be dialled")
+			}
+		})
+		return nil, context.Cause(ctx)
+	}
+	return k, nil
+}
+
+// opened registers a link. It returns false if there is another one to the same node.
 func (c *cluster) opened(k *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,9 +158,8 @@ func (c *cluster) opened(k *link) bool {
 		return false
 	}
 	c.links[k.node] = k
-	delete(c.refused, k.node)
 	c.publish()
-	wake.Nudge(c.news)
+	c.peers.Members.Up(k.node, k.incarnation, k)
 	return true
 }
 
@@ -240,6 +176,7 @@ func (c *cluster) closed(k *link) {
 	if c.links[k.node] == k {
 		delete(c.links, k.node)
 		c.publish()
+		c.peers.Members.Down(k.node)
 	}
 }
 
@@ -295,46 +232,4 @@ func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64
 	if _, err := e.endInRegistry(op); err != nil {
 		e.endsFailed.Warn(e.cfg.Logger, e.clock(), "cannot end a session whose node is gone", "session", id, "node", node, "error", err)
 	}
-}
-
-// withdraw takes the node out of the membership, for good.
-func (c *cluster) withdraw() {
-	ctx, cancel := c.eng.registryContext()
-	defer cancel()
-	if !c.takeTurn(ctx, cancel) {
-		return
-	}
-	defer func() { <-c.announcing }()
-	if err := c.eng.cfg.Membership.Withdraw(ctx); err != nil {
-		c.eng.cfg.Logger.Warn("cannot withdraw this node's record", "error", err)
-	}
-}
-
-// addrs are the client addresses of the other nodes that take sessions, in random order.
-func (c *cluster) addrs() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var addrs []string
-	for _, m := range c.members {
-		if takesClients(m) && c.refused[m.ID] == "" {
-			addrs = append(addrs, m.Addr)
-		}
-	}
-	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	return addrs
-}
-
-// takesClients reports whether clients may be sent to a node. One with in-process sessions only has no address for them.
-func takesClients(m discovery.Record) bool { return !m.Draining && m.Addr != "" }
-
-// forClients are this node and the others that take sessions, sorted. mu is held.
-func (c *cluster) forClients() []codec.Member {
-	out := c.eng.self()
-	for _, m := range c.members {
-		if takesClients(m) && c.refused[m.ID] == "" {
-			out = append(out, codec.Member{Node: m.ID, Addr: m.Addr})
-		}
-	}
-	slices.SortFunc(out, func(a, b codec.Member) int { return strings.Compare(a.Node, b.Node) })
-	return out
 }

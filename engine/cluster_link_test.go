@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"distmsg/codec"
-	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
 	"distmsg/routing"
 )
@@ -403,13 +402,8 @@ func TestLinkOfARelistedNode(t *testing.T) {
 	seq := a.send("a", "b", "over the link")
 	d := b.delivered()
 	g.hub.unlist("n1")
-	g.hub.record(other.member())
-	dials.eventually("a dialler", func() bool {
-		dials.cluster.mu.Lock()
-		defer dials.cluster.mu.Unlock()
-		return dials.cluster.dialers["n1"] != nil
-	})
-	for began := time.Now(); time.Since(began) < 2*dialBackoffMin; { // in which a second link would come up
+	g.hub.record(other.cluster.peers.Record())
+	for began := time.Now(); time.Since(began) < 100*time.Millisecond; { // in which a second link would come up
 		b.hears(b.send("b", "nobody", "x"), codec.CodeNoRoute)
 	}
 	b.ack(d, "")
@@ -419,6 +413,16 @@ func TestLinkOfARelistedNode(t *testing.T) {
 	}
 	dials.closeAll([]routing.Handle{before.handle}, codec.FaultIdleTimeout, "to see that it is dialled again")
 	dials.eventually("a new link", func() bool { k := dials.cluster.linkTo("n1"); return k != nil && k != before })
+}
+
+// dialTo connects to a listener.
+func dialTo(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Error(err)
+	}
+	return nc
 }
 
 // A link whose other end says nothing does not keep the node from ending.
@@ -433,7 +437,7 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := n.cluster.connect(ctx, attempt{cluster: n.cluster, to: discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()}})
+		_, err := n.cluster.ShakeHands(ctx, dialTo(t, mute), "n1")
 		ended <- err
 	}()
 	nc, err := mute.Accept()
@@ -441,9 +445,7 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := readFrame(nc); err != nil { // from here on it is a connection of a loop
-		t.Fatal(err)
-	}
+	(&client{t: t, n: n, nc: nc}).expect(codec.KindPeerHello) // from here on it is a connection of a loop
 	cancel()
 	select {
 	case <-ended:
@@ -458,16 +460,20 @@ func TestUnansweredHandshake(t *testing.T) {
 	long(t)
 	t.Parallel()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
-	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = dialBackoffMax + 200*time.Millisecond })
+	const timeout = 1200 * time.Millisecond // longer than any pause between two attempts
+	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = timeout })
 	mute, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer mute.Close()
 	began := time.Now()
-	up, err := n.cluster.connect(t.Context(), attempt{cluster: n.cluster, to: discovery.Record{ID: "n1", PeerAddr: mute.Addr().String()}})
-	if took := time.Since(began); err != nil || took < dialBackoffMax || up != 0 {
-		t.Errorf("%v: after %v the link counts as having been up for %v", err, took, up)
+	k, err := n.cluster.ShakeHands(t.Context(), dialTo(t, mute), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if up, took := k.Wait(t.Context()), time.Since(began); took < timeout-100*time.Millisecond || up != 0 {
+		t.Errorf("after %v the link counts as having been up for %v", took, up)
 	}
 }
 

@@ -65,8 +65,8 @@
 // lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
 // and goes. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go
 // what follows a stop. Of
-// a cluster, cluster.go and joining.go know which nodes there are, link.go is the connection to one
-// of them, identity.go what they say of themselves,
+// a cluster, engine/internal/peers knows which nodes there are and dials them, cluster.go is what it
+// needs of the engine, link.go is the connection to one of them, identity.go what this node says of itself,
 // forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
 // again what it may have missed. docs/architecture.md tells why.
 //

@@ -60,9 +60,9 @@ func (e *Engine) beginDrain(ctx context.Context) {
 	var grace time.Duration
 	spread := e.cfg.DrainSpread
 	if e.cluster != nil {
-		addrs = e.cluster.addrs()
+		addrs = e.cluster.peers.Members.Addrs()
 		announced, cancel := context.WithTimeout(ctx, announceTimeout)
-		e.cluster.announce(announced) // first, so that nobody is sent here any more
+		e.cluster.peers.Announcer.Announce(announced) // first, so that nobody is sent here any more
 		cancel()
 	}
 	if len(addrs) > 0 {

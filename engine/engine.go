@@ -60,7 +60,6 @@ type Engine struct {
 	// shared
 	running         atomic.Bool
 	incarnation     atomic.Uint64
-	joining         atomic.Bool // not linked to the others yet
 	draining        atomic.Bool
 	drainAt         atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
 	refused         atomic.Uint64
@@ -129,7 +128,6 @@ func New(cfg Config) (*Engine, error) {
 	e.presences.all = make(map[routing.SessionID]*presence)
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e)
-		e.joining.Store(true)
 	}
 	e.parcels.New = func() any { return new(parcel) }
 	e.since = uint64(time.Now().UnixMicro())
@@ -206,7 +204,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	if e.cluster != nil {
 		helpers.Go(func() { e.accept(e.peerListener, e.peers, e.cluster) })
 		helpers.Go(func() { e.cluster.run(e.serving) })
-		if err := e.cluster.join(ctx); err != nil {
+		if err := e.cluster.peers.Join(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -231,7 +229,9 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) error {
 	_ = e.closeListeners()
 	if e.cluster != nil {
-		e.cluster.withdraw()
+		ctx, cancel := e.registryContext()
+		e.cluster.peers.Announcer.Withdraw(ctx)
+		cancel()
 	}
 	e.closeEverybody()
 	e.background.Wait()
@@ -370,8 +370,7 @@ func (e *Engine) members() []codec.Member {
 	if e.cluster == nil {
 		return e.self()
 	}
-	all, _ := e.cluster.list()
-	return all
+	return e.cluster.peers.Members.List()
 }
 
 // self is this node as clients are told of it; nothing if they cannot come, or not any more.

@@ -24,7 +24,7 @@ func (e *Engine) fence(gap time.Duration) {
 		l.ring()
 	}
 	if e.cluster != nil {
-		e.cluster.announceSoon()
+		e.cluster.peers.Announcer.Soon()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/peers"
 	"distmsg/routing"
 )
 
@@ -201,11 +202,11 @@ func TestSilentMembers(t *testing.T) {
 		g.hub.members[id] = discovery.Record{ID: id, Incarnation: 1, PeerAddr: addr}
 	}
 	g.hub.mu.Unlock()
-	if err := (&hubMember{hub: g.hub}).Announce(t.Context(), good.member()); err != nil {
+	if err := (&hubMember{hub: g.hub}).Announce(t.Context(), good.cluster.peers.Record()); err != nil {
 		t.Fatal(err)
 	}
 	n.eventually("a link to the one that answers", func() bool { return n.cluster.linkTo("n2") != nil })
-	if busy := n.dialled.Load(); busy > 3*maxDials {
+	if busy := n.dialled.Load(); busy > 3*peers.MaxDials {
 		t.Errorf("%d sockets to other nodes", busy)
 	}
 	n.join("a").exchange("a", good.join("b"), "b")

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -135,52 +133,9 @@ func (e *Engine) Health() []string {
 		troubles = append(troubles, trouble)
 	}
 	if e.cluster != nil {
-		troubles = append(troubles, e.cluster.troubles()...)
+		troubles = append(troubles, e.cluster.peers.Members.Troubles()...)
 	}
 	return append(troubles, e.stalls()...)
-}
-
-// troubles names the listed nodes that there is no link to, and why if that is known, and addresses
-// that are announced twice.
-func (c *cluster) troubles() (lines []string) {
-	unlinked := c.unlinked()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, node := range unlinked {
-		line := fmt.Sprintf("no link to node %q", node)
-		if why := c.refused[node]; why != "" {
-			line += ": the two do not agree: " + why
-		}
-		lines = append(lines, line)
-	}
-	lines = append(some(lines), c.skipped...)
-	var twice []string
-	own := c.eng.member()
-	users := make(map[string]string)
-	for _, m := range append(slices.Collect(maps.Values(c.members)), own) {
-		for _, addr := range []string{m.Addr, m.PeerAddr} {
-			if other, used := users[addr]; used && addr != "" && other != m.ID {
-				a, b := min(other, m.ID), max(other, m.ID)
-				twice = append(twice, fmt.Sprintf("nodes %q and %q both announce the address %s: give each its own", a, b, addr))
-			}
-			users[addr] = m.ID
-		}
-	}
-	return append(lines, some(twice)...)
-}
-
-// unlinked are the listed nodes that there is no link to.
-func (c *cluster) unlinked() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var nodes []string
-	for node := range c.members {
-		if c.links[node] == nil {
-			nodes = append(nodes, node)
-		}
-	}
-	slices.Sort(nodes)
-	return nodes
 }
 
 // Gone reports whether a presence entry counts as absent because its node is dead: there is no link to it, and the
@@ -193,18 +148,5 @@ func (e *Engine) Gone(p routing.Presence) bool {
 	if e.cluster == nil {
 		return true
 	}
-	c := e.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.listed {
-		return false // nobody has said yet who there is
-	}
-	m, listed := c.members[p.Node]
-	if !listed && c.beyond > 0 && c.links[p.Node] == nil {
-		return false // it may be among those that were left out
-	}
-	if k := c.links[p.Node]; k != nil {
-		return k.incarnation != p.Incarnation
-	}
-	return !listed || m.Incarnation > p.Incarnation || m.Incarnation == 0 // which is that of a list of peers
+	return e.cluster.peers.Members.Gone(p.Node, p.Incarnation)
 }

@@ -9,7 +9,6 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine/internal/peers"
-	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -30,7 +29,7 @@ func (e *Engine) identity() codec.PeerIdentity {
 		settings = append(settings, codec.Setting{Name: "registry buckets", Value: strconv.Itoa(registry.Buckets)})
 	}
 	id := codec.PeerIdentity{Since: e.since, Settings: settings}
-	if e.joining.Load() {
+	if e.cluster.peers.Joining() {
 		id.Flags |= codec.PeerStarting
 	}
 	return id
@@ -48,31 +47,6 @@ func (w *watchedRegistry) identity() routing.Identity {
 		return r.Identity()
 	}
 	return routing.Identity{}
-}
-
-// refuse notes that a node must not be linked, and why, for health and the log. It is logged when
-// it is news.
-func (c *cluster) refuse(node, why string) {
-	c.mu.Lock()
-	news := c.refused[node] != why
-	c.refused[node] = why
-	wake.Nudge(c.news) // nobody is sent to a node that this one does not work with
-	c.mu.Unlock()
-	if news {
-		c.eng.cfg.Logger.Warn("a node is not linked, as the two do not agree: give all nodes the same", "node", node, "differs", why)
-	}
-}
-
-// end makes Run return an error, before this node takes clients if it is still joining.
-func (c *cluster) end(err error) {
-	if !c.eng.joining.Load() {
-		c.eng.fail(err)
-		return
-	}
-	select {
-	case c.twin <- err:
-	default:
-	}
 }
 
 // checkRegistry closes all links when the registry's data are no longer those that the links were

@@ -11,6 +11,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -58,16 +59,16 @@ func TestTwinInMembership(t *testing.T) {
 	other.hub.record(discovery.Record{ID: "dead", Incarnation: 1, PeerAddr: "127.0.0.1:1"})
 
 	other.hub.mu.Lock()
-	other.hub.members["again"] = g.nodes[0].member()
+	other.hub.members["again"] = g.nodes[0].cluster.peers.Record()
 	other.hub.tell()
 	other.hub.mu.Unlock()
 	second.alone(t)
 
 	g.hub.mu.Lock()
-	g.hub.members["again"] = second.member()
+	g.hub.members["again"] = second.cluster.peers.Record()
 	g.hub.tell()
 	g.hub.mu.Unlock()
-	want := taken + second.member().PeerAddr + " already: give one of the two another node ID"
+	want := taken + second.cluster.peers.Record().PeerAddr + " already: give one of the two another node ID"
 	if err := g.nodes[0].ended(); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}
@@ -77,11 +78,7 @@ func TestTwinInMembership(t *testing.T) {
 // alone checks that a node has looked at those of its name, and goes on.
 func (n *node) alone(t *testing.T) {
 	t.Helper()
-	n.eventually("a look", func() bool {
-		n.cluster.mu.Lock()
-		defer n.cluster.mu.Unlock()
-		return !n.cluster.doubtful
-	})
+	n.eventually("a look", n.cluster.peers.Settled)
 	select {
 	case err := <-n.done:
 		n.over = true
@@ -97,8 +94,8 @@ func TestTwinStarts(t *testing.T) {
 	g := startGroup(t, 3, 1)
 	other := *g
 	other.hub = newHub() // as a list of peers that each node is given
-	other.hub.record(g.nodes[0].member())
-	other.hub.record(g.nodes[2].member())
+	other.hub.record(g.nodes[0].cluster.peers.Record())
+	other.hub.record(g.nodes[2].cluster.peers.Record())
 	if err := other.tryStart("n1"); err == nil || !strings.Contains(err.Error(), taken) {
 		t.Errorf("the second n1: %v", err)
 	}
@@ -200,7 +197,7 @@ func TestRegistryReplaced(t *testing.T) {
 func TestOneAddressForTwo(t *testing.T) {
 	t.Parallel()
 	g := startGroup(t, 1, 1)
-	own := g.nodes[0].member()
+	own := g.nodes[0].cluster.peers.Record()
 	g.hub.record(discovery.Record{ID: "n7", Incarnation: 1, Addr: "127.0.0.1:1", PeerAddr: own.PeerAddr})
 	want := `nodes "n0" and "n7" both announce the address ` + own.PeerAddr + ": give each its own"
 	g.nodes[0].eventually("health", func() bool { return slices.Contains(g.nodes[0].Health(), want) })
@@ -209,10 +206,12 @@ func TestOneAddressForTwo(t *testing.T) {
 // unreachable is a membership that accepts nothing while it is held.
 type unreachable struct {
 	hubMember
-	held chan struct{} // closed: it can be reached
+	asked chan struct{} // of capacity 1: an announcement waits
+	held  chan struct{} // closed: it can be reached
 }
 
 func (m *unreachable) Announce(ctx context.Context, r discovery.Record) error {
+	wake.Nudge(m.asked)
 	select {
 	case <-m.held:
 		return m.hubMember.Announce(ctx, r)
@@ -225,9 +224,9 @@ func (m *unreachable) Announce(ctx context.Context, r discovery.Record) error {
 func TestDrainWithoutMembership(t *testing.T) {
 	t.Parallel()
 	g := startGroup(t, 0, 1)
-	m := &unreachable{hubMember: hubMember{hub: g.hub}, held: make(chan struct{})}
+	m := &unreachable{hubMember: hubMember{hub: g.hub}, asked: make(chan struct{}, 1), held: make(chan struct{})}
 	n := g.start("n1", 1, func(c *Config) { c.Membership = m })
-	n.eventually("an announcement waits", func() bool { return len(n.cluster.announcing) == 1 })
+	n.eventually("an announcement waits", func() bool { return len(m.asked) == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	began := time.Now()

@@ -54,7 +54,7 @@ func (h *hub) unlist(id string) {
 // Of two nodes with one ID the second does not start, and says where the first one is. Its former self is none.
 func TestTwin(t *testing.T) {
 	g := startGroup(t, 1, 1)
-	first := g.nodes[0].member()
+	first := g.nodes[0].cluster.peers.Record()
 	other := *g
 	other.hub = newTwinHub(first)
 	err := other.tryStart("n0")
@@ -108,7 +108,7 @@ func TestNodeWithoutClients(t *testing.T) {
 	if m := a.welcome.Members; len(m) != 1 || m[0].Node != "n0" {
 		t.Errorf("the client is told of %v", m)
 	}
-	if addrs := g.nodes[0].cluster.addrs(); len(addrs) != 0 {
+	if addrs := g.nodes[0].cluster.peers.Members.Addrs(); len(addrs) != 0 {
 		t.Errorf("a drain would send clients to %q", addrs)
 	}
 	g.nodes[1].inside(InProcessConfig{Handler: func(*Message) {}}, "b")
@@ -207,7 +207,7 @@ func TestNotAnnouncedBehindItsEnd(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	n.cluster.announce(t.Context())
+	n.cluster.peers.Announcer.Announce(t.Context())
 	g.hub.mu.Lock()
 	defer g.hub.mu.Unlock()
 	if len(g.hub.members) != 0 {
@@ -271,10 +271,7 @@ func TestFenceInCluster(t *testing.T) {
 	stopped.eventually("incarnation", func() bool { return stopped.Incarnation() != before })
 	g.linked(2)
 	other.eventually("the new incarnation", func() bool {
-		other.cluster.mu.Lock()
-		defer other.cluster.mu.Unlock()
-		k := other.cluster.links["n0"]
-		return other.cluster.members["n0"].Incarnation == stopped.Incarnation() && k != nil && k.incarnation == stopped.Incarnation()
+		return other.cluster.linkAt(routing.Presence{Node: "n0", Incarnation: stopped.Incarnation()}) != nil
 	})
 	other.eventually("presence", func() bool { return other.presentAt(a.sessionID()) == 0 })
 	b.hears(b.send("b", "a", "while it is nowhere"), codec.CodeUnreachable)

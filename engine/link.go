@@ -66,9 +66,9 @@ func (k *link) begin(c *conn) {
 	k.take(c, first)
 }
 
-// wait returns when the link has ended, or ctx has, and for how long the link was open if it has
-// ended. Any goroutine may call it.
-func (k *link) wait(ctx context.Context) (up time.Duration) {
+// Wait returns when the link has ended, or ctx has. up is how long the link was open, if it has ended.
+// Any goroutine may call it.
+func (k *link) Wait(ctx context.Context) (up time.Duration) {
 	select {
 	case <-k.ended:
 		return time.Duration(k.lasted) * time.Millisecond
@@ -101,19 +101,19 @@ func (k *link) take(c *conn, step peers.Step) {
 
 // notice logs what is wrong with the other node, and passes on what concerns this node.
 func (k *link) notice(c *conn, step *peers.Step) {
-	switch cl := k.cluster; step.Note {
+	switch others := k.cluster.peers; step.Note {
 	case peers.NoteSameName:
-		wake.Nudge(cl.doubt)
+		others.Doubt()
 	case peers.NoteDiffers:
-		cl.refuse(k.node, k.shaking.Differs())
+		others.Members.Refuse(k.node, k.shaking.Differs())
 	case peers.NoteMustEnd:
-		cl.end(fmt.Errorf("engine: node %q says: %s", k.node, step.Detail))
+		others.End(fmt.Errorf("engine: node %q says: %s", k.node, step.Detail))
 	case peers.NoteBadSecret:
-		cl.complain("a node does not know the cluster's secret: give all nodes the same", "node", k.node, "remote", c.remote)
+		others.Complain("a node does not know the cluster's secret: give all nodes the same", "node", k.node, "remote", c.remote)
 	case peers.NoteNameTaken:
-		cl.complain("two nodes have one name, and one of them is refused", "node", k.node, "remote", c.remote, "other", step.Where)
+		others.Complain("two nodes have one name, and one of them is refused", "node", k.node, "remote", c.remote, "other", step.Where)
 	case peers.NoteTurnedAway:
-		cl.complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", step.Fault, "message", step.Detail)
+		others.Complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", step.Fault, "message", step.Detail)
 	}
 }
 

@@ -77,14 +77,12 @@ func TestTooManyMembers(t *testing.T) {
 	}
 	g.hub.tell()
 	g.hub.mu.Unlock()
-	n.cluster.mu.Lock()
-	members, dialled, known := len(n.cluster.members), len(n.cluster.dialers), n.cluster.members["n1"].ID != ""
-	n.cluster.mu.Unlock()
-	if members != maxMembers || dialled != 1 || !known {
-		t.Errorf("%d members, %d are dialled, n1 is one of them: %v", members, dialled, known)
-	}
+	n.eventually("clients are told of as many nodes as they can be, n1 among them", func() bool {
+		told := n.cluster.peers.Members.List()
+		return len(told) == 1+codec.MaxMembers && slices.ContainsFunc(told, func(m codec.Member) bool { return m.Node == "n1" })
+	})
 	health := n.Health()
-	if all := strings.Join(health, "\n"); len(health) > 3*maxNamed || !strings.Contains(all, "more than 1024 nodes are listed: 1977 are left out") ||
+	if all := strings.Join(health, "\n"); len(health) > 48 || !strings.Contains(all, "more than 1024 nodes are listed: 1977 are left out") ||
 		!strings.Contains(all, "and 1007 more like these") {
 		t.Errorf("%d lines:\n%.2000s", len(health), all)
 	}
@@ -147,7 +145,7 @@ func TestMembersThatChangeOften(t *testing.T) {
 	}
 	want := fmt.Sprintf("127.0.0.1:%d", changes)
 	frames := c.toldOf("n2", want)
-	if most := 2 + int(time.Since(began)/membersPause); frames > most {
+	if most := 2 + int(time.Since(began)/time.Second); frames > most {
 		t.Errorf("%d lists of nodes in %v", frames, time.Since(began))
 	}
 	// Who has come in between hears of the list that all others have.

@@ -33,7 +33,7 @@ type Self struct {
 func (s *Self) Hello(node string, incarnation uint64) codec.PeerHello {
 	return codec.PeerHello{
 		MinVersion: s.MinVersion, MaxVersion: s.MaxVersion, Cluster: []byte(s.Cluster),
-		Node: []byte(node), Incarnation: incarnation, Nonce: newNonce(),
+		Node: []byte(node), Incarnation: incarnation, Nonce: random(codec.NonceLen),
 		PeerIdentity: s.Identity(),
 	}
 }
@@ -229,7 +229,7 @@ func (h *Handshake) handleHello(body []byte) (Step, error) {
 	}
 	h.peer = Peer{Node: string(f.Node), Incarnation: f.Incarnation, Identity: f.PeerIdentity}
 	challenge := codec.PeerChallenge{
-		Version: version, Node: []byte(self.Node), Incarnation: h.incarnation, Nonce: newNonce(),
+		Version: version, Node: []byte(self.Node), Incarnation: h.incarnation, Nonce: random(codec.NonceLen),
 		PeerIdentity: self.Identity(),
 	}
 	h.differs = disagreement(&challenge.PeerIdentity, &h.peer.Identity)
@@ -404,8 +404,8 @@ func Transcript(hello *codec.PeerHello, challenge *codec.PeerChallenge) []byte {
 	return b
 }
 
-func newNonce() []byte {
-	b := make([]byte, codec.NonceLen)
+func random(n int) []byte {
+	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return b
 }

@@ -64,9 +64,6 @@ const (
 	RivalAsked
 )
 
-// JoinTimeout bounds how long a node that starts waits for links. A node that is listed may be dead.
-const JoinTimeout = 2 * time.Second
-
 // startingFor is longer than a node starts.
 const startingFor = JoinTimeout + time.Second
 

@@ -1,10 +1,11 @@
-package engine
+package peers
 
 import (
 	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"distmsg/discovery"
@@ -16,12 +17,13 @@ import (
 // goes on in one of the places for slow ones, if there is any. A node that has never answered
 // begins there. So nobody waits long for those that do not answer.
 
+// MaxDials bounds the attempts under way, the quick and the slow ones each.
+const MaxDials = 64
+
 const (
 	dialTimeout    = time.Second
 	dialBackoffMin = 50 * time.Millisecond
 	dialBackoffMax = time.Second
-	// maxDials bounds the attempts under way, the quick and the slow ones each.
-	maxDials = 64
 	// quickDial is how long an attempt is a quick one.
 	quickDial = 250 * time.Millisecond
 	// hopelessAfter is how often a node that was never linked has to fail for its attempts to be
@@ -29,34 +31,59 @@ const (
 	hopelessAfter = 3
 )
 
-// dialling has a token for each attempt under way.
-type dialling struct{ quick, slow chan struct{} }
+// dialing keeps links up to the nodes that this one has to dial.
+type dialing struct {
+	// static
+	peers       *Peers
+	quick, slow chan struct{} // hold a token for each attempt under way
 
-func newDialling() dialling {
-	return dialling{quick: make(chan struct{}, maxDials), slow: make(chan struct{}, maxDials)}
+	stops map[string]func() // guarded by Peers.taking; by node, stops the dialling
+}
+
+func newDialing(p *Peers) *dialing {
+	return &dialing{
+		peers: p, quick: make(chan struct{}, MaxDials), slow: make(chan struct{}, MaxDials),
+		stops: make(map[string]func()),
+	}
+}
+
+// follow begins to dial those of the nodes that are new, and stops dialling those that are gone. It
+// is called under Peers.taking.
+func (d *dialing) follow(ctx context.Context, running *sync.WaitGroup, nodes map[string]bool) {
+	for node := range nodes {
+		if d.stops[node] == nil && d.peers.self.Node < node { // one link for a pair: the lower ID dials
+			dialCtx, stop := context.WithCancel(ctx)
+			d.stops[node] = stop
+			running.Go(func() { d.dial(dialCtx, node) })
+		}
+	}
+	for node, stop := range d.stops {
+		if !nodes[node] {
+			stop()
+			delete(d.stops, node)
+			d.peers.Members.forget(node)
+		}
+	}
 }
 
 // attempt is one attempt to link with a node.
 type attempt struct {
-	cluster  *cluster
 	to       discovery.Record
 	hopeless bool // it is slow from the beginning
 }
 
 // dial keeps a link to one node up until ctx ends.
-func (c *cluster) dial(ctx context.Context, node string) {
+func (d *dialing) dial(ctx context.Context, node string) {
 	backoff, failures := dialBackoffMin, 0
 	for ctx.Err() == nil {
-		c.mu.Lock()
-		m, open := c.members[node], c.links[node]
-		c.mu.Unlock()
-		if open != nil && open.incarnation == m.Incarnation { // the node was not listed for a while, and the link has lived on
-			open.wait(ctx)
+		to, open := d.peers.Members.look(node)
+		if open != nil { // the node was not listed for a while, and the link has lived on
+			open.Wait(ctx)
 			continue
 		}
-		up, err := c.connect(ctx, attempt{cluster: c, to: m, hopeless: failures >= hopelessAfter})
+		up, err := d.connect(ctx, attempt{to: to, hopeless: failures >= hopelessAfter})
 		if err != nil && ctx.Err() == nil {
-			c.eng.cfg.Logger.Debug("no link", "node", node, "addr", m.PeerAddr, "error", err)
+			d.peers.log.Debug("no link", "node", node, "addr", to.PeerAddr, "error", err)
 		}
 		if up > 0 {
 			failures = -1 << 31 // it is a node: its attempts stay quick
@@ -74,9 +101,9 @@ func (c *cluster) dial(ctx context.Context, node string) {
 }
 
 // connect links with a node, and waits until the link, or ctx, has ended. A link does not end with
-// ctx. up is for how long the link was open.
-func (c *cluster) connect(ctx context.Context, a attempt) (up time.Duration, err error) {
-	place, ok := c.dialling.enter(ctx, a.hopeless)
+// ctx. up is how long the link was open.
+func (d *dialing) connect(ctx context.Context, a attempt) (up time.Duration, err error) {
+	place, ok := d.enter(ctx, a.hopeless)
 	if !ok {
 		return 0, ctx.Err()
 	}
@@ -84,12 +111,12 @@ func (c *cluster) connect(ctx context.Context, a attempt) (up time.Duration, err
 	defer giveUp(nil)
 	moved := make(chan struct{}, 1)
 	late := time.AfterFunc(quickDial, func() {
-		if !c.dialling.moveOn(&place, a.hopeless) {
+		if !d.moveOn(&place, a.hopeless) {
 			giveUp(errSlow)
 		}
 		moved <- struct{}{}
 	})
-	k, err := a.shakeHands(inTime)
+	l, err := d.shakeHands(inTime, a.to)
 	if !late.Stop() {
 		<-moved
 	}
@@ -97,13 +124,13 @@ func (c *cluster) connect(ctx context.Context, a attempt) (up time.Duration, err
 	if err != nil {
 		return 0, err
 	}
-	return k.wait(ctx), nil
+	return l.Wait(ctx), nil
 }
 
 var errSlow = errors.New("engine: no answer yet, and other nodes wait to be dialled")
 
 // enter waits for a place, and returns the channel to take the token from afterwards.
-func (d *dialling) enter(ctx context.Context, slow bool) (place chan struct{}, ok bool) {
+func (d *dialing) enter(ctx context.Context, slow bool) (place chan struct{}, ok bool) {
 	place = d.quick
 	if slow {
 		place = d.slow
@@ -117,7 +144,7 @@ func (d *dialling) enter(ctx context.Context, slow bool) (place chan struct{}, o
 }
 
 // moveOn gives the quick place of an attempt to others. It returns false if there is no slow one.
-func (d *dialling) moveOn(place *chan struct{}, slow bool) bool {
+func (d *dialing) moveOn(place *chan struct{}, slow bool) bool {
 	if slow {
 		return true
 	}
@@ -132,31 +159,11 @@ func (d *dialling) moveOn(place *chan struct{}, slow bool) bool {
 }
 
 // shakeHands returns the link when it is open or has ended. If ctx ends first, so does the attempt.
-func (a *attempt) shakeHands(ctx context.Context) (*link, error) {
+func (d *dialing) shakeHands(ctx context.Context, to discovery.Record) (Link, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
-	nc, err := dialer.DialContext(ctx, "tcp", a.to.PeerAddr)
+	nc, err := dialer.DialContext(ctx, "tcp", to.PeerAddr)
 	if err != nil {
 		return nil, err
 	}
-	e, k := a.cluster.eng, newLink(a.cluster)
-	k.dialled, k.node = true, a.to.ID
-	c := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
-	c.link = k
-	e.dialled.Add(1)
-	if err := e.enroll(nc, c); err != nil {
-		e.dialled.Add(-1)
-		return nil, err
-	}
-	select {
-	case <-k.up:
-	case <-k.ended:
-	case <-ctx.Done():
-		c.loop.post(func() {
-			if c.state == stateHello {
-				c.dismiss("no answer yet, and other nodes wait to be dialled")
-			}
-		})
-		return nil, context.Cause(ctx)
-	}
-	return k, nil
+	return d.peers.engine.ShakeHands(ctx, nc, to.ID)
 }

@@ -1,0 +1,61 @@
+package peers
+
+import (
+	"context"
+	"time"
+)
+
+// A node that starts is announced as one that takes no sessions yet, so that the others link up with
+// it. It takes clients when it has a link to all of them. A client that came before would hear
+// unreachable for what is merely not linked yet.
+
+// JoinTimeout bounds how long a node that starts waits for links. A node that is listed may be dead.
+const JoinTimeout = 2 * time.Second
+
+// joinPoll is how often a node that starts looks whether it is linked to all others.
+const joinPoll = 10 * time.Millisecond
+
+// Join waits until this node is linked to the others, or has waited for long enough, and announces
+// that it takes clients. The error is ctx's, or says that another node has this node's ID.
+func (p *Peers) Join(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, JoinTimeout)
+	defer cancel()
+	poll := time.NewTicker(joinPoll)
+	defer poll.Stop()
+	for !p.linkedUp() || len(p.twin) > 0 {
+		select {
+		case err := <-p.twin:
+			return err
+		case <-poll.C:
+			continue
+		case <-wait.Done():
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p.log.Warn("taking clients without a link to all nodes", "missing", some(p.Members.withoutLink()))
+		break
+	}
+	p.joining.Store(false)
+	p.Announcer.Soon()
+	return nil
+}
+
+func (p *Peers) linkedUp() bool { return p.Settled() && len(p.Members.withoutLink()) == 0 }
+
+// Settled reports whether the membership has said who there is, and this node has looked at each
+// record with its own name.
+func (p *Peers) Settled() bool { return p.Members.isKnown() && !p.twins.doubtful() }
+
+// End makes the node end with an error. While it is joining, Join returns the error, before the node
+// takes clients.
+func (p *Peers) End(err error) {
+	if !p.Joining() {
+		p.engine.Fail(err)
+		return
+	}
+	select {
+	case p.twin <- err:
+	default:
+	}
+}

@@ -1,0 +1,339 @@
+package peers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
+)
+
+// Many nodes write a list of nodes, and each of them reads all of it. A node leaves a record out that
+// is wrong, and names it. It also leaves out nodes beyond the number that clients can be told of.
+
+const (
+	// maxMembers bounds the other nodes that this one knows.
+	maxMembers = codec.MaxMembers
+	// maxNamed bounds the lines of health about nodes of one kind.
+	maxNamed = 16
+	// membersPause is the least time between two lists of nodes that clients are sent.
+	membersPause = time.Second
+)
+
+// Members is the other nodes of the cluster: which are listed, which of them have a link, and which
+// must not have one. Any goroutine may use it, loops too, because it never waits.
+type Members struct {
+	// static
+	peers *Peers
+	news  chan struct{} // of capacity 1: the list of nodes that clients are sent may have changed
+
+	mu       sync.Mutex
+	known    bool                        // guarded by mu; the membership has been told once
+	listed   map[string]discovery.Record // guarded by mu; by node, without this one
+	links    map[string]openLink         // guarded by mu; by node
+	refused  map[string]string           // guarded by mu; by node, why there is no link to it
+	skipped  []string                    // guarded by mu; what is listed and left out, a line each
+	beyond   int                         // guarded by mu; of that, how many nodes are too many
+	listing  []codec.Member              // guarded by mu; what a client that comes now is told
+	listings uint64                      // guarded by mu; how often that has changed
+}
+
+// openLink is an open link, and the incarnation of the node that it leads to.
+type openLink struct {
+	Link
+	incarnation uint64
+}
+
+func newMembers(p *Peers) *Members {
+	return &Members{
+		peers: p, news: make(chan struct{}, 1),
+		listed: make(map[string]discovery.Record), links: make(map[string]openLink), refused: make(map[string]string),
+	}
+}
+
+// check leaves out the records that are wrong, and says why.
+func check(all []discovery.Record) (good []discovery.Record, wrong []string) {
+	for _, r := range all {
+		if err := r.Check(); err != nil {
+			wrong = append(wrong, fmt.Sprintf("a record in the list of nodes is left out: %v", err))
+			continue
+		}
+		good = append(good, r)
+	}
+	return good, wrong
+}
+
+// set takes a new list of the other nodes, and what was wrong with it. It returns the nodes that it
+// has taken.
+func (m *Members) set(others []discovery.Record, wrong []string) (nodes map[string]bool) {
+	m.mu.Lock()
+	chosen, nodes, beyond := m.choose(others)
+	clear(m.listed)
+	for _, r := range chosen {
+		m.listed[r.ID] = r
+	}
+	m.known = true
+	news := m.skip(wrong, beyond)
+	m.mu.Unlock()
+	for _, line := range news {
+		m.peers.log.Warn(line)
+	}
+	wake.Nudge(m.news)
+	return nodes
+}
+
+// choose leaves out some nodes that are not known yet, if there are too many. mu is held.
+func (m *Members) choose(others []discovery.Record) (chosen []discovery.Record, nodes map[string]bool, beyond int) {
+	nodes = make(map[string]bool)
+	take := func(r discovery.Record) {
+		if !nodes[r.ID] && len(nodes) >= maxMembers {
+			beyond++
+			return
+		}
+		nodes[r.ID] = true
+		chosen = append(chosen, r)
+	}
+	var unknown []discovery.Record
+	for _, r := range others {
+		_, listed := m.listed[r.ID]
+		if _, linked := m.links[r.ID]; listed || linked {
+			take(r)
+		} else {
+			unknown = append(unknown, r)
+		}
+	}
+	for _, r := range unknown {
+		take(r)
+	}
+	return chosen, nodes, beyond
+}
+
+// skip notes for health what is left out of the list of nodes, and returns what is new of that. mu
+// is held.
+func (m *Members) skip(wrong []string, beyond int) (news []string) {
+	lines := some(wrong)
+	if beyond > 0 {
+		lines = append(lines, fmt.Sprintf("more than %d nodes are listed: %d are left out", maxMembers, beyond))
+	}
+	for _, line := range lines {
+		if !slices.Contains(m.skipped, line) {
+			news = append(news, line)
+		}
+	}
+	m.skipped, m.beyond = lines, beyond
+	return news
+}
+
+// some returns the first lines of many.
+func some(lines []string) []string {
+	slices.Sort(lines)
+	if n := len(lines) - maxNamed; n > 0 {
+		lines = append(lines[:maxNamed:maxNamed], fmt.Sprintf("and %d more like these", n))
+	}
+	return lines
+}
+
+// Up notes that a link to a node, which goes under that incarnation, has opened.
+func (m *Members) Up(node string, incarnation uint64, l Link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.links[node] = openLink{l, incarnation}
+	delete(m.refused, node)
+	wake.Nudge(m.news)
+}
+
+// Down notes that the link to a node has ended.
+func (m *Members) Down(node string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.links, node)
+}
+
+// Refuse notes that a node must not be linked, and why, for health and the log. It is logged when it
+// is news.
+func (m *Members) Refuse(node, why string) {
+	m.mu.Lock()
+	news := m.refused[node] != why
+	m.refused[node] = why
+	wake.Nudge(m.news) // nobody is sent to a node that this one does not work with
+	m.mu.Unlock()
+	if news {
+		m.peers.log.Warn("a node is not linked, as the two do not agree: give all nodes the same", "node", node, "differs", why)
+	}
+}
+
+// forget drops why a node must not be linked, now that it is not listed.
+func (m *Members) forget(node string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.refused, node)
+}
+
+// look returns the record of a node, and the link to the node that the record is of. The link is nil
+// if there is none.
+func (m *Members) look(node string) (discovery.Record, Link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.listed[node]
+	if l, ok := m.links[node]; ok && l.incarnation == r.Incarnation {
+		return r, l
+	}
+	return r, nil
+}
+
+// isKnown reports whether the membership has said who there is.
+func (m *Members) isKnown() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known
+}
+
+// Gone reports whether another node under that incarnation is dead: there is no link to it, and the
+// membership does not list it, or lists a later incarnation, or none (S16).
+func (m *Members) Gone(node string, incarnation uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.known {
+		return false // nobody has said yet who there is
+	}
+	r, listed := m.listed[node]
+	l, linked := m.links[node]
+	switch {
+	case !listed && m.beyond > 0 && !linked:
+		return false // it may be among those that were left out
+	case linked:
+		return l.incarnation != incarnation
+	}
+	return !listed || r.Incarnation > incarnation || r.Incarnation == 0 // which is that of a list of peers
+}
+
+// takesClients reports whether clients may be sent to a node. A node with in-process sessions only has
+// no address for them.
+func takesClients(r discovery.Record) bool { return !r.Draining && r.Addr != "" }
+
+// Addrs returns the client addresses of the other nodes that take sessions, in random order.
+func (m *Members) Addrs() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var addrs []string
+	for _, r := range m.listed {
+		if takesClients(r) && m.refused[r.ID] == "" {
+			addrs = append(addrs, r.Addr)
+		}
+	}
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	return addrs
+}
+
+// List returns what clients are told of the nodes.
+func (m *Members) List() []codec.Member {
+	all, _ := m.list()
+	return all
+}
+
+// list is List, and counts how often the list has changed. A list that is as it was some time ago
+// is another one: there may be clients that have the one in between.
+func (m *Members) list() (all []codec.Member, version uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if all = m.forClients(); !slices.Equal(all, m.listing) {
+		m.listing = all
+		m.listings++
+	}
+	return all, m.listings
+}
+
+// forClients returns this node and the others that take sessions, sorted. mu is held.
+func (m *Members) forClients() []codec.Member {
+	out := m.peers.engine.ForClients()
+	for _, r := range m.listed {
+		if takesClients(r) && m.refused[r.ID] == "" {
+			out = append(out, codec.Member{Node: r.ID, Addr: r.Addr})
+		}
+	}
+	slices.SortFunc(out, func(a, b codec.Member) int { return strings.Compare(a.Node, b.Node) })
+	return out
+}
+
+// notifyClients sends all clients the list of nodes after it has changed, until ctx ends. A list may
+// have 1,024 nodes and go to each of many clients. So it is sent once in membersPause at most, and a
+// client may miss lists in between.
+func (m *Members) notifyClients(ctx context.Context) {
+	var sent uint64
+	for {
+		select {
+		case <-m.news:
+		case <-ctx.Done():
+			return
+		}
+		all, version := m.list()
+		if version == sent {
+			continue
+		}
+		sent = version
+		m.peers.engine.NotifyClients(all)
+		select {
+		case <-time.After(membersPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Troubles names the listed nodes that there is no link to, and why if that is known, and addresses
+// that two nodes announce.
+func (m *Members) Troubles() (lines []string) {
+	own := m.peers.Record()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, node := range m.unlinked() {
+		line := fmt.Sprintf("no link to node %q", node)
+		if why := m.refused[node]; why != "" {
+			line += ": the two do not agree: " + why
+		}
+		lines = append(lines, line)
+	}
+	lines = append(some(lines), m.skipped...)
+	return append(lines, some(m.usedTwice(own))...)
+}
+
+// usedTwice names the addresses that two nodes announce. mu is held.
+func (m *Members) usedTwice(own discovery.Record) (lines []string) {
+	users := make(map[string]string)
+	for _, r := range append(slices.Collect(maps.Values(m.listed)), own) {
+		for _, addr := range []string{r.Addr, r.PeerAddr} {
+			if other, used := users[addr]; used && addr != "" && other != r.ID {
+				a, b := min(other, r.ID), max(other, r.ID)
+				lines = append(lines, fmt.Sprintf("nodes %q and %q both announce the address %s: give each its own", a, b, addr))
+			}
+			users[addr] = r.ID
+		}
+	}
+	return lines
+}
+
+// withoutLink returns the listed nodes that there is no link to, sorted.
+func (m *Members) withoutLink() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unlinked()
+}
+
+// unlinked is withoutLink. mu is held.
+func (m *Members) unlinked() []string {
+	var nodes []string
+	for node := range m.listed {
+		if _, linked := m.links[node]; !linked {
+			nodes = append(nodes, node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}

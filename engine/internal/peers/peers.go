@@ -1,0 +1,128 @@
+package peers
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/discovery"
+	"distmsg/internal/asynclog"
+)
+
+// Engine is what this package needs of the engine. Any goroutine calls the methods.
+type Engine interface {
+	// Record returns this node's own record, as it is now.
+	Record() discovery.Record
+	// ForClients returns this node as clients are told of it, or nothing if they cannot come. It is
+	// called under a lock, and must not wait.
+	ForClients() []codec.Member
+	// NotifyClients queues a list of nodes for all clients.
+	NotifyClients(all []codec.Member)
+	// ShakeHands hands a socket that leads to that node to an event loop. It returns when the link is
+	// open or has ended. If ctx ends first, the attempt ends too, and the error is ctx's cause.
+	ShakeHands(ctx context.Context, nc net.Conn, node string) (Link, error)
+	// Stopping reports whether the node leaves the membership, or has left it.
+	Stopping() bool
+	// Fail makes the node end with an error.
+	Fail(err error)
+}
+
+// Link is a connection to another node.
+type Link interface {
+	// Wait returns when the link or ctx has ended. up is how long the link was open, or zero if ctx
+	// has ended first.
+	Wait(ctx context.Context) (up time.Duration)
+}
+
+// Membership tells which nodes exist. It is the engine's interface of that name.
+type Membership interface {
+	Announce(ctx context.Context, r discovery.Record) error
+	Withdraw(ctx context.Context) error
+	Watch(ctx context.Context, f func([]discovery.Record))
+}
+
+// Peers is a node's side to the other nodes of its cluster. It lives as long as the node, and any
+// goroutine may use it.
+type Peers struct {
+	Members   *Members
+	Announcer *Announcer
+
+	// static
+	self       *Self
+	engine     Engine
+	membership Membership
+	log        *slog.Logger
+	began      time.Time
+	twin       chan error // of capacity 1: another node with this node's ID, which this one hears of before it takes clients
+	twins      twins
+	dialing    *dialing
+
+	// shared
+	joining    atomic.Bool     // not linked to the others yet
+	complained asynclog.Seldom // about links
+
+	taking sync.Mutex // held while a new list of nodes is taken
+}
+
+// New returns the side to other nodes of one that is about to join.
+func New(self *Self, engine Engine, membership Membership, log *slog.Logger) *Peers {
+	p := &Peers{self: self, engine: engine, membership: membership, log: log, began: time.Now(), twin: make(chan error, 1)}
+	p.joining.Store(true)
+	p.Members = newMembers(p)
+	p.Announcer = newAnnouncer(p)
+	p.twins = twins{peers: p, doubt: make(chan struct{}, 1)}
+	p.dialing = newDialing(p)
+	return p
+}
+
+// Run keeps the node announced and its links up until ctx ends.
+func (p *Peers) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { p.Announcer.run(ctx) })
+	running.Go(func() { p.twins.run(ctx) })
+	running.Go(func() { p.Members.notifyClients(ctx) })
+	running.Go(func() {
+		p.membership.Watch(ctx, func(all []discovery.Record) { p.take(ctx, &running, all) })
+	})
+	running.Wait()
+}
+
+// take follows a new list of nodes. It begins to dial nodes that are new and stops dialling those
+// that are gone. A link to a node that is no longer listed lives on: its heartbeats say whether the
+// node can be reached.
+func (p *Peers) take(ctx context.Context, running *sync.WaitGroup, all []discovery.Record) {
+	p.taking.Lock()
+	defer p.taking.Unlock()
+	good, wrong := check(all)
+	var own, others []discovery.Record
+	for _, r := range good {
+		if r.ID == p.self.Node {
+			own = append(own, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	p.twins.set(own) // before the list is known, so that Join does not overlook one
+	p.dialing.follow(ctx, running, p.Members.set(others, wrong))
+}
+
+// Joining reports whether this node takes no clients yet.
+func (p *Peers) Joining() bool { return p.joining.Load() }
+
+// Record returns this node's record as it is announced. While the node is joining, it counts as one
+// that takes no clients.
+func (p *Peers) Record() discovery.Record {
+	r := p.engine.Record()
+	r.Draining = r.Draining || p.Joining()
+	return r
+}
+
+// Complain logs what is wrong with a link, once a second at most. Links are tried again and again,
+// and by strangers too.
+func (p *Peers) Complain(message string, args ...any) {
+	p.complained.Warn(p.log, time.Since(p.began), message, args...)
+}

@@ -1,0 +1,176 @@
+package peers
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/discovery"
+	"distmsg/engine/internal/wake"
+)
+
+const (
+	// maxAlike bounds the records with this node's ID that are looked at.
+	maxAlike = 16
+	// twinPause is the least time between two looks.
+	twinPause = 50 * time.Millisecond
+	// twinTimeout bounds the look at another node that is listed with this node's ID.
+	twinTimeout = time.Second
+)
+
+// twins looks for other nodes with this node's ID.
+type twins struct {
+	// static
+	peers *Peers
+	doubt chan struct{} // of capacity 1: look now who else has this node's ID
+
+	mu     sync.Mutex
+	alike  []discovery.Record // guarded by mu; records with this node's ID that are not this incarnation's
+	unseen bool               // guarded by mu; nobody has looked at alike yet
+}
+
+// Doubt has the node look now who else has its name.
+func (p *Peers) Doubt() { wake.Nudge(p.twins.doubt) }
+
+// set takes the records with this node's ID. Such a record may be this node's own, of before a stop,
+// or that of a former self which was killed a moment ago, or a twin's.
+func (t *twins) set(own []discovery.Record) {
+	self := t.peers.engine.Record().Incarnation
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.alike = nil
+	for _, r := range own {
+		if r.Incarnation != self {
+			t.alike = append(t.alike, r)
+		}
+	}
+	if n := len(t.alike) - maxAlike; n > 0 { // a list that is sorted has the newest last
+		t.alike = t.alike[n:]
+	}
+	if len(t.alike) > 0 {
+		t.unseen = true
+		wake.Nudge(t.doubt)
+	}
+}
+
+// doubtful reports whether there are records that nobody has looked at.
+func (t *twins) doubtful() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.unseen
+}
+
+// run looks who answers for the records that have this node's ID, when they come and every second as
+// long as they stand. Another node may not be reachable at first.
+func (t *twins) run(ctx context.Context) {
+	again := time.NewTicker(twinTimeout)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.doubt:
+		case <-again.C:
+		}
+		t.look(ctx)
+		select { // anyone can raise a doubt, at any rate, with a hello under this node's name
+		case <-ctx.Done():
+		case <-time.After(twinPause):
+		}
+	}
+}
+
+// look checks all records with this node's ID once.
+func (t *twins) look(ctx context.Context) {
+	t.mu.Lock()
+	alike := t.alike
+	t.mu.Unlock()
+	var looks sync.WaitGroup
+	for _, r := range alike {
+		looks.Go(func() { t.check(ctx, r) })
+	}
+	looks.Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unseen = t.unseen && !slices.Equal(t.alike, alike)
+}
+
+// check looks whether another node with this node's ID lives where a record says. If it does, one of
+// the two ends. While this node is joining, that is the one that comes later. Later on it is the one
+// that took the name first, as the other has started when this one could not be reached.
+func (t *twins) check(ctx context.Context, r discovery.Record) {
+	p := t.peers
+	f, err := t.askWho(ctx, r.PeerAddr)
+	if err != nil || string(f.Node) != p.self.Node {
+		return // the record of one that is gone
+	}
+	since, own := f.Since, p.self.Identity().Since
+	if since == 0 { // it is of a version that does not say
+		since = f.Incarnation
+	}
+	switch {
+	case since == own || f.Incarnation == p.engine.Record().Incarnation: // this node itself
+	case p.Joining():
+		if r.Draining && since > own {
+			return // of two that start at once, one may go on
+		}
+		p.End(errors.New("engine: " + NameTaken(p.self.Node, r.PeerAddr)))
+	case r.Draining: // it joins, and will find this one; or it leaves
+	case since > own:
+		p.End(errors.New("engine: " + NameTaken(p.self.Node, r.PeerAddr)))
+	default:
+		p.Complain("a node that has taken this node's ID before is awake again, and is to end", "node", p.self.Node, "addr", r.PeerAddr)
+	}
+}
+
+// askWho begins a handshake under a name of its own and returns what whoever answers says, if that
+// knows the cluster's secret.
+func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge, err error) {
+	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return f, err
+	}
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	self := t.peers.self
+	hello := self.Hello("probe-"+hex.EncodeToString(random(8)), t.peers.engine.Record().Incarnation)
+	if _, err := nc.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
+		return f, err
+	}
+	body, err := readFrame(nc)
+	if err == nil {
+		err = codec.DecodePeerChallenge(body, &f)
+	}
+	if err != nil {
+		return f, err
+	}
+	if !self.Proves(f.Proof, Accepted, Transcript(&hello, &f)) {
+		return f, errStranger
+	}
+	return f, nil
+}
+
+var errStranger = errors.New("engine: it does not know the cluster's secret")
+
+// readFrame reads one frame of a handshake, in place of a loop.
+func readFrame(nc net.Conn) (body []byte, err error) {
+	var buf []byte
+	for {
+		body, n, err := codec.Split(buf, codec.MaxHelloFrame)
+		if err != nil || n > 0 {
+			return body, err
+		}
+		chunk := make([]byte, codec.MaxHelloFrame)
+		if n, err = nc.Read(chunk); n == 0 {
+			return nil, err
+		}
+		buf = append(buf, chunk[:n]...)
+	}
+}
