@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 )
 
@@ -63,22 +64,63 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkBind1024 walks a full bind, as the bind path does: once to check, once to use.
-func BenchmarkBind1024(b *testing.B) {
-	ids := make([]IDEpoch, 1024)
-	for i := range ids {
-		ids[i].ID = bytes.Repeat([]byte{'a'}, 23)
-	}
-	body := bodyOf(AppendBind(nil, 1, PolicyKickOld, ids))
-	b.ReportAllocs()
-	for b.Loop() {
-		var f Bind
-		if err := DecodeBind(body, 1024, &f); err != nil {
-			b.Fatal(err)
-		}
-		if walkIDs(f.IDs) == 0 {
-			b.Fatal("no IDs")
-		}
+// BenchmarkList1024 reads a long list of each kind as a node or a client does: once to check it, once to use it.
+func BenchmarkList1024(b *testing.B) {
+	const n = 1024
+	id, token := bytes.Repeat([]byte{'a'}, 23), make([]byte, 12)
+	pairs := slices.Repeat([]IDEpoch{{id, 1 << 50}}, n)
+	results := slices.Repeat([]Result{{CodeOK, 1 << 50}}, n)
+	changes := slices.Repeat([]Change{{id, CodeOK, 1 << 50}}, n)
+	to := slices.Repeat([]Recipient{{Token: token, To: id, Epoch: 1 << 50}}, n)
+	outcomes := bytes.Repeat(AppendOneOutcome(nil, &Outcome{Seq: 1 << 40, Code: CodeAcked}), n)
+	many := DeliverMany{From: id, Payload: token}
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		read  func(body []byte) (uint64, error)
+	}{
+		{"ids", AppendBind(nil, 1, PolicyKickOld, pairs), func(body []byte) (uint64, error) {
+			var f Bind
+			err := DecodeBind(body, n, &f)
+			return walkIDs(f.IDs), err
+		}},
+		{"results", AppendResults(nil, KindBound, 1, results), func(body []byte) (sum uint64, err error) {
+			var f Results
+			err = DecodeResults(body, KindBound, &f)
+			for v, ok := f.All.Next(); ok; v, ok = f.All.Next() {
+				sum += v.Epoch
+			}
+			return sum, err
+		}},
+		{"changes", AppendChanged(nil, changes), func(body []byte) (sum uint64, err error) {
+			all, err := DecodeChanged(body)
+			for v, ok := all.Next(); ok; v, ok = all.Next() {
+				sum += v.Epoch
+			}
+			return sum, err
+		}},
+		{"recipients", AppendDeliverMany(nil, KindDeliverMany, &many, to), func(body []byte) (uint64, error) {
+			var f DeliverMany
+			err := DecodeDeliverMany(body, KindDeliverMany, n, &f)
+			return walkRecipients(f.To), err
+		}},
+		{"outcomes", AppendOutcomes(nil, n, outcomes), func(body []byte) (sum uint64, err error) {
+			all, err := DecodeOutcomes(body)
+			for v, ok := all.Next(); ok; v, ok = all.Next() {
+				sum += v.Seq
+			}
+			return sum, err
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			body := bodyOf(c.frame)
+			b.ReportAllocs()
+			for b.Loop() {
+				if sum, err := c.read(body); sum == 0 || err != nil {
+					b.Fatal(sum, err)
+				}
+			}
+		})
 	}
 }
 

@@ -9,12 +9,6 @@ const (
 	PolicyRejectNew Policy = 1 // the incumbent stays if its session lives; the newcomer hears taken
 )
 
-// tupleDepth is the number of arrays around the elements of a pair or a longer tuple: the frame's, the list's and its own.
-const tupleDepth = 3
-
-// listDepth is the number of arrays around an element of a list: the frame's and the list's.
-const listDepth = 2
-
 // IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other re-asserts that binding.
 type IDEpoch struct {
 	ID    []byte // a view into the frame; its length is not checked, because the answer is per ID
@@ -25,96 +19,6 @@ type IDEpoch struct {
 type Result struct {
 	Code  Code
 	Epoch uint64 // of the binding that stands; 0 when there is none
-}
-
-// IDList is a checked array of IDs inside a frame. Next reads it element by element without allocating.
-type IDList struct {
-	r    reader
-	n    int
-	elem element
-}
-
-// element says what an IDList is made of.
-type element uint8
-
-const (
-	elementPair element = iota // [id, epoch], the ID of any length
-	elementText                // an ID of any length alone, because the answer is per ID
-	elementID                  // an ID of 1 to MaxID bytes alone: the to of a multicast
-)
-
-// field is what the protocol document calls a list of them.
-func (e element) field() string {
-	if e == elementID {
-		return "to"
-	}
-	return "ids"
-}
-
-// Len returns the number of elements that Next has not returned yet.
-func (l *IDList) Len() int { return l.n }
-
-// Next returns the next element; ok is false after the last. The ID is a view and lives as long as the frame's bytes.
-func (l *IDList) Next() (v IDEpoch, ok bool) {
-	if l.n == 0 {
-		return v, false
-	}
-	l.n--
-	return l.read(), true
-}
-
-func (l *IDList) read() (v IDEpoch) {
-	switch l.elem {
-	case elementText:
-		v.ID = l.r.str("ids", anyLen)
-		return v
-	case elementID:
-		v.ID = l.r.id(l.elem.field())
-		return v
-	}
-	rest := l.r.pair("ids")
-	v.ID = l.r.str("ids", anyLen)
-	v.Epoch = l.r.uint("ids", maxEpoch)
-	l.r.skipRest(rest, "ids", tupleDepth)
-	return v
-}
-
-// readIDs checks every element and leaves the cursor behind them; the list starts again before them.
-func readIDs(r *reader, limit int, elem element) IDList {
-	n := r.list(elem.field(), limit)
-	first := IDList{r: *r, n: n, elem: elem}
-	walk := first
-	for i := 0; i < n && walk.r.fault == nil; i++ {
-		walk.read()
-	}
-	*r = walk.r
-	return first
-}
-
-// ResultList is a checked array of results inside a frame.
-type ResultList struct {
-	r reader
-	n int
-}
-
-// Len returns the number of elements that Next has not returned yet.
-func (l *ResultList) Len() int { return l.n }
-
-// Next returns the next element; ok is false after the last.
-func (l *ResultList) Next() (v Result, ok bool) {
-	if l.n == 0 {
-		return v, false
-	}
-	l.n--
-	return l.read(), true
-}
-
-func (l *ResultList) read() (v Result) {
-	rest := l.r.pair("results")
-	v.Code = Code(l.r.uint("results", maxCode))
-	v.Epoch = l.r.uint("results", maxEpoch)
-	l.r.skipRest(rest, "results", tupleDepth)
-	return v
 }
 
 // Bind asks for IDs to be delivered to this session.
@@ -129,7 +33,7 @@ func DecodeBind(body []byte, maxIDs int, f *Bind) error {
 	r, left := open(body, KindBind, 4)
 	f.Seq = r.uint("seq", maxUint)
 	f.Policy = Policy(r.uint("policy", uint64(PolicyRejectNew)))
-	f.IDs = readIDs(&r, maxIDs, elementPair)
+	f.IDs = IDList{readElements(&r, elementPair, maxIDs)}
 	return r.close(left)
 }
 
@@ -151,7 +55,7 @@ type Unbind struct {
 func DecodeUnbind(body []byte, maxIDs int, f *Unbind) error {
 	r, left := open(body, KindUnbind, 3)
 	f.Seq = r.uint("seq", maxUint)
-	f.IDs = readIDs(&r, maxIDs, elementPair)
+	f.IDs = IDList{readElements(&r, elementPair, maxIDs)}
 	return r.close(left)
 }
 
@@ -188,7 +92,7 @@ type Lookup struct {
 func DecodeLookup(body []byte, maxIDs int, f *Lookup) error {
 	r, left := open(body, KindLookup, 3)
 	f.Seq = r.uint("seq", maxUint)
-	f.IDs = readIDs(&r, maxIDs, elementText)
+	f.IDs = IDList{readElements(&r, elementText, maxIDs)}
 	return r.close(left)
 }
 
@@ -211,41 +115,11 @@ type Reason struct {
 	Text  []byte // a view; at most MaxReason bytes
 }
 
-// ReasonList is a checked array of reasons inside a frame.
-type ReasonList struct {
-	r reader
-	n int
-}
-
-// Next returns the next element; ok is false after the last. The text is a view and lives as long
-// as the frame's bytes.
-func (l *ReasonList) Next() (v Reason, ok bool) {
-	if l.n == 0 {
-		return v, false
-	}
-	l.n--
-	return l.read(), true
-}
-
-func (l *ReasonList) read() (v Reason) {
-	rest := l.r.pair("reasons")
-	v.Index = l.r.uint("reasons", maxUint)
-	v.Text = l.r.str("reasons", MaxReason)
-	l.r.skipRest(rest, "reasons", tupleDepth)
-	return v
-}
-
 // DecodeResults reads the body of a bound, unbound, found or watched frame (kind says which) into f. It allocates nothing. Its error is an *Error.
 func DecodeResults(body []byte, kind Kind, f *Results) error {
 	r, left := open(body, kind, 3)
 	f.Seq = r.uint("seq", maxUint)
-	n := r.array("results")
-	f.All = ResultList{r: r, n: n}
-	walk := f.All
-	for i := 0; i < n && walk.r.fault == nil; i++ {
-		walk.read()
-	}
-	r = walk.r
+	f.All = ResultList{readElements(&r, elementResult, anyLen)}
 	f.Reasons = ReasonList{}
 	if left > 0 {
 		f.Reasons = peekReasons(r)
@@ -256,13 +130,8 @@ func DecodeResults(body []byte, kind Kind, f *Results) error {
 // peekReasons reads the value that comes next, which is skipped afterwards. They are for people:
 // what is no list of reasons is no reason to refuse the frame.
 func peekReasons(r reader) ReasonList {
-	n := r.array("reasons")
-	all := ReasonList{r: r, n: n}
-	walk := all
-	for i := 0; i < n && walk.r.fault == nil; i++ {
-		walk.read()
-	}
-	if walk.r.fault != nil {
+	all := ReasonList{readElements(&r, elementReason, anyLen)}
+	if r.fault != nil {
 		return ReasonList{}
 	}
 	return all

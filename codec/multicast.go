@@ -24,7 +24,7 @@ func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
 	f.From = r.str("from", MaxID)
 	f.TTL = uint32(r.uint("ttl", maxTTL))
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
-	f.To = readIDs(&r, maxIDs, elementID)
+	f.To = IDList{readElements(&r, elementID, maxIDs)}
 	f.Payload = r.bin("payload", anyLen)
 	return r.close(left)
 }
@@ -85,45 +85,6 @@ func (f *DeliverMany) Deliver(r *Recipient) Deliver {
 	return Deliver{Token: r.Token, To: r.To, From: f.From, TTL: f.TTL, Flags: f.Flags, Epoch: r.Epoch, Payload: f.Payload}
 }
 
-// RecipientList is a checked array of recipients inside a frame. Next reads it element by element without allocating.
-type RecipientList struct {
-	r    reader
-	n    int
-	kind Kind
-}
-
-// Len returns the number of elements that Next has not returned yet.
-func (l *RecipientList) Len() int { return l.n }
-
-// Next returns the next element; ok is false after the last. Its fields are views and live as long as the frame's bytes.
-func (l *RecipientList) Next() (v Recipient, ok bool) {
-	if l.n == 0 {
-		return v, false
-	}
-	l.n--
-	return l.read(), true
-}
-
-func (l *RecipientList) read() (v Recipient) {
-	fields := recipientFields(l.kind)
-	rest := l.r.tuple("to", fields)
-	v.Token = l.r.bin("to", MaxToken)
-	v.To = l.r.id("to")
-	v.Epoch = l.r.uint("to", maxEpoch)
-	if fields > 3 {
-		v.Session = l.r.fixedBin("to", SessionIDLen, false)
-	}
-	if fields > 4 {
-		at := l.r.off
-		v.Why = Kind(l.r.uint("to", maxKind))
-		if v.Why != KindNotMine && v.Why != KindNotAttached && l.r.fault == nil {
-			l.r.failAt(at, FaultBadValue, "to", "nothing comes back as "+v.Why.String())
-		}
-	}
-	l.r.skipRest(rest, "to", tupleDepth)
-	return v
-}
-
 // recipientFields is how many fields a recipient has in a frame of that kind.
 func recipientFields(kind Kind) int {
 	switch kind {
@@ -142,13 +103,7 @@ func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error
 	f.From = r.str("from", MaxID)
 	f.TTL = uint32(r.uint("ttl", maxTTL))
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
-	n := r.list("to", maxIDs)
-	f.To = RecipientList{r: r, n: n, kind: kind}
-	walk := f.To
-	for i := 0; i < n && walk.r.fault == nil; i++ {
-		walk.read()
-	}
-	r = walk.r
+	f.To = RecipientList{readElements(&r, elementRecipient, maxIDs)}
 	f.Payload = r.bin("payload", anyLen)
 	return r.close(left)
 }
@@ -198,43 +153,9 @@ func AppendOneOutcome(b []byte, f *Outcome) []byte {
 	return appendBin(b, f.Reply)
 }
 
-// OutcomeList is a checked array of outcomes inside an outcomes frame.
-type OutcomeList struct {
-	r reader
-	n int
-}
-
-// Len returns the number of elements that Next has not returned yet.
-func (l *OutcomeList) Len() int { return l.n }
-
-// Next returns the next element; ok is false after the last. Its byte fields are views.
-func (l *OutcomeList) Next() (v Outcome, ok bool) {
-	if l.n == 0 {
-		return v, false
-	}
-	l.n--
-	return l.read(), true
-}
-
-func (l *OutcomeList) read() (v Outcome) {
-	rest := l.r.tuple("outcomes", 4)
-	v.Seq = l.r.uint("outcomes", maxUint)
-	v.Code = Code(l.r.uint("outcomes", maxCode))
-	v.Reason = l.r.str("outcomes", MaxReason)
-	v.Reply = l.r.bin("outcomes", anyLen)
-	l.r.skipRest(rest, "outcomes", tupleDepth)
-	return v
-}
-
 // DecodeOutcomes reads the body of an outcomes frame. It allocates nothing. Its error is an *Error.
 func DecodeOutcomes(body []byte) (OutcomeList, error) {
 	r, left := open(body, KindOutcomes, 2)
-	n := r.array("outcomes")
-	all := OutcomeList{r: r, n: n}
-	walk := all
-	for i := 0; i < n && walk.r.fault == nil; i++ {
-		walk.read()
-	}
-	r = walk.r
+	all := OutcomeList{readElements(&r, elementOutcome, anyLen)}
 	return all, r.close(left)
 }

@@ -168,16 +168,11 @@ func AppendPeerChallenge(b []byte, f *PeerChallenge) []byte {
 
 // DecodePeerProof reads the dialling node's proof, a view. Its error is an *Error.
 func DecodePeerProof(body []byte) (proof []byte, err error) {
-	r, left := open(body, KindPeerProof, 2)
-	proof = r.fixedBin("proof", SecretLen, false)
-	return proof, r.close(left)
+	return decodeBin(body, KindPeerProof, "proof", SecretLen)
 }
 
 // AppendPeerProof appends the whole frame, length prefix included.
-func AppendPeerProof(b, proof []byte) []byte {
-	b, start := begin(b, KindPeerProof, 2)
-	return end(appendBin(b, proof), start)
-}
+func AppendPeerProof(b, proof []byte) []byte { return appendBinFrame(b, KindPeerProof, proof) }
 
 // DecodePeerReady checks a peer_ready frame: the link is open. Its error is an *Error.
 func DecodePeerReady(body []byte) error { return decodeEmpty(body, KindPeerReady) }
@@ -291,29 +286,31 @@ func AppendRefuse(b, token []byte, code Code, reason []byte) []byte {
 // DecodeGone reads a gone: a connection of this session, a view, has ended on the sending node, and
 // what was forwarded to the session there and is not answered yet is lost. Its error is an *Error.
 func DecodeGone(body []byte) (session []byte, err error) {
-	r, left := open(body, KindGone, 2)
-	session = r.fixedBin("session", SessionIDLen, false)
-	return session, r.close(left)
+	return decodeBin(body, KindGone, "session", SessionIDLen)
 }
 
 // AppendGone appends the whole frame, length prefix included.
-func AppendGone(b, session []byte) []byte {
-	b, start := begin(b, KindGone, 2)
-	return end(appendBin(b, session), start)
-}
+func AppendGone(b, session []byte) []byte { return appendBinFrame(b, KindGone, session) }
 
 // DecodeEnded reads an ended: the session is over, at every node and for good. The session is a
 // view.
 func DecodeEnded(body []byte) (session []byte, err error) {
-	r, left := open(body, KindEnded, 2)
-	session = r.fixedBin("session", SessionIDLen, false)
-	return session, r.close(left)
+	return decodeBin(body, KindEnded, "session", SessionIDLen)
 }
 
 // AppendEnded appends the whole frame, length prefix included.
-func AppendEnded(b, session []byte) []byte {
-	b, start := begin(b, KindEnded, 2)
-	return end(appendBin(b, session), start)
+func AppendEnded(b, session []byte) []byte { return appendBinFrame(b, KindEnded, session) }
+
+// decodeBin reads a frame whose only field is a byte string of n bytes. It returns a view.
+func decodeBin(body []byte, kind Kind, field string, n int) ([]byte, error) {
+	r, left := open(body, kind, 2)
+	v := r.fixedBin(field, n, false)
+	return v, r.close(left)
+}
+
+func appendBinFrame(b []byte, kind Kind, v []byte) []byte {
+	b, start := begin(b, kind, 2)
+	return end(appendBin(b, v), start)
 }
 
 // DecodePresence reads an attached or detached frame (kind says which): the session, a view, and the attach
@@ -365,7 +362,7 @@ func DecodeClaim(body []byte, maxIDs int, f *Claim) error {
 	f.Session = r.fixedBin("session", SessionIDLen, false)
 	f.Incarnation = r.uint("incarnation", maxUint)
 	f.Serial = r.uint("serial", maxUint)
-	f.IDs = readIDs(&r, maxIDs, elementPair)
+	f.IDs = IDList{readElements(&r, elementPair, maxIDs)}
 	return r.close(left)
 }
 

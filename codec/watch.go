@@ -10,7 +10,7 @@ type Watch struct {
 func DecodeWatch(body []byte, maxIDs int, f *Watch) error {
 	r, left := open(body, KindWatch, 3)
 	f.Seq = r.uint("seq", maxUint)
-	f.IDs = readIDs(&r, maxIDs, elementText)
+	f.IDs = IDList{readElements(&r, elementText, maxIDs)}
 	return r.close(left)
 }
 
@@ -23,7 +23,7 @@ func AppendWatch(b []byte, seq uint64, ids [][]byte) []byte {
 // DecodeUnwatch reads an unwatch frame with at most maxIDs IDs: the client wants to hear no more of them. Its error is an *Error.
 func DecodeUnwatch(body []byte, maxIDs int) (IDList, error) {
 	r, left := open(body, KindUnwatch, 2)
-	ids := readIDs(&r, maxIDs, elementText)
+	ids := IDList{readElements(&r, elementText, maxIDs)}
 	return ids, r.close(left)
 }
 
@@ -40,43 +40,10 @@ type Change struct {
 	Epoch uint64
 }
 
-// ChangeList is a checked array of changes inside a changed frame.
-type ChangeList struct {
-	r reader
-	n int
-}
-
-// Len returns the number of elements that Next has not returned yet.
-func (l *ChangeList) Len() int { return l.n }
-
-// Next returns the next element; ok is false after the last.
-func (l *ChangeList) Next() (v Change, ok bool) {
-	if l.n == 0 {
-		return v, false
-	}
-	l.n--
-	return l.read(), true
-}
-
-func (l *ChangeList) read() (v Change) {
-	rest := l.r.tuple("changes", 3)
-	v.ID = l.r.id("changes")
-	v.Code = Code(l.r.uint("changes", maxCode))
-	v.Epoch = l.r.uint("changes", maxEpoch)
-	l.r.skipRest(rest, "changes", tupleDepth)
-	return v
-}
-
 // DecodeChanged reads the body of a changed frame. It allocates nothing. Its error is an *Error.
 func DecodeChanged(body []byte) (ChangeList, error) {
 	r, left := open(body, KindChanged, 2)
-	n := r.array("changes")
-	all := ChangeList{r: r, n: n}
-	walk := all
-	for i := 0; i < n && walk.r.fault == nil; i++ {
-		walk.read()
-	}
-	r = walk.r
+	all := ChangeList{readElements(&r, elementChange, anyLen)}
 	return all, r.close(left)
 }
 
