@@ -14,9 +14,9 @@
 // [Manager.EndOriginSome] end some of them, so that the loop can do other things in
 // between.
 //
-// A token that comes back from the network is looked up first. [Manager.Lookup]
-// tells a pending entry from one that has ended (a late ack, which is normal)
-// and from a token that was never handed out (a forgery).
+// The caller looks up a token that comes back from the network first. [Manager.Lookup]
+// distinguishes a pending entry, an entry that has ended (a late ack, which is normal), and a token
+// that was never handed out (a forgery).
 //
 // The package does no I/O, starts no goroutine and reads no clock: now is an
 // argument, in milliseconds on the caller's monotonic clock. A Manager belongs
@@ -25,11 +25,10 @@
 //
 // # How it is built
 //
-// Entries live in a slab of fixed pages and refer to each other by index. Each
-// entry hangs on three rings: a bucket of the timer wheel, its destination's
-// list and its origin's list (slab.go). The wheel has 4 levels of 256 buckets,
-// one millisecond each at the lowest, so a deadline is met to the millisecond
-// and an empty stretch of time is skipped by counting zero bits (wheel.go).
+// Entries live in a slab of fixed pages and refer to each other by index. Each entry is on three
+// rings: a bucket of the timer wheel, its destination's list and its origin's list (slab.go). The
+// wheel has 4 levels of 256 buckets, one millisecond each at the lowest, so a deadline is met to
+// the millisecond. The wheel skips an empty stretch of time by counting zero bits (wheel.go).
 //
 // Arming, ending and expiring take constant time (an entry moves
 // down the wheel at most three times) and allocate nothing once the slab has

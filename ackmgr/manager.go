@@ -5,22 +5,21 @@ import (
 	"math"
 )
 
-// Entry is what the caller wants to remember of a delivery.
+// Entry is what the caller wants to remember about a delivery.
 type Entry struct {
 	Seq     uint64 // the sender's sequence number
-	Session uint64 // low bits of the session delivered to: only it may ack
+	Session uint64 // low bits of the receiving session's ID: only that session may ack
 	Conn    uint32 // slot of the sender's connection on this loop
-	Sum     uint32 // the caller's checksum over what was delivered
+	Sum     uint32 // the caller's checksum over the delivered message
 	Flags   uint8  // the caller's
 }
 
-// List is a set of pending entries that end together. A connection needs one:
-// the entries delivered to it (those armed with the list as dest) and the
-// entries that came from it (as origin) are kept apart within it. The zero
-// value is no list.
+// List is a set of pending entries that end together. Each connection needs one. Within the list,
+// the entries that were delivered to the connection (armed with the list as dest) are separate from
+// the entries that came from it (as origin). The zero value means no list.
 type List uint32
 
-// Status says what a token stands for.
+// Status says what a token refers to.
 type Status uint8
 
 const (
@@ -28,16 +27,16 @@ const (
 	Pending Status = iota + 1
 	// Late: there was such an entry and it has ended.
 	Late
-	// Forged: this Manager never handed out that token, or it did under a tag
-	// older than the previous one.
+	// Forged: this Manager never handed out that token, or did so under a tag older than the
+	// previous one.
 	Forged
 )
 
-// Config is how to make a Manager. The zero value is usable.
+// Config configures a Manager. The zero value is usable.
 type Config struct {
-	Tag  uint16 // of this incarnation, in tokens; its low 12 bits count
+	Tag  uint16 // of this incarnation, in tokens; only the low 12 bits are used
 	Loop uint8  // number of the event loop, in tokens
-	Max  int    // most pending entries, up to 1<<22; 0 means 1<<20
+	Max  int    // the most pending entries, up to 1<<22; 0 means 1<<20
 }
 
 func (c Config) validate() Config {
@@ -65,8 +64,8 @@ type Manager struct {
 	previous uint16 // the tag before SetTag; before the first SetTag, tag itself
 }
 
-// New makes a Manager whose clock stands at now, in milliseconds. It panics if
-// cfg.Max is out of range.
+// New returns a Manager whose clock shows now, in milliseconds. It panics if cfg.Max is out of
+// range.
 func New(cfg Config, now int64) *Manager {
 	cfg = cfg.validate()
 	s := newSlab()
@@ -81,9 +80,8 @@ func New(cfg Config, now int64) *Manager {
 	}
 }
 
-// SetTag begins a new incarnation: tokens carry the low 12 bits of tag from now
-// on. Tokens with the tag before it are Late, older ones Forged. It panics
-// unless all entries have ended.
+// SetTag begins a new incarnation: new tokens carry the low 12 bits of tag. Tokens with the
+// previous tag are Late, tokens with older tags Forged. It panics unless all entries have ended.
 func (m *Manager) SetTag(tag uint16) {
 	if m.len != 0 {
 		panic(fmt.Sprintf("ackmgr: SetTag with %d pending entries", m.len))
@@ -94,11 +92,11 @@ func (m *Manager) SetTag(tag uint16) {
 // Len returns the number of pending entries.
 func (m *Manager) Len() int { return m.len }
 
-// NewList makes an empty list. The caller gives it back with FreeList.
+// NewList returns an empty list. The caller releases it with FreeList.
 func (m *Manager) NewList() List { return List(m.slab.takeHead()) }
 
-// FreeList gives a list back; its value will name another list. It panics if
-// the list is not empty or was freed before. Freeing no list does nothing.
+// FreeList releases a list. Its value may then be reused for another list. FreeList panics if the
+// list is not empty or was already freed. The zero List does nothing.
 func (m *Manager) FreeList(l List) {
 	if !m.Empty(l) {
 		panic("ackmgr: FreeList of a list with pending entries")
@@ -108,8 +106,8 @@ func (m *Manager) FreeList(l List) {
 	}
 }
 
-// Empty reports whether no pending entry has l as dest or as origin. No list is
-// empty. It panics if l was freed.
+// Empty reports whether no pending entry has l as dest or as origin. The zero List counts as empty.
+// Empty panics if l was freed.
 func (m *Manager) Empty(l List) bool {
 	if l == 0 {
 		return true
@@ -118,11 +116,10 @@ func (m *Manager) Empty(l List) bool {
 	return m.slab.empty(byDest, ref(l)) && m.slab.empty(byOrigin, ref(l))
 }
 
-// Arm remembers e until it ends and returns its token, or false if Config.Max
-// entries are pending. The deadline is in milliseconds on the clock of New and
-// Advance: one that the last Advance has reached expires at the next, and one
-// further than 2^32-1 ms (49 days) ahead of it counts as that far. Either list
-// may be no list. It panics if one was freed.
+// Arm remembers e until it ends and returns its token, or false if Config.Max entries are pending.
+// The deadline is in milliseconds on the clock of New and Advance. If the last Advance has already
+// reached it, the entry expires at the next Advance. A deadline more than 2^32-1 ms (49 days) ahead
+// is treated as that far ahead. Either list may be the zero List. Arm panics if a list was freed.
 func (m *Manager) Arm(e Entry, deadline int64, dest, origin List) (Token, bool) {
 	if m.len == m.max {
 		return 0, false
@@ -141,8 +138,8 @@ func (m *Manager) Arm(e Entry, deadline int64, dest, origin List) (Token, bool) 
 	return m.token(r), true
 }
 
-// Lookup says what a token stands for; the token may be any value. The entry is
-// the zero Entry unless the status is Pending.
+// Lookup says what a token refers to. The token may be any value. The entry is the zero Entry
+// unless the status is Pending.
 func (m *Manager) Lookup(t Token) (Entry, Status) {
 	if t.Loop() != int(m.loop) || uint32(t.slot()) >= m.slab.slots.len {
 		return Entry{}, Forged
@@ -158,8 +155,8 @@ func (m *Manager) Lookup(t Token) (Entry, Status) {
 	}
 }
 
-// End ends the entry: its ack came, or the caller gives it up. It returns false
-// if t is not pending; t may be any value.
+// End ends the entry, because its ack came or the caller gave up. It returns false if t is not
+// pending. t may be any value.
 func (m *Manager) End(t Token) bool {
 	if _, status := m.Lookup(t); status != Pending {
 		return false
@@ -168,10 +165,10 @@ func (m *Manager) End(t Token) bool {
 	return true
 }
 
-// Redirect notes that the entry was delivered elsewhere: it puts it at the end
-// of dest and replaces its Session, Sum and Flags by those of e. Its token,
-// Seq, Conn, deadline and origin stay. It returns false if t is not pending; t
-// may be any value. It panics if dest was freed.
+// Redirect records that the message was delivered elsewhere: it moves the entry to the end of dest
+// and replaces its Session, Sum and Flags by those of e. The token, Seq, Conn, deadline and origin
+// do not change. Redirect returns false if t is not pending. t may be any value. It panics if dest
+// was freed.
 func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
 	if _, status := m.Lookup(t); status != Pending {
 		return false
@@ -185,42 +182,40 @@ func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
 	return true
 }
 
-// Advance moves the clock to now (it does not go back) and ends all entries
-// whose deadline it reaches: the oldest deadline first, for equal deadlines the
-// one armed first. It calls expired after it has ended each. The callback may
-// call every method: an entry that it ends is not reported, and one that it
-// arms is not either, even if its deadline has passed.
+// Advance moves the clock to now (never backwards) and ends all entries whose deadline has been
+// reached. The oldest deadline comes first, and of equal deadlines the one that was armed first.
+// Advance calls expired after it has ended each entry. The callback may call every method. Advance
+// does not report entries that the callback ends, nor entries that it arms, even if their deadline
+// has passed.
 func (m *Manager) Advance(now int64, expired func(Token, Entry)) {
 	m.AdvanceSome(now, math.MaxInt, expired)
 }
 
-// AdvanceSome is Advance for up to n entries, counted when they end and when they
-// move towards that. It reports whether more are due, or may be: the next call
-// goes on. Until then they are pending, and may end otherwise.
+// AdvanceSome is Advance for up to n entries. An entry counts when it ends and when it moves to a
+// lower level of the wheel. AdvanceSome reports whether more entries are due or may be due. Those
+// stay pending until the next call, and may end in another way before it.
 func (m *Manager) AdvanceSome(now int64, n int, expired func(Token, Entry)) (more bool) {
 	n, done := m.wheel.advance(now, m.due, n)
 	return !done || m.drain(byTimer, m.due, n, expired)
 }
 
-// EndDest ends all entries whose dest is l, the first that joined it first, and
-// calls ended after it has ended each. To the callback l is empty of dest
-// entries; it may call every method, FreeList(l) included. An entry that it ends
-// or redirects is not reported, nor is one that it arms. It panics if l was
-// freed.
+// EndDest ends all entries whose dest is l, in the order in which they joined l, and calls ended
+// after it has ended each. For the callback, l has no dest entries. The callback may call every
+// method, FreeList(l) included. EndDest does not report entries that the callback ends, redirects
+// or arms. It panics if l was freed.
 func (m *Manager) EndDest(l List, ended func(Token, Entry)) { m.endAll(byDest, l, ended) }
 
-// EndOrigin ends all entries whose origin is l, the first armed first. Otherwise
-// it is like EndDest, but redirecting does not save an entry.
+// EndOrigin ends all entries whose origin is l, in the order in which they were armed. Otherwise it
+// is like EndDest, except that Redirect in the callback does not save an entry from ending.
 func (m *Manager) EndOrigin(l List, ended func(Token, Entry)) { m.endAll(byOrigin, l, ended) }
 
-// EndDestSome is EndDest for up to n entries, and reports whether there are more.
-// They stay on l, so nothing may be armed with l, nor redirected to it, until none
-// is left.
+// EndDestSome is EndDest for up to n entries, and reports whether there are more. The rest stays on
+// l. Until none is left, the caller must not arm an entry with l or redirect one to it.
 func (m *Manager) EndDestSome(l List, n int, ended func(Token, Entry)) (more bool) {
 	return m.endSome(byDest, l, n, ended)
 }
 
-// EndOriginSome is EndOrigin as EndDestSome is EndDest.
+// EndOriginSome is EndOrigin for up to n entries, with the same rules as EndDestSome.
 func (m *Manager) EndOriginSome(l List, n int, ended func(Token, Entry)) (more bool) {
 	return m.endSome(byOrigin, l, n, ended)
 }
@@ -235,16 +230,16 @@ func (m *Manager) endAll(k kind, l List, ended func(Token, Entry)) {
 	if l == 0 || m.slab.empty(k, ref(l)) {
 		return
 	}
-	// What the callback arms goes to l, so a list of our own is what lets this
-	// come to an end; calls can nest, so each has its own.
+	// The callback may arm entries with l, so the entries to end move to a separate list first.
+	// Otherwise this loop might never end. Calls can nest, so each has a list of its own.
 	doomed := m.slab.takeHead()
 	m.slab.splice(k, ref(l), doomed)
 	m.drain(k, doomed, math.MaxInt, ended)
 	m.slab.freeHead(doomed)
 }
 
-// drain ends up to n entries on head's ring, and reports whether there are more.
-// It starts from the head each time, since the callback may have ended any of them.
+// drain ends up to n entries on head's ring, and reports whether there are more. It starts from the
+// head each time, because the callback may have ended any of them.
 func (m *Manager) drain(k kind, head ref, n int, ended func(Token, Entry)) (more bool) {
 	for ; !m.slab.empty(k, head); n-- {
 		if n == 0 {

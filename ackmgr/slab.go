@@ -32,18 +32,19 @@ type ref uint32
 
 const headBit ref = 1 << 31
 
-// A ring is circular and doubly linked through one head, so that a member can
-// leave it without knowing which ring it is on.
+// A ring is circular and doubly linked through one head, so a member can leave the ring without
+// knowing which one it is.
 type link struct{ prev, next ref }
 
-// kind says what a ring is for. A slot or head is on at most one ring of each
-// kind; on none, its link points at itself.
+// kind is the purpose of a ring. A slot or head is on at most one ring of each kind. If it is on
+// none, its link points to itself.
 type kind uint8
 
 const (
-	byTimer  kind = iota // a wheel's bucket; of what is not in use, the free ring
-	byDest               // a destination's list
-	byOrigin             // an origin's list
+	// a bucket of the wheel, or the free ring for slots and heads that are not in use
+	byTimer  kind = iota
+	byDest        // a destination's list
+	byOrigin      // an origin's list
 	kinds
 )
 
@@ -107,8 +108,8 @@ func newSlab() *slab {
 
 func (s *slab) slot(r ref) *slot { return s.slots.at(uint32(r)) }
 
-// takeSlot returns a slot that is on no ring of any kind. It takes the one that
-// has been free longest, and those that were never used before all others.
+// takeSlot returns a slot that is on no ring of any kind. It prefers slots that were never used,
+// and then the one that has been free longest.
 func (s *slab) takeSlot() ref {
 	if s.slots.full() && !s.empty(byTimer, s.freeSlots) {
 		r := s.first(byTimer, s.freeSlots)
@@ -146,8 +147,8 @@ func (s *slab) takeHead() ref {
 	return r
 }
 
-// freeHead gives back a head that takeHead returned. On the free ring, its
-// byTimer link no longer points at itself: see headInUse.
+// freeHead releases a head that takeHead returned. Because the head is then on the free ring, its
+// byTimer link no longer points to itself (see headInUse).
 func (s *slab) freeHead(r ref) { s.insert(byTimer, s.freeHeads, r) }
 
 // headInUse reports whether r is a head that takeHead returned and freeHead has

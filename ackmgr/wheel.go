@@ -7,32 +7,32 @@ const (
 	buckets   = 1 << levelBits
 	levels    = 4
 
-	// maxAhead is how far ahead of now a tick may be. It is what the levels
-	// span and what the 32 bits of a tick that a slot keeps can tell apart.
+	// maxAhead is how far ahead of now a tick may be. It is the span of all levels, and the range
+	// that the 32 bits of a slot's tick can distinguish.
 	maxAhead = 1<<(levels*levelBits) - 1
 )
 
-// wheel is a hierarchical timer wheel. A tick is a millisecond since the wheel
-// was made; a bucket of level n spans 256^n ticks, and each level is a circle of
-// 256 of them. What is less than 256^(n+1) ticks ahead waits at level n or lower.
+// wheel is a hierarchical timer wheel. A tick is a millisecond since the wheel was made; a bucket
+// of level n spans 256^n ticks, and each level is a circle of 256 of them. A slot that is due in
+// less than 256^(n+1) ticks waits at level n or lower.
 //
-// A bucket moves down when its time begins. Level 1 spans 65 s, the deadlines one
-// meets, in buckets of 256 ms, which hold little even of a million. A million
-// deadlines beyond that can share one bucket of level 2 (BenchmarkLongestAdvance),
-// so a bucket can move in steps, see cascade.
+// A bucket moves down when its time begins. Level 1 spans 65 s, which covers usual deadlines, in
+// buckets of 256 ms, so even a million entries put few into each bucket. A million deadlines beyond
+// 65 s can share one bucket of level 2 (BenchmarkLongestAdvance), so a bucket can move in steps
+// (see cascade).
 type wheel struct {
 	slab  *slab
 	epoch int64 // the caller's time at tick 0
 	now   uint64
 	first ref // head of level 0, bucket 0; the others follow
 
-	// Of a bucket that moves down in steps. Until it has, now stands still.
-	level  int // the level it is of, or that comes next; 0: no level is to move
+	// The state of a bucket that moves down in steps. now does not change until that is done.
+	level  int // the bucket's level, or the level that comes next; 0: no level has to move
 	begun  bool
-	moving ref // what is left of it
+	moving ref // the rest of the bucket
 
-	// A member says that a bucket may be occupied. Slots leave without a word to
-	// the wheel, so the bucket is taken out when now gets there.
+	// The members are the buckets that may be occupied. A slot can leave a bucket without notifying
+	// the wheel, so the wheel removes a member only when now reaches the bucket.
 	occupied [levels]bucketSet
 }
 
@@ -74,11 +74,11 @@ func (w *wheel) head(level int, bucket uint8) ref {
 	return w.first + ref(level*buckets+int(bucket))
 }
 
-// advance makes it the caller's time and moves all slots that are due to the
-// end of the ring due: the oldest tick first and, of the same tick, the one
-// added first. Its time depends on the number of occupied buckets, not on how
-// far it goes. A time in the past counts as now. It moves up to n slots down,
-// and returns how many of n are left; done is false if the time is not reached.
+// advance moves now to the caller's time and moves all slots that are due to the end of the ring
+// due: the oldest tick first and, of the same tick, the one added first. Its cost depends on the
+// number of occupied buckets, not on the distance. A time in the past is treated as now. advance
+// moves up to n slots down, and returns how many of n are left. done is false if it has not reached
+// the time.
 func (w *wheel) advance(to int64, due ref, n int) (left int, done bool) {
 	target := w.tick(to)
 	for {
@@ -106,8 +106,8 @@ func (w *wheel) next() (start uint64, ok bool) {
 		start, ok = w.now+d, true
 	}
 	for level := 1; level < levels; level++ {
-		// The bucket that now is in has moved down: its place on the circle
-		// belongs to the one that comes a full turn later.
+		// The bucket that contains now has moved down. Its place on the circle belongs to the
+		// bucket that comes a full turn later.
 		after := w.now>>(level*levelBits) + 1
 		if d, found := w.occupied[level].distance(uint8(after)); found {
 			if s := (after + d) << (level * levelBits); !ok || s < start {
@@ -118,15 +118,15 @@ func (w *wheel) next() (start uint64, ok bool) {
 	return start, ok
 }
 
-// cascade moves the buckets that start now to lower levels: up to n slots of
-// them. It returns how many of n are left, and whether that was all.
+// cascade moves the buckets that start now to lower levels, up to n slots. It returns how many of n
+// are left, and whether it has moved all slots.
 //
-// Of two slots with the same tick, the one at the higher level was added first.
-// So what moves down goes before what is there; and where buckets of several
-// levels start at the same tick, the lower level must move first.
+// Of two slots with the same tick, the one at the higher level was added first. So slots that move
+// down go before the slots that are already there. If buckets of several levels start at the same
+// tick, the lower level must move first.
 func (w *wheel) cascade(n int) (left int, done bool) {
 	for ; w.level < levels && w.now%(1<<(w.level*levelBits)) == 0; w.level++ {
-		if !w.begun { // what is added to the bucket from here on is for its next turn
+		if !w.begun { // slots that are added to the bucket from now on are for its next turn
 			w.begun = true
 			bucket := uint8(w.now >> (w.level * levelBits))
 			w.occupied[w.level].remove(bucket)
@@ -156,7 +156,7 @@ func (s *bucketSet) remove(b uint8) { s[b/64] &^= 1 << (b % 64) }
 // distance returns how many steps around the circle the first member is from b,
 // 0 if it is b.
 func (s *bucketSet) distance(b uint8) (d uint64, found bool) {
-	mask := ^uint64(0) << (b % 64) // at first, the part of b's word from b on; at last, all of it
+	mask := ^uint64(0) << (b % 64) // first the part of b's word from b on, last the whole word
 	for i := range uint8(len(s) + 1) {
 		word := (b/64 + i) % uint8(len(s))
 		if in := s[word] & mask; in != 0 {

@@ -9,18 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// MaxText is the most bytes of a node's name, and of an address. The frames that carry them have
-// room for no more.
+// MaxText is the maximum length in bytes of a node's name and of an address. The frames that carry
+// them have no room for more.
 const MaxText = 255
 
-// Check returns what is wrong with a record, or nil. Everyone who reads a list of nodes depends on
-// every record in it, so a source of records leaves out those that are wrong.
+// Check returns what is wrong with a record, or nil. Every reader of a list of nodes depends on
+// every record in it, so a source of records must leave out wrong ones.
 func (r Record) Check() error {
 	if err := CheckName(r.ID); err != nil {
 		return fmt.Errorf("its ID %w", err)
 	}
 	for _, a := range []struct{ what, addr string }{{"address for clients", r.Addr}, {"address for nodes", r.PeerAddr}} {
-		if a.addr == "" { // it takes no clients, or is not of a cluster
+		if a.addr == "" { // the node accepts no clients, or is not in a cluster
 			continue
 		}
 		if err := CheckAddr(a.addr); err != nil {
@@ -30,8 +30,8 @@ func (r Record) Check() error {
 	return nil
 }
 
-// CheckName returns what keeps a text from being the name of a node or of a cluster, or nil. The
-// error begins with a verb: its subject is the caller's.
+// CheckName returns why a text cannot be the name of a node or of a cluster, or nil if it can. The
+// error begins with a verb, so that the caller can put the subject before it.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -49,13 +49,13 @@ func CheckName(name string) error {
 	return nil
 }
 
-// CheckAddr returns what keeps others from connecting to an address, or nil. The error begins with
-// a verb, as that of CheckName.
+// CheckAddr returns why others cannot connect to an address, or nil if they can. The error begins
+// with a verb, like that of CheckName.
 func CheckAddr(addr string) error {
 	if len(addr) > MaxText {
 		return fmt.Errorf("has %d bytes, at most %d are allowed", len(addr), MaxText)
 	}
-	for _, r := range addr { // what is not UTF-8 counts as RuneError
+	for _, r := range addr { // invalid UTF-8 yields RuneError
 		if r == utf8.RuneError || !unicode.IsPrint(r) || r == ' ' {
 			return errors.New("holds what no address does")
 		}

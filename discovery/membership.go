@@ -12,14 +12,14 @@ type Node struct {
 	Addr string // where clients connect: host:port
 }
 
-// Record is what a node tells the other nodes of its cluster about itself.
+// Record is what a node announces to the other nodes of its cluster.
 type Record struct {
 	ID          string // its name in the cluster
 	Incarnation uint64 // new at every start
 	Addr        string // where clients connect: host:port
 	PeerAddr    string // where other nodes connect: host:port
-	Draining    bool   // it takes no new sessions
-	// how many clients it has, roughly; each change is sent to everyone who watches
+	Draining    bool   // it accepts no new sessions
+	// the approximate number of its clients; every watcher receives each change
 	Load int
 }
 
@@ -27,7 +27,7 @@ type Record struct {
 // block.
 type Membership interface {
 	// Nodes returns the nodes known now, and a channel that is closed when that list is out of
-	// date. A nil channel says that the list never changes. The slice is shared: do not write to
+	// date. A nil channel means that the list never changes. The slice is shared: do not write to
 	// it.
 	Nodes() (nodes []Node, changed <-chan struct{})
 }

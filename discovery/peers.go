@@ -7,31 +7,31 @@ import (
 	"sync"
 )
 
-// PeerList is the membership of a cluster whose nodes are known beforehand: each node is told the
-// others, and nobody finds out whether they run. It does no I/O. All methods may be called from any
-// goroutine.
+// PeerList is the membership of a cluster whose nodes are known in advance: each node is configured
+// with the others, and nobody checks whether they run. It does no I/O. Any goroutine may call all
+// methods.
 type PeerList struct {
 	peers []Record // static
 
 	mu      sync.Mutex
-	own     *Record       // guarded by mu; as announced, nil if it is not
-	changed chan struct{} // guarded by mu; closed when own is another
+	own     *Record       // guarded by mu; the announced record, or nil
+	changed chan struct{} // guarded by mu; closed when own changes
 }
 
-// Peers returns the membership that lists these nodes and the one that announces itself, which
-// peers may name, too: its announcement then stands in the place of that. Records of nodes whose
-// incarnation is not known have 0.
+// Peers returns the membership that lists these nodes and the node that announces itself. If peers
+// name that node, too, its announcement replaces their record. Records of nodes whose incarnation
+// is not known have 0.
 func Peers(peers ...Record) *PeerList {
 	return &PeerList{peers: slices.Clone(peers), changed: make(chan struct{})}
 }
 
-// Announce adds r, this node's record, or puts it in the place of the one before. It succeeds,
-// unless ctx has ended before.
+// Announce adds r, this node's record, or replaces the previous one by it. It fails only if ctx has
+// already ended.
 func (p *PeerList) Announce(ctx context.Context, r Record) error {
 	return p.set(ctx, &r)
 }
 
-// Withdraw takes this node's record out. It succeeds, unless ctx has ended before.
+// Withdraw removes this node's record. It fails only if ctx has already ended.
 func (p *PeerList) Withdraw(ctx context.Context) error {
 	return p.set(ctx, nil)
 }

@@ -19,7 +19,7 @@ type random struct{}
 
 func (random) Pick(nodes []Node, _, _ string) int { return rand.IntN(len(nodes)) }
 
-// RoundRobin returns a Strategy that takes the nodes in turn, beginning with the first.
+// RoundRobin returns a Strategy that chooses the nodes in turn, beginning with the first.
 func RoundRobin() Strategy { return new(roundRobin) }
 
 type roundRobin struct{ next atomic.Uint64 }
@@ -29,8 +29,8 @@ func (r *roundRobin) Pick(nodes []Node, _, _ string) int {
 }
 
 // PairHash returns the Strategy that always chooses the same node for a (from, to) pair while that
-// node is listed, so that the pair's messages keep their order. When a node comes or goes, only the
-// pairs that are now, or were, its own change place (rendezvous hashing on Addr).
+// node is listed, so that the pair's messages keep their order. When a node joins or leaves, only
+// the pairs of that node move (rendezvous hashing on Addr).
 func PairHash() Strategy { return pairHash{} }
 
 type pairHash struct{}
@@ -52,7 +52,7 @@ const (
 	fnvPrime  = 1099511628211
 )
 
-// hash goes on with FNV-1a from h.
+// hash continues FNV-1a from h.
 func hash(h uint64, s string) uint64 {
 	for i := 0; i < len(s); i++ {
 		h = (h ^ uint64(s[i])) * fnvPrime

@@ -1,20 +1,20 @@
 package routing
 
-// Identified is a Registry that can tell its data from that of others. Nodes that are linked
-// compare what it says (S28): two whose registries are not one would answer no_route for IDs that
-// the other has bound. A wrapper of a Registry should pass it on.
+// Identified is a Registry that can identify its data. Nodes that link compare the identities
+// (S28), because nodes with different registries would answer no_route for IDs that the other has
+// bound. A wrapper of a Registry should implement it, too.
 type Identified interface {
-	// Identity says which data the registry works on. It asks nobody, and any goroutine may call
+	// Identity says which data the registry works on. It does no I/O, and any goroutine may call
 	// it.
 	Identity() Identity
 }
 
-// Identity tells the data of a registry from that of others.
+// Identity identifies the data of a registry.
 type Identity struct {
-	// ID is random and kept with the data: the same for everyone who works on it, and another one
-	// elsewhere. Empty: not known yet.
+	// ID is random and stored with the data. All users of the same data have the same ID, and other
+	// data have another. Empty means not known yet.
 	ID string
-	// Buckets is how many hashes the bindings are spread over, on which all have to agree; 0: it
-	// has none.
+	// Buckets is the number of hashes that hold the bindings, on which all nodes must agree. 0
+	// means that the registry has no such hashes.
 	Buckets int
 }

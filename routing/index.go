@@ -12,22 +12,22 @@ const (
 	minBuckets = 8   // of a shard, a power of two
 )
 
-// index is the table's hash map from ID to entry. Readers take no lock: each shard is
-// an array of chains, every link of which is an atomic pointer. Writers hold
-// the shard's lock. An entry that was unlinked keeps its own link, so a reader that
-// stands on it walks on; the garbage collector keeps it alive for as long as that takes.
+// index is the table's hash map from ID to entry. Readers take no lock: each shard is an array of
+// chains, every link of which is an atomic pointer. Writers hold the shard's lock. An unlinked
+// entry keeps its own link, so a reader that has reached it can walk on. The garbage collector
+// keeps the entry alive that long.
 type index struct {
 	seed   maphash.Seed // against IDs that were chosen to collide
 	shards []shard      // a power of two of them
 }
 
-// shortID is the length up to which an ID stands in its entry, where comparing it costs
-// no further cache miss: room for a UUID, and an entry of 96 bytes.
+// shortID is the length up to which an entry contains its ID, so that a comparison costs no further
+// cache miss. It has room for a UUID, and makes an entry of 96 bytes.
 const shortID = 39
 
 // entry is one bound ID.
 type entry struct {
-	// Static after construction, but for next.
+	// Static after construction, except next.
 	next    atomic.Pointer[entry] // in the bucket; written with the shard's mu held
 	hash    uint64
 	session *Session
@@ -36,7 +36,7 @@ type entry struct {
 	short   [shortID]byte
 
 	// Read without a lock, written with the shard's and the session's mu held.
-	epoch atomic.Uint64 // grows when the same session binds anew
+	epoch atomic.Uint64 // grows when the same session binds the ID again
 
 	// Guarded by session.mu.
 	older, newer *entry // in the session's list
@@ -107,10 +107,10 @@ func chained[ID string | []byte](buckets []atomic.Pointer[entry], hash uint64, i
 	return nil
 }
 
-// find is the hot path. A hit is always good. A miss may be due to a shard that grows, for
-// that moves entries from chain to chain under the reader's feet; growing first takes
-// the buckets away, so if they are still the same the miss is good too, and else the
-// question is asked again under the lock.
+// find is the hot path. A hit is always valid. A miss may be caused by a growing shard, because
+// growing moves entries between chains while readers walk them. Growing first removes the buckets.
+// So if the buckets are still the same, the miss is valid, too. Otherwise find looks again under
+// the lock.
 func (sh *shard) find(hash uint64, id []byte) *entry {
 	if buckets := sh.buckets.Load(); buckets != nil {
 		if e := chained(*buckets, hash, id); e != nil || sh.buckets.Load() == buckets {
@@ -122,7 +122,7 @@ func (sh *shard) find(hash uint64, id []byte) *entry {
 	return chained(*sh.buckets.Load(), hash, id)
 }
 
-// The methods below want sh.mu held.
+// The caller of the methods below must hold sh.mu.
 
 func (sh *shard) findLocked(hash uint64, id string) *entry {
 	return chained(*sh.buckets.Load(), hash, id)
@@ -142,7 +142,7 @@ func push(buckets []atomic.Pointer[entry], e *entry) {
 	head.Store(e)
 }
 
-// replace puts e where old is, so that a reader meets one of the two.
+// replace puts e in the place of old, so that a reader finds one of the two.
 func (sh *shard) replace(old, e *entry) {
 	e.next.Store(old.next.Load())
 	sh.linkTo(old).Store(e)

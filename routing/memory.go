@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// deadKept is how many dead sessions a Memory remembers at least; it remembers at most
-// twice as many, in about 10 MB. Without a bound, clients that come and go would fill
-// the memory. One that was forgotten can come back only with its resume secret.
+// deadKept is how many dead sessions a Memory remembers at least. It remembers at most twice as
+// many, in about 10 MB. Without a bound, clients that come and go would fill the memory. A
+// forgotten session can come back only with its resume secret.
 const deadKept = 1 << 17
 
 // MemoryConfig configures a Memory. The zero value is good.
 type MemoryConfig struct {
-	// Clock tells the time that epochs are minted from. It may step back: epochs do
-	// not. Default: time.Now.
+	// Clock returns the time from which epochs are minted. It may step back, but epochs do not.
+	// Default: time.Now.
 	Clock func() time.Time
 }
 
@@ -33,7 +33,7 @@ type Memory struct {
 	bindings *Table // a table of its own, whose sessions have no connections
 	latest   uint64 // the greatest epoch ever stored, for any ID; see MaxClock
 	presence map[SessionID][]Presence
-	dead     map[SessionID]struct{} // the latest of them, up to deadKept
+	dead     map[SessionID]struct{} // the sessions that died last, up to deadKept
 	deadOld  map[SessionID]struct{} // the ones before
 }
 
@@ -92,8 +92,8 @@ func (m *Memory) bind(op BindOp, now uint64) BindResult {
 		if held != (Binding{}) && held.Session != op.Session && held != op.Expect {
 			return BindResult{Status: Taken, Incumbent: held}
 		}
-		// Above all epochs of all IDs: that keeps it above those of this ID, bound
-		// or not, without a trace of each.
+		// The new epoch is above all epochs of all IDs. So it is above those of this ID, whether it
+		// is bound now or not, and the registry need not remember each.
 		latest = max(now, latest+1)
 		epoch = max(latest, held.Epoch+1)
 	} else {
@@ -196,8 +196,8 @@ func (m *Memory) Presences(ctx context.Context, sessions []SessionID) ([]Session
 	return results, nil
 }
 
-// EndSession implements [Registry]. The bindings are gone when it returns. They go some at a time,
-// and other calls come in between.
+// EndSession implements [Registry]. The bindings are gone when it returns. It removes them in
+// batches, and other calls run in between.
 func (m *Memory) EndSession(ctx context.Context, op EndOp) (ended bool, err error) {
 	s, ended, err := m.endNow(ctx, op)
 	for more := s != nil; more; {
@@ -208,7 +208,7 @@ func (m *Memory) EndSession(ctx context.Context, op EndOp) (ended bool, err erro
 	return ended, err
 }
 
-// endNow makes a session dead. It returns what held its bindings, or nil.
+// endNow makes a session dead. It returns the Session that held its bindings, or nil.
 func (m *Memory) endNow(ctx context.Context, op EndOp) (s *Session, ended bool, err error) {
 	if err := m.lock(ctx); err != nil {
 		return nil, false, err
@@ -228,7 +228,8 @@ func (m *Memory) endNow(ctx context.Context, op EndOp) (s *Session, ended bool, 
 	return s, true, nil
 }
 
-// Lost implements [Registry]: what this process has lost, no other has kept.
+// Lost implements [Registry]. It returns nil, because a Memory loses its data only with its
+// process.
 func (m *Memory) Lost() <-chan struct{} { return nil }
 
 // Identity implements [Identified].
@@ -237,8 +238,8 @@ func (m *Memory) Identity() Identity { return Identity{ID: m.id} }
 // Rebuilding implements [Registry].
 func (m *Memory) Rebuilding() bool { return false }
 
-// Claims implements [Registry]: the one node there is has told it all it knows, and nothing of that
-// gets lost.
+// Claims implements [Registry]. It has nothing to report: everything comes from the only node, and
+// nothing gets lost.
 func (m *Memory) Claims(ctx context.Context, _ func([]Claim)) { <-ctx.Done() }
 
 // Probe implements [Registry].
@@ -258,7 +259,7 @@ func (m *Memory) Close() error {
 	return nil
 }
 
-// The methods below want m.mu held.
+// The caller of the methods below must hold m.mu.
 
 func (m *Memory) holder(id string) Binding {
 	route, _ := m.bindings.Lookup([]byte(id))
@@ -287,7 +288,7 @@ func (m *Memory) bury(session SessionID) {
 	m.dead[session] = struct{}{}
 }
 
-// binding is the route as the registry says it.
+// binding converts the route to the registry's form.
 func (r Route) binding() Binding {
 	if r.Session == nil {
 		return Binding{}
@@ -299,5 +300,5 @@ func (p Presence) sameNode(q Presence) bool {
 	return p.Node == q.Node && p.Incarnation == q.Incarnation
 }
 
-// covers reports whether p speaks of q: the same attach or a later one there.
+// covers reports whether p is the same attach as q, or a later one at that node.
 func (p Presence) covers(q Presence) bool { return p.sameNode(q) && q.Serial <= p.Serial }

@@ -11,8 +11,8 @@ import (
 	"sync/atomic"
 )
 
-// SessionID names a session in the cluster. It is random and public: it routes
-// messages and may be shown, and knowing it gives no right to anything.
+// SessionID names a session in the cluster. It is random and public: nodes route messages by it and
+// may show it. Knowing it grants no rights.
 type SessionID [16]byte
 
 // NewSessionID returns a fresh random ID.
@@ -37,31 +37,30 @@ func ParseSessionID(s string) (SessionID, error) {
 // String returns the ID in lower-case hex, 32 digits.
 func (id SessionID) String() string { return hex.EncodeToString(id[:]) }
 
-// Short returns the first 8 bytes, big endian: enough to tell who acked a
-// message (S8), too few to name a session.
+// Short returns the first 8 bytes, big endian. That is enough to identify who acked a message (S8),
+// but too little to name a session.
 func (id SessionID) Short() uint64 { return binary.BigEndian.Uint64(id[:8]) }
 
-// IsZero reports whether the ID names nobody.
+// IsZero reports whether the ID is zero and names no session.
 func (id SessionID) IsZero() bool { return id == SessionID{} }
 
-// Handle is a connection as its event loop knows it. Anyone may hold one; only
-// the owning loop turns it into a connection, after comparing Gen.
+// Handle names a connection of an event loop. Any goroutine may hold a Handle. Only the owning loop
+// converts it to a connection, after it has compared Gen.
 type Handle struct {
 	Loop uint16 // index of the event loop
 	Slot uint32 // index in that loop's connection table
-	Gen  uint32 // tells this connection from earlier ones in the same slot
+	Gen  uint32 // distinguishes this connection from earlier ones in the same slot
 }
 
-// BoundID is one ID of a session and the epoch it is bound with.
+// BoundID is one ID of a session and the epoch of its binding.
 type BoundID struct {
 	ID    string
 	Epoch uint64
 }
 
-// Session is one app server's presence on this node: its connections here and
-// the IDs it has bound. [Table.OpenSession] makes it, [Table.EndSession] ends it,
-// for good: a session that comes back under the same ID is another Session, so
-// whoever still holds the old pointer can change nothing.
+// Session is one app server's presence on this node: its connections here and the IDs it has bound.
+// [Table.OpenSession] creates it, and [Table.EndSession] ends it for good. A session that comes
+// back under the same ID is another Session, so a holder of the old pointer can change nothing.
 //
 // Every method may be called from any goroutine.
 type Session struct {
@@ -94,13 +93,13 @@ func (s *Session) ID() SessionID { return s.id }
 // Short returns the short form of the session's ID.
 func (s *Session) Short() uint64 { return s.id.Short() }
 
-// Identity returns who the session is, as its credentials said when it was opened.
+// Identity returns the identity that the session's credentials yielded when it was opened.
 func (s *Session) Identity() string { return s.identity }
 
-// Pick returns the connection for an ID of this session, given the ID's hash as
-// in [Route.Hash]. As long as the set of connections stands, one ID gets one
-// connection, which keeps its messages in order (S20). It is false while the
-// session is detached. One atomic load, no lock, no allocation.
+// Pick returns the connection for an ID of this session, given the ID's hash as in [Route.Hash]. As
+// long as the set of connections does not change, an ID always gets the same connection, which
+// keeps its messages in order (S20). Pick returns false while the session is detached. It costs one
+// atomic load, and takes no lock and no memory.
 func (s *Session) Pick(hash uint64) (Handle, bool) {
 	handles := *s.handles.Load()
 	switch n := len(handles); n {
@@ -114,12 +113,12 @@ func (s *Session) Pick(hash uint64) (Handle, bool) {
 	}
 }
 
-// Handles returns the attached connections. The slice is a snapshot that must not
-// be changed; it is never changed by anyone else either.
+// Handles returns the attached connections. The slice is a snapshot that never changes, and the
+// caller must not change it either.
 func (s *Session) Handles() []Handle { return *s.handles.Load() }
 
-// LastHandles returns the connections that were attached at the moment when the session ended, for
-// the caller to close. Nil before that.
+// LastHandles returns the connections that were attached when the session ended, so that the caller
+// can close them. Before that, it returns nil.
 func (s *Session) LastHandles() []Handle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,9 +142,9 @@ func (s *Session) Len() int {
 	return s.bound
 }
 
-// Bound returns a copy of the list of bound IDs, newest first. Binding for the
-// session waits while the list is copied: with 100,000 IDs that takes milliseconds,
-// so it is not for event loops.
+// Bound returns a copy of the list of bound IDs, newest first. Binds for the session wait while
+// Bound copies the list. With 100,000 IDs that takes milliseconds, so an event loop must not call
+// it.
 func (s *Session) Bound() []BoundID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +165,7 @@ func (s *Session) newestBound(to []BoundID, n int) []BoundID {
 	return to
 }
 
-// attach adds h and takes the next serial. False: the session has ended.
+// attach adds h and takes the next serial. It returns false if the session has ended.
 func (s *Session) attach(h Handle, serials *atomic.Uint64) (uint64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,8 +179,8 @@ func (s *Session) attach(h Handle, serials *atomic.Uint64) (uint64, bool) {
 	return s.serial, true
 }
 
-// detach removes h and tells how many connections are left and the serial of the
-// latest attach, all as of one moment.
+// detach removes h. It returns how many connections are left and the serial of the latest attach,
+// both from the same moment.
 func (s *Session) detach(h Handle) (left int, serial uint64, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,7 +193,7 @@ func (s *Session) detach(h Handle) (left int, serial uint64, found bool) {
 	return len(have), s.serial, found
 }
 
-// end marks the session ended and drops its connections, unless allowed says no.
+// end marks the session as ended and drops its connections, unless allowed returns false.
 func (s *Session) end(allowed func() bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,8 +208,8 @@ func (s *Session) end(allowed func() bool) bool {
 
 func (s *Session) setHandles(handles []Handle) { s.handles.Store(&handles) }
 
-// link puts e on the list of bound IDs. Since end takes the same lock, no entry comes
-// onto the list of a session that has ended.
+// link puts e on the list of bound IDs. Because end takes the same lock, no entry can join the list
+// of an ended session.
 func (s *Session) link(e *entry) BindStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,8 +225,8 @@ func (s *Session) link(e *entry) BindStatus {
 	return Bound
 }
 
-// renew gives an entry on the list a later epoch. After the end epochs stand
-// still, for the end removes bindings by their epochs.
+// renew gives an entry on the list a later epoch. After the session's end, epochs do not change any
+// more, because the end removes bindings by their epochs.
 func (s *Session) renew(e *entry, epoch uint64) BindStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()

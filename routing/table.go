@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// Route is what a look-up yields.
+// Route is the result of a look-up.
 type Route struct {
 	Session *Session // who holds the ID
-	Epoch   uint64   // and since which bind
-	Hash    uint64   // of the ID, for Session.Pick; the same for one ID as long as the table lives
+	Epoch   uint64   // of the session's bind
+	Hash    uint64   // of the ID, for Session.Pick; it never changes during the life of the table
 }
 
 // Table is what one node knows: its sessions, their connections, and the IDs they
@@ -20,12 +20,11 @@ type Route struct {
 //
 // # What keeps an old bind from coming back (S12)
 //
-// The table by itself guarantees: an epoch never goes down while an ID is bound;
-// nothing is bound for a session that has ended; and an unbind removes only the
-// very binding that it names. It keeps no trace of IDs that are not bound, so it
-// cannot know a late reply about one for what it is. That is the caller's part: the
-// registry operations of one ID run in one ordered lane, the next one only when
-// the reply of the one before is in the table.
+// The table by itself guarantees three things: an epoch never decreases while an ID is bound,
+// nothing is bound for an ended session, and an unbind removes only the exact binding that it
+// names. The table remembers nothing about unbound IDs, so it cannot recognise a late reply about
+// one. The caller must prevent that: the registry operations of one ID run in one ordered lane, and
+// the next one starts only when the reply to the one before is in the table.
 type Table struct {
 	index   index
 	bound   atomic.Int64  // how many IDs the index has
@@ -42,8 +41,8 @@ func newTable(shards int) *Table {
 	return &Table{index: newIndex(shards), sessions: make(map[SessionID]*Session)}
 }
 
-// Lookup finds who holds id. It keeps no reference to id, takes no lock and does
-// not allocate. When nobody holds it, the route has its Hash only.
+// Lookup finds who holds id. It keeps no reference to id, takes no lock and does not allocate. If
+// nobody holds it, only the Hash of the route is set.
 func (t *Table) Lookup(id []byte) (Route, bool) {
 	hash := t.index.hashBytes(id)
 	e := t.index.shard(hash).find(hash, id)
@@ -53,9 +52,9 @@ func (t *Table) Lookup(id []byte) (Route, bool) {
 	return e.route(), true
 }
 
-// OpenSession returns the session with this ID, and makes it if there is none or
-// it has ended. A session that was there keeps the identity it was opened with:
-// compare [Session.Identity] before letting anyone in (S9).
+// OpenSession returns the session with this ID. If there is none, or it has ended, OpenSession
+// creates it. An existing session keeps the identity that it was opened with: compare
+// [Session.Identity] before you admit a client (S9).
 func (t *Table) OpenSession(id SessionID, identity string) *Session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,35 +76,33 @@ func (t *Table) Session(id SessionID) *Session {
 	return nil
 }
 
-// Attach adds a connection to a session. The serial is greater than all that this
-// table has given out before (S16). False: the session has ended.
+// Attach adds a connection to a session. The serial is greater than all that this table has given
+// out before (S16). Attach returns false if the session has ended.
 func (t *Table) Attach(s *Session, h Handle) (serial uint64, ok bool) {
 	return s.attach(h, &t.serials)
 }
 
-// Detach removes a connection from a session, and tells how many are left and the
-// serial of the session's latest attach, whichever connection that was. With none
-// left, that is the serial to take out of the registry's presence and to hand to
-// EndSession when the resume window is over. Found is false if h was not attached.
+// Detach removes a connection from a session. It returns how many are left and the serial of the
+// session's latest attach, whichever connection that was. If none is left, the caller uses this
+// serial to remove the presence from the registry, and passes it to EndSession when the resume
+// window is over. Found is false if h was not attached.
 func (t *Table) Detach(s *Session, h Handle) (left int, serial uint64, found bool) {
 	return s.detach(h)
 }
 
-// EndSession ends a detached session and removes it and its bindings from the
-// table, unless it was attached since: serial is what Detach returned when the
-// last connection went. It returns the bindings it removed, and false if the
-// session stays, or had ended before.
+// EndSession ends a detached session and removes it and its bindings from the table, unless it was
+// attached again: serial is what Detach returned for the last connection. It returns the bindings
+// that it removed. It returns false if the session stays or had already ended.
 //
-// From the moment it ends, nothing can be attached to the session or bound for it.
-// Look-ups may still yield it until EndSession returns; Pick is false then. It takes
-// about a microsecond for each bound ID; a large session is not for event loops.
+// From the moment of its end, nothing can be attached to the session or bound for it. Look-ups may
+// still return it until EndSession returns, but its Pick then returns false. EndSession takes about
+// a microsecond for each bound ID, so an event loop must not end a large session.
 func (t *Table) EndSession(s *Session, serial uint64) ([]BoundID, bool) {
 	return t.end(s, func() bool { return s.serial == serial && len(s.Handles()) == 0 })
 }
 
-// ForceEndSession is EndSession without conditions, for a session that said goodbye
-// or was closed by the node. Connections that are still attached are forgotten, not
-// closed.
+// ForceEndSession is EndSession without conditions, for a session that said bye or that the node
+// has closed. It forgets connections that are still attached, but does not close them.
 func (t *Table) ForceEndSession(s *Session) ([]BoundID, bool) {
 	return t.end(s, func() bool { return true })
 }
@@ -121,43 +118,43 @@ func (t *Table) end(s *Session, allowed func() bool) ([]BoundID, bool) {
 	return all, true
 }
 
-// retire ends a session and leaves its bindings to unbindSome. It returns false if allowed says no,
-// or if the session had ended before.
+// retire ends a session and leaves its bindings to unbindSome. It returns false if allowed returns
+// false, or if the session had already ended.
 func (t *Table) retire(s *Session, allowed func() bool) bool {
 	if !s.end(allowed) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.sessions[s.id] == s { // it may have been opened anew
+	if t.sessions[s.id] == s { // it may have been opened again
 		delete(t.sessions, s.id)
 	}
 	return true
 }
 
-// unbindBatch is how many bindings of an ended session go in one step.
+// unbindBatch is how many bindings of an ended session are removed in one step.
 const unbindBatch = 1000
 
 // unbindSome removes some bindings of a session that has ended, and appends them to the list. More
-// is false if there were none left.
+// is false if none was left.
 func (t *Table) unbindSome(s *Session, to []BoundID) (removed []BoundID, more bool) {
-	// Binds for s are refused by now, so what is on its list is all there is. An entry may still go
-	// before its turn comes, by an unbind or another's bind: then it is off the list, too.
+	// Binds for s are refused by now, so its list is complete. An unbind or another session's bind
+	// may still remove an entry before its turn comes. That takes the entry off the list, too.
 	some := s.newestBound(to, unbindBatch)
 	more = len(some) > 0
 	return slices.DeleteFunc(some, func(b BoundID) bool { return !t.Unbind(b.ID, s, b.Epoch) }), more
 }
 
-// Bind applies what the registry said: s holds id since epoch. It is
+// Bind applies an answer of the registry: s holds id under epoch. The status is
 //
-//   - Bound if nobody held the ID here, or with a smaller epoch, or s itself with the
-//     same one; prev is then the binding of another session that it displaced, which is
-//     to be kicked, and is zero if there was none;
-//   - Superseded if the table has a greater epoch, or the same for another session;
-//     prev is then what stands;
+// - Bound if nobody held the ID here, or somebody with a smaller epoch, or s itself with the same
+// one. prev is then the displaced binding of another session, which must be kicked, or zero if
+// there was none;
+// - Superseded if the table has a greater epoch, or the same for another session. prev is then the
+// current binding;
 //   - Dead if s has ended.
 //
-// The table keeps a copy of id. What it promises about late calls is said at [Table].
+// The table keeps a copy of id. [Table] says what it guarantees about late calls.
 func (t *Table) Bind(id string, s *Session, epoch uint64) (prev Route, status BindStatus) {
 	hash := t.index.hashString(id)
 	sh := t.index.shard(hash)
@@ -165,8 +162,8 @@ func (t *Table) Bind(id string, s *Session, epoch uint64) (prev Route, status Bi
 	defer sh.mu.Unlock()
 	old := sh.findLocked(hash, id)
 	if old != nil {
-		// By ID, not by pointer: the session may have ended and come back while its
-		// old bindings are still being removed.
+		// Compare IDs and not pointers: the session may have ended and come back while its old
+		// bindings are still being removed.
 		same := old.session.id == s.id
 		if have := old.epoch.Load(); have > epoch || have == epoch && !same {
 			return old.route(), Superseded
@@ -208,9 +205,9 @@ func (t *Table) Unbind(id string, s *Session, epoch uint64) bool {
 	return true
 }
 
-// All walks all bindings, for administration and slow re-verification (S15). It holds
-// no lock between two steps, so the walk may pause at will; a binding that stands all
-// the while is seen once, one that comes or goes meanwhile perhaps.
+// All iterates over all bindings, for administration and slow re-verification (S15). It holds no
+// lock between two steps, so the caller may pause as long as it likes. It yields a binding that
+// exists all the time once. It may or may not yield a binding that is made or removed meanwhile.
 func (t *Table) All() iter.Seq2[string, Route] {
 	return func(yield func(string, Route) bool) {
 		var entries []*entry

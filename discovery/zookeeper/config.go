@@ -19,28 +19,29 @@ import (
 type Config struct {
 	// URL names the servers and the path that belongs to the cluster:
 	// zk://host[:port][,host[:port]...][/path]. The port is 2181 by default, the path /distmsg.
-	// Host names are resolved anew for each connection.
+	// Host names are resolved again for each connection.
 	URL string
-	// Auth is "user:password" for digest authentication. With it, what is created can be used by
-	// that user only, for reading too. Default: none, and what is created is open to everyone.
+	// Auth is "user:password" for digest authentication. With it, only that user can read and
+	// change what this program creates. Default: none, and everything that is created is open to
+	// everyone.
 	Auth string
-	// ReadOnly is for programs that only look: Announce is refused, nothing is created, and a path
-	// that is missing is an error.
+	// ReadOnly is for programs that only read: Announce is refused, nothing is created, and a
+	// missing path is an error.
 	ReadOnly bool
-	// SessionTimeout is how long a node that died without a word stays registered. The server keeps
-	// it between 2 and 20 of its ticks. A quarter of it is the most that is waited for one answer.
-	// Default: 6 s.
+	// SessionTimeout is how long a node stays registered after it died without unregistering. The
+	// server limits it to between 2 and 20 of its ticks. Each call waits at most a quarter of it
+	// for an answer. Default: 6 s.
 	SessionTimeout time.Duration
-	// StartTimeout bounds Open, which logs that it waits when that takes longer than half a second.
+	// StartTimeout bounds Open. If Open takes longer than half a second, it logs that it waits.
 	// Default: 10 s.
 	StartTimeout time.Duration
-	// Relist is the period after which everything is listed again, give or take a tenth. Default:
-	// 30 s.
+	// Relist is the period after which everything is listed again, varied by a tenth. Default: 30
+	// s.
 	Relist time.Duration
-	// Dialer opens the connections, for example over TLS. addr has the host as it stands in the
-	// URL. Default: TCP.
+	// Dialer opens the connections, for example over TLS. addr has the host as written in the URL.
+	// Default: TCP.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
-	// Logger gets what an operator should see. Default: slog.Default().
+	// Logger receives what an operator should see. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -93,12 +94,12 @@ func (c Config) validate() (Config, target, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.Logger = asynclog.Wrap(c.Logger).Logger // zk logs under locks of its own
+	c.Logger = asynclog.Wrap(c.Logger).Logger // zk logs while it holds its own locks
 	return c, to, nil
 }
 
-// parseURL does without net/url, which knows no lists of hosts. Its errors do not quote a URL that
-// may hold a password.
+// parseURL does not use net/url, which does not support lists of hosts. Its errors do not quote the
+// URL, because it may contain a password.
 func parseURL(url string) (target, error) {
 	rest, ok := strings.CutPrefix(url, scheme)
 	if strings.Contains(url, "@") {
@@ -142,5 +143,5 @@ func withPort(host string) (string, error) {
 	return host, nil
 }
 
-// patience is the most that is waited for one answer.
+// patience is how long a call waits for one answer at most.
 func (c Config) patience() time.Duration { return c.SessionTimeout / 4 }

@@ -23,15 +23,15 @@ const (
 	maxBackoff  = 500 * time.Millisecond
 )
 
-// dialer decides for zk which server comes next, when, and over what: the servers in turn, under
-// their names so that these are resolved each time, and a random pause after each round. zk's own
-// way is to resolve once and to pause for exactly one second.
+// dialer decides for zk which server comes next, when, and over which connection. It tries the
+// servers in turn, by name so that the names are resolved each time, and makes a random pause after
+// each round. By default, zk resolves the names once and pauses for exactly one second.
 type dialer struct {
 	dial     *dialing.Dialer
 	patience time.Duration   // for the answer to the handshake
-	failed   func(error)     // hears why there is no session
+	failed   func(error)     // is called with the reason why there is no session
 	watched  func() []string // the paths that zk may have watches on
-	life     context.Context // ended: no more connections
+	life     context.Context // after its end there are no more connections
 	end      context.CancelFunc
 
 	// Owned by zk's loop.
@@ -48,7 +48,7 @@ var _ zk.HostProvider = (*dialer)(nil)
 func newDialer(cfg Config, failed func(error), watched func() []string) *dialer {
 	d := &dialer{dial: &dialing.Dialer{Func: cfg.Dialer}, patience: cfg.patience(), watched: watched}
 	d.failed = func(err error) {
-		if d.life.Err() == nil { // it is not our own doing
+		if d.life.Err() == nil { // we have not closed it ourselves
 			failed(err)
 		}
 	}
@@ -65,23 +65,23 @@ func (d *dialer) Init(servers []string) error {
 // Len implements zk.HostProvider.
 func (d *dialer) Len() int { return len(d.servers) }
 
-// Next implements zk.HostProvider. It says "all were tried" only at the end, because that is where
-// zk asks whether to quit.
+// Next implements zk.HostProvider. It reports that all servers were tried only at the end, because
+// only then zk checks whether to quit.
 func (d *dialer) Next() (server string, retryStart bool) {
 	server = d.servers[d.turn%len(d.servers)]
 	d.turn++
 	return server, d.life.Err() != nil
 }
 
-// Connected implements zk.HostProvider. It proves nothing: a server that takes every session and
-// ends it at once says so, too.
+// Connected implements zk.HostProvider. The call proves nothing: zk also makes it for a server that
+// accepts every session and ends it at once.
 func (d *dialer) Connected() {}
 
-// lasting is how long a connection has to live for the pauses to be short again.
+// lasting is how long a connection must live before the pauses become short again.
 const lasting = 10 * time.Second
 
-// judge makes the pauses short again if the latest connection has lasted. None at all would let a
-// server that closes every connection after a while keep us busy.
+// judge makes the pauses short again if the latest connection has lasted. It never removes the
+// pause, because a server that closes every connection after a while would otherwise keep us busy.
 func (d *dialer) judge() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -89,7 +89,7 @@ func (d *dialer) judge() {
 		d.tries = len(d.servers)
 	}
 	if d.wire != nil {
-		_ = d.wire.Close() // zk forgets to when the session has expired
+		_ = d.wire.Close() // zk forgets to do this when the session has expired
 		d.wire = nil
 	}
 }
@@ -108,7 +108,7 @@ func (d *dialer) open(_, addr string, _ time.Duration) (net.Conn, error) {
 		Conn: conn, born: time.Now(), failed: d.failed, watched: d.watched,
 		limit: time.Now().Add(d.patience), greeting: true,
 	}
-	if d.life.Err() != nil { // ended before it could be cut
+	if d.life.Err() != nil { // life ended before the connection could be cut
 		_ = conn.Close()
 	}
 	return d.wire, nil
@@ -126,7 +126,7 @@ func (d *dialer) openInTurn(addr string) (net.Conn, error) {
 	return d.dial.Open(ctx, addr)
 }
 
-// pause counts an attempt and says how long to wait before it.
+// pause counts an attempt and returns how long to wait before it.
 func (d *dialer) pause() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,14 +147,14 @@ func (d *dialer) cut() {
 	}
 }
 
-// wire is a connection that shields zk from what zk cannot take.
+// wire is a connection that protects zk from input that zk cannot handle.
 //
-//   - Peers that are silent or not ZooKeeper: zk waits for the handshake's answer for 6.7 session
-//     timeouts, believes whatever length it is told there, and later panics on a frame that is
-//     shorter than its header.
-//   - Its own watches after a reconnect: it sets them again while it reads, which is a data race.
-//     So the end of a connection is told as an event for each watch; then zk has none to set, and
-//     the keeper knows that they are gone.
+// - Peers that are silent or are not ZooKeeper: zk waits 6.7 session timeouts for the answer to the
+// handshake, trusts whatever length stands there, and later panics on a frame that is shorter than
+// its header.
+// - Its own watches after a reconnect: zk sets them again while it reads, which is a data race. So
+// wire reports the end of a connection to zk as an event for each watch. Then zk has no watch to
+// set, and the keeper knows that they are gone.
 //
 // Only zk's reader reads.
 type wire struct {
@@ -166,11 +166,11 @@ type wire struct {
 	limit    time.Time // for the first frame
 	greeting bool      // the first frame has not been read
 	frame    []byte
-	rest     []byte // of frame: not yet given to zk
-	ended    error  // the connection is at its end
+	rest     []byte // of frame: not yet passed to zk
+	ended    error  // why the connection has ended
 }
 
-// What zk expects of a frame: its shortest has 16 bytes.
+// What zk expects of a frame: the shortest has 16 bytes.
 const (
 	minFrame = 16
 	maxFrame = 4 << 20

@@ -1,4 +1,4 @@
-// Package zookeeper finds the nodes of a cluster in ZooKeeper, and makes a node known there.
+// Package zookeeper finds the nodes of a cluster in ZooKeeper, and registers a node there.
 //
 //	m, err := zookeeper.Open(ctx, zookeeper.Config{URL: "zk://10.0.0.1,10.0.0.2/distmsg"})
 //	…
@@ -6,42 +6,43 @@
 //	err = m.Announce(ctx, discovery.Record{ID: "node-1", Incarnation: 7, Addr: "10.0.1.1:7400"})
 //	m.Watch(ctx, func(all []discovery.Record) { … })
 //
-// A program that only looks, such as an app server, sets Config.ReadOnly and uses Nodes.
+// A program that only reads, such as an app server, sets Config.ReadOnly and uses Nodes.
 //
 // # What stands in ZooKeeper
 //
 // Below the path of the URL, here /distmsg, the persistent znode "nodes" has one ephemeral child
-// for each node. The child's name is the node's ID, escaped as in a URL, a hyphen and the
-// incarnation in 16 hex digits, so that a node which starts again never meets its former self. Its
-// data is JSON:
+// for each node. The child's name is the node's ID, escaped as in a URL, a hyphen, and the
+// incarnation in 16 hex digits. So a restarted node never conflicts with its former incarnation.
+// Its data is JSON:
 //
 //	{"version":1,"id":"node-1","incarnation":"0000000000000007","addr":"10.0.1.1:7400",
 //	 "peer_addr":"10.0.1.1:7402","state":"serving","load":0}
 //
-// Fields are only ever added, and a reader ignores those it does not know. A state other than
-// "serving" means that the node takes no new sessions. The version is raised when older readers
-// must leave the record alone, which they do.
+// Fields are only added, and a reader ignores fields that it does not know. A state other than
+// "serving" means that the node accepts no new sessions. The version is raised when older readers
+// must ignore the record, and they do.
 //
-// What is no record of a node is left out, logged once, and named by Membership.Skipped: text that
-// is not UTF-8, names and addresses that are empty or have over 255 bytes or control characters,
-// more than 16 KiB, and of more than 4,096 znodes those that are not known yet.
+// A znode that is not a valid record is left out, logged once, and named by Membership.Skipped.
+// This applies to text that is not UTF-8, to names and addresses that are empty, have over 255
+// bytes or have control characters, and to data of more than 16 KiB. If there are more than 4,096
+// znodes, those that are not known yet are left out as well.
 //
 // # When ZooKeeper is away
 //
-// The last membership stands, and what was announced is announced again when ZooKeeper is back: the
-// pauses between attempts to connect are random and no longer than half a second. As the sessions
-// of many nodes may have expired meanwhile, nodes that were known before stay listed for 3 s after
-// each new connection even if they are not registered (yet). Everything is listed again on each new
-// connection, and every 30 s in case a watch went lost. A server that comes back without its data
-// refuses its former clients: one that has had no session for one and a half session timeouts
-// begins anew.
+// The last membership stays in force, and the node is announced again when ZooKeeper is back. The
+// pauses between attempts to connect are random and at most half a second. The sessions of many
+// nodes may have expired meanwhile. So nodes that were known before stay listed for 3 s after each
+// new connection even if they are not registered (yet). Everything is listed again on each new
+// connection, and every 30 s in case a watch was lost. A server that comes back without its data
+// refuses its former clients. So a client that has had no session for one and a half session
+// timeouts starts again as a new client.
 //
 // # How it is built
 //
-// The client library's calls take no context, block for long on a silent socket, and its events can
-// be lost. So one goroutine, the keeper, makes all calls, one at a time, and gives up the
-// connection when one is not answered. The exported methods only tell the keeper what is wanted and
-// read what it found. The library's own goroutines leave word for it in the link.
+// The client library's calls take no context and block for a long time on a silent socket, and its
+// events can be lost. So one goroutine, the keeper, makes all calls, one at a time, and closes the
+// connection when a call is not answered. The exported methods only leave orders for the keeper and
+// read what it found. The library's own goroutines leave their events for it in the link.
 //
 //	config.go      what can be set; the URL
 //	membership.go  the exported methods

@@ -36,32 +36,32 @@ type keeper struct {
 	dir  string // where the nodes are
 	acl  []zk.ACL
 
-	session  int       // of the link, when it was last looked at
+	session  int       // of the link, when the keeper last read it
 	up       bool      // the same
-	since    time.Time // when up was last true, or zk began anew
+	since    time.Time // when up was last true, or zk was last renewed
 	authed   bool      // zk has the credentials
-	prepared bool      // dir is known to be there, and a node may register in it
+	prepared bool      // dir exists, and a node may register in it
 
 	entries map[string]entry    // the nodes that are registered, by name
 	shown   map[string]entry    // the nodes that readers see
-	holding bool                // among them some that are not registered
+	holding bool                // some of the shown nodes are not registered
 	mine    map[string]struct{} // names that may be registered by us
 	armed   map[string]struct{} // paths with a watch that has not fired
-	// paths whose watch has fired, and what stands there has not been read since
+	// paths whose watch has fired and which have not been read since
 	stale map[string]struct{}
 	all   bool      // everything is stale
 	pzxid int64     // when dir's children last changed, as far as we know
-	until time.Time // until then, nodes are not taken off the view
+	until time.Time // until then, nodes are not removed from the view
 	last  string    // the last complaint
 
 	beyond   int  // how many znodes are not read because there are too many
-	overfull bool // that was logged
+	overfull bool // the excess was logged
 }
 
 // entry is a znode as it was last read.
 type entry struct {
-	record         discovery.Record // without an ID: wrong says why
-	wrong          string           // what keeps it from being a node's record
+	record         discovery.Record // if it has no ID, wrong says why
+	wrong          string           // why it is not a node's record
 	created, dated int64            // when, in ZooKeeper's time
 }
 
@@ -121,7 +121,7 @@ func (k *keeper) period() time.Duration {
 	return time.Duration((0.9 + 0.2*rand.Float64()) * float64(k.m.cfg.Relist))
 }
 
-// look takes the news of the link in.
+// look reads the link's news.
 func (k *keeper) look() {
 	up, session, fired := k.link.look()
 	for path := range fired {
@@ -141,8 +141,8 @@ func (k *keeper) look() {
 	}
 }
 
-// withoutSession begins anew when the session that zk wants to resume must have expired long ago.
-// It returns when to call again.
+// withoutSession renews zk when the session that zk wants to resume must have expired long ago. It
+// returns when to call it again.
 func (k *keeper) withoutSession() time.Duration {
 	limit := k.m.cfg.SessionTimeout * 3 / 2
 	if wait := time.Until(k.since.Add(limit)); wait > 0 {
@@ -157,7 +157,7 @@ func (k *keeper) withoutSession() time.Duration {
 	return limit
 }
 
-// turn does what there is to do.
+// turn does all pending work.
 func (k *keeper) turn(ctx context.Context) error {
 	order := k.m.currentOrder()
 	if err := k.prepare(ctx); err != nil {
@@ -184,7 +184,7 @@ func (k *keeper) turn(ctx context.Context) error {
 	return trouble
 }
 
-// complain logs what goes wrong, once.
+// complain logs a failure once.
 func (k *keeper) complain(err error) {
 	if err == nil {
 		k.last = ""
@@ -196,7 +196,7 @@ func (k *keeper) complain(err error) {
 	}
 }
 
-// prepare does what goes before everything else: once, the credentials once for each zk.Conn.
+// prepare does what must come first: once, and the credentials once for each zk.Conn.
 func (k *keeper) prepare(ctx context.Context) error {
 	if auth := k.m.cfg.Auth; auth != "" && !k.authed {
 		if err := k.do(ctx, func(c *zk.Conn) error { return c.AddAuth("digest", []byte(auth)) }); err != nil {
@@ -219,7 +219,7 @@ func (k *keeper) prepare(ctx context.Context) error {
 	return nil
 }
 
-// makeDir creates dir and what is above it, where it is missing.
+// makeDir creates dir and its parents where they are missing.
 func (k *keeper) makeDir(ctx context.Context) error {
 	var path strings.Builder
 	for element := range strings.SplitSeq(k.dir[1:], "/") {
@@ -238,8 +238,8 @@ func (k *keeper) makeDir(ctx context.Context) error {
 	return nil
 }
 
-// mayRegister asks for a change that ZooKeeper would have to permit but cannot make, because its
-// second half is impossible.
+// mayRegister checks the permission to register. It requests a change that needs this permission
+// but cannot succeed, because its second half is impossible.
 func (k *keeper) mayRegister(ctx context.Context) error {
 	err := k.do(ctx, func(c *zk.Conn) error {
 		_, err := c.Multi(
@@ -253,7 +253,7 @@ func (k *keeper) mayRegister(ctx context.Context) error {
 	return explain(err, "register in", k.dir)
 }
 
-// register makes the znode that is wanted stand, and no other of ours.
+// register ensures that the wanted znode exists, and no other of ours.
 func (k *keeper) register(ctx context.Context, want order) error {
 	if want.name != "" {
 		if _, stale := k.stale[k.path(want.name)]; stale || k.all || k.m.obeyed() != want.serial {
@@ -276,14 +276,14 @@ func (k *keeper) register(ctx context.Context, want order) error {
 	return nil
 }
 
-// put makes path stand with data as an ephemeral znode of this session.
+// put ensures that path exists with data as an ephemeral znode of this session.
 func (k *keeper) put(ctx context.Context, path string, data []byte) error {
-	for range 5 { // what was read may be out of date when it comes to writing
+	for range 5 { // what was read may be out of date by the time of the write
 		there, stat, err := k.get(ctx, path)
 		switch {
 		case errors.Is(err, zk.ErrNoNode):
 			err = k.create(ctx, path, data, zk.FlagEphemeral)
-			if errors.Is(err, zk.ErrNoNode) { // nor is what is above it
+			if errors.Is(err, zk.ErrNoNode) { // its parent does not exist either
 				if err := k.makeDir(ctx); err != nil {
 					return err
 				}
@@ -293,7 +293,7 @@ func (k *keeper) put(ctx context.Context, path string, data []byte) error {
 				continue
 			}
 		case err != nil:
-		// a session of ours that has yet to expire
+		// it belongs to an old session of ours that has not expired yet
 		case stat.EphemeralOwner != k.link.conn.SessionID():
 			if err = k.remove(ctx, path); err == nil {
 				continue
@@ -317,7 +317,7 @@ func (k *keeper) list(ctx context.Context) error {
 	names, err := k.children(ctx)
 	if err != nil {
 		if errors.Is(err, zk.ErrNoNode) {
-			k.prepared = false // so that it is made again
+			k.prepared = false // so that dir is created again
 		}
 		return explain(err, "read", k.dir)
 	}
@@ -326,7 +326,7 @@ func (k *keeper) list(ctx context.Context) error {
 	for _, name := range names {
 		path := k.path(name)
 		known, ok := k.entries[name]
-		// of what has no watch, all is read again in time
+		// a znode without a watch is read again with the next full list
 		if _, stale := k.stale[path]; ok && !stale && !k.all {
 			entries[name] = known
 			continue
@@ -352,8 +352,8 @@ func (k *keeper) list(ctx context.Context) error {
 	return nil
 }
 
-// children lists dir and leaves a watch. A change that the watch should have told of first shows
-// that the watch is dead.
+// children lists dir and sets a watch. If it finds a change that the watch should have reported
+// first, the watch is dead.
 func (k *keeper) children(ctx context.Context) ([]string, error) {
 	_, armed := k.armed[k.dir]
 	names, stat, err := k.readDir(ctx, !armed)
@@ -388,8 +388,8 @@ func (k *keeper) readDir(ctx context.Context, watch bool) ([]string, *zk.Stat, e
 	return l.names, l.stat, err
 }
 
-// read reads a znode and leaves a watch, unless it has too much data: then it is looked at again
-// with the next list. To read more than the connection takes would end that, again and again.
+// read reads a znode and sets a watch, unless the znode has too much data: then the next list looks
+// at it again. Reading more than the connection accepts would end the connection, again and again.
 func (k *keeper) read(ctx context.Context, path string, known entry) (e entry, err error) {
 	stat, err := call(ctx, k.link, func(c *zk.Conn) (*zk.Stat, error) {
 		there, stat, err := c.Exists(path)
@@ -405,7 +405,8 @@ func (k *keeper) read(ctx context.Context, path string, known entry) (e entry, e
 		e.wrong = fmt.Sprintf("it has %d bytes, at most %d are read", stat.DataLength, maxRecord)
 		return e, nil
 	}
-	// Read again even if dated as before: a server that has lost its data begins to count anew.
+	// Read it again even if its date is unchanged: a server that has lost its data starts to count
+	// from the beginning.
 	data, stat, err := k.watched(ctx, path, known.dated)
 	if err != nil {
 		return e, err
@@ -420,7 +421,7 @@ func (k *keeper) read(ctx context.Context, path string, known entry) (e entry, e
 	return e, nil
 }
 
-// watched reads a znode that was last seen as of dated, and leaves a watch, as children does.
+// watched reads a znode whose last known date is dated, and sets a watch, as children does.
 func (k *keeper) watched(ctx context.Context, path string, dated int64) ([]byte, *zk.Stat, error) {
 	if _, armed := k.armed[path]; armed {
 		data, stat, err := k.get(ctx, path)
@@ -457,7 +458,7 @@ func (k *keeper) create(ctx context.Context, path string, data []byte, flags int
 	return k.do(ctx, func(c *zk.Conn) error { _, err := c.Create(path, data, flags, k.acl); return err })
 }
 
-// remove deletes a znode, which may be gone already.
+// remove deletes a znode, which may already be gone.
 func (k *keeper) remove(ctx context.Context, path string) error {
 	err := k.do(ctx, func(c *zk.Conn) error { return c.Delete(path, -1) })
 	if errors.Is(err, zk.ErrNoNode) {
@@ -501,7 +502,7 @@ func (k *keeper) publish() {
 	k.m.view.publish(records)
 }
 
-// explain says in one line what could not be done and what to do about it.
+// explain returns one line that says what failed and what to do about it.
 func explain(err error, verb, what string) error {
 	advice := ""
 	switch {

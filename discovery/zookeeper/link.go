@@ -18,7 +18,7 @@ const (
 	maxSend    = 256 << 10 // zk sends at most half of it at once when it sets watches again
 )
 
-// errSilent: a call was not answered in time, and its connection was given up.
+// errSilent means that a call was not answered in time, and its connection was closed.
 var errSilent = errors.New("no answer from ZooKeeper")
 
 // link is the connection to ZooKeeper. The keeper calls through it; zk's goroutines leave their
@@ -27,19 +27,19 @@ type link struct {
 	// static after construction
 	cfg     Config
 	servers []string
-	wake    chan struct{} // holds one: there is news
+	wake    chan struct{} // holds one token: there is news
 
 	// Owned by the keeper, and by Close after it.
 	conn   *zk.Conn
 	dialer *dialer
 	ended  <-chan zk.Event // closed when zk's loop has ended
-	calls  sync.WaitGroup  // with their goroutines, abandoned ones too
+	calls  sync.WaitGroup  // the goroutines of all calls, abandoned ones too
 
 	mu sync.Mutex
 	up bool // guarded by mu; there is a session
-	// guarded by mu; how often that came about: connections, not ZooKeeper's sessions
+	// guarded by mu; counts how often up became true: connections, not ZooKeeper's sessions
 	session int
-	fired   map[string]struct{} // guarded by mu; paths whose watch is gone, since the last look
+	fired   map[string]struct{} // guarded by mu; paths whose watch has gone since the last look
 	watched map[string]struct{} // guarded by mu; paths that zk may have watches on
 	fault   error               // guarded by mu; why there is no session
 }
@@ -63,8 +63,9 @@ func (l *link) connect() (err error) {
 	return nil
 }
 
-// renew begins anew, as if zk had never been connected: a server that has lost its data refuses a
-// client that has seen newer. There must be no session. It takes a few seconds at most.
+// renew starts again as if zk had never been connected, because a server that has lost its data
+// refuses a client that has seen newer data. There must be no session. It takes a few seconds at
+// most.
 func (l *link) renew() error {
 	l.close()
 	return l.connect()
@@ -79,7 +80,7 @@ func (l *link) tell(e zk.Event) {
 		l.session++
 	case e.Type == zk.EventSession && e.State == zk.StateDisconnected:
 		l.up = false
-	case e.Type == zk.EventSession && e.State == zk.StateExpired: // the keeper looks
+	case e.Type == zk.EventSession && e.State == zk.StateExpired: // the keeper checks this itself
 	case e.Type != zk.EventSession && e.Path != "":
 		l.fired[e.Path] = struct{}{}
 	default:
@@ -114,7 +115,7 @@ func (l *link) watch(path string) {
 	l.watched[path] = struct{}{}
 }
 
-// watchOnly forgets the other paths. No request may be under way.
+// watchOnly forgets all other paths. No request may be in progress.
 func (l *link) watchOnly(paths map[string]struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,8 +131,8 @@ func (l *link) allWatched() []string {
 	return slices.Collect(maps.Keys(l.watched))
 }
 
-// call makes one request. If it is not answered in time, it is abandoned and the connection is
-// given up, and with it the request: zk calls cannot be ended otherwise.
+// call makes one request. If it is not answered in time, call closes the connection, which also
+// ends the request: there is no other way to end a zk call.
 func call[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, error)) (T, error) {
 	type outcome struct {
 		value T
@@ -153,15 +154,15 @@ func call[T any](ctx context.Context, l *link, request func(*zk.Conn) (T, error)
 		return none, ctx.Err()
 	case <-timeout.C:
 		l.mu.Lock()
-		l.up = false // until zk tells of the next session
+		l.up = false // until zk reports the next session
 		l.mu.Unlock()
 		l.dialer.cut()
 		return none, errSilent
 	}
 }
 
-// isLost says whether err means that there is no connection (any more), so that the next one has to
-// be waited for.
+// isLost reports whether err means that there is no connection (any more), so that the caller must
+// wait for the next one.
 func isLost(err error) bool {
 	for _, lost := range []error{
 		errSilent, zk.ErrConnectionClosed, zk.ErrNoServer, zk.ErrSessionExpired, zk.ErrClosing, context.Canceled,
@@ -173,27 +174,27 @@ func isLost(err error) bool {
 	return false
 }
 
-// state says whether there is a session and, as far as is known, why not.
+// state reports whether there is a session and, as far as known, why not.
 func (l *link) state() (up bool, fault error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.up, l.fault
 }
 
-// lastFault says why there is no session, as far as is known.
+// lastFault returns why there is no session, as far as known.
 func (l *link) lastFault() error {
 	_, fault := l.state()
 	return fault
 }
 
-// close ends the session, so that what was registered is gone at once if ZooKeeper can be reached,
-// and waits for all goroutines.
+// close ends the session and waits for all goroutines. If ZooKeeper can be reached, the
+// registration is removed at once.
 func (l *link) close() {
 	l.mu.Lock()
 	up := l.up
 	l.mu.Unlock()
 	if !up {
-		l.end() // nobody to say goodbye to
+		l.end() // there is no server to notify
 	}
 	l.conn.Close() // waits a second for the answer
 	l.end()
@@ -207,7 +208,7 @@ func (l *link) end() {
 	l.dialer.cut()
 }
 
-// logger takes what zk has to say. What matters in it the keeper says in its own words.
+// logger receives zk's log. The keeper logs the important parts in its own words.
 type logger struct{ *slog.Logger }
 
 // Printf implements zk.Logger.

@@ -18,15 +18,15 @@ var errNotYet = errors.New("no answer yet")
 // ErrClosed is returned by the methods of a closed Membership.
 var ErrClosed = errors.New("zookeeper: the membership is closed")
 
-// Membership is the membership of one cluster. Its methods may be called from any goroutine, and
-// none blocks longer than its context says, whatever ZooKeeper does.
+// Membership is the membership of one cluster. Any goroutine may call its methods, and none blocks
+// beyond the end of its context, whatever ZooKeeper does.
 type Membership struct {
 	// static after Open
 	cfg     Config
 	dir     string
 	view    *view
 	link    *link
-	ordered chan struct{} // holds one: the order has changed
+	ordered chan struct{} // holds one token: the order has changed
 	stop    context.CancelFunc
 	kept    chan struct{} // closed when the keeper has ended
 
@@ -35,23 +35,23 @@ type Membership struct {
 	status status // guarded by mu
 }
 
-// order is what the keeper is to make of this node.
+// order is the registration of this node that the keeper has to establish.
 type order struct {
 	serial uint64
 	name   string // of its znode; empty: none
 	data   []byte
 }
 
-// status is what the keeper has come to.
+// status is the result of the keeper's work.
 type status struct {
-	obeyed     uint64        // the serial of the last order that was obeyed
-	refused    uint64        // the serial of the last order that was not
+	obeyed     uint64        // the serial of the last order that was carried out
+	refused    uint64        // the serial of the last order that failed
 	orderError error         // why
-	listed     bool          // there was a complete list at least once
+	listed     bool          // the keeper has read a complete list at least once
 	listError  error         // of the last attempt
-	trouble    error         // of the last attempt at anything
+	trouble    error         // of the last attempt of any kind
 	skipped    []string      // what is left out of the list
-	changed    chan struct{} // closed when there is another status
+	changed    chan struct{} // closed when the status changes
 }
 
 func (s *status) tried(serial uint64, err error) {
@@ -64,17 +64,17 @@ func (s *status) tried(serial uint64, err error) {
 
 var _ discovery.Membership = (*Membership)(nil)
 
-// ConfigError is what Open returns for a Config that cannot be. Nothing was connected then.
+// ConfigError is what Open returns for an invalid Config. Open has not connected then.
 type ConfigError struct{ err error }
 
 func (e *ConfigError) Error() string { return e.err.Error() }
 func (e *ConfigError) Unwrap() error { return e.err }
 
-// sayAfter is how long Open waits for ZooKeeper in silence.
+// sayAfter is how long Open waits for ZooKeeper before it logs that it waits.
 const sayAfter = 500 * time.Millisecond
 
-// Open connects to ZooKeeper and returns when the membership is known, or with one line that says
-// what to do.
+// Open connects to ZooKeeper and returns when the membership is known. Its error is one line that
+// says what to do.
 func Open(ctx context.Context, cfg Config) (*Membership, error) {
 	cfg, to, err := cfg.validate()
 	if err != nil {
@@ -116,18 +116,19 @@ func Open(ctx context.Context, cfg Config) (*Membership, error) {
 		strings.Join(to.servers, ","), cfg.StartTimeout, reason)
 }
 
-// Close ends everything, and with it this node's registration: at once if ZooKeeper can be reached,
-// else when the session expires. It takes a few seconds at most.
+// Close ends the membership and this node's registration. The registration is removed at once if
+// ZooKeeper can be reached, and otherwise when the session expires. Close takes a few seconds at
+// most.
 func (m *Membership) Close() {
 	m.stop()
 	<-m.kept
 	m.link.close()
 }
 
-// Announce makes r known as this node until Withdraw or Close, in the place of what was announced
-// before. It returns when that is done, or with an error when ZooKeeper refuses or ctx ends. After
-// an error it is still attempted, until the next Announce or Withdraw. If ctx has ended before,
-// nothing is attempted.
+// Announce registers r as this node until Withdraw or Close, and replaces an earlier announcement.
+// It returns when that is done, or with an error when ZooKeeper refuses or ctx ends. After an
+// error, the keeper continues to try until the next Announce or Withdraw. If ctx has already ended,
+// Announce does nothing.
 func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 	if m.cfg.ReadOnly {
 		return errors.New("zookeeper: announced in a membership that is read-only")
@@ -148,7 +149,7 @@ func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 	return nil
 }
 
-// Withdraw takes this node out. It returns as Announce does.
+// Withdraw removes this node's registration. It returns as Announce does.
 func (m *Membership) Withdraw(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -156,7 +157,8 @@ func (m *Membership) Withdraw(ctx context.Context) error {
 	return m.obey(ctx, "", nil)
 }
 
-// mayBegin is what every call asks first: a context that has ended before lets nothing be done.
+// mayBegin is the first step of every call: if the context has already ended, the call does
+// nothing.
 func mayBegin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("zookeeper: nothing was done: %w", err)
@@ -175,17 +177,17 @@ func (m *Membership) obey(ctx context.Context, name string, data []byte) error {
 	}
 	return m.await(ctx, func(s *status) (bool, error) {
 		if s.refused < serial {
-			return s.obeyed >= serial, nil // an error would be that of an earlier order
+			return s.obeyed >= serial, nil // an error would belong to an earlier order
 		}
 		return s.obeyed >= serial, s.orderError
 	})
 }
 
 // Watch calls f with the records of all nodes, this one's too, now and after each change, until ctx
-// ends or the Membership is closed. They are sorted by ID, those with one ID from the oldest to the
-// newest: a node that was killed and has started again is listed twice until the session of its
-// former self expires. While ZooKeeper cannot be asked, the last list stands. f may keep the slice
-// but not change it.
+// ends or the Membership is closed. They are sorted by ID, and records with the same ID from the
+// oldest to the newest. A node that was killed and has started again is listed twice until the
+// session of its former incarnation expires. While ZooKeeper cannot be asked, the last list stays
+// in force. f may keep the slice but not change it.
 func (m *Membership) Watch(ctx context.Context, f func([]discovery.Record)) {
 	for ctx.Err() == nil {
 		records, changed := m.view.allRecords()
@@ -200,10 +202,11 @@ func (m *Membership) Watch(ctx context.Context, f func([]discovery.Record)) {
 	}
 }
 
-// Nodes implements discovery.Membership: the nodes that take new sessions.
+// Nodes implements discovery.Membership: the nodes that accept new sessions.
 func (m *Membership) Nodes() ([]discovery.Node, <-chan struct{}) { return m.view.allNodes() }
 
-// Err returns why the list may be out of date, or this node not be registered; nil if all is well.
+// Err returns why the list may be out of date or this node may not be registered. It returns nil if
+// neither is the case.
 func (m *Membership) Err() error {
 	if up, fault := m.link.state(); !up {
 		if fault == nil {
@@ -216,16 +219,16 @@ func (m *Membership) Err() error {
 	return m.status.trouble
 }
 
-// Skipped names the znodes that are left out of the list because they are no records of nodes, with
-// what is wrong, a line each. Of many it names some.
+// Skipped names the znodes that are left out of the list because they are not valid records, one
+// line for each with the reason. If there are many, it names some.
 func (m *Membership) Skipped() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.status.skipped)
 }
 
-// await returns when there is a status that is done, or that has an error which another attempt may
-// not cure.
+// await returns when done accepts the status, or when the status has an error that another attempt
+// may not fix.
 func (m *Membership) await(ctx context.Context, done func(*status) (bool, error)) error {
 	for {
 		m.mu.Lock()
@@ -248,7 +251,7 @@ func (m *Membership) await(ctx context.Context, done func(*status) (bool, error)
 	}
 }
 
-// The rest is for the keeper.
+// The keeper calls the rest.
 
 func (m *Membership) currentOrder() order {
 	m.mu.Lock()

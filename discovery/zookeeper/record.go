@@ -11,17 +11,18 @@ import (
 	"distmsg/discovery"
 )
 
-// maxRecord is the most bytes of a znode's data that are read. A node's record has 200 or so.
+// maxRecord is the maximum size in bytes of a znode's data that is read. A node's record has
+// about 200.
 const maxRecord = 16 << 10
 
-// recordVersion is the newest version of a znode's data that this package reads, and the one it
-// writes.
+// recordVersion is the newest version of a znode's data that this package reads, and the version
+// that it writes.
 const recordVersion = 1
 
-// What a node's state may be.
+// The states of a node.
 const (
 	stateServing  = "serving"
-	stateDraining = "draining" // takes no new sessions
+	stateDraining = "draining" // accepts no new sessions
 )
 
 // znode is the data of a node's znode.
@@ -38,8 +39,8 @@ type znode struct {
 
 func incarnationText(v uint64) string { return fmt.Sprintf("%016x", v) }
 
-// nameOf is the name of r's znode: unique per incarnation, and one path element whatever the ID
-// holds.
+// nameOf returns the name of r's znode: unique per incarnation, and one path element whatever the
+// ID contains.
 func nameOf(r discovery.Record) string {
 	return url.PathEscape(r.ID) + "-" + incarnationText(r.Incarnation)
 }
@@ -56,7 +57,8 @@ func encode(r discovery.Record) ([]byte, error) {
 }
 
 func decode(data []byte) (discovery.Record, error) {
-	if !utf8.Valid(data) { // which the JSON package would replace, and two names could become one
+	// the JSON package would replace invalid bytes, so that two names could become one
+	if !utf8.Valid(data) {
 		return discovery.Record{}, errors.New("it is not UTF-8")
 	}
 	var z znode

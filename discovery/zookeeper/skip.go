@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Anyone who may write below the path can put there what is no node's record, or very much of it.
-// It is left out, named, and keeps nobody from the records that are right.
+// Anyone who may write below the path can put invalid records there, or very many. They are left
+// out and named, and do not affect the valid records.
 
 const (
-	// maxNodes bounds the znodes that are read. More than the 1,024 nodes that clients are told of
-	// make no sense.
+	// maxNodes bounds the znodes that are read. It leaves ample room, because clients receive at
+	// most 1,024 nodes.
 	maxNodes = 4096
-	// maxNamed bounds the lines about what is left out.
+	// maxNamed bounds the number of lines about znodes that are left out.
 	maxNamed = 16
 )
 
@@ -42,7 +42,8 @@ func (k *keeper) choose(names []string) []string {
 	return names[:maxNodes]
 }
 
-// tellSkipped names what is left out, in the log once, and in health for as long as it stands.
+// tellSkipped names the znodes that are left out, once in the log, and in health as long as they
+// exist.
 func (k *keeper) tellSkipped(entries map[string]entry) {
 	var lines, news []string
 	for name, e := range entries {

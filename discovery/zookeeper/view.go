@@ -7,7 +7,7 @@ import (
 	"distmsg/discovery"
 )
 
-// view is the membership as readers see it. A slice in it is never written to once it is there.
+// view is the membership as readers see it. A slice in it never changes.
 type view struct {
 	mu             sync.Mutex
 	records        []discovery.Record // guarded by mu; nil: not known yet
@@ -20,7 +20,7 @@ func newView() *view {
 	return &view{recordsChanged: make(chan struct{}), nodesChanged: make(chan struct{})}
 }
 
-// publish replaces what readers see, where it is different. records must not be nil.
+// publish replaces what readers see, if it has changed. records must not be nil.
 func (v *view) publish(records []discovery.Record) {
 	nodes := nodesOf(records)
 	v.mu.Lock()
@@ -47,8 +47,8 @@ func (v *view) allNodes() ([]discovery.Node, <-chan struct{}) {
 	return v.nodes, v.nodesChanged
 }
 
-// nodesOf returns the nodes that take new sessions. Of two with one address, a node and its former
-// incarnation, it returns the newer one.
+// nodesOf returns the nodes that accept new sessions. If a node and its former incarnation have one
+// address, it returns the newer one.
 func nodesOf(records []discovery.Record) []discovery.Node {
 	var nodes []discovery.Node
 	at := make(map[string]int, len(records))
