@@ -1,0 +1,2 @@
+// Package locks is an inner room whose row has an arrow to its owner.
+package locks

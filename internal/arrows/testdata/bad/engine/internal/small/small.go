@@ -1,0 +1,2 @@
+// Package small is named in the row of the inner rooms of engine, which is fine.
+package small

@@ -1,0 +1,2 @@
+// Package stray is an inner room that no row names.
+package stray
