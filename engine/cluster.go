@@ -15,7 +15,8 @@ import (
 // Membership tells which nodes exist. The engine announces its own node and watches the others.
 // Its methods are called from goroutines of their own and may block until ctx ends.
 type Membership interface {
-	// Announce makes m known as this node until Withdraw, and again with other contents whenever it is called again.
+	// Announce makes m known as this node until Withdraw, and again with other contents whenever it
+	// is called again.
 	Announce(ctx context.Context, m discovery.Record) error
 	// Withdraw takes this node out.
 	Withdraw(ctx context.Context) error
@@ -25,15 +26,15 @@ type Membership interface {
 }
 
 // cluster is the engine's half of what a node has to do with others: the links that are open, which
-// sessions are attached at their other ends, and the routes that lead to those. What waits for other
-// nodes is in peers.
+// sessions are attached at their other ends, and the routes that lead to those. What waits for
+// other nodes is in peers.
 type cluster struct {
 	// static
 	eng   *Engine
 	self  *peers.Self // what this node says of itself in handshakes
 	peers *peers.Peers
-	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place
-	// of connections, and the routes that the registry has told of.
+	// remote holds the sessions that are attached elsewhere, with the links that lead to them in
+	// place of connections, and the routes that the registry has told of.
 	remote   *routing.Table
 	resolver *resolver
 	holders  *holders
@@ -103,8 +104,8 @@ func (c *cluster) NotifyClients(all []codec.Member) {
 	}
 }
 
-// sendMembers queues a list of nodes for the clients from a slot on, as far as the iteration's share
-// allows, and for the rest in the next iteration.
+// sendMembers queues a list of nodes for the clients from a slot on, as far as the iteration's
+// share allows, and for the rest in the next iteration.
 func (l *loop) sendMembers(slot int, frame []byte) {
 	for ; slot < len(l.conns); slot++ {
 		if l.full {
@@ -158,8 +159,8 @@ func (c *cluster) opened(k *link) bool {
 		return false
 	}
 	c.links[k.node] = k
-	c.publish()
 	c.peers.Members.Up(k.node, k.incarnation, k)
+	c.publish()
 	return true
 }
 
@@ -175,12 +176,12 @@ func (c *cluster) closed(k *link) {
 	defer c.mu.Unlock()
 	if c.links[k.node] == k {
 		delete(c.links, k.node)
-		c.publish()
 		c.peers.Members.Down(k.node)
+		c.publish()
 	}
 }
 
-// publish makes the set of open links known to the loops. mu is held.
+// publish shows the loops which links are open. mu is held.
 func (c *cluster) publish() {
 	open := make([]routing.Handle, 0, len(c.links))
 	for _, k := range c.links {
@@ -189,15 +190,15 @@ func (c *cluster) publish() {
 	c.open.Store(&open)
 }
 
-// expel tells the other nodes that a session has lost an ID (S13). All of them: it may be attached
-// anywhere, or come back anywhere.
+// expel tells all other nodes that a session has lost an ID (S13). The session may be attached at any
+// of them, or come back there.
 func (c *cluster) expel(session routing.SessionID, id string, epoch uint64) {
 	c.eng.tellLinks(codec.AppendExpel(nil, codec.KindExpel, session[:], id, epoch))
 }
 
-// livesElsewhere reports whether a session that this node does not know goes on at another one, or may be resumed. With
-// the registry away it may: the client has proved that the session was its own, and if that has ended, the
-// registry will say so when it has the attach written.
+// livesElsewhere reports whether a session that this node does not know goes on at another one, or
+// may be resumed. With the registry away it may: the client has proved that the session was its
+// own, and if that has ended, the registry will say so when it has the attach written.
 func (e *Engine) livesElsewhere(id routing.SessionID) bool {
 	if e.cluster == nil {
 		return false

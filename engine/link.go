@@ -17,7 +17,8 @@ import (
 const (
 	linkPing = 500 * time.Millisecond // silence after which a peer is pinged
 	linkDead = 2 * time.Second        // silence after which it is given up
-	// linkRoom is how much more than for a client may wait to be written to a peer. Control frames have room beyond it.
+	// linkRoom is how much more than for a client may wait to be written to a peer. Control frames
+	// have room beyond it.
 	linkRoom = 16
 )
 
@@ -66,8 +67,8 @@ func (k *link) begin(c *conn) {
 	k.take(c, first)
 }
 
-// Wait returns when the link has ended, or ctx has. up is how long the link was open, if it has ended.
-// Any goroutine may call it.
+// Wait returns when the link has ended, or ctx has. up is how long the link was open, if it has
+// ended. Any goroutine may call it.
 func (k *link) Wait(ctx context.Context) (up time.Duration) {
 	select {
 	case <-k.ended:
@@ -77,9 +78,14 @@ func (k *link) Wait(ctx context.Context) (up time.Duration) {
 	}
 }
 
-// take does what the handshake decides.
+// take does what the handshake decides, while the link is not open yet.
 func (k *link) take(c *conn, step peers.Step) {
 	k.node, k.incarnation = k.shaking.Peer().Node, k.shaking.Peer().Incarnation
+	k.do(c, step)
+}
+
+// do does what a step says.
+func (k *link) do(c *conn, step peers.Step) {
 	if step.Proved && c.port != nil {
 		c.port.proved(c)
 	}
@@ -176,7 +182,7 @@ func (k *link) open(c *conn) {
 	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
 }
 
-// end takes the link out of everything; its connection has just been torn down.
+// end takes the link out of everything. Its connection has just been torn down.
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
 		k.lasted = c.loop.now - k.incumbent.Opened
@@ -223,22 +229,24 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	case codec.KindPong:
 		err = k.handlePong(body)
 	case codec.KindError:
-		k.take(c, k.shaking.PeerError(body))
+		k.do(c, k.shaking.PeerError(body))
 	default:
-		// A newer node may say more than this one understands; it knows our version and does not count on it.
+		// A newer node may say more than this one understands; it knows our version and does not
+		// count on it.
 	}
 	if err != nil {
 		c.decodeFault(err, kind)
 	}
 }
 
-// introduce tells another node which sessions are attached by connections of this loop. One that has not been heard of for
-// so long that it would be given up elsewhere is asked first: after a partition its session may have moved long ago, and nobody
-// must be sent after it.
+// introduce tells another node which sessions are attached by connections of this loop. A connection
+// may have been silent for so long that another node would give it up. The loop asks such a one
+// first: after a partition its session may have moved long ago, and nobody must be sent after it.
 func (l *loop) introduce(to routing.Handle) { l.introduceFrom(0, to) }
 
-// introduceFrom does so for the connections from a slot on, as far as the iteration's share allows, and
-// for the rest in the next one. Those that attach meanwhile are announced anyway.
+// introduceFrom introduces the sessions of the connections from a slot on, as far as the iteration's
+// share allows, and the rest in the next iteration. Sessions that attach meanwhile are announced
+// anyway.
 func (l *loop) introduceFrom(slot int, to routing.Handle) {
 	for ; slot < len(l.conns); slot++ {
 		if l.full {
@@ -257,7 +265,7 @@ func (l *loop) introduceFrom(slot int, to routing.Handle) {
 	}
 }
 
-// attached reports whether a session is attached at a node that there is a link to.
+// attached reports whether a session is attached at another node that this one has a link to.
 func (c *cluster) attached(id routing.SessionID) bool {
 	s := c.remote.Session(id)
 	return s != nil && len(s.Handles()) > 0
@@ -268,8 +276,9 @@ func (c *conn) attachedFrame(b []byte) []byte {
 	return codec.AppendPresence(b, codec.KindAttached, id[:], c.session.Serial())
 }
 
-// handlePresence notes where a session is attached, or is no longer. The frames of one session may come from several loops of
-// the other node, and out of order: the serial tells.
+// handlePresence notes that a session is attached at the other node, or no longer. The frames of one
+// session may come from several loops of the other node, and out of order: the serial tells which is
+// the latest.
 func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	b, serial, err := codec.DecodePresence(body, kind)
 	if err != nil {
@@ -303,8 +312,8 @@ func (k *link) forget(id routing.SessionID) {
 	}
 }
 
-// detached forgets that a session is attached at the other node. If it was attached nowhere else, its
-// routes go when its resume window is over.
+// detached forgets that a session is attached at the other node. If it was attached nowhere else,
+// its routes go when its resume window is over.
 func (k *link) detached(id routing.SessionID, s *routing.Session) {
 	remote := k.cluster.remote
 	left, serial, found := remote.Detach(s, k.handle)

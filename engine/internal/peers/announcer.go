@@ -103,8 +103,8 @@ func (a *Announcer) takeTurn(ctx context.Context, cancel func()) bool {
 	}
 }
 
-// Withdraw takes the node out of the membership, for good. Call it when Engine.Stopping has begun to
-// return true.
+// Withdraw takes the node out of the membership, for good. Call it when Engine.Stopping has begun
+// to return true.
 func (a *Announcer) Withdraw(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -12,9 +12,9 @@ import (
 )
 
 // A handshake proves to both nodes that the other one knows the cluster's secret, and puts nothing
-// of the secret on the wire. Each side's proof is a MAC over its role, both nodes, both incarnations,
-// both nonces, the version and the name of the cluster. Nobody can replay a proof, because the nonces
-// are fresh, or reflect one, because the roles differ.
+// of the secret on the wire. Each side's proof is a MAC over its role, both nodes, both
+// incarnations, both nonces, the version and the name of the cluster. Nobody can replay a proof,
+// because the nonces are fresh, or reflect one, because the roles differ.
 
 // Self is what a node says of itself to other nodes. It is static, and any goroutine may use it.
 type Self struct {
@@ -140,8 +140,9 @@ type Step struct {
 	Where   string // of NoteNameTaken: the address of the node that stays
 }
 
-// Handshake is one side of the handshake of a link. It does no I/O and has no clock: its owner hands
-// it frames and does what the steps say. It belongs to the loop of the link, and lives as long.
+// Handshake is one side of the handshake of a link. It does no I/O and has no clock: its owner
+// hands it frames and does what the steps say. It belongs to the loop of the link, and lives as
+// long.
 type Handshake struct {
 	self        *Self
 	role        Role
@@ -332,8 +333,8 @@ func (h *Handshake) refuseName(where string) Step {
 	return step
 }
 
-// PeerError takes an error frame, with which the other node ends the link. It may also come when the
-// link is open.
+// PeerError takes an error frame, with which the other node ends the link. It may also come when
+// the link is open.
 func (h *Handshake) PeerError(body []byte) Step {
 	var f codec.ErrorFrame
 	if err := codec.DecodeError(body, &f); err != nil {

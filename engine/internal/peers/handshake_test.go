@@ -346,7 +346,8 @@ func TestProceed(t *testing.T) {
 	}
 }
 
-// An error frame ends the link in each phase. What it says counts if the other node has proved itself.
+// An error frame ends the link in each phase. What it says counts if the other node has proved
+// itself.
 func TestErrorFrames(t *testing.T) {
 	for _, v := range []struct {
 		fault codec.Fault

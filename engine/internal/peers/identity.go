@@ -11,8 +11,8 @@ import (
 	"distmsg/discovery"
 )
 
-// Two nodes check on every link what they claim to be (S28). They therefore also check it when one of
-// them starts, or wakes after a stop. Nodes that are linked have the same registry and the same
+// Two nodes check on every link what they claim to be (S28). They therefore also check it when one
+// of them starts, or wakes after a stop. Nodes that are linked have the same registry and the same
 // shared settings. Of two nodes with one name, the one that took it first ends: it must have been
 // stopped or cut off, because otherwise the other could not have started.
 
@@ -27,8 +27,8 @@ func RegistryText(id string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// disagreement names the settings in which two nodes differ. It returns "" if they agree. It ignores
-// settings that only one of them knows.
+// disagreement names the settings in which two nodes differ. It returns "" if they agree. It
+// ignores settings that only one of them knows.
 func disagreement(own, other *codec.PeerIdentity) string {
 	var differs []string
 	for _, mine := range own.Settings {

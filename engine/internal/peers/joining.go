@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// A node that starts is announced as one that takes no sessions yet, so that the others link up with
-// it. It takes clients when it has a link to all of them. A client that came before would hear
+// A node that starts is announced as one that takes no sessions yet, so that the others link up
+// with it. It takes clients when it has a link to all of them. A client that came before would hear
 // unreachable for what is merely not linked yet.
 
-// JoinTimeout bounds how long a node that starts waits for links. A node that is listed may be dead.
+// JoinTimeout bounds how long a node that starts waits for links. A node that is listed may be
+// dead.
 const JoinTimeout = 2 * time.Second
 
 // joinPoll is how often a node that starts looks whether it is linked to all others.
@@ -47,8 +48,8 @@ func (p *Peers) linkedUp() bool { return p.Settled() && len(p.Members.withoutLin
 // record with its own name.
 func (p *Peers) Settled() bool { return p.Members.isKnown() && !p.twins.doubtful() }
 
-// End makes the node end with an error. While it is joining, Join returns the error, before the node
-// takes clients.
+// End makes the node end with an error. While it is joining, Join returns the error, before the
+// node takes clients.
 func (p *Peers) End(err error) {
 	if !p.Joining() {
 		p.engine.Fail(err)

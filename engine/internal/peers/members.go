@@ -15,8 +15,9 @@ import (
 	"distmsg/engine/internal/wake"
 )
 
-// Many nodes write a list of nodes, and each of them reads all of it. A node leaves a record out that
-// is wrong, and names it. It also leaves out nodes beyond the number that clients can be told of.
+// Many nodes write a list of nodes, and each of them reads all of it. A node leaves a record out
+// that is wrong, and names it. It also leaves out nodes beyond the number that clients can be told
+// of.
 
 const (
 	// maxMembers bounds the other nodes that this one knows.
@@ -156,8 +157,8 @@ func (m *Members) Down(node string) {
 	delete(m.links, node)
 }
 
-// Refuse notes that a node must not be linked, and why, for health and the log. It is logged when it
-// is news.
+// Refuse notes that a node must not be linked, and why, for health and the log. It is logged when
+// it is news.
 func (m *Members) Refuse(node, why string) {
 	m.mu.Lock()
 	news := m.refused[node] != why
@@ -176,8 +177,8 @@ func (m *Members) forget(node string) {
 	delete(m.refused, node)
 }
 
-// look returns the record of a node, and the link to the node that the record is of. The link is nil
-// if there is none.
+// look returns the record of a node, and the link to the node that the record is of. The link is
+// nil if there is none.
 func (m *Members) look(node string) (discovery.Record, Link) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -214,8 +215,8 @@ func (m *Members) Gone(node string, incarnation uint64) bool {
 	return !listed || r.Incarnation > incarnation || r.Incarnation == 0 // which is that of a list of peers
 }
 
-// takesClients reports whether clients may be sent to a node. A node with in-process sessions only has
-// no address for them.
+// takesClients reports whether clients may be sent to a node. A node with in-process sessions only
+// has no address for them.
 func takesClients(r discovery.Record) bool { return !r.Draining && r.Addr != "" }
 
 // Addrs returns the client addresses of the other nodes that take sessions, in random order.
@@ -262,9 +263,9 @@ func (m *Members) forClients() []codec.Member {
 	return out
 }
 
-// notifyClients sends all clients the list of nodes after it has changed, until ctx ends. A list may
-// have 1,024 nodes and go to each of many clients. So it is sent once in membersPause at most, and a
-// client may miss lists in between.
+// notifyClients sends all clients the list of nodes after it has changed, until ctx ends. A list
+// may have 1,024 nodes and go to each of many clients. So it is sent once in membersPause at most,
+// and a client may miss lists in between.
 func (m *Members) notifyClients(ctx context.Context) {
 	var sent uint64
 	for {

@@ -22,8 +22,8 @@ type Engine interface {
 	ForClients() []codec.Member
 	// NotifyClients queues a list of nodes for all clients.
 	NotifyClients(all []codec.Member)
-	// ShakeHands hands a socket that leads to that node to an event loop. It returns when the link is
-	// open or has ended. If ctx ends first, the attempt ends too, and the error is ctx's cause.
+	// ShakeHands hands a socket that leads to that node to an event loop. It returns when the link
+	// is open or has ended. If ctx ends first, the attempt ends too, and the error is ctx's cause.
 	ShakeHands(ctx context.Context, nc net.Conn, node string) (Link, error)
 	// Stopping reports whether the node leaves the membership, or has left it.
 	Stopping() bool

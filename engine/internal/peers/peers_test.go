@@ -167,8 +167,8 @@ func record(id string, incarnation uint64, addr string) discovery.Record {
 	return discovery.Record{ID: id, Incarnation: incarnation, Addr: addr, PeerAddr: addr}
 }
 
-// Of two nodes, the one with the lower ID dials. It stops when the other one is no longer listed, and
-// its link lives on.
+// Of two nodes, the one with the lower ID dials. It stops when the other one is no longer listed,
+// and its link lives on.
 func TestWhoDials(t *testing.T) {
 	p, h, d := newPeers()
 	addr := listen(t, func(nc net.Conn) { nc.Close() })
@@ -274,7 +274,8 @@ func accepting(t *testing.T, name string, since uint64) (addr string) {
 	})
 }
 
-// Of two nodes with one name, the later one ends while it joins. Of two that serve, the earlier does.
+// Of two nodes with one name, the later one ends while it joins. Of two that serve, the earlier
+// does.
 func TestTwins(t *testing.T) {
 	for _, v := range []struct {
 		name           string
@@ -337,7 +338,8 @@ func TestTwinOfStranger(t *testing.T) {
 	}
 }
 
-// An announcement ends one that waits for the membership. What comes behind the end is not announced.
+// An announcement ends one that waits for the membership. What comes behind the end is not
+// announced.
 func TestAnnouncements(t *testing.T) {
 	p, h, d := newPeers()
 	d.stuck.Store(true)
@@ -370,8 +372,8 @@ func TestRoughLoad(t *testing.T) {
 	}
 }
 
-// Of too many nodes, those stay that were known before, or that are linked. Nobody who may have been
-// left out is taken for dead.
+// Of too many nodes, those stay that were known before, or that are linked. Nobody who may have
+// been left out is taken for dead.
 func TestTooManyNodes(t *testing.T) {
 	p, _, _ := newPeers()
 	m := p.Members
@@ -424,7 +426,8 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// Clients are sent to no node that must not be linked, that leaves, or that has no address for them.
+// Clients are sent to no node that must not be linked, that leaves, or that has no address for
+// them.
 func TestNodesForClients(t *testing.T) {
 	p, h, d := newPeers()
 	run(t, p)

@@ -37,8 +37,8 @@ type twins struct {
 // Doubt has the node look now who else has its name.
 func (p *Peers) Doubt() { wake.Nudge(p.twins.doubt) }
 
-// set takes the records with this node's ID. Such a record may be this node's own, of before a stop,
-// or that of a former self which was killed a moment ago, or a twin's.
+// set takes the records with this node's ID. Such a record may be this node's own, of before a
+// stop, or that of a former self which was killed a moment ago, or a twin's.
 func (t *twins) set(own []discovery.Record) {
 	self := t.peers.engine.Record().Incarnation
 	t.mu.Lock()
@@ -65,8 +65,8 @@ func (t *twins) doubtful() bool {
 	return t.unseen
 }
 
-// run looks who answers for the records that have this node's ID, when they come and every second as
-// long as they stand. Another node may not be reachable at first.
+// run looks who answers for the records that have this node's ID, when they come and every second
+// as long as they stand. Another node may not be reachable at first.
 func (t *twins) run(ctx context.Context) {
 	again := time.NewTicker(twinTimeout)
 	defer again.Stop()
@@ -100,9 +100,9 @@ func (t *twins) look(ctx context.Context) {
 	t.unseen = t.unseen && !slices.Equal(t.alike, alike)
 }
 
-// check looks whether another node with this node's ID lives where a record says. If it does, one of
-// the two ends. While this node is joining, that is the one that comes later. Later on it is the one
-// that took the name first, as the other has started when this one could not be reached.
+// check looks whether another node with this node's ID lives where a record says. If it does, one
+// of the two ends. While this node is joining, that is the one that comes later. Later on it is the
+// one that took the name first, as the other has started when this one could not be reached.
 func (t *twins) check(ctx context.Context, r discovery.Record) {
 	p := t.peers
 	f, err := t.askWho(ctx, r.PeerAddr)
