@@ -146,6 +146,7 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	c.limits.MaxPayload = min(c.limits.MaxPayload, math.MaxUint32)
 	c.limits.MaxFrame = min(c.limits.MaxFrame, math.MaxUint32)
 	c.limits.MaxIDs = min(c.limits.MaxIDs, math.MaxUint32)
+	c.direct, _ = nc.(direct)
 	c.wake.L = &c.mu
 	c.credit.setLimits(unlimited, int(min(f.Limits.Credit, unlimited)))
 	return c

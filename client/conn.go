@@ -20,6 +20,7 @@ type conn struct {
 	// Static after construction.
 	s           *Session
 	nc          net.Conn
+	direct      direct    // nc, if it is one
 	born        time.Time // when welcome came
 	addr        string
 	session     string // public session ID, in hex
@@ -135,8 +136,24 @@ func (c *conn) append(encode func(b []byte) []byte) bool {
 	return true
 }
 
-// commit takes over the grown out buffer. It needs c.mu.
+// direct is a connection that can take bytes without a system call that may block, as a connection
+// to an engine in this process can.
+type direct interface {
+	// TryWrite is Write if there is room for all of b at once. Otherwise it does nothing and
+	// returns false.
+	TryWrite(b []byte) bool
+}
+
+// commit takes over the grown out buffer, or writes it if the connection takes it at once: that
+// spares the writer's goroutine. It needs c.mu.
 func (c *conn) commit(out []byte) {
+	if c.direct != nil && !c.writing && c.direct.TryWrite(out) {
+		c.s.count.writes.Add(1)
+		c.s.count.bytesOut.Add(uint64(len(out)))
+		c.spoke.Store(true)
+		c.out = out[:0]
+		return
+	}
 	if len(c.out) == 0 {
 		c.wake.Signal()
 	}

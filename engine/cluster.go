@@ -112,7 +112,7 @@ func (l *loop) sendMembers(slot int, frame []byte) {
 			l.post(func() { l.sendMembers(slot, frame) })
 			return
 		}
-		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && c.local == nil {
+		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && !c.isInside() {
 			c.out.wroteControl(append(c.out.buf(), frame...))
 			l.worked(writeWork + len(frame)/bytesPerUnit)
 		}

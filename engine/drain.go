@@ -98,7 +98,7 @@ func (e *Engine) tellDrain(ctx context.Context, f *codec.Drain) {
 	frame := codec.AppendDrain(nil, f)
 	_, _ = ask(ctx, e, func(l *loop) bool {
 		for _, c := range l.conns {
-			if c != nil && c.state == stateOpen && c.link == nil {
+			if c != nil && c.state == stateOpen && c.link == nil && !c.isInside() {
 				c.out.wroteControl(append(c.out.buf(), frame...))
 			}
 		}
@@ -119,7 +119,7 @@ func (e *Engine) idle(ctx context.Context) bool {
 			return true
 		}
 		for _, c := range l.conns {
-			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.link == nil && c.local == nil && !e.drained(l.now))) {
+			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.link == nil && !c.isInside() && !e.drained(l.now))) {
 				return true
 			}
 		}

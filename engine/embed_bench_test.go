@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"distmsg/client"
 	"distmsg/engine"
 )
 
@@ -34,7 +35,7 @@ type wayIn struct {
 	open func(b *testing.B, node *engine.Engine, ids []string) []embeddedUser
 }
 
-var waysIn = []wayIn{{"InProcess", openInProcess}}
+var waysIn = []wayIn{{"InProcess", openInProcess}, {"SDK", openSDK}, {"SDK shared", openShared}}
 
 type inProcessUser struct {
 	*engine.InProcess
@@ -65,6 +66,67 @@ func openInProcess(b *testing.B, node *engine.Engine, ids []string) []embeddedUs
 			b.Fatal(err)
 		}
 		users[i] = inProcessUser{s, id}
+	}
+	return users
+}
+
+type sdkUser struct {
+	*client.Session
+	id string
+}
+
+func (u sdkUser) send(ctx context.Context, to string, payload []byte) error {
+	_, err := u.Send(ctx, client.Message{From: u.id, To: to, Payload: payload})
+	return err
+}
+
+func (u sdkUser) sendAsync(ctx context.Context, to string, payload []byte, done func(error)) {
+	u.SendAsync(ctx, client.Message{From: u.id, To: to, Payload: payload}, func(_ client.Reply, err error) { done(err) })
+}
+
+func (u sdkUser) post(ctx context.Context, to string, payload []byte) error {
+	_, err := u.Post(ctx, client.Message{From: u.id, To: to, Payload: payload})
+	return err
+}
+
+func dialInProcess(b *testing.B, node *engine.Engine) *client.Session {
+	s, err := client.Dial(b.Context(), client.Config{
+		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(),
+		Handler: func(context.Context, *client.Delivery) {},
+		Logger:  slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	})
+	return s
+}
+
+// openSDK gives each user a session.
+func openSDK(b *testing.B, node *engine.Engine, ids []string) []embeddedUser {
+	users := make([]embeddedUser, len(ids))
+	for i, id := range ids {
+		users[i] = sdkUser{dialInProcess(b, node), id}
+		if err := users[i].(sdkUser).Bind(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return users
+}
+
+// openShared has one session hold all users, as an app server does.
+func openShared(b *testing.B, node *engine.Engine, ids []string) []embeddedUser {
+	s := dialInProcess(b, node)
+	users := make([]embeddedUser, len(ids))
+	for i, id := range ids {
+		if err := s.BindWith(b.Context(), client.BindOptions{Handler: func(context.Context, *client.Delivery) {}}, id); err != nil {
+			b.Fatal(err)
+		}
+		users[i] = sdkUser{s, id}
 	}
 	return users
 }

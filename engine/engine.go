@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +47,7 @@ type Engine struct {
 	failed      chan error    // what makes Run return an error; whoever finds it full is not the first
 	clients     *port         // where clients connect
 	peers       *port         // where other nodes connect
+	inside      *port         // where clients in this process connect
 	joins       joins         // of clients
 	ownRegistry bool
 
@@ -83,6 +86,7 @@ type Engine struct {
 	aside           atomic.Int64 // connections in the loops' aside
 	health          health
 	parcels         sync.Pool
+	inputs          sync.Pool      // of *written
 	background      sync.WaitGroup // goroutines for hooks that may block
 
 	fenceMu   sync.Mutex
@@ -115,6 +119,7 @@ func New(cfg Config) (*Engine, error) {
 		failed:      make(chan error, 1),
 		clients:     newPort(cfg.MaxConns, cfg.MaxHandshakes),
 		peers:       newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
+		inside:      newPort(0, math.MaxInt),
 		joins:       joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 		ownRegistry: ownRegistry,
 	}
@@ -130,6 +135,7 @@ func New(cfg Config) (*Engine, error) {
 		e.cluster = newCluster(e)
 	}
 	e.parcels.New = func() any { return new(parcel) }
+	e.inputs.New = func() any { return new(written) }
 	e.since = uint64(time.Now().UnixMicro())
 	e.incarnation.Store(e.since)
 	return e, nil
@@ -255,7 +261,7 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) erro
 	return nil
 }
 
-// abandon ends the sessions in process that a loop which failed has left behind. Nobody runs the loop any more.
+// abandon ends what a loop has left behind in this process. Nobody runs the loop any more.
 func (l *loop) abandon() {
 	l.armed.Store(true) // nobody rings it: gnet would write to a file descriptor that has a new owner, perhaps
 	l.active = true
@@ -263,6 +269,13 @@ func (l *loop) abandon() {
 		if c != nil && c.local != nil {
 			c.local.closed()
 			c.local = nil
+		}
+	}
+	for _, all := range [][]*conn{slices.Clone(l.conns), l.watched} { // open, and closed but lingering
+		for _, c := range all {
+			if c != nil && c.inMemory() != nil {
+				c.closeSocket()
+			}
 		}
 	}
 	l.publish()
@@ -289,7 +302,7 @@ func (e *Engine) closeEverybody() {
 	})
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for e.clients.sockets()+e.peers.sockets()+int(e.dialled.Load()) > 0 {
+	for e.clients.sockets()+e.peers.sockets()+e.inside.sockets()+int(e.dialled.Load()) > 0 {
 		select {
 		case <-deadline:
 			return
@@ -371,6 +384,14 @@ func (e *Engine) members() []codec.Member {
 		return e.self()
 	}
 	return e.cluster.peers.Members.List()
+}
+
+// membersFor is members for one client. A client in this process stays here.
+func (e *Engine) membersFor(c *conn) []codec.Member {
+	if c.inMemory() != nil {
+		return nil
+	}
+	return e.members()
 }
 
 // self is this node as clients are told of it; nothing if they cannot come, or not any more.

@@ -256,7 +256,7 @@ func (l *loop) introduceFrom(slot int, to routing.Handle) {
 		l.worked(1)
 		switch c := l.conns[slot]; {
 		case c == nil || c.state != stateOpen || c.session == nil || c.left:
-		case c.local != nil || l.now-c.live.lastFrame < linkDead.Milliseconds():
+		case c.isInside() || l.now-c.live.lastFrame < linkDead.Milliseconds():
 			l.sendControl(to, c.attachedFrame(l.scratch[:0]))
 		default:
 			c.live.distrust()

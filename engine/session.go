@@ -31,6 +31,10 @@ func (c *conn) handleHello(body []byte) {
 		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		return
 	}
+	if p := c.inMemory(); p != nil {
+		c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), remote: c.remote}).enqueue(p.identity)
+		return
+	}
 	source := sourceOf(c.remote)
 	if !c.port.hasRoom(source) {
 		c.close(codec.FaultGoingAway, "the node has few places left, and clients of this address have more than those: try again later")
@@ -40,18 +44,7 @@ func (c *conn) handleHello(body []byte) {
 		c.close(codec.FaultGoingAway, "too many clients are connecting: try again later")
 		return
 	}
-	c.port.proved(c)
-	c.state = stateJoining
-	j := &join{
-		loop: c.loop, handle: c.handle(), remote: c.remote, placed: true, source: source,
-		credentials: append([]byte(nil), f.Credentials...),
-		secret:      append([]byte(nil), f.Secret...),
-		replace:     f.Flags&codec.HelloReplace != 0,
-	}
-	c.receiver.takesMany = f.Features&codec.FeatureMulticast != 0
-	c.live.promise(f.Heartbeat)
-	c.receiver.returnsBare = f.Features&codec.FeatureShortNotHere != 0
-	copy(j.wanted[:], f.Session)
+	j := c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), remote: c.remote, placed: true, source: source})
 	if e.cfg.Hooks.Authenticate == nil {
 		j.enqueue("")
 		return
@@ -75,6 +68,20 @@ func (c *conn) handleHello(body []byte) {
 		}
 		j.enqueue(identity)
 	})
+}
+
+// joinAs has the connection join as its hello says, and fills j in.
+func (c *conn) joinAs(f *codec.Hello, j *join) *join {
+	c.port.proved(c)
+	c.state = stateJoining
+	c.receiver.takesMany = f.Features&codec.FeatureMulticast != 0
+	c.receiver.returnsBare = f.Features&codec.FeatureShortNotHere != 0
+	c.live.promise(f.Heartbeat)
+	j.credentials = append([]byte(nil), f.Credentials...)
+	j.secret = append([]byte(nil), f.Secret...)
+	j.replace = f.Flags&codec.HelloReplace != 0
+	copy(j.wanted[:], f.Session)
+	return j
 }
 
 // join is a connection on its way into a session.
@@ -199,7 +206,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	c.out.wroteControl(codec.AppendWelcome(c.out.buf(), &codec.Welcome{
 		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
 		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
-		Limits: c.live.limits(), Members: e.members(),
+		Limits: c.live.limits(), Members: e.membersFor(c),
 	}))
 	if resumed {
 		c.repeatKicks()

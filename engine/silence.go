@@ -86,7 +86,7 @@ func (v *liveness) silentFor() int64 { return v.conn.loop.awake - v.lastHeard }
 // checkHeartbeat pings a silent client and gives up on a dead one.
 func (v *liveness) check() {
 	c := v.conn
-	if c.state == stateHello || c.local != nil || c.link != nil { // the one has a deadline of its own, the other no wire
+	if c.state == stateHello || c.isInside() || c.link != nil { // the one has a deadline of its own, the other no wire
 		return
 	}
 	if c.in.inTurns { // it has said something
@@ -169,7 +169,7 @@ func (v *liveness) doubt() {
 	if beat == 0 {
 		beat = assumedBeat.Milliseconds()
 	}
-	if c.local != nil || c.state != stateOpen || c.left || v.silentFor() < beat+beat/2 {
+	if c.isInside() || c.state != stateOpen || c.left || v.silentFor() < beat+beat/2 {
 		return
 	}
 	v.distrust()

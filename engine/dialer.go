@@ -1,0 +1,76 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+)
+
+// InProcessAddr is the address of an engine for a client in its own process, which connects with
+// [Engine.Dialer]. It is an address for client.Config.Nodes; nobody can connect to it from outside.
+const InProcessAddr = "in-process:1"
+
+// Dialer returns a function for client.Config.Dialer. A client with it is in the engine's own
+// process and connects to the engine in memory:
+//
+//	session, err := client.Dial(ctx, client.Config{
+//		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(),
+//	})
+//
+// Its sessions have the same outcomes, order and limits as those that connect over the network, but
+// the node trusts them: it does not ask Hooks.Authenticate about them, does not count them in
+// MaxConns, does not end them because they are silent, and does not tell them to leave when it drains.
+// Such a session holds any number of IDs, so one for each event loop is enough for all of an
+// application's users; new connections go to the loops in turn.
+//
+// The function waits until the engine is ready, or for its context. It returns an error if Run has
+// ended, and for any other address than [InProcessAddr]. Dialer and the function may be called from
+// any goroutine.
+func (e *Engine) Dialer() func(ctx context.Context, addr string) (net.Conn, error) {
+	return e.DialerAs("")
+}
+
+// DialerAs is Dialer for sessions with an identity: what Hooks.Authenticate would have returned.
+func (e *Engine) DialerAs(identity string) func(ctx context.Context, addr string) (net.Conn, error) {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		if err := mayBegin(ctx); err != nil {
+			return nil, err
+		}
+		if addr != InProcessAddr {
+			return nil, fmt.Errorf("engine: the engine's own Dialer connects to %s, and not to %s", InProcessAddr, addr)
+		}
+		select {
+		case <-e.ready:
+		case <-e.stopped:
+			return nil, ErrStopped
+		case <-ctx.Done():
+			return nil, fmt.Errorf("engine: not ready: %w", contextError(ctx))
+		}
+		if e.serving.Err() != nil {
+			return nil, ErrStopped
+		}
+		return e.connectInMemory(identity), nil
+	}
+}
+
+// connectInMemory makes a pipe. Its loop has it before anything that the client writes.
+func (e *Engine) connectInMemory(identity string) net.Conn {
+	c := newConn(memoryAddr{}, e.cfg.MaxPending)
+	c.loop = e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
+	p := &pipe{conn: c, identity: identity}
+	p.pump = p.take
+	p.up.changed.L, p.down.changed.L = &p.up.mu, &p.down.mu
+	c.wire = p
+	e.inside.tryAdmit(c) // it has no limit
+	c.loop.post(func() { c.loop.welcomeSocket(c) })
+	return &clientEnd{p}
+}
+
+// isInside reports whether the connection is that of a client in this process.
+func (c *conn) isInside() bool { return c.local != nil || c.inMemory() != nil }
+
+// inMemory returns the connection's pipe; nil if it has none, or has lost it.
+func (c *conn) inMemory() *pipe {
+	p, _ := c.wire.(*pipe)
+	return p
+}
