@@ -11,6 +11,7 @@ import (
 
 	"distmsg/client"
 	"distmsg/discovery"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // A Driver is a way to talk to the nodes.
@@ -169,8 +170,8 @@ func (c *Config) validate() error {
 	check(c.Loops > 0, "loops is %d, want at least 1", c.Loops)
 	check(c.Conns > 0, "conns is %d, want at least 1", c.Conns)
 	check(c.IDsPerConn > 0, "ids-per-conn is %d, want at least 1", c.IDsPerConn)
-	check(c.Payload >= stampLen && c.Payload <= maxPayload,
-		"payload is %d bytes, want %d (what the ledger writes) to %d", c.Payload, stampLen, maxPayload)
+	check(c.Payload >= ledger.StampLen && c.Payload <= maxPayload,
+		"payload is %d bytes, want %d (what the ledger writes) to %d", c.Payload, ledger.StampLen, maxPayload)
 	others := max(c.Conns-1, 0) * max(c.IDsPerConn, 0)
 	check(c.Fanout >= 1, "fanout is %d, want at least 1", c.Fanout)
 	check(c.Fanout <= 1 || c.Driver != DriverNATS, "fanout needs driver relay or sdk: driver nats knows no multicast")

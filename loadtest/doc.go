@@ -7,8 +7,8 @@
 //   - run.go leads a run through its phases: connect, warm up, measure, let what is in flight end, judge.
 //   - traffic.go decides what is sent when: a window of messages per connection (closed loop), or a
 //     rate (open loop). It hears of every delivery and outcome and passes them to the ledger and the meter.
-//   - ledger.go knows of every message whether it was delivered and how it ended, and finds the faults; timeline.go
-//     knows when.
+//   - internal/ledger knows of every message whether it was delivered and how it ended, and finds the
+//     faults. It also knows when things happened.
 //   - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop, relay.go
 //     and nats.go are such protocols; sdk.go drives the client SDK instead.
 //

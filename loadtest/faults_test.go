@@ -11,6 +11,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/loadtest/internal/ledger"
 )
 
 func TestMain(m *testing.M) {
@@ -140,9 +141,9 @@ func forgeReport(t *testing.T, n int) tamper {
 		case codec.KindDeliver:
 			if seen++; seen == n {
 				f := decodeDeliver(t, frame)
-				var s stamp
-				s.read(f.Payload)
-				p.toClient(connOf[string(f.From)], forge(s.seq, codec.CodeOverflow))
+				var s ledger.Stamp
+				s.Read(f.Payload)
+				p.toClient(connOf[string(f.From)], forge(s.Seq, codec.CodeOverflow))
 			}
 		}
 		return [][]byte{frame}
@@ -248,7 +249,7 @@ func TestFalseNoIsCaught(t *testing.T) {
 				node := startEngine(t, engine.Config{Loops: 1})
 				begin, done := time.Now(), false
 				p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
-					if kind != codec.KindSend || done || time.Since(begin) < 2*bindSettle {
+					if kind != codec.KindSend || done || time.Since(begin) < 2*ledger.BindSettle {
 						return [][]byte{frame}
 					}
 					done = true

@@ -20,7 +20,7 @@ func (r *run) land(ctx context.Context) {
 	defer end()
 	select {
 	case <-r.t.landed:
-	case <-heard.Done(): // what has not landed is missing, or not answered yet: see ledger.close
+	case <-heard.Done(): // what has not landed is missing, or not answered yet: see Ledger.Close
 	}
 	r.landing = time.Since(stopped)
 	if err := r.d.settle(heard); err != nil {
@@ -76,15 +76,6 @@ func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()
 
 // heard is the ledger's.
 func (r *run) heard() (n uint64) {
-	r.d.do(func() { n = r.t.ledger.heard() })
-	return n
-}
-
-// heard counts all that has come in. It grows with every message of which anything new is known.
-func (l *ledger) heard() uint64 {
-	n := l.delivered
-	for _, outcomes := range l.outcomes {
-		n += outcomes
-	}
+	r.d.do(func() { n = r.t.ledger.Heard() })
 	return n
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"distmsg/loadtest/internal/ledger"
 )
 
 // meter measures what completes: acked round trips, or deliveries without ack. A message counts by
@@ -22,7 +24,7 @@ type meter struct {
 const maxLatency = int64(time.Hour)
 
 func newMeter() meter {
-	return meter{latency: hdrhistogram.New(1000, maxLatency, 3), from: unknown, to: unknown}
+	return meter{latency: hdrhistogram.New(1000, maxLatency, 3), from: ledger.Unknown, to: ledger.Unknown}
 }
 
 // count takes a message that completes now and should have left at the moment at.

@@ -15,7 +15,7 @@ import (
 // below the connection's own inbox, which ends in the message's number, and the receiver's empty
 // reply is the ack. NATS reports no failures: what does not arrive is missing.
 type nats struct {
-	c     *leg
+	leg   *leg
 	t     *traffic
 	index int
 	beats int    // pongs that answer a beat
@@ -23,8 +23,8 @@ type nats struct {
 }
 
 func newNATS(c *wireConn) func(*leg) protocol {
-	inbox := fmt.Appendf(nil, "_INBOX.%016x.%d.", c.w.t.ledger.run, c.index)
-	return func(l *leg) protocol { return &nats{c: l, t: c.w.t, index: c.index, inbox: inbox} }
+	inbox := fmt.Appendf(nil, "_INBOX.%016x.%d.", c.wire.t.ledger.Run(), c.index)
+	return func(l *leg) protocol { return &nats{leg: l, t: c.wire.t, index: c.index, inbox: inbox} }
 }
 
 // inboxSID is the subscription ID of the inbox; those of the IDs count from 1.
@@ -111,15 +111,15 @@ func (n *nats) msg(args, rest []byte) (taken int, err error) {
 		if !ok {
 			return 0, errNATSMsg
 		}
-		n.c.ended()
+		n.leg.ended()
 		n.t.outcome(n.index, seq, codec.CodeAcked)
 		return taken, nil
 	}
 	if n.t.deliver(n.index, subject, nil, rest[:size]) && len(reply) > 0 {
-		b := append(n.c.pending, "PUB "...)
+		b := append(n.leg.pending, "PUB "...)
 		b = append(b, reply...)
-		n.c.pending = append(b, " 0\r\n\r\n"...)
-		n.c.touch()
+		n.leg.pending = append(b, " 0\r\n\r\n"...)
+		n.leg.touch()
 	}
 	return taken, nil
 }
@@ -128,21 +128,21 @@ func (n *nats) msg(args, rest []byte) (taken int, err error) {
 func (n *nats) control(line []byte) error {
 	switch word, args, _ := bytes.Cut(line, []byte(" ")); string(word) {
 	case "PING":
-		n.c.pending = append(n.c.pending, "PONG\r\n"...)
-		n.c.touch()
+		n.leg.pending = append(n.leg.pending, "PONG\r\n"...)
+		n.leg.touch()
 	case "PONG":
-		if n.c.c.cur != n.c {
-			n.c.up(n.c.addr, unlimited)
+		if n.leg.conn.cur != n.leg {
+			n.leg.up(n.leg.addr, unlimited)
 		} else if n.beats > 0 {
 			n.beats--
 		} else {
-			n.c.ponged()
+			n.leg.ponged()
 		}
 	case "INFO":
 		return n.info(args)
 	case "+OK":
 	case "-ERR":
-		n.c.fail(string(line), "")
+		n.leg.fail(string(line), "")
 	default:
 		return fmt.Errorf("%.40q is not NATS", line)
 	}

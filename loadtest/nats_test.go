@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"distmsg/codec"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // broker is the smallest NATS server that the driver can talk to.
@@ -128,7 +128,7 @@ func TestNATSParse(t *testing.T) {
 		return l
 	}
 	c := newConn()
-	tr := c.c.w.t
+	tr := c.conn.wire.t
 	sends := c.proto.open(nil)
 	tr.fill(0) // one message from connection 0 to connection 1
 	if !bytes.Contains(c.pending, []byte("PUB lt-00000001-1 _INBOX.0000000000000001.0.1 128\r\n")) {
@@ -138,7 +138,7 @@ func TestNATSParse(t *testing.T) {
 		"MSG lt-00000001-0 1 _INBOX.x.1 5\r\nab\r\nc\r\n-ERR 'x'\r\n"
 	for at := range len(stream) {
 		c := newConn()
-		tr := c.c.w.t
+		tr := c.conn.wire.t
 		tr.fill(0)
 		tr.sending = false
 		c.pending = nil
@@ -151,10 +151,10 @@ func TestNATSParse(t *testing.T) {
 			}
 			carry = carry[used:]
 		}
-		if len(carry) > 0 || tr.ledger.outcomes[codec.CodeAcked] != 1 || tr.ledger.faults != (Faults{Corrupted: 1}) ||
+		if len(carry) > 0 || tr.ledger.Acked() != 1 || tr.ledger.Faults() != (ledger.Faults{Corrupted: 1}) ||
 			string(c.pending) != "PONG\r\n" {
 			t.Fatalf("split at %d: carry %q, outcomes %v, faults %+v, answers %q",
-				at, carry, tr.ledger.outcomeWords(), tr.ledger.faults, c.pending)
+				at, carry, tr.ledger.OutcomeWords(), tr.ledger.Faults(), c.pending)
 		}
 	}
 	for _, bad := range []string{"MSG a 1 x\r\n", "MSG a 1 99999999999999999999\r\n", "MSG\r\n", "HTTP/1.1 400\r\n",

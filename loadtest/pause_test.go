@@ -5,17 +5,19 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"distmsg/loadtest/internal/ledger"
 )
 
 // The pause before a new connection grows while none lasts: a node that takes every connection and
 // closes it is not kept busy.
 func TestPausesGrow(t *testing.T) {
-	w := &wire{t: &traffic{ledger: &ledger{}}}
-	c := &wireConn{w: w}
+	w := &wire{t: &traffic{ledger: new(ledger.Ledger)}}
+	c := &wireConn{wire: w}
 	var longest time.Duration
 	for n := range 50 {
-		w.t.ledger.time.now += int64(time.Second)
-		longest = max(longest, (&leg{c: c, madeAt: w.t.ledger.time.now - int64(time.Second)}).pause())
+		w.t.ledger.Time.Now += int64(time.Second)
+		longest = max(longest, (&leg{conn: c, madeAt: w.t.ledger.Time.Now - int64(time.Second)}).pause())
 		if c.short != n+1 {
 			t.Fatalf("%d of %d short connections were counted", c.short, n+1)
 		}
@@ -23,8 +25,8 @@ func TestPausesGrow(t *testing.T) {
 	if longest <= minBackoff || longest > maxBackoff {
 		t.Errorf("the longest pause was %v", longest)
 	}
-	w.t.ledger.time.now += int64(lasting)
-	if pause := (&leg{c: c, madeAt: w.t.ledger.time.now - int64(lasting)}).pause(); c.short != 0 || pause > minBackoff {
+	w.t.ledger.Time.Now += int64(lasting)
+	if pause := (&leg{conn: c, madeAt: w.t.ledger.Time.Now - int64(lasting)}).pause(); c.short != 0 || pause > minBackoff {
 		t.Errorf("after a connection that has lasted: a pause of %v, %d short ones", pause, c.short)
 	}
 }

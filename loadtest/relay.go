@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // relaySession is what the legs of one connection share: a session and its IDs.
@@ -20,8 +21,8 @@ type relaySession struct {
 
 // relay speaks the distmsg protocol (docs/protocol.md).
 type relay struct {
-	c *leg
-	t *traffic
+	leg *leg
+	t   *traffic
 	*relaySession
 
 	node    string
@@ -43,20 +44,20 @@ const maxFrame = 2 * maxPayload
 
 func newRelay(c *wireConn) func(*leg) protocol {
 	s := new(relaySession)
-	for _, id := range c.w.t.idsOf(c.index) {
+	for _, id := range c.wire.t.idsOf(c.index) {
 		s.ids = append(s.ids, codec.IDEpoch{ID: id})
 	}
-	return func(l *leg) protocol { return &relay{c: l, t: c.w.t, relaySession: s} }
+	return func(l *leg) protocol { return &relay{leg: l, t: c.wire.t, relaySession: s} }
 }
 
-func (r *relay) index() int { return r.c.c.index }
+func (r *relay) index() int { return r.leg.conn.index }
 
 func (r *relay) open(b []byte) []byte {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version, Features: codec.FeatureMulticast | codec.FeatureShortNotHere,
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
 	}
-	if len(r.session) > 0 && r.c.c.cur == nil {
+	if len(r.session) > 0 && r.leg.conn.cur == nil {
 		hello.Flags = codec.HelloReplace // the old connection is gone, whether the node knows or not
 	}
 	return codec.AppendHello(b, &hello)
@@ -84,7 +85,7 @@ func (r *relay) append(b []byte, m *message, flags uint8) []byte {
 	}
 	r.many = r.many[:0]
 	for i := range m.copies {
-		r.many = append(r.many, r.t.ids[r.t.ledger.copyTo(r.index(), m.to, i)])
+		r.many = append(r.many, r.t.ids[r.t.ledger.CopyTo(r.index(), m.to, i)])
 	}
 	f := codec.Multicast{Seq: m.seq, From: r.t.ids[m.from], Flags: flags, Payload: m.payload}
 	return codec.AppendMulticast(b, &f, r.many)
@@ -131,7 +132,7 @@ func (r *relay) frame(body []byte) error {
 		if err := codec.DecodeOutcome(body, &f); err != nil {
 			return err
 		}
-		r.c.ended()
+		r.leg.ended()
 		r.t.outcome(r.index(), f.Seq, f.Code)
 		return nil
 	case codec.KindOutcomes:
@@ -140,7 +141,7 @@ func (r *relay) frame(body []byte) error {
 			return err
 		}
 		for f, ok := all.Next(); ok; f, ok = all.Next() {
-			r.c.ended()
+			r.leg.ended()
 			r.t.outcome(r.index(), f.Seq, f.Code)
 		}
 		return nil
@@ -152,24 +153,24 @@ func (r *relay) frame(body []byte) error {
 		return r.creditFrame(body)
 	case codec.KindPing:
 		nonce, err := codec.DecodePing(body)
-		r.say(codec.AppendPong(r.c.pending, nonce))
+		r.say(codec.AppendPong(r.leg.pending, nonce))
 		return err
 	case codec.KindPong:
 		nonce, err := codec.DecodePong(body)
 		if nonce == settleNonce {
-			r.c.ponged()
+			r.leg.ponged()
 		}
 		return err
 	case codec.KindDrain:
 		return r.drain(body)
 	case codec.KindMembers:
 		all, err := codec.DecodeMembers(body)
-		r.c.c.w.book.learn(all)
+		r.leg.learn(all)
 		return err
 	case codec.KindReassert:
 		return r.reassert(body)
 	case codec.KindLeft:
-		r.c.gone()
+		r.leg.gone()
 		return codec.DecodeLeft(body)
 	case codec.KindKick:
 		return r.kick(body)
@@ -191,7 +192,7 @@ func (r *relay) errorFrame(body []byte) error {
 	}
 	switch f.Fault {
 	case codec.FaultGoingAway, codec.FaultFenced, codec.FaultReplaced:
-		if r.c.c.wasUp {
+		if r.leg.conn.wasUp {
 			return nil
 		}
 	case codec.FaultUnauthenticated, codec.FaultSessionEnded:
@@ -200,7 +201,7 @@ func (r *relay) errorFrame(body []byte) error {
 			return nil
 		}
 	}
-	r.c.fail("error frame "+f.Fault.String(), f.Message)
+	r.leg.fail("error frame "+f.Fault.String(), f.Message)
 	return nil
 }
 
@@ -214,9 +215,9 @@ func (r *relay) drain(body []byte) error {
 		return err
 	}
 	r.t.drains++
-	c := r.c.c
-	if c.cur == r.c && (len(f.Addrs) > 0 || len(c.w.book.after(c.addr, nil, false)) > 0) {
-		c.w.attach(c, f.Addrs, true, rand.N(time.Duration(f.Spread)*time.Millisecond+1))
+	c := r.leg.conn
+	if c.cur == r.leg && (len(f.Addrs) > 0 || len(c.wire.addresses.after(c.addr, nil, false)) > 0) {
+		c.wire.attach(c, f.Addrs, true, rand.N(time.Duration(f.Spread)*time.Millisecond+1))
 	}
 	return nil
 }
@@ -227,10 +228,10 @@ func (r *relay) reassert(body []byte) error {
 	if err != nil {
 		return err
 	}
-	r.c.later(rand.N(time.Duration(within)*time.Millisecond+1), func() {
+	r.leg.later(rand.N(time.Duration(within)*time.Millisecond+1), func() {
 		if r.binding {
 			r.again = true
-		} else if r.c.c.cur == r.c {
+		} else if r.leg.conn.cur == r.leg {
 			r.begin()
 		}
 	})
@@ -239,8 +240,8 @@ func (r *relay) reassert(body []byte) error {
 
 // say replaces the pending bytes by what an append function made of them.
 func (r *relay) say(b []byte) {
-	r.c.pending = b
-	r.c.touch()
+	r.leg.pending = b
+	r.leg.touch()
 }
 
 // deliver answers a delivery. A message that is not as it was sent is rejected, one for an ID of
@@ -254,7 +255,7 @@ func (r *relay) deliver(body []byte) error {
 		if r.bare && f.Flags&codec.FlagAck == 0 { // its content is of no use to the node
 			f = f.Short()
 		}
-		r.say(codec.AppendNotHere(r.c.pending, &f))
+		r.say(codec.AppendNotHere(r.leg.pending, &f))
 	}
 	return nil
 }
@@ -275,7 +276,7 @@ func (r *relay) deliverMany(body []byte) error {
 		if r.bare && f.Flags&codec.FlagAck == 0 {
 			f = codec.DeliverMany{}
 		}
-		r.say(codec.AppendDeliverMany(r.c.pending, codec.KindNotHereMany, &f, back))
+		r.say(codec.AppendDeliverMany(r.leg.pending, codec.KindNotHereMany, &f, back))
 	}
 	return nil
 }
@@ -290,7 +291,7 @@ func (r *relay) take(f *codec.Deliver) (held bool) {
 		ack.Code, ack.Reason = codec.CodeRejected, []byte("not as it was sent")
 	}
 	if f.Flags&codec.FlagAck != 0 {
-		r.say(codec.AppendAck(r.c.pending, &ack))
+		r.say(codec.AppendAck(r.leg.pending, &ack))
 	}
 	return true
 }
@@ -315,16 +316,16 @@ func (r *relay) welcome(body []byte) error {
 	r.limits, r.credit = f.Limits, f.Limits.Credit
 	r.bare = f.Features&codec.FeatureShortNotHere != 0
 	r.t.ttl = max(r.t.ttl, time.Duration(f.Limits.DefaultTTL)*time.Millisecond)
-	r.c.c.w.book.learn(f.Members)
+	r.leg.learn(f.Members)
 	if err := r.checkLimits(f.Features); err != nil {
 		return err
 	}
 	if !r.resumed {
 		r.bound = false
-		r.t.ledger.bind(r.index(), unknown)
+		r.t.ledger.Bind(r.index(), ledger.Unknown)
 	}
 	if r.bound {
-		r.t.ledger.resume(r.index())
+		r.t.ledger.Resume(r.index())
 		r.ready()
 		return nil
 	}
@@ -375,7 +376,7 @@ func (r *relay) begin() {
 func (r *relay) bind() {
 	n := min(len(r.ids)-r.done, int(r.limits.MaxIDs))
 	r.asked = r.done + n
-	r.say(codec.AppendBind(r.c.pending, uint64(r.done)+1, codec.PolicyKickOld, r.ids[r.done:r.asked]))
+	r.say(codec.AppendBind(r.leg.pending, uint64(r.done)+1, codec.PolicyKickOld, r.ids[r.done:r.asked]))
 }
 
 func (r *relay) boundFrame(body []byte) error {
@@ -391,15 +392,15 @@ func (r *relay) boundFrame(body []byte) error {
 		case v.Code == codec.CodeOK:
 			r.ids[r.done].Epoch = v.Epoch
 			r.done++
-		case !v.Code.SafeToRetry() || !r.c.c.wasUp:
+		case !v.Code.SafeToRetry() || !r.leg.conn.wasUp:
 			return fmt.Errorf("bind: %v", v.Code)
-		case v.Code == codec.CodeDraining && r.c.c.cur != r.c:
+		case v.Code == codec.CodeDraining && r.leg.conn.cur != r.leg:
 			return errAgain // at another node
 		case v.Code == codec.CodeDraining:
 			r.binding = false // the node that it moves to will ask
 			return nil
 		default: // what follows is asked for again, too
-			r.c.later(minBind+rand.N(maxBackoff), r.bind)
+			r.leg.later(minBind+rand.N(maxBackoff), r.bind)
 			return nil
 		}
 	}
@@ -426,7 +427,7 @@ func (r *relay) kick(body []byte) error {
 	}
 	for i := range r.ids {
 		if string(r.ids[i].ID) == string(id) && epoch > r.ids[i].Epoch {
-			r.c.fail("kick", string(id))
+			r.leg.fail("kick", string(id))
 		}
 	}
 	return nil
@@ -436,14 +437,14 @@ func (r *relay) kick(body []byte) error {
 func (r *relay) ready() {
 	if !r.bound {
 		r.bound = true
-		r.t.ledger.bind(r.index(), r.t.ledger.time.now)
+		r.t.ledger.Bind(r.index(), r.t.ledger.Time.Now)
 	}
 	switch {
-	case r.c.c.next != r.c: // it has been up for a while
+	case r.leg.conn.next != r.leg: // it has been up for a while
 	case r.t.acks:
-		r.c.up(r.node, int(r.limits.MaxInFlight))
+		r.leg.up(r.node, int(r.limits.MaxInFlight))
 	default:
-		r.c.up(r.node, unlimited)
+		r.leg.up(r.node, unlimited)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"distmsg/loadtest/internal/ledger"
 )
 
 // A Report is what a run found. Its JSON form is stable: fields are added, never changed.
@@ -138,6 +140,56 @@ func (m *meter) perMessage(d time.Duration) *float64 {
 		return nil
 	}
 	return new(float64(d.Microseconds()) / float64(m.during))
+}
+
+// Faults counts the messages about which the system did not keep its word. All zero: a clean ledger.
+type Faults struct {
+	// Missing: neither an outcome (acked mode), nor a delivery or a reported failure (without ack).
+	Missing uint64 `json:"missing"`
+	// FalseAcked: acked, never delivered.
+	FalseAcked uint64 `json:"false_acked"`
+	// FalseUndelivered: the outcome says "not delivered", yet it was.
+	FalseUndelivered uint64 `json:"false_undelivered"`
+	// DoubleOutcome: an outcome too many: a second one, or one for which there was no send.
+	DoubleOutcome uint64 `json:"double_outcome"`
+	// Duplicated: delivered again.
+	Duplicated uint64 `json:"duplicated"`
+	// Reordered: delivered after a later message of the same connection to the same ID (S20).
+	Reordered uint64 `json:"reordered"`
+	// Misrouted: delivered to a connection or an ID that it was not for.
+	Misrouted uint64 `json:"misrouted"`
+	// Corrupted: delivered with other bytes than were sent.
+	Corrupted uint64 `json:"corrupted"`
+	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held it from half a second
+	// before the message was sent, and was still the same when it was next heard of: at the end of the run, or when it was resumed.
+	FalseNoRoute uint64 `json:"false_no_route"`
+	// FalseDenied: the outcome says that the sender may not send from its ID, yet its session held
+	// that ID when the message was sent, and was still the same when it was next heard of. A run
+	// sends from no other IDs than those it has bound.
+	FalseDenied uint64 `json:"false_denied"`
+}
+
+// Total is the number of faults of all kinds.
+func (f Faults) Total() uint64 {
+	return f.Missing + f.FalseAcked + f.FalseUndelivered + f.DoubleOutcome +
+		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted + f.FalseNoRoute + f.FalseDenied
+}
+
+// A Second is what happened in one second of a run, warm-up and grace included.
+type Second struct {
+	At        int               `json:"at_s"` // the beginning, seconds since the connections began to be made
+	Sent      uint64            `json:"sent"`
+	Delivered uint64            `json:"delivered"`
+	Outcomes  map[string]uint64 `json:"outcomes"` // by word; those that did not occur are left out
+}
+
+func seconds(l *ledger.Timeline) []Second {
+	all := l.Seconds()
+	list := make([]Second, len(all))
+	for i, s := range all {
+		list[i] = Second(s)
+	}
+	return list
 }
 
 // ExitCode is how a program of this project ends.

@@ -85,8 +85,8 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 		}
 		r.cfg.Membership = static
 	}
-	b := &book{membership: r.cfg.Membership}
-	if err := r.reach(ctx, b.first()); err != nil {
+	known := &addresses{membership: r.cfg.Membership}
+	if err := r.reach(ctx, known.first()); err != nil {
 		return nil, err
 	}
 	r.t = newTraffic(&r.cfg, r.id)
@@ -94,9 +94,9 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	case DriverSDK:
 		r.d = newSDK(r.t, &r.cfg)
 	case DriverNATS:
-		r.d = newWire(r.t, b, r.cfg.Nodes, newNATS)
+		r.d = newWire(r.t, known, r.cfg.Nodes, newNATS)
 	default:
-		r.d = newWire(r.t, b, r.cfg.Nodes, newRelay)
+		r.d = newWire(r.t, known, r.cfg.Nodes, newRelay)
 	}
 	r.t.driver = r.d
 	return r, nil
@@ -118,7 +118,7 @@ func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
 	r.helpers.Wait()
 	var report *Report
 	r.d.do(func() {
-		r.t.ledger.close(func(conn int) bool { return r.t.senders[conn].up }, r.impatient)
+		r.t.ledger.Close(func(conn int) bool { return r.t.senders[conn].up }, r.impatient)
 		report = r.report()
 	})
 	report.Config.InProcess = inProcess
@@ -162,8 +162,8 @@ type Snapshot struct {
 
 func (t *traffic) snapshot() Snapshot {
 	l := t.ledger
-	return Snapshot{Sent: l.sent, Delivered: l.delivered, Acked: l.acked(), Outcomes: l.outcomeWords(), InFlight: l.inFlight,
-		DownConnections: t.downConns(), Faults: l.faults, Silence: time.Duration(t.now - l.time.lastAny)}
+	return Snapshot{Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), InFlight: l.InFlight(),
+		DownConnections: t.downConns(), Faults: Faults(l.Faults()), Silence: time.Duration(t.now - l.Time.LastDelivery())}
 }
 
 func (r *run) connect(ctx context.Context) error {
@@ -296,8 +296,8 @@ func (r *run) progress(quit <-chan struct{}) {
 		var landing bool
 		r.d.do(func() {
 			landing = !r.t.sending
-			total, faults = r.t.meter.total, r.t.ledger.faults.Total()
-			inFlight, down = r.t.ledger.inFlight, r.t.downConns()
+			total, faults = r.t.meter.total, Faults(r.t.ledger.Faults()).Total()
+			inFlight, down = r.t.ledger.InFlight(), r.t.downConns()
 		})
 		elapsed := time.Since(begin)
 		phase := "measuring"
@@ -346,17 +346,18 @@ func printer(w io.Writer) (print func(line string), end func()) {
 // report gathers what was found.
 func (r *run) report() *Report {
 	t, l := r.t, r.t.ledger
+	silence, since := l.Time.Silence()
 	report := &Report{
 		Config: r.settings(), Partial: r.partial, Seconds: r.to.at.Sub(r.from.at).Seconds(),
-		Sent: l.sent, Delivered: l.delivered, Acked: l.acked(), Outcomes: l.outcomeWords(), Faults: l.faults,
+		Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), Faults: Faults(l.Faults()),
 		Unsent: t.unsent(), LatencyUs: t.meter.percentiles(),
-		Moves: t.moves, Timeline: l.time.report(), SlowestMs: l.time.slowestMs(),
-		MaxSilenceMs: float64(l.time.silence) / 1e6, MaxSilenceAtS: float64(l.time.silentAt) / 1e9,
+		Moves: t.moves, Timeline: seconds(&l.Time), SlowestMs: l.Time.SlowestMs(),
+		MaxSilenceMs: float64(silence) / 1e6, MaxSilenceAtS: float64(since) / 1e9,
 		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
-		Silent: r.silent, LandingS: r.landing.Seconds(), Unanswered: l.unanswered,
+		Silent: r.silent, LandingS: r.landing.Seconds(), Unanswered: l.Unanswered(),
 	}
-	if l.sent > 0 && t.places.several() && r.cfg.Attach == 1 {
-		report.Cross = new(float64(t.crossed) / float64(l.sent))
+	if l.Sent() > 0 && t.places.several() && r.cfg.Attach == 1 {
+		report.Cross = new(float64(t.crossed) / float64(l.Sent()))
 	}
 	if report.Seconds > 0 {
 		report.RatePerS = new(float64(t.meter.done) / report.Seconds)

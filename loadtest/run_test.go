@@ -15,6 +15,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // quick is a run that is over soon.
@@ -66,7 +67,7 @@ func TestRunIsClean(t *testing.T) {
 		"open loop, no ack":  func(c *Config) { c.Window, c.Rate, c.NoAck = 0, 2000, true },
 		"many IDs":           func(c *Config) { c.IDsPerConn = 1500 }, // more than one bind frame
 		"one connection":     func(c *Config) { c.Conns = 1 },
-		"smallest payload":   func(c *Config) { c.Payload = stampLen },
+		"smallest payload":   func(c *Config) { c.Payload = ledger.StampLen },
 		"large payload":      func(c *Config) { c.Payload = 100_000 },
 		"warm-up":            func(c *Config) { c.Warmup = 100 * time.Millisecond },
 		"fanout":             func(c *Config) { c.Fanout = 5 },
@@ -279,7 +280,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestRunFails(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"payload":     {Payload: stampLen - 1},
+		"payload":     {Payload: ledger.StampLen - 1},
 		"rate+window": {Rate: 5, Window: 1},
 		"rate":        {Rate: -1},
 		"window":      {Window: -1},

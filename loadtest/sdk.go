@@ -11,6 +11,7 @@ import (
 	"distmsg/client"
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // sdk is the driver that sends and receives with the client SDK, a session for each connection. Its
@@ -32,7 +33,7 @@ type sdk struct {
 
 // sdkConn is one session.
 type sdkConn struct {
-	d       *sdk
+	sdk     *sdk
 	index   int
 	session *client.Session // static after connect
 	queue   chan message    // to the goroutine that sends, because the SDK may block
@@ -58,7 +59,7 @@ const (
 
 func newSDK(t *traffic, cfg *Config) *sdk {
 	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, conns: make([]sdkConn, len(t.senders))}
-	t.ledger.notice = int64(noticeTime)
+	t.ledger.HearsLate(int64(noticeTime))
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for _, id := range t.ids {
 		d.names = append(d.names, string(id))
@@ -68,7 +69,7 @@ func newSDK(t *traffic, cfg *Config) *sdk {
 		size = openLoopQueue
 	}
 	for i := range d.conns {
-		d.conns[i] = sdkConn{d: d, index: i, queue: make(chan message, size), free: make(chan []byte, size+1)}
+		d.conns[i] = sdkConn{sdk: d, index: i, queue: make(chan message, size), free: make(chan []byte, size+1)}
 	}
 	return d
 }
@@ -114,7 +115,7 @@ func (d *sdk) connect(ctx context.Context) error {
 		}
 		d.do(func() {
 			c.bound = true
-			d.t.ledger.bind(i, d.t.now)
+			d.t.ledger.Bind(i, d.t.now)
 			d.t.connAt(i, session.State().Addr)
 			d.t.connUp(i, unlimited)
 		})
@@ -125,14 +126,14 @@ func (d *sdk) connect(ctx context.Context) error {
 // picker is a session's strategy. Only the goroutine that sends calls it, for the message that it is submitting: so it knows
 // where each message goes.
 type picker struct {
-	c        *sdkConn
+	conn     *sdkConn
 	strategy discovery.Strategy
 	legs     map[string]uint32 // by address
 }
 
 func (c *sdkConn) newPicker() *picker {
-	s, _ := strategy(c.d.strategy) // validated
-	return &picker{c: c, strategy: s, legs: make(map[string]uint32)}
+	s, _ := strategy(c.sdk.strategy) // validated
+	return &picker{conn: c, strategy: s, legs: make(map[string]uint32)}
 }
 
 func (p *picker) Pick(nodes []discovery.Node, from, to string) int {
@@ -142,9 +143,9 @@ func (p *picker) Pick(nodes []discovery.Node, from, to string) int {
 		leg = uint32(len(p.legs) + 1)
 		p.legs[nodes[i].Addr] = leg
 	}
-	p.c.d.do(func() {
-		for seq := p.c.first; seq <= p.c.submitted; seq++ {
-			p.c.d.t.ledger.leg(p.c.index, seq, leg)
+	p.conn.sdk.do(func() {
+		for seq := p.conn.first; seq <= p.conn.submitted; seq++ {
+			p.conn.sdk.t.ledger.Leg(p.conn.index, seq, leg)
 		}
 	})
 	return i
@@ -195,7 +196,7 @@ func (d *sdk) close() {
 
 // send hands the queue to the SDK.
 func (c *sdkConn) send() {
-	d := c.d
+	d := c.sdk
 	for m := range c.queue {
 		d.do(func() {
 			c.first, c.submitted = m.seq, m.last()
@@ -211,7 +212,7 @@ func (c *sdkConn) send() {
 
 // submit gives a message to the SDK.
 func (c *sdkConn) submit(m *message) {
-	d, seq := c.d, m.seq
+	d, seq := c.sdk, m.seq
 	out := client.Message{From: d.names[m.from], Payload: m.payload}
 	var id uint64
 	var err error
@@ -240,10 +241,10 @@ func (c *sdkConn) submit(m *message) {
 
 // submitMany gives a multicast to the SDK.
 func (c *sdkConn) submitMany(m *message, out client.Message) (id uint64, err error) {
-	d := c.d
+	d := c.sdk
 	to := make([]string, m.copies)
 	for i := range to {
-		to[i] = d.names[d.t.ledger.copyTo(c.index, m.to, i)]
+		to[i] = d.names[d.t.ledger.CopyTo(c.index, m.to, i)]
 	}
 	if !d.t.acks {
 		return c.session.PostMulticast(d.ctx, out, to)
@@ -269,31 +270,31 @@ func (c *sdkConn) outcome(seq uint64, err error) {
 			code = e.Code
 		}
 	}
-	c.d.do(func() { c.d.t.outcome(c.index, seq, code) })
+	c.sdk.do(func() { c.sdk.t.outcome(c.index, seq, code) })
 }
 
 func (c *sdkConn) handle(_ context.Context, m *client.Delivery) {
 	intact := false
-	c.d.do(func() { intact = c.d.t.deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
+	c.sdk.do(func() { intact = c.sdk.t.deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
 	if !intact {
 		_ = m.Reject("not as it was sent") // it is in the ledger already
 	}
 }
 
 func (c *sdkConn) onPostFailed(id uint64, err *client.Error) {
-	c.d.do(func() { c.d.t.outcome(c.index, id, err.Code) })
+	c.sdk.do(func() { c.sdk.t.outcome(c.index, id, err.Code) })
 }
 
-func (c *sdkConn) onKick(client.Kick) { c.d.do(func() { c.d.t.note("kick") }) }
+func (c *sdkConn) onKick(client.Kick) { c.sdk.do(func() { c.sdk.t.note("kick") }) }
 
 // onDrain hears that the session is about to move. The SDK does not say when its old connection is gone, only when it
 // must be; until then the route counts as changing.
 func (c *sdkConn) onDrain(f client.Drain) {
-	c.d.do(func() {
-		c.d.t.drains++
-		c.d.t.beginMove(c.index)
-		c.changing = c.d.t.now + int64(f.Deadline) + int64(afterDeadline)
-		c.d.t.ledger.endMove(c.index, c.changing)
+	c.sdk.do(func() {
+		c.sdk.t.drains++
+		c.sdk.t.beginMove(c.index)
+		c.changing = c.sdk.t.now + int64(f.Deadline) + int64(afterDeadline)
+		c.sdk.t.ledger.EndMove(c.index, c.changing)
 	})
 }
 
@@ -303,10 +304,10 @@ const afterDeadline = 5 * time.Second
 // onState hears of every attachment, also of the first one and of the end of the last. Which message was the first to
 // take a new connection is not known; it is one of those in flight.
 func (c *sdkConn) onState(s client.State) {
-	t := c.d.t
-	c.d.do(func() {
+	t := c.sdk.t
+	c.sdk.do(func() {
 		up := t.senders[c.index].up
-		if !c.bound || c.d.ctx.Err() != nil || !up && !s.Attached {
+		if !c.bound || c.sdk.ctx.Err() != nil || !up && !s.Attached {
 			return
 		}
 		switch {
@@ -322,16 +323,16 @@ func (c *sdkConn) onState(s client.State) {
 			t.restored(c.index)
 		}
 		if s.Err == nil && s.Resumed {
-			t.ledger.resume(c.index)
+			t.ledger.Resume(c.index)
 		} else if s.Err == nil {
-			t.ledger.bind(c.index, unknown) // the SDK does not say when it was done
+			t.ledger.Bind(c.index, ledger.Unknown) // the SDK does not say when it was done
 		}
 		if len(s.Nodes) > 0 {
 			t.connAt(c.index, s.Nodes[0].Addr)
 		}
 		t.endMove(c.index)
-		if t.ledger.routes[c.index].changing < c.changing {
-			t.ledger.endMove(c.index, c.changing)
+		if t.ledger.ChangingUntil(c.index) < c.changing {
+			t.ledger.EndMove(c.index, c.changing)
 		}
 		t.connUp(c.index, unlimited)
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // traffic decides what is sent when, and hears from the driver what became of it. It belongs to
@@ -29,7 +30,7 @@ type traffic struct {
 	places   places
 	cross    float64 // share of messages to another node; negative: as it comes
 	crossed  uint64  // messages to another node
-	ledger   *ledger
+	ledger   *ledger.Ledger
 	meter    meter
 	trouble  map[string]uint64 // what should not happen, and how often
 	lost     uint64            // connections
@@ -52,7 +53,7 @@ type sender struct {
 // message is what a driver gets to send. It is the traffic's, with its bytes, and ends with the call.
 type message struct {
 	seq      uint64 // of the first copy; the others follow
-	to, from int    // indices of IDs; to is that of the first copy, see ledger.copyTo
+	to, from int    // indices of IDs; to is that of the first copy, see Ledger.CopyTo
 	copies   int
 	payload  []byte
 }
@@ -64,7 +65,7 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 	rng := rand.New(rand.NewPCG(cfg.Seed, 0))
 	ids := make([][]byte, cfg.Conns*cfg.IDsPerConn)
 	for i := range ids {
-		ids[i] = fmt.Appendf(nil, "lt-%08x-%d", uint32(run), i) // ledger.copyOf reads the index
+		ids[i] = fmt.Appendf(nil, "lt-%08x-%d", uint32(run), i) // the ledger reads the index
 	}
 	payload := make([]byte, cfg.Payload)
 	for i := range payload {
@@ -73,7 +74,7 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 	t := &traffic{
 		acks: !cfg.NoAck, ids: ids, per: cfg.IDsPerConn, window: cfg.Window, clock: time.Now(),
 		rng: rng, msg: message{payload: payload, copies: cfg.Fanout}, senders: make([]sender, cfg.Conns),
-		ledger: newLedger(run, !cfg.NoAck, ids, cfg.IDsPerConn, cfg.Fanout), meter: newMeter(),
+		ledger: ledger.New(ledger.Config{Run: run, Acks: !cfg.NoAck, IDs: ids, PerConn: cfg.IDsPerConn, Fanout: cfg.Fanout}), meter: newMeter(),
 		trouble: make(map[string]uint64), landed: make(chan struct{}), cross: -1,
 		places: newPlaces(cfg.Conns),
 	}
@@ -89,7 +90,7 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 // tick reads the clock; a driver calls it once per batch of events.
 func (t *traffic) tick() {
 	t.now = int64(time.Since(t.clock))
-	t.ledger.time.now = t.now
+	t.ledger.Time.Now = t.now
 }
 
 // idsOf returns the IDs that a connection is to bind.
@@ -100,7 +101,7 @@ func (t *traffic) start() {
 	t.tick()
 	t.schedule = t.now
 	t.sending = true
-	t.ledger.time.start()
+	t.ledger.Time.Start()
 	for c := range t.senders {
 		t.fill(c)
 	}
@@ -110,12 +111,12 @@ func (t *traffic) start() {
 func (t *traffic) stop() {
 	t.tick()
 	t.sending = false
-	t.ledger.time.stop()
+	t.ledger.Time.Stop()
 	t.checkLanded()
 }
 
 func (t *traffic) checkLanded() {
-	if t.sending || t.ledger.inFlight > 0 {
+	if t.sending || t.ledger.InFlight() > 0 {
 		return
 	}
 	select {
@@ -144,17 +145,17 @@ func (t *traffic) connAt(conn int, node string) { t.places.put(conn, node) }
 func (t *traffic) connDown(conn int, first, written uint64) {
 	t.senders[conn].up = false
 	t.lost++
-	next := t.ledger.nextSeq(conn)
-	t.ledger.lose(conn, first, written, next-1)
-	t.ledger.reconnect(conn, next, next)
-	t.ledger.beginMove(conn, t.now)
+	next := t.ledger.NextSeq(conn)
+	t.ledger.Lose(conn, first, written, next-1)
+	t.ledger.Reconnect(conn, next, next)
+	t.ledger.BeginMove(conn, t.now)
 	t.cut(conn)
 }
 
 // legDown says that what was left of a connection after a move is gone: the messages from first to last. Without having
 // been told that nothing more is delivered there (cut), something may have been lost.
 func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
-	t.ledger.lose(conn, first, written, last)
+	t.ledger.Lose(conn, first, written, last)
 	if cut {
 		if t.senders[conn].up {
 			t.endMove(conn)
@@ -166,8 +167,8 @@ func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
 
 // senderMoved says that a connection's next message leaves at another node, while what was sent goes on.
 func (t *traffic) senderMoved(conn int) {
-	next := t.ledger.nextSeq(conn)
-	t.ledger.reconnect(conn, next, next)
+	next := t.ledger.NextSeq(conn)
+	t.ledger.Reconnect(conn, next, next)
 	t.moves++
 }
 
@@ -177,10 +178,10 @@ func (t *traffic) sessionDown(conn int, written uint64) {
 	t.senders[conn].up = false
 	t.lost++
 	if !t.acks {
-		t.ledger.lose(conn, 1, written, written)
+		t.ledger.Lose(conn, 1, written, written)
 	}
-	t.ledger.reconnect(conn, t.ledger.streams[conn].firstInFlight(), written+1)
-	t.ledger.beginMove(conn, t.now)
+	t.ledger.Reconnect(conn, t.ledger.FirstInFlight(conn), written+1)
+	t.ledger.BeginMove(conn, t.now)
 	t.cut(conn)
 }
 
@@ -188,30 +189,30 @@ func (t *traffic) sessionDown(conn int, written uint64) {
 // sessionCut that it has lost one of several. It goes on without a gap.
 func (t *traffic) sessionMoved(conn int, written uint64) {
 	t.moves++
-	t.ledger.reconnect(conn, t.ledger.streams[conn].firstInFlight(), written+1)
-	t.ledger.beginMove(conn, t.now)
+	t.ledger.Reconnect(conn, t.ledger.FirstInFlight(conn), written+1)
+	t.ledger.BeginMove(conn, t.now)
 }
 
 func (t *traffic) sessionCut(conn int, written uint64) {
 	t.lost++
 	if !t.acks { // which of them took that connection is not known
-		t.ledger.lose(conn, 1, written, written)
+		t.ledger.Lose(conn, 1, written, written)
 	}
-	t.ledger.reconnect(conn, t.ledger.streams[conn].firstInFlight(), written+1)
-	t.ledger.beginMove(conn, t.now)
+	t.ledger.Reconnect(conn, t.ledger.FirstInFlight(conn), written+1)
+	t.ledger.BeginMove(conn, t.now)
 	t.cut(conn)
 }
 
 // beginMove says that the IDs of a connection may be reached over another connection from now on, and endMove that
 // they are reached over that one only, as all nodes will know soon.
-func (t *traffic) beginMove(conn int) { t.ledger.beginMove(conn, t.now) }
+func (t *traffic) beginMove(conn int) { t.ledger.BeginMove(conn, t.now) }
 
 func (t *traffic) endMove(conn int) {
 	after := t.now
 	if t.places.several() {
 		after += int64(spreadTime)
 	}
-	t.ledger.endMove(conn, after)
+	t.ledger.EndMove(conn, after)
 }
 
 // spreadTime is how long nodes may take to tell each other that a session has moved. Until then what one of them forwards
@@ -221,7 +222,7 @@ const spreadTime = time.Second
 // cut says that what was on its way to a connection may have been lost.
 func (t *traffic) cut(conn int) {
 	t.senders[conn].torn = true
-	t.ledger.cutReceiver(conn)
+	t.ledger.CutReceiver(conn)
 	if !t.acks {
 		for c := range t.senders {
 			t.fill(c)
@@ -241,19 +242,19 @@ func (t *traffic) restored(conn int) {
 
 // deliver takes a message that came in over a connection. It returns false for one that must not be accepted.
 func (t *traffic) deliver(conn int, to, from, payload []byte) bool {
-	a := t.ledger.deliver(conn, to, from, payload)
-	if a.fresh && !t.acks {
-		t.meter.count(a.at, t.now)
+	a := t.ledger.Deliver(conn, to, from, payload)
+	if a.Fresh && !t.acks {
+		t.meter.count(a.At, t.now)
 	}
-	if a.landed {
-		t.next(a.sender)
+	if a.Landed {
+		t.next(a.Sender)
 	}
-	return a.intact
+	return a.Intact
 }
 
 // outcome takes how a message ended; without ack, a reported failure.
 func (t *traffic) outcome(conn int, seq uint64, code codec.Code) {
-	at, landed := t.ledger.end(conn, seq, code)
+	at, landed := t.ledger.End(conn, seq, code)
 	if !landed {
 		return
 	}
@@ -278,7 +279,7 @@ func (t *traffic) note(what string) { t.trouble[what]++ }
 // fill sends what a connection may and should send now.
 func (t *traffic) fill(conn int) {
 	s := &t.senders[conn]
-	for t.sending && s.up && t.ledger.streams[conn].inFlight+t.msg.copies <= s.maxInFlight {
+	for t.sending && s.up && t.ledger.InFlightFrom(conn)+t.msg.copies <= s.maxInFlight {
 		at := t.now
 		if t.window == 0 {
 			if s.issued == s.due {
@@ -315,17 +316,17 @@ func (t *traffic) receiver(conn int) int {
 func (t *traffic) send(conn int, at int64) bool {
 	l := t.ledger
 	to := t.receiver(conn)
-	seq := l.nextSeq(conn)
-	s := stamp{run: l.run, sender: uint32(conn), receiver: uint32(to), seq: seq, at: at}
-	s.put(t.msg.payload)
-	t.msg.seq, t.msg.to, t.msg.from = seq, to, l.from(conn, seq)
+	seq := l.NextSeq(conn)
+	s := ledger.Stamp{Run: l.Run(), Sender: uint32(conn), Receiver: uint32(to), Seq: seq, At: at}
+	s.Put(t.msg.payload)
+	t.msg.seq, t.msg.to, t.msg.from = seq, to, l.From(conn, seq)
 	if !t.driver.send(conn, &t.msg) {
 		return false
 	}
 	for i := range t.msg.copies {
-		to := uint32(l.copyTo(conn, to, i))
-		l.send(conn, to, at)
-		if t.places.of[conn] != t.places.of[l.owner(to)] {
+		to := uint32(l.CopyTo(conn, to, i))
+		l.Send(conn, to, at)
+		if t.places.of[conn] != t.places.of[l.Owner(to)] {
 			t.crossed++
 		}
 	}

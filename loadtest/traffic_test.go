@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"distmsg/codec"
+	"distmsg/loadtest/internal/ledger"
 )
 
 // recorder is a driver that keeps the stamps of what it is told to send.
 type recorder struct {
-	sent []stamp
+	sent []ledger.Stamp
 	full func(conn int) bool
 }
 
@@ -28,8 +28,8 @@ func (r *recorder) send(conn int, m *message) bool {
 	if r.full != nil && r.full(conn) {
 		return false
 	}
-	var s stamp
-	if !s.read(m.payload) {
+	var s ledger.Stamp
+	if !s.Read(m.payload) {
 		panic("a message that its own stamp does not fit")
 	}
 	r.sent = append(r.sent, s)
@@ -70,10 +70,10 @@ func TestOpenLoopSchedule(t *testing.T) {
 	if tr.unsent() != 0 || len(r.sent) != due {
 		t.Fatalf("%d due, %d sent", due, len(r.sent))
 	}
-	slices.SortFunc(r.sent, func(a, b stamp) int { return int(a.at - b.at) })
+	slices.SortFunc(r.sent, func(a, b ledger.Stamp) int { return int(a.At - b.At) })
 	for k, s := range r.sent {
-		if s.at != tr.schedule+int64(k)*gap || int(s.sender) != k%3 {
-			t.Errorf("message %d: from %d at %d", k, s.sender, s.at-tr.schedule)
+		if s.At != tr.schedule+int64(k)*gap || int(s.Sender) != k%3 {
+			t.Errorf("message %d: from %d at %d", k, s.Sender, s.At-tr.schedule)
 		}
 	}
 }
@@ -108,8 +108,8 @@ func TestWindow(t *testing.T) {
 		t.Errorf("%d sent, want 11", len(r.sent))
 	}
 	for _, s := range r.sent {
-		if s.sender == s.receiver/2 {
-			t.Errorf("connection %d sends to its own ID %d", s.sender, s.receiver)
+		if s.Sender == s.Receiver/2 {
+			t.Errorf("connection %d sends to its own ID %d", s.Sender, s.Receiver)
 		}
 	}
 	tr.stop()
@@ -135,9 +135,9 @@ func TestSentIntoTheGap(t *testing.T) {
 		t.Fatalf("%d messages before, %d after", gap, len(r.sent))
 	}
 	tr.stop()
-	tr.ledger.close(func(int) bool { return true }, false)
-	if f := tr.ledger.faults; f.Missing != 2 || f.Total() != 2 || tr.ledger.outcomes[codec.CodeLost] != 3 {
-		t.Errorf("%+v, %v", f, tr.ledger.outcomeWords())
+	tr.ledger.Close(func(int) bool { return true }, false)
+	if f := tr.ledger.Faults(); f != (ledger.Faults{Missing: 2}) || tr.ledger.OutcomeWords()["lost"] != 3 {
+		t.Errorf("%+v, %v", f, tr.ledger.OutcomeWords())
 	}
 }
 
@@ -150,7 +150,7 @@ func TestSeed(t *testing.T) {
 		tr.connUp(0, unlimited)
 		tr.start()
 		for _, s := range r.sent {
-			list = append(list, s.receiver)
+			list = append(list, s.Receiver)
 		}
 		return list, tr.ids[0]
 	}
@@ -178,7 +178,7 @@ func TestSleeper(t *testing.T) {
 
 // upLeg makes a leg that is ready to send, without a network.
 func upLeg(c *wireConn) *leg {
-	l := &leg{c: c}
+	l := &leg{conn: c}
 	l.proto = c.speak(l)
 	c.next = l
 	l.up("a node", unlimited)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	"distmsg/codec"
 )
 
 // wire is the driver for protocols that the load test speaks itself: one event loop (a gnet client
@@ -22,16 +24,16 @@ type wire struct {
 	gnet.BuiltinEventEngine
 
 	// Static after connect.
-	t       *traffic
-	book    *book
-	nodes   []string // to begin with
-	client  *gnet.Client
-	loop    gnet.EventLoop
-	conns   []wireConn
-	flusher gnet.Runnable
-	ctx     context.Context // ends with close
-	cancel  context.CancelFunc
-	helpers sync.WaitGroup // dials and the watch
+	t         *traffic
+	addresses *addresses
+	nodes     []string // to begin with
+	client    *gnet.Client
+	loop      gnet.EventLoop
+	conns     []wireConn
+	flusher   gnet.Runnable
+	ctx       context.Context // ends with close
+	cancel    context.CancelFunc
+	helpers   sync.WaitGroup // dials and the watch
 
 	// Owned by the loop.
 	dirty, spare []*leg // with pending bytes; spare is the other half of a double buffer
@@ -48,7 +50,7 @@ type wire struct {
 // wireConn is one connection as the traffic sees it: a session, over all its moves and reconnects. It has one leg that
 // it sends on, and more while it moves.
 type wireConn struct {
-	w       *wire
+	wire    *wire
 	index   int
 	speak   func(*leg) protocol
 	cur     *leg   // sends; nil: down
@@ -61,7 +63,7 @@ type wireConn struct {
 
 // leg is one TCP connection.
 type leg struct {
-	c       *wireConn
+	conn    *wireConn
 	proto   protocol
 	addr    string
 	gc      gnet.Conn // nil: closed
@@ -97,14 +99,14 @@ const (
 
 // newWire makes the driver. speak is called once for each connection and returns what makes a protocol for each of its legs.
 // Connections are spread over nodes in turn.
-func newWire(t *traffic, b *book, nodes []string, speak func(*wireConn) func(*leg) protocol) *wire {
-	w := &wire{t: t, book: b, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
+func newWire(t *traffic, known *addresses, nodes []string, speak func(*wireConn) func(*leg) protocol) *wire {
+	w := &wire{t: t, addresses: known, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
 	w.notUp = len(w.conns)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.flusher = gnet.RunnableFunc(func(context.Context) error { w.flush(); return nil })
 	for i := range w.conns {
 		c := &w.conns[i]
-		*c = wireConn{w: w, index: i}
+		*c = wireConn{wire: w, index: i}
 		c.speak = speak(c)
 	}
 	return w
@@ -143,7 +145,7 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.client.EnrollContext(conn, &leg{c: c, addr: addr})
+	_, err = w.client.EnrollContext(conn, &leg{conn: c, addr: addr})
 	return err
 }
 
@@ -163,7 +165,7 @@ func (w *wire) attach(c *wireConn, preferred []string, elsewhere bool, wait time
 				return
 			case <-time.After(pause):
 			}
-			for _, a := range w.book.after(addr, preferred, !elsewhere) {
+			for _, a := range w.addresses.after(addr, preferred, !elsewhere) {
 				if w.dial(w.ctx, c, a) == nil {
 					return
 				}
@@ -191,12 +193,12 @@ func (w *wire) watch() {
 // itself was held up, or has yet to read what they say, it knows nothing of them.
 func (w *wire) look() {
 	w.t.tick()
-	now := w.t.ledger.time.now
+	now := w.t.ledger.Time.Now
 	stalled := now-w.watchedAt > int64(beatAfter)
 	w.watchedAt = now
 	for _, l := range slices.Clone(w.legs) {
 		patience := giveUpAfter
-		if l.c.next == l {
+		if l.conn.next == l {
 			patience = welcomeWithin
 		}
 		switch silent := now - l.heardAt; {
@@ -206,7 +208,7 @@ func (w *wire) look() {
 			l.heardAt = now
 		case silent > int64(patience):
 			l.gc.Close()
-		case silent > int64(beatAfter) && now-l.beatAt > int64(beatAfter) && l.c.next != l:
+		case silent > int64(beatAfter) && now-l.beatAt > int64(beatAfter) && l.conn.next != l:
 			l.beatAt = now
 			l.pending = l.proto.beat(l.pending)
 			l.touch()
@@ -222,7 +224,7 @@ func (l *leg) unread() bool {
 
 // later runs f on the loop after d, unless the leg or the run has ended by then.
 func (l *leg) later(d time.Duration, f func()) {
-	w := l.c.w
+	w := l.conn.wire
 	time.AfterFunc(d, func() {
 		if w.ctx.Err() != nil {
 			return
@@ -264,7 +266,7 @@ func (w *wire) settle(ctx context.Context) error {
 	w.do(func() {
 		w.settled = settled
 		for _, l := range w.legs {
-			if l.c.next != l {
+			if l.conn.next != l {
 				l.pending = l.proto.ping(l.pending)
 				l.awaited = true
 				l.touch()
@@ -291,7 +293,7 @@ func (w *wire) close() {
 		w.do(func() {
 			w.closing = true
 			for _, l := range w.legs {
-				if l.c.cur == l {
+				if l.conn.cur == l {
 					l.pending = l.proto.bye(l.pending)
 					l.touch()
 				}
@@ -306,12 +308,12 @@ func (w *wire) close() {
 // OnOpen lets a new leg speak. On the loop, as all that follows.
 func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	l := gc.Context().(*leg)
-	c := l.c
+	c := l.conn
 	if w.loop == nil {
 		w.loop = gc.EventLoop()
 	}
 	w.t.tick()
-	l.gc, l.heardAt = gc, w.t.ledger.time.now
+	l.gc, l.heardAt = gc, w.t.ledger.Time.Now
 	l.madeAt = l.heardAt
 	w.legs = append(w.legs, l)
 	c.next, c.dialing = l, false
@@ -328,7 +330,7 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 	l := gc.Context().(*leg)
 	w.t.tick()
-	l.heardAt = w.t.ledger.time.now
+	l.heardAt = w.t.ledger.Time.Now
 	data, _ := gc.Next(-1)
 	if len(l.carry) > 0 {
 		l.carry = append(l.carry, data...)
@@ -348,7 +350,7 @@ func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 // OnClose ends what was in flight on a leg and, if it was the one to send on, or to become it, begins to make another.
 func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	l := gc.Context().(*leg)
-	c := l.c
+	c := l.conn
 	w.t.tick()
 	l.gc = nil
 	w.legs = slices.DeleteFunc(w.legs, func(other *leg) bool { return other == l })
@@ -381,9 +383,9 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 // pause is how long to wait after the end of a leg that could be used: longer and longer while none
 // lasts, or a node that takes every connection and closes it would be kept busy.
 func (l *leg) pause() time.Duration {
-	c := l.c
+	c := l.conn
 	ceiling := min(minBackoff<<min(c.short, 10), maxBackoff)
-	if c.short++; time.Duration(c.w.t.ledger.time.now-l.madeAt) >= lasting {
+	if c.short++; time.Duration(c.wire.t.ledger.Time.Now-l.madeAt) >= lasting {
 		c.short, ceiling = 0, minBackoff
 	}
 	return rand.N(ceiling)
@@ -413,10 +415,10 @@ func (w *wire) flush() {
 
 // up says that a leg is ready to send: from now on its connection sends there. The one it replaces, if there is one, leaves.
 func (l *leg) up(node string, maxInFlight int) {
-	c := l.c
-	w, old := c.w, c.cur
+	c := l.conn
+	w, old := c.wire, c.cur
 	c.cur, c.next, c.addr = l, nil, l.addr
-	l.first = w.t.ledger.nextSeq(c.index)
+	l.first = w.t.ledger.NextSeq(c.index)
 	l.sent, l.written = l.first-1, l.first-1
 	w.t.connAt(c.index, node)
 	switch {
@@ -446,13 +448,13 @@ func (l *leg) ended() {
 // gone says that nothing more is delivered to a leg that has been replaced.
 func (l *leg) gone() {
 	l.left = true
-	l.c.w.t.endMove(l.c.index)
+	l.conn.wire.t.endMove(l.conn.index)
 	l.finish()
 }
 
 // finish closes a leg that has nothing left to do. Without ack nobody knows when that is; its node will close it.
 func (l *leg) finish() {
-	if l.left && l.open == 0 && l.c.w.t.acks {
+	if l.left && l.open == 0 && l.conn.wire.t.acks {
 		l.ending = true
 		l.touch()
 	}
@@ -460,12 +462,12 @@ func (l *leg) finish() {
 
 // fail notes what went wrong with the leg; before all are up, that ends connect.
 func (l *leg) fail(what, detail string) {
-	w := l.c.w
+	w := l.conn.wire
 	if w.started == nil {
 		w.t.note(what)
 		return
 	}
-	w.ready(fmt.Errorf("connection %d to %s: %s %s", l.c.index, l.addr, what, detail))
+	w.ready(fmt.Errorf("connection %d to %s: %s %s", l.conn.index, l.addr, what, detail))
 }
 
 // ready tells connect how it went; the first word counts.
@@ -482,7 +484,7 @@ func (l *leg) touch() {
 		return
 	}
 	l.dirty = true
-	w := l.c.w
+	w := l.conn.wire
 	w.dirty = append(w.dirty, l)
 	if !w.armed {
 		w.armed = true
@@ -496,10 +498,13 @@ func (l *leg) ponged() {
 		return
 	}
 	l.awaited = false
-	if l.c.w.awaited--; l.c.w.awaited == 0 {
-		close(l.c.w.settled)
+	if l.conn.wire.awaited--; l.conn.wire.awaited == 0 {
+		close(l.conn.wire.settled)
 	}
 }
+
+// learn takes in a list of nodes that the node of this leg has told.
+func (l *leg) learn(all []codec.Member) { l.conn.wire.addresses.learn(all) }
 
 // quiet is gnet's logger: whatever matters reaches the driver as an event.
 type quiet struct{}

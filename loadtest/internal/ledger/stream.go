@@ -1,4 +1,4 @@
-package loadtest
+package ledger
 
 // state is what is known of one message.
 type state uint8

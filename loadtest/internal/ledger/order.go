@@ -1,4 +1,4 @@
-package loadtest
+package ledger
 
 // order remembers, for one sending connection, the latest message that each receiver has seen. It is
 // an open-addressed table that forgets a receiver once nothing can arrive late there any more,
