@@ -33,12 +33,9 @@ type cluster struct {
 	eng   *Engine
 	self  *peers.Self // what this node says of itself in handshakes
 	peers *peers.Peers
-	// remote holds the sessions that are attached elsewhere, with the links that lead to them in
-	// place of connections, and the routes that the registry has told of.
-	remote   *routing.Table
-	resolver *resolver
-	holders  *holders
-	overs    *overs
+	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place
+	// of connections, and the routes that the registry has told of.
+	remote *routing.Table
 
 	// shared
 	open      atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
@@ -48,29 +45,16 @@ type cluster struct {
 	links map[string]*link // guarded by mu; by node, the open ones
 }
 
-func newCluster(e *Engine) *cluster {
-	c := &cluster{eng: e, remote: routing.NewTable(), links: make(map[string]*link)}
+func newCluster(e *Engine, remote *routing.Table) *cluster {
+	c := &cluster{eng: e, remote: remote, links: make(map[string]*link)}
 	c.self = &peers.Self{
 		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secret: e.cfg.ClusterSecret,
 		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
 		Identity: e.identity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.listener) },
 	}
 	c.peers = peers.New(c.self, c, e.cfg.Membership, e.cfg.Logger)
-	c.resolver = newResolver(e)
-	c.holders = newHolders(e)
-	c.overs = newOvers(overRounds*e.cfg.VerifyPeriod, maxOvers)
 	c.open.Store(new([]routing.Handle))
 	return c
-}
-
-// run keeps the node announced and its links up until ctx ends.
-func (c *cluster) run(ctx context.Context) {
-	var running sync.WaitGroup
-	running.Go(func() { c.resolver.run(ctx) })
-	running.Go(func() { c.holders.run(ctx) })
-	running.Go(func() { c.keepRoutes(ctx) })
-	running.Go(func() { c.peers.Run(ctx) })
-	running.Wait()
 }
 
 // The cluster is the engine that peers knows.
@@ -188,49 +172,4 @@ func (c *cluster) publish() {
 		open = append(open, k.handle)
 	}
 	c.open.Store(&open)
-}
-
-// expel tells all other nodes that a session has lost an ID (S13). The session may be attached at any
-// of them, or come back there.
-func (c *cluster) expel(session routing.SessionID, id string, epoch uint64) {
-	c.eng.tellLinks(codec.AppendExpel(nil, codec.KindExpel, session[:], id, epoch))
-}
-
-// livesElsewhere reports whether a session that this node does not know goes on at another one, or
-// may be resumed. With the registry away it may: the client has proved that the session was its
-// own, and if that has ended, the registry will say so when it has the attach written.
-func (e *Engine) livesElsewhere(id routing.SessionID) bool {
-	if e.cluster == nil {
-		return false
-	}
-	if s := e.cluster.remote.Session(id); s != nil {
-		return true
-	}
-	ctx, cancel := e.registryContext()
-	defer cancel()
-	p, err := e.registry.Presence(ctx, id)
-	return err != nil || !p.Dead && len(p.Nodes) > 0
-}
-
-// endOrphan ends a session that was last attached at a node which is dead: nobody else will. A node
-// that can merely not be reached looks after its sessions itself.
-func (e *Engine) endOrphan(id routing.SessionID, node string, incarnation uint64) {
-	if !e.Gone(routing.Presence{Node: node, Incarnation: incarnation}) || e.attached(id) {
-		return
-	}
-	ctx, cancel := e.registryContext()
-	defer cancel()
-	p, err := e.registry.Presence(ctx, id)
-	if err != nil || p.Dead {
-		return
-	}
-	op := routing.EndOp{Session: id}
-	for _, at := range p.Nodes {
-		if at.Node == node && at.Incarnation == incarnation {
-			op.Gone = append(op.Gone, at)
-		}
-	}
-	if _, err := e.endInRegistry(op); err != nil {
-		e.endsFailed.Warn(e.cfg.Logger, e.clock(), "cannot end a session whose node is gone", "session", id, "node", node, "error", err)
-	}
 }

@@ -411,7 +411,7 @@ func TestLinkOfARelistedNode(t *testing.T) {
 	if dials.cluster.linkTo("n1") != before {
 		t.Error("it was dialled again")
 	}
-	dials.closeAll([]routing.Handle{before.handle}, codec.FaultIdleTimeout, "to see that it is dialled again")
+	hall{dials.Engine}.Close([]routing.Handle{before.handle}, codec.FaultIdleTimeout, "to see that it is dialled again")
 	dials.eventually("a new link", func() bool { k := dials.cluster.linkTo("n1"); return k != nil && k != before })
 }
 
@@ -502,7 +502,7 @@ func TestOrderOverReplacedLinks(t *testing.T) {
 			switch round {
 			case 10, 20:
 				n := g.nodes[round/10-1]
-				n.closeAll(*n.cluster.open.Load(), codec.FaultInternal, "a test ends it")
+				hall{n.Engine}.Close(*n.cluster.open.Load(), codec.FaultInternal, "a test ends it")
 			case 30: // the last messages must arrive
 				g.linked(2)
 				g.nodes[0].eventually("b", func() bool { return a.lookupCode("b") == codec.CodeOK })

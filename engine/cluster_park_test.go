@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -189,7 +190,7 @@ func TestParkedWithoutRegistry(t *testing.T) {
 			t.Fatalf("%d %v", o.Seq, o.Code)
 		}
 	}
-	if took := time.Since(began); took > 2*resolveTimeout+time.Second {
+	if took := time.Since(began); took > 2*directory.ResolveTimeout+time.Second {
 		t.Errorf("all ended after %v", took)
 	}
 	reg.pass()

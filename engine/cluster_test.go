@@ -87,24 +87,24 @@ func startGroup(t testing.TB, n, loops int) *group {
 }
 
 // startGroupWith is startGroup with a change to the Config of each node.
-func startGroupWith(t testing.TB, n, loops int, change func(*Config)) *group {
+func startGroupWith(t testing.TB, n, loops int, change func(*Config), prepare ...func(*Engine)) *group {
 	t.Helper()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	for i := range n {
-		g.nodes = append(g.nodes, g.start(fmt.Sprintf("n%d", i), loops, change))
+		g.nodes = append(g.nodes, g.start(fmt.Sprintf("n%d", i), loops, change, prepare...))
 	}
 	g.linked(n)
 	return g
 }
 
-func (g *group) start(id string, loops int, change func(*Config)) *node {
+func (g *group) start(id string, loops int, change func(*Config), prepare ...func(*Engine)) *node {
 	g.t.Helper()
 	cfg := Config{NodeID: id, Loops: loops, Registry: g.registry, Membership: &hubMember{hub: g.hub},
 		ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0", ResumeWindow: 2 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}
-	return start(g.t, cfg)
+	return start(g.t, cfg, prepare...)
 }
 
 // linked waits until every node has a link to every other.

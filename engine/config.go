@@ -9,6 +9,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -293,7 +294,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(c.TakeoverInterval <= maxInterval, "TakeoverInterval is %v, at most %v is allowed", c.TakeoverInterval, maxInterval)
 	check(c.TakeoverBurst <= maxBurst, "TakeoverBurst is %d, at most %d are possible", c.TakeoverBurst, maxBurst)
 	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)
-	check(c.VerifyPeriod >= verifyEvery, "VerifyPeriod is %v, less than %v", c.VerifyPeriod, verifyEvery)
+	check(c.VerifyPeriod >= directory.VerifyEvery, "VerifyPeriod is %v, less than %v", c.VerifyPeriod, directory.VerifyEvery)
 	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
 	for _, f := range []struct {
 		name string

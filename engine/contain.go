@@ -23,11 +23,7 @@ func (e *Engine) onLoop(name string, hook func()) bool {
 // and where. The hook runs on a goroutine of its own, because a lane has to go on if the hook ends
 // its goroutine.
 func (e *Engine) apart(name string, hook func()) bool {
-	f := callback.Apart(hook)
-	if f != nil {
-		f.Log(e.cfg.Logger, "Hooks."+name)
-	}
-	return f == nil
+	return callback.ApartLogged(e.cfg.Logger, "Hooks."+name, hook)
 }
 
 // decide asks a hook on a loop. CodeDenied stands for a hook that panicked.

@@ -35,9 +35,7 @@ func (g *group) isOver(c *client) {
 	}
 	for _, n := range g.nodes {
 		n.eventually("no trace of the session", func() bool {
-			n.presences.mu.Lock()
-			defer n.presences.mu.Unlock()
-			return n.cluster.remote.Session(c.sessionID()) == nil && n.table.Session(c.sessionID()) == nil && n.presences.all[c.sessionID()] == nil
+			return n.cluster.remote.Session(c.sessionID()) == nil && n.table.Session(c.sessionID()) == nil && !n.dir.Probe().Present(c.sessionID())
 		})
 		again := n.dial()
 		if w := again.hello(c.resume()); w.Flags != 0 || bytes.Equal(w.Session, c.session) {

@@ -106,13 +106,13 @@ func TestEndOfLinkWithManySessions(t *testing.T) {
 	g := startGroup(t, 2, 1)
 	n := g.nodes[0]
 	k := n.cluster.linkTo("n1")
-	attached := func() (n int) {
+	attached := func() (count int) {
 		for i := range many {
-			if k.cluster.attached(manySession(i)) {
-				n++
+			if n.dir.AttachedElsewhere(manySession(i)) {
+				count++
 			}
 		}
-		return n
+		return count
 	}
 	n.on(int(k.handle.Loop), func(l *loop) {
 		for i := range many {

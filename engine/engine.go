@@ -18,6 +18,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/engine/internal/token"
 	"distmsg/internal/asynclog"
 	"distmsg/routing"
@@ -27,29 +28,25 @@ import (
 // process. All methods may be called from any goroutine.
 type Engine struct {
 	// static after New
-	cfg         Config
-	log         *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
-	limits      codec.Limits
-	maxFrame    int
-	reserve     int      // bytes that may be queued for a connection beyond its bound, for answers
-	cluster     *cluster // nil: this node is alone
-	clk         *clock
-	since       uint64 // when this process took its name, in µs since 1970
-	seed        maphash.Seed
-	tokens      token.Keys
-	table       *routing.Table
-	registry    *watchedRegistry // cfg.Registry
-	lanes       *lanes
-	watcher     *watcher
-	verifySoon  chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
-	ready       chan struct{}
-	stopped     chan struct{} // closed when Run has returned
-	failed      chan error    // what makes Run return an error; whoever finds it full is not the first
-	clients     *port         // where clients connect
-	peers       *port         // where other nodes connect
-	inside      *port         // where clients in this process connect
-	joins       joins         // of clients
-	ownRegistry bool
+	cfg      Config
+	log      *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
+	limits   codec.Limits
+	maxFrame int
+	reserve  int      // bytes that may be queued for a connection beyond its bound, for answers
+	cluster  *cluster // nil: this node is alone
+	clk      *clock
+	since    uint64 // when this process took its name, in µs since 1970
+	seed     maphash.Seed
+	tokens   token.Keys
+	table    *routing.Table
+	dir      *directory.Directory // whatever may wait for the registry
+	ready    chan struct{}
+	stopped  chan struct{} // closed when Run has returned
+	failed   chan error    // what makes Run return an error; whoever finds it full is not the first
+	clients  *port         // where clients connect
+	peers    *port         // where other nodes connect
+	inside   *port         // where clients in this process connect
+	joins    joins         // of clients
 
 	// static after Run has started
 	ctx          context.Context // ends when the engine has stopped
@@ -68,23 +65,12 @@ type Engine struct {
 	refused         atomic.Uint64
 	dialled         atomic.Int64 // open sockets to nodes that this one has dialled
 	unhandled       atomic.Uint64
-	idsRefused      atomic.Uint64
-	asked           atomic.Int64 // bytes of all requests that are under way
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
-	endsFailed      asynclog.Seldom // sessions that could not be ended in the registry
-	releases        releases
-	room            room
-	takeovers       *takeovers
 	nextLoop        atomic.Uint64 // where the next in-process session goes
 	bufs            sharedBufs
 	memory          memory
-	presences       presences
-	doubts          doubts
-	untold          untold
-	kicks           kickMemory
 	aside           atomic.Int64 // connections in the loops' aside
-	health          health
 	parcels         sync.Pool
 	inputs          sync.Pool      // of *written
 	background      sync.WaitGroup // goroutines for hooks that may block
@@ -103,36 +89,28 @@ func New(cfg Config) (*Engine, error) {
 	log := asynclog.Wrap(cfg.Logger)
 	cfg.Logger = log.Logger
 	e := &Engine{
-		cfg:         cfg,
-		log:         log,
-		limits:      cfg.limits(),
-		maxFrame:    cfg.maxFrame(),
-		reserve:     cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
-		clk:         newClock(),
-		seed:        maphash.MakeSeed(),
-		tokens:      token.NewKeys(cfg.Loops, cfg.Membership != nil),
-		table:       routing.NewTable(),
-		room:        newRoom(&cfg),
-		verifySoon:  make(chan struct{}, 1),
-		ready:       make(chan struct{}),
-		stopped:     make(chan struct{}),
-		failed:      make(chan error, 1),
-		clients:     newPort(cfg.MaxConns, cfg.MaxHandshakes),
-		peers:       newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
-		inside:      newPort(0, math.MaxInt),
-		joins:       joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
-		ownRegistry: ownRegistry,
+		cfg:      cfg,
+		log:      log,
+		limits:   cfg.limits(),
+		maxFrame: cfg.maxFrame(),
+		reserve:  cfg.maxFrame() + outcomeRoom*cfg.MaxInFlight,
+		clk:      newClock(),
+		seed:     maphash.MakeSeed(),
+		tokens:   token.NewKeys(cfg.Loops, cfg.Membership != nil),
+		table:    routing.NewTable(),
+		ready:    make(chan struct{}),
+		stopped:  make(chan struct{}),
+		failed:   make(chan error, 1),
+		clients:  newPort(cfg.MaxConns, cfg.MaxHandshakes),
+		peers:    newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
+		inside:   newPort(0, math.MaxInt),
+		joins:    joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 	}
-	e.registry = &watchedRegistry{Registry: cfg.Registry, health: &e.health}
-	e.lanes = newLanes(e.work)
-	e.takeovers = newTakeovers(e)
-	e.watcher = newWatcher(e)
-	e.kicks.most = maxKicks
 	e.memory = newMemory(&cfg)
-	e.doubts.askPause, e.doubts.answerTime = askPause, answerTime
-	e.presences.all = make(map[routing.SessionID]*presence)
+	office := e.officeConfig(ownRegistry)
+	e.dir = directory.New(office, hall{e}, porch{e})
 	if cfg.Membership != nil {
-		e.cluster = newCluster(e)
+		e.cluster = newCluster(e, office.Remote)
 	}
 	e.parcels.New = func() any { return new(parcel) }
 	e.inputs.New = func() any { return new(written) }
@@ -180,7 +158,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.startLoops(); err != nil {
 		return errors.Join(err, e.closeListeners())
 	}
-	e.lanes.start()
+	e.dir.Start(e.ctx)
 	var helpers sync.WaitGroup
 	err := e.serve(ctx, &helpers)
 	leave()
@@ -201,15 +179,11 @@ func (e *Engine) fail(err error) {
 // serve starts the helpers, joins the cluster, and serves until ctx ends or something cannot go on.
 func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.tickLoops(e.ctx) })
-	helpers.Go(func() { e.watcher.run(e.serving) })
+	helpers.Go(func() { e.dir.Run(e.serving) })
 	helpers.Go(func() { e.watchMemory(e.serving) })
-	if !e.ownRegistry {
-		helpers.Go(func() { e.upkeep(e.serving) })
-		helpers.Go(func() { e.registry.Claims(e.serving, e.heardClaims) })
-	}
 	if e.cluster != nil {
 		helpers.Go(func() { e.accept(e.peerListener, e.peers, e.cluster) })
-		helpers.Go(func() { e.cluster.run(e.serving) })
+		helpers.Go(func() { e.cluster.peers.Run(e.serving) })
 		if err := e.cluster.peers.Join(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -235,16 +209,16 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) error {
 	_ = e.closeListeners()
 	if e.cluster != nil {
-		ctx, cancel := e.registryContext()
+		ctx, cancel := context.WithTimeout(e.ctx, withdrawTime)
 		e.cluster.peers.Announcer.Withdraw(ctx)
 		cancel()
 	}
 	e.closeEverybody()
 	e.background.Wait()
-	e.takeovers.stop()
+	e.dir.Hurry()
 	hurry := time.AfterFunc(closeGrace, stop) // a registry that hangs must not hold up the end
 	defer hurry.Stop()
-	e.lanes.stop()
+	e.dir.Stop()
 	stop()
 	helpers.Wait()
 	err := e.client.Stop()
@@ -252,9 +226,7 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) erro
 	for _, l := range e.loops { // their goroutines have ended
 		l.abandon()
 	}
-	if e.ownRegistry {
-		_ = e.registry.Close()
-	}
+	e.dir.Close()
 	if err != nil {
 		return fmt.Errorf("engine: event loops: %w", err)
 	}
@@ -283,6 +255,9 @@ func (l *loop) abandon() {
 
 // flushTime bounds how long the end waits for whatever takes the log.
 const flushTime = time.Second
+
+// withdrawTime bounds how long the end waits for the membership.
+const withdrawTime = 5 * time.Second
 
 // closeGrace bounds how long clients are given to read why their connections end.
 const closeGrace = time.Second

@@ -17,7 +17,7 @@ func (e *Engine) fence(gap time.Duration) {
 		next++
 	}
 	e.incarnation.Store(next)
-	e.watcher.doubt()
+	e.dir.Doubt()
 	e.cfg.Logger.Warn("the event loops stood still; dropping all connections and going on under a new incarnation",
 		"gap", gap, "incarnation", next)
 	for _, l := range e.loops {

@@ -234,11 +234,11 @@ func (l *loop) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routi
 	route, ok := l.eng.table.Lookup(to)
 	s = route.Session
 	if !ok || s.ID() != id {
-		if ok && route.Epoch >= epoch || l.eng.cluster.overs.has(to, epoch) {
+		if ok && route.Epoch >= epoch || l.eng.dir.Over(to, epoch) {
 			return nil, h, codec.KindNotMine
 		}
 		if ok {
-			l.eng.heardOfBinding(to, routing.Binding{Session: id, Epoch: epoch})
+			l.eng.dir.HeardOfBinding(to, routing.Binding{Session: id, Epoch: epoch})
 		}
 		s = l.eng.table.Session(id) // it may hold an ID that this node has not heard of, or an older story of
 	} else if route.Epoch > epoch {
@@ -362,29 +362,23 @@ func (k *link) handleGone(body []byte) error {
 	return nil
 }
 
-// handleExpel passes a kick on to a session that another node's bind has displaced (S13), and
-// forgets what this node knew of older bindings. If the session is not here, it hears of it when it
-// comes.
+// handleExpel takes the news that another node's bind has displaced a session (S13).
 func (k *link) handleExpel(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body, codec.KindExpel)
 	if err != nil {
 		return err
 	}
-	e, session, name := k.conn.loop.eng, routing.SessionID(b), string(id)
-	e.lanes.quick(e.lanes.of(id), func() {
-		e.takeovers.heard(name)
-		e.remember(session, name, epoch) // before the look whether it is here: it may be about to come
-		if r, ok := e.table.Lookup([]byte(name)); ok && r.Session.ID() == session && r.Epoch < epoch {
-			e.table.Unbind(name, r.Session, r.Epoch)
-		}
-		if s := e.table.Session(session); s != nil {
-			e.kick(s, name, epoch)
-		}
-		e.superseded(session, name, epoch)
-		e.outdated(name, routing.Binding{Epoch: epoch}) // of somebody else
-		e.watcher.heard(name, true, epoch)
-	})
+	k.cluster.eng.dir.HeardExpel(routing.SessionID(b), id, epoch)
 	return nil
+}
+
+// handleReleased takes the news that a session has given a binding back at another node.
+func (k *link) handleReleased(body []byte) error {
+	b, id, epoch, err := codec.DecodeExpel(body, codec.KindReleased)
+	if err == nil {
+		k.cluster.eng.dir.HeardReleased(routing.SessionID(b), id, epoch)
+	}
+	return err
 }
 
 // handleReturned takes back a message that the other node could not deliver, forgets what led there, and

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -156,27 +157,23 @@ func (n *node) checkBooks() {
 	}
 }
 
+// tune gives an engine that does not run yet a directory with other settings.
+func (e *Engine) tune(change func(*directory.Config)) {
+	office := e.officeConfig(e.cluster == nil)
+	if e.cluster != nil {
+		office.Remote = e.cluster.remote
+	}
+	change(&office)
+	e.dir = directory.New(office, hall{e}, porch{e})
+}
+
 // settle waits until what was under way between lanes and loops when it was called has arrived.
 func (n *node) settle() {
 	n.t.Helper()
 	for range 2 { // loops give lanes work, and the other way round
-		n.eventually("the lanes are idle", func() bool {
-			for i := range n.lanes.all {
-				if !n.lanes.all[i].idle() {
-					return false
-				}
-			}
-			return true
-		})
+		n.eventually("the lanes are idle", n.dir.Probe().Idle)
 		n.settleLoops()
 	}
-}
-
-// idle reports whether a lane has nothing to do.
-func (l *lane) idle() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.quick)+len(l.lines) == 0 && l.began.Load() == 0
 }
 
 // settleLoops is settle for a node whose lanes stand still.

@@ -2,7 +2,7 @@ package engine
 
 import (
 	"distmsg/codec"
-	"distmsg/routing"
+	"distmsg/engine/internal/directory"
 )
 
 // A session may hold IDs that this node has never heard of: it bound them through another one. So before a
@@ -19,7 +19,7 @@ type heldSends struct {
 
 	line   waitLine // those that wait for the answer, see hold
 	ready  waitLine // those that resume with it in the connection's turn, before its input
-	answer holder
+	answer directory.Holder
 }
 
 // unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows. What the registry said
@@ -30,9 +30,9 @@ func (s *sender) unknownFrom(m *codec.Send) verdict {
 	switch {
 	case l.eng.cluster == nil: // what this node does not know nobody does
 		return verdict{codec.CodeDenied, reasonFrom}
-	case string(m.From) != l.asked.id:
+	case string(m.From) != l.asked.ID:
 		return verdict{code: codeHeld}
-	case l.asked.session == c.session.ID():
+	case l.asked.Session == c.session.ID():
 		return verdict{}
 	}
 	return verdict{codec.CodeDenied, reasonFrom}
@@ -46,7 +46,7 @@ func (h *heldSends) hold(body []byte, m *codec.Send) {
 		c.sender.finish(m, v)
 		return
 	}
-	w.round = c.loop.eng.cluster.holders.round.Load()
+	w.round = c.loop.eng.dir.HolderRound()
 	h.holdBehind(w, m.From)
 }
 
@@ -57,16 +57,16 @@ func (h *heldSends) holdBehind(w *waiting, sender []byte) {
 	if h.line.empty() {
 		from := string(sender)
 		l.holding[from] = append(l.holding[from], c.handle())
-		l.eng.cluster.holders.ask(l.idx, from)
+		l.eng.dir.AskHolder(l.idx, from)
 	}
 	w.held = true
 	h.line.push(w)
 }
 
 // senderKnown goes on with the sends that waited for the registry's word on a sender.
-func (l *loop) senderKnown(word holder) {
-	waiting := l.holding[word.id]
-	delete(l.holding, word.id)
+func (l *loop) senderKnown(word directory.Holder) {
+	waiting := l.holding[word.ID]
+	delete(l.holding, word.ID)
 	for _, handle := range waiting {
 		if c := l.conn(handle); c != nil {
 			c.held.answered(word)
@@ -76,7 +76,7 @@ func (l *loop) senderKnown(word holder) {
 
 // heldGoOn has the connection's held sends go on in its turn. What was held again while others were
 // going on comes before those that are still to go on.
-func (h *heldSends) answered(word holder) {
+func (h *heldSends) answered(word directory.Holder) {
 	h.line.take(&h.ready)
 	h.ready.take(&h.line)
 	h.answer = word
@@ -91,12 +91,12 @@ func (h *heldSends) resume() {
 		l.worked(1)
 	}
 	if h.ready.empty() {
-		h.answer = holder{}
+		h.answer = directory.Holder{}
 	}
 }
 
 // goOnHeldSend goes on with one send, given the registry's word on a sender.
-func (h *heldSends) resumeOne(w *waiting, word holder) {
+func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
 	c := h.conn
 	l := c.loop
 	if l.takeUp(w) == nil {
@@ -109,11 +109,11 @@ func (h *heldSends) resumeOne(w *waiting, word holder) {
 	case !h.line.empty(): // another sender that has to be asked for
 		c.sender.charge(w)
 		h.holdBehind(w, m.From)
-	case string(m.From) != word.id:
+	case string(m.From) != word.ID:
 		h.relay(w, m)
-	case !word.known:
+	case !word.Known:
 		h.finish(w, verdict{code: codec.CodeRegistryUnavailable})
-	case word.session != c.session.ID() && w.round >= word.round:
+	case word.Session != c.session.ID() && w.round >= word.Round:
 		// The question was asked before this send came. The session may have bound the ID in
 		// between.
 		c.sender.charge(w)
@@ -121,7 +121,7 @@ func (h *heldSends) resumeOne(w *waiting, word holder) {
 	default:
 		l.asked = word
 		h.relay(w, m)
-		l.asked = holder{}
+		l.asked = directory.Holder{}
 	}
 }
 
@@ -157,12 +157,4 @@ func (l *loop) releaseHeld(c *conn) {
 			l.worked(1)
 		}
 	}
-}
-
-// attached reports whether a session is attached somewhere that this node can reach.
-func (e *Engine) attached(id routing.SessionID) bool {
-	if s := e.table.Session(id); s != nil && len(s.Handles()) > 0 {
-		return true
-	}
-	return e.cluster != nil && e.cluster.attached(id)
 }

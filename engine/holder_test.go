@@ -12,7 +12,7 @@ func TestResumedSessionIsNotDenied(t *testing.T) {
 	g, reg := parking(t, nil)
 	n := g.nodes[0]
 	a, other, there := n.join("a"), n.join("other"), g.nodes[1].join("x")
-	n.eventually("its session is attached", func() bool { return n.attached(there.sessionID()) })
+	n.eventually("its session is attached", func() bool { return n.dir.Probe().Attached(there.sessionID()) })
 	there.nc.Close()
 	s := n.cluster.remote.Session(there.sessionID())
 	n.eventually("its session is detached", func() bool { return len(s.Handles()) == 0 })

@@ -117,15 +117,3 @@ func (l *loop) undeliveredMail(buf []byte, code codec.Code) {
 		}
 	})
 }
-
-// lostID tells the hook of a kick, unless the session holds the ID under a newer epoch by now.
-func (e *Engine) lostID(s *routing.Session, id string, epoch uint64) {
-	hook := e.cfg.Hooks.Kick
-	if hook == nil {
-		return
-	}
-	if r, ok := e.table.Lookup([]byte(id)); ok && r.Session == s && r.Epoch >= epoch {
-		return
-	}
-	e.apart("Kick", func() { hook(s.ID(), s.Identity(), id, epoch) })
-}

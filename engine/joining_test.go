@@ -9,6 +9,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/discovery"
+	"distmsg/engine/internal/directory"
 	"distmsg/engine/internal/peers"
 	"distmsg/routing"
 )
@@ -271,13 +272,14 @@ func TestFenceInCluster(t *testing.T) {
 	stopped.eventually("incarnation", func() bool { return stopped.Incarnation() != before })
 	g.linked(2)
 	other.eventually("the new incarnation", func() bool {
-		return other.cluster.linkAt(routing.Presence{Node: "n0", Incarnation: stopped.Incarnation()}) != nil
+		_, ok := porch{other.Engine}.LinkTo(routing.Presence{Node: "n0", Incarnation: stopped.Incarnation()})
+		return ok
 	})
 	other.eventually("presence", func() bool { return other.presentAt(a.sessionID()) == 0 })
 	b.hears(b.send("b", "a", "while it is nowhere"), codec.CodeUnreachable)
 	again := stopped.dial()
 	again.hello(a.resume())
-	other.eventually("attached", func() bool { return other.attached(a.sessionID()) })
+	other.eventually("attached", func() bool { return other.dir.Probe().Attached(a.sessionID()) })
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -302,7 +304,9 @@ func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
 	g := startGroup(t, 2, 2)
 	cut, other := g.nodes[0], g.nodes[1]
 	silent, lively := cut.join("silent"), cut.join("lively")
-	other.eventually("both", func() bool { return other.attached(silent.sessionID()) && other.attached(lively.sessionID()) })
+	other.eventually("both", func() bool {
+		return other.dir.Probe().Attached(silent.sessionID()) && other.dir.Probe().Attached(lively.sessionID())
+	})
 	began := time.Now()
 	for time.Since(began) < linkDead+100*time.Millisecond {
 		lively.alive()
@@ -311,12 +315,12 @@ func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
 	cut.cluster.mu.Lock()
 	h := cut.cluster.links["n1"].handle
 	cut.cluster.mu.Unlock()
-	cut.closeAll([]routing.Handle{h}, codec.FaultIdleTimeout, "a partition")
-	other.eventually("link down", func() bool { return !other.attached(lively.sessionID()) })
-	other.eventually("introduced", func() bool { return other.attached(lively.sessionID()) })
+	hall{cut.Engine}.Close([]routing.Handle{h}, codec.FaultIdleTimeout, "a partition")
+	other.eventually("link down", func() bool { return !other.dir.Probe().Attached(lively.sessionID()) })
+	other.eventually("introduced", func() bool { return other.dir.Probe().Attached(lively.sessionID()) })
 	cut.settle()
 	other.settle()
-	if other.attached(silent.sessionID()) {
+	if other.dir.Probe().Attached(silent.sessionID()) {
 		t.Error("a session was introduced that nobody has heard of")
 	}
 	// It has moved indeed: what is sent at the node that was cut off goes after it, and not to the old connection.
@@ -352,8 +356,8 @@ func TestOldRequests(t *testing.T) {
 	c := n.join()
 	began := n.clock()
 	release := make(chan struct{})
-	for i := range laneCount {
-		n.lanes.must(i, func() { <-release })
+	for i := range directory.Lanes {
+		n.dir.Probe().InLane(i, func() { <-release })
 	}
 	c.seq++
 	c.write(codec.AppendBind(nil, c.seq, codec.PolicyKickOld, withEpochs([]string{"x"})))

@@ -1,11 +1,11 @@
 package engine
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -18,17 +18,17 @@ func TestLostKickIsRepeated(t *testing.T) {
 				g := startGroupWith(t, 3, 1, func(c *Config) { c.ResumeWindow = time.Minute })
 				a := g.nodes[0].join("a", "b")
 				for _, n := range g.nodes {
-					n.eventually("attached", func() bool { return n.attached(a.sessionID()) })
+					n.eventually("attached", func() bool { return n.dir.Probe().Attached(a.sessionID()) })
 				}
 				if detached {
 					a.nc.Close()
 					for _, n := range g.nodes {
-						n.eventually("detached", func() bool { return !n.attached(a.sessionID()) })
+						n.eventually("detached", func() bool { return !n.dir.Probe().Attached(a.sessionID()) })
 					}
 				} // else it reads nothing from here on
 				epoch := g.nodes[thiefAt].join().bind("a")
 				for _, n := range g.nodes {
-					n.eventually("news", func() bool { lost, _ := n.kicks.of(a.sessionID()); return len(lost) == 1 })
+					n.eventually("news", func() bool { lost, _ := n.dir.LostIDs(a.sessionID()); return len(lost) == 1 })
 				}
 				for _, n := range g.nodes {
 					again := a.attachAlso(n)
@@ -45,7 +45,7 @@ func TestLostKickIsRepeated(t *testing.T) {
 
 // A node that had to forget kicks asks the session to say its bindings again.
 func TestForgottenKicks(t *testing.T) {
-	n := start(t, Config{}, func(e *Engine) { e.kicks.most = 1 })
+	n := start(t, Config{}, func(e *Engine) { e.tune(func(c *directory.Config) { c.MaxKicks = 1 }) })
 	a := n.join("a", "b")
 	a.nc.Close()
 	n.eventually("detached", func() bool { return len(n.table.Session(a.sessionID()).Handles()) == 0 })
@@ -58,24 +58,6 @@ func TestForgottenKicks(t *testing.T) {
 		t.Errorf("reassert within %d, %v", within, err)
 	}
 	a.nc.Close()
-}
-
-// Kicks are remembered for the resume window and the time in which a dead connection may hide, and
-// not much longer.
-func TestKicksAreForgotten(t *testing.T) {
-	n := start(t, Config{ResumeWindow: 100 * time.Millisecond, Heartbeat: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond})
-	lost, other := routing.NewSessionID(), routing.NewSessionID()
-	n.remember(lost, "a", 1)
-	n.remember(lost, "a", 3)
-	n.remember(lost, "a", 2)
-	if of, all := n.kicks.of(lost); len(of) != 1 || of["a"] != 3 || !all {
-		t.Errorf("%v %v", of, all)
-	}
-	n.eventually("the end of it", func() bool {
-		n.remember(other, "b", 1)
-		of, _ := n.kicks.of(lost)
-		return len(of) == 0
-	})
 }
 
 // Whatever news say that a binding of this node was superseded, its session hears that it lost the
@@ -123,50 +105,5 @@ func TestNewsOfALaterBinding(t *testing.T) {
 				t.Error("the node still believes it")
 			}
 		})
-	}
-}
-
-// Sessions that lose very many IDs are asked to say their bindings again. The kicks of others are
-// remembered one by one.
-func TestKicksAreShared(t *testing.T) {
-	var m kickMemory
-	const most = 4 * worthRoom
-	other := routing.NewSessionID()
-	m.now.add(other, "a", 1, most)
-	lose := func(n int) (session routing.SessionID) {
-		session = routing.NewSessionID()
-		for i := range n {
-			m.now.add(session, fmt.Sprint(i), 1, most)
-		}
-		return session
-	}
-	var sessions []routing.SessionID
-	for range 100 {
-		sessions = append(sessions, lose(2*worthRoom))
-	}
-	summed := 0
-	for _, s := range sessions {
-		if lost, all := m.of(s); !all {
-			summed++
-		} else if len(lost) != 2*worthRoom {
-			t.Errorf("%d of %d are remembered", len(lost), 2*worthRoom)
-		}
-	}
-	if lost, all := m.of(other); len(lost) != 1 || !all || m.now.overflow || m.now.count > most || summed == 0 {
-		t.Errorf("the other session has lost %v, all %v; %d kicks, %d sessions summed up", lost, all, m.now.count, summed)
-	}
-	m.now = kickGeneration{}
-	m.now.add(other, "a", 1, maxKicks)
-	for range 2 {
-		s := routing.NewSessionID()
-		for i := range maxRepeated + 10 {
-			m.now.add(s, fmt.Sprint(i), 1, maxKicks)
-		}
-		if lost, all := m.of(s); len(lost) != 0 || all {
-			t.Errorf("%d of so many are remembered, all %v", len(lost), all)
-		}
-	}
-	if m.now.count != 3 {
-		t.Errorf("%d kicks are counted", m.now.count)
 	}
 }

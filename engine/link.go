@@ -7,7 +7,6 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine/internal/peers"
-	"distmsg/engine/internal/wake"
 	"distmsg/routing"
 )
 
@@ -178,7 +177,7 @@ func (k *link) open(c *conn) {
 	for _, l := range c.loop.eng.loops {
 		l.post(func() { l.introduce(k.handle) })
 	}
-	wake.Nudge(c.loop.eng.verifySoon) // kicks may have been lost while there was no link (S15)
+	c.loop.eng.dir.VerifySoon() // kicks may have been lost while there was no link (S15)
 	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
 }
 
@@ -265,12 +264,6 @@ func (l *loop) introduceFrom(slot int, to routing.Handle) {
 	}
 }
 
-// attached reports whether a session is attached at another node that this one has a link to.
-func (c *cluster) attached(id routing.SessionID) bool {
-	s := c.remote.Session(id)
-	return s != nil && len(s.Handles()) > 0
-}
-
 func (c *conn) attachedFrame(b []byte) []byte {
 	id := c.session.ID()
 	return codec.AppendPresence(b, codec.KindAttached, id[:], c.session.Serial())
@@ -299,7 +292,7 @@ func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	at.serial = max(at.serial, serial)
 	k.sessions[id] = at
 	if s := k.cluster.eng.table.Session(id); s != nil {
-		k.cluster.eng.eachConn(s, func(c *conn) { c.live.doubt() })
+		hall{k.cluster.eng}.eachConn(s.Handles(), func(c *conn) { c.live.doubt() })
 	}
 	return nil
 }
@@ -320,13 +313,5 @@ func (k *link) detached(id routing.SessionID, s *routing.Session) {
 	if !found || left > 0 {
 		return
 	}
-	e := k.cluster.eng
-	node, incarnation := k.node, k.incarnation
-	time.AfterFunc(e.cfg.ResumeWindow, func() {
-		e.lanes.inSession(id, func() {
-			if _, ended := remote.EndSession(s, serial); ended {
-				e.endOrphan(id, node, incarnation)
-			}
-		})
-	})
+	k.cluster.eng.dir.LeftElsewhere(s, serial, k.node, k.incarnation)
 }

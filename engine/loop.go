@@ -10,6 +10,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/engine/internal/ranking"
 	"distmsg/routing"
 )
@@ -98,12 +99,12 @@ type loop struct {
 	parkedSends   int                       // sends in parked and in connections' held; of the returned ones, those without ack
 	returnedBytes int                       // of returned messages in parked
 	returnedOn    map[routing.Handle]int    // those bytes, by the connection or link that they came back on
-	disowned      *request                  // what the frame in hand gives back, see releaseDisowned
+	disowned      *directory.Request        // what the frame in hand gives back, see releaseDisowned
 	recents       map[string]recentAnswer
 	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
 	casts         []readyCast                 // multicasts of which some recipients may go on
 	toBuf         []byte                      // scratch of takeUp
-	asked         holder                      // the word on the sender whose held sends are going on
+	asked         directory.Holder            // the word on the sender whose held sends are going on
 	forward       codec.Forward               // scratch
 	answer        codec.Answer                // scratch
 	sessionID     [codec.SessionIDLen]byte    // scratch

@@ -92,20 +92,6 @@ func TestTooManyMembers(t *testing.T) {
 	n.join("a").exchange("a", g.nodes[1].join("b"), "b")
 }
 
-// A registry may hold a field of any length. A claim with it would end the link, again and again.
-func TestClaimOfWhatIsNoID(t *testing.T) {
-	c := routing.Claim{Bound: []routing.BoundID{{ID: "a", Epoch: 1}, {ID: strings.Repeat("x", 3<<20), Epoch: 2}, {ID: "", Epoch: 3}, {ID: "b", Epoch: 4}}}
-	frame := appendClaim(nil, &c, routing.Presence{})
-	body, n, err := codec.Split(frame, 64<<10)
-	var f codec.Claim
-	if err != nil || n != len(frame) {
-		t.Fatalf("a frame of %d bytes, %v", len(frame), err)
-	}
-	if err := codec.DecodeClaim(body, 10, &f); err != nil || f.IDs.Len() != 2 {
-		t.Errorf("%d IDs, %v", f.IDs.Len(), err)
-	}
-}
-
 // A node whose name or address others could not read does not start.
 func TestNamesAreChecked(t *testing.T) {
 	long := strings.Repeat("n", 256)

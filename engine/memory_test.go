@@ -178,7 +178,7 @@ func TestMemoryOfWatchesGoesBack(t *testing.T) {
 		back    bool
 	}{{0, false}, {1000, false}, {0, false}, {400_000, false}, {300_000, false}, {1000, true}} {
 		r.gaveBack = time.Time{}
-		e.watcher.watches = step.watches
+		e.dir.Probe().SetWatches(step.watches)
 		r.look()
 		if back := !r.gaveBack.IsZero(); back != step.back {
 			t.Errorf("with %d watches, memory is given back: %v", step.watches, back)

@@ -100,7 +100,7 @@ func TestLookupAfterAMove(t *testing.T) {
 	x.nc.Close()
 	s := g.nodes[0].table.Session(x.sessionID())
 	g.nodes[0].eventually("it is attached elsewhere only", func() bool {
-		return len(s.Handles()) == 0 && g.nodes[0].cluster.attached(x.sessionID())
+		return len(s.Handles()) == 0 && g.nodes[0].dir.AttachedElsewhere(x.sessionID())
 	})
 	if code := a.lookupCode("x"); code != codec.CodeOK {
 		t.Errorf("%v", code)
@@ -153,7 +153,7 @@ func TestDisownedIsAskedForAgain(t *testing.T) {
 	epoch := g.bindFor("x", s)
 	seq := from.send("from", "x", "hi")
 	p.gives(codec.KindNotMine, p.forwarded())
-	n.eventually("it waits for another word", func() bool { return n.asks("x") })
+	n.eventually("it waits for another word", func() bool { return n.dir.Probe().Asks("x") })
 	if _, err := g.registry.Unbind(t.Context(), []routing.UnbindOp{{ID: "x", Session: s, Epoch: epoch}}); err != nil {
 		t.Fatal(err)
 	}
@@ -165,12 +165,4 @@ func TestDisownedIsAskedForAgain(t *testing.T) {
 	p.gives(codec.KindNotMine, p.forwarded())
 	from.hears(seq, codec.CodeUnreachable)
 	p.nc.Close()
-}
-
-// asks reports whether a question for an ID is under way.
-func (n *node) asks(id string) bool {
-	r := n.cluster.resolver
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.asked[id] != nil
 }

@@ -47,7 +47,7 @@ func (mc *multicasts) askForParked() {
 	c := mc.conn
 	l := c.loop
 	if len(l.fan.asking) > 0 {
-		l.eng.cluster.resolver.ask(l.idx, c.handle(), l.fan.asking...)
+		l.eng.dir.Resolve(l.idx, c.handle(), l.fan.asking...)
 	}
 }
 
@@ -126,7 +126,7 @@ func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	n := m.To.Len()
 	k := newCast(body, grouped)
-	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.cluster.holders.round.Load()}
+	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.dir.HolderRound()}
 	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		mc.finish(k, v)
 		return

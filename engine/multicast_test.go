@@ -437,10 +437,7 @@ func TestMulticastExpires(t *testing.T) {
 
 // resolverBusy makes the question about an ID one that was asked already, and is not answered before the end of the test.
 func (n *node) resolverBusy(id string, _ <-chan struct{}) {
-	r := n.cluster.resolver
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.asked[id] = new(question)
+	n.dir.Probe().HoldQuestion(id)
 }
 
 // A multicast takes room where its recipients are, and its sender's look-ups are bounded (S21).
@@ -465,12 +462,7 @@ func TestMulticastOverflow(t *testing.T) {
 	from.nc.Close()
 	n.eventually("all are abandoned", func() bool { return n.counters().Pending == 0 })
 	for range 1 { // what nobody waits for any more is not kept for ever
-		n.cluster.resolver.mu.Lock()
-		for _, q := range n.cluster.resolver.asked {
-			q.loops = []uint16{0}
-		}
-		n.cluster.resolver.mu.Unlock()
-		n.cluster.resolver.answerAll(ids, codec.CodeRegistryUnavailable)
+		n.dir.Probe().FailQuestions(ids)
 	}
 	n.eventually("nothing is parked", func() bool { return n.counters().Parked == 0 })
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -21,11 +22,9 @@ func (g *group) at(id routing.SessionID) []routing.Presence {
 
 // hurried starts nodes that ask sessions soon.
 func hurried(t *testing.T, nodes, loops int) *group {
-	g := startGroup(t, nodes, loops)
-	for _, n := range g.nodes {
-		n.doubts.askPause, n.doubts.answerTime = 300*time.Millisecond, time.Second
-	}
-	return g
+	return startGroupWith(t, nodes, loops, nil, func(e *Engine) {
+		e.tune(func(c *directory.Config) { c.AskPause, c.AnswerTime = 300*time.Millisecond, time.Second })
+	})
 }
 
 // A session that the registry has at a node, and that is not there, goes, and its IDs with it,
@@ -46,7 +45,7 @@ func TestUntruePresence(t *testing.T) {
 			if code := watcher.tryBind(codec.PolicyRejectNew, codec.IDEpoch{ID: []byte(name)})[0].Code; code != codec.CodeTaken {
 				t.Errorf("%s: %v, want taken", name, code)
 			}
-			g.nodes[0].heardClaims([]routing.Claim{{Session: ghost, At: g.at(ghost)}})
+			g.nodes[0].dir.Probe().HeardClaims([]routing.Claim{{Session: ghost, At: g.at(ghost)}})
 			n.eventually("the registry has it there no longer", func() bool { return len(g.at(ghost)) == 0 })
 			sender.eventuallyHears(name, codec.CodeNoRoute)
 			if code := watcher.tryBind(codec.PolicyRejectNew, codec.IDEpoch{ID: []byte(name)})[0].Code; code != codec.CodeOK {
@@ -73,18 +72,16 @@ func TestUntrueBinding(t *testing.T) {
 			Bound: []routing.BoundID{{ID: "old", Epoch: old}, {ID: "late", Epoch: late}, {ID: "a", Epoch: epoch}}}}
 
 		// A client that does not answer says nothing.
-		g.nodes[1].heardClaims(claims)
+		g.nodes[1].dir.Probe().HeardClaims(claims)
 		also.expect(codec.KindReassert)
 		g.nodes[0].eventually("the doubts are over", func() bool {
-			g.nodes[0].doubts.mu.Lock()
-			defer g.nodes[0].doubts.mu.Unlock()
-			return len(g.nodes[0].doubts.all) == 0
+			return g.nodes[0].dir.Probe().Doubts() == 0
 		})
 		if g.nodes[0].holder("old") == (routing.Binding{}) || g.nodes[0].holder("late") == (routing.Binding{}) {
 			t.Error("what was not answered is taken for a no")
 		}
 
-		g.nodes[1].heardClaims(claims)
+		g.nodes[1].dir.Probe().HeardClaims(claims)
 		also.expect(codec.KindReassert)
 		also.tryBind(codec.PolicyKickOld, withEpochs([]string{"a", "late"}, epoch, late)...)
 		g.nodes[0].eventually("what it does not hold is gone", func() bool {
@@ -105,7 +102,7 @@ func TestUntrueBindingInProcess(t *testing.T) {
 	s := g.nodes[0].inside(InProcessConfig{}, "inner")
 	inner, old := g.nodes[0].holder("inner"), g.bindFor("old", s.ID())
 	g.nodes[0].eventually("presence", func() bool { return len(g.at(s.ID())) == 1 })
-	g.nodes[0].heardClaims([]routing.Claim{{Session: s.ID(), At: g.at(s.ID()), Bound: []routing.BoundID{{ID: "inner", Epoch: inner.Epoch}, {ID: "old", Epoch: old}}}})
+	g.nodes[0].dir.Probe().HeardClaims([]routing.Claim{{Session: s.ID(), At: g.at(s.ID()), Bound: []routing.BoundID{{ID: "inner", Epoch: inner.Epoch}, {ID: "old", Epoch: old}}}})
 	g.nodes[0].eventually("what it does not hold is gone", func() bool { return g.nodes[0].holder("old") == routing.Binding{} })
 	if g.nodes[0].holder("inner") != inner {
 		t.Error("what it holds is gone")
@@ -130,14 +127,14 @@ func TestClaimsAreOld(t *testing.T) {
 		epoch := again.bind("b")
 		n.eventually("it is back", func() bool { return len(g.at(a.sessionID())) == 1 })
 		now := g.at(a.sessionID())
-		g.nodes[0].heardClaims([]routing.Claim{
+		g.nodes[0].dir.Probe().HeardClaims([]routing.Claim{
 			{Session: a.sessionID(), At: old},
 			{Session: a.sessionID(), At: old, Bound: []routing.BoundID{before}},
 			{Session: ended, At: now},
 			{Session: a.sessionID(), At: []routing.Presence{{Node: "n1", Incarnation: 7, Serial: 1 << 40}}}, // a former self of the node
 		})
 		n.settle()
-		n.disclaim(a.sessionID(), old[0]) // the worst case: it attaches right behind the look into the table
+		n.dir.Probe().Disclaim(a.sessionID(), old[0]) // the worst case: it attaches right behind the look into the table
 		n.settle()
 		if got := g.at(a.sessionID()); len(got) != 1 || got[0] != now[0] {
 			t.Errorf("presence: %v, want %v", got, now)
@@ -159,7 +156,7 @@ func TestSessionThatIsSaidToBeNowhere(t *testing.T) {
 		if left, err := g.registry.Detach(t.Context(), a.sessionID(), g.at(a.sessionID())[0]); err != nil || left != 0 {
 			t.Fatal(left, err)
 		}
-		g.nodes[0].heardClaims([]routing.Claim{{Session: a.sessionID()}})
+		g.nodes[0].dir.Probe().HeardClaims([]routing.Claim{{Session: a.sessionID()}})
 		n.eventually("presence again", func() bool { return len(g.at(a.sessionID())) == 1 })
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -50,7 +51,7 @@ func TestRecoveryGoesOnAfterFailures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	reg.refuse.Store(2 * laneCount)
+	reg.refuse.Store(2 * directory.Lanes)
 	reg.lost <- struct{}{}
 	n.eventually("all are bound again", func() bool {
 		for _, id := range ids {
@@ -91,7 +92,7 @@ func TestPresenceIsQueuedOnce(t *testing.T) {
 	n := start(t, Config{Registry: reg})
 	a := n.join()
 	for range 100 {
-		n.rewritePresences(false)
+		n.dir.Probe().RewritePresences(false)
 	}
 	close(reg.hold)
 	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 })

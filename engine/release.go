@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"sync"
-
-	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -12,49 +10,22 @@ import (
 // gives back is one request, in the line of its connection, and charged to it. A binding that is being
 // removed already is not removed once more.
 
-// releases are the bindings that are being removed because their sessions have disowned them.
-type releases struct {
-	mu  sync.Mutex
-	all map[routing.UnbindOp]struct{} // guarded by mu
-}
-
-// begin reports whether a binding is not being removed yet.
-func (r *releases) begin(op routing.UnbindOp) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, known := r.all[op]; known {
-		return false
-	}
-	if r.all == nil {
-		r.all = make(map[routing.UnbindOp]struct{})
-	}
-	r.all[op] = struct{}{}
-	return true
-}
-
-func (r *releases) end(op routing.UnbindOp) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.all, op)
-}
-
 // disown notes that a session does not hold an ID, by a message that it has given back on the
 // connection by. See releaseDisowned.
 func (l *loop) disown(s *routing.Session, by routing.Handle, id []byte, epoch uint64) {
 	op := routing.UnbindOp{ID: string(id), Session: s.ID(), Epoch: epoch}
-	if !l.eng.releases.begin(op) {
+	if !l.eng.dir.BeginRelease(op) {
 		return
 	}
-	if r := l.disowned; r != nil && (r.session != s || r.handle != by) {
+	if r := l.disowned; r != nil && (r.Session != s || r.Conn != by) {
 		l.releaseDisowned()
 	}
 	r := l.disowned
 	if r == nil {
-		r = &request{session: s, loop: l, handle: by, since: l.eng.clock()}
+		r = l.eng.dir.NewRequest(s, by, 0, 0, 1)
 		l.disowned = r
 	}
-	r.items = append(r.items, item{id: op.ID, epoch: epoch})
-	r.size += itemSize + len(id)
+	r.Add(op.ID, epoch)
 }
 
 // disownHere is disown for a message that this node has delivered over its own table: only what still
@@ -83,46 +54,15 @@ func (l *loop) releaseDisowned() {
 		return
 	}
 	l.disowned = nil
-	r.results = make([]codec.Result, len(r.items))
-	l.eng.asked.Add(int64(r.size))
-	c := l.conn(r.handle)
-	if c != nil {
-		c.asked += r.size
-		r.charged = true
+	l.eng.dir.Charge(r)
+	c := l.conn(r.Conn)
+	if c != nil && r.Conn.Loop == l.idx {
+		c.asked += r.Size
+		r.Charged = true
 		if c.overAsked() != "" {
-			r.answerAll(0)
+			l.eng.dir.Finish(r, 0)
 			return
 		}
 	}
-	l.eng.spread(r, verbRelease)
-}
-
-// releaseDone is done for what was disowned.
-func (r *request) releaseDone() {
-	for _, it := range r.items {
-		r.loop.eng.releases.end(routing.UnbindOp{ID: it.id, Session: r.session.ID(), Epoch: it.epoch})
-	}
-	if r.charged {
-		r.loop.post(func() {
-			if c := r.loop.conn(r.handle); c != nil {
-				c.asked -= r.size
-			}
-		})
-	}
-}
-
-// release removes bindings that their own sessions have disowned.
-func (e *Engine) release(parts []part) {
-	ops := unbindOps(parts)
-	ctx, cancel := e.registryContext()
-	defer cancel()
-	results, err := e.registry.Unbind(ctx, ops)
-	if err != nil {
-		return
-	}
-	for _, p := range parts {
-		n := len(p.mine)
-		e.takenBack(p, ops[:n], results[:n])
-		ops, results = ops[n:], results[n:]
-	}
+	l.eng.dir.Do(r, directory.Release)
 }

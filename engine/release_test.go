@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -196,7 +197,7 @@ func TestLookupsHoldUpNobody(t *testing.T) {
 	for i := range uint64(asked) {
 		greedy.write(codec.AppendLookup(nil, 1000+i, [][]byte{[]byte(fmt.Sprint("nobody ", i))}))
 	}
-	n.eventually("the lanes wait", func() bool { return reg.gate.waiting() == laneCount })
+	n.eventually("the lanes wait", func() bool { return reg.gate.waiting() == directory.Lanes })
 	newcomer := n.join() // it gets a session, and is attached
 	n.eventually("its session is attached", func() bool {
 		p, err := reg.Registry.Presence(t.Context(), newcomer.sessionID())
@@ -262,13 +263,13 @@ func TestRequestsHaveShares(t *testing.T) {
 		n.settleLoops() // answers come behind the pong
 		c.arrived()
 	}
-	if asked := n.asked.Load(); asked < 40_000 || asked > 80_000 {
+	if asked := n.dir.Asked(); asked < 40_000 || asked > 80_000 {
 		t.Errorf("%d bytes are under way", asked)
 	}
 	if n.Stats().RequestsRefused == 0 {
 		t.Error("none was refused")
 	}
-	for reason, ids := range map[string]int{reasonRequests: 150, reasonNodeRequests: 60} {
+	for reason, ids := range map[string]int{directory.ReasonRequests: 150, reasonNodeRequests: 60} {
 		bind := make([]string, ids)
 		for i := range bind {
 			bind[i] = fmt.Sprint("id ", i)
@@ -291,5 +292,5 @@ func TestRequestsHaveShares(t *testing.T) {
 	if r, _ := f.All.Next(); r.Code != codec.CodeNoRoute {
 		t.Errorf("%v", r.Code)
 	}
-	n.eventually("nothing is under way", func() bool { return n.asked.Load() == 0 })
+	n.eventually("nothing is under way", func() bool { return n.dir.Asked() == 0 })
 }

@@ -126,7 +126,7 @@ func (r *relief) look() {
 			r.eng.cfg.Logger.Info("connections hold little of the node's memory budget again", "held", held, "budget", m.budget)
 		}
 	}
-	r.giveBack(held + watchCost*r.eng.watcher.count())
+	r.giveBack(held + r.eng.dir.WatchMemory())
 }
 
 // giveBack gives memory back to the system when much was in use and little of it still is.

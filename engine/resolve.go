@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"time"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -20,18 +19,13 @@ const (
 	maxReturned = 16 << 20
 	// waitingSize is about what a message that waits takes beside its frame.
 	waitingSize = 192
-	// resolveBatch is the most IDs in one question to the registry: a multicast's are to be answered together.
-	resolveBatch = 1 << 14
-	// resolveTimeout bounds one question.
-	resolveTimeout = time.Second
-	// attachTries is how often the registry is asked about an ID whose session is attached, as it says, at a node
-	// that has not told of it, and attachPause the time before the second time; it doubles from then on. The session moves, and
-	// the word of it is on its way.
-	attachTries = 6
-	attachPause = 10 * time.Millisecond
 	// parkTries is how often a message is parked whose route was found and gone again before the loop came to it.
 	parkTries = 3
 )
+
+// codeMoving is the word on an ID of which more is about to be heard: its session attaches
+// somewhere, or somebody else binds it. It never leaves this package.
+const codeMoving codec.Code = 126
 
 // recentAnswer is what the registry said of an ID a moment ago.
 type recentAnswer struct {
@@ -160,7 +154,7 @@ func (l *loop) ask(id string, first *waiting) {
 	if by.Gen == 0 {
 		by = first.by
 	}
-	l.eng.cluster.resolver.ask(l.idx, by, id)
+	l.eng.dir.Resolve(l.idx, by, id)
 }
 
 // line puts w behind what waits for id; first: nothing did, so the registry has to be asked.
@@ -194,7 +188,7 @@ func (l *loop) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	}
 	l.enqueue(string(f.To), w)
 	if kind == codec.KindNotMine {
-		l.eng.cluster.resolver.disown(string(f.To), disowned{routing.SessionID(f.Session).Short(), f.Epoch})
+		l.eng.dir.Disown(string(f.To), routing.SessionID(f.Session).Short(), f.Epoch)
 	}
 	return true
 }
@@ -430,46 +424,4 @@ func (l *loop) dropReturned() {
 			l.worked(1)
 		}
 	}
-}
-
-// learn has a binding of a session of this node put into the table, if no newer one is known: in
-// the ID's lane, so that it cannot come behind an answer that the registry gave later (S12).
-func (e *Engine) learn(s *routing.Session, id string, epoch uint64) {
-	e.lanes.quick(e.lanes.of([]byte(id)), func() {
-		if !e.cluster.overs.has([]byte(id), epoch) { // else it has ended since the registry was asked
-			prev, status := e.table.Bind(id, s, epoch)
-			if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
-				e.kick(prev.Session, id, epoch)
-			}
-		}
-	})
-}
-
-// makeRoom drops some routes when there are too many. Which ones does not matter much: a route that is
-// missed costs one question.
-func (c *cluster) makeRoom() {
-	if c.remote.Len() < c.eng.cfg.MaxRoutes {
-		return
-	}
-	n := c.eng.cfg.MaxRoutes / 8
-	for id, r := range c.remote.All() {
-		c.remote.Unbind(id, r.Session, r.Epoch)
-		if n--; n <= 0 {
-			return
-		}
-	}
-}
-
-// forgetRoutes drops the routes that lead to a session elsewhere, now that it is attached here too: the next message to each of
-// its IDs makes this node learn of it, and goes the shorter way.
-func (c *cluster) forgetRoutes(id routing.SessionID) {
-	s := c.remote.Session(id)
-	if s == nil || s.Len() == 0 {
-		return
-	}
-	c.eng.inLane(s, func() {
-		for _, b := range s.Bound() {
-			c.remote.Unbind(b.ID, s, b.Epoch)
-		}
-	})
 }

@@ -60,25 +60,6 @@ func TestSessionsAreAskedForTogether(t *testing.T) {
 	}
 }
 
-// What was found out about a session is remembered for a moment: for its other IDs nobody is asked.
-func TestSessionIsRemembered(t *testing.T) {
-	g, reg := talliedGroup(t, 1, 1, nil)
-	r := g.nodes[0].cluster.resolver
-	dead := routing.NewSessionID()
-	if _, err := reg.EndSession(t.Context(), routing.EndOp{Session: dead, Force: true}); err != nil {
-		t.Fatal(err)
-	}
-	before := reg.presences.Load()
-	for range 5 {
-		if w := r.whereabouts(t.Context(), []routing.SessionID{dead, dead}); w[dead].code != codec.CodeNoRoute {
-			t.Errorf("%+v", w)
-		}
-	}
-	if n := reg.presences.Load() - before; n != 1 {
-		t.Errorf("the registry was asked %d times, want once", n)
-	}
-}
-
 // While the registry does not say where some sessions are, others' messages go their ways: the ones in
 // the same question, and the ones that come later.
 func TestSlowSessionsHoldUpNobody(t *testing.T) {
@@ -146,27 +127,6 @@ func TestUnknownSessionIsOne(t *testing.T) {
 	}
 }
 
-// The connections that ask have their turns in a question.
-func TestResolverTakesTurns(t *testing.T) {
-	r := newResolver(nil)
-	for i := range 10 * resolveTurn {
-		for greedy := range uint32(3) {
-			r.ask(0, of(10+greedy).conn, fmt.Sprint(greedy, " ", i))
-		}
-	}
-	r.ask(0, of(1).conn, "modest")
-	if batch := r.take(4 * resolveTurn); !slices.Contains(batch, "modest") {
-		t.Error("a question of four turns has no ID of the fourth connection")
-	}
-	left := 0
-	for batch := r.take(resolveTurn); len(batch) > 0; batch = r.take(resolveTurn) {
-		left += len(batch)
-	}
-	if left != 30*resolveTurn+1-4*resolveTurn || len(r.lines)+len(r.turns) != 0 {
-		t.Errorf("%d IDs are left, and %d lines", left, len(r.lines))
-	}
-}
-
 // A question that fails is no answer to what was asked for a moment ago: that has a question of its own.
 func TestFailedQuestionIsNotTheNexts(t *testing.T) {
 	reg := &failsOnce{Registry: routing.NewMemory(routing.MemoryConfig{}), enter: make(chan struct{}), fail: make(chan struct{})}
@@ -176,7 +136,7 @@ func TestFailedQuestionIsNotTheNexts(t *testing.T) {
 	lost := from.send("from", "first", "x")
 	<-reg.enter
 	seq := from.send("from", "to", "x")
-	from.n.eventually("it is asked for", func() bool { return from.n.asks("to") || from.n.cluster.remote.Len() > 0 })
+	from.n.eventually("it is asked for", func() bool { return from.n.dir.Probe().Asks("to") || from.n.cluster.remote.Len() > 0 })
 	close(reg.fail)
 	codes := map[uint64]codec.Code{}
 	to.ack(to.gets("from", "to", "x"), "")

@@ -114,7 +114,7 @@ func TestMaxNodeIDs(t *testing.T) {
 	if got := inner.session.Len(); got != most-10 {
 		t.Errorf("the session has %d IDs, want %d", got, most-10)
 	}
-	if m := &n.room; m.node != 0 || len(m.sessions) != 0 {
-		t.Errorf("room is kept for %d IDs, of %d sessions, that nobody binds", m.node, len(m.sessions))
+	if ids, sessions := n.dir.Probe().RoomKept(); ids != 0 || sessions != 0 {
+		t.Errorf("room is kept for %d IDs, of %d sessions, that nobody binds", ids, sessions)
 	}
 }

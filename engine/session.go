@@ -2,12 +2,9 @@ package engine
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -93,7 +90,6 @@ type join struct {
 	secret      []byte
 	wanted      routing.SessionID // zero: a new one
 	replace     bool
-	foreign     bool // the session has been at another node
 	placed      bool // it has a place in Engine.joins, under source
 	source      netip.Addr
 }
@@ -115,41 +111,17 @@ func (j *join) refuse(f codec.Fault, detail string) {
 	})
 }
 
-// enqueue goes on in the lane of the session, where its attaches and detaches are in order.
+// enqueue has the directory open the session, or resume it.
 func (j *join) enqueue(identity string) {
-	id := j.wanted
-	if id.IsZero() {
-		id = routing.NewSessionID()
-	}
-	e := j.loop.eng
-	if !e.lanes.tryJoin(id, func() { e.join(j, id, identity) }) {
-		j.refuse(codec.FaultGoingAway, "too many clients are connecting")
-	}
+	j.loop.eng.dir.Join(j, j.wanted, identity, j.secret)
 }
 
-// join opens or resumes the session and lets the connection in.
-func (e *Engine) join(j *join, id routing.SessionID, identity string) {
-	resumed := !j.wanted.IsZero()
-	if resumed {
-		if !hmac.Equal(j.secret, e.resumeSecret(id, identity)) {
-			j.refuse(codec.FaultUnauthenticated, "the resume secret is not that of this session and identity")
-			return
-		}
-		if s := e.table.Session(id); s == nil {
-			if resumed = e.livesElsewhere(id); !resumed {
-				id = routing.NewSessionID()
-			}
-		} else if s.Identity() != identity {
-			j.refuse(codec.FaultUnauthenticated, "the session belongs to another identity")
-			return
-		}
-	}
-	j.foreign = resumed && e.table.Session(id) == nil
-	s := e.table.OpenSession(id, identity)
-	if !resumed && e.cfg.Hooks.SessionUp != nil {
-		e.apart("SessionUp", func() { e.cfg.Hooks.SessionUp(id, identity) })
-	}
-	j.loop.post(func() { j.loop.open(j, s, resumed) })
+// Refuse closes the connection.
+func (j *join) Refuse(f codec.Fault, detail string) { j.refuse(f, detail) }
+
+// Open lets the connection into its session.
+func (j *join) Open(s *routing.Session, resumed, foreign bool) {
+	j.loop.post(func() { j.loop.open(j, s, resumed, foreign) })
 }
 
 // maxSessionConns bounds the connections of one session to this node. A client needs one, and a
@@ -157,7 +129,7 @@ func (e *Engine) join(j *join, id routing.SessionID, identity string) {
 const maxSessionConns = 64
 
 // open makes the connection part of its session: from here on messages reach it.
-func (l *loop) open(j *join, s *routing.Session, resumed bool) {
+func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	e := l.eng
 	j.end()
 	c := l.conn(j.handle)
@@ -166,7 +138,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 		c = nil
 	}
 	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
-		e.expireLater(s, 0)
+		e.dir.ExpireLater(s, 0)
 		return
 	}
 	others := s.Handles()
@@ -185,16 +157,14 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	c.list = l.acks.NewList()
 	c.sender.granted = uint64(e.cfg.Credit)
 	if j.replace {
-		e.closeAll(others, codec.FaultReplaced, "the session has a newer connection")
+		hall{e}.Close(others, codec.FaultReplaced, "the session has a newer connection")
 	} else {
-		e.eachHandle(others, func(c *conn) { c.live.doubt() })
+		hall{e}.eachConn(others, func(c *conn) { c.live.doubt() })
 	}
-	e.attachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, j.foreign)
+	e.dir.Attached(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, foreign)
 	id := s.ID()
 	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
-	if e.cluster != nil {
-		e.cluster.forgetRoutes(id)
-	}
+	e.dir.ForgetRoutes(id)
 	if c.local != nil {
 		c.local.opened(s)
 		return
@@ -205,7 +175,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed bool) {
 	}
 	c.out.wroteControl(codec.AppendWelcome(c.out.buf(), &codec.Welcome{
 		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
-		Session: id[:], Secret: e.resumeSecret(id, s.Identity()), Flags: flags,
+		Session: id[:], Secret: e.dir.ResumeSecret(id, s.Identity()), Flags: flags,
 		Limits: c.live.limits(), Members: e.membersFor(c),
 	}))
 	if resumed {
@@ -222,20 +192,6 @@ func (c *conn) features() (f uint64) {
 		f |= codec.FeatureShortNotHere
 	}
 	return f
-}
-
-// resumeSecret proves the right to resume a session. Any node with the same secret computes the same (S9).
-func (e *Engine) resumeSecret(id routing.SessionID, identity string) []byte {
-	mac := hmac.New(sha256.New, e.cfg.Secret)
-	mac.Write([]byte("distmsg resume 1\x00"))
-	mac.Write(id[:])
-	mac.Write([]byte(identity))
-	return mac.Sum(nil)
-}
-
-// inLane runs a job of the node's own in the lane of a session.
-func (e *Engine) inLane(s *routing.Session, job func()) {
-	e.lanes.inSession(s.ID(), job)
 }
 
 // handleLeave takes a connection out of its session while it lives on: what was delivered to it can
@@ -281,69 +237,8 @@ func (e *Engine) detach(c *conn) {
 		return
 	}
 	c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
-	e.detachPresence(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial})
-	e.expireLater(s, serial)
-}
-
-// expireLater ends a session when its resume window is over, unless it is attached again by then.
-func (e *Engine) expireLater(s *routing.Session, serial uint64) {
-	time.AfterFunc(e.cfg.ResumeWindow, func() {
-		e.inLane(s, func() {
-			bound, ended := e.table.EndSession(s, serial)
-			switch {
-			case !ended:
-			case e.cluster != nil && e.cluster.remote.Session(s.ID()) != nil: // it has moved, whatever the registry knows of that
-				e.endAfterOthers(routing.EndOp{Session: s.ID(), Bound: bound, Gone: e.entriesLeft(s)})
-			case e.sessionEnded(s, bound, false):
-				e.forgetEnded(s)
-			}
-		})
-	})
-}
-
-// endSession ends a session at once, wherever it is attached.
-func (e *Engine) endSession(s *routing.Session) {
-	e.inLane(s, func() {
-		if bound, ended := e.endHere(s); ended {
-			e.sessionEnded(s, bound, true)
-		}
-	})
-}
-
-// sessionEnded has a session that has ended at this node end everywhere. With force it does so
-// although it is attached elsewhere. It returns whether the registry has taken the end.
-func (e *Engine) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) (ended bool) {
-	ended, err := e.endInRegistry(routing.EndOp{Session: s.ID(), Force: force, Bound: bound, Gone: e.entriesLeft(s)})
-	if err != nil {
-		e.endsFailed.Warn(e.cfg.Logger, e.clock(), "cannot end a session in the registry; it will be tried again", "session", s.ID(), "error", err)
-	}
-	if err == nil && !ended {
-		return false // it has moved to another node, which knows of it
-	}
-	e.sessionDown(s, len(bound))
-	return ended
-}
-
-// eachConn calls f for each connection of a session, on its loop.
-func (e *Engine) eachConn(s *routing.Session, f func(*conn)) {
-	e.eachHandle(s.Handles(), f)
-}
-
-// eachHandle calls f for connections, each on its loop.
-func (e *Engine) eachHandle(handles []routing.Handle, f func(*conn)) {
-	for _, h := range handles {
-		l := e.loops[h.Loop]
-		l.post(func() {
-			if c := l.conn(h); c != nil {
-				f(c)
-			}
-		})
-	}
-}
-
-// closeAll closes connections, each on its loop.
-func (e *Engine) closeAll(handles []routing.Handle, f codec.Fault, detail string) {
-	e.eachHandle(handles, func(c *conn) { c.close(f, detail) })
+	e.dir.Left(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial})
+	e.dir.ExpireLater(s, serial)
 }
 
 // handleBye ends the session: the client has nothing left to say or hear.
@@ -354,12 +249,17 @@ func (c *conn) handleBye(body []byte) {
 	}
 	s := c.session
 	c.end()
-	c.loop.eng.endSession(s)
+	c.loop.eng.dir.EndSession(s)
 }
 
-// registryTimeout bounds the registry calls of one job.
-const registryTimeout = 5 * time.Second
-
-func (e *Engine) registryContext() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(e.ctx, registryTimeout)
+// repeatKicks tells a connection of a session that was resumed which IDs it may have lost
+// meanwhile.
+func (c *conn) repeatKicks() {
+	lost, all := c.loop.eng.dir.LostIDs(c.session.ID())
+	for id, epoch := range lost {
+		c.out.wroteControl(codec.AppendKick(c.out.buf(), id, epoch))
+	}
+	if !all {
+		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
+	}
 }

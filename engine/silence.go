@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -197,10 +198,10 @@ func (v *liveness) heardAgain() {
 		e := c.loop.eng
 		serial, ok := e.table.Attach(c.session, c.handle())
 		if !ok {
-			c.close(codec.FaultSessionEnded, sessionOver)
+			c.close(codec.FaultSessionEnded, directory.SessionOver)
 			return
 		}
-		e.attachPresence(c.session, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, true)
+		e.dir.Attached(c.session, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, true)
 	}
 	c.loop.toAllLinks(c.attachedFrame(nil))
 }
@@ -213,7 +214,7 @@ func (v *liveness) stepBack() {
 	if v.doubted == 0 || v.steppedBack || c.state != stateOpen {
 		return
 	}
-	if len(c.session.Handles()) < 2 && (e.cluster == nil || !e.cluster.attached(c.session.ID())) {
+	if len(c.session.Handles()) < 2 && !e.dir.AttachedElsewhere(c.session.ID()) {
 		return
 	}
 	v.steppedBack = true

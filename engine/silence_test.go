@@ -89,7 +89,7 @@ func (c *client) waitSilent() {
 	c.n.eventually("silence", func() bool {
 		silent := false
 		done := make(chan struct{})
-		c.n.eachConn(s, func(c *conn) { silent = c.live.silentFor() >= 3*assumedBeat.Milliseconds()/2; close(done) })
+		hall{c.n.Engine}.eachConn(s.Handles(), func(c *conn) { silent = c.live.silentFor() >= 3*assumedBeat.Milliseconds()/2; close(done) })
 		<-done
 		return silent
 	})

@@ -3,6 +3,8 @@ package engine
 import (
 	"fmt"
 	"time"
+
+	"distmsg/engine/internal/directory"
 )
 
 const (
@@ -11,7 +13,7 @@ const (
 	stallAfter = time.Second
 	// laneStallAfter is the same for one job of a lane, which may wait for the registry more than
 	// once.
-	laneStallAfter = 4 * registryTimeout
+	laneStallAfter = 4 * directory.RegistryTimeout
 )
 
 // loopSilence returns which event loop has not run for the longest time, and for how long. It does
@@ -37,7 +39,7 @@ func (e *Engine) stalls() (troubles []string) {
 		troubles = append(troubles, fmt.Sprintf("event loop %d of %d has not run for %v: its connections stand still; "+
 			"a hook that blocks, or a machine without a free CPU, does that", which, len(e.loops), silence.Round(time.Second)))
 	}
-	if busy := e.lanes.busy(); busy > laneStallAfter {
+	if busy := e.dir.Busy(); busy > laneStallAfter {
 		troubles = append(troubles, fmt.Sprintf("a lane has been busy with one job for %v: binds and unbinds of some IDs wait; "+
 			"a hook that blocks does that", busy.Round(time.Second)))
 	}

@@ -103,9 +103,9 @@ func TestStandingLane(t *testing.T) {
 	t.Parallel()
 	n := start(t, Config{})
 	stuck := make(chan struct{})
-	n.lanes.must(3, func() { <-stuck })
+	n.dir.Probe().InLane(3, func() { <-stuck })
 	n.eventually("a job is under way", func() bool { return n.Stats().LaneBusy > 0 })
-	n.lanes.all[3].began.Add(-int64(laneStallAfter)) // as if that had been long ago
+	n.dir.Probe().Age(3, laneStallAfter) // as if that had been long ago
 	if h := n.Health(); len(h) != 1 || !strings.Contains(h[0], "a lane has been busy") {
 		t.Errorf("health %q", h)
 	}

@@ -108,11 +108,12 @@ func (l *loop) publish() {
 
 // Stats returns the engine's counters. Before Ready and after Run they do not move.
 func (e *Engine) Stats() Stats {
+	office := e.dir.Stats()
 	s := Stats{
 		Loops:    e.cfg.Loops,
 		Sessions: len(e.table.Sessions()),
 		IDs:      e.table.Len(),
-		Watched:  int(e.watcher.n.Load()),
+		Watched:  office.Watched,
 		Refused:  e.refused.Load(),
 
 		Displaced:      e.clients.displacements(),
@@ -120,18 +121,18 @@ func (e *Engine) Stats() Stats {
 		JoinsRefused:   e.joins.refusals(),
 		ConnsOverShare: e.clients.refusals(),
 
-		WatchesRefused:  e.watcher.refused.Load(),
+		WatchesRefused:  office.WatchesRefused,
 		MemoryHeld:      int(e.memory.held.Load()),
 		MemoryBudget:    int(e.memory.budget),
 		MemoryClosed:    e.memory.closed.Load(),
 		LogsDropped:     e.log.Dropped(),
 		Unhandled:       e.unhandled.Load(),
-		IDsRefused:      e.idsRefused.Load(),
+		IDsRefused:      office.IDsRefused,
 		RequestsRefused: e.requestsRefused.Load(),
 
-		Takeovers:        e.takeovers.done.Load(),
-		TakeoversDelayed: e.takeovers.delayed.Load(),
-		TakeoversRefused: e.takeovers.refused.Load(),
+		Takeovers:        office.Takeovers,
+		TakeoversDelayed: office.TakeoversDelayed,
+		TakeoversRefused: office.TakeoversRefused,
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),
@@ -148,7 +149,7 @@ func (e *Engine) Stats() Stats {
 	if e.ctx.Err() == nil {
 		s.LoopSilence, _ = e.loopSilence()
 	}
-	s.LaneBusy = e.lanes.busy()
+	s.LaneBusy = e.dir.Busy()
 	for _, l := range e.loops {
 		l.pubMu.Lock()
 		p := l.pub

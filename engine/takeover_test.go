@@ -103,7 +103,7 @@ func onPairs(t *testing.T, change func(*Config), test func(t *testing.T, a, b *c
 // inLaneOf is IDs that share a lane with another.
 func (n *node) inLaneOf(id string, count int) (ids []string) {
 	for i := 0; len(ids) < count; i++ {
-		if next := fmt.Sprint("same lane ", i); n.lanes.of([]byte(next)) == n.lanes.of([]byte(id)) {
+		if next := fmt.Sprint("same lane ", i); n.dir.Probe().LaneOf(next) == n.dir.Probe().LaneOf(id) {
 			ids = append(ids, next)
 		}
 	}
@@ -224,16 +224,6 @@ func TestTakeoverIsRefused(t *testing.T) {
 	})
 }
 
-// owes is what an ID owes, as a time on the engine's clock.
-func (n *node) owes(id string) time.Duration {
-	n.takeovers.mu.Lock()
-	defer n.takeovers.mu.Unlock()
-	if d := n.takeovers.debtOf(id); d != nil {
-		return d.paid
-	}
-	return 0
-}
-
 // Each session has one of the times at which an ID may be taken, however many binds it asks for. And
 // if it goes away, nobody waits in its place.
 func TestTurnsToTakeAnIDAreShared(t *testing.T) {
@@ -241,36 +231,23 @@ func TestTurnsToTakeAnIDAreShared(t *testing.T) {
 	n.join("x")
 	b, greedy, other := n.join(), n.join(), n.join()
 	b.bind("x")
-	before := n.owes("x")
+	before := n.dir.Probe().Owes("x")
 	for range 50 {
 		greedy.ask("x")
 	}
 	n.eventually("all wait", func() bool { return n.Stats().TakeoversDelayed == 50 })
-	if got := n.owes("x") - before; got != n.cfg.TakeoverInterval {
+	if got := n.dir.Probe().Owes("x") - before; got != n.cfg.TakeoverInterval {
 		t.Errorf("the 50 binds of one session are counted as %v", got)
 	}
 	if got := other.binds("x"); got.code != codec.CodeOK {
 		t.Errorf("another session: %+v", got)
 	}
 	gone := n.join()
-	before = n.owes("x")
+	before = n.dir.Probe().Owes("x")
 	gone.ask("x")
-	n.eventually("it waits", func() bool { return n.owes("x") > before })
+	n.eventually("it waits", func() bool { return n.dir.Probe().Owes("x") > before })
 	gone.nc.Close()
-	n.eventually("it is paid back", func() bool { return n.owes("x") == before })
-}
-
-// An ID that owes something stays known, however many others there are that owe nothing.
-func TestDebtsAreBounded(t *testing.T) {
-	n := start(t, Config{TakeoverInterval: time.Hour})
-	n.takeovers.heard("x")
-	n.takeovers.interval = 0
-	for i := range 2 * debtSets * debtWays {
-		n.takeovers.heard(fmt.Sprint(i))
-	}
-	if n.owes("x") < time.Hour {
-		t.Error("it is forgotten")
-	}
+	n.eventually("it is paid back", func() bool { return n.dir.Probe().Owes("x") == before })
 }
 
 // A bind that waits ends with the engine.
@@ -283,7 +260,7 @@ func TestStopWithLateBinds(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if n.asked.Load() != 0 || len(n.takeovers.queue) != 0 {
-		t.Errorf("%d bytes of requests are under way, %d binds wait", n.asked.Load(), len(n.takeovers.queue))
+	if n.dir.Asked() != 0 || n.dir.Probe().LateBinds() != 0 {
+		t.Errorf("%d bytes of requests are under way, %d binds wait", n.dir.Asked(), n.dir.Probe().LateBinds())
 	}
 }

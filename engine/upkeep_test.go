@@ -92,7 +92,7 @@ func TestLossIsMadeGood(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for id := range n.presences.all {
+	for _, id := range n.dir.Probe().Presences() {
 		p, _ := reg.Presence(ctx, id)
 		if left, err := reg.Registry.Detach(ctx, id, p.Nodes[0]); err != nil || left != 0 {
 			t.Fatal(left, err)
@@ -165,7 +165,7 @@ func TestFormerSelf(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale := n.holder("b")
-	n.rewritePresences(true)
+	n.dir.Probe().RewritePresences(true)
 	a.fails(codec.FaultSessionEnded)
 	u.expect(t, u.down, first)
 	again := n.dial()

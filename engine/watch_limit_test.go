@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
-	"time"
 
 	"distmsg/codec"
 )
@@ -55,9 +54,8 @@ func TestMaxNodeWatched(t *testing.T) {
 		eye.nc.Close()
 	}
 	n.eventually("all is free again", func() bool {
-		n.watcher.mu.Lock()
-		defer n.watcher.mu.Unlock()
-		return n.watcher.watches == 0 && len(n.watcher.ids) == 0
+		watches, ids := n.dir.Probe().Watches()
+		return watches == 0 && ids == 0
 	})
 }
 
@@ -76,28 +74,4 @@ func TestWatchMemory(t *testing.T) {
 		t.Logf("%.0f bytes each", each)
 	}
 	runtime.KeepAlive(list)
-}
-
-// The registry is asked for a bounded number of IDs a second.
-func TestWatchPeriodGrows(t *testing.T) {
-	const configured = 2 * time.Second
-	for _, tc := range []struct {
-		ids  int
-		want time.Duration
-	}{{0, configured}, {1000, configured}, {100_000, configured}, {150_000, 3 * time.Second}, {1_000_000, 20 * time.Second}} {
-		if got := watchPeriod(configured, tc.ids); got != tc.want {
-			t.Errorf("%d IDs: a round takes %v, want %v", tc.ids, got, tc.want)
-		}
-	}
-	n := start(t, Config{WatchPeriod: configured, Membership: nil})
-	w := n.watcher
-	w.mu.Lock()
-	for _, id := range names("id", 200_000) {
-		w.watched(id)
-	}
-	w.mu.Unlock()
-	batch, pause := w.takeTurn()
-	if rate := float64(len(batch)) / pause.Seconds(); rate > 1.1*watchRate || rate < 0.9*watchRate {
-		t.Errorf("%d IDs every %v", len(batch), pause)
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -320,10 +321,10 @@ func TestWatchBatches(t *testing.T) {
 	questions, names := reg.questions.Load(), reg.names.Load()
 	g.nodes[0].eventually("two rounds", func() bool { return reg.names.Load()-names >= 2*frames*each })
 	asked := reg.questions.Load() - questions
-	if asked > 2*(frames*each/watchBatch+1)+6 { // and probes of an idle registry
+	if asked > 2*(frames*each/directory.WatchBatch+1)+6 { // and probes of an idle registry
 		t.Errorf("%d questions for two rounds of %d IDs", asked, frames*each)
 	}
-	if n := reg.largest.Load(); n > watchBatch {
+	if n := reg.largest.Load(); n > directory.WatchBatch {
 		t.Errorf("a question of %d IDs", n)
 	}
 	a := g.nodes[1].join()
@@ -461,12 +462,12 @@ func TestWatchNotRead(t *testing.T) {
 	// Nor does it when the client forgets what has changed, and watches it anew.
 	for i := range 20 {
 		eye.unwatch(ids...)
-		n.eventually("forgotten", func() bool { return n.answered(list) == 0 })
+		n.eventually("forgotten", func() bool { return n.dir.Probe().Answered(list) == 0 })
 		eye.write(codec.AppendWatch(nil, uint64(1000+i), rawIDs(ids)))
-		n.eventually("watched anew", func() bool { return n.answered(list) == len(ids) })
+		n.eventually("watched anew", func() bool { return n.dir.Probe().Answered(list) == len(ids) })
 		last = a.tryBind(codec.PolicyKickOld, withEpochs(ids)...)
 	}
-	if waiting := n.waiting(list); waiting < len(ids) || waiting > 2*len(ids)+watchBatch+1 {
+	if waiting := n.waiting(list); waiting < len(ids) || waiting > 2*len(ids)+directory.WatchBatch+1 {
 		t.Errorf("%d changes wait for a client that watches %d IDs", waiting, len(ids))
 	}
 	by.unharmed()
@@ -501,31 +502,17 @@ func TestWatchNotRead(t *testing.T) {
 }
 
 // listOf returns what a client with one connection watches.
-func (n *node) listOf(c *client) *watchList {
+func (n *node) listOf(c *client) *directory.Watches {
 	n.t.Helper()
 	h := n.table.Session(c.sessionID()).Handles()[0]
-	got := make(chan *watchList, 1)
-	n.loops[h.Loop].post(func() { got <- n.loops[h.Loop].conn(h).watchList })
+	got := make(chan *directory.Watches, 1)
+	n.loops[h.Loop].post(func() { got <- n.loops[h.Loop].conn(h).watchList.ids })
 	return <-got
 }
 
-func (n *node) waiting(list *watchList) int {
+func (n *node) waiting(list *directory.Watches) int {
 	n.settle()
-	n.watcher.mu.Lock()
-	defer n.watcher.mu.Unlock()
-	return len(list.queue)
-}
-
-// answered is how many IDs a list has whose client was told something.
-func (n *node) answered(list *watchList) (count int) {
-	n.watcher.mu.Lock()
-	defer n.watcher.mu.Unlock()
-	for _, v := range list.all {
-		if v.answered {
-			count++
-		}
-	}
-	return count
+	return n.dir.Probe().Waiting(list)
 }
 
 // More changes than go into a few frames come all the same.
@@ -714,7 +701,7 @@ func TestWatchTurns(t *testing.T) {
 	long(t)
 	t.Parallel()
 	n := start(t, Config{WatchPeriod: never, MaxIDs: 4000, MaxWatched: 1 << 20})
-	w := n.watcher
+	office := n.dir.Probe()
 	lasting, passing := n.join(), n.join()
 	var stay, come []string
 	for i := range 1500 {
@@ -752,22 +739,17 @@ func TestWatchTurns(t *testing.T) {
 	for range 30 {
 		asked := make(map[string]bool)
 		for over := false; !over; {
-			batch, _ := w.takeTurn()
-			for _, id := range batch {
-				asked[id.name] = true
+			for _, id := range office.TakeTurn() {
+				asked[id] = true
 			}
 			passing.unwatch(some()...)
 			arrived()
 			passing.write(codec.AppendWatch(nil, 1, rawIDs(some())))
 			arrived()
-			w.mu.Lock()
-			for i, id := range w.order {
-				if int(id.at) != i || w.ids[id.name] != id {
-					t.Errorf("%q is at %d, not %d", id.name, i, id.at)
-				}
+			var misplaced []string
+			if misplaced, over = office.WatchOrder(); len(misplaced) > 0 {
+				t.Errorf("not in their places: %q", misplaced)
 			}
-			over = w.next >= len(w.order)
-			w.mu.Unlock()
 		}
 		for _, id := range stay {
 			if !asked[id] {

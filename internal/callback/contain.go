@@ -43,6 +43,16 @@ func Apart(f func()) (failed *Failure) {
 	return <-done
 }
 
+// ApartLogged is Apart for a call whose end is logged if it does not return: whose it was, how it ended
+// and where. It reports whether the call returned.
+func ApartLogged(log *slog.Logger, who string, f func()) (returned bool) {
+	failed := Apart(f)
+	if failed != nil {
+		failed.Log(log, who)
+	}
+	return failed == nil
+}
+
 // How says in words how the call ended, without what it panicked with: that may be for nobody
 // else's eyes.
 func (f *Failure) How() string {

@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"hash/maphash"
@@ -43,13 +43,13 @@ type account struct {
 // job is what waits in a line: a part of a request, or anything else.
 type job struct {
 	do   func()
-	verb verb // if do is nil
+	verb Verb // if do is nil
 	part part
 }
 
 // part is what one lane has of a request: the indices of its IDs.
 type part struct {
-	*request
+	*Request
 	mine []int
 }
 
@@ -77,12 +77,12 @@ type lane struct {
 type lanes struct {
 	seed maphash.Seed
 	born time.Time
-	work func(verb, []part) // does parts of requests
+	work func(Verb, []part) // does parts of requests
 	all  [2 * laneCount]lane
 	done sync.WaitGroup
 }
 
-func newLanes(work func(verb, []part)) *lanes {
+func newLanes(work func(Verb, []part)) *lanes {
 	ls := &lanes{seed: maphash.MakeSeed(), born: time.Now(), work: work}
 	for i := range ls.all {
 		l := &ls.all[i]
@@ -130,7 +130,7 @@ func (ls *lanes) ofSession(id routing.SessionID) int { return laneCount + ls.of(
 
 // try queues a part of a client's request. It returns false if the line is full, or the engine is
 // stopping.
-func (ls *lanes) try(i int, who account, v verb, p part) bool {
+func (ls *lanes) try(i int, who account, v Verb, p part) bool {
 	return ls.all[i].add(who, job{verb: v, part: p}, laneDepth, false)
 }
 

@@ -1,8 +1,9 @@
-package engine
+package directory
 
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -15,36 +16,40 @@ import (
 // room counts the IDs that the registry is being asked to bind. Those that are bound, the table
 // counts.
 type room struct {
-	sessionFull, nodeFull string // why a bind is refused; static
+	table                     *routing.Table // static
+	mostOfSession, mostOfNode int            // static
+	sessionFull, nodeFull     string         // why a bind is refused; static
+	refused                   atomic.Uint64  // IDs; for Stats
 
 	mu       sync.Mutex
 	sessions map[*routing.Session]int // guarded by mu
 	node     int                      // guarded by mu
 }
 
-func newRoom(c *Config) room {
-	return room{
+func newRoom(d *Directory) *room {
+	c := &d.cfg
+	return &room{
+		table: d.table, mostOfSession: c.MaxSessionIDs, mostOfNode: c.MaxNodeIDs,
 		sessionFull: fmt.Sprintf("the session holds %d IDs at this node, the most that are allowed (max-session-ids)", c.MaxSessionIDs),
 		nodeFull:    fmt.Sprintf("the node holds %d IDs, the most that are allowed (max-node-ids)", c.MaxNodeIDs),
 		sessions:    make(map[*routing.Session]int),
 	}
 }
 
-// keepRoom keeps room for IDs of a request. It refuses those that there is no room for, and returns
+// keepFor keeps room for IDs of a request. It refuses those that there is no room for, and returns
 // the others. An ID that the session holds already needs none. Call it in the lane of the IDs, and
-// giveRoomBack after it.
-func (e *Engine) keepRoom(r *request, mine []int) []int {
-	m := &e.room
+// giveBack after it.
+func (m *room) keepFor(r *Request, mine []int) []int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ofSession := e.cfg.MaxSessionIDs - r.session.Len() - m.sessions[r.session]
-	ofNode := e.cfg.MaxNodeIDs - e.table.Len() - m.node
+	ofSession := m.mostOfSession - r.Session.Len() - m.sessions[r.Session]
+	ofNode := m.mostOfNode - m.table.Len() - m.node
 	fits := make([]int, 0, len(mine))
 	var kept map[string]bool // the IDs of fits; made when the room is used up
 	for _, i := range mine {
 		it := &r.items[i]
-		route, known := e.table.Lookup([]byte(it.id))
-		it.newInSession, it.newInNode = !known || route.Session != r.session, !known
+		route, known := m.table.Lookup([]byte(it.id))
+		it.newInSession, it.newInNode = !known || route.Session != r.Session, !known
 		if it.newInSession && (ofSession <= 0 || it.newInNode && ofNode <= 0) {
 			if kept == nil {
 				kept = r.named(fits)
@@ -55,13 +60,13 @@ func (e *Engine) keepRoom(r *request, mine []int) []int {
 			}
 			it.newInSession, it.newInNode = false, false
 			if !kept[it.id] { // else it stands in the frame twice
-				r.results[i].Code = codec.CodeOverflow
+				r.Results[i].Code = codec.CodeOverflow
 				r.refused.add(i, full)
-				e.idsRefused.Add(1)
+				m.refused.Add(1)
 				continue
 			}
 		}
-		ofSession -= m.keep(r.session, it)
+		ofSession -= m.keep(r.Session, it)
 		if it.newInNode {
 			ofNode--
 		}
@@ -71,7 +76,7 @@ func (e *Engine) keepRoom(r *request, mine []int) []int {
 }
 
 // named returns the IDs of items.
-func (r *request) named(items []int) map[string]bool {
+func (r *Request) named(items []int) map[string]bool {
 	ids := make(map[string]bool, len(items))
 	for _, i := range items {
 		ids[r.items[i].id] = true
@@ -105,20 +110,20 @@ func (m *room) give(s *routing.Session, it *item) {
 	it.newInSession, it.newInNode = false, false
 }
 
-// bindInRoom puts a binding into the table, which counts it from now on.
-func (e *Engine) bindInRoom(r *request, i int, epoch uint64) (prev routing.Route, status routing.BindStatus) {
-	e.room.mu.Lock()
-	defer e.room.mu.Unlock()
-	prev, status = e.table.Bind(r.items[i].id, r.session, epoch)
-	e.room.give(r.session, &r.items[i])
+// bind puts a binding into the table, which counts it from now on.
+func (m *room) bind(r *Request, i int, epoch uint64) (prev routing.Route, status routing.BindStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	prev, status = m.table.Bind(r.items[i].id, r.Session, epoch)
+	m.give(r.Session, &r.items[i])
 	return prev, status
 }
 
-// giveRoomBack gives back the room of the IDs that were not bound.
-func (e *Engine) giveRoomBack(r *request, mine []int) {
-	e.room.mu.Lock()
-	defer e.room.mu.Unlock()
+// giveBack gives back the room of the IDs that were not bound.
+func (m *room) giveBack(r *Request, mine []int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, i := range mine {
-		e.room.give(r.session, &r.items[i])
+		m.give(r.Session, &r.items[i])
 	}
 }

@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 // Each question has a number. A loop notes the number of the latest question when a send arrives.
 // An answer to a question with a greater number is no older than the send.
 type holders struct {
-	eng   *Engine
+	dir   *Directory
 	wake  chan struct{} // of capacity 1
 	round atomic.Uint64 // the number of the last question that was asked
 
@@ -30,21 +30,27 @@ type holders struct {
 	order []string            // guarded by mu; the IDs, as they came
 }
 
-// holder is the registry's word on who holds an ID.
-type holder struct {
-	id      string
-	session routing.SessionID // zero: nobody
-	epoch   uint64
-	known   bool   // false: the registry did not say
-	round   uint64 // of the question
+// Holder is what the registry said of who holds an ID.
+type Holder struct {
+	ID      string
+	Session routing.SessionID // zero: nobody
+	Epoch   uint64
+	Known   bool   // false: the registry did not say
+	Round   uint64 // of the question, see HolderRound
 }
 
-func newHolders(e *Engine) *holders {
-	return &holders{eng: e, wake: make(chan struct{}, 1), loops: make(map[string][]uint16)}
+func newHolders(d *Directory) *holders {
+	return &holders{dir: d, wake: make(chan struct{}, 1), loops: make(map[string][]uint16)}
 }
 
-// ask promises that the loop will hear who holds id, from a question that has not been asked yet
-// (see loop.senderKnown). Any goroutine may call it.
+// AskHolder promises that the loop will hear who holds an ID, by Loops.SendersKnown, from a question that
+// has not been asked yet. There must be other nodes.
+func (d *Directory) AskHolder(loop uint16, id string) { d.holders.ask(loop, id) }
+
+// HolderRound is the number of the latest question for holders. An answer with a greater number is no
+// older than this call.
+func (d *Directory) HolderRound() uint64 { return d.holders.round.Load() }
+
 func (h *holders) ask(loop uint16, id string) {
 	h.mu.Lock()
 	if h.loops[id] == nil {
@@ -85,20 +91,20 @@ func (h *holders) take(most int) (ids []string, loops [][]uint16) {
 	return ids, loops
 }
 
-func (h *holders) unknown(ids []string) []holder {
-	words := make([]holder, len(ids))
+func (h *holders) unknown(ids []string) []Holder {
+	words := make([]Holder, len(ids))
 	for i, id := range ids {
-		words[i] = holder{id: id, round: h.round.Load()}
+		words[i] = Holder{ID: id, Round: h.round.Load()}
 	}
 	return words
 }
 
 // find asks the registry. If it does not answer, no word is known.
-func (h *holders) find(ctx context.Context, ids []string) []holder {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+func (h *holders) find(ctx context.Context, ids []string) []Holder {
+	ctx, cancel := context.WithTimeout(ctx, ResolveTimeout)
 	defer cancel()
 	words := h.unknown(ids)
-	found, err := h.eng.registry.Lookup(ctx, ids)
+	found, err := h.dir.registry.Lookup(ctx, ids)
 	if err != nil {
 		return words
 	}
@@ -106,31 +112,27 @@ func (h *holders) find(ctx context.Context, ids []string) []holder {
 		if f.Unknown {
 			continue
 		}
-		words[i].session, words[i].epoch, words[i].known = f.Binding.Session, f.Binding.Epoch, true
-		if s := h.eng.table.Session(f.Binding.Session); s != nil && len(s.Handles()) > 0 {
-			h.eng.learn(s, ids[i], f.Binding.Epoch) // so that it need not be asked for again
+		words[i].Session, words[i].Epoch, words[i].Known = f.Binding.Session, f.Binding.Epoch, true
+		if s := h.dir.table.Session(f.Binding.Session); s != nil && len(s.Handles()) > 0 {
+			h.dir.news.learn(s, ids[i], f.Binding.Epoch) // so that it need not be asked for again
 		}
 	}
 	return words
 }
 
 // answer tells every loop that asked.
-func (h *holders) answer(words []holder, loops [][]uint16) {
-	byLoop := make([][]holder, len(h.eng.loops))
+func (h *holders) answer(words []Holder, loops [][]uint16) {
+	byLoop := make([][]Holder, h.dir.cfg.Loops)
 	for i, w := range words {
 		for _, loop := range loops[i] {
-			if mine := byLoop[loop]; len(mine) == 0 || mine[len(mine)-1].id != w.id {
+			if mine := byLoop[loop]; len(mine) == 0 || mine[len(mine)-1].ID != w.ID {
 				byLoop[loop] = append(mine, w)
 			}
 		}
 	}
-	for i, mine := range byLoop {
-		if l := h.eng.loops[i]; len(mine) > 0 {
-			l.post(func() {
-				for _, w := range mine {
-					l.senderKnown(w)
-				}
-			})
+	for loop, mine := range byLoop {
+		if len(mine) > 0 {
+			h.dir.loops.SendersKnown(loop, mine)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"distmsg/routing"
 )
 
-// watchBatch is the most watched IDs in one question to the registry, and in one step of what may be long.
-const watchBatch = 512
+// WatchBatch is the most watched IDs in one question to the registry, and in one step of what may be long.
+const WatchBatch = 512
 
 const (
 	// watchRate is how many watched IDs a second the registry is asked for at most, unless the
@@ -32,7 +32,7 @@ const (
 // question of the watcher may be older than a hint that has come meanwhile; then it does not count, and the question is put again. What
 // is heard otherwise is only a reason to ask soon.
 type watcher struct {
-	eng  *Engine
+	dir  *Directory
 	wake chan struct{} // of capacity 1
 	// refused counts watches that there was no room for.
 	refused atomic.Uint64
@@ -44,7 +44,7 @@ type watcher struct {
 	order []*watchedID          // guarded by mu; all of ids, those before next have been asked for in this round
 	next  int                   // guarded by mu
 	soon  []*watchedID          // guarded by mu; to be asked for out of turn
-	ended []*watchList          // guarded by mu; to be taken apart
+	ended []*Watches            // guarded by mu; to be taken apart
 	// watches is how many there are of all connections. Guarded by mu.
 	watches int
 
@@ -70,8 +70,8 @@ type absence struct {
 	lives bool      // what came of that
 }
 
-func newWatcher(e *Engine) *watcher {
-	return &watcher{eng: e, wake: make(chan struct{}, 1), ids: make(map[string]*watchedID),
+func newWatcher(d *Directory) *watcher {
+	return &watcher{dir: d, wake: make(chan struct{}, 1), ids: make(map[string]*watchedID),
 		absent: make(map[routing.SessionID]*absence)}
 }
 
@@ -144,7 +144,7 @@ func (w *watcher) set(id *watchedID, bound bool, epoch uint64) {
 	}
 	id.known, id.bound, id.epoch = true, bound, epoch
 	for _, v := range id.watches {
-		v.enqueue()
+		w.enqueue(v)
 	}
 }
 
@@ -191,16 +191,6 @@ func (w *watcher) heard(name string, bound bool, epoch uint64) {
 	}
 }
 
-// heardResolved is heard for what the resolver was told.
-func (w *watcher) heardResolved(names []string, found []routing.LookupResult, codes []codec.Code) {
-	if w.n.Load() == 0 {
-		return
-	}
-	for i, name := range names {
-		w.heardFound(name, codec.Result{Code: codes[i], Epoch: found[i].Binding.Epoch})
-	}
-}
-
 // heardFound is heard for what a look-up was answered.
 func (w *watcher) heardFound(name string, r codec.Result) {
 	if r.Code != codec.CodeRegistryUnavailable {
@@ -230,9 +220,9 @@ func (w *watcher) askSoon(id *watchedID) {
 
 // run asks for all IDs again and again until ctx ends. With a registry of the engine's own nothing happens that is not hinted at.
 func (w *watcher) run(ctx context.Context) {
-	turn := time.NewTimer(w.eng.cfg.WatchPeriod)
+	turn := time.NewTimer(w.dir.cfg.WatchPeriod)
 	defer turn.Stop()
-	if w.eng.ownRegistry {
+	if w.dir.cfg.Own {
 		turn.Stop()
 	}
 	for {
@@ -269,7 +259,7 @@ func (w *watcher) takeApartSome() (more bool) {
 	list := w.ended[0]
 	n := 0
 	for id, v := range list.all {
-		if n++; n > watchBatch {
+		if n++; n > WatchBatch {
 			return true
 		}
 		delete(list.all, id)
@@ -282,7 +272,7 @@ func (w *watcher) takeApartSome() (more bool) {
 func (w *watcher) takeSoon() []*watchedID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := min(len(w.soon), watchBatch)
+	n := min(len(w.soon), WatchBatch)
 	batch := w.soon[:n:n]
 	if w.soon = w.soon[n:]; len(w.soon) == 0 {
 		w.soon = nil
@@ -310,7 +300,7 @@ func watchPeriod(configured time.Duration, ids int) time.Duration {
 func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	period := watchPeriod(w.eng.cfg.WatchPeriod, len(w.order))
+	period := watchPeriod(w.dir.cfg.WatchPeriod, len(w.order))
 	if w.next >= len(w.order) {
 		w.next = 0
 		for session, a := range w.absent {
@@ -319,16 +309,15 @@ func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
 			}
 		}
 	}
-	turns := max(1, (len(w.order)+watchBatch-1)/watchBatch)
+	turns := max(1, (len(w.order)+WatchBatch-1)/WatchBatch)
 	end := min(w.next+(len(w.order)+turns-1)/turns, len(w.order))
 	batch = slices.Clone(w.order[w.next:end])
 	w.next = end
 	return batch, period / time.Duration(turns)
 }
 
-// askWatched asks for the IDs of watch frames, in their lane.
-func (e *Engine) askWatched(parts []part) {
-	w := e.watcher
+// askFor asks for the IDs of watch frames, in their lane.
+func (w *watcher) askFor(parts []part) {
 	var batch []*watchedID
 	w.mu.Lock()
 	for _, p := range parts {
@@ -339,7 +328,7 @@ func (e *Engine) askWatched(parts []part) {
 		}
 	}
 	w.mu.Unlock()
-	ctx, cancel := e.registryContext()
+	ctx, cancel := w.dir.registryContext()
 	defer cancel()
 	w.ask(ctx, batch)
 }
@@ -349,7 +338,7 @@ func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, ResolveTimeout)
 	defer cancel()
 	names, versions := make([]string, len(batch)), make([]uint32, len(batch))
 	w.mu.Lock()
@@ -383,7 +372,7 @@ func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 // find asks the registry who holds IDs, and whether those sessions live.
 func (w *watcher) find(ctx context.Context, names []string) (found []routing.LookupResult, bound []bool) {
 	bound = make([]bool, len(names))
-	found, err := w.eng.registry.Lookup(ctx, names)
+	found, err := w.dir.registry.Lookup(ctx, names)
 	if err != nil {
 		found = make([]routing.LookupResult, len(names))
 		for i := range found {
@@ -393,7 +382,7 @@ func (w *watcher) find(ctx context.Context, names []string) (found []routing.Loo
 	}
 	var holding []routing.SessionID
 	for i := range found {
-		w.eng.heardOfBinding([]byte(names[i]), found[i].Binding)
+		w.dir.HeardOfBinding([]byte(names[i]), found[i].Binding)
 		if b := found[i].Binding; b != (routing.Binding{}) && !found[i].Unknown {
 			holding = append(holding, b.Session)
 		}
@@ -409,7 +398,7 @@ func (w *watcher) find(ctx context.Context, names []string) (found []routing.Loo
 }
 
 func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.LookupResult, bound []bool) {
-	rebuilding := w.eng.registry.Rebuilding()
+	rebuilding := w.dir.registry.Rebuilding()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, id := range batch {
@@ -418,7 +407,7 @@ func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.Lo
 		case id.at < 0:
 		case found[i].Unknown && id.known:
 		case found[i].Unknown: // what is bound here is known all the same
-			if r, ok := w.eng.table.Lookup([]byte(id.name)); ok {
+			if r, ok := w.dir.table.Lookup([]byte(id.name)); ok {
 				w.set(id, true, r.Epoch)
 			}
 		case id.version != versions[i]: // it may be old
@@ -433,35 +422,29 @@ func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.Lo
 	}
 }
 
-// lives says which of the sessions that hold IDs count: those that are attached somewhere, or within their resume window.
-// One that has ended does not, and neither does one whose nodes are all gone, if for the resume window it was not heard
-// of: who should have ended it is gone, too. A session of which the registry does not say is not in the map.
+// lives says which of the sessions that hold IDs count: those that are attached somewhere, or within their
+// resume window. One that has ended does not count. Neither does one whose nodes are all gone, if it was
+// not heard of for the resume window: who should have ended it is gone, too. A session of which the
+// registry does not say is not in the map.
 func (w *watcher) lives(ctx context.Context, sessions []routing.SessionID) map[routing.SessionID]bool {
 	lives := make(map[routing.SessionID]bool, len(sessions))
 	asking := w.recall(sessions, lives)
 	if len(asking) == 0 {
 		return lives
 	}
-	presences, err := w.eng.registry.Presences(ctx, asking)
-	if err != nil {
-		return lives
-	}
+	where := w.dir.whereAre(ctx, asking)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	for i, p := range presences {
-		if p.Unknown {
-			continue
-		}
-		a := w.absent[asking[i]]
+	for id, at := range where {
+		a := w.absent[id]
 		if a == nil {
 			a = &absence{since: now}
-			w.absent[asking[i]] = a
+			w.absent[id] = a
 		}
-		attached := slices.ContainsFunc(p.Nodes, func(at routing.Presence) bool { return !w.eng.Gone(at) })
 		a.asked = now
-		a.lives = !p.Dead && (attached || now.Sub(a.since) < w.eng.cfg.ResumeWindow)
-		lives[asking[i]] = a.lives
+		a.lives = at.alive() || at != ended && now.Sub(a.since) < w.dir.cfg.ResumeWindow
+		lives[id] = a.lives
 	}
 	return lives
 }
@@ -469,7 +452,6 @@ func (w *watcher) lives(ctx context.Context, sessions []routing.SessionID) map[r
 // recall notes of sessions whether they live, as far as this node knows. It returns those that the
 // registry has to be asked about, each once.
 func (w *watcher) recall(sessions []routing.SessionID, lives map[routing.SessionID]bool) (asking []routing.SessionID) {
-	e := w.eng
 	seen := make(map[routing.SessionID]bool, len(sessions))
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -478,10 +460,10 @@ func (w *watcher) recall(sessions []routing.SessionID, lives map[routing.Session
 			continue
 		}
 		seen[session] = true
-		if e.table.Session(session) != nil || e.cluster != nil && e.cluster.remote.Session(session) != nil {
+		if w.dir.knownHere(session) {
 			delete(w.absent, session)
 			lives[session] = true
-		} else if a := w.absent[session]; a != nil && time.Since(a.asked) < e.cfg.WatchPeriod/2 {
+		} else if a := w.absent[session]; a != nil && time.Since(a.asked) < w.dir.cfg.WatchPeriod/2 {
 			lives[session] = a.lives
 		} else {
 			asking = append(asking, session)

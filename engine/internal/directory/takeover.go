@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"fmt"
@@ -44,7 +44,7 @@ const (
 // so; any goroutine may call the others.
 type takeovers struct {
 	// static
-	eng      *Engine
+	dir      *Directory
 	interval time.Duration // what a takeover costs
 	slack    time.Duration // an ID that owes as much may still be taken at once
 	longest  time.Duration // a bind older than that does not wait
@@ -75,23 +75,23 @@ type waiter struct {
 
 // lateBind is an ID of a request that waits. It counts in request.left.
 type lateBind struct {
-	r       *request
+	r       *Request
 	i       int
 	due     time.Duration // on the engine's clock
 	counted bool          // its takeover has been counted; if not, an earlier bind of the same session has been
 }
 
-func (b *lateBind) waiter() waiter { return waiter{b.r.session.ID(), b.r.items[b.i].id} }
+func (b *lateBind) waiter() waiter { return waiter{b.r.Session.ID(), b.r.items[b.i].id} }
 
 // GoesBefore says which one is due first.
 func (b *lateBind) GoesBefore(c *lateBind) bool { return b.due < c.due }
 
 func (b *lateBind) StandsAt(int) {}
 
-func newTakeovers(e *Engine) *takeovers {
-	c := &e.cfg
+func newTakeovers(d *Directory) *takeovers {
+	c := &d.cfg
 	return &takeovers{
-		eng:      e,
+		dir:      d,
 		interval: c.TakeoverInterval,
 		slack:    time.Duration(c.TakeoverBurst-1) * c.TakeoverInterval,
 		longest:  min(longestTurn, c.LoopGap*2/3),
@@ -135,7 +135,7 @@ func (t *takeovers) owe(id string) (before time.Duration) {
 		}
 		*at = debt{id: h}
 	}
-	before = max(at.paid, t.eng.clock())
+	before = max(at.paid, t.dir.cfg.Clock())
 	at.paid = before + t.interval
 	return before
 }
@@ -162,18 +162,18 @@ func (t *takeovers) debtOf(id string) *debt {
 
 // admit returns which IDs of a request may be bound now. The others wait, or are refused. Call it in
 // the lane of the IDs.
-func (t *takeovers) admit(r *request, mine []int) []int {
+func (t *takeovers) admit(r *Request, mine []int) []int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.debts == nil || t.over || r.policy == codec.PolicyRejectNew { // which displaces nobody who is alive
+	if t.debts == nil || t.over || r.Policy == codec.PolicyRejectNew { // which displaces nobody who is alive
 		return mine
 	}
-	rebuilding := t.eng.registry.Rebuilding()
+	rebuilding := t.dir.registry.Rebuilding()
 	now := make([]int, 0, len(mine))
 	for _, i := range mine {
 		it := &r.items[i]
 		switch {
-		case it.counted, it.epoch != 0 && (!rebuilding || t.eng.knows(r.session, *it)): // it has waited, or it takes nothing from anybody
+		case it.counted, it.epoch != 0 && (!rebuilding || t.dir.bindings.knows(r.Session, *it)): // it has waited, or it takes nothing from anybody
 			now = append(now, i)
 		case !t.late(r, i):
 			now = append(now, i)
@@ -184,13 +184,13 @@ func (t *takeovers) admit(r *request, mine []int) []int {
 
 // late has an ID of a request wait, or refuses it, if it may not be bound now. It returns false if it
 // may. mu is held.
-func (t *takeovers) late(r *request, i int) bool {
+func (t *takeovers) late(r *Request, i int) bool {
 	id := r.items[i].id
 	d := t.debtOf(id)
 	if d == nil {
 		return false
 	}
-	now := t.eng.clock()
+	now := t.dir.cfg.Clock()
 	if d.paid <= now+t.slack {
 		return false
 	}
@@ -206,7 +206,7 @@ func (t *takeovers) late(r *request, i int) bool {
 		t.waiting[b.waiter()] = b
 	default:
 		b.due = first.due
-		if first.r.ended != nil && first.r.ended.Load() { // its client has come back, and has asked again
+		if first.r.Ended != nil && first.r.Ended.Load() { // its client has come back, and has asked again
 			b.counted, first.counted = first.counted, false
 			t.waiting[b.waiter()] = b
 		}
@@ -224,7 +224,7 @@ func (t *takeovers) late(r *request, i int) bool {
 func (t *takeovers) arm(after time.Duration) {
 	after = (after + turnsTogether).Truncate(turnsTogether)
 	if t.timer == nil {
-		t.timer = time.AfterFunc(after, func() { t.release(t.eng.clock()) })
+		t.timer = time.AfterFunc(after, func() { t.release(t.dir.cfg.Clock()) })
 		return
 	}
 	t.timer.Reset(after)
@@ -251,17 +251,17 @@ func (t *takeovers) release(now time.Duration) {
 // resume queues binds that have waited in the lines of their connections.
 func (t *takeovers) resume(due []*lateBind) {
 	type of struct {
-		r    *request
+		r    *Request
 		lane int
-		verb verb
+		verb Verb
 	}
-	ls := t.eng.lanes
+	ls := t.dir.lanes
 	parts := make(map[of][]int)
 	var order []of
 	for _, b := range due {
-		to := of{b.r, ls.of([]byte(b.r.items[b.i].id)), verbBind}
+		to := of{b.r, ls.of([]byte(b.r.items[b.i].id)), Bind}
 		if b.counted {
-			to.verb = verbLateBind
+			to.verb = bindLate
 		}
 		if parts[to] == nil {
 			order = append(order, to)
@@ -271,9 +271,9 @@ func (t *takeovers) resume(due []*lateBind) {
 	for _, to := range order {
 		p := part{to.r, parts[to]}
 		p.left.Add(int32(1 - len(p.mine))) // from now on they count as one
-		if !ls.try(to.lane, account{conn: p.handle}, to.verb, p) {
-			p.refuse(p.mine, codec.CodeOverflow, reasonRequests)
-			if to.verb == verbLateBind {
+		if !ls.try(to.lane, account{conn: p.Conn}, to.verb, p) {
+			p.refuse(p.mine, codec.CodeOverflow, ReasonRequests)
+			if to.verb == bindLate {
 				t.payBack([]part{p})
 			}
 			p.done()

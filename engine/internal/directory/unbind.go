@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"distmsg/codec"
@@ -10,17 +10,17 @@ func unbindOps(parts []part) []routing.UnbindOp {
 	var ops []routing.UnbindOp
 	for _, p := range parts {
 		for _, i := range p.mine {
-			ops = append(ops, routing.UnbindOp{ID: p.items[i].id, Session: p.session.ID(), Epoch: p.items[i].epoch})
+			ops = append(ops, routing.UnbindOp{ID: p.items[i].id, Session: p.Session.ID(), Epoch: p.items[i].epoch})
 		}
 	}
 	return ops
 }
 
 // unbind takes bindings back for their sessions.
-func (e *Engine) unbind(parts []part) {
+func (b *bindings) unbind(parts []part) {
 	ops := unbindOps(parts)
-	ctx, cancel := e.registryContext()
-	results, err := e.registry.Unbind(ctx, ops)
+	ctx, cancel := b.dir.registryContext()
+	results, err := b.dir.registry.Unbind(ctx, ops)
 	cancel()
 	if err != nil {
 		for _, p := range parts {
@@ -31,41 +31,41 @@ func (e *Engine) unbind(parts []part) {
 	var stay []wish
 	for _, p := range parts {
 		n := len(p.mine)
-		for k, i := range e.takenBack(p, ops[:n], results[:n]) {
+		for k, i := range b.takenBack(p, ops[:n], results[:n]) {
 			switch {
 			case results[k].Unanswered:
-				p.results[i].Code = codec.CodeRegistryUnavailable
+				p.Results[i].Code = codec.CodeRegistryUnavailable
 			case !results[k].Removed:
-				stay = append(stay, wish{r: p.request, i: i})
+				stay = append(stay, wish{r: p.Request, i: i})
 			}
 		}
 		ops, results = ops[n:], results[n:]
 	}
-	e.explain(stay)
+	b.explain(stay)
 }
 
 // takenBack forgets bindings that their session has given back, and that the registry was asked to
 // remove. It returns the indices of the part.
-func (e *Engine) takenBack(p part, ops []routing.UnbindOp, results []routing.UnbindResult) []int {
+func (b *bindings) takenBack(p part, ops []routing.UnbindOp, results []routing.UnbindResult) []int {
 	var over []routing.UnbindOp
 	for k, op := range ops {
 		if results[k].Unanswered {
 			continue
 		}
-		known := e.table.Unbind(op.ID, p.session, op.Epoch)
+		known := b.dir.table.Unbind(op.ID, p.Session, op.Epoch)
 		if known || results[k].Removed { // else the client may have made up the epoch
 			over = append(over, op)
 		}
 		if results[k].Removed {
-			e.watcher.unbound(op.ID, op.Epoch)
+			b.dir.watcher.unbound(op.ID, op.Epoch)
 		}
 	}
-	e.released(p.session, over)
+	b.dir.news.released(p.Session, over)
 	return p.mine
 }
 
 // explain says of IDs that were not unbound what stands instead.
-func (e *Engine) explain(stay []wish) {
+func (b *bindings) explain(stay []wish) {
 	if len(stay) == 0 {
 		return
 	}
@@ -73,9 +73,9 @@ func (e *Engine) explain(stay []wish) {
 	for k := range stay {
 		ids[k] = stay[k].id()
 	}
-	ctx, cancel := e.registryContext()
+	ctx, cancel := b.dir.registryContext()
 	defer cancel()
-	found, err := e.registry.Lookup(ctx, ids)
+	found, err := b.dir.registry.Lookup(ctx, ids)
 	for k := range stay {
 		if err != nil {
 			stay[k].answer(codec.Result{Code: codec.CodeRegistryUnavailable})
@@ -88,42 +88,42 @@ func (e *Engine) explain(stay []wish) {
 // lookup answers from the table where it can, and asks the registry for the rest: also for the IDs
 // of a session that is not attached here any more, which may be attached elsewhere, or have lost
 // them.
-func (e *Engine) lookup(parts []part) {
+func (b *bindings) lookup(parts []part) {
 	var unknown []wish
 	var ids []string
 	for _, p := range parts {
 		for _, i := range p.mine {
-			route, ok := e.table.Lookup([]byte(p.items[i].id))
+			route, ok := b.dir.table.Lookup([]byte(p.items[i].id))
 			attached := ok && len(route.Session.Handles()) > 0
-			if !attached && (!ok || e.cluster != nil) {
-				unknown = append(unknown, wish{r: p.request, i: i})
+			if !attached && (!ok || !b.dir.alone()) {
+				unknown = append(unknown, wish{r: p.Request, i: i})
 				ids = append(ids, p.items[i].id)
 				continue
 			}
-			p.results[i] = codec.Result{Code: codec.CodeOK, Epoch: route.Epoch}
+			p.Results[i] = codec.Result{Code: codec.CodeOK, Epoch: route.Epoch}
 			if !attached {
-				p.results[i].Code = codec.CodeUnreachable
+				p.Results[i].Code = codec.CodeUnreachable
 			}
 		}
 	}
 	if len(unknown) == 0 {
 		return
 	}
-	ctx, cancel := e.registryContext()
+	ctx, cancel := b.dir.registryContext()
 	defer cancel()
-	found, err := e.registry.Lookup(ctx, ids)
+	found, err := b.dir.registry.Lookup(ctx, ids)
 	for k, w := range unknown {
 		if err != nil {
 			w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
 			continue
 		}
 		bound := codec.CodeUnreachable
-		if e.attached(found[k].Binding.Session) {
+		if b.dir.attached(found[k].Binding.Session) {
 			bound = codec.CodeOK
 		}
 		answer := asResult(found[k], bound)
 		w.answer(answer)
-		e.watcher.heardFound(ids[k], answer)
+		b.dir.watcher.heardFound(ids[k], answer)
 	}
 }
 

@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"context"
@@ -11,6 +11,15 @@ import (
 )
 
 const (
+	// resolveBatch is the most IDs in one question to the registry: a multicast's are to be answered together.
+	resolveBatch = 1 << 14
+	// ResolveTimeout bounds one question of a loop.
+	ResolveTimeout = time.Second
+	// attachTries is how often the registry is asked about an ID whose session is attached, as it says, at a node
+	// that has not told of it, and attachPause the time before the second time; it doubles from then on. The session moves, and
+	// the word of it is on its way.
+	attachTries = 6
+	attachPause = 10 * time.Millisecond
 	// resolveAtOnce is how many questions the resolver may have under way: one that is slow does not
 	// hold up the next.
 	resolveAtOnce = 4
@@ -23,7 +32,7 @@ const (
 	// deadFor is how long it is remembered that a session is dead, which it will always be, and
 	// awayFor that one is attached nowhere that this node can reach.
 	deadFor = 10 * time.Second
-	awayFor = recentFor * time.Millisecond
+	awayFor = 100 * time.Millisecond
 	// maxAway bounds how many such sessions are remembered.
 	maxAway = 1 << 16
 )
@@ -33,7 +42,7 @@ const (
 // not hold up the others (S32). Each ID is answered by itself: as soon as it is known what to do, and
 // whatever becomes of the others.
 type resolver struct {
-	eng  *Engine
+	dir  *Directory
 	wake chan struct{} // of capacity 1
 
 	mu    sync.Mutex
@@ -57,9 +66,9 @@ type question struct {
 	not   disowned // a binding that is no answer
 }
 
-// whereabouts is what a message comes to whose receiver's session no node has told of.
+// whereabouts is what the registry said of a session that no node has told of.
 type whereabouts struct {
-	code  codec.Code
+	at    standing
 	heard time.Time
 	until time.Time // it is remembered
 }
@@ -76,17 +85,30 @@ func (d disowned) is(b routing.Binding) bool {
 	return d.epoch == b.Epoch && d.session == b.Session.Short()
 }
 
-// codeMoving is the word on an ID of which more is about to be heard: its session attaches
-// somewhere, or somebody else binds it. It never leaves this package.
-const codeMoving codec.Code = 126
-
-func newResolver(e *Engine) *resolver {
-	return &resolver{eng: e, wake: make(chan struct{}, 1), asked: make(map[string]*question),
+func newResolver(d *Directory) *resolver {
+	return &resolver{dir: d, wake: make(chan struct{}, 1), asked: make(map[string]*question),
 		lines: make(map[routing.Handle]*askLine), away: make(map[routing.SessionID]whereabouts)}
 }
 
-// ask promises that the loop will hear of the IDs, and of all at once if nobody has asked for them
-// before (see loop.resolved). by is the connection or link on whose account. Any goroutine may call it.
+// Resolved says how messages to an ID go on, after the registry was asked.
+type Resolved struct {
+	ID    string
+	Code  codec.Code // CodeOK if there is a route now, else how sends end
+	Stale bool       // a part of it was remembered: whoever remembers it does so for no longer
+}
+
+// Resolve promises that the loop will hear of the IDs, by Loops.Resolved, and of all at once if nobody has
+// asked for them before. by is the connection or link on whose account. There must be other nodes.
+func (d *Directory) Resolve(loop uint16, by routing.Handle, ids ...string) {
+	d.resolver.ask(loop, by, ids...)
+}
+
+// Disown says that a binding of an ID which a loop has asked for is no answer: its session has given a
+// message back. session is the short form.
+func (d *Directory) Disown(id string, session, epoch uint64) {
+	d.resolver.disown(id, disowned{session, epoch})
+}
+
 func (r *resolver) ask(loop uint16, by routing.Handle, ids ...string) {
 	r.mu.Lock()
 	var fresh []string
@@ -192,7 +214,7 @@ func (r *resolver) takeLate() (late []string) {
 	for _, ln := range turns {
 		kept := ln.ids[:0:0]
 		for _, id := range ln.ids {
-			if q := r.asked[id]; q != nil && time.Since(q.since) >= resolveTimeout/2 {
+			if q := r.asked[id]; q != nil && time.Since(q.since) >= ResolveTimeout/2 {
 				late = append(late, id)
 			} else {
 				kept = append(kept, id)
@@ -207,37 +229,45 @@ func (r *resolver) takeLate() (late []string) {
 	return late
 }
 
-// answer tells every loop that asked, but of sessions that move: about those it asks again. A nil stale
-// means that nothing is stale.
-func (r *resolver) answer(ids []string, codes []codec.Code, stale []bool) {
-	words := make([][]*word, len(r.eng.loops))
+// finding is what came of the question for one ID.
+type finding struct {
+	id     string
+	found  routing.LookupResult
+	code   codec.Code // how messages to it go on; see Resolved
+	moving bool       // instead: more is about to be heard of it, as its session attaches somewhere, or somebody else binds it
+	stale  bool       // see Resolved
+}
+
+// answer tells every loop that asked, but not of IDs that move: about those it asks again.
+func (r *resolver) answer(all []finding) {
+	words := make([][]Resolved, r.dir.cfg.Loops)
 	again := make(map[int][]string) // by tries
 	r.mu.Lock()
-	for i, id := range ids {
-		q := r.asked[id]
+	for _, f := range all {
+		q := r.asked[f.id]
 		if q == nil {
 			continue // it was answered
 		}
-		code := codes[i]
-		if code == codeMoving {
+		code := f.code
+		if f.moving {
 			if q.tries++; q.tries < attachTries {
-				again[q.tries] = append(again[q.tries], id)
+				again[q.tries] = append(again[q.tries], f.id)
 				continue
 			}
 			code = codec.CodeUnreachable
 		}
 		for _, loop := range q.loops {
-			words[loop] = append(words[loop], &word{id: id, code: code, stale: stale != nil && stale[i]})
+			words[loop] = append(words[loop], Resolved{ID: f.id, Code: code, Stale: f.stale})
 		}
-		delete(r.asked, id)
+		delete(r.asked, f.id)
 	}
 	r.mu.Unlock()
 	for tries, ids := range again {
 		time.AfterFunc(attachPause<<(tries-1), func() { r.requeue(ids) })
 	}
-	for i, mine := range words {
-		if l := r.eng.loops[i]; len(mine) > 0 {
-			l.post(func() { l.resolved(mine) })
+	for loop, mine := range words {
+		if len(mine) > 0 {
+			r.dir.loops.Resolved(loop, mine)
 		}
 	}
 }
@@ -249,13 +279,19 @@ func (r *resolver) requeue(ids []string) {
 	wake.Nudge(r.wake)
 }
 
-// answerAll answers all alike.
-func (r *resolver) answerAll(ids []string, code codec.Code) {
-	codes := make([]codec.Code, len(ids))
-	for i := range codes {
-		codes[i] = code
+// answerAll answers all IDs alike. f has all but the ID.
+func (r *resolver) answerAll(ids []string, f finding) {
+	all := make([]finding, len(ids))
+	for i, id := range ids {
+		all[i] = f
+		all[i].id = id
 	}
-	r.answer(ids, codes, nil)
+	r.answer(all)
+}
+
+// notSaid answers that the registry did not answer.
+func (r *resolver) notSaid(ids []string) {
+	r.answerAll(ids, finding{code: codec.CodeRegistryUnavailable})
 }
 
 // resolve asks the registry who holds the IDs, puts the routes in place, and answers.
@@ -269,125 +305,131 @@ func (r *resolver) resolve(ctx context.Context, ids []string) {
 			return
 		}
 	}
-	r.answerAll(ids, codeMoving)
+	r.answerAll(ids, finding{moving: true})
 }
 
 // resolveOnce returns the IDs whose sessions have turned out to be dead. The others are answered.
 func (r *resolver) resolveOnce(ctx context.Context, ids []string) (again []string) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, ResolveTimeout)
 	defer cancel()
 	began := time.Now()
-	found, err := r.eng.registry.Lookup(ctx, ids)
+	found, err := r.dir.registry.Lookup(ctx, ids)
 	if err != nil {
-		r.answerAll(ids, codec.CodeRegistryUnavailable)
-		r.answerAll(r.takeLate(), codec.CodeRegistryUnavailable)
+		r.notSaid(ids)
+		r.notSaid(r.takeLate())
 		return nil
 	}
-	var known, open answers
+	var known, open []finding
 	var learning []lesson
-	var sessions []routing.SessionID
 	for i, id := range ids {
+		f := finding{id: id, found: found[i]}
 		b := found[i].Binding
 		switch {
 		case found[i].Unknown:
-			known.add(id, found[i], codec.CodeRegistryUnavailable, false)
+			f.code = codec.CodeRegistryUnavailable
+			known = append(known, f)
 		case b == routing.Binding{}:
-			known.add(id, found[i], codec.CodeNoRoute, false)
+			f.code = codec.CodeNoRoute
+			known = append(known, f)
 		case r.isDisowned(id, b):
-			known.add(id, found[i], codeMoving, false)
+			f.moving = true
+			known = append(known, f)
 		default:
-			switch s, code, done := r.install(id, b); {
+			switch s, done := r.install(&f); {
 			case s != nil:
-				learning = append(learning, lesson{s, id, found[i]})
+				learning = append(learning, lesson{s, f})
 			case done:
-				known.add(id, found[i], code, false)
+				known = append(known, f)
 			default:
-				open.add(id, found[i], 0, false)
-				sessions = append(sessions, b.Session)
+				open = append(open, f)
 			}
 		}
 	}
-	r.tell(&known)
+	r.tell(known)
 	r.learn(learning)
-	return r.tellWhereabouts(ctx, &open, sessions, began)
+	return r.tellWhereabouts(ctx, open, began)
 }
 
-// answers are IDs with what the registry said of them.
-type answers struct {
-	ids   []string
-	found []routing.LookupResult
-	codes []codec.Code
-	stale []bool
-}
-
-func (a *answers) add(id string, f routing.LookupResult, code codec.Code, stale bool) {
-	a.ids, a.found = append(a.ids, id), append(a.found, f)
-	a.codes, a.stale = append(a.codes, code), append(a.stale, stale)
-}
-
-func (r *resolver) tell(a *answers) {
-	if len(a.ids) > 0 {
-		r.eng.watcher.heardResolved(a.ids, a.found, a.codes)
-		r.answer(a.ids, a.codes, a.stale)
+// tell answers, and hints to the watcher what the registry has said.
+func (r *resolver) tell(all []finding) {
+	if len(all) == 0 {
+		return
 	}
+	for _, f := range all {
+		if f.moving || f.code != codec.CodeRegistryUnavailable {
+			r.dir.watcher.heard(f.id, f.moving || f.code != codec.CodeNoRoute, f.found.Binding.Epoch)
+		}
+	}
+	r.answer(all)
 }
 
 // tellWhereabouts answers IDs whose sessions no node has told of. The registry was asked for the IDs
 // after began. It returns those whose sessions have turned out to be dead since.
-func (r *resolver) tellWhereabouts(ctx context.Context, open *answers, sessions []routing.SessionID, began time.Time) (again []string) {
-	if len(open.ids) == 0 {
+func (r *resolver) tellWhereabouts(ctx context.Context, open []finding, began time.Time) (again []string) {
+	if len(open) == 0 {
 		return nil
 	}
-	where := r.whereabouts(ctx, sessions)
-	var told answers
-	for i, id := range open.ids {
-		w, known := where[sessions[i]]
-		stale := w.heard.Before(began)
+	where := r.whereabouts(ctx, open)
+	var told []finding
+	for _, f := range open {
+		w, known := where[f.found.Binding.Session]
+		old := w.heard.Before(began)
 		switch {
 		case !known:
-			told.add(id, open.found[i], codec.CodeRegistryUnavailable, false)
-		case w.code == codec.CodeNoRoute && !stale:
-			again = append(again, id)
+			f.code = codec.CodeRegistryUnavailable
+		case w.at == ended && !old:
+			again = append(again, f.id)
+			continue
+		case w.at == ended: // that stays true, so only the look-up counts
+			f.code = codec.CodeNoRoute
+		case moves(w.at):
+			f.moving, f.stale = true, old
 		default:
-			// That a session is dead stays true, so only the look-up counts.
-			told.add(id, open.found[i], w.code, stale && w.code != codec.CodeNoRoute)
+			f.code, f.stale = codec.CodeUnreachable, old
 		}
+		told = append(told, f)
 	}
-	r.tell(&told)
+	r.tell(told)
 	return again
 }
 
-// install makes a route of what the registry said. The session may be attached here, without this
-// node having been told of the ID: then it returns the session, see learn. Known is false if
-// the registry has to be asked where the session is.
-func (r *resolver) install(id string, b routing.Binding) (here *routing.Session, code codec.Code, known bool) {
-	e := r.eng
-	if s := e.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
-		if e.cluster.overs.has([]byte(id), b.Epoch) {
-			return nil, codeMoving, true // this node has ended that binding since the registry was asked
+// moves reports whether a session is about to be heard of: it is attached at a node that there is a link
+// to. So it may be if the registry knows of no place: an attach may be written later than a bind.
+func moves(at standing) bool { return at == nowhere || at == onLink }
+
+// install makes a route of what the registry said of an ID. The session may be attached here, without
+// this node having been told of the ID: then it returns the session, see learn. It returns false if
+// the registry has to be asked where the session is; if not, f says how messages go on.
+func (r *resolver) install(f *finding) (here *routing.Session, known bool) {
+	d, b := r.dir, f.found.Binding
+	if s := d.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
+		if d.news.overs.has([]byte(f.id), b.Epoch) {
+			f.moving = true // this node has ended that binding since the registry was asked
+			return nil, true
 		}
-		return s, 0, true
+		return s, true
 	}
-	remote := e.cluster.remote
-	if s := remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
-		e.cluster.makeRoom()
-		remote.Bind(id, s, b.Epoch)
+	if s := d.remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
+		d.news.makeRoom()
+		d.remote.Bind(f.id, s, b.Epoch)
 		if len(s.Handles()) > 0 {
-			return nil, codec.CodeOK, true
+			f.code = codec.CodeOK
+			return nil, true
 		}
 	}
-	return nil, 0, false
+	return nil, false
 }
 
-// whereabouts says of sessions that no node has told of what a message to them comes to. What was not
-// remembered is one question. A session of which the registry does not say is not in the map.
-func (r *resolver) whereabouts(ctx context.Context, sessions []routing.SessionID) map[routing.SessionID]whereabouts {
-	where := make(map[routing.SessionID]whereabouts, len(sessions))
+// whereabouts says where sessions are that no node has told of. What was not remembered is one question.
+// A session of which the registry does not say is not in the map.
+func (r *resolver) whereabouts(ctx context.Context, open []finding) map[routing.SessionID]whereabouts {
+	where := make(map[routing.SessionID]whereabouts, len(open))
 	var asking []routing.SessionID
 	asked := make(map[routing.SessionID]bool)
 	r.mu.Lock()
 	now := time.Now()
-	for _, id := range sessions {
+	for _, f := range open {
+		id := f.found.Binding.Session
 		if w, known := r.away[id]; known && now.Before(w.until) {
 			where[id] = w
 		} else if !asked[id] {
@@ -399,14 +441,8 @@ func (r *resolver) whereabouts(ctx context.Context, sessions []routing.SessionID
 	if len(asking) == 0 {
 		return where
 	}
-	presences, err := r.eng.registry.Presences(ctx, asking)
-	if err != nil {
-		return where
-	}
-	for i, p := range presences {
-		if !p.Unknown {
-			where[asking[i]] = r.place(p)
-		}
+	for id, at := range r.dir.whereAre(ctx, asking) {
+		where[id] = remembered(at)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -414,63 +450,52 @@ func (r *resolver) whereabouts(ctx context.Context, sessions []routing.SessionID
 		clear(r.away)
 	}
 	for _, id := range asking {
-		if w, known := where[id]; known && w.code != codeMoving {
+		if w, known := where[id]; known && !moves(w.at) {
 			r.away[id] = w
 		}
 	}
 	return where
 }
 
-// place is what a message comes to whose session is where the registry has just said.
-func (r *resolver) place(p routing.SessionPresence) whereabouts {
+// remembered is where the registry has just said that a session is, and for how long that is remembered.
+func remembered(at standing) whereabouts {
 	now := time.Now()
-	switch {
-	case p.Dead:
-		return whereabouts{codec.CodeNoRoute, now, now.Add(deadFor)}
-	case len(p.Nodes) == 0, r.eng.cluster.linkedToAny(p.Nodes):
-		return whereabouts{codeMoving, now, now} // also if the registry knows of no place: an attach may be written later than a bind
+	if at == ended {
+		return whereabouts{at, now, now.Add(deadFor)}
 	}
-	return whereabouts{codec.CodeUnreachable, now, now.Add(awayFor)}
-}
-
-// linkedToAny reports whether there is a link to one of the nodes where a session is said to be attached.
-func (c *cluster) linkedToAny(at []routing.Presence) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, p := range at {
-		if k := c.links[p.Node]; k != nil && k.incarnation == p.Incarnation {
-			return true
-		}
-	}
-	return false
+	return whereabouts{at, now, now.Add(awayFor)}
 }
 
 // lesson is an ID of a session of this node that the node had not been told of.
 type lesson struct {
 	session *routing.Session
-	id      string
-	found   routing.LookupResult
+	finding finding
 }
 
 // learn has bindings of sessions of this node put into the table, and answers when they are there. If a
 // lane is slow, the messages that wait hear after a while that the registry cannot be asked.
 func (r *resolver) learn(all []lesson) {
-	e := r.eng
-	var byLane [laneCount]answers
+	d := r.dir
+	var byLane [laneCount][]finding
 	for _, v := range all {
-		lane := e.lanes.of([]byte(v.id))
-		byLane[lane].add(v.id, v.found, codec.CodeOK, false)
-		e.learn(v.session, v.id, v.found.Binding.Epoch)
+		f := v.finding
+		f.code = codec.CodeOK
+		lane := d.lanes.of([]byte(f.id))
+		byLane[lane] = append(byLane[lane], f)
+		d.news.learn(v.session, f.id, f.found.Binding.Epoch)
 	}
-	for lane := range byLane {
-		mine := &byLane[lane]
-		if len(mine.ids) == 0 {
+	for lane, mine := range byLane {
+		if len(mine) == 0 {
 			continue
 		}
-		late := time.AfterFunc(resolveTimeout, func() { r.answerAll(mine.ids, codec.CodeRegistryUnavailable) })
-		if !e.lanes.quick(lane, func() { late.Stop(); r.tell(mine) }) { // behind those of e.learn
+		ids := make([]string, len(mine))
+		for i, f := range mine {
+			ids[i] = f.id
+		}
+		late := time.AfterFunc(ResolveTimeout, func() { r.notSaid(ids) })
+		if !d.lanes.quick(lane, func() { late.Stop(); r.tell(mine) }) { // behind those of news.learn
 			late.Stop()
-			r.answerAll(mine.ids, codec.CodeRegistryUnavailable) // the engine is stopping
+			r.notSaid(ids) // the engine is stopping
 		}
 	}
 }

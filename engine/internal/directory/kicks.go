@@ -1,11 +1,10 @@
-package engine
+package directory
 
 import (
 	"maps"
 	"sync"
 	"time"
 
-	"distmsg/codec"
 	"distmsg/routing"
 )
 
@@ -36,19 +35,6 @@ type kickGeneration struct {
 	kicks    map[routing.SessionID]map[string]uint64 // nil for a session with too many to name: see sum
 	count    int
 	overflow bool // there were more
-}
-
-// remember notes that a session has lost an ID to the binding with that epoch.
-func (e *Engine) remember(session routing.SessionID, id string, epoch uint64) {
-	m := &e.kicks
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	// A session is resumed within its window, and a dead connection may have hidden for IdleTimeout
-	// that it has none.
-	if now := e.clock(); now-m.now.began > e.cfg.ResumeWindow+e.cfg.IdleTimeout {
-		m.before, m.now = m.now, kickGeneration{began: now}
-	}
-	m.now.add(session, id, epoch, m.most)
 }
 
 func (g *kickGeneration) add(session routing.SessionID, id string, epoch uint64, most int) {
@@ -131,56 +117,3 @@ func (m *kickMemory) of(session routing.SessionID) (lost map[string]uint64, all 
 
 // maxRepeated is the most kicks that are repeated one by one.
 const maxRepeated = 1024
-
-// repeatKicks tells a connection of a session that was resumed which IDs it may have lost
-// meanwhile.
-func (c *conn) repeatKicks() {
-	lost, all := c.loop.eng.kicks.of(c.session.ID())
-	if len(lost) > maxRepeated { // less for the connection's queue than so many frames
-		lost, all = nil, false
-	}
-	for id, epoch := range lost {
-		c.out.wroteControl(codec.AppendKick(c.out.buf(), id, epoch))
-	}
-	if !all {
-		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
-	}
-}
-
-// kick tells a session on this node that an ID of its own is bound elsewhere now, under epoch. Call
-// it in the ID's lane.
-func (e *Engine) kick(s *routing.Session, id string, epoch uint64) {
-	e.superseded(s.ID(), id, epoch)
-	e.lostID(s, id, epoch)
-	e.remember(s.ID(), id, epoch) // first: a connection that is attached after the look below hears of it when it is resumed
-	e.eachConn(s, func(c *conn) { c.out.wroteControl(codec.AppendKick(c.out.buf(), id, epoch)) })
-}
-
-// outdated takes back what this node knows of an ID if somebody says that there is a later binding.
-// An epoch that is greater than ours proves that ours is superseded, however old the news is. Call
-// it in the ID's lane.
-func (e *Engine) outdated(id string, b routing.Binding) {
-	if e.cluster != nil {
-		if r, ok := e.cluster.remote.Lookup([]byte(id)); ok && r.Epoch < b.Epoch {
-			e.cluster.remote.Unbind(id, r.Session, r.Epoch)
-		}
-	}
-	r, ok := e.table.Lookup([]byte(id))
-	if !ok || r.Epoch >= b.Epoch {
-		return
-	}
-	e.table.Unbind(id, r.Session, r.Epoch)
-	if r.Session.ID() != b.Session { // else it has bound the ID anew, at another node
-		e.kick(r.Session, id, b.Epoch)
-	}
-	e.watcher.heard(id, true, b.Epoch)
-}
-
-// heardOfBinding calls outdated in the ID's lane. Any goroutine may call it; it does not wait.
-func (e *Engine) heardOfBinding(id []byte, b routing.Binding) {
-	if r, ok := e.table.Lookup(id); !ok || r.Epoch >= b.Epoch {
-		return
-	}
-	name := string(id)
-	e.lanes.tryQuick(e.lanes.of(id), func() { e.outdated(name, b) }) // if the lane is full, other news come
-}

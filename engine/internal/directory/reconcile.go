@@ -1,4 +1,4 @@
-package engine
+package directory
 
 import (
 	"sync"
@@ -31,8 +31,8 @@ const (
 	maxDoubted = 1 << 16
 	// claimBytes is about how many bytes of IDs one claim frame has.
 	claimBytes = 16 << 10
-	// maxClaimIDs bounds the IDs of a frame, each of which takes 4 bytes or more.
-	maxClaimIDs = 1 << 16
+	// MaxClaimIDs bounds the IDs of a frame, each of which takes 4 bytes or more.
+	MaxClaimIDs = 1 << 16
 )
 
 // claim is what the registry says of this node.
@@ -42,47 +42,63 @@ type claim struct {
 	ids     []routing.BoundID
 }
 
-// heardClaims takes what the registry says, and passes on what names other nodes.
-func (e *Engine) heardClaims(all []routing.Claim) {
-	frames := make(map[*link][]byte)
+// claims compares what the registry says of this node with what is so.
+type claims struct {
+	dir    *Directory // static
+	doubts doubts
+}
+
+// heard takes what the registry says, and passes on what names other nodes.
+func (cl *claims) heard(all []routing.Claim) {
+	frames := make(map[routing.Handle][]byte)
 	for i := range all {
-		e.heardClaim(&all[i], frames)
+		cl.heardOne(&all[i], frames)
 	}
-	for k, b := range frames {
-		l := e.loops[k.handle.Loop]
-		l.post(func() {
-			// A link with much to write is left out: the next claims come.
-			if c := l.linkConn(k.handle); c != nil && c.out.queued() < c.out.maxPending/2 {
-				c.out.wroteControl(append(c.out.buf(), b...))
-			}
-		})
+	for link, b := range frames {
+		cl.dir.peers.TellOne(link, b) // if it is left out, the next claims come
 	}
 }
 
-func (e *Engine) heardClaim(c *routing.Claim, frames map[*link][]byte) {
+func (cl *claims) heardOne(c *routing.Claim, frames map[routing.Handle][]byte) {
 	if len(c.At) == 0 { // whoever has the session says so
-		e.examine(claim{session: c.Session})
-		for _, k := range e.cluster.allLinks() {
-			frames[k] = appendClaim(frames[k], c, routing.Presence{})
+		cl.examine(claim{session: c.Session})
+		for _, link := range cl.links() {
+			frames[link] = appendClaim(frames[link], c, routing.Presence{})
 		}
 		return
 	}
-	for _, p := range e.whoAnswers(c) {
-		switch k := e.cluster.linkAt(p); {
-		case p.Node == e.cfg.NodeID:
-			e.examine(claim{c.Session, p, c.Bound})
-		case k != nil:
-			frames[k] = appendClaim(frames[k], c, p)
+	for _, p := range cl.whoAnswers(c) {
+		link, linked := cl.linkTo(p)
+		switch {
+		case p.Node == cl.dir.cfg.Node:
+			cl.examine(claim{c.Session, p, c.Bound})
+		case linked:
+			frames[link] = appendClaim(frames[link], c, p)
 		}
 	}
+}
+
+func (cl *claims) links() []routing.Handle {
+	if cl.dir.alone() {
+		return nil
+	}
+	return cl.dir.peers.Links()
+}
+
+func (cl *claims) linkTo(p routing.Presence) (link routing.Handle, ok bool) {
+	if cl.dir.alone() {
+		return link, false
+	}
+	return cl.dir.peers.LinkTo(p)
 }
 
 // whoAnswers are the nodes that a claim is for, among those that can be asked: all where the
 // session is said to be attached, but for its IDs only one.
-func (e *Engine) whoAnswers(c *routing.Claim) []routing.Presence {
+func (cl *claims) whoAnswers(c *routing.Claim) []routing.Presence {
 	var nodes []routing.Presence
 	for _, p := range c.At {
-		if p.Node == e.cfg.NodeID && p.Incarnation == e.incarnation.Load() || e.cluster.linkAt(p) != nil {
+		_, linked := cl.linkTo(p)
+		if p.Node == cl.dir.cfg.Node && p.Incarnation == cl.dir.cfg.Incarnation() || linked {
 			nodes = append(nodes, p)
 		}
 	}
@@ -96,32 +112,6 @@ func (e *Engine) whoAnswers(c *routing.Claim) []routing.Presence {
 		}
 	}
 	return []routing.Presence{first}
-}
-
-// linkAt returns the link to the node of a presence entry. It returns nil if there is none, or none
-// to that incarnation.
-func (c *cluster) linkAt(p routing.Presence) *link {
-	if c == nil {
-		return nil
-	}
-	if k := c.linkTo(p.Node); k != nil && k.incarnation == p.Incarnation {
-		return k
-	}
-	return nil
-}
-
-// allLinks returns the open links.
-func (c *cluster) allLinks() []*link {
-	if c == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	all := make([]*link, 0, len(c.links))
-	for _, k := range c.links {
-		all = append(all, k)
-	}
-	return all
 }
 
 // appendClaim appends frames that say to a node what the registry says of it.
@@ -142,66 +132,60 @@ func appendClaim(b []byte, c *routing.Claim, p routing.Presence) []byte {
 	return codec.AppendClaim(b, c.Session[:], p.Incarnation, p.Serial, ids)
 }
 
-// handleClaim takes what another node has read in the registry about this one.
-func (k *link) handleClaim(body []byte) error {
-	var f codec.Claim
-	if err := codec.DecodeClaim(body, maxClaimIDs, &f); err != nil {
-		return err
-	}
-	e := k.cluster.eng
+// HeardClaim takes what another node has read in the registry about this one. f ends with the call.
+func (d *Directory) HeardClaim(f *codec.Claim) {
 	aboutIDs := f.IDs.Len() > 0
-	c := claim{session: routing.SessionID(f.Session), entry: routing.Presence{Node: e.cfg.NodeID, Incarnation: f.Incarnation, Serial: f.Serial}}
+	c := claim{session: routing.SessionID(f.Session), entry: routing.Presence{Node: d.cfg.Node, Incarnation: f.Incarnation, Serial: f.Serial}}
 	for v, ok := f.IDs.Next(); ok; v, ok = f.IDs.Next() {
-		if _, known := e.table.Lookup(v.ID); !known { // as a rule all are, and that is all
+		if _, known := d.table.Lookup(v.ID); !known { // as a rule all are, and that is all
 			c.ids = append(c.ids, routing.BoundID{ID: string(v.ID), Epoch: v.Epoch})
 		}
 	}
 	if !aboutIDs || len(c.ids) > 0 {
-		e.examine(c)
+		d.claims.examine(c)
 	}
-	return nil
 }
 
 // examine compares a claim with what this node has. Any goroutine may call it.
-func (e *Engine) examine(c claim) {
-	e.presences.mu.Lock()
-	p := e.presences.all[c.session]
+func (cl *claims) examine(c claim) {
+	cl.dir.presences.mu.Lock()
+	p := cl.dir.presences.all[c.session]
 	here := p != nil && !p.left
 	named := c.entry.Incarnation != 0
 	wrong := p != nil && here != named && len(c.ids) == 0 // the registry lacks the entry, or has one too many
 	if wrong {
 		p.written = false
 	}
-	e.presences.mu.Unlock()
+	cl.dir.presences.mu.Unlock()
 	switch {
 	case wrong:
-		e.writePresence(p)
-	case !named || c.entry.Incarnation != e.incarnation.Load():
+		cl.dir.presences.write(p)
+	case !named || c.entry.Incarnation != cl.dir.cfg.Incarnation():
 	case here:
-		e.compareIDs(p.session, c.ids)
+		cl.compareIDs(p.session, c.ids)
 	case len(c.ids) == 0:
-		e.disclaim(c.session, c.entry)
+		cl.disclaim(c.session, c.entry)
 	}
 }
 
 // disclaim removes the registry's untrue entry that a session is attached here. If the session is
 // attached nowhere else, it ends, unless somebody resumes it within its resume window.
-func (e *Engine) disclaim(id routing.SessionID, entry routing.Presence) {
-	e.lanes.inSession(id, func() {
-		ctx, cancel := e.registryContext()
+func (cl *claims) disclaim(id routing.SessionID, entry routing.Presence) {
+	cl.dir.lanes.inSession(id, func() {
+		ctx, cancel := cl.dir.registryContext()
 		defer cancel()
-		left, err := e.registry.Detach(ctx, id, entry) // one that has attached by now has a later serial
+		left, err := cl.dir.registry.Detach(ctx, id, entry) // one that has attached by now has a later serial
 		if err != nil {
 			return // the next claims come
 		}
-		e.cfg.Logger.Info("the registry had a session here that is not", "session", id, "nodes left", left)
+		cl.dir.cfg.Log.Info("the registry had a session here that is not", "session", id, "nodes left", left)
 		if left > 0 {
 			return
 		}
-		time.AfterFunc(e.cfg.ResumeWindow, func() {
-			e.lanes.inSession(id, func() {
-				if !e.attached(id) {
-					_, _ = e.endInRegistry(routing.EndOp{Session: id})
+		time.AfterFunc(cl.dir.cfg.ResumeWindow, func() {
+			cl.dir.lanes.inSession(id, func() {
+				if !cl.dir.attached(id) {
+					_, _ = cl.dir.sessions.endInRegistry(routing.EndOp{Session: id})
 				}
 			})
 		})
@@ -210,33 +194,33 @@ func (e *Engine) disclaim(id routing.SessionID, entry routing.Presence) {
 
 // compareIDs looks for IDs that the session holds by the registry, and that this node does not
 // know.
-func (e *Engine) compareIDs(s *routing.Session, ids []routing.BoundID) {
+func (cl *claims) compareIDs(s *routing.Session, ids []routing.BoundID) {
 	var byLane [laneCount][]routing.BoundID
 	for _, b := range ids {
-		if _, known := e.table.Lookup([]byte(b.ID)); !known {
-			lane := e.lanes.of([]byte(b.ID))
+		if _, known := cl.dir.table.Lookup([]byte(b.ID)); !known {
+			lane := cl.dir.lanes.of([]byte(b.ID))
 			byLane[lane] = append(byLane[lane], b)
 		}
 	}
 	for lane, mine := range byLane {
 		if len(mine) > 0 {
-			e.lanes.should(lane, func() { e.doubtIDs(s, mine) })
+			cl.dir.lanes.should(lane, func() { cl.doubtIDs(s, mine) })
 		}
 	}
 }
 
 // doubtIDs asks the registry again, in the lane of the IDs, so that what this node was about to
 // bind or unbind is done.
-func (e *Engine) doubtIDs(s *routing.Session, ids []routing.BoundID) {
-	for ids = e.unknown(ids); len(ids) > 0; {
+func (cl *claims) doubtIDs(s *routing.Session, ids []routing.BoundID) {
+	for ids = cl.unknown(ids); len(ids) > 0; {
 		batch := ids[:min(len(ids), verifyBatch)]
 		ids = ids[len(batch):]
 		names := make([]string, len(batch))
 		for i, b := range batch {
 			names[i] = b.ID
 		}
-		ctx, cancel := e.registryContext()
-		found, err := e.registry.Lookup(ctx, names)
+		ctx, cancel := cl.dir.registryContext()
+		found, err := cl.dir.registry.Lookup(ctx, names)
 		cancel()
 		if err != nil {
 			return
@@ -245,24 +229,24 @@ func (e *Engine) doubtIDs(s *routing.Session, ids []routing.BoundID) {
 		for i, b := range batch {
 			switch {
 			case found[i].Binding != routing.Binding{Session: s.ID(), Epoch: b.Epoch}:
-			case e.cluster != nil && e.cluster.overs.has([]byte(b.ID), b.Epoch):
+			case !cl.dir.alone() && cl.dir.news.overs.has([]byte(b.ID), b.Epoch):
 				over = append(over, b) // this node knows that it has ended
 			default:
 				doubted = append(doubted, b)
 			}
 		}
-		e.removeUntrue(s, over)
-		if len(doubted) > 0 && e.doubts.add(s, doubted) {
-			e.askLater(s)
+		cl.removeUntrue(s, over)
+		if len(doubted) > 0 && cl.doubts.add(s, doubted) {
+			cl.askLater(s)
 		}
 	}
 }
 
 // unknown are those of the IDs that nobody holds at this node.
-func (e *Engine) unknown(ids []routing.BoundID) []routing.BoundID {
+func (cl *claims) unknown(ids []routing.BoundID) []routing.BoundID {
 	var unknown []routing.BoundID
 	for _, b := range ids {
-		if _, known := e.table.Lookup([]byte(b.ID)); !known {
+		if _, known := cl.dir.table.Lookup([]byte(b.ID)); !known {
 			unknown = append(unknown, b)
 		}
 	}
@@ -272,7 +256,7 @@ func (e *Engine) unknown(ids []routing.BoundID) []routing.BoundID {
 // doubts are IDs that, by the registry, a session at this node holds, and that this node does not
 // know.
 type doubts struct {
-	askPause, answerTime time.Duration // static
+	askPause, answerTime time.Duration // static after Start
 
 	mu  sync.Mutex
 	all map[*routing.Session]*doubt // guarded by mu
@@ -326,70 +310,50 @@ func (d *doubts) answered(s *routing.Session) (ids []routing.BoundID, again bool
 	return of.ids, again
 }
 
-func (e *Engine) askLater(s *routing.Session) {
-	time.AfterFunc(e.doubts.askPause, func() { e.askForAll(s) })
+func (cl *claims) askLater(s *routing.Session) {
+	time.AfterFunc(cl.doubts.askPause, func() { cl.askForAll(s) })
 }
 
 // askForAll asks a session for all its bindings. The session does not hold IDs that it does not
 // name in reply.
-func (e *Engine) askForAll(s *routing.Session) {
-	e.doubts.ask(s)
-	failures := e.registry.failures()
+func (cl *claims) askForAll(s *routing.Session) {
+	cl.doubts.ask(s)
+	failures := cl.dir.registry.failureCount()
 	handles := s.Handles()
 	if len(handles) == 0 {
-		e.heardAll(s, false)
+		cl.heardAll(s, false)
 		return
 	}
-	h := handles[0]
-	l := e.loops[h.Loop]
-	l.post(func() {
-		c := l.conn(h)
-		switch {
-		case c == nil || c.state != stateOpen:
-			e.heardAll(s, false)
-			return
-		case c.local != nil: // what it holds is all in the table
-			e.heardAll(s, true)
-			return
-		}
-		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
-		asked := l.now
-		time.AfterFunc(e.doubts.answerTime, func() {
-			l.post(func() {
-				// Only the connection that was asked can answer. A client that is stopped, or a
-				// registry that took no binds, is no answer.
-				c := l.conn(h)
-				alive := c != nil && c.state == stateOpen && !c.left && !c.live.steppedBack && c.live.lastFrame > asked
-				e.heardAll(s, alive && e.registry.failures() == failures)
-			})
-		})
+	cl.dir.loops.AskForAll(handles[0], cl.doubts.answerTime, func(r Reply) {
+		// A registry that took no binds makes a reply no answer.
+		cl.heardAll(s, r == AllKnown || r == Replied && cl.dir.registry.failureCount() == failures)
 	})
 }
 
 // heardAll ends doubts: after an answer, what is not in the table goes from the registry.
-func (e *Engine) heardAll(s *routing.Session, answered bool) {
-	ids, again := e.doubts.answered(s)
+func (cl *claims) heardAll(s *routing.Session, answered bool) {
+	ids, again := cl.doubts.answered(s)
 	if answered {
 		var byLane [laneCount][]routing.BoundID
 		for _, b := range ids {
-			lane := e.lanes.of([]byte(b.ID))
+			lane := cl.dir.lanes.of([]byte(b.ID))
 			byLane[lane] = append(byLane[lane], b)
 		}
 		for lane, mine := range byLane {
 			if len(mine) > 0 {
-				e.lanes.must(lane, func() { e.removeUntrue(s, e.unknown(mine)) })
+				cl.dir.lanes.must(lane, func() { cl.removeUntrue(s, cl.unknown(mine)) })
 			}
 		}
 	}
 	if again {
-		e.askLater(s)
+		cl.askLater(s)
 	}
 }
 
 // removeUntrue removes bindings that their session does not hold, in the lane of the IDs. The other
 // nodes hear of it, as of an unbind: one of them may have the binding in its table, and would tell
 // the registry again.
-func (e *Engine) removeUntrue(s *routing.Session, ids []routing.BoundID) {
+func (cl *claims) removeUntrue(s *routing.Session, ids []routing.BoundID) {
 	for len(ids) > 0 {
 		batch := ids[:min(len(ids), verifyBatch)]
 		ids = ids[len(batch):]
@@ -397,8 +361,8 @@ func (e *Engine) removeUntrue(s *routing.Session, ids []routing.BoundID) {
 		for i, b := range batch {
 			ops[i] = routing.UnbindOp{ID: b.ID, Session: s.ID(), Epoch: b.Epoch}
 		}
-		ctx, cancel := e.registryContext()
-		results, err := e.registry.Unbind(ctx, ops)
+		ctx, cancel := cl.dir.registryContext()
+		results, err := cl.dir.registry.Unbind(ctx, ops)
 		cancel()
 		if err != nil {
 			return // the next claims come
@@ -407,12 +371,12 @@ func (e *Engine) removeUntrue(s *routing.Session, ids []routing.BoundID) {
 		for i, r := range results {
 			if r.Removed {
 				removed = append(removed, ops[i])
-				e.watcher.unbound(ops[i].ID, ops[i].Epoch)
+				cl.dir.watcher.unbound(ops[i].ID, ops[i].Epoch)
 			}
 		}
-		e.released(s, removed)
+		cl.dir.news.released(s, removed)
 		if len(removed) > 0 {
-			e.cfg.Logger.Info("the registry had bindings that their session does not hold", "session", s.ID(), "ids", len(removed))
+			cl.dir.cfg.Log.Info("the registry had bindings that their session does not hold", "session", s.ID(), "ids", len(removed))
 		}
 	}
 }

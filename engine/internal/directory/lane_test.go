@@ -1,6 +1,7 @@
-package engine
+package directory
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,16 +17,16 @@ type worked struct {
 }
 
 type workedCall struct {
-	verb verb
+	verb Verb
 	seqs []uint64 // of the requests, in the order in which they were done
 }
 
-func (w *worked) do(v verb, parts []part) {
+func (w *worked) do(v Verb, parts []part) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := workedCall{verb: v}
 	for _, p := range parts {
-		c.seqs = append(c.seqs, p.seq)
+		c.seqs = append(c.seqs, p.Seq)
 	}
 	w.calls = append(w.calls, c)
 }
@@ -33,7 +34,7 @@ func (w *worked) do(v verb, parts []part) {
 func of(conn uint32) account { return account{conn: routing.Handle{Slot: conn, Gen: 1}} }
 
 // asking is a part of a request with that number, for so many IDs.
-func asking(seq uint64, ids int) part { return part{&request{seq: seq}, make([]int, ids)} }
+func asking(seq uint64, ids int) part { return part{&Request{Seq: seq}, make([]int, ids)} }
 
 // heldLanes are lanes of which those that hold names stand still until go is called.
 func heldLanes(t *testing.T, held ...int) (ls *lanes, w *worked, release func()) {
@@ -54,13 +55,13 @@ func TestLanesKeepOrder(t *testing.T) {
 	const each, posters = 2000, 4
 	var next [laneCount][posters]uint64
 	var ran atomic.Int64
-	ls := newLanes(func(_ verb, parts []part) {
+	ls := newLanes(func(_ Verb, parts []part) {
 		for _, p := range parts {
-			lane, poster := p.mine[0], p.handle.Slot
-			if next[lane][poster] != p.seq {
-				t.Errorf("lane %d: job %d of poster %d, want %d", lane, p.seq, poster, next[lane][poster])
+			lane, poster := p.mine[0], p.Conn.Slot
+			if next[lane][poster] != p.Seq {
+				t.Errorf("lane %d: job %d of poster %d, want %d", lane, p.Seq, poster, next[lane][poster])
 			}
-			next[lane][poster] = p.seq + 1
+			next[lane][poster] = p.Seq + 1
 			ran.Add(1)
 		}
 	})
@@ -70,8 +71,8 @@ func TestLanesKeepOrder(t *testing.T) {
 		wg.Go(func() {
 			for i := range uint64(each) {
 				for lane := range laneCount {
-					r := &request{seq: i, handle: of(p).conn}
-					if !ls.try(lane, of(p), verbBind+verb(i%2), part{r, []int{lane}}) {
+					r := &Request{Seq: i, Conn: of(p).conn}
+					if !ls.try(lane, of(p), Bind+Verb(i%2), part{r, []int{lane}}) {
 						t.Errorf("lane %d is full", lane)
 					}
 				}
@@ -83,7 +84,7 @@ func TestLanesKeepOrder(t *testing.T) {
 	if got := ran.Load(); got != each*posters*laneCount {
 		t.Errorf("%d jobs ran, want %d", got, each*posters*laneCount)
 	}
-	if ls.try(0, of(1), verbBind, asking(1, 1)) || ls.must(0, func() {}) || ls.quick(0, func() {}) {
+	if ls.try(0, of(1), Bind, asking(1, 1)) || ls.must(0, func() {}) || ls.quick(0, func() {}) {
 		t.Error("a stopped lane takes jobs")
 	}
 }
@@ -96,14 +97,14 @@ func TestLaneIsBounded(t *testing.T) {
 	ls.must(1, func() { close(other) })
 	<-other
 	for i := range laneDepth {
-		if !ls.try(0, of(1), verbLookup, asking(1, 1)) {
+		if !ls.try(0, of(1), Lookup, asking(1, 1)) {
 			t.Fatalf("full after %d", i)
 		}
 	}
-	if ls.try(0, of(1), verbLookup, asking(1, 1)) {
+	if ls.try(0, of(1), Lookup, asking(1, 1)) {
 		t.Error("no bound")
 	}
-	if !ls.try(0, of(2), verbLookup, asking(2, 1)) {
+	if !ls.try(0, of(2), Lookup, asking(2, 1)) {
 		t.Error("another connection finds no room")
 	}
 	var ran int
@@ -128,11 +129,11 @@ func TestLanesTakeTurns(t *testing.T) {
 	ls, w, release := heldLanes(t, 0)
 	for range 200 {
 		for greedy := range uint32(3) {
-			ls.try(0, of(10+greedy), verbLookup, asking(uint64(10+greedy), joinMost/2))
+			ls.try(0, of(10+greedy), Lookup, asking(uint64(10+greedy), joinMost/2))
 		}
 	}
-	ls.try(0, of(1), verbLookup, asking(1, 1))
-	ls.try(0, of(2), verbBind, asking(2, 1))
+	ls.try(0, of(1), Lookup, asking(1, 1))
+	ls.try(0, of(2), Bind, asking(2, 1))
 	ls.quick(0, func() { w.do(0, []part{asking(3, 1)}) })
 	release()
 	at := func(seq uint64) int {
@@ -149,12 +150,12 @@ func TestLanesTakeTurns(t *testing.T) {
 func TestLanesJoin(t *testing.T) {
 	ls, w, release := heldLanes(t, 0)
 	for conn := range uint32(100) {
-		ls.try(0, of(conn), verbLookup, asking(uint64(conn), 1))
-		ls.try(0, of(conn), verbLookup, asking(1000+uint64(conn), 1))
+		ls.try(0, of(conn), Lookup, asking(uint64(conn), 1))
+		ls.try(0, of(conn), Lookup, asking(1000+uint64(conn), 1))
 		if conn%2 == 0 {
-			ls.try(0, of(conn), verbBind, asking(2000+uint64(conn), 1))
+			ls.try(0, of(conn), Bind, asking(2000+uint64(conn), 1))
 		}
-		ls.try(0, of(conn), verbLookup, asking(3000+uint64(conn), 1))
+		ls.try(0, of(conn), Lookup, asking(3000+uint64(conn), 1))
 	}
 	release()
 	if len(w.calls) != 3 {
@@ -170,7 +171,7 @@ func TestLanesJoin(t *testing.T) {
 // Sessions have lanes of their own, and a hello comes before what waits for other sessions, but not
 // before what waits for its own.
 func TestHelloComesFirst(t *testing.T) {
-	ls := newLanes(func(verb, []part) {})
+	ls := newLanes(func(Verb, []part) {})
 	ids := make([]routing.SessionID, 0, 100)
 	for len(ids) < cap(ids) { // of one lane
 		if id := routing.NewSessionID(); ls.ofSession(id) == laneCount {
@@ -197,7 +198,7 @@ func TestHelloComesFirst(t *testing.T) {
 
 // Who says hello all the time does not keep others' sessions from the registry.
 func TestHellosLeaveTurns(t *testing.T) {
-	ls := newLanes(func(verb, []part) {})
+	ls := newLanes(func(Verb, []part) {})
 	var hellos, before int
 	ids := make([]routing.SessionID, 0, 10*urgentAtOnce)
 	for len(ids) < cap(ids) {
@@ -223,9 +224,9 @@ func TestLaneOfKey(t *testing.T) {
 	ls := newLanes(nil)
 	used := make(map[int]bool)
 	for i := range 1000 {
-		key := []byte(senderID(i))
+		key := []byte(fmt.Sprint("id ", i))
 		lane := ls.of(key)
-		if lane < 0 || lane >= laneCount || lane != ls.of([]byte(senderID(i))) {
+		if lane < 0 || lane >= laneCount || lane != ls.of([]byte(fmt.Sprint("id ", i))) {
 			t.Fatalf("%q is in lane %d", key, lane)
 		}
 		used[lane] = true

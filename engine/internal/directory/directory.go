@@ -1,0 +1,216 @@
+package directory
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/internal/callback"
+	"distmsg/routing"
+)
+
+// Config is what a Directory works with and for. All fields are static. It has no defaults: the engine
+// has checked its own.
+type Config struct {
+	Node        string // this node's ID
+	Registry    routing.Registry
+	Own         bool           // the registry is this node's own: it loses nothing, and the directory closes it
+	Table       *routing.Table // the sessions of this node, with their connections, and the IDs that they hold
+	Remote      *routing.Table // the sessions at other nodes, with the links that lead there; nil if there are no others
+	Log         *slog.Logger   // it never waits
+	Clock       func() time.Duration
+	Incarnation func() uint64 // of this node
+	Gone        func(routing.Presence) bool
+	Loops       int    // how many event loops there are
+	Secret      []byte // signs resume secrets
+
+	ResumeWindow, IdleTimeout, LoopGap, VerifyPeriod, WatchPeriod time.Duration
+	MaxSessionIDs, MaxNodeIDs, MaxRoutes                          int
+	MaxWatched, MaxNodeWatched                                    int
+	TakeoverInterval                                              time.Duration
+	TakeoverBurst                                                 int
+	AskPause, AnswerTime                                          time.Duration // see the constants askPause and answerTime, which stand for zero
+	MaxKicks                                                      int           // see the constant maxKicks, which stands for zero
+
+	// The application's hooks, which may be nil; see engine.Hooks. They are called in lanes.
+	Bind                   func(identity, id string) error
+	Kick                   func(session routing.SessionID, identity, id string, epoch uint64)
+	SessionUp, SessionDown func(session routing.SessionID, identity string)
+}
+
+// Loops is what the directory has the event loops do. No method may wait: each leaves a task for a loop,
+// and returns. The directory calls them from any goroutine, and some with a lock held.
+type Loops interface {
+	// Kick tells connections that their session has lost an ID to the binding with that epoch.
+	Kick(conns []routing.Handle, id string, epoch uint64)
+	// Close ends connections or links.
+	Close(conns []routing.Handle, f codec.Fault, detail string)
+	// CloseAside ends the connections that have left a session, or have stepped back from it.
+	CloseAside(session routing.SessionID, f codec.Fault, detail string)
+	// Answer gives a request back that has been worked on.
+	Answer(r *Request)
+	// Resolved says to a loop how messages to some IDs go on.
+	Resolved(loop int, all []Resolved)
+	// SendersKnown says to a loop who holds some IDs.
+	SendersKnown(loop int, all []Holder)
+	// TellChanges says that there are changes for a connection that watches IDs; see Directory.Changes.
+	TellChanges(conn routing.Handle)
+	// Reassert asks the client of a connection to bind all it has again, within that time.
+	Reassert(conn routing.Handle, within time.Duration)
+	// AskForAll does so too, and calls heard on the loop when the client has had answerTime to bind.
+	AskForAll(conn routing.Handle, answerTime time.Duration, heard func(Reply))
+}
+
+// Peers is what the directory knows of the links to other nodes. Any goroutine may call its methods,
+// which do not wait. A Directory without Remote calls none.
+type Peers interface {
+	// LinkTo returns the link to the node of a presence entry. It returns false if there is none to
+	// that incarnation of the node.
+	LinkTo(p routing.Presence) (link routing.Handle, ok bool)
+	// Links returns all links.
+	Links() []routing.Handle
+	// Tell sends control frames to all nodes that there is a link to.
+	Tell(frames []byte)
+	// TellOne sends control frames over one link, unless very much waits for that already.
+	TellOne(link routing.Handle, frames []byte)
+}
+
+// Reply is what came of a question to a session for all that it holds.
+type Reply uint8
+
+const (
+	// NoReply means that there is no answer: the connection is gone, or its client has said nothing.
+	NoReply Reply = iota
+	// Replied means that the client lives, and has bound what it holds.
+	Replied
+	// AllKnown means that the session lives in this process: the table has all that it holds.
+	AllKnown
+)
+
+// Directory is the office of one node. Its methods may be called from any goroutine, and do not wait
+// for the registry unless they say so.
+type Directory struct {
+	// static
+	cfg      Config
+	table    *routing.Table // cfg.Table
+	remote   *routing.Table // cfg.Remote
+	loops    Loops
+	peers    Peers
+	registry *monitoredRegistry
+	lanes    *lanes
+	ctx      context.Context // ends when the node has stopped; static after Start
+
+	// The parts, by subject. Each has its own lock.
+	bindings  bindings
+	sessions  sessions
+	presences presences
+	upkeep    upkeep
+	claims    claims
+	news      news
+	watcher   *watcher
+	resolver  *resolver
+	holders   *holders
+
+	asked atomic.Int64 // bytes of all requests that are under way
+}
+
+// New makes a directory. It works from Start on. peers may be nil if cfg.Remote is.
+func New(cfg Config, loops Loops, peers Peers) *Directory {
+	d := &Directory{cfg: cfg, table: cfg.Table, remote: cfg.Remote, loops: loops, peers: peers}
+	d.registry = &monitoredRegistry{Registry: cfg.Registry}
+	d.lanes = newLanes(d.bindings.work)
+	d.bindings = bindings{dir: d, room: newRoom(d), takeovers: newTakeovers(d)}
+	d.sessions = sessions{dir: d}
+	d.presences = presences{dir: d, all: make(map[routing.SessionID]*presence)}
+	d.upkeep = upkeep{dir: d, soon: make(chan struct{}, 1)}
+	d.claims = claims{dir: d, doubts: doubts{
+		askPause: cmp.Or(cfg.AskPause, askPause), answerTime: cmp.Or(cfg.AnswerTime, answerTime),
+	}}
+	d.news = news{dir: d, kicks: kickMemory{most: cmp.Or(cfg.MaxKicks, maxKicks)}}
+	if !d.alone() {
+		d.news.overs = newOvers(overRounds*cfg.VerifyPeriod, maxOvers)
+	}
+	d.watcher = newWatcher(d)
+	d.resolver = newResolver(d)
+	d.holders = newHolders(d)
+	return d
+}
+
+// Start has the lanes run, until Stop. ctx bounds all calls to the registry.
+func (d *Directory) Start(ctx context.Context) {
+	d.ctx = ctx
+	d.lanes.start()
+}
+
+// Run keeps the registry, the routes and the watches up to date until ctx ends. It waits for the
+// registry.
+func (d *Directory) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { d.watcher.run(ctx) })
+	if !d.cfg.Own {
+		running.Go(func() { d.upkeep.run(ctx) })
+		running.Go(func() { d.registry.Claims(ctx, d.claims.heard) })
+	}
+	if d.alone() {
+		return
+	}
+	running.Go(func() { d.resolver.run(ctx) })
+	running.Go(func() { d.holders.run(ctx) })
+	running.Go(func() { d.news.keepRoutes(ctx) })
+}
+
+// Hurry has nobody wait for a turn to bind any more: the node stops.
+func (d *Directory) Hurry() { d.bindings.takeovers.stop() }
+
+// Stop waits until the lanes have done what they have. It waits for the registry.
+func (d *Directory) Stop() { d.lanes.stop() }
+
+// Close closes the registry, if it is the node's own.
+func (d *Directory) Close() {
+	if d.cfg.Own {
+		_ = d.registry.Close()
+	}
+}
+
+// alone reports whether there are no other nodes.
+func (d *Directory) alone() bool { return d.remote == nil }
+
+// RegistryTimeout bounds the registry calls of one job.
+const RegistryTimeout = 5 * time.Second
+
+func (d *Directory) registryContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(d.ctx, RegistryTimeout)
+}
+
+// apart calls a hook and reports whether it returned. If it did not, the log says why and where.
+func (d *Directory) apart(name string, hook func()) bool {
+	return callback.ApartLogged(d.cfg.Log, "Hooks."+name, hook)
+}
+
+// Busy is for how long the job under way that began first has run. It is 0 if there is none.
+func (d *Directory) Busy() time.Duration { return d.lanes.busy() }
+
+// Stats is a snapshot of counters; see engine.Stats.
+type Stats struct {
+	Watched                                       int
+	WatchesRefused, IDsRefused                    uint64
+	Takeovers, TakeoversDelayed, TakeoversRefused uint64
+}
+
+// Stats returns the directory's counters.
+func (d *Directory) Stats() Stats {
+	t := d.bindings.takeovers
+	return Stats{
+		Watched:          int(d.watcher.n.Load()),
+		WatchesRefused:   d.watcher.refused.Load(),
+		IDsRefused:       d.bindings.room.refused.Load(),
+		Takeovers:        t.done.Load(),
+		TakeoversDelayed: t.delayed.Load(),
+		TakeoversRefused: t.refused.Load(),
+	}
+}

@@ -1,0 +1,14 @@
+// Package directory is the office of a node: everything that may wait for the registry. It binds and
+// unbinds IDs, opens and ends sessions, finds out who holds an ID, and keeps the registry in line with
+// what the node knows.
+//
+// A loop must never wait, so it hands its work in: [Directory.Do] for a request of a client,
+// [Directory.Join] for a hello, [Directory.Resolve] for the receiver of a message. The directory works on
+// goroutines of its own, in lanes (see lane.go), and answers by [Loops] and [Peers]. Those only
+// queue what they are given for a loop. So nothing in this package touches a connection, and no
+// connection can reach the registry.
+//
+// Lock order. These locks may be held while another one is taken: watcher.mu, resolver.mu and lane.mu,
+// under which nothing but the lock of a loop's inbox is taken, by a method of Loops. All other locks
+// of this package are taken alone.
+package directory

@@ -1,0 +1,137 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"distmsg/routing"
+)
+
+// monitoredRegistry is the registry that the engine was given, with an eye on whether it takes calls.
+// A call that fails says that it does not. That it does, only a probe says: a look-up that goes
+// well is no proof that binds do, nor is one bind of the next.
+type monitoredRegistry struct {
+	routing.Registry
+
+	mu       sync.Mutex
+	failed   error     // guarded by mu, as all below; nil: the latest probe went well, and no call has failed since
+	since    time.Time // when the first of the failed calls ended
+	failures uint64    // calls that have failed
+	finding  error     // what is wrong with a registry that takes calls
+}
+
+// identity is that of the registry's data; zero if the registry cannot tell.
+func (w *monitoredRegistry) identity() routing.Identity {
+	if r, ok := w.Registry.(routing.Identified); ok {
+		return r.Identity()
+	}
+	return routing.Identity{}
+}
+
+// Identity is that of the registry's data; zero if the registry cannot tell. It asks nobody.
+func (d *Directory) Identity() routing.Identity { return d.registry.identity() }
+
+// note takes the result of a call, and hands its error on.
+func (w *monitoredRegistry) note(err error) error {
+	if !errors.Is(err, routing.ErrUnavailable) {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures++
+	if w.failed == nil {
+		w.since = time.Now()
+	}
+	w.failed = err
+	return err
+}
+
+// failureCount is how many calls have failed so far.
+func (w *monitoredRegistry) failureCount() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failures
+}
+
+// probe has the registry probed. A call that fails meanwhile counts.
+func (w *monitoredRegistry) probe(ctx context.Context) {
+	w.mu.Lock()
+	failures := w.failures
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, RegistryTimeout)
+	defer cancel()
+	err := w.Registry.Probe(ctx)
+	if errors.Is(err, routing.ErrUnavailable) {
+		_ = w.note(err)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finding = err
+	if w.failures == failures {
+		w.failed = nil
+	}
+}
+
+func (w *monitoredRegistry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
+	results, err := w.Registry.Bind(ctx, ops)
+	return results, w.note(err)
+}
+
+func (w *monitoredRegistry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routing.UnbindResult, error) {
+	results, err := w.Registry.Unbind(ctx, ops)
+	return results, w.note(err)
+}
+
+func (w *monitoredRegistry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
+	results, err := w.Registry.Lookup(ctx, ids)
+	return results, w.note(err)
+}
+
+func (w *monitoredRegistry) Attach(ctx context.Context, session routing.SessionID, p routing.Presence) error {
+	return w.note(w.Registry.Attach(ctx, session, p))
+}
+
+func (w *monitoredRegistry) Detach(ctx context.Context, session routing.SessionID, p routing.Presence) (int, error) {
+	left, err := w.Registry.Detach(ctx, session, p)
+	return left, w.note(err)
+}
+
+func (w *monitoredRegistry) Presence(ctx context.Context, session routing.SessionID) (routing.SessionPresence, error) {
+	p, err := w.Registry.Presence(ctx, session)
+	return p, w.note(err)
+}
+
+func (w *monitoredRegistry) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
+	presences, err := w.Registry.Presences(ctx, all)
+	return presences, w.note(err)
+}
+
+func (w *monitoredRegistry) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {
+	ended, err := w.Registry.EndSession(ctx, op)
+	return ended, w.note(err)
+}
+
+// Troubles says what is wrong with the registry, a line each.
+func (d *Directory) Troubles() (lines []string) {
+	w := d.registry
+	w.mu.Lock()
+	err, since, finding := w.failed, w.since, w.finding
+	w.mu.Unlock()
+	switch {
+	case err != nil:
+		lines = append(lines, fmt.Sprintf("calls to the registry fail, for %v: %v", time.Since(since).Round(time.Second), err))
+	case w.Rebuilding():
+		lines = append(lines, "the registry has lost data, or may have; it is being rebuilt")
+	}
+	if finding != nil {
+		for line := range strings.Lines(finding.Error()) {
+			lines = append(lines, "the registry has to be put right: "+strings.TrimSpace(line))
+		}
+	}
+	return lines
+}

@@ -1,0 +1,205 @@
+package directory
+
+import (
+	"distmsg/codec"
+	"distmsg/engine/internal/share"
+	"distmsg/engine/internal/wake"
+	"distmsg/routing"
+)
+
+// A client watches IDs: it is told who holds them now, and of every change from then on. The directory
+// remembers for each ID what it was told last. A client hears the latest state; states in between may be
+// skipped. So a client that does not read costs no more than its list.
+
+// Why an ID is not watched.
+const (
+	reasonWatched     = "the connection watches as many IDs as it may (max-watched)"
+	reasonNodeWatched = "very many IDs are watched at the node, and this connection has its share of them (max-node-watched)"
+)
+
+// Watches is what one connection watches. Make it with NewWatches. Only the methods of Directory use it.
+type Watches struct {
+	conn routing.Handle // static
+
+	// guarded by watcher.mu
+	all    map[*watchedID]*watch
+	queue  []*watch // of those whose client may have to be told something; dropped ones perhaps among them
+	asked  bool     // the loop was told of changes, and has not taken all of them
+	closed bool     // the connection is gone
+}
+
+// NewWatches makes an empty list for a connection.
+func NewWatches(conn routing.Handle) *Watches {
+	return &Watches{conn: conn, all: make(map[*watchedID]*watch)}
+}
+
+// Watch puts the IDs of a request on a list at once, so that no change is missed, and then has the
+// registry asked who holds them. What it cannot take it says in the results. The request must have been
+// charged.
+func (d *Directory) Watch(list *Watches, r *Request) {
+	d.watcher.add(list, r)
+	d.Do(r, Watch)
+}
+
+// FillIn fills in what is known at the moment of the answer to a watch request: what was found out by a
+// lane may be the past.
+func (d *Directory) FillIn(list *Watches, r *Request) { d.watcher.answer(list, r) }
+
+// Unwatch takes IDs off a list. ids may be views.
+func (d *Directory) Unwatch(list *Watches, ids *codec.IDList) { d.watcher.remove(list, ids) }
+
+// EndWatches ends a list: its connection is gone.
+func (d *Directory) EndWatches(list *Watches) { d.watcher.close(list) }
+
+// Changes returns up to n changes that the client of a list does not know, and notes that it is told of
+// them. If there may be more, the caller has to ask again: Loops.TellChanges is called no more before
+// all are taken.
+func (d *Directory) Changes(list *Watches, n int) (changes []codec.Change, more bool) {
+	return d.watcher.take(list, n)
+}
+
+// WatchMemory is about how many bytes all watches take.
+func (d *Directory) WatchMemory() int64 { return watchCost * d.watcher.count() }
+
+// Doubt forgets what is known of watched IDs: the node was stopped for a while (S24).
+func (d *Directory) Doubt() { d.watcher.doubt() }
+
+// watch is one ID of Watches. Its fields are guarded by watcher.mu. There may be a million.
+type watch struct {
+	list      *Watches
+	id        *watchedID
+	toldEpoch uint64     // what the client was told last
+	at        uint32     // index in id.watches
+	toldCode  codec.Code // likewise
+	answered  bool       // it was told something
+	queued    bool       // it is in list.queue
+	dropped   bool       // it is in no list any more, but perhaps in a queue
+}
+
+func (v *watch) told() codec.Result { return codec.Result{Code: v.toldCode, Epoch: v.toldEpoch} }
+
+// tells notes that the client is told how its ID stands, and returns that.
+func (v *watch) tells() codec.Result {
+	now := v.id.result()
+	v.toldCode, v.toldEpoch, v.answered = now.Code, now.Epoch, true
+	return now
+}
+
+// add puts a request's IDs on a list, as far as they are IDs and there is room. What it cannot take it says in the results.
+func (w *watcher) add(list *Watches, r *Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, it := range r.items {
+		switch {
+		case !validID(it.id):
+			r.Results[i].Code = codec.CodeBadID
+			continue
+		case list.of(w, it.id) != nil:
+		case !w.hasRoom(list):
+			reason := reasonNodeWatched
+			if len(list.all) >= w.dir.cfg.MaxWatched {
+				reason = reasonWatched
+			}
+			r.refuse([]int{i}, codec.CodeOverflow, reason)
+			w.refused.Add(1)
+			continue
+		default:
+			id := w.watched(it.id)
+			v := &watch{list: list, id: id, at: uint32(len(id.watches))}
+			id.watches = append(id.watches, v)
+			list.all[id] = v
+			w.watches++
+		}
+		r.Results[i].Code = codec.CodeRegistryUnavailable // until something is known
+	}
+}
+
+// of returns the watch of an ID; nil if there is none. mu is held.
+func (list *Watches) of(w *watcher, name string) *watch {
+	if id := w.ids[name]; id != nil {
+		return list.all[id]
+	}
+	return nil
+}
+
+// hasRoom reports whether a list may grow: up to its own limit, and to its share of what the node has
+// for all. mu is held.
+func (w *watcher) hasRoom(list *Watches) bool {
+	n, most := len(list.all), w.dir.cfg.MaxNodeWatched
+	return n < w.dir.cfg.MaxWatched && w.watches < most && n < share.Of(most, w.watches, watchPart)
+}
+
+func (w *watcher) answer(list *Watches, r *Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, it := range r.items {
+		if v := list.of(w, it.id); v != nil {
+			r.Results[i] = v.tells()
+		}
+	}
+}
+
+func (w *watcher) remove(list *Watches, ids *codec.IDList) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for it, ok := ids.Next(); ok; it, ok = ids.Next() {
+		if v := list.of(w, string(it.ID)); v != nil {
+			delete(list.all, v.id)
+			w.drop(v)
+		}
+	}
+}
+
+// close ends a list. Taking it apart may take long, and is left to the watcher's own goroutine.
+func (w *watcher) close(list *Watches) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list.closed = true
+	list.queue = nil
+	w.ended = append(w.ended, list)
+	wake.Nudge(w.wake)
+}
+
+// enqueue has a client told of a change, if it has been told something before: else the answer will do. mu is held.
+func (w *watcher) enqueue(v *watch) {
+	list := v.list
+	if v.queued || !v.answered || list.closed {
+		return
+	}
+	if len(list.queue) > 2*len(list.all)+WatchBatch { // most are dropped
+		kept := make([]*watch, 0, len(list.all)+1)
+		for _, q := range list.queue {
+			if !q.dropped {
+				kept = append(kept, q)
+			}
+		}
+		list.queue = kept
+	}
+	v.queued = true
+	list.queue = append(list.queue, v)
+	if !list.asked {
+		list.asked = true
+		w.dir.loops.TellChanges(list.conn)
+	}
+}
+
+// take returns up to n changes that the client of a list does not know; more: there may be others.
+func (w *watcher) take(list *Watches, n int) (changes []codec.Change, more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(list.queue) > 0 && len(changes) < n {
+		v := list.queue[0]
+		list.queue[0] = nil
+		list.queue = list.queue[1:]
+		v.queued = false
+		if v.dropped || v.id.result() == v.told() {
+			continue
+		}
+		now := v.tells()
+		changes = append(changes, codec.Change{ID: []byte(v.id.name), Code: now.Code, Epoch: v.id.epoch})
+	}
+	if len(list.queue) == 0 {
+		list.queue, list.asked = nil, false
+	}
+	return changes, list.asked
+}
