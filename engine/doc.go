@@ -61,18 +61,16 @@
 //
 // The files follow a message: acceptor.go takes connections, loop.go is an event loop, iteration.go the end of its
 // iterations, pace.go how long they are, turns.go what waits for the next one, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, longframe.go handles one in slices, mailbox.go carries
-// messages between loops, conn.go writes. session.go and binding.go are what happens off the loops, in the
-// lanes of lane.go; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. watch*.go tells who comes
-// and goes. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go
+// messages between loops, conn.go writes. internal/directory is what may wait for the registry, off the
+// loops, and office.go what it has the loops do; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go
 // what follows a stop. Of
 // a cluster, engine/internal/peers knows which nodes there are and dials them, cluster.go is what it
 // needs of the engine, link.go is the connection to one of them, identity.go what this node says of itself,
-// forward.go what goes over it, resolve.go and hold.go what waits for the registry's word, and upkeep.go tells the registry
-// again what it may have missed. docs/architecture.md tells why.
+// forward.go what goes over it, resolve.go and hold.go what waits for the registry's word. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox. Locks are few and none
-// is held while another is taken: inbox.mu, loop.pubMu, lane.mu, sharedBufs.mu, Engine.fenceMu, presences.mu,
-// health.mu, resolver.mu, and two under which inbox.mu (by post) may be taken:
+// is held while another is taken: inbox.mu, loop.pubMu, sharedBufs.mu, those of the directory (see
+// there), Engine.fenceMu, under which watcher.mu may be taken, and two under which inbox.mu (by post) may be taken:
 // cluster.mu, and an InProcess.mu, under which sharedBufs.mu may be, too.
 package engine

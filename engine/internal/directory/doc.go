@@ -8,7 +8,6 @@
 // queue what they are given for a loop. So nothing in this package touches a connection, and no
 // connection can reach the registry.
 //
-// Lock order. These locks may be held while another one is taken: watcher.mu, resolver.mu and lane.mu,
-// under which nothing but the lock of a loop's inbox is taken, by a method of Loops. All other locks
-// of this package are taken alone.
+// Lock order. Under watcher.mu, a method of Loops may take the lock of a loop's inbox. Under watcher.mu,
+// room.mu and takeovers.mu, refusals.mu may be taken. All other locks of this package are taken alone.
 package directory
