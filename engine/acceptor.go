@@ -163,7 +163,7 @@ func (e *Engine) findLoops() error {
 			return errors.New("a loop was found twice")
 		}
 		known[el] = true
-		e.loops[i].el, e.loops[i].epoll = el, epollOf(el)
+		e.loops[i].el, e.loops[i].poll.epoll = el, epollOf(el)
 	}
 	return nil
 }

@@ -34,13 +34,14 @@ func (rv *receiver) takeBare(d *codec.Deliver) bool {
 		return false
 	}
 	rv.disown(d.To, d.Epoch)
-	c.loop.endWithTruth(d.Token, c.session.ID(), c.handle(), d) // here, where the binding is being taken back; the other node hears how it ended
+	c.loop.bounce.endWithTruth(d.Token, c.session.ID(), c.handle(), d) // here, where the binding is being taken back; the other node hears how it ended
 	return true
 }
 
 // bareBack ends a message of this loop that came back without its content.
-func (l *loop) bareBack(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver) {
-	entry, ok := l.claim(t, session)
+func (b *bouncing) bareBack(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver) {
+	l := b.loop
+	entry, ok := l.settle.claim(t, session)
 	if !ok {
 		return
 	}
@@ -48,31 +49,33 @@ func (l *loop) bareBack(t ackmgr.Token, session uint64, by routing.Handle, d *co
 		l.stats.acksLate++
 		return
 	}
-	l.disownHere(session, by, d.To, d.Epoch)
+	b.disownHere(session, by, d.To, d.Epoch)
 	entry.Flags |= flagGivenBack
-	l.unsend(t, entry)
+	b.unsend(t, entry)
 	var id routing.SessionID
 	binary.BigEndian.PutUint64(id[:], session) // half of the ID, which is what is compared
-	l.endWithTruth(d.Token[:token.AckLen], id, by, d)
+	b.endWithTruth(d.Token[:token.AckLen], id, by, d)
 }
 
 // endWithTruth ends a message that a session gave back, as soon as it is known who holds its ID.
-func (l *loop) endWithTruth(given []byte, id routing.SessionID, by routing.Handle, d *codec.Deliver) {
-	f := &l.forward
-	*f = codec.Forward{Deliver: d.Short(), Session: append(l.sessionID[:0], id[:]...)}
+func (b *bouncing) endWithTruth(given []byte, id routing.SessionID, by routing.Handle, d *codec.Deliver) {
+	l := b.loop
+	f := &l.scratch.forward
+	*f = codec.Forward{Deliver: d.Short(), Session: append(l.scratch.sessionID[:0], id[:]...)}
 	f.Token, f.Flags = given, codec.FlagAck|flagBare
 	switch {
 	case l.eng.cluster == nil:
-		l.endReturned(f, l.bareCode(f))
-	case !l.parkReturned(codec.KindNotMine, by, f, 0):
-		l.endReturned(f, codec.CodeOverflow)
+		b.endReturned(f, b.bareCode(f))
+	case !l.park.parkReturned(codec.KindNotMine, by, f, 0):
+		b.endReturned(f, codec.CodeOverflow)
 	}
 }
 
 // bareCode says how a message without content ends, as far as this node knows. Like forwardAgain it
 // returns codeMoving if no other place is known than the one that the message came back from. A
 // node without others knows all bindings.
-func (l *loop) bareCode(f *codec.Forward) codec.Code {
+func (b *bouncing) bareCode(f *codec.Forward) codec.Code {
+	l := b.loop
 	session := routing.SessionID(f.Session).Short()
 	other := func(r routing.Route, ok bool) bool {
 		return ok && (r.Session.Short() != session || r.Epoch != f.Epoch)
@@ -91,14 +94,15 @@ func (l *loop) bareCode(f *codec.Forward) codec.Code {
 // endBare tells whoever waits for a message how it ended. If that is another node, it is also told
 // that the route which led here leads nowhere: what would be given back has ended by then, so it
 // comes without content.
-func (l *loop) endBare(f *codec.Forward, code codec.Code) {
+func (b *bouncing) endBare(f *codec.Forward, code codec.Code) {
+	l := b.loop
 	origin, link, ok := token.Link(f.Token)
 	if !ok {
-		l.endToken(f.Token, verdict{code: code}, 1)
+		l.settle.endToken(f.Token, verdict{code: code}, 1)
 		return
 	}
-	l.sendControl(link, codec.AppendRefuse(l.scratch[:0], origin, code, nil))
+	l.links.send(link, codec.AppendRefuse(l.scratch.control[:0], origin, code, nil))
 	f.Token, f.Flags = origin, codec.FlagAck
-	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, f)
-	l.sendControl(link, l.scratch)
+	l.scratch.control = codec.AppendForward(l.scratch.control[:0], codec.KindNotMine, f)
+	l.links.send(link, l.scratch.control)
 }

@@ -45,7 +45,7 @@ func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *direc
 		r.Add(string(v.ID), v.Epoch)
 	}
 	c.chargeRequest(r)
-	c.loop.worked(n)
+	c.loop.pace.worked(n)
 	return r
 }
 

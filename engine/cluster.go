@@ -92,13 +92,13 @@ func (c *cluster) NotifyClients(all []codec.Member) {
 // share allows, and for the rest in the next iteration.
 func (l *loop) sendMembers(slot int, frame []byte) {
 	for ; slot < len(l.conns); slot++ {
-		if l.full {
+		if l.pace.full {
 			l.post(func() { l.sendMembers(slot, frame) })
 			return
 		}
 		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && !c.isInside() {
 			c.out.wroteControl(append(c.out.buf(), frame...))
-			l.worked(writeWork + len(frame)/bytesPerUnit)
+			l.pace.worked(writeWork + len(frame)/bytesPerUnit)
 		}
 	}
 }

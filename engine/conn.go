@@ -193,7 +193,7 @@ func (c *conn) teardown() {
 		return
 	}
 	l := c.loop
-	l.worked(2 * writeWork) // with the error frame before it
+	l.pace.worked(2 * writeWork) // with the error frame before it
 	wasOpen := c.state == stateOpen
 	c.state = stateClosed
 	l.removeConn(c)
@@ -209,11 +209,11 @@ func (c *conn) teardown() {
 				l.eng.detach(c)
 			}
 			id := c.session.ID()
-			l.toAllLinks(codec.AppendGone(nil, id[:]))
+			l.links.sendAll(codec.AppendGone(nil, id[:]))
 			l.releaseHeld(c)
 		}
-		l.endSoon(ending{list: c.list, slot: int64(c.slot)})
-		l.announceGone(c.handle())
+		l.endings.add(ending{list: c.list, slot: int64(c.slot)})
+		l.mail.announceGone(c.handle())
 	} else {
 		l.freeSlot(c.slot)
 	}

@@ -117,10 +117,11 @@ func (e *Engine) senderOf(from []byte) uint64 {
 // trimChunk takes out the frames that the connection has no room for, or their senders no share. Once
 // one is refused, so are all that follow it of the same sender, or they would overtake it; if there is
 // no room, all that follow it.
-func (l *loop) trimChunk(c *conn, ch *chunk) {
+func (in *inbox) trimChunk(c *conn, ch *chunk) {
+	l := in.loop
 	ahead, full := 0, false
 	over := make(map[uint64]bool)
-	l.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
+	in.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
 		size, sender := codec.PrefixLen+len(body), l.eng.senderOf(f.deliver.From)
 		switch {
 		case full:

@@ -34,11 +34,11 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 func (l *loop) welcomeSocket(c *conn) {
 	l.addConn(c)
 	l.stats.accepted++
-	c.live.lastFrame, c.live.lastHeard = l.now, l.awake
+	c.live.lastFrame, c.live.lastHeard = l.now, l.beats.awake
 	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
 	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
 	if c.link != nil {
-		l.links = append(l.links, c)
+		l.links.all = append(l.links.all, c)
 		c.link.begin(c)
 	}
 }
@@ -54,13 +54,13 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 		}
 		c.in.heard(buf)
 		if len(buf) == readBuffer {
-			if more := c.loop.readOn(c); len(more) > 0 {
+			if more := c.loop.poll.readOn(c); len(more) > 0 {
 				c.in.heard(more)
 			}
 		}
 	case *anchor:
 		l := h.eng.loopOf(gc.EventLoop())
-		l.nudged = false
+		l.poll.nudged = false
 		l.enter()
 	default:
 		return gnet.Close

@@ -115,7 +115,7 @@ func (e *Engine) quiet(ctx context.Context) bool {
 // idle reports whether nothing waits for an ack or to be written, and the clients have moved or had the time to.
 func (e *Engine) idle(ctx context.Context) bool {
 	busy, ok := ask(ctx, e, func(l *loop) bool {
-		if l.parkedSends > 0 || l.returnedBytes > 0 || l.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
+		if l.park.sends > 0 || l.park.returnedBytes > 0 || l.settle.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
 			return true
 		}
 		for _, c := range l.conns {

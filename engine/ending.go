@@ -20,22 +20,35 @@ type ending struct {
 	sessions map[routing.SessionID]attachment
 }
 
+// endings are the pending acks that end together, a step at a time. The loop owns them.
+type endings struct {
+	loop *loop // static
+
+	all []ending // pending acks that have to end, the next ones first
+	// linkLists is what waits for sessions at the other end of a link, by session.
+	linkLists map[routing.Handle]map[uint64]ackmgr.List
+	// sweeps is what is left of lists whose sessions have lost a connection, see linkGone.
+	sweeps  map[uint64]sweep
+	sweepNo uint64
+}
+
 // endList ends the pending acks of a list and gives it back.
-func (l *loop) endList(list ackmgr.List) { l.endSoon(ending{list: list, slot: -1}) }
+func (es *endings) endList(list ackmgr.List) { es.add(ending{list: list, slot: -1}) }
 
 // endSoon ends the first step of it, and the rest in the iterations that follow.
-func (l *loop) endSoon(e ending) {
-	if l.endStep(&e) {
-		l.stats.sliced++
-		l.endings = append(l.endings, e)
+func (es *endings) add(e ending) {
+	if es.step(&e) {
+		es.loop.stats.sliced++
+		es.all = append(es.all, e)
 	}
 }
 
 // endStep ends up to endingStep entries from a connection and as many that went to it. It reports
 // whether there are more.
-func (l *loop) endStep(e *ending) (more bool) {
+func (es *endings) step(e *ending) (more bool) {
+	l := es.loop
 	if e.link != nil {
-		return l.detachStep(e)
+		return es.detachStep(e)
 	}
 	for session, list := range e.lists {
 		if e.list != 0 {
@@ -45,20 +58,20 @@ func (l *loop) endStep(e *ending) (more bool) {
 		e.list = list
 	}
 	// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).
-	if l.acks.EndOriginSome(e.list, endingStep, l.abandoned) || l.acks.EndDestSome(e.list, endingStep, l.lost) {
+	if l.settle.acks.EndOriginSome(e.list, endingStep, l.settle.abandoned) || l.settle.acks.EndDestSome(e.list, endingStep, l.settle.lost) {
 		return true
 	}
-	l.acks.FreeList(e.list)
+	l.settle.acks.FreeList(e.list)
 	e.list = 0
 	if e.slot >= 0 {
 		l.freeSlot(uint32(e.slot)) // not before: entries name it
 	}
-	l.worked(1)
+	l.pace.worked(1)
 	return len(e.lists) > 0
 }
 
 // detachStep forgets that some sessions are attached at the other end of a link.
-func (l *loop) detachStep(e *ending) (more bool) {
+func (es *endings) detachStep(e *ending) (more bool) {
 	n := 0
 	for id, at := range e.sessions {
 		if n++; n > endingStep {
@@ -66,7 +79,7 @@ func (l *loop) detachStep(e *ending) (more bool) {
 		}
 		delete(e.sessions, id)
 		e.link.detached(id, at.session)
-		l.worked(1)
+		es.loop.pace.worked(1)
 	}
 	if len(e.sessions) > 0 {
 		return true
@@ -76,39 +89,41 @@ func (l *loop) detachStep(e *ending) (more bool) {
 }
 
 // goOnEnding goes on with what has to end, as far as its share of the iteration allows.
-func (l *loop) goOnEnding() {
-	if len(l.endings) == 0 {
+func (es *endings) resume() {
+	l := es.loop
+	if len(es.all) == 0 {
 		return
 	}
-	l.part(endingShare)
-	for len(l.endings) > 0 && !l.full {
-		l.endFirst()
+	l.pace.part(endingShare)
+	for len(es.all) > 0 && !l.pace.full {
+		es.endFirst()
 	}
 }
 
 // endAll ends all that has to end, however long it takes.
-func (l *loop) endAll() {
-	for len(l.endings) > 0 {
-		l.endFirst()
+func (es *endings) endAll() {
+	for len(es.all) > 0 {
+		es.endFirst()
 	}
 }
 
 // endFirst ends a step of the first ending. To answer senders can close connections, which makes more.
-func (l *loop) endFirst() {
-	e := l.endings[0]
-	if l.endStep(&e) {
-		l.endings[0] = e
+func (es *endings) endFirst() {
+	e := es.all[0]
+	if es.step(&e) {
+		es.all[0] = e
 		return
 	}
-	l.endings[0] = ending{}
-	l.endings = l.endings[1:]
+	es.all[0] = ending{}
+	es.all = es.all[1:]
 }
 
 // expireAcks ends acks that are past their deadlines, and reports whether there are more.
-func (l *loop) expireAcks() (more bool) {
-	for more = true; more && !l.full; {
-		more = l.acks.AdvanceSome(l.now, endingStep, l.expired)
-		l.worked(endingStep / scanPerUnit) // what moved towards its end, and did not end
+func (s *settling) expire() (more bool) {
+	l := s.loop
+	for more = true; more && !l.pace.full; {
+		more = s.acks.AdvanceSome(l.now, endingStep, s.expired)
+		l.pace.worked(endingStep / scanPerUnit) // what moved towards its end, and did not end
 	}
 	return more
 }

@@ -28,7 +28,7 @@ func (n *node) endConn(c *client) (pending int, slot uint32) {
 	n.on(0, func(l *loop) {
 		h := n.table.Session(c.sessionID()).Handles()[0]
 		l.conn(h).end()
-		pending, slot = l.acks.Len(), h.Slot
+		pending, slot = l.settle.acks.Len(), h.Slot
 	})
 	return pending, slot
 }
@@ -62,7 +62,7 @@ func TestEndOfManyAcksOfASender(t *testing.T) {
 	n.on(0, func(l *loop) {
 		c := l.conn(n.table.Session(a.sessionID()).Handles()[0])
 		c.end()
-		left, slot = l.acks.Len(), c.slot
+		left, slot = l.settle.acks.Len(), c.slot
 		next := bareConn(l)
 		next.state = stateClosed
 		l.addConn(next)
@@ -89,13 +89,13 @@ func TestFenceInTheMiddleOfAnEnd(t *testing.T) {
 	a.sendMany(n, "a", "b")
 	n.on(0, func(l *loop) {
 		l.conn(n.table.Session(b.sessionID()).Handles()[0]).end()
-		if len(l.endings) == 0 {
+		if len(l.endings.all) == 0 {
 			t.Error("nothing is left to end")
 		}
 		n.fence(time.Hour)
 		l.heedFence()
-		if l.acks.Len() != 0 || len(l.endings) != 0 {
-			t.Errorf("%d acks are pending after the fence", l.acks.Len())
+		if l.settle.acks.Len() != 0 || len(l.endings.all) != 0 {
+			t.Errorf("%d acks are pending after the fence", l.settle.acks.Len())
 		}
 	})
 }
@@ -152,10 +152,10 @@ func TestToldAsFarAsThereIsTime(t *testing.T) {
 			conn.multicasts.newTally(1000, 2)
 			conn.multicasts.answer(true, 1000, codec.CodeLost, nil, nil)
 		}
-		every := l.every
-		l.every = 1 // it stamps after each
-		defer func() { l.every = every }()
-		l.part(-time.Hour)
+		every := l.pace.every
+		l.pace.every = 1 // it stamps after each
+		defer func() { l.pace.every = every }()
+		l.pace.part(-time.Hour)
 		if more := l.tellAll(); !more || len(l.telling) != len(all)-1 {
 			t.Errorf("more is %v, %d of %d have yet to be told when the time is over after the first", more, len(l.telling), len(all))
 		}

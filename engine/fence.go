@@ -32,20 +32,20 @@ func (e *Engine) fence(gap time.Duration) {
 // and pending acks. The loop goes on under the engine's new incarnation (S24).
 func (l *loop) dropAll() {
 	l.fenced = l.eng.incarnation.Load()
-	l.dropMail()
+	l.mail.drop()
 	for _, c := range l.conns {
 		if c != nil {
 			c.drop()
-			l.worked(writeWork)
+			l.pace.worked(writeWork)
 		}
 	}
-	l.dropReturned()
+	l.park.dropReturned()
 	for _, c := range l.watched { // those that linger have a backlog, too
 		if c.state == stateClosed && !c.gone() {
 			c.cut()
-			l.worked(writeWork)
+			l.pace.worked(writeWork)
 		}
 	}
-	l.endAll()
-	l.acks.SetTag(uint16(l.fenced))
+	l.endings.endAll()
+	l.settle.acks.SetTag(uint16(l.fenced))
 }

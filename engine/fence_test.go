@@ -234,7 +234,7 @@ func TestFenceByHook(t *testing.T) {
 // takeAll handles input all at once.
 func (c *conn) takeAll(buf []byte) {
 	for c.in.take(buf); c.in.hasWork(); c.in.resume() {
-		c.loop.beginTurn()
+		c.loop.pace.beginTurn()
 	}
 }
 

@@ -19,29 +19,29 @@ import (
 const flagRetried = 1 << 7
 
 // linkList returns the list of the entries that wait for a session at the other end of a link.
-func (l *loop) linkList(h routing.Handle, session uint64) ackmgr.List {
-	lists := l.linkLists[h]
+func (es *endings) linkList(h routing.Handle, session uint64) ackmgr.List {
+	lists := es.linkLists[h]
 	list, ok := lists[session]
 	if !ok {
 		if lists == nil {
 			lists = make(map[uint64]ackmgr.List)
-			l.linkLists[h] = lists
+			es.linkLists[h] = lists
 		}
-		list = l.acks.NewList()
+		list = es.loop.settle.acks.NewList()
 		lists[session] = list
 	}
 	return list
 }
 
 // endLink ends what waits for any session at the other end of a link that has ended.
-func (l *loop) endLink(h routing.Handle) {
-	if lists, ok := l.linkLists[h]; ok {
-		delete(l.linkLists, h)
-		l.endSoon(ending{lists: lists, slot: -1})
+func (es *endings) endLink(h routing.Handle) {
+	if lists, ok := es.linkLists[h]; ok {
+		delete(es.linkLists, h)
+		es.add(ending{lists: lists, slot: -1})
 	}
-	for no, s := range l.sweeps {
+	for no, s := range es.sweeps {
 		if s.link == h {
-			l.endSweep(no)
+			es.endSweep(no)
 		}
 	}
 }
@@ -61,20 +61,21 @@ const (
 // linkGone begins to end what waits for a session that has lost a connection at the other end of a link (S5). Forwards on
 // their way there at this moment come back, and may go to where the session is now: so what waits is lost when a
 // ping, sent behind the last of them, has its pong, and nothing that comes later is touched.
-func (l *loop) linkGone(h routing.Handle, session uint64) {
-	list, ok := l.linkLists[h][session]
+func (es *endings) linkGone(h routing.Handle, session uint64) {
+	l := es.loop
+	list, ok := es.linkLists[h][session]
 	if !ok {
 		return
 	}
-	delete(l.linkLists[h], session)
-	if l.acks.Empty(list) {
-		l.acks.FreeList(list)
+	delete(es.linkLists[h], session)
+	if l.settle.acks.Empty(list) {
+		l.settle.acks.FreeList(list)
 		return
 	}
-	l.sweepNo++
-	no := sweepPing | uint64(l.idx)<<sweepLoop | l.sweepNo
-	l.sweeps[no] = sweep{h, list}
-	l.sendControl(h, codec.AppendPing(l.scratch[:0], no))
+	es.sweepNo++
+	no := sweepPing | uint64(l.idx)<<sweepLoop | es.sweepNo
+	es.sweeps[no] = sweep{h, list}
+	l.links.send(h, codec.AppendPing(l.scratch.control[:0], no))
 }
 
 // handlePong takes the pong of a sweep to its loop.
@@ -82,15 +83,15 @@ func (k *link) handlePong(body []byte) error {
 	c := k.conn
 	no, err := codec.DecodePong(body)
 	if loop := uint16(no &^ sweepPing >> sweepLoop); err == nil && no&sweepPing != 0 && int(loop) < len(c.loop.eng.loops) {
-		c.loop.notify(loop, note{kind: noteSwept, seq: no})
+		c.loop.mail.notify(loop, note{kind: noteSwept, seq: no})
 	}
 	return err
 }
 
-func (l *loop) endSweep(no uint64) {
-	if s, ok := l.sweeps[no]; ok {
-		delete(l.sweeps, no)
-		l.endList(s.list)
+func (es *endings) endSweep(no uint64) {
+	if s, ok := es.sweeps[no]; ok {
+		delete(es.sweeps, no)
+		es.endList(s.list)
 	}
 }
 
@@ -98,11 +99,11 @@ func (l *loop) endSweep(no uint64) {
 // leads to, or, once the registry was asked, wherever it says.
 func (s *sender) forward(m *codec.Send) verdict {
 	l := s.conn.loop
-	if parked := l.parked[string(m.To)]; parked == nil { // else: behind those that wait already (S20)
+	if parked := l.park.lines[string(m.To)]; parked == nil { // else: behind those that wait already (S20)
 		if v, known := s.forwardKnown(m); known {
 			return v
 		}
-		if code, ok := l.recent(m.To); ok {
+		if code, ok := l.park.recent(m.To); ok {
 			return verdict{code: code}
 		}
 	}
@@ -116,15 +117,15 @@ func (s *sender) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	if !ok {
 		return verdict{}, false
 	}
-	f := &l.forward
+	f := &l.scratch.forward
 	id := route.Session.ID()
 	f.Deliver = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
-	f.Session = append(l.sessionID[:0], id[:]...)
+	f.Session = append(l.scratch.sessionID[:0], id[:]...)
 	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
 	if v.code != codec.CodeOK {
 		return v, true
 	}
-	dest.list = l.linkList(h, route.Session.Short())
+	dest.list = l.endings.linkList(h, route.Session.Short())
 	if v := s.stamp(m, &f.Deliver, route.Session.Short(), dest.list); v.code != codec.CodeOK {
 		return v, true
 	}
@@ -189,23 +190,23 @@ func (l *loop) writeForward(to destination, f *codec.Forward) {
 		c.out.wrote(codec.AppendForward(c.out.buf(), codec.KindForward, f))
 		return
 	}
-	ch := l.chunkFor(to, unacked)
+	ch := l.mail.chunkFor(to, unacked)
 	ch.buf = codec.AppendForward(ch.buf, codec.KindForward, f)
-	l.gathered(to, ch)
+	l.mail.gathered(to, ch)
 }
 
 // handleForward delivers a message from another node, or sends it back.
 func (k *link) handleForward(body []byte) error {
 	c := k.conn
 	l := c.loop
-	f := &l.forward
+	f := &l.scratch.forward
 	if err := codec.DecodeForward(body, codec.KindForward, f); err != nil {
 		return err
 	}
 	if err := checkForwardToken(f); err != nil {
 		return err
 	}
-	s, h, back := l.receiver(f.To, routing.SessionID(f.Session), f.Epoch)
+	s, h, back := l.links.receiver(f.To, routing.SessionID(f.Session), f.Epoch)
 	if s == nil {
 		c.out.wroteControl(codec.AppendForward(c.out.buf(), back, f))
 		return nil
@@ -213,16 +214,16 @@ func (k *link) handleForward(body []byte) error {
 	if f.Flags&codec.FlagAck == 0 {
 		l.stats.received++
 	}
-	d := &l.deliver
+	d := &l.scratch.deliver
 	*d = f.Deliver
 	d.Flags &= knownFlags
-	d.Token = l.eng.tokens.AppendLink(l.token[:0], f.Token, k.handle, s.Short())
+	d.Token = l.eng.tokens.AppendLink(l.scratch.token[:0], f.Token, k.handle, s.Short())
 	dest, v := l.destination(h, codec.DeliverSize(d), d.From)
 	if v.code == codec.CodeOK {
 		v = l.eng.mayDeliver(s, d)
 	}
 	if v.code != codec.CodeOK {
-		l.refuseForward(d, v)
+		l.links.refuse(d, v)
 		return nil
 	}
 	l.write(dest, d)
@@ -230,7 +231,8 @@ func (k *link) handleForward(body []byte) error {
 }
 
 // receiver finds the session and connection that a forward is for (S14). Nil: it goes back, as back.
-func (l *loop) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routing.Session, h routing.Handle, back codec.Kind) {
+func (ls *loopLinks) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routing.Session, h routing.Handle, back codec.Kind) {
+	l := ls.loop
 	route, ok := l.eng.table.Lookup(to)
 	s = route.Session
 	if !ok || s.ID() != id {
@@ -264,7 +266,8 @@ func checkForwardToken(f *codec.Forward) error {
 }
 
 // refuseForward tells the node that a message came from that it was not written here, and why.
-func (l *loop) refuseForward(d *codec.Deliver, v verdict) {
+func (ls *loopLinks) refuse(d *codec.Deliver, v verdict) {
+	l := ls.loop
 	l.eng.undelivered(d, v.code)
 	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
 		l.stats.outcomes[v.code]++
@@ -273,44 +276,46 @@ func (l *loop) refuseForward(d *codec.Deliver, v verdict) {
 	if !ok {
 		return
 	}
-	l.sendControl(h, codec.AppendRefuse(l.scratch[:0], origin, v.code, v.reason))
+	ls.send(h, codec.AppendRefuse(l.scratch.control[:0], origin, v.code, v.reason))
 }
 
 // linkConn returns an open link of this loop, nil if the handle names none.
-func (l *loop) linkConn(h routing.Handle) *conn {
-	if c := l.conn(h); c != nil && c.link != nil && c.state == stateOpen {
+func (ls *loopLinks) conn(h routing.Handle) *conn {
+	if c := ls.loop.conn(h); c != nil && c.link != nil && c.state == stateOpen {
 		return c
 	}
 	return nil
 }
 
 // sendControl appends a control frame to a link, on whichever loop it is.
-func (l *loop) sendControl(h routing.Handle, frame []byte) {
+func (ls *loopLinks) send(h routing.Handle, frame []byte) {
+	l := ls.loop
 	if h.Loop == l.idx {
-		if c := l.linkConn(h); c != nil {
+		if c := ls.conn(h); c != nil {
 			c.out.wroteControl(append(c.out.buf(), frame...))
 		}
 		return
 	}
-	p := l.parcelFor(h.Loop)
+	p := l.mail.parcelFor(h.Loop)
 	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: len(p.data), reply: len(frame)})
 	p.data = append(p.data, frame...)
 }
 
 // toAllLinks sends a control frame to every node there is a link to.
-func (l *loop) toAllLinks(frame []byte) {
+func (ls *loopLinks) sendAll(frame []byte) {
+	l := ls.loop
 	if l.eng.cluster == nil {
 		return
 	}
 	for _, h := range *l.eng.cluster.open.Load() {
-		l.sendControl(h, frame)
+		ls.send(h, frame)
 	}
 }
 
 // handleAnswer ends an entry with what a receiver at another node said.
 func (k *link) handleAnswer(body []byte) error {
 	l := k.conn.loop
-	f := &l.answer
+	f := &l.scratch.answer
 	if err := codec.DecodeAnswer(body, f); err != nil {
 		return err
 	}
@@ -319,7 +324,7 @@ func (k *link) handleAnswer(body []byte) error {
 		l.stats.acksForged++
 		return nil
 	}
-	l.deliverAck(t, routing.SessionID(f.Session).Short(), f.Code, f.Reason, f.Reply)
+	l.settle.deliverAck(t, routing.SessionID(f.Session).Short(), f.Code, f.Reason, f.Reply)
 	return nil
 }
 
@@ -329,22 +334,23 @@ func (k *link) handleRefuse(body []byte) error {
 	if err != nil {
 		return err
 	}
-	k.conn.loop.endToken(given, verdict{code, reason}, 0)
+	k.conn.loop.settle.endToken(given, verdict{code, reason}, 0)
 	return nil
 }
 
 // endToken ends a message by the token that this node gave it, whichever kind that is. ended is how many
 // messages without ack end here; the other node has counted those that ended there.
-func (l *loop) endToken(given []byte, v verdict, ended uint64) {
+func (s *settling) endToken(given []byte, v verdict, ended uint64) {
+	l := s.loop
 	if t, ok := token.Ack(given); ok && t.Loop() < len(l.eng.loops) {
-		l.sayFailed(t, v)
+		l.mail.sayFailed(t, v)
 	} else if len(given) == token.ReportLen {
 		h, seq := token.Report(given)
 		if int(h.Loop) >= len(l.eng.loops) {
 			return // not what this node gives out
 		}
 		l.stats.outcomes[v.code] += ended
-		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: v.code})
+		l.mail.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: v.code})
 	}
 }
 
@@ -356,8 +362,8 @@ func (k *link) handleGone(body []byte) error {
 		return err
 	}
 	n := note{kind: noteLinkGone, handle: c.handle(), session: routing.SessionID(b).Short()}
-	for i := range c.loop.mail {
-		c.loop.notify(uint16(i), n)
+	for i := range c.loop.mail.boxes {
+		c.loop.mail.notify(uint16(i), n)
 	}
 	return nil
 }
@@ -384,7 +390,7 @@ func (k *link) handleReleased(body []byte) error {
 // handleReturned takes back a message that the other node could not deliver, forgets what led there, and
 // tries once more (S14).
 func (k *link) handleReturned(kind codec.Kind, body []byte) error {
-	f := &k.conn.loop.forward
+	f := &k.conn.loop.scratch.forward
 	if err := codec.DecodeForward(body, kind, f); err != nil {
 		return err
 	}
@@ -398,14 +404,14 @@ func (k *link) takeBack(kind codec.Kind, f *codec.Forward) {
 	k.forgetWay(kind, f)
 	if t, ok := token.Ack(f.Token); ok && t.Loop() != int(l.idx) {
 		if t.Loop() < len(l.eng.loops) {
-			p := l.parcelFor(uint16(t.Loop()))
+			p := l.mail.parcelFor(uint16(t.Loop()))
 			at := len(p.data) + codec.PrefixLen
 			p.data = codec.AppendForward(p.data, kind, f)
 			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: at, reply: len(p.data) - at, seq: uint64(kind)})
 		}
 		return
 	}
-	l.returned(kind, c.handle(), f, new(token.SharedSum))
+	l.bounce.returned(kind, c.handle(), f, new(token.SharedSum))
 }
 
 // forgetWay forgets what led a message that has come back to where it came back from.
@@ -431,10 +437,10 @@ func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
 	}
 	rv.disown(d.To, d.Epoch)
 	id := c.session.ID()
-	f := codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], id[:]...)}
+	f := codec.Forward{Deliver: *d, Session: append(l.scratch.sessionID[:0], id[:]...)}
 	f.Token = origin
-	l.scratch = codec.AppendForward(l.scratch[:0], codec.KindNotMine, &f)
-	rv.giveBack(h, l.scratch)
+	l.scratch.control = codec.AppendForward(l.scratch.control[:0], codec.KindNotMine, &f)
+	rv.giveBack(h, l.scratch.control)
 	return true
 }
 
@@ -446,11 +452,12 @@ func (rv *receiver) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handl
 }
 
 // returned decides on a message that came back from another node over the link by, and kind says why. If it waits for an ack, its entry is on this loop.
-func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *token.SharedSum) {
+func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *token.SharedSum) {
+	l := b.loop
 	retried := f.Flags&flagRetried != 0
 	f.Flags &^= flagRetried
 	if t, ok := token.Ack(f.Token); ok {
-		entry, status := l.acks.Lookup(t)
+		entry, status := l.settle.acks.Lookup(t)
 		switch {
 		case status != ackmgr.Pending:
 			return // it has ended meanwhile
@@ -459,62 +466,65 @@ func (l *loop) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, su
 			return
 		}
 		retried = entry.Flags&flagBounced != 0
-		l.unsend(t, entry)
+		b.unsend(t, entry)
 	}
 	if f.Flags&codec.FlagAck == 0 {
 		l.stats.returned++
 	}
 	if retried { // Its ID moves faster than messages do: two sessions did not have it, but somebody may.
-		l.endReturned(f, codec.CodeUnreachable)
+		b.endReturned(f, codec.CodeUnreachable)
 		return
 	}
 	f.Flags |= flagRetried
-	l.retry(kind, by, f)
+	b.retry(kind, by, f)
 }
 
 // unsend notes that a message came back: it waits for nobody's connection now, and has had its first try.
-func (l *loop) unsend(t ackmgr.Token, entry ackmgr.Entry) {
+func (b *bouncing) unsend(t ackmgr.Token, entry ackmgr.Entry) {
 	entry.Flags |= flagBounced
-	l.acks.Redirect(t, entry, 0)
+	b.loop.settle.acks.Redirect(t, entry, 0)
 }
 
 // retry sends a returned message to another node of its session, if there is one; else the registry is asked.
-func (l *loop) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
-	if kind == codec.KindNotAttached && l.parked[string(f.To)] == nil {
-		code, done := l.forwardAgain(kind, f)
+func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
+	l := b.loop
+	if kind == codec.KindNotAttached && l.park.lines[string(f.To)] == nil {
+		code, done := b.forwardAgain(kind, f)
 		if done {
 			return
 		}
 		if code == codec.CodeOverflow {
-			l.endReturned(f, code)
+			b.endReturned(f, code)
 			return
 		}
 	}
-	if !l.parkReturned(kind, by, f, 0) {
-		l.endReturned(f, codec.CodeOverflow)
+	if !l.park.parkReturned(kind, by, f, 0) {
+		b.endReturned(f, codec.CodeOverflow)
 	}
 }
 
 // askAgain lets a message that a session of this node would not have wait for the registry's word on who holds its ID;
 // false: too many do.
-func (l *loop) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
+func (b *bouncing) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
+	l := b.loop
 	var from routing.SessionID
 	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
-	f := &l.forward
-	*f = codec.Forward{Deliver: *d, Session: append(l.sessionID[:0], from[:]...)}
+	f := &l.scratch.forward
+	*f = codec.Forward{Deliver: *d, Session: append(l.scratch.sessionID[:0], from[:]...)}
 	f.Token = d.Token[:token.AckLen] // as it is between nodes: the seal was for the session that has given it back
-	l.unsend(t, entry)
-	return l.parkReturned(codec.KindNotMine, by, f, 0)
+	b.unsend(t, entry)
+	return l.park.parkReturned(codec.KindNotMine, by, f, 0)
 }
 
-func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
+func (b *bouncing) endReturned(f *codec.Forward, code codec.Code) {
+	l := b.loop
 	if f.Flags&flagBare != 0 {
-		l.endBare(f, code)
+		b.endBare(f, code)
 		return
 	}
 	l.eng.unreturned(f, code)
 	if len(f.Token) > 0 {
-		l.endToken(f.Token, verdict{code: code}, 1)
+		l.settle.endToken(f.Token, verdict{code: code}, 1)
 		return
 	}
 	l.stats.outcomes[code]++
@@ -524,7 +534,8 @@ func (l *loop) endReturned(f *codec.Forward, code codec.Code) {
 // returns false if the message was not sent; codeMoving then means that this node knows of no other
 // place than the one that it came back from. A session that does not hold the ID under some epoch
 // is not asked for the same again (S14).
-func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
+func (b *bouncing) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
+	l := b.loop
 	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
 		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
 	}
@@ -534,7 +545,7 @@ func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool
 	}
 	if route, ok := l.eng.table.Lookup(f.To); ok && !same(route) {
 		if h, ok := route.Session.Pick(route.Hash); ok {
-			return l.deliverReturned(f, route, h)
+			return b.deliverReturned(f, route, h)
 		}
 	}
 	route, ok := l.eng.cluster.remote.Lookup(f.To)
@@ -547,13 +558,13 @@ func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool
 	}
 	id := route.Session.ID()
 	f.Epoch = route.Epoch
-	f.Session = append(l.sessionID[:0], id[:]...)
+	f.Session = append(l.scratch.sessionID[:0], id[:]...)
 	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
 	if v.code != codec.CodeOK {
 		return v.code, false
 	}
-	dest.list = l.linkList(h, route.Session.Short())
-	if !l.rearm(f, route.Session.Short(), dest.list) {
+	dest.list = l.endings.linkList(h, route.Session.Short())
+	if !b.rearm(f, route.Session.Short(), dest.list) {
 		return 0, true // it has ended meanwhile
 	}
 	l.writeForward(dest, f)
@@ -561,25 +572,26 @@ func (l *loop) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool
 }
 
 // deliverReturned is forwardAgain to a session that is attached here by now.
-func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (codec.Code, bool) {
+func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (codec.Code, bool) {
+	l := b.loop
 	f.Epoch = route.Epoch
 	d := f.Deliver
 	d.Flags &= knownFlags
 	if len(d.Token) == token.ReportLen { // it was sealed for another session
 		from, seq := token.Report(d.Token)
-		d.Token = l.eng.tokens.AppendReport(l.token[:0], from, seq, route.Session.Short())
+		d.Token = l.eng.tokens.AppendReport(l.scratch.token[:0], from, seq, route.Session.Short())
 	} else {
-		d.Token = l.eng.tokens.SealAck(append(l.token[:0], d.Token...), route.Session.Short())
+		d.Token = l.eng.tokens.SealAck(append(l.scratch.token[:0], d.Token...), route.Session.Short())
 	}
 	dest, v := l.destination(h, codec.DeliverSize(&d), d.From)
 	if v.code != codec.CodeOK {
 		return v.code, false
 	}
 	if v := l.eng.mayDeliver(route.Session, &d); v.code != codec.CodeOK {
-		l.endReturned(f, v.code)
+		b.endReturned(f, v.code)
 		return 0, true
 	}
-	if !l.rearm(f, route.Session.Short(), dest.list) {
+	if !b.rearm(f, route.Session.Short(), dest.list) {
 		return 0, true
 	}
 	l.write(dest, &d)
@@ -587,12 +599,13 @@ func (l *loop) deliverReturned(f *codec.Forward, route routing.Route, h routing.
 }
 
 // rearm moves the entry of a message, if it has one, to its new destination; false: the entry has ended.
-func (l *loop) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
+func (b *bouncing) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
+	l := b.loop
 	t, ok := token.Ack(f.Token)
 	if !ok {
 		return true
 	}
-	entry, status := l.acks.Lookup(t)
+	entry, status := l.settle.acks.Lookup(t)
 	if status != ackmgr.Pending {
 		return false
 	}
@@ -600,5 +613,5 @@ func (l *loop) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
 	sent := f.Deliver
 	sent.Flags &= knownFlags
 	entry.Sum = l.eng.tokens.Sum(&sent)
-	return l.acks.Redirect(t, entry, list)
+	return l.settle.acks.Redirect(t, entry, list)
 }

@@ -92,12 +92,12 @@ func (n *node) finish() {
 
 // forgetParked counts what is parked as gone. The loop has stopped.
 func (l *loop) forgetParked() {
-	for _, q := range l.parked {
+	for _, q := range l.park.lines {
 		for w := range q.all {
 			if w.conn.Gen != 0 {
-				l.unwaits(w)
+				l.park.unwaits(w)
 			} else {
-				l.holds(-w.cost())
+				l.memory.holds(-w.cost())
 			}
 		}
 	}

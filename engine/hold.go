@@ -30,9 +30,9 @@ func (s *sender) unknownFrom(m *codec.Send) verdict {
 	switch {
 	case l.eng.cluster == nil: // what this node does not know nobody does
 		return verdict{codec.CodeDenied, reasonFrom}
-	case string(m.From) != l.asked.ID:
+	case string(m.From) != l.park.asked.ID:
 		return verdict{code: codeHeld}
-	case l.asked.Session == c.session.ID():
+	case l.park.asked.Session == c.session.ID():
 		return verdict{}
 	}
 	return verdict{codec.CodeDenied, reasonFrom}
@@ -56,7 +56,7 @@ func (h *heldSends) holdBehind(w *waiting, sender []byte) {
 	l := c.loop
 	if h.line.empty() {
 		from := string(sender)
-		l.holding[from] = append(l.holding[from], c.handle())
+		l.park.holding[from] = append(l.park.holding[from], c.handle())
 		l.eng.dir.AskHolder(l.idx, from)
 	}
 	w.held = true
@@ -64,11 +64,11 @@ func (h *heldSends) holdBehind(w *waiting, sender []byte) {
 }
 
 // senderKnown goes on with the sends that waited for the registry's word on a sender.
-func (l *loop) senderKnown(word directory.Holder) {
-	waiting := l.holding[word.ID]
-	delete(l.holding, word.ID)
+func (p *park) senderKnown(word directory.Holder) {
+	waiting := p.holding[word.ID]
+	delete(p.holding, word.ID)
 	for _, handle := range waiting {
-		if c := l.conn(handle); c != nil {
+		if c := p.loop.conn(handle); c != nil {
 			c.held.answered(word)
 		}
 	}
@@ -86,9 +86,9 @@ func (h *heldSends) answered(word directory.Holder) {
 // goOnHeld goes on with sends until the connection's turn is over.
 func (h *heldSends) resume() {
 	l := h.conn.loop
-	for !h.ready.empty() && !l.turnOver {
+	for !h.ready.empty() && !l.pace.turnOver {
 		h.resumeOne(h.ready.pop(), h.answer)
-		l.worked(1)
+		l.pace.worked(1)
 	}
 	if h.ready.empty() {
 		h.answer = directory.Holder{}
@@ -99,10 +99,10 @@ func (h *heldSends) resume() {
 func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
 	c := h.conn
 	l := c.loop
-	if l.takeUp(w) == nil {
+	if l.park.dequeue(w) == nil {
 		return // c was closed meanwhile
 	}
-	m := &l.send
+	m := &l.scratch.send
 	switch {
 	case w.late(l.now):
 		h.finish(w, verdict{code: codec.CodeExpired})
@@ -119,9 +119,9 @@ func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
 		c.sender.charge(w)
 		h.holdBehind(w, m.From)
 	default:
-		l.asked = word
+		l.park.asked = word
 		h.relay(w, m)
-		l.asked = directory.Holder{}
+		l.park.asked = directory.Holder{}
 	}
 }
 
@@ -143,7 +143,7 @@ func (h *heldSends) finish(w *waiting, v verdict) {
 		c.multicasts.finish(w.cast, v)
 		return
 	}
-	c.sender.finish(&c.loop.send, v)
+	c.sender.finish(&c.loop.scratch.send, v)
 }
 
 // releaseHeld forgets the sends of a connection that has ended.
@@ -151,10 +151,10 @@ func (l *loop) releaseHeld(c *conn) {
 	for _, q := range []*waitLine{&c.held.line, &c.held.ready} {
 		for w := q.pop(); w != nil; w = q.pop() {
 			n := w.count()
-			l.unwaits(w)
+			l.park.unwaits(w)
 			l.stats.abandoned += uint64(n)
-			l.parkedSends -= n
-			l.worked(1)
+			l.park.sends -= n
+			l.pace.worked(1)
 		}
 	}
 }

@@ -107,11 +107,12 @@ func (e *Engine) unreturned(f *codec.Forward, code codec.Code) {
 }
 
 // undeliveredMail is undelivered for a buffer of mail that is thrown away.
-func (l *loop) undeliveredMail(buf []byte, code codec.Code) {
+func (mr *mailroom) undelivered(buf []byte, code codec.Code) {
+	l := mr.loop
 	if l.eng.cfg.Hooks.Undeliverable == nil {
 		return
 	}
-	l.eachMail(buf, func(_ []byte, f *mailFrame) {
+	mr.each(buf, func(_ []byte, f *mailFrame) {
 		for d := range f.messages {
 			l.eng.undelivered(d, code)
 		}

@@ -9,21 +9,21 @@ import (
 func (l *loop) enter() {
 	if !l.active {
 		l.begin()
-		l.lastRead = l.began
+		l.lastRead = l.pace.began
 		l.ring()
 		return
 	}
-	l.worked(callbackWork)
+	l.pace.worked(callbackWork)
 	l.heedFence()
 }
 
 // begin reads the clock and checks that the loop was not stopped for long (S24).
 func (l *loop) begin() {
-	l.began = l.eng.clock()
-	l.now = l.began.Milliseconds()
-	l.stampAt(l.began)
-	l.before = l.done()
-	l.part(l.inputTime(inputShare))
+	l.pace.began = l.eng.clock()
+	l.now = l.pace.began.Milliseconds()
+	l.pace.stampAt(l.pace.began)
+	l.pace.before = l.pace.done()
+	l.pace.part(l.inputTime(inputShare))
 	l.active = true
 	l.heedFence()
 }
@@ -43,19 +43,19 @@ func (l *loop) ring() {
 // some time, and sockets have something, an iteration that follows another one waits until it has.
 func (l *loop) Run(context.Context) error {
 	l.armed.Store(false) // first: what is posted from here on rings again
-	if !l.active && l.stamped-l.lastRead > unreadTime && l.inputWaits() {
-		l.again()
+	if !l.active && l.pace.stamped-l.lastRead > unreadTime && l.poll.inputWaits() {
+		l.poll.again()
 		return nil
 	}
 	if !l.active {
 		l.begin()
 	}
 	l.stats.wakeups++
-	l.late = l.full
-	spare := l.unused()
-	l.openMail()
-	spare += l.unused()
-	l.goOnEnding()
+	l.pace.late = l.pace.full
+	spare := l.pace.unused()
+	l.inbox.open()
+	spare += l.pace.unused()
+	l.endings.resume()
 	if l.ticked.Swap(false) {
 		l.tick()
 	} else if l.isDue {
@@ -64,12 +64,12 @@ func (l *loop) Run(context.Context) error {
 	if l.turns.wait() { // what is cheap goes out before what is expensive begins
 		l.sendOut(earlyShare)
 	}
-	l.takeTurns(l.inputTime(turnsShare) + spare)
+	l.turns.serve(l.inputTime(turnsShare) + spare)
 	l.sendOut(flushShare)
-	l.turns.settle(l.crowded())
+	l.turns.settle(l.turns.crowded())
 	l.active = false
-	if l.inbox.opening() || len(l.dirty) > 0 || l.turns.wait() || len(l.endings) > 0 || l.isDue {
-		l.again()
+	if l.inbox.opening() || len(l.dirty) > 0 || l.turns.wait() || len(l.endings.all) > 0 || l.isDue {
+		l.poll.again()
 	}
 	return nil
 }
@@ -77,11 +77,11 @@ func (l *loop) Run(context.Context) error {
 // sendOut writes what waits for connections, as far as that share of the iteration allows, and hands
 // over the mail.
 func (l *loop) sendOut(share time.Duration) {
-	l.stamp()
+	l.pace.stamp()
 	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
-	l.part(share)
+	l.pace.part(share)
 	l.flushDirty()
-	l.sendMail()
+	l.mail.send()
 }
 
 // inputTime is the share of a part of the iteration that handles input.
@@ -94,21 +94,22 @@ func (l *loop) inputTime(share time.Duration) time.Duration {
 
 // again makes sure that another iteration follows, behind what gnet has to read. (A task that hands in
 // another one would run again before gnet reads anything.)
-func (l *loop) again() {
-	if !l.nudged {
-		l.nudged = true
-		_, _ = l.eng.anchors[l.idx].Write(l.nudge[:]) // it can only fail when the engine is stopping
+func (p *poller) again() {
+	l := p.loop
+	if !p.nudged {
+		p.nudged = true
+		_, _ = l.eng.anchors[l.idx].Write(p.nudge[:]) // it can only fail when the engine is stopping
 	}
 }
 
 // flushDirty writes each connection that has something, until this part of the iteration is over.
 func (l *loop) flushDirty() {
 	i := 0
-	for ; i < len(l.dirty) && !l.full; i++ { // flushing can close a connection, which can make others dirty
+	for ; i < len(l.dirty) && !l.pace.full; i++ { // flushing can close a connection, which can make others dirty
 		c := l.dirty[i]
 		c.out.dirty = false
 		c.out.flush()
-		l.worked(writeWork)
+		l.pace.worked(writeWork)
 	}
 	left := copy(l.dirty, l.dirty[i:])
 	clear(l.dirty[left:])
@@ -119,34 +120,22 @@ func (l *loop) flushDirty() {
 // deadline, and one for those who have yet to be told something. What is left comes in the next
 // iteration, and not with the next tick only.
 func (l *loop) chores() {
-	l.part(expiryShare)
-	hellos, acks, waits := l.checkHandshakes(), l.expireAcks(), l.expireWaiting()
-	l.part(tellingShare)
+	l.pace.part(expiryShare)
+	hellos, acks, waits := l.checkHandshakes(), l.settle.expire(), l.park.expire()
+	l.pace.part(tellingShare)
 	told, changes := l.tellAll(), l.tellBehind()
 	l.isDue = acks || waits || told || changes || hellos
 }
 
 // tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
 func (l *loop) tick() {
-	l.awaken()
+	l.beats.awaken()
 	l.chores()
-	l.part(checkShare)
-	l.checkSuspects()
+	l.pace.part(checkShare)
+	l.beats.checkSuspects()
 	l.checkWatched()
-	l.checkLinks()
-	l.sayHeld()
-	n := len(l.conns)/scanRounds + 1
-	for range min(n, len(l.conns)) {
-		if l.full {
-			break
-		}
-		if l.scanNext >= len(l.conns) {
-			l.scanNext = 0
-		}
-		if c := l.conns[l.scanNext]; c != nil {
-			c.live.check()
-		}
-		l.scanNext++
-	}
+	l.links.check()
+	l.memory.say()
+	l.beats.scan()
 	l.publish()
 }

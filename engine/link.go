@@ -172,10 +172,10 @@ func (k *link) open(c *conn) {
 	close(k.up)
 	k.incumbent = peers.Incumbent{Identity: k.shaking.Peer().Identity, Opened: c.loop.now}
 	c.incarnation = c.loop.fenced
-	c.list = c.loop.acks.NewList()
+	c.list = c.loop.settle.acks.NewList()
 	c.out.maxPending = linkRoom * c.loop.eng.cfg.MaxPending
 	for _, l := range c.loop.eng.loops {
-		l.post(func() { l.introduce(k.handle) })
+		l.post(func() { l.links.introduce(k.handle) })
 	}
 	c.loop.eng.dir.VerifySoon() // kicks may have been lost while there was no link (S15)
 	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
@@ -187,8 +187,8 @@ func (k *link) end(c *conn, wasOpen bool) {
 		k.lasted = c.loop.now - k.incumbent.Opened
 		k.cluster.detaching.Add(1) // first: it is in the list of open links until then
 		k.cluster.closed(k)
-		c.loop.endLink(k.handle)
-		c.loop.endSoon(ending{link: k, sessions: k.sessions, slot: -1})
+		c.loop.endings.endLink(k.handle)
+		c.loop.endings.add(ending{link: k, sessions: k.sessions, slot: -1})
 		k.sessions = nil
 		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
 	}
@@ -241,22 +241,23 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 // introduce tells another node which sessions are attached by connections of this loop. A connection
 // may have been silent for so long that another node would give it up. The loop asks such a one
 // first: after a partition its session may have moved long ago, and nobody must be sent after it.
-func (l *loop) introduce(to routing.Handle) { l.introduceFrom(0, to) }
+func (ls *loopLinks) introduce(to routing.Handle) { ls.introduceFrom(0, to) }
 
 // introduceFrom introduces the sessions of the connections from a slot on, as far as the iteration's
 // share allows, and the rest in the next iteration. Sessions that attach meanwhile are announced
 // anyway.
-func (l *loop) introduceFrom(slot int, to routing.Handle) {
+func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
+	l := ls.loop
 	for ; slot < len(l.conns); slot++ {
-		if l.full {
-			l.post(func() { l.introduceFrom(slot, to) })
+		if l.pace.full {
+			l.post(func() { ls.introduceFrom(slot, to) })
 			return
 		}
-		l.worked(1)
+		l.pace.worked(1)
 		switch c := l.conns[slot]; {
 		case c == nil || c.state != stateOpen || c.session == nil || c.left:
 		case c.isInside() || l.now-c.live.lastFrame < linkDead.Milliseconds():
-			l.sendControl(to, c.attachedFrame(l.scratch[:0]))
+			ls.send(to, c.attachedFrame(l.scratch.control[:0]))
 		default:
 			c.live.distrust()
 			c.live.stepBack()

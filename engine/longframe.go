@@ -28,25 +28,25 @@ func recipientCost(e *Engine) int {
 }
 
 // beginSlice begins a slice. The fan is empty.
-func (l *loop) beginSlice() {
-	l.sliceEnds, l.sliceLeft = l.stamped+sliceShare, sliceLeast
-	if l.every == hookedWork {
-		l.sliceLeft = hookedLeast
+func (p *pace) beginSlice() {
+	p.sliceEnds, p.sliceLeft = p.stamped+sliceShare, sliceLeast
+	if p.every == hookedWork {
+		p.sliceLeft = hookedLeast
 	}
 }
 
 // sliceOver counts a recipient, and reports whether what is left of a frame has to wait for the next
 // slice.
-func (l *loop) sliceOver() bool {
-	l.sliceLeft--
-	return l.fan.cost >= sliceWork || l.sliceLeft <= 0 && l.stamped >= l.sliceEnds
+func (p *pace) sliceOver() bool {
+	p.sliceLeft--
+	return p.loop.scratch.fan.cost >= sliceWork || p.sliceLeft <= 0 && p.stamped >= p.sliceEnds
 }
 
 // suspend ends the connection's turn in the middle of a frame.
 func (in *input) suspend(f longFrame) {
 	c := in.conn
 	c.loop.stats.sliced++
-	c.loop.turnOver = true
+	c.loop.pace.turnOver = true
 	in.long = f
 	in.await()
 }
@@ -74,7 +74,7 @@ type longMany struct {
 func (in *input) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f manyFunc) error {
 	c := in.conn
 	n := m.To.Len()
-	c.loop.beginSlice()
+	c.loop.pace.beginSlice()
 	if err := f(c, m); err != nil || m.To.Len() == 0 || c.state == stateClosed {
 		return err
 	}
@@ -90,7 +90,7 @@ func (in *input) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f 
 }
 
 func (k *longMany) goOn(c *conn) (done bool) {
-	c.loop.beginSlice()
+	c.loop.pace.beginSlice()
 	if err := k.f(c, &k.many); err != nil {
 		c.decodeFault(err, k.kind)
 	}

@@ -6,12 +6,9 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
-	"golang.org/x/sys/unix"
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
-	"distmsg/engine/internal/directory"
-	"distmsg/engine/internal/ranking"
 	"distmsg/routing"
 )
 
@@ -34,81 +31,46 @@ const (
 // the current batch of events. It carries no data (it may be reordered) and is armed once per batch.
 type loop struct {
 	// static after construction
-	eng   *Engine
-	idx   uint16
-	el    gnet.EventLoop
-	epoll int // its epoll descriptor, see setReading
+	eng *Engine
+	idx uint16
+	el  gnet.EventLoop
 
-	// owned by the loop
+	// owned by the loop: its connections
 	conns      []*conn  // by slot; nil where there is none
 	gens       []uint32 // by slot; the generation of the connection that is, or will be, there
 	freeSlots  []uint32
-	live       int // connections in conns
-	acks       *ackmgr.Manager
-	mostAcks   int      // static; how many the loop waits for at most
-	endings    []ending // pending acks that have to end, see endSoon
-	isDue      bool     // some of the chores are left
-	bufs       bufPool
-	dirty      []*conn
-	turns      turns          // connections whose input waits for their turn
-	unread     int            // bytes of it
-	nudged     bool           // again was called since gnet has last read
-	nudge      [1]byte        // what again writes
-	polled     [1]unix.PollFd // scratch of inputWaits
-	more       []byte         // scratch of readOn
-	watched    []*conn        // connections with a backlog in gnet, or closing
-	watchNext  int            // the one to look at next
-	memory     loopMemory
-	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
+	live       int              // connections in conns
 	handshakes []hello          // oldest first
-	mail       []outbox         // by loop
-	pace                        // when it stamps
-	active     bool             // inside an iteration
-	lastRead   time.Duration    // when an iteration began last with one of gnet's callbacks
-	now        int64            // milliseconds since the engine was made, read once an iteration
-	scanNext   int
-	awake      int64                         // milliseconds that the loop has been able to hear what came
-	lastTick   int64                         // when it ticked last
-	suspects   []routing.Handle              // connections that are given up soon if nothing comes
-	aside      map[routing.SessionID][]*conn // those that have left their session or stepped back from it
-	stats      loopStats
-	fenced     uint64 // the incarnation this loop works under
-	expired    func(ackmgr.Token, ackmgr.Entry)
-	lost       func(ackmgr.Token, ackmgr.Entry)
-	abandoned  func(ackmgr.Token, ackmgr.Entry)
-	send       codec.Send           // scratch: decoding into them allocates nothing
-	deliver    codec.Deliver        // scratch
-	multi      codec.Multicast      // scratch
-	many       codec.DeliverMany    // scratch
-	fan        fan                  // scratch
-	telling    []*conn              // connections with outcomes of multicasts to tell
-	walk       mailFrame            // scratch of eachMail
-	iov, spent [][]byte             // scratch of output.flush
-	ack        codec.Ack            // scratch
-	token      [codec.MaxToken]byte // scratch
-	body       []byte               // of the send that is being decided on
+	dirty      []*conn          // those that have something to write
+	watched    []*conn          // connections with a backlog in gnet, or closing
+	watchNext  int              // the one to look at next
+	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
+	telling    []*conn          // connections with outcomes of multicasts to tell
+	// aside are the connections that have left their session or stepped back from it.
+	aside map[routing.SessionID][]*conn
 
-	// owned by the loop; of a cluster
-	links         []*conn                                   // to other nodes, with or without handshake
-	linkLists     map[routing.Handle]map[uint64]ackmgr.List // of what waits for sessions at the other end of a link, by session
-	sweeps        map[uint64]sweep                          // what is left of lists whose sessions have lost a connection, see linkGone
-	sweepNo       uint64
-	parked        map[string]*waitLine      // by ID
-	lined         uint64                    // grows with each message that is parked or held
-	deadlines     ranking.Ranking[*waiting] // of what is parked or held
-	parkedSends   int                       // sends in parked and in connections' held; of the returned ones, those without ack
-	returnedBytes int                       // of returned messages in parked
-	returnedOn    map[routing.Handle]int    // those bytes, by the connection or link that they came back on
-	disowned      *directory.Request        // what the frame in hand gives back, see releaseDisowned
-	recents       map[string]recentAnswer
-	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
-	casts         []readyCast                 // multicasts of which some recipients may go on
-	toBuf         []byte                      // scratch of takeUp
-	asked         directory.Holder            // the word on the sender whose held sends are going on
-	forward       codec.Forward               // scratch
-	answer        codec.Answer                // scratch
-	sessionID     [codec.SessionIDLen]byte    // scratch
-	scratch       []byte                      // a control frame for a link, until sendControl has it
+	// owned by the loop: its time
+	pace     pace
+	now      int64         // milliseconds since the engine was made, read once an iteration
+	active   bool          // inside an iteration
+	lastRead time.Duration // when an iteration began last with one of gnet's callbacks
+	isDue    bool          // some of the chores are left
+	fenced   uint64        // the incarnation this loop works under
+
+	// owned by the loop: its components
+	poll    poller
+	turns   turns
+	beats   heartbeats
+	mail    mailroom
+	settle  settling
+	endings endings
+	bounce  bouncing
+	park    park
+	links   loopLinks
+	memory  loopMemory
+	bufs    bufPool
+	scratch scratch
+	stats   loopStats
 
 	// shared
 	armed  atomic.Bool  // the doorbell has been rung
@@ -125,37 +87,37 @@ type hello struct {
 	deadline int64
 }
 
+// bareLoop makes a loop whose components know it.
+func bareLoop() *loop {
+	l := new(loop)
+	l.pace.loop, l.poll.loop, l.turns.loop, l.beats.loop, l.inbox.loop = l, l, l, l, l
+	l.mail.loop, l.settle.loop, l.endings.loop, l.bounce.loop = l, l, l, l
+	l.park.loop, l.links.loop, l.memory.loop = l, l, l
+	return l
+}
+
 func newLoop(e *Engine, idx int) *loop {
-	l := &loop{eng: e, idx: uint16(idx), mail: make([]outbox, e.cfg.Loops), aside: make(map[routing.SessionID][]*conn)}
+	l := bareLoop()
+	l.eng, l.idx = e, uint16(idx)
+	l.mail.boxes = make([]outbox, e.cfg.Loops)
+	l.aside = make(map[routing.SessionID][]*conn)
 	l.bufs.shared = &e.bufs
-	l.fan.each = recipientCost(e)
+	l.scratch.fan.each = recipientCost(e)
 	if e.cluster != nil {
-		l.linkLists = make(map[routing.Handle]map[uint64]ackmgr.List)
-		l.returnedOn = make(map[routing.Handle]int)
-		l.sweeps = make(map[uint64]sweep)
-		l.parked = make(map[string]*waitLine)
-		l.recents = make(map[string]recentAnswer)
-		l.holding = make(map[string][]routing.Handle)
-		l.scratch = make([]byte, 0, scratchSize)
+		l.endings.linkLists = make(map[routing.Handle]map[uint64]ackmgr.List)
+		l.endings.sweeps = make(map[uint64]sweep)
+		l.park.returnedOn = make(map[routing.Handle]int)
+		l.park.lines = make(map[string]*waitLine)
+		l.park.recents = make(map[string]recentAnswer)
+		l.park.holding = make(map[string][]routing.Handle)
+		l.scratch.control = make([]byte, 0, scratchSize)
 	}
-	l.pace = newPace(e)
-	l.now = l.began.Milliseconds()
-	l.lastTick = l.now
-	l.seen.Store(int64(l.began))
+	l.pace.begin()
+	l.now = l.pace.began.Milliseconds()
+	l.beats.lastTick = l.now
+	l.seen.Store(int64(l.pace.began))
 	l.fenced = e.incarnation.Load()
-	l.mostAcks = e.cfg.MaxAcks
-	l.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(idx), Max: l.mostAcks}, l.now)
-	end := func(code codec.Code) func(ackmgr.Token, ackmgr.Entry) {
-		return func(_ ackmgr.Token, en ackmgr.Entry) {
-			l.finishEntry(en, code, nil, nil)
-			l.worked(1)
-		}
-	}
-	l.expired, l.lost = end(codec.CodeTimeout), end(codec.CodeLost)
-	l.abandoned = func(ackmgr.Token, ackmgr.Entry) {
-		l.stats.abandoned++
-		l.worked(1)
-	}
+	l.settle.begin()
 	return l
 }
 
@@ -164,7 +126,7 @@ func newLoop(e *Engine, idx int) *loop {
 func (l *loop) checkHandshakes() (more bool) {
 	n := 0
 	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
-		if l.full {
+		if l.pace.full {
 			more = true
 			break
 		}
@@ -181,8 +143,8 @@ func (l *loop) checkHandshakes() (more bool) {
 // checkWatched looks at connections that gnet buffers for, and at those that linger before they close.
 // Where there are many, each is looked at every few ticks.
 func (l *loop) checkWatched() {
-	for n := min(len(l.watched), watchedStep); n > 0 && !l.full; n-- { // to close one can make others watched
-		l.worked(1)
+	for n := min(len(l.watched), watchedStep); n > 0 && !l.pace.full; n-- { // to close one can make others watched
+		l.pace.worked(1)
 		if l.watchNext >= len(l.watched) {
 			l.watchNext = 0
 		}
@@ -192,7 +154,7 @@ func (l *loop) checkWatched() {
 			continue
 		}
 		c.out.watched = false
-		l.worked(writeWork) // as a rule its socket has been closed
+		l.pace.worked(writeWork) // as a rule its socket has been closed
 		last := len(l.watched) - 1
 		l.watched[l.watchNext] = l.watched[last]
 		l.watched[last] = nil
@@ -200,10 +162,18 @@ func (l *loop) checkWatched() {
 	}
 }
 
+// loopLinks are the links of a loop, and the way to those of others. The loop owns them.
+type loopLinks struct {
+	loop *loop // static
+
+	all []*conn // to other nodes, with or without handshake
+}
+
 // checkLinks pings silent nodes and gives up on dead ones: sooner than on clients.
-func (l *loop) checkLinks() {
-	kept := l.links[:0]
-	for _, c := range l.links {
+func (ls *loopLinks) check() {
+	l := ls.loop
+	kept := ls.all[:0]
+	for _, c := range ls.all {
 		silence := l.now - c.live.lastFrame
 		switch {
 		case c.state == stateClosed:
@@ -218,8 +188,8 @@ func (l *loop) checkLinks() {
 		}
 		kept = append(kept, c)
 	}
-	clear(l.links[len(kept):])
-	l.links = kept
+	clear(ls.all[len(kept):])
+	ls.all = kept
 }
 
 // conn returns the connection that the handle names, or nil if it is gone. The handle must be of this loop.

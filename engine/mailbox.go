@@ -87,6 +87,8 @@ type peerConn struct {
 
 // inbox is where other goroutines leave work for a loop.
 type inbox struct {
+	loop *loop // static
+
 	bytes   atomic.Int64 // in parcels
 	mu      sync.Mutex
 	parcels []*parcel // guarded by mu
@@ -128,22 +130,22 @@ func (in *inbox) takeOut() {
 // openMail does what others have left for this loop, as far as the iteration's share allows. It takes
 // nothing new before it has opened all that it took before: a task comes behind the parcels that were
 // there before it.
-func (l *loop) openMail() {
-	in := &l.inbox
+func (in *inbox) open() {
+	l := in.loop
 	if in.opening() {
-		l.part(lateMailShare)
+		l.pace.part(lateMailShare)
 	} else {
-		l.part(mailShare)
+		l.pace.part(mailShare)
 		in.takeOut()
 	}
-	for in.task < len(in.openTasks) && !l.full {
+	for in.task < len(in.openTasks) && !l.pace.full {
 		f := in.openTasks[in.task]
 		in.task++
 		f()
-		l.stamp() // nobody has said how long a task is
+		l.pace.stamp() // nobody has said how long a task is
 	}
-	for in.task == len(in.openTasks) && in.parcel < len(in.openParcels) && !l.full {
-		if p := in.openParcels[in.parcel]; l.openParcel(p) {
+	for in.task == len(in.openTasks) && in.parcel < len(in.openParcels) && !l.pace.full {
+		if p := in.openParcels[in.parcel]; in.openParcel(p) {
 			in.parcel++
 			in.chunk, in.note = 0, 0
 			l.eng.recycle(p)
@@ -152,23 +154,23 @@ func (l *loop) openMail() {
 }
 
 // openParcel opens what is left of a parcel, and reports whether that was all.
-func (l *loop) openParcel(p *parcel) (done bool) {
-	in := &l.inbox
+func (in *inbox) openParcel(p *parcel) (done bool) {
+	l := in.loop
 	for ; in.chunk < len(p.chunks); in.chunk++ {
-		if l.full {
+		if l.pace.full {
 			return false
 		}
 		ch := &p.chunks[in.chunk]
 		in.bytes.Add(-int64(len(ch.buf)))
-		l.adoptChunk(ch, l.now-p.at)
-		l.worked(1)
+		in.adoptChunk(ch, l.now-p.at)
+		l.pace.worked(1)
 	}
 	for ; in.note < len(p.notes); in.note++ {
-		if l.full {
+		if l.pace.full {
 			return false
 		}
-		l.openNote(&p.notes[in.note], p.data)
-		l.worked(1)
+		in.openNote(&p.notes[in.note], p.data)
+		l.pace.worked(1)
 	}
 	in.bytes.Add(-int64(len(p.data)))
 	return true
@@ -182,35 +184,36 @@ func (p *parcel) size() int64 {
 	return int64(n)
 }
 
-func (l *loop) openNote(n *note, data []byte) {
+func (in *inbox) openNote(n *note, data []byte) {
+	l := in.loop
 	switch n.kind {
 	case noteAck:
 		reason := data[n.at : n.at+n.reason]
 		reply := data[n.at+n.reason : n.at+n.reason+n.reply]
-		l.acked(n.token, n.session, n.code, reason, reply)
+		l.settle.acked(n.token, n.session, n.code, reason, reply)
 	case noteBounce:
-		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was checked before
-			l.bounced(n.token, n.session, n.handle, &l.deliver, new(token.SharedSum))
-			l.releaseDisowned()
+		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.scratch.deliver); err == nil { // it was checked before
+			l.bounce.bounced(n.token, n.session, n.handle, &l.scratch.deliver, new(token.SharedSum))
+			l.bounce.releaseDisowned()
 		}
 	case noteBare:
-		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.deliver); err == nil { // it was encoded here
-			l.bareBack(n.token, n.session, n.handle, &l.deliver)
-			l.releaseDisowned()
+		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.scratch.deliver); err == nil { // it was encoded here
+			l.bounce.bareBack(n.token, n.session, n.handle, &l.scratch.deliver)
+			l.bounce.releaseDisowned()
 		}
 	case noteFail:
-		l.failed(n.token, n.code, data[n.at:n.at+n.reason])
+		l.settle.failed(n.token, n.code, data[n.at:n.at+n.reason])
 	case noteReport:
 		if c := l.conn(n.handle); c != nil {
 			c.sender.report(n)
 		}
 	case noteGone:
-		l.peerGone(n.handle)
-		l.endLink(n.handle)
+		l.mail.peerGone(n.handle)
+		l.endings.endLink(n.handle)
 	case noteBackMany:
-		l.takeBackMine(n, data[n.at:n.at+n.reply])
+		l.bounce.takeBackMine(n, data[n.at:n.at+n.reply])
 	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
-		l.openLinkNote(n, data)
+		in.openLinkNote(n, data)
 	case noteRefused:
 		if c := l.conn(n.handle); c != nil && c.link == nil {
 			c.fail(codec.FaultBadToken, 0, n.codecKind(), 0, badTokenText)
@@ -219,21 +222,22 @@ func (l *loop) openNote(n *note, data []byte) {
 }
 
 // openLinkNote opens the notes that only nodes of a cluster have.
-func (l *loop) openLinkNote(n *note, data []byte) {
+func (in *inbox) openLinkNote(n *note, data []byte) {
+	l := in.loop
 	switch n.kind {
 	case noteControl:
-		l.sendControl(n.handle, data[n.at:n.at+n.reply])
+		l.links.send(n.handle, data[n.at:n.at+n.reply])
 	case noteRelay:
-		l.relayFrame(n.handle, n.session, data[n.at:n.at+n.reply])
+		l.links.relayFrame(n.handle, n.session, data[n.at:n.at+n.reply])
 	case noteLinkGone:
-		l.linkGone(n.handle, n.session)
+		l.endings.linkGone(n.handle, n.session)
 	case noteSwept:
-		l.endSweep(n.seq)
+		l.endings.endSweep(n.seq)
 	case noteReturnedMany:
-		l.returnedMine(n.handle, data[n.at:n.at+n.reply])
+		l.bounce.returnedMine(n.handle, data[n.at:n.at+n.reply])
 	case noteReturned:
-		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.forward); err == nil { // it was checked before
-			l.returned(n.codecKind(), n.handle, &l.forward, new(token.SharedSum))
+		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.scratch.forward); err == nil { // it was checked before
+			l.bounce.returned(n.codecKind(), n.handle, &l.scratch.forward, new(token.SharedSum))
 		}
 	}
 }
@@ -241,9 +245,18 @@ func (l *loop) openLinkNote(n *note, data []byte) {
 // codecKind is the kind of the frame that a note is about; it travels in seq.
 func (n *note) codecKind() codec.Kind { return codec.Kind(n.seq) }
 
+// mailroom is what a loop has for other loops. The loop owns it.
+type mailroom struct {
+	loop *loop // static
+
+	boxes []outbox  // by loop
+	walk  mailFrame // scratch of each
+}
+
 // parcelFor returns the parcel that is being filled for a loop.
-func (l *loop) parcelFor(target uint16) *parcel {
-	box := &l.mail[target]
+func (mr *mailroom) parcelFor(target uint16) *parcel {
+	l := mr.loop
+	box := &mr.boxes[target]
 	if box.parcel == nil {
 		box.parcel = l.eng.newParcel()
 		box.parcel.at = l.now
@@ -252,32 +265,33 @@ func (l *loop) parcelFor(target uint16) *parcel {
 }
 
 // notify leaves a note for a loop, or opens it at once if it is this one.
-func (l *loop) notify(target uint16, n note) {
+func (mr *mailroom) notify(target uint16, n note) {
+	l := mr.loop
 	if target == l.idx {
-		l.openNote(&n, nil)
+		l.inbox.openNote(&n, nil)
 		return
 	}
-	p := l.parcelFor(target)
+	p := mr.parcelFor(target)
 	p.notes = append(p.notes, n)
 }
 
 // sendMail hands over all parcels.
-func (l *loop) sendMail() {
-	for i := range l.mail {
-		if l.mail[i].parcel != nil {
-			l.handOver(i)
+func (mr *mailroom) send() {
+	for i := range mr.boxes {
+		if mr.boxes[i].parcel != nil {
+			mr.handOver(i)
 		}
 	}
 }
 
-func (l *loop) handOver(target int) {
-	box := &l.mail[target]
+func (mr *mailroom) handOver(target int) {
+	box := &mr.boxes[target]
 	p := box.parcel
 	box.parcel = nil
 	for i := range p.chunks {
 		box.peers[p.chunks[i].slot].chunk = 0
 	}
-	to := l.eng.loops[target]
+	to := mr.loop.eng.loops[target]
 	to.inbox.bytes.Add(p.size())
 	to.inbox.mu.Lock()
 	to.inbox.parcels = append(to.inbox.parcels, p)
@@ -286,16 +300,17 @@ func (l *loop) handOver(target int) {
 }
 
 // dropMail throws away what was not handed over yet (S24). Entries end with their connections; for the rest this is the end.
-func (l *loop) dropMail() {
-	for i := range l.mail {
-		box := &l.mail[i]
+func (mr *mailroom) drop() {
+	l := mr.loop
+	for i := range mr.boxes {
+		box := &mr.boxes[i]
 		if box.parcel == nil {
 			continue
 		}
 		for _, ch := range box.parcel.chunks {
 			box.peers[ch.slot].chunk = 0
 			l.stats.outcomes[codec.CodeUnreachable] += uint64(ch.unacked)
-			l.undeliveredMail(ch.buf, codec.CodeUnreachable)
+			mr.undelivered(ch.buf, codec.CodeUnreachable)
 			l.bufs.put(ch.buf)
 		}
 		l.eng.recycle(box.parcel)
@@ -305,8 +320,8 @@ func (l *loop) dropMail() {
 
 // peer returns what this loop knows of a connection elsewhere, or nil if that is gone. If the slot has a new tenant, the
 // entries that wait for the old one are lost: its note is still on the way.
-func (l *loop) peer(h routing.Handle) *peerConn {
-	box := &l.mail[h.Loop]
+func (mr *mailroom) peer(h routing.Handle) *peerConn {
+	box := &mr.boxes[h.Loop]
 	if need := int(h.Slot) + 1; need > len(box.peers) {
 		box.peers = append(box.peers, make([]peerConn, need-len(box.peers))...)
 	}
@@ -315,84 +330,85 @@ func (l *loop) peer(h routing.Handle) *peerConn {
 		return nil // older than the tenant that this loop has already met
 	}
 	if h.Gen > p.gen {
-		l.forgetPeer(p)
+		mr.forgetPeer(p)
 		p.gen = h.Gen
 		p.chunk = 0 // a chunk for the old tenant stays in the parcel, and will find nobody
 	}
 	if p.list == 0 {
-		p.list = l.acks.NewList()
+		p.list = mr.loop.settle.acks.NewList()
 	}
 	return p
 }
 
-func (l *loop) forgetPeer(p *peerConn) {
+func (mr *mailroom) forgetPeer(p *peerConn) {
 	if p.list != 0 {
-		l.endList(p.list)
+		mr.loop.endings.endList(p.list)
 		p.list = 0
 	}
 }
 
 // peerGone ends what waits for a connection that another loop has closed.
-func (l *loop) peerGone(h routing.Handle) {
-	box := &l.mail[h.Loop]
+func (mr *mailroom) peerGone(h routing.Handle) {
+	box := &mr.boxes[h.Loop]
 	if int(h.Slot) < len(box.peers) && box.peers[h.Slot].gen == h.Gen {
 		p := &box.peers[h.Slot]
-		l.forgetPeer(p)
+		mr.forgetPeer(p)
 		p.gen++     // so that a late handle is not taken for a tenant
 		p.chunk = 0 // nor the next tenant's frames go with those of this one
 	}
 }
 
 // announceGone tells every loop that a connection of this one is gone (S5).
-func (l *loop) announceGone(h routing.Handle) {
-	for i := range l.mail {
-		if i != int(l.idx) {
-			l.notify(uint16(i), note{kind: noteGone, handle: h})
+func (mr *mailroom) announceGone(h routing.Handle) {
+	for i := range mr.boxes {
+		if i != int(mr.loop.idx) {
+			mr.notify(uint16(i), note{kind: noteGone, handle: h})
 		}
 	}
 }
 
 // peerChunk returns the chunk that gathers frames for a connection elsewhere.
-func (l *loop) peerChunk(h routing.Handle, p *peerConn) *chunk {
-	parcel := l.parcelFor(h.Loop)
+func (mr *mailroom) peerChunk(h routing.Handle, p *peerConn) *chunk {
+	parcel := mr.parcelFor(h.Loop)
 	if p.chunk == 0 {
-		parcel.chunks = append(parcel.chunks, chunk{slot: h.Slot, gen: h.Gen, buf: l.bufs.get()})
+		parcel.chunks = append(parcel.chunks, chunk{slot: h.Slot, gen: h.Gen, buf: mr.loop.bufs.get()})
 		p.chunk = uint32(len(parcel.chunks))
 	}
 	return &parcel.chunks[p.chunk-1]
 }
 
 // chunkFor returns the chunk for a destination on another loop, to which one more frame is about to be appended: see gathered.
-func (l *loop) chunkFor(to destination, unacked int) *chunk {
-	ch := l.peerChunk(to.handle, to.peer)
+func (mr *mailroom) chunkFor(to destination, unacked int) *chunk {
+	ch := mr.peerChunk(to.handle, to.peer)
 	ch.frames++
 	ch.unacked += uint32(unacked)
 	return ch
 }
 
 // gathered hands the mail over before the iteration ends, if there is much.
-func (l *loop) gathered(to destination, ch *chunk) {
+func (mr *mailroom) gathered(to destination, ch *chunk) {
 	if len(ch.buf) >= earlyFlush {
-		l.handOver(int(to.handle.Loop))
+		mr.handOver(int(to.handle.Loop))
 	}
 }
 
 // adoptChunk queues frames that another loop has made, as far as their destination is still there and has room.
-func (l *loop) adoptChunk(ch *chunk, age int64) {
+func (in *inbox) adoptChunk(ch *chunk, age int64) {
+	l := in.loop
 	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
 	if c == nil {
-		l.refuse(ch.buf, verdict{code: codec.CodeUnreachable})
+		l.mail.refuse(ch.buf, verdict{code: codec.CodeUnreachable})
 		l.bufs.put(ch.buf)
 		return
 	}
 	if age >= staleAfter {
-		l.ageChunk(ch, uint32(age))
+		in.ageChunk(ch, uint32(age))
 	}
 	if ch.many && c.link == nil && !c.receiver.takesMany {
-		l.singleChunk(c, ch)
+		in.singleChunk(c, ch)
 	}
 	if c.out.crowdedBy(len(ch.buf)) {
-		l.trimChunk(c, ch)
+		in.trimChunk(c, ch)
 	}
 	if len(ch.buf) == 0 {
 		l.bufs.put(ch.buf)
@@ -407,8 +423,8 @@ func (l *loop) adoptChunk(ch *chunk, age int64) {
 }
 
 // ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose deadline has passed (S2).
-func (l *loop) ageChunk(ch *chunk, age uint32) {
-	l.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
+func (in *inbox) ageChunk(ch *chunk, age uint32) {
+	in.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
 		switch ttl := f.deliver.TTL; {
 		case ttl == 0: // no deadline
 		case ttl <= age:
@@ -424,14 +440,15 @@ func (l *loop) ageChunk(ch *chunk, age uint32) {
 
 // singleChunk turns frames for several receivers into one for each, for a client that does not know them: as many as it may have room
 // for, and no more, for each has the payload. What is one too many trimChunk takes out, and what follows it.
-func (l *loop) singleChunk(c *conn, ch *chunk) {
+func (in *inbox) singleChunk(c *conn, ch *chunk) {
+	l := in.loop
 	room := c.out.room() - c.out.queued()
 	buf := l.bufs.get()
 	ch.unacked, ch.frames = 0, 0
-	l.eachMail(ch.buf, func(_ []byte, f *mailFrame) {
+	l.mail.each(ch.buf, func(_ []byte, f *mailFrame) {
 		for d := range f.messages {
 			if len(buf) > room {
-				l.refuseOne(d, c.out.full(len(buf)))
+				l.mail.refuseOne(d, c.out.full(len(buf)))
 				continue
 			}
 			ch.frames++
@@ -444,12 +461,13 @@ func (l *loop) singleChunk(c *conn, ch *chunk) {
 }
 
 // filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the others.
-func (l *loop) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
+func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
+	l := in.loop
 	kept := ch.buf[:0]
 	ch.unacked, ch.frames = 0, 0
-	l.eachMail(ch.buf, func(frame []byte, f *mailFrame) {
+	l.mail.each(ch.buf, func(frame []byte, f *mailFrame) {
 		if v := decide(frame[codec.PrefixLen:], f); v.code != codec.CodeOK {
-			l.refuseMail(f, v)
+			l.mail.refuseMail(f, v)
 			return
 		}
 		ch.frames++
@@ -460,8 +478,8 @@ func (l *loop) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
 }
 
 // refuse ends every frame in buf as v says: none of them was written.
-func (l *loop) refuse(buf []byte, v verdict) {
-	l.eachMail(buf, func(_ []byte, f *mailFrame) { l.refuseMail(f, v) })
+func (mr *mailroom) refuse(buf []byte, v verdict) {
+	mr.each(buf, func(_ []byte, f *mailFrame) { mr.refuseMail(f, v) })
 }
 
 // mailFrame is a frame between loops: a message on its way to a client or over a link, for one receiver or for several.
@@ -516,57 +534,59 @@ func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
 }
 
 // refuseMail ends a frame's messages.
-func (l *loop) refuseMail(f *mailFrame, v verdict) {
+func (mr *mailroom) refuseMail(f *mailFrame, v verdict) {
 	for d := range f.messages {
-		l.refuseOne(d, v)
+		mr.refuseOne(d, v)
 	}
 }
 
 // eachMail walks a buffer that this package has filled with whole frames. f may move
 // the bytes of the frame it is given, but none that follow.
-func (l *loop) eachMail(buf []byte, f func(frame []byte, m *mailFrame)) {
+func (mr *mailroom) each(buf []byte, f func(frame []byte, m *mailFrame)) {
 	for len(buf) > 0 {
 		body, n, err := codec.Split(buf, len(buf))
 		if err == nil {
-			err = l.walk.decode(body)
+			err = mr.walk.decode(body)
 		}
 		if err != nil || n == 0 {
 			panic("engine: mail between loops is corrupt") // our own bytes, so our own bug
 		}
 		frame := buf[:n]
 		buf = buf[n:]
-		f(frame, &l.walk)
-		l.worked(l.walk.count())
+		f(frame, &mr.walk)
+		mr.loop.pace.worked(mr.walk.count())
 	}
 }
 
 // refuseOne ends a message that was armed or reported by its own loop, and not written here.
-func (l *loop) refuseOne(d *codec.Deliver, v verdict) {
+func (mr *mailroom) refuseOne(d *codec.Deliver, v verdict) {
+	l := mr.loop
 	if _, _, ok := token.Link(d.Token); ok {
-		l.refuseForward(d, v)
+		l.links.refuse(d, v)
 		return
 	}
 	code := v.code
 	l.eng.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
-		l.sayFailed(token.Entry(d.Token), v)
+		mr.sayFailed(token.Entry(d.Token), v)
 	case d.Flags&codec.FlagReport != 0:
 		l.stats.outcomes[code]++
 		h, seq := token.Report(d.Token)
-		l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
+		mr.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 	default:
 		l.stats.outcomes[code]++
 	}
 }
 
 // sayFailed has the loop of an entry end it: its message was not written here.
-func (l *loop) sayFailed(t ackmgr.Token, v verdict) {
+func (mr *mailroom) sayFailed(t ackmgr.Token, v verdict) {
+	l := mr.loop
 	if t.Loop() == int(l.idx) {
-		l.failed(t, v.code, v.reason)
+		l.settle.failed(t, v.code, v.reason)
 		return
 	}
-	p := l.parcelFor(uint16(t.Loop()))
+	p := mr.parcelFor(uint16(t.Loop()))
 	p.notes = append(p.notes, note{kind: noteFail, token: t, code: v.code, at: len(p.data), reason: len(v.reason)})
 	p.data = append(p.data, v.reason...)
 }

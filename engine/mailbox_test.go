@@ -30,10 +30,10 @@ func TestPeerGenerations(t *testing.T) {
 		const slot = 1000 // where no connection is
 		at := func(gen uint32) routing.Handle { return routing.Handle{Loop: 1, Slot: slot, Gen: gen} }
 		var ended []uint64
-		l.lost = func(_ ackmgr.Token, e ackmgr.Entry) { ended = append(ended, e.Seq) }
-		origin := l.acks.NewList()
+		l.settle.lost = func(_ ackmgr.Token, e ackmgr.Entry) { ended = append(ended, e.Seq) }
+		origin := l.settle.acks.NewList()
 		arm := func(seq uint64, p *peerConn) {
-			if _, ok := l.acks.Arm(ackmgr.Entry{Seq: seq}, l.now+60_000, p.list, origin); !ok {
+			if _, ok := l.settle.acks.Arm(ackmgr.Entry{Seq: seq}, l.now+60_000, p.list, origin); !ok {
 				t.Error("cannot arm")
 			}
 		}
@@ -50,47 +50,47 @@ func TestPeerGenerations(t *testing.T) {
 			ended = nil
 		}
 
-		p := l.peer(at(5))
+		p := l.mail.peer(at(5))
 		arm(1, p)
-		if l.peer(at(4)) != nil {
+		if l.mail.peer(at(4)) != nil {
 			t.Error("an older tenant was found")
 		}
-		if again := l.peer(at(5)); again.list != p.list {
+		if again := l.mail.peer(at(5)); again.list != p.list {
 			t.Error("one tenant, two lists")
 		}
 		expect("nothing happened")
 
 		// The note is late: the next tenant is met first.
-		l.peerGone(at(4))
+		l.mail.peerGone(at(4))
 		expect("a note about somebody before")
-		arm(2, l.peer(at(6)))
+		arm(2, l.mail.peer(at(6)))
 		expect("a new tenant", 1)
-		l.peerGone(at(5))
+		l.mail.peerGone(at(5))
 		expect("the late note")
-		if l.peer(at(5)) != nil {
+		if l.mail.peer(at(5)) != nil {
 			t.Error("the tenant that left was found")
 		}
 
 		// The note comes first.
-		l.peerGone(at(6))
+		l.mail.peerGone(at(6))
 		expect("the note", 2)
-		l.peerGone(at(6))
+		l.mail.peerGone(at(6))
 		expect("the note again")
-		if l.peer(at(6)) != nil {
+		if l.mail.peer(at(6)) != nil {
 			t.Error("a late handle was taken for a tenant")
 		}
-		arm(3, l.peer(at(7)))
+		arm(3, l.mail.peer(at(7)))
 
 		// A note about a connection that this loop has never heard of, and a handle to it that comes later.
-		l.peerGone(routing.Handle{Loop: 1, Slot: slot + 5000, Gen: 1})
-		l.peerGone(at(9))
+		l.mail.peerGone(routing.Handle{Loop: 1, Slot: slot + 5000, Gen: 1})
+		l.mail.peerGone(at(9))
 		expect("notes about strangers")
-		l.peerGone(at(7))
+		l.mail.peerGone(at(7))
 		expect("the last note", 3)
-		if l.acks.Len() != 0 {
-			t.Errorf("%d entries are left", l.acks.Len())
+		if l.settle.acks.Len() != 0 {
+			t.Errorf("%d entries are left", l.settle.acks.Len())
 		}
-		l.acks.FreeList(origin)
+		l.settle.acks.FreeList(origin)
 	})
 }
 
@@ -99,25 +99,25 @@ func TestPeerChunks(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	n.on(0, func(l *loop) {
 		at := func(gen uint32) routing.Handle { return routing.Handle{Loop: 1, Slot: 1000, Gen: gen} }
-		old := l.peerChunk(at(5), l.peer(at(5)))
+		old := l.mail.peerChunk(at(5), l.mail.peer(at(5)))
 		if old.slot != 1000 || old.gen != 5 {
 			t.Errorf("%+v", old)
 		}
-		if same := l.peerChunk(at(5), l.peer(at(5))); same != old {
+		if same := l.mail.peerChunk(at(5), l.mail.peer(at(5))); same != old {
 			t.Error("one tenant, two chunks")
 		}
-		if next := l.peerChunk(at(6), l.peer(at(6))); next.gen != 6 {
+		if next := l.mail.peerChunk(at(6), l.mail.peer(at(6))); next.gen != 6 {
 			t.Errorf("met before the note: generation %d, want 6", next.gen)
 		}
-		l.peerGone(at(6))
-		if next := l.peerChunk(at(7), l.peer(at(7))); next.gen != 7 {
+		l.mail.peerGone(at(6))
+		if next := l.mail.peerChunk(at(7), l.mail.peer(at(7))); next.gen != 7 {
 			t.Errorf("met after the note: generation %d, want 7", next.gen)
 		}
-		l.dropMail()
-		if next := l.peerChunk(at(7), l.peer(at(7))); next != &l.mail[1].parcel.chunks[0] {
+		l.mail.drop()
+		if next := l.mail.peerChunk(at(7), l.mail.peer(at(7))); next != &l.mail.boxes[1].parcel.chunks[0] {
 			t.Error("a chunk of the mail that was dropped")
 		}
-		l.dropMail()
+		l.mail.drop()
 	})
 }
 

@@ -65,39 +65,41 @@ func (m *memory) share(held int64) int {
 
 // loopMemory is what the connections of one loop hold. The loop owns it.
 type loopMemory struct {
+	loop *loop // static
+
 	held  int64 // bytes
 	said  int64 // of those, what memory.held includes
 	share int   // see memory.share
 }
 
 // holds counts bytes that a connection of this loop holds now, or no longer.
-func (l *loop) holds(n int) {
-	l.memory.held += int64(n)
-	if d := l.memory.held - l.memory.said; d >= heldStep || d <= -heldStep {
-		l.sayHeld()
+func (m *loopMemory) holds(n int) {
+	m.held += int64(n)
+	if d := m.held - m.said; d >= heldStep || d <= -heldStep {
+		m.say()
 	}
 }
 
 // sayHeld tells the other loops what this one's connections hold, and hears the same of them.
-func (l *loop) sayHeld() {
-	m, own := &l.eng.memory, &l.memory
-	held := m.held.Add(own.held - own.said)
-	own.said = own.held
-	own.share = m.share(held)
-	if held > m.peak.Load() {
-		m.peak.Store(held)
+func (m *loopMemory) say() {
+	node := &m.loop.eng.memory
+	held := node.held.Add(m.held - m.said)
+	m.said = m.held
+	m.share = node.share(held)
+	if held > node.peak.Load() {
+		node.peak.Store(held)
 	}
-	if held > m.hard {
-		wake.Nudge(m.crowded)
+	if held > node.hard {
+		wake.Nudge(node.crowded)
 	}
 }
 
 // atMost is a limit of bytes for one connection, or its share of the free memory if that is less.
-func (l *loop) atMost(limit int) int {
-	if l.memory.share == 0 {
+func (m *loopMemory) atMost(limit int) int {
+	if m.share == 0 {
 		return limit
 	}
-	return min(limit, l.memory.share)
+	return min(limit, m.share)
 }
 
 // room is how many bytes may wait to be written to a connection. A link carries what many
@@ -132,7 +134,7 @@ func (s *sender) mayPark(size int) verdict {
 	switch {
 	case s.parked+size > most:
 		return verdict{codec.CodeOverflow, reasonParked}
-	case s.parked+size > c.loop.atMost(most):
+	case s.parked+size > c.loop.memory.atMost(most):
 		c.loop.stats.memoryRefused++
 		return verdict{codec.CodeOverflow, reasonMemory}
 	}
@@ -142,7 +144,7 @@ func (s *sender) mayPark(size int) verdict {
 // setBacklog notes how many bytes gnet holds for the connection.
 func (o *output) setBacklog(n int) {
 	if n != o.backlog {
-		o.conn.loop.holds(queueCost * (n - o.backlog))
+		o.conn.loop.memory.holds(queueCost * (n - o.backlog))
 		o.backlog = n
 	}
 }
@@ -150,7 +152,7 @@ func (o *output) setBacklog(n int) {
 // countInput notes how large the buffers are that wait for the end of a frame, and for a turn.
 func (in *input) count() {
 	if n := cap(in.carry) + cap(in.unread); n != in.carried {
-		in.conn.loop.holds(n - in.carried)
+		in.conn.loop.memory.holds(n - in.carried)
 		in.carried = n
 	}
 }

@@ -112,9 +112,9 @@ func TestMemoryBudgetCloses(t *testing.T) {
 // and few are needed until it is whole.
 func TestPartsOfFrames(t *testing.T) {
 	const whole, step = 1 << 20, 10_000
-	l := &loop{}
+	l := bareLoop()
 	l.bufs.shared = &sharedBufs{}
-	l.every = 1 << 30 // it has no clock to stamp with
+	l.pace.every = 1 << 30 // it has no clock to stamp with
 	c := bareConn(l)
 	moves := 0
 	for n := 0; n < whole; {

@@ -152,7 +152,7 @@ func (f *fan) written(all []codec.Recipient) {
 func (mc *multicasts) handle(body []byte) {
 	c := mc.conn
 	l := c.loop
-	m := &l.multi
+	m := &l.scratch.multi
 	if err := codec.DecodeMulticast(body, l.eng.cfg.MaxMulticast, m); err != nil {
 		c.decodeFault(err, codec.KindMulticast)
 		return
@@ -179,7 +179,7 @@ func (mc *multicasts) handle(body []byte) {
 func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept *cast) {
 	c := mc.conn
 	l := c.loop
-	s := &l.send
+	s := &l.scratch.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	all := verdict{code: codec.CodeTooLarge}
 	if l.eng.multicastFits(m) {
@@ -210,16 +210,16 @@ type relaying struct {
 // goOn decides on the next sends, until the slice is over, and carries them out.
 func (r *relaying) goOn(c *conn) (done bool) {
 	l := c.loop
-	l.beginSlice()
-	s, m := &l.send, r.m
+	l.pace.beginSlice()
+	s, m := &l.scratch.send, r.m
 	m.TTL = r.ttl // a cast that waits in part has less when it goes on
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	for v, ok := r.left.Next(); ok; v, ok = r.left.Next() {
 		s.Seq, s.To = r.seq, v.ID
 		r.seq++
 		r.decide(c, s)
-		l.worked(1)
-		if l.sliceOver() {
+		l.pace.worked(1)
+		if l.pace.sliceOver() {
 			break
 		}
 	}
@@ -300,13 +300,13 @@ func (e *Engine) multicastFits(m *codec.Multicast) bool {
 func (mc *multicasts) reach(s *codec.Send) (v verdict, known bool) {
 	l := mc.conn.loop
 	e := l.eng
-	if len(l.parked) > 0 && l.parked[string(s.To)] != nil {
+	if len(l.park.lines) > 0 && l.park.lines[string(s.To)] != nil {
 		return verdict{code: codec.CodeUnreachable}, false // not past those that wait (S20)
 	}
 	route, bound := e.table.Lookup(s.To)
 	if bound {
 		if h, ok := route.Session.Pick(route.Hash); ok {
-			l.fan.add(h, false, len(s.Payload), target{seq: s.Seq, to: s.To, session: route.Session, epoch: route.Epoch})
+			l.scratch.fan.add(h, false, len(s.Payload), target{seq: s.Seq, to: s.To, session: route.Session, epoch: route.Epoch})
 			return verdict{}, true
 		}
 	}
@@ -317,10 +317,10 @@ func (mc *multicasts) reach(s *codec.Send) (v verdict, known bool) {
 		return verdict{code: codec.CodeNoRoute}, true
 	}
 	if route, h, ok := e.cluster.way(s.To); ok {
-		l.fan.add(h, true, len(s.Payload), target{seq: s.Seq, to: s.To, session: route.Session, epoch: route.Epoch})
+		l.scratch.fan.add(h, true, len(s.Payload), target{seq: s.Seq, to: s.To, session: route.Session, epoch: route.Epoch})
 		return verdict{}, true
 	}
-	if code, ok := l.recent(s.To); ok {
+	if code, ok := l.park.recent(s.To); ok {
 		return verdict{code: code}, true
 	}
 	return verdict{code: codec.CodeUnreachable}, false
@@ -330,10 +330,10 @@ func (mc *multicasts) reach(s *codec.Send) (v verdict, known bool) {
 func (mc *multicasts) sendFan(m *codec.Multicast, grouped bool) {
 	l := mc.conn.loop
 	sum := l.eng.tokens.PayloadSum(m.Payload)
-	for i := range l.fan.batches {
-		mc.sendBatch(&l.fan.batches[i], m, grouped, sum)
+	for i := range l.scratch.fan.batches {
+		mc.sendBatch(&l.scratch.fan.batches[i], m, grouped, sum)
 	}
-	l.fan.reset()
+	l.scratch.fan.reset()
 }
 
 // sendBatch arms and writes the messages of one batch, or ends them all alike.
@@ -346,10 +346,10 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 	if b.link {
 		kind = codec.KindForwardMany
 	}
-	all := l.fan.recipients
-	s := &l.send
+	all := l.scratch.fan.recipients
+	s := &l.scratch.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
-	for t := range l.fan.of(b) {
+	for t := range l.scratch.fan.of(b) {
 		if c.state == stateClosed { // its answers are not read
 			l.stats.abandoned++
 			continue
@@ -357,11 +357,11 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 		s.Seq, s.To = t.seq, t.to
 		v := room
 		if v.code == codec.CodeOK {
-			d := &l.deliver
+			d := &l.scratch.deliver
 			*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
 			list := dest.list
 			if b.link {
-				list = l.linkList(b.handle, t.session.Short())
+				list = l.endings.linkList(b.handle, t.session.Short())
 			} else if v = b.fits(dest, d); v.code == codec.CodeOK {
 				v = l.eng.mayDeliver(t.session, d)
 			}
@@ -377,11 +377,11 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 			}
 		}
 		mc.finishOne(s, v, grouped)
-		l.worked(1)
+		l.pace.worked(1)
 	}
 	l.writeMany(dest, kind, &many, all)
-	l.worked(len(m.Payload) / bytesPerUnit)
-	l.fan.written(all)
+	l.pace.worked(len(m.Payload) / bytesPerUnit)
+	l.scratch.fan.written(all)
 }
 
 // stampMember is stamp for one message of a multicast.
@@ -410,8 +410,8 @@ func entryFlags(grouped bool) uint8 {
 // recipient copies what does not last to the fan's bytes.
 func (l *loop) recipient(d *codec.Deliver, session routing.SessionID) codec.Recipient {
 	keep := func(b []byte) []byte {
-		l.fan.bytes = append(l.fan.bytes, b...)
-		return l.fan.bytes[len(l.fan.bytes)-len(b):]
+		l.scratch.fan.bytes = append(l.scratch.fan.bytes, b...)
+		return l.scratch.fan.bytes[len(l.scratch.fan.bytes)-len(b):]
 	}
 	return codec.Recipient{Token: keep(d.Token), To: d.To, Epoch: d.Epoch, Session: keep(session[:])}
 }
@@ -429,10 +429,10 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	}
 	c := to.conn
 	if c == nil {
-		ch := l.chunkFor(to, unacked)
+		ch := l.mail.chunkFor(to, unacked)
 		ch.many = true
 		ch.buf = codec.AppendDeliverMany(ch.buf, kind, m, all)
-		l.gathered(to, ch)
+		l.mail.gathered(to, ch)
 		return
 	}
 	c.receiver.countUnacked(unacked)
@@ -543,11 +543,11 @@ func (l *loop) tellAll() (more bool) {
 	telling := l.telling
 	l.telling = nil // to write can end connections, which makes outcomes for others
 	n := 0
-	for ; n < len(telling) && !l.full; n++ {
+	for ; n < len(telling) && !l.pace.full; n++ {
 		c := telling[n]
 		c.multicasts.telling = false
 		if c.state == stateOpen {
-			l.worked(1 + len(c.multicasts.told)/bytesPerUnit)
+			l.pace.worked(1 + len(c.multicasts.told)/bytesPerUnit)
 			c.multicasts.flush()
 		}
 	}

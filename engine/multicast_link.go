@@ -14,7 +14,7 @@ import (
 // handleForwardMany delivers a multicast from another node, or sends it back in part or whole.
 func (k *link) handleForwardMany(body []byte) error {
 	c := k.conn
-	m := &c.loop.many
+	m := &c.loop.scratch.many
 	if err := codec.DecodeDeliverMany(body, codec.KindForwardMany, math.MaxInt, m); err != nil {
 		return err
 	}
@@ -25,28 +25,28 @@ func (k *link) handleForwardMany(body []byte) error {
 func (k *link) deliverMany(m *codec.DeliverMany) error {
 	c := k.conn
 	l := c.loop
-	defer l.fan.reset()
+	defer l.scratch.fan.reset()
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
 		if err := checkForwardToken(&codec.Forward{Deliver: codec.Deliver{Token: r.Token, Flags: m.Flags}}); err != nil {
 			return err
 		}
-		l.worked(1)
-		if s, h, back := l.receiver(r.To, routing.SessionID(r.Session), r.Epoch); s == nil {
+		l.pace.worked(1)
+		if s, h, back := l.links.receiver(r.To, routing.SessionID(r.Session), r.Epoch); s == nil {
 			r.Why = back
-			l.fan.back = append(l.fan.back, r)
-			l.fan.cost += l.fan.each
+			l.scratch.fan.back = append(l.scratch.fan.back, r)
+			l.scratch.fan.cost += l.scratch.fan.each
 		} else {
-			l.fan.add(h, false, len(m.Payload), target{token: r.Token, to: r.To, session: s, epoch: r.Epoch})
+			l.scratch.fan.add(h, false, len(m.Payload), target{token: r.Token, to: r.To, session: s, epoch: r.Epoch})
 		}
-		if l.sliceOver() {
+		if l.pace.sliceOver() {
 			break
 		}
 	}
-	if len(l.fan.back) > 0 {
-		c.out.wroteControl(codec.AppendDeliverMany(c.out.buf(), codec.KindReturnMany, m, l.fan.back))
+	if len(l.scratch.fan.back) > 0 {
+		c.out.wroteControl(codec.AppendDeliverMany(c.out.buf(), codec.KindReturnMany, m, l.scratch.fan.back))
 	}
-	for i := range l.fan.batches {
-		l.deliverBatch(&l.fan.batches[i], m, c.handle())
+	for i := range l.scratch.fan.batches {
+		l.deliverBatch(&l.scratch.fan.batches[i], m, c.handle())
 	}
 	return nil
 }
@@ -57,11 +57,11 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	many.Flags &= knownFlags
 	l.stats.received += uint64(unackedOf(many.Flags, b.n))
 	dest, v := l.destination(b.handle, b.size, m.From)
-	all := l.fan.recipients
-	for t := range l.fan.of(b) {
-		d := &l.deliver
+	all := l.scratch.fan.recipients
+	for t := range l.scratch.fan.of(b) {
+		d := &l.scratch.deliver
 		*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
-		d.Token = l.eng.tokens.AppendLink(l.token[:0], t.token, link, t.session.Short())
+		d.Token = l.eng.tokens.AppendLink(l.scratch.token[:0], t.token, link, t.session.Short())
 		may := v
 		if may.code == codec.CodeOK {
 			may = b.fits(dest, d)
@@ -70,21 +70,21 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 			may = l.eng.mayDeliver(t.session, d)
 		}
 		if may.code != codec.CodeOK {
-			l.refuseForward(d, may)
+			l.links.refuse(d, may)
 			continue
 		}
 		all = append(all, l.recipient(d, t.session.ID()))
-		l.worked(1)
+		l.pace.worked(1)
 	}
 	l.writeMany(dest, codec.KindDeliverMany, &many, all)
-	l.worked(len(m.Payload) / bytesPerUnit)
-	l.fan.written(all)
+	l.pace.worked(len(m.Payload) / bytesPerUnit)
+	l.scratch.fan.written(all)
 }
 
 // handleReturnMany takes back what another node could not deliver.
 func (k *link) handleReturnMany(body []byte) error {
 	c := k.conn
-	m := &c.loop.many
+	m := &c.loop.scratch.many
 	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, m); err != nil {
 		return err
 	}
@@ -97,52 +97,54 @@ func (k *link) handleReturnMany(body []byte) error {
 func (k *link) takeReturned(m *codec.DeliverMany) error {
 	c := k.conn
 	l := c.loop
-	defer l.fan.reset()
+	defer l.scratch.fan.reset()
 	var sum token.SharedSum
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-		l.worked(1)
-		l.fan.cost += returnCost
-		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
-		k.forgetWay(r.Why, &l.forward)
+		l.pace.worked(1)
+		l.scratch.fan.cost += returnCost
+		l.scratch.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
+		k.forgetWay(r.Why, &l.scratch.forward)
 		if t, ok := token.Ack(r.Token); ok && t.Loop() != int(l.idx) {
-			l.fan.away(t.Loop(), len(l.eng.loops), r)
+			l.scratch.fan.away(t.Loop(), len(l.eng.loops), r)
 		} else {
-			l.returned(r.Why, c.handle(), &l.forward, &sum)
+			l.bounce.returned(r.Why, c.handle(), &l.scratch.forward, &sum)
 		}
-		if l.sliceOver() {
+		if l.pace.sliceOver() {
 			break
 		}
 	}
-	l.passOn(codec.KindReturnMany, m, note{kind: noteReturnedMany, handle: c.handle()})
+	l.mail.passOn(codec.KindReturnMany, m, note{kind: noteReturnedMany, handle: c.handle()})
 	return nil
 }
 
 // passOn leaves what the fan has gathered for other loops there, each with such a note.
-func (l *loop) passOn(kind codec.Kind, m *codec.DeliverMany, n note) {
-	for loop, all := range l.fan.others {
+func (mr *mailroom) passOn(kind codec.Kind, m *codec.DeliverMany, n note) {
+	l := mr.loop
+	for loop, all := range l.scratch.fan.others {
 		if len(all) == 0 {
 			continue
 		}
-		p := l.parcelFor(uint16(loop))
+		p := mr.parcelFor(uint16(loop))
 		n.at = len(p.data) + codec.PrefixLen
 		p.data = codec.AppendDeliverMany(p.data, kind, m, all)
 		n.reply = len(p.data) - n.at
 		p.notes = append(p.notes, n)
-		l.worked(len(all)/scanPerUnit + len(m.Payload)/bytesPerUnit)
+		l.pace.worked(len(all)/scanPerUnit + len(m.Payload)/bytesPerUnit)
 	}
 }
 
 // returnedMine is returned for those of a return_many whose entries are on this loop.
-func (l *loop) returnedMine(by routing.Handle, body []byte) {
+func (b *bouncing) returnedMine(by routing.Handle, body []byte) {
+	l := b.loop
 	var m codec.DeliverMany
 	if err := codec.DecodeDeliverMany(body, codec.KindReturnMany, math.MaxInt, &m); err != nil {
 		return // it was checked before
 	}
 	var sum token.SharedSum
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-		l.worked(1)
-		l.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
-		l.returned(r.Why, by, &l.forward, &sum)
+		l.pace.worked(1)
+		l.scratch.forward = codec.Forward{Deliver: m.Deliver(&r), Session: r.Session}
+		b.returned(r.Why, by, &l.scratch.forward, &sum)
 	}
 }
 
@@ -155,7 +157,7 @@ func (e *Engine) mostReturned() int {
 // handleNotHereMany takes back messages that this session cannot accept, as handleNotHere does one.
 func (rv *receiver) handleNotHereMany(body []byte) {
 	c := rv.conn
-	m := &c.loop.many
+	m := &c.loop.scratch.many
 	err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, c.loop.eng.mostReturned(), m)
 	if err == nil {
 		err = c.in.inSlices(codec.KindNotHereMany, body, m, func(c *conn, m *codec.DeliverMany) error { return c.receiver.takeNotHereMany(m) })
@@ -167,17 +169,17 @@ func (rv *receiver) handleNotHereMany(body []byte) {
 func (rv *receiver) takeNotHereMany(m *codec.DeliverMany) error {
 	c := rv.conn
 	l := c.loop
-	defer l.fan.reset()
-	l.fan.refusing = true
-	defer l.endRefusing(c.handle())
+	defer l.scratch.fan.reset()
+	l.scratch.fan.refusing = true
+	defer l.bounce.endRefusing(c.handle())
 	bare := rv.isBare(m.Flags)
 	var sum token.SharedSum
 	back := returning{conn: c, many: m}
 	for r, ok := m.To.Next(); ok && c.state == stateOpen; r, ok = m.To.Next() {
-		l.worked(1)
-		l.fan.cost += returnCost
+		l.pace.worked(1)
+		l.scratch.fan.cost += returnCost
 		rv.takeOneBack(m, &r, bare, &sum, &back)
-		if l.sliceOver() {
+		if l.pace.sliceOver() {
 			break
 		}
 	}
@@ -186,8 +188,8 @@ func (rv *receiver) takeNotHereMany(m *codec.DeliverMany) error {
 	if bare {
 		n.seq = 1
 	}
-	l.passOn(codec.KindNotHereMany, m, n)
-	l.releaseDisowned()
+	l.mail.passOn(codec.KindNotHereMany, m, n)
+	l.bounce.releaseDisowned()
 	return nil
 }
 
@@ -198,9 +200,9 @@ func (rv *receiver) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare b
 	d := m.Deliver(r)
 	if t, ok := l.eng.tokens.OpenAck(d.Token, c.short); ok && (bare || d.Flags&codec.FlagAck != 0) {
 		if t.Loop() == int(l.idx) {
-			l.givenBackHere(t, c.short, c.handle(), &d, bare, sum)
+			l.bounce.givenBackHere(t, c.short, c.handle(), &d, bare, sum)
 		} else {
-			l.fan.away(t.Loop(), len(l.eng.loops), *r)
+			l.scratch.fan.away(t.Loop(), len(l.eng.loops), *r)
 		}
 		return
 	}
@@ -209,7 +211,7 @@ func (rv *receiver) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare b
 	}
 	origin, h, ok := rv.linkBounce(&d)
 	if !ok {
-		l.refuseToken(c.handle(), codec.KindNotHereMany)
+		l.settle.refuseToken(c.handle(), codec.KindNotHereMany)
 		return
 	}
 	rv.disown(d.To, d.Epoch)
@@ -220,31 +222,33 @@ func (rv *receiver) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare b
 
 // endRefusing tells a connection that of the messages which it gave back together some were never
 // delivered to it: once, as an error for each would take ten times the bytes that it has sent (S32).
-func (l *loop) endRefusing(by routing.Handle) {
-	refused := l.fan.refused
-	l.fan.refusing, l.fan.refused = false, false
+func (b *bouncing) endRefusing(by routing.Handle) {
+	l := b.loop
+	refused := l.scratch.fan.refused
+	l.scratch.fan.refusing, l.scratch.fan.refused = false, false
 	if refused {
-		l.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(codec.KindNotHereMany)})
+		l.mail.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(codec.KindNotHereMany)})
 	}
 }
 
 // takeBackMine takes back those of a not_here_many whose entries are on this loop.
-func (l *loop) takeBackMine(n *note, body []byte) {
+func (b *bouncing) takeBackMine(n *note, body []byte) {
+	l := b.loop
 	var m codec.DeliverMany
 	if err := codec.DecodeDeliverMany(body, codec.KindNotHereMany, math.MaxInt, &m); err != nil {
 		return // it was checked before
 	}
 	var sum token.SharedSum
-	l.fan.refusing = true
-	defer l.endRefusing(n.handle)
+	l.scratch.fan.refusing = true
+	defer b.endRefusing(n.handle)
 	for r, ok := m.To.Next(); ok; r, ok = m.To.Next() {
-		l.worked(1)
+		l.pace.worked(1)
 		d := m.Deliver(&r)
 		if t, ok := l.eng.tokens.OpenAck(d.Token, n.session); ok { // as the other loop has found
-			l.givenBackHere(t, n.session, n.handle, &d, n.seq == 1, &sum)
+			b.givenBackHere(t, n.session, n.handle, &d, n.seq == 1, &sum)
 		}
 	}
-	l.releaseDisowned()
+	b.releaseDisowned()
 }
 
 // returning gathers, in the loop's fan.back, messages that go back over one link in one frame.
@@ -262,7 +266,7 @@ func (b *returning) add(link routing.Handle, r codec.Recipient) {
 		b.link, b.size = link, codec.MulticastSize[[]byte](len(b.many.Payload), nil)
 	}
 	b.size += codec.RecipientSize(r.To)
-	l.fan.back = append(l.fan.back, r)
+	l.scratch.fan.back = append(l.scratch.fan.back, r)
 }
 
 func (b *returning) flush() { b.conn.receiver.returnMany(b.link, b.many) }
@@ -270,10 +274,10 @@ func (b *returning) flush() { b.conn.receiver.returnMany(b.link, b.many) }
 // returnMany sends what is in fan.back to the node that it came from.
 func (rv *receiver) returnMany(link routing.Handle, m *codec.DeliverMany) {
 	l := rv.conn.loop
-	if len(l.fan.back) == 0 {
+	if len(l.scratch.fan.back) == 0 {
 		return
 	}
-	l.scratch = codec.AppendDeliverMany(l.scratch[:0], codec.KindReturnMany, m, l.fan.back)
-	l.fan.back = l.fan.back[:0]
-	rv.giveBack(link, l.scratch)
+	l.scratch.control = codec.AppendDeliverMany(l.scratch.control[:0], codec.KindReturnMany, m, l.scratch.fan.back)
+	l.scratch.fan.back = l.scratch.fan.back[:0]
+	rv.giveBack(link, l.scratch.control)
 }

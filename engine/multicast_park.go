@@ -28,7 +28,7 @@ func newCast(body []byte, grouped bool) *cast {
 // parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
 func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 	c := mc.conn
-	w := &waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.waitDeadline(s.Flags, s.TTL)}
+	w := &waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.park.waitDeadline(s.Flags, s.TTL)}
 	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		return v
 	}
@@ -36,8 +36,8 @@ func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 	if s.Flags&codec.FlagAck != 0 {
 		c.sender.inFlight++
 	}
-	if c.loop.line(w.to, w) {
-		c.loop.fan.asking = append(c.loop.fan.asking, w.to)
+	if c.loop.park.line(w.to, w) {
+		c.loop.scratch.fan.asking = append(c.loop.scratch.fan.asking, w.to)
 	}
 	return verdict{}
 }
@@ -46,8 +46,8 @@ func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 func (mc *multicasts) askForParked() {
 	c := mc.conn
 	l := c.loop
-	if len(l.fan.asking) > 0 {
-		l.eng.dir.Resolve(l.idx, c.handle(), l.fan.asking...)
+	if len(l.scratch.fan.asking) > 0 {
+		l.eng.dir.Resolve(l.idx, c.handle(), l.scratch.fan.asking...)
 	}
 }
 
@@ -60,27 +60,28 @@ func (k *cast) unpaid() int {
 }
 
 // goOnMember ends a parked send of a multicast, or makes it ready to go on with the others.
-func (l *loop) goOnMember(w *waiting, code codec.Code) {
-	c, code := l.unpark(w, code)
+func (p *park) resumeMember(w *waiting, code codec.Code) {
+	c, code := p.unpark(w, code)
 	if c == nil {
 		return
 	}
-	s, k := &l.send, w.cast
+	s, k := &p.loop.scratch.send, w.cast
 	if code != codec.CodeOK {
 		c.multicasts.finishOne(s, verdict{code: code}, k.grouped)
 		return
 	}
 	if len(k.ready) == 0 {
-		l.casts = append(l.casts, readyCast{c.handle(), k})
+		p.casts = append(p.casts, readyCast{c.handle(), k})
 	}
 	k.multi.TTL = s.TTL
 	k.ready = append(k.ready, target{seq: w.seq, to: []byte(w.to), tries: w.tries})
 }
 
 // goOnCasts sends what goOnMember has made ready.
-func (l *loop) goOnCasts() {
-	casts := l.casts
-	l.casts = nil
+func (p *park) resumeCasts() {
+	l := p.loop
+	casts := p.casts
+	p.casts = nil
 	for _, r := range casts {
 		ready := r.cast.ready
 		r.cast.ready = nil
@@ -91,8 +92,8 @@ func (l *loop) goOnCasts() {
 		}
 	}
 	clear(casts)
-	if l.casts == nil {
-		l.casts = casts[:0]
+	if p.casts == nil {
+		p.casts = casts[:0]
 	}
 }
 
@@ -101,7 +102,7 @@ func (mc *multicasts) sendReady(k *cast, ready []target) {
 	c := mc.conn
 	l := c.loop
 	m := &k.multi
-	s := &l.send
+	s := &l.scratch.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	for _, t := range ready {
 		if c.state == stateClosed {
@@ -114,7 +115,7 @@ func (mc *multicasts) sendReady(k *cast, ready []target) {
 			v = mc.park(s, k, t.tries+1)
 		}
 		mc.finishOne(s, v, k.grouped)
-		l.worked(1)
+		l.pace.worked(1)
 	}
 	mc.askForParked()
 	mc.sendFan(m, k.grouped)
@@ -126,7 +127,7 @@ func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	n := m.To.Len()
 	k := newCast(body, grouped)
-	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.waitDeadline(m.Flags, m.TTL), round: l.eng.dir.HolderRound()}
+	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.park.waitDeadline(m.Flags, m.TTL), round: l.eng.dir.HolderRound()}
 	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		mc.finish(k, v)
 		return
@@ -138,7 +139,7 @@ func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 // finishMany ends all sends of a multicast alike.
 func (mc *multicasts) finish(k *cast, v verdict) {
 	c := mc.conn
-	s := &c.loop.send
+	s := &c.loop.scratch.send
 	m := &k.multi
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	for seq, to := range numbered(m) {
@@ -148,7 +149,7 @@ func (mc *multicasts) finish(k *cast, v verdict) {
 		}
 		s.Seq, s.To = seq, to
 		mc.finishOne(s, v, k.grouped)
-		c.loop.worked(1)
+		c.loop.pace.worked(1)
 	}
 }
 

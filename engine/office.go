@@ -86,14 +86,14 @@ func (h hall) Resolved(loop int, all []directory.Resolved) {
 	for i, r := range all {
 		words[i] = &word{id: r.ID, code: r.Code, stale: r.Stale}
 	}
-	l.post(func() { l.resolved(words) })
+	l.post(func() { l.park.resolved(words) })
 }
 
 func (h hall) SendersKnown(loop int, all []directory.Holder) {
 	l := h.eng.loops[loop]
 	l.post(func() {
 		for _, w := range all {
-			l.senderKnown(w)
+			l.park.senderKnown(w)
 		}
 	})
 }
@@ -156,13 +156,13 @@ func (p porch) Links() []routing.Handle { return slices.Clone(*p.eng.cluster.ope
 
 func (p porch) Tell(frames []byte) {
 	l := p.eng.loops[0]
-	l.post(func() { l.toAllLinks(frames) })
+	l.post(func() { l.links.sendAll(frames) })
 }
 
 func (p porch) TellOne(link routing.Handle, frames []byte) {
 	l := p.eng.loops[link.Loop]
 	l.post(func() {
-		if c := l.linkConn(link); c != nil && c.out.queued() < c.out.maxPending/2 {
+		if c := l.links.conn(link); c != nil && c.out.queued() < c.out.maxPending/2 {
 			c.out.wroteControl(append(c.out.buf(), frames...))
 		}
 	})

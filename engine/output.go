@@ -90,7 +90,7 @@ func (o *output) wroteControl(b []byte) {
 	if c.state == stateClosed || over <= 0 {
 		return
 	}
-	if over > c.loop.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
+	if over > c.loop.memory.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
 		c.close(codec.FaultSlowConsumer, "answers are not read")
 		return
 	}
@@ -139,12 +139,12 @@ func (o *output) flush() {
 	}
 	size := o.segBytes + len(o.pending)
 	// What is written moves to the loop's scratch first: an error closes c in the middle of the write.
-	l.iov = append(append(l.iov[:0], o.segments...), o.pending)
+	l.scratch.iov = append(append(l.scratch.iov[:0], o.segments...), o.pending)
 	clear(o.segments)
 	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
 	o.written += int64(size)
 	if c.local != nil {
-		c.local.receive(l.iov)
+		c.local.receive(l.scratch.iov)
 		return
 	}
 	l.stats.writes++
@@ -161,10 +161,10 @@ func (o *output) flush() {
 // writeOut hands the buffers in iov over. If that fails, the connection has ended when it returns:
 // see teardown.
 func (l *loop) writeOut(w wire) {
-	bufs := l.iov
-	l.iov = nil // the end of a connection can make another one flush
+	bufs := l.scratch.iov
+	l.scratch.iov = nil // the end of a connection can make another one flush
 	w.write(l, bufs)
-	l.iov = bufs
+	l.scratch.iov = bufs
 }
 
 // release throws away what waits to be written.

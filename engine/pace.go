@@ -97,6 +97,8 @@ const (
 
 // pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.
 type pace struct {
+	loop *loop // static
+
 	every   int           // units between two stamps
 	work    int           // units since the latest one
 	began   time.Duration // when the iteration began, on the engine's clock
@@ -116,19 +118,20 @@ type pace struct {
 	late    bool     // the share for input was over too soon, the last time
 }
 
-func newPace(e *Engine) pace {
-	now := e.clock()
-	p := pace{every: stampWork, began: now, stamped: now}
+// begin has the loop stamp from now on.
+func (p *pace) begin() {
+	e := p.loop.eng
+	p.every, p.began = stampWork, e.clock()
+	p.stamped = p.began
 	if h := &e.cfg.Hooks; h.Send != nil || h.Deliver != nil || h.Undeliverable != nil {
 		p.every = hookedWork
 	}
-	return p
 }
 
 // worked counts work, and stamps when it is time to.
-func (l *loop) worked(units int) {
-	if l.work += units; l.work >= l.every {
-		l.stamp()
+func (p *pace) worked(units int) {
+	if p.work += units; p.work >= p.every {
+		p.stamp()
 	}
 }
 
@@ -138,7 +141,9 @@ type workDone struct {
 	work  int // as the stamps say: units, or the time that they took if that is more
 }
 
-func (l *loop) done() workDone { return workDone{l.counted + l.work, l.total + l.work} }
+func (p *pace) done() workDone {
+	return workDone{p.counted + p.work, p.total + p.work}
+}
 
 // since is what was done between two looks. Time is known from one stamp to the next only, so part of it
 // may have been somebody else's.
@@ -147,21 +152,22 @@ func (d workDone) since(before workDone) int {
 }
 
 // stamp notes that the loop runs, and has the node start anew if it was stopped since the last stamp.
-func (l *loop) stamp() { l.stampAt(l.eng.clk.glance()) }
+func (p *pace) stamp() { p.stampAt(p.loop.eng.clk.glance()) }
 
-func (l *loop) stampAt(now time.Duration) {
-	gap := now - l.stamped
-	l.counted += l.work
-	if work := int(gap / unitTime); l.active && work > l.work {
-		l.work = work
+func (p *pace) stampAt(now time.Duration) {
+	l := p.loop
+	gap := now - p.stamped
+	p.counted += p.work
+	if work := int(gap / unitTime); l.active && work > p.work {
+		p.work = work
 	}
-	l.stamped, l.total, l.work = now, l.total+l.work, 0
+	p.stamped, p.total, p.work = now, p.total+p.work, 0
 	l.seen.Store(int64(now))
 	if l.active {
 		l.stats.longestStall = max(l.stats.longestStall, gap)
 	}
-	l.full = now >= l.partEnds
-	l.turnOver = l.turnOver || now >= l.turnEnds
+	p.full = now >= p.partEnds
+	p.turnOver = p.turnOver || now >= p.turnEnds
 	if gap > l.eng.cfg.LoopGap {
 		l.eng.fence(gap)
 	}
@@ -169,12 +175,12 @@ func (l *loop) stampAt(now time.Duration) {
 
 // part begins a part of the iteration, which has that share of it. It goes by the latest stamp, so it
 // reads no clock.
-func (l *loop) part(share time.Duration) {
-	l.partEnds, l.full = l.stamped+share, false
+func (p *pace) part(share time.Duration) {
+	p.partEnds, p.full = p.stamped+share, false
 }
 
 // unused is what is left of the share of this part.
-func (l *loop) unused() time.Duration { return max(0, l.partEnds-l.stamped) }
+func (p *pace) unused() time.Duration { return max(0, p.partEnds-p.stamped) }
 
 // heedFence ends what was there before a stop, whichever loop has noticed it. It must be called where
 // no frame is being handled.

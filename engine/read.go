@@ -25,7 +25,7 @@ func (in *input) heard(buf []byte) {
 	c := in.conn
 	l := c.loop
 	l.stats.bytesIn += uint64(len(buf))
-	c.live.lastHeard = l.awake
+	c.live.lastHeard = l.beats.awake
 	if c.link != nil {
 		c.live.lastFrame = l.now // of a large frame on a slow link, every part is a sign of life
 	}
@@ -41,7 +41,7 @@ func (in *input) read(buf []byte) (rest []byte) {
 	for len(in.carry) > 0 && len(buf) > 0 {
 		buf = in.readCarry(buf)
 	}
-	for len(buf) > 0 && c.state != stateClosed && !l.turnOver {
+	for len(buf) > 0 && c.state != stateClosed && !l.pace.turnOver {
 		body, n, err := codec.Split(buf, in.frameLimit())
 		if err != nil {
 			c.decodeFault(err, 0)
@@ -56,7 +56,7 @@ func (in *input) read(buf []byte) (rest []byte) {
 		}
 		buf = buf[n:]
 		c.frame(body)
-		l.worked(1 + n/bytesPerUnit)
+		l.pace.worked(1 + n/bytesPerUnit)
 	}
 	if c.state == stateClosed {
 		return nil // nobody wants it, and it must not wait
@@ -78,7 +78,7 @@ func (in *input) keepPart(part []byte, whole int) {
 		in.carry = larger
 	}
 	in.carry = append(in.carry, part...)
-	c.loop.worked(1 + len(part)/bytesPerUnit)
+	c.loop.pace.worked(1 + len(part)/bytesPerUnit)
 }
 
 // readCarry adds to the partial frame what it lacks and returns the rest of buf.
@@ -97,7 +97,7 @@ func (in *input) readCarry(buf []byte) []byte {
 		in.carry = nil // the frame's handler may close the connection, which gives carry back
 		c.frame(body)
 		c.loop.bufs.put(carry)
-		c.loop.worked(1 + n/bytesPerUnit)
+		c.loop.pace.worked(1 + n/bytesPerUnit)
 		if c.state == stateClosed {
 			return nil
 		}

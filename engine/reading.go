@@ -20,6 +20,18 @@ const (
 // gnet has no way to stop reading from a connection. What epoll reports of a socket decides that, so
 // the loop asks epoll itself to report no input of a connection whose input has to wait.
 
+// poller is what the loop knows of gnet's poller, and how it reads from sockets besides. The loop
+// owns it.
+type poller struct {
+	loop *loop // static
+
+	epoll  int            // static; its epoll descriptor, or -1, see epollOf
+	nudged bool           // again was called since gnet has last read
+	nudge  [1]byte        // what again writes
+	polled [1]unix.PollFd // scratch of inputWaits
+	more   []byte         // scratch of readOn
+}
+
 // epollOf returns the epoll descriptor of a gnet loop, or -1 if this version of gnet keeps it
 // elsewhere. Then nothing stops gnet from reading, and input waits up to maxConnUnread.
 func epollOf(el gnet.EventLoop) int {
@@ -48,25 +60,26 @@ func (in *input) setReading(on bool) {
 
 // readOn reads what the socket has beyond a full readBuffer, unless the connection has to wait. The
 // bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the input.
-func (l *loop) readOn(c *conn) []byte {
-	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.full && c.link == nil {
+func (p *poller) readOn(c *conn) []byte {
+	l := p.loop
+	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.pace.full && c.link == nil {
 		return nil
 	}
-	if l.more == nil {
-		l.more = make([]byte, readMost-readBuffer)
+	if p.more == nil {
+		p.more = make([]byte, readMost-readBuffer)
 	}
-	n := c.wire.readOn(l.more)
-	l.worked(callbackWork)
-	return l.more[:n]
+	n := c.wire.readOn(p.more)
+	l.pace.worked(callbackWork)
+	return p.more[:n]
 }
 
 // inputWaits reports whether sockets that gnet reads have something, or others have left something for
 // this loop. It takes nothing away: it does not ask epoll for events, but whether there are any.
-func (l *loop) inputWaits() bool {
-	if l.armed.Load() || l.epoll < 0 {
+func (p *poller) inputWaits() bool {
+	if p.loop.armed.Load() || p.epoll < 0 {
 		return true
 	}
-	l.polled[0] = unix.PollFd{Fd: int32(l.epoll), Events: unix.POLLIN}
-	n, err := unix.Poll(l.polled[:], 0)
+	p.polled[0] = unix.PollFd{Fd: int32(p.epoll), Events: unix.POLLIN}
+	n, err := unix.Poll(p.polled[:], 0)
 	return n != 0 || err != nil
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
@@ -56,7 +57,7 @@ type receiver struct {
 func (s *sender) handle(body []byte) {
 	c := s.conn
 	l := c.loop
-	m := &l.send
+	m := &l.scratch.send
 	if err := codec.DecodeSend(body, m); err != nil {
 		c.decodeFault(err, codec.KindSend)
 		return
@@ -75,7 +76,7 @@ func (s *sender) handle(body []byte) {
 // relay decides on a send and carries it out. body is what m was decoded from.
 func (s *sender) relay(body []byte, m *codec.Send) {
 	c := s.conn
-	c.loop.body = body
+	c.loop.scratch.body = body
 	v := s.admit(m)
 	if v.code == codeHeld {
 		c.held.hold(body, m)
@@ -194,10 +195,10 @@ func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 	if !ok {
 		return verdict{}, false
 	}
-	if len(l.parked) > 0 && l.parked[string(m.To)] != nil {
+	if len(l.park.lines) > 0 && l.park.lines[string(m.To)] != nil {
 		return verdict{}, false // not past those that wait (S20)
 	}
-	d := &l.deliver
+	d := &l.scratch.deliver
 	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
 	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken, m.From)
 	if v.code != codec.CodeOK {
@@ -223,7 +224,7 @@ func (s *sender) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ack
 	case m.Flags&codec.FlagAck != 0:
 		return s.arm(m, d, session, list, ackmgr.Entry{Sum: l.eng.tokens.Sum(d)})
 	case m.Flags&codec.FlagReport != 0:
-		d.Token = l.eng.tokens.AppendReport(l.token[:0], c.handle(), m.Seq, session)
+		d.Token = l.eng.tokens.AppendReport(l.scratch.token[:0], c.handle(), m.Seq, session)
 	}
 	return verdict{}
 }
@@ -232,24 +233,25 @@ func (s *sender) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ack
 func (s *sender) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
 	c := s.conn
 	l := c.loop
-	if s.inFlight >= l.ackShare() {
+	if s.inFlight >= l.settle.share() {
 		l.stats.overShare++
 		return verdict{codec.CodeOverflow, reasonShare}
 	}
-	deadline := l.deadline(m.TTL)
+	deadline := l.settle.deadline(m.TTL)
 	d.TTL = uint32(deadline - l.now)
 	entry.Seq, entry.Session, entry.Conn = m.Seq, session, c.slot
-	t, ok := l.acks.Arm(entry, deadline, list, c.list)
+	t, ok := l.settle.acks.Arm(entry, deadline, list, c.list)
 	if !ok {
 		return verdict{codec.CodeOverflow, reasonAcks}
 	}
 	s.inFlight++
-	d.Token = token.AppendEntry(l.token[:0], t)
+	d.Token = token.AppendEntry(l.scratch.token[:0], t)
 	return verdict{}
 }
 
 // deadline turns a ttl into a moment on the loop's clock.
-func (l *loop) deadline(ttl uint32) int64 {
+func (s *settling) deadline(ttl uint32) int64 {
+	l := s.loop
 	if ttl == 0 {
 		return l.now + l.eng.cfg.DefaultTTL.Milliseconds()
 	}
@@ -276,7 +278,7 @@ func (l *loop) destination(h routing.Handle, size int, from []byte) (destination
 		}
 		return destination{conn: c, list: c.list}, verdict{}
 	}
-	p := l.peer(h)
+	p := l.mail.peer(h)
 	if p == nil {
 		return destination{}, verdict{code: codec.CodeUnreachable}
 	}
@@ -294,9 +296,9 @@ func (l *loop) write(to destination, d *codec.Deliver) {
 		c.out.wrote(codec.AppendDeliver(c.out.buf(), d))
 		return
 	}
-	ch := l.chunkFor(to, unacked)
+	ch := l.mail.chunkFor(to, unacked)
 	ch.buf = codec.AppendDeliver(ch.buf, d)
-	l.gathered(to, ch)
+	l.mail.gathered(to, ch)
 }
 
 // unackedOf is how many of n messages with those flags nobody will answer.
@@ -322,7 +324,7 @@ func (rv *receiver) countUnacked(n int) {
 func (rv *receiver) handleAck(body []byte) {
 	c := rv.conn
 	l := c.loop
-	a := &l.ack
+	a := &l.scratch.ack
 	if err := codec.DecodeAck(body, a); err != nil {
 		c.decodeFault(err, codec.KindAck)
 		return
@@ -335,7 +337,7 @@ func (rv *receiver) handleAck(body []byte) {
 	t, ok := l.eng.tokens.OpenAck(a.Token, c.short)
 	switch {
 	case ok:
-		l.deliverAck(t, c.short, a.Code, a.Reason, a.Reply)
+		l.settle.deliverAck(t, c.short, a.Code, a.Reason, a.Reply)
 	case l.eng.tokens.IsReport(a.Token, c.short):
 		// Nobody waits for it, and answering it does no harm.
 	default:
@@ -343,37 +345,68 @@ func (rv *receiver) handleAck(body []byte) {
 			rv.answerLink(origin, h, a)
 			return
 		}
-		l.refuseToken(c.handle(), codec.KindAck)
+		l.settle.refuseToken(c.handle(), codec.KindAck)
+	}
+}
+
+// settling is the sends of a loop's connections that wait for an ack, and how each ends: by an ack,
+// by its deadline, or because a connection is lost. The loop owns it.
+type settling struct {
+	loop *loop // static
+
+	acks      *ackmgr.Manager
+	most      int // static; how many the loop waits for at most
+	expired   func(ackmgr.Token, ackmgr.Entry)
+	lost      func(ackmgr.Token, ackmgr.Entry)
+	abandoned func(ackmgr.Token, ackmgr.Entry)
+}
+
+// begin makes the books. The loop is there.
+func (s *settling) begin() {
+	l := s.loop
+	s.most = l.eng.cfg.MaxAcks
+	s.acks = ackmgr.New(ackmgr.Config{Tag: uint16(l.fenced), Loop: uint8(l.idx), Max: s.most}, l.now)
+	end := func(code codec.Code) func(ackmgr.Token, ackmgr.Entry) {
+		return func(_ ackmgr.Token, en ackmgr.Entry) {
+			s.finish(en, code, nil, nil)
+			l.pace.worked(1)
+		}
+	}
+	s.expired, s.lost = end(codec.CodeTimeout), end(codec.CodeLost)
+	s.abandoned = func(ackmgr.Token, ackmgr.Entry) {
+		l.stats.abandoned++
+		l.pace.worked(1)
 	}
 }
 
 // deliverAck takes a session's answer to the loop that waits for it.
-func (l *loop) deliverAck(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
+func (s *settling) deliverAck(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
+	l := s.loop
 	if t.Loop() == int(l.idx) {
-		l.acked(t, session, code, reason, reply)
+		s.acked(t, session, code, reason, reply)
 		return
 	}
-	p := l.parcelFor(uint16(t.Loop()))
+	p := l.mail.parcelFor(uint16(t.Loop()))
 	p.notes = append(p.notes, note{kind: noteAck, token: t, session: session, code: code,
 		at: len(p.data), reason: len(reason), reply: len(reply)})
 	p.data = append(append(p.data, reason...), reply...)
 }
 
 // acked ends an entry of this loop with what the receiver said.
-func (l *loop) acked(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
-	if entry, ok := l.claim(t, session); ok {
-		l.acks.End(t)
-		l.finishEntry(entry, code, reason, reply)
+func (s *settling) acked(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
+	if entry, ok := s.claim(t, session); ok {
+		s.acks.End(t)
+		s.finish(entry, code, reason, reply)
 	}
 }
 
 // claim returns the entry of a token that a session has echoed, if it is pending and was last
 // delivered to that session (S8). The token's seal has shown that it was given to that session: if
 // it is not pending any more, or went to another session since, the answer is late.
-func (l *loop) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
-	entry, status := l.acks.Lookup(t)
+func (s *settling) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
+	entry, status := s.acks.Lookup(t)
 	if status != ackmgr.Pending || entry.Session != session {
-		l.stats.acksLate++
+		s.loop.stats.acksLate++
 		return entry, false
 	}
 	return entry, true
@@ -383,25 +416,27 @@ func (l *loop) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
 const badTokenText = "the token was never given to this session"
 
 // refuseToken tells a connection, on whichever loop it is, that its token is none of its own.
-func (l *loop) refuseToken(by routing.Handle, kind codec.Kind) {
+func (s *settling) refuseToken(by routing.Handle, kind codec.Kind) {
+	l := s.loop
 	l.stats.acksForged++
-	if l.fan.refusing {
-		l.fan.refused = true
+	if l.scratch.fan.refusing {
+		l.scratch.fan.refused = true
 		return
 	}
-	l.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(kind)})
+	l.mail.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(kind)})
 }
 
 // failed ends an entry whose message another loop could not write.
-func (l *loop) failed(t ackmgr.Token, code codec.Code, reason []byte) {
-	if entry, status := l.acks.Lookup(t); status == ackmgr.Pending {
-		l.acks.End(t)
-		l.finishEntry(entry, code, reason, nil)
+func (s *settling) failed(t ackmgr.Token, code codec.Code, reason []byte) {
+	if entry, status := s.acks.Lookup(t); status == ackmgr.Pending {
+		s.acks.End(t)
+		s.finish(entry, code, reason, nil)
 	}
 }
 
 // finishEntry answers a sender on this loop. The entry has ended.
-func (l *loop) finishEntry(entry ackmgr.Entry, code codec.Code, reason, reply []byte) {
+func (s *settling) finish(entry ackmgr.Entry, code codec.Code, reason, reply []byte) {
+	l := s.loop
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // else it has closed, and its entries end in steps
 		c.sender.inFlight--
@@ -422,15 +457,15 @@ const flagBounced = 1
 func (rv *receiver) handleNotHere(body []byte) {
 	c := rv.conn
 	l := c.loop
-	d := &l.deliver
+	d := &l.scratch.deliver
 	if err := codec.DecodeNotHere(body, d); err != nil {
 		c.decodeFault(err, codec.KindNotHere)
 		return
 	}
 	if !rv.takeNotHere(d) && !rv.bounceToLink(d) {
-		l.refuseToken(c.handle(), codec.KindNotHere)
+		l.settle.refuseToken(c.handle(), codec.KindNotHere)
 	}
-	l.releaseDisowned()
+	l.bounce.releaseDisowned()
 }
 
 // takeNotHere takes back one message; false: its token is not of this node, or is that of a message with ack that came over a link.
@@ -442,14 +477,14 @@ func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
 	switch {
 	case ok && (bare || d.Flags&codec.FlagAck != 0):
 		if t.Loop() == int(l.idx) {
-			l.givenBackHere(t, c.short, c.handle(), d, bare, new(token.SharedSum))
+			l.bounce.givenBackHere(t, c.short, c.handle(), d, bare, new(token.SharedSum))
 			return true
 		}
 		kind := noteBounce
 		if bare {
 			kind = noteBare
 		}
-		p := l.parcelFor(uint16(t.Loop()))
+		p := l.mail.parcelFor(uint16(t.Loop()))
 		at := len(p.data) + codec.PrefixLen
 		back := *d
 		if bare {
@@ -467,13 +502,21 @@ func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
 	return false
 }
 
+// bouncing is what a loop does with messages that come back: it sends them elsewhere, or ends them.
+// The loop owns it.
+type bouncing struct {
+	loop *loop // static
+
+	disowned *directory.Request // what the frame in hand gives back, see releaseDisowned
+}
+
 // givenBackHere takes back a message with ack whose token is of this loop, and was opened.
-func (l *loop) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *token.SharedSum) {
+func (b *bouncing) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *token.SharedSum) {
 	if bare {
-		l.bareBack(t, session, by, d)
+		b.bareBack(t, session, by, d)
 		return
 	}
-	l.bounced(t, session, by, d, sum)
+	b.bounced(t, session, by, d, sum)
 }
 
 // bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
@@ -485,7 +528,7 @@ func (rv *receiver) bouncedUnacked(d *codec.Deliver) {
 	remote = remote && len(origin) == token.ReportLen // else of a message with ack
 	known := remote || len(d.Token) == 0 || l.eng.tokens.IsReport(d.Token, c.short)
 	if !known || rv.unacked == 0 { // no token can come back more often than messages were delivered
-		l.refuseToken(c.handle(), codec.KindNotHere)
+		l.settle.refuseToken(c.handle(), codec.KindNotHere)
 		return
 	}
 	rv.unacked--
@@ -494,32 +537,33 @@ func (rv *receiver) bouncedUnacked(d *codec.Deliver) {
 	if len(d.Token) == 0 {
 		return
 	}
-	code := l.givenBack(d, c.short)
+	code := l.bounce.givenBack(d, c.short)
 	if remote {
-		l.sendControl(link, codec.AppendRefuse(l.scratch[:0], origin, code, nil))
+		l.links.send(link, codec.AppendRefuse(l.scratch.control[:0], origin, code, nil))
 		return
 	}
 	h, seq := token.Report(d.Token)
-	l.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
+	l.mail.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 }
 
 // bounced tries a message that came back once more, if somebody else holds its ID by now.
-func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *token.SharedSum) {
-	entry, ok := l.claim(t, session)
+func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *token.SharedSum) {
+	l := b.loop
+	entry, ok := l.settle.claim(t, session)
 	if !ok {
 		return
 	}
-	l.disownHere(session, by, d.To, d.Epoch)
+	b.disownHere(session, by, d.To, d.Epoch)
 	if entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), d) {
-		l.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
+		l.settle.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
 		return
 	}
-	code := l.givenBack(d, session)
+	code := b.givenBack(d, session)
 	if entry.Flags&flagBounced == 0 {
-		code = l.redirect(t, entry, d, sum)
+		code = b.redirect(t, entry, d, sum)
 		if code != codec.CodeOverflow && code != codec.CodeOK && l.eng.cluster != nil { // the registry may know of somebody else
 			code = codec.CodeOverflow
-			if l.askAgain(t, entry, by, d) {
+			if b.askAgain(t, entry, by, d) {
 				code = codec.CodeOK
 			}
 		}
@@ -527,15 +571,16 @@ func (l *loop) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *cod
 			return
 		}
 	}
-	l.acks.End(t)
+	l.settle.acks.End(t)
 	l.eng.undelivered(d, code)
-	l.finishEntry(entry, code, nil, nil)
+	l.settle.finish(entry, code, nil, nil)
 }
 
 // givenBack says how a message ends that a session has given back, if it is not tried again. A node
 // without others knows all bindings. In a cluster somebody may hold the ID whom this node has yet
 // to hear of.
-func (l *loop) givenBack(d *codec.Deliver, session uint64) codec.Code {
+func (b *bouncing) givenBack(d *codec.Deliver, session uint64) codec.Code {
+	l := b.loop
 	route, ok := l.eng.table.Lookup(d.To)
 	if l.eng.cluster == nil && (!ok || route.Session.Short() == session && route.Epoch == d.Epoch) {
 		return codec.CodeNoRoute
@@ -544,17 +589,18 @@ func (l *loop) givenBack(d *codec.Deliver, session uint64) codec.Code {
 }
 
 // redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
-func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) codec.Code {
+func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) codec.Code {
+	l := b.loop
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
-		return l.givenBack(d, entry.Session)
+		return b.givenBack(d, entry.Session)
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {
 		return codec.CodeUnreachable
 	}
 	again := *d
-	again.Token = l.eng.tokens.SealAck(append(l.token[:0], d.Token[:token.AckLen]...), route.Session.Short())
+	again.Token = l.eng.tokens.SealAck(append(l.scratch.token[:0], d.Token[:token.AckLen]...), route.Session.Short())
 	again.Epoch = route.Epoch
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again), again.From)
@@ -562,13 +608,13 @@ func (l *loop) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, su
 		return v.code
 	}
 	if v := l.eng.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
-		l.acks.End(t) // for good: to ask the registry would not change it
+		l.settle.acks.End(t) // for good: to ask the registry would not change it
 		l.eng.undelivered(&again, v.code)
-		l.finishEntry(entry, v.code, v.reason, nil)
+		l.settle.finish(entry, v.code, v.reason, nil)
 		return codec.CodeOK
 	}
 	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), &again), entry.Flags|flagBounced
-	l.acks.Redirect(t, entry, dest.list)
+	l.settle.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
 	return codec.CodeOK
 }

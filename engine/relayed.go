@@ -54,13 +54,13 @@ func (rv *receiver) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
 	}
 	id := c.session.ID()
 	l := c.loop
-	f := &l.answer
-	*f = codec.Answer{Token: origin, Code: a.Code, Session: append(l.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
+	f := &l.scratch.answer
+	*f = codec.Answer{Token: origin, Code: a.Code, Session: append(l.scratch.sessionID[:0], id[:]...), Reason: a.Reason, Reply: a.Reply}
 	if h.Loop == l.idx {
-		l.relayAnswer(h, c.short, f)
+		l.links.relayAnswer(h, c.short, f)
 		return
 	}
-	p := l.parcelFor(h.Loop)
+	p := l.mail.parcelFor(h.Loop)
 	at := len(p.data)
 	p.data = codec.AppendAnswer(p.data, f)
 	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: at, reply: len(p.data) - at})
@@ -69,8 +69,8 @@ func (rv *receiver) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
 // relayAnswer appends a client's answer to a link of this loop. If there is no room for it, the other
 // node hears that the answer is lost; if there is none even for that, its send ends when its deadline
 // does.
-func (l *loop) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
-	to := l.linkConn(h)
+func (ls *loopLinks) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
+	to := ls.conn(h)
 	if to == nil {
 		return
 	}
@@ -91,33 +91,34 @@ func (rv *receiver) giveBack(h routing.Handle, frame []byte) {
 	c := rv.conn
 	l := c.loop
 	if h.Loop == l.idx {
-		l.relayFrame(h, c.short, frame)
+		l.links.relayFrame(h, c.short, frame)
 		return
 	}
-	p := l.parcelFor(h.Loop)
+	p := l.mail.parcelFor(h.Loop)
 	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: len(p.data), reply: len(frame)})
 	p.data = append(p.data, frame...)
 }
 
 // relayFrame appends a client's frame to a link of this loop. If there is no room for messages that come
 // back, they end here: they were not delivered.
-func (l *loop) relayFrame(h routing.Handle, session uint64, frame []byte) {
+func (ls *loopLinks) relayFrame(h routing.Handle, session uint64, frame []byte) {
+	l := ls.loop
 	body := frame[codec.PrefixLen:]
 	kind, _ := codec.PeekKind(body)
 	if kind == codec.KindAnswer {
-		if err := codec.DecodeAnswer(body, &l.answer); err == nil { // it was encoded here
-			l.relayAnswer(h, session, &l.answer)
+		if err := codec.DecodeAnswer(body, &l.scratch.answer); err == nil { // it was encoded here
+			ls.relayAnswer(h, session, &l.scratch.answer)
 		}
 		return
 	}
-	to := l.linkConn(h)
+	to := ls.conn(h)
 	switch {
 	case to == nil:
 	case to.link.mayRelay(to, session, len(frame)):
 		to.out.wroteControl(append(to.out.buf(), frame...))
 	default:
 		eachReturned(kind, body, func(token []byte) {
-			l.worked(1)
+			l.pace.worked(1)
 			if to.state == stateOpen && to.link.mayRelay(to, session, scratchSize) {
 				to.out.wroteControl(codec.AppendRefuse(to.out.buf(), token, codec.CodeOverflow, nil))
 			}

@@ -15,7 +15,7 @@ import (
 func (n *node) shrinkLinks() {
 	n.t.Helper()
 	ask(context.Background(), n.Engine, func(l *loop) bool {
-		for _, c := range l.links {
+		for _, c := range l.links.all {
 			gc := c.wire.(*socket).gc
 			if err := errors.Join(gc.SetReadBuffer(64<<10), gc.SetWriteBuffer(64<<10)); err != nil {
 				n.t.Error(err)

@@ -12,27 +12,28 @@ import (
 
 // disown notes that a session does not hold an ID, by a message that it has given back on the
 // connection by. See releaseDisowned.
-func (l *loop) disown(s *routing.Session, by routing.Handle, id []byte, epoch uint64) {
+func (b *bouncing) disown(s *routing.Session, by routing.Handle, id []byte, epoch uint64) {
+	l := b.loop
 	op := routing.UnbindOp{ID: string(id), Session: s.ID(), Epoch: epoch}
 	if !l.eng.dir.BeginRelease(op) {
 		return
 	}
-	if r := l.disowned; r != nil && (r.Session != s || r.Conn != by) {
-		l.releaseDisowned()
+	if r := b.disowned; r != nil && (r.Session != s || r.Conn != by) {
+		b.releaseDisowned()
 	}
-	r := l.disowned
+	r := b.disowned
 	if r == nil {
 		r = l.eng.dir.NewRequest(s, by, 0, 0, 1)
-		l.disowned = r
+		b.disowned = r
 	}
 	r.Add(op.ID, epoch)
 }
 
 // disownHere is disown for a message that this node has delivered over its own table: only what still
 // stands there goes.
-func (l *loop) disownHere(session uint64, by routing.Handle, id []byte, epoch uint64) {
-	if r, ok := l.eng.table.Lookup(id); ok && r.Session.Short() == session && r.Epoch == epoch {
-		l.disown(r.Session, by, id, epoch)
+func (b *bouncing) disownHere(session uint64, by routing.Handle, id []byte, epoch uint64) {
+	if r, ok := b.loop.eng.table.Lookup(id); ok && r.Session.Short() == session && r.Epoch == epoch {
+		b.disown(r.Session, by, id, epoch)
 	}
 }
 
@@ -42,18 +43,19 @@ func (rv *receiver) disown(id []byte, epoch uint64) {
 	c := rv.conn
 	e := c.loop.eng
 	if r, ok := e.table.Lookup(id); ok && r.Session == c.session && r.Epoch == epoch || !ok && e.cluster != nil {
-		c.loop.disown(c.session, c.handle(), id, epoch)
+		c.loop.bounce.disown(c.session, c.handle(), id, epoch)
 	}
 }
 
 // releaseDisowned has the registry remove what was disowned, if its connection has not asked for too
 // much already. If it has, the next message that comes back says it again.
-func (l *loop) releaseDisowned() {
-	r := l.disowned
+func (b *bouncing) releaseDisowned() {
+	l := b.loop
+	r := b.disowned
 	if r == nil {
 		return
 	}
-	l.disowned = nil
+	b.disowned = nil
 	l.eng.dir.Charge(r)
 	c := l.conn(r.Conn)
 	if c != nil && r.Conn.Loop == l.idx {

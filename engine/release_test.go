@@ -170,7 +170,7 @@ func TestBareBackOnce(t *testing.T) {
 		ask(ctx, n.Engine, func(l *loop) bool {
 			mu.Lock()
 			defer mu.Unlock()
-			for _, q := range l.parked {
+			for _, q := range l.park.lines {
 				for range q.all {
 					waiting++
 				}

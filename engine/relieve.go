@@ -69,7 +69,7 @@ func (e *Engine) watchMemory(ctx context.Context) {
 func (r *relief) relieve(ctx context.Context) {
 	m := &r.eng.memory
 	for ctx.Err() == nil {
-		answers, ok := ask(ctx, r.eng, (*loop).memoryHolders)
+		answers, ok := ask(ctx, r.eng, func(l *loop) (all []memoryHolder) { return l.memory.holders() })
 		excess := m.held.Load() - m.hard
 		holders := slices.Concat(answers...)
 		if !ok || excess <= 0 || len(holders) == 0 {
@@ -158,7 +158,8 @@ func (e *Engine) memoryTrouble() string {
 
 // memoryHolders are the connections of this loop that hold memory. Those that are closed already get
 // no more time to read.
-func (l *loop) memoryHolders() (all []memoryHolder) {
+func (m *loopMemory) holders() (all []memoryHolder) {
+	l := m.loop
 	for _, c := range l.watched {
 		if c.state == stateClosed && !c.gone() {
 			c.cut()
@@ -169,15 +170,15 @@ func (l *loop) memoryHolders() (all []memoryHolder) {
 			continue
 		}
 		if n := c.holding(); n > 0 {
-			h := memoryHolder{conn: c, loop: l, bytes: n, weight: n, silent: l.awake - c.live.lastHeard}
+			h := memoryHolder{conn: c, loop: l, bytes: n, weight: n, silent: l.beats.awake - c.live.lastHeard}
 			if c.link != nil {
 				h.weight /= linkRoom
 			}
 			all = append(all, h)
 		}
 	}
-	l.worked(len(l.conns) / scanPerUnit)
-	l.sayHeld()
+	l.pace.worked(len(l.conns) / scanPerUnit)
+	m.say()
 	return all
 }
 

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
+	"distmsg/engine/internal/ranking"
 	"distmsg/routing"
 )
 
@@ -27,6 +29,24 @@ const (
 // somewhere, or somebody else binds it. It never leaves this package.
 const codeMoving codec.Code = 126
 
+// park is what waits on a loop for an answer of the registry. The loop owns it.
+type park struct {
+	loop *loop // static
+
+	lines     map[string]*waitLine      // by ID of the receiver
+	lined     uint64                    // grows with each message that waits
+	deadlines ranking.Ranking[*waiting] // of all that waits
+	// sends counts those that wait, here and in connections' held. Of the returned messages it counts
+	// those without ack.
+	sends         int
+	returnedBytes int                    // of returned messages in lines
+	returnedOn    map[routing.Handle]int // those bytes, by the connection or link that they came back on
+	recents       map[string]recentAnswer
+	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
+	casts         []readyCast                 // multicasts of which some recipients may go on
+	asked         directory.Holder            // the answer about the sender whose held sends resume now
+}
+
 // recentAnswer is what the registry said of an ID a moment ago.
 type recentAnswer struct {
 	code  codec.Code
@@ -34,23 +54,23 @@ type recentAnswer struct {
 }
 
 // recent returns the registry's last word on an ID that nobody holds, while it is fresh.
-func (l *loop) recent(id []byte) (codec.Code, bool) {
-	a, ok := l.recents[string(id)]
+func (p *park) recent(id []byte) (codec.Code, bool) {
+	a, ok := p.recents[string(id)]
 	if !ok {
 		return 0, false
 	}
-	if a.until <= l.now {
-		delete(l.recents, string(id))
+	if a.until <= p.loop.now {
+		delete(p.recents, string(id))
 		return 0, false
 	}
 	return a.code, true
 }
 
-func (l *loop) remember(id string, code codec.Code) {
-	if len(l.recents) >= maxRecent {
-		clear(l.recents)
+func (p *park) remember(id string, code codec.Code) {
+	if len(p.recents) >= maxRecent {
+		clear(p.recents)
 	}
-	l.recents[id] = recentAnswer{code, l.now + recentFor}
+	p.recents[id] = recentAnswer{code, p.loop.now + recentFor}
 }
 
 // keep copies a send that has to wait and charges it to its connection (S21), unless too much of it waits already.
@@ -60,16 +80,17 @@ func (s *sender) retain(body []byte, m *codec.Send) (w *waiting, v verdict) {
 	if v = s.mayPark(len(body) + waitingSize); v.code != codec.CodeOK {
 		return w, v
 	}
-	w = &waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.waitDeadline(m.Flags, m.TTL)}
+	w = &waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.park.waitDeadline(m.Flags, m.TTL)}
 	s.charge(w)
 	return w, v
 }
 
 // waitDeadline is when a send with that ttl is no longer to be written; 0: never.
-func (l *loop) waitDeadline(flags uint8, ttl uint32) int64 {
+func (p *park) waitDeadline(flags uint8, ttl uint32) int64 {
+	l := p.loop
 	switch {
 	case flags&codec.FlagAck != 0:
-		return l.deadline(ttl)
+		return l.settle.deadline(ttl)
 	case ttl > 0:
 		return l.now + int64(ttl)
 	}
@@ -84,46 +105,47 @@ func (s *sender) charge(w *waiting) {
 		k.waits++
 	}
 	s.parked += n
-	c.loop.holds(n)
-	c.loop.parkedSends += w.count()
-	c.loop.waitsUntil(w)
+	c.loop.memory.holds(n)
+	c.loop.park.sends += w.count()
+	c.loop.park.waitsUntil(w)
 }
 
 // discharge is the reverse of charge, for what waits no longer.
-func (s *sender) discharge(w *waiting) { s.parked -= s.conn.loop.unwaits(w) }
+func (s *sender) discharge(w *waiting) { s.parked -= s.conn.loop.park.unwaits(w) }
 
 // unwaits counts what waits no longer, and returns how many bytes that is.
-func (l *loop) unwaits(w *waiting) int {
-	l.waitsNoLonger(w)
+func (p *park) unwaits(w *waiting) int {
+	p.waitsNoLonger(w)
 	n := w.cost()
 	if k := w.cast; k != nil {
 		k.waits--
 		n += k.unpaid()
 	}
-	l.holds(-n)
+	p.loop.memory.holds(-n)
 	return n
 }
 
 // takeUp decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
 // with that it is ended.
-func (l *loop) takeUp(w *waiting) *conn {
-	l.parkedSends -= w.count()
+func (p *park) dequeue(w *waiting) *conn {
+	l := p.loop
+	p.sends -= w.count()
 	c := l.conn(w.conn)
 	if c == nil {
 		l.stats.abandoned += uint64(w.count()) // with or without ack: nobody is left to be told, and it was not written
-		l.unwaits(w)
+		p.unwaits(w)
 		return nil
 	}
 	c.sender.discharge(w)
 	if k := w.cast; k != nil {
-		l.toBuf = append(l.toBuf[:0], w.to...)
+		l.scratch.to = append(l.scratch.to[:0], w.to...)
 		m := &k.multi
-		l.send = codec.Send{Seq: w.seq, To: l.toBuf, From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
-	} else if err := codec.DecodeSend(w.frame, &l.send); err != nil {
+		l.scratch.send = codec.Send{Seq: w.seq, To: l.scratch.to, From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	} else if err := codec.DecodeSend(w.frame, &l.scratch.send); err != nil {
 		panic("engine: a waiting frame is corrupt") // it was decoded before
 	}
 	if w.deadline != 0 {
-		l.send.TTL = uint32(max(0, w.deadline-l.now))
+		l.scratch.send.TTL = uint32(max(0, w.deadline-l.now))
 	}
 	return c
 }
@@ -131,25 +153,26 @@ func (l *loop) takeUp(w *waiting) *conn {
 // park lets a send wait for the registry's word on its receiver.
 func (s *sender) park(m *codec.Send) verdict {
 	c := s.conn
-	w, v := s.retain(c.loop.body, m)
+	w, v := s.retain(c.loop.scratch.body, m)
 	if v.code != codec.CodeOK {
 		return v
 	}
 	if m.Flags&codec.FlagAck != 0 {
 		s.inFlight++
 	}
-	c.loop.enqueue(string(m.To), w)
+	c.loop.park.enqueue(string(m.To), w)
 	return verdict{}
 }
 
-func (l *loop) enqueue(id string, w *waiting) {
-	if l.line(id, w) {
-		l.ask(id, w)
+func (p *park) enqueue(id string, w *waiting) {
+	if p.line(id, w) {
+		p.ask(id, w)
 	}
 }
 
 // ask asks the registry about an ID, for the first message that waits for it.
-func (l *loop) ask(id string, first *waiting) {
+func (p *park) ask(id string, first *waiting) {
+	l := p.loop
 	by := first.conn
 	if by.Gen == 0 {
 		by = first.by
@@ -158,35 +181,36 @@ func (l *loop) ask(id string, first *waiting) {
 }
 
 // line puts w behind what waits for id; first: nothing did, so the registry has to be asked.
-func (l *loop) line(id string, w *waiting) (first bool) {
-	q := l.parked[id]
+func (p *park) line(id string, w *waiting) (first bool) {
+	q := p.lines[id]
 	if q == nil {
 		q = new(waitLine)
-		l.parked[id] = q
+		p.lines[id] = q
 		first = true
 	}
-	l.lined++
-	w.no = l.lined
+	p.lined++
+	w.no = p.lined
 	q.push(w)
 	return first
 }
 
 // parkReturned lets a message that came back wait likewise; false: too many do. kind says why it came back, not_mine or
 // not_attached, by is the connection or link that it came back on, and the fields of f say whence. tries is how often it was parked before.
-func (l *loop) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward, tries int) bool {
-	if size := codec.DeliverSize(&f.Deliver) + waitingSize; size > l.freeForReturned(by) {
+func (p *park) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward, tries int) bool {
+	l := p.loop
+	if size := codec.DeliverSize(&f.Deliver) + waitingSize; size > p.freeForReturned(by) {
 		return false // before it is copied
 	}
 	w := &waiting{by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
-	l.chargeReturned(w, w.cost())
+	p.chargeReturned(w, w.cost())
 	if f.TTL > 0 {
 		w.deadline = l.now + int64(f.TTL)
-		l.waitsUntil(w)
+		p.waitsUntil(w)
 	}
 	if f.Flags&codec.FlagAck == 0 {
-		l.parkedSends++ // one with ack is pending meanwhile
+		p.sends++ // one with ack is pending meanwhile
 	}
-	l.enqueue(string(f.To), w)
+	p.enqueue(string(f.To), w)
 	if kind == codec.KindNotMine {
 		l.eng.dir.Disown(string(f.To), routing.SessionID(f.Session).Short(), f.Epoch)
 	}
@@ -195,15 +219,15 @@ func (l *loop) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward
 
 // freeForReturned is how many bytes of returned messages may yet wait that came back on a connection or
 // link. Each may have as much as is left free, so none can take it all from the others (S32).
-func (l *loop) freeForReturned(by routing.Handle) int {
-	return maxReturned - l.returnedBytes - l.returnedOn[by]
+func (p *park) freeForReturned(by routing.Handle) int {
+	return maxReturned - p.returnedBytes - p.returnedOn[by]
 }
 
-func (l *loop) chargeReturned(w *waiting, cost int) {
-	l.returnedBytes += cost
-	l.holds(cost)
-	if l.returnedOn[w.by] += cost; l.returnedOn[w.by] == 0 {
-		delete(l.returnedOn, w.by)
+func (p *park) chargeReturned(w *waiting, cost int) {
+	p.returnedBytes += cost
+	p.loop.memory.holds(cost)
+	if p.returnedOn[w.by] += cost; p.returnedOn[w.by] == 0 {
+		delete(p.returnedOn, w.by)
 	}
 }
 
@@ -220,37 +244,38 @@ type word struct {
 
 // resolved goes on with what waited for the registry's words: a step at a time, and as long as other
 // mail might. What is left waits in its place, and what comes meanwhile goes behind it.
-func (l *loop) resolved(words []*word) {
+func (p *park) resolved(words []*word) {
+	l := p.loop
 	for len(words) > 0 {
-		words = l.goOnWords(words)
-		if l.full && len(words) > 0 {
+		words = p.resumeSome(words)
+		if l.pace.full && len(words) > 0 {
 			l.stats.sliced++
-			l.post(func() { l.resolved(words) })
+			l.post(func() { p.resolved(words) })
 			return
 		}
 	}
 }
 
 // goOnWords goes on with up to resolvedStep messages, and returns the words that there is more for.
-func (l *loop) goOnWords(words []*word) (left []*word) {
+func (p *park) resumeSome(words []*word) (left []*word) {
 	n, room := 0, resolvedStep
 	for ; n < len(words) && room > 0; n++ {
-		room -= l.beginWord(words[n], room)
+		room -= p.begin(words[n], room)
 	}
 	now := words[:n]
 	open := slices.Clone(now)
 	for len(open) > 0 { // recipients of one multicast go together, and what waited behind them after that
 		more := open[:0]
 		for _, w := range open {
-			if l.advance(w) {
+			if p.advance(w) {
 				more = append(more, w)
 			}
 		}
 		open = more
-		l.goOnCasts()
+		p.resumeCasts()
 	}
 	for _, w := range now {
-		if l.putBack(w) {
+		if p.requeue(w) {
 			left = append(left, w)
 		}
 	}
@@ -258,18 +283,18 @@ func (l *loop) goOnWords(words []*word) (left []*word) {
 }
 
 // beginWord has up to most messages of those that had waited for a word go on, and returns how many.
-func (l *loop) beginWord(w *word, most int) (n int) {
+func (p *park) begin(w *word, most int) (n int) {
 	if w.upTo == 0 {
-		w.upTo = l.lined
+		w.upTo = p.lined
 		if !w.stale && (w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable) {
-			l.remember(w.id, w.code)
+			p.remember(w.id, w.code)
 		}
 	}
-	w.later = l.parked[w.id]
+	w.later = p.lines[w.id]
 	if w.later == nil {
 		return 1
 	}
-	delete(l.parked, w.id)
+	delete(p.lines, w.id)
 	for ; n < most && !w.later.empty() && w.later.first().no <= w.upTo; n++ {
 		w.rest.push(w.later.pop())
 	}
@@ -279,29 +304,29 @@ func (l *loop) beginWord(w *word, most int) (n int) {
 // putBack has what has not gone on with a word wait again, and reports whether it is for that word. If
 // one before it was parked again, it waits for the answer that this one waits for (S20). What came when
 // the word was there already is asked for.
-func (l *loop) putBack(w *word) (more bool) {
+func (p *park) requeue(w *word) (more bool) {
 	later := w.later
 	w.later = nil
 	if later == nil || later.empty() {
 		return false
 	}
-	if q := l.parked[w.id]; q != nil {
+	if q := p.lines[w.id]; q != nil {
 		q.take(later)
 		return false
 	}
-	l.parked[w.id] = later
+	p.lines[w.id] = later
 	if first := later.first(); first.no > w.upTo {
-		l.ask(w.id, first)
+		p.ask(w.id, first)
 		return false
 	}
 	return true
 }
 
 // advance goes on with what waited for one ID, up to a send of a multicast. It reports whether there is more.
-func (l *loop) advance(r *word) (more bool) {
+func (p *park) advance(r *word) (more bool) {
 	for w := r.rest.pop(); w != nil; w = r.rest.pop() {
-		l.goOn(w, r.code)
-		l.worked(1)
+		p.resume(w, r.code)
+		p.loop.pace.worked(1)
 		if w.cast != nil {
 			break
 		}
@@ -310,21 +335,22 @@ func (l *loop) advance(r *word) (more bool) {
 }
 
 // goOn ends what waited in a park queue, or sends it.
-func (l *loop) goOn(w *waiting, code codec.Code) {
+func (p *park) resume(w *waiting, code codec.Code) {
 	switch {
 	case w.conn.Gen == 0:
-		l.goOnReturned(w, code)
+		p.resumeReturned(w, code)
 	case w.cast != nil:
-		l.goOnMember(w, code)
+		p.resumeMember(w, code)
 	default:
-		l.goOnSend(w, code)
+		p.resumeSend(w, code)
 	}
 }
 
 // unpark is takeUp for what was parked, given the registry's word on it.
-func (l *loop) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
-	c := l.takeUp(w)
-	if c != nil && l.send.Flags&codec.FlagAck != 0 {
+func (p *park) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
+	l := p.loop
+	c := p.dequeue(w)
+	if c != nil && l.scratch.send.Flags&codec.FlagAck != 0 {
 		c.sender.inFlight--
 	}
 	if w.late(l.now) {
@@ -333,12 +359,12 @@ func (l *loop) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
 	return c, code
 }
 
-func (l *loop) goOnSend(w *waiting, code codec.Code) {
-	c, code := l.unpark(w, code)
+func (p *park) resumeSend(w *waiting, code codec.Code) {
+	c, code := p.unpark(w, code)
 	if c == nil {
 		return
 	}
-	m := &l.send
+	m := &p.loop.scratch.send
 	v := verdict{code: code}
 	if v.code == codec.CodeOK {
 		var known bool
@@ -353,7 +379,7 @@ func (l *loop) goOnSend(w *waiting, code codec.Code) {
 // forwardResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
 // that attaches here, too, makes its routes elsewhere be forgotten.
 func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
-	if s.conn.loop.parked[string(m.To)] != nil { // one before it was parked again (S20)
+	if s.conn.loop.park.lines[string(m.To)] != nil { // one before it was parked again (S20)
 		return verdict{code: codec.CodeUnreachable}, false
 	}
 	if v, known := s.deliver(m); known {
@@ -372,20 +398,21 @@ func (s *sender) parkAgain(m *codec.Send, w *waiting) {
 	if m.Flags&codec.FlagAck != 0 {
 		s.inFlight++
 	}
-	s.conn.loop.enqueue(string(m.To), w)
+	s.conn.loop.park.enqueue(string(m.To), w)
 }
 
 // goOnReturned ends a returned message, or sends it again.
-func (l *loop) goOnReturned(w *waiting, code codec.Code) {
-	l.waitsNoLonger(w)
-	l.chargeReturned(w, -w.cost())
+func (p *park) resumeReturned(w *waiting, code codec.Code) {
+	l := p.loop
+	p.waitsNoLonger(w)
+	p.chargeReturned(w, -w.cost())
 	kind, _ := codec.PeekKind(w.frame)
-	f := &l.forward
+	f := &l.scratch.forward
 	if err := codec.DecodeForward(w.frame, kind, f); err != nil {
 		panic("engine: a waiting frame is corrupt") // it was encoded here
 	}
 	if f.Flags&codec.FlagAck == 0 {
-		l.parkedSends--
+		p.sends--
 	}
 	if w.late(l.now) {
 		code = codec.CodeExpired
@@ -396,32 +423,32 @@ func (l *loop) goOnReturned(w *waiting, code codec.Code) {
 		}
 		var done bool
 		if f.Flags&flagBare != 0 {
-			code = l.bareCode(f)
-		} else if code, done = l.forwardAgain(kind, f); done {
+			code = l.bounce.bareCode(f)
+		} else if code, done = l.bounce.forwardAgain(kind, f); done {
 			return
 		}
 		if code == codeMoving {
 			code = codec.CodeUnreachable
 			if w.tries < parkTries {
-				if l.parkReturned(kind, w.by, f, w.tries+1) {
+				if p.parkReturned(kind, w.by, f, w.tries+1) {
 					return
 				}
 				code = codec.CodeOverflow
 			}
 		}
 	}
-	l.endReturned(f, code)
+	l.bounce.endReturned(f, code)
 }
 
 // dropReturned ends the returned messages that wait (S24). Sends end with their connections.
-func (l *loop) dropReturned() {
-	for _, q := range l.parked { // nothing is parked meanwhile
+func (p *park) dropReturned() {
+	for _, q := range p.lines { // nothing is parked meanwhile
 		for w := range q.all {
 			if w.conn.Gen == 0 {
 				w.leave()
-				l.goOn(w, codec.CodeUnreachable)
+				p.resume(w, codec.CodeUnreachable)
 			}
-			l.worked(1)
+			p.loop.pace.worked(1)
 		}
 	}
 }

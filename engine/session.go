@@ -152,9 +152,9 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 		return
 	}
 	c.state = stateOpen
-	c.live.lastHeard = l.awake // from here on it keeps what it has promised
+	c.live.lastHeard = l.beats.awake // from here on it keeps what it has promised
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
-	c.list = l.acks.NewList()
+	c.list = l.settle.acks.NewList()
 	c.sender.granted = uint64(e.cfg.Credit)
 	if j.replace {
 		hall{e}.Close(others, codec.FaultReplaced, "the session has a newer connection")
@@ -163,7 +163,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	}
 	e.dir.Attached(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, foreign)
 	id := s.ID()
-	l.toAllLinks(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
+	l.links.sendAll(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
 	e.dir.ForgetRoutes(id)
 	if c.local != nil {
 		c.local.opened(s)
@@ -230,13 +230,13 @@ func (e *Engine) detach(c *conn) {
 	left, serial, found := e.table.Detach(s, c.handle())
 	id := s.ID()
 	if s.Ended() { // from here, as its attach was, so that the other nodes hear of that first
-		c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
+		c.loop.links.sendAll(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
 		return
 	}
 	if !found && !c.live.steppedBack || left > 0 {
 		return
 	}
-	c.loop.toAllLinks(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
+	c.loop.links.sendAll(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
 	e.dir.Left(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial})
 	e.dir.ExpireLater(s, serial)
 }

@@ -7,6 +7,6 @@ const ackPart = 8
 
 // ackShare is how many sends of one connection may wait for an ack now, of all that the loop may
 // wait for.
-func (l *loop) ackShare() int {
-	return share.Of(l.mostAcks, l.acks.Len(), ackPart)
+func (s *settling) share() int {
+	return share.Of(s.most, s.acks.Len(), ackPart)
 }

@@ -54,12 +54,13 @@ func TestAcksAreShared(t *testing.T) {
 func TestAckShares(t *testing.T) {
 	for _, greedy := range []int{1, 10, 100, 1000, 5000} {
 		const most = 1 << 18
-		l := &loop{mostAcks: most, acks: ackmgr.New(ackmgr.Config{Max: most}, 0)}
+		l := bareLoop()
+		l.settle.most, l.settle.acks = most, ackmgr.New(ackmgr.Config{Max: most}, 0)
 		first := 0
 		for i := range greedy {
 			held := 0
-			for ; held < l.ackShare(); held++ {
-				if _, ok := l.acks.Arm(ackmgr.Entry{}, 1000, 0, 0); !ok {
+			for ; held < l.settle.share(); held++ {
+				if _, ok := l.settle.acks.Arm(ackmgr.Entry{}, 1000, 0, 0); !ok {
 					break
 				}
 			}
@@ -67,7 +68,7 @@ func TestAckShares(t *testing.T) {
 				first = held
 			}
 		}
-		free, mine := most-l.acks.Len(), l.ackShare()
+		free, mine := most-l.settle.acks.Len(), l.settle.share()
 		t.Logf("%d connections leave %d of %d, and the next one may have %d", greedy, free, most, mine)
 		if mine > free || mine < 1 {
 			t.Errorf("%d connections: a share is %d of %d", greedy, mine, free)

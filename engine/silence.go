@@ -74,15 +74,26 @@ func (v *liveness) limits() codec.Limits {
 	return l
 }
 
+// heartbeats is how a loop finds connections that have been silent for too long. The loop owns it.
+type heartbeats struct {
+	loop *loop // static
+
+	scanNext int              // the slot that scan looks at next
+	awake    int64            // milliseconds that the loop has been able to hear what came
+	lastTick int64            // when it ticked last
+	suspects []routing.Handle // connections that are given up soon if nothing comes
+}
+
 // awaken adds to the loop's waking time what has passed since the last tick.
-func (l *loop) awaken() {
-	l.awake += min(l.now-l.lastTick, longestTick.Milliseconds())
-	l.lastTick = l.now
+func (hb *heartbeats) awaken() {
+	l := hb.loop
+	hb.awake += min(l.now-hb.lastTick, longestTick.Milliseconds())
+	hb.lastTick = l.now
 }
 
 // silentFor is for how long nothing was received from a client, not even a part of a frame, while
 // the loop was able to.
-func (v *liveness) silentFor() int64 { return v.conn.loop.awake - v.lastHeard }
+func (v *liveness) silentFor() int64 { return v.conn.loop.beats.awake - v.lastHeard }
 
 // checkHeartbeat pings a silent client and gives up on a dead one.
 func (v *liveness) check() {
@@ -128,7 +139,7 @@ func (v *liveness) timeLeft() int64 {
 		left = v.dead - v.silentFor()
 	}
 	if v.steppedBack {
-		left = min(left, doubtFor.Milliseconds()-(c.loop.awake-max(v.doubted, v.lastHeard)))
+		left = min(left, doubtFor.Milliseconds()-(c.loop.beats.awake-max(v.doubted, v.lastHeard)))
 	}
 	return left
 }
@@ -138,15 +149,33 @@ func (v *liveness) suspect() {
 	c := v.conn
 	if !v.suspected {
 		v.suspected = true
-		c.loop.suspects = append(c.loop.suspects, c.handle())
+		c.loop.beats.suspects = append(c.loop.beats.suspects, c.handle())
+	}
+}
+
+// scan looks at some of the loop's connections with each tick, and at all of them in scanEvery.
+func (hb *heartbeats) scan() {
+	l := hb.loop
+	n := len(l.conns)/scanRounds + 1
+	for range min(n, len(l.conns)) {
+		if l.pace.full {
+			break
+		}
+		if hb.scanNext >= len(l.conns) {
+			hb.scanNext = 0
+		}
+		if c := l.conns[hb.scanNext]; c != nil {
+			c.live.check()
+		}
+		hb.scanNext++
 	}
 }
 
 // checkSuspects gives up on connections that have been silent for too long.
-func (l *loop) checkSuspects() {
-	kept := l.suspects[:0]
-	for _, h := range l.suspects {
-		c := l.conn(h)
+func (hb *heartbeats) checkSuspects() {
+	kept := hb.suspects[:0]
+	for _, h := range hb.suspects {
+		c := hb.loop.conn(h)
 		if c == nil {
 			continue
 		}
@@ -159,7 +188,7 @@ func (l *loop) checkSuspects() {
 			kept = append(kept, h)
 		}
 	}
-	l.suspects = kept
+	hb.suspects = kept
 }
 
 // doubt is called for a connection whose session has just been attached elsewhere: at another node,
@@ -180,7 +209,7 @@ func (v *liveness) doubt() {
 // distrust pings a connection that may be dead. Its session is announced anew when it is heard of.
 func (v *liveness) distrust() {
 	if v.doubted == 0 {
-		v.doubted = max(v.conn.loop.awake, 1)
+		v.doubted = max(v.conn.loop.beats.awake, 1)
 		v.ping()
 	}
 }
@@ -203,7 +232,7 @@ func (v *liveness) heardAgain() {
 		}
 		e.dir.Attached(c.session, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, true)
 	}
-	c.loop.toAllLinks(c.attachedFrame(nil))
+	c.loop.links.sendAll(c.attachedFrame(nil))
 }
 
 // stepBack takes a doubtful connection out of its session until it is heard of, if the session is

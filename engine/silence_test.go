@@ -142,12 +142,13 @@ func TestSilentBreak(t *testing.T) {
 
 // A loop that is held up does not take that for its clients' silence.
 func TestWakingTime(t *testing.T) {
-	l := &loop{now: 1000, lastTick: 1000}
+	l := bareLoop()
+	l.now, l.beats.lastTick = 1000, 1000
 	for _, v := range []struct{ now, awake int64 }{{1010, 10}, {1020, 20}, {4020, 270}, {4030, 280}} {
 		l.now = v.now
-		l.awaken()
-		if l.awake != v.awake {
-			t.Errorf("at %d: awake for %d, want %d", v.now, l.awake, v.awake)
+		l.beats.awaken()
+		if l.beats.awake != v.awake {
+			t.Errorf("at %d: awake for %d, want %d", v.now, l.beats.awake, v.awake)
 		}
 	}
 }

@@ -99,8 +99,8 @@ type loopStats struct {
 
 func (l *loop) publish() {
 	l.stats.live = l.live
-	l.stats.pending = l.acks.Len()
-	l.stats.parked = l.parkedSends
+	l.stats.pending = l.settle.acks.Len()
+	l.stats.parked = l.park.sends
 	l.pubMu.Lock()
 	l.pub = l.stats
 	l.pubMu.Unlock()

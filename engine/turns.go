@@ -42,6 +42,8 @@ const (
 
 // turns are the connections that wait for their turn.
 type turns struct {
+	loop     *loop                   // static
+	unread   int                     // bytes that wait in connections
 	links    []*conn                 // the next one first
 	clients  ranking.Ranking[*input] // the first is the one that will have caused the least work after its turn
 	arriving []*conn                 // those that have come since turns were taken last
@@ -103,7 +105,7 @@ func (in *input) nextWork() uint64 {
 
 // countTurn counts what a connection has caused in one turn, or read.
 func (in *input) countTurn(before workDone) {
-	work := in.conn.loop.done().since(before)
+	work := in.conn.loop.pace.done().since(before)
 	in.lastWork = uint64(work)
 	in.countWork(work)
 }
@@ -126,11 +128,11 @@ func (in *input) isAhead() bool {
 	c := in.conn
 	l := c.loop
 	slack := uint64(turnSlack)
-	if l.late {
+	if l.pace.late {
 		slack = lateSlack
 	}
 	t := &l.turns
-	if c.link != nil || in.caused <= t.fair+slack || !l.crowded() {
+	if c.link != nil || in.caused <= t.fair+slack || !l.turns.crowded() {
 		return false
 	}
 	return len(t.clients) == 0 || in.caused+in.nextWork() > t.clients[0].due
@@ -140,20 +142,21 @@ func (in *input) isAhead() bool {
 func (in *input) mayWait() bool { return in.conn.state != stateClosed && in.conn.wire != nil }
 
 // crowded reports whether some connections hold others up.
-func (l *loop) crowded() bool {
-	return l.turns.wait() || l.late || l.done().since(l.before) > crowdedWork
+func (t *turns) crowded() bool {
+	l := t.loop
+	return t.wait() || l.pace.late || l.pace.done().since(l.pace.before) > crowdedWork
 }
 
 // input handles what was read from a connection, or lets it wait.
 func (in *input) take(buf []byte) {
 	c := in.conn
 	l := c.loop
-	if in.inTurns || (l.full && c.link == nil || in.isAhead()) && len(buf) >= codec.Missing(in.carry) {
+	if in.inTurns || (l.pace.full && c.link == nil || in.isAhead()) && len(buf) >= codec.Missing(in.carry) {
 		in.keep(buf)
 		return
 	} // a part of a large frame is copied in any case
-	before := l.done()
-	l.beginTurn()
+	before := l.pace.done()
+	l.pace.beginTurn()
 	rest := in.read(buf)
 	in.countTurn(before)
 	switch {
@@ -164,7 +167,7 @@ func (in *input) take(buf []byte) {
 	}
 }
 
-func (l *loop) beginTurn() { l.turnEnds, l.turnOver = l.stamped+turnShare, false }
+func (p *pace) beginTurn() { p.turnEnds, p.turnOver = p.stamped+turnShare, false }
 
 // keepUnread copies input that has to wait.
 func (in *input) keep(buf []byte) {
@@ -174,19 +177,19 @@ func (in *input) keep(buf []byte) {
 		in.unread = l.bufs.get()
 	}
 	in.unread = append(in.unread, buf...)
-	l.unread += len(buf)
+	l.turns.unread += len(buf)
 	in.await()
-	before := l.done()
+	before := l.pace.done()
 	for len(in.unread) > maxConnUnread && in.hasWork() {
-		l.beginTurn()
-		l.turnEnds = math.MaxInt64
+		l.pace.beginTurn()
+		l.pace.turnEnds = math.MaxInt64
 		in.resume()
 	}
-	if l.unread > maxUnread && in.hasWork() { // a turn and no more: thousands may come here one after the other
-		l.beginTurn()
+	if l.turns.unread > maxUnread && in.hasWork() { // a turn and no more: thousands may come here one after the other
+		l.pace.beginTurn()
 		in.resume()
 	}
-	in.caused = max(in.caused, l.turns.fair) + uint64(l.done().since(before))
+	in.caused = max(in.caused, l.turns.fair) + uint64(l.pace.done().since(before))
 }
 
 // await has the connection wait for its turn, and stops reading from it.
@@ -212,22 +215,22 @@ func (in *input) resume() {
 	if in.long != nil {
 		in.resumeLong()
 	}
-	if !l.turnOver {
+	if !l.pace.turnOver {
 		c.held.resume()
 	}
-	if l.turnOver || c.state == stateClosed {
+	if l.pace.turnOver || c.state == stateClosed {
 		return
 	}
 	waited := in.unread
 	in.unread = nil // the end of the connection must not give it back meanwhile
-	l.unread -= len(waited)
+	l.turns.unread -= len(waited)
 	rest := in.read(waited)
 	if c.state == stateClosed || len(rest) == 0 {
 		l.bufs.put(waited)
 		return
 	}
 	in.unread = waited[:copy(waited, rest)]
-	l.unread += len(rest)
+	l.turns.unread += len(rest)
 }
 
 // dropWork ends what waits: the connection has closed.
@@ -237,15 +240,14 @@ func (in *input) drop() {
 		in.long.drop(c.loop)
 		in.long = nil
 	}
-	c.loop.unread -= len(in.unread)
+	c.loop.turns.unread -= len(in.unread)
 	c.loop.bufs.put(in.unread)
 	in.unread = nil
 }
 
 // takeTurns gives connections their turns, for as long as share at most. Links come first, because a
 // link that cannot answer in time is given up. They have half of the share.
-func (l *loop) takeTurns(share time.Duration) {
-	t := &l.turns
+func (t *turns) serve(share time.Duration) {
 	for i, c := range t.arriving {
 		t.arriving[i] = nil
 		if c.link != nil {
@@ -258,17 +260,17 @@ func (l *loop) takeTurns(share time.Duration) {
 	if !t.wait() {
 		return
 	}
-	end := l.stamped + share
-	l.serveLinks(end - share/2)
-	l.serveClients(end)
+	end := t.loop.pace.stamped + share
+	t.serveLinks(end - share/2)
+	t.serveClients(end)
 }
 
 // serveLinks gives each link that waits a turn, until then but at least one. Those that need another
 // one go to the end.
-func (l *loop) serveLinks(until time.Duration) {
-	l.partEnds, l.full = until, false
-	t := &l.turns
-	for n := len(t.links); n > 0 && !l.full; n-- {
+func (t *turns) serveLinks(until time.Duration) {
+	l := t.loop
+	l.pace.partEnds, l.pace.full = until, false
+	for n := len(t.links); n > 0 && !l.pace.full; n-- {
 		c := t.links[0]
 		t.links[0] = nil
 		t.links = t.links[1:]
@@ -280,23 +282,23 @@ func (l *loop) serveLinks(until time.Duration) {
 
 // serveClients gives clients turns, those first that have caused the least work. It ends then, or when
 // it has done some work and has something to write, or others have sent something: that may be cheap.
-func (l *loop) serveClients(until time.Duration) {
-	l.partEnds, l.full = until, false
-	t := &l.turns
-	for work := 0; len(t.clients) > 0 && !l.full; {
-		if work >= turnsWork && (len(l.dirty) > 0 || l.inputWaits()) {
+func (t *turns) serveClients(until time.Duration) {
+	l := t.loop
+	l.pace.partEnds, l.pace.full = until, false
+	for work := 0; len(t.clients) > 0 && !l.pace.full; {
+		if work >= turnsWork && (len(l.dirty) > 0 || l.poll.inputWaits()) {
 			return
 		}
 		c := t.clients.TakeFirst().conn
 		t.fair = max(t.fair, c.in.caused)
-		before, expected := l.done(), 0
+		before, expected := l.pace.done(), 0
 		if !c.in.hasWork() { // it is read again
 			expected = int(c.in.nextWork())
 		}
 		if c.in.takeTurn() {
 			t.push(c)
 		}
-		work += max(l.done().since(before), expected)
+		work += max(l.pace.done().since(before), expected)
 	}
 }
 
@@ -304,15 +306,15 @@ func (l *loop) serveClients(until time.Duration) {
 func (in *input) takeTurn() (more bool) {
 	c := in.conn
 	l := c.loop
-	l.beginTurn()
+	l.pace.beginTurn()
 	worked := in.hasWork()
 	if worked {
-		before := l.done()
+		before := l.pace.done()
 		in.resume()
 		in.count()
 		in.countTurn(before)
 	}
-	c.live.lastHeard, c.live.lastFrame = l.awake, l.now // more may have come: nobody has read it
+	c.live.lastHeard, c.live.lastFrame = l.beats.awake, l.now // more may have come: nobody has read it
 	switch {
 	case in.hasWork() || worked && in.mayWait() && in.isAhead():
 		return true

@@ -50,7 +50,7 @@ func numberedSends(id string, n int) (frames []byte, payloads []string) {
 // unread returns what waits of all input, and of the one connection with the most.
 func (n *node) unread() (all, most int) {
 	ask(context.Background(), n.Engine, func(l *loop) bool {
-		all += l.unread
+		all += l.turns.unread
 		for _, c := range l.conns {
 			if c != nil {
 				most = max(most, len(c.in.unread))
@@ -103,7 +103,7 @@ func TestWaitingInputIsBounded(t *testing.T) {
 	h := &laborious{first: func() {}}
 	n := start(t, Config{Hooks: Hooks{Send: h.send}, MaxInFlight: 1})
 	a := n.join("a")
-	if n.loops[0].epoll < 0 {
+	if n.loops[0].poll.epoll < 0 {
 		t.Fatal("the epoll descriptor of gnet's loop is not known")
 	}
 	const many = 4000
@@ -145,7 +145,7 @@ func TestInputBeforeTheEnd(t *testing.T) {
 				go func() {
 					<-e.Ready()
 					if !stops { // as when gnet reads on although it was asked not to
-						e.loops[0].post(func() { e.loops[0].epoll = -1 })
+						e.loops[0].post(func() { e.loops[0].poll.epoll = -1 })
 					}
 				}()
 			})
@@ -178,12 +178,12 @@ func TestWaitingIsNotSilence(t *testing.T) {
 	n.loops[0].post(func() {
 		l := n.loops[0]
 		c := l.conn(n.table.Session(a.sessionID()).Handles()[0])
-		l.awake += time.Hour.Milliseconds()
+		l.beats.awake += time.Hour.Milliseconds()
 		c.live.dead = 3000
 		if c.in.inTurns {
 			left = c.live.timeLeft()
 		}
-		c.live.lastHeard = l.awake
+		c.live.lastHeard = l.beats.awake
 	})
 	close(release)
 	n.eventually("all are handled", func() bool { return len(h.handled()) == 1000 })
@@ -222,7 +222,7 @@ func TestTurnsAreByCost(t *testing.T) {
 
 // Clients have their turns in the order of what they will have caused. Nobody saves anything up.
 func TestOrderOfTurns(t *testing.T) {
-	l := &loop{}
+	l := bareLoop()
 	l.turns.settle(true)
 	conns := make([]*conn, 4)
 	for i := range conns {

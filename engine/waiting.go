@@ -113,38 +113,39 @@ func (w *waiting) GoesBefore(other *waiting) bool {
 func (w *waiting) StandsAt(i int) { w.due = i + 1 }
 
 // waitsUntil has a message end when its deadline is over, if it has one.
-func (l *loop) waitsUntil(w *waiting) {
+func (p *park) waitsUntil(w *waiting) {
 	if w.deadline != 0 {
-		l.lined++
-		w.age = l.lined
-		l.deadlines.Add(w)
+		p.lined++
+		w.age = p.lined
+		p.deadlines.Add(w)
 	}
 }
 
 // waitsNoLonger is the reverse.
-func (l *loop) waitsNoLonger(w *waiting) {
+func (p *park) waitsNoLonger(w *waiting) {
 	if w.due > 0 {
-		l.deadlines.Remove(w.due - 1)
+		p.deadlines.Remove(w.due - 1)
 	}
 }
 
 // expireWaiting ends what has waited past its deadline, without losing its place for the rest (S1). It
 // reports whether there is more, which the iteration's share has no room for.
-func (l *loop) expireWaiting() (more bool) {
-	for len(l.deadlines) > 0 && l.deadlines[0].late(l.now) {
-		if l.full {
+func (p *park) expire() (more bool) {
+	l := p.loop
+	for len(p.deadlines) > 0 && p.deadlines[0].late(l.now) {
+		if l.pace.full {
 			return true
 		}
-		w := l.deadlines[0]
+		w := p.deadlines[0]
 		w.leave()
 		if w.held {
-			if c := l.takeUp(w); c != nil {
+			if c := p.dequeue(w); c != nil {
 				c.held.finish(w, verdict{code: codec.CodeExpired})
 			}
 		} else {
-			l.goOn(w, codec.CodeExpired)
+			p.resume(w, codec.CodeExpired)
 		}
-		l.worked(1)
+		l.pace.worked(1)
 	}
 	return false
 }

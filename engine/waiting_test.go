@@ -21,7 +21,7 @@ func (l *loop) parkedFor(t *testing.T, c *client, id string, ttl uint32, n int) 
 		}
 		l.stats.sends++
 		conn.sender.inFlight++
-		l.line(id, w)
+		l.park.line(id, w)
 	}
 }
 
@@ -36,14 +36,14 @@ func TestParkedGoOnInSteps(t *testing.T) {
 	var left []*word
 	n.on(0, func(l *loop) {
 		l.parkedFor(t, from, "x", 60_000, many)
-		left = l.goOnWords([]*word{{id: "x", code: codec.CodeRegistryUnavailable}, {id: "y", code: codec.CodeNoRoute}})
+		left = l.park.resumeSome([]*word{{id: "x", code: codec.CodeRegistryUnavailable}, {id: "y", code: codec.CodeNoRoute}})
 		if ended := l.stats.outcomes[codec.CodeRegistryUnavailable]; len(left) != 2 || ended != resolvedStep {
 			t.Errorf("%d have ended in a step of %d, %d words are left", ended, resolvedStep, len(left))
 		}
 	})
 	last := from.send("from", "x", "behind them")
 	n.eventually("it waits", func() bool { return n.counters().Parked == many-resolvedStep+1 })
-	n.on(0, func(l *loop) { l.resolved(left) })
+	n.on(0, func(l *loop) { l.park.resolved(left) })
 	for seq := first; seq < last; seq++ {
 		from.hears(seq, codec.CodeRegistryUnavailable)
 	}
@@ -64,15 +64,15 @@ func TestExpiryOfOneOfManyParked(t *testing.T) {
 		now := l.now
 		defer func() { l.now = now }()
 		l.now += 50_000
-		l.part(time.Hour)
-		l.stamp()
-		l.expireWaiting()
-		if l.work != 1 || l.parkedSends != many {
-			t.Errorf("%d units of work, %d wait; want 1 and %d", l.work, l.parkedSends, many)
+		l.pace.part(time.Hour)
+		l.pace.stamp()
+		l.park.expire()
+		if l.pace.work != 1 || l.park.sends != many {
+			t.Errorf("%d units of work, %d wait; want 1 and %d", l.pace.work, l.park.sends, many)
 		}
 	})
 	from.hears(first+many, codec.CodeExpired)
-	n.on(0, func(l *loop) { l.resolved([]*word{{id: "x", code: codec.CodeNoRoute}}) })
+	n.on(0, func(l *loop) { l.park.resolved([]*word{{id: "x", code: codec.CodeNoRoute}}) })
 	for seq := first; seq < first+many; seq++ {
 		from.hears(seq, codec.CodeNoRoute)
 	}
@@ -91,13 +91,13 @@ func TestExpiryOfManyParked(t *testing.T) {
 		now := l.now
 		defer func() { l.now = now }()
 		l.now += 60_000
-		l.part(-time.Hour)
-		if more := l.expireWaiting(); !more || l.parkedSends == 0 || l.parkedSends < many-stampWork {
-			t.Errorf("%d of %d wait when the share is over after %d units", l.parkedSends, many, stampWork)
+		l.pace.part(-time.Hour)
+		if more := l.park.expire(); !more || l.park.sends == 0 || l.park.sends < many-stampWork {
+			t.Errorf("%d of %d wait when the share is over after %d units", l.park.sends, many, stampWork)
 		}
-		l.part(time.Hour)
-		if more := l.expireWaiting(); more || l.parkedSends != 0 {
-			t.Errorf("%d wait past their deadlines", l.parkedSends)
+		l.pace.part(time.Hour)
+		if more := l.park.expire(); more || l.park.sends != 0 {
+			t.Errorf("%d wait past their deadlines", l.park.sends)
 		}
 	})
 	for seq := first; seq < first+many; seq++ {

@@ -77,7 +77,7 @@ func (l *loop) tellChanges(h routing.Handle) {
 		changes, more := l.eng.dir.Changes(c.watchList.ids, l.eng.cfg.MaxIDs)
 		if len(changes) > 0 {
 			c.out.wroteControl(codec.AppendChanged(c.out.buf(), changes))
-			l.worked(len(changes))
+			l.pace.worked(len(changes))
 		}
 		if !more {
 			c.watchList.pause = l.now + changesPause
@@ -93,12 +93,12 @@ func (l *loop) tellBehind() (more bool) {
 	behind := l.behind
 	l.behind = nil
 	for i, h := range behind {
-		if l.full {
+		if l.pace.full {
 			l.behind = append(behind[i:], l.behind...)
 			return true
 		}
 		l.tellChanges(h)
-		l.worked(1)
+		l.pace.worked(1)
 	}
 	return false
 }

@@ -123,8 +123,8 @@ func TestWatch(t *testing.T) {
 		fourth := b.n.join().bind("x")
 		eye.told("x", codec.CodeOK, fourth)
 		n.loops[0].post(func() {
-			n.loops[0].disown(n.sessionOf("x"), routing.Handle{Gen: 1 << 30}, []byte("x"), fourth)
-			n.loops[0].releaseDisowned()
+			n.loops[0].bounce.disown(n.sessionOf("x"), routing.Handle{Gen: 1 << 30}, []byte("x"), fourth)
+			n.loops[0].bounce.releaseDisowned()
 		})
 		eye.told("x", codec.CodeNoRoute, fourth)
 		eye.silent()

@@ -32,8 +32,8 @@ type socket struct{ gc gnet.Conn }
 
 func (s *socket) write(l *loop, bufs [][]byte) {
 	// The loop's scratch is taken away meanwhile: the end of a connection can make another one flush.
-	spent := l.spent
-	l.spent = nil
+	spent := l.scratch.spent
+	l.scratch.spent = nil
 	spent = append(spent[:0], bufs...) // gnet changes the slice it is given
 	if len(bufs) == 1 {
 		_, _ = s.gc.Write(bufs[0])
@@ -43,7 +43,7 @@ func (s *socket) write(l *loop, bufs [][]byte) {
 	for _, b := range spent {
 		l.bufs.put(b)
 	}
-	l.spent = spent
+	l.scratch.spent = spent
 }
 
 func (s *socket) backlog() int { return s.gc.OutboundBuffered() }
@@ -61,7 +61,7 @@ func (s *socket) inKernel() int {
 // hold has epoll report no input of the socket. gnet itself reads on when its buffer for the kernel
 // runs full or empty, because it then sets what epoll reports.
 func (s *socket) hold(l *loop, on bool) {
-	if l.epoll < 0 {
+	if l.poll.epoll < 0 {
 		return
 	}
 	var events uint32
@@ -72,7 +72,7 @@ func (s *socket) hold(l *loop, on bool) {
 		events |= unix.EPOLLOUT
 	}
 	fd := s.gc.Fd()
-	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
+	_ = unix.EpollCtl(l.poll.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
 }
 
 func (s *socket) readOn(buf []byte) int {
