@@ -113,32 +113,3 @@ func (e *Engine) senderOf(from []byte) uint64 {
 	}
 	return maphash.Bytes(e.seed, from)
 }
-
-// trimChunk takes out the frames that the connection has no room for, or their senders no share. Once
-// one is refused, so are all that follow it of the same sender, or they would overtake it; if there is
-// no room, all that follow it.
-func (in *inbox) trimChunk(c *conn, ch *chunk) {
-	l := in.loop
-	ahead, full := 0, false
-	over := make(map[uint64]bool)
-	in.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
-		size, sender := codec.PrefixLen+len(body), l.eng.senderOf(f.deliver.From)
-		switch {
-		case full:
-			return c.out.full(ahead + size)
-		case over[sender]:
-			l.stats.overCrowd++
-			return verdict{codec.CodeOverflow, reasonCrowd}
-		}
-		v := c.out.admitsCrowded(ahead, size, sender)
-		switch {
-		case v.code == codec.CodeOK:
-			ahead += size
-		case c.out.queued()+ahead+size > c.out.room():
-			full = true
-		default:
-			over[sender] = true
-		}
-		return v
-	})
-}

@@ -59,14 +59,20 @@
 //
 // # How it is built
 //
-// The files follow a message: acceptor.go takes connections, loop.go is an event loop, iteration.go the end of its
-// iterations, pace.go how long they are, turns.go what waits for the next one, dispatch.go turns bytes into frames, relay.go is the hot path, multicast*.go is a message to many, longframe.go handles one in slices, mailbox.go carries
-// messages between loops, conn.go writes. internal/directory is what may wait for the registry, off the
-// loops, and office.go what it has the loops do; hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket. clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go
-// what follows a stop. Of
-// a cluster, engine/internal/peers knows which nodes there are and dials them, cluster.go is what it
-// needs of the engine, link.go is the connection to one of them, identity.go what this node says of itself,
-// forward.go what goes over it, resolve.go and hold.go what waits for the registry's word. docs/architecture.md tells why.
+// The files follow a message. acceptor.go takes connections. loop.go is an event loop, iteration.go the
+// end of its iterations, pace.go how long they are, turns.go what waits for the next one. read.go turns
+// bytes into frames, and dispatch.go gives each to who handles it. send.go is the hot path: it makes a
+// deliver of a send. settle.go ends sends with what their receivers said, and bounce.go takes messages
+// back. multicast*.go is a message to many, longframe.go handles one in slices. mailbox.go and inbox.go
+// carry messages between loops, output.go writes, conn.go is a connection's life.
+//
+// internal/directory is what may wait for the registry, off the loops, and office.go what it has the
+// loops do. hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket.
+// clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go what
+// follows a stop. Of a cluster, internal/peers knows which nodes there are and dials them, cluster.go is
+// what it needs of the engine, link.go is the connection to one of them, and identity.go what this node
+// says of itself. forward.go is what goes over a link, park.go and hold.go what waits on a loop for the
+// registry's answer. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox. Locks are few and none

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"distmsg/ackmgr"
+	"distmsg/codec"
 	"distmsg/routing"
 )
 
@@ -35,7 +36,7 @@ type endings struct {
 // endList ends the pending acks of a list and gives it back.
 func (es *endings) endList(list ackmgr.List) { es.add(ending{list: list, slot: -1}) }
 
-// endSoon ends the first step of it, and the rest in the iterations that follow.
+// add ends the first step of it, and the rest in the iterations that follow.
 func (es *endings) add(e ending) {
 	if es.step(&e) {
 		es.loop.stats.sliced++
@@ -43,7 +44,7 @@ func (es *endings) add(e ending) {
 	}
 }
 
-// endStep ends up to endingStep entries from a connection and as many that went to it. It reports
+// step ends up to endingStep entries from a connection and as many that went to it. It reports
 // whether there are more.
 func (es *endings) step(e *ending) (more bool) {
 	l := es.loop
@@ -88,7 +89,7 @@ func (es *endings) detachStep(e *ending) (more bool) {
 	return false
 }
 
-// goOnEnding goes on with what has to end, as far as its share of the iteration allows.
+// resume goes on with what has to end, as far as its share of the iteration allows.
 func (es *endings) resume() {
 	l := es.loop
 	if len(es.all) == 0 {
@@ -118,7 +119,7 @@ func (es *endings) endFirst() {
 	es.all = es.all[1:]
 }
 
-// expireAcks ends acks that are past their deadlines, and reports whether there are more.
+// expire ends acks that are past their deadlines, and reports whether there are more.
 func (s *settling) expire() (more bool) {
 	l := s.loop
 	for more = true; more && !l.pace.full; {
@@ -126,4 +127,81 @@ func (s *settling) expire() (more bool) {
 		l.pace.worked(endingStep / scanPerUnit) // what moved towards its end, and did not end
 	}
 	return more
+}
+
+// linkList returns the list of the entries that wait for a session at the other end of a link.
+func (es *endings) linkList(h routing.Handle, session uint64) ackmgr.List {
+	lists := es.linkLists[h]
+	list, ok := lists[session]
+	if !ok {
+		if lists == nil {
+			lists = make(map[uint64]ackmgr.List)
+			es.linkLists[h] = lists
+		}
+		list = es.loop.settle.acks.NewList()
+		lists[session] = list
+	}
+	return list
+}
+
+// endLink ends what waits for any session at the other end of a link that has ended.
+func (es *endings) endLink(h routing.Handle) {
+	if lists, ok := es.linkLists[h]; ok {
+		delete(es.linkLists, h)
+		es.add(ending{lists: lists, slot: -1})
+	}
+	for no, s := range es.sweeps {
+		if s.link == h {
+			es.endSweep(no)
+		}
+	}
+}
+
+// sweep is a list that ends as soon as all that may still come back has.
+type sweep struct {
+	link routing.Handle
+	list ackmgr.List
+}
+
+// sweepPing tells pings of sweeps from those of heartbeats, which carry a time; the loop stands above sweepLoop.
+const (
+	sweepPing = 1 << 63
+	sweepLoop = 40
+)
+
+// linkGone begins to end what waits for a session that has lost a connection at the other end of a link (S5). Forwards on
+// their way there at this moment come back, and may go to where the session is now: so what waits is lost when a
+// ping, sent behind the last of them, has its pong, and nothing that comes later is touched.
+func (es *endings) linkGone(h routing.Handle, session uint64) {
+	l := es.loop
+	list, ok := es.linkLists[h][session]
+	if !ok {
+		return
+	}
+	delete(es.linkLists[h], session)
+	if l.settle.acks.Empty(list) {
+		l.settle.acks.FreeList(list)
+		return
+	}
+	es.sweepNo++
+	no := sweepPing | uint64(l.idx)<<sweepLoop | es.sweepNo
+	es.sweeps[no] = sweep{h, list}
+	l.links.send(h, codec.AppendPing(l.scratch.control[:0], no))
+}
+
+// handlePong takes the pong of a sweep to its loop.
+func (k *link) handlePong(body []byte) error {
+	c := k.conn
+	no, err := codec.DecodePong(body)
+	if loop := uint16(no &^ sweepPing >> sweepLoop); err == nil && no&sweepPing != 0 && int(loop) < len(c.loop.eng.loops) {
+		c.loop.mail.notify(loop, note{kind: noteSwept, seq: no})
+	}
+	return err
+}
+
+func (es *endings) endSweep(no uint64) {
+	if s, ok := es.sweeps[no]; ok {
+		delete(es.sweeps, no)
+		es.endList(s.list)
+	}
 }

@@ -74,7 +74,7 @@ func (p *park) senderKnown(word directory.Holder) {
 	}
 }
 
-// heldGoOn has the connection's held sends go on in its turn. What was held again while others were
+// answered has the connection's held sends go on in its turn. What was held again while others were
 // going on comes before those that are still to go on.
 func (h *heldSends) answered(word directory.Holder) {
 	h.line.take(&h.ready)
@@ -83,7 +83,7 @@ func (h *heldSends) answered(word directory.Holder) {
 	h.conn.in.await()
 }
 
-// goOnHeld goes on with sends until the connection's turn is over.
+// resume goes on with sends until the connection's turn is over.
 func (h *heldSends) resume() {
 	l := h.conn.loop
 	for !h.ready.empty() && !l.pace.turnOver {
@@ -95,7 +95,7 @@ func (h *heldSends) resume() {
 	}
 }
 
-// goOnHeldSend goes on with one send, given the registry's word on a sender.
+// resumeOne goes on with one send, given the registry's word on a sender.
 func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
 	c := h.conn
 	l := c.loop
@@ -125,7 +125,7 @@ func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
 	}
 }
 
-// relayHeld relays what takeUp has taken up.
+// relay relays what dequeue has taken up.
 func (h *heldSends) relay(w *waiting, m *codec.Send) {
 	c := h.conn
 	if k := w.cast; k != nil {
@@ -136,7 +136,7 @@ func (h *heldSends) relay(w *waiting, m *codec.Send) {
 	c.sender.relay(w.frame, m)
 }
 
-// finishHeld ends what takeUp has taken up.
+// finish ends what dequeue has taken up.
 func (h *heldSends) finish(w *waiting, v verdict) {
 	c := h.conn
 	if w.cast != nil {

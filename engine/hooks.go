@@ -105,16 +105,3 @@ func (e *Engine) unreturned(f *codec.Forward, code codec.Code) {
 		e.undelivered(&d, code)
 	}
 }
-
-// undeliveredMail is undelivered for a buffer of mail that is thrown away.
-func (mr *mailroom) undelivered(buf []byte, code codec.Code) {
-	l := mr.loop
-	if l.eng.cfg.Hooks.Undeliverable == nil {
-		return
-	}
-	mr.each(buf, func(_ []byte, f *mailFrame) {
-		for d := range f.messages {
-			l.eng.undelivered(d, code)
-		}
-	})
-}

@@ -238,33 +238,6 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	}
 }
 
-// introduce tells another node which sessions are attached by connections of this loop. A connection
-// may have been silent for so long that another node would give it up. The loop asks such a one
-// first: after a partition its session may have moved long ago, and nobody must be sent after it.
-func (ls *loopLinks) introduce(to routing.Handle) { ls.introduceFrom(0, to) }
-
-// introduceFrom introduces the sessions of the connections from a slot on, as far as the iteration's
-// share allows, and the rest in the next iteration. Sessions that attach meanwhile are announced
-// anyway.
-func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
-	l := ls.loop
-	for ; slot < len(l.conns); slot++ {
-		if l.pace.full {
-			l.post(func() { ls.introduceFrom(slot, to) })
-			return
-		}
-		l.pace.worked(1)
-		switch c := l.conns[slot]; {
-		case c == nil || c.state != stateOpen || c.session == nil || c.left:
-		case c.isInside() || l.now-c.live.lastFrame < linkDead.Milliseconds():
-			ls.send(to, c.attachedFrame(l.scratch.control[:0]))
-		default:
-			c.live.distrust()
-			c.live.stepBack()
-		}
-	}
-}
-
 func (c *conn) attachedFrame(b []byte) []byte {
 	id := c.session.ID()
 	return codec.AppendPresence(b, codec.KindAttached, id[:], c.session.Serial())

@@ -51,7 +51,7 @@ func (in *input) suspend(f longFrame) {
 	in.await()
 }
 
-// goOnLong handles another slice of the frame that was suspended.
+// resumeLong handles another slice of the frame that was suspended.
 func (in *input) resumeLong() {
 	f := in.long
 	in.long = nil

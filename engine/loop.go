@@ -162,36 +162,6 @@ func (l *loop) checkWatched() {
 	}
 }
 
-// loopLinks are the links of a loop, and the way to those of others. The loop owns them.
-type loopLinks struct {
-	loop *loop // static
-
-	all []*conn // to other nodes, with or without handshake
-}
-
-// checkLinks pings silent nodes and gives up on dead ones: sooner than on clients.
-func (ls *loopLinks) check() {
-	l := ls.loop
-	kept := ls.all[:0]
-	for _, c := range ls.all {
-		silence := l.now - c.live.lastFrame
-		switch {
-		case c.state == stateClosed:
-			continue
-		case c.in.inTurns: // it has said something
-		case c.state == stateOpen && silence >= linkDead.Milliseconds():
-			c.close(codec.FaultIdleTimeout, "no frame for "+linkDead.String())
-			continue
-		case c.state == stateOpen && silence >= linkPing.Milliseconds() && !c.live.pinged:
-			c.live.pinged = true
-			c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(l.now)))
-		}
-		kept = append(kept, c)
-	}
-	clear(ls.all[len(kept):])
-	ls.all = kept
-}
-
 // conn returns the connection that the handle names, or nil if it is gone. The handle must be of this loop.
 func (l *loop) conn(h routing.Handle) *conn {
 	if int(h.Slot) >= len(l.conns) || l.gens[h.Slot] != h.Gen {

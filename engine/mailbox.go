@@ -1,12 +1,8 @@
 package engine
 
 import (
-	"sync"
-	"sync/atomic"
-
 	"distmsg/ackmgr"
 	"distmsg/codec"
-	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
 
@@ -85,161 +81,12 @@ type peerConn struct {
 	list  ackmgr.List
 }
 
-// inbox is where other goroutines leave work for a loop.
-type inbox struct {
-	loop *loop // static
-
-	bytes   atomic.Int64 // in parcels
-	mu      sync.Mutex
-	parcels []*parcel // guarded by mu
-	tasks   []func()  // guarded by mu
-	// owned by the loop: what it has taken out and not opened yet, and the slices of the last round
-	openTasks    []func()
-	openParcels  []*parcel
-	task, parcel int // the next ones
-	chunk, note  int // in the parcel, the next ones
-	spareParcels []*parcel
-	spareTasks   []func()
-}
-
-// post runs f on the loop, soon. Any goroutine may call it; it allocates, so it is not for messages.
-func (l *loop) post(f func()) {
-	l.inbox.mu.Lock()
-	l.inbox.tasks = append(l.inbox.tasks, f)
-	l.inbox.mu.Unlock()
-	l.ring()
-}
-
-// opening reports whether the loop has taken out mail that it has yet to open.
-func (in *inbox) opening() bool {
-	return in.task < len(in.openTasks) || in.parcel < len(in.openParcels)
-}
-
-// takeOut makes what was left since the last time what the loop opens next.
-func (in *inbox) takeOut() {
-	clear(in.openTasks)
-	clear(in.openParcels)
-	in.spareTasks, in.spareParcels = in.openTasks, in.openParcels
-	in.task, in.parcel = 0, 0
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.openTasks, in.openParcels = in.tasks, in.parcels
-	in.tasks, in.parcels = in.spareTasks[:0], in.spareParcels[:0]
-}
-
-// openMail does what others have left for this loop, as far as the iteration's share allows. It takes
-// nothing new before it has opened all that it took before: a task comes behind the parcels that were
-// there before it.
-func (in *inbox) open() {
-	l := in.loop
-	if in.opening() {
-		l.pace.part(lateMailShare)
-	} else {
-		l.pace.part(mailShare)
-		in.takeOut()
-	}
-	for in.task < len(in.openTasks) && !l.pace.full {
-		f := in.openTasks[in.task]
-		in.task++
-		f()
-		l.pace.stamp() // nobody has said how long a task is
-	}
-	for in.task == len(in.openTasks) && in.parcel < len(in.openParcels) && !l.pace.full {
-		if p := in.openParcels[in.parcel]; in.openParcel(p) {
-			in.parcel++
-			in.chunk, in.note = 0, 0
-			l.eng.recycle(p)
-		}
-	}
-}
-
-// openParcel opens what is left of a parcel, and reports whether that was all.
-func (in *inbox) openParcel(p *parcel) (done bool) {
-	l := in.loop
-	for ; in.chunk < len(p.chunks); in.chunk++ {
-		if l.pace.full {
-			return false
-		}
-		ch := &p.chunks[in.chunk]
-		in.bytes.Add(-int64(len(ch.buf)))
-		in.adoptChunk(ch, l.now-p.at)
-		l.pace.worked(1)
-	}
-	for ; in.note < len(p.notes); in.note++ {
-		if l.pace.full {
-			return false
-		}
-		in.openNote(&p.notes[in.note], p.data)
-		l.pace.worked(1)
-	}
-	in.bytes.Add(-int64(len(p.data)))
-	return true
-}
-
 func (p *parcel) size() int64 {
 	n := len(p.data)
 	for i := range p.chunks {
 		n += len(p.chunks[i].buf)
 	}
 	return int64(n)
-}
-
-func (in *inbox) openNote(n *note, data []byte) {
-	l := in.loop
-	switch n.kind {
-	case noteAck:
-		reason := data[n.at : n.at+n.reason]
-		reply := data[n.at+n.reason : n.at+n.reason+n.reply]
-		l.settle.acked(n.token, n.session, n.code, reason, reply)
-	case noteBounce:
-		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.scratch.deliver); err == nil { // it was checked before
-			l.bounce.bounced(n.token, n.session, n.handle, &l.scratch.deliver, new(token.SharedSum))
-			l.bounce.releaseDisowned()
-		}
-	case noteBare:
-		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.scratch.deliver); err == nil { // it was encoded here
-			l.bounce.bareBack(n.token, n.session, n.handle, &l.scratch.deliver)
-			l.bounce.releaseDisowned()
-		}
-	case noteFail:
-		l.settle.failed(n.token, n.code, data[n.at:n.at+n.reason])
-	case noteReport:
-		if c := l.conn(n.handle); c != nil {
-			c.sender.report(n)
-		}
-	case noteGone:
-		l.mail.peerGone(n.handle)
-		l.endings.endLink(n.handle)
-	case noteBackMany:
-		l.bounce.takeBackMine(n, data[n.at:n.at+n.reply])
-	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
-		in.openLinkNote(n, data)
-	case noteRefused:
-		if c := l.conn(n.handle); c != nil && c.link == nil {
-			c.fail(codec.FaultBadToken, 0, n.codecKind(), 0, badTokenText)
-		}
-	}
-}
-
-// openLinkNote opens the notes that only nodes of a cluster have.
-func (in *inbox) openLinkNote(n *note, data []byte) {
-	l := in.loop
-	switch n.kind {
-	case noteControl:
-		l.links.send(n.handle, data[n.at:n.at+n.reply])
-	case noteRelay:
-		l.links.relayFrame(n.handle, n.session, data[n.at:n.at+n.reply])
-	case noteLinkGone:
-		l.endings.linkGone(n.handle, n.session)
-	case noteSwept:
-		l.endings.endSweep(n.seq)
-	case noteReturnedMany:
-		l.bounce.returnedMine(n.handle, data[n.at:n.at+n.reply])
-	case noteReturned:
-		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.scratch.forward); err == nil { // it was checked before
-			l.bounce.returned(n.codecKind(), n.handle, &l.scratch.forward, new(token.SharedSum))
-		}
-	}
 }
 
 // codecKind is the kind of the frame that a note is about; it travels in seq.
@@ -275,7 +122,7 @@ func (mr *mailroom) notify(target uint16, n note) {
 	p.notes = append(p.notes, n)
 }
 
-// sendMail hands over all parcels.
+// send hands over all parcels.
 func (mr *mailroom) send() {
 	for i := range mr.boxes {
 		if mr.boxes[i].parcel != nil {
@@ -299,7 +146,7 @@ func (mr *mailroom) handOver(target int) {
 	to.ring()
 }
 
-// dropMail throws away what was not handed over yet (S24). Entries end with their connections; for the rest this is the end.
+// drop throws away what was not handed over yet (S24). Entries end with their connections; for the rest this is the end.
 func (mr *mailroom) drop() {
 	l := mr.loop
 	for i := range mr.boxes {
@@ -390,203 +237,4 @@ func (mr *mailroom) gathered(to destination, ch *chunk) {
 	if len(ch.buf) >= earlyFlush {
 		mr.handOver(int(to.handle.Loop))
 	}
-}
-
-// adoptChunk queues frames that another loop has made, as far as their destination is still there and has room.
-func (in *inbox) adoptChunk(ch *chunk, age int64) {
-	l := in.loop
-	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
-	if c == nil {
-		l.mail.refuse(ch.buf, verdict{code: codec.CodeUnreachable})
-		l.bufs.put(ch.buf)
-		return
-	}
-	if age >= staleAfter {
-		in.ageChunk(ch, uint32(age))
-	}
-	if ch.many && c.link == nil && !c.receiver.takesMany {
-		in.singleChunk(c, ch)
-	}
-	if c.out.crowdedBy(len(ch.buf)) {
-		in.trimChunk(c, ch)
-	}
-	if len(ch.buf) == 0 {
-		l.bufs.put(ch.buf)
-		return
-	}
-	c.receiver.countUnacked(int(ch.unacked))
-	l.stats.framesOut += uint64(ch.frames)
-	c.out.adopt(ch.buf)
-	if len(c.out.pending) >= earlyFlush {
-		c.out.flush()
-	}
-}
-
-// ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose deadline has passed (S2).
-func (in *inbox) ageChunk(ch *chunk, age uint32) {
-	in.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
-		switch ttl := f.deliver.TTL; {
-		case ttl == 0: // no deadline
-		case ttl <= age:
-			return verdict{code: codec.CodeExpired}
-		case f.isMany():
-			codec.PatchManyTTL(body, &f.many, ttl-age)
-		default:
-			codec.PatchDeliverTTL(body, &f.deliver, ttl-age)
-		}
-		return verdict{}
-	})
-}
-
-// singleChunk turns frames for several receivers into one for each, for a client that does not know them: as many as it may have room
-// for, and no more, for each has the payload. What is one too many trimChunk takes out, and what follows it.
-func (in *inbox) singleChunk(c *conn, ch *chunk) {
-	l := in.loop
-	room := c.out.room() - c.out.queued()
-	buf := l.bufs.get()
-	ch.unacked, ch.frames = 0, 0
-	l.mail.each(ch.buf, func(_ []byte, f *mailFrame) {
-		for d := range f.messages {
-			if len(buf) > room {
-				l.mail.refuseOne(d, c.out.full(len(buf)))
-				continue
-			}
-			ch.frames++
-			ch.unacked += uint32(unackedOf(d.Flags, 1))
-			buf = codec.AppendDeliver(buf, d)
-		}
-	})
-	l.bufs.put(ch.buf)
-	ch.buf = buf
-}
-
-// filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the others.
-func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
-	l := in.loop
-	kept := ch.buf[:0]
-	ch.unacked, ch.frames = 0, 0
-	l.mail.each(ch.buf, func(frame []byte, f *mailFrame) {
-		if v := decide(frame[codec.PrefixLen:], f); v.code != codec.CodeOK {
-			l.mail.refuseMail(f, v)
-			return
-		}
-		ch.frames++
-		ch.unacked += uint32(unackedOf(f.deliver.Flags, f.count()))
-		kept = append(kept, frame...)
-	})
-	ch.buf = kept
-}
-
-// refuse ends every frame in buf as v says: none of them was written.
-func (mr *mailroom) refuse(buf []byte, v verdict) {
-	mr.each(buf, func(_ []byte, f *mailFrame) { mr.refuseMail(f, v) })
-}
-
-// mailFrame is a frame between loops: a message on its way to a client or over a link, for one receiver or for several.
-type mailFrame struct {
-	kind    codec.Kind
-	deliver codec.Deliver // of one for several, what they share
-	forward codec.Forward // scratch
-	many    codec.DeliverMany
-}
-
-func (f *mailFrame) decode(body []byte) (err error) {
-	if f.kind, err = codec.PeekKind(body); err != nil {
-		return err
-	}
-	switch f.kind {
-	case codec.KindDeliver:
-		return codec.DecodeDeliver(body, &f.deliver)
-	case codec.KindDeliverMany, codec.KindForwardMany:
-		err = codec.DecodeDeliverMany(body, f.kind, len(body), &f.many)
-		f.deliver = codec.Deliver{From: f.many.From, TTL: f.many.TTL, Flags: f.many.Flags, Payload: f.many.Payload}
-	default:
-		err = codec.DecodeForward(body, f.kind, &f.forward)
-		f.deliver = f.forward.Deliver
-	}
-	return err
-}
-
-func (f *mailFrame) isMany() bool {
-	return f.kind == codec.KindDeliverMany || f.kind == codec.KindForwardMany
-}
-
-// count is how many receivers it has.
-func (f *mailFrame) count() int {
-	if f.isMany() {
-		return f.many.To.Len()
-	}
-	return 1
-}
-
-// messages yields its messages, one for each receiver; each is good until the next.
-func (f *mailFrame) messages(yield func(*codec.Deliver) bool) {
-	if !f.isMany() {
-		yield(&f.deliver)
-		return
-	}
-	walk := f.many.To
-	for r, ok := walk.Next(); ok; r, ok = walk.Next() {
-		if d := f.many.Deliver(&r); !yield(&d) {
-			return
-		}
-	}
-}
-
-// refuseMail ends a frame's messages.
-func (mr *mailroom) refuseMail(f *mailFrame, v verdict) {
-	for d := range f.messages {
-		mr.refuseOne(d, v)
-	}
-}
-
-// eachMail walks a buffer that this package has filled with whole frames. f may move
-// the bytes of the frame it is given, but none that follow.
-func (mr *mailroom) each(buf []byte, f func(frame []byte, m *mailFrame)) {
-	for len(buf) > 0 {
-		body, n, err := codec.Split(buf, len(buf))
-		if err == nil {
-			err = mr.walk.decode(body)
-		}
-		if err != nil || n == 0 {
-			panic("engine: mail between loops is corrupt") // our own bytes, so our own bug
-		}
-		frame := buf[:n]
-		buf = buf[n:]
-		f(frame, &mr.walk)
-		mr.loop.pace.worked(mr.walk.count())
-	}
-}
-
-// refuseOne ends a message that was armed or reported by its own loop, and not written here.
-func (mr *mailroom) refuseOne(d *codec.Deliver, v verdict) {
-	l := mr.loop
-	if _, _, ok := token.Link(d.Token); ok {
-		l.links.refuse(d, v)
-		return
-	}
-	code := v.code
-	l.eng.undelivered(d, code)
-	switch {
-	case d.Flags&codec.FlagAck != 0:
-		mr.sayFailed(token.Entry(d.Token), v)
-	case d.Flags&codec.FlagReport != 0:
-		l.stats.outcomes[code]++
-		h, seq := token.Report(d.Token)
-		mr.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
-	default:
-		l.stats.outcomes[code]++
-	}
-}
-
-// sayFailed has the loop of an entry end it: its message was not written here.
-func (mr *mailroom) sayFailed(t ackmgr.Token, v verdict) {
-	l := mr.loop
-	if t.Loop() == int(l.idx) {
-		l.settle.failed(t, v.code, v.reason)
-		return
-	}
-	p := mr.parcelFor(uint16(t.Loop()))
-	p.notes = append(p.notes, note{kind: noteFail, token: t, code: v.code, at: len(p.data), reason: len(v.reason)})
-	p.data = append(p.data, v.reason...)
 }

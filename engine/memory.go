@@ -80,7 +80,7 @@ func (m *loopMemory) holds(n int) {
 	}
 }
 
-// sayHeld tells the other loops what this one's connections hold, and hears the same of them.
+// say tells the other loops what this one's connections hold, and hears the same of them.
 func (m *loopMemory) say() {
 	node := &m.loop.eng.memory
 	held := node.held.Add(m.held - m.said)
@@ -149,7 +149,7 @@ func (o *output) setBacklog(n int) {
 	}
 }
 
-// countInput notes how large the buffers are that wait for the end of a frame, and for a turn.
+// count notes how large the buffers are that wait for the end of a frame, and for a turn.
 func (in *input) count() {
 	if n := cap(in.carry) + cap(in.unread); n != in.carried {
 		in.conn.loop.memory.holds(n - in.carried)

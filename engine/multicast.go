@@ -1,29 +1,13 @@
 package engine
 
 import (
-	"cmp"
-	"slices"
-
 	"distmsg/ackmgr"
 	"distmsg/codec"
-	"distmsg/routing"
 )
 
 // A multicast is many sends in one frame. Each recipient is decided on like a send of its own, with a sequence number, an entry and an
 // outcome of its own. What they share is the way: those that go to one connection, or over one link, are written
 // in one frame, with one payload. (How they go over links and come back: multicast_link.go.)
-
-// tallyFlush is the size at which outcomes of multicasts are told before all are there.
-const tallyFlush = 32 << 10
-
-// maxTallies bounds the multicasts of one connection whose outcomes are told together; those of more are told one by one.
-const maxTallies = 1 << 10
-
-// tally counts the outcomes of one multicast that are still to come.
-type tally struct {
-	first   uint64 // its numbers begin here
-	n, left int
-}
 
 // multicasts is what a connection sends to many at once. The connection's loop owns it.
 type multicasts struct {
@@ -35,120 +19,7 @@ type multicasts struct {
 	telling   bool // it is in the loop's telling
 }
 
-// target is a recipient whose way is known.
-type target struct {
-	seq     uint64 // of its send, where it began
-	token   []byte // of its forward, where it came over a link
-	to      []byte
-	session *routing.Session
-	epoch   uint64
-	tries   int // how often it was parked
-	next    int // in the fan: 1 + the place of the next one of its batch; 0: it is the last
-}
-
-// batch is what goes to one connection, or over one link.
-type batch struct {
-	handle      routing.Handle
-	link        bool
-	size        int // bounds the frame
-	singly      int // what the messages take so far for a client that gets a frame for each
-	n           int // targets
-	first, last int // their places in fan.targets
-}
-
-// fits makes room for one more message, where b.size does not: a client that knows no deliver_many gets the payload with each (S21).
-func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
-	c := dest.conn
-	if c == nil || c.link != nil || c.receiver.takesMany {
-		return verdict{}
-	}
-	b.singly += codec.DeliverSize(d) + codec.MaxToken
-	if !c.out.fits(b.singly) {
-		return c.out.full(b.singly)
-	}
-	return verdict{}
-}
-
-// fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between two multicasts.
-type fan struct {
-	at         map[routing.Handle]int // where in batches
-	batches    []batch
-	targets    []target // of all batches
-	recipients []codec.Recipient
-	bytes      []byte // tokens and session IDs of recipients
-	back       []codec.Recipient
-	others     [][]codec.Recipient // by loop, what is to go on there
-	asking     []string
-	refusing   bool // many messages are being taken back, and one error says that some are refused
-	refused    bool // some are
-	each       int  // what it costs to write to one of them, in units of work
-	cost       int  // about what it costs for all, and their payloads
-}
-
-func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
-	i, ok := f.at[h]
-	if !ok {
-		if f.at == nil {
-			f.at = make(map[routing.Handle]int)
-		}
-		i = len(f.batches)
-		f.at[h] = i
-		f.cost += batchCost + payload/bytesPerUnit
-		f.batches = append(f.batches, batch{handle: h, link: link, size: codec.MulticastSize[[]byte](payload, nil), first: len(f.targets)})
-	}
-	b := &f.batches[i]
-	if b.n > 0 {
-		f.targets[b.last].next = len(f.targets) + 1
-	}
-	b.last = len(f.targets)
-	b.n++
-	f.cost += f.each
-	b.size += codec.RecipientSize(t.to)
-	f.targets = append(f.targets, t)
-}
-
-// of yields the targets of a batch, in the order in which they were added.
-func (f *fan) of(b *batch) func(yield func(*target) bool) {
-	return func(yield func(*target) bool) {
-		for i := b.first + 1; i > 0; i = f.targets[i-1].next {
-			if !yield(&f.targets[i-1]) {
-				return
-			}
-		}
-	}
-}
-
-// away gathers what is to go on on another loop, if there is one with that index among n.
-func (f *fan) away(loop, n int, r codec.Recipient) {
-	if loop >= n {
-		return
-	}
-	for len(f.others) < n {
-		f.others = append(f.others, nil)
-	}
-	f.others[loop] = append(f.others[loop], r)
-}
-
-// reset forgets the targets, and with them what they refer to.
-func (f *fan) reset() {
-	clear(f.targets)
-	clear(f.back)
-	clear(f.asking)
-	clear(f.at)
-	for i := range f.others {
-		clear(f.others[i])
-		f.others[i] = f.others[i][:0]
-	}
-	f.batches, f.targets, f.back, f.asking, f.cost = f.batches[:0], f.targets[:0], f.back[:0], f.asking[:0], 0
-}
-
-// written forgets the recipients of a frame, and with them what they refer to.
-func (f *fan) written(all []codec.Recipient) {
-	clear(all)
-	f.recipients, f.bytes = all[:0], f.bytes[:0]
-}
-
-// handleMulticast relays one message to many IDs.
+// handle relays one message to many IDs.
 func (mc *multicasts) handle(body []byte) {
 	c := mc.conn
 	l := c.loop
@@ -174,7 +45,7 @@ func (mc *multicasts) handle(body []byte) {
 	mc.relay(body, m, grouped, nil)
 }
 
-// relayMany decides on the sends of a multicast and carries them out. body is what m was decoded from, and kept is the copy if there is one
+// relay decides on the sends of a multicast and carries them out. body is what m was decoded from, and kept is the copy if there is one
 // already, for when somebody has to be asked for.
 func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept *cast) {
 	c := mc.conn
@@ -384,7 +255,7 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 	l.scratch.fan.written(all)
 }
 
-// stampMember is stamp for one message of a multicast.
+// stamp is stamp for one message of a multicast.
 func (mc *multicasts) stamp(s *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, grouped bool, sum uint64) verdict {
 	c := mc.conn
 	e := c.loop.eng
@@ -407,86 +278,7 @@ func entryFlags(grouped bool) uint8 {
 	return 0
 }
 
-// recipient copies what does not last to the fan's bytes.
-func (l *loop) recipient(d *codec.Deliver, session routing.SessionID) codec.Recipient {
-	keep := func(b []byte) []byte {
-		l.scratch.fan.bytes = append(l.scratch.fan.bytes, b...)
-		return l.scratch.fan.bytes[len(l.scratch.fan.bytes)-len(b):]
-	}
-	return codec.Recipient{Token: keep(d.Token), To: d.To, Epoch: d.Epoch, Session: keep(session[:])}
-}
-
-// writeMany appends a message for several recipients to its destination, as write does one for one.
-func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, all []codec.Recipient) {
-	if len(all) == 0 {
-		return
-	}
-	unacked := unackedOf(m.Flags, len(all))
-	if kind == codec.KindForwardMany {
-		l.stats.multicastForwards++
-	} else {
-		l.stats.multicastDelivers++
-	}
-	c := to.conn
-	if c == nil {
-		ch := l.mail.chunkFor(to, unacked)
-		ch.many = true
-		ch.buf = codec.AppendDeliverMany(ch.buf, kind, m, all)
-		l.mail.gathered(to, ch)
-		return
-	}
-	c.receiver.countUnacked(unacked)
-	if kind == codec.KindDeliverMany && !c.receiver.takesMany {
-		l.stats.framesOut += uint64(len(all) - 1)
-		c.out.wrote(appendSingly(c.out.buf(), m, all))
-		return
-	}
-	c.out.wrote(codec.AppendDeliverMany(c.out.buf(), kind, m, all))
-}
-
-// appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
-func appendSingly(b []byte, m *codec.DeliverMany, all []codec.Recipient) []byte {
-	for i := range all {
-		d := m.Deliver(&all[i])
-		b = codec.AppendDeliver(b, &d)
-	}
-	return b
-}
-
-// newTally begins to count the outcomes of a multicast of n sends; false: they are told one by one.
-func (mc *multicasts) newTally(first uint64, n int) bool {
-	if !mc.conn.receiver.takesMany || len(mc.tallies) == maxTallies || first+uint64(n) < first {
-		return false
-	}
-	i := mc.tallyAt(first)
-	if i > 0 && mc.tallies[i-1].first+uint64(mc.tallies[i-1].n) > first || i < len(mc.tallies) && mc.tallies[i].first < first+uint64(n) {
-		return false // numbers that are in use
-	}
-	mc.tallies = slices.Insert(mc.tallies, i, tally{first, n, n})
-	return true
-}
-
-// tallyAt returns the place of the first tally that begins behind a number, or at it.
-func (mc *multicasts) tallyAt(seq uint64) int {
-	i, _ := slices.BinarySearchFunc(mc.tallies, seq, func(g tally, seq uint64) int { return cmp.Compare(g.first, seq) })
-	return i
-}
-
-// countOutcome notes that there is one outcome less to come, and reports whether it was the last.
-func (mc *multicasts) countOutcome(seq uint64) (last bool) {
-	i := mc.tallyAt(seq)
-	if i == len(mc.tallies) || mc.tallies[i].first > seq {
-		i--
-	}
-	g := &mc.tallies[i]
-	if g.left--; g.left > 0 {
-		return false
-	}
-	mc.tallies = slices.Delete(mc.tallies, i, i+1)
-	return true
-}
-
-// finishMember is finish for a send of a multicast.
+// finishOne is finish for a send of a multicast.
 func (mc *multicasts) finishOne(s *codec.Send, v verdict, grouped bool) {
 	c := mc.conn
 	if v.code == codec.CodeOK {
@@ -497,63 +289,4 @@ func (mc *multicasts) finishOne(s *codec.Send, v verdict, grouped bool) {
 	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
 		mc.answer(grouped, s.Seq, v.code, v.reason, nil)
 	}
-}
-
-// answer tells how a send ended: at once, or together with others of its multicast.
-func (mc *multicasts) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
-	c := mc.conn
-	if !grouped || c.state == stateClosed {
-		c.sender.outcome(seq, code, reason, reply)
-		return
-	}
-	l := c.loop
-	if len(mc.told)+len(reason)+len(reply) > tallyFlush {
-		mc.flush()
-	}
-	if mc.told == nil {
-		mc.told = l.bufs.get()
-	}
-	mc.told = codec.AppendOneOutcome(mc.told, &codec.Outcome{Seq: seq, Code: code, Reason: reason, Reply: reply})
-	mc.toldCount++
-	if !mc.telling {
-		mc.telling = true
-		l.telling = append(l.telling, c)
-	}
-	if mc.countOutcome(seq) {
-		mc.flush()
-	}
-}
-
-// sendTold writes the outcomes that have gathered.
-func (mc *multicasts) flush() {
-	c := mc.conn
-	if mc.toldCount == 0 {
-		return
-	}
-	n, told := mc.toldCount, mc.told
-	mc.toldCount, mc.told = 0, nil
-	b := codec.AppendOutcomes(c.out.buf(), n, told)
-	c.loop.bufs.put(told)
-	c.out.wroteControl(b)
-}
-
-// tellAll does so for all connections, at every tick, as far as the iteration's share allows. It reports
-// whether there are more.
-func (l *loop) tellAll() (more bool) {
-	telling := l.telling
-	l.telling = nil // to write can end connections, which makes outcomes for others
-	n := 0
-	for ; n < len(telling) && !l.pace.full; n++ {
-		c := telling[n]
-		c.multicasts.telling = false
-		if c.state == stateOpen {
-			l.pace.worked(1 + len(c.multicasts.told)/bytesPerUnit)
-			c.multicasts.flush()
-		}
-	}
-	more = n < len(telling)
-	left := append(telling[:copy(telling, telling[n:])], l.telling...)
-	clear(telling[min(len(left), len(telling)):])
-	l.telling = left
-	return more
 }

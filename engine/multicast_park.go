@@ -14,7 +14,7 @@ type cast struct {
 	body    []byte          // a copy
 	grouped bool            // see newTally
 	waits   int             // messages of it that wait; its connection is charged for body until none does
-	ready   []target        // those that may go on, until goOnCasts
+	ready   []target        // those that may go on, until resumeCasts
 }
 
 func newCast(body []byte, grouped bool) *cast {
@@ -25,7 +25,7 @@ func newCast(body []byte, grouped bool) *cast {
 	return k
 }
 
-// parkMember lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
+// park lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
 func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 	c := mc.conn
 	w := &waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.park.waitDeadline(s.Flags, s.TTL)}
@@ -42,7 +42,7 @@ func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 	return verdict{}
 }
 
-// askForParked asks the registry for all that parkMember has parked, in one question.
+// askForParked asks the registry for all that park has parked, in one question.
 func (mc *multicasts) askForParked() {
 	c := mc.conn
 	l := c.loop
@@ -59,7 +59,7 @@ func (k *cast) unpaid() int {
 	return len(k.body)
 }
 
-// goOnMember ends a parked send of a multicast, or makes it ready to go on with the others.
+// resumeMember ends a parked send of a multicast, or makes it ready to go on with the others.
 func (p *park) resumeMember(w *waiting, code codec.Code) {
 	c, code := p.unpark(w, code)
 	if c == nil {
@@ -77,7 +77,7 @@ func (p *park) resumeMember(w *waiting, code codec.Code) {
 	k.ready = append(k.ready, target{seq: w.seq, to: []byte(w.to), tries: w.tries})
 }
 
-// goOnCasts sends what goOnMember has made ready.
+// resumeCasts sends what resumeMember has made ready.
 func (p *park) resumeCasts() {
 	l := p.loop
 	casts := p.casts
@@ -111,7 +111,7 @@ func (mc *multicasts) sendReady(k *cast, ready []target) {
 		}
 		s.Seq, s.To = t.seq, t.to
 		v, known := mc.reach(s)
-		if !known && t.tries < parkTries { // the route is gone again, see forwardResolved
+		if !known && t.tries < parkTries { // the route is gone again, see routeResolved
 			v = mc.park(s, k, t.tries+1)
 		}
 		mc.finishOne(s, v, k.grouped)
@@ -121,7 +121,7 @@ func (mc *multicasts) sendReady(k *cast, ready []target) {
 	mc.sendFan(m, k.grouped)
 }
 
-// holdMany holds a multicast as a whole.
+// hold holds a multicast as a whole.
 func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 	c := mc.conn
 	l := c.loop
@@ -136,7 +136,7 @@ func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 	c.held.holdBehind(w, k.multi.From)
 }
 
-// finishMany ends all sends of a multicast alike.
+// finish ends all sends of a multicast alike.
 func (mc *multicasts) finish(k *cast, v verdict) {
 	c := mc.conn
 	s := &c.loop.scratch.send

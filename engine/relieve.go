@@ -156,7 +156,7 @@ func (e *Engine) memoryTrouble() string {
 		held>>20, e.memory.budget>>20)
 }
 
-// memoryHolders are the connections of this loop that hold memory. Those that are closed already get
+// holders are the connections of this loop that hold memory. Those that are closed already get
 // no more time to read.
 func (m *loopMemory) holders() (all []memoryHolder) {
 	l := m.loop

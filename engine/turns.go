@@ -169,7 +169,7 @@ func (in *input) take(buf []byte) {
 
 func (p *pace) beginTurn() { p.turnEnds, p.turnOver = p.stamped+turnShare, false }
 
-// keepUnread copies input that has to wait.
+// keep copies input that has to wait.
 func (in *input) keep(buf []byte) {
 	l := in.conn.loop
 	l.stats.deferred++
@@ -233,7 +233,7 @@ func (in *input) resume() {
 	l.turns.unread += len(rest)
 }
 
-// dropWork ends what waits: the connection has closed.
+// drop ends what waits: the connection has closed.
 func (in *input) drop() {
 	c := in.conn
 	if in.long != nil {
@@ -245,7 +245,7 @@ func (in *input) drop() {
 	in.unread = nil
 }
 
-// takeTurns gives connections their turns, for as long as share at most. Links come first, because a
+// serve gives connections their turns, for as long as share at most. Links come first, because a
 // link that cannot answer in time is given up. They have half of the share.
 func (t *turns) serve(share time.Duration) {
 	for i, c := range t.arriving {

@@ -5,7 +5,7 @@ import (
 	"distmsg/routing"
 )
 
-// waiting is a message that waits: for the registry's word on its receiver (see resolve.go) or, if it is
+// waiting is a message that waits: for the registry's word on its receiver (see park.go) or, if it is
 // held, on its sender (see hold.go). It stands in a line and, if it has a deadline, among the loop's
 // deadlines. It leaves both in constant, or logarithmic, time.
 type waiting struct {
@@ -128,7 +128,7 @@ func (p *park) waitsNoLonger(w *waiting) {
 	}
 }
 
-// expireWaiting ends what has waited past its deadline, without losing its place for the rest (S1). It
+// expire ends what has waited past its deadline, without losing its place for the rest (S1). It
 // reports whether there is more, which the iteration's share has no room for.
 func (p *park) expire() (more bool) {
 	l := p.loop

@@ -125,7 +125,7 @@ func (p *park) unwaits(w *waiting) int {
 	return n
 }
 
-// takeUp decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
+// dequeue decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
 // with that it is ended.
 func (p *park) dequeue(w *waiting) *conn {
 	l := p.loop
@@ -256,7 +256,7 @@ func (p *park) resolved(words []*word) {
 	}
 }
 
-// goOnWords goes on with up to resolvedStep messages, and returns the words that there is more for.
+// resumeSome goes on with up to resolvedStep messages, and returns the words that there is more for.
 func (p *park) resumeSome(words []*word) (left []*word) {
 	n, room := 0, resolvedStep
 	for ; n < len(words) && room > 0; n++ {
@@ -282,7 +282,7 @@ func (p *park) resumeSome(words []*word) (left []*word) {
 	return append(left, words[n:]...)
 }
 
-// beginWord has up to most messages of those that had waited for a word go on, and returns how many.
+// begin has up to most messages of those that had waited for a word go on, and returns how many.
 func (p *park) begin(w *word, most int) (n int) {
 	if w.upTo == 0 {
 		w.upTo = p.lined
@@ -301,7 +301,7 @@ func (p *park) begin(w *word, most int) (n int) {
 	return max(1, n)
 }
 
-// putBack has what has not gone on with a word wait again, and reports whether it is for that word. If
+// requeue has what has not gone on with a word wait again, and reports whether it is for that word. If
 // one before it was parked again, it waits for the answer that this one waits for (S20). What came when
 // the word was there already is asked for.
 func (p *park) requeue(w *word) (more bool) {
@@ -334,7 +334,7 @@ func (p *park) advance(r *word) (more bool) {
 	return !r.rest.empty()
 }
 
-// goOn ends what waited in a park queue, or sends it.
+// resume ends what waited in a park queue, or sends it.
 func (p *park) resume(w *waiting, code codec.Code) {
 	switch {
 	case w.conn.Gen == 0:
@@ -346,7 +346,7 @@ func (p *park) resume(w *waiting, code codec.Code) {
 	}
 }
 
-// unpark is takeUp for what was parked, given the registry's word on it.
+// unpark is dequeue for what was parked, given the registry's word on it.
 func (p *park) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
 	l := p.loop
 	c := p.dequeue(w)
@@ -376,7 +376,7 @@ func (p *park) resumeSend(w *waiting, code codec.Code) {
 	c.sender.finish(m, v)
 }
 
-// forwardResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
+// routeResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
 // that attaches here, too, makes its routes elsewhere be forgotten.
 func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
 	if s.conn.loop.park.lines[string(m.To)] != nil { // one before it was parked again (S20)
@@ -391,7 +391,7 @@ func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
 	return verdict{code: codec.CodeUnreachable}, false
 }
 
-// parkAgain parks what takeUp has taken up. Those behind it find it parked, and follow.
+// parkAgain parks what dequeue has taken up. Those behind it find it parked, and follow.
 func (s *sender) parkAgain(m *codec.Send, w *waiting) {
 	w.tries++
 	s.charge(w)
@@ -401,7 +401,7 @@ func (s *sender) parkAgain(m *codec.Send, w *waiting) {
 	s.conn.loop.park.enqueue(string(m.To), w)
 }
 
-// goOnReturned ends a returned message, or sends it again.
+// resumeReturned ends a returned message, or sends it again.
 func (p *park) resumeReturned(w *waiting, code codec.Code) {
 	l := p.loop
 	p.waitsNoLonger(w)

@@ -1,0 +1,412 @@
+package engine
+
+import (
+	"distmsg/ackmgr"
+	"distmsg/codec"
+	"distmsg/engine/internal/directory"
+	"distmsg/engine/internal/token"
+	"distmsg/routing"
+	"encoding/binary"
+)
+
+// bouncing is what a loop does with messages that come back: it sends them elsewhere, or ends them.
+// The loop owns it.
+type bouncing struct {
+	loop *loop // static
+
+	disowned *directory.Request // what the frame in hand gives back, see releaseDisowned
+}
+
+// flagBounced marks an entry whose message came back once: it is not tried a second time (S14).
+const flagBounced = 1
+
+// flagRetried marks, between nodes, a message that has come back once.
+const flagRetried = 1 << 7
+
+// handleNotHere takes back a message that this session cannot accept. The session has the final word
+// on who it holds, so the binding that led here goes too, if it still stands (S11).
+func (rv *receiver) handleNotHere(body []byte) {
+	c := rv.conn
+	l := c.loop
+	d := &l.scratch.deliver
+	if err := codec.DecodeNotHere(body, d); err != nil {
+		c.decodeFault(err, codec.KindNotHere)
+		return
+	}
+	if !rv.takeNotHere(d) && !rv.bounceToLink(d) {
+		l.settle.refuseToken(c.handle(), codec.KindNotHere)
+	}
+	l.bounce.releaseDisowned()
+}
+
+// takeNotHere takes back one message; false: its token is not of this node, or is that of a message with ack that came over a link.
+func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
+	c := rv.conn
+	l := c.loop
+	bare := rv.isBare(d.Flags)
+	t, ok := l.eng.tokens.OpenAck(d.Token, c.short)
+	switch {
+	case ok && (bare || d.Flags&codec.FlagAck != 0):
+		if t.Loop() == int(l.idx) {
+			l.bounce.givenBackHere(t, c.short, c.handle(), d, bare, new(token.SharedSum))
+			return true
+		}
+		kind := noteBounce
+		if bare {
+			kind = noteBare
+		}
+		p := l.mail.parcelFor(uint16(t.Loop()))
+		at := len(p.data) + codec.PrefixLen
+		back := *d
+		if bare {
+			back = d.Short()
+		}
+		p.data = codec.AppendNotHere(p.data, &back)
+		p.notes = append(p.notes, note{kind: kind, handle: c.handle(), token: t, session: c.short, at: at, reply: len(p.data) - at})
+		return true
+	case bare && rv.takeBare(d):
+		return true
+	case d.Flags&codec.FlagAck == 0:
+		rv.bouncedUnacked(d)
+		return true
+	}
+	return false
+}
+
+// givenBackHere takes back a message with ack whose token is of this loop, and was opened.
+func (b *bouncing) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *token.SharedSum) {
+	if bare {
+		b.bareBack(t, session, by, d)
+		return
+	}
+	b.bounced(t, session, by, d, sum)
+}
+
+// bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
+// whether what came back is what was sent.
+func (rv *receiver) bouncedUnacked(d *codec.Deliver) {
+	c := rv.conn
+	l := c.loop
+	origin, link, remote := l.eng.tokens.OpenLink(d.Token, c.short)
+	remote = remote && len(origin) == token.ReportLen // else of a message with ack
+	known := remote || len(d.Token) == 0 || l.eng.tokens.IsReport(d.Token, c.short)
+	if !known || rv.unacked == 0 { // no token can come back more often than messages were delivered
+		l.settle.refuseToken(c.handle(), codec.KindNotHere)
+		return
+	}
+	rv.unacked--
+	l.stats.bounced++
+	rv.disown(d.To, d.Epoch)
+	if len(d.Token) == 0 {
+		return
+	}
+	code := l.bounce.givenBack(d, c.short)
+	if remote {
+		l.links.send(link, codec.AppendRefuse(l.scratch.control[:0], origin, code, nil))
+		return
+	}
+	h, seq := token.Report(d.Token)
+	l.mail.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
+}
+
+// bounced tries a message that came back once more, if somebody else holds its ID by now.
+func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *token.SharedSum) {
+	l := b.loop
+	entry, ok := l.settle.claim(t, session)
+	if !ok {
+		return
+	}
+	b.disownHere(session, by, d.To, d.Epoch)
+	if entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), d) {
+		l.settle.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
+		return
+	}
+	code := b.givenBack(d, session)
+	if entry.Flags&flagBounced == 0 {
+		code = b.redirect(t, entry, d, sum)
+		if code != codec.CodeOverflow && code != codec.CodeOK && l.eng.cluster != nil { // the registry may know of somebody else
+			code = codec.CodeOverflow
+			if b.askAgain(t, entry, by, d) {
+				code = codec.CodeOK
+			}
+		}
+		if code == codec.CodeOK {
+			return
+		}
+	}
+	l.settle.acks.End(t)
+	l.eng.undelivered(d, code)
+	l.settle.finish(entry, code, nil, nil)
+}
+
+// givenBack says how a message ends that a session has given back, if it is not tried again. A node
+// without others knows all bindings. In a cluster somebody may hold the ID whom this node has yet
+// to hear of.
+func (b *bouncing) givenBack(d *codec.Deliver, session uint64) codec.Code {
+	l := b.loop
+	route, ok := l.eng.table.Lookup(d.To)
+	if l.eng.cluster == nil && (!ok || route.Session.Short() == session && route.Epoch == d.Epoch) {
+		return codec.CodeNoRoute
+	}
+	return codec.CodeUnreachable
+}
+
+// redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
+func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) codec.Code {
+	l := b.loop
+	route, ok := l.eng.table.Lookup(d.To)
+	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
+		return b.givenBack(d, entry.Session)
+	}
+	h, ok := route.Session.Pick(route.Hash)
+	if !ok {
+		return codec.CodeUnreachable
+	}
+	again := *d
+	again.Token = l.eng.tokens.SealAck(append(l.scratch.token[:0], d.Token[:token.AckLen]...), route.Session.Short())
+	again.Epoch = route.Epoch
+	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
+	dest, v := l.destination(h, codec.DeliverSize(&again), again.From)
+	if v.code != codec.CodeOK {
+		return v.code
+	}
+	if v := l.eng.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
+		l.settle.acks.End(t) // for good: to ask the registry would not change it
+		l.eng.undelivered(&again, v.code)
+		l.settle.finish(entry, v.code, v.reason, nil)
+		return codec.CodeOK
+	}
+	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), &again), entry.Flags|flagBounced
+	l.settle.acks.Redirect(t, entry, dest.list)
+	l.write(dest, &again)
+	return codec.CodeOK
+}
+
+// bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
+func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
+	c := rv.conn
+	l := c.loop
+	origin, h, ok := rv.linkBounce(d)
+	if !ok {
+		return false
+	}
+	rv.disown(d.To, d.Epoch)
+	id := c.session.ID()
+	f := codec.Forward{Deliver: *d, Session: append(l.scratch.sessionID[:0], id[:]...)}
+	f.Token = origin
+	l.scratch.control = codec.AppendForward(l.scratch.control[:0], codec.KindNotMine, &f)
+	rv.giveBack(h, l.scratch.control)
+	return true
+}
+
+// linkBounce returns the link that a message with ack came over, and the token it had there; false: it came over none.
+func (rv *receiver) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handle, ok bool) {
+	c := rv.conn
+	origin, h, ok = c.loop.eng.tokens.OpenLink(d.Token, c.short)
+	return origin, h, ok && len(origin) == token.AckLen && d.Flags&^knownFlags == 0
+}
+
+// handleReturned takes back a message that the other node could not deliver, forgets what led there, and
+// tries once more (S14).
+func (k *link) handleReturned(kind codec.Kind, body []byte) error {
+	f := &k.conn.loop.scratch.forward
+	if err := codec.DecodeForward(body, kind, f); err != nil {
+		return err
+	}
+	k.takeBack(kind, f)
+	return nil
+}
+
+func (k *link) takeBack(kind codec.Kind, f *codec.Forward) {
+	c := k.conn
+	l := c.loop
+	k.forgetWay(kind, f)
+	if t, ok := token.Ack(f.Token); ok && t.Loop() != int(l.idx) {
+		if t.Loop() < len(l.eng.loops) {
+			p := l.mail.parcelFor(uint16(t.Loop()))
+			at := len(p.data) + codec.PrefixLen
+			p.data = codec.AppendForward(p.data, kind, f)
+			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: at, reply: len(p.data) - at, seq: uint64(kind)})
+		}
+		return
+	}
+	l.bounce.returned(kind, c.handle(), f, new(token.SharedSum))
+}
+
+// forgetWay forgets what led a message that has come back to where it came back from.
+func (k *link) forgetWay(kind codec.Kind, f *codec.Forward) {
+	e := k.conn.loop.eng
+	if s := e.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
+		e.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
+	}
+	if kind == codec.KindNotAttached { // the route stands: it leads to wherever the session is attached
+		k.forget(routing.SessionID(f.Session))
+	} else if s := e.cluster.remote.Session(routing.SessionID(f.Session)); s != nil {
+		e.cluster.remote.Unbind(string(f.To), s, f.Epoch)
+	}
+}
+
+// returned decides on a message that came back from another node over the link by, and kind says why. If it waits for an ack, its entry is on this loop.
+func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *token.SharedSum) {
+	l := b.loop
+	retried := f.Flags&flagRetried != 0
+	f.Flags &^= flagRetried
+	if t, ok := token.Ack(f.Token); ok {
+		entry, status := l.settle.acks.Lookup(t)
+		switch {
+		case status != ackmgr.Pending:
+			return // it has ended meanwhile
+		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, f.Payload), &f.Deliver):
+			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
+			return
+		}
+		retried = entry.Flags&flagBounced != 0
+		b.unsend(t, entry)
+	}
+	if f.Flags&codec.FlagAck == 0 {
+		l.stats.returned++
+	}
+	if retried { // Its ID moves faster than messages do: two sessions did not have it, but somebody may.
+		b.endReturned(f, codec.CodeUnreachable)
+		return
+	}
+	f.Flags |= flagRetried
+	b.retry(kind, by, f)
+}
+
+// unsend notes that a message came back: it waits for nobody's connection now, and has had its first try.
+func (b *bouncing) unsend(t ackmgr.Token, entry ackmgr.Entry) {
+	entry.Flags |= flagBounced
+	b.loop.settle.acks.Redirect(t, entry, 0)
+}
+
+// retry sends a returned message to another node of its session, if there is one; else the registry is asked.
+func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
+	l := b.loop
+	if kind == codec.KindNotAttached && l.park.lines[string(f.To)] == nil {
+		code, done := b.forwardAgain(kind, f)
+		if done {
+			return
+		}
+		if code == codec.CodeOverflow {
+			b.endReturned(f, code)
+			return
+		}
+	}
+	if !l.park.parkReturned(kind, by, f, 0) {
+		b.endReturned(f, codec.CodeOverflow)
+	}
+}
+
+// askAgain lets a message that a session of this node would not have wait for the registry's word on who holds its ID;
+// false: too many do.
+func (b *bouncing) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
+	l := b.loop
+	var from routing.SessionID
+	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
+	f := &l.scratch.forward
+	*f = codec.Forward{Deliver: *d, Session: append(l.scratch.sessionID[:0], from[:]...)}
+	f.Token = d.Token[:token.AckLen] // as it is between nodes: the seal was for the session that has given it back
+	b.unsend(t, entry)
+	return l.park.parkReturned(codec.KindNotMine, by, f, 0)
+}
+
+func (b *bouncing) endReturned(f *codec.Forward, code codec.Code) {
+	l := b.loop
+	if f.Flags&flagBare != 0 {
+		b.endBare(f, code)
+		return
+	}
+	l.eng.unreturned(f, code)
+	if len(f.Token) > 0 {
+		l.settle.endToken(f.Token, verdict{code: code}, 1)
+		return
+	}
+	l.stats.outcomes[code]++
+}
+
+// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. It
+// returns false if the message was not sent; codeMoving then means that this node knows of no other
+// place than the one that it came back from. A session that does not hold the ID under some epoch
+// is not asked for the same again (S14).
+func (b *bouncing) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
+	l := b.loop
+	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
+		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
+	}
+	from, epoch := routing.SessionID(f.Session).Short(), f.Epoch
+	same := func(r routing.Route) bool {
+		return kind == codec.KindNotMine && r.Session.Short() == from && r.Epoch == epoch
+	}
+	if route, ok := l.eng.table.Lookup(f.To); ok && !same(route) {
+		if h, ok := route.Session.Pick(route.Hash); ok {
+			return b.deliverReturned(f, route, h)
+		}
+	}
+	route, ok := l.eng.cluster.remote.Lookup(f.To)
+	if !ok || same(route) {
+		return codeMoving, false
+	}
+	h, ok := l.eng.cluster.pick(route)
+	if !ok {
+		return codec.CodeUnreachable, false
+	}
+	id := route.Session.ID()
+	f.Epoch = route.Epoch
+	f.Session = append(l.scratch.sessionID[:0], id[:]...)
+	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
+	if v.code != codec.CodeOK {
+		return v.code, false
+	}
+	dest.list = l.endings.linkList(h, route.Session.Short())
+	if !b.rearm(f, route.Session.Short(), dest.list) {
+		return 0, true // it has ended meanwhile
+	}
+	l.writeForward(dest, f)
+	return 0, true
+}
+
+// deliverReturned is forwardAgain to a session that is attached here by now.
+func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (codec.Code, bool) {
+	l := b.loop
+	f.Epoch = route.Epoch
+	d := f.Deliver
+	d.Flags &= knownFlags
+	if len(d.Token) == token.ReportLen { // it was sealed for another session
+		from, seq := token.Report(d.Token)
+		d.Token = l.eng.tokens.AppendReport(l.scratch.token[:0], from, seq, route.Session.Short())
+	} else {
+		d.Token = l.eng.tokens.SealAck(append(l.scratch.token[:0], d.Token...), route.Session.Short())
+	}
+	dest, v := l.destination(h, codec.DeliverSize(&d), d.From)
+	if v.code != codec.CodeOK {
+		return v.code, false
+	}
+	if v := l.eng.mayDeliver(route.Session, &d); v.code != codec.CodeOK {
+		b.endReturned(f, v.code)
+		return 0, true
+	}
+	if !b.rearm(f, route.Session.Short(), dest.list) {
+		return 0, true
+	}
+	l.write(dest, &d)
+	return 0, true
+}
+
+// rearm moves the entry of a message, if it has one, to its new destination; false: the entry has ended.
+func (b *bouncing) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
+	l := b.loop
+	t, ok := token.Ack(f.Token)
+	if !ok {
+		return true
+	}
+	entry, status := l.settle.acks.Lookup(t)
+	if status != ackmgr.Pending {
+		return false
+	}
+	entry.Session, entry.Flags = session, entry.Flags|flagBounced
+	sent := f.Deliver
+	sent.Flags &= knownFlags
+	entry.Sum = l.eng.tokens.Sum(&sent)
+	return l.settle.acks.Redirect(t, entry, list)
+}

@@ -1,0 +1,96 @@
+package engine
+
+import (
+	"distmsg/codec"
+	"distmsg/routing"
+)
+
+// loopLinks are the links of a loop, and the way to those of others. The loop owns them.
+type loopLinks struct {
+	loop *loop // static
+
+	all []*conn // to other nodes, with or without handshake
+}
+
+// check pings silent nodes and gives up on dead ones: sooner than on clients.
+func (ls *loopLinks) check() {
+	l := ls.loop
+	kept := ls.all[:0]
+	for _, c := range ls.all {
+		silence := l.now - c.live.lastFrame
+		switch {
+		case c.state == stateClosed:
+			continue
+		case c.in.inTurns: // it has said something
+		case c.state == stateOpen && silence >= linkDead.Milliseconds():
+			c.close(codec.FaultIdleTimeout, "no frame for "+linkDead.String())
+			continue
+		case c.state == stateOpen && silence >= linkPing.Milliseconds() && !c.live.pinged:
+			c.live.pinged = true
+			c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(l.now)))
+		}
+		kept = append(kept, c)
+	}
+	clear(ls.all[len(kept):])
+	ls.all = kept
+}
+
+// conn returns an open link of this loop, nil if the handle names none.
+func (ls *loopLinks) conn(h routing.Handle) *conn {
+	if c := ls.loop.conn(h); c != nil && c.link != nil && c.state == stateOpen {
+		return c
+	}
+	return nil
+}
+
+// send appends a control frame to a link, on whichever loop it is.
+func (ls *loopLinks) send(h routing.Handle, frame []byte) {
+	l := ls.loop
+	if h.Loop == l.idx {
+		if c := ls.conn(h); c != nil {
+			c.out.wroteControl(append(c.out.buf(), frame...))
+		}
+		return
+	}
+	p := l.mail.parcelFor(h.Loop)
+	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: len(p.data), reply: len(frame)})
+	p.data = append(p.data, frame...)
+}
+
+// sendAll sends a control frame to every node there is a link to.
+func (ls *loopLinks) sendAll(frame []byte) {
+	l := ls.loop
+	if l.eng.cluster == nil {
+		return
+	}
+	for _, h := range *l.eng.cluster.open.Load() {
+		ls.send(h, frame)
+	}
+}
+
+// introduce tells another node which sessions are attached by connections of this loop. A connection
+// may have been silent for so long that another node would give it up. The loop asks such a one
+// first: after a partition its session may have moved long ago, and nobody must be sent after it.
+func (ls *loopLinks) introduce(to routing.Handle) { ls.introduceFrom(0, to) }
+
+// introduceFrom introduces the sessions of the connections from a slot on, as far as the iteration's
+// share allows, and the rest in the next iteration. Sessions that attach meanwhile are announced
+// anyway.
+func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
+	l := ls.loop
+	for ; slot < len(l.conns); slot++ {
+		if l.pace.full {
+			l.post(func() { ls.introduceFrom(slot, to) })
+			return
+		}
+		l.pace.worked(1)
+		switch c := l.conns[slot]; {
+		case c == nil || c.state != stateOpen || c.session == nil || c.left:
+		case c.isInside() || l.now-c.live.lastFrame < linkDead.Milliseconds():
+			ls.send(to, c.attachedFrame(l.scratch.control[:0]))
+		default:
+			c.live.distrust()
+			c.live.stepBack()
+		}
+	}
+}
