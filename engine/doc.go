@@ -77,6 +77,6 @@
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox. Locks are few and none
 // is held while another is taken: inbox.mu, loop.pubMu, sharedBufs.mu, those of the directory (see
-// there), Engine.fenceMu, under which watcher.mu may be taken, and two under which inbox.mu (by post) may be taken:
-// cluster.mu, and an InProcess.mu, under which sharedBufs.mu may be, too.
+// there), Engine.fenceMu, under which watcher.mu may be taken, and two under which others may be
+// taken: cluster.mu (that of peers.Members), and an InProcess.mu (inbox.mu, by post, and sharedBufs.mu).
 package engine

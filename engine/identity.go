@@ -11,7 +11,8 @@ import (
 )
 
 // identity is what this node says of itself on a link.
-func (e *Engine) identity() codec.PeerIdentity {
+func (c *cluster) identity() codec.PeerIdentity {
+	e := c.eng
 	resume := hmac.New(sha256.New, e.cfg.Secret)
 	resume.Write([]byte("distmsg resume fingerprint"))
 	settings := []codec.Setting{
@@ -27,7 +28,7 @@ func (e *Engine) identity() codec.PeerIdentity {
 		settings = append(settings, codec.Setting{Name: "registry buckets", Value: strconv.Itoa(registry.Buckets)})
 	}
 	id := codec.PeerIdentity{Since: e.since, Settings: settings}
-	if e.cluster.peers.Joining() {
+	if c.peers.Joining() {
 		id.Flags |= codec.PeerStarting
 	}
 	return id

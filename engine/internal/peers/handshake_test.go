@@ -383,3 +383,39 @@ func TestOddRegistryIdentity(t *testing.T) {
 		t.Errorf("a usual one is %q", got)
 	}
 }
+
+// Whatever somebody sends who does not know the secret, no link opens.
+func FuzzHandshake(f *testing.F) {
+	hello := newSelf("n0").Hello("n0", 10)
+	challenge := codec.PeerChallenge{Version: 1, Node: []byte("n1"), Incarnation: 11, Nonce: random(codec.NonceLen), Proof: random(codec.SecretLen)}
+	proof := codec.AppendPeerProof(nil, random(codec.SecretLen))
+	f.Add(false, append(codec.AppendPeerHello(nil, &hello), proof...))
+	f.Add(true, append(codec.AppendPeerChallenge(nil, &challenge), codec.AppendPeerReady(nil)...))
+	f.Add(false, codec.AppendError(nil, &codec.ErrorFrame{Fault: codec.FaultNameTaken, Message: "x"}))
+	f.Add(true, codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
+	f.Fuzz(func(t *testing.T, dials bool, b []byte) {
+		h := Accept(newSelf("n1"), 11)
+		if dials {
+			h, _ = Dial(newSelf("n0"), 10, "n1")
+		}
+		for {
+			frame, n, err := codec.Split(b, codec.MaxHelloFrame)
+			if err != nil || n == 0 {
+				return
+			}
+			b = b[n:]
+			kind, err := codec.PeekKind(frame)
+			if err != nil {
+				return
+			}
+			switch s := h.Handle(kind, frame); {
+			case s.Proved || s.Verdict == ToSupersede || s.Verdict == ToOpen || s.Note == NoteMustEnd:
+				t.Fatalf("%v: %+v", kind, s)
+			case s.Verdict == ToRefuse && (s.Fault == 0 || s.Detail == ""):
+				t.Fatalf("refused without a reason: %+v", s)
+			case s.Verdict == ToRefuse || s.Verdict == ToEnd:
+				return
+			}
+		}
+	})
+}
