@@ -128,8 +128,8 @@ func TestWaitingInputIsBounded(t *testing.T) {
 		most = max(most, now)
 		return len(h.handled()) == many
 	})
-	if most == 0 || most > 2*readBuffer {
-		t.Errorf("%d bytes waited in the node, want at most %d", most, 2*readBuffer)
+	if most == 0 || most > 2*readMost {
+		t.Errorf("%d bytes waited in the node, want at most %d", most, 2*readMost)
 	}
 	a.nc.Close()
 }
