@@ -28,25 +28,26 @@ import (
 // process. All methods may be called from any goroutine.
 type Engine struct {
 	// static after New
-	cfg      Config
-	log      *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
-	limits   codec.Limits
-	maxFrame int
-	reserve  int      // bytes that may be queued for a connection beyond its bound, for answers
-	cluster  *cluster // nil: this node is alone
-	clk      *clock
-	since    uint64 // when this process took its name, in µs since 1970
-	seed     maphash.Seed
-	tokens   token.Keys
-	table    *routing.Table
-	dir      *directory.Directory // whatever may wait for the registry
-	ready    chan struct{}
-	stopped  chan struct{} // closed when Run has returned
-	failed   chan error    // what makes Run return an error; whoever finds it full is not the first
-	clients  *port         // where clients connect
-	peers    *port         // where other nodes connect
-	inside   *port         // where clients in this process connect
-	joins    joins         // of clients
+	cfg            Config
+	log            *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
+	limits         codec.Limits
+	maxFrame       int
+	reserve        int      // bytes that may be queued for a connection beyond its bound, for answers
+	cluster        *cluster // nil: this node is alone
+	clk            *clock
+	since          uint64 // when this process took its name, in µs since 1970
+	seed           maphash.Seed
+	tokens         token.Keys
+	table          *routing.Table
+	dir            *directory.Directory // whatever may wait for the registry
+	ready          chan struct{}
+	stopped        chan struct{} // closed when Run has returned
+	failed         chan error    // what makes Run return an error; whoever finds it full is not the first
+	clients        *port         // where clients connect
+	peers          *port         // where other nodes connect
+	inside         *port         // where clients in this process connect
+	joins          joins         // of clients
+	closesRegistry bool          // NewShared has opened it: it is closed when Run returns
 
 	// static after Run has started
 	ctx          context.Context // ends when the engine has stopped
@@ -141,6 +142,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	defer close(e.stopped)
 	defer e.log.Flush(flushTime)
+	defer e.closeRegistry()
 	if contextError(ctx) != nil { // there is nothing to serve for
 		return nil
 	}
@@ -166,6 +168,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		return errors.Join(err, stopErr)
 	}
 	return nil
+}
+
+// closeRegistry closes the registry that NewShared has opened.
+func (e *Engine) closeRegistry() {
+	if e.closesRegistry {
+		_ = e.cfg.Registry.Close()
+	}
 }
 
 // fail makes Run end with an error, if nothing else has before.

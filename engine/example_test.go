@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"net"
-	"slices"
-	"sync"
 	"time"
 
+	"distmsg/client"
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine"
@@ -27,8 +27,9 @@ func Example() {
 	ended := make(chan error, 1)
 	go func() { ended <- node.Run(ctx) }()
 
-	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{ // it waits until the node is ready
-		Handler: func(m *engine.Message) { m.Ack([]byte("got " + string(m.Payload))) },
+	s, err := client.Dial(ctx, client.Config{ // it waits until the node is ready
+		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(),
+		Handler: func(_ context.Context, d *client.Delivery) { d.Reply([]byte("got " + string(d.Payload))) },
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -36,20 +37,34 @@ func Example() {
 	if err := s.Bind(ctx, "1001", "1002"); err != nil {
 		log.Fatal(err)
 	}
-	reply, err := s.Send(ctx, "1001", "1002", []byte("hello"))
-	fmt.Println(string(reply), err)
+	reply, err := s.Send(ctx, client.Message{From: "1001", To: "1002", Payload: []byte("hello")})
+	fmt.Println(string(reply.Payload), err)
 
-	_, err = s.Send(ctx, "1001", "1003", []byte("hello"))
-	var failed *engine.SendError
+	_, err = s.Send(ctx, client.Message{From: "1001", To: "1003", Payload: []byte("hello")})
+	var failed *client.Error
 	if errors.As(err, &failed) {
 		fmt.Println(failed.Code, failed.Delivered(), failed.SafeToRetry(), failed.Temporary())
 	}
+	fmt.Println(s.Close(ctx))
 	stop()
 	fmt.Println(<-ended)
 	// Output:
 	// got hello <nil>
 	// no_route no true false
 	// <nil>
+	// <nil>
+}
+
+// dial opens a session in the node's own process.
+func dial(ctx context.Context, node *engine.Engine, identity string, handler client.Handler) *client.Session {
+	s, err := client.Dial(ctx, client.Config{
+		Nodes: []string{engine.InProcessAddr}, Dialer: node.DialerAs(identity),
+		Handler: handler, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	return s
 }
 
 // run runs a node until stop is called, which says how that went.
@@ -102,62 +117,26 @@ func ExampleHooks() {
 		Loops: 1, // so that lost needs no lock
 	})
 	ctx := context.Background()
-	game, err := node.OpenInProcess(ctx, engine.InProcessConfig{Identity: "game"})
-	if err != nil {
-		log.Fatal(err)
-	}
+	game := dial(ctx, node, "game", nil)
 	fmt.Println(game.Bind(ctx, "1001"))
-	chat, err := node.OpenInProcess(ctx, engine.InProcessConfig{Identity: "chat"})
-	if err != nil {
-		log.Fatal(err)
-	}
+	chat := dial(ctx, node, "chat", nil)
 	if err := chat.Bind(ctx, "1002"); err != nil {
 		log.Fatal(err)
 	}
-	_, err = chat.Send(ctx, "1002", "1001", make([]byte, 2000))
-	fmt.Println(errors.Is(err, engine.ErrDenied))
-	_, err = chat.Send(ctx, "1002", "1001", nil)
-	fmt.Println(errors.Is(err, engine.ErrNoRoute))
+	_, err := chat.Send(ctx, client.Message{From: "1002", To: "1001", Payload: make([]byte, 2000)})
+	fmt.Println(errors.Is(err, client.ErrDenied))
+	_, err = chat.Send(ctx, client.Message{From: "1002", To: "1001"})
+	fmt.Println(errors.Is(err, client.ErrNoRoute))
+	fmt.Println(game.Close(ctx), chat.Close(ctx))
 	fmt.Println(stop())
 	fmt.Println(lost)
 	// Output:
-	// engine: bind "1001": denied: only the chat servers hold users
+	// client: bind 1001: denied: only the chat servers hold users
 	// true
 	// true
+	// <nil> <nil>
 	// <nil>
 	// [1002 to 1001: denied 1002 to 1001: no_route]
-}
-
-// Many messages at once: they are under way together, arrive in order, and each has its outcome.
-func ExampleInProcess_SendAsync() {
-	node, stop := run(engine.Config{Addr: "none"})
-	ctx := context.Background()
-	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{Handler: func(m *engine.Message) { m.Ack(slices.Clone(m.Payload)) }})
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := s.Bind(ctx, "a", "b"); err != nil {
-		log.Fatal(err)
-	}
-	var all sync.WaitGroup
-	acked := 0
-	for range 1000 {
-		all.Add(1)
-		s.SendAsync(ctx, "a", "b", []byte("hello"), func(_ []byte, err error) { // one after the other
-			defer all.Done()
-			if err == nil {
-				acked++
-			}
-		})
-	}
-	all.Wait()
-	fmt.Println(acked, "acked")
-	fmt.Println(s.Close(ctx)) // its IDs are bound no more
-	fmt.Println(stop())
-	// Output:
-	// 1000 acked
-	// <nil>
-	// <nil>
 }
 
 // Two nodes that are told of each other and share a registry are one relay. In two processes, the registry is on Redis
@@ -173,31 +152,27 @@ func ExampleConfig_cluster() {
 			Registry: registry, Membership: discovery.Peers(peers...), ClusterSecret: []byte("at least sixteen bytes"),
 		})
 	}
-	var sessions [2]*engine.InProcess
+	var sessions [2]*client.Session
 	ctx := context.Background()
 	for i, node := range nodes {
 		linked(node)
-		s, err := node.OpenInProcess(ctx, engine.InProcessConfig{
-			Handler: func(m *engine.Message) { m.Ack([]byte(node.NodeID() + " has " + m.To)) },
-		})
-		if err != nil {
-			log.Fatal(err)
-		}
-		sessions[i] = s
+		sessions[i] = dial(ctx, node, "", func(_ context.Context, d *client.Delivery) { d.Reply([]byte(node.NodeID() + " has " + d.To)) })
 	}
 	if err := errors.Join(sessions[0].Bind(ctx, "alice"), sessions[1].Bind(ctx, "bob")); err != nil {
 		log.Fatal(err)
 	}
-	reply, err := sessions[0].Send(ctx, "alice", "bob", nil)
-	fmt.Println(string(reply), err)
-	reply, err = sessions[1].Send(ctx, "bob", "alice", nil)
-	fmt.Println(string(reply), err)
+	reply, err := sessions[0].Send(ctx, client.Message{From: "alice", To: "bob"})
+	fmt.Println(string(reply.Payload), err)
+	reply, err = sessions[1].Send(ctx, client.Message{From: "bob", To: "alice"})
+	fmt.Println(string(reply.Payload), err)
+	fmt.Println(sessions[0].Close(ctx), sessions[1].Close(ctx))
 	for _, stop := range stops {
 		fmt.Println(stop())
 	}
 	// Output:
 	// n2 has bob <nil>
 	// n1 has alice <nil>
+	// <nil> <nil>
 	// <nil>
 	// <nil>
 }
@@ -224,19 +199,16 @@ func ExampleEngine_Drain() {
 	node, stop := run(engine.Config{Addr: "127.0.0.1:0"})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{Handler: func(*engine.Message) {}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	if err := s.Bind(ctx, "a"); err != nil {
+	s := dial(ctx, node, "", func(context.Context, *client.Delivery) {})
+	if err := s.Bind(ctx, "a", "b"); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(node.Drain(ctx)) // clients move to other nodes, if there are any
-	_, err = node.OpenInProcess(ctx, engine.InProcessConfig{})
-	fmt.Println(errors.Is(err, engine.ErrDraining))
+	_, err := s.Send(ctx, client.Message{From: "a", To: "b"})
+	fmt.Println(errors.Is(err, client.ErrDraining), s.Close(ctx))
 	fmt.Println(stop())
 	// Output:
 	// <nil>
-	// true
+	// true <nil>
 	// <nil>
 }

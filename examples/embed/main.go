@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -15,13 +14,14 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/coder/websocket/wsjson"
 
+	"distmsg/client"
 	"distmsg/codec"
 	"distmsg/discovery/zookeeper"
 	"distmsg/engine"
@@ -62,90 +62,111 @@ func main() {
 type server struct {
 	http, token, redis, zookeeper, secret string // flags
 	patience                              time.Duration
-	node                                  atomic.Pointer[engine.Engine]
-	online, delivered, undelivered, kicks atomic.Int64 // what the hooks have seen
+	serving                               context.Context // ends when the server stops
+	session                               *client.Session // holds the names of all users
+	kicks, delivered, undelivered         atomic.Int64
+
+	chats sync.WaitGroup // connections of users
+
+	mu    sync.Mutex
+	users map[string]*user // guarded by mu; by name
 }
 
 // run serves until ctx ends, or something fails.
 func (s *server) run(ctx context.Context) error {
-	cfg := engine.Config{Addr: "none", MaxPayload: maxText, MaxPending: maxFrame, MaxInFlight: 64, Hooks: s.hooks()}
-	if s.redis != "" || s.zookeeper != "" {
-		closeAll, err := s.joinCluster(ctx, &cfg)
-		if err != nil {
-			return err
-		}
-		defer closeAll()
-	}
-	node, err := engine.New(cfg)
+	cfg := engine.Config{Addr: "none", MaxPayload: maxText, Hooks: s.hooks()}
+	node, leave, err := s.newNode(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	s.node.Store(node)
+	defer leave()
 	listener, err := net.Listen("tcp", s.http)
 	if err != nil {
+		return err
+	}
+	serving, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	s.serving, s.users = serving, make(map[string]*user)
+	ended := make(chan error, 1)
+	go func() {
+		err := node.Run(serving)
+		stop(err)
+		ended <- err
+	}()
+	select { // a node of a cluster waits for the others first
+	case <-node.Ready():
+	case err := <-ended:
+		return err
+	}
+	s.session, err = client.Dial(serving, client.Config{
+		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(), OnKick: s.kicked,
+	})
+	if err != nil {
+		stop(err)
+		<-ended
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /chat", s.chat)
 	mux.HandleFunc("GET /stats", s.stats)
 	web := &http.Server{Handler: mux, ReadHeaderTimeout: sendTimeout}
-	serving, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
 	go func() { stop(web.Serve(listener)) }()
 	slog.Info("users connect", "addr", listener.Addr().String(), "node", node.NodeID())
-	err = node.Run(serving) // its end is that of all sessions, and theirs that of the WebSockets
+	err = <-ended
 	web.Close()
+	s.chats.Wait()           // they end with serving
+	s.session.Close(serving) // for the same reason, it waits for nothing
 	if err == nil && ctx.Err() == nil {
 		err = context.Cause(serving)
 	}
 	return err
 }
 
-// joinCluster opens what the servers share: who is bound where, and which servers there are.
-func (s *server) joinCluster(ctx context.Context, cfg *engine.Config) (closeAll func(), err error) {
-	if cfg.ClusterSecret, err = os.ReadFile(s.secret); err != nil {
-		return nil, fmt.Errorf("a cluster needs -secret-file: %w", err)
+// newNode makes a node that is alone, or one of several servers. Those share who is bound where, and
+// which servers there are.
+func (s *server) newNode(ctx context.Context, cfg engine.Config) (node *engine.Engine, leave func(), err error) {
+	if s.redis == "" && s.zookeeper == "" {
+		node, err = engine.New(cfg)
+		return node, func() {}, err
 	}
-	registry, err := redis.Open(ctx, redis.Config{URL: s.redis, Prefix: "chat",
-		Gone: func(p routing.Presence) bool { n := s.node.Load(); return n != nil && n.Gone(p) }})
+	secret, err := os.ReadFile(s.secret)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("a cluster needs -secret-file: %w", err)
 	}
 	members, err := zookeeper.Open(ctx, zookeeper.Config{URL: s.zookeeper})
 	if err != nil {
-		return nil, errors.Join(err, registry.Close())
+		return nil, nil, err
 	}
-	cfg.Cluster, cfg.PeerAddr, cfg.Registry, cfg.Membership = "chat", "127.0.0.1:0", registry, members
-	return func() { members.Close(); registry.Close() }, nil
+	cfg.Cluster, cfg.PeerAddr, cfg.Membership, cfg.ClusterSecret = "chat", "127.0.0.1:0", members, secret
+	node, err = engine.NewShared(ctx, cfg, func(ctx context.Context, share engine.Share) (routing.Registry, error) {
+		return redis.Open(ctx, redis.Config{URL: s.redis, Prefix: share.Cluster, Fingerprint: share.Fingerprint, Gone: share.Gone})
+	})
+	if err != nil {
+		members.Close()
+	}
+	return node, members.Close, err
 }
 
-// hooks let nobody bind a name but that user, and count. Those of messages run on event loops and
-// must not block.
+// hooks count. They run on event loops and must not block.
 func (s *server) hooks() engine.Hooks {
 	return engine.Hooks{
-		Bind: func(identity, id string) error {
-			if identity != id {
-				return errors.New("that is somebody else's name")
-			}
-			return nil
-		},
 		Deliver: func(routing.SessionID, string, *codec.Deliver) codec.Code {
 			s.delivered.Add(1)
 			return codec.CodeOK
 		},
 		Undeliverable: func(*codec.Deliver, codec.Code) { s.undelivered.Add(1) },
-		Kick:          func(routing.SessionID, string, string, uint64) { s.kicks.Add(1) },
-		SessionUp:     func(routing.SessionID, string) { s.online.Add(1) },
-		SessionDown:   func(routing.SessionID, string) { s.online.Add(-1) },
 	}
 }
 
 func (s *server) stats(w http.ResponseWriter, _ *http.Request) {
-	json.NewEncoder(w).Encode(map[string]int64{"online": s.online.Load(), "delivered": s.delivered.Load(),
+	s.mu.Lock()
+	online := len(s.users)
+	s.mu.Unlock()
+	json.NewEncoder(w).Encode(map[string]int64{"online": int64(online), "delivered": s.delivered.Load(),
 		"undelivered": s.undelivered.Load(), "kicked": s.kicks.Load()})
 }
 
-// chat serves one user: one WebSocket, and one session with one ID.
+// chat serves one user: one WebSocket, and one name that the session holds.
 func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	id := r.FormValue("id")
 	if subtle.ConstantTimeCompare([]byte(r.FormValue("token")), []byte(s.token)) != 1 || id == "" || len(id) > codec.MaxID {
@@ -156,54 +177,89 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // it has answered
 	}
+	s.chats.Add(1)
+	defer s.chats.Done()
 	conn.SetReadLimit(maxFrame)
-	// a user who does not read holds up only this session, and not for ever
-	write := func(e event) error {
-		ctx, cancel := context.WithTimeout(r.Context(), s.patience)
-		defer cancel()
-		return wsjson.Write(ctx, conn, e)
-	}
-	session, err := s.node.Load().OpenInProcess(r.Context(), engine.InProcessConfig{
-		Identity: id,
-		Handler: func(m *engine.Message) { // returning means acked
-			if write(event{From: m.From, Text: string(m.Payload)}) != nil {
-				m.Reject("the user is gone")
-			}
-		},
-		OnKick: func(string, uint64) { conn.Close(kicked, "you have logged in elsewhere") },
-	})
-	if err != nil {
-		conn.Close(websocket.StatusTryAgainLater, "the server stops")
-		return
-	}
-	defer s.end(session)
 	defer conn.CloseNow()
-	go func() { <-session.Done(); conn.Close(websocket.StatusGoingAway, "the server stops") }()
-	if err := session.Bind(r.Context(), id); err != nil {
+	defer context.AfterFunc(s.serving, func() { conn.Close(websocket.StatusGoingAway, "the server stops") })()
+	ctx, stop := context.WithCancel(r.Context())
+	defer stop()
+	u := newUser(id, conn, s.patience)
+	go u.writeAll(ctx)
+	s.login(id, u)
+	defer s.logout(id, u)
+	if err := s.settle(ctx, id); err != nil {
 		slog.Warn("cannot log in", "id", id, "error", err)
 		conn.Close(websocket.StatusTryAgainLater, "you cannot log in at the moment")
 		return
 	}
-	for {
-		var m event
-		if wsjson.Read(r.Context(), conn, &m) != nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), sendTimeout)
-		// while 64 are under way it waits: nothing is read
-		session.SendAsync(ctx, id, m.To, []byte(m.Text), func(_ []byte, err error) {
-			cancel()
-			write(ended(m.N, err))
-		})
+	u.readAll(ctx, s.session)
+}
+
+// login makes u the user with that name. One who has it already is kicked.
+func (s *server) login(id string, u *user) {
+	s.mu.Lock()
+	old := s.users[id]
+	s.users[id] = u
+	s.mu.Unlock()
+	if old != nil {
+		s.kick(old)
 	}
 }
 
-// end closes the session of a user who has gone. What is still being written to them ends with the
-// connection.
-func (s *server) end(session *engine.InProcess) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
-	defer cancel()
-	if err := session.Close(ctx); err != nil {
-		slog.Warn("a user's session", "error", err)
+// logout gives the name back, unless somebody else has it by now.
+func (s *server) logout(id string, u *user) {
+	s.mu.Lock()
+	mine := s.users[id] == u
+	if mine {
+		delete(s.users, id)
 	}
+	s.mu.Unlock()
+	if !mine {
+		return
+	}
+	if err := s.settle(s.serving, id); err != nil && s.serving.Err() == nil {
+		slog.Warn("cannot log out", "id", id, "error", err)
+	}
+}
+
+// settle has the session hold the name if there is a user with it, and only then. Somebody may log in
+// or out meanwhile, so it looks again.
+func (s *server) settle(ctx context.Context, id string) (err error) {
+	for {
+		u := s.user(id)
+		if u != nil {
+			err = s.session.BindWith(ctx, client.BindOptions{Handler: u.receive}, id)
+		} else {
+			err = s.session.Unbind(ctx, id)
+		}
+		if err != nil || s.user(id) == u {
+			return err
+		}
+	}
+}
+
+func (s *server) user(id string) *user {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.users[id]
+}
+
+// kicked hears that a name was bound at another server.
+func (s *server) kicked(k client.Kick) {
+	if _, held := s.session.Epoch(k.ID); held {
+		return // and has been bound here again since
+	}
+	s.mu.Lock()
+	u := s.users[k.ID]
+	delete(s.users, k.ID)
+	s.mu.Unlock()
+	if u != nil {
+		s.kick(u)
+	}
+}
+
+func (s *server) kick(u *user) {
+	s.kicks.Add(1)
+	go u.conn.Close(kicked, "you have logged in elsewhere") // it waits for the user's answer
 }

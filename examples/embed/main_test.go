@@ -68,8 +68,8 @@ func start(t *testing.T, args ...string) *chatServer {
 	return &chatServer{p, t, announced.FindStringSubmatch(p.Output())[1]}
 }
 
-// user is a WebSocket client.
-type user struct {
+// person is a WebSocket client.
+type person struct {
 	t    *testing.T
 	conn *websocket.Conn
 	ctx  context.Context
@@ -82,7 +82,7 @@ func (s *chatServer) dial(query url.Values) (*websocket.Conn, *http.Response, er
 }
 
 // login returns when the user's name is bound, which a message to oneself tells.
-func (s *chatServer) login(id string) *user {
+func (s *chatServer) login(id string) *person {
 	s.t.Helper()
 	conn, _, err := s.dial(url.Values{"id": {id}, "token": {"sesame"}})
 	if err != nil {
@@ -91,21 +91,21 @@ func (s *chatServer) login(id string) *user {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	s.t.Cleanup(func() { cancel(); conn.CloseNow() })
 	conn.SetReadLimit(4 << 20)
-	u := &user{s.t, conn, ctx}
+	u := &person{s.t, conn, ctx}
 	u.write(event{To: id, Text: "me", N: 1})
 	u.reads(event{From: id, Text: "me"})
 	u.reads(event{N: 1, Outcome: "acked"})
 	return u
 }
 
-func (u *user) write(e event) {
+func (u *person) write(e event) {
 	u.t.Helper()
 	if err := wsjson.Write(u.ctx, u.conn, e); err != nil {
 		u.t.Fatal(err)
 	}
 }
 
-func (u *user) read() event {
+func (u *person) read() event {
 	u.t.Helper()
 	var e event
 	if err := wsjson.Read(u.ctx, u.conn, &e); err != nil {
@@ -114,7 +114,7 @@ func (u *user) read() event {
 	return e
 }
 
-func (u *user) reads(want event) {
+func (u *person) reads(want event) {
 	u.t.Helper()
 	if got := u.read(); got != want {
 		u.t.Fatalf("read %+v, want %+v", got, want)
@@ -122,7 +122,7 @@ func (u *user) reads(want event) {
 }
 
 // ends reads until the connection is closed, and returns why it was.
-func (u *user) ends() websocket.StatusCode {
+func (u *person) ends() websocket.StatusCode {
 	u.t.Helper()
 	for {
 		if _, _, err := u.conn.Read(u.ctx); err != nil {
@@ -132,7 +132,7 @@ func (u *user) ends() websocket.StatusCode {
 }
 
 // says sends a text to somebody who reads it, and hears that it was acked.
-func (u *user) says(from string, to *user, id, text string) {
+func (u *person) says(from string, to *person, id, text string) {
 	u.t.Helper()
 	u.write(event{To: id, Text: text, N: 7})
 	to.reads(event{From: from, Text: text})
@@ -141,7 +141,7 @@ func (u *user) says(from string, to *user, id, text string) {
 
 // outcome sends until the outcome is the one that is waited for, for what takes a moment to be
 // known everywhere.
-func (u *user) outcome(to, want string) {
+func (u *person) outcome(to, want string) {
 	u.t.Helper()
 	var got string
 	for deadline := time.Now().Add(patience); got != want; time.Sleep(50 * time.Millisecond) {
@@ -174,7 +174,7 @@ func TestAlone(t *testing.T) {
 	alice.write(event{To: "nobody", N: 2})
 	alice.reads(event{N: 2, Outcome: "no_route"})
 	alice.write(event{N: 3, Text: "to whom?"})
-	if e := alice.read(); e.N != 3 || e.Outcome != "not sent" || !strings.Contains(e.Reason, "to has 0 bytes") {
+	if e := alice.read(); e.N != 3 || e.Outcome != "bad_id" || !strings.Contains(e.Reason, "not 0") {
 		t.Errorf("%+v", e)
 	}
 	if got := s.stats(); got["online"] != 2 || got["undelivered"] != 1 || got["delivered"] != 4 {
@@ -203,7 +203,9 @@ func TestTooLarge(t *testing.T) {
 	s := start(t)
 	alice, bob := s.login("alice"), s.login("bob")
 	alice.write(event{To: "bob", Text: strings.Repeat("x", maxText+1), N: 2})
-	alice.reads(event{N: 2, Outcome: "too_large"})
+	if e := alice.read(); e.N != 2 || e.Outcome != "too_large" {
+		t.Errorf("%+v", e)
+	}
 	alice.says("alice", bob, "bob", strings.Repeat("x", maxText))
 	alice.write(event{To: "bob", Text: strings.Repeat("x", maxFrame)})
 	if why := alice.ends(); why != websocket.StatusMessageTooBig {

@@ -12,8 +12,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
 
+	"distmsg/client"
 	"distmsg/codec"
-	"distmsg/engine"
 )
 
 // event is what goes over a WebSocket: a message to somebody {to, text, n}, one from somebody
@@ -29,7 +29,7 @@ type event struct {
 
 // ended tells a user how a message ended.
 func ended(n int64, err error) event {
-	failed := (*engine.SendError)(nil)
+	failed := (*client.Error)(nil)
 	switch {
 	case err == nil:
 		return event{N: n, Outcome: codec.CodeAcked.String()}

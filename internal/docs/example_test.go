@@ -68,8 +68,9 @@ func Example_embed() {
 	ended := make(chan error, 1)
 	go func() { ended <- node.Run(ctx) }()
 
-	clock, err := node.OpenInProcess(ctx, engine.InProcessConfig{
-		Handler: func(m *engine.Message) { m.Ack([]byte("tick")) }, // off the event loops
+	clock, err := client.Dial(ctx, client.Config{
+		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(), // in memory, without a socket
+		Handler: func(ctx context.Context, d *client.Delivery) { d.Reply([]byte("tick")) },
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -78,8 +79,11 @@ func Example_embed() {
 		log.Fatal(err)
 	}
 
-	reply, err := clock.Send(ctx, "clock", "clock", nil)
-	fmt.Printf("%s, %v\n", reply, err)
+	reply, err := clock.Send(ctx, client.Message{From: "clock", To: "clock"})
+	fmt.Printf("%s, %v\n", reply.Payload, err)
+	if err := clock.Close(ctx); err != nil {
+		log.Fatal(err)
+	}
 
 	stop()
 	if err := <-ended; err != nil {

@@ -26,11 +26,12 @@ func guide(t *testing.T) (text, program string) {
 	return "", ""
 }
 
-// The other Go code of the guide is that of the SDK's examples.
+// The other Go code of the guide is that of the examples, which are tests.
 func TestGuideCode(t *testing.T) {
 	text, program := guide(t)
-	for _, code := range foreignCode(text, program, read(t, filepath.Join(root, "client/example_test.go"))) {
-		t.Errorf("not in client/example_test.go:\n%s", code)
+	examples := read(t, filepath.Join(root, "client/example_test.go")) + read(t, "example_test.go")
+	for _, code := range foreignCode(text, program, examples) {
+		t.Errorf("not in client/example_test.go or internal/docs/example_test.go:\n%s", code)
 	}
 }
 
