@@ -65,16 +65,17 @@ func (b *bouncing) endWithTruth(given []byte, id routing.SessionID, by routing.H
 	f.Token, f.Flags = given, codec.FlagAck|flagBare
 	switch {
 	case l.eng.cluster == nil:
-		b.endReturned(f, b.bareCode(f))
+		_, code := b.bareCode(f)
+		b.endReturned(f, code)
 	case !l.park.parkReturned(codec.KindNotMine, by, f, 0):
 		b.endReturned(f, codec.CodeOverflow)
 	}
 }
 
-// bareCode says how a message without content ends, as far as this node knows. Like forwardAgain it
-// returns codeMoving if no other place is known than the one that the message came back from. A
+// bareCode says how a message without content ends, as far as this node knows. Like resend it
+// returns attemptNowhere if no other place is known than the one that the message came back from. A
 // node without others knows all bindings.
-func (b *bouncing) bareCode(f *codec.Forward) codec.Code {
+func (b *bouncing) bareCode(f *codec.Forward) (attempt, codec.Code) {
 	l := b.loop
 	session := routing.SessionID(f.Session).Short()
 	other := func(r routing.Route, ok bool) bool {
@@ -82,13 +83,13 @@ func (b *bouncing) bareCode(f *codec.Forward) codec.Code {
 	}
 	switch {
 	case other(l.eng.table.Lookup(f.To)):
-		return codec.CodeUnreachable
+		return attemptFailed, codec.CodeUnreachable
 	case l.eng.cluster == nil:
-		return codec.CodeNoRoute
+		return attemptFailed, codec.CodeNoRoute
 	case other(l.eng.cluster.remote.Lookup(f.To)):
-		return codec.CodeUnreachable
+		return attemptFailed, codec.CodeUnreachable
 	}
-	return codeMoving
+	return attemptNowhere, codec.CodeUnreachable
 }
 
 // endBare tells whoever waits for a message how it ended. If that is another node, it is also told

@@ -62,7 +62,7 @@ func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
 			back = d.Short()
 		}
 		p.data = codec.AppendNotHere(p.data, &back)
-		p.notes = append(p.notes, note{kind: kind, handle: c.handle(), token: t, session: c.short, at: at, reply: len(p.data) - at})
+		p.notes = append(p.notes, note{kind: kind, handle: c.handle(), token: t, session: c.short, at: at, bodyLen: len(p.data) - at})
 		return true
 	case bare && rv.takeBare(d):
 		return true
@@ -123,15 +123,15 @@ func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d 
 	}
 	code := b.givenBack(d, session)
 	if entry.Flags&flagBounced == 0 {
-		code = b.redirect(t, entry, d, sum)
-		if code != codec.CodeOverflow && code != codec.CodeOK && l.eng.cluster != nil { // the registry may know of somebody else
-			code = codec.CodeOverflow
-			if b.askAgain(t, entry, by, d) {
-				code = codec.CodeOK
-			}
-		}
-		if code == codec.CodeOK {
+		var done bool
+		if done, code = b.redirect(t, entry, d, sum); done {
 			return
+		}
+		if code != codec.CodeOverflow && l.eng.cluster != nil { // the registry may know of somebody else
+			if b.askAgain(t, entry, by, d) {
+				return
+			}
+			code = codec.CodeOverflow
 		}
 	}
 	l.settle.acks.End(t)
@@ -151,16 +151,17 @@ func (b *bouncing) givenBack(d *codec.Deliver, session uint64) codec.Code {
 	return codec.CodeUnreachable
 }
 
-// redirect delivers a bounced message to a binding other than the one it came from, or ends it, or says why not.
-func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) codec.Code {
+// redirect delivers a bounced message to a binding other than the one it came from. It returns true if
+// the message is on its way, or has ended because a hook refused it. Else it returns why not.
+func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) (done bool, code codec.Code) {
 	l := b.loop
 	route, ok := l.eng.table.Lookup(d.To)
 	if !ok || (route.Session.Short() == entry.Session && route.Epoch == d.Epoch) {
-		return b.givenBack(d, entry.Session)
+		return false, b.givenBack(d, entry.Session)
 	}
 	h, ok := route.Session.Pick(route.Hash)
 	if !ok {
-		return codec.CodeUnreachable
+		return false, codec.CodeUnreachable
 	}
 	again := *d
 	again.Token = l.eng.tokens.SealAck(append(l.scratch.token[:0], d.Token[:token.AckLen]...), route.Session.Short())
@@ -168,21 +169,22 @@ func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver
 	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
 	dest, v := l.destination(h, codec.DeliverSize(&again), again.From)
 	if v.code != codec.CodeOK {
-		return v.code
+		return false, v.code
 	}
 	if v := l.eng.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
 		l.settle.acks.End(t) // for good: to ask the registry would not change it
 		l.eng.undelivered(&again, v.code)
 		l.settle.finish(entry, v.code, v.reason, nil)
-		return codec.CodeOK
+		return true, 0
 	}
 	entry.Session, entry.Sum, entry.Flags = route.Session.Short(), l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), &again), entry.Flags|flagBounced
 	l.settle.acks.Redirect(t, entry, dest.list)
 	l.write(dest, &again)
-	return codec.CodeOK
+	return true, 0
 }
 
-// bounceToLink gives a message with ack back to the node that it came from; false: it came from none.
+// bounceToLink gives a message with ack back to the node that it came from. It returns false if it came
+// from none.
 func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
 	c := rv.conn
 	l := c.loop
@@ -226,7 +228,7 @@ func (k *link) takeBack(kind codec.Kind, f *codec.Forward) {
 			p := l.mail.parcelFor(uint16(t.Loop()))
 			at := len(p.data) + codec.PrefixLen
 			p.data = codec.AppendForward(p.data, kind, f)
-			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: at, reply: len(p.data) - at, seq: uint64(kind)})
+			p.notes = append(p.notes, note{kind: noteReturned, handle: c.handle(), at: at, bodyLen: len(p.data) - at, frame: kind})
 		}
 		return
 	}
@@ -284,8 +286,8 @@ func (b *bouncing) unsend(t ackmgr.Token, entry ackmgr.Entry) {
 func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	l := b.loop
 	if kind == codec.KindNotAttached && l.park.lines[string(f.To)] == nil {
-		code, done := b.forwardAgain(kind, f)
-		if done {
+		done, code := b.resend(kind, f)
+		if done == attemptDone {
 			return
 		}
 		if code == codec.CodeOverflow {
@@ -298,8 +300,8 @@ func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	}
 }
 
-// askAgain lets a message that a session of this node would not have wait for the registry's word on who holds its ID;
-// false: too many do.
+// askAgain parks a message that a session of this node has given back, until the registry has said who
+// holds its ID. It returns false if too many wait.
 func (b *bouncing) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
 	l := b.loop
 	var from routing.SessionID
@@ -325,11 +327,19 @@ func (b *bouncing) endReturned(f *codec.Forward, code codec.Code) {
 	l.stats.outcomes[code]++
 }
 
-// forwardAgain sends a returned message to where its receiver is now, as far as this node knows. It
-// returns false if the message was not sent; codeMoving then means that this node knows of no other
-// place than the one that it came back from. A session that does not hold the ID under some epoch
-// is not asked for the same again (S14).
-func (b *bouncing) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, bool) {
+// attempt is what became of a message that was sent once more.
+type attempt uint8
+
+const (
+	attemptDone    attempt = iota // it is on its way, or has ended
+	attemptFailed                 // it could not be sent, and the code says why
+	attemptNowhere                // this node knows of no other place than the one that it came back from
+)
+
+// resend sends a returned message to where its receiver is now, as far as this node knows. Unless
+// the attempt is done, the code is how the message ends if nothing more is tried. A session that does
+// not hold the ID under some epoch is not asked for the same again (S14).
+func (b *bouncing) resend(kind codec.Kind, f *codec.Forward) (attempt, codec.Code) {
 	l := b.loop
 	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
 		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
@@ -345,29 +355,29 @@ func (b *bouncing) forwardAgain(kind codec.Kind, f *codec.Forward) (codec.Code, 
 	}
 	route, ok := l.eng.cluster.remote.Lookup(f.To)
 	if !ok || same(route) {
-		return codeMoving, false
+		return attemptNowhere, codec.CodeUnreachable
 	}
 	h, ok := l.eng.cluster.pick(route)
 	if !ok {
-		return codec.CodeUnreachable, false
+		return attemptFailed, codec.CodeUnreachable
 	}
 	id := route.Session.ID()
 	f.Epoch = route.Epoch
 	f.Session = append(l.scratch.sessionID[:0], id[:]...)
 	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
 	if v.code != codec.CodeOK {
-		return v.code, false
+		return attemptFailed, v.code
 	}
 	dest.list = l.endings.linkList(h, route.Session.Short())
 	if !b.rearm(f, route.Session.Short(), dest.list) {
-		return 0, true // it has ended meanwhile
+		return attemptDone, 0 // it has ended meanwhile
 	}
 	l.writeForward(dest, f)
-	return 0, true
+	return attemptDone, 0
 }
 
-// deliverReturned is forwardAgain to a session that is attached here by now.
-func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (codec.Code, bool) {
+// deliverReturned is resend to a session that is attached here by now.
+func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (attempt, codec.Code) {
 	l := b.loop
 	f.Epoch = route.Epoch
 	d := f.Deliver
@@ -380,20 +390,21 @@ func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h rout
 	}
 	dest, v := l.destination(h, codec.DeliverSize(&d), d.From)
 	if v.code != codec.CodeOK {
-		return v.code, false
+		return attemptFailed, v.code
 	}
 	if v := l.eng.mayDeliver(route.Session, &d); v.code != codec.CodeOK {
 		b.endReturned(f, v.code)
-		return 0, true
+		return attemptDone, 0
 	}
 	if !b.rearm(f, route.Session.Short(), dest.list) {
-		return 0, true
+		return attemptDone, 0
 	}
 	l.write(dest, &d)
-	return 0, true
+	return attemptDone, 0
 }
 
-// rearm moves the entry of a message, if it has one, to its new destination; false: the entry has ended.
+// rearm moves the entry of a message, if it has one, to its new destination. It returns false if the
+// entry has ended.
 func (b *bouncing) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
 	l := b.loop
 	t, ok := token.Ack(f.Token)

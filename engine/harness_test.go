@@ -94,7 +94,7 @@ func (n *node) finish() {
 func (l *loop) forgetParked() {
 	for _, q := range l.park.lines {
 		for w := range q.all {
-			if w.conn.Gen != 0 {
+			if w.kind != waitReturned {
 				l.park.unwaits(w)
 			} else {
 				l.memory.holds(-w.cost())

@@ -5,12 +5,9 @@ import (
 	"distmsg/engine/internal/directory"
 )
 
-// A session may hold IDs that this node has never heard of: it bound them through another one. So before a
-// sender is denied the registry is asked (S7), and the connection's sends wait meanwhile, all of
-// them, to stay in order.
-
-// codeHeld is the verdict on a send that has to wait for the registry's word on its sender; it never leaves this package.
-const codeHeld codec.Code = 127
+// A session may hold IDs that this node has never heard of: it bound them through another one. So the
+// node asks the registry before it denies a sender (S7). All sends of the connection wait meanwhile, to
+// stay in order.
 
 // heldSends are the sends of a connection that wait until the registry has said whose their senders
 // are. The connection's loop owns them.
@@ -22,23 +19,25 @@ type heldSends struct {
 	answer directory.Holder
 }
 
-// unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows. What the registry said
-// a moment ago does not count: the session may have bound the ID since, through another node.
-func (s *sender) unknownFrom(m *codec.Send) verdict {
+// unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows. It
+// returns known as false if the registry has to be asked. What the registry said a moment ago does not
+// count: the session may have bound the ID since, through another node.
+func (s *sender) unknownFrom(m *codec.Send) (v verdict, known bool) {
 	c := s.conn
 	l := c.loop
 	switch {
 	case l.eng.cluster == nil: // what this node does not know nobody does
-		return verdict{codec.CodeDenied, reasonFrom}
+		return verdict{codec.CodeDenied, reasonFrom}, true
 	case string(m.From) != l.park.asked.ID:
-		return verdict{code: codeHeld}
+		return verdict{}, false
 	case l.park.asked.Session == c.session.ID():
-		return verdict{}
+		return verdict{}, true
 	}
-	return verdict{codec.CodeDenied, reasonFrom}
+	return verdict{codec.CodeDenied, reasonFrom}, true
 }
 
-// hold lets a send wait behind those of its connection that wait already, or for the word on its sender.
+// hold lets a send wait behind those of its connection that wait already, or until the registry has
+// said whose its sender is.
 func (h *heldSends) hold(body []byte, m *codec.Send) {
 	c := h.conn
 	w, v := c.sender.retain(body, m)
@@ -63,27 +62,27 @@ func (h *heldSends) holdBehind(w *waiting, sender []byte) {
 	h.line.push(w)
 }
 
-// senderKnown goes on with the sends that waited for the registry's word on a sender.
-func (p *park) senderKnown(word directory.Holder) {
-	waiting := p.holding[word.ID]
-	delete(p.holding, word.ID)
+// senderKnown resumes the sends that waited for the registry's answer about a sender.
+func (p *park) senderKnown(answer directory.Holder) {
+	waiting := p.holding[answer.ID]
+	delete(p.holding, answer.ID)
 	for _, handle := range waiting {
 		if c := p.loop.conn(handle); c != nil {
-			c.held.answered(word)
+			c.held.answered(answer)
 		}
 	}
 }
 
-// answered has the connection's held sends go on in its turn. What was held again while others were
-// going on comes before those that are still to go on.
-func (h *heldSends) answered(word directory.Holder) {
+// answered has the connection's held sends resume in its turn. What was held again while others were
+// resumed comes before those that are still to resume.
+func (h *heldSends) answered(answer directory.Holder) {
 	h.line.take(&h.ready)
 	h.ready.take(&h.line)
-	h.answer = word
+	h.answer = answer
 	h.conn.in.await()
 }
 
-// resume goes on with sends until the connection's turn is over.
+// resume resumes held sends until the connection's turn is over.
 func (h *heldSends) resume() {
 	l := h.conn.loop
 	for !h.ready.empty() && !l.pace.turnOver {
@@ -95,8 +94,8 @@ func (h *heldSends) resume() {
 	}
 }
 
-// resumeOne goes on with one send, given the registry's word on a sender.
-func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
+// resumeOne resumes one send, given the registry's answer about a sender.
+func (h *heldSends) resumeOne(w *waiting, answer directory.Holder) {
 	c := h.conn
 	l := c.loop
 	if l.park.dequeue(w) == nil {
@@ -109,26 +108,26 @@ func (h *heldSends) resumeOne(w *waiting, word directory.Holder) {
 	case !h.line.empty(): // another sender that has to be asked for
 		c.sender.charge(w)
 		h.holdBehind(w, m.From)
-	case string(m.From) != word.ID:
+	case string(m.From) != answer.ID:
 		h.relay(w, m)
-	case !word.Known:
+	case !answer.Known:
 		h.finish(w, verdict{code: codec.CodeRegistryUnavailable})
-	case word.Session != c.session.ID() && w.round >= word.Round:
+	case answer.Session != c.session.ID() && w.round >= answer.Round:
 		// The question was asked before this send came. The session may have bound the ID in
 		// between.
 		c.sender.charge(w)
 		h.holdBehind(w, m.From)
 	default:
-		l.park.asked = word
+		l.park.asked = answer
 		h.relay(w, m)
 		l.park.asked = directory.Holder{}
 	}
 }
 
-// relay relays what dequeue has taken up.
+// relay relays a send that was dequeued.
 func (h *heldSends) relay(w *waiting, m *codec.Send) {
 	c := h.conn
-	if k := w.cast; k != nil {
+	if k := w.cast; w.kind == waitCast {
 		k.multi.TTL = m.TTL
 		c.multicasts.relay(k.body, &k.multi, k.grouped, k)
 		return
@@ -136,10 +135,10 @@ func (h *heldSends) relay(w *waiting, m *codec.Send) {
 	c.sender.relay(w.frame, m)
 }
 
-// finish ends what dequeue has taken up.
+// finish ends a send that was dequeued.
 func (h *heldSends) finish(w *waiting, v verdict) {
 	c := h.conn
-	if w.cast != nil {
+	if w.kind == waitCast {
 		c.multicasts.finish(w.cast, v)
 		return
 	}

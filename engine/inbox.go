@@ -103,21 +103,19 @@ func (in *inbox) openNote(n *note, data []byte) {
 	l := in.loop
 	switch n.kind {
 	case noteAck:
-		reason := data[n.at : n.at+n.reason]
-		reply := data[n.at+n.reason : n.at+n.reason+n.reply]
-		l.settle.acked(n.token, n.session, n.code, reason, reply)
+		l.settle.acked(n.token, n.session, n.code, n.reason(data), n.body(data))
 	case noteBounce:
-		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.scratch.deliver); err == nil { // it was checked before
+		if err := codec.DecodeNotHere(n.body(data), &l.scratch.deliver); err == nil { // it was checked before
 			l.bounce.bounced(n.token, n.session, n.handle, &l.scratch.deliver, new(token.SharedSum))
 			l.bounce.releaseDisowned()
 		}
 	case noteBare:
-		if err := codec.DecodeNotHere(data[n.at:n.at+n.reply], &l.scratch.deliver); err == nil { // it was encoded here
+		if err := codec.DecodeNotHere(n.body(data), &l.scratch.deliver); err == nil { // it was encoded here
 			l.bounce.bareBack(n.token, n.session, n.handle, &l.scratch.deliver)
 			l.bounce.releaseDisowned()
 		}
 	case noteFail:
-		l.settle.failed(n.token, n.code, data[n.at:n.at+n.reason])
+		l.settle.failed(n.token, n.code, n.reason(data))
 	case noteReport:
 		if c := l.conn(n.handle); c != nil {
 			c.sender.report(n)
@@ -126,12 +124,12 @@ func (in *inbox) openNote(n *note, data []byte) {
 		l.mail.peerGone(n.handle)
 		l.endings.endLink(n.handle)
 	case noteBackMany:
-		l.bounce.takeBackMine(n, data[n.at:n.at+n.reply])
+		l.bounce.takeBackMine(n, n.body(data))
 	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
 		in.openLinkNote(n, data)
 	case noteRefused:
 		if c := l.conn(n.handle); c != nil && c.link == nil {
-			c.fail(codec.FaultBadToken, 0, n.codecKind(), 0, badTokenText)
+			c.fail(codec.FaultBadToken, 0, n.frame, 0, badTokenText)
 		}
 	}
 }
@@ -141,18 +139,18 @@ func (in *inbox) openLinkNote(n *note, data []byte) {
 	l := in.loop
 	switch n.kind {
 	case noteControl:
-		l.links.send(n.handle, data[n.at:n.at+n.reply])
+		l.links.send(n.handle, n.body(data))
 	case noteRelay:
-		l.links.relayFrame(n.handle, n.session, data[n.at:n.at+n.reply])
+		l.links.relayFrame(n.handle, n.session, n.body(data))
 	case noteLinkGone:
 		l.endings.linkGone(n.handle, n.session)
 	case noteSwept:
 		l.endings.endSweep(n.seq)
 	case noteReturnedMany:
-		l.bounce.returnedMine(n.handle, data[n.at:n.at+n.reply])
+		l.bounce.returnedMine(n.handle, n.body(data))
 	case noteReturned:
-		if err := codec.DecodeForward(data[n.at:n.at+n.reply], n.codecKind(), &l.scratch.forward); err == nil { // it was checked before
-			l.bounce.returned(n.codecKind(), n.handle, &l.scratch.forward, new(token.SharedSum))
+		if err := codec.DecodeForward(n.body(data), n.frame, &l.scratch.forward); err == nil { // it was checked before
+			l.bounce.returned(n.frame, n.handle, &l.scratch.forward, new(token.SharedSum))
 		}
 	}
 }

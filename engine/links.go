@@ -53,7 +53,7 @@ func (ls *loopLinks) send(h routing.Handle, frame []byte) {
 		return
 	}
 	p := l.mail.parcelFor(h.Loop)
-	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: len(p.data), reply: len(frame)})
+	p.notes = append(p.notes, note{kind: noteControl, handle: h, at: len(p.data), bodyLen: len(frame)})
 	p.data = append(p.data, frame...)
 }
 

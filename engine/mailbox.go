@@ -58,15 +58,26 @@ const (
 
 // note is a small message between loops.
 type note struct {
-	kind          noteKind
-	code          codec.Code
-	handle        routing.Handle // noteBounce, noteBare, noteBackMany: who sent it; noteReturned, noteReturnedMany: the link that it came over; else the connection or link that it is about
-	token         ackmgr.Token   // noteAck, noteBounce, noteBare, noteFail
-	session       uint64         // noteAck, noteBounce, noteBare, noteBackMany, noteRelay: of who sent it; noteLinkGone
-	seq           uint64         // noteReport: of the send; noteBackMany: 1 if it is without content; noteSwept: of the sweep; noteRefused, noteReturned: see codecKind
-	at            int            // where its bytes in data begin,
-	reason, reply int            // and how many there are; a frame is reply
+	kind  noteKind
+	code  codec.Code
+	frame codec.Kind // noteRefused: of the frame that was refused; noteReturned: of the frame in data
+	bare  bool       // noteBackMany: the messages come back without their content
+	// handle is the connection that sent it (noteBounce, noteBare, noteBackMany), the link that it came
+	// over (noteReturned, noteReturnedMany), or else the connection or link that it is about.
+	handle  routing.Handle
+	token   ackmgr.Token // noteAck, noteBounce, noteBare, noteFail
+	session uint64       // of who sent it (noteAck, noteBounce, noteBare, noteBackMany, noteRelay); noteLinkGone
+	seq     uint64       // noteReport: of the send; noteSwept: of the sweep
+
+	// Its bytes in the parcel's data begin at at: first a reason, then a body.
+	at, reasonLen, bodyLen int
 }
+
+// reason is why an entry ended.
+func (n *note) reason(data []byte) []byte { return data[n.at : n.at+n.reasonLen] }
+
+// body is a reply (noteAck) or a frame.
+func (n *note) body(data []byte) []byte { return data[n.at+n.reasonLen:][:n.bodyLen] }
 
 // outbox is the mail that a loop has for one other loop.
 type outbox struct {
@@ -88,9 +99,6 @@ func (p *parcel) size() int64 {
 	}
 	return int64(n)
 }
-
-// codecKind is the kind of the frame that a note is about; it travels in seq.
-func (n *note) codecKind() codec.Kind { return codec.Kind(n.seq) }
 
 // mailroom is what a loop has for other loops. The loop owns it.
 type mailroom struct {

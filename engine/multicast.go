@@ -54,11 +54,12 @@ func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept 
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	all := verdict{code: codec.CodeTooLarge}
 	if l.eng.multicastFits(m) {
-		all = c.sender.admitFrom(s) // once: its binding may end before the last recipient's turn
-	}
-	if all.code == codeHeld {
-		mc.hold(body, m, grouped)
-		return
+		var known bool
+		all, known = c.sender.admitFrom(s) // once: its binding may end before the last recipient's turn
+		if !known {
+			mc.hold(body, m, grouped)
+			return
+		}
 	}
 	r := relaying{m: m, body: body, kept: kept, grouped: grouped, all: all, ttl: m.TTL, left: m.To, seq: m.Seq}
 	if !r.goOn(c) {

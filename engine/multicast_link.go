@@ -127,7 +127,7 @@ func (mr *mailroom) passOn(kind codec.Kind, m *codec.DeliverMany, n note) {
 		p := mr.parcelFor(uint16(loop))
 		n.at = len(p.data) + codec.PrefixLen
 		p.data = codec.AppendDeliverMany(p.data, kind, m, all)
-		n.reply = len(p.data) - n.at
+		n.bodyLen = len(p.data) - n.at
 		p.notes = append(p.notes, n)
 		l.pace.worked(len(all)/scanPerUnit + len(m.Payload)/bytesPerUnit)
 	}
@@ -184,11 +184,7 @@ func (rv *receiver) takeNotHereMany(m *codec.DeliverMany) error {
 		}
 	}
 	back.flush()
-	n := note{kind: noteBackMany, handle: c.handle(), session: c.short}
-	if bare {
-		n.seq = 1
-	}
-	l.mail.passOn(codec.KindNotHereMany, m, n)
+	l.mail.passOn(codec.KindNotHereMany, m, note{kind: noteBackMany, handle: c.handle(), session: c.short, bare: bare})
 	l.bounce.releaseDisowned()
 	return nil
 }
@@ -227,7 +223,7 @@ func (b *bouncing) endRefusing(by routing.Handle) {
 	refused := l.scratch.fan.refused
 	l.scratch.fan.refusing, l.scratch.fan.refused = false, false
 	if refused {
-		l.mail.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(codec.KindNotHereMany)})
+		l.mail.notify(by.Loop, note{kind: noteRefused, handle: by, frame: codec.KindNotHereMany})
 	}
 }
 
@@ -245,7 +241,7 @@ func (b *bouncing) takeBackMine(n *note, body []byte) {
 		l.pace.worked(1)
 		d := m.Deliver(&r)
 		if t, ok := l.eng.tokens.OpenAck(d.Token, n.session); ok { // as the other loop has found
-			b.givenBackHere(t, n.session, n.handle, &d, n.seq == 1, &sum)
+			b.givenBackHere(t, n.session, n.handle, &d, n.bare, &sum)
 		}
 	}
 	b.releaseDisowned()

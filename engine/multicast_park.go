@@ -5,8 +5,9 @@ import (
 	"distmsg/routing"
 )
 
-// What of a multicast has to wait: as a whole, for the word on its sender (see hold.go), or in part, for the word on recipients. Those
-// that one answer of the registry is about go on together, so that they share their frames still.
+// A multicast may have to wait for the registry: as a whole, if its sender is unknown (see hold.go), or
+// in part, if some of its recipients are. Recipients that one answer is about resume together, so that
+// they still share their frames.
 
 // cast is a multicast that waits, whole or in part.
 type cast struct {
@@ -25,10 +26,11 @@ func newCast(body []byte, grouped bool) *cast {
 	return k
 }
 
-// park lets one send of a multicast wait for the registry's word on its receiver. See askForParked.
+// park lets one send of a multicast wait until the registry has said who holds its ID. See
+// askForParked.
 func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 	c := mc.conn
-	w := &waiting{conn: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.park.waitDeadline(s.Flags, s.TTL)}
+	w := &waiting{kind: waitMember, by: c.handle(), cast: k, to: string(s.To), seq: s.Seq, tries: tries, deadline: c.loop.park.waitDeadline(s.Flags, s.TTL)}
 	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		return v
 	}
@@ -59,7 +61,7 @@ func (k *cast) unpaid() int {
 	return len(k.body)
 }
 
-// resumeMember ends a parked send of a multicast, or makes it ready to go on with the others.
+// resumeMember ends a parked send of a multicast, or makes it ready to resume with the others.
 func (p *park) resumeMember(w *waiting, code codec.Code) {
 	c, code := p.unpark(w, code)
 	if c == nil {
@@ -127,7 +129,7 @@ func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 	l := c.loop
 	n := m.To.Len()
 	k := newCast(body, grouped)
-	w := &waiting{conn: c.handle(), cast: k, sends: n, deadline: l.park.waitDeadline(m.Flags, m.TTL), round: l.eng.dir.HolderRound()}
+	w := &waiting{kind: waitCast, by: c.handle(), cast: k, sends: n, deadline: l.park.waitDeadline(m.Flags, m.TTL), round: l.eng.dir.HolderRound()}
 	if v := c.sender.mayPark(w.cost() + k.unpaid()); v.code != codec.CodeOK {
 		mc.finish(k, v)
 		return

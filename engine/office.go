@@ -82,9 +82,9 @@ func (h hall) Answer(r *directory.Request) {
 
 func (h hall) Resolved(loop int, all []directory.Resolved) {
 	l := h.eng.loops[loop]
-	words := make([]*word, len(all))
+	words := make([]*resolution, len(all))
 	for i, r := range all {
-		words[i] = &word{id: r.ID, code: r.Code, stale: r.Stale}
+		words[i] = &resolution{id: r.ID, code: r.Code, stale: r.Stale}
 	}
 	l.post(func() { l.park.resolved(words) })
 }

@@ -9,8 +9,8 @@ import (
 	"distmsg/routing"
 )
 
-// Messages to an ID that this node does not know wait, in order, while the registry is asked off the
-// loop: the park queue. What waits is copied, is charged to the connection it came from, and bounded.
+// Messages to an ID that this node does not know are parked: they wait in order while the registry is
+// asked off the loop. What waits is copied, charged to the connection that it came from, and bounded.
 
 const (
 	// recentFor is how long the registry's "nobody" is believed (S19).
@@ -24,10 +24,6 @@ const (
 	// parkTries is how often a message is parked whose route was found and gone again before the loop came to it.
 	parkTries = 3
 )
-
-// codeMoving is the word on an ID of which more is about to be heard: its session attaches
-// somewhere, or somebody else binds it. It never leaves this package.
-const codeMoving codec.Code = 126
 
 // park is what waits on a loop for an answer of the registry. The loop owns it.
 type park struct {
@@ -73,19 +69,20 @@ func (p *park) remember(id string, code codec.Code) {
 	p.recents[id] = recentAnswer{code, p.loop.now + recentFor}
 }
 
-// keep copies a send that has to wait and charges it to its connection (S21), unless too much of it waits already.
+// retain copies a send that has to wait, and charges it to its connection (S21). If too much of the
+// connection's waits already, it returns why not.
 func (s *sender) retain(body []byte, m *codec.Send) (w *waiting, v verdict) {
 	c := s.conn
 	l := c.loop
 	if v = s.mayPark(len(body) + waitingSize); v.code != codec.CodeOK {
 		return w, v
 	}
-	w = &waiting{conn: c.handle(), frame: append([]byte(nil), body...), deadline: l.park.waitDeadline(m.Flags, m.TTL)}
+	w = &waiting{kind: waitSend, by: c.handle(), frame: append([]byte(nil), body...), deadline: l.park.waitDeadline(m.Flags, m.TTL)}
 	s.charge(w)
 	return w, v
 }
 
-// waitDeadline is when a send with that ttl is no longer to be written; 0: never.
+// waitDeadline is when a send with that ttl must not be written any more. It is 0 if that is never.
 func (p *park) waitDeadline(flags uint8, ttl uint32) int64 {
 	l := p.loop
 	switch {
@@ -125,12 +122,12 @@ func (p *park) unwaits(w *waiting) int {
 	return n
 }
 
-// dequeue decodes a send that has waited into l.send, with what is left of its ttl (S2). Nil: its connection is gone, and
-// with that it is ended.
+// dequeue decodes a send that has waited into the scratch, with what is left of its ttl (S2). It
+// returns nil if the connection has closed; the send has then already ended.
 func (p *park) dequeue(w *waiting) *conn {
 	l := p.loop
 	p.sends -= w.count()
-	c := l.conn(w.conn)
+	c := l.conn(w.by)
 	if c == nil {
 		l.stats.abandoned += uint64(w.count()) // with or without ack: nobody is left to be told, and it was not written
 		p.unwaits(w)
@@ -150,7 +147,7 @@ func (p *park) dequeue(w *waiting) *conn {
 	return c
 }
 
-// park lets a send wait for the registry's word on its receiver.
+// park lets a send wait until the registry has said who holds the ID that it goes to.
 func (s *sender) park(m *codec.Send) verdict {
 	c := s.conn
 	w, v := s.retain(c.loop.scratch.body, m)
@@ -173,14 +170,10 @@ func (p *park) enqueue(id string, w *waiting) {
 // ask asks the registry about an ID, for the first message that waits for it.
 func (p *park) ask(id string, first *waiting) {
 	l := p.loop
-	by := first.conn
-	if by.Gen == 0 {
-		by = first.by
-	}
-	l.eng.dir.Resolve(l.idx, by, id)
+	l.eng.dir.Resolve(l.idx, first.by, id)
 }
 
-// line puts w behind what waits for id; first: nothing did, so the registry has to be asked.
+// line puts w behind what waits for id. It returns true if nothing did: the registry has to be asked.
 func (p *park) line(id string, w *waiting) (first bool) {
 	q := p.lines[id]
 	if q == nil {
@@ -194,14 +187,15 @@ func (p *park) line(id string, w *waiting) (first bool) {
 	return first
 }
 
-// parkReturned lets a message that came back wait likewise; false: too many do. kind says why it came back, not_mine or
-// not_attached, by is the connection or link that it came back on, and the fields of f say whence. tries is how often it was parked before.
+// parkReturned lets a message that came back wait likewise. It returns false if too many do. kind says
+// why the message came back, not_mine or not_attached. by is the connection or link that it came back
+// on, and f says from which session. tries is how often it was parked before.
 func (p *park) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward, tries int) bool {
 	l := p.loop
 	if size := codec.DeliverSize(&f.Deliver) + waitingSize; size > p.freeForReturned(by) {
 		return false // before it is copied
 	}
-	w := &waiting{by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
+	w := &waiting{kind: waitReturned, by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
 	p.chargeReturned(w, w.cost())
 	if f.TTL > 0 {
 		w.deadline = l.now + int64(f.TTL)
@@ -231,20 +225,20 @@ func (p *park) chargeReturned(w *waiting, cost int) {
 	}
 }
 
-// word is what the registry has said of an ID, and what has waited for it.
-type word struct {
+// resolution is the registry's answer about an ID, and what has waited for it.
+type resolution struct {
 	id    string
 	code  codec.Code // CodeOK if the routes are in place, else how sends end
 	stale bool       // a part of it was remembered: the loop does not remember it for longer
 
-	rest  waitLine  // what goes on now
-	later *waitLine // what goes on after that
-	upTo  uint64    // the last that had been parked when the word came, by its number; 0: it has just come
+	rest  waitLine  // what resumes now
+	later *waitLine // what resumes after that
+	upTo  uint64    // the number of the last message that was parked when the answer came; 0: it has just come
 }
 
-// resolved goes on with what waited for the registry's words: a step at a time, and as long as other
-// mail might. What is left waits in its place, and what comes meanwhile goes behind it.
-func (p *park) resolved(words []*word) {
+// resolved resumes what waited for the registry's answers: a step at a time, and as long as other mail
+// might. What is left waits in its place, and what comes meanwhile goes behind it.
+func (p *park) resolved(words []*resolution) {
 	l := p.loop
 	for len(words) > 0 {
 		words = p.resumeSome(words)
@@ -256,8 +250,8 @@ func (p *park) resolved(words []*word) {
 	}
 }
 
-// resumeSome goes on with up to resolvedStep messages, and returns the words that there is more for.
-func (p *park) resumeSome(words []*word) (left []*word) {
+// resumeSome resumes up to resolvedStep messages, and returns the answers for which more of them wait.
+func (p *park) resumeSome(words []*resolution) (left []*resolution) {
 	n, room := 0, resolvedStep
 	for ; n < len(words) && room > 0; n++ {
 		room -= p.begin(words[n], room)
@@ -282,8 +276,8 @@ func (p *park) resumeSome(words []*word) (left []*word) {
 	return append(left, words[n:]...)
 }
 
-// begin has up to most messages of those that had waited for a word go on, and returns how many.
-func (p *park) begin(w *word, most int) (n int) {
+// begin takes up to most of the messages that had waited for an answer, and returns how many.
+func (p *park) begin(w *resolution, most int) (n int) {
 	if w.upTo == 0 {
 		w.upTo = p.lined
 		if !w.stale && (w.code == codec.CodeNoRoute || w.code == codec.CodeUnreachable) {
@@ -301,10 +295,10 @@ func (p *park) begin(w *word, most int) (n int) {
 	return max(1, n)
 }
 
-// requeue has what has not gone on with a word wait again, and reports whether it is for that word. If
-// one before it was parked again, it waits for the answer that this one waits for (S20). What came when
-// the word was there already is asked for.
-func (p *park) requeue(w *word) (more bool) {
+// requeue lets the messages wait again that were not resumed. It reports whether they wait for the
+// same answer. If one before them was parked again, they wait behind it, for a new answer (S20). For
+// those that came after the answer, the registry is asked anew.
+func (p *park) requeue(w *resolution) (more bool) {
 	later := w.later
 	w.later = nil
 	if later == nil || later.empty() {
@@ -322,31 +316,33 @@ func (p *park) requeue(w *word) (more bool) {
 	return true
 }
 
-// advance goes on with what waited for one ID, up to a send of a multicast. It reports whether there is more.
-func (p *park) advance(r *word) (more bool) {
+// advance resumes what waited for one ID, up to a send of a multicast. It reports whether there is
+// more.
+func (p *park) advance(r *resolution) (more bool) {
 	for w := r.rest.pop(); w != nil; w = r.rest.pop() {
 		p.resume(w, r.code)
 		p.loop.pace.worked(1)
-		if w.cast != nil {
+		if w.kind == waitMember {
 			break
 		}
 	}
 	return !r.rest.empty()
 }
 
-// resume ends what waited in a park queue, or sends it.
+// resume ends a message that was parked, or sends it.
 func (p *park) resume(w *waiting, code codec.Code) {
-	switch {
-	case w.conn.Gen == 0:
+	switch w.kind {
+	case waitReturned:
 		p.resumeReturned(w, code)
-	case w.cast != nil:
+	case waitMember:
 		p.resumeMember(w, code)
-	default:
+	case waitSend:
 		p.resumeSend(w, code)
+	case waitCast: // it is held, and never parked
 	}
 }
 
-// unpark is dequeue for what was parked, given the registry's word on it.
+// unpark is dequeue for a send that was parked, given the registry's answer.
 func (p *park) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
 	l := p.loop
 	c := p.dequeue(w)
@@ -376,8 +372,8 @@ func (p *park) resumeSend(w *waiting, code codec.Code) {
 	c.sender.finish(m, v)
 }
 
-// routeResolved is forward after the registry was asked. Known is false if the route that was found is gone again: a session
-// that attaches here, too, makes its routes elsewhere be forgotten.
+// routeResolved is route after the registry was asked. It returns known as false if the route that was
+// found is gone again: when a session attaches here too, this node forgets its routes elsewhere.
 func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
 	if s.conn.loop.park.lines[string(m.To)] != nil { // one before it was parked again (S20)
 		return verdict{code: codec.CodeUnreachable}, false
@@ -391,7 +387,7 @@ func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
 	return verdict{code: codec.CodeUnreachable}, false
 }
 
-// parkAgain parks what dequeue has taken up. Those behind it find it parked, and follow.
+// parkAgain parks a send again that was dequeued. Those behind it find it parked, and follow.
 func (s *sender) parkAgain(m *codec.Send, w *waiting) {
 	w.tries++
 	s.charge(w)
@@ -421,20 +417,17 @@ func (p *park) resumeReturned(w *waiting, code codec.Code) {
 		if w.deadline != 0 {
 			f.TTL = uint32(w.deadline - l.now)
 		}
-		var done bool
+		var done attempt
 		if f.Flags&flagBare != 0 {
-			code = l.bounce.bareCode(f)
-		} else if code, done = l.bounce.forwardAgain(kind, f); done {
+			done, code = l.bounce.bareCode(f)
+		} else if done, code = l.bounce.resend(kind, f); done == attemptDone {
 			return
 		}
-		if code == codeMoving {
-			code = codec.CodeUnreachable
-			if w.tries < parkTries {
-				if p.parkReturned(kind, w.by, f, w.tries+1) {
-					return
-				}
-				code = codec.CodeOverflow
+		if done == attemptNowhere && w.tries < parkTries {
+			if p.parkReturned(kind, w.by, f, w.tries+1) {
+				return
 			}
+			code = codec.CodeOverflow
 		}
 	}
 	l.bounce.endReturned(f, code)
@@ -444,7 +437,7 @@ func (p *park) resumeReturned(w *waiting, code codec.Code) {
 func (p *park) dropReturned() {
 	for _, q := range p.lines { // nothing is parked meanwhile
 		for w := range q.all {
-			if w.conn.Gen == 0 {
+			if w.kind == waitReturned {
 				w.leave()
 				p.resume(w, codec.CodeUnreachable)
 			}

@@ -63,7 +63,7 @@ func (rv *receiver) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
 	p := l.mail.parcelFor(h.Loop)
 	at := len(p.data)
 	p.data = codec.AppendAnswer(p.data, f)
-	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: at, reply: len(p.data) - at})
+	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: at, bodyLen: len(p.data) - at})
 }
 
 // relayAnswer appends a client's answer to a link of this loop. If there is no room for it, the other
@@ -95,7 +95,7 @@ func (rv *receiver) giveBack(h routing.Handle, frame []byte) {
 		return
 	}
 	p := l.mail.parcelFor(h.Loop)
-	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: len(p.data), reply: len(frame)})
+	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: len(p.data), bodyLen: len(frame)})
 	p.data = append(p.data, frame...)
 }
 

@@ -76,8 +76,8 @@ func (s *sender) handle(body []byte) {
 func (s *sender) relay(body []byte, m *codec.Send) {
 	c := s.conn
 	c.loop.scratch.body = body
-	v := s.admit(m)
-	if v.code == codeHeld {
+	v, known := s.admit(m)
+	if !known {
 		c.held.hold(body, m)
 		return
 	}
@@ -128,32 +128,33 @@ func (s *sender) renewCredit() {
 	c.loop.stats.framesOut++
 }
 
-// admit checks what does not depend on the receiver's place.
-func (s *sender) admit(m *codec.Send) verdict {
-	if v := s.admitFrom(m); v.code != codec.CodeOK {
-		return v
+// admit checks what does not depend on the receiver's place. It returns known as false if the registry
+// has to say first whose the sender is.
+func (s *sender) admit(m *codec.Send) (v verdict, known bool) {
+	if v, known = s.admitFrom(m); !known || v.code != codec.CodeOK {
+		return v, known
 	}
-	return s.admitOne(m)
+	return s.admitOne(m), true
 }
 
 // admitFrom checks what is the same for all recipients of a multicast.
-func (s *sender) admitFrom(m *codec.Send) verdict {
+func (s *sender) admitFrom(m *codec.Send) (v verdict, known bool) {
 	c := s.conn
 	e := c.loop.eng
 	if len(m.Payload) > e.cfg.MaxPayload {
-		return verdict{code: codec.CodeTooLarge}
+		return verdict{code: codec.CodeTooLarge}, true
 	}
 	if e.drained(c.loop.now) {
-		return verdict{code: codec.CodeDraining}
+		return verdict{code: codec.CodeDraining}, true
 	}
 	if len(m.From) == 0 {
 		if !e.cfg.AllowNoFrom {
-			return verdict{codec.CodeDenied, reasonNoFrom}
+			return verdict{codec.CodeDenied, reasonNoFrom}, true
 		}
 	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
 		return s.unknownFrom(m)
 	}
-	return verdict{}
+	return verdict{}, true
 }
 
 // admitOne checks what is each message's own.

@@ -75,7 +75,7 @@ func (s *settling) deliverAck(t ackmgr.Token, session uint64, code codec.Code, r
 	}
 	p := l.mail.parcelFor(uint16(t.Loop()))
 	p.notes = append(p.notes, note{kind: noteAck, token: t, session: session, code: code,
-		at: len(p.data), reason: len(reason), reply: len(reply)})
+		at: len(p.data), reasonLen: len(reason), bodyLen: len(reply)})
 	p.data = append(append(p.data, reason...), reply...)
 }
 
@@ -110,7 +110,7 @@ func (s *settling) refuseToken(by routing.Handle, kind codec.Kind) {
 		l.scratch.fan.refused = true
 		return
 	}
-	l.mail.notify(by.Loop, note{kind: noteRefused, handle: by, seq: uint64(kind)})
+	l.mail.notify(by.Loop, note{kind: noteRefused, handle: by, frame: kind})
 }
 
 // failed ends an entry whose message another loop could not write.
@@ -181,6 +181,6 @@ func (mr *mailroom) sayFailed(t ackmgr.Token, v verdict) {
 		return
 	}
 	p := mr.parcelFor(uint16(t.Loop()))
-	p.notes = append(p.notes, note{kind: noteFail, token: t, code: v.code, at: len(p.data), reason: len(v.reason)})
+	p.notes = append(p.notes, note{kind: noteFail, token: t, code: v.code, at: len(p.data), reasonLen: len(v.reason)})
 	p.data = append(p.data, v.reason...)
 }

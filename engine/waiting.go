@@ -5,25 +5,36 @@ import (
 	"distmsg/routing"
 )
 
-// waiting is a message that waits: for the registry's word on its receiver (see park.go) or, if it is
-// held, on its sender (see hold.go). It stands in a line and, if it has a deadline, among the loop's
-// deadlines. It leaves both in constant, or logarithmic, time.
+// waitKind is what a message is that waits.
+type waitKind uint8
+
+const (
+	waitSend     waitKind = iota // a send, in frame
+	waitMember                   // one send of a multicast: to and seq of cast
+	waitCast                     // a multicast as a whole, in cast
+	waitReturned                 // a message that came back, in frame as a forward
+)
+
+// waiting is a message that waits for an answer of the registry: who holds the ID that it goes to (it
+// is parked, see park.go) or, if it is held, whose its sender is (see hold.go). It stands in a line
+// and, if it has a deadline, among the loop's deadlines. It leaves both in constant, or logarithmic,
+// time.
 type waiting struct {
-	conn     routing.Handle // whose it is; zero Gen: it came back, see parkReturned
-	by       routing.Handle // of one that came back: the connection or link that it came back on
+	kind     waitKind
+	held     bool           // it waits for the answer about its sender
+	by       routing.Handle // the connection that sent it; if it came back, that or the link on which it did
 	frame    []byte         // the body of a send, or of a returned forward
 	deadline int64          // 0: none
 	tries    int            // how often it was parked before
-	held     bool           // it waits for the word on its sender
 	round    uint64         // of a held one: the last question about senders that was asked before it came, see holders
 
 	cast  *cast  // of a multicast, which has the frame
-	to    string // the ID, of one of its sends
+	to    string // of a waitMember: the ID
 	seq   uint64 // and the number
-	sends int    // how many sends this is, of a multicast that waits as a whole
+	sends int    // of a waitCast: how many sends it is
 
 	place        // in its line
-	no    uint64 // grows with each that is parked, see word
+	no    uint64 // grows with each that is parked, see resolution
 	age   uint64 // grows with each among the loop's deadlines
 	due   int    // 1 + its index there; 0: it is not there
 }
@@ -31,7 +42,12 @@ type waiting struct {
 func (w *waiting) cost() int { return len(w.frame) + len(w.to) + waitingSize }
 
 // count is how many sends it is.
-func (w *waiting) count() int { return max(1, w.sends) }
+func (w *waiting) count() int {
+	if w.kind == waitCast {
+		return w.sends
+	}
+	return 1
+}
 
 func (w *waiting) late(now int64) bool { return w.deadline != 0 && w.deadline <= now }
 

@@ -33,10 +33,10 @@ func TestParkedGoOnInSteps(t *testing.T) {
 	n := g.nodes[0]
 	from := n.join("from")
 	first := from.seq + 1
-	var left []*word
+	var left []*resolution
 	n.on(0, func(l *loop) {
 		l.parkedFor(t, from, "x", 60_000, many)
-		left = l.park.resumeSome([]*word{{id: "x", code: codec.CodeRegistryUnavailable}, {id: "y", code: codec.CodeNoRoute}})
+		left = l.park.resumeSome([]*resolution{{id: "x", code: codec.CodeRegistryUnavailable}, {id: "y", code: codec.CodeNoRoute}})
 		if ended := l.stats.outcomes[codec.CodeRegistryUnavailable]; len(left) != 2 || ended != resolvedStep {
 			t.Errorf("%d have ended in a step of %d, %d words are left", ended, resolvedStep, len(left))
 		}
@@ -72,7 +72,7 @@ func TestExpiryOfOneOfManyParked(t *testing.T) {
 		}
 	})
 	from.hears(first+many, codec.CodeExpired)
-	n.on(0, func(l *loop) { l.park.resolved([]*word{{id: "x", code: codec.CodeNoRoute}}) })
+	n.on(0, func(l *loop) { l.park.resolved([]*resolution{{id: "x", code: codec.CodeNoRoute}}) })
 	for seq := first; seq < first+many; seq++ {
 		from.hears(seq, codec.CodeNoRoute)
 	}
