@@ -75,8 +75,26 @@
 // registry's answer. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
-// nobody else touches them. Everything else reaches a loop through its inbox. Locks are few and none
-// is held while another is taken: inbox.mu, loop.pubMu, sharedBufs.mu, those of the directory (see
-// there), Engine.fenceMu, under which watcher.mu may be taken, and two under which others may be
-// taken: cluster.mu (that of peers.Members), and an InProcess.mu (inbox.mu, by post, and sharedBufs.mu).
+// nobody else touches them. Everything else reaches a loop through its inbox.
+//
+// # Locks
+//
+// Locks are few. A lock may be taken under another one only as these lines say, outer > inner:
+//
+//	Engine.fenceMu > directory.watcher.mu
+//	InProcess.mu > inbox.mu, sharedBufs.mu
+//	cluster.mu > peers.Members.mu
+//	directory.room.mu > directory.refusals.mu
+//	directory.takeovers.mu > directory.refusals.mu
+//	directory.watcher.mu > inbox.mu, directory.refusals.mu
+//	half.mu > sharedBufs.mu
+//	peers.Peers.taking > port.mu, peers.Members.mu, peers.twins.mu
+//	port.mu > inbox.mu
+//	upstream.writing > inbox.mu, half.mu
+//
+// No other lock is taken under these, and none under loop.pubMu, joins.mu, mailRounds.mu,
+// peers.Announcer.mu, directory.lane.mu, directory.doubts.mu, directory.holders.mu,
+// directory.kickMemory.mu, directory.monitoredRegistry.mu, directory.overs.mu, directory.presences.mu,
+// directory.releases.mu, directory.resolver.mu and directory.untold.mu. A test in internal/docs reads the
+// code and holds it to this list.
 package engine

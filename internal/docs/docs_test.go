@@ -1,5 +1,5 @@
-// Package docs tests what our documents say: their links lead somewhere, and the README's Go code
-// is code that runs.
+// Package docs tests what our documents say: their links lead somewhere, the README's Go code is
+// code that runs, and the engine takes its locks in the order that its documentation gives.
 package docs
 
 import (
