@@ -1,8 +1,8 @@
 // Package attack measures what innocent clients feel while somebody attacks their node: one node
 // alone, or three that share a real Redis and ZooKeeper, each a process of its own.
 //
-//   - attacks.go is the list of attacks, with one small function for each. To add one, write a
-//     function and a line in the list.
+//   - attacks.go is the list of attacks, with one small function for each; registry.go has those that
+//     cost the registry. To add one, write a function and a line in the list.
 //   - [Measure] leads one attack through its phases: a baseline, the attack, the five seconds in
 //     which all must be as before, and a look at whether it is.
 //   - [Innocents] are 50 connections: a load with the ledger, senders, binders and lookers at fixed
