@@ -117,7 +117,7 @@ func (c *conn) end() {
 		return
 	}
 	c.deadline = c.loop.now + lingerMillis
-	c.out.watch()
+	c.out.observe()
 	c.linger()
 }
 

@@ -201,7 +201,7 @@ func TestEndIsHeardFromTheRegistry(t *testing.T) {
 	n := start(t, Config{Registry: newLossy(), VerifyPeriod: time.Second})
 	a := n.join("a")
 	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 })
-	if _, err := n.cfg.Registry.EndSession(context.Background(), routing.EndOp{Session: a.sessionID(), Force: true}); err != nil {
+	if _, err := n.dir.Probe().Config().Registry.EndSession(context.Background(), routing.EndOp{Session: a.sessionID(), Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	a.fails(codec.FaultSessionEnded)

@@ -110,6 +110,7 @@ func New(cfg Config) (*Engine, error) {
 	e.memory = newMemory(&cfg)
 	office := e.officeConfig(ownRegistry)
 	e.dir = directory.New(office, hall{e}, porch{e})
+	e.cfg.Registry = nil // only the directory has it, so nothing else can wait for it
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e, office.Remote)
 	}
@@ -189,7 +190,7 @@ func (e *Engine) fail(err error) {
 func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.tickLoops(e.ctx) })
 	helpers.Go(func() { e.dir.Run(e.serving) })
-	helpers.Go(func() { e.watchMemory(e.serving) })
+	helpers.Go(func() { e.guardMemory(e.serving) })
 	if e.cluster != nil {
 		helpers.Go(func() { e.accept(e.peerListener, e.peers, e.cluster) })
 		helpers.Go(func() { e.cluster.peers.Run(e.serving) })
@@ -252,7 +253,7 @@ func (l *loop) abandon() {
 			c.local = nil
 		}
 	}
-	for _, all := range [][]*conn{slices.Clone(l.conns), l.watched} { // open, and closed but lingering
+	for _, all := range [][]*conn{slices.Clone(l.conns), l.observed} { // open, and closed but lingering
 		for _, c := range all {
 			if c != nil && c.inMemory() != nil {
 				c.closeSocket()

@@ -40,7 +40,7 @@ func (l *loop) dropAll() {
 		}
 	}
 	l.park.dropReturned()
-	for _, c := range l.watched { // those that linger have a backlog, too
+	for _, c := range l.observed { // those that linger have a backlog, too
 		if c.state == stateClosed && !c.gone() {
 			c.cut()
 			l.pace.worked(writeWork)

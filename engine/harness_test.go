@@ -159,10 +159,7 @@ func (n *node) checkBooks() {
 
 // tune gives an engine that does not run yet a directory with other settings.
 func (e *Engine) tune(change func(*directory.Config)) {
-	office := e.officeConfig(e.cluster == nil)
-	if e.cluster != nil {
-		office.Remote = e.cluster.remote
-	}
+	office := e.dir.Probe().Config()
 	change(&office)
 	e.dir = directory.New(office, hall{e}, porch{e})
 }

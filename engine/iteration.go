@@ -133,7 +133,7 @@ func (l *loop) tick() {
 	l.chores()
 	l.pace.part(checkShare)
 	l.beats.checkSuspects()
-	l.checkWatched()
+	l.checkObserved()
 	l.links.check()
 	l.memory.say()
 	l.beats.scan()

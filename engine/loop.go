@@ -36,16 +36,16 @@ type loop struct {
 	el  gnet.EventLoop
 
 	// owned by the loop: its connections
-	conns      []*conn  // by slot; nil where there is none
-	gens       []uint32 // by slot; the generation of the connection that is, or will be, there
-	freeSlots  []uint32
-	live       int              // connections in conns
-	handshakes []hello          // oldest first
-	dirty      []*conn          // those that have something to write
-	watched    []*conn          // connections with a backlog in gnet, or closing
-	watchNext  int              // the one to look at next
-	behind     []routing.Handle // connections that were not told of all changes yet, see tellChanges
-	telling    []*conn          // connections with outcomes of multicasts to tell
+	conns       []*conn  // by slot; nil where there is none
+	gens        []uint32 // by slot; the generation of the connection that is, or will be, there
+	freeSlots   []uint32
+	live        int              // connections in conns
+	handshakes  []hello          // oldest first
+	dirty       []*conn          // those that have something to write
+	observed    []*conn          // connections with a backlog in gnet, or closing
+	observeNext int              // the one to look at next
+	behind      []routing.Handle // connections that were not told of all changes yet, see tellChanges
+	telling     []*conn          // connections with outcomes of multicasts to tell
 	// aside are the connections that have left their session or stepped back from it.
 	aside map[routing.SessionID][]*conn
 
@@ -140,25 +140,25 @@ func (l *loop) checkHandshakes() (more bool) {
 	return more
 }
 
-// checkWatched looks at connections that gnet buffers for, and at those that linger before they close.
+// checkObserved looks at connections that gnet buffers for, and at those that linger before they close.
 // Where there are many, each is looked at every few ticks.
-func (l *loop) checkWatched() {
-	for n := min(len(l.watched), watchedStep); n > 0 && !l.pace.full; n-- { // to close one can make others watched
+func (l *loop) checkObserved() {
+	for n := min(len(l.observed), observedStep); n > 0 && !l.pace.full; n-- { // to close one can make others observed
 		l.pace.worked(1)
-		if l.watchNext >= len(l.watched) {
-			l.watchNext = 0
+		if l.observeNext >= len(l.observed) {
+			l.observeNext = 0
 		}
-		c := l.watched[l.watchNext]
+		c := l.observed[l.observeNext]
 		if c.out.check() {
-			l.watchNext++
+			l.observeNext++
 			continue
 		}
-		c.out.watched = false
+		c.out.observed = false
 		l.pace.worked(writeWork) // as a rule its socket has been closed
-		last := len(l.watched) - 1
-		l.watched[l.watchNext] = l.watched[last]
-		l.watched[last] = nil
-		l.watched = l.watched[:last]
+		last := len(l.observed) - 1
+		l.observed[l.observeNext] = l.observed[last]
+		l.observed[last] = nil
+		l.observed = l.observed[:last]
 	}
 }
 

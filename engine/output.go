@@ -14,7 +14,7 @@ type output struct {
 	segBytes   int
 	backlog    int // bytes that wait for the kernel
 	dirty      bool
-	watched    bool
+	observed   bool   // it is in the loop's observed
 	maxPending int    // bytes beyond which messages are refused
 	fullSince  int64  // since when the buffer has refused frames; 0: it has not
 	crowd      *crowd // of a queue that was more than half full; nil: it never was
@@ -49,7 +49,7 @@ func (o *output) noteFull() {
 	if o.fullSince == 0 {
 		o.fullSince = o.conn.loop.now
 	}
-	o.watch()
+	o.observe()
 }
 
 // buf returns the buffer to append a frame to. The caller gives it back with wrote.
@@ -154,7 +154,7 @@ func (o *output) flush() {
 		return
 	}
 	if o.setBacklog(c.wire.backlog()); o.backlog > 0 {
-		o.watch()
+		o.observe()
 	}
 }
 
@@ -178,12 +178,12 @@ func (o *output) release() {
 	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
 }
 
-func (o *output) watch() {
+func (o *output) observe() {
 	c := o.conn
-	if !o.watched {
-		o.watched = true
+	if !o.observed {
+		o.observed = true
 		o.moved = c.loop.now
-		c.loop.watched = append(c.loop.watched, c)
+		c.loop.observed = append(c.loop.observed, c)
 	}
 }
 

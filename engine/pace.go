@@ -90,9 +90,9 @@ const (
 	endingStep = 1 << 10
 	// resolvedStep is how many messages that have waited for the registry go on in a step.
 	resolvedStep = 1 << 10
-	// watchedStep is how many connections that have a backlog, or are closing, are looked at in one
+	// observedStep is how many connections that have a backlog, or are closing, are looked at in one
 	// tick.
-	watchedStep = 1 << 10
+	observedStep = 1 << 10
 )
 
 // pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.

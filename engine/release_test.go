@@ -101,7 +101,7 @@ func TestBadTokensReleaseNothing(t *testing.T) {
 // to its end, whichever loop waits for it.
 func TestReleasedOnce(t *testing.T) {
 	acrossLoops(t, Config{Registry: newTallied()}, func(t *testing.T, n *node, from, to *client) {
-		reg := n.cfg.Registry.(*tallied)
+		reg := n.dir.Probe().Config().Registry.(*tallied)
 		to.write(codec.AppendBye(nil))
 		to.ends()
 		to = n.joinMany()

@@ -48,8 +48,8 @@ type memoryHolder struct {
 	silent int64
 }
 
-// watchMemory closes connections and gives memory back until ctx ends.
-func (e *Engine) watchMemory(ctx context.Context) {
+// guardMemory closes connections and gives memory back until ctx ends.
+func (e *Engine) guardMemory(ctx context.Context) {
 	r := relief{eng: e}
 	tick := time.NewTicker(memoryEvery)
 	defer tick.Stop()
@@ -160,7 +160,7 @@ func (e *Engine) memoryTrouble() string {
 // no more time to read.
 func (m *loopMemory) holders() (all []memoryHolder) {
 	l := m.loop
-	for _, c := range l.watched {
+	for _, c := range l.observed {
 		if c.state == stateClosed && !c.gone() {
 			c.cut()
 		}

@@ -55,7 +55,7 @@ func (r *lossy) EndSession(ctx context.Context, op routing.EndOp) (bool, error) 
 // holder tells who holds an ID, as the registry knows it.
 func (n *node) holder(id string) routing.Binding {
 	n.t.Helper()
-	found, err := n.cfg.Registry.Lookup(context.Background(), []string{id})
+	found, err := n.dir.Probe().Config().Registry.Lookup(context.Background(), []string{id})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func (n *node) holder(id string) routing.Binding {
 // presentAt tells at how many nodes a session is, as the registry knows it.
 func (n *node) presentAt(s routing.SessionID) int {
 	n.t.Helper()
-	p, err := n.cfg.Registry.Presence(context.Background(), s)
+	p, err := n.dir.Probe().Config().Registry.Presence(context.Background(), s)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestVerify(t *testing.T) {
 	n := start(t, Config{Registry: newLossy(), VerifyPeriod: time.Second})
 	a := n.join("a")
 	op := routing.BindOp{ID: "a", Session: routing.NewSessionID(), Expect: n.holder("a")}
-	results, err := n.cfg.Registry.Bind(context.Background(), []routing.BindOp{op})
+	results, err := n.dir.Probe().Config().Registry.Bind(context.Background(), []routing.BindOp{op})
 	if err != nil {
 		t.Fatal(err)
 	}

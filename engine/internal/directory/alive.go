@@ -8,10 +8,10 @@ import (
 )
 
 // Is this session alive? Five ask: a bind that meets an incumbent, a hello that wants to resume, a
-// watch, a message on its way, and a node that cleans up after a dead one. They all ask here. What this
-// node knows itself counts first (knownHere). For the rest the registry says where a session is attached,
-// and standingOf puts that into one of a few words. What follows from it differs, and stands with who
-// asks.
+// watch, a message on its way, and a node that cleans up after a dead one. They all ask here. What
+// this node knows itself counts first (knownHere). For the rest the registry says where a session
+// is attached, and standingOf puts that into one of a few words. What follows from it differs, and
+// stands with who asks.
 
 // standing is what the registry says of a session, together with what this node knows of the nodes.
 type standing uint8
@@ -25,12 +25,12 @@ const (
 	onLink                  // it is attached at a node that there is a link to
 )
 
-// alive reports whether a session counts as alive: it is attached at a node that may live. Whether it is
-// within its resume window at another node, only that node knows.
+// alive reports whether a session counts as alive: it is attached at a node that may live. Whether
+// it is within its resume window at another node, only that node knows.
 func (s standing) alive() bool { return s >= onAlive }
 
-// knownHere reports whether this node knows a session to live: it is attached here or at a node that
-// there was a link to, or within its resume window.
+// knownHere reports whether this node knows a session to live: it is attached here or at a node
+// that there was a link to, or within its resume window.
 func (d *Directory) knownHere(id routing.SessionID) bool {
 	return d.table.Session(id) != nil || !d.alone() && d.remote.Session(id) != nil
 }
@@ -76,7 +76,8 @@ func (d *Directory) standingOf(p routing.SessionPresence) standing {
 	return onDead
 }
 
-// whereAre asks the registry where sessions are. A session of which it does not say is not in the map.
+// whereAre asks the registry where sessions are. A session of which it does not say is not in the
+// map.
 func (d *Directory) whereAre(ctx context.Context, sessions []routing.SessionID) map[routing.SessionID]standing {
 	presences, err := d.registry.Presences(ctx, sessions)
 	if err != nil {
@@ -91,10 +92,10 @@ func (d *Directory) whereAre(ctx context.Context, sessions []routing.SessionID) 
 	return all
 }
 
-// livesElsewhere reports whether a session that is not in this node's table goes on at another node, or
-// may be resumed. If the registry does not answer, it may: the client has proved that the session was its
-// own, and if that has ended, the registry says so when it has the attach written. An entry of a dead
-// node is enough.
+// livesElsewhere reports whether a session that is not in this node's table goes on at another
+// node, or may be resumed. If the registry does not answer, it may: the client has proved that the
+// session was its own, and if that has ended, the registry says so when it has the attach written.
+// An entry of a dead node is enough.
 func (ss *sessions) livesElsewhere(id routing.SessionID) bool {
 	d := ss.dir
 	if d.alone() {

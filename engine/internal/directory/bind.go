@@ -7,8 +7,8 @@ import (
 	"distmsg/routing"
 )
 
-// bindings has the registry bind and unbind IDs, and look them up, for sessions of this node. Its methods
-// are called in the lanes of the IDs.
+// bindings has the registry bind and unbind IDs, and look them up, for sessions of this node. Its
+// methods are called in the lanes of the IDs.
 type bindings struct {
 	dir       *Directory // static
 	room      *room      // static
@@ -64,8 +64,8 @@ func (w *wish) id() string { return w.r.items[w.i].id }
 
 func (w *wish) answer(v codec.Result) { w.r.Results[w.i] = v }
 
-// bindApart binds what several connections ask for. Those that ask for the same ID do so one after the
-// other: else each would find another incumbent than it expects.
+// bindApart binds what several connections ask for. Those that ask for the same ID do so one after
+// the other: else each would find another incumbent than it expects.
 func (b *bindings) bindApart(parts []part) {
 	seen := make(map[string]bool)
 	begin := 0
@@ -125,8 +125,8 @@ func (b *bindings) bind(parts []part) {
 	}
 }
 
-// knows reports whether this node has a binding in its table, so that a re-assert of it is more than
-// its client's word.
+// knows reports whether this node has a binding in its table, so that a re-assert of it is more
+// than its client's word.
 func (b *bindings) knows(s *routing.Session, it item) bool {
 	route, ok := b.dir.table.Lookup([]byte(it.id))
 	return ok && route.Session == s && route.Epoch == it.epoch
@@ -161,8 +161,8 @@ func (b *bindings) allowed(r *Request, mine []int) []int {
 	return ok
 }
 
-// applyBinds does what the registry's answers ask for. It returns those that are to be tried again, to
-// replace the incumbent.
+// applyBinds does what the registry's answers ask for. It returns those that are to be tried again,
+// to replace the incumbent.
 func (b *bindings) applyBinds(todo []wish, results []routing.BindResult) (again []wish) {
 	lives := b.incumbentsLive(todo, results)
 	var former []wish              // they met what a former self of theirs has left behind
@@ -193,7 +193,7 @@ func (b *bindings) applyBinds(todo []wish, results []routing.BindResult) (again 
 				continue
 			}
 			w.answer(stands(known || !same, codec.CodeSuperseded, res.Incumbent.Epoch))
-		case routing.Invalid: // which is no proof that the session does not hold the ID, so it may ask again
+		case routing.Invalid: // that proves nothing, so the session may ask again
 			b.dir.cfg.Log.Debug("the registry does not believe an epoch that a client says it has",
 				"session", w.r.Session.ID(), "id", w.id(), "epoch", w.r.items[w.i].epoch)
 			w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
@@ -220,9 +220,9 @@ func stands(known bool, code codec.Code, epoch uint64) codec.Result {
 	return codec.Result{Code: code, Epoch: epoch}
 }
 
-// removeFormerSelves takes away bindings that re-asserts with the same epoch met, and whose sessions are
-// over: their clients began anew, and what their former sessions held is not all removed yet. It
-// returns those that are to be tried again.
+// removeFormerSelves takes away bindings that re-asserts with the same epoch met, and whose
+// sessions are over: their clients began anew, and what their former sessions held is not all
+// removed yet. It returns those that are to be tried again.
 func (b *bindings) removeFormerSelves(former []wish) (again []wish) {
 	if len(former) == 0 {
 		return nil
@@ -244,11 +244,11 @@ func (b *bindings) removeFormerSelves(former []wish) (again []wish) {
 	return again
 }
 
-// bound puts a binding into the table and tells the session that it displaced. It returns false if the
-// session of the binding has ended meanwhile: then it must not stay in the registry either.
+// bound puts a binding into the table and tells the session that it displaced. It returns false if
+// the session of the binding has ended meanwhile: then it must not stay in the registry either.
 func (b *bindings) bound(r *Request, i int, res routing.BindResult) bool {
 	id := r.items[i].id
-	b.dir.watcher.bound(id, res.Epoch) // before the table: if the session ends meanwhile, that is told after it
+	b.dir.watcher.bound(id, res.Epoch) // before the table: if the session ends meanwhile, the end comes last
 	prev, status := b.room.bind(r, i, res.Epoch)
 	if status == routing.Dead {
 		b.dir.watcher.unbound(id, res.Epoch)
@@ -272,16 +272,17 @@ func (b *bindings) bound(r *Request, i int, res routing.BindResult) bool {
 	if incumbent.IsZero() {
 		return true
 	}
-	if s := b.dir.table.Session(incumbent); s != nil && s != prev.Session { // attached here, with an ID that it bound elsewhere
+	// The incumbent may be attached here, and have bound the ID at another node.
+	if s := b.dir.table.Session(incumbent); s != nil && s != prev.Session {
 		b.dir.news.kick(s, id, res.Epoch)
 	}
 	b.dir.news.expel(incumbent, id, res.Epoch)
 	return true
 }
 
-// incumbentsLive says of the sessions that hold what was to be bound whether they still count: attached,
-// or within their resume window (S16). It asks the registry once for all that this node does not know,
-// if it matters. A session of which the registry does not say is not in the map.
+// incumbentsLive says of the sessions that hold what was to be bound whether they still count:
+// attached, or within their resume window (S16). It asks the registry once for all that this node
+// does not know, if it matters. A session of which the registry does not say is not in the map.
 func (b *bindings) incumbentsLive(todo []wish, results []routing.BindResult) map[routing.SessionID]bool {
 	lives, asked := make(map[routing.SessionID]bool), make(map[routing.SessionID]bool)
 	var asking []routing.SessionID

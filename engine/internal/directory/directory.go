@@ -13,14 +13,14 @@ import (
 	"distmsg/routing"
 )
 
-// Config is what a Directory works with and for. All fields are static. It has no defaults: the engine
-// has checked its own.
+// Config is what a Directory works with and for. All fields are static. It has no defaults: the
+// engine has checked its own.
 type Config struct {
 	Node        string // this node's ID
 	Registry    routing.Registry
-	Own         bool           // the registry is this node's own: it loses nothing, and the directory closes it
-	Table       *routing.Table // the sessions of this node, with their connections, and the IDs that they hold
-	Remote      *routing.Table // the sessions at other nodes, with the links that lead there; nil if there are no others
+	Own         bool           // the registry is this node's own, and the directory closes it
+	Table       *routing.Table // the sessions of this node, with connections and IDs
+	Remote      *routing.Table // the sessions at other nodes, with links; nil if there are no others
 	Log         *slog.Logger   // it never waits
 	Clock       func() time.Duration
 	Incarnation func() uint64 // of this node
@@ -28,13 +28,17 @@ type Config struct {
 	Loops       int    // how many event loops there are
 	Secret      []byte // signs resume secrets
 
-	ResumeWindow, IdleTimeout, LoopGap, VerifyPeriod, WatchPeriod time.Duration
-	MaxSessionIDs, MaxNodeIDs, MaxRoutes                          int
-	MaxWatched, MaxNodeWatched                                    int
-	TakeoverInterval                                              time.Duration
-	TakeoverBurst                                                 int
-	AskPause, AnswerTime                                          time.Duration // see the constants askPause and answerTime, which stand for zero
-	MaxKicks                                                      int           // see the constant maxKicks, which stands for zero
+	ResumeWindow, IdleTimeout, LoopGap time.Duration
+	VerifyPeriod, WatchPeriod          time.Duration
+	MaxSessionIDs, MaxNodeIDs          int
+	MaxRoutes                          int
+	MaxWatched, MaxNodeWatched         int
+	TakeoverInterval                   time.Duration
+	TakeoverBurst                      int
+
+	// Zero stands for the constants of these names. Tests set them.
+	AskPause, AnswerTime time.Duration
+	MaxKicks             int
 
 	// The application's hooks, which may be nil; see engine.Hooks. They are called in lanes.
 	Bind                   func(identity, id string) error
@@ -42,8 +46,8 @@ type Config struct {
 	SessionUp, SessionDown func(session routing.SessionID, identity string)
 }
 
-// Loops is what the directory has the event loops do. No method may wait: each leaves a task for a loop,
-// and returns. The directory calls them from any goroutine, and some with a lock held.
+// Loops is what the directory has the event loops do. No method may wait: each leaves a task for a
+// loop, and returns. The directory calls them from any goroutine, and some with a lock held.
 type Loops interface {
 	// Kick tells connections that their session has lost an ID to the binding with that epoch.
 	Kick(conns []routing.Handle, id string, epoch uint64)
@@ -57,16 +61,18 @@ type Loops interface {
 	Resolved(loop int, all []Resolved)
 	// SendersKnown says to a loop who holds some IDs.
 	SendersKnown(loop int, all []Holder)
-	// TellChanges says that there are changes for a connection that watches IDs; see Directory.Changes.
+	// TellChanges says that there are changes for a connection that watches IDs; see
+	// Directory.Changes.
 	TellChanges(conn routing.Handle)
 	// Reassert asks the client of a connection to bind all it has again, within that time.
 	Reassert(conn routing.Handle, within time.Duration)
-	// AskForAll does so too, and calls heard on the loop when the client has had answerTime to bind.
+	// AskForAll does so too, and calls heard on the loop when the client has had answerTime to
+	// bind.
 	AskForAll(conn routing.Handle, answerTime time.Duration, heard func(Reply))
 }
 
-// Peers is what the directory knows of the links to other nodes. Any goroutine may call its methods,
-// which do not wait. A Directory without Remote calls none.
+// Peers is what the directory knows of the links to other nodes. Any goroutine may call its
+// methods, which do not wait. A Directory without Remote calls none.
 type Peers interface {
 	// LinkTo returns the link to the node of a presence entry. It returns false if there is none to
 	// that incarnation of the node.
@@ -83,7 +89,8 @@ type Peers interface {
 type Reply uint8
 
 const (
-	// NoReply means that there is no answer: the connection is gone, or its client has said nothing.
+	// NoReply means that there is no answer: the connection is gone, or its client has said
+	// nothing.
 	NoReply Reply = iota
 	// Replied means that the client lives, and has bound what it holds.
 	Replied
@@ -91,8 +98,8 @@ const (
 	AllKnown
 )
 
-// Directory is the office of one node. Its methods may be called from any goroutine, and do not wait
-// for the registry unless they say so.
+// Directory is the office of one node. Its methods may be called from any goroutine, and do not
+// wait for the registry unless they say so.
 type Directory struct {
 	// static
 	cfg      Config

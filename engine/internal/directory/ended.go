@@ -116,7 +116,8 @@ func (ss *sessions) endInRegistry(op routing.EndOp) (ended bool, err error) {
 		ss.untold.add(op)
 	}
 	if ended {
-		ss.dir.presences.drop(op.Session, func(p *presence) bool { return p.left }) // else it is a resume that the registry will refuse
+		// If the entry stays, it is one of a resume, which the registry will refuse.
+		ss.dir.presences.drop(op.Session, func(p *presence) bool { return p.left })
 		ss.dir.watcher.sessionEnded(op.Bound)
 	}
 	if ended || err != nil && op.Force {

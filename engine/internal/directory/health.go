@@ -11,14 +11,14 @@ import (
 	"distmsg/routing"
 )
 
-// monitoredRegistry is the registry that the engine was given, with an eye on whether it takes calls.
-// A call that fails says that it does not. That it does, only a probe says: a look-up that goes
-// well is no proof that binds do, nor is one bind of the next.
+// monitoredRegistry is the registry that the engine was given, with an eye on whether it takes
+// calls. A call that fails says that it does not. That it does, only a probe says: a look-up that
+// goes well is no proof that binds do, nor is one bind of the next.
 type monitoredRegistry struct {
 	routing.Registry
 
 	mu       sync.Mutex
-	failed   error     // guarded by mu, as all below; nil: the latest probe went well, and no call has failed since
+	failed   error     // guarded by mu, as all below; nil: no call has failed since the latest probe went well
 	since    time.Time // when the first of the failed calls ended
 	failures uint64    // calls that have failed
 	finding  error     // what is wrong with a registry that takes calls

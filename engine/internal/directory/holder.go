@@ -15,8 +15,8 @@ import (
 // the resolver finds out how messages to an ID end, and "its session cannot be reached" does not
 // say who holds the ID.
 //
-// A question that fails is no answer to those who have asked since it was put: they have one of their
-// own, in the order in which they came.
+// A question that fails is no answer to those who have asked since it was put: they have one of
+// their own, in the order in which they came.
 //
 // Each question has a number. A loop notes the number of the latest question when a send arrives.
 // An answer to a question with a greater number is no older than the send.
@@ -43,12 +43,12 @@ func newHolders(d *Directory) *holders {
 	return &holders{dir: d, wake: make(chan struct{}, 1), loops: make(map[string][]uint16)}
 }
 
-// AskHolder promises that the loop will hear who holds an ID, by Loops.SendersKnown, from a question that
-// has not been asked yet. There must be other nodes.
+// AskHolder promises that the loop will hear who holds an ID, by Loops.SendersKnown, from a
+// question that has not been asked yet. There must be other nodes.
 func (d *Directory) AskHolder(loop uint16, id string) { d.holders.ask(loop, id) }
 
-// HolderRound is the number of the latest question for holders. An answer with a greater number is no
-// older than this call.
+// HolderRound is the number of the latest question for holders. An answer with a greater number is
+// no older than this call.
 func (d *Directory) HolderRound() uint64 { return d.holders.round.Load() }
 
 func (h *holders) ask(loop uint16, id string) {

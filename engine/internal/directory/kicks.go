@@ -15,8 +15,8 @@ import (
 // greater than the holder's.
 
 // maxKicks bounds how many kicks a node remembers in a generation. If there are more, the sessions
-// with most are asked to say all their bindings again when they are resumed: then the registry finds
-// out. Only if no session has many are all that are resumed asked.
+// with most are asked to say all their bindings again when they are resumed: then the registry
+// finds out. Only if no session has many are all that are resumed asked.
 const maxKicks = 1 << 17
 
 // kickMemory is what a node remembers of kicks. It has two generations: a kick is remembered for at
@@ -76,8 +76,8 @@ func (g *kickGeneration) names(session routing.SessionID) bool {
 	return !g.overflow && (!any || of != nil)
 }
 
-// worthRoom is how many kicks a session must have for makeRoom to sum them up: what is looked through
-// must be paid for by the room that is made.
+// worthRoom is how many kicks a session must have for makeRoom to sum them up: what is looked
+// through must be paid for by the room that is made.
 const worthRoom = maxRepeated / 8
 
 // makeRoom sums up the kicks of the session that has most, so that a few sessions with many do not

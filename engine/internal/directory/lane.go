@@ -13,18 +13,20 @@ import (
 // lane and one after the other, so that the table hears the answers in the order in which the
 // registry gave them (S12).
 //
-// A lane is shared by all connections of the node, so it has shares (S32). Each connection has a line
-// of its own, and the lane serves the lines in turn. So a client waits for what it has asked for
-// itself, and for one turn of the others. What is alike in the lines goes to the registry together,
-// in one call. Sessions have lanes of their own: who says hello does not wait for binds and look-ups.
+// A lane is shared by all connections of the node, so it has shares (S32). Each connection has a
+// line of its own, and the lane serves the lines in turn. So a client waits for what it has asked
+// for itself, and for one turn of the others. What is alike in the lines goes to the registry
+// together, in one call. Sessions have lanes of their own: who says hello does not wait for binds
+// and look-ups.
 
 const (
 	laneCount = 8
-	// laneDepth bounds the jobs that wait in one line; a client's request beyond it is answered overflow.
+	// laneDepth bounds the jobs that wait in one line; a client's request beyond it is answered
+	// overflow.
 	laneDepth = 1 << 16
 	// joinMost is about how many IDs go into one call to the registry: with more, everybody else
-	// would wait for long. joinScan bounds how many lines are passed over because they have something
-	// else first.
+	// would wait for long. joinScan bounds how many lines are passed over because they have
+	// something else first.
 	joinMost = 1024
 	joinScan = 256
 	// quickAtOnce is how many of the node's own jobs a lane does before the others have a turn, and
@@ -33,8 +35,8 @@ const (
 	urgentAtOnce = 16
 )
 
-// account says in whose line a job waits: a client connection's, a session's, or, if it is zero, the
-// node's own.
+// account says in whose line a job waits: a client connection's, a session's, or, if it is zero,
+// the node's own.
 type account struct {
 	conn    routing.Handle
 	session routing.SessionID
@@ -64,7 +66,7 @@ type line struct {
 type lane struct {
 	mu     sync.Mutex
 	wake   sync.Cond
-	quick  []func()          // guarded by mu, as all below; jobs that ask nobody: the lane does them before it asks
+	quick  []func()          // guarded by mu, as all below; jobs that ask nobody, which come first
 	lines  map[account]*line // those in which something waits
 	turns  [2][]*line        // the same, urgent ones first, in the order of their turns
 	inRow  int               // how many urgent jobs were done in a row
@@ -145,14 +147,15 @@ func (ls *lanes) should(i int, f func()) bool {
 	return ls.all[i].add(account{}, job{do: f}, laneDepth, false)
 }
 
-// quick queues a job of the node's own that asks nobody. It returns false if the engine is stopping.
+// quick queues a job of the node's own that asks nobody. It returns false if the engine is
+// stopping.
 func (ls *lanes) quick(i int, f func()) bool { return ls.all[i].addQuick(f, unbounded) }
 
 // tryQuick is quick for what the node need not do: it also returns false if too much waits.
 func (ls *lanes) tryQuick(i int, f func()) bool { return ls.all[i].addQuick(f, laneDepth) }
 
-// inSession queues a job that is about a session, behind those that are about it already. It returns
-// false if the engine is stopping.
+// inSession queues a job that is about a session, behind those that are about it already. It
+// returns false if the engine is stopping.
 func (ls *lanes) inSession(id routing.SessionID, f func()) bool {
 	return ls.all[ls.ofSession(id)].add(account{session: id}, job{do: f}, unbounded, false)
 }
@@ -240,8 +243,8 @@ func (ls *lanes) do(batch []job) {
 	ls.work(batch[0].verb, parts)
 }
 
-// next waits for jobs. It returns some of the node's own, and one or more of the lines. More is false
-// if the lane is closed and has none.
+// next waits for jobs. It returns some of the node's own, and one or more of the lines. More is
+// false if the lane is closed and has none.
 func (l *lane) next(quick []func(), batch []job, born time.Time) (_ []func(), _ []job, more bool) {
 	quick, batch = quick[:0], batch[:0]
 	l.mu.Lock()
@@ -264,8 +267,8 @@ func (l *lane) next(quick []func(), batch []job, born time.Time) (_ []func(), _ 
 	return quick, batch, more
 }
 
-// takeTurns takes the first job of the line whose turn it is. If that is a part of a request, it takes
-// others that can be done with it: in each round one of each line.
+// takeTurns takes the first job of the line whose turn it is. If that is a part of a request, it
+// takes others that can be done with it: in each round one of each line.
 func (l *lane) takeTurns(batch []job) []job {
 	ln := l.pop()
 	if ln == nil {
@@ -304,8 +307,8 @@ func (l *lane) takeTurns(batch []job) []job {
 	return batch
 }
 
-// pop returns the line whose turn it is, nil if there is none. Lines that are not urgent have a turn
-// now and then in any case.
+// pop returns the line whose turn it is, nil if there is none. Lines that are not urgent have a
+// turn now and then in any case.
 func (l *lane) pop() *line {
 	order := [2]int{0, 1}
 	if l.inRow >= urgentAtOnce {

@@ -7,9 +7,9 @@ import (
 	"distmsg/routing"
 )
 
-// What this node hears of a binding may be newer than what it knows, or older. The epoch says which, and
-// only news count. They are taken in the lane of the ID, so that none can come behind what the registry
-// answered later (S12).
+// What this node hears of a binding may be newer than what it knows, or older. The epoch says
+// which, and only news count. They are taken in the lane of the ID, so that none can come behind
+// what the registry answered later (S12).
 
 // news brings the table, the routes and the sessions in line with what is heard of bindings.
 type news struct {
@@ -36,7 +36,7 @@ func (n *news) remember(session routing.SessionID, id string, epoch uint64) {
 func (n *news) kick(s *routing.Session, id string, epoch uint64) {
 	n.superseded(s.ID(), id, epoch)
 	n.lostID(s, id, epoch)
-	n.remember(s.ID(), id, epoch) // first: a connection that is attached after the look below hears of it when it is resumed
+	n.remember(s.ID(), id, epoch) // first, so that a connection which attaches from here on hears of it
 	n.dir.loops.Kick(s.Handles(), id, epoch)
 }
 
@@ -60,7 +60,8 @@ func (n *news) outdated(id string, b routing.Binding) {
 	n.dir.watcher.heard(id, true, b.Epoch)
 }
 
-// HeardOfBinding notes that somebody says that an ID is bound so. It may be called on a loop. id is a view.
+// HeardOfBinding notes that somebody says that an ID is bound so. It may be called on a loop. id is
+// a view.
 func (d *Directory) HeardOfBinding(id []byte, b routing.Binding) {
 	if r, ok := d.table.Lookup(id); !ok || r.Epoch >= b.Epoch {
 		return
@@ -69,8 +70,8 @@ func (d *Directory) HeardOfBinding(id []byte, b routing.Binding) {
 	d.lanes.tryQuick(d.lanes.of(id), func() { d.news.outdated(name, b) }) // if the lane is full, other news come
 }
 
-// HeardExpel notes that another node has bound an ID, and that a session has lost it by that (S13). If the
-// session is not here, it hears of it when it comes. id is a view.
+// HeardExpel notes that another node has bound an ID, and that a session has lost it by that (S13).
+// If the session is not here, it hears of it when it comes. id is a view.
 func (d *Directory) HeardExpel(session routing.SessionID, id []byte, epoch uint64) {
 	name := string(id)
 	d.lanes.quick(d.lanes.of(id), func() { d.news.expelled(session, name, epoch) })
@@ -109,8 +110,9 @@ func (n *news) expel(session routing.SessionID, id string, epoch uint64) {
 	n.dir.peers.Tell(codec.AppendExpel(nil, codec.KindExpel, session[:], id, epoch))
 }
 
-// LostIDs returns the IDs that a session has lost of late, with the epochs of the bindings that superseded
-// its own. All is false if there may be more: then its client is to be asked to bind all it has again.
+// LostIDs returns the IDs that a session has lost of late, with the epochs of the bindings that
+// superseded its own. All is false if there may be more: then its client is to be asked to bind all
+// it has again.
 func (d *Directory) LostIDs(session routing.SessionID) (lost map[string]uint64, all bool) {
 	lost, all = d.news.kicks.of(session)
 	if len(lost) > maxRepeated { // less for a connection's queue than so many frames
@@ -119,8 +121,8 @@ func (d *Directory) LostIDs(session routing.SessionID) (lost map[string]uint64, 
 	return lost, all
 }
 
-// Over reports whether the binding of an ID with this epoch has ended, as this node remembers. It takes no
-// lock and allocates nothing. There must be other nodes.
+// Over reports whether the binding of an ID with this epoch has ended, as this node remembers. It
+// takes no lock and allocates nothing. There must be other nodes.
 func (d *Directory) Over(id []byte, epoch uint64) bool { return d.news.overs.has(id, epoch) }
 
 // lostID tells the hook of a kick, unless the session holds the ID under a newer epoch by now.
@@ -184,8 +186,8 @@ func (n *news) learn(s *routing.Session, id string, epoch uint64) {
 	})
 }
 
-// makeRoom drops some routes when there are too many. Which ones does not matter much: a route that is
-// missed costs one question.
+// makeRoom drops some routes when there are too many. Which ones does not matter much: a route that
+// is missed costs one question.
 func (n *news) makeRoom() {
 	most, remote := n.dir.cfg.MaxRoutes, n.dir.remote
 	if remote.Len() < most {
@@ -200,8 +202,8 @@ func (n *news) makeRoom() {
 	}
 }
 
-// ForgetRoutes drops the routes that lead to a session elsewhere, now that it is attached here too: the
-// next message to each of its IDs makes this node learn of it, and goes the shorter way.
+// ForgetRoutes drops the routes that lead to a session elsewhere, now that it is attached here too:
+// the next message to each of its IDs makes this node learn of it, and goes the shorter way.
 func (d *Directory) ForgetRoutes(id routing.SessionID) {
 	if d.alone() {
 		return

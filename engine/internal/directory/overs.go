@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxOvers bounds how many IDs a node remembers ended bindings of. If there are more, the session
-	// that has most loses its oldest (S32).
+	// maxOvers bounds how many IDs a node remembers ended bindings of. If there are more, the
+	// session that has most loses its oldest (S32).
 	maxOvers = 1 << 17
 	// overRounds is for how many periods of verification they are remembered. Within one, every
 	// node compares the routes that it remembers with the registry.
@@ -68,8 +68,8 @@ func (o *overs) has(id []byte, epoch uint64) bool {
 	return ok && epoch <= r.Epoch
 }
 
-// add remembers that the bindings of an ID up to epoch are over, on account of the session that held
-// it.
+// add remembers that the bindings of an ID up to epoch are over, on account of the session that
+// held it.
 func (o *overs) add(session routing.SessionID, id string, epoch uint64, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -105,8 +105,8 @@ func (o *overs) expire(now time.Time) {
 	}
 }
 
-// compact takes out the entries that greater epochs have replaced. One ID that is bound again and again
-// leaves many, and they must not take the place of other IDs. mu is held.
+// compact takes out the entries that greater epochs have replaced. One ID that is bound again and
+// again leaves many, and they must not take the place of other IDs. mu is held.
 func (o *overs) compact() {
 	o.count = 0
 	for _, s := range o.sessions {

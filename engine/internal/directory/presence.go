@@ -21,19 +21,19 @@ type presences struct {
 	perRun     int         // of them in each second; upkeep's
 }
 
-// presence is one of them. session, entry and foreign are static; the rest is guarded by presences.mu.
+// presence is one of them. session, entry and foreign are static. presences.mu guards the rest.
 type presence struct {
 	session *routing.Session
 	entry   routing.Presence
-	foreign bool // it came from another node, or is attached there too, so it may hold IDs that this one does not know
+	foreign bool // it has been at another node, so it may hold IDs that this one does not know
 	left    bool // it is not attached here any more: the entry is to go
 	written bool // the registry has it, or has removed it
 	queued  bool // a job in the session's lane is about to write it
 	removed int  // how often the registry has removed it
 }
 
-// Attached notes that a session is attached here, and has the registry told. foreign says that it has been
-// at another node.
+// Attached notes that a session is attached here, and has the registry told. foreign says that it
+// has been at another node.
 func (d *Directory) Attached(s *routing.Session, entry routing.Presence, foreign bool) {
 	d.presences.attach(s, entry, foreign)
 }
@@ -66,7 +66,7 @@ func (ps *presences) detach(s *routing.Session, entry routing.Presence) {
 	}
 }
 
-// write brings the registry in line with an entry, if that is still the one that counts for its session.
+// write brings the registry in line with an entry, if no later one counts for its session.
 func (ps *presences) write(p *presence) {
 	id := p.session.ID()
 	ps.mu.Lock()
@@ -106,8 +106,9 @@ func (ps *presences) write(p *presence) {
 	})
 }
 
-// wrote notes that the registry knows of an entry, or of its end. An end is told once more with the next round: an attach
-// that this node gave up waiting for may have been carried out after it.
+// wrote notes that the registry knows of an entry, or of its end. The next round says an end once
+// more: the registry may have carried out an attach after it, which this node had given up waiting
+// for.
 func (ps *presences) wrote(id routing.SessionID, p *presence, left bool) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -121,7 +122,7 @@ func (ps *presences) wrote(id routing.SessionID, p *presence, left bool) {
 	}
 }
 
-// rewrite has the entries written that the registry lacks, or all of them, and those removed that it has too many.
+// rewrite has the registry told of the entries that it lacks or has too many, or of all entries.
 func (ps *presences) rewrite(all bool) {
 	var todo []*presence
 	ps.mu.Lock()
@@ -159,7 +160,8 @@ func (ps *presences) entriesLeft(s *routing.Session) []routing.Presence {
 	return nil
 }
 
-// askToReassert asks sessions, which hold the truth, to say their bindings again: this node may not know all of theirs.
+// askToReassert asks sessions to bind all they have again. This node may not know all their
+// bindings.
 func (ps *presences) askToReassert(ctx context.Context, within time.Duration, which func(*presence) bool) {
 	ps.mu.Lock()
 	var todo []*routing.Session

@@ -14,6 +14,9 @@ type Probe struct{ dir *Directory }
 // Probe returns the probe of a directory.
 func (d *Directory) Probe() Probe { return Probe{d} }
 
+// Config is what the directory was made with.
+func (p Probe) Config() Config { return p.dir.cfg }
+
 // Lanes is how many lanes there are for IDs.
 const Lanes = laneCount
 
@@ -181,8 +184,8 @@ func (p Probe) TakeTurn() (ids []string) {
 	return ids
 }
 
-// WatchOrder returns the watched IDs that are not where they think they are, and whether all have had
-// their turn.
+// WatchOrder returns the watched IDs that are not where they think they are, and whether all have
+// had their turn.
 func (p Probe) WatchOrder() (misplaced []string, over bool) {
 	w := p.dir.watcher
 	w.mu.Lock()

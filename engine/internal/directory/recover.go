@@ -10,7 +10,8 @@ import (
 
 // When the registry has lost its data, the node writes all its bindings again, as fast as the
 // registry takes them. It has few of them on the way at a time, so that what clients ask meanwhile
-// waits for a few milliseconds. If the registry does not answer, the node tries again until it does.
+// waits for a few milliseconds. If the registry does not answer, the node tries again until it
+// does.
 
 const (
 	// recoverBatch is how many bindings are on the way at a time.
@@ -58,8 +59,8 @@ func (u *upkeep) reassertAll(ctx context.Context, lost <-chan struct{}) {
 	}
 }
 
-// reassertNow says bindings again, each in its lane, and waits for that. It returns those that could
-// not be said.
+// reassertNow says bindings again, each in its lane, and waits for that. It returns those that
+// could not be said.
 func (u *upkeep) reassertNow(some []binding) (unsaid []binding) {
 	var underway sync.WaitGroup
 	lanes := u.byLane(some)

@@ -6,8 +6,8 @@ import (
 	"distmsg/routing"
 )
 
-// A session that gives a message back disowns the binding that led to it, and the registry removes that
-// (S11). A binding that is being removed already is not removed once more.
+// A session that gives a message back disowns the binding that led to it, and the registry removes
+// that (S11). A binding that is being removed already is not removed once more.
 
 // releases are the bindings that are being removed because their sessions have disowned them.
 type releases struct {
@@ -15,8 +15,8 @@ type releases struct {
 	all map[routing.UnbindOp]struct{} // guarded by mu
 }
 
-// BeginRelease reports whether a binding is not being removed yet. If so, a request with the verb Release,
-// and of no kind, has to follow.
+// BeginRelease reports whether a binding is not being removed yet. If so, a request with the verb
+// Release, and of no kind, has to follow.
 func (d *Directory) BeginRelease(op routing.UnbindOp) bool { return d.bindings.releases.begin(op) }
 
 func (r *releases) begin(op routing.UnbindOp) bool {

@@ -9,9 +9,9 @@ import (
 	"distmsg/routing"
 )
 
-// Request is a bind, unbind, lookup or watch frame, or what a frame has disowned, whose IDs are worked on
-// in several lanes. Each lane fills in the results of its own IDs. The last one to finish has it
-// answered.
+// Request is a bind, unbind, lookup or watch frame, or what a frame has disowned, whose IDs are
+// worked on in several lanes. Each lane fills in the results of its own IDs. The last one to finish
+// has it answered.
 //
 // The loop owns a request until Do, and again from Loops.Answer on.
 type Request struct {
@@ -145,10 +145,10 @@ func (r *Request) done() {
 	r.dir.loops.Answer(r)
 }
 
-// stillWanted reports whether a part of a request is still to be done. It is not if it has waited for
-// so long that this node may have been stopped meanwhile, or the registry be away: who asked has given
-// up, and others may have bound the IDs since (S24). Nor is it if the connection has closed: its client
-// binds again what it wants to.
+// stillWanted reports whether a part of a request is still to be done. It is not if it has waited
+// for so long that this node may have been stopped meanwhile, or the registry be away: who asked
+// has given up, and others may have bound the IDs since (S24). Nor is it if the connection has
+// closed: its client binds again what it wants to.
 func (d *Directory) stillWanted(p part) bool {
 	switch {
 	case p.Ended != nil && p.Ended.Load():

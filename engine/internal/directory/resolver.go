@@ -11,23 +11,24 @@ import (
 )
 
 const (
-	// resolveBatch is the most IDs in one question to the registry: a multicast's are to be answered together.
+	// resolveBatch is how many IDs there are at most in one question to the registry. The
+	// recipients of a multicast are to be answered together.
 	resolveBatch = 1 << 14
 	// ResolveTimeout bounds one question of a loop.
 	ResolveTimeout = time.Second
-	// attachTries is how often the registry is asked about an ID whose session is attached, as it says, at a node
-	// that has not told of it, and attachPause the time before the second time; it doubles from then on. The session moves, and
-	// the word of it is on its way.
+	// attachTries is how often the registry is asked about an ID whose session moves: by the
+	// registry the session is attached at a node that has not said so yet. attachPause is the time
+	// before the second question, and doubles from then on.
 	attachTries = 6
 	attachPause = 10 * time.Millisecond
-	// resolveAtOnce is how many questions the resolver may have under way: one that is slow does not
-	// hold up the next.
+	// resolveAtOnce is how many questions the resolver may have under way: one that is slow does
+	// not hold up the next.
 	resolveAtOnce = 4
-	// resolveTurn is how many IDs of one connection go into a question before another connection has
-	// its turn.
+	// resolveTurn is how many IDs of one connection go into a question before another connection
+	// has its turn.
 	resolveTurn = 64
-	// resolveRounds bounds how often one question asks again about IDs whose sessions turned out to be
-	// dead. After that they are asked for anew.
+	// resolveRounds bounds how often one question asks again about IDs whose sessions turned out to
+	// be dead. After that they are asked for anew.
 	resolveRounds = 4
 	// deadFor is how long it is remembered that a session is dead, which it will always be, and
 	// awayFor that one is attached nowhere that this node can reach.
@@ -37,10 +38,10 @@ const (
 	maxAway = 1 << 16
 )
 
-// resolver asks the registry for the loops. A question is about all IDs that have gathered meanwhile.
-// The connections that they are asked for have their turns in it, so that one which asks for many does
-// not hold up the others (S32). Each ID is answered by itself: as soon as it is known what to do, and
-// whatever becomes of the others.
+// resolver asks the registry for the loops. A question is about all IDs that have gathered
+// meanwhile. The connections that they are asked for have their turns in it, so that one which asks
+// for many does not hold up the others (S32). Each ID is answered by itself: as soon as it is known
+// what to do, and whatever becomes of the others.
 type resolver struct {
 	dir  *Directory
 	wake chan struct{} // of capacity 1
@@ -52,7 +53,8 @@ type resolver struct {
 	away  map[routing.SessionID]whereabouts // guarded by mu; what the registry said of sessions a moment ago
 }
 
-// askLine is IDs that are to be asked for on account of one connection or link; zero: the resolver's own.
+// askLine is the IDs to ask for on account of one connection or link. If by is zero, they are the
+// resolver's own.
 type askLine struct {
 	by  routing.Handle
 	ids []string
@@ -97,14 +99,15 @@ type Resolved struct {
 	Stale bool       // a part of it was remembered: whoever remembers it does so for no longer
 }
 
-// Resolve promises that the loop will hear of the IDs, by Loops.Resolved, and of all at once if nobody has
-// asked for them before. by is the connection or link on whose account. There must be other nodes.
+// Resolve promises that the loop will hear of the IDs, by Loops.Resolved, and of all at once if
+// nobody has asked for them before. by is the connection or link on whose account. There must be
+// other nodes.
 func (d *Directory) Resolve(loop uint16, by routing.Handle, ids ...string) {
 	d.resolver.ask(loop, by, ids...)
 }
 
-// Disown says that a binding of an ID which a loop has asked for is no answer: its session has given a
-// message back. session is the short form.
+// Disown says that a binding of an ID which a loop has asked for is no answer: its session has
+// given a message back. session is the short form.
 func (d *Directory) Disown(id string, session, epoch uint64) {
 	d.resolver.disown(id, disowned{session, epoch})
 }
@@ -204,8 +207,8 @@ func (r *resolver) take(most int) (batch []string) {
 	return batch
 }
 
-// takeLate returns the IDs that have waited for so long that the registry, which has just not answered,
-// need not be asked for them: each would wait for a timeout of its own.
+// takeLate returns the IDs that have waited for so long that the registry, which has just not
+// answered, need not be asked for them: each would wait for a timeout of its own.
 func (r *resolver) takeLate() (late []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -234,7 +237,7 @@ type finding struct {
 	id     string
 	found  routing.LookupResult
 	code   codec.Code // how messages to it go on; see Resolved
-	moving bool       // instead: more is about to be heard of it, as its session attaches somewhere, or somebody else binds it
+	moving bool       // or more is about to be heard of it: its session or the ID moves
 	stale  bool       // see Resolved
 }
 
@@ -363,8 +366,8 @@ func (r *resolver) tell(all []finding) {
 	r.answer(all)
 }
 
-// tellWhereabouts answers IDs whose sessions no node has told of. The registry was asked for the IDs
-// after began. It returns those whose sessions have turned out to be dead since.
+// tellWhereabouts answers IDs whose sessions no node has told of. The registry was asked for the
+// IDs after began. It returns those whose sessions have turned out to be dead since.
 func (r *resolver) tellWhereabouts(ctx context.Context, open []finding, began time.Time) (again []string) {
 	if len(open) == 0 {
 		return nil
@@ -393,13 +396,14 @@ func (r *resolver) tellWhereabouts(ctx context.Context, open []finding, began ti
 	return again
 }
 
-// moves reports whether a session is about to be heard of: it is attached at a node that there is a link
-// to. So it may be if the registry knows of no place: an attach may be written later than a bind.
+// moves reports whether a session is about to be heard of: it is attached at a node that there is a
+// link to. So it may be if the registry knows of no place: an attach may be written later than a
+// bind.
 func moves(at standing) bool { return at == nowhere || at == onLink }
 
-// install makes a route of what the registry said of an ID. The session may be attached here, without
-// this node having been told of the ID: then it returns the session, see learn. It returns false if
-// the registry has to be asked where the session is; if not, f says how messages go on.
+// install makes a route of what the registry said of an ID. The session may be attached here,
+// without this node having been told of the ID: then it returns the session, see learn. It returns
+// false if the registry has to be asked where the session is; if not, f says how messages go on.
 func (r *resolver) install(f *finding) (here *routing.Session, known bool) {
 	d, b := r.dir, f.found.Binding
 	if s := d.table.Session(b.Session); s != nil && len(s.Handles()) > 0 {
@@ -409,7 +413,8 @@ func (r *resolver) install(f *finding) (here *routing.Session, known bool) {
 		}
 		return s, true
 	}
-	if s := d.remote.Session(b.Session); s != nil { // detached or not: when it attaches anywhere, the route leads there
+	// The session may be detached: when it attaches anywhere, the route leads there.
+	if s := d.remote.Session(b.Session); s != nil {
 		d.news.makeRoom()
 		d.remote.Bind(f.id, s, b.Epoch)
 		if len(s.Handles()) > 0 {
@@ -420,8 +425,8 @@ func (r *resolver) install(f *finding) (here *routing.Session, known bool) {
 	return nil, false
 }
 
-// whereabouts says where sessions are that no node has told of. What was not remembered is one question.
-// A session of which the registry does not say is not in the map.
+// whereabouts says where sessions are that no node has told of. What was not remembered is one
+// question. A session of which the registry does not say is not in the map.
 func (r *resolver) whereabouts(ctx context.Context, open []finding) map[routing.SessionID]whereabouts {
 	where := make(map[routing.SessionID]whereabouts, len(open))
 	var asking []routing.SessionID
@@ -457,7 +462,8 @@ func (r *resolver) whereabouts(ctx context.Context, open []finding) map[routing.
 	return where
 }
 
-// remembered is where the registry has just said that a session is, and for how long that is remembered.
+// remembered is where the registry has just said that a session is, and for how long that is
+// remembered.
 func remembered(at standing) whereabouts {
 	now := time.Now()
 	if at == ended {
@@ -472,8 +478,8 @@ type lesson struct {
 	finding finding
 }
 
-// learn has bindings of sessions of this node put into the table, and answers when they are there. If a
-// lane is slow, the messages that wait hear after a while that the registry cannot be asked.
+// learn has bindings of sessions of this node put into the table, and answers when they are there.
+// If a lane is slow, the messages that wait hear after a while that the registry cannot be asked.
 func (r *resolver) learn(all []lesson) {
 	d := r.dir
 	var byLane [laneCount][]finding

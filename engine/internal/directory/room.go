@@ -10,8 +10,8 @@ import (
 )
 
 // A bound ID takes memory in its node and in the registry for as long as it is bound. So a session
-// may hold MaxSessionIDs at a node, and all its sessions together MaxNodeIDs. The node keeps room for
-// an ID before it asks the registry to bind it: a bind that is refused displaces nobody.
+// may hold MaxSessionIDs at a node, and all its sessions together MaxNodeIDs. The node keeps room
+// for an ID before it asks the registry to bind it: a bind that is refused displaces nobody.
 
 // room counts the IDs that the registry is being asked to bind. Those that are bound, the table
 // counts.

@@ -20,18 +20,18 @@ type sessions struct {
 	failed asynclog.Seldom // ends that the registry could not be told
 }
 
-// Joiner is a connection that has said hello. The directory calls one of its methods, once, from any
-// goroutine. Neither may wait.
+// Joiner is a connection that has said hello. The directory calls one of its methods, once, from
+// any goroutine. Neither may wait.
 type Joiner interface {
-	// Open makes the connection part of its session. Resumed says that there was such a session, and
-	// foreign that it has been at another node.
+	// Open makes the connection part of its session. Resumed says that there was such a session,
+	// and foreign that it has been at another node.
 	Open(s *routing.Session, resumed, foreign bool)
 	// Refuse closes the connection.
 	Refuse(f codec.Fault, detail string)
 }
 
-// Join opens a session for a connection, or resumes the one that is wanted. If wanted is zero, none is.
-// Secret has to be the one that goes with the session.
+// Join opens a session for a connection, or resumes the one that is wanted. If wanted is zero, none
+// is. Secret has to be the one that goes with the session.
 func (d *Directory) Join(j Joiner, wanted routing.SessionID, identity string, secret []byte) {
 	id := wanted
 	if id.IsZero() {
@@ -68,7 +68,8 @@ func (ss *sessions) join(j Joiner, id routing.SessionID, resumed bool, identity 
 	j.Open(s, resumed, foreign)
 }
 
-// ResumeSecret proves the right to resume a session. Any node with the same secret computes the same (S9).
+// ResumeSecret proves the right to resume a session. Any node with the same secret computes the
+// same (S9).
 func (d *Directory) ResumeSecret(id routing.SessionID, identity string) []byte {
 	mac := hmac.New(sha256.New, d.cfg.Secret)
 	mac.Write([]byte("distmsg resume 1\x00"))
@@ -82,8 +83,8 @@ func (d *Directory) inLane(s *routing.Session, job func()) {
 	d.lanes.inSession(s.ID(), job)
 }
 
-// ExpireLater ends a session when its resume window is over, unless it is attached again by then. serial
-// is that of the latest detach.
+// ExpireLater ends a session when its resume window is over, unless it is attached again by then.
+// serial is that of the latest detach.
 func (d *Directory) ExpireLater(s *routing.Session, serial uint64) {
 	time.AfterFunc(d.cfg.ResumeWindow, func() {
 		d.inLane(s, func() { d.sessions.expire(s, serial) })
@@ -94,7 +95,7 @@ func (ss *sessions) expire(s *routing.Session, serial uint64) {
 	bound, ended := ss.dir.table.EndSession(s, serial)
 	switch {
 	case !ended:
-	case !ss.dir.alone() && ss.dir.remote.Session(s.ID()) != nil: // it has moved, whatever the registry knows of that
+	case !ss.dir.alone() && ss.dir.remote.Session(s.ID()) != nil: // it has moved, even if the registry lacks that
 		ss.endAfterOthers(routing.EndOp{Session: s.ID(), Bound: bound, Gone: ss.dir.presences.entriesLeft(s)})
 	case ss.sessionEnded(s, bound, false):
 		ss.forgetEnded(s)
@@ -110,8 +111,9 @@ func (d *Directory) EndSession(s *routing.Session) {
 	})
 }
 
-// LeftElsewhere says that a session has left the last of the other nodes where it was attached, this
-// one. Its routes go when its resume window is over. serial is that of the detach in the remote table.
+// LeftElsewhere says that a session has left the last of the other nodes where it was attached,
+// this one. Its routes go when its resume window is over. serial is that of the detach in the
+// remote table.
 func (d *Directory) LeftElsewhere(s *routing.Session, serial uint64, node string, incarnation uint64) {
 	id := s.ID()
 	time.AfterFunc(d.cfg.ResumeWindow, func() {

@@ -13,19 +13,21 @@ import (
 	"distmsg/routing"
 )
 
-// A bind that displaces another session's binding is a takeover. It costs the registry two calls, and
-// each node a frame and a kick. Two sessions that take one ID from each other would do thousands a
-// second. So each ID has a budget: TakeoverBurst takeovers at once, and from then on one in each
-// TakeoverInterval (S32). While an ID is over its budget, a bind of it waits for its time outside its
-// lane, and holds up nothing else. If it would have to wait for longer than longestTurn, it is refused.
+// A bind that displaces another session's binding is a takeover. It costs the registry two calls,
+// and each node a frame and a kick. Two sessions that take one ID from each other would do
+// thousands a second. So each ID has a budget: TakeoverBurst takeovers at once, and from then on
+// one in each TakeoverInterval (S32). While an ID is over its budget, a bind of it waits for its
+// time outside its lane, and holds up nothing else. If it would have to wait for longer than
+// longestTurn, it is refused.
 //
 // For each ID the node knows when its takeovers are paid for: each one adds an interval. All nodes
-// count all takeovers, as they notify each other of them. A bind that has to wait is counted when it
-// begins to, whoever holds the ID then, so that each one has a time of its own. If it is not bound in
-// the end, that is paid back.
+// count all takeovers, as they notify each other of them. A bind that has to wait is counted when
+// it begins to, whoever holds the ID then, so that each one has a time of its own. If it is not
+// bound in the end, that is paid back.
 //
-// What comes later may overtake a bind that waits, and no harm is done. An unbind and a re-assert name
-// an epoch, and the bind that waits has none yet. Another bind of the same session waits as well.
+// What comes later may overtake a bind that waits, and no harm is done. An unbind and a re-assert
+// name an epoch, and the bind that waits has none yet. Another bind of the same session waits as
+// well.
 
 const (
 	// longestTurn bounds how long a bind waits. stillWanted refuses binds that are older than
@@ -40,8 +42,8 @@ const (
 	debtWays = 4
 )
 
-// takeovers is what this node knows of the takeovers of late. Methods that are called with mu held say
-// so; any goroutine may call the others.
+// takeovers is what this node knows of the takeovers of late. Methods that are called with mu held
+// say so; any goroutine may call the others.
 type takeovers struct {
 	// static
 	dir      *Directory
@@ -78,7 +80,7 @@ type lateBind struct {
 	r       *Request
 	i       int
 	due     time.Duration // on the engine's clock
-	counted bool          // its takeover has been counted; if not, an earlier bind of the same session has been
+	counted bool          // its takeover has been counted; if not, that of an earlier bind of its session has
 }
 
 func (b *lateBind) waiter() waiter { return waiter{b.r.Session.ID(), b.r.items[b.i].id} }
@@ -108,8 +110,8 @@ func (t *takeovers) heard(id string) {
 	t.owe(id)
 }
 
-// took counts a takeover by an item of a request, unless it has waited and is counted already. Call it
-// in the lane of the ID.
+// took counts a takeover by an item of a request, unless it has waited and is counted already. Call
+// it in the lane of the ID.
 func (t *takeovers) took(it *item) {
 	t.done.Add(1)
 	it.took = true
@@ -118,8 +120,8 @@ func (t *takeovers) took(it *item) {
 	}
 }
 
-// owe adds a takeover to what an ID owes, and returns when all before it are paid for. An ID that is
-// not in its set replaces the one that owes least. mu is held.
+// owe adds a takeover to what an ID owes, and returns when all before it are paid for. An ID that
+// is not in its set replaces the one that owes least. mu is held.
 func (t *takeovers) owe(id string) (before time.Duration) {
 	if t.debts == nil {
 		t.debts = make([][debtWays]debt, debtSets)
@@ -160,8 +162,8 @@ func (t *takeovers) debtOf(id string) *debt {
 	return nil
 }
 
-// admit returns which IDs of a request may be bound now. The others wait, or are refused. Call it in
-// the lane of the IDs.
+// admit returns which IDs of a request may be bound now. The others wait, or are refused. Call it
+// in the lane of the IDs.
 func (t *takeovers) admit(r *Request, mine []int) []int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -173,7 +175,8 @@ func (t *takeovers) admit(r *Request, mine []int) []int {
 	for _, i := range mine {
 		it := &r.items[i]
 		switch {
-		case it.counted, it.epoch != 0 && (!rebuilding || t.dir.bindings.knows(r.Session, *it)): // it has waited, or it takes nothing from anybody
+		// It has waited, or it takes nothing from anybody.
+		case it.counted, it.epoch != 0 && (!rebuilding || t.dir.bindings.knows(r.Session, *it)):
 			now = append(now, i)
 		case !t.late(r, i):
 			now = append(now, i)
@@ -182,8 +185,8 @@ func (t *takeovers) admit(r *Request, mine []int) []int {
 	return now
 }
 
-// late has an ID of a request wait, or refuses it, if it may not be bound now. It returns false if it
-// may. mu is held.
+// late has an ID of a request wait, or refuses it, if it may not be bound now. It returns false if
+// it may. mu is held.
 func (t *takeovers) late(r *Request, i int) bool {
 	id := r.items[i].id
 	d := t.debtOf(id)
@@ -281,8 +284,8 @@ func (t *takeovers) resume(due []*lateBind) {
 	}
 }
 
-// countedBefore notes that binds have waited, and that their takeovers are counted. Call it in the lane
-// of the IDs, as payBack.
+// countedBefore notes that binds have waited, and that their takeovers are counted. Call it in the
+// lane of the IDs, as payBack.
 func countedBefore(parts []part) {
 	for _, p := range parts {
 		for _, i := range p.mine {

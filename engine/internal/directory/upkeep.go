@@ -12,15 +12,17 @@ import (
 	"distmsg/routing"
 )
 
-// What a node has told the registry can get lost: a call failed while the registry was away, the registry
-// lost its data (S18), or a kick did not arrive (S15). So the node says it again: at once when it
-// hears of a loss, every second what it knows to be missing, and everything slowly all the time.
+// What a node has told the registry can get lost: a call failed while the registry was away, the
+// registry lost its data (S18), or a kick did not arrive (S15). So the node says it again: at once
+// when it hears of a loss, every second what it knows to be missing, and everything slowly all the
+// time.
 
 const (
 	// VerifyEvery is how often a part of what the registry should know is said again.
 	VerifyEvery = time.Second
 	verifyBatch = 1000 // bindings in one question
-	// hurry is how much faster everything is said again after a link came up: kicks may have been lost without it.
+	// hurry is how much faster everything is said again after a link came up. While there was none,
+	// kicks may have been lost.
 	hurry = 10
 )
 
@@ -180,8 +182,8 @@ func (u *upkeep) movedOn(s *routing.Session) bool {
 	return len(s.Handles()) == 0 && u.dir.AttachedElsewhere(s.ID())
 }
 
-// VerifySoon has all bindings said to the registry again within a part of VerifyPeriod: while there was
-// no link to a node, kicks may have been lost.
+// VerifySoon has all bindings said to the registry again within a part of VerifyPeriod: while there
+// was no link to a node, kicks may have been lost.
 func (d *Directory) VerifySoon() { wake.Nudge(d.upkeep.soon) }
 
 // checkRegistry closes all links when the registry's data are no longer those that the links were

@@ -12,7 +12,8 @@ import (
 	"distmsg/routing"
 )
 
-// WatchBatch is the most watched IDs in one question to the registry, and in one step of what may be long.
+// WatchBatch is how many watched IDs there are at most in one question to the registry, and in one
+// step of work that may take long.
 const WatchBatch = 512
 
 const (
@@ -25,12 +26,14 @@ const (
 	watchPart = 4
 )
 
-// watcher knows who holds the IDs that the clients of this node watch. It asks the registry for all of them within
-// Config.WatchPeriod (see watchPeriod), in batches and one question at a time. What the node does itself it learns at once: those are hints.
+// watcher knows who holds the IDs that the clients of this node watch. It asks the registry for all
+// of them within Config.WatchPeriod (see watchPeriod), in batches, one question at a time. What
+// this node does itself, the watcher hears at once, as a hint.
 //
-// Hints of a bind or unbind are given in the ID's lane, where the registry's answers come in order (S12), and count. An answer to a
-// question of the watcher may be older than a hint that has come meanwhile; then it does not count, and the question is put again. What
-// is heard otherwise is only a reason to ask soon.
+// A hint of a bind or unbind counts: it is given in the lane of the ID, where the registry's
+// answers come in order (S12). An answer to a question of the watcher may be older than a hint that
+// came meanwhile. Then the answer does not count, and the watcher asks again. All other hints are
+// only a reason to ask soon.
 type watcher struct {
 	dir  *Directory
 	wake chan struct{} // of capacity 1
@@ -51,7 +54,7 @@ type watcher struct {
 	absent map[routing.SessionID]*absence // guarded by mu
 }
 
-// watchedID is an ID that somebody watches. Its fields but name are guarded by watcher.mu.
+// watchedID is an ID that somebody watches. name is static, and watcher.mu guards the other fields.
 type watchedID struct {
 	name    string
 	watches []*watch
@@ -63,7 +66,7 @@ type watchedID struct {
 	soon    bool // it is in watcher.soon
 }
 
-// absence is a session that this node is in no touch with, but that holds watched IDs. Guarded by watcher.mu.
+// absence is a session that holds watched IDs and is not known to this node. watcher.mu guards it.
 type absence struct {
 	since time.Time // when it was first noticed
 	asked time.Time // when the registry was last asked for it
@@ -136,7 +139,7 @@ func (w *watcher) move(from, to int) {
 	w.order[to].at = int32(to)
 }
 
-// set notes what is so, and has everybody told whom it is news to. mu is held.
+// set notes who holds an ID, and has the connections told that do not know it. mu is held.
 func (w *watcher) set(id *watchedID, bound bool, epoch uint64) {
 	id.version++
 	if id.known && id.bound == bound && id.epoch == epoch {
@@ -148,7 +151,7 @@ func (w *watcher) set(id *watchedID, bound bool, epoch uint64) {
 	}
 }
 
-// bound is the hint that the registry has an ID bound under epoch. In the ID's lane.
+// bound is the hint that the registry has an ID bound under epoch. Call it in the ID's lane.
 func (w *watcher) bound(name string, epoch uint64) {
 	if w.n.Load() == 0 {
 		return
@@ -160,7 +163,8 @@ func (w *watcher) bound(name string, epoch uint64) {
 	}
 }
 
-// unbound is the hint that the registry has removed the binding with that epoch. In the ID's lane, or at the end of the session.
+// unbound is the hint that the registry has removed the binding with that epoch. Call it in the
+// ID's lane, or at the end of the session.
 func (w *watcher) unbound(name string, epoch uint64) {
 	if w.n.Load() == 0 {
 		return
@@ -179,7 +183,8 @@ func (w *watcher) sessionEnded(all []routing.BoundID) {
 	}
 }
 
-// heard is the hint that somebody has said something of an ID, which may be old. If it is news, the registry is asked.
+// heard is the hint that somebody has said something about an ID. It may be old. If this node does
+// not know it yet, the watcher asks the registry soon.
 func (w *watcher) heard(name string, bound bool, epoch uint64) {
 	if w.n.Load() == 0 {
 		return
@@ -191,7 +196,7 @@ func (w *watcher) heard(name string, bound bool, epoch uint64) {
 	}
 }
 
-// heardFound is heard for what a look-up was answered.
+// heardFound is heard for the result of a look-up.
 func (w *watcher) heardFound(name string, r codec.Result) {
 	if r.Code != codec.CodeRegistryUnavailable {
 		w.heard(name, r.Code != codec.CodeNoRoute, r.Epoch)
@@ -218,7 +223,8 @@ func (w *watcher) askSoon(id *watchedID) {
 	}
 }
 
-// run asks for all IDs again and again until ctx ends. With a registry of the engine's own nothing happens that is not hinted at.
+// run asks for all IDs again and again until ctx ends. If the registry is the engine's own, hints
+// say all that happens, and run asks only out of turn.
 func (w *watcher) run(ctx context.Context) {
 	turn := time.NewTimer(w.dir.cfg.WatchPeriod)
 	defer turn.Stop()
@@ -243,7 +249,8 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// takeApart removes the watches of connections that have ended, some at a time: whoever waits for mu does not wait long.
+// takeApart removes the watches of connections that have ended. It does so a part at a time, so
+// that nobody waits long for mu.
 func (w *watcher) takeApart() {
 	for w.takeApartSome() {
 	}
@@ -296,7 +303,8 @@ func watchPeriod(configured time.Duration, ids int) time.Duration {
 	return max(configured, time.Duration(ids)*time.Second/watchRate)
 }
 
-// takeTurn returns the IDs whose turn it is, and when the next ones' is, so that all have had theirs in a period.
+// takeTurn returns the IDs whose turn it is to be asked for, and the pause before the next turn.
+// All IDs have their turn within a period.
 func (w *watcher) takeTurn() (batch []*watchedID, pause time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -333,7 +341,8 @@ func (w *watcher) askFor(parts []part) {
 	w.ask(ctx, batch)
 }
 
-// ask asks the registry who holds IDs, and notes the answer. If there is none, nothing changes (S18).
+// ask asks the registry who holds IDs, and notes the answer. If there is none, nothing changes
+// (S18).
 func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 	if len(batch) == 0 {
 		return
@@ -353,7 +362,9 @@ func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 			again = append(again, i)
 		}
 	}
-	if len(again) > 0 { // The session was found dead after the ID had been looked up: another one may hold the ID by now.
+	// These sessions were found dead after their IDs had been looked up. Others may hold the IDs by
+	// now.
+	if len(again) > 0 {
 		doubtful := make([]string, len(again))
 		for k, i := range again {
 			doubtful[k] = names[i]
@@ -361,7 +372,7 @@ func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 		foundNow, boundNow := w.find(ctx, doubtful)
 		for k, i := range again {
 			if !boundNow[k] && foundNow[k].Binding != (routing.Binding{}) && foundNow[k].Binding != found[i].Binding {
-				foundNow[k].Unknown = true // that one is dead, too; the next round will tell
+				foundNow[k].Unknown = true // that session is dead, too: wait for the next round
 			}
 			found[i], bound[i] = foundNow[k], boundNow[k]
 		}
@@ -422,10 +433,10 @@ func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.Lo
 	}
 }
 
-// lives says which of the sessions that hold IDs count: those that are attached somewhere, or within their
-// resume window. One that has ended does not count. Neither does one whose nodes are all gone, if it was
-// not heard of for the resume window: who should have ended it is gone, too. A session of which the
-// registry does not say is not in the map.
+// lives says which of the sessions that hold IDs count: those that are attached somewhere, or
+// within their resume window. One that has ended does not count. Neither does one whose nodes are
+// all gone, if it was not heard of for the resume window: who should have ended it is gone, too. A
+// session of which the registry does not say is not in the map.
 func (w *watcher) lives(ctx context.Context, sessions []routing.SessionID) map[routing.SessionID]bool {
 	lives := make(map[routing.SessionID]bool, len(sessions))
 	asking := w.recall(sessions, lives)

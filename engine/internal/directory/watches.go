@@ -7,9 +7,9 @@ import (
 	"distmsg/routing"
 )
 
-// A client watches IDs: it is told who holds them now, and of every change from then on. The directory
-// remembers for each ID what it was told last. A client hears the latest state; states in between may be
-// skipped. So a client that does not read costs no more than its list.
+// A client watches IDs: it is told who holds them now, and of every change from then on. The
+// directory remembers for each ID what it was told last. A client hears the latest state; states in
+// between may be skipped. So a client that does not read costs no more than its list.
 
 // Why an ID is not watched.
 const (
@@ -17,13 +17,14 @@ const (
 	reasonNodeWatched = "very many IDs are watched at the node, and this connection has its share of them (max-node-watched)"
 )
 
-// Watches is what one connection watches. Make it with NewWatches. Only the methods of Directory use it.
+// Watches is what one connection watches. Make it with NewWatches. Only the methods of Directory
+// use it.
 type Watches struct {
 	conn routing.Handle // static
 
 	// guarded by watcher.mu
 	all    map[*watchedID]*watch
-	queue  []*watch // of those whose client may have to be told something; dropped ones perhaps among them
+	queue  []*watch // what the client may have to be told; dropped ones may be among them
 	asked  bool     // the loop was told of changes, and has not taken all of them
 	closed bool     // the connection is gone
 }
@@ -34,15 +35,15 @@ func NewWatches(conn routing.Handle) *Watches {
 }
 
 // Watch puts the IDs of a request on a list at once, so that no change is missed, and then has the
-// registry asked who holds them. What it cannot take it says in the results. The request must have been
-// charged.
+// registry asked who holds them. What it cannot take it says in the results. The request must have
+// been charged.
 func (d *Directory) Watch(list *Watches, r *Request) {
 	d.watcher.add(list, r)
 	d.Do(r, Watch)
 }
 
-// FillIn fills in what is known at the moment of the answer to a watch request: what was found out by a
-// lane may be the past.
+// FillIn fills in what is known at the moment of the answer to a watch request: what was found out
+// by a lane may be the past.
 func (d *Directory) FillIn(list *Watches, r *Request) { d.watcher.answer(list, r) }
 
 // Unwatch takes IDs off a list. ids may be views.
@@ -51,9 +52,9 @@ func (d *Directory) Unwatch(list *Watches, ids *codec.IDList) { d.watcher.remove
 // EndWatches ends a list: its connection is gone.
 func (d *Directory) EndWatches(list *Watches) { d.watcher.close(list) }
 
-// Changes returns up to n changes that the client of a list does not know, and notes that it is told of
-// them. If there may be more, the caller has to ask again: Loops.TellChanges is called no more before
-// all are taken.
+// Changes returns up to n changes that the client of a list does not know, and notes that it is
+// told of them. If there may be more, the caller has to ask again: Loops.TellChanges is called no
+// more before all are taken.
 func (d *Directory) Changes(list *Watches, n int) (changes []codec.Change, more bool) {
 	return d.watcher.take(list, n)
 }
@@ -85,7 +86,8 @@ func (v *watch) tells() codec.Result {
 	return now
 }
 
-// add puts a request's IDs on a list, as far as they are IDs and there is room. What it cannot take it says in the results.
+// add puts the IDs of a request on a list. In the results it refuses those that are no IDs, and
+// those that there is no room for.
 func (w *watcher) add(list *Watches, r *Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,8 +124,8 @@ func (list *Watches) of(w *watcher, name string) *watch {
 	return nil
 }
 
-// hasRoom reports whether a list may grow: up to its own limit, and to its share of what the node has
-// for all. mu is held.
+// hasRoom reports whether a list may grow: up to its own limit, and to its share of what the node
+// has for all. mu is held.
 func (w *watcher) hasRoom(list *Watches) bool {
 	n, most := len(list.all), w.dir.cfg.MaxNodeWatched
 	return n < w.dir.cfg.MaxWatched && w.watches < most && n < share.Of(most, w.watches, watchPart)
@@ -160,7 +162,8 @@ func (w *watcher) close(list *Watches) {
 	wake.Nudge(w.wake)
 }
 
-// enqueue has a client told of a change, if it has been told something before: else the answer will do. mu is held.
+// enqueue has a client told of a change. It does nothing if the client has not had the answer to
+// its watch yet: that will say it. mu is held.
 func (w *watcher) enqueue(v *watch) {
 	list := v.list
 	if v.queued || !v.answered || list.closed {
