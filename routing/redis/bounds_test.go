@@ -167,7 +167,7 @@ func TestSweepOfLargeBucket(t *testing.T) {
 	s.scanner.begin = 0
 	reads, found := 0, 0
 	for ; !s.scanner.over(); reads++ {
-		part, err := r.scan(t.Context())
+		part, err := r.sweep.scan(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +182,7 @@ func TestSweepOfLargeBucket(t *testing.T) {
 	s.scanner.restart()
 	eventually(t, "all is swept", func(ctx context.Context) bool {
 		s.retry = backoff{}
-		return r.walk(ctx) == nil && isFree(r, ids[0], ids[many/2], ids[many-1], long)(ctx)
+		return r.sweep.walk(ctx) == nil && isFree(r, ids[0], ids[many/2], ids[many-1], long)(ctx)
 	})
 }
 

@@ -17,12 +17,11 @@ func (r *Registry) Claims(ctx context.Context, f func([]routing.Claim)) {
 // claim shows what the walk has found: where the sessions are that it has met for the first time,
 // and who holds the bindings. It shows sessions that are attached nowhere in every walk, because
 // they end soon.
-func (r *Registry) claim(met []routing.SessionID, bindings []swap) {
-	f := r.claims.Load()
+func (s *sweep) claim(met []routing.SessionID, bindings []swap) {
+	f := s.registry.claims.Load()
 	if f == nil {
 		return
 	}
-	s := r.sweep
 	var all []routing.Claim
 	for _, session := range met {
 		if w := s.known[session]; w.state == unattached || w.state == attached && s.verifying {

@@ -48,9 +48,9 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 		config:   config,
 		keys:     keys{prefix: config.Prefix, buckets: config.Buckets},
 		losses:   newLosses(config.RebuildWindow),
-		sweep:    newSweep(config),
 		findings: &findings{},
 	}
+	r.sweep = newSweep(r)
 	if r.client, err = newClient(config, place, r.onConnect); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 	r.stop = stop
 	r.closed = sync.OnceValue(r.client.Close)
 	r.background.Go(func() { r.watch(working) })
-	r.background.Go(func() { r.runSweep(working) })
+	r.background.Go(func() { r.sweep.run(working) })
 	return r, nil
 }
 

@@ -71,15 +71,15 @@ func (q *removals) take() removal {
 }
 
 // removeSome removes one batch. More reports whether there is more to remove.
-func (r *Registry) removeSome(ctx context.Context) (more bool, err error) {
-	q := &r.sweep.removals
+func (s *sweep) removeSome(ctx context.Context) (more bool, err error) {
+	q := &s.removals
 	batch := q.take()
-	v, _ := r.losses.snapshot()
+	v, _ := s.registry.losses.snapshot()
 	swaps := make([]swap, len(batch.bound))
 	for i, b := range batch.bound {
-		swaps[i] = swap{bucket: r.keys.bucketOf(v.key, b.ID), id: b.ID, binding: routing.Binding{Session: batch.session, Epoch: b.Epoch}}
+		swaps[i] = swap{bucket: s.registry.keys.bucketOf(v.key, b.ID), id: b.ID, binding: routing.Binding{Session: batch.session, Epoch: b.Epoch}}
 	}
-	if _, err = r.swap(ctx, swaps); err != nil {
+	if _, err = s.registry.swap(ctx, swaps); err != nil {
 		q.add(batch.session, batch.bound)
 	}
 	return q.left(), err
@@ -111,13 +111,13 @@ func (c *condemned) full() bool { return c.count >= maxCondemned }
 
 // removeCondemned removes what has waited for long enough, until the deadline. What is left is
 // removed by the next step.
-func (r *Registry) removeCondemned(ctx context.Context, deadline time.Time) error {
-	c := &r.sweep.condemned
-	wait := 2 * r.config.Timeout // of the bind, and of putting back
+func (s *sweep) removeCondemned(ctx context.Context, deadline time.Time) error {
+	c := &s.condemned
+	wait := 2 * s.registry.config.Timeout // of the bind, and of putting back
 	for len(c.line) > 0 && time.Since(c.line[0].found) > wait {
 		first := &c.line[0]
 		n := min(len(first.swaps), removeBatch)
-		if _, err := r.swap(ctx, first.swaps[:n]); err != nil {
+		if _, err := s.registry.swap(ctx, first.swaps[:n]); err != nil {
 			return err
 		}
 		c.count -= n

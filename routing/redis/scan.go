@@ -76,51 +76,51 @@ func (s *scanner) goPast(done int) int {
 }
 
 // scan reads the next buckets, or the next part of one. It returns the bindings in them.
-func (r *Registry) scan(ctx context.Context) (found []swap, err error) {
-	s := &r.sweep.scanner
-	end := min(s.at.done+s.width, s.total())
+func (s *sweep) scan(ctx context.Context) (found []swap, err error) {
+	sc := &s.scanner
+	end := min(sc.at.done+sc.width, sc.total())
 	var wanted []int // how many buckets come before each
 	var commands []goredis.Cmder
-	for done, cursor := s.at.done, s.at.cursor; done < end; done, cursor = done+1, 0 {
-		if n := s.number(done); s.leftOut[n].until <= s.walks {
+	for done, cursor := sc.at.done, sc.at.cursor; done < end; done, cursor = done+1, 0 {
+		if n := sc.number(done); sc.leftOut[n].until <= sc.walks {
 			wanted = append(wanted, done)
-			commands = append(commands, goredis.NewScanCmd(ctx, nil, "hscan", r.keys.bucket(s.bucket(n)), cursor, "count", scanCount))
+			commands = append(commands, goredis.NewScanCmd(ctx, nil, "hscan", s.registry.keys.bucket(sc.bucket(n)), cursor, "count", scanCount))
 		}
 	}
 	if len(wanted) > 0 {
-		marker := r.readMarker(ctx, s.bucket(s.number(wanted[0])).group())
-		v, _ := r.losses.snapshot()
-		if err := r.inBackground(ctx, len(wanted), append(commands, marker)...); err != nil {
-			return nil, r.scanFailed(wanted[0], err)
+		marker := s.registry.readMarker(ctx, sc.bucket(sc.number(wanted[0])).group())
+		v, _ := s.registry.losses.snapshot()
+		if err := s.registry.inBackground(ctx, len(wanted), append(commands, marker)...); err != nil {
+			return nil, s.scanFailed(wanted[0], err)
 		}
-		if !r.certain(v, s.bucket(s.number(wanted[0])).group(), marker) {
-			return nil, r.unavailable(errRebuilding)
+		if !s.registry.certain(v, sc.bucket(sc.number(wanted[0])).group(), marker) {
+			return nil, s.registry.unavailable(errRebuilding)
 		}
 	}
 	for k, done := range wanted {
 		c := commands[k].(*goredis.ScanCmd)
 		switch err := c.Err(); {
 		case noAnswer(err) && k == 0:
-			return nil, r.scanFailed(done, err)
+			return nil, s.scanFailed(done, err)
 		case noAnswer(err): // the next round trip begins with it
-			s.at, s.width = spot{done: done}, 1
+			sc.at, sc.width = spot{done: done}, 1
 			return found, nil
 		case !succeeded(c):
-			r.leaveOut(done, err)
+			s.leaveOut(done, err)
 			continue
 		}
 		page, cursor := c.Val()
-		found = appendPage(found, s.bucket(s.number(done)), page)
-		s.tries = 0
-		if s.at = (spot{done, cursor}); cursor != 0 {
-			s.width = 1
+		found = appendPage(found, sc.bucket(sc.number(done)), page)
+		sc.tries = 0
+		if sc.at = (spot{done, cursor}); cursor != 0 {
+			sc.width = 1
 			return found, nil
 		}
-		delete(s.leftOut, s.number(done))
+		delete(sc.leftOut, sc.number(done))
 	}
-	s.at = spot{done: end}
-	if s.width = min(2*s.width, scanWidth); len(found) > scanFound {
-		s.width = max(1, s.width/4)
+	sc.at = spot{done: end}
+	if sc.width = min(2*sc.width, scanWidth); len(found) > scanFound {
+		sc.width = max(1, sc.width/4)
 	}
 	return found, nil
 }
@@ -137,34 +137,34 @@ func appendPage(to []swap, b bucket, page []string) []swap {
 
 // scanFailed sees to it that the next round trip asks for less, and that the walk goes past a
 // bucket that fails by itself.
-func (r *Registry) scanFailed(done int, err error) error {
-	s := &r.sweep.scanner
-	if s.width > 1 {
-		s.width = 1
+func (s *sweep) scanFailed(done int, err error) error {
+	sc := &s.scanner
+	if sc.width > 1 {
+		sc.width = 1
 		return err
 	}
-	if s.tries++; !noAnswer(err) || s.tries >= scanTries {
-		r.leaveOut(done, err)
+	if sc.tries++; !noAnswer(err) || sc.tries >= scanTries {
+		s.leaveOut(done, err)
 	}
 	return err
 }
 
-func (r *Registry) leaveOut(done int, err error) {
-	s := &r.sweep.scanner
-	if s.goPast(done) == 1 && s.logged != s.walks+1 { // once in a walk, or all of them would be
-		s.logged = s.walks + 1
-		r.config.Logger.Warn("the sweep leaves out what it cannot read, and tries again later",
-			"url", r.config.URL, "key", r.keys.bucket(s.bucket(s.number(done))), "error", causeOf(err))
+func (s *sweep) leaveOut(done int, err error) {
+	sc := &s.scanner
+	if sc.goPast(done) == 1 && sc.logged != sc.walks+1 { // once in a walk, or all of them would be
+		sc.logged = sc.walks + 1
+		s.registry.config.Logger.Warn("the sweep leaves out what it cannot read, and tries again later",
+			"url", s.registry.config.URL, "key", s.registry.keys.bucket(sc.bucket(sc.number(done))), "error", causeOf(err))
 	}
 }
 
 // inPlace splits bindings into those that stand in the bucket of their ID, and those that stand
 // elsewhere: nobody finds them there since the key of the hash has changed.
-func (r *Registry) inPlace(found []swap) (placed, misplaced []swap) {
-	v, _ := r.losses.snapshot()
+func (s *sweep) inPlace(found []swap) (placed, misplaced []swap) {
+	v, _ := s.registry.losses.snapshot()
 	placed = found[:0]
 	for _, f := range found {
-		if r.keys.bucketOf(v.key, f.id) == f.bucket {
+		if s.registry.keys.bucketOf(v.key, f.id) == f.bucket {
 			placed = append(placed, f)
 		} else {
 			misplaced = append(misplaced, f)

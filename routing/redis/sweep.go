@@ -24,6 +24,7 @@ const (
 
 // sweep is the removal of what dead sessions hold. All but removals belongs to its goroutine.
 type sweep struct {
+	registry *Registry
 	removals removals      // bindings of ended sessions
 	step     time.Duration // between two steps of the walk
 	name     string        // of this sweeper
@@ -55,9 +56,11 @@ const (
 	dead
 )
 
-func newSweep(c Config) *sweep {
+func newSweep(r *Registry) *sweep {
+	c := r.config
 	steps := (2*c.Buckets + sweepBuckets - 1) / sweepBuckets
 	return &sweep{
+		registry: r,
 		removals: removals{wake: make(chan struct{}, 1)},
 		step:     max(time.Millisecond, c.SweepInterval/time.Duration(steps)),
 		name:     rand.Text(),
@@ -85,8 +88,7 @@ func (b *backoff) note(err error, least time.Duration) time.Duration {
 	return b.pause
 }
 
-func (r *Registry) runSweep(ctx context.Context) {
-	s := r.sweep
+func (s *sweep) run(ctx context.Context) {
 	tick := time.NewTicker(s.step)
 	defer tick.Stop()
 	var removing backoff
@@ -100,7 +102,7 @@ func (r *Registry) runSweep(ctx context.Context) {
 			next = time.After(removing.pause)
 		case <-next:
 			var more bool
-			more, err = r.removeSome(ctx)
+			more, err = s.removeSome(ctx)
 			if pause := removing.note(err, removePause); more {
 				next = time.After(pause)
 			}
@@ -108,23 +110,22 @@ func (r *Registry) runSweep(ctx context.Context) {
 			if time.Now().Before(s.retry.until) {
 				continue
 			}
-			err = r.walk(ctx)
+			err = s.walk(ctx)
 			s.retry.note(err, s.step)
 		}
 		if err != nil && ctx.Err() == nil {
-			r.config.Logger.Debug("cannot sweep; it will be tried again", "error", err)
+			s.registry.config.Logger.Debug("cannot sweep; it will be tried again", "error", err)
 		}
 	}
 }
 
 // walk looks at the next few buckets, if it is this registry that sweeps.
-func (r *Registry) walk(ctx context.Context) error {
-	s := r.sweep
-	if r.Rebuilding() { // a session may be attached, and its presence lost
+func (s *sweep) walk(ctx context.Context) error {
+	if s.registry.Rebuilding() { // a session may be attached, and its presence lost
 		s.beginAnew()
 		return nil
 	}
-	sweeper, err := r.lease(ctx)
+	sweeper, err := s.lease(ctx)
 	if err != nil {
 		return err
 	}
@@ -133,23 +134,23 @@ func (r *Registry) walk(ctx context.Context) error {
 		return nil
 	}
 	// a short window may have closed between two steps
-	if loss := r.losses.lastLoss(); loss != s.loss {
+	if loss := s.registry.losses.lastLoss(); loss != s.loss {
 		s.beginAnew()
 		s.loss = loss
 	}
 	deadline := time.Now().Add(s.step / sweepShare)
-	if err := r.removeCondemned(ctx, deadline); err != nil {
+	if err := s.removeCondemned(ctx, deadline); err != nil {
 		return err
 	}
 	for goal := s.scanner.at.done + sweepBuckets; !s.condemned.full(); {
 		if s.scanner.at == (spot{}) {
-			s.beginWalk(r.config, r.claims.Load() != nil)
+			s.beginWalk(s.registry.config, s.registry.claims.Load() != nil)
 		}
-		if err := r.sweepOn(ctx); err != nil {
+		if err := s.advance(ctx); err != nil {
 			return err
 		}
 		if s.scanner.over() {
-			r.endWalk()
+			s.endWalk()
 			return nil
 		}
 		if s.scanner.at.done >= goal || !time.Now().Before(deadline) {
@@ -159,16 +160,15 @@ func (r *Registry) walk(ctx context.Context) error {
 	return nil
 }
 
-// sweepOn reads what comes next, shows it, and condemns what dead sessions hold.
-func (r *Registry) sweepOn(ctx context.Context) error {
-	s := r.sweep
+// advance reads what comes next, shows it, and condemns what dead sessions hold.
+func (s *sweep) advance(ctx context.Context) error {
 	before := s.scanner.at
-	found, err := r.scan(ctx)
+	found, err := s.scan(ctx)
 	if err != nil {
 		return err
 	}
-	placed, misplaced := r.inPlace(found)
-	met, err := r.judge(ctx, placed)
+	placed, misplaced := s.inPlace(found)
+	met, err := s.judge(ctx, placed)
 	if err != nil {
 		if s.unjudged++; s.unjudged < scanTries { // else the next walk comes here again
 			s.scanner.at = before
@@ -176,7 +176,7 @@ func (r *Registry) sweepOn(ctx context.Context) error {
 		return err
 	}
 	s.unjudged = 0
-	r.claim(met, placed)
+	s.claim(met, placed)
 	s.condemned.add(append(misplaced, s.dead(placed)...))
 	return nil
 }
@@ -199,12 +199,11 @@ func (s *sweep) beginWalk(c Config, audience bool) {
 	}
 }
 
-func (r *Registry) endWalk() {
-	s := r.sweep
+func (s *sweep) endWalk() {
 	s.scanner.restart()
 	clear(s.known)
 	// Who was not met for long holds nothing any more.
-	forget := 2 * (2*r.config.ResumeWindow + r.config.SweepInterval)
+	forget := 2 * (2*s.registry.config.ResumeWindow + s.registry.config.SweepInterval)
 	for session, since := range s.unattached {
 		if time.Since(since) > forget {
 			delete(s.unattached, session)
@@ -213,10 +212,10 @@ func (r *Registry) endWalk() {
 }
 
 // lease reports whether this registry sweeps: one of all nodes does, for as long as it goes on.
-func (r *Registry) lease(ctx context.Context) (bool, error) {
-	ttl := max(minSweepLease, 4*r.sweep.step)
-	lease := newCall(leaseScript, r.keys.sweeper(), r.sweep.name, ttl.Milliseconds())
-	if err := r.do(ctx, lease); err != nil {
+func (s *sweep) lease(ctx context.Context) (bool, error) {
+	ttl := max(minSweepLease, 4*s.step)
+	lease := newCall(leaseScript, s.registry.keys.sweeper(), s.name, ttl.Milliseconds())
+	if err := s.registry.do(ctx, lease); err != nil {
 		return false, err
 	}
 	return lease.Bool()
@@ -224,8 +223,7 @@ func (r *Registry) lease(ctx context.Context) (bool, error) {
 
 // judge finds out about the sessions that this walk has not met yet, which it returns, and ends
 // those that have been unattached for too long.
-func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.SessionID, err error) {
-	s := r.sweep
+func (s *sweep) judge(ctx context.Context, bindings []swap) (met []routing.SessionID, err error) {
 	if len(s.known) > sweepKnown {
 		clear(s.known)
 	}
@@ -238,7 +236,7 @@ func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.Se
 		}
 	}
 	for some := range slices.Chunk(sessions, sweepJudged) {
-		judged, err := r.judgeSome(ctx, some)
+		judged, err := s.judgeSome(ctx, some)
 		if err != nil {
 			for _, session := range sessions {
 				delete(s.known, session)
@@ -252,13 +250,12 @@ func (r *Registry) judge(ctx context.Context, bindings []swap) (met []routing.Se
 
 // judgeSome judges sessions in one round trip, or in two if some of them have to end. It returns
 // those that Redis has said anything of.
-func (r *Registry) judgeSome(ctx context.Context, sessions []routing.SessionID) (judged []routing.SessionID, err error) {
-	s := r.sweep
+func (s *sweep) judgeSome(ctx context.Context, sessions []routing.SessionID) (judged []routing.SessionID, err error) {
 	hashes := make([]goredis.Cmder, len(sessions))
 	for i, session := range sessions {
-		hashes[i] = goredis.NewMapStringStringCmd(ctx, "hgetall", r.keys.session(session))
+		hashes[i] = goredis.NewMapStringStringCmd(ctx, "hgetall", s.registry.keys.session(session))
 	}
-	if err := r.inBackground(ctx, len(hashes), hashes...); unasked(err, hashes) {
+	if err := s.registry.inBackground(ctx, len(hashes), hashes...); unasked(err, hashes) {
 		return nil, err
 	}
 	var over []routing.EndOp
@@ -268,20 +265,19 @@ func (r *Registry) judgeSome(ctx context.Context, sessions []routing.SessionID) 
 			continue
 		}
 		p := decodePresence(hashes[i].(*goredis.MapStringStringCmd).Val())
-		w, end := r.judgeSession(session, p)
+		w, end := s.judgeSession(session, p)
 		if end {
 			over = append(over, routing.EndOp{Session: session, Gone: p.Nodes})
 		}
 		s.known[session] = w
 		judged = append(judged, session)
 	}
-	return judged, r.endSessions(ctx, over)
+	return judged, s.endSessions(ctx, over)
 }
 
 // judgeSession says where a session is, and whether it has been nowhere for so long that it ends.
-func (r *Registry) judgeSession(session routing.SessionID, p routing.SessionPresence) (w whereabouts, end bool) {
-	s := r.sweep
-	alive := slices.ContainsFunc(p.Nodes, func(node routing.Presence) bool { return !r.config.Gone(node) })
+func (s *sweep) judgeSession(session routing.SessionID, p routing.SessionPresence) (w whereabouts, end bool) {
+	alive := slices.ContainsFunc(p.Nodes, func(node routing.Presence) bool { return !s.registry.config.Gone(node) })
 	if p.Dead || alive {
 		delete(s.unattached, session)
 	}
@@ -296,34 +292,33 @@ func (r *Registry) judgeSession(session routing.SessionID, p routing.SessionPres
 		since = time.Now()
 		s.unattached[session] = since
 	}
-	return whereabouts{state: unattached}, time.Since(since) >= 2*r.config.ResumeWindow
+	return whereabouts{state: unattached}, time.Since(since) >= 2*s.registry.config.ResumeWindow
 }
 
 // endSessions ends sessions that are nowhere. It is a compare-and-swap: an attach that came in the
 // meantime wins.
-func (r *Registry) endSessions(ctx context.Context, ops []routing.EndOp) error {
+func (s *sweep) endSessions(ctx context.Context, ops []routing.EndOp) error {
 	if len(ops) == 0 {
 		return nil
 	}
 	calls := make([]goredis.Cmder, len(ops))
 	for i, op := range ops {
-		end, err := r.newEnd(op)
+		end, err := s.registry.newEnd(op)
 		if err != nil {
 			return err
 		}
 		calls[i] = end
 	}
-	if err := r.inBackground(ctx, len(calls), calls...); unasked(err, calls) {
+	if err := s.registry.inBackground(ctx, len(calls), calls...); unasked(err, calls) {
 		return err
 	}
-	s := r.sweep
 	for i, op := range ops {
-		if ended, err := r.ended(calls[i].(*call)); err != nil || !ended {
+		if ended, err := s.registry.ended(calls[i].(*call)); err != nil || !ended {
 			continue // it stays unattached
 		}
 		delete(s.unattached, op.Session)
 		s.known[op.Session] = whereabouts{state: dead}
-		r.config.Logger.Info("ended a session that was attached nowhere", "session", op.Session, "nodes gone", len(op.Gone))
+		s.registry.config.Logger.Info("ended a session that was attached nowhere", "session", op.Session, "nodes gone", len(op.Gone))
 	}
 	return nil
 }

@@ -89,9 +89,9 @@ func TestOneSweeps(t *testing.T) {
 	config := testConfig(server.URL())
 	config.SweepInterval = time.Hour
 	a, b := open(t, config), open(t, config)
-	first, err1 := a.lease(t.Context())
-	again, err2 := a.lease(t.Context())
-	other, err3 := b.lease(t.Context())
+	first, err1 := a.sweep.lease(t.Context())
+	again, err2 := a.sweep.lease(t.Context())
+	other, err3 := b.sweep.lease(t.Context())
 	if !first || !again || other || err1 != nil || err2 != nil || err3 != nil {
 		t.Errorf("leases: %v %v %v; %v %v %v", first, again, other, err1, err2, err3)
 	}
@@ -111,7 +111,7 @@ func TestSweepWaits(t *testing.T) {
 		t.Fatal(ended, err)
 	}
 	for range 2 * 2 * config.Buckets / sweepBuckets { // two walks
-		if err := r.walk(t.Context()); err != nil {
+		if err := r.sweep.walk(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
