@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,32 +40,50 @@ func defaultMaxConns(clustered bool) int {
 	return max(n-spare, n/2)
 }
 
-func (e *Engine) listen(ctx context.Context) error {
+// acceptor takes the connections of clients and of other nodes, and gives them to the loops.
+type acceptor struct {
+	// static
+	eng     *Engine
+	clients *port // where clients connect
+	peers   *port // where other nodes connect
+	inside  *port // where clients in this process connect
+
+	// static after Run has started
+	listener     net.Listener
+	peerListener net.Listener // for other nodes; nil without a cluster
+
+	// shared
+	refused atomic.Uint64
+	dialled atomic.Int64 // open sockets to nodes that this one has dialled
+}
+
+func (a *acceptor) listen(ctx context.Context) error {
+	e := a.eng
 	lc := net.ListenConfig{KeepAlive: -1} // heartbeats are the protocol's own
 	if e.cfg.Addr != noListener {
 		ln, err := lc.Listen(ctx, "tcp", e.cfg.Addr)
 		if err != nil {
 			return fmt.Errorf("engine: %w", err)
 		}
-		e.listener = ln
+		a.listener = ln
 	}
 	if e.cluster != nil {
 		ln, err := lc.Listen(ctx, "tcp", e.cfg.PeerAddr)
 		if err != nil {
-			return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), e.closeListeners())
+			return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), a.close())
 		}
-		e.peerListener = ln
+		a.peerListener = ln
 		if ln.Addr().(*net.TCPAddr).IP.IsUnspecified() && e.cfg.PeerAdvertise == "" {
 			err := fmt.Errorf("engine: nodes cannot be told to come to %v: set PeerAdvertise, or a PeerAddr that is no wildcard", ln.Addr())
-			return errors.Join(err, e.closeListeners())
+			return errors.Join(err, a.close())
 		}
 	}
 	return nil
 }
 
-func (e *Engine) closeListeners() error {
+func (a *acceptor) close() error {
 	var errs []error
-	for _, l := range []net.Listener{e.listener, e.peerListener} {
+	for _, l := range []net.Listener{a.listener, a.peerListener} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}
@@ -74,12 +93,13 @@ func (e *Engine) closeListeners() error {
 
 // accept takes the connections of a port, of other nodes if peers is set, until the engine begins to stop or the listener ends.
 // Whatever goes wrong with one, and running out of file descriptors, makes new ones wait and touches no live one.
-func (e *Engine) accept(ln net.Listener, p *port, peers *cluster) {
+func (a *acceptor) accept(ln net.Listener, p *port, peers *cluster) {
+	e := a.eng
 	backoff := acceptBackoffMin
 	enrolling := newEnrolling(e, p)
 	defer enrolling.wait()
 	for {
-		err := e.acceptOne(ln, p, peers, enrolling)
+		err := a.acceptOne(ln, p, peers, enrolling)
 		switch {
 		case e.serving.Err() != nil:
 			return
@@ -102,7 +122,8 @@ func (e *Engine) accept(ln net.Listener, p *port, peers *cluster) {
 }
 
 // acceptOne takes one connection. With MaxConns open it waits, and so do those in the kernel's queue.
-func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *enrolling) error {
+func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *enrolling) error {
+	e := a.eng
 	nc, err := ln.Accept()
 	if err != nil {
 		return err
@@ -118,8 +139,8 @@ func (e *Engine) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *
 }
 
 // enroll gives a connection to the loop with the fewest. It returns when the loop has it.
-func (e *Engine) enroll(nc net.Conn, c *conn) error {
-	if _, err := e.client.EnrollContext(nc, c); err != nil {
+func (a *acceptor) enroll(nc net.Conn, c *conn) error {
+	if _, err := a.eng.client.EnrollContext(nc, c); err != nil {
 		return err
 	}
 	if c.loop == nil {
@@ -131,9 +152,9 @@ func (e *Engine) enroll(nc net.Conn, c *conn) error {
 var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
 
 // wireClosed gives back the place of a connection whose wire has closed.
-func (e *Engine) wireClosed(c *conn) {
+func (a *acceptor) wireClosed(c *conn) {
 	if c.port == nil {
-		e.dialled.Add(-1)
+		a.dialled.Add(-1)
 		return
 	}
 	c.port.closed(c)

@@ -13,7 +13,7 @@ func TestMailRoundsAreShared(t *testing.T) {
 		const all = 1000
 		var called atomic.Int32
 		for range all {
-			n.afterMail(func() { called.Add(1) })
+			n.mailRounds.after(func() { called.Add(1) })
 		}
 		for _, l := range n.loops {
 			l.inbox.mu.Lock()

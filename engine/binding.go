@@ -13,7 +13,7 @@ func (c *conn) handleBind(body []byte) {
 	}
 	r := c.newRequest(codec.KindBound, f.Seq, &f.IDs)
 	r.Policy = f.Policy
-	if c.loop.eng.drained(c.loop.now) {
+	if c.loop.eng.drain.over(c.loop.now) {
 		c.loop.eng.dir.Finish(r, codec.CodeDraining)
 		return
 	}

@@ -135,7 +135,7 @@ func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d 
 		}
 	}
 	l.settle.acks.End(t)
-	l.eng.undelivered(d, code)
+	l.eng.hooks.undelivered(d, code)
 	l.settle.finish(entry, code, nil, nil)
 }
 
@@ -171,9 +171,9 @@ func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver
 	if v.code != codec.CodeOK {
 		return false, v.code
 	}
-	if v := l.eng.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
+	if v := l.eng.hooks.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
 		l.settle.acks.End(t) // for good: to ask the registry would not change it
-		l.eng.undelivered(&again, v.code)
+		l.eng.hooks.undelivered(&again, v.code)
 		l.settle.finish(entry, v.code, v.reason, nil)
 		return true, 0
 	}
@@ -319,7 +319,7 @@ func (b *bouncing) endReturned(f *codec.Forward, code codec.Code) {
 		b.endBare(f, code)
 		return
 	}
-	l.eng.unreturned(f, code)
+	l.eng.hooks.unreturned(f, code)
 	if len(f.Token) > 0 {
 		l.settle.endToken(f.Token, verdict{code: code}, 1)
 		return
@@ -392,7 +392,7 @@ func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h rout
 	if v.code != codec.CodeOK {
 		return attemptFailed, v.code
 	}
-	if v := l.eng.mayDeliver(route.Session, &d); v.code != codec.CodeOK {
+	if v := l.eng.hooks.mayDeliver(route.Session, &d); v.code != codec.CodeOK {
 		b.endReturned(f, v.code)
 		return attemptDone, 0
 	}

@@ -50,7 +50,7 @@ func newCluster(e *Engine, remote *routing.Table) *cluster {
 	c.self = &peers.Self{
 		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secret: e.cfg.ClusterSecret,
 		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
-		Identity: c.identity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.listener) },
+		Identity: c.identity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.acceptor.listener) },
 	}
 	c.peers = peers.New(c.self, c, e.cfg.Membership, e.cfg.Logger)
 	c.open.Store(new([]routing.Handle))
@@ -64,9 +64,9 @@ var _ peers.Engine = (*cluster)(nil)
 func (c *cluster) Record() discovery.Record {
 	e := c.eng
 	return discovery.Record{
-		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.draining.Load(),
-		Addr: e.advertised(e.cfg.Advertise, e.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.peerListener),
-		Load: peers.RoughLoad(e.clients.sockets()),
+		ID: e.cfg.NodeID, Incarnation: e.incarnation.Load(), Draining: e.drain.begun.Load(),
+		Addr: e.advertised(e.cfg.Advertise, e.acceptor.listener), PeerAddr: e.advertised(e.cfg.PeerAdvertise, e.acceptor.peerListener),
+		Load: peers.RoughLoad(e.acceptor.clients.sockets()),
 	}
 }
 
@@ -116,9 +116,9 @@ func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (pee
 	k.dialled, k.node = true, node
 	conn := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
 	conn.link = k
-	e.dialled.Add(1)
-	if err := e.enroll(nc, conn); err != nil {
-		e.dialled.Add(-1)
+	e.acceptor.dialled.Add(1)
+	if err := e.acceptor.enroll(nc, conn); err != nil {
+		e.acceptor.dialled.Add(-1)
 		return nil, err
 	}
 	select {

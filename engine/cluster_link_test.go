@@ -19,7 +19,7 @@ import (
 // dialPeer connects to the address for other nodes and says nothing.
 func (n *node) dialPeer() *client {
 	n.t.Helper()
-	nc, err := net.DialTimeout("tcp", n.peerListener.Addr().String(), patience)
+	nc, err := net.DialTimeout("tcp", n.acceptor.peerListener.Addr().String(), patience)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -136,8 +136,8 @@ func TestHooksAllocateNothing(t *testing.T) {
 	s := n.inside(InProcessConfig{}, "in")
 	d := &codec.Deliver{To: []byte("in")}
 	if a := testing.AllocsPerRun(100, func() {
-		n.mayDeliver(s.session, d)
-		n.undelivered(d, codec.CodeNoRoute)
+		n.hooks.mayDeliver(s.session, d)
+		n.hooks.undelivered(d, codec.CodeNoRoute)
 	}); a > 0 {
 		t.Errorf("%v allocations", a)
 	}

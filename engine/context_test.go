@@ -170,8 +170,8 @@ func TestRunEndedContext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Run(ctx); err != nil || e.listener != nil {
-			t.Errorf("Run: %v, listener %v", err, e.listener)
+		if err := e.Run(ctx); err != nil || e.acceptor.listener != nil {
+			t.Errorf("Run: %v, listener %v", err, e.acceptor.listener)
 		}
 		if _, err := e.OpenInProcess(t.Context(), InProcessConfig{}); !errors.Is(err, ErrStopped) {
 			t.Errorf("OpenInProcess: %v", err)

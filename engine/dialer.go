@@ -61,7 +61,7 @@ func (e *Engine) connectInMemory(identity string) net.Conn {
 	p.pump = p.take
 	p.up.changed.L, p.down.changed.L = &p.up.mu, &p.down.mu
 	c.wire = p
-	e.inside.tryAdmit(c) // it has no limit
+	e.acceptor.inside.tryAdmit(c) // it has no limit
 	c.loop.post(func() { c.loop.welcomeSocket(c) })
 	return &clientEnd{p}
 }

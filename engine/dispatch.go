@@ -91,7 +91,7 @@ func (c *conn) wireClosed(inGoodOrder bool) {
 	c.wire = nil
 	c.out.setBacklog(0)
 	c.loop.stats.closed++
-	c.loop.eng.wireClosed(c)
+	c.loop.eng.acceptor.wireClosed(c)
 }
 
 // frame handles one complete frame. body is a view that ends with the call.

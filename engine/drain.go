@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"distmsg/codec"
@@ -29,12 +30,12 @@ func (e *Engine) Drain(ctx context.Context) error {
 	if e.serving.Err() != nil {
 		return errDrainStopped
 	}
-	if !e.draining.Swap(true) {
-		e.beginDrain(ctx)
+	if !e.drain.begun.Swap(true) {
+		e.drain.begin(ctx)
 	}
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for !e.quiet(ctx) {
+	for !e.drain.quiet(ctx) {
 		select {
 		case <-ctx.Done():
 			return contextError(ctx)
@@ -49,13 +50,22 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return nil
 }
 
+// draining is whether a node leaves, and since when its clients may send no more.
+type draining struct {
+	eng *Engine // static
+
+	begun atomic.Bool
+	at    atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
+}
+
 // defaultDrainTime is what Drain takes its context to allow if that does not say.
 const defaultDrainTime = 5 * time.Second
 
 // announceTimeout is how long a drain waits for the membership to hear of it.
 const announceTimeout = time.Second
 
-func (e *Engine) beginDrain(ctx context.Context) {
+func (d *draining) begin(ctx context.Context) {
+	e := d.eng
 	var addrs []string
 	var grace time.Duration
 	spread := e.cfg.DrainSpread
@@ -72,8 +82,8 @@ func (e *Engine) beginDrain(ctx context.Context) {
 		}
 		spread = min(spread, grace/2)
 	}
-	e.drainAt.Store(1 + (e.clock() + grace).Milliseconds())
-	e.tellDrain(ctx, &codec.Drain{
+	d.at.Store(1 + (e.clock() + grace).Milliseconds())
+	d.tell(ctx, &codec.Drain{
 		Spread:   uint64(spread.Milliseconds()),
 		Deadline: uint64(grace.Milliseconds()),
 		Addrs:    addrs,
@@ -83,20 +93,20 @@ func (e *Engine) beginDrain(ctx context.Context) {
 var errDrainStopped = fmt.Errorf("%w, and drains no more", ErrStopped)
 
 // Draining reports whether Drain was called.
-func (e *Engine) Draining() bool { return e.draining.Load() }
+func (e *Engine) Draining() bool { return e.drain.begun.Load() }
 
 // leaving reports whether no new sessions are taken: the engine drains, or stops.
-func (e *Engine) leaving() bool { return e.draining.Load() || e.serving.Err() != nil }
+func (d *draining) leaving() bool { return d.begun.Load() || d.eng.serving.Err() != nil }
 
-// drained reports whether the drain deadline has passed; now is on the engine's clock.
-func (e *Engine) drained(now int64) bool {
-	at := e.drainAt.Load()
+// over reports whether the drain deadline has passed; now is on the engine's clock.
+func (d *draining) over(now int64) bool {
+	at := d.at.Load()
 	return at != 0 && now >= at-1
 }
 
-func (e *Engine) tellDrain(ctx context.Context, f *codec.Drain) {
+func (d *draining) tell(ctx context.Context, f *codec.Drain) {
 	frame := codec.AppendDrain(nil, f)
-	_, _ = ask(ctx, e, func(l *loop) bool {
+	_, _ = ask(ctx, d.eng, func(l *loop) bool {
 		for _, c := range l.conns {
 			if c != nil && c.state == stateOpen && c.link == nil && !c.isInside() {
 				c.out.wroteControl(append(c.out.buf(), frame...))
@@ -107,19 +117,19 @@ func (e *Engine) tellDrain(ctx context.Context, f *codec.Drain) {
 }
 
 // quiet reports whether nothing is under way. The first look makes sure that the second sees what was in the mail.
-func (e *Engine) quiet(ctx context.Context) bool {
-	first := e.idle(ctx)
-	return e.idle(ctx) && first
+func (d *draining) quiet(ctx context.Context) bool {
+	first := d.idle(ctx)
+	return d.idle(ctx) && first
 }
 
 // idle reports whether nothing waits for an ack or to be written, and the clients have moved or had the time to.
-func (e *Engine) idle(ctx context.Context) bool {
-	busy, ok := ask(ctx, e, func(l *loop) bool {
+func (d *draining) idle(ctx context.Context) bool {
+	busy, ok := ask(ctx, d.eng, func(l *loop) bool {
 		if l.park.sends > 0 || l.park.returnedBytes > 0 || l.settle.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
 			return true
 		}
 		for _, c := range l.conns {
-			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.link == nil && !c.isInside() && !e.drained(l.now))) {
+			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.link == nil && !c.isInside() && !d.over(l.now))) {
 				return true
 			}
 		}

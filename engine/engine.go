@@ -43,28 +43,22 @@ type Engine struct {
 	ready          chan struct{}
 	stopped        chan struct{} // closed when Run has returned
 	failed         chan error    // what makes Run return an error; whoever finds it full is not the first
-	clients        *port         // where clients connect
-	peers          *port         // where other nodes connect
-	inside         *port         // where clients in this process connect
-	joins          joins         // of clients
-	closesRegistry bool          // NewShared has opened it: it is closed when Run returns
+	hooks          hooks
+	acceptor       acceptor
+	joins          joins // of clients
+	closesRegistry bool  // NewShared has opened it: it is closed when Run returns
 
 	// static after Run has started
-	ctx          context.Context // ends when the engine has stopped
-	serving      context.Context // ends when the engine begins to stop
-	loops        []*loop
-	client       *gnet.Client
-	anchors      []net.Conn // see findLoops
-	listener     net.Listener
-	peerListener net.Listener // for other nodes; nil without a cluster
+	ctx     context.Context // ends when the engine has stopped
+	serving context.Context // ends when the engine begins to stop
+	loops   []*loop
+	client  *gnet.Client
+	anchors []net.Conn // see findLoops
 
 	// shared
 	running         atomic.Bool
 	incarnation     atomic.Uint64
-	draining        atomic.Bool
-	drainAt         atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
-	refused         atomic.Uint64
-	dialled         atomic.Int64 // open sockets to nodes that this one has dialled
+	drain           draining
 	unhandled       atomic.Uint64
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
@@ -102,12 +96,13 @@ func New(cfg Config) (*Engine, error) {
 		ready:    make(chan struct{}),
 		stopped:  make(chan struct{}),
 		failed:   make(chan error, 1),
-		clients:  newPort(cfg.MaxConns, cfg.MaxHandshakes),
-		peers:    newPort(0, cfg.MaxPeerHandshakes), // links are bounded by the nodes that there are
-		inside:   newPort(0, math.MaxInt),
 		joins:    joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 	}
 	e.memory = newMemory(&cfg)
+	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
+	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
+	e.acceptor.peers = newPort(0, cfg.MaxPeerHandshakes) // links are bounded by the nodes that there are
+	e.acceptor.inside = newPort(0, math.MaxInt)
 	office := e.officeConfig(ownRegistry)
 	e.dir = directory.New(office, hall{e}, porch{e})
 	e.cfg.Registry = nil // only the directory has it, so nothing else can wait for it
@@ -152,14 +147,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	serving, leave := context.WithCancel(ctx)
 	defer leave()
 	e.ctx, e.serving = inner, serving
-	if err := e.listen(ctx); err != nil {
+	if err := e.acceptor.listen(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
 	if err := e.startLoops(); err != nil {
-		return errors.Join(err, e.closeListeners())
+		return errors.Join(err, e.acceptor.close())
 	}
 	e.dir.Start(e.ctx)
 	var helpers sync.WaitGroup
@@ -192,7 +187,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.dir.Run(e.serving) })
 	helpers.Go(func() { e.guardMemory(e.serving) })
 	if e.cluster != nil {
-		helpers.Go(func() { e.accept(e.peerListener, e.peers, e.cluster) })
+		helpers.Go(func() { e.acceptor.accept(e.acceptor.peerListener, e.acceptor.peers, e.cluster) })
 		helpers.Go(func() { e.cluster.peers.Run(e.serving) })
 		if err := e.cluster.peers.Join(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -201,8 +196,8 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 			return err
 		}
 	}
-	if e.listener != nil {
-		helpers.Go(func() { e.accept(e.listener, e.clients, nil) })
+	if e.acceptor.listener != nil {
+		helpers.Go(func() { e.acceptor.accept(e.acceptor.listener, e.acceptor.clients, nil) })
 	}
 	close(e.ready)
 	e.cfg.Logger.Debug("engine ready", "node", e.cfg.NodeID, "addr", e.Addr(), "loops", e.cfg.Loops)
@@ -217,7 +212,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 // shutdown ends everything in the order in which nobody misses what is gone: the listener, the
 // connections, the lanes that their ends keep busy, the loops. The error is that of an event loop.
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) error {
-	_ = e.closeListeners()
+	_ = e.acceptor.close()
 	if e.cluster != nil {
 		ctx, cancel := context.WithTimeout(e.ctx, withdrawTime)
 		e.cluster.peers.Announcer.Withdraw(ctx)
@@ -287,7 +282,7 @@ func (e *Engine) closeEverybody() {
 	})
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for e.clients.sockets()+e.peers.sockets()+e.inside.sockets()+int(e.dialled.Load()) > 0 {
+	for e.acceptor.clients.sockets()+e.acceptor.peers.sockets()+e.acceptor.inside.sockets()+int(e.acceptor.dialled.Load()) > 0 {
 		select {
 		case <-deadline:
 			return
@@ -351,10 +346,10 @@ func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
 // Addr is where clients connect, known once Ready is closed; nil without a listener.
 func (e *Engine) Addr() net.Addr {
-	if e.listener == nil {
+	if e.acceptor.listener == nil {
 		return nil
 	}
-	return e.listener.Addr()
+	return e.acceptor.listener.Addr()
 }
 
 // NodeID is Config.NodeID, or what was chosen for it.
@@ -381,11 +376,11 @@ func (e *Engine) membersFor(c *conn) []codec.Member {
 
 // self is this node as clients are told of it; nothing if they cannot come, or not any more.
 func (e *Engine) self() []codec.Member {
-	wildcard := e.listener != nil && e.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() // which is nowhere to go
-	if e.listener == nil || e.draining.Load() || wildcard && e.cfg.Advertise == "" {
+	wildcard := e.acceptor.listener != nil && e.acceptor.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() // which is nowhere to go
+	if e.acceptor.listener == nil || e.drain.begun.Load() || wildcard && e.cfg.Advertise == "" {
 		return nil
 	}
-	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.listener)}}
+	return []codec.Member{{Node: e.cfg.NodeID, Addr: e.advertised(e.cfg.Advertise, e.acceptor.listener)}}
 }
 
 func (e *Engine) newParcel() *parcel { return e.parcels.Get().(*parcel) }

@@ -41,9 +41,9 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	n.work.Go(func() {
 		defer close(done)
 		defer func() { <-n.places }()
-		if err := n.eng.enroll(nc, c); err != nil {
+		if err := n.eng.acceptor.enroll(nc, c); err != nil {
 			n.port.closed(c)
-			n.eng.refused.Add(1)
+			n.eng.acceptor.refused.Add(1)
 			select {
 			case n.failed <- err:
 			default:

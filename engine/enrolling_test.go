@@ -21,7 +21,7 @@ func TestManyConnectAtOnce(t *testing.T) {
 		}
 		defer nc.Close()
 	}
-	n.eventually("all are on their way to the loop", func() bool { return n.clients.sockets() == enrollAtOnce })
+	n.eventually("all are on their way to the loop", func() bool { return n.acceptor.clients.sockets() == enrollAtOnce })
 	free()
 	n.eventually("the loop has them", func() bool { return n.Stats().Connections == enrollAtOnce })
 }

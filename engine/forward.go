@@ -138,7 +138,7 @@ func (k *link) handleForward(body []byte) error {
 	d.Token = l.eng.tokens.AppendLink(l.scratch.token[:0], f.Token, k.handle, s.Short())
 	dest, v := l.destination(h, codec.DeliverSize(d), d.From)
 	if v.code == codec.CodeOK {
-		v = l.eng.mayDeliver(s, d)
+		v = l.eng.hooks.mayDeliver(s, d)
 	}
 	if v.code != codec.CodeOK {
 		l.links.refuse(d, v)
@@ -186,7 +186,7 @@ func checkForwardToken(f *codec.Forward) error {
 // refuse tells the node that a message came from that it was not written here, and why.
 func (ls *loopLinks) refuse(d *codec.Deliver, v verdict) {
 	l := ls.loop
-	l.eng.undelivered(d, v.code)
+	l.eng.hooks.undelivered(d, v.code)
 	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
 		l.stats.outcomes[v.code]++
 	}

@@ -39,7 +39,7 @@ func TestSilentConnectionsAtThePeerPort(t *testing.T) {
 	// The newest stay, and the link is none of them any more.
 	attacked.eventually("the oldest make room", func() bool {
 		s := attacked.Stats()
-		return s.DisplacedPeers == 401-defaultMaxPeerHandshakes && attacked.peers.sockets() == defaultMaxPeerHandshakes
+		return s.DisplacedPeers == 401-defaultMaxPeerHandshakes && attacked.acceptor.peers.sockets() == defaultMaxPeerHandshakes
 	})
 	if e := silent[0].fails(codec.FaultHelloTimeout); e.Flags != codec.ErrorClosing || e.Message != "no proof yet, and too many newer connections wait" {
 		t.Errorf("the oldest hears %+v", e)
@@ -69,7 +69,7 @@ func TestWrongHandshakesAtThePeerPort(t *testing.T) {
 		n.linkAs("n1").settled()
 	}
 	n.eventually("one link", func() bool { return n.Stats().Links == 1 })
-	n.eventually("nobody else holds a place for long", func() bool { return n.peers.sockets() <= 4+3 })
+	n.eventually("nobody else holds a place for long", func() bool { return n.acceptor.peers.sockets() <= 4+3 })
 }
 
 // Clients that say nothing hold no place that others need, also when MaxConns is reached. Whoever
@@ -206,7 +206,7 @@ func TestSilentMembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.eventually("a link to the one that answers", func() bool { return n.cluster.linkTo("n2") != nil })
-	if busy := n.dialled.Load(); busy > 3*peers.MaxDials {
+	if busy := n.acceptor.dialled.Load(); busy > 3*peers.MaxDials {
 		t.Errorf("%d sockets to other nodes", busy)
 	}
 	n.join("a").exchange("a", good.join("b"), "b")
@@ -268,7 +268,7 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 	for _, c := range greedy[:2*kept] {
 		c.nc.Close()
 	}
-	n.eventually("they have closed", func() bool { return n.clients.sockets() == most-2*kept })
+	n.eventually("they have closed", func() bool { return n.acceptor.clients.sockets() == most-2*kept })
 	n.helloFrom("127.0.0.1").expect(codec.KindWelcome)
 }
 

@@ -71,37 +71,37 @@ func (s *sender) maySend(m *codec.Send) verdict {
 		return verdict{}
 	}
 	e := c.loop.eng
-	return hookVerdict(e.decide("Send", func() codec.Code { return hook(c.session.Identity(), m) }))
+	return hookVerdict(e.hooks.decide("Send", func() codec.Code { return hook(c.session.Identity(), m) }))
 }
 
 // mayDeliver asks the hook about a message that is about to be written to a session of this node.
-func (e *Engine) mayDeliver(s *routing.Session, d *codec.Deliver) verdict {
-	hook := e.cfg.Hooks.Deliver
+func (h *hooks) mayDeliver(s *routing.Session, d *codec.Deliver) verdict {
+	hook := h.eng.cfg.Hooks.Deliver
 	if hook == nil {
 		return verdict{}
 	}
-	return hookVerdict(e.decide("Deliver", func() codec.Code { return hook(s.ID(), s.Identity(), d) }))
+	return hookVerdict(h.decide("Deliver", func() codec.Code { return hook(s.ID(), s.Identity(), d) }))
 }
 
 // undelivered tells the hook of a message that ends here, if it was not delivered.
-func (e *Engine) undelivered(d *codec.Deliver, code codec.Code) {
-	if hook := e.cfg.Hooks.Undeliverable; hook != nil && code.Delivered() == codec.DeliveredNo {
-		e.onLoop("Undeliverable", func() { hook(d, code) })
+func (h *hooks) undelivered(d *codec.Deliver, code codec.Code) {
+	if hook := h.eng.cfg.Hooks.Undeliverable; hook != nil && code.Delivered() == codec.DeliveredNo {
+		h.onLoop("Undeliverable", func() { hook(d, code) })
 	}
 }
 
 // unsent is undelivered for a message that was not made into a deliver yet.
-func (e *Engine) unsent(m *codec.Send, code codec.Code) {
-	if e.cfg.Hooks.Undeliverable != nil {
-		e.undelivered(&codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}, code)
+func (h *hooks) unsent(m *codec.Send, code codec.Code) {
+	if h.eng.cfg.Hooks.Undeliverable != nil {
+		h.undelivered(&codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}, code)
 	}
 }
 
 // unreturned is undelivered for a message that came back and goes nowhere else.
-func (e *Engine) unreturned(f *codec.Forward, code codec.Code) {
-	if e.cfg.Hooks.Undeliverable != nil {
+func (h *hooks) unreturned(f *codec.Forward, code codec.Code) {
+	if h.eng.cfg.Hooks.Undeliverable != nil {
 		d := f.Deliver
 		d.Flags &= knownFlags
-		e.undelivered(&d, code)
+		h.undelivered(&d, code)
 	}
 }

@@ -127,7 +127,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	switch {
 	case e.serving.Err() != nil:
 		return nil, ErrStopped
-	case e.leaving():
+	case e.drain.leaving():
 		return nil, &SendError{Code: codec.CodeDraining}
 	}
 	s := &InProcess{

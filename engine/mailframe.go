@@ -94,7 +94,7 @@ func (mr *mailroom) refuseOne(d *codec.Deliver, v verdict) {
 		return
 	}
 	code := v.code
-	l.eng.undelivered(d, code)
+	l.eng.hooks.undelivered(d, code)
 	switch {
 	case d.Flags&codec.FlagAck != 0:
 		mr.sayFailed(token.Entry(d.Token), v)
@@ -115,7 +115,7 @@ func (mr *mailroom) undelivered(buf []byte, code codec.Code) {
 	}
 	mr.each(buf, func(_ []byte, f *mailFrame) {
 		for d := range f.messages {
-			l.eng.undelivered(d, code)
+			l.eng.hooks.undelivered(d, code)
 		}
 	})
 }

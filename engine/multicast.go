@@ -235,7 +235,7 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 			if b.link {
 				list = l.endings.linkList(b.handle, t.session.Short())
 			} else if v = b.fits(dest, d); v.code == codec.CodeOK {
-				v = l.eng.mayDeliver(t.session, d)
+				v = l.eng.hooks.mayDeliver(t.session, d)
 			}
 			if v.code == codec.CodeOK {
 				v = mc.stamp(s, d, t.session.Short(), list, grouped, sum)
@@ -286,7 +286,7 @@ func (mc *multicasts) finishOne(s *codec.Send, v verdict, grouped bool) {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
-	c.loop.eng.unsent(s, v.code)
+	c.loop.eng.hooks.unsent(s, v.code)
 	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
 		mc.answer(grouped, s.Seq, v.code, v.reason, nil)
 	}

@@ -67,7 +67,7 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 			may = b.fits(dest, d)
 		}
 		if may.code == codec.CodeOK {
-			may = l.eng.mayDeliver(t.session, d)
+			may = l.eng.hooks.mayDeliver(t.session, d)
 		}
 		if may.code != codec.CodeOK {
 			l.links.refuse(d, may)

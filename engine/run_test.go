@@ -77,8 +77,8 @@ func TestRunCannotListen(t *testing.T) {
 func TestRunListenerFails(t *testing.T) {
 	long(t)
 	for name, fail := range map[string]func(*node) net.Listener{
-		"clients": func(n *node) net.Listener { return n.listener },
-		"nodes":   func(n *node) net.Listener { return n.peerListener },
+		"clients": func(n *node) net.Listener { return n.acceptor.listener },
+		"nodes":   func(n *node) net.Listener { return n.acceptor.peerListener },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := startGroup(t, 1, 2)

@@ -94,7 +94,7 @@ func (s *sender) finish(m *codec.Send, v verdict) {
 		return
 	}
 	c.loop.stats.outcomes[v.code]++
-	c.loop.eng.unsent(m, v.code)
+	c.loop.eng.hooks.unsent(m, v.code)
 	if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
 		s.outcome(m.Seq, v.code, v.reason, nil)
 	}
@@ -144,7 +144,7 @@ func (s *sender) admitFrom(m *codec.Send) (v verdict, known bool) {
 	if len(m.Payload) > e.cfg.MaxPayload {
 		return verdict{code: codec.CodeTooLarge}, true
 	}
-	if e.drained(c.loop.now) {
+	if e.drain.over(c.loop.now) {
 		return verdict{code: codec.CodeDraining}, true
 	}
 	if len(m.From) == 0 {
@@ -204,7 +204,7 @@ func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 	if v.code != codec.CodeOK {
 		return v, true
 	}
-	if v := l.eng.mayDeliver(route.Session, d); v.code != codec.CodeOK {
+	if v := l.eng.hooks.mayDeliver(route.Session, d); v.code != codec.CodeOK {
 		return v, true
 	}
 	if v := s.stamp(m, d, route.Session.Short(), dest.list); v.code != codec.CodeOK {

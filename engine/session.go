@@ -24,7 +24,7 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	e := c.loop.eng
-	if e.leaving() {
+	if e.drain.leaving() {
 		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		return
 	}
@@ -51,7 +51,7 @@ func (c *conn) handleHello(body []byte) {
 		defer cancel()
 		var identity string
 		var err error
-		if !e.apart("Authenticate", func() { identity, err = e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote) }) {
+		if !e.hooks.apart("Authenticate", func() { identity, err = e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote) }) {
 			j.refuse(codec.FaultInternal, "the node could not check the credentials")
 			return
 		}
@@ -133,7 +133,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	e := l.eng
 	j.end()
 	c := l.conn(j.handle)
-	if c != nil && e.leaving() { // else it would never hear of it
+	if c != nil && e.drain.leaving() { // else it would never hear of it
 		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		c = nil
 	}

@@ -114,12 +114,12 @@ func (e *Engine) Stats() Stats {
 		Sessions: len(e.table.Sessions()),
 		IDs:      e.table.Len(),
 		Watched:  office.Watched,
-		Refused:  e.refused.Load(),
+		Refused:  e.acceptor.refused.Load(),
 
-		Displaced:      e.clients.displacements(),
-		DisplacedPeers: e.peers.displacements(),
+		Displaced:      e.acceptor.clients.displacements(),
+		DisplacedPeers: e.acceptor.peers.displacements(),
 		JoinsRefused:   e.joins.refusals(),
-		ConnsOverShare: e.clients.refusals(),
+		ConnsOverShare: e.acceptor.clients.refusals(),
 
 		WatchesRefused:  office.WatchesRefused,
 		MemoryHeld:      int(e.memory.held.Load()),
