@@ -24,7 +24,7 @@ func (n *node) dialPeer() *client {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { nc.Close() })
-	return &client{t: n.t, n: n, nc: nc}
+	return clientOn(n.t, n, nc)
 }
 
 // peerHello is what a node of that name would say.
@@ -445,7 +445,7 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	(&client{t: t, n: n, nc: nc}).expect(codec.KindPeerHello) // from here on it is a connection of a loop
+	clientOn(t, n, nc).expect(codec.KindPeerHello) // from here on it is a connection of a loop
 	cancel()
 	select {
 	case <-ended:

@@ -172,7 +172,7 @@ func (n *node) memoryClient(ids ...string) *client {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { nc.Close() })
-	c := &client{t: n.t, n: n, nc: nc}
+	c := clientOn(n.t, n, nc)
 	c.hello(codec.Hello{})
 	if len(ids) > 0 {
 		c.bind(ids...)

@@ -114,7 +114,7 @@ func (n *node) helloFrom(source string) *client {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { nc.Close() })
-	c := &client{t: n.t, n: n, nc: nc}
+	c := clientOn(n.t, n, nc)
 	c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
 	return c
 }

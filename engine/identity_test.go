@@ -119,7 +119,7 @@ func TestNameTakenByStranger(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &client{t: t, n: n, nc: nc}
+		c := clientOn(t, n, nc)
 		c.expect(codec.KindPeerHello)
 		c.write(codec.AppendError(nil, &codec.ErrorFrame{Fault: codec.FaultNameTaken, Flags: codec.ErrorClosing, Message: taken}))
 		c.ends()

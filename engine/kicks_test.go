@@ -64,7 +64,7 @@ func TestForgottenKicks(t *testing.T) {
 // ID: one that others watch, bind or look up, and one that messages from another node come for.
 func TestNewsOfALaterBinding(t *testing.T) {
 	for name, news := range map[string]func(n *node, other *client, thief routing.SessionID, epoch uint64){
-		"a watch": func(n *node, other *client, _ routing.SessionID, _ uint64) { other.watches(codec.CodeOK, "a") },
+		"a watch": func(n *node, other *client, _ routing.SessionID, _ uint64) { other.watch.add(codec.CodeOK, "a") },
 		"a re-assert": func(n *node, other *client, _ routing.SessionID, epoch uint64) {
 			if r := other.tryBind(codec.PolicyKickOld, withEpochs([]string{"a"}, epoch-1)...); r[0].Code != codec.CodeSuperseded {
 				n.t.Errorf("%v", r)

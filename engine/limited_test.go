@@ -123,7 +123,7 @@ func (n *limited) join(id string) (*client, error) {
 		return nil, err
 	}
 	n.t.Cleanup(func() { nc.Close() })
-	c := &client{t: n.t, nc: nc}
+	c := clientOn(n.t, nil, nc)
 	c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
 	f, err := c.read()
 	if err != nil || f.kind != codec.KindWelcome {

@@ -85,7 +85,7 @@ func TestBoundAllTheTimeIsNeverNoRoute(t *testing.T) {
 	a.hears(seq, codec.CodeAcked)
 
 	move("watched")
-	a.watches(codec.CodeOK, "watched")
+	a.watch.add(codec.CodeOK, "watched")
 }
 
 func nothing(routing.SessionID) error { return nil }

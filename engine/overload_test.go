@@ -321,7 +321,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 		n.eventually("all are told", func() bool { return n.Stats().Faults[codec.FaultHelloTimeout] == flood })
 		by.unharmed()
 		for i, nc := range conns {
-			c := &client{t: t, n: n, nc: nc}
+			c := clientOn(t, n, nc)
 			if e := c.fails(codec.FaultHelloTimeout); e.Flags != codec.ErrorClosing {
 				t.Fatalf("%d: %+v", i, e)
 			}

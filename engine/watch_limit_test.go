@@ -36,7 +36,7 @@ func TestMaxNodeWatched(t *testing.T) {
 	total := 0
 	for i := range 20 {
 		eye := n.join()
-		got := watched(eye.tryWatch(names("id", most)...)) // the same for all: each counts
+		got := watched(eye.watch.tryAdd(names("id", most)...)) // the same for all: each counts
 		if got == 0 || got > most/2 {
 			t.Errorf("connection %d watches %d of %d", i, got, most)
 		}
@@ -46,8 +46,8 @@ func TestMaxNodeWatched(t *testing.T) {
 	if refused := n.Stats().WatchesRefused; total > most || refused != uint64(20*most-total) {
 		t.Errorf("%d are watched, %d refused", total, refused)
 	}
-	eyes[0].unwatch(names("id", most)...)
-	if got := watched(eyes[0].tryWatch(names("id", 5)...)); got != 5 {
+	eyes[0].watch.remove(names("id", most)...)
+	if got := watched(eyes[0].watch.tryAdd(names("id", 5)...)); got != 5 {
 		t.Errorf("after an unwatch, there is room for %d, want 5", got)
 	}
 	for _, eye := range eyes {
@@ -66,7 +66,7 @@ func TestWatchMemory(t *testing.T) {
 	eye := n.join()
 	list := names("id", ids)
 	before := heapInUse()
-	eye.watches(codec.CodeNoRoute, list...)
+	eye.watch.add(codec.CodeNoRoute, list...)
 	n.settle()
 	if each := float64(heapInUse()-before) / ids; each > 200 {
 		t.Errorf("a watched ID takes %.0f bytes", each)

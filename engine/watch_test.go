@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -27,35 +26,43 @@ func rawIDs(ids []string) [][]byte {
 	return list
 }
 
-func (c *client) tryWatch(ids ...string) []codec.Result {
+// watching is what a client of a test does with its watches.
+type watching struct{ c *client }
+
+func (w *watching) tryAdd(ids ...string) []codec.Result {
+	c := w.c
 	c.t.Helper()
 	c.seq++
 	c.write(codec.AppendWatch(nil, c.seq, rawIDs(ids)))
 	return c.requested(codec.KindWatched)
 }
 
-// watches expects that all are of that code.
-func (c *client) watches(code codec.Code, ids ...string) {
+// add expects that all are of that code.
+func (w *watching) add(code codec.Code, ids ...string) {
+	c := w.c
 	c.t.Helper()
-	for i, r := range c.tryWatch(ids...) {
+	for i, r := range w.tryAdd(ids...) {
 		if r.Code != code {
 			c.t.Fatalf("watch %q: %v, want %v", ids[i], r, code)
 		}
 	}
 }
 
-func (c *client) unwatch(ids ...string) {
+func (w *watching) remove(ids ...string) {
+	c := w.c
 	c.t.Helper()
 	c.write(codec.AppendUnwatch(nil, rawIDs(ids)))
 }
 
 // changes reads one changed frame.
-func (c *client) changes() map[string]codec.Result {
+func (w *watching) changes() map[string]codec.Result {
+	c := w.c
 	c.t.Helper()
-	return c.decodeChanges(c.expect(codec.KindChanged))
+	return w.decode(c.expect(codec.KindChanged))
 }
 
-func (c *client) decodeChanges(body []byte) map[string]codec.Result {
+func (w *watching) decode(body []byte) map[string]codec.Result {
+	c := w.c
 	c.t.Helper()
 	list, err := codec.DecodeChanged(body)
 	c.decoded(err)
@@ -70,9 +77,10 @@ func (c *client) decodeChanges(body []byte) map[string]codec.Result {
 }
 
 // told expects a changed frame with that and nothing else.
-func (c *client) told(id string, code codec.Code, epoch uint64) {
+func (w *watching) told(id string, code codec.Code, epoch uint64) {
+	c := w.c
 	c.t.Helper()
-	if all := c.changes(); len(all) != 1 || all[id] != (codec.Result{Code: code, Epoch: epoch}) {
+	if all := w.changes(); len(all) != 1 || all[id] != (codec.Result{Code: code, Epoch: epoch}) {
 		c.t.Fatalf("changed %v, want %q %v %d", all, id, code, epoch)
 	}
 }
@@ -84,49 +92,49 @@ func TestWatch(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, WatchPeriod: never, ResumeWindow: time.Second})
 		a, b, eye := n.join(), n.join(), n.joinOn(loops-1)
-		eye.watches(codec.CodeNoRoute, "x", "other")
+		eye.watch.add(codec.CodeNoRoute, "x", "other")
 		first := a.bind("x")
-		eye.told("x", codec.CodeOK, first)
+		eye.watch.told("x", codec.CodeOK, first)
 		second := b.bind("x") // a is kicked
 		a.expect(codec.KindKick)
-		eye.told("x", codec.CodeOK, second)
+		eye.watch.told("x", codec.CodeOK, second)
 		if r := a.unbind("x", first); r.Code == codec.CodeOK {
 			t.Errorf("%v", r)
 		}
 		b.unbind("x", second)
-		eye.told("x", codec.CodeNoRoute, second)
+		eye.watch.told("x", codec.CodeNoRoute, second)
 		if r := b.tryBind(codec.PolicyKickOld, withEpochs([]string{"x"}, second)...)[0]; r.Epoch != second {
 			t.Errorf("%v", r)
 		}
-		eye.told("x", codec.CodeOK, second) // a re-assert
+		eye.watch.told("x", codec.CodeOK, second) // a re-assert
 		b.write(codec.AppendBye(nil))
 		b.ends()
-		eye.told("x", codec.CodeNoRoute, second)
+		eye.watch.told("x", codec.CodeNoRoute, second)
 		a.bind("unwatched")
 		eye.silent()
 
 		// Detached, and back in time: no change. Then for good.
 		third := a.bind("x")
-		eye.told("x", codec.CodeOK, third)
+		eye.watch.told("x", codec.CodeOK, third)
 		a.nc.Close()
 		n.eventually("detached", func() bool { return len(n.table.Session(a.sessionID()).Handles()) == 0 })
-		if r := eye.tryWatch("x")[0]; r != (codec.Result{Code: codec.CodeOK, Epoch: third}) {
+		if r := eye.watch.tryAdd("x")[0]; r != (codec.Result{Code: codec.CodeOK, Epoch: third}) {
 			t.Errorf("detached: %v", r)
 		}
 		again := n.dial()
 		again.hello(a.resume())
 		eye.silent()
 		again.nc.Close()
-		eye.told("x", codec.CodeNoRoute, third)
+		eye.watch.told("x", codec.CodeNoRoute, third)
 
 		// One that a session holds no more, as it says to whoever sends to it.
 		fourth := b.n.join().bind("x")
-		eye.told("x", codec.CodeOK, fourth)
+		eye.watch.told("x", codec.CodeOK, fourth)
 		n.loops[0].post(func() {
 			n.loops[0].bounce.disown(n.sessionOf("x"), routing.Handle{Gen: 1 << 30}, []byte("x"), fourth)
 			n.loops[0].bounce.releaseDisowned()
 		})
-		eye.told("x", codec.CodeNoRoute, fourth)
+		eye.watch.told("x", codec.CodeNoRoute, fourth)
 		eye.silent()
 	})
 }
@@ -144,29 +152,29 @@ func TestWatchAnswers(t *testing.T) {
 	if eye.welcome.Limits.MaxWatched != 3 {
 		t.Errorf("max_watched is %d", eye.welcome.Limits.MaxWatched)
 	}
-	if r := eye.tryWatch(); len(r) != 0 {
+	if r := eye.watch.tryAdd(); len(r) != 0 {
 		t.Errorf("%v", r)
 	}
 	epoch := a.bind("x")
 	ok, none := codec.Result{Code: codec.CodeOK, Epoch: epoch}, codec.Result{Code: codec.CodeNoRoute}
 	bad, over := codec.Result{Code: codec.CodeBadID}, codec.Result{Code: codec.CodeOverflow}
-	got := eye.tryWatch("", "x", "y", longID, "x", "z", "too many", "y")
+	got := eye.watch.tryAdd("", "x", "y", longID, "x", "z", "too many", "y")
 	if want := []codec.Result{bad, ok, none, bad, ok, none, over, none}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	other.watches(codec.CodeNoRoute, "y", "v")
+	other.watch.add(codec.CodeNoRoute, "y", "v")
 	if s := n.Stats(); s.Watched != 4 {
 		t.Errorf("%d are watched", s.Watched)
 	}
-	eye.unwatch("y", "", longID, "never watched", "y")
-	if got := eye.tryWatch("too many", "y", "x"); !slices.Equal(got, []codec.Result{none, over, ok}) {
+	eye.watch.remove("y", "", longID, "never watched", "y")
+	if got := eye.watch.tryAdd("too many", "y", "x"); !slices.Equal(got, []codec.Result{none, over, ok}) {
 		t.Errorf("%v", got)
 	}
 	epoch = a.bind("y")
-	other.told("y", codec.CodeOK, epoch)
+	other.watch.told("y", codec.CodeOK, epoch)
 	eye.silent()
-	other.unwatch()
-	other.unwatch("y", "v")
+	other.watch.remove()
+	other.watch.remove("y", "v")
 	other.silent()
 	if s := n.Stats(); s.Watched != 3 {
 		t.Errorf("%d are watched", s.Watched)
@@ -180,255 +188,6 @@ func TestWatchAnswers(t *testing.T) {
 	a.fails(codec.FaultUnexpectedKind)
 }
 
-// counting counts the look-ups, and can lose or refuse them.
-type counting struct {
-	routing.Registry
-	questions, names, largest atomic.Int64
-	away, unknown             atomic.Bool
-	slow                      atomic.Pointer[chan struct{}] // the registry's answers arrive when it is closed
-}
-
-func (r *counting) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
-	r.questions.Add(1)
-	r.names.Add(int64(len(ids)))
-	r.largest.Store(max(r.largest.Load(), int64(len(ids)))) // one asks at a time, in this test
-	switch {
-	case r.away.Load():
-		return nil, fmt.Errorf("%w: a test", routing.ErrUnavailable)
-	case r.unknown.Load():
-		found := make([]routing.LookupResult, len(ids))
-		for i := range found {
-			found[i].Unknown = true
-		}
-		return found, nil
-	}
-	found, err := r.Registry.Lookup(ctx, ids)
-	if slow := r.slow.Load(); slow != nil {
-		<-*slow
-	}
-	return found, err
-}
-
-// startWatching starts nodes that poll with that period.
-func startWatching(t *testing.T, n int, period time.Duration) (*group, *counting) {
-	t.Helper()
-	reg := &counting{Registry: routing.NewMemory(routing.MemoryConfig{})}
-	g := &group{t: t, hub: newHub(), registry: reg}
-	for i := range n {
-		g.nodes = append(g.nodes, g.start(fmt.Sprint("n", i), 2, func(c *Config) { c.WatchPeriod = period }))
-	}
-	g.linked(n)
-	return g, reg
-}
-
-// Changes at other nodes are heard of, wherever they happen.
-func TestWatchCluster(t *testing.T) {
-	g, reg := startWatching(t, 3, 50*time.Millisecond)
-	a, b, eye := g.nodes[1].join(), g.nodes[2].join(), g.nodes[0].join()
-	before := a.bind("before")
-	if r := eye.tryWatch("before", "x"); r[0] != (codec.Result{Code: codec.CodeOK, Epoch: before}) || r[1].Code != codec.CodeNoRoute {
-		t.Fatalf("%v", r)
-	}
-	first := a.bind("x")
-	eye.told("x", codec.CodeOK, first)
-	second := b.bind("x")
-	eye.told("x", codec.CodeOK, second)
-	b.unbind("x", second)
-	eye.told("x", codec.CodeNoRoute, second)
-
-	// A session that moves is online all the while; one that ends is not.
-	moved := g.nodes[2].dial()
-	g.nodes[2].settle()
-	moved.hello(a.resume())
-	moved.kicked("x", second) // repeated
-	a.nc.Close()
-	asked := reg.questions.Load()
-	eye.n.eventually("a few polls", func() bool { return reg.questions.Load() > asked+4 })
-	eye.silent()
-	moved.write(codec.AppendBye(nil))
-	moved.ends()
-	eye.told("before", codec.CodeNoRoute, before)
-	eye.silent()
-}
-
-// Without polls a node tells at once of what it hears by the way: kicks, look-ups, and messages that it finds a route for.
-func TestWatchHints(t *testing.T) {
-	g, _ := startWatching(t, 2, never)
-	a, eye, away := g.nodes[0].join("a"), g.nodes[0].join("eye"), g.nodes[1].join()
-	epoch := a.bind("kicked")
-	eye.watches(codec.CodeOK, "kicked")
-	eye.watches(codec.CodeNoRoute, "looked up", "written to")
-	epoch2 := away.bind("kicked")
-	a.expect(codec.KindKick)
-	if epoch2 <= epoch {
-		t.Fatalf("epoch %d after %d", epoch2, epoch)
-	}
-	eye.told("kicked", codec.CodeOK, epoch2)
-
-	epoch = away.bind("looked up")
-	eye.silent()
-	a.lookup("looked up")
-	eye.told("looked up", codec.CodeOK, epoch)
-	away.unbind("looked up", epoch)
-	if code := a.lookupCode("looked up"); code != codec.CodeNoRoute {
-		t.Fatal(code)
-	}
-	eye.told("looked up", codec.CodeNoRoute, epoch)
-
-	epoch = away.bind("written to")
-	a.exchange("a", away, "written to")
-	eye.told("written to", codec.CodeOK, epoch)
-	eye.silent()
-}
-
-// An answer of the registry that arrives after what happened later does not count.
-func TestWatchLateAnswer(t *testing.T) {
-	g, reg := startWatching(t, 1, 20*time.Millisecond)
-	a, eye := g.nodes[0].join(), g.nodes[0].join()
-	eye.watches(codec.CodeNoRoute, "x")
-	for range 5 {
-		slow := make(chan struct{})
-		reg.slow.Store(&slow)
-		asked := reg.questions.Load()
-		eye.n.eventually("a question under way", func() bool { return reg.questions.Load() > asked })
-		epoch := a.bind("x")
-		eye.told("x", codec.CodeOK, epoch)
-		reg.slow.Store(nil)
-		close(slow)
-		asked = reg.questions.Load()
-		eye.n.eventually("more questions", func() bool { return reg.questions.Load() > asked+2 })
-		eye.silent()
-		a.unbind("x", epoch)
-		eye.told("x", codec.CodeNoRoute, epoch)
-	}
-}
-
-// IDs are asked for in batches, all of them in every period.
-func TestWatchBatches(t *testing.T) {
-	long(t)
-	t.Parallel()
-	g, reg := startWatching(t, 2, time.Second)
-	eye := g.nodes[0].join()
-	const frames, each = 5, 1000
-	for i := range frames {
-		ids := make([]string, each)
-		for k := range ids {
-			ids[k] = fmt.Sprintf("id-%d-%d", i, k)
-		}
-		eye.watches(codec.CodeNoRoute, ids...)
-	}
-	reg.largest.Store(0)
-	questions, names := reg.questions.Load(), reg.names.Load()
-	g.nodes[0].eventually("two rounds", func() bool { return reg.names.Load()-names >= 2*frames*each })
-	asked := reg.questions.Load() - questions
-	if asked > 2*(frames*each/directory.WatchBatch+1)+6 { // and probes of an idle registry
-		t.Errorf("%d questions for two rounds of %d IDs", asked, frames*each)
-	}
-	if n := reg.largest.Load(); n > directory.WatchBatch {
-		t.Errorf("a question of %d IDs", n)
-	}
-	a := g.nodes[1].join()
-	epoch := a.bind("id-3-3")
-	eye.told("id-3-3", codec.CodeOK, epoch)
-}
-
-// While the registry cannot be asked, or may have lost something, nothing changes; what is known here is known all the same (S18).
-func TestWatchRegistryAway(t *testing.T) {
-	for name, trouble := range map[string]func(*counting, bool){
-		"away":    func(r *counting, on bool) { r.away.Store(on) },
-		"unknown": func(r *counting, on bool) { r.unknown.Store(on) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			g, reg := startWatching(t, 2, 20*time.Millisecond)
-			here, away, eye := g.nodes[0].join(), g.nodes[1].join(), g.nodes[0].join()
-			epoch := away.bind("away")
-			local := here.bind("here")
-			eye.watches(codec.CodeOK, "away", "here")
-			trouble(reg, true)
-			gone := away.unbind("away", epoch)
-			asked := reg.questions.Load()
-			g.nodes[0].eventually("polls", func() bool { return reg.questions.Load() > asked+3 })
-			eye.silent()
-			late := g.nodes[0].join()
-			got := late.tryWatch("away", "here", "new")
-			want := []codec.Result{{Code: codec.CodeOK, Epoch: epoch}, {Code: codec.CodeOK, Epoch: local}, {Code: codec.CodeRegistryUnavailable}}
-			if !slices.Equal(got, want) {
-				t.Errorf("%v, want %v", got, want)
-			}
-			trouble(reg, false)
-			eye.told("away", codec.CodeNoRoute, epoch)
-			all := late.changes()
-			for len(all) < 2 {
-				maps.Copy(all, late.changes())
-			}
-			if all["away"] != (codec.Result{Code: codec.CodeNoRoute, Epoch: epoch}) || all["new"] != (codec.Result{Code: codec.CodeNoRoute}) {
-				t.Errorf("%v (unbind %v)", all, gone)
-			}
-			eye.silent()
-			late.silent()
-		})
-	}
-}
-
-// When a node dies, the IDs there are told as gone after the resume window, and not before.
-func TestWatchNodeDies(t *testing.T) {
-	long(t)
-	t.Parallel()
-	g, _ := startWatching(t, 3, 50*time.Millisecond)
-	a, eye := g.nodes[2].join(), g.nodes[0].join()
-	epoch := a.bind("x")
-	eye.watches(codec.CodeOK, "x")
-	began := time.Now()
-	if err := g.nodes[2].stop(); err != nil {
-		t.Fatal(err)
-	}
-	eye.told("x", codec.CodeNoRoute, epoch)
-	if took := time.Since(began); took < 1900*time.Millisecond {
-		t.Errorf("told after %v, within the resume window", took)
-	}
-}
-
-// So are those of a node that died without anybody to end its sessions.
-func TestWatchOrphan(t *testing.T) {
-	long(t)
-	t.Parallel()
-	g, reg := startWatching(t, 1, 50*time.Millisecond)
-	eye := g.nodes[0].join()
-	dead, alive := routing.NewSessionID(), routing.NewSessionID()
-	ctx := t.Context()
-	for i, s := range []routing.SessionID{dead, alive} {
-		if err := reg.Attach(ctx, s, routing.Presence{Node: "not listed", Incarnation: 7, Serial: 1}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := reg.Bind(ctx, []routing.BindOp{{ID: fmt.Sprint("id-", i), Session: s}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := eye.tryWatch("id-0", "id-1")
-	began := time.Now()
-	if r[0].Code != codec.CodeOK || r[1].Code != codec.CodeOK {
-		t.Fatalf("%v", r)
-	}
-	// The other one attaches to a node that lives, this one, but nobody has told it of the session.
-	if err := reg.Attach(ctx, alive, routing.Presence{Node: "n0", Incarnation: g.nodes[0].Incarnation(), Serial: 1}); err != nil {
-		t.Fatal(err)
-	}
-	eye.told("id-0", codec.CodeNoRoute, r[0].Epoch)
-	if took := time.Since(began); took < 1900*time.Millisecond {
-		t.Errorf("told after %v, within the resume window", took)
-	}
-	// It was not dead, only away for long.
-	if err := reg.Attach(ctx, dead, routing.Presence{Node: "n0", Incarnation: g.nodes[0].Incarnation(), Serial: 1}); err != nil {
-		t.Fatal(err)
-	}
-	eye.told("id-0", codec.CodeOK, r[0].Epoch)
-	if _, err := reg.EndSession(ctx, routing.EndOp{Session: dead, Force: true}); err != nil {
-		t.Fatal(err)
-	}
-	eye.told("id-0", codec.CodeNoRoute, r[0].Epoch)
-	eye.silent()
-}
-
 // A client that does not read is told how things stand when it reads again, not what happened meanwhile: what waits for it does not grow.
 func TestWatchNotRead(t *testing.T) {
 	n := start(t, Config{WatchPeriod: never, MaxPayload: 1 << 16, MaxPending: 1 << 18, SlowConsumerTimeout: time.Minute, MaxIDs: 100})
@@ -439,7 +198,7 @@ func TestWatchNotRead(t *testing.T) {
 	for i := range ids {
 		ids[i] = senderID(i)
 	}
-	eye.watches(codec.CodeNoRoute, ids...)
+	eye.watch.add(codec.CodeNoRoute, ids...)
 	filler := string(make([]byte, 1<<16))
 	for full := false; !full; { // with what is no change
 		seq := from.post("from", "eye", filler, codec.FlagReport)
@@ -461,7 +220,7 @@ func TestWatchNotRead(t *testing.T) {
 	}
 	// Nor does it when the client forgets what has changed, and watches it anew.
 	for i := range 20 {
-		eye.unwatch(ids...)
+		eye.watch.remove(ids...)
 		n.eventually("forgotten", func() bool { return n.dir.Probe().Answered(list) == 0 })
 		eye.write(codec.AppendWatch(nil, uint64(1000+i), rawIDs(ids)))
 		n.eventually("watched anew", func() bool { return n.dir.Probe().Answered(list) == len(ids) })
@@ -485,7 +244,7 @@ func TestWatchNotRead(t *testing.T) {
 	for !done() {
 		switch f := eye.next(); f.kind {
 		case codec.KindChanged:
-			all := eye.decodeChanges(f.body)
+			all := eye.watch.decode(f.body)
 			changes += len(all)
 			maps.Copy(now, all)
 		case codec.KindWatched:
@@ -525,19 +284,19 @@ func TestWatchMany(t *testing.T) {
 		ids[i] = senderID(i)
 	}
 	for part := range slices.Chunk(ids, 50) {
-		eye.watches(codec.CodeNoRoute, part...)
+		eye.watch.add(codec.CodeNoRoute, part...)
 	}
 	for part := range slices.Chunk(ids, 50) {
 		a.bind(part...)
 	}
 	now := make(map[string]codec.Result)
 	for len(now) < count {
-		maps.Copy(now, eye.changes())
+		maps.Copy(now, eye.watch.changes())
 	}
 	a.write(codec.AppendBye(nil))
 	a.ends()
 	for gone := 0; gone < count; {
-		for id, r := range eye.changes() {
+		for id, r := range eye.watch.changes() {
 			if r.Code != codec.CodeNoRoute || r.Epoch != now[id].Epoch {
 				t.Fatalf("%q %v after %v", id, r, now[id])
 			}
@@ -554,14 +313,14 @@ func TestWatchFence(t *testing.T) {
 	g := &group{t: t, hub: newHub(), registry: &counting{Registry: routing.NewMemory(routing.MemoryConfig{})}}
 	n := g.start("n0", 2, func(c *Config) { c.WatchPeriod, c.LoopGap = never, testGap })
 	a, eye := n.join("x"), n.join()
-	eye.watches(codec.CodeOK, "x")
+	eye.watch.add(codec.CodeOK, "x")
 	n.stall(0, func() {})
 	a.fails(codec.FaultFenced)
 	eye.fails(codec.FaultFenced)
 	n.eventually("the watches end", func() bool { return n.Stats().Watched == 0 })
 	g.registry.(*counting).away.Store(true)
 	again := n.join()
-	r := again.tryWatch("x", "y")
+	r := again.watch.tryAdd("x", "y")
 	if r[0].Code != codec.CodeOK || r[1].Code != codec.CodeRegistryUnavailable { // its session may come back within its resume window
 		t.Errorf("%v", r)
 	}
@@ -742,7 +501,7 @@ func TestWatchTurns(t *testing.T) {
 			for _, id := range office.TakeTurn() {
 				asked[id] = true
 			}
-			passing.unwatch(some()...)
+			passing.watch.remove(some()...)
 			arrived()
 			passing.write(codec.AppendWatch(nil, 1, rawIDs(some())))
 			arrived()
@@ -765,7 +524,7 @@ func TestRestlessID(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})
 		watcher, restless := n.join(), n.join()
-		watcher.watches(codec.CodeNoRoute, "x")
+		watcher.watch.add(codec.CodeNoRoute, "x")
 		began := time.Now()
 		var epoch uint64
 		for range 200 {
