@@ -14,7 +14,7 @@ import (
 	"distmsg/internal/proc"
 )
 
-// cluster is what is running.
+// cluster is the running processes.
 type cluster struct {
 	redis  *proc.Redis
 	keeper *proc.ZooKeeper
@@ -24,7 +24,7 @@ type cluster struct {
 	out io.Writer // guarded by mu
 }
 
-// backAfter is how long what has died stays away, so that one can see how the others take it.
+// backAfter is how long a dead process stays down, so that the user can see how the others react.
 const backAfter = 5 * time.Second
 
 func (c *cluster) start(ctx context.Context, o options) (err error) {
@@ -64,7 +64,7 @@ func nodeID(i int) string { return fmt.Sprintf("n%d", i+1) }
 
 func (c *cluster) discovery() string { return "zk://" + c.keeper.Addr + "/distmsg" }
 
-// explain says what to do about a port that is taken.
+// explain adds what to do about a port that is in use.
 func explain(err error, flag, taken string) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s in use, perhaps by another cluster: end that, or choose another with %s", taken, flag)
@@ -72,7 +72,7 @@ func explain(err error, flag, taken string) error {
 	return err
 }
 
-// greet says what is where, and what to type next.
+// greet prints where everything listens, and what to type next.
 func (c *cluster) greet() {
 	c.say("redis      %-22s pid %d", c.redis.Addr, c.redis.PID())
 	c.say("zookeeper  %-22s pid %d", c.keeper.Addr, c.keeper.PID())
@@ -97,7 +97,7 @@ Ctrl-C ends all.
 `, c.discovery(), first.AdminAddr, backAfter, last.PID())
 }
 
-// watch starts again what dies, until ctx ends.
+// watch restarts processes that die, until ctx ends.
 func (c *cluster) watch(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -131,7 +131,7 @@ func (c *cluster) watchOne(ctx context.Context, name string, p *proc.Process) {
 	}
 }
 
-// stop lets the nodes drain, all at once.
+// stop drains all nodes at once.
 func (c *cluster) stop() error {
 	ended := make(chan error, len(c.nodes))
 	for _, node := range c.nodes {
@@ -144,7 +144,7 @@ func (c *cluster) stop() error {
 	return errors.Join(errs...)
 }
 
-// close ends whatever runs, and removes its files.
+// close ends all processes, and removes their files.
 func (c *cluster) close() {
 	for _, node := range c.nodes {
 		node.Close()
@@ -157,7 +157,7 @@ func (c *cluster) close() {
 	}
 }
 
-// nodeLog shows what a node logs, line by line.
+// nodeLog prints a node's log, line by line.
 type nodeLog struct {
 	c    *cluster
 	node string

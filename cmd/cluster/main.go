@@ -1,11 +1,11 @@
-// Command cluster runs a whole cluster on this machine, to try things on: redis-server, ZooKeeper
-// and relay nodes.
+// Command cluster runs a whole cluster on this machine for experiments: redis-server, ZooKeeper and
+// relay nodes.
 //
 //	go run ./cmd/cluster
 //
 // It needs the Debian packages redis-server and zookeeper, and the go command, with which it builds
-// relay. What dies is started again. When it ends, everything ends with it, and nothing stays
-// behind.
+// relay. It restarts processes that die. When it ends, all its processes end with it, and it leaves
+// no files.
 package main
 
 import (
@@ -44,7 +44,7 @@ func newCommand() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(context.Background(), ends...)
 			defer stop()
-			// a second Ctrl-C ends it at once; the kernel then kills the rest
+			// a second Ctrl-C ends cluster at once; the kernel then kills the other processes
 			context.AfterFunc(ctx, stop)
 			o.relayFlags = args
 			return run(ctx, o, cmd.OutOrStdout())

@@ -10,14 +10,14 @@ import (
 	"distmsg/loadtest"
 )
 
-// jsonFile is where the report goes as JSON. It is opened before the run, so that a path that
-// cannot be written to costs no run. The zero value is none.
+// jsonFile is the file for the report as JSON. It is opened before the run, so that a bad path is
+// reported before the run and not after it. The zero value means no file.
 type jsonFile struct {
 	file *os.File
-	made bool // by us: it goes away again if there is no report
+	made bool // we have created it, and remove it if there is no report
 }
 
-// openJSON opens a file, or whatever the path names, and changes nothing in it yet.
+// openJSON opens the file that the path names, and does not change its content yet.
 func openJSON(path string) (*jsonFile, error) {
 	if path == "" {
 		return new(jsonFile), nil
@@ -31,7 +31,7 @@ func openJSON(path string) (*jsonFile, error) {
 	return &jsonFile{file, made}, nil
 }
 
-// write replaces what was in the file by the report.
+// write replaces the content of the file by the report.
 func (j *jsonFile) write(report *loadtest.Report) error {
 	if j.file == nil {
 		return nil

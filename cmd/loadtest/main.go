@@ -1,4 +1,4 @@
-// Command loadtest sends messages through relay nodes and reports how fast they went and whether
+// Command loadtest sends messages through relay nodes. It reports how fast they were and whether
 // every single one is accounted for. Package distmsg/loadtest does the work.
 package main
 
@@ -27,7 +27,7 @@ func main() {
 	os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr)))
 }
 
-// run executes the command line and says in one line on stderr why it fails, if it does.
+// run executes the command line. If it fails, it prints one line on stderr that says why.
 func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
 	code := loadtest.ExitOK
 	root := newRoot(&code)
@@ -45,7 +45,7 @@ func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
 	return code
 }
 
-// newRoot builds the command line; what a command finds goes to code.
+// newRoot builds the command line. The commands store their exit code in code.
 func newRoot(code *loadtest.ExitCode) *cobra.Command {
 	root := newRun(code)
 	root.Use = "loadtest"
@@ -74,7 +74,7 @@ func newRun(code *loadtest.ExitCode) *cobra.Command {
 	return cmd
 }
 
-// options is what the flags say.
+// options is the values of the flags.
 type options struct {
 	loadtest.Config
 	driver    string
@@ -141,7 +141,7 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	return code, nil
 }
 
-// check refuses what cannot be. The rest is checked by package loadtest.
+// check rejects invalid flags. Package loadtest checks the rest.
 func (o *options) check(flags *pflag.FlagSet) error {
 	if err := cli.RefuseEmpty(flags, "rate", "warmup", "seed", "server-pid", "cross"); err != nil {
 		return err
@@ -189,7 +189,7 @@ func (o *options) load(ctx context.Context, cmd *cobra.Command) (*loadtest.Repor
 	return report, loadtest.ExitFailure, err
 }
 
-// openDiscovery looks into ZooKeeper, and changes nothing there.
+// openDiscovery reads from ZooKeeper, and changes nothing there.
 func (o *options) openDiscovery(ctx context.Context) (*zookeeper.Membership, loadtest.ExitCode, error) {
 	auth := os.Getenv(authVariable)
 	if o.authFile != "" {
@@ -201,7 +201,7 @@ func (o *options) openDiscovery(ctx context.Context) (*zookeeper.Membership, loa
 	}
 	m, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: auth, ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
 	code := loadtest.ExitFailure
-	// Open has said why it takes no such URL
+	// Open has already said why it rejects such a URL
 	if !strings.HasPrefix(o.discovery, "zk://") || strings.Contains(o.discovery, "@") {
 		code = loadtest.ExitUsage
 	}
@@ -216,8 +216,8 @@ func eventLoops(cfg loadtest.Config) int {
 	return 1
 }
 
-// nameFlags writes an error of loadtest's configuration as one about flags: there, each line begins
-// with the name of a field.
+// nameFlags rewrites an error about loadtest's configuration, in which each line begins with the
+// name of a field, as an error about flags.
 func nameFlags(flags *pflag.FlagSet, err error) error {
 	var lines []string
 	for line := range strings.Lines(err.Error()) {

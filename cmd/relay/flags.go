@@ -35,7 +35,7 @@ type options struct {
 	discovery                 string
 	discoveryAuthFile         string
 	peerList                  string
-	peers                     []discovery.Record // what peerList says
+	peers                     []discovery.Record // the parsed peerList
 
 	registry                  string
 	registryUsername          string
@@ -49,9 +49,9 @@ type options struct {
 }
 
 const (
-	// as --admin-listen turns the admin server off, as does an empty string
+	// turns the admin server off as the value of --admin-listen, as does an empty string
 	noAdmin        = "none"
-	memoryRegistry = "memory" // as --registry: this node's own
+	memoryRegistry = "memory" // as the value of --registry: a registry in this node's memory
 )
 
 func (o *options) addFlags(f *pflag.FlagSet) {
@@ -99,8 +99,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 // clustered reports whether this node is one of several.
 func (o *options) clustered() bool { return o.discovery != "" || o.peerList != "" }
 
-// check refuses what cannot be, and resolves addresses to listen on, once, so that what was judged
-// is what will be used.
+// check rejects invalid flags. It resolves the addresses to listen on only once, so that the node
+// uses exactly the address that was checked.
 func (o *options) check() error {
 	for _, d := range []struct {
 		flag  string
@@ -137,7 +137,7 @@ func (o *options) check() error {
 	return nil
 }
 
-// brief quotes what somebody has typed, and of much the beginning.
+// brief quotes a value of the command line, and only the beginning of a long one.
 func brief(s string) string {
 	const enough = 80
 	if len(s) > enough {
@@ -146,14 +146,14 @@ func brief(s string) string {
 	return strconv.Quote(s)
 }
 
-// oddInName reports whether a cluster's name must not contain r: keys in Redis begin with it, and
-// patterns for them.
+// oddInName reports whether a cluster's name must not contain r: keys in Redis, and patterns for
+// them, begin with the name.
 func oddInName(r rune) bool {
 	return !unicode.IsPrint(r) || r == ' ' || r == utf8.RuneError || strings.ContainsRune(`{}[]*?\`, r)
 }
 
-// checkPasswords looks for some where every user of this machine could read them. It does not quote
-// what it finds.
+// checkPasswords rejects passwords on the command line, where every user of this machine could read
+// them. It does not quote what it finds.
 func (o *options) checkPasswords() error {
 	if strings.Contains(o.registry, "@") {
 		return cli.Usagef("--registry holds a user or a password, and lists of processes would show it: " +
@@ -185,7 +185,7 @@ func (o *options) checkRegistry() error {
 
 type flagValue struct{ flag, value string }
 
-// needless refuses flags that would have no effect.
+// needless rejects flags that would have no effect.
 func needless(why string, flags ...flagValue) error {
 	for _, f := range flags {
 		if f.value != "" {
@@ -266,7 +266,7 @@ func (o *options) checkAddrs() error {
 		return err
 	}
 	if o.peerListen != "" {
-		// nodes authenticate
+		// nodes authenticate each other
 		if err := o.checkListen("--peer-listen", &o.peerListen, true, o.peerAdvertise); err != nil {
 			return err
 		}
@@ -276,18 +276,18 @@ func (o *options) checkAddrs() error {
 		return nil
 	}
 	name, _, _ := net.SplitHostPort(o.adminListen)
-	// nobody is told of it
+	// this address is not announced
 	if err := o.checkListen("--admin-listen", &o.adminListen, o.insecureListen, o.adminListen); err != nil {
 		return err
 	}
 	if tcp, err := net.ResolveTCPAddr("tcp", o.adminListen); err == nil && (tcp.IP.IsLoopback() || len(o.adminHosts) > 0) {
-		// requests may ask for what it was told to listen on
+		// requests may name the address in the flag
 		o.adminHosts = append(o.adminHosts, name)
 	}
 	return nil
 }
 
-// explainAddr says what is wrong with an address that could not be resolved.
+// explainAddr explains why an address could not be resolved.
 func explainAddr(addr string, err error) string {
 	host, port, splitErr := net.SplitHostPort(addr)
 	if splitErr != nil {
@@ -299,7 +299,8 @@ func explainAddr(addr string, err error) string {
 	return fmt.Sprintf("has the port %q: want a number from 0 to 65535", port)
 }
 
-// checkListen resolves an address to listen on, given what others are told instead, if anything.
+// checkListen resolves an address to listen on. advertised is the address that is announced
+// instead, if any.
 func (o *options) checkListen(flag string, addr *string, insecure bool, advertised string) error {
 	tcp, err := net.ResolveTCPAddr("tcp", *addr)
 	switch {

@@ -15,7 +15,7 @@ import (
 
 func main() { os.Exit(cli.Execute(newCommand(), os.Args[1:], os.Stderr)) }
 
-// newCommand makes relay, which does what relay serve does when no verb is given.
+// newCommand returns the command relay. Without a verb, it does the same as relay serve.
 func newCommand() *cobra.Command {
 	serve := newServeCommand()
 	root := &cobra.Command{

@@ -10,8 +10,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// connectionsPart is the part of --memory-budget that connections may hold. The rest is for the
-// tables of IDs and sessions, and for what the garbage collector has yet to free.
+// connectionsPart is the divisor of --memory-budget that yields what connections may hold. The rest
+// is for the tables of IDs and sessions, and for memory that the garbage collector has not freed
+// yet.
 const connectionsPart = 2
 
 // byteSize is a flag: a number of bytes, with or without a unit.
@@ -19,7 +20,7 @@ type byteSize int64
 
 var _ pflag.Value = (*byteSize)(nil)
 
-// The units that the Go runtime takes in GOMEMLIMIT.
+// The units that the Go runtime accepts in GOMEMLIMIT.
 var units = []struct {
 	name  string
 	bytes int64
@@ -42,7 +43,7 @@ func (b *byteSize) Set(text string) error {
 	return fmt.Errorf("want a number of bytes over 0 with B, KiB, MiB, GiB or TiB, as in 512MiB")
 }
 
-// String is the size in the largest unit that leaves no rest; empty for 0.
+// String returns the size in the largest unit that leaves no remainder. It is empty for 0.
 func (b *byteSize) String() string {
 	if *b == 0 {
 		return ""
@@ -55,11 +56,11 @@ func (b *byteSize) String() string {
 	return strconv.FormatInt(int64(*b), 10) + "B"
 }
 
-// Type is what help calls it.
+// Type is the name of the type in the help text.
 func (b *byteSize) Type() string { return "size" }
 
-// limitMemory has the runtime collect garbage sooner when the process nears its budget, unless the
-// environment says at what size. It returns the limit, as GOMEMLIMIT is written.
+// limitMemory makes the runtime collect garbage earlier when the process approaches its budget,
+// unless the environment sets the limit. It returns the limit in the form of GOMEMLIMIT.
 func limitMemory(connections int) string {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(connectionsPart * int64(connections))

@@ -77,10 +77,10 @@ func serve(opts options, stderr io.Writer) error {
 	return errors.Join(err, outside.close())
 }
 
-// operate serves until a signal or a failure, and returns when node has ended, except after a
+// operate serves until a signal or a failure. It returns when node has ended, or at once after a
 // second signal.
 func operate(node *engine.Engine, opts options, outside *services, logger *slog.Logger) error {
-	// From here on a signal is ours to answer.
+	// From here on, this function handles signals.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -121,7 +121,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 	}
 }
 
-// greet says where the node is found, and what to do next.
+// greet logs where the node listens, and what to do next.
 func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *slog.Logger) {
 	logger.Info("relay serves", "clients", node.Addr().String(), "admin", adminAddr, "node", node.NodeID(),
 		"pid", os.Getpid(), "memory", memory, "loops", node.Stats().Loops, "gomaxprocs", runtime.GOMAXPROCS(0))
@@ -135,12 +135,12 @@ func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *
 	logger.Info("send load: go run ./cmd/loadtest " + nodes)
 }
 
-// echo is how long a second signal is taken for the first one's: timeout(1), for one, signals a
-// program and then its whole process group.
+// echo is how long a second signal is treated as a repetition of the first. For example, timeout(1)
+// signals a program and then its whole process group.
 const echo = 250 * time.Millisecond
 
-// drain lets node finish what is under way, for at most timeout or until a second signal, and stops
-// it.
+// drain lets node finish what is in progress, for at most timeout or until a second signal, and
+// then stops it.
 func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal, stop func(), done <-chan error, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -173,7 +173,8 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 	return cli.WithCode(cli.ExitCutOff, cutOff)
 }
 
-// startAdmin serves HTTP for node, unless it is turned off; done then never answers.
+// startAdmin serves HTTP for node, unless that is turned off. In that case nothing is ever sent on
+// done.
 func startAdmin(ctx context.Context, node *engine.Engine, opts options, outside *services, logger *slog.Logger) (
 	done <-chan error, url string, err error) {
 	addr := opts.adminListen
@@ -190,7 +191,7 @@ func startAdmin(ctx context.Context, node *engine.Engine, opts options, outside 
 	return ended, "http://" + l.Addr().String(), nil
 }
 
-// flushTime bounds how long the end of the process waits for whatever reads stderr.
+// flushTime bounds how long the process waits at its end for the reader of stderr.
 const flushTime = time.Second
 
 // newLogger returns a logger that never waits for w.
@@ -219,7 +220,7 @@ func (o *options) listenError(err error) error {
 	return listenError("--listen", o.listen, err)
 }
 
-// listenError says what to do about an address that is taken.
+// listenError adds what to do about an address that is in use.
 func listenError(flag, addr string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s %s: the address is in use, perhaps by another relay: end that or choose another address", flag, addr)
@@ -227,7 +228,7 @@ func listenError(flag, addr string, err error) error {
 	return err
 }
 
-// reachable is where a client on this machine finds addr.
+// reachable returns the address under which a client on this machine reaches addr.
 func reachable(addr net.Addr) string {
 	tcp := addr.(*net.TCPAddr)
 	if tcp.IP.IsUnspecified() {

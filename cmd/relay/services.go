@@ -22,7 +22,7 @@ import (
 	"distmsg/routing/redis"
 )
 
-// Where secrets may stand instead of in files.
+// The environment variables that may hold secrets instead of files.
 const (
 	envSecret           = "DISTMSG_CLUSTER_SECRET"
 	envRegistryPassword = "DISTMSG_REGISTRY_PASSWORD"
@@ -32,7 +32,7 @@ const (
 	minSecret = 16 // bytes
 )
 
-// secrets are what no flag may hold.
+// secrets are values that must not be in flags.
 type secrets struct {
 	cluster                    []byte // nil: none
 	registry, sentinel, zkAuth string
@@ -68,8 +68,8 @@ func readSecrets(o options, logger *slog.Logger) (secrets, error) {
 	return s, nil
 }
 
-// fingerprint is what the nodes of a cluster have in common, and can be told to others; empty
-// without a secret.
+// fingerprint returns a text that is the same for all nodes of a cluster and may be shown. It is
+// empty without a secret.
 func (s secrets) fingerprint(cluster string) string {
 	if s.cluster == nil {
 		return ""
@@ -79,7 +79,7 @@ func (s secrets) fingerprint(cluster string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// readSecret reads a file, less the newline at its end, or the environment if there is none.
+// readSecret reads a file without the newline at its end, or the environment if no file is given.
 func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
 	if file == "" {
 		return os.Getenv(env), nil
@@ -98,16 +98,16 @@ func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
 	return string(text), nil
 }
 
-// services are what a node has outside itself.
+// services are the external services of a node.
 type services struct {
-	registry   routing.Registry      // nil: the engine's own
+	registry   routing.Registry      // nil: the engine uses its own
 	zookeeper  *zookeeper.Membership // nil: there is none
 	membership engine.Membership     // nil: the node is alone
 	node       atomic.Pointer[engine.Engine]
 }
 
-// openServices connects to what the flags name. The engine that uses the services is told to them
-// by setting node.
+// openServices connects to the services that the flags name. The caller sets node to the engine
+// that uses them.
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
 	v := &services{}
 	if o.registry != memoryRegistry {
@@ -132,8 +132,8 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 	return v, nil
 }
 
-// libraryLog takes what go-redis has to say, which otherwise goes to stderr. What matters in it, we
-// are told as errors.
+// libraryLog receives go-redis's log, which otherwise goes to stderr. The important parts reach us
+// as errors, too.
 type libraryLog struct{ *slog.Logger }
 
 func (l libraryLog) Printf(ctx context.Context, format string, args ...any) {
@@ -162,7 +162,7 @@ func (v *services) redisConfig(o options, s secrets, logger *slog.Logger) redis.
 	}
 }
 
-// health names what is wrong with the services as far as the engine does not know it.
+// health returns the problems of the services that the engine does not know.
 func (v *services) health() []string {
 	if v.zookeeper == nil {
 		return nil
@@ -177,7 +177,7 @@ func (v *services) health() []string {
 	return troubles
 }
 
-// close ends the connections. The engine must have ended before.
+// close closes the connections. The engine must have ended before.
 func (v *services) close() error {
 	if v.zookeeper != nil {
 		v.zookeeper.Close()

@@ -1,6 +1,6 @@
-// Command embed is a chat server: end users connect to it with WebSockets, and it has a distmsg
-// engine inside, so there is no relay beside it. It runs alone, or as one of several that share a
-// Redis and a ZooKeeper; a user writes to any other, wherever that one is connected.
+// Command embed is a chat server. End users connect to it with WebSockets, and it embeds a distmsg
+// engine, so there is no separate relay. It runs alone, or as one of several that share a Redis and
+// a ZooKeeper. A user can write to any other, wherever that user is connected.
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 
 const (
 	maxText     = 32 << 10        // bytes of a message; the engine answers too_large to more
-	maxFrame    = 1 << 20         // bytes of a WebSocket message; more closes it
+	maxFrame    = 1 << 20         // bytes of a WebSocket message; a larger one closes the WebSocket
 	sendTimeout = 5 * time.Second // how long a message may take
 	kicked      = websocket.StatusCode(4001)
 )
@@ -72,7 +72,7 @@ type server struct {
 	users map[string]*user // guarded by mu; by name
 }
 
-// run serves until ctx ends, or something fails.
+// run serves until ctx ends or something fails.
 func (s *server) run(ctx context.Context) error {
 	cfg := engine.Config{Addr: "none", MaxPayload: maxText, Hooks: s.hooks()}
 	node, leave, err := s.newNode(ctx, cfg)
@@ -122,8 +122,8 @@ func (s *server) run(ctx context.Context) error {
 	return err
 }
 
-// newNode makes a node that is alone, or one of several servers. Those share who is bound where, and
-// which servers there are.
+// newNode makes a node that is alone, or one of several servers. Those share who is bound where,
+// and which servers there are.
 func (s *server) newNode(ctx context.Context, cfg engine.Config) (node *engine.Engine, leave func(), err error) {
 	if s.redis == "" && s.zookeeper == "" {
 		node, err = engine.New(cfg)
@@ -175,7 +175,7 @@ func (s *server) chat(w http.ResponseWriter, r *http.Request) {
 	}
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		return // it has answered
+		return // Accept has answered the request
 	}
 	s.chats.Add(1)
 	defer s.chats.Done()
@@ -223,8 +223,8 @@ func (s *server) logout(id string, u *user) {
 	}
 }
 
-// settle has the session hold the name if there is a user with it, and only then. Somebody may log in
-// or out meanwhile, so it looks again.
+// settle has the session hold the name if there is a user with it, and only then. Somebody may log
+// in or out meanwhile, so it looks again.
 func (s *server) settle(ctx context.Context, id string) (err error) {
 	for {
 		u := s.user(id)

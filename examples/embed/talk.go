@@ -16,8 +16,8 @@ import (
 	"distmsg/codec"
 )
 
-// event is what goes over a WebSocket: a message to somebody {to, text, n}, one from somebody
-// {from, text}, or how {n} ended.
+// event is one message on a WebSocket: a message to a user {to, text, n}, a message from a user
+// {from, text}, or the outcome of message {n}.
 type event struct {
 	To      string `json:"to,omitempty"`
 	From    string `json:"from,omitempty"`
@@ -27,7 +27,7 @@ type event struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-// ended tells a user how a message ended.
+// ended returns the event that reports the outcome of a message to its sender.
 func ended(n int64, err error) event {
 	failed := (*client.Error)(nil)
 	switch {
@@ -40,7 +40,7 @@ func ended(n int64, err error) event {
 }
 
 // talk is a user at a terminal: the line "bob good morning" sends "good morning" to bob. It returns
-// when the connection ends, or the input has ended and each message its outcome.
+// when the connection ends, or when the input has ended and each message has its outcome.
 func talk(ctx context.Context, addr, as, token string, in io.Reader, out io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

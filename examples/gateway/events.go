@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// a stream that has nothing to say says that, to find out whether anybody listens
+	// an idle stream sends a comment, to check whether the page is still there
 	keepAlive = 15 * time.Second
-	// a page that takes nothing for so long is cut off, and comes again when it can
+	// the stream of a page that reads nothing for this time is closed, and the page reconnects when
+	// it can
 	writeLimit = 10 * time.Second
 )
 
-// events streams to a page what happens to its ID, until the ID is logged out, the page has gone,
-// or stop ends. The data of each event is JSON:
+// events streams the events of an ID to a page, until the ID is logged out, the page has gone, or
+// stop ends. The data of each event is JSON:
 //
 //	state    "attached", or "reconnecting" while no relay can be reached; at the beginning, and when it changes
 //	message  from whom, and the text
@@ -36,7 +37,7 @@ func (g *gateway) events(stop context.Context, w http.ResponseWriter, r *http.Re
 	s := openStream(w)
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
-	// where a page goes on that was here before
+	// where a page resumes that has reconnected
 	next, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
 	for state := ""; s.err == nil; {
 		messages, missed, closed, news := in.from(next)
@@ -69,7 +70,7 @@ func (g *gateway) events(stop context.Context, w http.ResponseWriter, r *http.Re
 	}
 }
 
-// state says whether the relay can be reached.
+// state returns whether the relay can be reached.
 func (g *gateway) state() string {
 	if g.session.State().Attached {
 		return "attached"
@@ -81,20 +82,20 @@ func (g *gateway) state() string {
 type stream struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	err     error // the first: the page has gone, or takes nothing
+	err     error // the first error: the page has gone, or does not read
 }
 
 func openStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	s := &stream{w: w, control: http.NewResponseController(w)}
-	// the request has been read, and may take as long as the page is open
+	// the request has been read, and its answer may take as long as the page is open
 	s.err = s.control.SetReadDeadline(time.Time{})
 	s.write("retry: 1000\n\n")
 	return s
 }
 
-// send writes an event. next is what the page says in Last-Event-ID when it has to come again.
+// send writes an event. next is the value that the page sends in Last-Event-ID when it reconnects.
 func (s *stream) send(event string, next uint64, v any) {
 	data, err := json.Marshal(v) // one line: line breaks are escaped
 	if err != nil {

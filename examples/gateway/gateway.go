@@ -11,12 +11,12 @@ import (
 	"distmsg/client"
 )
 
-// patience is how long a login, a message or a look-up may take, also while no relay can be
+// patience bounds how long a login, a message or a look-up may take, also while no relay can be
 // reached.
 const patience = 5 * time.Second
 
-// gateway is an app server: the users that are logged in here, and the session with the relay that
-// holds their IDs.
+// gateway is an app server. It has the users that are logged in here, and the session with the
+// relay that holds their IDs.
 type gateway struct {
 	session *client.Session
 
@@ -36,7 +36,7 @@ func dial(ctx context.Context, cfg client.Config) (*gateway, error) {
 	return g, nil
 }
 
-// close ends the session: whoever is logged in here is not, any more.
+// close ends the session, which logs out all users of this gateway.
 func (g *gateway) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -66,8 +66,8 @@ func (g *gateway) handler(ctx context.Context) http.Handler {
 	return mux
 }
 
-// login binds the ID to this gateway. Whoever had it elsewhere is logged out there. Doing it twice
-// changes nothing.
+// login binds the ID to this gateway. If the user is logged in at another gateway, that login ends.
+// A second login here changes nothing.
 func (g *gateway) login(w http.ResponseWriter, r *http.Request) {
 	p, ok := parameters(w, r, "clientId")
 	if !ok {
@@ -78,14 +78,14 @@ func (g *gateway) login(w http.ResponseWriter, r *http.Request) {
 	if !g.holds(id) {
 		ctx, cancel := context.WithTimeout(r.Context(), patience)
 		defer cancel()
-		g.open(id) // before Bind returns, messages may come
+		g.open(id) // messages may arrive before Bind returns
 		err = g.session.Bind(ctx, id)
 		g.settle(id, "could not log in")
 	}
 	answerRequest(w, id, err)
 }
 
-// logout gives the ID back.
+// logout unbinds the ID.
 func (g *gateway) logout(w http.ResponseWriter, r *http.Request) {
 	p, ok := parameters(w, r, "clientId")
 	if !ok {
@@ -114,7 +114,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 	if p.Has("msg") {
 		text = p.Get("msg")
 	}
-	if !g.holds(from) { // the relay would say denied, too, but not what to do about it
+	if !g.holds(from) { // the relay would answer denied, too, but not say what to do
 		refuse(w, httpStatus(client.CodeDenied), "%.80q is not logged in here: it has to /login first", from)
 		return
 	}
@@ -134,7 +134,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 	}
 	outcomes := make([]outcome, len(to))
 	for i, id := range to {
-		if err == nil { // or it is the outcome of all
+		if err == nil { // otherwise err is the outcome of all
 			outcomes[i] = outcomeOf(id, results[i].Err)
 		} else {
 			outcomes[i] = outcomeOf(id, err)
@@ -143,7 +143,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 	answerMulticast(w, outcomes, time.Since(start))
 }
 
-// online says which IDs are logged in, at any gateway.
+// online answers which IDs are logged in, at any gateway.
 func (g *gateway) online(w http.ResponseWriter, r *http.Request) {
 	p, ok := parameters(w, r, "clientId,")
 	if !ok {
@@ -157,7 +157,7 @@ func (g *gateway) online(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	found, err := g.session.Lookup(ctx, p["clientId"]...)
-	if found == nil { // with answers, an error says that there was no time for all of them
+	if found == nil { // if there are answers, an error means that there was no time for all of them
 		refuse(w, http.StatusServiceUnavailable, "%v", err)
 		return
 	}
@@ -174,7 +174,7 @@ func (g *gateway) online(w http.ResponseWriter, r *http.Request) {
 	answer(w, status, map[string]any{"online": all})
 }
 
-// receive takes a message for one of our users: returning accepts it.
+// receive handles a message for one of our users. Returning accepts the message.
 func (g *gateway) receive(_ context.Context, d *client.Delivery) {
 	if in := g.inbox(d.To); in == nil {
 		d.Reject("logged out")
@@ -183,7 +183,7 @@ func (g *gateway) receive(_ context.Context, d *client.Delivery) {
 	}
 }
 
-// kicked hears that the relay has given an ID to somebody else.
+// kicked is called when the relay has given an ID to another session.
 func (g *gateway) kicked(k client.Kick) {
 	if k.Code == client.CodeSuperseded {
 		g.settle(k.ID, "logged in elsewhere")
@@ -192,7 +192,7 @@ func (g *gateway) kicked(k client.Kick) {
 	}
 }
 
-// stateChanged hears that a node was lost or found.
+// stateChanged is called when a node was lost or found.
 func (g *gateway) stateChanged(client.State) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -201,7 +201,7 @@ func (g *gateway) stateChanged(client.State) {
 	}
 }
 
-// holds says whether an ID is logged in here. The session knows.
+// holds reports whether an ID is logged in here. The session knows it.
 func (g *gateway) holds(id string) bool {
 	_, held := g.session.Epoch(id)
 	return held
@@ -223,8 +223,8 @@ func (g *gateway) open(id string) {
 	}
 }
 
-// settle makes it true again that exactly those IDs have inboxes which the session holds, whatever
-// came in between. An inbox that is closed tells its pages why.
+// settle ensures that exactly the IDs that the session holds have inboxes, whatever has happened
+// meanwhile. A closed inbox tells its pages why.
 func (g *gateway) settle(id, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -17,30 +17,30 @@ import (
 	"distmsg/client"
 )
 
-// maxRequest is the most bytes of a URL, or of a form: 1 MiB of text takes 3 MiB when every byte is
-// escaped.
+// maxRequest is the maximum size of a URL or a form in bytes: 1 MiB of text takes 3 MiB if every
+// byte is escaped.
 const maxRequest = 4 << 20
 
-// outcome is what became of a message.
+// outcome is how a message ended.
 type outcome struct {
 	To        string `json:"to"`
 	Outcome   string `json:"outcome"`
 	Reason    string `json:"reason,omitempty"`
 	Delivered string `json:"delivered"` // yes, no or unknown
-	Safe      bool   `json:"safe"`      // to send again: a second copy cannot arrive
-	// the cause may pass by itself within seconds: to send again is of use
+	Safe      bool   `json:"safe"`      // a second copy cannot arrive, so a retry is safe
+	// the cause may pass by itself within seconds, so a retry may help
 	Temporary bool `json:"temporary"`
 	status    int  // its HTTP code
 }
 
-// outcomeOf says what the error of a send means.
+// outcomeOf returns what the error of a send means.
 func outcomeOf(to string, err error) outcome {
 	code, reason := codeOf(err, client.CodeAcked)
 	return outcome{to, code.String(), reason, code.Delivered().String(), code.SafeToRetry(), code.Temporary(), httpStatus(code)}
 }
 
-// codeOf says what the SDK's error means; good is what no error means. One without a code says that
-// nothing was done: there was no time left for it, or this gateway is closing.
+// codeOf returns what an error of the SDK means. good is the code if there is no error. An error
+// without a code means that nothing was done, because no time was left or this gateway is closing.
 func codeOf(err error, good client.Code) (code client.Code, reason string) {
 	if err == nil {
 		return good, ""
@@ -54,9 +54,9 @@ func codeOf(err error, good client.Code) (code client.Code, reason string) {
 	return client.CodeDraining, err.Error()
 }
 
-// httpStatus is the HTTP code of an outcome. 502 and 504 say that nobody knows; with every other
-// error the message was not accepted by its receiver, and 503 and 429 say that it is safe, and
-// makes sense, to try again.
+// httpStatus returns the HTTP code of an outcome. 502 and 504 mean that nobody knows whether the
+// message was delivered. With every other error, the receiver has not accepted the message. 503 and
+// 429 mean that a retry is safe and may help.
 func httpStatus(code client.Code) int {
 	switch code {
 	case client.CodeOK, client.CodeAcked:
@@ -79,7 +79,7 @@ func httpStatus(code client.Code) int {
 		return http.StatusServiceUnavailable
 	case client.CodeTimeout:
 		return http.StatusGatewayTimeout
-	default: // lost, and what a newer relay may say
+	default: // lost, and new codes of a newer relay
 		return http.StatusBadGateway
 	}
 }
@@ -90,7 +90,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v) // an error: who asked has gone
+	json.NewEncoder(w).Encode(v) // an error means that the client has gone
 }
 
 // answerSend answers a message to one ID, with the time from here to the receiver's gateway and
@@ -127,15 +127,15 @@ func answerRequest(w http.ResponseWriter, id string, err error) {
 	answer(w, httpStatus(code), body)
 }
 
-// refuse answers a request that makes no sense, in one line that says what to change.
+// refuse answers an invalid request with one line that says what to change.
 func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	answer(w, status, map[string]string{"error": fmt.Sprintf(format, args...)})
 }
 
-// parameters returns the parameters of a request, from its query and from the form that was posted.
-// Of the names, those that end with "?" may be left out and take any text, those that end with ","
-// are lists of IDs, and the others are one ID. If anything is wrong with them, it answers, naming
-// the parameter, and ok is false.
+// parameters returns the parameters of a request, from its query and from the posted form. A name
+// that ends with "?" is an optional parameter with any text, a name that ends with "," is a list of
+// IDs, and any other name is one ID. If a parameter is wrong, parameters answers with its name, and
+// ok is false.
 func parameters(w http.ResponseWriter, r *http.Request, names ...string) (p url.Values, ok bool) {
 	status, err := parseForm(w, r)
 	if err == nil {
@@ -148,7 +148,7 @@ func parameters(w http.ResponseWriter, r *http.Request, names ...string) (p url.
 	return r.Form, true
 }
 
-// parseForm fills r.Form. With an error comes its HTTP code.
+// parseForm fills r.Form. If it returns an error, it also returns the HTTP code.
 func parseForm(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
 		w.Header().Set("Allow", "GET, POST")
@@ -168,7 +168,7 @@ func parseForm(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	return 0, nil
 }
 
-// check compares parameters with what parameters was told of them, and takes lists apart.
+// check compares parameters with the names given to parameters, and splits lists.
 func check(p url.Values, names []string) error {
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		if !slices.ContainsFunc(names, func(n string) bool { return strings.TrimRight(n, "?,") == name }) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What an inbox keeps at most.
+// The limits of an inbox.
 const (
 	maxMessages = 256
 	maxBytes    = 4 << 20 // of text
@@ -18,10 +18,10 @@ type message struct {
 	Text   string `json:"text"`
 }
 
-// inbox is what arrived for one ID. Any number of pages read it, each at its own pace; none of them
-// holds up the others, or who sends. While there is no page, messages wait. When they are too many,
-// no more are accepted: nothing is thrown away that no page was given. What one was given stays for
-// the others as long as there is room.
+// inbox holds what arrived for one ID. Any number of pages read it, each at its own pace, and none
+// of them delays the others or the senders. While there is no page, messages wait. If there are too
+// many, the inbox accepts no more: it discards no message that no page has received. A message that
+// a page has received stays for the other pages as long as there is room.
 type inbox struct {
 	mu       sync.Mutex
 	messages []message
@@ -32,13 +32,13 @@ type inbox struct {
 	news     chan struct{} // closed when something has changed
 }
 
-// newInbox begins to count at the time, so that a page which comes back after another login has not
-// read what is new.
+// newInbox starts to count at the current time, so that new messages count as unread for a page
+// that comes back after another login.
 func newInbox() *inbox {
 	return &inbox{next: uint64(time.Now().UnixMicro()), news: make(chan struct{})}
 }
 
-// add takes a message in. It reports false if there is no room for it.
+// add stores a message. It returns false if there is no room for it.
 func (in *inbox) add(m message) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -48,7 +48,7 @@ func (in *inbox) add(m message) bool {
 			return false
 		}
 		in.bytes -= len(oldest.Text)
-		*oldest = message{} // or the array would keep the text
+		*oldest = message{} // otherwise the array would keep the text
 		in.messages = in.messages[1:]
 	}
 	m.number = in.next
@@ -58,9 +58,8 @@ func (in *inbox) add(m message) bool {
 	return true
 }
 
-// from returns the messages from number on, how many there were between number and the first of
-// them, and, when there is nothing more to come, why. news is closed when it is worth calling
-// again.
+// from returns the messages from number on, how many were missed between number and the first of
+// them, and, if no more will come, why. news is closed when there may be something new.
 func (in *inbox) from(number uint64) (messages []message, missed int, closed string, news <-chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -72,14 +71,14 @@ func (in *inbox) from(number uint64) (messages []message, missed int, closed str
 	return append(messages, in.messages[skip:]...), missed, in.closed, in.news
 }
 
-// gave notes that a page was given all messages below number.
+// gave records that a page has received all messages below number.
 func (in *inbox) gave(number uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.read = max(in.read, number)
 }
 
-// close says that nothing comes any more, and why.
+// close records that no more messages come, and why.
 func (in *inbox) close(why string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -87,7 +86,7 @@ func (in *inbox) close(why string) {
 	in.tell()
 }
 
-// wake makes all pages look again.
+// wake makes all pages check again.
 func (in *inbox) wake() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -1,6 +1,6 @@
 // Command gateway is an app server with HTTP: users log in, send and receive with curl or on the
-// page that it serves. It uses nothing but the SDK, package client, and is meant to be read:
-// README.md has the walk.
+// page that it serves. It uses only the SDK, package client. It is meant to be read: README.md
+// describes it.
 //
 //	main.go      flags, and the life of the program
 //	gateway.go   who is logged in here, and what is sent and looked up for them
@@ -69,13 +69,13 @@ func run(ctx context.Context, args []string) error {
 	return errors.Join(serve(ctx, g, listener), g.close())
 }
 
-// serve answers requests until ctx ends, and lets those that it has begun finish.
+// serve answers requests until ctx ends, and then lets the current requests finish.
 func serve(ctx context.Context, g *gateway, listener net.Listener) error {
 	server := &http.Server{
 		Handler:           g.handler(ctx),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      30 * time.Second, // of an answer; events has its own
+		WriteTimeout:      30 * time.Second, // for an answer; events has a limit of its own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxRequest,
 	}

@@ -1,5 +1,5 @@
-// Package admin is the HTTP side of a node: is it alive, does it take clients, and what does it
-// count?
+// Package admin answers HTTP requests about a node: does it live, does it accept clients, and what
+// do its counters say?
 //
 //	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
 //	/readyz   200 while the node takes clients; 503 before it is ready, while it drains, and while an event loop stands still
@@ -24,7 +24,7 @@ import (
 	"distmsg/engine"
 )
 
-// Node is what admin asks of an *engine.Engine.
+// Node is the part of an *engine.Engine that admin uses.
 type Node interface {
 	Ready() <-chan struct{}
 	Draining() bool
@@ -34,8 +34,8 @@ type Node interface {
 
 var _ Node = (*engine.Engine)(nil)
 
-// Handler answers for node, with a metrics registry of its own. What the others say is added to the
-// node's health.
+// Handler returns a handler for node, with a metrics registry of its own. It adds the problems that
+// others return to the node's health.
 func Handler(node Node, others ...func() []string) http.Handler {
 	health := func() []string {
 		troubles := node.Health()
@@ -79,8 +79,8 @@ func Handler(node Node, others ...func() []string) http.Handler {
 	return mux
 }
 
-// silentFor is for how long an event loop may not have run before the node is not ready: its
-// clients would wait.
+// silentFor is how long an event loop may be silent before the node counts as not ready, because
+// its clients would wait.
 const silentFor = time.Second
 
 func isReady(node Node) bool {
@@ -92,18 +92,18 @@ func isReady(node Node) bool {
 	}
 }
 
-// Server answers requests of operators and of Prometheus. It lasts even if whoever reaches the port
-// means no good.
+// Server answers requests of operators and of Prometheus. It stays available even under attack.
 type Server struct {
 	Handler http.Handler
 	// Hosts are names that a request may have in its Host header, besides localhost and IP
 	// addresses. If there are none, a server that listens on a loopback address refuses all other
 	// names, and any other server accepts every name.
 	Hosts []string
-	// MaxConns is the most connections. Beyond it the server closes the one that has waited longest
-	// for a request, or else for its answer to be read. Default: 64.
+	// MaxConns is the maximum number of connections. If there is one more, the server closes the
+	// one that has waited longest for a request, or else the one whose answer has been unread
+	// longest. Default: 64.
 	MaxConns int
-	// Logger gets what the HTTP server has to say.
+	// Logger receives the HTTP server's log.
 	Logger *slog.Logger
 }
 

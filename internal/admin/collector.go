@@ -7,7 +7,7 @@ import (
 	"distmsg/engine"
 )
 
-// metric is one line of the table below: a name, and where its value stands in Stats.
+// metric is one line of the table below: a name, and the place of its value in Stats.
 type metric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
@@ -104,8 +104,8 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- faults
 }
 
-// Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are there
-// with 0, so that their first increase is seen as one.
+// Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are
+// present with 0, so that Prometheus sees their first increase.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	stats := c.stats()
 	for _, m := range metrics {
@@ -119,7 +119,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// newDegraded counts what health names.
+// newDegraded returns a metric that counts the problems in health.
 func newDegraded(health func() []string) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "distmsg_degraded",

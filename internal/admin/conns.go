@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// connLimit bounds a server's connections. When there is one too many, it closes the one that has
-// been of no use the longest, so that nobody can take all places by holding them.
+// connLimit bounds a server's connections. If there is one too many, it closes the one that has
+// been idle longest, so that nobody can block all places.
 type connLimit struct {
 	most int
 
@@ -44,8 +44,8 @@ func (l *connLimit) opened(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, s)
 }
 
-// victim is the connection to close: the one that has waited longest for a request, or else the one
-// whose request has taken longest. mu is held.
+// victim returns the connection to close: the one that has waited longest for a request, or else
+// the one whose request has taken longest. The caller holds mu.
 func (l *connLimit) victim(latest net.Conn) (victim net.Conn) {
 	var worst *served
 	for c, s := range l.conns {
@@ -68,7 +68,7 @@ func (l *connLimit) changed(c net.Conn, state http.ConnState) {
 	}
 }
 
-// serving notes which connections are being answered.
+// serving records which connections are being answered.
 func (l *connLimit) serving(next http.Handler) http.Handler {
 	note := func(s *served, busy bool) {
 		l.mu.Lock()

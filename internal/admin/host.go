@@ -8,12 +8,13 @@ import (
 	"strings"
 )
 
-// A page in a browser can have its own name resolve to this machine and then read what the server
-// answers (DNS rebinding). The Host header of such a request is the page's name. It is neither
-// localhost nor an IP address.
+// A web page can make its own name resolve to this machine and then read the server's answers (DNS
+// rebinding). The Host header of such a request has the page's name, which is neither localhost nor
+// an IP address.
 
-// checkHost refuses requests for hosts that are not this server. A server that listens on more than
-// loopback goes by names that it does not know: it accepts them all, unless it was given a list.
+// checkHost refuses requests for other hosts than this server. A server that listens on more than
+// loopback may have names that it does not know, so it accepts all names, unless it was given a
+// list.
 func checkHost(next http.Handler, listens net.Addr, hosts []string) http.Handler {
 	tcp, ok := listens.(*net.TCPAddr)
 	if len(hosts) == 0 && !(ok && tcp.IP.IsLoopback()) {
@@ -32,8 +33,8 @@ func checkHost(next http.Handler, listens net.Addr, hosts []string) http.Handler
 	})
 }
 
-// hostName is a host without its port, brackets, zone and final dot, in lower case. HTTP/1.0 may
-// come without a host.
+// hostName returns a host without its port, brackets, zone and final dot, in lower case. An
+// HTTP/1.0 request may have no host.
 func hostName(hostPort string) string {
 	host, _, err := net.SplitHostPort(hostPort)
 	if err != nil {

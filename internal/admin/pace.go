@@ -7,20 +7,20 @@ import (
 )
 
 const (
-	// After a request, nothing is done for restPart times as long as it took, but for longestRest
-	// at most. So requests that take up to 25 ms each have a fifth of one core.
+	// After a request, the server rests restPart times as long as the request took, but at most
+	// longestRest. So requests that take up to 25 ms each use a fifth of one core.
 	restPart    = 4
 	longestRest = 100 * time.Millisecond
 )
 
-// pace answers requests one at a time, in the order in which they came, and rests after each.
-// Whoever reaches the port may ask as often as it likes, and the event loops need the CPU.
+// pace answers requests one at a time, in the order in which they came, and rests after each. A
+// client may send as many requests as it likes, but the event loops need the CPU.
 type pace struct{ turn chan struct{} }
 
 func newPace() pace { return pace{make(chan struct{}, 1)} }
 
-// of paces a handler. What it writes is sent when its turn is over: a client that does not read
-// holds up nobody.
+// of paces a handler. The server sends the handler's output when its turn is over, so a client that
+// does not read delays nobody.
 func (p pace) of(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -43,7 +43,7 @@ func (p pace) call(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	next.ServeHTTP(w, r)
 }
 
-// answer keeps what a handler writes.
+// answer buffers what a handler writes.
 type answer struct {
 	http.ResponseWriter // for its header
 	status              int

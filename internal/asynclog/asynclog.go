@@ -1,11 +1,11 @@
-// Package asynclog keeps loggers away from whoever must not wait. A slog.Handler may block for as
-// long as it likes: on a pipe that nobody reads, on a full disk, on a lock of its own. Event loops
-// and holders of locks log all the same.
+// Package asynclog lets goroutines log that must not wait. A slog.Handler may block for any time:
+// on a pipe that nobody reads, on a full disk, on a lock of its own. But event loops and holders of
+// locks need to log, too.
 //
-// [Wrap] puts a bounded queue in front of a handler. Logging appends to it and never waits; a
-// goroutine, which exists only while there is something to do, passes the records on in order. What
-// does not fit is dropped and counted, and the next record that gets through is followed by one
-// that says how many were.
+// [Wrap] puts a bounded queue in front of a handler. Logging appends to the queue and never waits.
+// A goroutine, which exists only while there is work, passes the records on in order. Records that
+// do not fit are dropped and counted. After the next record that gets through, the queue logs how
+// many were dropped.
 package asynclog
 
 import (
@@ -18,13 +18,13 @@ import (
 	"distmsg/internal/callback"
 )
 
-// capacity is how many records wait. As many again may be on their way to the handler. Once half of
-// them wait, those that say the same may be as many as there is room left for: what happens again
-// and again, because some client makes it happen, does not take the log from everything else.
+// capacity is how many records may wait. As many again may be on their way to the handler. Once the
+// queue is half full, records with the same message may take only as many places as are still free.
+// So a message that some client causes again and again cannot crowd out all others.
 const capacity = 1024
 
-// refreshEvery is how long an answer of the wrapped handler's Enabled is used: it is the handler's
-// code too, and may block.
+// refreshEvery is how long an answer of the wrapped handler's Enabled is reused, because Enabled
+// may block, too.
 const refreshEvery = time.Second
 
 // Logger is a logger that never waits. All methods may be called from any goroutine.
@@ -33,10 +33,9 @@ type Logger struct {
 	queue *queue
 }
 
-// Wrap returns a logger that passes records to l's handler, later and on another goroutine. It does
-// not wrap a wrapped logger again; the result then shares that one's queue. Values of attributes
-// are also read later: they must not change. Wrap itself calls the handler's Enabled, which may
-// block.
+// Wrap returns a logger that passes records to l's handler, later and on another goroutine. If l is
+// already wrapped, the result shares its queue. The handler reads the values of attributes later,
+// too, so they must not change. Wrap itself calls the handler's Enabled, which may block.
 func Wrap(l *slog.Logger) *Logger {
 	if h, ok := l.Handler().(*handler); ok {
 		return &Logger{Logger: l, queue: h.queue}
@@ -46,10 +45,10 @@ func Wrap(l *slog.Logger) *Logger {
 	return &Logger{Logger: slog.New(&handler{queue: q, next: l.Handler()}), queue: q}
 }
 
-// Dropped is how many records were dropped, because the handler did not keep up or panicked.
+// Dropped returns how many records were dropped because the handler was too slow or panicked.
 func (l *Logger) Dropped() uint64 { return l.queue.dropped.Load() }
 
-// Flush waits until the queue is empty and the handler has returned, but no longer than within. It
+// Flush waits until the queue is empty and the handler has returned, but at most for within. It
 // returns false if within was too short.
 func (l *Logger) Flush(within time.Duration) bool {
 	idle := l.queue.whenIdle()
@@ -70,7 +69,7 @@ type handler struct {
 }
 
 // Enabled implements [slog.Handler]. It never blocks: it returns the latest answer of the wrapped
-// handler. If that is older than a second, another goroutine asks again.
+// handler. If that answer is older than a second, another goroutine calls Enabled again.
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 	return h.queue.enabled(level)
 }
@@ -99,22 +98,23 @@ type entry struct {
 	record slog.Record
 }
 
-// queue holds records until their handler has taken them.
+// queue holds records until their handler has received them.
 type queue struct {
 	first   slog.Handler // the one that was wrapped
 	dropped atomic.Uint64
-	levels  atomic.Uint32 // bit by levelBit; those that first has enabled
-	looked  atomic.Int64  // when that was asked, in nanoseconds since 1970
+	levels  atomic.Uint32 // bits as in levelBit; the levels that first has enabled
+	looked  atomic.Int64  // when levels was last read, in nanoseconds since 1970
 
-	batch []entry // the goroutine's that passes records on: batch[next:] is left
-	next  int     // its own, too
+	batch []entry // owned by the goroutine that passes records on; batch[next:] remains
+	next  int     // owned by the same goroutine
 
 	mu      sync.Mutex
 	waiting []entry        // guarded by mu
-	texts   map[string]int // guarded by mu; how many of those that wait say the same
-	unsaid  uint64         // guarded by mu; dropped, and no record has said so yet
+	texts   map[string]int // guarded by mu; how many waiting records have the same message
+	unsaid  uint64         // guarded by mu; dropped records that have not been reported yet
 	busy    bool           // guarded by mu; a goroutine passes records on
-	idle    chan struct{}  // guarded by mu; closed when that ends; nil: nobody waits for it
+	// guarded by mu; closed when busy becomes false; nil: nobody waits for that
+	idle chan struct{}
 }
 
 // levelBit is the bit of the highest of slog's levels that is not above level.
@@ -130,7 +130,7 @@ func levelBit(level slog.Level) uint32 {
 	return 8
 }
 
-// enabled reports whether records of a level are wanted.
+// enabled reports whether the handler wants records of a level.
 func (q *queue) enabled(level slog.Level) bool {
 	if time.Now().UnixNano()-q.looked.Load() > int64(refreshEvery) {
 		q.mu.Lock()
@@ -140,7 +140,7 @@ func (q *queue) enabled(level slog.Level) bool {
 	return q.levels.Load()&levelBit(level) != 0
 }
 
-// look asks the wrapped handler what it has enabled.
+// look asks the wrapped handler which levels it has enabled.
 func (q *queue) look() {
 	q.looked.Store(time.Now().UnixNano())
 	var levels uint32
@@ -173,9 +173,9 @@ func (q *queue) startLocked() {
 	}
 }
 
-// passOn gives records to their handlers until there are no more. A record whose handler panics
-// counts as dropped. A handler that ends its goroutine ends this one, and another takes its place;
-// it does not look, which may be what ended it.
+// passOn passes records to their handlers until there are no more. A record whose handler panics
+// counts as dropped. If a handler ends this goroutine, another takes its place. That one does not
+// call look, because look may be what ended the goroutine.
 func (q *queue) passOn(look bool) {
 	over := false
 	defer func() {
@@ -216,12 +216,13 @@ func (q *queue) passOn(look bool) {
 	}
 }
 
-// contain calls a handler, for a record that counts as dropped if the handler does not return.
+// contain calls a handler for a record. The record counts as dropped if the handler does not
+// return.
 func (q *queue) contain(handle func()) {
 	callback.Contain(handle, func(callback.Failure) { q.dropped.Add(1) })
 }
 
-// say logs that records were dropped.
+// say logs how many records were dropped.
 func (q *queue) say(dropped uint64) {
 	if !q.first.Enabled(context.Background(), slog.LevelWarn) {
 		return
@@ -231,7 +232,7 @@ func (q *queue) say(dropped uint64) {
 	_ = q.first.Handle(context.Background(), r)
 }
 
-// whenIdle returns a channel that is closed when nothing waits and nothing is on its way.
+// whenIdle returns a channel that is closed when no record waits or is on its way to the handler.
 func (q *queue) whenIdle() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Seldom is for what is logged once a second at most, because clients or strangers make it happen as
-// often as they like. In between it is logged for those who debug. The zero value is ready, and any
+// Seldom limits a warning to one a second, because clients or strangers can cause it as often as
+// they like. In between, it logs at the debug level. The zero value is ready to use, and any
 // goroutine may use it.
 type Seldom struct{ last atomic.Int64 } // when it was logged, on the caller's clock
 
-// Warn logs a warning, or the same for those who debug. now is the time on some clock that starts at
-// zero, always the same one.
+// Warn logs a message as a warning or at the debug level. now is the time on a clock that starts at
+// zero. Always pass the same clock.
 func (s *Seldom) Warn(log *slog.Logger, now time.Duration, message string, args ...any) {
 	last := s.last.Load()
 	if (last == 0 || int64(now)-last > int64(time.Second)) && s.last.CompareAndSwap(last, int64(now)) {

@@ -13,7 +13,7 @@ import (
 	"distmsg/internal/usage"
 )
 
-// Arena is the nodes that are attacked, and what is seen of their processes.
+// Arena is the nodes that are attacked, and the observations of their processes.
 type Arena struct {
 	Nodes []*proc.Relay
 	Redis *proc.Redis // nil if there is one node, which keeps the bindings in its memory
@@ -27,9 +27,9 @@ type Arena struct {
 // Budget is the memory that a node may take.
 const Budget = 1 << 30
 
-// Apart divides the CPUs that this process may run on into those of the nodes and those of all
-// others, and moves this process to the latter. Nobody else should take the CPU of a node's
-// machine. back moves it to where it was. If there is only one, nobody is moved.
+// Apart divides the CPUs of this process into CPUs for the nodes and CPUs for all others, and moves
+// this process to the latter, because nothing else should use the CPU of a node's machine. back
+// moves it to where it was. If there is only one CPU, Apart moves nothing.
 func Apart() (nodes proc.CPUs, back func() error, err error) {
 	all, err := proc.OwnCPUs()
 	if err != nil || len(all) < 2 {
@@ -39,8 +39,8 @@ func Apart() (nodes proc.CPUs, back func() error, err error) {
 	return all[:half], all.Stay, all[half:].Stay()
 }
 
-// StartArena starts n nodes with more flags on some CPUs; none means any. On an error nothing is
-// left running.
+// StartArena starts n nodes with additional flags on the given CPUs; none means any. If it fails,
+// nothing is left running.
 func StartArena(ctx context.Context, n int, cpus proc.CPUs, flags ...string) (*Arena, error) {
 	flags = append([]string{fmt.Sprintf("--memory-budget=%d", Budget)}, flags...)
 	if n == 1 {
@@ -66,7 +66,7 @@ func (a *Arena) Close() {
 	a.Nodes[0].Close()
 }
 
-// note adds to what is said of the attack in its row.
+// note adds a note to the attack's row.
 func (a *Arena) note(format string, args ...any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,7 +85,7 @@ func (a *Arena) Target(scale float64, d time.Duration) *Target {
 	return t
 }
 
-// takeovers is how often an ID was taken from one session by another, at all nodes that run.
+// takeovers returns how often a session took an ID from another, at all running nodes.
 func (a *Arena) takeovers(ctx context.Context) (sum float64) {
 	for _, node := range a.Nodes {
 		n, err := node.Metric(ctx, "distmsg_takeovers_total")
@@ -97,7 +97,7 @@ func (a *Arena) takeovers(ctx context.Context) (sum float64) {
 	return sum
 }
 
-// noteFaults notes which error frames the nodes have sent.
+// noteFaults records which error frames the nodes have sent.
 func (a *Arena) noteFaults(ctx context.Context) {
 	for fault := codec.FaultZeroLength; fault <= codec.LastFault; fault++ {
 		sum := 0.0
@@ -115,7 +115,7 @@ func (a *Arena) noteFaults(ctx context.Context) {
 	}
 }
 
-// Fenced lists the nodes that have taken themselves for stopped, or that run no longer.
+// Fenced lists the nodes that concluded that they had been stopped, or that no longer run.
 func (a *Arena) Fenced() (bad []string) {
 	for i, node := range a.Nodes {
 		select {
@@ -132,14 +132,14 @@ func (a *Arena) Fenced() (bad []string) {
 
 // Used is what a process used in some time.
 type Used struct {
-	RSS   uint64  // bytes, the most that was seen
-	Cores float64 // CPU time by time
+	RSS   uint64  // the maximum in bytes
+	Cores float64 // CPU time divided by elapsed time
 }
 
 func (u Used) String() string { return fmt.Sprintf("%d MB, %.1f cores", u.RSS>>20, u.Cores) }
 
-// watch looks at processes until done is closed. A process that is restarted meanwhile is not
-// looked at any more.
+// watch samples processes until done is closed. It no longer samples a process that is restarted
+// meanwhile.
 func watch(done <-chan struct{}, pids []int) (all []Used) {
 	began := time.Now()
 	all = make([]Used, len(pids))
@@ -171,8 +171,8 @@ func watch(done <-chan struct{}, pids []int) (all []Used) {
 	return all
 }
 
-// watchAll looks at the nodes and, if there is one, at Redis until stop is called, which returns
-// the greatest memory and CPU of any node, and what Redis used.
+// watchAll samples the nodes and Redis, if there is one, until stop is called. stop returns the
+// greatest memory and CPU of any node, and what Redis used.
 func (a *Arena) watchAll() (stop func() (node, redis Used)) {
 	var pids []int
 	for _, node := range a.Nodes {

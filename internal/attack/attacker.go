@@ -16,17 +16,17 @@ import (
 	"distmsg/internal/proc"
 )
 
-// Target is what an attack sees of its victims.
+// Target is what an attack knows about its victims.
 type Target struct {
-	// addresses of the nodes, in their order; no peers if there is one node
+	// the addresses of the nodes, in order; there are no peers if there is one node
 	Clients, Peers, Admins []string
-	Scale                  float64 // of the numbers of an attack; 1 is the whole of it
+	Scale                  float64 // scales the numbers of an attack; 1 is the full attack
 	Duration               time.Duration
 
 	tally sync.Map // of *atomic.Int64 by name: what the attackers did and heard
 }
 
-// n is a number of an attack, scaled and at least 1.
+// n scales a number of an attack to at least 1.
 func (t *Target) n(full int) int { return max(1, int(float64(full)*t.Scale)) }
 
 // count adds to what the attack reports.
@@ -35,7 +35,7 @@ func (t *Target) count(name string, n int) {
 	counter.(*atomic.Int64).Add(int64(n))
 }
 
-// counts is what was counted.
+// counts returns all counts.
 func (t *Target) counts() map[string]int64 {
 	all := make(map[string]int64)
 	t.tally.Range(func(name, n any) bool {
@@ -45,8 +45,8 @@ func (t *Target) counts() map[string]int64 {
 	return all
 }
 
-// each runs n attackers at a time until all have ended. An attacker that fails is counted: nodes
-// are right to refuse and to close.
+// each runs n attackers at a time until all have ended. It counts attackers that fail, because
+// nodes are right to refuse and to close.
 func (t *Target) each(ctx context.Context, n int, attacker func(i int) error) {
 	var work sync.WaitGroup
 	for i := range n {
@@ -59,7 +59,7 @@ func (t *Target) each(ctx context.Context, n int, attacker func(i int) error) {
 	work.Wait()
 }
 
-// why says in a few words why a connection ended.
+// why returns in a few words why a connection ended.
 func why(err error) string {
 	if network, ok := errors.AsType[*net.OpError](err); ok {
 		err = network.Err
@@ -70,12 +70,12 @@ func why(err error) string {
 	return err.Error()
 }
 
-// drain reads what comes on a connection, on a goroutine of its own.
+// drain reads from a connection on a goroutine of its own.
 func (t *Target) drain(ctx context.Context, w *wire) {
 	go t.each(ctx, 1, func(int) error { return t.skip(w) })
 }
 
-// skip reads what comes on a connection until it ends, and counts how sends ended.
+// skip reads from a connection until it ends, and counts how sends ended.
 func (t *Target) skip(w *wire) error {
 	for {
 		kind, body, err := w.next()
@@ -103,11 +103,12 @@ func (t *Target) skip(w *wire) error {
 const (
 	targetVariable = "DISTMSG_ATTACK" // environment: the attack's name and its target
 	tallyLine      = "attack: "       // before the tally in what an attacker prints
-	overtime       = 10 * time.Second // after an attack's duration, until its process is killed
-	politeness     = "19"             // the attackers' nice
+	// from the end of an attack's duration until its process is killed
+	overtime   = 10 * time.Second
+	politeness = "19" // the nice value of the attackers
 )
 
-// order is what the attackers' process is told.
+// order is the instruction for the attackers' process.
 type order struct {
 	Attacks []string
 	Target  *Target
@@ -116,8 +117,8 @@ type order struct {
 // Attacker is the attackers' process.
 type Attacker struct{ process *proc.Process }
 
-// StartAttacker starts attacks, all at once, in one process of their own: this program again, whose
-// main function must call [Serve] first.
+// StartAttacker starts all attacks at once in one process of their own. The process runs this
+// program again, whose main function must call [Serve] first.
 func StartAttacker(ctx context.Context, target *Target, attacks ...string) (*Attacker, error) {
 	text, err := json.Marshal(order{attacks, target})
 	if err != nil {

@@ -13,23 +13,23 @@ import (
 	"distmsg/loadtest"
 )
 
-// Attack is one way in which some clients can try to take a node from the others.
+// Attack is one way in which some clients can try to deprive the others of a node.
 type Attack struct {
 	Name  string
 	What  string
-	Nodes int      // of the cluster; 1 is one node alone, without Redis
+	Nodes int      // the number of nodes; 1 is one node alone, without Redis
 	Flags []string // more flags of the nodes
-	First int      // the first node that has innocents; those before it may be restarted
+	First int      // the first node that has innocents; earlier nodes may be restarted
 
 	contested int // how many IDs it fights over
 
-	// in the attackers' process, until ctx ends or all is done
+	// runs in the attackers' process until ctx ends or it is done
 	run func(ctx context.Context, t *Target)
-	// what happens to the nodes meanwhile; nil: nothing
+	// what is done to the nodes meanwhile; nil: nothing
 	besides func(ctx context.Context, a *Arena) error
 }
 
-// Attacks are all there are.
+// Attacks returns all attacks.
 func Attacks() []Attack {
 	return []Attack{
 		{Name: "fanout", Nodes: 1, run: fanout,
@@ -81,9 +81,9 @@ func Find(name string) (Attack, error) {
 	return Attack{}, fmt.Errorf("there is no attack %q", name)
 }
 
-// fanout is no attack at all: a load that is too much for the machine.
+// fanout is not an attack, but a load that is too large for the machine.
 func fanout(ctx context.Context, t *Target) {
-	// What is in flight needs its time to end, and where nodes are slow, so does connecting.
+	// Messages in flight need time to end, and so does connecting if nodes are slow.
 	long, cancel := context.WithTimeout(ctx, t.Duration*7/10)
 	defer cancel()
 	t.each(ctx, 1, func(int) error {
@@ -92,7 +92,7 @@ func fanout(ctx context.Context, t *Target) {
 			Warmup: -1, Duration: t.Duration, Grace: time.Second, Until: long.Done(),
 		})
 		if err != nil {
-			return err // it had not begun when ctx ended
+			return err // the load had not begun when ctx ended
 		}
 		for word, n := range report.Outcomes {
 			t.count("its "+word, int(n))
@@ -104,8 +104,8 @@ func fanout(ctx context.Context, t *Target) {
 	})
 }
 
-// copies makes much work with few bytes: each frame of 108 KB is 10,000 deliveries, over 500
-// connections that take one frame for each. The sender keeps to its credit.
+// copies causes much work with few bytes: each frame of 108 KB is 10,000 deliveries, over 500
+// connections that each need a frame for every delivery. The sender respects its credit.
 func copies(ctx context.Context, t *Target) {
 	ids, perConn := names("copy", 10_000), 20
 	var ready sync.WaitGroup
@@ -128,7 +128,7 @@ func copies(ctx context.Context, t *Target) {
 	<-ctx.Done()
 }
 
-// spendCredit sends multicasts to IDs, as far as its credit goes.
+// spendCredit sends multicasts to IDs as long as its credit lasts.
 func (t *Target) spendCredit(ctx context.Context, ids [][]byte) error {
 	w, err := join(ctx, t.Clients[0])
 	if err != nil {
@@ -183,7 +183,7 @@ func pending(ctx context.Context, t *Target) {
 			}
 			t.count("unacked sends", each)
 		}
-		// whatever becomes free
+		// take every place that becomes free
 		for seq, more := 1<<16, 16; faults.Pause(ctx, 5*time.Millisecond); seq += more {
 			m := codec.Multicast{Seq: uint64(seq), From: id, TTL: 300_000, Flags: codec.FlagAck}
 			if err := w.write(codec.AppendMulticast(nil, &m, to[:more])); err != nil {
@@ -194,8 +194,8 @@ func pending(ctx context.Context, t *Target) {
 	})
 }
 
-// unread has an accomplice who answers each message with the largest reply there is. The others
-// ask for replies and do not read them.
+// unread has an accomplice that answers each message with the largest possible reply. The other
+// attackers request replies and do not read them.
 func unread(ctx context.Context, t *Target) {
 	const echoes = 4
 	for i := range echoes {
@@ -238,7 +238,7 @@ func (t *Target) reply(ctx context.Context, addr string, id []byte, ready chan<-
 	}
 }
 
-// ignore sends n small messages and does not read what comes of them.
+// ignore sends n small messages and does not read the answers.
 func (t *Target) ignore(ctx context.Context, addr string, id, to []byte, n int) error {
 	w, err := join(ctx, addr)
 	if err != nil {
@@ -258,7 +258,7 @@ func (t *Target) ignore(ctx context.Context, addr string, id, to []byte, n int) 
 	return nil
 }
 
-// halves sends frames that never become complete, so that the node keeps what it has of them.
+// halves sends frames that never become complete, so that the node must buffer the received part.
 func halves(ctx context.Context, t *Target) {
 	frame := codec.AppendSend(nil, &codec.Send{Seq: 1, To: []byte("nobody"), Payload: make([]byte, 1<<20)})
 	t.each(ctx, t.n(1000), func(int) error {
@@ -274,7 +274,7 @@ func halves(ctx context.Context, t *Target) {
 	})
 }
 
-// hellos keeps connections that say nothing, on the ports that everybody may connect to.
+// hellos holds silent connections on the ports that everybody may connect to.
 func hellos(ctx context.Context, t *Target) {
 	t.each(ctx, t.n(2000)*2, func(i int) error {
 		if i%2 == 0 {
@@ -284,7 +284,7 @@ func hellos(ctx context.Context, t *Target) {
 	})
 }
 
-// silent connects, says nothing until it is thrown out, and begins anew.
+// silent connects, sends nothing until the node closes the connection, and starts again.
 func (t *Target) silent(ctx context.Context, addr string) error {
 	for ctx.Err() == nil {
 		nc, err := connect(ctx, addr)
@@ -304,8 +304,8 @@ func (t *Target) silent(ctx context.Context, addr string) error {
 	return nil
 }
 
-// bounces sends to itself with report, and gives each message back three times. A send may have one
-// outcome, in rare cases two.
+// bounces sends to itself with report, and returns each message three times. A send may have one
+// outcome, and in rare cases two.
 func bounces(ctx context.Context, t *Target) {
 	t.each(ctx, 1, func(int) error {
 		w, err := join(ctx, t.Clients[0])
@@ -315,7 +315,7 @@ func bounces(ctx context.Context, t *Target) {
 		id := []byte("bouncer")
 		var outcomes [1 << 16]int
 		for seq := 1; seq < t.n(len(outcomes)-1); seq++ {
-			// again: who gives a message back does not hold its ID
+			// bind again: a session that returns a message no longer holds its ID
 			if _, err := w.bind([][]byte{id}); err != nil {
 				return err
 			}
@@ -342,7 +342,7 @@ func bounces(ctx context.Context, t *Target) {
 	})
 }
 
-// heard writes frames that end with a ping, and counts the outcomes that come before the pong.
+// heard writes frames that end with a ping, and counts the outcomes that arrive before the pong.
 func (t *Target) heard(w *wire, frames []byte, outcomes []int) error {
 	if err := w.write(frames); err != nil {
 		return err
@@ -359,8 +359,8 @@ func (t *Target) heard(w *wire, frames []byte, outcomes []int) error {
 	}
 }
 
-// notHere gives back what was never delivered: first in the largest frames there are, and if the
-// node closes the connection for that, in frames of as many elements as a multicast may have.
+// notHere returns messages that were never delivered: first in the largest possible frames, and if
+// the node closes the connection for that, in frames with as many elements as a multicast may have.
 func notHere(ctx context.Context, t *Target) {
 	const large, allowed = 170_000, 10_000
 	t.each(ctx, 1, func(int) error {
@@ -394,7 +394,7 @@ func (t *Target) giveBack(ctx context.Context, n int, every time.Duration) error
 	}
 }
 
-// lookups asks for one ID after the other, each in a frame of its own.
+// lookups looks up one ID after the other, each in a frame of its own.
 func lookups(ctx context.Context, t *Target) {
 	const perTick, tick = 340, 10 * time.Millisecond // 16 bytes each
 	t.each(ctx, 1, func(int) error {
@@ -419,7 +419,7 @@ func lookups(ctx context.Context, t *Target) {
 	})
 }
 
-// watches watches IDs that are bound nowhere, as many as each connection may.
+// watches watches unbound IDs, as many as each connection may.
 func watches(ctx context.Context, t *Target) {
 	t.each(ctx, t.n(20), func(i int) error {
 		w, err := join(ctx, t.Clients[0])
@@ -447,7 +447,7 @@ func watches(ctx context.Context, t *Target) {
 	})
 }
 
-// peerPort keeps silent connections on the ports where the other nodes have to connect.
+// peerPort holds silent connections on the ports to which the other nodes must connect.
 func peerPort(ctx context.Context, t *Target) {
 	n := t.n(400)
 	t.each(ctx, n*(len(t.Peers)-1)+t.n(2000), func(i int) error {
@@ -460,7 +460,7 @@ func peerPort(ctx context.Context, t *Target) {
 
 // restartFirst restarts the first node, which has no innocents, and waits until it has its links.
 func restartFirst(ctx context.Context, a *Arena) error {
-	faults.Pause(ctx, time.Second) // the silent connections are there
+	faults.Pause(ctx, time.Second) // the silent connections are open by now
 	if err := a.Nodes[0].Stop(); err != nil {
 		return err
 	}
@@ -480,8 +480,8 @@ func restartFirst(ctx context.Context, a *Arena) error {
 	}
 }
 
-// forged acks messages that were never delivered. Its tokens have each length that one of a link
-// may have, or had, and name the handles that links get first.
+// forged acks messages that were never delivered. Its tokens have every length that a link's token
+// may have or used to have, and name the handles that links get first.
 func forged(ctx context.Context, t *Target) {
 	large := make([]byte, 1<<20)
 	t.each(ctx, t.n(8), func(i int) error {
@@ -524,7 +524,7 @@ func replies(ctx context.Context, t *Target) {
 	})
 }
 
-// thieves bind one ID in turns, as fast as they can.
+// thieves binds one ID from two sessions in turn, as fast as possible.
 func thieves(ctx context.Context, t *Target) { t.steal(ctx, 2, names("contested", 1)) }
 
 // heists is thieves with as many IDs as a frame may have.
@@ -549,7 +549,7 @@ func (t *Target) steal(ctx context.Context, n int, ids [][]byte) {
 	})
 }
 
-// names are n IDs.
+// names returns n IDs.
 func names(prefix string, n int) [][]byte {
 	ids := make([][]byte, n)
 	for i := range ids {

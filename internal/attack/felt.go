@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Phase is a part of a measure.
+// Phase is a part of a measurement.
 type Phase int
 
 // The phases, in their order.
@@ -17,31 +17,31 @@ const (
 	Baseline Phase = iota // nobody attacks
 	Attacked
 	Recovery // the attack has just ended
-	After    // all must be as it was
+	After    // everything must be as in the baseline
 	phases
 )
 
 // What innocents do.
 const (
 	opSend  = "send"    // a message with ack between connections that know each other
-	opFirst = "first"   // the same, and the first one ever to its ID
-	opBind  = "bind"    // of a new ID, and the unbind of it
-	opLook  = "look-up" // of an ID that is bound
+	opFirst = "first"   // the same, but the first one ever to its ID
+	opBind  = "bind"    // of a new ID, and its unbind
+	opLook  = "look-up" // of a bound ID
 	opHello = "hello"   // connect, hello, welcome
 	opLoad  = "load"    // the messages of the load test
 )
 
-// Felt is what innocents felt in one phase. Its methods may be called from any goroutine.
+// Felt is the effect on innocents in one phase. Any goroutine may call its methods.
 type Felt struct {
 	mu sync.Mutex
-	// guarded by mu; of operations by name; of opSend, the acked ones
+	// guarded by mu; durations of operations by name; of opSend, only those of acked ones
 	times map[string][]time.Duration
 	count map[string]uint64            // guarded by mu; of operations by name
-	bad   map[string]map[string]uint64 // guarded by mu; how those ended that failed, by name
+	bad   map[string]map[string]uint64 // guarded by mu; how failed operations ended, by name
 	load  map[string]uint64            // guarded by mu; outcomes of the load test
 }
 
-// add notes one operation. An empty word says that it succeeded.
+// add records one operation. An empty word means that it succeeded.
 func (f *Felt) add(op, word string, took time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -61,15 +61,15 @@ func (f *Felt) add(op, word string, took time.Duration) {
 	f.bad[op][word]++
 }
 
-// addLoad notes how messages of the load test ended.
+// addLoad records how messages of the load test ended.
 func (f *Felt) addLoad(outcomes map[string]uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.load = outcomes
 }
 
-// p99 is the time within which 99 of 100 operations of one kind ended, and longest the longest.
-// Both are 0 if there was none.
+// p99 returns the time within which 99 of 100 operations of one kind ended, and the longest time.
+// Both are 0 if there was no operation.
 func (f *Felt) p99(op string) (p99, longest time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,7 +101,7 @@ func (f *Felt) total() (all, failed uint64) {
 	return all, failed
 }
 
-// failures lists what failed, and how.
+// failures lists which operations failed, and how.
 func (f *Felt) failures() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +119,7 @@ func (f *Felt) failures() string {
 	return strings.Join(list, ", ")
 }
 
-// reset forgets all.
+// reset clears all records.
 func (f *Felt) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

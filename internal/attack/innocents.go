@@ -16,8 +16,8 @@ import (
 	"distmsg/loadtest"
 )
 
-// How many innocents there are, and how much they do in a second, all together. There are 50
-// connections besides those of opHello.
+// The number of innocents, and their operations per second in total. There are 50 connections
+// besides those of opHello.
 const (
 	loadConns = 28
 	loadRate  = 500
@@ -31,13 +31,13 @@ const (
 )
 
 const (
-	opTimeout   = 5 * time.Second // of whatever an innocent does
+	opTimeout   = 5 * time.Second // for each operation of an innocent
 	waitForLoad = 20 * time.Second
 )
 
-// Innocents are clients that do what clients do, at fixed rates.
+// Innocents are clients that do normal operations at fixed rates.
 type Innocents struct {
-	addrs   []string // where they are, in turns
+	addrs   []string // the addresses of their nodes, used in turn
 	talkers []*client.Session
 	binders []*client.Session
 	lookers []*client.Session
@@ -46,7 +46,7 @@ type Innocents struct {
 	dropped atomic.Int64 // connections of sessions
 	closing atomic.Bool
 	work    sync.WaitGroup
-	stop    context.CancelFunc // of all but the load
+	stop    context.CancelFunc // ends all except the load
 
 	snapshot func() loadtest.Snapshot // of the load; nil if it has not begun
 	before   map[string]uint64        // the load's outcomes when the phase began
@@ -56,7 +56,8 @@ type Innocents struct {
 	failed   error                    // set before loaded is closed
 }
 
-// StartInnocents connects innocents to nodes and returns when all do what they do. Close ends them.
+// StartInnocents connects innocents to nodes and returns when all of them are active. Close ends
+// them.
 func StartInnocents(ctx context.Context, addrs []string) (*Innocents, error) {
 	in := &Innocents{addrs: addrs, until: make(chan struct{}), loaded: make(chan struct{})}
 	ctx, in.stop = context.WithCancel(ctx)
@@ -102,7 +103,7 @@ func (in *Innocents) connect(ctx context.Context, to *[]*client.Session, name st
 
 // startLoad starts the load test and waits until its messages flow.
 func (in *Innocents) startLoad(ctx context.Context) error {
-	// it ends by until, so that its ledger is complete
+	// until ends the load, so that its ledger is complete
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	started := make(chan func() loadtest.Snapshot, 1)
 	go func() {
@@ -127,8 +128,8 @@ func (in *Innocents) startLoad(ctx context.Context) error {
 	}
 }
 
-// every calls do so often in a second, each time on a goroutine of its own, until ctx ends. What do
-// does is felt in the phase in which it begins.
+// every calls do rate times a second, each time on a goroutine of its own, until ctx ends. An
+// operation counts in the phase in which it begins.
 func (in *Innocents) every(ctx context.Context, rate int, do func(ctx context.Context, f *Felt, n int)) {
 	in.work.Go(func() {
 		began := time.Now()
@@ -139,7 +140,7 @@ func (in *Innocents) every(ctx context.Context, rate int, do func(ctx context.Co
 			}
 			f := &in.felt[in.phase.Load()]
 			in.work.Go(func() {
-				// Not the end of ctx, which would be an outcome.
+				// Do not use ctx: its end would become an outcome.
 				op, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
 				defer cancel()
 				do(op, f, n)
@@ -148,7 +149,7 @@ func (in *Innocents) every(ctx context.Context, rate int, do func(ctx context.Co
 	})
 }
 
-// note times what an innocent does.
+// note measures an operation of an innocent.
 func (f *Felt) note(op string, do func() error) bool {
 	began := time.Now()
 	err := do()
@@ -156,7 +157,7 @@ func (f *Felt) note(op string, do func() error) bool {
 	return err == nil
 }
 
-// word is empty for success.
+// word returns a word for an error. It is empty for success.
 func word(err error) string {
 	if err == nil {
 		return ""
@@ -170,7 +171,7 @@ func word(err error) string {
 	return err.Error()
 }
 
-// talk sends to a neighbour, which is at another node if there are several.
+// talk sends to a neighbour, at another node if there are several.
 func (in *Innocents) talk(ctx context.Context, f *Felt, n int) {
 	from, to := n%talkers, (n+1)%talkers
 	f.note(opSend, func() error {
@@ -192,7 +193,7 @@ func (in *Innocents) bind(ctx context.Context, f *Felt, n int) {
 	f.note(opBind, func() error { return in.binders[b].Unbind(ctx, id) })
 }
 
-// look asks for an ID that is bound.
+// look looks up a bound ID.
 func (in *Innocents) look(ctx context.Context, f *Felt, n int) {
 	f.note(opLook, func() error {
 		found, err := in.lookers[n%lookers].Lookup(ctx, fmt.Sprintf("talker-%d", (n+1)%talkers))
@@ -221,7 +222,7 @@ func (in *Innocents) Begin(p Phase) {
 	in.phase.Store(int32(p))
 }
 
-// endPhase notes how the load's messages ended since the phase began.
+// endPhase records how the load's messages have ended since the phase began.
 func (in *Innocents) endPhase() {
 	now, since := in.snapshot().Outcomes, make(map[string]uint64)
 	for word, n := range now {
@@ -231,7 +232,7 @@ func (in *Innocents) endPhase() {
 	in.before = now
 }
 
-// Close ends the innocents, and returns when what they were doing has ended.
+// Close ends the innocents, and returns when their operations have ended.
 func (in *Innocents) Close() {
 	if in.closing.Swap(true) {
 		return

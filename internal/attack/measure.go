@@ -12,17 +12,17 @@ import (
 	"distmsg/internal/faults"
 )
 
-// Plan is how long the phases of a measure last, and how much of the attack's numbers is used.
+// Plan says how long the phases of a measurement last, and how the attack's numbers are scaled.
 type Plan struct {
 	Settle, Baseline, Attack, Recovery, After time.Duration
 	Scale                                     float64
 }
 
-// The bounds of what innocents may feel, and the plan of a full measure.
+// The bounds of the effect on innocents, and the plan of a full measurement.
 const (
 	maxRefused = 0.01 // share of their operations
 	maxSlower  = 3    // times the p99 of acked sends in the baseline,
-	// or this, if it is more: what a busy machine's scheduler takes
+	// or this, if it is more: the scheduling delays of a busy machine
 	noise    = 10 * time.Millisecond
 	maxHello = 500 * time.Millisecond // p99 of connect, hello, welcome
 )
@@ -31,26 +31,26 @@ const (
 var Full = Plan{Settle: time.Second, Baseline: 3 * time.Second, Attack: 10 * time.Second,
 	Recovery: 5 * time.Second, After: 3 * time.Second, Scale: 1}
 
-// Row is what was measured of one attack.
+// Row is the result of measuring one attack.
 type Row struct {
 	Name, What string
 	Felt       *[phases]Felt
 	Dropped    int    // connections of innocents
 	Ledger     uint64 // faults
-	// what the load test says of its ledger and connections, if not all is well
+	// what the load test reports about its ledger and connections, if something is wrong
 	LedgerWhy string
-	Node      [phases]Used     // the greatest of any node, while it was attacked and after that
+	Node      [phases]Used     // the greatest of any node, during the attack and after it
 	Redis     [phases]Used     // the same; zero without Redis
 	Takeovers float64          // of IDs a second, at all nodes, while they were attacked
 	Contested int              // how many IDs the attacks fight over; 0: takeovers are not judged
 	Lasted    time.Duration    // the attack
 	Fenced    []string         // nodes that were fenced, or have ended
-	Notes     []string         // what else was seen
+	Notes     []string         // other observations
 	Attackers map[string]int64 // what the attackers did and heard
-	Besides   error            // what did not succeed while the nodes were attacked
+	Besides   error            // what failed of the actions during the attack
 }
 
-// Measure runs attacks, all at once, against an arena, and returns what innocents felt. It closes
+// Measure runs all attacks at once against an arena, and returns the effect on innocents. It closes
 // neither. An error means that nothing could be measured.
 func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, error) {
 	target := a.Target(p.Scale, p.Attack)
@@ -101,7 +101,7 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 	return row, errors.Join(in.failed, ctx.Err())
 }
 
-// suffer lets attacks happen, and what belongs to them.
+// suffer runs the attacks, and the actions that belong to them.
 func suffer(ctx context.Context, a *Arena, t *Target, row *Row, attacks []Attack) error {
 	var names []string
 	besides := make(chan error, len(attacks))
@@ -127,7 +127,7 @@ func suffer(ctx context.Context, a *Arena, t *Target, row *Row, attacks []Attack
 	return err
 }
 
-// judge notes what the load test says, and the nodes.
+// judge records the results of the load test and the state of the nodes.
 func (r *Row) judge(in *Innocents, a *Arena) {
 	r.Dropped, r.Fenced, r.Notes = int(in.dropped.Load()), a.Fenced(), a.notes
 	if in.report == nil {
@@ -140,8 +140,8 @@ func (r *Row) judge(in *Innocents, a *Arena) {
 	}
 }
 
-// Counts checks the bounds that no other load of the machine can break, with the share of refused
-// operations that is allowed. Each text begins with the name of a bound that was not kept.
+// Counts checks the bounds that other load on the machine cannot break. refused is the allowed
+// share of refused operations. Each text begins with the name of a broken bound.
 func (r *Row) Counts(refused float64) (bad []string) {
 	if r.Dropped > 0 {
 		bad = append(bad, fmt.Sprintf("dropped: %d connections", r.Dropped))
@@ -169,14 +169,14 @@ func (r *Row) Counts(refused float64) (bad []string) {
 	return bad
 }
 
-// mostTakeovers is how many takeovers there may be a second: what a node allows each ID at once,
-// then one in an interval, and a few more that wait at several nodes.
+// mostTakeovers returns how many takeovers a second are allowed: for each ID the initial burst,
+// then one in each interval, and a few more that wait at several nodes.
 func (r *Row) mostTakeovers() float64 {
 	const burst, waiting, interval = 8, 8, 250 * time.Millisecond
 	return float64(r.Contested) * (burst + waiting + r.Lasted.Seconds()/interval.Seconds()) / r.Lasted.Seconds()
 }
 
-// Bounds checks all bounds, as Counts does some.
+// Bounds checks all bounds. Counts checks some of them.
 func (r *Row) Bounds() (bad []string) {
 	bad = r.Counts(maxRefused)
 	if most := max(r.Node[Attacked].RSS, r.Node[After].RSS); most > Budget {
@@ -208,7 +208,7 @@ func ms(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
-// Header is the head of the table whose lines String makes.
+// Header is the head of the table whose lines String returns.
 const Header = `| attack | acked sends: before, during, after | refused: during, within 5 s, after | hello: p99, longest; after | bind, first message | dropped, faults | node; after | Redis; after | bounds |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `
@@ -248,7 +248,7 @@ func (r *Row) String() string {
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
 
-// Details says what the line leaves out: how operations failed, and what the attackers did.
+// Details returns what the line omits: how operations failed, and what the attackers did.
 func (r *Row) Details() string {
 	var b strings.Builder
 	for p := range r.Felt {

@@ -13,8 +13,8 @@ import (
 	"distmsg/internal/faults"
 )
 
-// sessions opens sessions that bind an ID each and vanish. Another node is asked for their IDs by
-// multicasts, so that it asks for the presence of them all.
+// sessions opens sessions that bind one ID each and vanish. Multicasts to these IDs at another node
+// make that node ask for the presence of all these sessions.
 func sessions(ctx context.Context, t *Target) {
 	gone := make(chan []byte, 1<<16)
 	go t.each(ctx, 1, func(int) error { return t.sendTo(ctx, t.Clients[len(t.Clients)-1], gone) })
@@ -40,7 +40,7 @@ func sessions(ctx context.Context, t *Target) {
 	})
 }
 
-// sendTo sends multicasts, one a second, to the IDs that have come. Nobody has asked for them
+// sendTo sends one multicast a second to the IDs from the channel. Nobody has looked them up
 // before.
 func (t *Target) sendTo(ctx context.Context, addr string, ids <-chan []byte) error {
 	w, err := join(ctx, addr)
@@ -75,7 +75,7 @@ func (t *Target) sendTo(ctx context.Context, addr string, ids <-chan []byte) err
 	return nil
 }
 
-// strangers sends to IDs that nobody has bound and nobody has asked for before.
+// strangers sends to IDs that nobody has bound or looked up before.
 func strangers(ctx context.Context, t *Target) {
 	const senders = 4
 	t.each(ctx, senders, func(i int) error {

@@ -14,20 +14,20 @@ import (
 const (
 	patience = 5 * time.Second // of an attacker, for the answer to hello or bind
 	maxIDs   = 1024            // of one bind, look-up or watch
-	maxFrame = 1 << 24         // that an attacker takes from a node
+	maxFrame = 1 << 24         // that an attacker accepts from a node
 )
 
 // wire is a client's connection that speaks the protocol by hand. It belongs to one goroutine, but
 // another one may write while that one reads.
 type wire struct {
 	nc   net.Conn
-	in   []byte // bytes that no frame was made of yet
-	seen int    // of in: the frame that next returned, to be dropped by the next call
+	in   []byte // bytes that are not yet part of a returned frame
+	seen int    // the length of the frame that next has returned; the next call removes it from in
 
 	session, secret []byte
 }
 
-// connect opens a connection to a loopback address; there is no attack on any other.
+// connect opens a connection to a loopback address. It refuses any other address.
 func connect(ctx context.Context, addr string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -69,13 +69,13 @@ func joinWith(ctx context.Context, addr string, features uint64) (*wire, error) 
 	return w, nil
 }
 
-// write writes frames, and waits as long as the node does not read.
+// write writes frames, and blocks while the node does not read.
 func (w *wire) write(frames []byte) error {
 	_, err := w.nc.Write(frames)
 	return err
 }
 
-// ask writes a frame and returns the next frame of a kind. It passes over all others.
+// ask writes a frame and returns the next frame of a kind. It skips all others.
 func (w *wire) ask(frame []byte, kind codec.Kind) ([]byte, error) {
 	if err := w.write(frame); err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func (w *wire) ask(frame []byte, kind codec.Kind) ([]byte, error) {
 	}
 }
 
-// next returns the next frame, which is good until the next call. It answers pings.
+// next returns the next frame, which is valid until the next call. It answers pings.
 func (w *wire) next() (codec.Kind, []byte, error) {
 	for {
 		w.in = w.in[w.seen:]
@@ -121,7 +121,7 @@ func (w *wire) next() (codec.Kind, []byte, error) {
 	}
 }
 
-// fill reads what has come.
+// fill reads more bytes.
 func (w *wire) fill() error {
 	const chunk = 64 << 10
 	if cap(w.in)-len(w.in) < chunk {
@@ -135,7 +135,7 @@ func (w *wire) fill() error {
 	return err
 }
 
-// bind binds IDs, as many at a time as a frame may have, and returns how many are bound then.
+// bind binds IDs, as many at a time as a frame may have, and returns how many were bound.
 func (w *wire) bind(ids [][]byte) (bound int, err error) {
 	for seq := uint64(1); len(ids) > 0; seq++ {
 		n := min(len(ids), maxIDs)

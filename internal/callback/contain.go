@@ -1,6 +1,6 @@
-// Package callback runs code of the application's (handlers, callbacks, hooks) so that it can stop
-// nothing but itself: a panic and runtime.Goexit end that one call, and a call that does not return
-// holds up only what has to come after it.
+// Package callback runs the application's code (handlers, callbacks, hooks) so that it can block
+// nothing but itself. A panic and runtime.Goexit end only that one call. A call that does not
+// return delays only the calls that must come after it.
 package callback
 
 import (
@@ -10,16 +10,16 @@ import (
 	"runtime/debug"
 )
 
-// Failure is how a call ended that did not return.
+// Failure says how a call ended that did not return.
 type Failure struct {
-	Panic any // what it panicked with; nil: it called runtime.Goexit, as testing.T.Fatal does
+	Panic any // the value of the panic; nil: the call ran runtime.Goexit, as testing.T.Fatal does
 	Stack []byte
 }
 
 // Contain calls f and reports whether it returned. If it did not, Contain calls failed on the same
-// goroutine, with the stack of the place where f ended. After a panic Contain then returns false.
-// After runtime.Goexit it does not return, because nothing can keep the goroutine from ending:
-// whoever owns the goroutine has to start another one in a deferred function. Contain allocates
+// goroutine, with the stack of the place where f ended. After a panic, Contain then returns false.
+// After runtime.Goexit it does not return, because nothing can prevent the end of the goroutine:
+// the owner of the goroutine must start another one in a deferred function. Contain allocates
 // nothing if f returns.
 func Contain(f func(), failed func(Failure)) (returned bool) {
 	defer func() {
@@ -43,8 +43,8 @@ func Apart(f func()) (failed *Failure) {
 	return <-done
 }
 
-// ApartLogged is Apart for a call whose end is logged if it does not return: whose it was, how it ended
-// and where. It reports whether the call returned.
+// ApartLogged is Apart for a call that is logged if it does not return. The log says whose call it
+// was, how it ended and where. ApartLogged reports whether the call returned.
 func ApartLogged(log *slog.Logger, who string, f func()) (returned bool) {
 	failed := Apart(f)
 	if failed != nil {
@@ -53,8 +53,7 @@ func ApartLogged(log *slog.Logger, who string, f func()) (returned bool) {
 	return failed == nil
 }
 
-// How says in words how the call ended, without what it panicked with: that may be for nobody
-// else's eyes.
+// How describes how the call ended. It omits the value of the panic, which may be confidential.
 func (f *Failure) How() string {
 	if f.Panic == nil {
 		return "called runtime.Goexit"
@@ -62,8 +61,7 @@ func (f *Failure) How() string {
 	return "panicked"
 }
 
-// Log writes an error that says whose call ended, how and where. A logger that panics changes
-// nothing.
+// Log logs an error that says whose call ended, how and where. A panic of the logger has no effect.
 func (f *Failure) Log(log *slog.Logger, who string, args ...any) {
 	defer func() { _ = recover() }()
 	if f.Panic != nil {
@@ -72,8 +70,8 @@ func (f *Failure) Log(log *slog.Logger, who string, args ...any) {
 	log.Error(who+" "+f.How(), append(args, "stack", string(f.Stack))...)
 }
 
-// Inside reports whether its caller runs in a call that a Line has made. It looks through the stack
-// and so costs a microsecond; a goroutine that the call has started does not count.
+// Inside reports whether its caller runs in a call that a Line has made. It searches the stack,
+// which costs a microsecond. A goroutine that the call has started does not count.
 func Inside() bool {
 	var pcs [64]uintptr
 	for skip := 2; ; skip += len(pcs) {
@@ -92,10 +90,10 @@ func Inside() bool {
 	}
 }
 
-// markName is how the stack shows mark. A test holds them together.
+// markName is the name of mark in the stack. A test checks that they agree.
 const markName = "distmsg/internal/callback.mark"
 
-// mark is in the stack of every call that a Line makes, for Inside to find.
+// mark is in the stack of every call that a Line makes, so that Inside can find it.
 //
 //go:noinline
 func mark(f func()) { f() }

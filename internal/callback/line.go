@@ -7,15 +7,14 @@ import (
 	"time"
 )
 
-// StuckAfter is how long a call may take before it counts as stuck. It is noticed after StuckAfter
-// to twice that.
+// StuckAfter is how long a call may take before it counts as stuck. A stuck call is detected after
+// one to two times StuckAfter.
 const StuckAfter = time.Second
 
-// Group is what the lines of one owner have in common. Its methods may be called from any
-// goroutine.
+// Group is the shared state of the lines of one owner. Any goroutine may call its methods.
 type Group struct {
 	log     *slog.Logger
-	prefix  string // of what it logs
+	prefix  string // of its log messages
 	failed  func() // counts a call that did not return
 	pending atomic.Int64
 	stuck   atomic.Int64
@@ -27,14 +26,15 @@ type Group struct {
 	empty   chan struct{} // closed when nothing is pending
 }
 
-// Looker is what a group looks at every StuckAfter while any of its calls wait or run.
+// Looker is an object that a group checks every StuckAfter while any of the group's calls wait or
+// run.
 type Looker interface {
-	// Look notices what is stuck. It returns false if it need not look again until something new
+	// Look detects stuck calls. It returns false if it need not be called again until something new
 	// comes.
 	Look() bool
 }
 
-// NewGroup makes a group without lines. It logs calls that are stuck, and calls that panicked or
+// NewGroup returns a group without lines. It logs calls that are stuck, and calls that panicked or
 // called runtime.Goexit; each message begins with prefix. It calls failed for each call that
 // panicked or called runtime.Goexit, on the goroutine of that call.
 func NewGroup(log *slog.Logger, prefix string, failed func()) *Group {
@@ -44,15 +44,14 @@ func NewGroup(log *slog.Logger, prefix string, failed func()) *Group {
 	return g
 }
 
-// Watch adds something that is to be looked at, too. Its owner calls Awake when there is something
-// to see.
+// Watch adds a Looker to the group. Its owner calls Awake when there is something to check.
 func (g *Group) Watch(l Looker) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lookers = append(g.lookers, l)
 }
 
-// Awake has the group look at its lines from now on, until it finds nothing that could become
+// Awake makes the group check its lines from now on, until it finds nothing that could become
 // stuck.
 func (g *Group) Awake() {
 	if !g.armed.Load() && g.armed.CompareAndSwap(false, true) {
@@ -61,7 +60,7 @@ func (g *Group) Awake() {
 }
 
 func (g *Group) look() {
-	g.armed.Store(false) // before the look: whoever comes after it arms anew
+	g.armed.Store(false) // before the check: a call that comes after it arms the timer again
 	g.mu.Lock()
 	lookers := g.lookers
 	g.mu.Unlock()
@@ -92,7 +91,7 @@ func (g *Group) Drained() <-chan struct{} {
 	return empty
 }
 
-// checkEmpty needs g.mu.
+// The caller of checkEmpty must hold g.mu.
 func (g *Group) checkEmpty() {
 	if g.empty != nil && g.pending.Load() == 0 {
 		close(g.empty)
@@ -108,13 +107,14 @@ func (g *Group) done() {
 	}
 }
 
-// warn writes that something is stuck. A logger that panics changes nothing.
+// warn logs that something is stuck. A panic of the logger has no effect.
 func (g *Group) warn(text string, args ...any) {
 	defer func() { _ = recover() }()
 	g.log.Warn(g.prefix+text, args...)
 }
 
-// Line makes calls one at a time and in order, on a goroutine that exists while there are any.
+// Line makes calls one at a time and in order, on a goroutine that exists only while there are
+// calls.
 type Line[T any] struct {
 	// Static after construction.
 	g     *Group
@@ -126,12 +126,12 @@ type Line[T any] struct {
 	mu     sync.Mutex
 	queue  []T // queue[head:] waits
 	head   int
-	active *runner // nil: nothing runs, but for those that were passed by
+	active *runner // nil: nothing runs, except runners that were passed by
 	free   *runner // for reuse
 	passed int     // runners that were passed by and have not come back
 	turn   uint64  // counts the calls begun
-	seen   uint64  // turn, when Look looked last
-	noted  bool    // the call under way counts as stuck, but was not passed by
+	seen   uint64  // the value of turn at the latest Look
+	noted  bool    // the current call counts as stuck, but was not passed by
 }
 
 // runner is a goroutine that makes calls.
@@ -141,8 +141,8 @@ type runner struct {
 	passed  bool // guarded by Line.mu
 }
 
-// NewLine makes a line of g. name is what logs call it. At most most calls wait in it; 0 means any
-// number. Up to spare stuck calls are passed by: the calls behind them begin, on another goroutine,
+// NewLine returns a line of g. name is its name in logs. At most most calls wait in it; 0 means any
+// number. Up to spare stuck calls are passed by: the calls behind them start on another goroutine
 // although the stuck ones have not returned.
 func NewLine[T any](g *Group, name string, most, spare int, call func(T)) *Line[T] {
 	l := &Line[T]{g: g, name: name, call: call, most: most, spare: spare}
@@ -188,10 +188,10 @@ func (l *Line[T]) Len() int {
 	return n
 }
 
-// waiting needs l.mu.
+// The caller of waiting must hold l.mu.
 func (l *Line[T]) waiting() int { return len(l.queue) - l.head }
 
-// start needs l.mu.
+// The caller of start must hold l.mu.
 func (l *Line[T]) start() {
 	if l.active != nil || l.waiting() == 0 {
 		return
@@ -205,11 +205,11 @@ func (l *Line[T]) start() {
 	go r.work()
 }
 
-// run is a runner's goroutine.
+// run is the function of a runner's goroutine.
 func (l *Line[T]) run(me *runner) {
 	calling := false
 	defer func() {
-		if calling { // only runtime.Goexit leads here: this goroutine ends
+		if calling { // only runtime.Goexit gets here: this goroutine ends
 			l.after(me, true)
 		}
 	}()
@@ -232,11 +232,11 @@ func (l *Line[T]) failed(f Failure) {
 	f.Log(l.g.log, l.g.prefix+l.name)
 }
 
-// keepQueue bounds the queue that is kept when it is empty: what a full window of the SDK's takes
-// (4,096) fits in.
+// keepQueue bounds the memory of an empty queue that is kept. A full window of the SDK (4,096)
+// fits.
 const keepQueue = 8192
 
-// next takes the next call. If there is none, me is over.
+// next returns the next call. If there is none, the runner me ends.
 func (l *Line[T]) next(me *runner) (v T, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -257,7 +257,7 @@ func (l *Line[T]) next(me *runner) (v T, ok bool) {
 	return v, true
 }
 
-// after notes that a call is over and reports whether me makes the next one. If me's goroutine has
+// after records the end of a call and reports whether me makes the next one. If me's goroutine has
 // ended, another takes its place.
 func (l *Line[T]) after(me *runner, ended bool) bool {
 	defer l.g.done() // without l.mu
@@ -280,7 +280,8 @@ func (l *Line[T]) after(me *runner, ended bool) bool {
 	return true
 }
 
-// Look notices a call that was under way when it looked last, and passes it by if it may.
+// Look detects a call that was already running at the previous Look, and passes it by if that is
+// allowed.
 func (l *Line[T]) Look() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package cli is what our programs share: exit codes, the way from an error to one line on stderr,
-// and how they set up the runtime.
+// Package cli has what our programs share: exit codes, the conversion of an error to one line on
+// stderr, and the set-up of the runtime.
 package cli
 
 import (
@@ -22,15 +22,15 @@ const (
 	ExitOK              = 0
 	ExitFailure         = 1 // something went wrong at run time
 	ExitUsage           = 2 // the command line is wrong; nothing was started
-	ExitLedgerFault     = 3 // a message was lost, doubled, misreported…
-	ExitThresholdMissed = 4 // a limit that was asked for was not kept
-	ExitCutOff          = 5 // draining ended before everybody had left
+	ExitLedgerFault     = 3 // a message was lost, duplicated, misreported…
+	ExitThresholdMissed = 4 // a requested limit was not met
+	ExitCutOff          = 5 // draining ended before all clients had left
 	ExitClientFault     = 6 // conformance: the client under test broke a rule
 
-	ExitInterrupted = 130 // a signal ended what was to go on
+	ExitInterrupted = 130 // a signal ended the program early
 )
 
-// exitError is an error that knows the exit code it asks for.
+// exitError is an error with an exit code.
 type exitError struct {
 	code int
 	err  error
@@ -39,7 +39,7 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-// WithCode makes err end the program with an exit code; nil stays nil.
+// WithCode gives err an exit code. A nil error stays nil.
 func WithCode(code int, err error) error {
 	if err == nil {
 		return nil
@@ -47,13 +47,13 @@ func WithCode(code int, err error) error {
 	return &exitError{code, err}
 }
 
-// Usagef is an error about the command line.
+// Usagef returns an error about the command line.
 func Usagef(format string, args ...any) error {
 	return WithCode(ExitUsage, fmt.Errorf(format, args...))
 }
 
-// RunE wraps the function of a command: its errors mean ExitFailure unless WithCode said otherwise.
-// What cobra finds wrong before it calls the function is about the command line.
+// RunE wraps the function of a command: its errors mean ExitFailure unless they have another code
+// from WithCode. Errors that cobra finds before it calls the function are about the command line.
 func RunE(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := run(cmd, args)
@@ -64,9 +64,9 @@ func RunE(run func(cmd *cobra.Command, args []string) error) func(*cobra.Command
 	}
 }
 
-// RefuseEmpty returns a usage error for the first flag that was given a value that says nothing: an
-// empty text or list, or zero. As a rule a script's variable was not set, and the default would
-// hide that. Flags for which such a value means something are named in except.
+// RefuseEmpty returns a usage error for the first flag that was given an empty value: an empty text
+// or list, or zero. Usually a variable of a script was not set, and the default would hide that.
+// except names the flags for which such a value is meaningful.
 func RefuseEmpty(flags *pflag.FlagSet, except ...string) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
@@ -100,10 +100,10 @@ func Execute(root *cobra.Command, args []string, stderr io.Writer) int {
 	return ExitUsage
 }
 
-// lastWord bounds how long the end of a program waits for whatever reads its stderr.
+// lastWord bounds how long a program waits at its end for the reader of its stderr.
 const lastWord = time.Second
 
-// say writes the last line of a program. A pipe that nobody reads does not keep the program from
+// say writes the last line of a program. A pipe that nobody reads does not prevent the program from
 // ending.
 func say(stderr io.Writer, line string) {
 	written := make(chan struct{})
@@ -117,7 +117,7 @@ func say(stderr io.Writer, line string) {
 	}
 }
 
-// Version is what --version says: the module's version and the Go it was built with.
+// Version returns the output of --version: the module's version and the Go version of the build.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -126,9 +126,9 @@ func Version() string {
 	return info.Main.Version + " " + info.GoVersion
 }
 
-// SpareP sees to it that GOMAXPROCS is more than the number of event loops, unless the environment
-// sets it, and returns what it is then. Without an idle P the runtime takes the loops' Ps away in
-// the middle of their system calls, again and again (docs/decisions/0006-one-p-more-than-loops.md).
+// SpareP ensures that GOMAXPROCS is greater than the number of event loops, unless the environment
+// sets it, and returns its value. Without an idle P, the runtime takes the loops' Ps away in the
+// middle of their system calls, again and again (docs/decisions/0006-one-p-more-than-loops.md).
 func SpareP(loops int) int {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) <= loops {
 		runtime.GOMAXPROCS(loops + 1)

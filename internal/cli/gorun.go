@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// parentCheck is how often a program that go run has started looks whether go run is still there.
+// parentCheck is how often a program that go run has started checks whether go run still exists.
 const parentCheck = 250 * time.Millisecond
 
-// EndWithGoRun sends this process SIGTERM when the go run that started it ends. A go run that is
-// killed passes nothing on, and would leave behind what the user believes to have ended. It does
-// nothing in a program that was built and started otherwise.
+// EndWithGoRun sends this process SIGTERM when the go run that started it ends. A killed go run
+// forwards no signal, so the program would continue although the user believes that it has ended.
+// EndWithGoRun does nothing in a program that was built and started in another way.
 func EndWithGoRun() {
 	exe, err := os.Executable()
 	if err != nil || !builtByGoRun(exe) {
@@ -30,8 +30,9 @@ func EndWithGoRun() {
 	}()
 }
 
-// builtByGoRun reports whether a program is where go run puts it: in go-buildN/b001/exe, or, if it
-// has built the same program before, in its cache, in a directory that is named by a hash and "-d".
+// builtByGoRun reports whether a program is where go run puts it: in go-buildN/b001/exe, or, if go
+// run has built the same program before, in its cache, in a directory whose name is a hash and
+// "-d".
 func builtByGoRun(exe string) bool {
 	dir := filepath.ToSlash(filepath.Dir(exe))
 	hash, cached := strings.CutSuffix(filepath.Base(dir), "-d")

@@ -14,7 +14,7 @@ type bind struct {
 	frame  []byte
 }
 
-// bind checks a bind and answers it, unless the scenario does.
+// bind checks a bind and answers it, unless the scenario answers it.
 func (p *play) bind(c *conn, frame []byte) {
 	var f codec.Bind
 	p.withinIDs(c, codec.DecodeBind(frame[codec.PrefixLen:], int(c.limits.MaxIDs), &f), frame)
@@ -33,7 +33,7 @@ func (p *play) bind(c *conn, frame []byte) {
 	p.grantAll(c, b)
 }
 
-// withinIDs blames a frame with too many IDs, and one that cannot be read.
+// withinIDs reports a fault for a frame with too many IDs or one that cannot be read.
 func (p *play) withinIDs(c *conn, err error, frame []byte) {
 	if e, ok := err.(*codec.Error); ok && e.Fault == codec.FaultTooMany {
 		p.blame(c, secLimits, fmt.Sprintf("at most max_ids IDs in a frame, which is %d", c.limits.MaxIDs), e.Detail, frame)
@@ -68,7 +68,7 @@ func ids(l codec.IDList) (all []codec.IDEpoch) {
 	return all
 }
 
-// grantAll answers that all IDs of a bind are bound.
+// grantAll grants all IDs of a bind.
 func (p *play) grantAll(c *conn, b *bind) {
 	results := make([]codec.Result, len(b.ids))
 	for i, v := range b.ids {
@@ -89,7 +89,7 @@ func (p *play) answerAll(c *conn, b *bind, code codec.Code) {
 	p.results(c, b, results)
 }
 
-// results answers a bind and notes what the client should believe from then on.
+// results answers a bind and records what the client should know from then on.
 func (p *play) results(c *conn, b *bind, results []codec.Result) {
 	delete(c.requests, b.seq)
 	for i, v := range b.ids {
@@ -108,13 +108,13 @@ func (p *play) results(c *conn, b *bind, results []codec.Result) {
 	p.put(c, codec.AppendResults(nil, codec.KindBound, b.seq, results))
 }
 
-// forget notes that the client does not hold the ID any more.
+// forget records that the client no longer holds the ID.
 func (p *play) forget(id string) {
 	delete(p.epochs, id)
 	delete(p.due, id)
 }
 
-// kick sends a kick that holds.
+// kick sends a kick that the client must obey.
 func (p *play) kick(c *conn, id string) {
 	p.forget(id)
 	p.put(c, codec.AppendKick(nil, id, p.mint()))

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// What a client under test and the node agree on. The client binds three IDs. It answers every
-// message with its own payload as the reply, or rejects it if the payload says so. A message to
-// Driver is an instruction. A report is a message from Driver to Report.
+// The contract between a client under test and the node. The client binds three IDs. It answers
+// every message with its own payload as the reply, or rejects it if the payload says so. A message
+// to Driver is an instruction. A report is a message from Driver to Report.
 const (
 	Driver   = "driver"      // instructions come to it, reports come from it
 	Alice    = "alice"       // sends and posts of instructions come from it

@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// Exec makes a Client of a command line for sh. The program and what it starts end with the
+// Exec returns a Client that runs a command line for sh. The program and its children end with the
 // scenario.
 func Exec(command string) Client {
 	return func(ctx context.Context, node, scenario string) (string, error) {
 		cmd := exec.CommandContext(ctx, "sh", "-c", command)
 		cmd.Env = append(os.Environ(), NodeVariable+"="+node, ScenarioVariable+"="+scenario)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		// what sh has started, too
+		// kill the children of sh, too
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		cmd.WaitDelay = time.Second
 		out := new(tail)
 		cmd.Stdout, cmd.Stderr = out, out
 		err := cmd.Run()
 		if ctx.Err() != nil || errors.Is(err, exec.ErrWaitDelay) {
-			err = nil // it was ended here
+			err = nil // we have ended it ourselves
 		}
 		return out.String(), err
 	}

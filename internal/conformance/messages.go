@@ -22,8 +22,8 @@ type delivery struct {
 
 func (d *delivery) own() bool { return !d.foreign }
 
-// deliver delivers a message that is the client's own. What f leaves out is filled in: an ack is
-// asked for, and the epoch is the one that the client holds.
+// deliver delivers a message that is the client's own. It fills in what f omits: the message
+// requests an ack, and the epoch is the one that the client holds.
 func (p *play) deliver(c *conn, f codec.Deliver) *delivery {
 	f.Flags |= codec.FlagAck
 	return p.transmit(c, f, false)
@@ -40,10 +40,10 @@ func (p *play) transmit(c *conn, f codec.Deliver, foreign bool) *delivery {
 	return d
 }
 
-// stray delivers a message that the client has to return.
+// stray delivers a message that the client must return.
 func (p *play) stray(c *conn, f codec.Deliver) *delivery { return p.transmit(c, f, true) }
 
-// note fills in the rest of a message and remembers it.
+// note fills in the rest of a message and records it.
 func (p *play) note(c *conn, f codec.Deliver, foreign bool) *delivery {
 	if f.From == nil {
 		f.From = []byte(Operator)
@@ -53,7 +53,7 @@ func (p *play) note(c *conn, f codec.Deliver, foreign bool) *delivery {
 	}
 	if f.Token == nil && f.Flags&codec.FlagAck != 0 {
 		p.serial++
-		f.Token = binary.BigEndian.AppendUint64(nil, 0xfe00_0000_0000_0000|p.serial) // no UTF-8
+		f.Token = binary.BigEndian.AppendUint64(nil, 0xfe00_0000_0000_0000|p.serial) // not UTF-8
 	}
 	d := &delivery{Deliver: f, conn: c, foreign: foreign}
 	p.deliveries = append(p.deliveries, d)
@@ -81,7 +81,7 @@ func (p *play) ack(c *conn, frame []byte) {
 	switch {
 	case d == nil:
 		p.blame(c, secMessages, "an ack has the token of a deliver, byte by byte", "an ack with a token that no deliver had", frame)
-	case d.void: // late, and harmless
+	case d.void: // late, but harmless
 		return
 	case d.Flags&codec.FlagAck == 0:
 		p.blame(c, secMessages, "no ack for a deliver whose flags have bit 0 clear", "an ack", frame)
@@ -100,7 +100,7 @@ func (p *play) ack(c *conn, frame []byte) {
 	p.asAgreed(c, d, &f, frame)
 }
 
-// asAgreed checks that the ack is what the contract asks of the program.
+// asAgreed checks that the ack is what the contract requires.
 func (p *play) asAgreed(c *conn, d *delivery, f *codec.Ack, frame []byte) {
 	reason, reject := strings.CutPrefix(string(d.Payload), RejectPrefix)
 	switch {
@@ -122,8 +122,8 @@ func (p *play) notHere(c *conn, frame []byte) {
 	p.comeBack(c, p.whichReturned(c, &f), &f, frame)
 }
 
-// whichReturned finds the delivery that a not_here is about: by its token, or, without one, by its
-// ID and payload.
+// whichReturned finds the delivery that a not_here returns: by its token or, without one, by its ID
+// and payload.
 func (p *play) whichReturned(c *conn, f *codec.Deliver) *delivery {
 	if len(f.Token) > 0 {
 		return p.tokens[string(f.Token)]
@@ -187,7 +187,7 @@ type send struct {
 
 func (s *send) wantsOutcome() bool { return s.Flags&codec.FlagAck != 0 }
 
-// send checks a send and answers it, unless the scenario does.
+// send checks a send and answers it, unless the scenario answers it.
 func (p *play) send(c *conn, frame []byte) {
 	s := &send{conn: c, frame: frame}
 	p.well(c, codec.DecodeSend(frame[codec.PrefixLen:], &s.Send), frame)
@@ -198,7 +198,7 @@ func (p *play) send(c *conn, frame []byte) {
 	p.take(c, s)
 }
 
-// admit checks what holds for every message of the client.
+// admit checks the rules for every message of the client.
 func (p *play) admit(c *conn, s *send) {
 	switch from := string(s.From); {
 	case s.Flags&^(codec.FlagAck|codec.FlagReport) != 0:
@@ -222,14 +222,14 @@ func (p *play) admit(c *conn, s *send) {
 	}
 }
 
-// charge counts a frame without ack against the credit.
+// charge subtracts a frame without ack from the credit.
 func (p *play) charge(c *conn, frame []byte) {
 	if c.used += uint64(len(frame)); c.used > c.credit {
 		p.blame(c, secMessages, fmt.Sprintf("no more bytes of sends without ack than the credit, which is %d in all", c.credit), fmt.Sprintf("%d bytes with this frame", c.used), frame)
 	}
 }
 
-// take hands a message to the scenario, or ends it as acked.
+// take passes a message to the scenario, or ends it as acked.
 func (p *play) take(c *conn, s *send) {
 	switch {
 	case string(s.To) == Report:
@@ -247,7 +247,7 @@ func (p *play) take(c *conn, s *send) {
 	}
 }
 
-// heard takes a report.
+// heard handles a report.
 func (p *play) heard(s *send) {
 	text := string(s.Payload)
 	if what, cannot := strings.CutPrefix(text, saysCannot+" "); cannot && !p.mayRefuse {
@@ -272,7 +272,7 @@ func (p *play) sentTo(to string) (all []*send) {
 	return all
 }
 
-// multicast takes a multicast as the sends that it is short for.
+// multicast handles a multicast as the sends that it stands for.
 func (p *play) multicast(c *conn, frame []byte) {
 	if c.limits.MaxMulticast == 0 {
 		p.blame(c, secMulticast, "no multicast at a node whose max_multicast is 0", "a multicast", frame)
@@ -309,7 +309,7 @@ func (p *play) deliverMany(c *conn, to []codec.Recipient, foreign map[string]boo
 	return all
 }
 
-// notHereMany takes what the client returns of a deliver_many.
+// notHereMany handles what the client returns of a deliver_many.
 func (p *play) notHereMany(c *conn, frame []byte) {
 	var f codec.DeliverMany
 	p.well(c, codec.DecodeDeliverMany(frame[codec.PrefixLen:], codec.KindNotHereMany, len(frame), &f), frame)

@@ -16,10 +16,11 @@ type node struct {
 	ln   net.Listener
 }
 
-// event is what the scenario's goroutine hears of a connection, in the order in which it happened.
+// event is something that happened on a connection. The scenario's goroutine receives events in
+// order.
 type event struct {
 	conn *conn
-	// with its prefix; nil: the connection has just been accepted, or err says how it ended
+	// with its prefix; nil if the connection has just been accepted, or has ended with err
 	frame []byte
 	err   error
 	ended bool // the client program has ended, with err
@@ -37,11 +38,11 @@ type conn struct {
 
 	greeted bool // hello has come
 	open    bool // welcome was sent
-	resumed bool // and said that the session goes on
-	over    bool // the node has ended it: what still comes is thrown away
-	ended   bool // the client has ended it
-	mute    bool // the node reads and does nothing else
-	told    bool // the client was sent a closing error
+	resumed bool // welcome said that the session was resumed
+	over    bool // the node has ended the connection, and discards what still comes
+	ended   bool // the client has ended the connection
+	mute    bool // the node reads, but does nothing else
+	told    bool // the node has sent a closing error to the client
 	left    bool // leave has come
 	bye     bool // bye has come
 	spare   bool // its session is new, and the client has another one elsewhere
@@ -49,14 +50,14 @@ type conn struct {
 	features uint64 // granted
 	pings    map[uint64]bool
 	pinged   int             // pings of the client
-	requests map[uint64]bool // open binds that a scenario has yet to answer, by seq
+	requests map[uint64]bool // open binds that a scenario has not answered yet, by seq
 	sends    map[uint64]*send
 	used     uint64 // bytes of sends without ack
 	credit   uint64
 	said     []byte    // the frame written last
 	heard    time.Time // when the last frame came
 
-	// holds one token unless a scenario has taken it: then the node does not read
+	// holds one token; if a scenario has taken it, the node does not read
 	gate chan struct{}
 }
 
@@ -80,7 +81,7 @@ func (p *play) listen(name, addr string) (*node, error) {
 	return n, nil
 }
 
-// serve hands the frames of one connection over to the scenario.
+// serve passes the frames of one connection to the scenario.
 func (p *play) serve(n *node, nc net.Conn) {
 	c := &conn{Conn: nc, node: n, pings: map[uint64]bool{}, requests: map[uint64]bool{}, sends: map[uint64]*send{}, gate: make(chan struct{}, 1)}
 	c.gate <- struct{}{}
@@ -126,7 +127,7 @@ func (p *play) read(c *conn) error {
 	}
 }
 
-// emit reports whether the scenario still listens.
+// emit passes an event to the scenario, and reports whether the scenario still listens.
 func (p *play) emit(e event) bool {
 	select {
 	case p.events <- e:
@@ -136,11 +137,11 @@ func (p *play) emit(e event) bool {
 	}
 }
 
-// maxFrame bounds what is read of a client. A scenario's own limit is checked where the frame is
-// handled.
+// maxFrame bounds the frames that are read from a client. A scenario's own limit is checked where
+// the frame is handled.
 const maxFrame = 64 << 20
 
-// put writes a frame, dressed as the scenario wants its frames.
+// put writes a frame, after the scenario has transformed it.
 func (p *play) put(c *conn, frame []byte) {
 	if p.dress != nil {
 		frame = p.dress(frame)
@@ -148,8 +149,8 @@ func (p *play) put(c *conn, frame []byte) {
 	p.write(c, frame)
 }
 
-// write writes bytes as they are. A connection that the client has closed takes nothing, which is
-// no fault here.
+// write writes bytes unchanged. If the client has closed the connection, the write fails, which is
+// not a fault here.
 func (p *play) write(c *conn, b []byte) {
 	c.said = b
 	chunk := len(b)
@@ -171,7 +172,7 @@ func (p *play) write(c *conn, b []byte) {
 	}
 }
 
-// pace lets the client read what was written before the next byte follows.
+// pace lets the client read what was written before the next byte.
 func (p *play) pace() {
 	select {
 	case <-time.After(200 * time.Microsecond):
@@ -179,17 +180,17 @@ func (p *play) pace() {
 	}
 }
 
-// smallBuffer lets the kernel take over little of what the node writes. (What it keeps of what the
-// client writes grows only with reading. To make that smaller now would take back a window that the
-// client has been promised, and the kernel would then drop the client's acknowledgements.)
+// smallBuffer makes the kernel buffer little of what the node writes. (The receive buffer grows
+// only with reading. Shrinking it now would withdraw a window that the client has been promised,
+// and the kernel would then drop the client's acknowledgements.)
 func (c *conn) smallBuffer() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(64 << 10)
 	}
 }
 
-// hangUp ends a connection as a node does: it shuts its sending side and gives the client a second
-// to close.
+// hangUp ends a connection as a node does: it shuts down its sending side and gives the client a
+// second to close.
 func (p *play) hangUp(c *conn) {
 	if c.over {
 		return
@@ -210,7 +211,7 @@ func (p *play) reset(c *conn) {
 	c.Close()
 }
 
-// lose voids what is open on a connection that the node ends, or that the client has ended.
+// lose voids what is open on a connection that the node or the client has ended.
 func (p *play) lose(c *conn) {
 	c.over = true
 	for _, d := range p.deliveries {

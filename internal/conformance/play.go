@@ -14,7 +14,7 @@ import (
 	"distmsg/codec"
 )
 
-// The sections of docs/protocol.md that a verdict can name. A test looks for them there.
+// The sections of docs/protocol.md that a verdict can name. A test checks that they exist.
 const (
 	secFrames    = "Frames"
 	secLife      = "Life of a connection"
@@ -43,17 +43,17 @@ const (
 	contractSection = "What your program does" // of docs/conformance.md
 )
 
-// settle is how long a scenario looks whether the client does what it must not do.
+// settle is how long a scenario waits to see whether the client does something forbidden.
 const settle = 300 * time.Millisecond
 
-// play is one scenario with one client. One goroutine, that of the scenario, owns all of it but the
-// parts under mu. A scenario says what the nodes do; play checks what holds in all scenarios, and
-// does what any node does unless the scenario has said otherwise.
+// play is one scenario with one client. The scenario's goroutine owns all of it except the parts
+// under mu. A scenario says what the nodes do. play checks the rules that hold in all scenarios,
+// and does what any node does unless the scenario says otherwise.
 type play struct {
 	scenario *Scenario
 	patience time.Duration // how long the client may take for an answer
 	arrival  time.Duration // how long it may take to connect
-	waits    bool          // no program is run: whoever connects is the client
+	waits    bool          // no program runs: any connection is the client's
 	limits   codec.Limits
 	ctx      context.Context
 	stop     context.CancelFunc
@@ -68,23 +68,23 @@ type play struct {
 	sessions   []*session
 	deliveries []*delivery
 	tokens     map[string]*delivery
-	sent       []*send  // all sends and posts but reports
-	reports    []string // that no scenario has asked for yet
+	sent       []*send  // all sends and posts except reports
+	reports    []string // that no scenario has consumed yet
 	program    error    // how the client program ended
-	exited     bool     // it has
-	mayExit    bool     // it may: it has been refused, or was asked to leave
+	exited     bool     // the program has ended
+	mayExit    bool     // the program may end: it has been refused, or was asked to leave
 
-	// What the client should believe of the IDs.
+	// What the client should know about the IDs.
 	epochs   map[string]uint64 // under which it holds them
 	granted  map[string]uint64 // the last epoch that it was given
-	wanted   map[string]bool   // it was asked to bind them anew
+	wanted   map[string]bool   // it was asked to bind them again
 	due      map[string]bool   // it may assert them again
 	unwanted map[string]bool   // it was asked to unbind them
 	clock    uint64            // of epochs
 	serial   uint64            // of tokens and nonces
 
-	// What a scenario changes.
-	dress     func(frame []byte) []byte // what becomes of each frame that is put
+	// What a scenario can change.
+	dress     func(frame []byte) []byte // transforms each frame that put writes
 	trickle   bool                      // bytes are written one by one
 	greet     func(c *conn)             // answers hello
 	onBind    func(c *conn, b *bind)    // answers bind
@@ -98,11 +98,11 @@ type play struct {
 	verdict Verdict
 }
 
-// session is what the nodes know of a session of the client.
+// session is what the nodes know about a session of the client.
 type session struct {
 	id, secret []byte
 	over       bool // it is not resumed any more
-	said       bool // and the client was told so
+	said       bool // and the client has been notified
 }
 
 func newPlay(ctx context.Context, s *Scenario, cfg *Config) *play {
@@ -119,15 +119,15 @@ func newPlay(ctx context.Context, s *Scenario, cfg *Config) *play {
 	return p
 }
 
-// defaultLimits are announced by scenarios that do not say otherwise.
+// defaultLimits are the announced limits unless a scenario changes them.
 var defaultLimits = codec.Limits{
 	MaxPayload: 1 << 20, MaxFrame: 1<<20 + codec.FrameOverhead, MaxIDs: 1024, MaxInFlight: 1000, Credit: 1 << 20,
 	MaxTTL: 60_000, DefaultTTL: 10_000, Heartbeat: 10_000, IdleTimeout: 30_000, ResumeWindow: 10_000,
 	MaxMulticast: 100, MaxWatched: 100,
 }
 
-// act runs the scenario's script and the end that all scripts have in common, on a goroutine of its
-// own which a verdict ends.
+// act runs the scenario's script and the common end of all scripts, on a goroutine of its own. A
+// verdict ends that goroutine.
 func (p *play) act() {
 	done := make(chan struct{})
 	go func() {
@@ -145,8 +145,8 @@ func (p *play) end(r Result, reason string) {
 	runtime.Goexit()
 }
 
-// blame says which rule the client has broken. Frame is what broke it, or nil if nothing came. The
-// scenario is over.
+// blame ends the scenario with the rule that the client has broken. frame is the offending frame,
+// or nil if nothing came.
 func (p *play) blame(c *conn, section, expected, got string, frame []byte) {
 	f := &Fault{Section: section, Expected: expected, Got: got}
 	if frame != nil {
@@ -159,8 +159,8 @@ func (p *play) blame(c *conn, section, expected, got string, frame []byte) {
 	p.end(Fail, "")
 }
 
-// until handles what the client does until ok reports true, for as long as a client may take for an
-// answer. If that is over, the client has not done what the section expects.
+// until handles the client's frames until ok returns true. If that takes longer than a client may
+// take for an answer, the client has not done what the section expects.
 func (p *play) until(c *conn, section, expected string, ok func() bool) {
 	p.untilIn(p.patience, c, section, expected, ok)
 }
@@ -169,8 +169,8 @@ func (p *play) untilIn(d time.Duration, c *conn, section, expected string, ok fu
 	p.wait(d, ok, func(why string) { p.blame(c, section, expected, why+p.unasked(), nil) })
 }
 
-// wait handles what the client does until ok reports true. If that takes too long, late says what
-// that means, and does not return.
+// wait handles the client's frames until ok returns true. If that takes longer than d, wait calls
+// late, which gives the verdict and does not return.
 func (p *play) wait(d time.Duration, ok func() bool, late func(why string)) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -186,7 +186,8 @@ func (p *play) wait(d time.Duration, ok func() bool, late func(why string)) {
 	}
 }
 
-// unasked names the reports that no scenario has asked for: one of them may be what came instead.
+// unasked lists the reports that no scenario has consumed: one of them may have come in place of
+// the expected one.
 func (p *play) unasked() string {
 	if len(p.reports) == 0 {
 		return ""
@@ -194,7 +195,7 @@ func (p *play) unasked() string {
 	return fmt.Sprintf("; it reported %q", p.reports)
 }
 
-// cut ends a scenario whose time is over, or that the operator has interrupted.
+// cut ends a scenario that has timed out or that the operator has interrupted.
 func (p *play) cut(late func(why string)) {
 	if context.Cause(p.ctx) == context.DeadlineExceeded {
 		late("the time of the scenario is over")
@@ -202,7 +203,7 @@ func (p *play) cut(late func(why string)) {
 	p.end(Err, "interrupted")
 }
 
-// during handles what the client does for a while, in which it must do nothing wrong.
+// during handles the client's frames for a while. The client must not break a rule meanwhile.
 func (p *play) during(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -223,7 +224,7 @@ func (p *play) handle(e event) {
 	switch {
 	case e.ended:
 		p.exited, p.program = true, e.err
-		// it could not be started, perhaps: that says nothing of the protocol
+		// perhaps it could not be started, which says nothing about the protocol
 		if !p.mayExit && len(p.conns) == 0 {
 			p.end(Err, "the program did not connect to "+p.nodes[0].addr+": "+exitWords(e.err))
 		}
@@ -268,10 +269,11 @@ func (p *play) firstToReset() *conn {
 	return c
 }
 
-// boundNonce is that of the ping behind bound.
+// boundNonce is the nonce of the ping after bound.
 const boundNonce = 1 << 20
 
-// arrives waits for the client. Without a program to run, nobody is to blame if none comes.
+// arrives waits for the client. If no program runs and no client comes, that is not a client's
+// fault.
 func (p *play) arrives(here func() bool) {
 	p.wait(p.arrival, here, func(why string) {
 		if p.waits {
@@ -306,21 +308,21 @@ func (p *play) latest() *conn {
 	return p.conns[len(p.conns)-1]
 }
 
-// again waits until the client has connected again and was welcomed, after there were n
+// again waits until the client has connected again and has its welcome, after the first n
 // connections.
 func (p *play) again(n int, section, expected string) *conn {
 	p.untilIn(p.patience+maxPause, p.latest(), section, expected, func() bool { return p.current() != nil && p.current().number > n })
 	return p.current()
 }
 
-// instruct tells the client's program to do something, and waits for the ack.
+// instruct sends an instruction to the client's program, and waits for the ack.
 func (p *play) instruct(c *conn, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	d := p.deliver(c, codec.Deliver{To: []byte(Driver), Payload: []byte(text)})
 	p.until(c, secMessages, "the client acks the instruction "+text, func() bool { return d.acks > 0 || d.void })
 }
 
-// told waits for a report, and takes it.
+// told waits for a report and consumes it.
 func (p *play) told(section, expected, report string) {
 	p.until(p.latest(), section, fmt.Sprintf("%s: the program reports %q", expected, report), func() bool {
 		i := slices.Index(p.reports, report)
@@ -332,7 +334,7 @@ func (p *play) told(section, expected, report string) {
 	})
 }
 
-// toldOne waits for one of several reports, takes it, and returns which it was.
+// toldOne waits for one of several reports, consumes it, and returns which one it was.
 func (p *play) toldOne(section, expected string, reports ...string) (which int) {
 	p.until(p.latest(), section, fmt.Sprintf("%s: the program reports one of %q", expected, reports), func() bool {
 		for i, r := range reports {
@@ -347,20 +349,21 @@ func (p *play) toldOne(section, expected string, reports ...string) (which int) 
 	return which
 }
 
-// outcomes waits for the reports of messages 1 to n of an instruction, all of which ended alike.
+// outcomes waits for the reports of messages 1 to n of an instruction, which must all have the same
+// outcome.
 func (p *play) outcomes(section, expected, to string, n int, word, delivered string) {
 	for k := 1; k <= n; k++ {
 		p.told(section, expected, fmt.Sprintf("%s %s %d %s %s", saysOutcome, to, k, word, delivered))
 	}
 }
 
-// works checks that messages go both ways over c.
+// works checks that messages flow in both directions over c.
 func (p *play) works(c *conn, section, after string) {
 	d := p.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("still here?")})
 	p.until(c, section, after+": the client goes on and acks what is delivered", func() bool { return d.acks > 0 })
 }
 
-// goodbye ends every scenario: the client finishes what is open and says bye.
+// goodbye is the end of every scenario: the client finishes what is open and says bye.
 func (p *play) goodbye() {
 	c := p.current()
 	if p.exited || p.mayExit {
@@ -399,7 +402,7 @@ func (p *play) settleDeliveries() {
 	}
 }
 
-// newSession makes one.
+// newSession returns a new session.
 func (p *play) newSession() *session {
 	s := &session{id: make([]byte, codec.SessionIDLen), secret: make([]byte, codec.SecretLen)}
 	rand.Read(s.id)     // never fails
@@ -414,7 +417,7 @@ func (p *play) mint() uint64 {
 	return p.clock
 }
 
-// close ends everything that the play has opened, and waits for it.
+// close closes everything that the play has opened, and waits for the end.
 func (p *play) close() {
 	p.stop()
 	p.mu.Lock()
@@ -428,7 +431,7 @@ func (p *play) close() {
 	p.readers.Wait()
 }
 
-// list writes words for people.
+// list joins words for people to read.
 func list(words []string) string { return strings.Join(words, ", ") }
 
 // maxPause is the longest pause before another attempt to connect.

@@ -48,7 +48,7 @@ func (p *play) dispatch(c *conn, kind codec.Kind, frame []byte) {
 	case codec.KindPong:
 		nonce, err := codec.DecodePong(body)
 		p.well(c, err, frame)
-		delete(c.pings, nonce) // one that nobody asked for is allowed
+		delete(c.pings, nonce) // an unsolicited pong is allowed
 	case codec.KindBye:
 		p.well(c, codec.DecodeBye(body), frame)
 		p.goes(c, frame)
@@ -81,7 +81,7 @@ func (p *play) dispatch(c *conn, kind codec.Kind, frame []byte) {
 	}
 }
 
-// well blames a frame that the codec cannot read.
+// well reports a fault for a frame that the codec cannot read.
 func (p *play) well(c *conn, err error, frame []byte) {
 	if err != nil {
 		p.blame(c, secFrames, "fields as the section of the kind has them", err.Error(), frame)
@@ -114,7 +114,7 @@ func (p *play) hello(c *conn, frame []byte) {
 	p.welcome(c)
 }
 
-// resumed finds the session that hello names; nil for none.
+// resumed finds the session that hello names, or nil.
 func (p *play) resumed(c *conn, frame []byte) *session {
 	h := &c.hello
 	if len(h.Session) == 0 || bytes.Equal(h.Session, make([]byte, codec.SessionIDLen)) {
@@ -163,7 +163,7 @@ func (p *play) makeWelcome(c *conn) *codec.Welcome {
 	return w
 }
 
-// resumedSession reports whether the bindings of the session stand.
+// resumedSession reports whether the bindings of the session are still valid.
 func (c *conn) resumedSession() bool { return c.resumed }
 
 func (p *play) welcome(c *conn) {
@@ -179,7 +179,7 @@ func (p *play) fault(c *conn, f codec.Fault) {
 	p.hangUp(c)
 }
 
-// goes is what bye does.
+// goes handles bye.
 func (p *play) goes(c *conn, frame []byte) {
 	c.bye = true
 	if c.spare {
@@ -196,7 +196,7 @@ func (p *play) goes(c *conn, frame []byte) {
 	c.session.over = true
 }
 
-// leave answers leave: what is delivered from here on goes elsewhere.
+// leave answers leave. Later messages go over another connection.
 func (p *play) leave(c *conn) {
 	if c.left {
 		return

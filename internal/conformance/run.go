@@ -17,19 +17,19 @@ type Scenario struct {
 	script func(p *play)
 }
 
-// Scenarios lists all of them, in the order of the page. The caller owns the slice.
+// Scenarios returns all scenarios, in the order of the page. The caller owns the slice.
 func Scenarios() []Scenario {
 	return slices.Concat(sessionScenarios, wireScenarios, bindingScenarios, messageScenarios, endingScenarios, movingScenarios)
 }
 
-// Client runs the program under test for one scenario. It connects to node, and returns when the
-// program has ended; it ends it when ctx ends. Output is the end of what the program wrote, for
-// people.
+// Client runs the program under test for one scenario. The program connects to node. Client returns
+// when the program has ended, and ends it when ctx ends. output is the end of what the program
+// wrote, for people to read.
 type Client func(ctx context.Context, node, scenario string) (output string, err error)
 
 // Config says how scenarios are played.
 type Config struct {
-	// Client runs the client under test. Nil: whoever connects is the client.
+	// Client runs the client under test. If it is nil, any connection is the client's.
 	Client Client
 	// Listen is the address of the first node. Default: a free port of 127.0.0.1.
 	Listen string
@@ -39,12 +39,12 @@ type Config struct {
 	Arrival time.Duration
 	// Patience is how long the client may take for an answer. Default: 5 s.
 	Patience time.Duration
-	// Timeout bounds a scenario. Default: 40 s, and Arrival.
+	// Timeout bounds a scenario. Default: 40 s plus Arrival.
 	Timeout time.Duration
-	// Started, if set, hears of each scenario when its node listens there. It may be called on
-	// several goroutines at once.
+	// Started, if set, is called for each scenario when its node listens. Calls may run on several
+	// goroutines at once.
 	Started func(s *Scenario, node string)
-	// Ended, if set, hears each verdict, one after the other.
+	// Ended, if set, is called with each verdict, one call after the other.
 	Ended func(v *Verdict)
 }
 
@@ -64,8 +64,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Run plays the scenarios and returns their verdicts, in the order given. It ends when ctx does:
-// what was not played by then is an error.
+// Run plays the scenarios and returns their verdicts, in the order given. It ends when ctx ends.
+// Scenarios that were not played by then get an error.
 func Run(ctx context.Context, cfg Config, scenarios []Scenario) []Verdict {
 	cfg = cfg.withDefaults()
 	verdicts := make([]Verdict, len(scenarios))
@@ -111,15 +111,15 @@ func run(ctx context.Context, s *Scenario, cfg *Config) Verdict {
 	output := p.runClient(cfg.Client, n.addr)
 	p.act()
 	p.verdict.Millis = since(start)
-	p.stop() // the client first: another scenario may get the addresses of this one
+	p.stop() // stop the client first, because another scenario may get the addresses of this one
 	if out := output(); p.verdict.Result != Pass {
 		p.verdict.Output = out
 	}
 	return p.verdict
 }
 
-// runClient runs the program beside the scenario. The function that it returns waits for its end,
-// and returns what it wrote.
+// runClient runs the program in parallel to the scenario. The returned function waits for its end
+// and returns its output.
 func (p *play) runClient(client Client, addr string) (output func() string) {
 	if client == nil {
 		return func() string { return "" }

@@ -7,7 +7,7 @@ import (
 	"distmsg/codec"
 )
 
-// Who holds an ID, under which epoch, and what is said when that changes.
+// Scenarios about who holds an ID, under which epoch, and how that changes.
 var bindingScenarios = []Scenario{
 	{
 		Name:   "kick",
@@ -67,7 +67,7 @@ var bindingScenarios = []Scenario{
 
 func kicks(p *play) {
 	c := p.first()
-	p.during(settle) // no bind is under way in the program either
+	p.during(settle) // no bind is in progress in the program either
 	p.put(c, codec.AppendKick(nil, Alice, p.epochs[Alice]-1))
 	p.put(c, codec.AppendKick(nil, Alice, p.epochs[Alice]))
 	p.put(c, codec.AppendKick(nil, "mallory", p.mint()))
@@ -79,7 +79,7 @@ func kicks(p *play) {
 	p.told(secBindings, "the application hears of a kick", saysKicked+" "+Alice)
 	p.comesBack(p.stray(c, codec.Deliver{To: []byte(Alice), Epoch: held, Flags: codec.FlagAck}), secBindings, "a client that was kicked does not hold the ID: it returns what is delivered to it")
 
-	p.noResume = true // so that all that is held has to be asserted
+	p.noResume = true // so that the client must assert all its IDs
 	before := len(p.conns)
 	p.reset(c)
 	c = p.again(before, secReconnect, "the client connects again")
@@ -87,8 +87,8 @@ func kicks(p *play) {
 	p.worksFor(c, Bob, secReconnect, "after its re-assert")
 }
 
-// reasserted waits until all that the client holds was asserted. What it asserts is checked where
-// it comes.
+// reasserted waits until the client has asserted all its IDs. Each assertion is checked when it
+// arrives.
 func (p *play) reasserted(c *conn) {
 	p.until(c, secReconnect, "the client re-asserts all IDs that it holds: "+list(keys(p.due)), func() bool { return len(keys(p.due)) == 0 })
 }
@@ -108,7 +108,7 @@ func (p *play) worksFor(c *conn, id, section, after string) {
 	p.acked(d, section, after+": the client goes on and acks what is delivered to "+id)
 }
 
-// askBind tells the client's program to bind an ID.
+// askBind instructs the client's program to bind an ID.
 func (p *play) askBind(c *conn, verb, id string) {
 	p.wanted[id] = true
 	p.instruct(c, "%s %s", verb, id)
@@ -195,7 +195,7 @@ func bindRefused(p *play) {
 	if policy != codec.PolicyKickOld {
 		p.blame(c, secBindings, "bind asks for policy 0, kick-old", "policy 1", nil)
 	}
-	p.during(2 * settle) // a bind that is repeated is blamed where it comes
+	p.during(2 * settle) // a repeated bind is a fault when it arrives
 	for _, id := range []string{"carol", "dave"} {
 		p.comesBack(p.stray(c, codec.Deliver{To: []byte(id), Epoch: p.mint(), Flags: codec.FlagAck}), secBindings, "the client does not hold an ID whose bind was refused")
 	}

@@ -6,7 +6,7 @@ import (
 	"distmsg/codec"
 )
 
-// How a connection ends, and what a client does then.
+// Scenarios about how a connection ends, and what a client does then.
 var endingScenarios = []Scenario{
 	{
 		Name:   "reset",
@@ -87,7 +87,7 @@ func fenced(p *play) {
 		c = p.again(before, secReconnect, fmt.Sprintf("the client connects again after %v", fault))
 		p.resumes(c)
 		p.works(c, secReconnect, "after "+fault.String())
-		p.during(settle / 3) // a bind, of what stands already, is blamed where it comes
+		p.during(settle / 3) // a bind of an ID that is still bound is a fault when it arrives
 	}
 }
 
@@ -173,7 +173,7 @@ func refusedForAWhile(p *play) {
 	p.recovers()
 }
 
-// recovers lets the client in again.
+// recovers admits the client again.
 func (p *play) recovers() {
 	p.greet = nil
 	before := len(p.conns)

@@ -8,7 +8,7 @@ import (
 	"distmsg/codec"
 )
 
-// Messages both ways, what bounds them, and how each ends.
+// Scenarios about messages in both directions, their limits, and their outcomes.
 var messageScenarios = []Scenario{
 	{
 		Name:   "acks",
@@ -67,7 +67,7 @@ func acks(p *play) {
 		p.transmit(c, f, false)
 	}
 	p.worksFor(c, Bob, secMessages, "after messages without ack")
-	p.during(settle) // an ack for one of those, and a second ack, are blamed where they come
+	p.during(settle) // an ack for one of those, or a second ack, is a fault when it arrives
 }
 
 func strayOutcomes(p *play) {
@@ -91,7 +91,7 @@ func inFlight(p *play) {
 	for i := range all {
 		p.until(c, secPolite, "the client sends as soon as an outcome makes room", func() bool { return len(p.sent) > i })
 		if i == 2 || i == 5 {
-			p.during(settle) // a send over the limit is blamed where it comes
+			p.during(settle) // a send over the limit is a fault when it arrives
 		}
 		p.outcome(p.sent[i], codec.CodeAcked)
 	}
@@ -104,7 +104,7 @@ func smallCredit(p *play) {
 	const all, size = 30, 60
 	p.instruct(c, "%s carol %d %d", doPost, all, size)
 	p.until(c, secMessages, "the client posts as far as its credit goes", func() bool { return c.used > c.credit/2 })
-	p.during(settle) // more than the credit is blamed where it comes
+	p.during(settle) // a send beyond the credit is a fault when it arrives
 	p.put(c, codec.AppendCredit(nil, c.credit/2))
 	p.during(settle)
 	for len(p.sentTo("carol")) < all {
@@ -114,7 +114,7 @@ func smallCredit(p *play) {
 		p.until(c, secMessages, "the client goes on when there is new credit", func() bool { return len(p.sentTo("carol")) > before })
 		p.during(settle / 3)
 	}
-	// On a new connection the credit begins anew.
+	// On a new connection, the credit starts again.
 	before := len(p.conns)
 	p.reset(c)
 	c = p.again(before, secReconnect, "the client connects again")
@@ -186,15 +186,15 @@ func watches(p *play) {
 	p.during(settle / 3)
 }
 
-// lastsAWhile is how long the scenarios about storms look.
+// lastsAWhile is how long the scenarios about storms last.
 const lastsAWhile = 3 * time.Second
 
 // maxDials is how often a client may dial in lastsAWhile. With full jitter from 50 ms on, doubling,
 // it takes about seven.
 const maxDials = 20
 
-// noStorm checks that the client, whose connections all fail now, tries again and again, but not
-// all the time.
+// noStorm checks that the client, whose connections all fail now, tries repeatedly, but with
+// pauses.
 func (p *play) noStorm(why string) {
 	before := len(p.conns)
 	p.during(lastsAWhile)

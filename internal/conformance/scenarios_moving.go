@@ -9,7 +9,7 @@ import (
 	"distmsg/codec"
 )
 
-// How a client goes from one node to another.
+// Scenarios about how a client moves from one node to another.
 var movingScenarios = []Scenario{
 	{
 		Name:   "drain",
@@ -90,8 +90,8 @@ func drainsToStranger(p *play) {
 	p.works(p.current(), secMoving, "after its re-assert at the other node")
 }
 
-// mayLeaveTwice lets a client give a new session back that a stranger made, as Several nodes at
-// once allows: it says bye there and tries again.
+// mayLeaveTwice lets a client end a new session that a node without knowledge of its session made.
+// The section Several nodes at once allows that: the client says bye there and tries again.
 func (p *play) mayLeaveTwice(next *conn) {
 	p.during(settle)
 	if next.bye || next.ended {
@@ -113,12 +113,12 @@ func drainsAlone(p *play) {
 	p.works(c, secReconnect, "after going_away")
 }
 
-// withWrongNodes is a members frame with good nodes, behind entries that are wrong.
+// withWrongNodes returns a members frame with good nodes after wrong entries.
 func withWrongNodes(good []codec.Member) []byte {
 	const list = codec.PrefixLen + 2 // where the header of the list is
 	b := codec.AppendMembers(nil, good)
 	wrong := []byte{
-		7,                    // no list
+		7,                    // not a list
 		0x91, 0xa2, 'n', '3', // without an address
 		0x92, 0xa2, 'n', '4', 0xa7, 'n', 'o', 'w', 'h', 'e', 'r', 'e',
 		0x92, 0xa2, 'n', '5', 0xa7, 'h', ':', '7', '0', '0', '0', '0', // no port

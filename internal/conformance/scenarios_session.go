@@ -9,8 +9,8 @@ import (
 	"distmsg/codec"
 )
 
-// How a connection begins, what welcome announces, and how both sides find out that the other
-// lives.
+// Scenarios about how a connection begins, what welcome announces, and how both sides check that
+// the other lives.
 var sessionScenarios = []Scenario{
 	{
 		Name:   "hello",
@@ -91,7 +91,7 @@ func tenLimits(p *play) {
 	p.works(c, secLimits, "after a welcome with ten limits")
 }
 
-// withTenLimits cuts the last two limits off a welcome in which they are 0.
+// withTenLimits removes the last two limits from a welcome in which they are 0.
 func withTenLimits(frame []byte) []byte {
 	var w codec.Welcome
 	if err := codec.DecodeWelcome(frame[codec.PrefixLen:], &w); err != nil {

@@ -9,8 +9,8 @@ import (
 	"distmsg/codec"
 )
 
-// What the bytes may look like: those of later versions, those that come in pieces, and those that
-// are no frames.
+// Scenarios about the bytes: those of later versions, those that arrive in pieces, and those that
+// are not frames.
 var wireScenarios = []Scenario{
 	{
 		Name:   "future-fields",
@@ -73,7 +73,7 @@ func futureKinds(p *play) {
 		raw(0x92, 110, 0x82, 0xa1, 'a', 0xc0, 0xa1, 'b', 0xcb, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0),
 		raw(0xdc, 0, 2, 0xcc, 113, 0xc4, 0x00),
 		raw(0xdd, 0, 0, 0, 2, 0xcc, 114, 0x90),
-		codec.AppendGone(nil, c.session.id), // a kind of nodes among each other
+		codec.AppendGone(nil, c.session.id), // a kind for links between nodes
 	} {
 		p.put(c, frame)
 		p.works(c, secFrames, "after a kind that it does not know")
@@ -100,7 +100,7 @@ func futureCodes(p *play) {
 	for i, v := range codes {
 		word := v.code.String()
 		if v.code < codec.CodeRejected {
-			// delivered is delivered: not every client keeps the number
+			// the range says delivered, and not every client keeps the number
 			word = codec.CodeAcked.String()
 		}
 		p.toldOne(secCodes, fmt.Sprintf("code %d is in a range that says delivered: %s", v.code, v.delivered),
@@ -153,7 +153,7 @@ func pieces(p *play) {
 	batch = codec.AppendPing(batch, 7)
 	half := len(batch) - 1000
 	p.write(c, batch[:half])
-	select { // nothing is answered meanwhile: half of a frame is written
+	select { // do not answer anything meanwhile: half of a frame is written
 	case <-time.After(settle / 3):
 	case <-p.ctx.Done():
 	}

@@ -16,7 +16,7 @@ const (
 	Pass Result = "pass"
 	Fail Result = "fail"  // the client broke a rule
 	Skip Result = "skip"  // the client does not claim the feature
-	Err  Result = "error" // the scenario could not be played: nothing is known of the client
+	Err  Result = "error" // the scenario could not be played: it says nothing about the client
 )
 
 // Verdict is what one scenario found.
@@ -24,7 +24,7 @@ type Verdict struct {
 	Scenario string `json:"scenario"`
 	Result   Result `json:"result"`
 	Reason   string `json:"reason,omitempty"` // of skip and error
-	Fault    *Fault `json:"fault,omitempty"`  // of fail: the first rule that was broken
+	Fault    *Fault `json:"fault,omitempty"`  // of fail: the first broken rule
 	Millis   int64  `json:"ms"`
 	Output   string `json:"output,omitempty"` // the end of what the client wrote, unless it passed
 }
@@ -44,7 +44,7 @@ type Fault struct {
 // maxHex is how many bytes of a frame a fault shows.
 const maxHex = 512
 
-// hexOf writes frame as the protocol's page does.
+// hexOf formats a frame as the protocol's page does.
 func hexOf(frame []byte) string {
 	if len(frame) <= maxHex {
 		return spaced(frame)
@@ -64,7 +64,7 @@ func spaced(b []byte) string {
 	return s.String()
 }
 
-// anchor is where a section stands.
+// anchor returns the link to a section.
 func anchor(section string) string {
 	if section == contractSection {
 		return "docs/conformance.md#" + slug(section)
@@ -72,7 +72,7 @@ func anchor(section string) string {
 	return "docs/protocol.md#" + slug(section)
 }
 
-// slug is how the renderers of Markdown name a heading.
+// slug returns the name that Markdown renderers give to a heading.
 func slug(heading string) string {
 	keep := func(r rune) rune {
 		switch {
@@ -86,7 +86,7 @@ func slug(heading string) string {
 	return strings.Map(keep, strings.ToLower(heading))
 }
 
-// Write writes the verdict for people.
+// Write writes the verdict for people to read.
 func (v *Verdict) Write(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-5s %-22s %5.1fs", v.Result, v.Scenario, float64(v.Millis)/1000)
@@ -119,5 +119,5 @@ func Count(verdicts []Verdict, r Result) (n int) {
 	return n
 }
 
-// since is the time that has passed since start, in milliseconds.
+// since returns the time since start, in milliseconds.
 func since(start time.Time) int64 { return time.Since(start).Milliseconds() }

@@ -16,7 +16,7 @@ func future(frame []byte) []byte {
 	return append(out, w.out...)
 }
 
-// widener reads what the codec's encoder writes, which knows few forms.
+// widener reads the output of the codec's encoder, which uses few forms.
 type widener struct {
 	in, out []byte
 	odd     bool
@@ -36,7 +36,7 @@ func (w *widener) number(n int) (v uint64) {
 	return v
 }
 
-// value rewrites one value that stands at this depth, the frame's own array being at 1.
+// value rewrites one value at this depth. The frame's own array has depth 1.
 func (w *widener) value(depth int) {
 	switch b := w.take(1)[0]; {
 	case b < 0x80:
@@ -69,8 +69,8 @@ func (w *widener) bytes(head byte, n int) {
 	w.out = append(w.out, w.take(n)...)
 }
 
-// array rewrites an array of n elements. The frame's own array and those in a list may grow; a list
-// may not, except the list of limits, which is one of integers.
+// array rewrites an array of n elements. The frame's own array and the arrays in a list may grow. A
+// list itself may not, except the list of limits, which contains integers.
 func (w *widener) array(n, depth int) {
 	grows := depth != 2 || n > 0 && (w.in[0] < 0x80 || w.in[0] >= 0xcc && w.in[0] <= 0xcf)
 	more := 0
@@ -88,7 +88,7 @@ func (w *widener) array(n, depth int) {
 	}
 }
 
-// extensions are elements of the future, of types that no field has.
+// extensions are elements of a future version, of types that no field has.
 var extensions = [][]byte{
 	{0xc0}, // nil
 	{0xc3}, // true
@@ -98,7 +98,7 @@ var extensions = [][]byte{
 	{0x91, 0x91, 0x91, 0x91, 0x91, 0x91, 0xc0}, // nested
 }
 
-// raw frames a body that is none of the codec's.
+// raw makes a frame from a body that the codec does not know.
 func raw(body ...byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
 }

@@ -1,5 +1,5 @@
-// Package dialing calls a function of the application's that opens connections, and is not held up
-// by it.
+// Package dialing calls an application's function that opens connections, and does not wait for it
+// longer than it should.
 package dialing
 
 import (
@@ -9,13 +9,13 @@ import (
 	"sync"
 )
 
-// ErrStuck says that a call was not made because an earlier one for the same address has not
+// ErrStuck means that a call was not made because an earlier one for the same address has not
 // returned.
 var ErrStuck = errors.New("the Dialer has not returned from an earlier call for this address")
 
 var errNothing = errors.New("the Dialer returned neither a connection nor an error")
 
-// Dialer calls Func, which may ignore its context. All methods may be called from any goroutine.
+// Dialer calls Func, which may ignore its context. Any goroutine may call all methods.
 type Dialer struct {
 	// Func opens a connection to addr. It is static.
 	Func func(ctx context.Context, addr string) (net.Conn, error)
@@ -25,9 +25,9 @@ type Dialer struct {
 	opening map[string]struct{}
 }
 
-// Open opens a connection and returns ctx's error if ctx ends first; a connection that comes later
-// is closed. It returns ErrStuck while an earlier call of Func for this address has not returned,
-// so that stuck calls do not pile up. The caller closes the connection.
+// Open opens a connection. If ctx ends first, it returns ctx's error, and closes a connection that
+// comes later. It returns ErrStuck while an earlier call of Func for this address has not returned,
+// so that stuck calls do not accumulate. The caller closes the connection.
 func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
 	type opened struct {
 		conn net.Conn
@@ -61,8 +61,8 @@ func (d *Dialer) Open(ctx context.Context, addr string) (net.Conn, error) {
 	}
 }
 
-// call calls Func. The call is over before the caller of Open hears of it, who may open another
-// connection at once.
+// call calls Func. The call counts as over before Open returns, because the caller of Open may open
+// another connection at once.
 func (d *Dialer) call(ctx context.Context, addr string) (net.Conn, error) {
 	defer d.end(addr)
 	return d.Func(ctx, addr)

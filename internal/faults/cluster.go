@@ -14,8 +14,8 @@ import (
 // Options says what a cluster consists of.
 type Options struct {
 	Nodes int // relays; at least 1
-	// each relay is on a host of its own, as are the servers, so that it can be cut off; and
-	// Cluster.AppHost is there
+	// each relay is on a host of its own, so that it can be cut off, and so are the servers;
+	// Cluster.AppHost exists
 	Apart bool
 	Flags []string // more flags for every relay; see proc.RelayOptions
 	Clock bool     // Redis sees Cluster.Clock
@@ -26,25 +26,25 @@ type Options struct {
 // Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any
 // goroutine; Close ends it.
 type Cluster struct {
-	Nodes     []*proc.Relay // they are called n1, n2, …
-	Hosts     []*proc.Host  // where they are; each nil unless they are apart
-	AppHost   *proc.Host    // for app servers that are to be cut off; nil unless they are apart
+	Nodes     []*proc.Relay // named n1, n2, …
+	Hosts     []*proc.Host  // the nodes' hosts; each nil unless Options.Apart
+	AppHost   *proc.Host    // for app servers that a test cuts off; nil unless Options.Apart
 	Redis     *proc.Redis
 	ZooKeeper *proc.ZooKeeper
-	Clock     *proc.Clock // nil: Redis sees the right one
+	Clock     *proc.Clock // nil: Redis uses the machine's clock
 
-	network *proc.Network // nil: all are where this process is
+	network *proc.Network // nil: everything is on this machine's own network
 	secret  string
-	flags   []string // of the nodes, beside those that say who they are
+	flags   []string // of all nodes, besides those that name and place each node
 }
 
 const (
-	settleTimeout = 30 * time.Second // until nodes that have nothing to suffer know each other
+	settleTimeout = 30 * time.Second // for undisturbed nodes to link to each other
 	pollEvery     = 10 * time.Millisecond
 	logKept       = 6000 // bytes of a node's log in Logs
 )
 
-// Start starts a cluster and waits until each node has a link to each other one. On an error
+// Start starts a cluster and waits until each node has a link to every other node. If it fails,
 // nothing is left running.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c := &Cluster{secret: rand.Text(), flags: o.Flags}
@@ -90,7 +90,7 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 	return c.WaitLinked(ctx)
 }
 
-// Relay says how to start one more node of the cluster, with its bindings in a Redis.
+// Relay returns the options to start one more node of the cluster, with its bindings in registry.
 func (c *Cluster) Relay(id string, registry *proc.Redis) proc.RelayOptions {
 	return proc.RelayOptions{
 		Env:   []string{"DISTMSG_CLUSTER_SECRET=" + c.secret},
@@ -98,10 +98,10 @@ func (c *Cluster) Relay(id string, registry *proc.Redis) proc.RelayOptions {
 	}
 }
 
-// DiscoveryURL says where in ZooKeeper the nodes are.
+// DiscoveryURL returns the URL of the list of nodes in ZooKeeper.
 func (c *Cluster) DiscoveryURL() string { return "zk://" + c.ZooKeeper.Addr + "/distmsg" }
 
-// Addrs are where clients find the nodes.
+// Addrs returns the addresses of the nodes for clients.
 func (c *Cluster) Addrs() []string {
 	var addrs []string
 	for _, node := range c.Nodes {
@@ -110,7 +110,7 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// WaitLinked waits until each node has a link to each other one, for 30 s at most.
+// WaitLinked waits until each node has a link to every other node, for 30 s at most.
 func (c *Cluster) WaitLinked(ctx context.Context) error {
 	return c.WaitMetric(ctx, "distmsg_links", float64(len(c.Nodes)-1), c.Nodes...)
 }
@@ -133,8 +133,8 @@ func (c *Cluster) WaitMetric(ctx context.Context, name string, want float64, nod
 	return nil
 }
 
-// LongestStall is the longest time that an event loop of any node has stood still in the middle of
-// its work since it was started.
+// LongestStall returns the longest stall of an event loop of any node in the middle of its work
+// since the start.
 func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err error) {
 	for _, node := range c.Nodes {
 		seconds, failed := node.Metric(ctx, "distmsg_loop_stall_longest_seconds")
@@ -143,8 +143,8 @@ func (c *Cluster) LongestStall(ctx context.Context) (longest time.Duration, err 
 	return longest, err
 }
 
-// Registrations are the sessions by which ZooKeeper lists nodes; a node whose session expired has
-// another one. A node that died is there until its session expires.
+// Registrations returns the sessions under which ZooKeeper lists nodes. A node whose session has
+// expired gets another one. A dead node stays listed until its session expires.
 func (c *Cluster) Registrations(ctx context.Context) ([]string, error) {
 	dump, err := c.ZooKeeper.Ask(ctx, "dump")
 	if err != nil {
@@ -164,7 +164,7 @@ func (c *Cluster) Registrations(ctx context.Context) ([]string, error) {
 	return sessions, nil
 }
 
-// Logs are the ends of the nodes' logs.
+// Logs returns the ends of the nodes' logs.
 func (c *Cluster) Logs() string {
 	var b strings.Builder
 	for i, node := range c.Nodes {
@@ -174,7 +174,7 @@ func (c *Cluster) Logs() string {
 	return b.String()
 }
 
-// Close ends everything, whatever state it is in.
+// Close ends all processes, whatever state they are in.
 func (c *Cluster) Close() {
 	for _, node := range c.Nodes {
 		node.Close()
@@ -193,7 +193,7 @@ func (c *Cluster) Close() {
 	}
 }
 
-// Pause lets time pass. It returns false if ctx ends first. Any goroutine may call it.
+// Pause waits for d. It returns false if ctx ends first. Any goroutine may call it.
 func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -11,11 +11,11 @@ import (
 	"distmsg/loadtest"
 )
 
-// Slack is what a promised bound is exceeded by before a proof fails: the machines that run tests
-// are small and have other things to do, too.
+// Slack is how much a promised bound may be exceeded before a proof fails, because the machines
+// that run tests are small and also do other things.
 const Slack = 2 * time.Second
 
-// Findings are what one proof has found.
+// Findings is the result of one proof.
 type Findings struct {
 	fault  string
 	lines  []finding
@@ -24,19 +24,19 @@ type Findings struct {
 
 type finding struct {
 	what, promised, measured string
-	bad                      string // why it is not as promised; empty: it is
+	bad                      string // why a promise was broken; empty: it was kept
 }
 
 // NewFindings begins a proof.
 func NewFindings(fault string) *Findings { return &Findings{fault: fault} }
 
-// Within notes how long something took, which must be no longer than promised, and Slack.
+// Within records how long something took. It must not take longer than promised plus Slack.
 func (f *Findings) Within(what string, promised, took time.Duration) {
 	f.within(what, promised, promised+Slack, took)
 }
 
-// Stall notes the longest stall of a loop. Under 100 ms is promised, under a second is checked:
-// less than that a machine with other things to do may take a thread's CPU away.
+// Stall records the longest stall of a loop. The promise is under 100 ms, but the check allows up
+// to a second, because a busy machine may take the CPU away from a thread for a shorter time.
 func (f *Findings) Stall(took time.Duration) {
 	f.within("longest loop stall", 100*time.Millisecond, time.Second, took)
 }
@@ -53,7 +53,7 @@ func (f *Findings) within(what string, promised, allowed, took time.Duration) {
 	f.lines = append(f.lines, line)
 }
 
-// Outcomes notes how sends ended, by outcome, which must all be among those allowed, and some.
+// Outcomes records how sends ended, by outcome. There must be some, and all must be allowed.
 func (f *Findings) Outcomes(what string, got map[string]uint64, allowed ...string) {
 	line := finding{what: what, promised: "only " + strings.Join(allowed, ", "), measured: counts(got)}
 	for _, word := range slices.Sorted(maps.Keys(got)) {
@@ -67,7 +67,7 @@ func (f *Findings) Outcomes(what string, got map[string]uint64, allowed ...strin
 	f.lines = append(f.lines, line)
 }
 
-// Count notes a number, which must be as promised.
+// Count records a number, which must be as promised.
 func (f *Findings) Count(what string, promised, got int) {
 	line := finding{what: what, promised: fmt.Sprint(promised), measured: fmt.Sprint(got)}
 	if got != promised {
@@ -76,14 +76,14 @@ func (f *Findings) Count(what string, promised, got int) {
 	f.lines = append(f.lines, line)
 }
 
-// Ledger notes what the load test found. Its ledger must be clean, and messages must have been
+// Ledger records what the load test found. Its ledger must be clean, and messages must have been
 // acked.
 func (f *Findings) Ledger(report *loadtest.Report) {
 	f.report = report
 	f.LedgerOf("ledger", report)
 }
 
-// LedgerOf is Ledger for a load beside the one that every proof has.
+// LedgerOf is Ledger for a load besides the one that every proof has.
 func (f *Findings) LedgerOf(what string, report *loadtest.Report) {
 	line := finding{what: what, promised: "no fault", measured: fmt.Sprintf("%d sent; %s", report.Sent, counts(report.Outcomes))}
 	judged := *report
@@ -96,7 +96,7 @@ func (f *Findings) LedgerOf(what string, report *loadtest.Report) {
 	f.lines = append(f.lines, line)
 }
 
-// Err is nil if everything is as promised and the ledger was asked.
+// Err returns nil if every promise was kept and the ledger was recorded.
 func (f *Findings) Err() error {
 	var errs []error
 	for _, line := range f.lines {
@@ -110,7 +110,7 @@ func (f *Findings) Err() error {
 	return errors.Join(errs...)
 }
 
-// String is a table in Markdown.
+// String returns a table in Markdown.
 func (f *Findings) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| %s | promised | measured |\n| --- | --- | --- |\n", f.fault)

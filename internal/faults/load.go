@@ -17,21 +17,21 @@ type Load struct {
 	err    error            // set before done is closed
 }
 
-// The load is small, so that two CPUs have time for faults, servers and nodes.
+// The load is small, so that two CPUs are enough for faults, servers and nodes.
 const (
 	loadConns   = 24
 	loadIDs     = 5         // of each connection
-	loadRate    = 600       // messages a second, all together
-	loadLongest = time.Hour // it is stopped long before
+	loadRate    = 600       // messages a second in total
+	loadLongest = time.Hour // it is stopped long before this
 )
 
-// StartLoad starts a load with sessions of the SDK at nodes chosen at random, and waits until the
-// nodes have taken the first messages.
+// StartLoad starts a load with sessions of the SDK at random nodes, and waits until the nodes have
+// accepted the first messages.
 func StartLoad(ctx context.Context, c *Cluster) (*Load, error) {
 	return startLoad(ctx, c, loadtest.Config{Driver: loadtest.DriverSDK, Conns: loadConns, IDsPerConn: loadIDs, Rate: loadRate})
 }
 
-// StartCrossing starts a load in which each connection always has messages under way, each of them
+// StartCrossing starts a load in which each connection always has messages in flight, each of them
 // to another node.
 func StartCrossing(ctx context.Context, c *Cluster, driver loadtest.Driver) (*Load, error) {
 	all := 1.0
@@ -70,8 +70,8 @@ func (l *Load) Stop() (*loadtest.Report, error) {
 	return l.report, l.err
 }
 
-// sends is how many messages the nodes have taken from clients; those that do not answer have taken
-// none.
+// sends returns how many messages the nodes have accepted from clients. A node that does not answer
+// counts as 0.
 func (c *Cluster) sends(ctx context.Context) (sum float64) {
 	for _, node := range c.Nodes {
 		n, _ := node.Metric(ctx, "distmsg_sends_total")

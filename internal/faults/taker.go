@@ -11,8 +11,8 @@ import (
 	"distmsg/codec"
 )
 
-// Taker is a client that takes whatever is delivered to it, whether it holds the ID or not: what a
-// node lets pass, no SDK makes good.
+// Taker is a client that accepts whatever is delivered to it, whether it holds the ID or not. So no
+// SDK hides what a node delivers wrongly.
 type Taker struct {
 	nc     net.Conn
 	answer chan []codec.Result // to hello, bind and unbind
@@ -20,10 +20,10 @@ type Taker struct {
 
 	mu       sync.Mutex
 	taken    int               // guarded by mu; deliveries
-	late     int               // guarded by mu; of them, for IDs that were lost
+	late     int               // guarded by mu; those of them for lost IDs
 	lost     map[string]bool   // guarded by mu; IDs that were unbound or kicked
 	epochs   map[string]uint64 // guarded by mu; of the others
-	unbinds  []string          // guarded by mu; of the request that is under way
+	unbinds  []string          // guarded by mu; the IDs of the current request
 	writing  sync.Mutex        // held while writing to nc
 	firstErr error             // guarded by mu
 }
@@ -59,7 +59,7 @@ func Take(ctx context.Context, addr string, ids ...string) (*Taker, error) {
 	return t, err
 }
 
-// Unbind gives IDs back.
+// Unbind unbinds IDs.
 func (t *Taker) Unbind(ids ...string) error {
 	t.mu.Lock()
 	t.unbinds = ids
@@ -74,28 +74,28 @@ func (t *Taker) Unbind(ids ...string) error {
 	return err
 }
 
-// Taken is how many messages have come.
+// Taken returns how many messages have arrived.
 func (t *Taker) Taken() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.taken
 }
 
-// Late is how many messages came for IDs that had been unbound or kicked before.
+// Late returns how many messages arrived for IDs that had been unbound or kicked before.
 func (t *Taker) Late() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.late
 }
 
-// Lost is how many IDs have been unbound or kicked.
+// Lost returns how many IDs have been unbound or kicked.
 func (t *Taker) Lost() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.lost)
 }
 
-// Close ends the connection. Its error is what the node said that no node should.
+// Close closes the connection. It returns an error if the node has broken the protocol.
 func (t *Taker) Close() error {
 	t.nc.Close()
 	<-t.ended
@@ -115,7 +115,7 @@ func withEpochs(ids []string, epochs map[string]uint64) []codec.IDEpoch {
 func (t *Taker) write(b []byte) {
 	t.writing.Lock()
 	defer t.writing.Unlock()
-	_, _ = t.nc.Write(b) // reading finds out
+	_, _ = t.nc.Write(b) // the reader notices an error
 }
 
 func (t *Taker) ask(frame []byte) ([]codec.Result, error) {
@@ -130,7 +130,7 @@ func (t *Taker) ask(frame []byte) ([]codec.Result, error) {
 	}
 }
 
-// read handles what comes, in order, until the connection ends.
+// read handles frames in order until the connection ends.
 func (t *Taker) read() {
 	defer close(t.ended)
 	var in []byte

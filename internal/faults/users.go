@@ -13,8 +13,8 @@ import (
 	"distmsg/internal/proc"
 )
 
-// Users are sessions that began at one node, each with IDs. They accept every message, or, told to
-// be Silent, none.
+// Users are sessions that began at one node, each with IDs. They accept every message or, if
+// UsersConfig.Silent is set, none.
 type Users struct {
 	IDs []string // of all the sessions
 
@@ -27,14 +27,14 @@ type Users struct {
 
 // UsersConfig says who the users are.
 type UsersConfig struct {
-	Name     string // their IDs begin so
+	Name     string // the prefix of their IDs
 	Sessions int
 	PerUser  int        // IDs of each session
 	Silent   bool       // handlers hold messages until Close
-	Host     *proc.Host // where their app servers are
+	Host     *proc.Host // the host of their app servers
 }
 
-// Connect attaches sessions to the node at addr and binds their IDs. When that node is gone they go
+// Connect attaches sessions to the node at addr and binds their IDs. When that node dies, they move
 // to others.
 func Connect(ctx context.Context, addr string, cfg UsersConfig) (*Users, error) {
 	u := &Users{release: make(chan struct{})}
@@ -71,7 +71,7 @@ func (u *Users) connect(ctx context.Context, addr string, cfg UsersConfig, i int
 	return session.Bind(ctx, ids...)
 }
 
-// Kicks is how many IDs the users have lost against their will.
+// Kicks returns how many IDs the users have lost to others.
 func (u *Users) Kicks() int { return int(u.kicks.Load()) }
 
 // Close ends the sessions.
@@ -92,8 +92,7 @@ func (u *Users) Send(ctx context.Context, to string, ttl time.Duration) string {
 	return word(err)
 }
 
-// SendEach sends one message to each ID, one after the other, and SendAll one to all of them in a
-// multicast. They count how that ended.
+// SendEach sends one message to each ID, one after the other, and counts the outcomes.
 func (u *Users) SendEach(ctx context.Context, ids []string) map[string]uint64 {
 	var tally Tally
 	for _, id := range ids {
@@ -102,7 +101,7 @@ func (u *Users) SendEach(ctx context.Context, ids []string) map[string]uint64 {
 	return tally.Counts()
 }
 
-// SendAll is SendEach with a multicast.
+// SendAll sends one message to all IDs in a multicast, and counts the outcomes.
 func (u *Users) SendAll(ctx context.Context, ids []string) map[string]uint64 {
 	var tally Tally
 	results, err := u.sessions[0].Multicast(ctx, client.Message{From: u.IDs[0], TTL: sendTTL}, ids)
@@ -154,14 +153,14 @@ func (t *Tally) Counts() map[string]uint64 {
 
 const (
 	reachWorkers = 128
-	tryTTL       = time.Second           // of one of many tries
+	tryTTL       = time.Second           // for each of many tries
 	tryPause     = 20 * time.Millisecond // between them
 	everyTurn    = 50 * time.Millisecond // between two messages of Talk
 	sendTTL      = 5 * time.Second
 )
 
-// Reach sends to each ID until each has accepted a message, and counts how the tries ended. An
-// error says how many have not.
+// Reach sends to the IDs until each has accepted a message, and counts the outcomes of the tries.
+// An error says how many IDs have not accepted one.
 func (u *Users) Reach(ctx context.Context, ids []string) (map[string]uint64, error) {
 	var tally Tally
 	var missing atomic.Int64
@@ -199,16 +198,15 @@ func (u *Users) reach(ctx context.Context, id string, tally *Tally) bool {
 	return false
 }
 
-// Talk sends to the IDs, one after the other, again and again, until ctx ends, and counts how that
-// ended.
+// Talk sends to the IDs, one after the other, repeatedly, until ctx ends, and counts the outcomes.
 func (u *Users) Talk(ctx context.Context, ids []string, tally *Tally) {
 	for i := 0; Pause(ctx, everyTurn); i++ {
-		// Not ctx, whose end would be an outcome.
+		// Do not use ctx: its end would become an outcome.
 		tally.Add(u.Send(context.WithoutCancel(ctx), ids[i%len(ids)], sendTTL))
 	}
 }
 
-// Wait is sends that wait for their outcome.
+// Wait is a group of sends that wait for their outcomes.
 type Wait struct {
 	Tally
 	work sync.WaitGroup
@@ -222,7 +220,7 @@ func (u *Users) SendToSilent(ctx context.Context, silent *Users, n int) (*Wait, 
 	for i := range n {
 		w.work.Go(func() { w.Add(u.Send(ctx, silent.IDs[i%len(silent.IDs)], time.Minute)) })
 	}
-	arriving, cancel := context.WithTimeout(ctx, settleTimeout) // which the sends outlive
+	arriving, cancel := context.WithTimeout(ctx, settleTimeout) // the sends outlive this context
 	defer cancel()
 	for silent.held.Load() < held+int64(n) {
 		if !Pause(arriving, pollEvery) {
@@ -232,5 +230,5 @@ func (u *Users) SendToSilent(ctx context.Context, silent *Users, n int) (*Wait, 
 	return w, nil
 }
 
-// Heard waits until all have ended.
+// Heard waits until all sends have ended.
 func (w *Wait) Heard() { w.work.Wait() }

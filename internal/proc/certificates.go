@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// Certificates names PEM files: an authority, and a certificate of 127.0.0.1 and localhost that it
-// has signed, good for servers and clients.
+// Certificates names PEM files: an authority, and a certificate for 127.0.0.1 and localhost that it
+// has signed, valid for servers and clients.
 type Certificates struct{ CA, Cert, Key string }
 
-// WriteCertificates makes new ones in dir, valid for a day.
+// WriteCertificates creates new certificates in dir, valid for a day.
 func WriteCertificates(dir string) (Certificates, error) {
 	files := Certificates{
 		CA: filepath.Join(dir, "ca.pem"), Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"),

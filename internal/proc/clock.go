@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// Clock is a wall clock that is wrong by as much as a test wants, for servers that are started with
-// it.
+// Clock is a wall clock with an offset that a test sets, for servers that are started with it.
 type Clock struct {
 	dir string
 	env []string
@@ -22,8 +21,8 @@ type Clock struct {
 //go:embed clock/clock.c
 var clockSource string
 
-// NewClock makes a clock that is right until it is Set. It needs a C compiler, as the race detector
-// does.
+// NewClock returns a clock that is right until Set changes it. It needs a C compiler, as the race
+// detector does.
 func NewClock(ctx context.Context) (*Clock, error) {
 	dir, err := os.MkdirTemp("", "distmsg-clock-")
 	if err != nil {
@@ -45,7 +44,8 @@ func NewClock(ctx context.Context) (*Clock, error) {
 	return c, nil
 }
 
-// environment is for a program that is to see the clock. Nil has none.
+// environment returns the environment of a program that uses the clock. For a nil Clock it is
+// empty.
 func (c *Clock) environment() []string {
 	if c == nil {
 		return nil
@@ -55,8 +55,8 @@ func (c *Clock) environment() []string {
 
 func (c *Clock) file() string { return filepath.Join(c.dir, "off") }
 
-// Set makes the clock wrong by that much, from now on, for servers that run as well. Clocks that
-// only measure go on as they did.
+// Set sets the offset of the clock, also for servers that already run. It does not affect monotonic
+// clocks.
 func (c *Clock) Set(off time.Duration) error {
 	f, err := os.OpenFile(c.file(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPUs are some of the machine's CPUs, by their numbers. Empty means no choice.
+// CPUs is a set of the machine's CPUs, by their numbers. Empty means no restriction.
 type CPUs []int
 
 // OwnCPUs returns the CPUs that this process may run on.
@@ -34,8 +34,8 @@ func (c CPUs) set() *unix.CPUSet {
 	return &set
 }
 
-// do calls f while this thread runs on these CPUs. A program that f starts stays there. The caller
-// is locked to its thread.
+// do calls f while this thread runs on these CPUs. A program that f starts stays on them. The
+// caller must be locked to its thread.
 func (c CPUs) do(f func() error) error {
 	if len(c) == 0 {
 		return f()
@@ -48,13 +48,13 @@ func (c CPUs) do(f func() error) error {
 		return fmt.Errorf("cannot run on the CPUs %v: %w", c, err)
 	}
 	err := f()
-	// what f has started runs; if this fails, the thread stays where it is
+	// f has already started its program; if this fails, the thread stays on these CPUs
 	_ = unix.SchedSetaffinity(0, &before)
 	return err
 }
 
-// Stay moves this process to these CPUs: all its threads, and with them those that they start from
-// now on, and programs.
+// Stay moves this process to these CPUs: all its threads, and so the threads and programs that they
+// start later.
 func (c CPUs) Stay() error {
 	moved := make(map[int]bool)
 	for more := true; more; { // a thread may have been started meanwhile

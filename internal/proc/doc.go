@@ -1,9 +1,9 @@
-// Package proc starts the programs that tests and loadtest need around them, on free ports of
-// 127.0.0.1, and lets them suffer: redis-server (alone, as a cluster, under sentinels, with TLS),
+// Package proc starts the programs that tests and loadtest need, on free ports of 127.0.0.1, and
+// injects faults into them: redis-server (alone, as a cluster, under sentinels, with TLS),
 // ZooKeeper, and our own binaries.
 //
-// Everything that is started here ends with this process, however that ends: the kernel kills a
-// child when its parent dies.
+// Every program that is started here ends with this process, in whatever way this process ends: the
+// kernel kills a child when its parent dies.
 //
 //	server, err := proc.StartRedis(ctx, proc.RedisOptions{})
 //	…
@@ -13,6 +13,6 @@
 //	server.Kill()   // SIGKILL
 //	server.Restart(ctx)
 //
-// Redis and ZooKeeper are Debian's packages redis-server and zookeeper. What is missing is an
-// error, never a reason to skip.
+// Redis and ZooKeeper come from Debian's packages redis-server and zookeeper. A missing program is
+// an error, never a reason to skip a test.
 package proc

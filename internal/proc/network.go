@@ -15,41 +15,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network joins hosts by a switch. It is one of 10.219.0.0/24, 10.219.1.0/24, … that nobody on this
-// machine uses. The process that has made it is in it, too, at 10.219.x.254, and with it everything
-// on this machine that is on no Host.
+// Network connects hosts by a switch. It is one of 10.219.0.0/24, 10.219.1.0/24, … that nothing on
+// this machine uses. The process that has made it is in the network, too, at 10.219.x.254, and so
+// is everything on this machine that is not on a Host.
 //
 // It needs root and the command ip (Debian's package iproute2).
 type Network struct {
 	Hosts []*Host // at 10.219.x.1, 10.219.x.2, …
 
 	subnet byte
-	hub    *os.File // the namespace that the switch is in
+	hub    *os.File // the namespace of the switch
 	link   string   // our interface
 }
 
 // Host is a network namespace of its own with an address in its Network and a loopback of its own.
-// Programs run on it (Command.Host and its like) and see the same files as everybody else.
+// Programs run on it (Command.Host and similar fields) and see the same files as all others.
 //
-// A nil *Host is good: it is where this process is, and its address is 127.0.0.1. Only, it cannot
-// be cut off.
+// A nil *Host is valid: it is where this process is, and its address is 127.0.0.1. But it cannot be
+// cut off.
 //
-// All methods may be called from any goroutine.
+// Any goroutine may call all methods.
 type Host struct {
 	network *Network
-	number  int // its address ends so
+	number  int // the last part of its address
 	ns      *os.File
 }
 
 const (
 	maxHosts  = 250
-	ourNumber = 254 // our address ends so
+	ourNumber = 254 // the last part of our address
 )
 
-// NewNetwork makes a network of n hosts and waits until each can be reached.
+// NewNetwork creates a network of n hosts and waits until each can be reached.
 //
-// Namespaces have no names and live as long as somebody holds them, which is this process and what
-// it has started. So nothing stays behind, however it ends.
+// Namespaces have no names and live as long as a process holds them, which this process and its
+// children do. So nothing is left over, in whatever way this process ends.
 func NewNetwork(ctx context.Context, n int) (*Network, error) {
 	if n < 1 || n > maxHosts {
 		return nil, fmt.Errorf("a network of %d hosts: it may have 1 to %d", n, maxHosts)
@@ -103,8 +103,8 @@ func (w *Network) build(n int) (err error) {
 	return runIP(w.hub, nil, "link set uplink up master switch")
 }
 
-// claimSubnet picks the first subnet that nobody has. Ours is the one whose number our interface
-// bears, as the kernel gives a name only once, whoever asks at the same time.
+// claimSubnet takes the first free subnet. It claims a subnet by naming our interface after its
+// number: the kernel accepts a name only once, even if several processes try at the same time.
 func (w *Network) claimSubnet() error {
 	inUse := make(map[byte]bool)
 	addrs, err := net.InterfaceAddrs()
@@ -139,10 +139,10 @@ func (w *Network) mac(number int) string {
 	return fmt.Sprintf("02:00:0a:db:%02x:%02x", w.subnet, number)
 }
 
-// configure returns what ip has to do for the member of the network that bears the number. Members
-// know each other's MAC addresses for good: while one is cut off, others could not ask for its, and
-// the kernel would tell them "no route to host" within seconds, which is kinder than most
-// partitions.
+// configure returns the commands of ip for the member of the network with this number. Members know
+// each other's MAC addresses permanently. Otherwise, while one is cut off, the others could not
+// resolve its address, and the kernel would report "no route to host" within seconds, which is
+// kinder than most partitions.
 func (w *Network) configure(link string, number int) []string {
 	lines := []string{
 		"link set " + link + " address " + w.mac(number),
@@ -161,8 +161,8 @@ func (w *Network) configure(link string, number int) []string {
 	return lines
 }
 
-// waitReachable waits until each host answers, if only that nobody listens: a link that is set up
-// works a moment later.
+// waitReachable waits until each host answers, even if only that nothing listens: a link works only
+// a moment after it is set up.
 func (w *Network) waitReachable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -184,13 +184,13 @@ func (w *Network) waitReachable(ctx context.Context) error {
 	return nil
 }
 
-// IP returns our address, where programs on the hosts find what is on none.
+// IP returns our address, at which programs on the hosts reach everything that is not on a host.
 func (w *Network) IP() string { return w.addr(ourNumber) }
 
-// Close ends the network. What still runs on its hosts is alone with itself.
+// Close ends the network. Programs that still run on its hosts are then isolated.
 func (w *Network) Close() {
 	if w.link != "" {
-		// not left to the end of the namespaces, which takes its time
+		// delete the link now, because the end of the namespaces takes time
 		_ = runIP(nil, nil, "link delete "+w.link)
 	}
 	for _, h := range w.Hosts {
@@ -211,25 +211,25 @@ func (h *Host) IP() string {
 	return h.network.addr(h.number)
 }
 
-// port returns what the host's end at the switch is called.
+// port returns the name of the host's end at the switch.
 func (h *Host) port() string { return fmt.Sprintf("port%d", h.number) }
 
-// Partition cuts the host off from all others and from us. Packets from and to it are lost and
-// nobody is told: its link stays up, connections stand and are silent. Programs on the host still
-// reach each other.
+// Partition cuts the host off from all others and from us. Packets from and to it are lost
+// silently: its link stays up, and connections stay open. Programs on the host still reach each
+// other.
 func (h *Host) Partition() error { return runIP(h.network.hub, nil, "link set "+h.port()+" nomaster") }
 
-// Heal ends a partition. TCP finds out when it sends again, which may take as long as the partition
-// did.
+// Heal ends a partition. TCP notices that when it sends again, which may take as long as the
+// partition did.
 func (h *Host) Heal() error {
 	return runIP(h.network.hub, nil, "link set "+h.port()+" up master switch")
 }
 
-// Cut breaks the path between two hosts, in both directions: packets are lost and nobody is told,
-// while both still reach all others. Mend ends it.
+// Cut breaks the path between two hosts in both directions: packets are lost silently, while both
+// hosts still reach all others. Mend restores the path.
 func (h *Host) Cut(other *Host) error { return h.path(other, nowhere, nowhere) }
 
-// Mend ends what Cut began.
+// Mend restores the path that Cut has broken.
 func (h *Host) Mend(other *Host) error {
 	return h.path(other, h.network.mac(h.number), other.network.mac(other.number))
 }
@@ -237,7 +237,7 @@ func (h *Host) Mend(other *Host) error {
 // nowhere is a MAC address that nobody has.
 const nowhere = "02:00:0a:da:00:00"
 
-// path tells two hosts at which MAC addresses the other is.
+// path sets the MAC addresses under which two hosts reach each other.
 func (h *Host) path(other *Host, own, others string) error {
 	return errors.Join(other.neighbour(h, own), h.neighbour(other, others))
 }
@@ -246,8 +246,8 @@ func (h *Host) neighbour(other *Host, mac string) error {
 	return runIP(h.ns, nil, "neighbour replace "+other.IP()+" lladdr "+mac+" nud permanent dev eth0")
 }
 
-// Do calls f as if this process were on the host. Sockets that f makes itself, not on another
-// goroutine, are the host's for good; programs that it starts run there.
+// Do calls f as if this process were on the host. Sockets that f itself opens, not on another
+// goroutine, belong to the host permanently. Programs that f starts run on the host.
 func (h *Host) Do(f func() error) error {
 	if h == nil {
 		return f()
@@ -275,7 +275,7 @@ func (h *Host) Listen(ctx context.Context) (l net.Listener, err error) {
 
 const threadNamespace = "/proc/thread-self/ns/net"
 
-// newNamespace makes a network namespace that lives as long as the file, or something in it.
+// newNamespace creates a network namespace that lives as long as the file, or as something in it.
 func newNamespace() (ns *os.File, err error) {
 	unshare := func() error { return unix.Unshare(unix.CLONE_NEWNET) }
 	err = excursion(unshare, func() error {
@@ -290,8 +290,8 @@ func within(ns *os.File, f func() error) error {
 	return excursion(func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) }, f)
 }
 
-// excursion calls f on a thread that leave has taken into another network namespace, and takes it
-// home.
+// excursion calls f on a thread that leave has moved into another network namespace, and moves it
+// back.
 func excursion(leave, f func() error) (err error) {
 	runtime.LockOSThread()
 	home, err := os.Open(threadNamespace)
@@ -307,17 +307,17 @@ func excursion(leave, f func() error) (err error) {
 	defer func() {
 		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 			err = errors.Join(err, back)
-			return // with the lock: this thread must run no other goroutine
+			return // keep the thread locked: it must run no other goroutine
 		}
 		runtime.UnlockOSThread()
 	}()
 	return f()
 }
 
-// peerFile is the second namespace that ip was given, as its commands name it.
+// peerFile is the path by which ip's commands name the second namespace.
 const peerFile = "/proc/self/fd/3"
 
-// runIP runs commands of ip(8) in a namespace; nil is ours.
+// runIP runs commands of ip(8) in a namespace; nil means ours.
 func runIP(ns, peer *os.File, commands ...string) error {
 	cmd := exec.Command("ip", "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))

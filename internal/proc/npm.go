@@ -9,8 +9,8 @@ import (
 )
 
 // InstallNode installs the packages of a Node.js program in dir, from its package-lock.json, if
-// they are not there. Tests of several packages, which run at the same time, may call it for one
-// dir: one of them installs, and the others wait.
+// they are not there. Tests of several packages that run at the same time may call it for one dir:
+// one of them installs, and the others wait.
 func InstallNode(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -10,20 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ports are TCP ports of a host that are ours until they are released, also while the server that
-// uses them is down. For each there is a socket that is bound and does not listen. As it has
-// SO_REUSEADDR, a server may listen there all the same, but the kernel gives the port to nobody
-// else: not to a listener that asks for any port, and not to a connection as its source. The latter
-// is no theory: a client that dials a dead server again and again gets the server's port as its own
-// one day, is connected to itself, and the server cannot come back.
+// ports is a set of TCP ports of a host that are reserved until they are released, even while the
+// server that uses them is down. For each port there is a socket that is bound and does not listen.
+// Because it has SO_REUSEADDR, a server may still listen there. But the kernel gives the port to
+// nobody else: not to a listener that requests any port, and not to a connection as its source
+// port. The latter does happen: a client that dials a dead server again and again eventually gets
+// the server's port as its own, connects to itself, and the server cannot come back.
 type ports struct {
 	host    *Host
 	numbers []int
 	sockets []int
 }
 
-// reservePorts reserves n ports: first and those that come after it, or any that are free if it
-// is 0.
+// reservePorts reserves n ports: first and the following ones, or any free ones if first is 0.
 func reservePorts(host *Host, first, n int) (*ports, error) {
 	p := &ports{host: host}
 	err := host.Do(func() error {
@@ -45,7 +44,7 @@ func reservePorts(host *Host, first, n int) (*ports, error) {
 	return p, nil
 }
 
-// reserve adds a port; 0 is any that is free.
+// reserve adds a port; 0 means any free one.
 func (p *ports) reserve(number int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -78,15 +77,15 @@ func (p *ports) release() {
 	p.sockets = nil
 }
 
-// place is where a server lives: ports, and a directory for its files.
+// place is what a server needs: ports, and a directory for its files.
 type place struct {
 	*ports
 	dir  string
 	temp bool // dir was made here, so it is removed here
 }
 
-// newPlace reserves ports, as reservePorts does, and makes dir if it is not there; a temporary one
-// if dir is empty.
+// newPlace reserves ports as reservePorts does, and creates dir if it does not exist. If dir is
+// empty, it creates a temporary directory.
 func newPlace(host *Host, first, n int, dir string) (*place, error) {
 	p := &place{temp: dir == ""}
 	var err error

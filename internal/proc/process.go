@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// until a program is ready; on a busy machine a JVM takes half a minute
+	// for a program to become ready; on a busy machine a JVM takes half a minute
 	startTimeout = 2 * time.Minute
 	stopTimeout  = 30 * time.Second // from SIGTERM to SIGKILL
 	pollInterval = 10 * time.Millisecond
@@ -24,21 +24,22 @@ const (
 
 // Command says what to run.
 type Command struct {
-	Path string   // a file, or a name to be found in PATH
+	Path string   // a file, or a name that is searched in PATH
 	Args []string // without the program's name
 	Env  []string // in addition to this process's
 	Dir  string   // working directory; empty: this process's
 	Host *Host    // where it runs; nil: where this process does
-	CPUs CPUs     // on which of them it runs; empty: where this process does
+	CPUs CPUs     // the CPUs that it runs on; empty: those of this process
 
-	// Log, if not nil, gets what the program writes to stdout and stderr while it runs. A writer
-	// that blocks holds the program up.
+	// Log, if not nil, receives what the program writes to stdout and stderr while it runs. A
+	// writer that blocks also blocks the program.
 	Log io.Writer
 
-	// Stderr is where the program's stderr goes, instead of into Output and Log; nil: there.
+	// Stderr receives the program's stderr in place of Output and Log. If it is nil, they receive
+	// it.
 	Stderr *os.File
 
-	// Ready is asked again and again until it returns nil. It may look at p.Output. Nil: the
+	// Ready is called repeatedly until it returns nil. It may read p.Output. If Ready is nil, the
 	// program is ready at once.
 	Ready func(ctx context.Context, p *Process) error
 
@@ -47,8 +48,8 @@ type Command struct {
 
 func (c Command) String() string { return cmp.Or(c.name, c.Path) }
 
-// Process is a program that runs, or did. Its methods may be called from any goroutine, but two
-// that start or end it not at the same time.
+// Process is a program that runs or has run. Any goroutine may call its methods, but calls that
+// start or end it must not overlap.
 type Process struct {
 	command Command
 	output  tail
@@ -64,8 +65,8 @@ type run struct {
 	err  error // of Wait; set before done is closed
 }
 
-// Start runs a program and waits until it is ready, for 30 s at most. On an error, which quotes the
-// end of its output, it runs no longer.
+// Start runs a program and waits until it is ready, for 30 s at most. If Start fails, the program
+// no longer runs, and the error quotes the end of its output.
 func Start(ctx context.Context, command Command) (*Process, error) {
 	p := &Process{command: command}
 	if err := p.Restart(ctx); err != nil {
@@ -92,9 +93,9 @@ func (p *Process) Restart(ctx context.Context) error {
 	return nil
 }
 
-// launch starts a child that the kernel kills when this process dies. For the kernel the parent is
-// not the process but the thread that forked, so that thread is kept, by a goroutine locked to it,
-// until the child has ended.
+// launch starts a child that the kernel kills when this process dies. For the kernel, the parent is
+// not the process but the thread that forked. So a goroutine that is locked to the thread keeps it
+// alive until the child has ended.
 func launch(command Command, output *tail) (*run, error) {
 	cmd := exec.Command(command.Path, command.Args...)
 	cmd.Args[0] = command.String()
@@ -108,10 +109,10 @@ func launch(command Command, output *tail) (*run, error) {
 	if command.Stderr != nil {
 		cmd.Stderr = command.Stderr
 	}
-	cmd.WaitDelay = time.Second // for the output, if a child of the child still holds it
+	cmd.WaitDelay = time.Second // for the output, if a child of the child still holds the pipe
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL,
-		Setpgid:   true, // a Ctrl-C is for this process to handle
+		Setpgid:   true, // this process handles Ctrl-C
 	}
 	r := &run{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
@@ -184,10 +185,10 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return err
 }
 
-// Pause stops the program where it is (SIGSTOP): it does not answer, and its connections stand.
+// Pause stops the program (SIGSTOP): it does not answer, and its connections stay open.
 func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
 
-// Resume lets a paused program go on (SIGCONT).
+// Resume continues a paused program (SIGCONT).
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
 
 // Kill ends the program without a warning (SIGKILL), paused or not, and waits until it has ended.
@@ -196,8 +197,8 @@ func (p *Process) Kill() {
 	<-p.run().done
 }
 
-// Stop asks the program to end (SIGTERM) and waits for it. One that has not ended after 30 s is
-// killed, which is an error.
+// Stop asks the program to end (SIGTERM) and waits for it. If the program has not ended after 30 s,
+// Stop kills it and returns an error.
 func (p *Process) Stop() error {
 	r := p.run()
 	if err := errors.Join(p.Resume(), p.Signal(syscall.SIGTERM)); err != nil {
@@ -214,9 +215,9 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Build compiles packages of the module distmsg, named from its root ("./cmd/relay"), and puts the
-// programs into dir. The test that calls it may be of another module that requires distmsg; in a
-// workspace, "./examples/…" can be built, too.
+// Build compiles packages of the module distmsg, named from its root ("./cmd/relay"), and writes
+// the programs to dir. The calling test may belong to another module that requires distmsg. In a
+// workspace, Build can compile "./examples/…", too.
 func Build(ctx context.Context, dir string, packages ...string) error {
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "distmsg")
 	root, err := list.Output()

@@ -17,14 +17,15 @@ import (
 
 // RedisOptions configures a redis-server. The zero value is good.
 type RedisOptions struct {
-	Host     *Host         // where it runs; nil: where this process does
-	Port     int           // zero: a free one
-	Dir      string        // where it keeps its files; empty: a temporary directory
-	Password string        // empty: none
-	TLS      *Certificates // nil: plain TCP; else TLS only, and clients need a certificate, too
-	Persist  bool          // keep data over a restart; else it comes back empty
-	Clock    *Clock        // what it sees as its wall clock; nil: the right one
-	Args     []string      // more of them: "--maxmemory", "10mb"
+	Host     *Host  // where it runs; nil: where this process does
+	Port     int    // zero: a free one
+	Dir      string // where it keeps its files; empty: a temporary directory
+	Password string // empty: none
+	// nil: plain TCP; otherwise TLS only, and clients need a certificate, too
+	TLS     *Certificates
+	Persist bool     // keep data over a restart; otherwise it comes back empty
+	Clock   *Clock   // its wall clock; nil: the machine's clock
+	Args    []string // more of them: "--maxmemory", "10mb"
 }
 
 // Redis is a redis-server.
@@ -46,7 +47,7 @@ func StartRedis(ctx context.Context, options RedisOptions) (*Redis, error) {
 	return startRedis(ctx, place, options)
 }
 
-// startRedis starts one on the place's first port. If it cannot, it leaves the place.
+// startRedis starts a server on the place's first port. If that fails, it releases the place.
 func startRedis(ctx context.Context, place *place, options RedisOptions) (*Redis, error) {
 	r := &Redis{Addr: place.addr(0), options: options, place: place}
 	var err error
@@ -73,7 +74,7 @@ func startRedis(ctx context.Context, place *place, options RedisOptions) (*Redis
 
 func redisArgs(p *place, o RedisOptions) []string {
 	args := []string{"--bind", p.host.IP(), "--dir", p.dir, "--save", "", "--daemonize", "no"}
-	if p.host != nil { // clients come from other addresses, with a password or without
+	if p.host != nil { // clients come from other addresses, with or without a password
 		args = append(args, "--protected-mode", "no")
 	}
 	port := strconv.Itoa(p.numbers[0])
@@ -91,7 +92,7 @@ func redisArgs(p *place, o RedisOptions) []string {
 	return append(args, o.Args...)
 }
 
-// URL returns where the server is, for routing/redis. It never holds a password.
+// URL returns the server's URL for routing/redis. It never contains a password.
 func (r *Redis) URL() string {
 	if r.tls != nil {
 		return "rediss://" + r.Addr
@@ -99,7 +100,7 @@ func (r *Redis) URL() string {
 	return "redis://" + r.Addr
 }
 
-// Close kills the server, running or not, and removes its directory if that was a temporary one.
+// Close kills the server if it runs, and removes its directory if that is temporary.
 func (r *Redis) Close() {
 	r.Kill()
 	r.place.leave()
@@ -111,7 +112,7 @@ func (r *Redis) ping(ctx context.Context) error {
 }
 
 // Do runs one command on a connection of its own, from the server's host, so that it works while
-// that is cut off. An array comes back as lines. It waits for 5 s at most.
+// the host is cut off. It returns an array as lines. It waits for 5 s at most.
 func (r *Redis) Do(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -15,7 +15,7 @@ type RedisCluster struct {
 	Nodes []*Redis
 }
 
-// StartRedisCluster starts a Redis Cluster of n masters and waits until all of them say that it
+// StartRedisCluster starts a Redis Cluster of n masters and waits until all of them report that it
 // works.
 func StartRedisCluster(ctx context.Context, n int) (*RedisCluster, error) {
 	c := &RedisCluster{}
@@ -77,7 +77,7 @@ func (c *RedisCluster) join(ctx context.Context) error {
 	return nil
 }
 
-// URL returns where the cluster is, for routing/redis.
+// URL returns the cluster's URL for routing/redis.
 func (c *RedisCluster) URL() string { return "redis-cluster://" + addrs(c.Nodes) }
 
 // Close kills all nodes.
@@ -91,7 +91,7 @@ type RedisSentinels struct {
 }
 
 // StartRedisSentinels starts a master, a replica and n sentinels, and waits until they all know
-// each other. The sentinels take the master for dead after a second.
+// each other. The sentinels declare the master dead after a second without an answer.
 func StartRedisSentinels(ctx context.Context, n int) (*RedisSentinels, error) {
 	s := &RedisSentinels{Name: "distmsg"}
 	if err := s.start(ctx, n); err != nil {
@@ -134,7 +134,7 @@ func (s *RedisSentinels) startSentinel(ctx context.Context, host, port string, q
 	if err != nil {
 		return nil, err
 	}
-	config := filepath.Join(place.dir, "sentinel.conf") // it rewrites this file
+	config := filepath.Join(place.dir, "sentinel.conf") // the sentinel rewrites this file
 	text := fmt.Sprintf("sentinel monitor %[1]s %s %s %d\nsentinel down-after-milliseconds %[1]s 1000\nsentinel failover-timeout %[1]s 3000\n",
 		s.Name, host, port, quorum)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -155,7 +155,7 @@ func (s *RedisSentinels) startSentinel(ctx context.Context, host, port string, q
 	return r, nil
 }
 
-// URL returns where the sentinels are and whom they watch, for routing/redis.
+// URL returns the URL of the sentinels and their master for routing/redis.
 func (s *RedisSentinels) URL() string {
 	return "redis-sentinel://" + addrs(s.Sentinels) + "/" + s.Name
 }
@@ -166,7 +166,7 @@ func (s *RedisSentinels) Close() {
 	closeAll([]*Redis{s.Replica, s.Master})
 }
 
-// waitFor runs a command again and again until its reply contains all the words.
+// waitFor runs a command repeatedly until its reply contains all the words.
 func (r *Redis) waitFor(ctx context.Context, command []string, words ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

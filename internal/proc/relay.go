@@ -19,14 +19,15 @@ import (
 type RelayOptions struct {
 	Host   *Host     // where it runs; nil: where this process does
 	CPUs   CPUs      // see Command.CPUs
-	Stderr *os.File  // where its log goes, instead of into Output; nil: there
+	Stderr *os.File  // receives its log in place of Output; nil: Output does
 	Env    []string  // in addition to this process's
 	Log    io.Writer // see Command.Log
-	// for clients, with the next for HTTP and the one after that for other nodes; zero: free ones
+	// the port for clients; the next is for HTTP, and the one after that for other nodes; zero:
+	// free ones
 	Port int
 
-	// Flags come after those that say where it listens for clients and for HTTP. In them, {addr},
-	// {peer-addr} and {admin-addr} stand for the fields of Relay that are called so.
+	// Flags follow those that say where it listens for clients and for HTTP. In them, {addr},
+	// {peer-addr} and {admin-addr} stand for the fields of Relay with these names.
 	Flags []string
 }
 
@@ -34,7 +35,7 @@ type RelayOptions struct {
 type Relay struct {
 	*Process
 	Addr string // host:port for clients
-	// host:port that is kept free for other nodes; the relay knows it only by its flags
+	// host:port that is reserved for other nodes; the relay knows it only from its flags
 	PeerAddr  string
 	AdminAddr string // host:port for HTTP
 
@@ -58,7 +59,7 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 		DisableKeepAlives: true,
 	}}
 	r.Process, err = Start(ctx, Command{
-		// By the open file, as there is no other. /proc/self would be the child's.
+		// Run the open file, because it has no name any more. /proc/self would be the child's.
 		Path:   fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()),
 		Args:   r.args(options),
 		Env:    options.Env,
@@ -76,8 +77,8 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 	return r, nil
 }
 
-// relayProgram is cmd/relay, compiled once for this process. The file has been removed already, so
-// that nobody has to know when it is used no longer.
+// relayProgram is cmd/relay, compiled once for this process. The file is already removed, so nobody
+// needs to know when it is no longer used.
 var relayProgram = sync.OnceValues(func() (*os.File, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -95,7 +96,7 @@ var relayProgram = sync.OnceValues(func() (*os.File, error) {
 func (r *Relay) args(options RelayOptions) []string {
 	args := []string{"--listen", r.Addr, "--admin-listen", r.AdminAddr}
 	if options.Host != nil {
-		args = append(args, "--insecure-listen") // not loopback
+		args = append(args, "--insecure-listen") // the address is not loopback
 	}
 	addrs := strings.NewReplacer("{addr}", r.Addr, "{peer-addr}", r.PeerAddr, "{admin-addr}", r.AdminAddr)
 	for _, flag := range options.Flags {
@@ -104,14 +105,14 @@ func (r *Relay) args(options RelayOptions) []string {
 	return args
 }
 
-// Close kills the relay, running or not, and gives its ports back.
+// Close kills the relay if it runs, and releases its ports.
 func (r *Relay) Close() {
 	r.Kill()
 	r.place.release()
 }
 
-// Health returns what /healthz says: ok, or degraded and a line for each thing that the node
-// misses. It asks as Metric does.
+// Health returns the answer of /healthz: ok, or degraded and a line for each thing that is missing.
+// It asks as Metric does.
 func (r *Relay) Health(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -120,9 +121,9 @@ func (r *Relay) Health(ctx context.Context) (string, error) {
 	return text.String(), err
 }
 
-// Metric returns the value of a metric, by its name as /metrics has it: with labels, or without for
-// the sum of all that differ in labels only. It asks from the relay's host, so that it works while
-// that is cut off, and waits for 5 s at most.
+// Metric returns the value of a metric, by its name as in /metrics. A name without labels means the
+// sum over all labels. It asks from the relay's host, so that it works while the host is cut off,
+// and waits for 5 s at most.
 func (r *Relay) Metric(ctx context.Context, name string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -154,7 +155,7 @@ func sumOf(text, name string) (sum float64, err error) {
 	return sum, nil
 }
 
-// get writes the answer to a request into w, if it is 200.
+// get writes the answer to a request to w, if the status is 200.
 func (r *Relay) get(ctx context.Context, path string, w io.Writer) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.AdminAddr+path, nil)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package usage reads from /proc what another process has used: CPU time and memory. It is for
-// programs that watch a node from outside.
+// Package usage reads the CPU time and memory of another process from /proc. It is for programs
+// that observe a node from outside.
 package usage
 
 import (
@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// userHz is the unit of CPU time in /proc/PID/stat: 100 a second on every Linux.
+// userHz is the number of units of CPU time in /proc/PID/stat per second: 100 on every Linux.
 const userHz = 100
 
-// CPU reads the user and system time that a process has used so far.
+// CPU returns the user and system time that a process has used so far.
 func CPU(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// The second field, the program's name in parentheses, may hold anything; utime and stime are
-	// the 12th and 13th after it.
+	// The second field, the program's name in parentheses, may contain anything. utime and stime
+	// are the 12th and 13th fields after it.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
@@ -33,7 +33,7 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * time.Second / userHz, nil
 }
 
-// RSS reads the resident memory of a process in bytes.
+// RSS returns the resident memory of a process in bytes.
 func RSS(pid int) (uint64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

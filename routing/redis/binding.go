@@ -9,13 +9,13 @@ import (
 	"distmsg/routing"
 )
 
-// part is what of a call's operations falls into one bucket, by their indices.
+// part is the operations of a call that fall into one bucket, by their indices.
 type part struct {
 	bucket bucket
 	ops    []int
 }
 
-// split groups n operations by bucket, in the order in which the buckets first come.
+// split groups n operations by bucket, in the order in which the buckets first occur.
 func split(n int, bucketOf func(i int) bucket) []part {
 	parts := make([]part, 0, n)
 	index := make(map[bucket]int, n)
@@ -34,10 +34,10 @@ func split(n int, bucketOf func(i int) bucket) []part {
 
 // Bind implements [routing.Registry], in one round trip to each master.
 //
-// The sessions' state is asked for in the same round trip, after the binding, so what was bound for
-// a dead one is put back as it was, by compare-and-swap. On a Redis Cluster, where the two answers
-// come from different masters, a session that dies at that very moment may get its binding; the
-// sweep removes it.
+// Bind asks for the sessions' state in the same round trip, after the binding. If a session is
+// dead, Bind restores the previous binding by compare-and-swap. On a Redis Cluster, where the two
+// answers come from different masters, a session that dies at that very moment may get its binding.
+// The sweep removes it.
 func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
 	v, known := r.losses.snapshot()
 	results := make([]routing.BindResult, len(ops))
@@ -76,10 +76,10 @@ func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.Bi
 	return results, r.refuseDead(ctx, v, ops, results, states)
 }
 
-// readBindReply puts what bind.lua says of a bucket's IDs into results.
+// readBindReply writes bind.lua's reply for a bucket's IDs into results.
 func (r *Registry) readBindReply(c *call, p part, asked []int, results []routing.BindResult) error {
 	reply, err := c.Text()
-	if err == nil && reply == "" { // another marker stands: what was there may be lost
+	if err == nil && reply == "" { // the marker has changed: the data may be lost
 		r.losses.suspect()
 	}
 	if err != nil || reply == "" {
@@ -111,8 +111,8 @@ func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, p part) 
 		now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
 	for _, k := range p.ops {
 		op := ops[asked[k]]
-		// What no double holds is as impossible as the greatest that one does. The empty string is
-		// no ID, and the bucket's own field: no epoch is possible for it.
+		// An epoch that no double can hold is as impossible as the greatest that one can. The empty
+		// string is not an ID, but the bucket's own field, so no epoch is possible for it.
 		epoch := min(op.Epoch, routing.MaxEpoch)
 		if op.ID == "" {
 			epoch = routing.MaxEpoch
@@ -135,8 +135,8 @@ func decodeBindReply(s string) routing.BindResult {
 	return routing.BindResult{Status: routing.BindStatus(s[0]), Epoch: decodeUint(s[1:]), Incumbent: incumbent}
 }
 
-// refuseDead takes back what was bound for dead sessions. If Redis does not say whether a session
-// is dead, its binds have no answer.
+// refuseDead undoes the binds of dead sessions. If Redis does not say whether a session is dead,
+// its binds are Unanswered.
 func (r *Registry) refuseDead(ctx context.Context, v *view, ops []routing.BindOp, results []routing.BindResult,
 	states map[routing.SessionID]*goredis.BoolCmd) error {
 	var undo []swap
@@ -161,9 +161,9 @@ func (r *Registry) refuseDead(ctx context.Context, v *view, ops []routing.BindOp
 	if err != nil {
 		return err
 	}
-	// What a dead session holds is removed at any time, also while it holds what is to be put back.
-	// Then nobody holds the ID, and a re-assert does the same; if somebody does by now, it is
-	// superseded.
+	// A dead session's bindings may be removed at any time, even one in whose place a binding has
+	// to be restored. Then nobody holds the ID, and a re-assert restores the binding. If somebody
+	// holds the ID by now, the re-assert is superseded.
 	var again []routing.BindOp
 	for k, u := range undo {
 		if !undone[k].Removed && u.back != (routing.Binding{}) {
@@ -176,14 +176,14 @@ func (r *Registry) refuseDead(ctx context.Context, v *view, ops []routing.BindOp
 	return err
 }
 
-// swap is a binding to take out of a bucket, and one to put in its place: zero for none.
+// swap is a binding to remove from a bucket, and one to put in its place, zero for none.
 type swap struct {
 	bucket        bucket
 	id            string
 	binding, back routing.Binding
 }
 
-// swap tells for each whether the binding was there.
+// swap returns for each whether the binding was there.
 func (r *Registry) swap(ctx context.Context, swaps []swap) ([]routing.UnbindResult, error) {
 	parts := split(len(swaps), func(i int) bucket { return swaps[i].bucket })
 	if len(parts) == 0 {
@@ -228,7 +228,7 @@ func (r *Registry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routin
 }
 
 // Lookup implements [routing.Registry], in one round trip to each master. Each bucket's answer is
-// followed by its group's marker, without which a miss is no answer.
+// followed by its group's marker. Without the marker, a miss proves nothing.
 func (r *Registry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
 	v, _ := r.losses.snapshot()
 	parts := split(len(ids), func(i int) bucket { return r.keys.bucketOf(v.key, ids[i]) })

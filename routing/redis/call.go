@@ -55,7 +55,7 @@ var (
 type call struct {
 	*goredis.Cmd
 	script *script
-	args   []any // the number of keys, the keys, and what follows them
+	args   []any // the number of keys, the keys, and the other arguments
 }
 
 // newCall calls the script by its hash with one key. args are strings, byte slices or integers.
@@ -74,41 +74,41 @@ func newCallWithKeys(s *script, keys []string, args ...any) *call {
 	return c
 }
 
-// spellOut makes it a call with the text of the script, which lets the server keep that.
+// spellOut changes the call so that it sends the text of the script, which the server then caches.
 func (c *call) spellOut() { c.Cmd = c.command("eval", c.script.text) }
 
 func (c *call) command(name, script string) *goredis.Cmd {
 	return goredis.NewCmd(context.Background(), append([]any{name, script}, c.args...)...)
 }
 
-// NoRetry keeps go-redis's cluster client from sending a script again when its reply is late, for
-// it may have been done. A redirect to another master, which says that it was not done, it follows
-// all the same.
+// NoRetry prevents go-redis's cluster client from sending a script again when its reply is late,
+// because the script may have run. The client still follows a redirect to another master, which
+// means that the script has not run.
 func (c *call) NoRetry() bool { return true }
 
-// do is ask for callers: it does not ask a Redis that is known not to answer.
+// do is ask for callers: it fails at once if Redis is known not to answer.
 func (r *Registry) do(ctx context.Context, commands ...goredis.Cmder) error {
 	return r.doSome(ctx, 0, commands...)
 }
 
-// doSome is do for a batch, the first n commands of which are for different buckets or sessions. If
-// any of the n succeeds it returns nil, and the caller looks at the errors of the commands. So a
-// key that cannot be read takes nothing from the others.
+// doSome is do for a batch whose first n commands are for different buckets or sessions. If any of
+// the n succeeds, it returns nil, and the caller checks the errors of the commands. So a key that
+// cannot be read does not affect the others.
 func (r *Registry) doSome(ctx context.Context, n int, commands ...goredis.Cmder) error {
 	if err := r.mayAsk(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
 	err := r.ask(ctx, commands...)
-	// else it is the caller who had no patience
+	// otherwise the caller did not wait long enough
 	if ctx.Err() == nil || time.Since(began) > r.config.Timeout/2 {
 		r.silence(err)
 	}
 	return unlessSome(err, n, commands)
 }
 
-// inBackground is doSome for the sweep. If Redis takes too long to answer the sweep, that is no
-// reason for others not to ask.
+// inBackground is doSome for the sweep. If Redis answers the sweep too late, other calls still go
+// through.
 func (r *Registry) inBackground(ctx context.Context, n int, commands ...goredis.Cmder) error {
 	if err := r.mayAsk(ctx); err != nil {
 		return err
@@ -124,8 +124,8 @@ func unlessSome(err error, n int, commands []goredis.Cmder) error {
 	return err
 }
 
-// unasked reports whether a batch that has ended with err says nothing about its commands: Redis
-// was not asked, or has not answered.
+// unasked reports whether err says nothing about the commands of a batch, because Redis was not
+// asked or has not answered.
 func unasked(err error, commands []goredis.Cmder) bool {
 	return err != nil && (noAnswer(err) || firstError(commands) == nil)
 }
@@ -137,7 +137,8 @@ func (r *Registry) mayAsk(ctx context.Context) error {
 	return r.gate.shut()
 }
 
-// mayBegin is what every call asks first: a context that has ended before lets nothing be done.
+// mayBegin is the first step of every call: if the context has already ended, the call does
+// nothing.
 func (r *Registry) mayBegin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return &unavailableError{url: r.config.URL, cause: fmt.Errorf("nothing was asked: %w", err)}
@@ -145,8 +146,8 @@ func (r *Registry) mayBegin(ctx context.Context) error {
 	return nil
 }
 
-// ask runs commands in one pipeline, and once more those that a server refused because it does not
-// know the script. It returns the first error of any, explained; a missing key is none.
+// ask runs commands in one pipeline. It repeats those that a server refused because it does not
+// know the script. It returns the first error, with advice. A missing key is not an error.
 func (r *Registry) ask(ctx context.Context, commands ...goredis.Cmder) error {
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()
@@ -167,7 +168,7 @@ func (r *Registry) ask(ctx context.Context, commands ...goredis.Cmder) error {
 	return r.unavailable(err)
 }
 
-// exec returns the error of the pipeline itself; those of the commands are theirs.
+// exec returns the error of the pipeline itself. The commands have their own errors.
 func (r *Registry) exec(ctx context.Context, commands []goredis.Cmder) error {
 	pipe := r.client.Pipeline()
 	if err := pipe.BatchProcess(ctx, commands...); err != nil {
@@ -191,10 +192,10 @@ func firstError(commands []goredis.Cmder) error {
 // succeeded reports whether a command has a reply that is no error.
 func succeeded(c goredis.Cmder) bool { return c.Err() == nil || errors.Is(c.Err(), goredis.Nil) }
 
-// unavailableError says which Redis, and what to do. It is a routing.ErrUnavailable.
+// unavailableError says which Redis is unavailable, and what to do. It is a routing.ErrUnavailable.
 type unavailableError struct {
 	url   string
-	since time.Time // zero: this was tried
+	since time.Time // zero: this call was tried
 	cause error
 }
 
@@ -208,7 +209,7 @@ func (e *unavailableError) Error() string {
 
 func (e *unavailableError) Unwrap() []error { return []error{routing.ErrUnavailable, e.cause} }
 
-// causeOf is what is wrong, without the URL, which says where.
+// causeOf returns the cause without the URL.
 func causeOf(err error) error {
 	if u := (*unavailableError)(nil); errors.As(err, &u) {
 		return u.cause
@@ -232,7 +233,7 @@ const (
 	adviceTimeout    = "it did not answer in time: is it stopped or overloaded, or without TLS and the URL says rediss://?"
 )
 
-// advice is what to do about errors of Redis, by how they begin.
+// advice says what to do about errors of Redis, by their prefix.
 var advice = []struct{ prefix, advice string }{
 	{"WRONGPASS", "wrong user name or password: check the password file"},
 	{"NOAUTH", "it wants a password: give one by a file or the environment"},
@@ -246,7 +247,7 @@ var advice = []struct{ prefix, advice string }{
 	{"ERR This instance has cluster support disabled", "it is no Redis Cluster: use redis:// in the URL"},
 }
 
-// explain puts what to do before the error itself.
+// explain puts the advice before the error.
 func explain(err error) error {
 	for _, a := range advice {
 		if strings.HasPrefix(err.Error(), a.prefix) {

@@ -14,9 +14,9 @@ func (r *Registry) Claims(ctx context.Context, f func([]routing.Claim)) {
 	r.claims.Store(nil)
 }
 
-// claim shows what the walk has found: where the sessions are that it has met for the first time,
-// and who holds the bindings. It shows sessions that are attached nowhere in every walk, because
-// they end soon.
+// claim reports what the walk has found: where the sessions are that it has met for the first time,
+// and which sessions hold the bindings. It reports detached sessions in every walk, because they
+// end soon.
 func (s *sweep) claim(met []routing.SessionID, bindings []swap) {
 	f := s.registry.claims.Load()
 	if f == nil {

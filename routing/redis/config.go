@@ -21,78 +21,78 @@ import (
 	"distmsg/routing"
 )
 
-// Config is everything a Registry can be told. Each zero field stands for the default its comment
-// names.
+// Config configures a Registry. Each zero field means the default that its comment names.
 type Config struct {
-	// URL says where Redis is; the port may be left out, as may the database:
+	// URL says where Redis is. The port and the database may be omitted:
 	//
 	//	redis://HOST:PORT/DATABASE
 	//	redis-sentinel://HOST:PORT,HOST:PORT/MASTER/DATABASE   (of the sentinels, and the name they know the master by)
 	//	redis-cluster://HOST:PORT,HOST:PORT                    (of some of its nodes)
 	//
-	// With rediss instead of redis all connections are TLS. A password in it is refused: URLs end
-	// up in logs and in lists of processes. Default: redis://127.0.0.1:6379.
+	// With rediss instead of redis, all connections use TLS. A password in the URL is refused,
+	// because URLs end up in logs and process listings. Default: redis://127.0.0.1:6379.
 	URL string
 	// Username and Password are for Redis, SentinelPassword for the sentinels. Default: none.
 	Username, Password, SentinelPassword string
 	// TLS is for the URLs that begin with rediss.
 	TLS TLS
 
-	// Prefix begins all keys: it is the name of the cluster, so that several can share one Redis.
-	// Without braces. Default: distmsg.
+	// Prefix begins all keys. It is the name of the cluster, so that several clusters can share one
+	// Redis. It must not contain braces. Default: distmsg.
 	Prefix string
-	// Fingerprint is what all nodes of this cluster, and no other cluster, have: it is kept in
-	// Redis, and a registry that finds another one there fails, at Open or later. It must tell no
-	// secret. Default: none, and nothing is compared.
+	// Fingerprint identifies this cluster: all its nodes have the same, and other clusters another.
+	// It is stored in Redis, and a registry that finds another one there fails, at Open or later.
+	// It must not reveal a secret. Default: none, and nothing is compared.
 	Fingerprint string
-	// Buckets is how many hashes the bindings are spread over; all nodes must agree, and it stands
-	// as long as the data. Best is one for 50 to 100 IDs: Redis walks through a bucket to find one,
-	// and with more than 511 in it, by Redis's own defaults, an ID costs twice the memory. Default:
-	// 16,384, good for a million IDs.
+	// Buckets is the number of hashes that hold the bindings. All nodes must use the same number,
+	// and it cannot change while the data exist. One bucket for 50 to 100 IDs is best: Redis walks
+	// through a bucket to find an ID, and with Redis's defaults an ID costs twice the memory if its
+	// bucket has more than 511. Default: 16,384, which suits a million IDs.
 	Buckets int
 
-	// Timeout bounds each call. After one that Redis did not answer, calls fail at once until a
-	// check succeeds; not so with a Redis Cluster, where calls to a master that is away wait for it
-	// each. Default: 1 s.
+	// Timeout bounds each call. After a call that Redis did not answer, calls fail at once until a
+	// check succeeds. With a Redis Cluster, they do not: each call to an absent master waits for
+	// the timeout. Default: 1 s.
 	Timeout time.Duration
-	// PoolSize is the most connections to each master. Default: 16.
+	// PoolSize is the maximum number of connections to each master. Default: 16.
 	PoolSize int
-	// CheckInterval is the time between two looks at whether Redis answers and has lost data.
+	// CheckInterval is the time between two checks of whether Redis answers and has lost data.
 	// Default: 1 s.
 	CheckInterval time.Duration
-	// RebuildWindow is how long after a loss misses do not count: the time that all nodes need to
-	// re-assert what they know. A store that is empty at the first start is a loss, too. All nodes
-	// should agree. Default: 10 s.
+	// RebuildWindow is how long misses do not count after a loss: the time that all nodes need to
+	// re-assert what they know. An empty store at the first start counts as a loss, too. All nodes
+	// should use the same value. Default: 10 s.
 	RebuildWindow time.Duration
 
-	// ResumeWindow is how long a session may be attached nowhere. The sweep waits for twice as
-	// long. Default: 10 s.
+	// ResumeWindow is how long a session may be detached. The sweep waits for twice as long.
+	// Default: 10 s.
 	ResumeWindow time.Duration
 	// SweepInterval is the time of one walk through all buckets. Default: 1 min, or VerifyPeriod if
 	// that is less.
 	SweepInterval time.Duration
-	// VerifyPeriod is the time in which Claims shows all bindings once. It begins anew after a
+	// VerifyPeriod is the time in which Claims reports all bindings once. It starts again after a
 	// loss. Default: 5 min.
 	VerifyPeriod time.Duration
 	// DeadFor is how long a dead session is remembered. Default: 1 h.
 	DeadFor time.Duration
-	// Gone says that a node, or that incarnation of it, does not live any more. The sweep asks it
-	// about the presence of sessions. It may be called from any goroutine, even before Open has
-	// returned. Default: nobody is ever gone, so that sessions whose node has died stay until they
-	// come back.
+	// Gone reports whether a node, or that incarnation of it, no longer lives. The sweep calls it
+	// for the presence of sessions. It may be called on any goroutine, even before Open has
+	// returned. By default no node ever counts as gone, so sessions whose node has died stay until
+	// they come back.
 	Gone func(routing.Presence) bool
 
-	// Clock tells the time that epochs are minted from, for tests. Default: the clock of the Redis
-	// master.
+	// Clock returns the time from which epochs are minted, for tests. Default: the clock of the
+	// Redis master.
 	Clock func() time.Time
-	// Logger gets what an operator should see. Default: slog.Default().
+	// Logger receives what an operator should see. Default: slog.Default().
 	Logger *slog.Logger
 }
 
 // TLS names PEM files.
 type TLS struct {
-	CA        string // who has signed the server's certificate; empty: those the system trusts
-	Cert, Key string // of this client; empty: none
+	// the authorities that may sign the server's certificate; empty: those the system trusts
+	CA        string
+	Cert, Key string // the certificate of this client; empty: none
 }
 
 // The defaults that Config's comments name.
@@ -112,7 +112,7 @@ const (
 	maxBuckets = 1 << 24
 )
 
-// withDefaults fills in and rejects.
+// withDefaults fills in defaults and rejects invalid values.
 func (c Config) withDefaults() (Config, error) {
 	c.URL = cmp.Or(c.URL, defaultURL)
 	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
@@ -131,7 +131,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.Logger = asynclog.Wrap(c.Logger).Logger // what looks for losses must not wait for a log
+	c.Logger = asynclog.Wrap(c.Logger).Logger // the check for losses must not wait for a logger
 	switch {
 	case strings.ContainsAny(c.Prefix, "{}"):
 		return c, fmt.Errorf("redis: the prefix %q must not contain braces", c.Prefix)
@@ -145,7 +145,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// place is what a URL says.
+// place is a parsed URL.
 type place struct {
 	kind     kind
 	tls      bool
@@ -171,7 +171,7 @@ func parseURL(url string) (place, error) {
 	if !found || !known || base != "redis" && base != "rediss" {
 		return p, errors.New("redis: the URL must begin with redis://, redis-sentinel:// or redis-cluster://, or with rediss for TLS")
 	}
-	if strings.Contains(rest, "@") { // not quoted: it may be a password
+	if strings.Contains(rest, "@") { // do not quote the URL: it may contain a password
 		return p, errors.New("redis: the URL must hold no user and no password; put the password into a file or the environment")
 	}
 	p.kind, p.tls = kind, base == "rediss"
@@ -216,7 +216,7 @@ func withPort(host string, kind kind) (string, error) {
 	return net.JoinHostPort(strings.Trim(host, "[]"), port), nil
 }
 
-// newClient makes the client, with every pool and timeout value pinned, so that none changes with a
+// newClient returns the client. It pins every pool and timeout value, so that none depends on the
 // version of go-redis or the number of processors. It does not connect yet.
 func newClient(c Config, p place, onConnect func(context.Context, *goredis.Conn) error) (goredis.UniversalClient, error) {
 	options := &goredis.UniversalOptions{
@@ -230,12 +230,12 @@ func newClient(c Config, p place, onConnect func(context.Context, *goredis.Conn)
 		OnConnect:        onConnect,
 
 		Protocol:        3,
-		DisableIdentity: true, // one command less for each connection
+		DisableIdentity: true, // saves one command for each connection
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled,
 		},
 
-		MaxRetries:            -1, // a write whose reply is late would be done twice
+		MaxRetries:            -1, // otherwise a write whose reply is late would be done twice
 		MaxRedirects:          3,  // of a Redis Cluster; see call.NoRetry
 		ContextTimeoutEnabled: true,
 		DialTimeout:           c.Timeout,
@@ -251,7 +251,7 @@ func newClient(c Config, p place, onConnect func(context.Context, *goredis.Conn)
 		MaxIdleConns:          c.PoolSize,
 		ConnMaxIdleTime:       5 * time.Minute,
 		ConnMaxLifetime:       -1,
-		PipelinePoolSize:      -1, // all we do is pipelines: one pool
+		PipelinePoolSize:      -1, // we use only pipelines, so one pool is enough
 		ReadBufferSize:        64 << 10,
 		WriteBufferSize:       64 << 10,
 		FailingTimeoutSeconds: 1,
@@ -267,7 +267,8 @@ func newClient(c Config, p place, onConnect func(context.Context, *goredis.Conn)
 		return goredis.NewFailoverClient(options.Failover()), nil
 	case cluster:
 		o := options.Cluster()
-		o.DisableRoutingPolicies = true // they need the list of all commands from the server
+		// they would request the list of all commands from the server
+		o.DisableRoutingPolicies = true
 		return goredis.NewClusterClient(o), nil
 	default:
 		return goredis.NewClient(options.Simple()), nil

@@ -1,6 +1,6 @@
-// Package redis is the registry of a cluster: a [routing.Registry] whose truth is in Redis, alone,
-// under sentinels or as a Redis Cluster, and shared by all nodes. For whoever runs that Redis:
-// docs/registry.md.
+// Package redis is the registry of a cluster: a [routing.Registry] whose data are in Redis, which
+// all nodes share. Redis may run alone, under sentinels or as a Redis Cluster. docs/registry.md is
+// for people who run that Redis.
 //
 // # Keys
 //
@@ -14,36 +14,35 @@
 //	<prefix>:sweeper      which node sweeps
 //	<prefix>:fingerprint  of the cluster that the keys belong to
 //
-// Every bucket and every session belongs to one of 256 groups, and since the group stands in
-// braces, a group's keys and its marker are always on one master. The keys of a script are of one
-// group.
+// Every bucket and every session belongs to one of 256 groups. Because the group is in braces, a
+// group's keys and its marker are always on one master. All keys of a script belong to one group.
 //
 // # When Redis has lost data
 //
-// A marker that is gone or another one says that the keys of its group are lost, and one with a run
-// ID that is not that of a master says that the latest of them may be (rule S18 of the design). A
-// miss counts only if the marker, read after it on the same connection, is the known one; run IDs
-// are compared on each new connection and every second. After a loss a window opens in which no
-// miss counts, on all nodes, and Lost says so, for the node to re-assert what it knows.
+// If a marker is gone or has changed, the keys of its group are lost. If a marker's run ID is not
+// that of a master, the latest keys may be lost (rule S18 of the design). A miss counts only if the
+// marker, read after the miss on the same connection, is the known one. Run IDs are compared on
+// each new connection and every second. After a loss, a window opens on all nodes in which no miss
+// counts, and Lost reports the loss, so that the node re-asserts what it knows.
 //
 // # When Redis does not answer
 //
-// The first call that it leaves without an answer waits for its timeout, the others fail at once,
-// until a check, of which there is one every second, is answered. A Redis Cluster is asked all the
-// same, for its other masters may be well.
+// The first unanswered call waits for its timeout. The others fail at once until a check is
+// answered. There is a check every second. Calls to a Redis Cluster are always sent, because its
+// other masters may answer.
 //
 // # The dead
 //
-// EndSession makes a session dead at once and removes the bindings that its caller names soon
-// after. The rest is the sweep's, one node's at a time: it walks all buckets, slowly, ends sessions
-// that have been attached nowhere for long, and removes what dead sessions hold (rule S17). Each
-// step has a budget of time and reads large buckets in parts. What cannot be read or removed holds
-// nothing else up, and is tried again.
+// EndSession makes a session dead at once, and soon after removes the bindings that its caller
+// names. The sweep does the rest, on one node at a time. It walks all buckets, slowly, ends
+// sessions that have been detached for a long time, and removes the bindings of dead sessions (rule
+// S17). Each step has a time budget and reads large buckets in parts. What cannot be read or
+// removed delays nothing else, and is tried again.
 //
 // # What was true once
 //
-// Data that come back from a backup, or with a replica that was behind, hold bindings and presences
-// that are over. The registry cannot tell. So once in each VerifyPeriod, and soon after a loss, the
-// walk shows all it finds to whoever calls Claims, which is a node, and that passes on to the other
-// nodes what names them (rule S27). Redis is read by one node only.
+// Data from a backup, or from a replica that was behind, contain bindings and presences that are
+// over. The registry cannot detect that. So once in each VerifyPeriod, and soon after a loss, the
+// walk reports all that it finds to the node that calls Claims. That node passes the entries that
+// name other nodes on to them (rule S27). Only one node at a time reads through Redis.
 package redis

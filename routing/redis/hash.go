@@ -6,20 +6,20 @@ import (
 	"math/bits"
 )
 
-// hashKey is the secret of a registry's hash: 128 random bits. Without it nobody can find IDs that
-// fall into the same bucket, and fill that until Redis takes long for it.
+// hashKey is the secret of a registry's hash: 128 random bits. Without it, nobody can find IDs that
+// fall into the same bucket, and fill that bucket until Redis gets slow.
 type hashKey struct {
-	text string // as it stands in Redis; empty: the data are older than keys, see bucketOf
+	text string // as stored in Redis; empty: the data are older than such keys, see bucketOf
 	a, b uint64
 }
 
-// newHashKey makes the key of a text: the first and the second half of its bytes, mixed.
+// newHashKey derives the key from a text: the first and the second half of its bytes, mixed.
 func newHashKey(text string) hashKey {
 	return hashKey{text: text, a: siphash(0, 0, text), b: siphash(1, 0, text)}
 }
 
 // siphash is SipHash-2-4 with a 64-bit result, by Aumasson and Bernstein: short, fast, and made for
-// hash tables that strangers fill.
+// hash tables with keys from strangers.
 func siphash(k0, k1 uint64, s string) uint64 {
 	h := sip{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573}
 	last := uint64(len(s)) << 56
@@ -61,9 +61,9 @@ func (h *sip) round() {
 	h.v2 = bits.RotateLeft64(h.v2, 32)
 }
 
-// checkHash returns the key of the hash. If it is missing in Redis, this node writes the one that
-// it knows, or that the markers name. The first node that finds no data at all makes a key up. Data
-// without a key stay without.
+// checkHash returns the key of the hash. If the key is missing in Redis, this node writes the one
+// that it knows, or that the markers name. The first node that finds no data at all creates a key.
+// Data without a key stay without one.
 func (r *Registry) checkHash(ctx context.Context, known hashKey, has names, first bool) (hashKey, error) {
 	found := has.hash
 	if found == "" {
@@ -85,7 +85,7 @@ func (r *Registry) checkHash(ctx context.Context, known hashKey, has names, firs
 	return newHashKey(found), nil
 }
 
-// keyOf is the key that markers name: a new one if there are no markers, and none if they name
+// keyOf returns the key that markers name: a new one if there are no markers, and none if they name
 // none.
 func keyOf(markers [groups]string) string {
 	old := false

@@ -11,8 +11,8 @@ import (
 
 var _ routing.Identified = (*Registry)(nil)
 
-// Identity implements [routing.Identified]. It returns what the latest check has read, and does not
-// ask Redis. Any goroutine may call it.
+// Identity implements [routing.Identified]. It returns what the latest check has read, and does no
+// I/O. Any goroutine may call it.
 func (r *Registry) Identity() routing.Identity {
 	l := r.losses
 	l.mu.Lock()
@@ -20,9 +20,9 @@ func (r *Registry) Identity() routing.Identity {
 	return routing.Identity{ID: l.identity, Buckets: r.config.Buckets}
 }
 
-// checkIdentity notes the random ID that is kept with the data. If the ID is missing, the registry
-// writes the one that it knows, as all other nodes do: a Redis that has lost everything is still
-// the same registry. The very first node makes an ID up.
+// checkIdentity records the random ID that is stored with the data. If the ID is missing, the
+// registry writes the one that it knows, as all other nodes do: a Redis that has lost everything is
+// still the same registry. The very first node creates an ID.
 func (r *Registry) checkIdentity(ctx context.Context, found string) (err error) {
 	if found == "" {
 		known := r.Identity().ID
@@ -40,8 +40,8 @@ func (r *Registry) checkIdentity(ctx context.Context, found string) (err error) 
 	return nil
 }
 
-// setIfMissing writes a key that is missing. It returns what stands there now: another node may
-// have been faster.
+// setIfMissing writes a missing key. It returns the value that is there now, because another node
+// may have been faster.
 func (r *Registry) setIfMissing(ctx context.Context, key, value string) (string, error) {
 	set := goredis.NewStatusCmd(ctx, "set", key, value, "nx")
 	get := goredis.NewStringCmd(ctx, "get", key)

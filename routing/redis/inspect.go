@@ -12,19 +12,18 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// A Redis must do more than answer: it must take writes, keep what was written, and have the right
-// time. An operator can change each of these while the nodes run, so the registry checks them again
-// and again.
+// A Redis must do more than answer: it must accept writes, keep them, and have the right time. An
+// operator can change each of these while the nodes run, so the registry checks them repeatedly.
 
 const (
-	// inspectEvery is how many checks pass until the settings are read again, unless something
-	// calls for it sooner.
+	// inspectEvery is the number of checks until the settings are read again, unless something
+	// requires that earlier.
 	inspectEvery = 60
-	// maxSkew is how far Redis's clock may be from this node's before an operator hears of it.
+	// maxSkew is how far Redis's clock may differ from this node's before the node reports it.
 	maxSkew = time.Minute
 )
 
-// unfitError says that a Redis which answers must not be relied on, and what to do.
+// unfitError says that a Redis which answers is not reliable, and what to do.
 type unfitError string
 
 func (e unfitError) Error() string { return string(e) }
@@ -32,24 +31,24 @@ func (e unfitError) Error() string { return string(e) }
 // findings is what the latest checks have found wrong with a Redis that answers.
 type findings struct {
 	mu sync.Mutex
-	// guarded by mu, as all below: how many checks may pass until the settings are read
+	// guarded by mu, like all fields below: how many checks may pass until the settings are read
 	due    int
-	policy string // eviction policy that was warned of
+	policy string // the eviction policy that a warning was logged about
 	unfit  error  // a setting
 	skew   error  // the clock
-	check  error  // what keeps losses from being found
+	check  error  // why losses are not detected
 }
 
-// inspectSoon has the settings read with the next check: there is a new connection, so the server
-// may be another one, or was started anew.
+// inspectSoon makes the next check read the settings: there is a new connection, so the server may
+// be another one or may have been restarted.
 func (f *findings) inspectSoon() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.due = 0
 }
 
-// inspectNow reports whether a check has to read the settings. While something is wrong, each has
-// to.
+// inspectNow reports whether a check must read the settings. While something is wrong, every check
+// must.
 func (f *findings) inspectNow() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -57,8 +56,8 @@ func (f *findings) inspectNow() bool {
 	return f.due < 0 || f.unfit != nil
 }
 
-// set notes what a check has found, or nil. It reports whether that changed from nil to an error,
-// or back.
+// set records what a check has found, or nil. It reports whether that has changed from nil to an
+// error, or back.
 func (f *findings) set(finding *error, err error) (changed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -112,9 +111,9 @@ func (r *Registry) probeKeys(ctx context.Context) (keys []string, err error) {
 	return keys, nil
 }
 
-// inspect finds out whether a registry can live on what is there.
+// inspect checks whether a registry can work with this Redis.
 func (r *Registry) inspect(ctx context.Context) error {
-	// several steps, and the first connections
+	// the inspection has several steps and opens the first connections
 	ctx, cancel := context.WithTimeout(ctx, 3*r.config.Timeout)
 	defer cancel()
 	if err := r.readSettings(ctx); err != nil {
@@ -123,7 +122,7 @@ func (r *Registry) inspect(ctx context.Context) error {
 	return r.check(ctx)
 }
 
-// readSettings returns an error that is an unfitError, or says that the settings could not be read.
+// readSettings returns an unfitError, or an error that says that the settings could not be read.
 func (r *Registry) readSettings(ctx context.Context) error {
 	return r.eachMaster(ctx, r.readSettingsOf)
 }
@@ -159,8 +158,8 @@ func (r *Registry) warnOfPolicy(policy string) {
 	}
 }
 
-// inspectAgain reads the settings if that is due. What it finds wrong is no reason to stop looking
-// for losses. The error says that the settings could not be read.
+// inspectAgain reads the settings if that is due. Whatever it finds wrong, the registry continues
+// to look for losses. The error says that the settings could not be read.
 func (r *Registry) inspectAgain(ctx context.Context) error {
 	if !r.findings.inspectNow() {
 		return nil
@@ -188,16 +187,16 @@ func (r *Registry) inspectAgain(ctx context.Context) error {
 	return nil
 }
 
-// atFault says of which Redis something is wrong. Calls go through all the same, so it is no
+// atFault adds which Redis is wrong. Calls still succeed, so the error is not a
 // routing.ErrUnavailable.
 func (r *Registry) atFault(err error) error { return fmt.Errorf("%s: %w", r.config.URL, err) }
 
-// measureSkew returns by how much, at least, a server's clock is ahead of this node's (negative:
-// behind). asked and answered are when INFO was sent and answered.
+// measureSkew returns by how much a server's clock is at least ahead of this node's, or behind it
+// if negative. asked and answered are the times when INFO was sent and answered.
 func measureSkew(info map[string]string, asked, answered time.Time) time.Duration {
 	micros, err := strconv.ParseInt(info["server_time_usec"], 10, 64)
 	if err != nil {
-		return 0 // a server that does not say
+		return 0 // the server does not report its time
 	}
 	switch now := time.UnixMicro(micros); {
 	case now.Before(asked):
@@ -208,7 +207,7 @@ func measureSkew(info map[string]string, asked, answered time.Time) time.Duratio
 	return 0
 }
 
-// noteSkew notes how far the clock of a master is off.
+// noteSkew records how far the clock of a master is off.
 func (r *Registry) noteSkew(skew time.Duration) {
 	var err error
 	if off := skew.Abs(); off > maxSkew {

@@ -31,8 +31,8 @@ type bucket struct {
 
 func (b bucket) group() int { return b.number % groups }
 
-// bucketOf is where an ID stands. Data that were written before there were keys stay where they
-// are: then all nodes, of whatever version, go on with the hash without a key.
+// bucketOf returns the bucket of an ID. Data that were written before there were keys stay where
+// they are: then all nodes, of any version, continue to use the hash without a key.
 func (k keys) bucketOf(key hashKey, id string) bucket {
 	var hash uint64
 	if key.text == "" {
@@ -55,17 +55,18 @@ func (k keys) session(id routing.SessionID) string {
 	return k.marker(sessionGroup(id)) + ":s:" + hex.EncodeToString(id[:])
 }
 
-func sessionGroup(id routing.SessionID) int { return int(id[0]) } // random, and there are 256
+// a session ID is random, and there are 256 groups
+func sessionGroup(id routing.SessionID) int { return int(id[0]) }
 
 func (k keys) marker(group int) string { return k.prefix + ":{" + strconv.Itoa(group) + "}" }
 
 // ended is a ring of the group's sessions that have ended; see end.lua.
 func (k keys) ended(group int) string { return k.marker(group) + ":ended" }
 
-// hash is where the secret of the hash stands.
+// hash is the key that holds the secret of the hash.
 func (k keys) hash() string { return k.prefix + ":hash" }
 
-// probe is a key of a group's that Probe writes to.
+// probe is the key of a group to which Probe writes.
 func (k keys) probe(group int) string { return k.marker(group) + ":probe" }
 
 func (k keys) sweeper() string { return k.prefix + ":sweeper" }
@@ -84,14 +85,14 @@ func appendBinding(to []byte, b routing.Binding) []byte {
 
 func encodeBinding(b routing.Binding) []byte { return appendBinding(make([]byte, 0, bindingLen), b) }
 
-// decodeBinding reads what appendBinding writes. False: it is something else.
+// decodeBinding reads what appendBinding writes. It returns false if s is something else.
 func decodeBinding(s string) (b routing.Binding, ok bool) {
 	if len(s) != bindingLen {
 		return b, false
 	}
 	copy(b.Session[:], s)
 	b.Epoch = decodeUint(s[len(b.Session):])
-	// no frame has room for another, and no node has written it
+	// no frame has room for a greater epoch, and no node has written one
 	return b, b.Epoch < routing.MaxEpoch
 }
 

@@ -16,44 +16,46 @@ import (
 
 var errRebuilding = errors.New("data may have been lost and is being rebuilt")
 
-// losses is what is known about whether Redis still has all that it was told.
+// losses tracks whether Redis still has all that was written to it.
 type losses struct {
-	lost chan struct{} // room for one: a loss that nobody has heard of yet
+	lost chan struct{} // room for one: a loss that has not been reported yet
 	wake chan struct{} // room for one: check now
 
-	mu       sync.Mutex
-	window   time.Duration       // guarded by mu, as all below: how long a rebuild window is
-	view     *view               // what calls go by
+	mu sync.Mutex
+	// guarded by mu, like all fields below: the length of a rebuild window
+	window   time.Duration
+	view     *view               // what calls use
 	identity string              // of the data; empty before the first check
 	runs     map[string]struct{} // run IDs of all masters
 	rebuilt  time.Time           // when the latest rebuild window closes
-	// a window after this node heard of the latest loss; see recovering
+	// one window after this node noticed the latest loss; see recovering
 	caughtUp   time.Time
 	suspicions int // how often there was a reason to check
-	settled    int // how many of them the latest check has settled
+	settled    int // how many of these reasons the latest check has resolved
 }
 
-// view is what calls go by: where IDs stand, and what proves that the data do. It never changes,
-// but is replaced as a whole. If a call has used one view, only that view's markers say anything
-// about the answer.
+// view is what calls use: where IDs are stored, and the markers that prove that the data are still
+// there. It never changes, but is replaced as a whole. If a call has used one view, only that
+// view's markers say anything about the answer.
 type view struct {
 	key     hashKey
-	markers [groups]string // as they should be; empty before the first check
+	markers [groups]string // the expected markers; empty before the first check
 }
 
 func newLosses(window time.Duration) *losses {
 	return &losses{lost: make(chan struct{}, 1), wake: make(chan struct{}, 1), window: window, view: new(view)}
 }
 
-// snapshot returns what calls go by now. It also reports whether a miss counts now.
+// snapshot returns the current view. It also reports whether a miss counts now.
 func (l *losses) snapshot() (v *view, certain bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.view, l.certainLocked()
 }
 
-// recovering reports whether data were lost a short time ago, as far as this node is concerned: it
-// may have heard of the loss when the rebuild window was over already, and has then as much time.
+// recovering reports whether data were lost a short time ago from the point of view of this node.
+// The node may have noticed the loss only after the rebuild window. Then it has as much time from
+// there.
 func (l *losses) recovering() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +70,7 @@ func notify(c chan struct{}) {
 	}
 }
 
-// suspectLocked calls for a check, and until that is done no miss counts.
+// suspectLocked requests a check. Until the check is done, no miss counts.
 func (l *losses) suspectLocked() {
 	l.suspicions++
 	notify(l.wake)
@@ -95,16 +97,16 @@ func (r *Registry) Rebuilding() bool {
 	return !l.certainLocked()
 }
 
-// lastLoss returns when the rebuild window of the latest loss closes, or closed. It is another time
-// for each loss.
+// lastLoss returns when the rebuild window of the latest loss closes or has closed. The time
+// differs for each loss.
 func (l *losses) lastLoss() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.rebuilt
 }
 
-// certain reports whether a miss in a group counts, for a call that went by v, given the marker
-// that was read after it.
+// certain reports whether a miss in a group counts for a call that used v, given the marker that
+// was read after it.
 func (r *Registry) certain(v *view, group int, marker *goredis.StringCmd) bool {
 	l := r.losses
 	l.mu.Lock()
@@ -115,16 +117,16 @@ func (r *Registry) certain(v *view, group int, marker *goredis.StringCmd) bool {
 	return marker.Val() == v.markers[group] && l.certainLocked()
 }
 
-// onConnect looks at who is at the other end of a new connection, before that is used. A server
-// that was not a master at the latest check may be one that has started anew, or a replica that has
-// taken over.
+// onConnect checks which server is at the other end of a new connection, before the connection is
+// used. A server that was not a master at the latest check may have been restarted, or may be a
+// replica that has taken over.
 func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	text, err := conn.Info(ctx, "server").Result()
 	if err != nil {
 		return err
 	}
 	info := parseInfo(text)
-	// go-redis has this called for connections to sentinels, too
+	// go-redis calls this for connections to sentinels, too
 	if info["redis_mode"] == "sentinel" {
 		return nil
 	}
@@ -138,8 +140,8 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 	return nil
 }
 
-// watch checks now and then, and when there is a reason to. A check that has failed leaves its
-// reason, so the next one waits for its time: else each look-up would be a reason for one more.
+// watch checks periodically, and when there is a reason to. After a failed check the reason
+// remains, so the next check waits for its time: otherwise each look-up would cause one more check.
 func (r *Registry) watch(ctx context.Context) {
 	tick := time.NewTicker(r.config.CheckInterval)
 	defer tick.Stop()
@@ -174,8 +176,8 @@ func (r *Registry) watch(ctx context.Context) {
 	}
 }
 
-// noteCheck notes that losses are not found at the moment. Whether Redis answers at all, calls find
-// out themselves.
+// noteCheck records that losses cannot be detected at the moment. Calls notice themselves whether
+// Redis answers at all.
 func (r *Registry) noteCheck(err error) {
 	if err != nil {
 		err = r.atFault(fmt.Errorf("it cannot be watched for losses of data: %w", causeOf(err)))
@@ -183,9 +185,9 @@ func (r *Registry) noteCheck(err error) {
 	r.findings.set(&r.findings.check, err)
 }
 
-// check compares run IDs and markers with what they were. After a loss it sets new markers, for all
-// nodes to see, and opens the rebuild window. The first check takes what it finds. One check runs
-// at a time, whether or not calls go through.
+// check compares run IDs and markers with the previous ones. After a loss, it sets new markers,
+// which all nodes see, and opens the rebuild window. The first check accepts what it finds. Only
+// one check runs at a time, whether or not calls succeed.
 func (r *Registry) check(ctx context.Context) error {
 	l := r.losses
 	l.mu.Lock()
@@ -233,8 +235,8 @@ func (r *Registry) check(ctx context.Context) error {
 	return nil
 }
 
-// settle takes over what a check has found; age is that of the youngest marker. It reports whether
-// that is a loss.
+// settle adopts the result of a check. age is that of the youngest marker. It reports whether there
+// was a loss.
 func (l *losses) settle(key hashKey, runs map[string]struct{}, suspicions int, changed []renewal, age time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -257,7 +259,7 @@ func (l *losses) settle(key hashKey, runs map[string]struct{}, suspicions int, c
 	return !first
 }
 
-// names is what stands in Redis besides bindings and sessions. What is missing is empty.
+// names is what Redis stores besides bindings and sessions. A missing key is empty.
 type names struct {
 	identity, hash string
 	markers        [groups]string
@@ -281,8 +283,8 @@ func (r *Registry) readNames(ctx context.Context) (has names, err error) {
 	return has, nil
 }
 
-// checkFingerprint refuses a prefix that another cluster uses. The first node leaves the
-// fingerprint, as does the first one after a loss.
+// checkFingerprint refuses a prefix that another cluster uses. The first node writes the
+// fingerprint, and so does the first one after a loss.
 func (r *Registry) checkFingerprint(ctx context.Context) error {
 	if r.config.Fingerprint == "" {
 		return nil
@@ -306,16 +308,16 @@ func (r *Registry) checkFingerprint(ctx context.Context) error {
 	return nil
 }
 
-// renewal is a marker that is not the known one.
+// renewal is a marker that differs from the known one.
 type renewal struct {
 	group int
 	found string
-	keep  bool   // another node has set it: take it as it is
-	now   string // the one to go by from here on
+	keep  bool   // another node has set it: accept it
+	now   string // the marker to use from now on
 }
 
-// renew sets new markers where they are not to be kept, and says which stand now. Age is that of
-// the youngest.
+// renew sets new markers, except those to keep, and fills in the current ones. age is that of the
+// youngest.
 func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (age time.Duration, err error) {
 	if len(markers) == 0 {
 		return 0, nil
@@ -344,7 +346,7 @@ func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (a
 		case m.buckets != r.config.Buckets:
 			return 0, fmt.Errorf("the cluster %q has %d buckets, not %d: give this node theirs with --registry-buckets, or this cluster another name with --cluster",
 				r.config.Prefix, m.buckets, r.config.Buckets)
-		// another node has just set it, and read the key before this one did
+		// another node has just set it, and has read the key before this node did
 		case m.key != key.text:
 			return 0, r.unavailable(errors.New("the key of the buckets has changed at this moment"))
 		}
@@ -354,7 +356,7 @@ func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (a
 	return age, nil
 }
 
-// marker is what stands in one; see marker.lua.
+// marker is the content of a marker key; see marker.lua.
 type marker struct {
 	created int64 // µs
 	run     string
@@ -362,8 +364,8 @@ type marker struct {
 	key     string // the secret of the hash; empty: none
 }
 
-// layout is what a marker says of the buckets: their number, or "0", the number and the key. Nodes
-// that know of no key read the 0, and refuse to work with such data.
+// layout is what a marker says about the buckets: their number, or "0", the number and the key.
+// Older nodes, which do not know the key, read the 0 and refuse to work with such data.
 func layout(key hashKey, buckets int) string {
 	if key.text == "" {
 		return strconv.Itoa(buckets)
@@ -371,7 +373,7 @@ func layout(key hashKey, buckets int) string {
 	return fmt.Sprintf("0 %d %s", buckets, key.text)
 }
 
-// parseMarker makes the zero marker of what is none.
+// parseMarker returns the zero marker if text is not a marker.
 func parseMarker(text string) marker {
 	fields := strings.Fields(text)
 	if len(fields) != 4 && len(fields) != 6 {
@@ -392,7 +394,7 @@ func parseMarker(text string) marker {
 	return m
 }
 
-// runIDs asks each master who it is, and looks at its clock.
+// runIDs asks each master for its run ID, and checks its clock.
 func (r *Registry) runIDs(ctx context.Context) (map[string]struct{}, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()

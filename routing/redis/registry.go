@@ -21,7 +21,7 @@ type Registry struct {
 	sweep    *sweep
 	findings *findings
 	gate     gate
-	claims   atomic.Pointer[func([]routing.Claim)] // who is told what the walk finds; nil: nobody
+	claims   atomic.Pointer[func([]routing.Claim)] // receives what the walk finds; nil: nobody does
 
 	stop       context.CancelFunc // ends the background work
 	background sync.WaitGroup
@@ -30,8 +30,8 @@ type Registry struct {
 
 var _ routing.Registry = (*Registry)(nil)
 
-// Open connects to Redis, checks that it can be worked with, and starts the background work:
-// looking for losses, and the sweep. The error is one line that says what to do.
+// Open connects to Redis, checks that the registry can work with it, and starts the background
+// work: the check for losses, and the sweep. The error is one line that says what to do.
 func Open(ctx context.Context, config Config) (*Registry, error) {
 	config, err := config.withDefaults()
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 const (
 	removeBatch = 1000 // bindings removed in one round trip
 	removePause = 10 * time.Millisecond
-	// maxRemovals bounds the bindings that wait to be removed. More are left to the walk.
+	// maxRemovals bounds the bindings that wait to be removed. The walk removes any beyond that.
 	maxRemovals = 1 << 20
 )
 
-// removals are the bindings of sessions that have ended. They are removed a batch at a time, in
-// turn for each session: one that held very many does not hold up the others. A batch that could
-// not be removed is tried again.
+// removals are the bindings of ended sessions. They are removed in batches, and the sessions take
+// turns: a session that held very many does not delay the others. A batch that could not be removed
+// is tried again.
 type removals struct {
 	wake chan struct{} // room for one: there is something to remove
 
@@ -32,17 +32,17 @@ func (q *removals) left() bool {
 	return len(q.line) > 0
 }
 
-// removal is what one session has left.
+// removal is the remaining bindings of one session.
 type removal struct {
 	session routing.SessionID
 	bound   []routing.BoundID
 }
 
-// add hands over the bindings of a session that has ended. Any goroutine may call it.
+// add queues the bindings of an ended session. Any goroutine may call it.
 func (q *removals) add(session routing.SessionID, bound []routing.BoundID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	bound = bound[:min(len(bound), maxRemovals-q.count)] // the walk will find the others
+	bound = bound[:min(len(bound), maxRemovals-q.count)] // the walk will find the rest
 	if len(bound) == 0 {
 		return
 	}
@@ -51,7 +51,7 @@ func (q *removals) add(session routing.SessionID, bound []routing.BoundID) {
 	notify(q.wake)
 }
 
-// take takes a batch of the session whose turn it is.
+// take returns a batch of the session whose turn it is.
 func (q *removals) take() removal {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -88,8 +88,9 @@ func (s *sweep) removeSome(ctx context.Context) (more bool, err error) {
 // maxCondemned bounds the bindings that are condemned. With so many, the walk waits.
 const maxCondemned = 1 << 17
 
-// condemned is what the walk has found and is to be removed, in the order found. It is not removed
-// at once: Bind may be about to put back what a dead session's bindings have replaced.
+// condemned is the bindings that the walk has found and that must be removed, in that order. They
+// are not removed at once, because Bind may be about to restore what a dead session's bindings have
+// replaced.
 type condemned struct {
 	line  []sentence
 	count int
@@ -109,11 +110,11 @@ func (c *condemned) add(swaps []swap) {
 
 func (c *condemned) full() bool { return c.count >= maxCondemned }
 
-// removeCondemned removes what has waited for long enough, until the deadline. What is left is
-// removed by the next step.
+// removeCondemned removes the bindings that have waited long enough, until the deadline. The next
+// step removes the rest.
 func (s *sweep) removeCondemned(ctx context.Context, deadline time.Time) error {
 	c := &s.condemned
-	wait := 2 * s.registry.config.Timeout // of the bind, and of putting back
+	wait := 2 * s.registry.config.Timeout // for the bind, and for restoring
 	for len(c.line) > 0 && time.Since(c.line[0].found) > wait {
 		first := &c.line[0]
 		n := min(len(first.swaps), removeBatch)

@@ -7,39 +7,39 @@ import (
 )
 
 const (
-	scanWidth = 64   // the most buckets in one round trip
+	scanWidth = 64   // the maximum number of buckets in one round trip
 	scanCount = 1000 // about how many bindings of a large bucket are read at once
-	scanFound = 4096 // bindings in one round trip from which on the next one asks for fewer buckets
-	scanTries = 3    // how often Redis may not answer for a bucket until the walk goes past that
-	// maxLeftOut is the most walks that leave a bucket out because it could not be read.
+	// if a round trip returns so many bindings, the next one asks for fewer buckets
+	scanFound = 4096
+	scanTries = 3 // how often Redis may fail to answer for a bucket before the walk skips it
+	// maxLeftOut is the maximum number of walks that skip a bucket because it could not be read.
 	maxLeftOut = 16
 )
 
-// scanner is where a walk through all buckets stands. What a round trip asks for is bounded,
-// whatever the buckets hold: it reads several small ones, or a part of a large one. A bucket that
-// cannot be read holds up no other. The next walk tries it again, and later ones more and more
-// seldom.
+// scanner is the position of a walk through all buckets. A round trip is bounded, whatever the
+// buckets hold: it reads several small buckets, or a part of a large one. A bucket that cannot be
+// read delays no other. The next walk tries it again, and later walks less and less often.
 type scanner struct {
 	buckets int // of short IDs; there are as many of long ones
 	begin   int // the walk begins there, and ends before it
 
 	at      spot
 	width   int             // buckets in the next round trip
-	tries   int             // how often this spot could not be read, in a row
-	walks   int             // that have ended
+	tries   int             // how often in a row this spot could not be read
+	walks   int             // the number of complete walks
 	leftOut map[int]leftOut // buckets that could not be read
 	logged  int             // 1 + the latest walk in which that was logged
 }
 
-// spot is how far a walk has come: with so many buckets, and with a part of the next.
+// spot is the progress of a walk: the number of complete buckets, and the part of the next.
 type spot struct {
 	done   int
 	cursor uint64
 }
 
 type leftOut struct {
-	times int // in a row that it could not be read
-	until int // the walk that tries again
+	times int // how often in a row it could not be read
+	until int // the walk that tries it again
 }
 
 func newScanner(buckets, begin int) scanner {
@@ -48,7 +48,8 @@ func newScanner(buckets, begin int) scanner {
 
 func (s *scanner) total() int { return 2 * s.buckets }
 
-// number is the number of a bucket, the long ones after the others, of how many come before it.
+// number converts the count of buckets before a bucket to the bucket's number. The buckets of long
+// IDs come after the others.
 func (s *scanner) number(done int) int { return (s.begin + done) % s.total() }
 
 func (s *scanner) bucket(number int) bucket {
@@ -63,8 +64,7 @@ func (s *scanner) restart() {
 	s.walks++
 }
 
-// goPast leaves a bucket out until a later walk. It returns how many times in a row that has
-// happened.
+// goPast skips a bucket until a later walk. It returns how many times in a row that has happened.
 func (s *scanner) goPast(done int) int {
 	s.at = spot{done: done + 1}
 	n := s.number(done)
@@ -79,7 +79,7 @@ func (s *scanner) goPast(done int) int {
 func (s *sweep) scan(ctx context.Context) (found []swap, err error) {
 	sc := &s.scanner
 	end := min(sc.at.done+sc.width, sc.total())
-	var wanted []int // how many buckets come before each
+	var wanted []int // for each, how many buckets come before it
 	var commands []goredis.Cmder
 	for done, cursor := sc.at.done, sc.at.cursor; done < end; done, cursor = done+1, 0 {
 		if n := sc.number(done); sc.leftOut[n].until <= sc.walks {
@@ -135,8 +135,7 @@ func appendPage(to []swap, b bucket, page []string) []swap {
 	return to
 }
 
-// scanFailed sees to it that the next round trip asks for less, and that the walk goes past a
-// bucket that fails by itself.
+// scanFailed reduces the next round trip, and makes the walk skip a bucket that fails on its own.
 func (s *sweep) scanFailed(done int, err error) error {
 	sc := &s.scanner
 	if sc.width > 1 {
@@ -151,15 +150,15 @@ func (s *sweep) scanFailed(done int, err error) error {
 
 func (s *sweep) leaveOut(done int, err error) {
 	sc := &s.scanner
-	if sc.goPast(done) == 1 && sc.logged != sc.walks+1 { // once in a walk, or all of them would be
+	if sc.goPast(done) == 1 && sc.logged != sc.walks+1 { // log once in a walk, not for every bucket
 		sc.logged = sc.walks + 1
 		s.registry.config.Logger.Warn("the sweep leaves out what it cannot read, and tries again later",
 			"url", s.registry.config.URL, "key", s.registry.keys.bucket(sc.bucket(sc.number(done))), "error", causeOf(err))
 	}
 }
 
-// inPlace splits bindings into those that stand in the bucket of their ID, and those that stand
-// elsewhere: nobody finds them there since the key of the hash has changed.
+// inPlace splits bindings into those in the bucket of their ID and those in another bucket. Nobody
+// can find the latter, because the key of the hash has changed.
 func (s *sweep) inPlace(found []swap) (placed, misplaced []swap) {
 	v, _ := s.registry.losses.snapshot()
 	placed = found[:0]
@@ -173,7 +172,7 @@ func (s *sweep) inPlace(found []swap) (placed, misplaced []swap) {
 	return placed, misplaced
 }
 
-// dead are those of the bindings whose session has ended.
+// dead returns the bindings whose session has ended.
 func (s *sweep) dead(bindings []swap) (found []swap) {
 	for _, b := range bindings {
 		if s.known[b.binding.Session].state == dead {

@@ -78,7 +78,7 @@ func (r *Registry) Presences(ctx context.Context, sessions []routing.SessionID) 
 	return results, nil
 }
 
-// readPresence reads the replies about one session. What is not there may have been lost, if the
+// readPresence reads the replies about one session. A missing entry may have been lost, if the
 // marker says so.
 func (r *Registry) readPresence(v *view, session routing.SessionID, hash *goredis.MapStringStringCmd, marker *goredis.StringCmd) routing.SessionPresence {
 	presence := decodePresence(hash.Val())
@@ -92,8 +92,8 @@ func (r *Registry) readPresence(v *view, session routing.SessionID, hash *goredi
 // less than the 512 fields up to which a hash is compact.
 const endedKept = 500
 
-// EndSession implements [routing.Registry]. The bindings named go in the background, the rest with
-// the sweep.
+// EndSession implements [routing.Registry]. The named bindings are removed in the background, and
+// the sweep removes the rest.
 func (r *Registry) EndSession(ctx context.Context, op routing.EndOp) (ended bool, err error) {
 	end, err := r.newEnd(op)
 	if err != nil {
@@ -108,9 +108,9 @@ func (r *Registry) EndSession(ctx context.Context, op routing.EndOp) (ended bool
 	return ended, err
 }
 
-// newEnd is a call of end.lua.
+// newEnd returns a call of end.lua.
 func (r *Registry) newEnd(op routing.EndOp) (*call, error) {
-	if !op.Force && r.Rebuilding() { // it may be attached, and its presence lost
+	if !op.Force && r.Rebuilding() { // the session may be attached although its presence is lost
 		return nil, r.unavailable(errRebuilding)
 	}
 	force := 0

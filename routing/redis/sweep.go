@@ -13,36 +13,36 @@ import (
 )
 
 const (
-	sweepBuckets = 64      // the walk goes on by so many in one step
-	sweepShare   = 4       // a step takes a fourth of the time between two of them
-	sweepJudged  = 1000    // sessions asked about in one round trip
-	sweepKnown   = 1 << 16 // sessions of which the walk remembers where they are
+	sweepBuckets = 64      // the walk reads so many in one step
+	sweepShare   = 4       // a step may take a quarter of the time between two steps
+	sweepJudged  = 1000    // the number of sessions in one round trip
+	sweepKnown   = 1 << 16 // the number of sessions whose whereabouts the walk remembers
 	// sweepRetry is the longest pause after a failure.
 	sweepRetry    = 5 * time.Second
 	minSweepLease = time.Second
 )
 
-// sweep is the removal of what dead sessions hold. All but removals belongs to its goroutine.
+// sweep removes the bindings of dead sessions. Its goroutine owns all fields except removals.
 type sweep struct {
 	registry *Registry
 	removals removals      // bindings of ended sessions
 	step     time.Duration // between two steps of the walk
 	name     string        // of this sweeper
 
-	scanner    scanner // where the walk stands
+	scanner    scanner // the position of the walk
 	known      map[routing.SessionID]whereabouts
 	unattached map[routing.SessionID]time.Time // since when
-	// when the latest walk began that showed all bindings; zero: they are to be shown soon
+	// when the latest walk began that reported all bindings; zero: the next walk must report them
 	verified  time.Time
-	verifying bool // this walk does
-	// the latest loss that this walk knows of, see lastLoss
+	verifying bool // this walk reports all bindings
+	// the latest loss that this walk knows, see lastLoss
 	loss      time.Time
 	condemned condemned
-	unjudged  int     // how often the sessions that were found could not be judged, in a row
+	unjudged  int     // how often in a row the found sessions could not be judged
 	retry     backoff // of the walk
 }
 
-// whereabouts are what the walk knows of a session. They last for one walk.
+// whereabouts is what the walk knows about a session. It is valid for one walk.
 type whereabouts struct {
 	state state
 	at    []routing.Presence // if it is attached
@@ -64,7 +64,7 @@ func newSweep(r *Registry) *sweep {
 		removals: removals{wake: make(chan struct{}, 1)},
 		step:     max(time.Millisecond, c.SweepInterval/time.Duration(steps)),
 		name:     rand.Text(),
-		// so that sweepers that take turns come everywhere
+		// a random start, so that sweepers that take turns cover all buckets
 		scanner:    newScanner(c.Buckets, mathrand.IntN(2*c.Buckets)),
 		known:      make(map[routing.SessionID]whereabouts),
 		unattached: make(map[routing.SessionID]time.Time),
@@ -77,7 +77,7 @@ type backoff struct {
 	until time.Time
 }
 
-// note notes how a try has ended. It returns the pause until the next.
+// note records the result of a try. It returns the pause until the next.
 func (b *backoff) note(err error, least time.Duration) time.Duration {
 	if err == nil {
 		*b = backoff{}
@@ -119,7 +119,7 @@ func (s *sweep) run(ctx context.Context) {
 	}
 }
 
-// walk looks at the next few buckets, if it is this registry that sweeps.
+// walk reads the next few buckets, if this registry is the one that sweeps.
 func (s *sweep) walk(ctx context.Context) error {
 	if s.registry.Rebuilding() { // a session may be attached, and its presence lost
 		s.beginAnew()
@@ -129,11 +129,11 @@ func (s *sweep) walk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !sweeper { // what this one has seen is of some time ago when its turn comes
+	if !sweeper { // what it has seen will be out of date when its turn comes
 		s.beginAnew()
 		return nil
 	}
-	// a short window may have closed between two steps
+	// a short rebuild window may have opened and closed between two steps
 	if loss := s.registry.losses.lastLoss(); loss != s.loss {
 		s.beginAnew()
 		s.loss = loss
@@ -170,7 +170,8 @@ func (s *sweep) advance(ctx context.Context) error {
 	placed, misplaced := s.inPlace(found)
 	met, err := s.judge(ctx, placed)
 	if err != nil {
-		if s.unjudged++; s.unjudged < scanTries { // else the next walk comes here again
+		// after more tries, leave this place to the next walk
+		if s.unjudged++; s.unjudged < scanTries {
 			s.scanner.at = before
 		}
 		return err
@@ -181,8 +182,8 @@ func (s *sweep) advance(ctx context.Context) error {
 	return nil
 }
 
-// beginAnew forgets what the walk knows of sessions and what it has condemned. The next one shows
-// all bindings.
+// beginAnew forgets what the walk knows about sessions and what it has condemned. The next walk
+// reports all bindings.
 func (s *sweep) beginAnew() {
 	clear(s.unattached)
 	clear(s.known)
@@ -190,8 +191,8 @@ func (s *sweep) beginAnew() {
 	s.scanner.at, s.verified = spot{}, time.Time{}
 }
 
-// beginWalk decides whether this walk shows all bindings, given whether there is somebody to show
-// them to. With the next one they might come too late.
+// beginWalk decides whether this walk reports all bindings, given whether there is a receiver. If
+// the next walk did it instead, the report might come too late.
 func (s *sweep) beginWalk(c Config, audience bool) {
 	s.verifying = audience && time.Since(s.verified) >= c.VerifyPeriod-c.SweepInterval
 	if s.verifying {
@@ -202,7 +203,7 @@ func (s *sweep) beginWalk(c Config, audience bool) {
 func (s *sweep) endWalk() {
 	s.scanner.restart()
 	clear(s.known)
-	// Who was not met for long holds nothing any more.
+	// A session that was not met for a long time holds nothing any more.
 	forget := 2 * (2*s.registry.config.ResumeWindow + s.registry.config.SweepInterval)
 	for session, since := range s.unattached {
 		if time.Since(since) > forget {
@@ -211,7 +212,8 @@ func (s *sweep) endWalk() {
 	}
 }
 
-// lease reports whether this registry sweeps: one of all nodes does, for as long as it goes on.
+// lease reports whether this registry sweeps. One of all nodes does, as long as it renews its
+// lease.
 func (s *sweep) lease(ctx context.Context) (bool, error) {
 	ttl := max(minSweepLease, 4*s.step)
 	lease := newCall(leaseScript, s.registry.keys.sweeper(), s.name, ttl.Milliseconds())
@@ -221,8 +223,8 @@ func (s *sweep) lease(ctx context.Context) (bool, error) {
 	return lease.Bool()
 }
 
-// judge finds out about the sessions that this walk has not met yet, which it returns, and ends
-// those that have been unattached for too long.
+// judge looks up the sessions that this walk has not met yet and returns them. It ends those that
+// have been detached for too long.
 func (s *sweep) judge(ctx context.Context, bindings []swap) (met []routing.SessionID, err error) {
 	if len(s.known) > sweepKnown {
 		clear(s.known)
@@ -248,8 +250,8 @@ func (s *sweep) judge(ctx context.Context, bindings []swap) (met []routing.Sessi
 	return met, nil
 }
 
-// judgeSome judges sessions in one round trip, or in two if some of them have to end. It returns
-// those that Redis has said anything of.
+// judgeSome judges sessions in one round trip, or in two if some of them must end. It returns the
+// sessions about which Redis has answered.
 func (s *sweep) judgeSome(ctx context.Context, sessions []routing.SessionID) (judged []routing.SessionID, err error) {
 	hashes := make([]goredis.Cmder, len(sessions))
 	for i, session := range sessions {
@@ -275,7 +277,8 @@ func (s *sweep) judgeSome(ctx context.Context, sessions []routing.SessionID) (ju
 	return judged, s.endSessions(ctx, over)
 }
 
-// judgeSession says where a session is, and whether it has been nowhere for so long that it ends.
+// judgeSession returns where a session is, and whether it has been detached for so long that it
+// must end.
 func (s *sweep) judgeSession(session routing.SessionID, p routing.SessionPresence) (w whereabouts, end bool) {
 	alive := slices.ContainsFunc(p.Nodes, func(node routing.Presence) bool { return !s.registry.config.Gone(node) })
 	if p.Dead || alive {
@@ -295,8 +298,7 @@ func (s *sweep) judgeSession(session routing.SessionID, p routing.SessionPresenc
 	return whereabouts{state: unattached}, time.Since(since) >= 2*s.registry.config.ResumeWindow
 }
 
-// endSessions ends sessions that are nowhere. It is a compare-and-swap: an attach that came in the
-// meantime wins.
+// endSessions ends detached sessions. It is a compare-and-swap: an attach in the meantime wins.
 func (s *sweep) endSessions(ctx context.Context, ops []routing.EndOp) error {
 	if len(ops) == 0 {
 		return nil
@@ -314,7 +316,7 @@ func (s *sweep) endSessions(ctx context.Context, ops []routing.EndOp) error {
 	}
 	for i, op := range ops {
 		if ended, err := s.registry.ended(calls[i].(*call)); err != nil || !ended {
-			continue // it stays unattached
+			continue // it stays in unattached
 		}
 		delete(s.unattached, op.Session)
 		s.known[op.Session] = whereabouts{state: dead}
