@@ -15,9 +15,9 @@ import (
 // maxWelcome bounds the frames before the node has announced its limits.
 const maxWelcome = 1 << 20
 
-// attach opens a connection to the node at addr and exchanges hello and welcome. It resumes the session
-// if there is one; if the node cannot believe that (it began anew with another key), it asks for a new
-// one.
+// attach opens a connection to the node at addr and exchanges hello and welcome. It resumes the
+// session if there is one; if the node cannot believe that (it began anew with another key), it
+// asks for a new one.
 func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
@@ -42,8 +42,8 @@ func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	return c, nil
 }
 
-// mayReplace reports whether whatever connection the node at addr still has of this session is one that is closed
-// here: then that node should not wait to find out. It needs s.mu.
+// mayReplace reports whether whatever connection the node at addr still has of this session is one
+// that is closed here: then that node should not wait to find out. It needs s.mu.
 func (s *Session) mayReplace(addr string) bool {
 	node := s.nodes.names[addr]
 	for c := range s.conns {
@@ -74,7 +74,8 @@ func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello)
 	switch err := s.admit(c, welcome); err {
 	case errStranger:
 		_ = nc.SetWriteDeadline(time.Now().Add(s.cfg.DialTimeout))
-		_, _ = nc.Write(codec.AppendBye(nil)) // the new session that the node has made is not wanted
+		// the new session that the node has made is not wanted
+		_, _ = nc.Write(codec.AppendBye(nil))
 		nc.Close()
 		return nil, err
 	case ErrClosed:

@@ -11,8 +11,8 @@ import (
 
 func accept(context.Context, *Delivery) {}
 
-// BenchmarkSend is the acked round trip through a node in this process: sender, node and receiver all
-// count, in time and in allocations.
+// BenchmarkSend is the acked round trip through a node in this process: sender, node and receiver
+// all count, in time and in allocations.
 func BenchmarkSend(b *testing.B) {
 	n := startNode(b, engine.Config{Loops: 1})
 	holder(b, Config{Handler: accept}, n.addr, "bob")

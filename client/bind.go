@@ -8,28 +8,28 @@ import (
 	"distmsg/codec"
 )
 
-// BindOptions say how IDs are bound.
+// BindOptions says how IDs are bound.
 type BindOptions struct {
-	// RejectNew leaves an ID to another live session that holds it; the bind of that ID then fails
-	// with ErrTaken. Otherwise the other session is kicked.
+	// RejectNew leaves an ID with another live session that holds it. The bind of that ID then
+	// fails with ErrTaken. Without RejectNew, the other session is kicked.
 	RejectNew bool
 	// Handler receives the messages to these IDs. Default: Config.Handler.
 	Handler Handler
 }
 
-// Bind makes this session the holder of the IDs: messages to them come to Config.Handler, and it may
-// send from them. A session that held one of them before is kicked.
+// Bind makes this session the holder of the IDs: messages to them come to Config.Handler, and it
+// may send from them. A session that held one of them before is kicked.
 //
-// Bind takes any number of IDs and returns when the node has answered for all of them, or when ctx
-// ends (without a deadline: after Config.RequestTimeout). What the registry could not take yet is tried
-// again until then. The error is ErrClosed, the context's if ctx had ended before the call (the
-// session has then asked nothing), or an *IDError that names the IDs that failed; the others are
-// bound. The *IDError wraps ctx's error if ctx ended the call. An ID whose outcome is timeout or
-// lost may or may not be bound at the node; the session
-// does not hold it, and takes it back if it hears of it.
+// Bind takes any number of IDs. It returns when the node has answered for all of them, or when ctx
+// ends, or after Config.RequestTimeout if ctx has no deadline. Until then it retries binds that the
+// registry could not accept. The error is ErrClosed, or the context's error if ctx had already
+// ended (then nothing was requested), or an *IDError that names the IDs that failed. The other IDs
+// are bound. If ctx ended the call, the *IDError wraps ctx's error. An ID whose outcome is timeout
+// or lost may or may not be bound at the node. The session does not hold it, and unbinds it if it
+// learns later that the ID was bound.
 //
-// Bindings last until Unbind, a kick or Close: the session re-asserts them by itself when it has to
-// begin anew at a node. It may be called from any goroutine; calls for one ID run one after the other.
+// Bindings last until Unbind, a kick or Close: if the session has to start again at a node, it
+// re-asserts them by itself. Any goroutine may call Bind. Calls for one ID run one after the other.
 func (s *Session) Bind(ctx context.Context, ids ...string) error {
 	return s.BindWith(ctx, BindOptions{}, ids...)
 }
@@ -65,11 +65,11 @@ func (s *Session) BindWith(ctx context.Context, opts BindOptions, ids ...string)
 	return s.idError(ctx, q, todo, codes, failed)
 }
 
-// Unbind gives IDs back. Messages to them that wait for their handler go back to the node. IDs that
-// are not held, or are bound elsewhere by now, count as given back.
+// Unbind removes the bindings of IDs. Messages to them that wait for their handler go back to the
+// node. IDs that are not held, or are bound elsewhere by now, count as unbound.
 //
 // It returns like Bind. An ID that failed receives nothing any more, but may still be bound at the
-// node; Unbind can be called again for it.
+// node. Unbind can be called for it again.
 func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 	if err := s.mayAsk(ctx); err != nil {
 		return err
@@ -85,7 +85,7 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 	for i, b := range held {
 		todo[i] = idEpoch{b.id, b.epoch}
 	}
-	// Asking twice is harmless: it is the exact epoch that is taken back (S11).
+	// Asking twice is harmless, because an unbind removes only the exact epoch (S11).
 	q := question{kind: codec.KindUnbind, reasons: make(map[string]string)}
 	codes := s.askAll(ctx, q, todo, func(i int, _ codec.Result) {
 		s.holds.unbound(held[i])
@@ -112,20 +112,22 @@ func (s *Session) IDs() []string {
 // Presence says whether an ID is online.
 type Presence struct {
 	ID string
-	// Code is ok (bound, its session attached), unreachable (bound, its session detached for the
-	// moment), no_route (bound nowhere), or why that is not known: registry_unavailable, bad_id, timeout, lost.
+	// Code is ok (bound, and its session is attached), unreachable (bound, but its session is
+	// detached at the moment), no_route (not bound), or the reason why that is not known:
+	// registry_unavailable, bad_id, timeout, lost.
 	Code  Code
-	Epoch uint64 // of the binding; if there is none, of the one that was, or 0
-	// Reason says for people why an ID was refused, as far as the node says. Empty for all others.
+	Epoch uint64 // of the binding; if there is none, of the last one, or 0
+	// Reason explains to people why the node refused an ID, if the node says so. It is empty for
+	// all others.
 	Reason string
 }
 
 // Online reports whether the ID is bound and its session attached.
 func (p Presence) Online() bool { return p.Code == codec.CodeOK }
 
-// Lookup asks which IDs are online, and answers for each in the order given. It returns when all
-// have an answer, when ctx ends or, if ctx has no deadline, after Config.RequestTimeout. IDs
-// without an answer are then timeout or lost. If ctx ended the call, Lookup returns the answers
+// Lookup asks which IDs are online, and returns an answer for each, in the order given. It returns
+// when all have an answer, when ctx ends or, if ctx has no deadline, after Config.RequestTimeout.
+// IDs without an answer are then timeout or lost. If ctx ended the call, Lookup returns the answers
 // that it has, with an error that wraps ctx's. Two errors come without answers: ErrClosed, and
 // ctx's if it had ended before the call. It may be called from any goroutine.
 func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error) {
@@ -152,14 +154,14 @@ func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error)
 		}
 	})
 	for i, code := range codes {
-		if code != codec.CodeOK { // no answer
+		if code != codec.CodeOK { // there is no answer
 			found[at[i]].Code = code
 		}
 	}
 	return found, unanswered(caller, found)
 }
 
-// mayAsk says what keeps a bind, unbind, lookup or watch from being begun.
+// mayAsk returns why a bind, unbind, lookup or watch may not begin, or nil.
 func (s *Session) mayAsk(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -180,7 +182,7 @@ func unanswered(caller context.Context, found []Presence) error {
 	return fmt.Errorf("client: not all IDs have an answer: %w", err)
 }
 
-// requestContext gives requests without a deadline one.
+// requestContext adds a deadline to a context without one.
 func (s *Session) requestContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -188,8 +190,8 @@ func (s *Session) requestContext(ctx context.Context) (context.Context, context.
 	return context.WithTimeout(ctx, s.cfg.RequestTimeout)
 }
 
-// askAll asks until every ID has an answer that is not worth another try, or ctx ends, and returns the
-// last answers. done is called for each ID that succeeded.
+// askAll asks until every ID has a final answer or ctx ends, and returns the last answers. It calls
+// done for each ID that succeeded.
 func (s *Session) askAll(ctx context.Context, q question, ids []idEpoch,
 	done func(i int, r codec.Result)) []codec.Code {
 	codes := make([]codec.Code, len(ids))
@@ -222,8 +224,8 @@ func (s *Session) askAll(ctx context.Context, q question, ids []idEpoch,
 	return codes
 }
 
-// succeeded says which answers are as good as ok: an ID that was not bound, or is bound elsewhere, is
-// given back, and any answer to a lookup is one.
+// succeeded reports which answers count as success. An unbind succeeds also for an ID that was not
+// bound or is bound elsewhere. Any answer to a lookup is a success.
 func succeeded(kind codec.Kind, code codec.Code) bool {
 	switch kind {
 	case codec.KindLookup:
@@ -234,9 +236,10 @@ func succeeded(kind codec.Kind, code codec.Code) bool {
 	return code == codec.CodeOK
 }
 
-// tryAgain says which answers are worth another try. A bind that may have been done is not repeated: its
-// ID may have been bound elsewhere since, and the repetition would take it away from there. An unbind
-// takes back one epoch and may be repeated. A lookup's answers are final: only the question may get lost.
+// tryAgain reports which answers justify a retry. A bind that may have been done is not repeated:
+// the ID may have been bound elsewhere since, and the repetition would take it from there. An
+// unbind removes only one epoch and may be repeated. A lookup's answers are final, but the request
+// may get lost.
 func tryAgain(kind codec.Kind, code codec.Code) bool {
 	switch kind {
 	case codec.KindLookup:
@@ -247,8 +250,8 @@ func tryAgain(kind codec.Kind, code codec.Code) bool {
 	return code.SafeToRetry() && code.Temporary()
 }
 
-// lateBound deals with the answer to a Bind whose caller was told that it failed: the node must not
-// go on believing that the ID is here.
+// lateBound handles the answer to a Bind that has already failed for its caller: the node must not
+// keep the ID bound to this session.
 func (s *Session) lateBound(ids []idEpoch, a answer) {
 	var back []idEpoch
 	for i, r := range a.results {
@@ -263,7 +266,7 @@ func (s *Session) lateBound(ids []idEpoch, a answer) {
 
 func goodID(id string) bool { return len(id) >= 1 && len(id) <= codec.MaxID }
 
-// checkIDs sorts out the IDs that no node would take.
+// checkIDs separates the IDs that no node would accept.
 func checkIDs(ids []string) (good []string, failed []IDFailure) {
 	for i, id := range ids {
 		if goodID(id) {
@@ -294,7 +297,7 @@ func (s *Session) allFailed(op string, ids []string, failed []IDFailure, cause e
 	return &IDError{Op: op, Failed: failed}
 }
 
-// idError puts together what askAll returned.
+// idError builds the error from the results of askAll.
 func (s *Session) idError(ctx context.Context, q question, ids []idEpoch, codes []codec.Code, failed []IDFailure) error {
 	cause := over(ctx) // which alone ends the tries of what is worth another one
 	if s.closed() {

@@ -258,7 +258,8 @@ func TestBindCut(t *testing.T) {
 	}
 }
 
-// TestUnwrittenBind: a bind of which no byte was written is asked again on the next connection, whatever it binds.
+// TestUnwrittenBind: a bind of which no byte was written is asked again on the next connection,
+// whatever it binds.
 func TestUnwrittenBind(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c, kernel := attachBroken(t, n, Config{}, true)

@@ -5,16 +5,16 @@ import (
 	"sync"
 )
 
-// budget bounds how many messages and bytes are under way. Who wants more than is left waits, first
-// come, first served. It serves as the session's window, where an outcome gives back what its send
-// took, and as a connection's credit, where the node raises the limit instead.
+// budget bounds how many messages and bytes are in flight. A caller that needs more than is free
+// waits, first come, first served. It serves as the session's window, where an outcome releases
+// what its send took, and as a connection's credit, where the node raises the limit.
 type budget struct {
 	mu       sync.Mutex
 	maxMsgs  int
 	maxBytes int
 	msgs     int
 	bytes    int
-	// Those who wait, in order; nobody who comes later passes them.
+	// The waiting callers, in order. A later caller never overtakes them.
 	first, last *waiter
 	spare       *waiter // waiters for reuse, linked by next
 	err         error   // set by close
@@ -48,8 +48,8 @@ func (b *budget) exceed(msgs, extra int) bool {
 	return true
 }
 
-// acquire waits until it can take msgs messages of n bytes in all. It returns the context's error, or the one
-// given to close.
+// acquire waits until it can take msgs messages of n bytes in all. It returns the context's error,
+// or the one given to close.
 func (b *budget) acquire(ctx context.Context, msgs, n int) error {
 	b.mu.Lock()
 	if b.err != nil || b.first == nil && b.take(msgs, n) {
@@ -70,7 +70,7 @@ func (b *budget) acquire(ctx context.Context, msgs, n int) error {
 	defer b.mu.Unlock()
 	if w.listed {
 		b.unlist(w)
-		b.grant() // w may have been all that held up the next
+		b.grant() // perhaps only w blocked the next one
 	} else if len(w.ready) > 0 { // decided while the context ended: the decision counts
 		err = <-w.ready
 	}
@@ -78,7 +78,7 @@ func (b *budget) acquire(ctx context.Context, msgs, n int) error {
 	return err
 }
 
-// acquireInTime is acquire for those who do nothing with what is granted at the moment when ctx
+// acquireInTime is acquire for callers that cannot use a grant that arrives at the moment when ctx
 // ends.
 func (b *budget) acquireInTime(ctx context.Context, msgs, n int) error {
 	err := b.acquire(ctx, msgs, n)
@@ -90,8 +90,8 @@ func (b *budget) acquireInTime(ctx context.Context, msgs, n int) error {
 	return err
 }
 
-// grow takes n more bytes for a message that is held already, if there is room and nobody waits.
-// A negative n gives back.
+// grow takes n more bytes for a message that already holds some, if there is room and nobody waits.
+// A negative n releases bytes.
 func (b *budget) grow(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,7 +103,7 @@ func (b *budget) grow(n int) bool {
 	return true
 }
 
-// release gives back msgs messages of n bytes in all.
+// release releases msgs messages of n bytes in total.
 func (b *budget) release(msgs, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,7 +116,7 @@ func (b *budget) release(msgs, n int) {
 	}
 }
 
-// setLimits replaces the limits; what is held stays held.
+// setLimits replaces the limits. What is held stays held.
 func (b *budget) setLimits(msgs, bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -124,8 +124,8 @@ func (b *budget) setLimits(msgs, bytes int) {
 	b.grant()
 }
 
-// close makes all who wait, or come later, fail with err. The channel is closed when everything held was
-// released.
+// close makes all current and later callers fail with err. The channel is closed when everything
+// held has been released.
 func (b *budget) close(err error) <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -150,9 +150,9 @@ func (b *budget) used() (msgs, bytes int) {
 	return b.msgs, b.bytes
 }
 
-// The rest needs b.mu.
+// The caller of the methods below must hold b.mu.
 
-// take lets more messages at once than there may ever be pass when nothing else is held.
+// take lets a request that exceeds the limits pass if nothing else is held.
 func (b *budget) take(msgs, n int) bool {
 	if min(msgs, b.maxMsgs) > b.maxMsgs-b.msgs || n > b.maxBytes-b.bytes {
 		return false

@@ -9,7 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestBudgetModel compares budget with a naive model: a list of those who wait, looked through after every step.
+// TestBudgetModel compares budget with a naive model: a list of those who wait, looked through
+// after every step.
 func TestBudgetModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type asker struct {
@@ -32,7 +33,8 @@ func TestBudgetModel(t *testing.T) {
 				a := queue[0]
 				queue = queue[1:]
 				take(a.msgs, a.n)
-				if err := <-a.result; err != nil { // hangs, and the test with it, if the budget does not grant
+				// hangs, and the test with it, if the budget does not grant
+				if err := <-a.result; err != nil {
 					t.Fatalf("granted with %v", err)
 				}
 				a.cancel()

@@ -404,7 +404,8 @@ func TestEncoders(t *testing.T) {
 		st := s.Stats()
 		return st.InFlight == 0 && st.InFlightBytes == 0 && st.Queued == 0
 	})
-	value <- troubled{func() { _, _ = s.Send(ctx, Message{To: "you", From: "me"}) }} // calls the session
+	// calls the session
+	value <- troubled{func() { _, _ = s.Send(ctx, Message{To: "you", From: "me"}) }}
 	if reply, err := s.Send(ctx, m); err != nil || !slices.Equal(reply.Payload, []byte{1}) {
 		t.Errorf("%v, %v", reply, err)
 	}
@@ -468,7 +469,8 @@ func TestDeliveryIsOver(t *testing.T) {
 				t.Fatalf("%q, %v", reply.Payload, err)
 			}
 		}
-		if _, err := s.Post(testContext(t), Message{To: "me", From: "me"}); err != nil { // without ack
+		// without ack
+		if _, err := s.Post(testContext(t), Message{To: "me", From: "me"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,9 +15,9 @@ type result struct {
 	err   *Error
 }
 
-// calls holds the sends of one connection that have no outcome yet. A sequence number names the slot
-// and its generation, so that no map is searched and an outcome that comes twice, or after the send
-// has ended, is recognised.
+// calls holds the sends of one connection that have no outcome yet. A sequence number names the
+// slot and its generation, so that no map is searched and an outcome that comes twice, or after the
+// send has ended, is recognised.
 type calls struct {
 	slots  []slot
 	free   []uint32
@@ -39,13 +39,14 @@ const (
 
 	// The lowest bit of a sequence number tells a post from a send that waits for its outcome.
 	seqPost = 1
-	// The numbers of a multicast follow each other and therefore stand apart: the highest bit says so, and the next one
-	// that it is a post.
+	// The numbers of a multicast follow each other and therefore stand apart: the highest bit says
+	// so, and the next one that it is a post.
 	seqMany     = 1 << 63
 	seqManyPost = 1 << 62
 )
 
-// add makes an entry and returns its sequence number. The window keeps the number of entries under maxCalls.
+// add makes an entry and returns its sequence number. The window keeps the number of entries under
+// maxCalls.
 func (t *calls) add(c *call, deadline int64, cost int) (seq uint64) {
 	var i uint32
 	if n := len(t.free); n > 0 {

@@ -161,7 +161,8 @@ type cluster struct {
 	hub      *hub
 	registry *forgetfulRegistry
 	nodes    map[string]*node // by address
-	bound    atomic.Int64     // IDs that sessions have asked to bind; nodes say theirs again by themselves
+	// IDs that sessions have asked to bind; nodes say theirs again by themselves
+	bound atomic.Int64
 }
 
 func startCluster(t testing.TB) *cluster {
@@ -265,7 +266,8 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestAttachSome: a session is attached to as many nodes as it wants, and to another when one is gone for good.
+// TestAttachSome: a session is attached to as many nodes as it wants, and to another when one is
+// gone for good.
 func TestAttachSome(t *testing.T) {
 	k := startCluster(t)
 	s := k.dial(Config{Handler: accept, Attach: 2}, 2, "me")
@@ -276,7 +278,8 @@ func TestAttachSome(t *testing.T) {
 	}
 }
 
-// TestSpreadNodeStops: the session stays attached through the others, and returns to a node that comes back.
+// TestSpreadNodeStops: the session stays attached through the others, and returns to a node that
+// comes back.
 func TestSpreadNodeStops(t *testing.T) {
 	k := startCluster(t)
 	var detached atomic.Bool
@@ -303,8 +306,8 @@ func TestSpreadNodeStops(t *testing.T) {
 	}
 }
 
-// TestDrainOneOfThree: a node drains under acked load between two sessions that are both attached to it. No
-// send fails, and nothing is bound again.
+// TestDrainOneOfThree: a node drains under acked load between two sessions that are both attached
+// to it. No send fails, and nothing is bound again.
 func TestDrainOneOfThree(t *testing.T) {
 	long(t)
 	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {
@@ -374,7 +377,8 @@ func TestReassertAfterLoss(t *testing.T) {
 	}
 }
 
-// TestPairHashOrder: with pair-hash, messages from one ID to another keep their order over several nodes.
+// TestPairHashOrder: with pair-hash, messages from one ID to another keep their order over several
+// nodes.
 func TestPairHashOrder(t *testing.T) {
 	const receivers, messages = 20, 200
 	k := startCluster(t)

@@ -12,12 +12,16 @@ const (
 	CodeAcked    = codec.CodeAcked    // the receiver accepted it
 	CodeRejected = codec.CodeRejected // the receiver refused it, with a reason
 
-	CodeNoRoute             = codec.CodeNoRoute             // the ID is bound nowhere
-	CodeUnreachable         = codec.CodeUnreachable         // bound, but its session is detached or its node cannot be reached; not written
-	CodeOverflow            = codec.CodeOverflow            // a queue on the way is full; not written
-	CodeExpired             = codec.CodeExpired             // the deadline passed before it was written
-	CodeRegistryUnavailable = codec.CodeRegistryUnavailable // not known here, and the registry cannot be asked
-	CodeDraining            = codec.CodeDraining            // the node's drain deadline has passed
+	CodeNoRoute = codec.CodeNoRoute // the ID is bound nowhere
+	// bound, but its session is detached or its node cannot be reached; not written
+	CodeUnreachable = codec.CodeUnreachable
+	// a queue on the way is full; not written
+	CodeOverflow = codec.CodeOverflow
+	// the deadline passed before it was written
+	CodeExpired = codec.CodeExpired
+	// not known here, and the registry cannot be asked
+	CodeRegistryUnavailable = codec.CodeRegistryUnavailable
+	CodeDraining            = codec.CodeDraining // the node's drain deadline has passed
 
 	CodeDenied     = codec.CodeDenied     // not permitted
 	CodeTooLarge   = codec.CodeTooLarge   // over a limit of the node's
@@ -26,7 +30,8 @@ const (
 	CodeBadID      = codec.CodeBadID      // the ID is empty or has more than 255 bytes
 
 	CodeTimeout = codec.CodeTimeout // written; no ack before the deadline
-	CodeLost    = codec.CodeLost    // written; the connection or node that it was written to died before an ack
+	// written; the connection or node that it was written to died before an ack
+	CodeLost = codec.CodeLost
 )
 
 // Delivered says whether a message reached its receiver. Its String is yes, no or unknown.

@@ -14,122 +14,135 @@ import (
 	"distmsg/discovery"
 )
 
-// Config says how a session behaves. The zero value of each field stands for the default that its
-// comment names; only Nodes (or Membership) must be set.
+// Config configures a session. The zero value of each field means the default that its comment
+// names. Only Nodes (or Membership) must be set.
 //
 // The callbacks OnKick, OnDrain, OnState, OnPresence, OnPostFailed and OnOutcome each have a
-// goroutine of their own: calls of one kind come one at a time and in order, and do not wait for
+// goroutine of their own: calls of one kind run one at a time and in order, and do not wait for
 // other kinds or for handlers. They may block and may call every method of the session except
-// Close. A call that has not returned after a second or two is logged and counted in Stats.Stuck. A
-// callback that panics, or ends its goroutine (runtime.Goexit), is logged with its stack and called
-// again for what comes next.
+// Close. The session logs a call that has not returned after a second or two, and counts it in
+// Stats.Stuck. If a callback panics or ends its goroutine (runtime.Goexit), the session logs its
+// stack and calls it again for the next event.
 type Config struct {
-	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at random. That one
-	// tells it which nodes there are, also when that changes; from then on the configured ones are a last resort.
+	// Nodes are host:port addresses of nodes. The session attaches to one of them, chosen at
+	// random. That node announces all nodes, and later changes. From then on, the configured
+	// addresses are a last resort.
 	Nodes []string
-	// Membership is where the nodes are found instead of Nodes, beside what nodes tell; for example a
-	// *zookeeper.Membership that was opened with ReadOnly. The caller closes it, after the session.
+	// Membership finds the nodes in place of Nodes, in addition to what nodes announce; for example
+	// a *zookeeper.Membership that was opened with ReadOnly. The caller closes it after the
+	// session.
 	Membership discovery.Membership
-	// Attach is how many nodes the session is attached to at once, as far as there are that many: 1, more, or
-	// AllNodes. Default: 1. More than one takes nodes that are one cluster. See Spread or mesh.
+	// Attach is how many nodes the session is attached to at once, if there are that many: 1, more,
+	// or AllNodes. Default: 1. For more than one, the nodes must be one cluster. See Spread or
+	// mesh.
 	Attach int
-	// Strategy chooses among the nodes attached to for each message; discovery.PairHash keeps the order of
-	// what one ID sends to another. Its Pick is called by every sender and must return an index
-	// into the list it is given. Default: discovery.Random().
+	// Strategy chooses one of the attached nodes for each message. discovery.PairHash keeps the
+	// order of the messages from one ID to another. Every sender calls Pick, which must return an
+	// index into the given list. Default: discovery.Random().
 	Strategy discovery.Strategy
 	// Credentials go to the node in every hello. Default: none.
 	Credentials []byte
-	// Agent names this program to the node, for people. Default: "distmsg-go".
+	// Agent is the name of this program, which the node shows to people. Default: "distmsg-go".
 	Agent string
 	// Dialer opens the connections, for example over TLS. Default: TCP.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
 	// DialTimeout bounds one attempt to attach to one node, from dialling to welcome. Default: 2 s.
 	DialTimeout time.Duration
-	// RequestTimeout bounds Bind, Unbind and Lookup, retries included, when their context has no
+	// RequestTimeout bounds Bind, Unbind and Lookup, retries included, if their context has no
 	// deadline. Default: 10 s.
 	RequestTimeout time.Duration
-	// MaxBackoff bounds the pause before another attempt to attach: it is a random part of a ceiling
-	// that doubles from 50 ms up to this, and begins anew once a connection has lasted for 10 s.
-	// Default: 2 s.
+	// MaxBackoff bounds the pause before another attempt to attach. The pause is a random part of a
+	// ceiling that doubles from 50 ms up to MaxBackoff. It starts again at 50 ms once a connection
+	// has lasted for 10 s. Default: 2 s.
 	MaxBackoff time.Duration
-	// Heartbeat is the silence after which the node is pinged; after three of them the connection is
-	// given up. The session promises the node to send something that often. So the node, too, gives
-	// a connection up after three silent Heartbeats, but not before 3 s. Default: 1 s.
+	// Heartbeat is the silence after which the session pings the node. After three silent
+	// Heartbeats, the session closes the connection. The session promises the node to send
+	// something that often, so the node, too, closes a connection after three silent Heartbeats,
+	// but not before 3 s. Default: 1 s.
 	Heartbeat time.Duration
 
-	// MaxInFlight is the most acked sends that wait for their outcomes; more senders block.
-	// Default: 4,096; at most what the node announces.
+	// MaxInFlight is the maximum number of acked sends that wait for their outcomes. Further
+	// senders block. Default: 4,096, but at most what the node announces.
 	MaxInFlight int
-	// MaxInFlightBytes is the same in bytes of frames. Default: 8 MiB.
+	// MaxInFlightBytes is the same limit in bytes of frames. Default: 8 MiB.
 	MaxInFlightBytes int
 
-	// Handler receives the messages to IDs that were bound without a handler of their own.
-	// Default: they are rejected.
+	// Handler receives the messages to IDs that were bound without a handler of their own. By
+	// default, the session rejects these messages.
 	Handler Handler
-	// Workers is the most handlers that run at once. Goroutines are started as needed. Default: 256.
+	// Workers is the maximum number of handlers that run at once. The session starts goroutines as
+	// needed. Default: 256.
 	Workers int
-	// QueueMessages is the most messages that wait for the handler of one ID; more are rejected
-	// with the reason "receiver busy". Default: 8,192.
+	// QueueMessages is the maximum number of messages that wait for the handler of one ID. The
+	// session rejects further messages with the reason "receiver busy". Default: 8,192.
 	QueueMessages int
-	// QueueBytes is the same in bytes, each message counted with 512 more than its frame has. Default: 8 MiB.
+	// QueueBytes is the same limit in bytes. Each message counts 512 bytes in addition to its
+	// frame. Default: 8 MiB.
 	QueueBytes int
-	// QueueTotal is the most bytes that wait for handlers in the whole session; a multicast counts once. Default: 64 MiB.
+	// QueueTotal is the maximum number of bytes that wait for handlers in the whole session. A
+	// multicast counts once. Default: 64 MiB.
 	QueueTotal int
 
-	// OnKick hears of an ID that the session lost. The SDK never binds it again by itself.
+	// OnKick is called when the session has lost an ID. The SDK never binds the ID again by itself.
 	OnKick func(Kick)
-	// OnDrain hears that the node is leaving. The SDK moves to another one by itself.
+	// OnDrain is called when a node is leaving. The SDK moves to another node by itself.
 	OnDrain func(Drain)
-	// OnState hears of every node that the session was attached to or lost, except of one that it
-	// left when another had taken its place. It is told of that other one.
+	// OnState is called for each node that the session was attached to or has lost. If the session
+	// moves from one node to another, it is called only for the new one.
 	OnState func(State)
-	// OnPresence hears of watched IDs that came, went, or are bound anew: ok with the epoch of the binding, or no_route
-	// with that of the one that was, if it is known; overflow: the node watches no more of them, and the session has
-	// forgotten this one. What happens while it runs is put together: it hears of an ID what became of it last. After a
-	// reconnect it hears of what changed meanwhile. The slice is the callback's.
+	// OnPresence is called when watched IDs come online, go offline, or are bound again. The code
+	// is ok with the epoch of the binding, or no_route with the epoch of the last binding, if
+	// known. The code overflow means that the node does not watch this ID because of a limit, and
+	// that the session no longer watches it. While OnPresence runs, changes are collected: the next
+	// call has the latest state of each ID, and intermediate states may be skipped. After a
+	// reconnect, it is called with what has changed meanwhile. The callback owns the slice.
 	OnPresence func([]Presence)
-	// OnPostFailed, if set, makes nodes report the posts that they could not deliver. id is what
-	// Post returned. A post may also vanish with a connection without a report.
+	// OnPostFailed, if set, makes nodes report the posts that they could not deliver. id is the
+	// result of Post. A post may also be lost with a connection, without a report.
 	OnPostFailed func(id uint64, err *Error)
 
-	// OnOutcome, if set, hears of every outcome of a Send, SendAsync or Multicast (one for each
-	// ID), for metrics. While 65,536 outcomes wait for it, further ones are dropped;
-	// Stats.EventsDropped counts them. Session.Stats has the counts without it.
+	// OnOutcome, if set, is called with every outcome of a Send, SendAsync or Multicast (one for
+	// each ID), for metrics. While 65,536 outcomes wait for it, further ones are dropped, and
+	// Stats.EventsDropped counts them. Session.Stats has the counts also without OnOutcome.
 	OnOutcome func(Outcome)
 
-	// Logger gets what an operator should see. Its handler may block: the session hands records
-	// over on a goroutine of their own, and drops and counts those that do not fit
+	// Logger receives what an operator should see. Its handler may block: the session passes
+	// records on from a separate goroutine, and drops and counts those that do not fit
 	// (Stats.LogsDropped). Default: slog.Default().
 	Logger *slog.Logger
 }
 
-// Kick tells of an ID that the session lost against its will.
+// Kick describes an ID that the session has lost to another session.
 type Kick struct {
 	ID    string
-	Epoch uint64 // of the binding that stands instead, if known
-	Code  Code   // superseded: bound elsewhere; another code: why a binding could not be asserted again
+	Epoch uint64 // of the current binding, if known
+	// superseded: bound elsewhere; another code: why a binding could not be asserted again
+	Code Code
 }
 
-// Drain tells that a node is leaving.
+// Drain says that a node is leaving.
 type Drain struct {
 	Addr     string        // of that node
 	Deadline time.Duration // from now until it refuses to send
 	Addrs    []string      // the nodes it recommends
 }
 
-// State tells where a session is attached, and what changed last: it was attached to a node, or has lost it.
+// State says where a session is attached, and what has changed last: it was attached to a node, or
+// has lost one.
 type State struct {
-	Attached bool   // to one node at least
+	Attached bool   // to at least one node
 	Session  string // public session ID in hex; changes when the session could not be resumed
-	Node     string // the name of the node that it was attached to, or has lost, last
+	Node     string // the name of the node that it was attached to or has lost last
 	Addr     string // that node's address
 	Resumed  bool   // the node knew the session; otherwise its IDs were bound again
-	Err      error  // why the connection to that node ended; nil if it was attached to it, or Close has ended it
-	// Nodes are all that it is attached to now, the one that binds and lookups go to first. The slice is shared: do not write to it.
+	// why the connection to that node ended; nil if it was attached to it, or Close has ended it
+	Err error
+	// Nodes are all nodes that it is attached to now. The first is the one that binds and lookups
+	// go to. The slice is shared: do not write to it.
 	Nodes []discovery.Node
 }
 
-// AllNodes as Config.Attach: the session is attached to every node that is known.
+// AllNodes, as Config.Attach, attaches the session to every known node.
 const AllNodes = -1
 
 // The defaults that Config's comments name.
@@ -149,7 +162,7 @@ const (
 	minBackoff = 50 * time.Millisecond
 )
 
-// withDefaults fills in and rejects.
+// withDefaults fills in defaults and rejects invalid values.
 func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Attach, 1)
 	if c.Strategy == nil {
@@ -185,7 +198,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, err
 }
 
-// explainNodes says what is wrong with Config.Nodes, given the error of discovery.Static.
+// explainNodes explains what is wrong with Config.Nodes, given the error of discovery.Static.
 func explainNodes(nodes []string, err error) error {
 	switch {
 	case len(nodes) == 0:

@@ -15,7 +15,8 @@ import (
 // conn is one connection to one node, from welcome to its end. Three goroutines serve it: a reader,
 // a writer, and a keeper of time that outlives the two and then ends what is left.
 //
-// Lock order: conn.mu, then budget.mu. No callback runs and nothing is written to a socket under either.
+// Lock order: conn.mu, then budget.mu. No callback runs and nothing is written to a socket under
+// either.
 type conn struct {
 	// Static after construction.
 	s           *Session
@@ -35,7 +36,8 @@ type conn struct {
 	drained     chan codec.Drain // capacity 1: the node's drain frame
 	reassert    chan uint64      // capacity 1: the node's last reassert frame
 	retired     chan struct{}    // closed when the session has moved away from here
-	dead        chan struct{}    // closed when the connection is gone and every send on it has ended
+	// closed when the connection is gone and every send on it has ended
+	dead chan struct{}
 
 	credit budget // for posts; in bytes
 
@@ -70,8 +72,8 @@ type conn struct {
 }
 
 const (
-	// maxTick is how often a connection is looked after, at least; it is a quarter of a heartbeat if that
-	// is less.
+	// maxTick is how often a connection is looked after, at least; it is a quarter of a heartbeat
+	// if that is less.
 	maxTick = 250 * time.Millisecond
 	// lasting is how long a connection has to live to count as a success: then the pauses before
 	// attempts are short again, and what happens is worth a line in the log.
@@ -80,13 +82,14 @@ const (
 	deadBeats = 3
 	// writeStall is how long the node may take no byte.
 	writeStall = 10 * time.Second
-	// guardSlack is how long after its deadline a send is ended here if the node has not done so, in
-	// milliseconds.
+	// guardSlack is how long after its deadline a send is ended here if the node has not done so,
+	// in milliseconds.
 	guardSlack = 1000
-	// linger is how long after it has moved the session leaves its former connection, in milliseconds: all nodes should
-	// have heard of the new one by then.
+	// linger is how long after it has moved the session leaves its former connection, in
+	// milliseconds: all nodes should have heard of the new one by then.
 	linger = 200
-	// leaveTimeout is how long the node may take to say that it delivers nothing any more, in milliseconds.
+	// leaveTimeout is how long the node may take to say that it delivers nothing any more, in
+	// milliseconds.
 	leaveTimeout = 10_000
 
 	readBuffer = 32 << 10
@@ -212,7 +215,8 @@ func (c *conn) reuse(batch []byte) {
 	}
 }
 
-// read is the reader: it hands every frame to dispatch. It must never wait for a handler or a sender.
+// read is the reader: it hands every frame to dispatch. It must never wait for a handler or a
+// sender.
 func (c *conn) read(early []byte) {
 	buf := make([]byte, readBuffer+len(early))
 	end := copy(buf, early)
@@ -308,8 +312,8 @@ func (c *conn) tick(quiet, mute, beat int) (int, int) {
 	return quiet, mute
 }
 
-// backlog returns the bytes that wait to be written. Window and credit bound the messages among them, but
-// not the answers to a node that delivers and does not read.
+// backlog returns the bytes that wait to be written. Window and credit bound the messages among
+// them, but not the answers to a node that delivers and does not read.
 func (c *conn) backlog() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -339,8 +343,8 @@ func (c *conn) close(cause error) {
 	c.nc.Close()
 }
 
-// leave takes a connection that the session has moved away from out of the session, and closes it when the node
-// delivers nothing any more and all that is open on it has ended.
+// leave takes a connection that the session has moved away from out of the session, and closes it
+// when the node delivers nothing any more and all that is open on it has ended.
 func (c *conn) leave(now int64) {
 	moved := c.moved.Load()
 	if moved == 0 || now-moved < linger {
@@ -356,8 +360,9 @@ func (c *conn) leave(now int64) {
 	}
 }
 
-// shutIdle lets nothing be appended any more if nothing is open: no send, no request, no answer, no frame to be written. Looking and
-// shutting are one step, or a sender that has chosen this connection long ago could append in between.
+// shutIdle lets nothing be appended any more if nothing is open: no send, no request, no answer, no
+// frame to be written. Looking and shutting are one step, or a sender that has chosen this
+// connection long ago could append in between.
 func (c *conn) shutIdle(cause error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

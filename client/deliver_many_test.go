@@ -31,8 +31,8 @@ func (c *fakeConn) expectNotHereMany() (ids []string, f codec.DeliverMany) {
 	return ids, f
 }
 
-// TestDeliverMany: each ID has its own delivery of the one payload, in order with others to it, and answers for itself; those that are not
-// held go back together.
+// TestDeliverMany: each ID has its own delivery of the one payload, in order with others to it, and
+// answers for itself; those that are not held go back together.
 func TestDeliverMany(t *testing.T) {
 	n := newFakeNode(t).start()
 	var mu sync.Mutex
@@ -93,8 +93,8 @@ func TestDeliverMany(t *testing.T) {
 	}
 }
 
-// TestDeliverManyQueues: in an ID's queue a message counts in full, in all of them together once; what has no room is rejected for that ID
-// only.
+// TestDeliverManyQueues: in an ID's queue a message counts in full, in all of them together once;
+// what has no room is rejected for that ID only.
 func TestDeliverManyQueues(t *testing.T) {
 	n := newFakeNode(t).start()
 	release := make(chan struct{})
@@ -107,7 +107,8 @@ func TestDeliverManyQueues(t *testing.T) {
 	c.deliverMany(codec.FlagAck, "go", codec.Recipient{To: []byte("a")})
 	receive(t, running, "the handler of a")
 	large := strings.Repeat("x", 900)
-	// Of a both fit (it runs one already), of b and c the first runs and the second waits: 4 wait, 2 bodies.
+	// Of a both fit (it runs one already), of b and c the first runs and the second waits: 4 wait,
+	// 2 bodies.
 	c.deliverMany(codec.FlagAck, large, codec.Recipient{To: []byte("a")}, codec.Recipient{To: []byte("b")}, codec.Recipient{To: []byte("c")})
 	receive(t, running, "the handler of b or c")
 	receive(t, running, "the other one's")

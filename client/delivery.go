@@ -11,22 +11,22 @@ import (
 )
 
 // Handler receives a message. The session calls it on a goroutine of its own: one message at a time
-// for one ID, in the order they came; many IDs at once. It may take its time and may call every method of
-// the session but Close.
+// for one ID, in the order they came; many IDs at once. It may take as long as it needs, and may
+// call every method of the session except Close.
 //
-// A handler that returns without having answered has accepted the message; one that panics, or ends
-// its goroutine (runtime.Goexit, testing.T.Fatal), has rejected it, and the log says where. A
-// message whose deadline passed while it waited for its handler is not handled; Stats.Expired
+// A handler that returns without an answer has accepted the message. A handler that panics or ends
+// its goroutine (runtime.Goexit, testing.T.Fatal) has rejected it, and the log says where. If a
+// message's deadline passes while it waits for its handler, it is not handled, and Stats.Expired
 // counts it.
 //
-// ctx ends at the message's deadline, and when the session is closed and not drained in time; the
+// ctx ends at the message's deadline, and when the session is closed but not drained in time. The
 // handler's return does not end it. Once the handler has returned, d is over: methods that answer
-// return ErrAnswered, and Payload is nil. Do not use slices of d.Payload any more; copy what must
+// return ErrAnswered, and Payload is nil. Do not use slices of d.Payload after that; copy what must
 // live longer.
 type Handler func(ctx context.Context, d *Delivery)
 
-// Delivery is a message that arrived. It belongs to its handler and must be used by one goroutine at
-// a time.
+// Delivery is a message that arrived. It belongs to its handler and must be used by one goroutine
+// at a time.
 type Delivery struct {
 	To      string // an ID of this session
 	From    string // "" where the node allows that
@@ -37,8 +37,8 @@ type Delivery struct {
 	answer   Responder
 }
 
-// deliveries makes deliveries, many at a time. None is used twice: a handler's goroutines may hold
-// on to one.
+// deliveries allocates deliveries, many at a time. It never reuses one, because a handler's
+// goroutines may still hold it.
 type deliveries struct{ left []Delivery }
 
 func (a *deliveries) next() (d *Delivery) {
@@ -58,7 +58,8 @@ func (d *Delivery) set(j *job) {
 	d.answer.set(j.conn, f)
 }
 
-// Deadline returns when the sender stops waiting; ok is false if it never does, as with a Post without a TTL.
+// Deadline returns when the sender stops waiting; ok is false if it never does, as with a Post
+// without a TTL.
 func (d *Delivery) Deadline() (t time.Time, ok bool) {
 	if d.deadline == 0 {
 		return t, false
@@ -75,7 +76,8 @@ func (d *Delivery) Decode(v any) error {
 	return nil
 }
 
-// WantsAck reports whether the sender waits for the answer. Without, the answering methods have no effect.
+// WantsAck reports whether the sender waits for the answer. If not, the answering methods have no
+// effect.
 func (d *Delivery) WantsAck() bool { return d.answer.wants }
 
 // Accept answers acked with no payload, as returning from the handler does.
@@ -90,8 +92,8 @@ func (d *Delivery) ReplyValue(v any) error { return d.answer.ReplyValue(v) }
 // Reject answers rejected; see Responder.Reject.
 func (d *Delivery) Reject(reason string) error { return d.answer.Reject(reason) }
 
-// Defer takes the answer out of the handler's hands: the message is not accepted when the handler returns,
-// but when the Responder says so. If it never does, the sender hears timeout.
+// Defer separates the answer from the handler: the message is accepted when the Responder says so,
+// not when the handler returns. If the Responder never answers, the sender hears timeout.
 func (d *Delivery) Defer() *Responder {
 	r := new(Responder)
 	r.copyFrom(&d.answer)
@@ -101,11 +103,11 @@ func (d *Delivery) Defer() *Responder {
 	return r
 }
 
-// Responder answers one delivery, once. Its methods may be called from any goroutine, at any time: a
-// late answer is ignored by the node. They return ErrAnswered if the delivery was answered before
-// (the methods of Delivery itself also after its handler has returned),
-// ErrTooLarge for a payload over the node's limit (the delivery can then still be answered), and
-// ErrUnreachable if the connection the message came by is gone: its sender has been told so.
+// Responder answers one delivery, once. Its methods may be called from any goroutine, at any time:
+// a late answer is ignored by the node. They return ErrAnswered if the delivery was answered before
+// (the methods of Delivery itself also after its handler has returned), ErrTooLarge for a payload
+// over the node's limit (the delivery can then still be answered), and ErrUnreachable if the
+// connection that the message came on has closed: its sender has heard that already.
 type Responder struct {
 	conn     *conn
 	token    [codec.MaxToken]byte
@@ -145,7 +147,7 @@ func (r *Responder) ReplyValue(v any) error {
 	return r.Reply(value.b)
 }
 
-// Reject answers rejected. The reason goes to the sender's Error; what is over 255 bytes is cut off.
+// Reject answers rejected. The reason goes to the sender's Error. It is cut to 255 bytes.
 func (r *Responder) Reject(reason string) error {
 	return r.send(&codec.Ack{Code: codec.CodeRejected, Reason: cutReason(reason)})
 }
@@ -167,7 +169,7 @@ func (r *Responder) send(f *codec.Ack) error {
 	return err
 }
 
-// cutReason shortens s to what a frame may carry, at the border of a character.
+// cutReason shortens s to what a frame may carry, at the boundary of a character.
 func cutReason(s string) []byte {
 	if end := codec.MaxReason; len(s) > end {
 		for end > 0 && !utf8.RuneStart(s[end]) {

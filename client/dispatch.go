@@ -7,7 +7,8 @@ import (
 	"distmsg/codec"
 )
 
-// dispatch handles one frame from the node, on the reader's goroutine. An error ends the connection.
+// dispatch handles one frame from the node, on the reader's goroutine. An error ends the
+// connection.
 func (c *conn) dispatch(body []byte) error {
 	kind, err := codec.PeekKind(body)
 	if err != nil {
@@ -53,8 +54,8 @@ func (c *conn) dispatch(body []byte) error {
 	return nil
 }
 
-// onDeliver queues a message for its handler. What cannot be queued is answered here: the sender must
-// hear something.
+// onDeliver queues a message for its handler. What cannot be queued is answered here: the sender
+// must hear something.
 func (c *conn) onDeliver(body []byte) error {
 	s := c.s
 	j := s.inbox.newJob(body)
@@ -69,8 +70,8 @@ func (c *conn) onDeliver(body []byte) error {
 	return nil
 }
 
-// queue takes over a message that came now: it waits for its handler, or is refused. false: its ID is not held, and the job is
-// still the caller's.
+// queue takes over a message that came now: it waits for its handler, or is refused. false: its ID
+// is not held, and the job is still the caller's.
 func (c *conn) queue(j *job, now int64) bool {
 	s, f := c.s, &j.deliver
 	s.count.received.Add(1)

@@ -8,8 +8,8 @@ import (
 	"distmsg/codec"
 )
 
-// ErrClosed is what every call returns once Close was called, or once another client has taken over
-// the session (its copy, in a process that was forked or restored from a snapshot; State says so).
+// ErrClosed is the error of every call after Close, or after another client has taken over the
+// session (a copy of it, in a process that was forked or restored from a snapshot; State says so).
 // Nothing was sent.
 var ErrClosed = errors.New("client: the session is closed")
 
@@ -32,7 +32,8 @@ var (
 	ErrTimeout             = &Error{Code: codec.CodeTimeout}
 	ErrLost                = &Error{Code: codec.CodeLost}
 
-	ErrTaken      = &Error{Code: codec.CodeTaken}      // Bind with RejectNew: another live session holds the ID
+	// Bind with RejectNew: another live session holds the ID
+	ErrTaken      = &Error{Code: codec.CodeTaken}
 	ErrSuperseded = &Error{Code: codec.CodeSuperseded} // a newer binding of the ID stands
 	ErrBadID      = &Error{Code: codec.CodeBadID}      // the ID is empty or has more than 255 bytes
 )
@@ -41,9 +42,10 @@ var (
 type Error struct {
 	// Code is the outcome.
 	Code Code
-	// Reason is for people: the receiver's words for rejected, else the node's or the SDK's. It may be empty.
+	// Reason is for people: for rejected it comes from the receiver, otherwise from the node or the
+	// SDK. It may be empty.
 	Reason string
-	// Reply is what a receiver sent along with its rejection; nil as a rule. It is the caller's.
+	// Reply is the payload of a receiver's rejection, which is usually nil. The caller owns it.
 	Reply []byte
 
 	cause error
@@ -54,8 +56,7 @@ func (e *Error) Delivered() Delivered { return e.Code.Delivered() }
 
 // SafeToRetry reports whether sending again cannot deliver twice. Where it is false and Delivered
 // is unknown (timeout, lost), the message may still be sent again if two copies do no harm. It does
-// not say that sending again helps: no_route is safe to retry, but stays while the receiver is
-// offline.
+// not mean that a retry helps: no_route is safe to retry, but lasts while the receiver is offline.
 func (e *Error) SafeToRetry() bool { return e.Code.SafeToRetry() }
 
 // Temporary reports whether the cause may pass within seconds and by itself: unreachable, overflow,
@@ -65,7 +66,7 @@ func (e *Error) Temporary() bool { return e.Code.Temporary() }
 
 // Retryable is SafeToRetry.
 //
-// Deprecated: a loop that asks only this sends to an offline user for ever. Use SafeToRetry and
+// Deprecated: a loop that checks only this retries forever to an offline user. Use SafeToRetry and
 // Temporary.
 func (e *Error) Retryable() bool { return e.SafeToRetry() }
 
@@ -83,7 +84,8 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
-// Unwrap returns what led the SDK to this outcome, such as context.Canceled; nil if a node decided it.
+// Unwrap returns the cause of an outcome that the SDK decided, such as context.Canceled. It returns
+// nil if a node decided it.
 func (e *Error) Unwrap() error { return e.cause }
 
 // IDError says which IDs of a Bind or Unbind failed. The others succeeded.
@@ -116,8 +118,8 @@ func (e *IDError) Error() string {
 	return b.String()
 }
 
-// showID writes an ID as it is, or in quotes where a reader would not see what it is: an empty one,
-// or one with spaces.
+// showID returns an ID as it is, or in quotes if it is empty or has spaces, so that readers can
+// recognise it.
 func showID(id string) string {
 	if quoted := strconv.Quote(id); id == "" || strings.ContainsAny(id, " ,:") || quoted != `"`+id+`"` {
 		return quoted

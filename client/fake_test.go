@@ -17,7 +17,8 @@ type fakeNode struct {
 	addr  string
 	ln    net.Listener
 	conns chan *fakeConn
-	// greet answers hello; the default grants a session of its own, or resumes. An error frame refuses.
+	// greet answers hello; the default grants a session of its own, or resumes. An error frame
+	// refuses.
 	greet func(h *codec.Hello, w *codec.Welcome) *codec.ErrorFrame
 }
 
@@ -224,7 +225,8 @@ func (c *fakeConn) bound(a asked, r ...codec.Result) {
 	c.put(codec.AppendResults(nil, codec.KindBound, a.seq, r))
 }
 
-// attachFake dials a fake node and returns both ends. The session is closed by force at the end of the test.
+// attachFake dials a fake node and returns both ends. The session is closed by force at the end of
+// the test.
 func attachFake(t testing.TB, n *fakeNode, cfg Config) (*Session, *fakeConn) {
 	t.Helper()
 	cfg.Nodes = append(cfg.Nodes, n.addr)

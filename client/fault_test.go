@@ -99,7 +99,8 @@ func (c *brokenConn) Write(b []byte) (int, error) {
 	return written, err
 }
 
-// attachBroken attaches over a brokenConn that is whole yet. The next connection is sound, if there shall be one.
+// attachBroken attaches over a brokenConn that is whole yet. The next connection is sound, if there
+// shall be one.
 func attachBroken(t testing.TB, n *fakeNode, cfg Config, next bool) (*Session, *fakeConn, *brokenConn) {
 	t.Helper()
 	var broken *brokenConn
@@ -118,8 +119,8 @@ func attachBroken(t testing.TB, n *fakeNode, cfg Config, next bool) (*Session, *
 	return s, c, broken
 }
 
-// TestCutAfterAnyByteToNode: the kernel takes each possible number of bytes. The messages of which it
-// took at least one byte are lost, the others unreachable; posts among them are reported.
+// TestCutAfterAnyByteToNode: the kernel takes each possible number of bytes. The messages of which
+// it took at least one byte are lost, the others unreachable; posts among them are reported.
 func TestCutAfterAnyByteToNode(t *testing.T) {
 	const sends = 4
 	n := newFakeNode(t).start()
@@ -481,7 +482,8 @@ func TestDialErrors(t *testing.T) {
 	}
 }
 
-// TestLookupIsAskedAgain: a question that got lost is asked again; an answer is final, whatever it says.
+// TestLookupIsAskedAgain: a question that got lost is asked again; an answer is final, whatever it
+// says.
 func TestLookupIsAskedAgain(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
@@ -509,7 +511,8 @@ func TestLookupIsAskedAgain(t *testing.T) {
 	}
 }
 
-// TestBacklog: a node that delivers and does not read is given up before the answers to it eat the memory.
+// TestBacklog: a node that delivers and does not read is given up before the answers to it eat the
+// memory.
 func TestBacklog(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, _, kernel := attachBroken(t, n, Config{MaxInFlightBytes: 1, QueueTotal: 10_000}, false)

@@ -12,8 +12,8 @@ import (
 type holdings struct {
 	mu   sync.RWMutex
 	byID map[string]*binding
-	// gen counts the sessions that began without bindings. An answer to an older one says nothing about
-	// the present.
+	// gen counts the sessions that began without bindings. An answer to an older one says nothing
+	// about the present.
 	gen   uint64
 	loose bool // some bindings may be loose
 }
@@ -135,8 +135,8 @@ func (h *holdings) unbound(b *binding) {
 	h.remove(b)
 }
 
-// adopt takes over the epoch of a bind that was answered after its caller had given up, if the ID is
-// held anyway; else it reports false, and the binding should be taken back.
+// adopt takes over the epoch of a bind that was answered after its caller had given up, if the ID
+// is held anyway; else it reports false, and the binding should be taken back.
 func (h *holdings) adopt(id string, epoch uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,8 +148,8 @@ func (h *holdings) adopt(id string, epoch uint64) bool {
 	return true
 }
 
-// kick drops id if epoch supersedes the binding held, and reports whether it did. During an operation it
-// is only noted.
+// kick drops id if epoch supersedes the binding held, and reports whether it did. During an
+// operation it is only noted.
 func (h *holdings) kick(id []byte, epoch uint64) (Kick, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -195,8 +195,8 @@ func (h *holdings) epoch(id string) (uint64, bool) {
 	return b.epoch, true
 }
 
-// generation returns the number of the session's bindings at the nodes. If it is a new session, they have
-// to be asserted again.
+// generation returns the number of the session's bindings at the nodes. If it is a new session,
+// they have to be asserted again.
 func (h *holdings) generation(isNew bool) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -210,8 +210,8 @@ func (h *holdings) generation(isNew bool) uint64 {
 	return h.gen
 }
 
-// looseOnes returns the IDs and epochs to be asserted. Those under a Bind are among them if they are
-// held: the old binding has to stand until the new one does.
+// looseOnes returns the IDs and epochs to be asserted. Those under a Bind are among them if they
+// are held: the old binding has to stand until the new one does.
 func (h *holdings) looseOnes() []idEpoch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -241,9 +241,9 @@ func (h *holdings) all() []idEpoch {
 	return ids
 }
 
-// asserted takes in the node's answer about a binding that was asserted. lost: the ID is, with the kick
-// to report. stray: the node has it although it was given up meanwhile, and has to give it up too; that an
-// Unbind came later says nothing if it went to another node.
+// asserted takes in the node's answer about a binding that was asserted. lost: the ID is, with the
+// kick to report. stray: the node has it although it was given up meanwhile, and has to give it up
+// too; that an Unbind came later says nothing if it went to another node.
 func (h *holdings) asserted(v idEpoch, r codec.Result, gen uint64) (kick Kick, lost, stray bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -99,7 +99,8 @@ func (j *job) size() int {
 	return n
 }
 
-// shared is the body of a frame that several jobs have views of. It counts once among all that waits.
+// shared is the body of a frame that several jobs have views of. It counts once among all that
+// waits.
 type shared struct {
 	body []byte
 	jobs int // that wait; guarded by inbox.mu
@@ -150,7 +151,8 @@ func (in *inbox) recycle(j *job) {
 	in.pool.Put(j)
 }
 
-// push queues a message unless its ID's queue or the session's is full. On false the job is still the caller's.
+// push queues a message unless its ID's queue or the session's is full. On false the job is still
+// the caller's.
 func (in *inbox) push(l *lane, j *job) bool {
 	size := j.size()
 	in.mu.Lock()
@@ -267,8 +269,9 @@ func (in *inbox) checkEmpty() {
 	}
 }
 
-// call gets one more worker going. One call is under way at a time, and the worker that arrives calls
-// the next: in a burst of quick handlers a few workers do it all, and most messages wake nobody.
+// call gets one more worker going. One call is under way at a time, and the worker that arrives
+// calls the next: in a burst of quick handlers a few workers do it all, and most messages wake
+// nobody.
 func (in *inbox) call() {
 	switch {
 	case in.waking:
@@ -355,8 +358,8 @@ func (in *inbox) run(j *job, all *deliveries) {
 	in.handle(j.handler, d)
 }
 
-// handle calls a handler and answers in its stead: accepted if it returned without an answer, rejected if
-// it did not return. What it panicked with is not for the sender.
+// handle calls a handler and answers in its stead: accepted if it returned without an answer,
+// rejected if it did not return. What it panicked with is not for the sender.
 func (in *inbox) handle(h Handler, d *Delivery) {
 	returned := callback.Contain(func() { h(d.context(in.ctx), d) }, func(f callback.Failure) {
 		in.count.panics.Add(1)

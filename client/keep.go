@@ -16,9 +16,9 @@ const assertEvery = time.Second
 // errNowhere: there is no node to go to.
 var errNowhere = errors.New("client: no other node is known")
 
-// keep is a keeper goroutine: it sees to it that the session has one attachment, at first over c, until
-// Close. Without c it looks for a node that none of the others has. The caller has counted it in keepers, and in
-// seekers if c is nil.
+// keep is a keeper goroutine: it sees to it that the session has one attachment, at first over c,
+// until Close. Without c it looks for a node that none of the others has. The caller has counted it
+// in keepers, and in seekers if c is nil.
 func (s *Session) keep(c *conn) {
 	var last, avoid string
 	for short := 0; ; { // connections in a row that have not lasted
@@ -41,7 +41,8 @@ func (s *Session) keep(c *conn) {
 	}
 }
 
-// grow starts another keeper if the session is to have more attachments and none is being looked for.
+// grow starts another keeper if the session is to have more attachments and none is being looked
+// for.
 func (s *Session) grow() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,9 +53,9 @@ func (s *Session) grow() {
 	}
 }
 
-// tend looks after an attachment. It returns the next connection when c's node drains; or nil when c is
-// dead, retired, or the session is closed, with the address to try first and the one to try last.
-// short is how many connections before this one did not last.
+// tend looks after an attachment. It returns the next connection when c's node drains; or nil when
+// c is dead, retired, or the session is closed, with the address to try first and the one to try
+// last. short is how many connections before this one did not last.
 func (s *Session) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
@@ -82,7 +83,8 @@ func (s *Session) tend(c *conn, short int) (next *conn, last, avoid string) {
 			s.kept.Go(func() { s.sayAll(ctx, c, within) })
 		case drain = <-c.drained:
 			wait := s.onDrain(c, &drain)
-			if short > 0 && !c.lasted() { // two nodes that drain must not toss the session to and fro
+			// two nodes that drain must not toss the session to and fro
+			if short > 0 && !c.lasted() {
 				wait += s.backoff(short)
 			}
 			move = time.After(wait)
@@ -168,8 +170,8 @@ func (s *Session) seek(last, avoid string, attempts int) *conn {
 	return nil
 }
 
-// connect attaches to the first of the nodes that answers, asserts the bindings there if it has to, and
-// lets sends go there, in place of old if that is not nil.
+// connect attaches to the first of the nodes that answers, asserts the bindings there if it has to,
+// and lets sends go there, in place of old if that is not nil.
 func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
 	errs := []error{}
 	for _, addr := range nodes {
@@ -202,10 +204,12 @@ func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn
 }
 
 // assert binds again, under their epochs, the IDs that the session does not have at the node (S10).
-// What the registry cannot take now stays for the next time; what is bound elsewhere by now is lost.
+// What the registry cannot take now stays for the next time; what is bound elsewhere by now is
+// lost.
 func (s *Session) assert(ctx context.Context, c *conn) { s.say(ctx, c, s.holds.looseOnes()) }
 
-// sayAll asserts everything that is held, because the node asked for it, spread over within milliseconds.
+// sayAll asserts everything that is held, because the node asked for it, spread over within
+// milliseconds.
 func (s *Session) sayAll(ctx context.Context, c *conn, within uint64) {
 	const step = 100 // milliseconds, at least, from one part to the next
 	ids := s.holds.all()
@@ -217,7 +221,8 @@ func (s *Session) sayAll(ctx context.Context, c *conn, within uint64) {
 	parts := max(1, min(frames, int(min(within, unlimited))/step))
 	size := (len(ids) + parts - 1) / parts
 	every := time.Duration(min(within, maxWithin)) * time.Millisecond / time.Duration(parts)
-	for wait := rand.N(every + 1); len(ids) > 0; wait = every { // sessions are not to speak all at once
+	// sessions are not to speak all at once
+	for wait := rand.N(every + 1); len(ids) > 0; wait = every {
 		if within > 0 && !s.pause(ctx, wait, c.dead) || ctx.Err() != nil {
 			return
 		}
@@ -261,8 +266,8 @@ func (s *Session) backoff(try int) time.Duration {
 	return rand.N(ceiling)
 }
 
-// pause sleeps, at the longest until wake is closed, and reports whether neither ctx nor the session
-// ended meanwhile.
+// pause sleeps, at the longest until wake is closed, and reports whether neither ctx nor the
+// session ended meanwhile.
 func (s *Session) pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -12,7 +12,8 @@ import (
 	"distmsg/codec"
 )
 
-// ErrNotSupported is what a multicast or a watch returns where the node is too old to know it. Nothing was sent.
+// ErrNotSupported is what a multicast or a watch returns where the node is too old to know it.
+// Nothing was sent.
 var ErrNotSupported = errors.New("client: the node does not support it")
 
 // Result is how the copy of a multicast for one ID ended.
@@ -22,22 +23,25 @@ type Result struct {
 	Err   error // nil: acked. Else an *Error, as Send returns it
 }
 
-// Multicast sends one message to many IDs and waits for the outcome of each: Results are in the order of to, and an ID that
-// stands there twice gets the message twice. m.To must be empty. The message goes to the node once, and from there at most once to each
-// node and to each app server that holds some of the IDs. Otherwise each copy is as if it had been sent with [Session.Send].
+// Multicast sends one message to many IDs and waits for the outcome of each: Results are in the
+// order of to, and an ID that stands there twice gets the message twice. m.To must be empty. The
+// message goes to the node once, and from there at most once to each node and to each app server
+// that holds some of the IDs. Otherwise each copy is as if it had been sent with [Session.Send].
 //
-// Every copy has exactly one outcome, at the latest about a second after the deadline, which is the context's and the TTL's. When ctx
-// ends before all are known, Multicast returns at once, with timeout for those that are not. An ID that no node would take ends
-// bad_id and does not keep the others from their copies.
+// Every copy has exactly one outcome, at the latest about a second after the deadline, which is the
+// context's and the TTL's. When ctx ends before all are known, Multicast returns at once, with
+// timeout for those that are not. An ID that no node would take ends bad_id and does not keep the
+// others from their copies.
 //
 // An error means that the message was sent to nobody: ctx's error if ctx had ended before the call,
-// ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the
-// outcome that all of them share: expired or unreachable if the session's window or a node was waited for too long, and
-// too_large over a limit of the node's, which the error names. These are the number of IDs (10,000 by default), the bytes of the payload, and
-// those of the frame, of which each ID takes as many as it has and 64 more.
+// ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the outcome that
+// all of them share: expired or unreachable if the session's window or a node was waited for too
+// long, and too_large over a limit of the node's, which the error names. These are the number of
+// IDs (10,000 by default), the bytes of the payload, and those of the frame, of which each ID takes
+// as many as it has and 64 more.
 //
-// Each copy has a place in the session's window (Config.MaxInFlight). A multicast to more IDs than that waits until nothing else is in
-// flight. It may be called from any goroutine.
+// Each copy has a place in the session's window (Config.MaxInFlight). A multicast to more IDs than
+// that waits until nothing else is in flight. It may be called from any goroutine.
 func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Result, error) {
 	if err := s.mayMulticast(ctx, m); err != nil {
 		return nil, err
@@ -61,8 +65,9 @@ func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Resu
 	return results, nil
 }
 
-// MulticastAsync sends one message to many IDs and returns as soon as it is in the outgoing buffer. done is called exactly once, when all
-// outcomes are known, with what Multicast would have returned. What [Session.SendAsync] says of ctx and of done holds here, too.
+// MulticastAsync sends one message to many IDs and returns as soon as it is in the outgoing buffer.
+// done is called exactly once, when all outcomes are known, with what Multicast would have
+// returned. What [Session.SendAsync] says of ctx and of done holds here, too.
 func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, done func([]Result, error)) {
 	if err := s.mayMulticast(ctx, m); err != nil {
 		s.answerHere(ending{many: done, err: err})
@@ -78,11 +83,12 @@ func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, do
 	}
 }
 
-// PostMulticast sends one message to many IDs without outcomes, and returns as soon as it is in the outgoing buffer, as
-// [Session.Post] does for one: the node's byte credit counts the frame once. What happens to the copies is told only by
-// Config.OnPostFailed, under the id that PostMulticast returns for the first of to, the next number for the second, and so on. An
-// error says that nothing was sent: those of Multicast, and bad_id if there is an ID among them that no node would take. It may be called
-// from any goroutine.
+// PostMulticast sends one message to many IDs without outcomes, and returns as soon as it is in the
+// outgoing buffer, as [Session.Post] does for one: the node's byte credit counts the frame once.
+// What happens to the copies is told only by Config.OnPostFailed, under the id that PostMulticast
+// returns for the first of to, the next number for the second, and so on. An error says that
+// nothing was sent: those of Multicast, and bad_id if there is an ID among them that no node would
+// take. It may be called from any goroutine.
 func (s *Session) PostMulticast(ctx context.Context, m Message, to []string) (id uint64, err error) {
 	if err := s.mayMulticast(ctx, m); err != nil {
 		return 0, err
@@ -142,7 +148,8 @@ func (c *conn) encodeMany(o *outgoing, seq uint64, ttl uint32) []byte {
 	return codec.AppendMulticast(c.out, &f, o.to) // takesMany has judged its size
 }
 
-// group is a multicast whose outcomes are awaited. Guarded by the mu of the connection that it was sent on, which is none at first.
+// group is a multicast whose outcomes are awaited. Guarded by the mu of the connection that it was
+// sent on, which is none at first.
 type group struct {
 	base     uint64   // the first copy's number, without seqMany
 	open     []bool   // by copy: it has no outcome yet
@@ -156,7 +163,8 @@ type group struct {
 	done     func() // called when left is 0
 }
 
-// newGroup makes the results of a multicast, complete for the IDs that no node would take, and returns the others.
+// newGroup makes the results of a multicast, complete for the IDs that no node would take, and
+// returns the others.
 func (s *Session) newGroup(to []string) (g *group, good []string) {
 	g = &group{results: make([]Result, len(to)), since: s.stamp()}
 	good = to
@@ -187,7 +195,8 @@ func (g *group) result(i int) *Result {
 	return &g.results[i]
 }
 
-// overdue appends the numbers of the copies that wait for an outcome, if their deadline is before now.
+// overdue appends the numbers of the copies that wait for an outcome, if their deadline is before
+// now.
 func (g *group) overdue(now int64, seqs []uint64) []uint64 {
 	if g.deadline >= now {
 		return seqs
@@ -218,8 +227,8 @@ func (t *calls) dropLast() {
 	t.groups = slices.Delete(t.groups, last, last+1)
 }
 
-// endCopy removes the copy that seq names from its multicast, which it returns with what the copy held of the window; nil if it
-// has ended or there never was one.
+// endCopy removes the copy that seq names from its multicast, which it returns with what the copy
+// held of the window; nil if it has ended or there never was one.
 func (t *calls) endCopy(seq uint64) (g *group, copy, cost int) {
 	if seq&seqManyPost != 0 {
 		return nil, 0, 0
@@ -272,8 +281,8 @@ func (c *conn) endCopy(seq uint64, reply Reply, err *Error) {
 	}
 }
 
-// giveUp ends the copies of g that have no outcome yet for its sender, who looks at the results after that. They keep their
-// places in the window until the node's outcomes.
+// giveUp ends the copies of g that have no outcome yet for its sender, who looks at the results
+// after that. They keep their places in the window until the node's outcomes.
 func (c *conn) giveUp(g *group, err *Error) {
 	n := 0
 	c.mu.Lock()

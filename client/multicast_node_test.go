@@ -25,7 +25,8 @@ func mixed(_ context.Context, d *Delivery) {
 	}
 }
 
-// TestMulticastAtNode: a real node tells each copy's outcome, in order with other sends, whatever became of the others.
+// TestMulticastAtNode: a real node tells each copy's outcome, in order with other sends, whatever
+// became of the others.
 func TestMulticastAtNode(t *testing.T) {
 	n := startNode(t, engine.Config{MaxPayload: 1000, MaxMulticast: 50})
 	holder(t, Config{Handler: mixed}, n.addr, "accepts", "replies", "rejects", "forgotten")
@@ -54,7 +55,8 @@ func TestMulticastAtNode(t *testing.T) {
 	}
 }
 
-// TestMulticastNotHere: what the session of a receiver does not hold comes back to the node once, and the other copies arrive.
+// TestMulticastNotHere: what the session of a receiver does not hold comes back to the node once,
+// and the other copies arrive.
 func TestMulticastNotHere(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	bob := holder(t, Config{Handler: accept}, n.addr, "here", "gone", "gone too")
@@ -72,7 +74,8 @@ func TestMulticastNotHere(t *testing.T) {
 	}
 }
 
-// TestMulticastOrder: to one ID, multicasts and single sends of one goroutine arrive in order, also posts.
+// TestMulticastOrder: to one ID, multicasts and single sends of one goroutine arrive in order, also
+// posts.
 func TestMulticastOrder(t *testing.T) {
 	k := startCluster(t)
 	const rounds = 200
@@ -135,7 +138,8 @@ func TestMulticastOrder(t *testing.T) {
 	}
 }
 
-// TestMulticastThousand: to 1,000 IDs of six app servers at three nodes, one payload goes over each link and one to each app server.
+// TestMulticastThousand: to 1,000 IDs of six app servers at three nodes, one payload goes over each
+// link and one to each app server.
 func TestMulticastThousand(t *testing.T) {
 	k := startCluster(t)
 	var received atomic.Int64
@@ -210,8 +214,8 @@ func (d *cutter) cut() {
 	}
 }
 
-// TestMulticastReceiverLost: an app server dies with its copies: lost. While its session may come back: unreachable; the other copies do
-// not care.
+// TestMulticastReceiverLost: an app server dies with its copies: lost. While its session may come
+// back: unreachable; the other copies do not care.
 func TestMulticastReceiverLost(t *testing.T) {
 	k := startCluster(t)
 	var ends cutter
@@ -248,7 +252,8 @@ func TestMulticastReceiverLost(t *testing.T) {
 	})
 }
 
-// TestMulticastWhileNodesDrain: the sender's node and a receiver's drain while multicasts go on. None fails.
+// TestMulticastWhileNodesDrain: the sender's node and a receiver's drain while multicasts go on.
+// None fails.
 func TestMulticastWhileNodesDrain(t *testing.T) {
 	k := startCluster(t)
 	var ids []string

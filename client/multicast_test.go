@@ -82,8 +82,8 @@ func words(results []Result) (w []string) {
 	return w
 }
 
-// TestMulticastOutcomes: one frame goes out, and outcomes come in either kind of frame, in any order, twice, late or forged. Each ID gets
-// its own, once.
+// TestMulticastOutcomes: one frame goes out, and outcomes come in either kind of frame, in any
+// order, twice, late or forged. Each ID gets its own, once.
 func TestMulticastOutcomes(t *testing.T) {
 	n := newFakeNode(t).start()
 	var mu sync.Mutex
@@ -109,11 +109,15 @@ func TestMulticastOutcomes(t *testing.T) {
 		c.outcomes(
 			codec.Outcome{Seq: f.Seq + 3, Code: codec.CodeNoRoute},
 			codec.Outcome{Seq: f.Seq + 1, Code: codec.CodeRejected, Reason: []byte("no"), Reply: []byte("why")},
-			codec.Outcome{Seq: f.Seq + 4, Code: codec.CodeAcked},               // forged: no such copy
-			codec.Outcome{Seq: f.Seq | seqManyPost, Code: codec.CodeAcked},     // forged: a post was not delivered
-			codec.Outcome{Seq: f.Seq + 3, Code: codec.CodeAcked},               // double
-			codec.Outcome{Seq: f.Seq &^ seqMany, Code: codec.CodeAcked},        // forged: an ordinary send
-			codec.Outcome{Seq: f.Seq - 1, Code: codec.CodeAcked},               // forged, or of the one before
+			// forged: no such copy
+			codec.Outcome{Seq: f.Seq + 4, Code: codec.CodeAcked},
+			// forged: a post was not delivered
+			codec.Outcome{Seq: f.Seq | seqManyPost, Code: codec.CodeAcked},
+			codec.Outcome{Seq: f.Seq + 3, Code: codec.CodeAcked}, // double
+			// forged: an ordinary send
+			codec.Outcome{Seq: f.Seq &^ seqMany, Code: codec.CodeAcked},
+			// forged, or of the one before
+			codec.Outcome{Seq: f.Seq - 1, Code: codec.CodeAcked},
 			codec.Outcome{Seq: f.Seq, Code: codec.CodeAcked, Reply: []byte{1}}, // the first copy
 		)
 		c.outcome(f.Seq+2, codec.CodeUnreachable)
@@ -218,8 +222,8 @@ func TestMulticastNotSupported(t *testing.T) {
 	}
 }
 
-// TestMulticastCutFromNode: the connection dies after each byte of the outcomes. Those that came in whole frames count, the other copies
-// are lost.
+// TestMulticastCutFromNode: the connection dies after each byte of the outcomes. Those that came in
+// whole frames count, the other copies are lost.
 func TestMulticastCutFromNode(t *testing.T) {
 	size := -1
 	for cut := 0; size < 0 || cut <= size; cut++ {
@@ -257,8 +261,9 @@ func TestMulticastCutFromNode(t *testing.T) {
 	}
 }
 
-// TestMulticastCutToNode: the kernel takes a part of the frames. Of the one it took bytes of, all copies are lost, of the other unreachable;
-// the copies of a post that was not written are reported.
+// TestMulticastCutToNode: the kernel takes a part of the frames. Of the one it took bytes of, all
+// copies are lost, of the other unreachable; the copies of a post that was not written are
+// reported.
 func TestMulticastCutToNode(t *testing.T) {
 	n := newFakeNode(t).start()
 	const ids = 3
@@ -301,7 +306,8 @@ func TestMulticastCutToNode(t *testing.T) {
 	}
 }
 
-// TestMulticastWindow: each copy has a place in the window; more of them than it has go when it is empty, and nothing passes them.
+// TestMulticastWindow: each copy has a place in the window; more of them than it has go when it is
+// empty, and nothing passes them.
 func TestMulticastWindow(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{MaxInFlight: 4})
@@ -351,8 +357,8 @@ func TestMulticastWindow(t *testing.T) {
 	}
 }
 
-// TestMulticastGivesUp: when the context ends, what is open ends timeout, and keeps its place until the node's outcome, or until the
-// deadline is long over.
+// TestMulticastGivesUp: when the context ends, what is open ends timeout, and keeps its place until
+// the node's outcome, or until the deadline is long over.
 func TestMulticastGivesUp(t *testing.T) {
 	long(t)
 	n := newFakeNode(t).start()
@@ -385,7 +391,8 @@ func TestMulticastGivesUp(t *testing.T) {
 	}
 }
 
-// TestPostMulticast: the copies are numbered, and those that fail are reported, all of them even if they are more than may wait.
+// TestPostMulticast: the copies are numbered, and those that fail are reported, all of them even if
+// they are more than may wait.
 func TestPostMulticast(t *testing.T) {
 	n := newFakeNode(t).start()
 	failures := make(chan string, 100)
@@ -477,7 +484,8 @@ func TestGroupsModel(t *testing.T) {
 	})
 }
 
-// TestMulticastCloses: Close waits for the outcomes of a multicast, and cuts it off when its time is over.
+// TestMulticastCloses: Close waits for the outcomes of a multicast, and cuts it off when its time
+// is over.
 func TestMulticastCloses(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
@@ -510,7 +518,8 @@ func TestMulticastCloses(t *testing.T) {
 	}
 }
 
-// TestMulticastAsync: the callback comes once, with all outcomes, also when nothing could be sent; and it may panic.
+// TestMulticastAsync: the callback comes once, with all outcomes, also when nothing could be sent;
+// and it may panic.
 func TestMulticastAsync(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})

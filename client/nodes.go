@@ -11,10 +11,11 @@ import (
 
 // nodes is what the session knows of the nodes. Guarded by Session.mu.
 type nodes struct {
-	told     []codec.Member    // as a node told last; empty: none did
-	names    map[string]string // by address, as lists and welcomes say
-	dialling map[string]bool   // the nodes (or addresses, where no name is known) that a keeper dials now
-	news     chan struct{}     // closed and replaced when there are others to try
+	told  []codec.Member    // as a node told last; empty: none did
+	names map[string]string // by address, as lists and welcomes say
+	// the nodes (or addresses, where no name is known) that a keeper dials now
+	dialling map[string]bool
+	news     chan struct{} // closed and replaced when there are others to try
 }
 
 // news returns a channel that is closed when the nodes have changed.
@@ -98,7 +99,8 @@ func (s *Session) taken(addr string) bool {
 	return false
 }
 
-// claim reserves the node at addr for the caller to dial, until unclaim(key); false if another has it.
+// claim reserves the node at addr for the caller to dial, until unclaim(key); false if another has
+// it.
 func (s *Session) claim(addr string) (key string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,9 +118,10 @@ func (s *Session) unclaim(key string) {
 	delete(s.nodes.dialling, key)
 }
 
-// candidates lists the addresses to try: the preferred ones, the last one if it is still listed, the
-// others in random order, avoid at the end. Listed is what a node told last, and what a Membership
-// that changes says. The configured nodes count if no node has told any, or no connection is left that stays.
+// candidates lists the addresses to try: the preferred ones, the last one if it is still listed,
+// the others in random order, avoid at the end. Listed is what a node told last, and what a
+// Membership that changes says. The configured nodes count if no node has told any, or no
+// connection is left that stays.
 func (s *Session) candidates(preferred []string, last, avoid string) []string {
 	found, changed, _ := s.found()
 	s.mu.Lock()

@@ -19,7 +19,8 @@ type request struct {
 	heard  func(gen uint64, ids []idEpoch, a answer) // see question
 	late   func(ids []idEpoch, a answer)             // see question
 	given  bool                                      // up; guarded by conn.mu
-	coming bool                                      // the answer is about to stand in answer; guarded by conn.mu
+	// the answer is about to stand in answer; guarded by conn.mu
+	coming bool
 }
 
 // answer is what the node said, or, if code is set, why it did not.
@@ -97,8 +98,8 @@ func unasked(q question, ids []idEpoch) *request {
 	return r
 }
 
-// unwritten is the code for IDs whose frame was not written. A lookup cannot say unreachable, which would
-// be an answer.
+// unwritten is the code for IDs whose frame was not written. A lookup cannot say unreachable, which
+// would be an answer.
 func unwritten(kind codec.Kind) codec.Code {
 	if kind == codec.KindLookup {
 		return codec.CodeLost

@@ -11,37 +11,39 @@ import (
 	"distmsg/internal/callback"
 )
 
-// Message is what is sent. The session keeps none of it after Send, SendAsync or Post has returned.
+// Message is a message to send. The session does not use it after Send, SendAsync or Post has
+// returned.
 type Message struct {
 	To      string // the receiver's ID
 	From    string // an ID this session holds; "" only where the node allows that
-	Payload []byte // opaque; at most what the node announces (1 MiB by default)
+	Payload []byte // opaque; at most the limit that the node announces (1 MiB by default)
 	// Value, if not nil, is encoded with msgpack in Payload's place, on the goroutine of the
 	// caller.
 	Value any
-	// TTL is how long the message may take. If the context ends earlier, that counts. Without both, a node's
-	// default holds (5 s) for messages with an outcome, and posts may take any time.
+	// TTL is how long the message may take. If the context's deadline is earlier, that one counts.
+	// Without both, the node's default (5 s) applies to messages with an outcome, and posts may
+	// take any time.
 	TTL time.Duration
 }
 
 // Reply is what the receiver answered.
 type Reply struct {
-	Payload []byte // the caller's; nil if the receiver only accepted
+	Payload []byte // owned by the caller; nil if the receiver only accepted
 }
 
-// Send sends a message and waits for its outcome: nil (acked, perhaps with a reply) or an *Error. It ends
-// with exactly one outcome, at the latest about a second after its deadline, which is the context's and
-// the TTL's.
+// Send sends a message and waits for its outcome: nil (acked, perhaps with a reply) or an *Error.
+// It ends with exactly one outcome, at the latest about a second after its deadline, which is the
+// context's and the TTL's.
 //
-// If the session's window is full, or it is not attached to a node, Send waits, and ends expired or
-// unreachable if that takes too long. When ctx ends before the outcome is known, Send returns at
-// once with timeout, wrapping the context's error.
+// If the session's window is full, or the session is not attached to a node, Send waits. If that
+// takes too long, it ends expired or unreachable. If ctx ends before the outcome is known, Send
+// returns at once with timeout, which wraps the context's error.
 //
 // An error that is not an *Error means that nothing was sent: ErrClosed, the context's error if ctx
 // had ended before the call, or a Value that cannot be encoded. If ctx ended the call,
-// errors.Is(err, context.DeadlineExceeded) or errors.Is(err, context.Canceled) is true.
-// It may be called from any goroutine. Messages that one goroutine sends to one ID, each after the outcome of the one
-// before, keep their order; see Spread or mesh for SendAsync and Post.
+// errors.Is(err, context.DeadlineExceeded) or errors.Is(err, context.Canceled) is true. It may be
+// called from any goroutine. Messages that one goroutine sends to one ID, each after the outcome of
+// the one before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	w := s.calls.Get().(*call)
 	w.since = s.stamp()
@@ -69,16 +71,17 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	return r.reply, nil
 }
 
-// SendAsync sends a message and returns as soon as it is in the outgoing buffer. done is called exactly
-// once, with what Send would have returned. ctx bounds the waiting for room in the window and for a node,
-// and its deadline counts as for Send; ending it later changes nothing.
+// SendAsync sends a message and returns as soon as it is in the outgoing buffer. done is called
+// exactly once, with what Send would have returned. ctx bounds how long SendAsync waits for room in
+// the window and for a node, and its deadline counts as for Send. If ctx ends after that, nothing
+// changes.
 //
-// Callbacks begin one after the other, in the order of the outcomes, on a goroutine of the
-// session's own, or on the caller's if the message could not be sent. A callback may block and may
-// call every method of the session except Close. If one has not returned after a second or two, the
-// session logs it, counts it in Stats.Stuck, and begins the next ones. If Config.Workers callbacks
-// are stuck, the rest waits for them. SendAsync waits while Config.MaxInFlight callbacks have yet
-// to begin, unless a callback calls it. It may be called from any goroutine.
+// Callbacks begin one after the other, in the order of the outcomes. They run on a goroutine of the
+// session, or on the caller's goroutine if the message could not be sent. A callback may block and
+// may call every method of the session except Close. If one has not returned after a second or two,
+// the session logs it, counts it in Stats.Stuck, and begins the next ones. If Config.Workers
+// callbacks are stuck, the others wait for them. SendAsync waits while Config.MaxInFlight callbacks
+// have not begun yet, unless a callback calls it. It may be called from any goroutine.
 func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
 	w := s.calls.Get().(*call)
 	w.done, w.since = done, s.stamp()
@@ -90,32 +93,32 @@ func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, err
 	}
 }
 
-// Post sends a message without an outcome, and returns as soon as it is in the outgoing buffer. It waits
-// while the node's byte credit is used up and while the session is not attached; an error says that
-// nothing was sent. What happens to the message is told only by Config.OnPostFailed, under the id that
-// Post returns. It may be called from any goroutine.
+// Post sends a message without an outcome, and returns as soon as it is in the outgoing buffer. It
+// waits while the node's byte credit is used up and while the session is not attached; an error
+// means that nothing was sent. Only Config.OnPostFailed reports what happens to the message, under
+// the id that Post returns. It may be called from any goroutine.
 func (s *Session) Post(ctx context.Context, m Message) (id uint64, err error) {
 	_, seq, err := s.submit(ctx, outgoing{Message: m, seq: s.posts.Add(1)<<1 | seqPost})
 	return seq >> 1, err
 }
 
-// outgoing is a message on its way into a connection's buffer. Without call and group it is a post.
+// outgoing is a message on its way to a connection's buffer. Without call and group it is a post.
 type outgoing struct {
 	Message
 	call     *call     // of a Send or SendAsync
 	to       []string  // of a multicast: the receivers
-	group    *group    // of a multicast whose outcomes are awaited
+	group    *group    // of a multicast whose sender waits for the outcomes
 	seq      uint64    // of a post
-	async    bool      // a callback hears of the outcome
+	async    bool      // the outcome goes to a callback
 	deadline time.Time // zero: none
 	byCtx    bool      // the deadline is the context's
 	held     int       // bytes of the budget it holds
 }
 
-// acked reports whether somebody waits for the outcome.
+// acked reports whether the sender waits for the outcome.
 func (o *outgoing) acked() bool { return o.call != nil || o.group != nil }
 
-// msgs is how many messages it is.
+// msgs returns how many messages o stands for.
 func (o *outgoing) msgs() int {
 	if o.to != nil {
 		return len(o.to)
@@ -124,8 +127,8 @@ func (o *outgoing) msgs() int {
 }
 
 // submit puts o into a connection's buffer. It waits for its budget (the session's window, or for a
-// post the connection's credit), for a connection, and if a callback hears of the outcome, for room
-// for that.
+// post the connection's credit), for a connection, and if the outcome goes to a callback, for room
+// for that callback.
 func (s *Session) submit(ctx context.Context, o outgoing) (c *conn, seq uint64, err error) {
 	if err := mayBegin(ctx); err != nil {
 		return nil, 0, err
@@ -175,7 +178,7 @@ func (s *Session) submitAnywhere(ctx context.Context, o *outgoing) (*conn, uint6
 		if err != errConnClosed {
 			return nil, 0, err
 		}
-		s.drop(c) // it may not have come to that itself yet: do not spin
+		s.drop(c) // c may not have done this itself yet: do not spin
 	}
 }
 
@@ -212,8 +215,8 @@ func (s *Session) submitTo(ctx context.Context, c *conn, o *outgoing) (seq uint6
 	}
 }
 
-// put encodes o into the buffer. need is not 0 if it takes more of the budget than is held and left:
-// then nothing was done.
+// put encodes o into the buffer. need is not 0 if o needs more of the budget than it holds and than
+// is free. Then put has done nothing.
 func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,7 +227,7 @@ func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	o.byCtx = o.byCtx && uint64(ttl) <= c.limits.MaxTTL // else the node's limit ends it
+	o.byCtx = o.byCtx && uint64(ttl) <= c.limits.MaxTTL // otherwise the node's limit ends it
 	seq = c.number(o)
 	out, err := c.encode(o, seq, ttl)
 	if size := len(out) - len(c.out); err == nil {
@@ -248,8 +251,8 @@ func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 	return seq, 0, nil
 }
 
-// number gives o its sequence number, the first of several if it is a multicast, and enters it where its outcome will be
-// looked for. It needs c.mu.
+// number gives o its sequence number, the first of several if it is a multicast, and enters it
+// where its outcome will be looked for. It needs c.mu.
 func (c *conn) number(o *outgoing) (seq uint64) {
 	switch {
 	case o.call != nil:
@@ -262,8 +265,9 @@ func (c *conn) number(o *outgoing) (seq uint64) {
 	return o.seq
 }
 
-// charge corrects what o holds of the budget to the frame's true size: upwards in any case, downwards
-// for a post, because credit must be counted to the byte. It returns the size if there is no room.
+// charge corrects what o holds of the budget to the frame's true size: upwards in any case,
+// downwards for a post, because credit must be counted to the byte. It returns the size if there is
+// no room.
 func (o *outgoing) charge(c *conn, b *budget, seq uint64, size int) (need int) {
 	want := o.clamp(c.s, size)
 	if want == o.held || want < o.held && o.acked() {
@@ -311,7 +315,7 @@ func (s *Session) flags(ack bool) uint8 {
 	return 0
 }
 
-// abandon reports whether w's outcome was still open; then it is nobody's any more.
+// abandon reports whether w's outcome was still open. From then on nobody waits for it.
 func (c *conn) abandon(seq uint64, w *call) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -337,10 +341,11 @@ func badID(id string) *Error {
 	return &Error{Code: codec.CodeBadID, Reason: fmt.Sprintf("an ID has 1 to %d bytes, not %d", codec.MaxID, len(id))}
 }
 
-// estimate guesses the frame's size: for a send at its largest, so that it seldom needs more; for a post
-// at its smallest, so that the last bytes of the credit can be used.
+// estimate guesses the frame's size: for a send at its largest, so that it seldom needs more; for a
+// post at its smallest, so that the last bytes of the credit can be used.
 func (o *outgoing) estimate() int {
-	const least, most = 13, 48 // prefix, array, kind, seq, ttl, flags, and the heads of three strings
+	// prefix, array, kind, seq, ttl, flags, and the heads of three strings
+	const least, most = 13, 48
 	n := len(o.To) + len(o.From) + len(o.Payload)
 	for _, id := range o.to {
 		n += 1 + len(id)
@@ -433,7 +438,8 @@ func (o *outgoing) context(ctx context.Context) (context.Context, context.Cancel
 	return context.WithDeadline(ctx, o.deadline)
 }
 
-// postID returns the number that the sender of a post knows it by; ok is false if seq is no post's.
+// postID returns the number by which the sender knows a post. ok is false if seq does not belong to
+// a post.
 func postID(seq uint64) (id uint64, ok bool) {
 	if seq&seqMany != 0 {
 		return seq &^ (seqMany | seqManyPost), seq&seqManyPost != 0
@@ -451,7 +457,7 @@ func (s *Session) refused(err error, n int, since time.Time) error {
 	return err
 }
 
-// endCall hands an outcome to who waits for it.
+// endCall passes an outcome to the sender that waits for it.
 func (s *Session) endCall(w *call, reply Reply, err *Error) {
 	if err != nil && w.byCtx {
 		err.blame()
@@ -470,7 +476,7 @@ func (s *Session) endCall(w *call, reply Reply, err *Error) {
 	s.cb.answers.Push(e)
 }
 
-// codeOf is the outcome that err stands for.
+// codeOf returns the outcome that err stands for.
 func codeOf(err *Error) Code {
 	if err == nil {
 		return codec.CodeAcked
@@ -484,8 +490,8 @@ type failure struct {
 	err *Error
 }
 
-// postsFailed reports posts that will not arrive. Those of one multicast are reported all or not at all, as long as a node tells
-// them at once.
+// postsFailed reports posts that will not arrive. If a node reports the posts of one multicast
+// together, all of them are reported or none.
 func (s *Session) postsFailed(failed []failure) {
 	s.count.postsFailed.Add(uint64(len(failed)))
 	notify(s, s.cfg.OnPostFailed != nil, s.cb.failures, failed...)

@@ -17,13 +17,15 @@ import (
 	"distmsg/internal/dialing"
 )
 
-// Session is an app server's presence among the nodes: it holds IDs, sends from them and receives
-// for them. It is attached to one node, or to several at once (Config.Attach), and finds others when they
-// are gone; what it holds and who waits in it survives that. All methods may be called from any goroutine.
+// Session is an app server's presence in the cluster: it holds IDs, sends from them and receives
+// for them. It is attached to one node, or to several at once (Config.Attach), and finds other
+// nodes when these are gone. Its bindings and waiting calls survive that. Any goroutine may call
+// all methods.
 type Session struct {
 	// Static after construction.
-	cfg    Config
-	log    *asynclog.Logger // cfg.Logger, which never waits: readers and holders of locks log
+	cfg Config
+	// wraps cfg.Logger so that it never waits: readers and holders of locks log
+	log    *asynclog.Logger
 	start  time.Time
 	inbox  *inbox
 	cb     *callbacks
@@ -55,14 +57,16 @@ type Session struct {
 	changed chan struct{} // closed and replaced when live grows
 	conns   map[*conn]struct{}
 	state   State
-	id      []byte // of the session, with the secret to resume it; nil before the first welcome, and when it has ended
+	// of the session, with the secret to resume it; nil before the first welcome, and after the
+	// session's end
+	id      []byte
 	secret  []byte
 	nodes   nodes
-	keepers int // one for each attachment that there is or should be
+	keepers int // one for each attachment that exists or should exist
 	seekers int // those of them that have no connection
 }
 
-// liveSet is the connections that sends go to, the oldest first. It is never changed, only replaced.
+// liveSet is the connections that sends go to, oldest first. It never changes, but is replaced.
 type liveSet struct {
 	conns []*conn
 	nodes []discovery.Node // nodes[i] is where conns[i] leads
@@ -71,10 +75,10 @@ type liveSet struct {
 // unlimited stands where a budget has no bound.
 const unlimited = 1 << 62
 
-// Dial attaches a new session to one of the nodes. It tries each node once and returns an error that
-// says for each why it failed, and that wraps ctx's error if ctx ended first, whatever
-// Config.Dialer does. If the session is to be attached to several nodes, the others follow: OnState
-// and State tell of them. ctx bounds Dial only; the session lives until Close.
+// Dial attaches a new session to one of the nodes. It tries each node once and returns an error
+// that says for each why it failed, and that wraps ctx's error if ctx ended first, whatever
+// Config.Dialer does. If Config.Attach asks for several nodes, the session attaches to the others
+// later: OnState and State report them. ctx bounds only Dial; the session lives until Close.
 func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -128,15 +132,14 @@ func (s *Session) State() State {
 	return s.state
 }
 
-// Close ends the session and its bindings. It lets the sends in flight have their outcomes, hands
-// messages that come in the meantime back to the node, lets the handlers finish what they have, and says
-// bye to the node. When ctx ends earlier, or has ended before, the rest is cut off: sends end lost,
-// the handlers' context ends, and Close returns an error that says so, at most a second after the
-// end of ctx.
+// Close ends the session and its bindings. It waits for the outcomes of sends in flight, returns
+// messages that arrive meanwhile to the node, lets the handlers finish, and says bye to the node.
+// If ctx ends earlier, or has already ended, Close cuts off the rest: sends end lost, the handlers'
+// context ends, and Close returns an error that says so, at most a second after the end of ctx.
 //
-// Close must not be called from a handler or a callback: it would wait for itself. A second Close
-// waits for the first one and returns its result, or an error that wraps its own context's if that
-// ends first.
+// Do not call Close from a handler or a callback, because it would wait for itself. A second Close
+// waits for the first one and returns its result, or an error that wraps its own context's error if
+// that ends first.
 func (s *Session) Close(ctx context.Context) error {
 	if !s.closing.Swap(true) {
 		s.closeErr = s.close(ctx)
@@ -170,7 +173,8 @@ func (s *Session) close(ctx context.Context) error {
 	for _, c := range s.all() {
 		finished = finished && await(ctx, c.dead)
 	}
-	finished = finished && await(ctx, s.inbox.drained()) && await(ctx, s.cb.group.Drained()) // the last callbacks
+	// the last callbacks
+	finished = finished && await(ctx, s.inbox.drained()) && await(ctx, s.cb.group.Drained())
 
 	sends, _ := s.window.used()
 	jobs, _ := s.inbox.queued()
@@ -185,8 +189,8 @@ func (s *Session) close(ctx context.Context) error {
 	return nil
 }
 
-// cutOff closes what connections there are. What does not end promptly is left to itself: a
-// connection of the application's own kind may take its time to close.
+// cutOff closes all connections. It does not wait for connections that do not end promptly: a
+// connection of the application's Dialer may take long to close.
 func (s *Session) cutOff() {
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
@@ -244,8 +248,8 @@ func (s *Session) pick(from, to string) *conn {
 	return set.conns[s.cfg.Strategy.Pick(set.nodes, from, to)]
 }
 
-// first returns the connection that requests go over, nil while there is none. It is the same for all of them as long as
-// it lives, so that a node does those about one ID in the order asked.
+// first returns the connection for requests, nil while there is none. It is the same for all
+// requests as long as it lives, so that a node handles those about one ID in order.
 func (s *Session) first() *conn {
 	if set := s.live.Load(); len(set.conns) > 0 {
 		return set.conns[0]
@@ -275,7 +279,7 @@ func (s *Session) attached(ctx context.Context) (*conn, error) {
 	return nil, ErrClosed
 }
 
-// publish lets sends go to c, from now on in place of old if that is not nil.
+// publish makes sends go to c, and no longer to old if that is not nil.
 func (s *Session) publish(c, old *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,7 +287,7 @@ func (s *Session) publish(c, old *conn) {
 		s.remove(old)
 		s.moveAway(old)
 	}
-	if !c.gone { // else it has died already
+	if !c.gone { // otherwise it has already died
 		set := s.live.Load()
 		s.setLive(append(set.conns[:len(set.conns):len(set.conns)], c))
 		close(s.changed)
@@ -311,7 +315,7 @@ func (s *Session) remove(c *conn) {
 	}
 }
 
-// drop notes that c is closed.
+// drop records that c is closed.
 func (s *Session) drop(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -319,7 +323,8 @@ func (s *Session) drop(c *conn) {
 	s.remove(c)
 }
 
-// retire moves the session away from c, which is left when that has got about, and closed when it is idle.
+// retire moves the session away from c. The session leaves c when all nodes know the new
+// connection, and closes it when it is idle.
 func (s *Session) retire(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -350,7 +355,7 @@ func (s *Session) forget(c *conn, cause error) {
 }
 
 // forgotten is forget without the log, which is not written under a lock. It reports whether the
-// session has lost one of its attachments with that connection, against its will.
+// session has unintentionally lost one of its attachments with that connection.
 func (s *Session) forgotten(c *conn, cause error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -363,27 +368,29 @@ func (s *Session) forgotten(c *conn, cause error) bool {
 	return !s.closed()
 }
 
-// lost tells that c is none of the session's attachments any more. It needs s.mu.
+// lost reports that c is no longer one of the session's attachments. The caller holds s.mu.
 func (s *Session) lost(c *conn, cause error) {
 	nodes := s.live.Load().nodes
 	s.state = State{Attached: len(nodes) > 0, Session: c.session, Node: c.node, Addr: c.addr, Err: cause, Nodes: nodes}
 	s.tellState()
 }
 
-// tellState needs s.mu, so that states are told in order.
+// tellState queues the state for OnState. The caller holds s.mu, so that states are reported in
+// order.
 func (s *Session) tellState() {
 	notify(s, s.cfg.OnState != nil, s.cb.states, s.state)
 }
 
-// kicked tells of a lost ID.
+// kicked reports a lost ID.
 func (s *Session) kicked(k Kick) {
 	s.count.kicks.Add(1)
 	notify(s, s.cfg.OnKick != nil, s.cb.kicks, k)
 }
 
-// admit takes in a welcome: from now on this is the session, and c one of its connections. It returns errStranger
-// if c is another session than the one that lives at other nodes, and errTwice if the session is
-// attached to this node already; then c is only to be left. ErrClosed: nobody wants it any more.
+// admit accepts a welcome: from now on this is the session, and c one of its connections. It
+// returns errStranger if c belongs to another session than the one that lives at other nodes, and
+// errTwice if the session is already attached to this node. Then the caller must only leave c. It
+// returns ErrClosed if the session was closed meanwhile.
 func (s *Session) admit(c *conn, f *codec.Welcome) error {
 	s.count.attaches.Add(1)
 	s.mu.Lock()
@@ -417,7 +424,8 @@ func (s *Session) admit(c *conn, f *codec.Welcome) error {
 	s.id = append([]byte(nil), f.Session...)
 	s.secret = append([]byte(nil), f.Secret...)
 	for o := range s.conns {
-		if o.session != c.session && !o.draining.Load() { // what drains is left when this one is ready
+		// what drains is left when this one is ready
+		if o.session != c.session && !o.draining.Load() {
 			s.remove(o)
 			s.moveAway(o)
 		}
@@ -425,7 +433,8 @@ func (s *Session) admit(c *conn, f *codec.Welcome) error {
 	return nil
 }
 
-// hasSettled reports whether a connection of the session stays: it is alive and its node does not drain. It needs s.mu.
+// hasSettled reports whether a connection of the session stays: it is alive and its node does not
+// drain. It needs s.mu.
 func (s *Session) hasSettled() bool {
 	id := hex.EncodeToString(s.id)
 	for c := range s.conns {
@@ -442,7 +451,8 @@ func (s *Session) settled() bool {
 	return s.hasSettled()
 }
 
-// begin forgets the session that c says has ended, so that the next attachment begins anew (S17).
+// begin forgets the session that has ended according to c, so that the next attachment starts a new
+// one (S17).
 func (s *Session) begin(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"distmsg/engine"
 )
 
-// TestNodeRestart: the node is gone and comes back empty, with another key; the session goes on by itself.
+// TestNodeRestart: the node is gone and comes back empty, with another key; the session goes on by
+// itself.
 func TestNodeRestart(t *testing.T) {
 	var addr atomic.Value
 	dialer := func(ctx context.Context, _ string) (net.Conn, error) {
@@ -68,7 +69,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestFailover: the other node of the list takes over; and senders under load hear exactly one outcome each.
+// TestFailover: the other node of the list takes over; and senders under load hear exactly one
+// outcome each.
 func TestFailover(t *testing.T) {
 	a, b := startNode(t, engine.Config{}), startNode(t, engine.Config{})
 	nodes := map[string]*node{a.addr: a, b.addr: b}

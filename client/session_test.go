@@ -372,7 +372,8 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// TestWindow: the number of sends in flight never exceeds the window, and blocked senders all get their turn.
+// TestWindow: the number of sends in flight never exceeds the window, and blocked senders all get
+// their turn.
 func TestWindow(t *testing.T) {
 	const window, sends = 5, 200
 	n := startNode(t, engine.Config{})
@@ -426,7 +427,8 @@ func TestCallbackPanics(t *testing.T) {
 	eventually(t, "both panics", func() bool { return s.Stats().Panics == 2 })
 }
 
-// TestAllocations: sending and receiving take no memory per message. The node in this process counts too.
+// TestAllocations: sending and receiving take no memory per message. The node in this process
+// counts too.
 func TestAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
@@ -476,7 +478,8 @@ func TestDrainingNode(t *testing.T) {
 	}
 }
 
-// TestLargeMessages: frames much larger than the buffers come through whole, and small ones after them.
+// TestLargeMessages: frames much larger than the buffers come through whole, and small ones after
+// them.
 func TestLargeMessages(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	s := holder(t, Config{Handler: func(_ context.Context, d *Delivery) { _ = d.Reply(d.Payload) }}, n.addr, "me")

@@ -27,7 +27,8 @@ func membersOf(nodes ...*fakeNode) []byte {
 	return codec.AppendMembers(nil, all)
 }
 
-// TestMembersFrame: nodes that are told of are attached to; one that is told of no more is not looked for when it is lost.
+// TestMembersFrame: nodes that are told of are attached to; one that is told of no more is not
+// looked for when it is lost.
 func TestMembersFrame(t *testing.T) {
 	a, b, gone := newFakeNode(t).start(), newFakeNode(t).start(), newFakeNode(t).start()
 	s, c := attachFake(t, a, Config{Attach: AllNodes})
@@ -77,8 +78,8 @@ func TestLastResort(t *testing.T) {
 	a.accept()
 }
 
-// TestStranger: a node that does not know the session yet is asked again while the session lives at another; the session
-// that it made is ended.
+// TestStranger: a node that does not know the session yet is asked again while the session lives at
+// another; the session that it made is ended.
 func TestStranger(t *testing.T) {
 	a, b := newFakeNode(t), newFakeNode(t)
 	first := true
@@ -191,8 +192,9 @@ func TestRequestsMove(t *testing.T) {
 	}
 }
 
-// TestReassertFrame: everything is said again on the connection that asked, in several frames at once and under the
-// same epochs; what is superseded is lost, what the registry cannot take comes again, and so does the first denial.
+// TestReassertFrame: everything is said again on the connection that asked, in several frames at
+// once and under the same epochs; what is superseded is lost, what the registry cannot take comes
+// again, and so does the first denial.
 func TestReassertFrame(t *testing.T) {
 	long(t)
 	for _, within := range []uint64{0, 300} {
@@ -243,7 +245,8 @@ func TestReassertFrame(t *testing.T) {
 	}
 }
 
-// answer answers a re-assert: b is bound elsewhere, c cannot be bound now, d is denied, the rest is well.
+// answer answers a re-assert: b is bound elsewhere, c cannot be bound now, d is denied, the rest is
+// well.
 func (c *fakeConn) answer(f asked) {
 	c.t.Helper()
 	special := map[string]codec.Result{"b": {Code: codec.CodeSuperseded, Epoch: 500},
@@ -259,7 +262,8 @@ func (c *fakeConn) answer(f asked) {
 	c.put(codec.AppendResults(nil, codec.KindBound, f.seq, r))
 }
 
-// TestStrayAssertion: an ID that was given back over one node while another was told of it is taken back there too.
+// TestStrayAssertion: an ID that was given back over one node while another was told of it is taken
+// back there too.
 func TestStrayAssertion(t *testing.T) {
 	a, b := newFakeNode(t).start(), newFakeNode(t).start()
 	s, c := attachFake(t, a, Config{Attach: AllNodes})
@@ -282,7 +286,8 @@ func TestStrayAssertion(t *testing.T) {
 	}
 }
 
-// TestBindPipelines: 100,000 IDs take the fewest frames possible, and 16 of them are sent before the first is answered.
+// TestBindPipelines: 100,000 IDs take the fewest frames possible, and 16 of them are sent before
+// the first is answered.
 func TestBindPipelines(t *testing.T) {
 	const ids, perFrame = 100_000, 1000
 	n := newFakeNode(t)

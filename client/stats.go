@@ -7,42 +7,49 @@ import (
 	"distmsg/codec"
 )
 
-// Stats is what a session has done since Dial, and what it is doing now.
+// Stats counts what a session has done since Dial, and shows what it is doing now.
 type Stats struct {
-	// InFlight counts the acked sends that hold a place in the window. One that ended here with its
+	// InFlight counts the acked sends that hold a place in the window. A send that ended with its
 	// context keeps its place until the node's outcome comes.
 	InFlight      int
 	InFlightBytes int
 	IDs           int // bound, or about to be
 	Watched       int // IDs
 	Queued        int // messages and callbacks that wait or run
-	Handlers      int // that run; when they are as many as Config.Workers, the messages of other IDs wait
-	Stuck         int // callbacks that have not returned for a second or longer
+	// handlers that run; when there are Config.Workers of them, the messages of other IDs wait
+	Handlers int
+	Stuck    int // callbacks that have not returned for a second or longer
 
-	Sent         uint64          // acked sends handed to a connection's buffer
-	Outcomes     map[Code]uint64 // how acked sends ended, each once; those that never reached a buffer included
-	LateOutcomes uint64          // outcomes for sends that had ended, doubles and forgeries included; ignored
-	Posted       uint64          // posts handed to a connection's buffer
-	PostsFailed  uint64          // posts reported as undeliverable, or still unwritten when their connection died
+	Sent uint64 // acked sends appended to a connection's buffer
+	// how acked sends ended, each once; those that never reached a buffer included
+	Outcomes map[Code]uint64
+	// ignored outcomes for sends that had ended, duplicates and forgeries included
+	LateOutcomes uint64
+	Posted       uint64 // posts appended to a connection's buffer
+	// posts reported as undeliverable, or still unwritten when their connection died
+	PostsFailed uint64
 
 	Received uint64 // messages, however they were answered
 	NotHere  uint64 // of these: returned, because the ID is not held
 	Busy     uint64 // of these: rejected (or, without ack, dropped) because the queue was full
-	Unheard  uint64 // answers whose connection was gone
-	Expired  uint64 // of these: not handled, because their deadline had passed when their handler was free
-	Panics   uint64 // of handlers, callbacks, Dialer and Membership, those included that ended their goroutine
+	Unheard  uint64 // answers whose connection had closed
+	// of these: not handled, because their deadline had passed when their handler was free
+	Expired uint64
+	// of handlers, callbacks, Dialer and Membership, including calls that ended their goroutine
+	Panics uint64
 
-	Kicks         uint64 // IDs lost
-	Attaches      uint64 // connections that got as far as welcome
-	Faults        uint64 // error frames and unknown kinds from nodes
-	EventsDropped uint64 // calls of OnPostFailed, OnOutcome, OnState and OnDrain that did not fit into their queue
-	LogsDropped   uint64 // log records that the logger's handler was too slow for
+	Kicks    uint64 // IDs lost
+	Attaches uint64 // connections that got as far as welcome
+	Faults   uint64 // error frames and unknown kinds from nodes
+	// calls of OnPostFailed, OnOutcome, OnState and OnDrain that did not fit into their queues
+	EventsDropped uint64
+	LogsDropped   uint64 // log records that were dropped because the logger's handler was too slow
 
 	Writes, Reads     uint64 // system calls
 	BytesOut, BytesIn uint64
 }
 
-// counters are Stats' numbers while they are counted.
+// counters are the counters behind Stats.
 type counters struct {
 	sent, late, posted, postsFailed          atomic.Uint64
 	received, notHere, busy, unheard         atomic.Uint64
@@ -52,10 +59,11 @@ type counters struct {
 	outcomes                                 [128]atomic.Uint64
 }
 
-// Outcome is how one message ended whose sender waited for that.
+// Outcome is the outcome of one message whose sender waited for it.
 type Outcome struct {
 	Code Code
-	// RoundTrip is the time from the call until the outcome was known, waiting for the window and for a node included.
+	// RoundTrip is the time from the call until the outcome was known. It includes the wait for the
+	// window and for a node.
 	RoundTrip time.Duration
 }
 
@@ -67,7 +75,7 @@ func (s *Session) ended(code Code, since time.Time) {
 	}
 }
 
-// stamp is when a call begins, if somebody wants to know.
+// stamp returns the time when a call begins, if anybody needs it.
 func (s *Session) stamp() (now time.Time) {
 	if s.cfg.OnOutcome != nil {
 		now = time.Now()

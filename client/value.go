@@ -10,9 +10,10 @@ import (
 	"distmsg/internal/callback"
 )
 
-// SendValue sends v, encoded with msgpack, and decodes the receiver's reply into an R; m says from, to
-// and TTL. If the receiver accepted without a reply, R is zero. Outcomes are those of Session.Send; a
-// reply that is not an R gives another error, although the message was acked.
+// SendValue sends v, encoded with msgpack, and decodes the receiver's reply into an R. m has from,
+// to and TTL. If the receiver accepted without a reply, R is zero. The outcomes are those of
+// Session.Send. If the reply is not an R, SendValue returns another error although the message was
+// acked.
 func SendValue[R any](ctx context.Context, s *Session, m Message, v any) (R, error) {
 	m.Value = v
 	if v == nil {
@@ -37,8 +38,8 @@ func (r Reply) Decode(v any) error {
 	return nil
 }
 
-// HandleValue makes a Handler of a function that takes decoded messages. A payload that is not a T
-// is rejected with the reason.
+// HandleValue returns a Handler that decodes messages for fn. It rejects a payload that is not a T,
+// with the reason.
 func HandleValue[T any](fn func(ctx context.Context, d *Delivery, v T)) Handler {
 	return func(ctx context.Context, d *Delivery) {
 		var v T
@@ -50,8 +51,8 @@ func HandleValue[T any](fn func(ctx context.Context, d *Delivery, v T)) Handler 
 	}
 }
 
-// undecoded is what the sender of a payload hears that could not be decoded: not what a decoder of
-// the application's panicked with, which goes to the log.
+// undecoded returns the reason for the sender of a payload that could not be decoded. It omits the
+// value of a decoder's panic, which goes to the log.
 func (d *Delivery) undecoded(err error) string {
 	if p, ok := errors.AsType[*codec.PanicError](err); ok {
 		d.answer.conn.s.failed(&callback.Failure{Panic: p.Panic, Stack: p.Stack}, "the decoder of "+p.Into, "to", d.To, "from", d.From)
@@ -60,14 +61,14 @@ func (d *Delivery) undecoded(err error) string {
 	return "payload: " + err.Error()
 }
 
-// encoded is a value in msgpack. It is encoded before any lock is taken, because its encoder may be
-// the application's, and copied into the outgoing buffer.
+// encoded is a value in msgpack. It is encoded before any lock is taken, because the encoder may be
+// the application's, and then copied to the outgoing buffer.
 type encoded struct{ b []byte }
 
 var encodedPool = sync.Pool{New: func() any { return new(encoded) }}
 
 // encodeValue encodes v. The caller frees the result when it has copied it. A panic of an encoder
-// goes through.
+// reaches the caller.
 func encodeValue(v any) (*encoded, error) {
 	e := encodedPool.Get().(*encoded)
 	b, err := codec.AppendValue(e.b[:0], v)

@@ -8,14 +8,16 @@ import (
 	"distmsg/codec"
 )
 
-// Watch asks which IDs are online, as [Session.Lookup] does, and from then on Config.OnPresence hears when that changes, wherever
-// in the cluster the IDs are bound, until [Session.Unwatch] or Close. It answers for each ID in the order given: ok (bound) or
-// no_route, or why that is not known: registry_unavailable or timeout, and then the ID is watched all the same and OnPresence hears of
-// it when it is known; or bad_id or overflow (more IDs than the node lets a connection watch), and then it is not watched. An ID
-// whose session is detached for the moment counts as bound: it is no_route when its resume window is over.
+// Watch asks which IDs are online, as [Session.Lookup] does. From then on, until [Session.Unwatch]
+// or Close, Config.OnPresence is called when that changes, wherever in the cluster the IDs are
+// bound. Watch returns an answer for each ID, in the order given: ok (bound) or no_route, or why
+// that is not known. With registry_unavailable or timeout, the ID is still watched, and OnPresence
+// reports it when it is known. With bad_id or overflow (more IDs than the node lets a connection
+// watch), it is not watched. An ID whose session is detached at the moment counts as bound. It is
+// no_route when its resume window is over.
 //
-// What OnPresence hears of an ID is newer than what the first Watch of it returned. An ID that is watched already is
-// not asked for again: Watch returns what was last told of it.
+// What OnPresence reports about an ID is newer than the result of its first Watch. Watch does not
+// ask again for an ID that is already watched: it returns the state that was reported last.
 //
 // Watch takes any number of IDs and returns when ctx ends at the latest, or after
 // Config.RequestTimeout if ctx has no deadline. If ctx ended the call before all IDs had an answer,
@@ -43,8 +45,8 @@ func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) 
 	return found, unanswered(caller, found)
 }
 
-// Unwatch ends the watching of IDs: when it has returned, OnPresence begins to hear of none of them. Those that are not watched
-// count as done. It does not wait for the node and may be called from any goroutine.
+// Unwatch stops watching IDs: after it has returned, no new call of OnPresence contains them. IDs
+// that are not watched count as done. It does not wait for the node. Any goroutine may call it.
 func (s *Session) Unwatch(ids ...string) {
 	w := &s.watches
 	w.mu.Lock()
@@ -63,23 +65,24 @@ func (s *Session) Unwatch(ids ...string) {
 	}
 }
 
-// watches is which IDs are watched and what is known of them. Lock order: its mu, then conn.mu or inbox.mu.
+// watches holds the watched IDs and what is known about them. Lock order: its mu, then conn.mu or
+// inbox.mu.
 type watches struct {
 	wake chan struct{} // capacity 1: todo is not empty
 
 	mu      sync.Mutex
 	byID    map[string]*watched
-	conn    *conn      // the connection that they are watched over; nil: none yet
-	todo    []*watched // not asked for over conn yet
-	news    []*watched // the application is to hear of
-	telling bool       // and a callback is under way for that
+	conn    *conn      // the connection over which they are watched; nil: none yet
+	todo    []*watched // IDs that were not requested over conn yet
+	news    []*watched // changes that the application has not heard yet
+	telling bool       // a callback for news is in progress
 }
 
 // watched is one ID. Guarded by watches.mu.
 type watched struct {
-	now    Presence // as the node said last
-	told   Presence // as the application knows
-	fresh  bool     // no Watch has returned it yet: there is nothing newer to tell
+	now    Presence // the node's latest answer
+	told   Presence // the state that the application knows
+	fresh  bool     // no Watch has returned it yet, so there is nothing newer to report
 	known  bool     // the node has answered
 	listed bool     // in news
 	off    bool     // by Unwatch
@@ -92,7 +95,8 @@ type watchCall struct {
 	done chan struct{}
 }
 
-// add begins to watch IDs. The channel is closed when the node has answered for all of them. A bad ID has no entry.
+// add begins to watch IDs. The channel is closed when the node has answered for all of them. A bad
+// ID has no entry.
 func (w *watches) add(ids []string) (entries []*watched, answered <-chan struct{}) {
 	call := &watchCall{done: make(chan struct{})}
 	entries = make([]*watched, len(ids))
@@ -147,7 +151,7 @@ func (w *watches) answer(ids []string, entries []*watched) []Presence {
 	return found
 }
 
-// answered tells those who wait for the node's word on e. It needs watches.mu.
+// answered notifies the calls that wait for the node's answer about e. The caller holds watches.mu.
 func (e *watched) answered() {
 	for _, call := range e.calls {
 		if call.left--; call.left == 0 {
@@ -160,7 +164,8 @@ func (e *watched) answered() {
 // decided reports whether an ID with that code is online or not, without doubt.
 func decided(code Code) bool { return code == codec.CodeOK || code == codec.CodeNoRoute }
 
-// keepWatching has the IDs watched over one connection, and anew over another when that is gone, until Close.
+// keepWatching watches the IDs over one connection, and over another when that one has closed,
+// until Close.
 func (s *Session) keepWatching() {
 	w := &s.watches
 	var c *conn
@@ -184,16 +189,16 @@ func (s *Session) keepWatching() {
 			w.begin(c)
 		}
 		if over, ids := c, w.take(); len(ids) > 0 {
-			s.kept.Go(func() { s.askWatched(over, ids) }) // the next ones need not wait for these
+			s.kept.Go(func() { s.askWatched(over, ids) }) // later IDs need not wait for these
 		}
 	}
 }
 
-// begin lets c be the connection that all IDs are watched over.
+// begin makes c the connection over which all IDs are watched.
 func (w *watches) begin(c *conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn != nil { // else all of them are in todo
+	if w.conn != nil { // otherwise all of them are in todo
 		w.todo = w.todo[:0]
 		for _, e := range w.byID {
 			w.todo = append(w.todo, e)
@@ -202,7 +207,7 @@ func (w *watches) begin(c *conn) {
 	w.conn = c
 }
 
-// take returns the IDs that are to be asked for.
+// take returns the IDs to request.
 func (w *watches) take() []idEpoch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -216,7 +221,7 @@ func (w *watches) take() []idEpoch {
 	return ids
 }
 
-// askWatched has c watch IDs.
+// askWatched requests the watch of IDs over c.
 func (s *Session) askWatched(c *conn, ids []idEpoch) {
 	if c.limits.MaxWatched == 0 {
 		s.cfg.Logger.Warn("distmsg: the node knows no watch: presence stands still", "node", c.node, "ids", len(ids))
@@ -224,13 +229,13 @@ func (s *Session) askWatched(c *conn, ids []idEpoch) {
 	}
 	ctx, cancel := context.WithTimeout(s.life, s.cfg.RequestTimeout)
 	defer cancel()
-	// The answers are taken in by the reader, in order with the changes that come behind them.
+	// The reader handles the answers, in order with the changes that follow them.
 	late := func(ids []idEpoch, a answer) { s.heardWatched(c, ids, a) }
 	heard := func(_ uint64, ids []idEpoch, a answer) { s.heardWatched(c, ids, a) }
 	c.ask(ctx, question{kind: codec.KindWatch, heard: heard, late: late}, ids, func(int, codec.Result) {})
 }
 
-// heardWatched takes in the answers to a watch frame.
+// heardWatched handles the answers to a watch frame.
 func (s *Session) heardWatched(c *conn, ids []idEpoch, a answer) {
 	w := &s.watches
 	w.mu.Lock()
@@ -238,7 +243,7 @@ func (s *Session) heardWatched(c *conn, ids []idEpoch, a answer) {
 	if w.conn != c {
 		return
 	}
-	var strays []idEpoch // Unwatch came between
+	var strays []idEpoch // Unwatch came in between
 	for i, r := range a.results {
 		if e := w.byID[ids[i].id]; e != nil {
 			e.now.Reason = ""
@@ -253,7 +258,7 @@ func (s *Session) heardWatched(c *conn, ids []idEpoch, a answer) {
 	c.unwatch(strays)
 }
 
-// onChanged takes in what became of watched IDs.
+// onChanged handles changes of watched IDs.
 func (c *conn) onChanged(body []byte) error {
 	all, err := codec.DecodeChanged(body)
 	if err != nil {
@@ -273,13 +278,13 @@ func (c *conn) onChanged(body []byte) error {
 	return nil
 }
 
-// learn takes in what the node says of e. It needs watches.mu.
+// learn records what the node says about e. The caller holds watches.mu.
 func (s *Session) learn(e *watched, code Code, epoch uint64) {
 	w := &s.watches
 	switch {
 	case decided(code):
 		e.now.Code, e.now.Epoch = code, epoch
-	case code == codec.CodeRegistryUnavailable: // what was known stands
+	case code == codec.CodeRegistryUnavailable: // what is known stays valid
 		if e.now.Code == codec.CodeTimeout {
 			e.now.Code = code
 		}
@@ -299,7 +304,7 @@ func (s *Session) learn(e *watched, code Code, epoch uint64) {
 	}
 }
 
-// changed reports whether the application is to hear of e.
+// changed reports whether the application must hear of e.
 func (e *watched) changed() bool {
 	switch e.now.Code {
 	case codec.CodeTimeout, codec.CodeRegistryUnavailable:
@@ -307,10 +312,10 @@ func (e *watched) changed() bool {
 	case codec.CodeOK:
 		return e.told.Code != codec.CodeOK || e.told.Epoch != e.now.Epoch
 	}
-	return e.told.Code != e.now.Code // an epoch that was makes no difference
+	return e.told.Code != e.now.Code // the epoch of a past binding makes no difference
 }
 
-// tellPresence tells of everything that has changed since it did so last.
+// tellPresence reports everything that has changed since its last call.
 func (s *Session) tellPresence() {
 	w := &s.watches
 	w.mu.Lock()
@@ -335,7 +340,7 @@ func (w *watches) len() int {
 	return len(w.byID)
 }
 
-// unwatch tells the node that nobody wants to hear of the IDs.
+// unwatch asks the node to stop watching the IDs.
 func (c *conn) unwatch(ids []idEpoch) {
 	for len(ids) > 0 {
 		n := c.frameful(ids)

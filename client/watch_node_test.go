@@ -59,7 +59,8 @@ func (b *board) watch(t testing.TB, s *Session, ids ...string) {
 	}
 }
 
-// TestWatchAtNode: a bind, an unbind, a bind anew elsewhere and a crash are told, the last when the resume window is over.
+// TestWatchAtNode: a bind, an unbind, a bind anew elsewhere and a crash are told, the last when the
+// resume window is over.
 func TestWatchAtNode(t *testing.T) {
 	long(t)
 	n := startNode(t, engine.Config{ResumeWindow: time.Second})
@@ -100,8 +101,8 @@ func TestWatchAtNode(t *testing.T) {
 	b.shows(t, "a", false) // nothing was told since
 }
 
-// TestWatchInCluster: IDs at other nodes are watched like those at one's own, also while the watcher's node drains, and what changed while
-// it moved is told.
+// TestWatchInCluster: IDs at other nodes are watched like those at one's own, also while the
+// watcher's node drains, and what changed while it moved is told.
 func TestWatchInCluster(t *testing.T) {
 	long(t)
 	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {

@@ -103,12 +103,14 @@ func (p *presences) next(t testing.TB) []string {
 	return show(all)
 }
 
-// TestWatch: the answers come back in order, changes are told, in order, put together while the application is busy, and not after Unwatch.
+// TestWatch: the answers come back in order, changes are told, in order, put together while the
+// application is busy, and not after Unwatch.
 func TestWatch(t *testing.T) {
 	n := newFakeNode(t).start()
 	p := newPresences()
 	s, c := attachFake(t, n, Config{OnPresence: p.hear})
-	done := startWatch(testContext(t), s, "a", "b", "", "c", "d", "e", "a") // the node takes 4 in a frame
+	// the node takes 4 in a frame
+	done := startWatch(testContext(t), s, "a", "b", "", "c", "d", "e", "a")
 	frames := c.expectWatch(5)
 	if len(frames) != 2 {
 		t.Fatalf("%d frames", len(frames))
@@ -163,8 +165,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchReconnects: on a new connection everything is asked for anew, and the differences are told. What the old one says late is not
-// believed.
+// TestWatchReconnects: on a new connection everything is asked for anew, and the differences are
+// told. What the old one says late is not believed.
 func TestWatchReconnects(t *testing.T) {
 	n := newFakeNode(t).start()
 	p := newPresences()
@@ -205,7 +207,8 @@ func TestWatchReconnects(t *testing.T) {
 	}
 }
 
-// TestWatchMoves: a session with several nodes watches over one; when it leaves that one, over another, and believes only that.
+// TestWatchMoves: a session with several nodes watches over one; when it leaves that one, over
+// another, and believes only that.
 func TestWatchMoves(t *testing.T) {
 	a, b := newFakeNode(t).start(), newFakeNode(t).start()
 	p := newPresences()
@@ -250,7 +253,8 @@ func TestWatchUnanswered(t *testing.T) {
 	s.Unwatch("b")
 	c.expectUnwatch()
 	c.watched(ask, codec.Result{Epoch: 4}, codec.Result{Epoch: 5})
-	if ids := c.expectUnwatch(); !slices.Equal(ids, []string{"b"}) { // it may have overtaken the watch
+	// it may have overtaken the watch
+	if ids := c.expectUnwatch(); !slices.Equal(ids, []string{"b"}) {
 		t.Errorf("unwatched %v", ids)
 	}
 	if told := p.next(t); !slices.Equal(told, []string{"a ok 4"}) {
@@ -281,7 +285,8 @@ func TestWatchUnanswered(t *testing.T) {
 	s.Unwatch("a")
 }
 
-// TestWatchNotSupported: an older node knows no watch. After a move to one, presence stands still, and goes on at the next.
+// TestWatchNotSupported: an older node knows no watch. After a move to one, presence stands still,
+// and goes on at the next.
 func TestWatchNotSupported(t *testing.T) {
 	n := newFakeNode(t)
 	old := true
@@ -313,11 +318,13 @@ func TestWatchNotSupported(t *testing.T) {
 	}
 }
 
-// TestPresenceModel: whatever comes in whatever order, the last thing the application heard of an ID is what the node said last.
+// TestPresenceModel: whatever comes in whatever order, the last thing the application heard of an
+// ID is what the node said last.
 func TestPresenceModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSession(Config{Logger: quiet(), Workers: 1, QueueTotal: 1 << 20})
-		s.cb.presences = callback.NewLine(s.cb.group, "none", 0, 0, func(struct{}) {}) // the test calls when it wants
+		// the test calls when it wants
+		s.cb.presences = callback.NewLine(s.cb.group, "none", 0, 0, func(struct{}) {})
 		heard := make(map[string]Presence)
 		s.cfg.OnPresence = func(all []Presence) {
 			for _, p := range all {

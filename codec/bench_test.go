@@ -64,7 +64,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// BenchmarkList1024 reads a long list of each kind as a node or a client does: once to check it, once to use it.
+// BenchmarkList1024 reads a long list of each kind as a node or a client does: once to check it,
+// once to use it.
 func BenchmarkList1024(b *testing.B) {
 	const n = 1024
 	id, token := bytes.Repeat([]byte{'a'}, 23), make([]byte, 12)

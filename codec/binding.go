@@ -9,7 +9,8 @@ const (
 	PolicyRejectNew Policy = 1 // the incumbent stays if its session lives; the newcomer hears taken
 )
 
-// IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other re-asserts that binding.
+// IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other
+// re-asserts that binding.
 type IDEpoch struct {
 	ID    []byte // a view into the frame; its length is not checked, because the answer is per ID
 	Epoch uint64
@@ -28,7 +29,8 @@ type Bind struct {
 	IDs    IDList
 }
 
-// DecodeBind reads the body of a bind frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+// DecodeBind reads the body of a bind frame with at most maxIDs IDs into f. It allocates nothing.
+// Its error is an *Error.
 func DecodeBind(body []byte, maxIDs int, f *Bind) error {
 	r, left := open(body, KindBind, 4)
 	f.Seq = r.uint("seq", maxUint)
@@ -51,7 +53,8 @@ type Unbind struct {
 	IDs IDList
 }
 
-// DecodeUnbind reads the body of an unbind frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+// DecodeUnbind reads the body of an unbind frame with at most maxIDs IDs into f. It allocates
+// nothing. Its error is an *Error.
 func DecodeUnbind(body []byte, maxIDs int, f *Unbind) error {
 	r, left := open(body, KindUnbind, 3)
 	f.Seq = r.uint("seq", maxUint)
@@ -88,7 +91,8 @@ type Lookup struct {
 	IDs IDList
 }
 
-// DecodeLookup reads the body of a lookup frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+// DecodeLookup reads the body of a lookup frame with at most maxIDs IDs into f. It allocates
+// nothing. Its error is an *Error.
 func DecodeLookup(body []byte, maxIDs int, f *Lookup) error {
 	r, left := open(body, KindLookup, 3)
 	f.Seq = r.uint("seq", maxUint)
@@ -115,7 +119,8 @@ type Reason struct {
 	Text  []byte // a view; at most MaxReason bytes
 }
 
-// DecodeResults reads the body of a bound, unbound, found or watched frame (kind says which) into f. It allocates nothing. Its error is an *Error.
+// DecodeResults reads the body of a bound, unbound, found or watched frame (kind says which) into
+// f. It allocates nothing. Its error is an *Error.
 func DecodeResults(body []byte, kind Kind, f *Results) error {
 	r, left := open(body, kind, 3)
 	f.Seq = r.uint("seq", maxUint)
@@ -143,8 +148,8 @@ func AppendResults(b []byte, kind Kind, seq uint64, results []Result) []byte {
 	return end(appendResults(b, seq, results), start)
 }
 
-// AppendReasons is AppendResults with reasons for some of the results. Without any it makes the same
-// frame. Texts over MaxReason bytes are cut off.
+// AppendReasons is AppendResults with reasons for some of the results. Without any it makes the
+// same frame. Texts over MaxReason bytes are cut off.
 func AppendReasons(b []byte, kind Kind, seq uint64, results []Result, reasons []Reason) []byte {
 	if len(reasons) == 0 {
 		return AppendResults(b, kind, seq, results)

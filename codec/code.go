@@ -2,8 +2,8 @@ package codec
 
 import "strconv"
 
-// Code says how a send, or one ID of a bind, unbind, lookup or watch, ended. Codes are append only, and
-// the range a code stands in says whether the message was delivered and whether a retry makes
+// Code says how a send, or one ID of a bind, unbind, lookup or watch, ended. Codes are append only,
+// and the range a code stands in says whether the message was delivered and whether a retry makes
 // sense, so that an old SDK classifies a code it has never seen (S4):
 //
 //	 1–15   delivered
@@ -17,23 +17,27 @@ type Code uint8
 
 // The codes of version 1.
 const (
-	CodeOK Code = 0 // bound, unbound, found, watched, changed: the ID is (un)bound or online; never the outcome of a send
+	// bound, unbound, found, watched, changed: the ID is (un)bound or online; never the outcome of
+	// a send
+	CodeOK Code = 0
 
 	CodeAcked    Code = 1  // the receiver accepted it
 	CodeRejected Code = 16 // the receiver refused it, with a reason
 
-	CodeNoRoute             Code = 32 // the ID is bound nowhere
-	CodeUnreachable         Code = 33 // bound, but its session is detached or its node cannot be reached; not written
+	CodeNoRoute Code = 32 // the ID is bound nowhere
+	// bound, but its session is detached or its node cannot be reached; not written
+	CodeUnreachable         Code = 33
 	CodeOverflow            Code = 34 // a queue on the way is full; not written
 	CodeExpired             Code = 35 // the deadline passed before it was written
 	CodeRegistryUnavailable Code = 36 // not known here, and the registry cannot be asked
 
 	CodeDraining Code = 48 // the node's drain deadline has passed
 
-	CodeDenied     Code = 64 // not permitted
-	CodeTooLarge   Code = 65 // over the limit that welcome announced
-	CodeTaken      Code = 66 // bind with reject-new: another live session holds the ID
-	CodeSuperseded Code = 67 // re-assert or unbind: another binding (with the epoch that is returned) stands
+	CodeDenied   Code = 64 // not permitted
+	CodeTooLarge Code = 65 // over the limit that welcome announced
+	CodeTaken    Code = 66 // bind with reject-new: another live session holds the ID
+	// re-assert or unbind: another binding (with the epoch that is returned) stands
+	CodeSuperseded Code = 67
 	CodeBadID      Code = 68 // the ID is empty or longer than MaxID bytes
 
 	CodeTimeout Code = 80 // written; no ack before the deadline
@@ -61,7 +65,8 @@ func (d Delivered) String() string {
 	return "unknown"
 }
 
-// Delivered reads the answer off the code's range, so it also holds for codes this version does not know.
+// Delivered reads the answer off the code's range, so it also holds for codes this version does not
+// know.
 func (c Code) Delivered() Delivered {
 	switch {
 	case c >= 1 && c <= 31:
@@ -85,7 +90,8 @@ func (c Code) Temporary() bool {
 	return c != CodeNoRoute && (c.SafeToRetry() || c.Delivered() == DeliveredUnknown && c != CodeOK)
 }
 
-// String returns the outcome word of the protocol document, or code_N for one this version does not know.
+// String returns the outcome word of the protocol document, or code_N for one this version does not
+// know.
 func (c Code) String() string {
 	switch c {
 	case CodeOK:
@@ -124,7 +130,8 @@ func (c Code) String() string {
 	return "code_" + strconv.Itoa(int(c))
 }
 
-// Outcomes lists the twelve codes a send can end with, in the order of the documentation. The caller owns the slice.
+// Outcomes lists the twelve codes a send can end with, in the order of the documentation. The
+// caller owns the slice.
 func Outcomes() []Code {
 	return []Code{
 		CodeAcked, CodeRejected, CodeNoRoute, CodeUnreachable, CodeOverflow, CodeExpired,

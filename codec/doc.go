@@ -16,7 +16,8 @@
 // What a decoder leaves in its argument when it returns an error is not defined. Encoders trust
 // their caller: an ID, token or session of a wrong length makes a frame that decoders refuse.
 //
-// Nothing here allocates on the path of a message; the fault of a bad frame does. All functions
-// may be called from any goroutine; the buffers are the caller's affair. The protocol itself
-// (who may send what, and when) is described in docs/protocol.md, that between nodes in docs/peer-protocol.md.
+// Nothing here allocates on the path of a message; the fault of a bad frame does. All functions may
+// be called from any goroutine; the buffers are the caller's affair. The protocol itself (who may
+// send what, and when) is described in docs/protocol.md, that between nodes in
+// docs/peer-protocol.md.
 package codec

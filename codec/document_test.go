@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// The protocol documents must not drift from the codec: their tables are read and compared here, and their
-// examples are written here, with go test ./codec -run Document -update.
+// The protocol documents must not drift from the codec: their tables are read and compared here,
+// and their examples are written here, with go test ./codec -run Document -update.
 
 const (
 	documentFile     = "../docs/protocol.md"
@@ -75,7 +75,8 @@ func writeExamples(t *testing.T, document string, layouts []layout) string {
 	})
 }
 
-// undocumented names the kinds that lack their row in the table of kinds, their section, or their example.
+// undocumented names the kinds that lack their row in the table of kinds, their section, or their
+// example.
 func undocumented(document string, layouts []layout) (missing []Kind) {
 	for _, l := range layouts {
 		for _, part := range partsOf(l.kind) {
@@ -205,7 +206,8 @@ func (a *annotator) list(f spec, v []any, indent string) {
 	}
 }
 
-// rows returns the cells of the table lines behind a heading or text, up to the first line of another sort.
+// rows returns the cells of the table lines behind a heading or text, up to the first line of
+// another sort.
 func rows(t *testing.T, document, after string) (table [][]string) {
 	_, rest, ok := strings.Cut(document, after)
 	if !ok {

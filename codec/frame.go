@@ -13,9 +13,10 @@ const (
 	MaxHelloFrame = 4096 // bytes of a frame before welcome
 	MaxToken      = 48   // bytes of an ack token
 	MaxReason     = 255  // bytes of a reason or of an error message
-	MaxMembers    = 1024 // nodes in a welcome, members or drain: they fit into 1 MiB whatever their names
-	SessionIDLen  = 16
-	SecretLen     = 32
+	// nodes in a welcome, members or drain: they fit into 1 MiB whatever their names
+	MaxMembers   = 1024
+	SessionIDLen = 16
+	SecretLen    = 32
 
 	// MinClientFrame is what a client must be able to read whatever max_frame is: welcome, members
 	// and drain may name many nodes.
@@ -25,9 +26,9 @@ const (
 	FrameOverhead = 1024
 )
 
-// Split finds the first frame in b. It returns the frame's body (what follows the length prefix,
-// a view into b) and the bytes taken, prefix included. With n == 0 and no error, b holds only a part of a frame.
-// limit bounds the declared length; it is checked as soon as the prefix is there.
+// Split finds the first frame in b. It returns the frame's body (what follows the length prefix, a
+// view into b) and the bytes taken, prefix included. With n == 0 and no error, b holds only a part
+// of a frame. limit bounds the declared length; it is checked as soon as the prefix is there.
 func Split(b []byte, limit int) (body []byte, n int, err error) {
 	if len(b) < PrefixLen {
 		return nil, 0, nil

@@ -24,8 +24,12 @@ const maxKind = 127
 // The kinds of version 1. The comment shows the array, as it stands on the wire after the
 // length prefix; docs/protocol.md has the byte tables. C is the client, N the node.
 const (
-	KindHello   Kind = 1 // C->N [1, min, max, features, credentials bin, session bin, secret bin, flags, agent str, heartbeat ms]
-	KindWelcome Kind = 2 // N->C [2, version, features, node str, incarnation, session bin, secret bin, flags, [limits…], [[node str, addr str]…]]
+	// C->N [1, min, max, features, credentials bin, session bin, secret bin, flags, agent str,
+	// heartbeat ms]
+	KindHello Kind = 1
+	// N->C [2, version, features, node str, incarnation, session bin, secret bin, flags, [limits…],
+	// [[node str, addr str]…]]
+	KindWelcome Kind = 2
 	KindPing    Kind = 3 // both [3, nonce]
 	KindPong    Kind = 4 // both [4, nonce]
 	KindError   Kind = 5 // N->C [5, fault, flags, kind, seq, message str]
@@ -46,15 +50,19 @@ const (
 	KindFound   Kind = 21 // N->C [21, seq, [[code, epoch]…]]
 	KindKick    Kind = 22 // N->C [22, id str, epoch]
 
-	KindSend    Kind = 32 // C->N [32, seq, to str, from str, ttl ms, flags, payload bin]
-	KindDeliver Kind = 33 // N->C [33, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+	KindSend Kind = 32 // C->N [32, seq, to str, from str, ttl ms, flags, payload bin]
+	// N->C [33, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+	KindDeliver Kind = 33
 	KindAck     Kind = 34 // C->N [34, token bin, code, reason str, reply bin]
 	KindOutcome Kind = 35 // N->C [35, seq, code, reason str, reply bin]
-	KindNotHere Kind = 36 // C->N [36, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+	// C->N [36, token bin, to str, from str, ttl ms, flags, epoch, payload bin]
+	KindNotHere Kind = 36
 
-	KindMulticast   Kind = 48 // C->N [48, seq, from str, ttl ms, flags, [to str…], payload bin]
-	KindDeliverMany Kind = 49 // N->C [49, from str, ttl ms, flags, [[token bin, to str, epoch]…], payload bin]
-	KindNotHereMany Kind = 50 // C->N [50, from str, ttl ms, flags, [[token bin, to str, epoch]…], payload bin]
+	KindMulticast Kind = 48 // C->N [48, seq, from str, ttl ms, flags, [to str…], payload bin]
+	// N->C [49, from str, ttl ms, flags, [[token bin, to str, epoch]…], payload bin]
+	KindDeliverMany Kind = 49
+	// C->N [50, from str, ttl ms, flags, [[token bin, to str, epoch]…], payload bin]
+	KindNotHereMany Kind = 50
 	KindOutcomes    Kind = 51 // N->C [51, [[seq, code, reason str, reply bin]…]]
 
 	KindWatch   Kind = 64 // C->N [64, seq, [id str…]]
@@ -74,7 +82,8 @@ func (k Kind) FromClient() bool {
 	return false
 }
 
-// String returns the kind's name as the protocol document spells it, or kind_N for one this version does not know.
+// String returns the kind's name as the protocol document spells it, or kind_N for one this version
+// does not know.
 func (k Kind) String() string {
 	switch k {
 	case KindHello:

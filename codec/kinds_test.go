@@ -41,7 +41,8 @@ func list(name string, max uint64, elem ...spec) spec {
 
 const testMaxIDs = 64
 
-// layouts are those of all kinds: what clients and nodes say to each other, and what nodes say among themselves.
+// layouts are those of all kinds: what clients and nodes say to each other, and what nodes say
+// among themselves.
 var layouts = slices.Concat(clientLayouts, peerLayouts)
 
 var clientLayouts = func() []layout {

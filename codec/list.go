@@ -8,8 +8,8 @@ const tupleDepth = 3
 // the list.
 const listDepth = 2
 
-// elements is what IDList and its like have in common: a checked array inside a frame. Their Next reads
-// it element by element, and allocates nothing.
+// elements is what IDList and its like have in common: a checked array inside a frame. Their Next
+// reads it element by element, and allocates nothing.
 type elements struct {
 	r    reader
 	n    int
@@ -20,14 +20,15 @@ type elements struct {
 type element uint8
 
 const (
-	elementPair      element = iota // [id, epoch], with an ID of any length
-	elementText                     // an ID of any length alone, because the answer is per ID
-	elementID                       // an ID of 1 to MaxID bytes alone: the to of a multicast
-	elementResult                   // [code, epoch]
-	elementReason                   // [index, text]
-	elementChange                   // [id, code, epoch]
-	elementOutcome                  // [seq, code, reason, reply]
-	elementRecipient                // [token, id, epoch], and more where the frame is one of those between nodes
+	elementPair    element = iota // [id, epoch], with an ID of any length
+	elementText                   // an ID of any length alone, because the answer is per ID
+	elementID                     // an ID of 1 to MaxID bytes alone: the to of a multicast
+	elementResult                 // [code, epoch]
+	elementReason                 // [index, text]
+	elementChange                 // [id, code, epoch]
+	elementOutcome                // [seq, code, reason, reply]
+	// [token, id, epoch], and more where the frame is one of those between nodes
+	elementRecipient
 )
 
 // field is what the protocol document calls a list of such elements.
@@ -47,8 +48,8 @@ func (e element) field() string {
 	return "to"
 }
 
-// readElements reads an array of at most limit elements, and checks each of them. It leaves the cursor
-// behind the array. The list that it returns starts at the first element.
+// readElements reads an array of at most limit elements, and checks each of them. It leaves the
+// cursor behind the array. The list that it returns starts at the first element.
 func readElements(r *reader, elem element, limit int) elements {
 	n := r.list(elem.field(), limit)
 	l := elements{r: *r, n: n, elem: elem}
@@ -150,8 +151,8 @@ func (r *reader) result() (v Result) {
 // ReasonList is a checked array of reasons inside a frame.
 type ReasonList struct{ elements }
 
-// Next returns the next element. ok is false after the last. The text is a view and lives as long as
-// the frame's bytes.
+// Next returns the next element. ok is false after the last. The text is a view and lives as long
+// as the frame's bytes.
 func (l *ReasonList) Next() (v Reason, ok bool) {
 	if !l.more() {
 		return v, false
@@ -212,8 +213,8 @@ func (r *reader) outcome() (v Outcome) {
 // without allocating.
 type RecipientList struct{ elements }
 
-// Next returns the next element. ok is false after the last. Its fields are views and live as long as
-// the frame's bytes.
+// Next returns the next element. ok is false after the last. Its fields are views and live as long
+// as the frame's bytes.
 func (l *RecipientList) Next() (v Recipient, ok bool) {
 	if !l.more() {
 		return v, false

@@ -185,7 +185,8 @@ func fieldOf(kind Kind, name string) int {
 	return slices.IndexFunc(layoutOf(kind).fields, func(f spec) bool { return f.name == name })
 }
 
-// TestTupleLimits puts into each place of a tuple, one at a time, what may not stand there, and leaves one out.
+// TestTupleLimits puts into each place of a tuple, one at a time, what may not stand there, and
+// leaves one out.
 func TestTupleLimits(t *testing.T) {
 	eachKind(t, func(t *testing.T, l layout) {
 		for i, f := range l.fields {
@@ -225,7 +226,8 @@ func TestTupleLimits(t *testing.T) {
 	})
 }
 
-// TestOlderLimits: a node that is older than a limit does not announce it, and that is 0; a newer one announces more.
+// TestOlderLimits: a node that is older than a limit does not announce it, and that is 0; a newer
+// one announces more.
 func TestOlderLimits(t *testing.T) {
 	for n := range 15 {
 		body := []byte{0x9a, 2, 1, 0, 0xa1, 'n', 3, 0xc4, SessionIDLen}
@@ -236,7 +238,8 @@ func TestOlderLimits(t *testing.T) {
 			body = append(body, byte(i+1))
 		}
 		body = append(body, 0x90)
-		f := Welcome{Limits: Limits{MaxMulticast: 99, MaxWatched: 99}} // of a welcome that was read before
+		// of a welcome that was read before
+		f := Welcome{Limits: Limits{MaxMulticast: 99, MaxWatched: 99}}
 		err := DecodeWelcome(body, &f)
 		if n < minLimits {
 			if e := asError(t, err, body); e.Fault != FaultBadLength || e.Field != "limits" {
@@ -293,7 +296,8 @@ func TestFieldLimits(t *testing.T) {
 	})
 }
 
-// beyond are values of the right type that are too large, or too small. Fields that may fill the frame have none.
+// beyond are values of the right type that are too large, or too small. Fields that may fill the
+// frame have none.
 func (f spec) beyond() (v []any) {
 	switch {
 	case f.oneOf != nil:
@@ -331,7 +335,8 @@ func appendAny(b []byte, v any) []byte {
 	return b
 }
 
-// TestNodeListsAreBounded: a frame full of the shortest entries must not become many times its size in memory.
+// TestNodeListsAreBounded: a frame full of the shortest entries must not become many times its size
+// in memory.
 func TestNodeListsAreBounded(t *testing.T) {
 	const size = 1 << 20
 	many := func(head, elem string) []byte {

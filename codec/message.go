@@ -65,7 +65,8 @@ type Deliver struct {
 	Payload []byte
 }
 
-// DecodeDeliver reads the body of a deliver frame into f. It allocates nothing. Its error is an *Error.
+// DecodeDeliver reads the body of a deliver frame into f. It allocates nothing. Its error is an
+// *Error.
 func DecodeDeliver(body []byte, f *Deliver) error { return decodeDeliver(body, KindDeliver, f) }
 
 // DecodeNotHere reads the body of a not_here frame, a deliver that its receiver returns.
@@ -108,8 +109,9 @@ func appendDeliver(b []byte, kind Kind, f *Deliver) []byte {
 	return end(appendBin(b, f.Payload), start)
 }
 
-// PatchDeliverTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliver or AppendForward
-// made, after the message has waited. f must have been decoded from that very body.
+// PatchDeliverTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliver
+// or AppendForward made, after the message has waited. f must have been decoded from that very
+// body.
 func PatchDeliverTTL(body []byte, f *Deliver, ttl uint32) {
 	at := 2 + 2 + len(f.Token) + strSize(len(f.To)) + strSize(len(f.From))
 	patchUint32(body[at:], ttl)
@@ -123,7 +125,8 @@ func strSize(n int) int {
 	return 2 + n
 }
 
-// DeliverSize bounds the bytes that AppendDeliver will append, for IDs and a token within their limits.
+// DeliverSize bounds the bytes that AppendDeliver will append, for IDs and a token within their
+// limits.
 func DeliverSize(f *Deliver) int {
 	return PrefixLen + 2 + 2 + len(f.Token) + 2 + len(f.To) + 2 + len(f.From) + 5 + 2 + 9 + 5 + len(f.Payload)
 }
@@ -171,7 +174,8 @@ type Outcome struct {
 	Reply  []byte // what the receiver's ack carried
 }
 
-// DecodeOutcome reads the body of an outcome frame into f. It allocates nothing. Its error is an *Error.
+// DecodeOutcome reads the body of an outcome frame into f. It allocates nothing. Its error is an
+// *Error.
 func DecodeOutcome(body []byte, f *Outcome) error {
 	r, left := open(body, KindOutcome, 5)
 	f.Seq = r.uint("seq", maxUint)
@@ -181,7 +185,8 @@ func DecodeOutcome(body []byte, f *Outcome) error {
 	return r.close(left)
 }
 
-// AppendOutcome appends the whole frame, length prefix included; a reason over MaxReason bytes is cut.
+// AppendOutcome appends the whole frame, length prefix included; a reason over MaxReason bytes is
+// cut.
 func AppendOutcome(b []byte, f *Outcome) []byte {
 	b, start := begin(b, KindOutcome, 5)
 	b = appendUint(b, f.Seq)

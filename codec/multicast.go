@@ -2,12 +2,12 @@ package codec
 
 import "math"
 
-// FeatureMulticast in hello says that the client understands deliver_many, and in welcome that the node understands multicast.
-// A client without it gets a deliver for each ID.
+// FeatureMulticast in hello says that the client understands deliver_many, and in welcome that the
+// node understands multicast. A client without it gets a deliver for each ID.
 const FeatureMulticast = 1 << 0
 
-// Multicast is one message to many IDs. Its numbers are Seq for the first ID, Seq+1 for the next, and so on: each has an outcome
-// of its own. The byte fields are views into the frame.
+// Multicast is one message to many IDs. Its numbers are Seq for the first ID, Seq+1 for the next,
+// and so on: each has an outcome of its own. The byte fields are views into the frame.
 type Multicast struct {
 	Seq     uint64
 	From    []byte
@@ -17,7 +17,8 @@ type Multicast struct {
 	Payload []byte
 }
 
-// DecodeMulticast reads the body of a multicast frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+// DecodeMulticast reads the body of a multicast frame with at most maxIDs IDs into f. It allocates
+// nothing. Its error is an *Error.
 func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
 	r, left := open(body, KindMulticast, 7)
 	f.Seq = r.uint("seq", maxUint)
@@ -44,12 +45,14 @@ func appendMulticastHead[T []byte | string](b []byte, f *Multicast, to []T) ([]b
 	return appendTexts(b, to), start
 }
 
-// recipientOverhead is what a recipient takes beside its ID at most, wherever the message goes, heads and epoch included: to a
-// client with a token of 44 bytes, between nodes with one of 26, a session, and why it came back.
+// recipientOverhead is what a recipient takes beside its ID at most, wherever the message goes,
+// heads and epoch included: to a client with a token of 44 bytes, between nodes with one of 26, a
+// session, and why it came back.
 const recipientOverhead = 64
 
-// MulticastSize is what a multicast of a payload to IDs counts, for a node's limit of max_frame: with that the frames that come of
-// it on their way fit the limit, too. Each ID counts as many bytes as it has and 64 more, the message 1,024.
+// MulticastSize is what a multicast of a payload to IDs counts, for a node's limit of max_frame:
+// with that the frames that come of it on their way fit the limit, too. Each ID counts as many
+// bytes as it has and 64 more, the message 1,024.
 func MulticastSize[T []byte | string](payload int, to []T) int {
 	n := FrameOverhead + payload
 	for _, id := range to {
@@ -61,8 +64,9 @@ func MulticastSize[T []byte | string](payload int, to []T) int {
 // RecipientSize is what one ID counts of that.
 func RecipientSize[T []byte | string](to T) int { return len(to) + recipientOverhead }
 
-// DeliverMany is one message on its way to several IDs of one session (deliver_many), or back from it (not_here_many); or from one
-// node to another (forward_many), or back (return_many). The byte fields are views into the frame.
+// DeliverMany is one message on its way to several IDs of one session (deliver_many), or back from
+// it (not_here_many); or from one node to another (forward_many), or back (return_many). The byte
+// fields are views into the frame.
 type DeliverMany struct {
 	From    []byte
 	TTL     uint32 // remaining milliseconds; 0 stands for none
@@ -96,8 +100,9 @@ func recipientFields(kind Kind) int {
 	return 3
 }
 
-// DecodeDeliverMany reads the body of a deliver_many, not_here_many, forward_many or return_many frame (kind says which) with at
-// most maxIDs recipients into f. It allocates nothing. Its error is an *Error.
+// DecodeDeliverMany reads the body of a deliver_many, not_here_many, forward_many or return_many
+// frame (kind says which) with at most maxIDs recipients into f. It allocates nothing. Its error is
+// an *Error.
 func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error {
 	r, left := open(body, kind, 6)
 	f.From = r.str("from", MaxID)
@@ -108,7 +113,8 @@ func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error
 	return r.close(left)
 }
 
-// AppendDeliverMany appends such a frame, length prefix included; to stands for f.To. The payload is copied once, here.
+// AppendDeliverMany appends such a frame, length prefix included; to stands for f.To. The payload
+// is copied once, here.
 func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []byte {
 	fields := recipientFields(kind)
 	b, start := begin(b, kind, 6)
@@ -132,19 +138,21 @@ func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []by
 	return end(appendBin(b, f.Payload), start)
 }
 
-// PatchManyTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliverMany made, after the message has
-// waited. f must have been decoded from that very body.
+// PatchManyTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliverMany
+// made, after the message has waited. f must have been decoded from that very body.
 func PatchManyTTL(body []byte, f *DeliverMany, ttl uint32) {
 	patchUint32(body[2+strSize(len(f.From)):], ttl)
 }
 
-// AppendOutcomes appends an outcomes frame, length prefix included, of n outcomes that AppendOneOutcome has appended to all.
+// AppendOutcomes appends an outcomes frame, length prefix included, of n outcomes that
+// AppendOneOutcome has appended to all.
 func AppendOutcomes(b []byte, n int, all []byte) []byte {
 	b, start := begin(b, KindOutcomes, 2)
 	return end(append(appendArray(b, n), all...), start)
 }
 
-// AppendOneOutcome appends what is to be one element of an outcomes frame; a reason over MaxReason bytes is cut.
+// AppendOneOutcome appends what is to be one element of an outcomes frame; a reason over MaxReason
+// bytes is cut.
 func AppendOneOutcome(b []byte, f *Outcome) []byte {
 	b = appendArray(b, 4)
 	b = appendUint(b, f.Seq)

@@ -24,8 +24,8 @@ func AppendSendValue(b []byte, f *Send, v any) ([]byte, error) {
 	return end(out, start), nil
 }
 
-// AppendMulticastValue appends a multicast frame whose payload is v in msgpack, encoded straight into b.
-// f.Payload is ignored, and to stands for f.To. On an error b comes back as it was.
+// AppendMulticastValue appends a multicast frame whose payload is v in msgpack, encoded straight
+// into b. f.Payload is ignored, and to stands for f.To. On an error b comes back as it was.
 func AppendMulticastValue[T []byte | string](b []byte, f *Multicast, to []T, v any) ([]byte, error) {
 	out, start := appendMulticastHead(b, f, to)
 	out, err := appendBinValue(out, v)
@@ -46,12 +46,13 @@ func AppendAckValue(b []byte, f *Ack, v any) ([]byte, error) {
 	return end(out, start), nil
 }
 
-// DecodeValue decodes a payload into v, which must be a pointer. The payload is scanned first
-// (see Scan), so that hostile bytes can exhaust neither memory nor the stack: a slice gets at most as
+// DecodeValue decodes a payload into v, which must be a pointer. The payload is scanned first (see
+// Scan), so that hostile bytes can exhaust neither memory nor the stack: a slice gets at most as
 // many elements as the payload has bytes. What v holds afterwards is its own and not a view.
 //
 // The error is an *Error if the scan failed. A panic while decoding comes back as a *PanicError,
-// because bytes can cause one: msgpack v5.4.1 panics when a map names a field of interface type twice.
+// because bytes can cause one: msgpack v5.4.1 panics when a map names a field of interface type
+// twice.
 func DecodeValue(payload []byte, v any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -87,7 +88,8 @@ func AppendValue(b []byte, v any) ([]byte, error) {
 	err := e.enc.Encode(v)
 	out := e.w.b
 	e.w.b = nil
-	valueEncoders.Put(e) // not deferred: after a panic in an encoder of v's own it is in no good state
+	// not deferred: after a panic in an encoder of v's own it is in no good state
+	valueEncoders.Put(e)
 	if err != nil {
 		return b, err
 	}

@@ -32,7 +32,8 @@ func someOrder() order {
 		ID:    "o-1",
 		Lines: []line{{7, -2, 9.5}, {1 << 60, 1, 0}},
 		Tags:  map[string]string{"a": "b"},
-		At:    time.Unix(1_700_000_000, 935_400_000).UTC(), // its extension's body begins with 0xdf, see payloadReader
+		// its extension's body begins with 0xdf, see payloadReader
+		At: time.Unix(1_700_000_000, 935_400_000).UTC(),
 	}
 }
 

@@ -2,29 +2,41 @@ package codec
 
 import "math"
 
-// PeerVersion is the version of the protocol between nodes; peer_hello carries the range a node accepts.
+// PeerVersion is the version of the protocol between nodes; peer_hello carries the range a node
+// accepts.
 const PeerVersion = 1
 
-// The kinds that only nodes send each other, over peer links; ping, pong and error are the same as a client's. Append
-// only; 98–111 are free. The comment shows the array; docs/peer-protocol.md has the byte tables. D
-// dialled, A accepted.
+// The kinds that only nodes send each other, over peer links; ping, pong and error are the same as
+// a client's. Append only; 98–111 are free. The comment shows the array; docs/peer-protocol.md has
+// the byte tables. D dialled, A accepted.
 const (
-	KindPeerHello     Kind = 80 // D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name str, value str]…]]
-	KindPeerChallenge Kind = 81 // A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, flags, [[name str, value str]…]]
+	// D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name
+	// str, value str]…]]
+	KindPeerHello Kind = 80
+	// A->D [81, version, node str, incarnation, nonce bin16, proof bin32, since, flags, [[name str,
+	// value str]…]]
+	KindPeerChallenge Kind = 81
 	KindPeerProof     Kind = 82 // D->A [82, proof bin32]
 	KindPeerReady     Kind = 83 // A->D [83]
-	KindForward       Kind = 84 // both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
-	KindAnswer        Kind = 85 // both [85, token bin, code, session bin16, reason str, reply bin]
-	KindNotMine       Kind = 86 // both [86, as forward]: one that comes back: its session does not hold to, or not under this epoch
-	KindRefuse        Kind = 87 // both [87, token bin, code]
-	KindGone          Kind = 88 // both [88, session bin16]
-	KindAttached      Kind = 89 // both [89, session bin16, serial]
-	KindDetached      Kind = 90 // both [90, session bin16, serial]
-	KindExpel         Kind = 91 // both [91, session bin16, id str, epoch]
-	KindNotAttached   Kind = 92 // both [92, as forward]: one that comes back: its session is not attached here
+	// both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
+	KindForward Kind = 84
+	KindAnswer  Kind = 85 // both [85, token bin, code, session bin16, reason str, reply bin]
+	// both [86, as forward]: one that comes back: its session does not hold to, or not under this
+	// epoch
+	KindNotMine  Kind = 86
+	KindRefuse   Kind = 87 // both [87, token bin, code]
+	KindGone     Kind = 88 // both [88, session bin16]
+	KindAttached Kind = 89 // both [89, session bin16, serial]
+	KindDetached Kind = 90 // both [90, session bin16, serial]
+	KindExpel    Kind = 91 // both [91, session bin16, id str, epoch]
+	// both [92, as forward]: one that comes back: its session is not attached here
+	KindNotAttached Kind = 92
 
-	KindForwardMany Kind = 93 // both [93, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16]…], payload bin]
-	KindReturnMany  Kind = 94 // both [94, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16, why]…], payload bin]: what comes back of it
+	// both [93, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16]…], payload bin]
+	KindForwardMany Kind = 93
+	// both [94, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16, why]…], payload
+	// bin]: what comes back of it
+	KindReturnMany Kind = 94
 
 	KindEnded Kind = 95 // both [95, session bin16]
 
@@ -41,7 +53,8 @@ const MaxSettings = 32
 // PeerIdentity is what a node claims to be, besides its name. Older nodes neither send nor read it:
 // Since is then 0.
 type PeerIdentity struct {
-	Since    uint64    // when the node's process took its name, in µs since 1970, by its own clock; 0: not said
+	// when the node's process took its name, in µs since 1970, by its own clock; 0: not said
+	Since    uint64
 	Flags    uint8     // PeerStarting
 	Settings []Setting // what the two nodes have to agree on
 }
@@ -112,7 +125,8 @@ type PeerHello struct {
 	PeerIdentity
 }
 
-// DecodePeerHello reads the body of a peer_hello frame into f; the byte fields are views. Its error is an *Error.
+// DecodePeerHello reads the body of a peer_hello frame into f; the byte fields are views. Its error
+// is an *Error.
 func DecodePeerHello(body []byte, f *PeerHello) error {
 	r, left := open(body, KindPeerHello, 7)
 	f.MinVersion = r.uint("min_version", maxUint)
@@ -135,7 +149,8 @@ func AppendPeerHello(b []byte, f *PeerHello) []byte {
 	return end(appendIdentity(appendBin(b, f.Nonce), &f.PeerIdentity), start)
 }
 
-// PeerChallenge answers peer_hello: the accepting node proves that it knows the cluster's secret, and asks for the same.
+// PeerChallenge answers peer_hello: the accepting node proves that it knows the cluster's secret,
+// and asks for the same.
 type PeerChallenge struct {
 	Version     uint64
 	Node        []byte
@@ -145,7 +160,8 @@ type PeerChallenge struct {
 	PeerIdentity
 }
 
-// DecodePeerChallenge reads the body of a peer_challenge frame into f; the byte fields are views. Its error is an *Error.
+// DecodePeerChallenge reads the body of a peer_challenge frame into f; the byte fields are views.
+// Its error is an *Error.
 func DecodePeerChallenge(body []byte, f *PeerChallenge) error {
 	r, left := open(body, KindPeerChallenge, 6)
 	f.Version = r.uint("version", maxUint)
@@ -187,8 +203,8 @@ type Forward struct {
 	Session []byte // SessionIDLen bytes: who holds To under Epoch, as the sending node knows it
 }
 
-// DecodeForward reads the body of a forward, not_mine or not_attached frame (kind says which) into f. It allocates
-// nothing. Its error is an *Error.
+// DecodeForward reads the body of a forward, not_mine or not_attached frame (kind says which) into
+// f. It allocates nothing. Its error is an *Error.
 func DecodeForward(body []byte, kind Kind, f *Forward) error {
 	r, left := open(body, kind, 9)
 	f.Token = r.bin("token", MaxToken)
@@ -202,7 +218,8 @@ func DecodeForward(body []byte, kind Kind, f *Forward) error {
 	return r.close(left)
 }
 
-// AppendForward appends a forward, not_mine or not_attached frame, length prefix included. The payload is copied once, here.
+// AppendForward appends a forward, not_mine or not_attached frame, length prefix included. The
+// payload is copied once, here.
 func AppendForward(b []byte, kind Kind, f *Forward) []byte {
 	b, start := begin(b, kind, 9)
 	b = appendBin(b, f.Token)
@@ -224,7 +241,8 @@ type Answer struct {
 	Reply   []byte
 }
 
-// DecodeAnswer reads the body of an answer frame into f. It allocates nothing. Its error is an *Error.
+// DecodeAnswer reads the body of an answer frame into f. It allocates nothing. Its error is an
+// *Error.
 func DecodeAnswer(body []byte, f *Answer) error {
 	r, left := open(body, KindAnswer, 6)
 	f.Token = r.bin("token", MaxToken)
@@ -245,9 +263,9 @@ func AppendAnswer(b []byte, f *Answer) []byte {
 	return end(appendBin(b, f.Reply), start)
 }
 
-// DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its receiver would not
-// have it, and code says which. The reason, a view, is for people; empty if the node gives none. Its
-// error is an *Error.
+// DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its
+// receiver would not have it, and code says which. The reason, a view, is for people; empty if the
+// node gives none. Its error is an *Error.
 func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err error) {
 	r, left := open(body, KindRefuse, 3)
 	token = r.bin("token", MaxToken)
@@ -258,8 +276,8 @@ func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err erro
 	return token, code, reason, r.close(left)
 }
 
-// peekReason reads the value that comes next, which is skipped afterwards. It is for people: what is no
-// reason is no reason to refuse the frame.
+// peekReason reads the value that comes next, which is skipped afterwards. It is for people: what
+// is no reason is no reason to refuse the frame.
 func peekReason(r reader) []byte {
 	reason := r.str("reason", MaxReason)
 	if r.fault != nil {
@@ -313,8 +331,8 @@ func appendBinFrame(b []byte, kind Kind, v []byte) []byte {
 	return end(appendBin(b, v), start)
 }
 
-// DecodePresence reads an attached or detached frame (kind says which): the session, a view, and the attach
-// serial. Its error is an *Error.
+// DecodePresence reads an attached or detached frame (kind says which): the session, a view, and
+// the attach serial. Its error is an *Error.
 func DecodePresence(body []byte, kind Kind) (session []byte, serial uint64, err error) {
 	r, left := open(body, kind, 3)
 	session = r.fixedBin("session", SessionIDLen, false)

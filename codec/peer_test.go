@@ -172,7 +172,8 @@ func appendPeer(b []byte, kind Kind, v []any) []byte {
 	panic("no encoder for " + kind.String())
 }
 
-// TestPeerNoAllocations: a message costs no memory between nodes either, nor does any other frame of a link.
+// TestPeerNoAllocations: a message costs no memory between nodes either, nor does any other frame
+// of a link.
 func TestPeerNoAllocations(t *testing.T) {
 	buf := make([]byte, 0, 4096)
 	session, token, payload := make([]byte, SessionIDLen), make([]byte, MaxToken), make([]byte, 300)
@@ -247,7 +248,8 @@ func TestPeerNoAllocations(t *testing.T) {
 	}
 }
 
-// TestPatchForwardTTL: a forward has its TTL where a deliver has it, so that what waits for a link is aged in the same way.
+// TestPatchForwardTTL: a forward has its TTL where a deliver has it, so that what waits for a link
+// is aged in the same way.
 func TestPatchForwardTTL(t *testing.T) {
 	want := Forward{Session: make([]byte, SessionIDLen), Deliver: Deliver{
 		Token: make([]byte, MaxToken), To: []byte("bob"), From: []byte("alice"), TTL: 7, Epoch: maxEpoch, Payload: []byte("payload")}}

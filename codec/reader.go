@@ -34,7 +34,8 @@ func open(body []byte, kind Kind, fields int) (r reader, left int) {
 	return r, n - fields
 }
 
-// close skips what a newer version has appended and checks that the array ends where the frame ends.
+// close skips what a newer version has appended and checks that the array ends where the frame
+// ends.
 func (r *reader) close(left int) error {
 	for ; left > 0 && r.fault == nil; left-- {
 		r.skip("extension", 1)
@@ -74,7 +75,8 @@ func (r *reader) wrong(field, want string) {
 	r.fail(FaultWrongType, field, fmt.Sprintf("0x%02x is not %s", r.b[r.off], want))
 }
 
-// be reads a big-endian integer of n bytes (1, 2, 4 or 8) that follows the type byte under the cursor.
+// be reads a big-endian integer of n bytes (1, 2, 4 or 8) that follows the type byte under the
+// cursor.
 func (r *reader) be(n int, field string) uint64 {
 	if n >= len(r.b)-r.off {
 		r.short(r.off, field, uint64(1+n))
@@ -268,7 +270,8 @@ func (r *reader) list(field string, limit int) int {
 // pair reads the header of a [x, y, …] element and returns how many elements follow the two.
 func (r *reader) pair(field string) int { return r.tuple(field, 2) }
 
-// tuple reads the header of an element that is an array, and returns how many elements follow the first size.
+// tuple reads the header of an element that is an array, and returns how many elements follow the
+// first size.
 func (r *reader) tuple(field string, size int) int {
 	at := r.off
 	n := r.array(field)
@@ -292,7 +295,8 @@ func (r *reader) skip(field string, depth int) {
 	r.off += n
 }
 
-// skipRest passes over the n values that a newer version appended to an array inside depth-1 others.
+// skipRest passes over the n values that a newer version appended to an array inside depth-1
+// others.
 func (r *reader) skipRest(n int, field string, depth int) {
 	for ; n > 0 && r.fault == nil; n-- {
 		r.skip(field, depth)

@@ -156,8 +156,8 @@ func appendAnyWidth(t *rapid.T, enc *msgpack.Encoder, v any) {
 }
 
 // anyHead makes a head for n bytes or elements, of a width drawn from those that can hold n: within
-// the type byte if n < fixed, or in 1, 2 or 4 bytes behind it (a type byte of 0: not for this type).
-// The library has no means to choose.
+// the type byte if n < fixed, or in 1, 2 or 4 bytes behind it (a type byte of 0: not for this
+// type). The library has no means to choose.
 func anyHead(t *rapid.T, n int, fix byte, fixed int, code8, code16, code32 byte) []byte {
 	heads := [][]byte{binary.BigEndian.AppendUint32([]byte{code32}, uint32(n))}
 	if n < 1<<16 {

@@ -52,7 +52,8 @@ type level struct {
 	isMap bool
 }
 
-// value walks the value that b begins with and returns its length, or the place of the fault and what it is.
+// value walks the value that b begins with and returns its length, or the place of the fault and
+// what it is.
 func (w *walk) value(b []byte) (off int, fault Fault, detail string) {
 	var levels [MaxDepth + 1]level
 	maxDepth := max(0, min(w.maxDepth, MaxDepth))

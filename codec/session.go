@@ -22,10 +22,13 @@ type Hello struct {
 	Features               uint64 // bits, see FeatureMulticast
 	Credentials            []byte // opaque to the protocol
 	Session                []byte // SessionIDLen bytes to resume a session, or empty for a new one
-	Secret                 []byte // the resume secret that welcome gave with it, SecretLen bytes, or empty
-	Flags                  uint8
-	Agent                  []byte // name and version of the client, for people; at most MaxReason bytes
-	Heartbeat              uint64 // milliseconds: the client sends something at least that often; 0: it does not say
+	// the resume secret that welcome gave with it, SecretLen bytes, or empty
+	Secret []byte
+	Flags  uint8
+	// name and version of the client, for people; at most MaxReason bytes
+	Agent []byte
+	// milliseconds: the client sends something at least that often; 0: it does not say
+	Heartbeat uint64
 }
 
 // DecodeHello reads the body of a hello frame into f. Its error is an *Error.
@@ -46,7 +49,8 @@ func DecodeHello(body []byte, f *Hello) error {
 	return r.close(left)
 }
 
-// AppendHello appends the whole frame, length prefix included; an agent over MaxReason bytes is cut.
+// AppendHello appends the whole frame, length prefix included; an agent over MaxReason bytes is
+// cut.
 func AppendHello(b []byte, f *Hello) []byte {
 	b, start := begin(b, KindHello, 10)
 	b = appendUint(b, f.MinVersion)
@@ -62,8 +66,9 @@ func AppendHello(b []byte, f *Hello) []byte {
 // Limits are what a node allows and promises; welcome announces them as an array in this order,
 // to which later versions append.
 type Limits struct {
-	MaxPayload   uint64 // bytes of a payload; a send over it ends too_large
-	MaxFrame     uint64 // bytes of a frame after its length prefix; over it the connection is closed
+	MaxPayload uint64 // bytes of a payload; a send over it ends too_large
+	// bytes of a frame after its length prefix; over it the connection is closed
+	MaxFrame     uint64
 	MaxIDs       uint64 // IDs in one bind, unbind, lookup, watch or unwatch
 	MaxInFlight  uint64 // sends of one connection that wait for an ack; one more ends overflow
 	Credit       uint64 // bytes of sends without ack that may be sent before the first credit frame
@@ -130,8 +135,8 @@ func DecodeWelcome(body []byte, f *Welcome) error {
 	return r.close(left)
 }
 
-// AppendWelcome appends the whole frame, length prefix included. A name of the node over MaxID bytes
-// is cut; of the other nodes it names those that AppendMembers does.
+// AppendWelcome appends the whole frame, length prefix included. A name of the node over MaxID
+// bytes is cut; of the other nodes it names those that AppendMembers does.
 func AppendWelcome(b []byte, f *Welcome) []byte {
 	b, start := begin(b, KindWelcome, 10)
 	b = appendUint(b, f.Version)
@@ -212,7 +217,8 @@ func DecodePong(body []byte) (nonce uint64, err error) { return decodeNumber(bod
 // AppendPong appends a pong frame.
 func AppendPong(b []byte, nonce uint64) []byte { return appendNumber(b, KindPong, nonce) }
 
-// DecodeCredit reads the bytes of sends without ack that the client may have sent in total on this connection.
+// DecodeCredit reads the bytes of sends without ack that the client may have sent in total on this
+// connection.
 func DecodeCredit(body []byte) (total uint64, err error) {
 	return decodeNumber(body, KindCredit, "total")
 }
@@ -231,8 +237,8 @@ func appendNumber(b []byte, kind Kind, v uint64) []byte {
 	return end(appendUint(b, v), start)
 }
 
-// DecodeReassert reads a reassert: the client is to bind all its IDs again under their epochs, spread over that
-// many milliseconds.
+// DecodeReassert reads a reassert: the client is to bind all its IDs again under their epochs,
+// spread over that many milliseconds.
 func DecodeReassert(body []byte) (within uint64, err error) {
 	return decodeNumber(body, KindReassert, "within")
 }
@@ -301,13 +307,14 @@ func AppendError(b []byte, f *ErrorFrame) []byte {
 
 // Drain tells a client that the node is leaving and where to go.
 type Drain struct {
-	Spread   uint64   // milliseconds: wait a random part of it before moving, so that not all move at once
+	// milliseconds: wait a random part of it before moving, so that not all move at once
+	Spread   uint64
 	Deadline uint64   // milliseconds from now until sends to this node end draining
 	Addrs    []string // other nodes; may be empty
 }
 
-// DecodeDrain reads the body of a drain frame into f, without addresses that are wrong. Its error is
-// an *Error.
+// DecodeDrain reads the body of a drain frame into f, without addresses that are wrong. Its error
+// is an *Error.
 func DecodeDrain(body []byte, f *Drain) error {
 	r, left := open(body, KindDrain, 4)
 	f.Spread = r.uint("spread", maxUint)

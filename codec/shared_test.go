@@ -9,7 +9,8 @@ import (
 )
 
 // What one party writes reaches others in frames of a third. Whatever that is, they can read the
-// frame: it is cut or left out where it has no room. IDs, tokens and sessions are as they were read.
+// frame: it is cut or left out where it has no room. IDs, tokens and sessions are as they were
+// read.
 func TestWhatIsAppendedIsAccepted(t *testing.T) {
 	texts := []string{"", "n", strings.Repeat("x", MaxID), strings.Repeat("x", MaxID+1), strings.Repeat("ü", MaxID), "\xff\xfe", "a\x00b", strings.Repeat("y", 70_000)}
 	numbers := []uint64{0, 1, maxEpoch, maxEpoch + 1, math.MaxUint64}

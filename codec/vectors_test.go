@@ -40,14 +40,16 @@ type vectors struct {
 	Incomplete []incomplete      `json:"incomplete"`
 }
 
-// goodVector is a frame and what it says. Fields are [name, type, value]: int as a number, or as a decimal
-// string from 2^53 on; str as a string; bin as hex; list as an array of such values.
+// goodVector is a frame and what it says. Fields are [name, type, value]: int as a number, or as a
+// decimal string from 2^53 on; str as a string; bin as hex; list as an array of such values.
 type goodVector struct {
-	Name      string   `json:"name"`
-	Kind      uint8    `json:"kind"`
-	KindName  string   `json:"kind_name"`
-	From      string   `json:"from"`      // C, N or both
-	Canonical bool     `json:"canonical"` // the shortest encoding without extensions (the ttl of deliver, not_here and the frames of many: always 5 bytes)
+	Name     string `json:"name"`
+	Kind     uint8  `json:"kind"`
+	KindName string `json:"kind_name"`
+	From     string `json:"from"` // C, N or both
+	// the shortest encoding without extensions (the ttl of deliver, not_here and the frames of
+	// many: always 5 bytes)
+	Canonical bool     `json:"canonical"`
 	Hex       string   `json:"hex"`
 	Fields    [][3]any `json:"fields"`
 }
@@ -59,9 +61,10 @@ type badVector struct {
 	Hex    string `json:"hex"`
 	Fault  string `json:"fault"`
 	Closed bool   `json:"closed"`
-	Kind   string `json:"kind"`   // "" when it was not known yet
-	Field  string `json:"field"`  // "" when the frame as a whole is wrong
-	Offset int    `json:"offset"` // where the value at fault begins, in bytes after the length prefix
+	Kind   string `json:"kind"`  // "" when it was not known yet
+	Field  string `json:"field"` // "" when the frame as a whole is wrong
+	// where the value at fault begins, in bytes after the length prefix
+	Offset int `json:"offset"`
 }
 
 // incomplete is the beginning of a frame: not a fault, the rest is still to come.
@@ -108,7 +111,8 @@ const (
 	nextToken    = "\x01\x90\x00\x00\x40\x00\x00\x02"
 )
 
-// examples is one frame of every kind, in the order of the kinds: the examples of the protocol documents. They tell a story.
+// examples is one frame of every kind, in the order of the kinds: the examples of the protocol
+// documents. They tell a story.
 func examples() map[Kind][]any {
 	session, secret := make([]byte, SessionIDLen), make([]byte, SecretLen)
 	for i := range session {

@@ -6,7 +6,8 @@ type Watch struct {
 	IDs IDList
 }
 
-// DecodeWatch reads the body of a watch frame with at most maxIDs IDs into f. It allocates nothing. Its error is an *Error.
+// DecodeWatch reads the body of a watch frame with at most maxIDs IDs into f. It allocates nothing.
+// Its error is an *Error.
 func DecodeWatch(body []byte, maxIDs int, f *Watch) error {
 	r, left := open(body, KindWatch, 3)
 	f.Seq = r.uint("seq", maxUint)
@@ -20,7 +21,8 @@ func AppendWatch(b []byte, seq uint64, ids [][]byte) []byte {
 	return end(appendTexts(appendUint(b, seq), ids), start)
 }
 
-// DecodeUnwatch reads an unwatch frame with at most maxIDs IDs: the client wants to hear no more of them. Its error is an *Error.
+// DecodeUnwatch reads an unwatch frame with at most maxIDs IDs: the client wants to hear no more of
+// them. Its error is an *Error.
 func DecodeUnwatch(body []byte, maxIDs int) (IDList, error) {
 	r, left := open(body, KindUnwatch, 2)
 	ids := IDList{readElements(&r, elementText, maxIDs)}
@@ -35,8 +37,9 @@ func AppendUnwatch(b []byte, ids [][]byte) []byte {
 
 // Change is what became of a watched ID.
 type Change struct {
-	ID    []byte // a view into the frame
-	Code  Code   // CodeOK: bound, under Epoch. CodeNoRoute: bound no more, Epoch is that of the binding that was
+	ID []byte // a view into the frame
+	// CodeOK: bound, under Epoch. CodeNoRoute: bound no more, Epoch is that of the binding that was
+	Code  Code
 	Epoch uint64
 }
 

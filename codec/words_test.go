@@ -50,7 +50,8 @@ func TestCodeRanges(t *testing.T) {
 	}
 }
 
-// TestWords: every number of a kind, code or fault has a word, no two the same, and an unknown one tells its number.
+// TestWords: every number of a kind, code or fault has a word, no two the same, and an unknown one
+// tells its number.
 func TestWords(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -168,9 +169,9 @@ func TestPatchManyTTL(t *testing.T) {
 	}
 }
 
-// TestMulticastSize: whatever comes of a multicast on its way has no more bytes than it counts, with
-// the longest tokens that nodes give (see docs/peer-protocol.md), so that it is enough to check the
-// size where the message comes in.
+// TestMulticastSize: whatever comes of a multicast on its way has no more bytes than it counts,
+// with the longest tokens that nodes give (see docs/peer-protocol.md), so that it is enough to
+// check the size where the message comes in.
 func TestMulticastSize(t *testing.T) {
 	checkMulticastSize(t, 1<<16, 1, 32, 65536) // the list's head has five bytes
 	rapid.Check(t, func(t *rapid.T) {

@@ -8,8 +8,8 @@ import (
 	"distmsg/discovery"
 )
 
-// addresses are those of all nodes that are known: those of the configuration or of discovery, and those that
-// nodes have told of. Its methods may be called from any goroutine.
+// addresses are those of all nodes that are known: those of the configuration or of discovery, and
+// those that nodes have told of. Its methods may be called from any goroutine.
 type addresses struct {
 	membership discovery.Membership
 	mu         sync.Mutex
@@ -33,8 +33,8 @@ func (a *addresses) learn(all []codec.Member) {
 	a.told = all
 }
 
-// after lists where to go from addr: the preferred ones, then all that are known, beginning behind addr, which
-// comes last, or not at all.
+// after lists where to go from addr: the preferred ones, then all that are known, beginning behind
+// addr, which comes last, or not at all.
 func (a *addresses) after(addr string, preferred []string, last bool) []string {
 	all := a.first()
 	a.mu.Lock()

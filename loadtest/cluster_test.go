@@ -144,7 +144,8 @@ func (c *cluster) stop(id string) {
 	delete(c.nodes, id)
 }
 
-// drainTime is what a node gets to drain: its grace and more. It is over early when all clients have left.
+// drainTime is what a node gets to drain: its grace and more. It is over early when all clients
+// have left.
 const drainTime = 20 * time.Second
 
 // drain makes a node's clients leave and ends it.
@@ -279,7 +280,8 @@ func TestDrainedNode(t *testing.T) {
 	eachDriver(t, func(t *testing.T, cfg Config) {
 		c := startCluster(t, 3)
 		limit := drainTime
-		if cfg.NoAck && cfg.Driver == DriverRelay { // it stays until the grace is over: it does not know when all has arrived
+		// it stays until the grace is over: it does not know when all has arrived
+		if cfg.NoAck && cfg.Driver == DriverRelay {
 			limit = 7 * time.Second
 		}
 		r := c.run(cfg, func() { c.drain("n1", limit) })
@@ -308,7 +310,8 @@ func TestStoppedNode(t *testing.T) {
 	})
 }
 
-// TestRollingRestart drains and replaces all nodes, one by one, each at another address than before.
+// TestRollingRestart drains and replaces all nodes, one by one, each at another address than
+// before.
 func TestRollingRestart(t *testing.T) {
 	long(t)
 	c := startCluster(t, 3)

@@ -21,7 +21,8 @@ type Driver string
 const (
 	DriverRelay Driver = "relay" // the distmsg protocol, on the load test's own event loop
 	DriverSDK   Driver = "sdk"   // the client SDK
-	DriverNATS  Driver = "nats"  // the NATS protocol, on the same event loop as relay, for comparison
+	// the NATS protocol, on the same event loop as relay, for comparison
+	DriverNATS Driver = "nats"
 )
 
 // Config says what to send where. The zero value is a complete run; each zero field stands for the
@@ -30,20 +31,23 @@ type Config struct {
 	// Nodes are the addresses (host:port) of running nodes, over which connections are spread in
 	// turn. Default: a node in this process, for this run only.
 	Nodes []string
-	// Membership is where nodes are found instead of Nodes: when the run begins, and whenever a connection is lost. The
-	// caller closes it, after Run. Default: none.
+	// Membership is where nodes are found instead of Nodes: when the run begins, and whenever a
+	// connection is lost. The caller closes it, after Run. Default: none.
 	Membership discovery.Membership
-	// Cross is the share of messages, 0 to 1, whose receiver is connected to another node than the sender; where a connection
-	// is counts at the moment of the send, and one that is down counts where it was. While all are at one node, or an own node has no
-	// other connection, receivers are chosen as without Cross. It needs at least two nodes with connections. Default: as it comes.
+	// Cross is the share of messages, 0 to 1, whose receiver is connected to another node than the
+	// sender; where a connection is counts at the moment of the send, and one that is down counts
+	// where it was. While all are at one node, or an own node has no other connection, receivers
+	// are chosen as without Cross. It needs at least two nodes with connections. Default: as it
+	// comes.
 	Cross *float64
 	// Loops is the number of event loops of the node in this process. Default: 1.
 	Loops int
 	// Driver talks to the nodes. Default: DriverRelay. DriverNATS needs Nodes.
 	Driver Driver
 
-	// Attach is how many nodes each session of DriverSDK is attached to at once, see client.Config.Attach, and Strategy
-	// chooses among them for each message: "random", "round-robin" or "pair-hash". Defaults: 1 and random.
+	// Attach is how many nodes each session of DriverSDK is attached to at once, see
+	// client.Config.Attach, and Strategy chooses among them for each message: "random",
+	// "round-robin" or "pair-hash". Defaults: 1 and random.
 	Attach   int
 	Strategy string
 
@@ -51,20 +55,22 @@ type Config struct {
 	Conns int
 	// IDsPerConn is the number of IDs each connection binds and sends from. Default: 1.
 	IDsPerConn int
-	// Payload is the size of a message in bytes, at least 36 for what the ledger writes there. Default: 128.
+	// Payload is the size of a message in bytes, at least 36 for what the ledger writes there.
+	// Default: 128.
 	Payload int
-	// Fanout, when more than 1, makes each message a multicast to that many IDs of other connections, which follow each other. Window and
-	// Rate count multicasts; the ledger, the rate and the latency count copies. With DriverSDK, a multicast's outcomes are known when
-	// all are, so that the slowest makes the latency of each. Default: 1.
+	// Fanout, when more than 1, makes each message a multicast to that many IDs of other
+	// connections, which follow each other. Window and Rate count multicasts; the ledger, the rate
+	// and the latency count copies. With DriverSDK, a multicast's outcomes are known when all are,
+	// so that the slowest makes the latency of each. Default: 1.
 	Fanout int
 	// NoAck sends without ack, asking for a report of failures only.
 	NoAck bool
 	// Window is the number of messages that each connection keeps in flight (closed loop): the
 	// end of one is the start of the next. Default: 1.
 	Window int
-	// Rate, when not 0, is the number of messages a second, all connections together, that start whether or
-	// not earlier ones have ended (open loop). Latency then counts from the moment a message should have
-	// left. Window must be 0.
+	// Rate, when not 0, is the number of messages a second, all connections together, that start
+	// whether or not earlier ones have ended (open loop). Latency then counts from the moment a
+	// message should have left. Window must be 0.
 	Rate float64
 
 	// Warmup goes before the measured time. What happens in it is in the ledger, but in neither
@@ -76,17 +82,19 @@ type Config struct {
 	// comes in. What is still in flight then is missing. Default: 2 s more than the time to live
 	// that the nodes give a message, or than 5 s where they do not tell it.
 	Grace time.Duration
-	// Patience is the longest wait at the end altogether. What is in flight then, while others still
-	// land, is unanswered, see Report.Unanswered. After an interruption it is Grace, if that is less.
-	// Default: 5 minutes, or Grace if that is more.
+	// Patience is the longest wait at the end altogether. What is in flight then, while others
+	// still land, is unanswered, see Report.Unanswered. After an interruption it is Grace, if that
+	// is less. Default: 5 minutes, or Grace if that is more.
 	Patience time.Duration
 	// Seed makes the choice of receivers repeatable. Default: random; the report tells it.
 	Seed uint64
 
-	// Until, when closed, ends the measured time early. The report is complete, not partial. Default: never.
+	// Until, when closed, ends the measured time early. The report is complete, not partial.
+	// Default: never.
 	Until <-chan struct{}
-	// Started is called once, when all connections are up and messages begin to flow, on Run's goroutine, which waits
-	// for it. snapshot may be called from any goroutine at any time, also after Run; it does not block for long. Default: none.
+	// Started is called once, when all connections are up and messages begin to flow, on Run's
+	// goroutine, which waits for it. snapshot may be called from any goroutine at any time, also
+	// after Run; it does not block for long. Default: none.
 	Started func(snapshot func() Snapshot)
 
 	// ServerPID is the process whose CPU and memory are reported. Default: none.

@@ -16,9 +16,11 @@ import (
 // What a message may cost, in this process: driver and node together, so the node alone costs less.
 const (
 	maxAllocsPerMessage = 0.015
-	maxAllocsPerSecond  = 1000 // of ticks and looks, however few messages a busy machine lets through meanwhile
+	// of ticks and looks, however few messages a busy machine lets through meanwhile
+	maxAllocsPerSecond  = 1000
 	maxWritesPerMessage = 0.1
-	maxWritesPerForward = 0.25 // two nodes share the connections, so that each finds half as much to do in an iteration
+	// two nodes share the connections, so that each finds half as much to do in an iteration
+	maxWritesPerForward = 0.25
 )
 
 // cost is what had been spent at one moment.
@@ -35,10 +37,11 @@ func costOf(e *engine.Engine) cost {
 }
 
 // TestCostPerMessage holds the node to its promise: in steady state, with 200 connections and 50
-// messages in flight on each, a message costs (almost) no allocation and a small part of a write call.
+// messages in flight on each, a message costs (almost) no allocation and a small part of a write
+// call.
 //
-// All loops share one P. So the node is always busy when it runs, as it is on a saturated core, and what
-// is measured does not depend on which of the threads a noisy machine lets run.
+// All loops share one P. So the node is always busy when it runs, as it is on a saturated core, and
+// what is measured does not depend on which of the threads a noisy machine lets run.
 func TestCostPerMessage(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, loops := range []int{1, 2} {
@@ -70,14 +73,15 @@ func runCost(t *testing.T, loops int, noAck bool) (first, last cost) {
 		func() cost { return costOf(e) }, func() bool { return e.Stats().Connections == 200 })
 }
 
-// What is measured begins after so many messages, and ends when so many more have been sent, however long that takes.
+// What is measured begins after so many messages, and ends when so many more have been sent,
+// however long that takes.
 const (
 	warmup   = 100_000
 	measured = 500_000
 )
 
-// measure looks at the cost of a load. From the first to the last look, all connections are busy; starting and ending are
-// not counted.
+// measure looks at the cost of a load. From the first to the last look, all connections are busy;
+// starting and ending are not counted.
 func measure(t *testing.T, cfg loadtest.Config, look func() cost, busy func() bool) (first, last cost) {
 	t.Helper()
 	done, enough, started := make(chan error, 1), make(chan struct{}), make(chan func() loadtest.Snapshot, 1)
@@ -105,7 +109,8 @@ func measure(t *testing.T, cfg loadtest.Config, look func() cost, busy func() bo
 			case snapshot == nil || snapshot().Sent < warmup:
 			case first.sends == 0:
 				first = look()
-			case snapshot().Sent > first.sends+measured*11/10 && busy(): // the node's count may be a little behind
+			// the node's count may be a little behind
+			case snapshot().Sent > first.sends+measured*11/10 && busy():
 				last = look()
 			}
 		}
@@ -117,8 +122,9 @@ func measure(t *testing.T, cfg loadtest.Config, look func() cost, busy func() bo
 	return first, last
 }
 
-// held runs a load, again and at most three times in all, until it costs no more than is promised: what else this machine
-// does can only add to it, and that it comes to pass at all is what the code decides.
+// held runs a load, again and at most three times in all, until it costs no more than is promised:
+// what else this machine does can only add to it, and that it comes to pass at all is what the code
+// decides.
 func held(t *testing.T, maxWrites float64, run func() (first, last cost)) {
 	t.Helper()
 	for try := 1; ; try++ {

@@ -34,8 +34,8 @@ type protocol interface {
 	ping(b []byte) []byte
 	// beat appends a question whose answer only shows that the node lives; or nothing.
 	beat(b []byte) []byte
-	// leave appends that nothing more is to be delivered here; the answer goes to the leg's gone. Called only if
-	// the protocol moves.
+	// leave appends that nothing more is to be delivered here; the answer goes to the leg's gone.
+	// Called only if the protocol moves.
 	leave(b []byte) []byte
 	// bye appends a farewell.
 	bye(b []byte) []byte

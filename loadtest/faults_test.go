@@ -72,7 +72,8 @@ func mustRun(t *testing.T, cfg Config) *Report {
 	return report
 }
 
-// nth passes every frame on but the nth of a kind in one direction, counted over all connections; that one goes to f.
+// nth passes every frame on but the nth of a kind in one direction, counted over all connections;
+// that one goes to f.
 func nth(n int, kind codec.Kind, toNode bool, f func(p *proxy, conn int, frame []byte) [][]byte) tamper {
 	seen := 0
 	return func(p *proxy, conn int, dir bool, k codec.Kind, frame []byte) [][]byte {
@@ -269,8 +270,8 @@ func TestFalseNoIsCaught(t *testing.T) {
 	}
 }
 
-// TestReassert has a node ask for all bindings again: they come under their epochs, in as many frames as it takes, and
-// nothing else notices.
+// TestReassert has a node ask for all bindings again: they come under their epochs, in as many
+// frames as it takes, and nothing else notices.
 func TestReassert(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -308,7 +309,8 @@ func TestReassert(t *testing.T) {
 	}
 }
 
-// TestSilentNode has one connection hear nothing more, while nobody closes it: it is given up, and made again.
+// TestSilentNode has one connection hear nothing more, while nobody closes it: it is given up, and
+// made again.
 func TestSilentNode(t *testing.T) {
 	long(t)
 	t.Parallel()

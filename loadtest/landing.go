@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// errSilent ends the wait for what is in flight: nothing has landed for the whole grace. errPatience
-// ends it although answers still come in.
+// errSilent ends the wait for what is in flight: nothing has landed for the whole grace.
+// errPatience ends it although answers still come in.
 var (
 	errSilent   = errors.New("nothing has landed for the whole grace")
 	errPatience = errors.New("the patience is over")
@@ -29,9 +29,10 @@ func (r *run) land(ctx context.Context) {
 	r.impatient = errors.Is(context.Cause(heard), errPatience)
 }
 
-// whileHeard makes a context that ends when nothing has landed for as long as the grace. A load that
-// is more than the nodes can take needs time to land. As long as its outcomes come in, its nodes have
-// not gone silent. The context ends in any case when the patience is over, or a grace after ctx.
+// whileHeard makes a context that ends when nothing has landed for as long as the grace. A load
+// that is more than the nodes can take needs time to land. As long as its outcomes come in, its
+// nodes have not gone silent. The context ends in any case when the patience is over, or a grace
+// after ctx.
 func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()) {
 	heard, cancel := context.WithCancelCause(context.Background())
 	r.helpers.Go(func() {

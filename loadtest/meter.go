@@ -16,9 +16,10 @@ type meter struct {
 	latency *hdrhistogram.Histogram // nanoseconds, of those that done counts
 	// The measured time, on the run's clock: from from on, before to.
 	from, to int64
-	done     uint64 // should have left in the measured time, and have completed, then or in the grace
-	during   uint64 // have completed in the measured time: the CPU time of that time went into them
-	total    uint64 // have completed
+	// should have left in the measured time, and have completed, then or in the grace
+	done   uint64
+	during uint64 // have completed in the measured time: the CPU time of that time went into them
+	total  uint64 // have completed
 }
 
 const maxLatency = int64(time.Hour)

@@ -10,10 +10,11 @@ import (
 	"distmsg/codec"
 )
 
-// nats speaks the NATS client protocol (https://docs.nats.io/reference/reference-protocols/nats-protocol),
-// for comparison. An ID is a subject. With ack, a message is a request: it names a reply subject
-// below the connection's own inbox, which ends in the message's number, and the receiver's empty
-// reply is the ack. NATS reports no failures: what does not arrive is missing.
+// nats speaks the NATS client protocol
+// (https://docs.nats.io/reference/reference-protocols/nats-protocol), for comparison. An ID is a
+// subject. With ack, a message is a request: it names a reply subject below the connection's own
+// inbox, which ends in the message's number, and the receiver's empty reply is the ack. NATS
+// reports no failures: what does not arrive is missing.
 type nats struct {
 	leg   *leg
 	t     *traffic
@@ -59,7 +60,9 @@ func (n *nats) send(b []byte, m *message) ([]byte, bool) {
 func (n *nats) ping(b []byte) []byte { return append(b, "PING\r\n"...) }
 
 func (n *nats) beat(b []byte) []byte {
-	n.beats++ // answers come in the order of the questions, and nobody asks anything but beats before settle does
+	// answers come in the order of the questions, and nobody asks anything but beats before settle
+	// does
+	n.beats++
 	return n.ping(b)
 }
 

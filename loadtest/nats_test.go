@@ -15,8 +15,9 @@ import (
 
 // broker is the smallest NATS server that the driver can talk to.
 type broker struct {
-	mu   sync.Mutex
-	subs map[string]func(subject, reply string, payload []byte) // by subject; a wildcard ends in "*"
+	mu sync.Mutex
+	// by subject; a wildcard ends in "*"
+	subs map[string]func(subject, reply string, payload []byte)
 }
 
 func startBroker(t *testing.T) (addr string) {

@@ -2,7 +2,8 @@ package loadtest
 
 import "math/rand/v2"
 
-// places knows at which node each connection is; one that is down counts where it was. A change and a choice cost O(nodes).
+// places knows at which node each connection is; one that is down counts where it was. A change and
+// a choice cost O(nodes).
 type places struct {
 	of    []int // by connection: the index of its node; -1: not known yet
 	at    []int // by connection: its index in the list of its node
@@ -39,7 +40,8 @@ func (p *places) put(conn int, node string) {
 // several reports whether there were ever connections at more than one node.
 func (p *places) several() bool { return len(p.conns) > 1 }
 
-// pick chooses a random other connection: at another node, or at the same one. ok is false if there is none.
+// pick chooses a random other connection: at another node, or at the same one. ok is false if there
+// is none.
 func (p *places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok bool) {
 	mine := p.conns[p.of[conn]]
 	if !elsewhere {

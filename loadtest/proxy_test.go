@@ -11,9 +11,9 @@ import (
 	"distmsg/codec"
 )
 
-// tamper decides what becomes of one whole frame, prefix included, between client conn and the node.
-// It returns the frames that go on in its place, if any. frame ends with the call. Calls come from
-// many goroutines, one at a time.
+// tamper decides what becomes of one whole frame, prefix included, between client conn and the
+// node. It returns the frames that go on in its place, if any. frame ends with the call. Calls come
+// from many goroutines, one at a time.
 type tamper func(p *proxy, conn int, toNode bool, kind codec.Kind, frame []byte) [][]byte
 
 // firstSession is the first connection that carries load. The one before it asks whether the node

@@ -60,7 +60,8 @@ func askNode(ctx context.Context, addr string, named bool) error {
 	if err != nil {
 		return err
 	}
-	if len(answer) == 0 && named { // perhaps a server that waits for a whole line of text; this is one that they answer
+	// perhaps a server that waits for a whole line of text; this is one that they answer
+	if len(answer) == 0 && named {
 		if answer, err = exchange(ctx, addr, []byte("GET / HTTP/1.0\r\n\r\n"), nil); err != nil {
 			return err
 		}

@@ -39,7 +39,8 @@ type relay struct {
 	many    [][]byte // scratch: the receivers of a multicast
 }
 
-// maxFrame guards against a prefix that is not one; nodes announce what they take, not what they send.
+// maxFrame guards against a prefix that is not one; nodes announce what they take, not what they
+// send.
 const maxFrame = 2 * maxPayload
 
 func newRelay(c *wireConn) func(*leg) protocol {
@@ -58,7 +59,8 @@ func (r *relay) open(b []byte) []byte {
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
 	}
 	if len(r.session) > 0 && r.leg.conn.cur == nil {
-		hello.Flags = codec.HelloReplace // the old connection is gone, whether the node knows or not
+		// the old connection is gone, whether the node knows or not
+		hello.Flags = codec.HelloReplace
 	}
 	return codec.AppendHello(b, &hello)
 }
@@ -208,7 +210,8 @@ func (r *relay) errorFrame(body []byte) error {
 // forget lets the next leg begin a new session.
 func (r *relay) forget() { r.session, r.secret, r.bound = r.session[:0], r.secret[:0], false }
 
-// drain makes the connection move, if there is somewhere to go: another leg first, then this one leaves.
+// drain makes the connection move, if there is somewhere to go: another leg first, then this one
+// leaves.
 func (r *relay) drain(body []byte) error {
 	var f codec.Drain
 	if err := codec.DecodeDrain(body, &f); err != nil {

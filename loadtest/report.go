@@ -20,36 +20,37 @@ type Report struct {
 	// Seconds is the measured time: without warm-up and final grace.
 	Seconds float64 `json:"seconds"`
 
-	// Sent, Delivered, Acked, Outcomes and Faults are the ledger's and cover the whole run. Outcomes
-	// counts by outcome word; without ack, the reported failures, and as lost what was never heard of
-	// again after a connection on its way had been lost.
+	// Sent, Delivered, Acked, Outcomes and Faults are the ledger's and cover the whole run.
+	// Outcomes counts by outcome word; without ack, the reported failures, and as lost what was
+	// never heard of again after a connection on its way had been lost.
 	Sent      uint64            `json:"sent"`
 	Delivered uint64            `json:"delivered"`
 	Acked     uint64            `json:"acked"`
 	Outcomes  map[string]uint64 `json:"outcomes"`
 	Faults    Faults            `json:"faults"`
-	// LandingS is the time from the last send until nothing was in flight any more, or until the wait
-	// for it was given up, in seconds. Where it is more than the nodes' time to live, the load was
-	// more than they, or this process, could take.
+	// LandingS is the time from the last send until nothing was in flight any more, or until the
+	// wait for it was given up, in seconds. Where it is more than the nodes' time to live, the load
+	// was more than they, or this process, could take.
 	LandingS float64 `json:"landing_s"`
-	// Unanswered is the number of messages that had no outcome (without ack: neither a delivery nor a
-	// reported failure) when Config.Patience was over, while others still got theirs. Nobody knows
-	// whether the nodes would have kept their word, so such a run is not clean.
+	// Unanswered is the number of messages that had no outcome (without ack: neither a delivery nor
+	// a reported failure) when Config.Patience was over, while others still got theirs. Nobody
+	// knows whether the nodes would have kept their word, so such a run is not clean.
 	Unanswered uint64 `json:"unanswered"`
 	// Unsent is the number of messages of an open loop whose time came while their connection
 	// could not take them.
 	Unsent uint64 `json:"unsent"`
 
-	// Cross is the share of messages whose receiver was connected to another node than the sender; null if all
-	// connections were at one node all the time, or sessions were attached to several.
+	// Cross is the share of messages whose receiver was connected to another node than the sender;
+	// null if all connections were at one node all the time, or sessions were attached to several.
 	Cross *float64 `json:"cross"`
 	// Timeline is what happened in each second, for those who break things meanwhile.
 	Timeline []Second `json:"timeline"`
-	// SlowestMs is the longest time from send to outcome, by word: from the intended send, so an open loop counts what a message
-	// waited for its own connection, too.
+	// SlowestMs is the longest time from send to outcome, by word: from the intended send, so an
+	// open loop counts what a message waited for its own connection, too.
 	SlowestMs map[string]float64 `json:"slowest_ms"`
-	// MaxSilenceMs is the longest time that any connection went without a delivery while messages were sent, and
-	// MaxSilenceAtS when that began, on the clock of Timeline. It means little unless each connection gets many a second.
+	// MaxSilenceMs is the longest time that any connection went without a delivery while messages
+	// were sent, and MaxSilenceAtS when that began, on the clock of Timeline. It means little
+	// unless each connection gets many a second.
 	MaxSilenceMs  float64 `json:"max_silence_ms"`
 	MaxSilenceAtS float64 `json:"max_silence_at_s"`
 
@@ -78,7 +79,8 @@ type Report struct {
 	// the run began. It went on without them.
 	Silent []string `json:"silent_nodes"`
 
-	// LostConnections were closed or reset under the run; DownConnections of them had not come back at its end.
+	// LostConnections were closed or reset under the run; DownConnections of them had not come back
+	// at its end.
 	LostConnections uint64 `json:"lost_connections"`
 	DownConnections uint64 `json:"down_connections"`
 	// Moves is how often a connection went to another node without a gap.
@@ -142,7 +144,8 @@ func (m *meter) perMessage(d time.Duration) *float64 {
 	return new(float64(d.Microseconds()) / float64(m.during))
 }
 
-// Faults counts the messages about which the system did not keep its word. All zero: a clean ledger.
+// Faults counts the messages about which the system did not keep its word. All zero: a clean
+// ledger.
 type Faults struct {
 	// Missing: neither an outcome (acked mode), nor a delivery or a reported failure (without ack).
 	Missing uint64 `json:"missing"`
@@ -160,8 +163,9 @@ type Faults struct {
 	Misrouted uint64 `json:"misrouted"`
 	// Corrupted: delivered with other bytes than were sent.
 	Corrupted uint64 `json:"corrupted"`
-	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held it from half a second
-	// before the message was sent, and was still the same when it was next heard of: at the end of the run, or when it was resumed.
+	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held
+	// it from half a second before the message was sent, and was still the same when it was next
+	// heard of: at the end of the run, or when it was resumed.
 	FalseNoRoute uint64 `json:"false_no_route"`
 	// FalseDenied: the outcome says that the sender may not send from its ID, yet its session held
 	// that ID when the message was sent, and was still the same when it was next heard of. A run
@@ -177,7 +181,8 @@ func (f Faults) Total() uint64 {
 
 // A Second is what happened in one second of a run, warm-up and grace included.
 type Second struct {
-	At        int               `json:"at_s"` // the beginning, seconds since the connections began to be made
+	// the beginning, seconds since the connections began to be made
+	At        int               `json:"at_s"`
 	Sent      uint64            `json:"sent"`
 	Delivered uint64            `json:"delivered"`
 	Outcomes  map[string]uint64 `json:"outcomes"` // by word; those that did not occur are left out

@@ -17,10 +17,10 @@ const (
 	maxPace        = 100 * time.Millisecond // and looks whether it should end at least this often
 )
 
-// Run sends messages as cfg says until its time is over, cfg.Until is closed, or ctx ends, which makes the report
-// partial; if it has ended before, nothing is begun and its error is returned. An error is
-// ErrUsage, or means that the run could not be made; what the run found
-// wrong is in the report, see Report.Verdict.
+// Run sends messages as cfg says until its time is over, cfg.Until is closed, or ctx ends, which
+// makes the report partial; if it has ended before, nothing is begun and its error is returned. An
+// error is ErrUsage, or means that the run could not be made; what the run found wrong is in the
+// report, see Report.Verdict.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -156,8 +156,10 @@ type Snapshot struct {
 	Outcomes               map[string]uint64 // by word, acked included
 	InFlight               int
 	DownConnections        int
-	Faults                 Faults        // so far; missing and falsely acked messages, and with the SDK reordered ones, may show at the end only
-	Silence                time.Duration // since the last delivery at any connection
+	// so far; missing and falsely acked messages, and with the SDK reordered ones, may show at the
+	// end only
+	Faults  Faults
+	Silence time.Duration // since the last delivery at any connection
 }
 
 func (t *traffic) snapshot() Snapshot {
@@ -196,7 +198,8 @@ func (r *run) load(ctx context.Context) {
 	var helpers sync.WaitGroup
 	r.d.do(func() {
 		r.t.start()
-		if r.cfg.Warmup <= 0 { // all that the schedule asks for is measured, from the first message on
+		// all that the schedule asks for is measured, from the first message on
+		if r.cfg.Warmup <= 0 {
 			r.from = r.mark(&r.t.meter.from)
 		}
 	})

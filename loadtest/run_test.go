@@ -107,7 +107,8 @@ func TestRunIsClean(t *testing.T) {
 	}
 }
 
-// TestCreditIsNeverExceeded has a window of more than the credit; the node closes whoever exceeds that.
+// TestCreditIsNeverExceeded has a window of more than the credit; the node closes whoever exceeds
+// that.
 func TestCreditIsNeverExceeded(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -170,7 +171,8 @@ func TestLostConnection(t *testing.T) {
 				return [][]byte{frame}
 			})
 			cfg.Nodes, cfg.Conns, cfg.Window, cfg.Warmup = []string{p.addr}, 8, 4, -1
-			r := runUntil(t, cfg, func(s Snapshot) bool { return s.Delivered > 5000 && s.DownConnections == 0 }) // behind all cuts
+			// behind all cuts
+			r := runUntil(t, cfg, func(s Snapshot) bool { return s.Delivered > 5000 && s.DownConnections == 0 })
 			checkClean(t, r)
 			if r.LostConnections == 0 || r.DownConnections != 0 {
 				t.Errorf("%d connections lost, %d down", r.LostConnections, r.DownConnections)

@@ -52,8 +52,9 @@ const (
 	maxInFlight   = 1 << 20 // the SDK's limit for its window
 	closeTimeout  = 5 * time.Second
 
-	// noticeTime is how long the SDK may take to tell that a session has lost a node or come to one. It does so on a goroutine
-	// of its own, so that deliveries which came later may be told of first.
+	// noticeTime is how long the SDK may take to tell that a session has lost a node or come to
+	// one. It does so on a goroutine of its own, so that deliveries which came later may be told of
+	// first.
 	noticeTime = time.Second
 )
 
@@ -74,8 +75,8 @@ func newSDK(t *traffic, cfg *Config) *sdk {
 	return d
 }
 
-// view is the membership as one session sees it: a single node until it is attached there, so that sessions are spread
-// over the nodes in turn, and then all.
+// view is the membership as one session sees it: a single node until it is attached there, so that
+// sessions are spread over the nodes in turn, and then all.
 type view struct {
 	discovery.Membership
 	first    []discovery.Node
@@ -123,8 +124,8 @@ func (d *sdk) connect(ctx context.Context) error {
 	return nil
 }
 
-// picker is a session's strategy. Only the goroutine that sends calls it, for the message that it is submitting: so it knows
-// where each message goes.
+// picker is a session's strategy. Only the goroutine that sends calls it, for the message that it
+// is submitting: so it knows where each message goes.
 type picker struct {
 	conn     *sdkConn
 	strategy discovery.Strategy
@@ -287,8 +288,8 @@ func (c *sdkConn) onPostFailed(id uint64, err *client.Error) {
 
 func (c *sdkConn) onKick(client.Kick) { c.sdk.do(func() { c.sdk.t.note("kick") }) }
 
-// onDrain hears that the session is about to move. The SDK does not say when its old connection is gone, only when it
-// must be; until then the route counts as changing.
+// onDrain hears that the session is about to move. The SDK does not say when its old connection is
+// gone, only when it must be; until then the route counts as changing.
 func (c *sdkConn) onDrain(f client.Drain) {
 	c.sdk.do(func() {
 		c.sdk.t.drains++
@@ -301,8 +302,8 @@ func (c *sdkConn) onDrain(f client.Drain) {
 // afterDeadline is how long a node that drains may live on when its deadline for sends has passed.
 const afterDeadline = 5 * time.Second
 
-// onState hears of every attachment, also of the first one and of the end of the last. Which message was the first to
-// take a new connection is not known; it is one of those in flight.
+// onState hears of every attachment, also of the first one and of the end of the last. Which
+// message was the first to take a new connection is not known; it is one of those in flight.
 func (c *sdkConn) onState(s client.State) {
 	t := c.sdk.t
 	c.sdk.do(func() {

@@ -50,7 +50,8 @@ type sender struct {
 	due, issued uint64 // open loop: messages whose time has come, and those of them that were sent
 }
 
-// message is what a driver gets to send. It is the traffic's, with its bytes, and ends with the call.
+// message is what a driver gets to send. It is the traffic's, with its bytes, and ends with the
+// call.
 type message struct {
 	seq      uint64 // of the first copy; the others follow
 	to, from int    // indices of IDs; to is that of the first copy, see Ledger.CopyTo
@@ -140,8 +141,8 @@ func (t *traffic) connUp(conn, maxInFlight int) {
 // connAt says at which node a connection is from now on.
 func (t *traffic) connAt(conn int, node string) { t.places.put(conn, node) }
 
-// connDown says that a connection is gone, which had the messages from number first on; written is the last number that
-// was given to the kernel. The driver has thrown away the rest.
+// connDown says that a connection is gone, which had the messages from number first on; written is
+// the last number that was given to the kernel. The driver has thrown away the rest.
 func (t *traffic) connDown(conn int, first, written uint64) {
 	t.senders[conn].up = false
 	t.lost++
@@ -152,8 +153,9 @@ func (t *traffic) connDown(conn int, first, written uint64) {
 	t.cut(conn)
 }
 
-// legDown says that what was left of a connection after a move is gone: the messages from first to last. Without having
-// been told that nothing more is delivered there (cut), something may have been lost.
+// legDown says that what was left of a connection after a move is gone: the messages from first to
+// last. Without having been told that nothing more is delivered there (cut), something may have
+// been lost.
 func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
 	t.ledger.Lose(conn, first, written, last)
 	if cut {
@@ -165,7 +167,8 @@ func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
 	t.next(conn)
 }
 
-// senderMoved says that a connection's next message leaves at another node, while what was sent goes on.
+// senderMoved says that a connection's next message leaves at another node, while what was sent
+// goes on.
 func (t *traffic) senderMoved(conn int) {
 	next := t.ledger.NextSeq(conn)
 	t.ledger.Reconnect(conn, next, next)
@@ -185,8 +188,8 @@ func (t *traffic) sessionDown(conn int, written uint64) {
 	t.cut(conn)
 }
 
-// sessionMoved says that such a session has come to another node as well, and perhaps leaves the one before; and
-// sessionCut that it has lost one of several. It goes on without a gap.
+// sessionMoved says that such a session has come to another node as well, and perhaps leaves the
+// one before; and sessionCut that it has lost one of several. It goes on without a gap.
 func (t *traffic) sessionMoved(conn int, written uint64) {
 	t.moves++
 	t.ledger.Reconnect(conn, t.ledger.FirstInFlight(conn), written+1)
@@ -203,8 +206,8 @@ func (t *traffic) sessionCut(conn int, written uint64) {
 	t.cut(conn)
 }
 
-// beginMove says that the IDs of a connection may be reached over another connection from now on, and endMove that
-// they are reached over that one only, as all nodes will know soon.
+// beginMove says that the IDs of a connection may be reached over another connection from now on,
+// and endMove that they are reached over that one only, as all nodes will know soon.
 func (t *traffic) beginMove(conn int) { t.ledger.BeginMove(conn, t.now) }
 
 func (t *traffic) endMove(conn int) {
@@ -215,8 +218,8 @@ func (t *traffic) endMove(conn int) {
 	t.ledger.EndMove(conn, after)
 }
 
-// spreadTime is how long nodes may take to tell each other that a session has moved. Until then what one of them forwards
-// to the old place comes back and takes another way.
+// spreadTime is how long nodes may take to tell each other that a session has moved. Until then
+// what one of them forwards to the old place comes back and takes another way.
 const spreadTime = time.Second
 
 // cut says that what was on its way to a connection may have been lost.
@@ -231,8 +234,9 @@ func (t *traffic) cut(conn int) {
 	t.checkLanded()
 }
 
-// restored says that there is a new connection. What was sent between the end of the old one and this moment may have been lost as
-// well: the nodes may have noticed that end later than the driver.
+// restored says that there is a new connection. What was sent between the end of the old one and
+// this moment may have been lost as well: the nodes may have noticed that end later than the
+// driver.
 func (t *traffic) restored(conn int) {
 	if t.senders[conn].torn {
 		t.cut(conn)
@@ -240,7 +244,8 @@ func (t *traffic) restored(conn int) {
 	}
 }
 
-// deliver takes a message that came in over a connection. It returns false for one that must not be accepted.
+// deliver takes a message that came in over a connection. It returns false for one that must not be
+// accepted.
 func (t *traffic) deliver(conn int, to, from, payload []byte) bool {
 	a := t.ledger.Deliver(conn, to, from, payload)
 	if a.Fresh && !t.acks {
@@ -294,7 +299,8 @@ func (t *traffic) fill(conn int) {
 	}
 }
 
-// receiver chooses a random ID of another connection (of the same, if it is the only one), where cross says.
+// receiver chooses a random ID of another connection (of the same, if it is the only one), where
+// cross says.
 func (t *traffic) receiver(conn int) int {
 	if t.cross >= 0 {
 		if to, ok := t.places.pick(t.rng, conn, t.rng.Float64() < t.cross); ok {

@@ -119,8 +119,9 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestSentIntoTheGap: without ack, what was sent after the driver had noticed the end of the receiver's connection, and before
-// there was another one, may have gone to the old one, for the node may notice later. What is sent after that may not get lost.
+// TestSentIntoTheGap: without ack, what was sent after the driver had noticed the end of the
+// receiver's connection, and before there was another one, may have gone to the old one, for the
+// node may notice later. What is sent after that may not get lost.
 func TestSentIntoTheGap(t *testing.T) {
 	tr, r := newTestTraffic(t, Config{Conns: 2, Window: 1, NoAck: true})
 	tr.connUp(0, unlimited)

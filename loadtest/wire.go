@@ -47,8 +47,8 @@ type wire struct {
 	watchedAt    int64         // when watch looked last
 }
 
-// wireConn is one connection as the traffic sees it: a session, over all its moves and reconnects. It has one leg that
-// it sends on, and more while it moves.
+// wireConn is one connection as the traffic sees it: a session, over all its moves and reconnects.
+// It has one leg that it sends on, and more while it moves.
 type wireConn struct {
 	wire    *wire
 	index   int
@@ -87,18 +87,19 @@ type leg struct {
 var errAgain = errors.New("again")
 
 const (
-	dialTimeout   = 2 * time.Second
-	minBackoff    = 10 * time.Millisecond
-	maxBackoff    = time.Second
-	lasting       = 10 * time.Second // a connection that has lived so long was a success
-	watchEvery    = 250 * time.Millisecond
-	beatAfter     = time.Second     // of silence
-	giveUpAfter   = 3 * time.Second // of silence: the node is gone, or stopped
-	welcomeWithin = 2 * time.Second // a node that accepts but does not answer; after that the next one is tried
+	dialTimeout = 2 * time.Second
+	minBackoff  = 10 * time.Millisecond
+	maxBackoff  = time.Second
+	lasting     = 10 * time.Second // a connection that has lived so long was a success
+	watchEvery  = 250 * time.Millisecond
+	beatAfter   = time.Second     // of silence
+	giveUpAfter = 3 * time.Second // of silence: the node is gone, or stopped
+	// a node that accepts but does not answer; after that the next one is tried
+	welcomeWithin = 2 * time.Second
 )
 
-// newWire makes the driver. speak is called once for each connection and returns what makes a protocol for each of its legs.
-// Connections are spread over nodes in turn.
+// newWire makes the driver. speak is called once for each connection and returns what makes a
+// protocol for each of its legs. Connections are spread over nodes in turn.
 func newWire(t *traffic, known *addresses, nodes []string, speak func(*wireConn) func(*leg) protocol) *wire {
 	w := &wire{t: t, addresses: known, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
 	w.notUp = len(w.conns)
@@ -149,8 +150,8 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 	return err
 }
 
-// attach begins to make another leg for c, unless that is under way: at the next node, or at one of the preferred
-// ones. With elsewhere, never at the node where it is now.
+// attach begins to make another leg for c, unless that is under way: at the next node, or at one of
+// the preferred ones. With elsewhere, never at the node where it is now.
 func (w *wire) attach(c *wireConn, preferred []string, elsewhere bool, wait time.Duration) {
 	if c.dialing || c.next != nil || w.closing {
 		return
@@ -189,8 +190,8 @@ func (w *wire) watch() {
 	}
 }
 
-// look asks legs that are silent whether they live, and closes those that do not answer. If this process
-// itself was held up, or has yet to read what they say, it knows nothing of them.
+// look asks legs that are silent whether they live, and closes those that do not answer. If this
+// process itself was held up, or has yet to read what they say, it knows nothing of them.
 func (w *wire) look() {
 	w.t.tick()
 	now := w.t.ledger.Time.Now
@@ -347,7 +348,8 @@ func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// OnClose ends what was in flight on a leg and, if it was the one to send on, or to become it, begins to make another.
+// OnClose ends what was in flight on a leg and, if it was the one to send on, or to become it,
+// begins to make another.
 func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	l := gc.Context().(*leg)
 	c := l.conn
@@ -413,7 +415,8 @@ func (w *wire) flush() {
 	}
 }
 
-// up says that a leg is ready to send: from now on its connection sends there. The one it replaces, if there is one, leaves.
+// up says that a leg is ready to send: from now on its connection sends there. The one it replaces,
+// if there is one, leaves.
 func (l *leg) up(node string, maxInFlight int) {
 	c := l.conn
 	w, old := c.wire, c.cur
@@ -452,7 +455,8 @@ func (l *leg) gone() {
 	l.finish()
 }
 
-// finish closes a leg that has nothing left to do. Without ack nobody knows when that is; its node will close it.
+// finish closes a leg that has nothing left to do. Without ack nobody knows when that is; its node
+// will close it.
 func (l *leg) finish() {
 	if l.left && l.open == 0 && l.conn.wire.t.acks {
 		l.ending = true

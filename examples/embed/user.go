@@ -14,8 +14,8 @@ import (
 // reads slowly.
 const maxUnderWay = 64
 
-// user is one who is connected. One goroutine reads from the WebSocket and another one writes to it,
-// so that a slow user holds up nobody else.
+// user is one who is connected. One goroutine reads from the WebSocket and another one writes to
+// it, so that a slow user holds up nobody else.
 type user struct {
 	id       string
 	conn     *websocket.Conn

@@ -1,6 +1,6 @@
-// Package arrows holds the tests of how the packages of this module are cut. They import each other only
-// along the arrows that docs/architecture.md draws. Each package stands in the tables of rooms there and
-// in CONTRIBUTING.md. The tests read these tables, so the documents say what holds.
+// Package arrows holds the tests of how the packages of this module are cut. They import each other
+// only along the arrows that docs/architecture.md draws. Each package stands in the tables of rooms
+// there and in CONTRIBUTING.md. The tests read these tables, so the documents say what holds.
 package arrows
 
 import (
@@ -160,15 +160,15 @@ func violations(dir, module string, rooms []room) ([]string, error) {
 	return found, nil
 }
 
-// mayImport returns whether an arrow leads from one room to another. A room that may import any other
-// still needs an arrow of its own to an inner room.
+// mayImport returns whether an arrow leads from one room to another. A room that may import any
+// other still needs an arrow of its own to an inner room.
 func mayImport(from, to *room) bool {
 	_, inner := ownerOf(to.name)
 	return slices.Contains(from.imports, to.name) || !inner && slices.Contains(from.imports, anyRoom)
 }
 
-// ownerOf returns whose inner room path is: engine/internal/token is that of engine. inner is false for
-// a package that is nobody's inner room.
+// ownerOf returns whose inner room path is: engine/internal/token is that of engine. inner is false
+// for a package that is nobody's inner room.
 func ownerOf(path string) (owner string, inner bool) {
 	owner, _, inner = strings.Cut(path+"/", "/internal/")
 	return owner, inner
@@ -189,8 +189,8 @@ func openWalls(rooms []room) (found []string) {
 	return found
 }
 
-// names returns whether a row of a table names the package at path: in full, or below what the row is
-// about.
+// names returns whether a row of a table names the package at path: in full, or below what the row
+// is about.
 func names(row, about, path string) bool {
 	rest, below := strings.CutPrefix(path, about+"/")
 	return strings.Contains(row, "`"+path+"`") || below && strings.Contains(row, "`"+rest+"`")
@@ -269,8 +269,8 @@ func absent(rows map[string][]string, pkgs []string) (found []string) {
 
 var quoted = regexp.MustCompile("`([^`]+)`")
 
-// readPlaces finds the table whose header has the column "it belongs in". It returns its rows by the
-// packages and directories that this column names.
+// readPlaces finds the table whose header has the column "it belongs in". It returns its rows by
+// the packages and directories that this column names.
 func readPlaces(markdown string) map[string][]string {
 	rows := make(map[string][]string)
 	inside := false

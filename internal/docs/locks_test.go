@@ -22,11 +22,11 @@ import (
 
 // The order of locks that the engine's documentation gives is the one that its code keeps.
 //
-// The test reads the code, and does not run it. It knows a lock by its field, as inbox.mu, and not by its
-// value. It follows calls of functions and methods, and calls through an interface to all types of the
-// engine that have its methods. A function literal counts as called where it stands, unless it stands
-// behind go, or is given to a function that does not call it itself. Other calls through function values
-// the test does not see.
+// The test reads the code, and does not run it. It knows a lock by its field, as inbox.mu, and not
+// by its value. It follows calls of functions and methods, and calls through an interface to all
+// types of the engine that have its methods. A function literal counts as called where it stands,
+// unless it stands behind go, or is given to a function that does not call it itself. Other calls
+// through function values the test does not see.
 
 // lockReader finds which locks are taken under which.
 type lockReader struct {
@@ -54,8 +54,8 @@ type lockCall struct {
 	at    token.Pos
 }
 
-// lockOrder returns the pairs of locks (outer, inner) of the packages that match the patterns, seen from
-// dir, with a place for each pair, and all locks that there are.
+// lockOrder returns the pairs of locks (outer, inner) of the packages that match the patterns, seen
+// from dir, with a place for each pair, and all locks that there are.
 func lockOrder(dir, home string, patterns ...string) (pairs map[[2]string]string, locks []string, err error) {
 	exports, pkgs, err := listExports(dir, patterns...)
 	if err != nil {
@@ -417,7 +417,8 @@ func TestLockOrder(t *testing.T) {
 	}
 }
 
-// The known-bad case: each way of taking a lock under another one, and a documentation that is wrong.
+// The known-bad case: each way of taking a lock under another one, and a documentation that is
+// wrong.
 func TestLockFaultsAreFound(t *testing.T) {
 	pairs, locks, err := lockOrder(filepath.Join("testdata", "locks"), "locks", "./...")
 	if err != nil {

@@ -17,8 +17,8 @@ type lockWalk struct {
 // held are locks, each with the place where it was taken.
 type held map[string]bool
 
-// block walks statements that follow each other. It returns what is held behind them, and whether the
-// last one leaves the block for good.
+// block walks statements that follow each other. It returns what is held behind them, and whether
+// the last one leaves the block for good.
 func (w *lockWalk) block(list []ast.Stmt, h held) (after held, leaves bool) {
 	h = maps.Clone(h)
 	if h == nil {
@@ -142,8 +142,8 @@ func union(a, b held) held {
 	return all
 }
 
-// look goes through the calls in a statement or expression in the order of the text. It returns what is
-// held behind them.
+// look goes through the calls in a statement or expression in the order of the text. It returns
+// what is held behind them.
 func (w *lockWalk) look(n ast.Node, h held) held {
 	h = maps.Clone(h)
 	ast.Inspect(n, func(n ast.Node) bool {

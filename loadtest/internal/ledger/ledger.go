@@ -1,10 +1,10 @@
-// Package ledger knows what became of every message of a load test, and finds the messages about which
-// the system did not keep its word.
+// Package ledger knows what became of every message of a load test, and finds the messages about
+// which the system did not keep its word.
 //
-// A [Ledger] hears of sends, deliveries, outcomes, and of connections that come, go and move. It does no
-// I/O and reads no clock. Its files: ledger.go judges; stream.go remembers the messages of one sending
-// connection, and order.go what each receiver has seen of them; stamp.go is what a message says about
-// itself; timeline.go knows when things happened.
+// A [Ledger] hears of sends, deliveries, outcomes, and of connections that come, go and move. It
+// does no I/O and reads no clock. Its files: ledger.go judges; stream.go remembers the messages of
+// one sending connection, and order.go what each receiver has seen of them; stamp.go is what a
+// message says about itself; timeline.go knows when things happened.
 //
 // All of it belongs to one goroutine at a time.
 package ledger
@@ -40,8 +40,9 @@ type Ledger struct {
 	acks    bool     // messages are sent with ack: each ends with one outcome
 	ids     [][]byte // every ID of the run; connection c holds those from c*perConn on
 	perConn int
-	fanout  int   // copies of each message, each with a number and a receiver of its own
-	notice  int64 // how long after the route to a receiver began to change the driver may hear of it
+	fanout  int // copies of each message, each with a number and a receiver of its own
+	// how long after the route to a receiver began to change the driver may hear of it
+	notice int64
 
 	streams   []stream // by sending connection
 	routes    []route  // by connection: the way to its IDs
@@ -61,8 +62,8 @@ type route struct {
 	changing int64 // order may break for messages sent up to then: when the last change was over
 	bound    int64 // the IDs are bound since then, to the same session; Unknown: not known
 
-	// Messages that came behind later ones, when no change was known that excuses them. If the driver hears of one
-	// within ledger.notice, they are excused.
+	// Messages that came behind later ones, when no change was known that excuses them. If the
+	// driver hears of one within ledger.notice, they are excused.
 	behind      uint64
 	behindSince int64 // when the first of them was sent
 
@@ -77,9 +78,11 @@ const Unknown = math.MaxInt64
 
 // Config says what a Ledger is about. It has no defaults.
 type Config struct {
-	Run     uint64
-	Acks    bool     // messages are sent with ack: each ends with one outcome
-	IDs     [][]byte // every ID of the run, each ending in "-" and its index; connection c holds those from c*PerConn on
+	Run  uint64
+	Acks bool // messages are sent with ack: each ends with one outcome
+	// every ID of the run, each ending in "-" and its index; connection c holds those from
+	// c*PerConn on
+	IDs     [][]byte
 	PerConn int
 	Fanout  int // copies of each message, each with a number and a receiver of its own
 }
@@ -99,13 +102,14 @@ func New(cfg Config) *Ledger {
 // Owner is the connection that holds an ID.
 func (l *Ledger) Owner(receiver uint32) int { return int(receiver) / l.perConn }
 
-// From is the ID that a message is sent from: a connection takes its IDs in turn. seq is the number of its first copy.
+// From is the ID that a message is sent from: a connection takes its IDs in turn. seq is the number
+// of its first copy.
 func (l *Ledger) From(sender int, seq uint64) int {
 	return sender*l.perConn + int(seq/uint64(l.fanout)%uint64(l.perConn))
 }
 
-// CopyTo is the receiver of copy i of a multicast that begins with the receiver first. The IDs of other connections than the
-// sender's follow each other in a ring.
+// CopyTo is the receiver of copy i of a multicast that begins with the receiver first. The IDs of
+// other connections than the sender's follow each other in a ring.
 func (l *Ledger) CopyTo(sender, first, i int) int {
 	if i == 0 {
 		return first
@@ -125,7 +129,8 @@ func (l *Ledger) inRing(sender, receiver int) int {
 	return receiver
 }
 
-// copyOf turns the stamp of a multicast, which all copies share, into that of the copy for the ID to; false: there is none.
+// copyOf turns the stamp of a multicast, which all copies share, into that of the copy for the ID
+// to; false: there is none.
 func (l *Ledger) copyOf(s *Stamp, to []byte) bool {
 	n, err := strconv.ParseUint(string(to[bytes.LastIndexByte(to, '-')+1:]), 10, 32)
 	if err != nil || n >= uint64(len(l.ids)) || l.Owner(uint32(n)) == int(s.Sender) {
@@ -160,7 +165,8 @@ type Arrival struct {
 	Landed bool  // it was in flight until now (without ack, delivery ends the flight)
 }
 
-// Deliver books a delivery at connection conn under the ID to. from may be nil where the protocol does not tell it.
+// Deliver books a delivery at connection conn under the ID to. from may be nil where the protocol
+// does not tell it.
 func (l *Ledger) Deliver(conn int, to, from, payload []byte) Arrival {
 	var s Stamp
 	if !s.Read(payload) {
@@ -207,7 +213,8 @@ func (l *Ledger) deliverIntact(s *Stamp) Arrival {
 	return a
 }
 
-// cameBehind books a message that came behind a later one and is not excused, at least not by what is known.
+// cameBehind books a message that came behind a later one and is not excused, at least not by what
+// is known.
 func (l *Ledger) cameBehind(s *Stamp, before state) {
 	r := &l.routes[l.Owner(s.Receiver)]
 	if l.notice == 0 || before&overtaken != 0 {
@@ -229,8 +236,9 @@ func (l *Ledger) judgeBehind(r *route) {
 	r.behind = 0
 }
 
-// inOrder notes the delivery of s and returns by how much it is behind. Order is promised to what leaves over one
-// connection; of a message that comes when its outcome is long known, that connection may be forgotten.
+// inOrder notes the delivery of s and returns by how much it is behind. Order is promised to what
+// leaves over one connection; of a message that comes when its outcome is long known, that
+// connection may be forgotten.
 func (l *Ledger) inOrder(st *stream, s *Stamp) (ahead int32) {
 	key := s.Receiver
 	if st.legs > 0 {
@@ -254,8 +262,8 @@ func (l *Ledger) Leg(sender int, seq uint64, leg uint32) {
 	}
 }
 
-// excused reports whether S20 lets s arrive after the later message last: they left over different connections, or
-// the route changed while s was under way, and last was not ahead before that.
+// excused reports whether S20 lets s arrive after the later message last: they left over different
+// connections, or the route changed while s was under way, and last was not ahead before that.
 func (l *Ledger) excused(s *Stamp, last uint64, before state) bool {
 	if l.routes[l.Owner(s.Receiver)].changing >= s.At && before&overtaken == 0 {
 		return true
@@ -312,8 +320,8 @@ func (l *Ledger) suspect(sender int, receiver uint32, code codec.Code, at int64)
 	}
 }
 
-// Bind books that the IDs of a connection have just been bound to a new session; with Unknown, that they may be.
-// What was said of the old session stands: it may have ended at any time.
+// Bind books that the IDs of a connection have just been bound to a new session; with Unknown, that
+// they may be. What was said of the old session stands: it may have ended at any time.
 func (l *Ledger) Bind(conn int, at int64) {
 	r := &l.routes[conn]
 	r.bound, r.noRoutes, r.denials = at, 0, 0
@@ -345,8 +353,9 @@ func (l *Ledger) land(landed bool) {
 	}
 }
 
-// Lose books that a sender's connection is gone, which had the messages from number first to last, those up to written
-// written to it: what was in flight of them is lost, and the rest was thrown away.
+// Lose books that a sender's connection is gone, which had the messages from number first to last,
+// those up to written written to it: what was in flight of them is lost, and the rest was thrown
+// away.
 func (l *Ledger) Lose(sender int, first, written, last uint64) {
 	l.streams[sender].eachInFlight(func(seq uint64, _ flight) {
 		switch {
@@ -359,15 +368,15 @@ func (l *Ledger) Lose(sender int, first, written, last uint64) {
 	})
 }
 
-// Reconnect books that a sender's messages leave over a new connection: earliest is the first that may, and latest the
-// first that certainly does.
+// Reconnect books that a sender's messages leave over a new connection: earliest is the first that
+// may, and latest the first that certainly does.
 func (l *Ledger) Reconnect(sender int, earliest, latest uint64) {
 	st := &l.streams[sender]
 	st.connStarts = append(st.connStarts, connStart{earliest, latest})
 }
 
-// BeginMove books that the route to a connection's IDs begins to change. What a later message is ahead of by now,
-// that change does not excuse, unless the driver hears of it late.
+// BeginMove books that the route to a connection's IDs begins to change. What a later message is
+// ahead of by now, that change does not excuse, unless the driver hears of it late.
 func (l *Ledger) BeginMove(conn int, now int64) {
 	r := &l.routes[conn]
 	if r.behindSince < now-l.notice {
@@ -391,7 +400,8 @@ func (l *Ledger) BeginMove(conn int, now int64) {
 // EndMove books when the change is over: all nodes know the new route from then on.
 func (l *Ledger) EndMove(conn int, at int64) { l.routes[conn].changing = at }
 
-// CutReceiver books that a connection died: nobody answers for messages without ack that were written to it.
+// CutReceiver books that a connection died: nobody answers for messages without ack that were
+// written to it.
 func (l *Ledger) CutReceiver(conn int) {
 	if l.acks {
 		return
@@ -416,9 +426,9 @@ func (l *Ledger) loseOne(sender int, seq uint64) {
 	l.land(landed)
 }
 
-// Close judges what is still open when nothing more will come. up says which connections are up: their sessions
-// have lived until now. With more, outcomes still come in, and what has none is not judged. It ends
-// the ledger.
+// Close judges what is still open when nothing more will come. up says which connections are up:
+// their sessions have lived until now. With more, outcomes still come in, and what has none is not
+// judged. It ends the ledger.
 func (l *Ledger) Close(up func(conn int) bool, more bool) {
 	for conn := range l.routes {
 		l.judgeBehind(&l.routes[conn])
@@ -466,8 +476,8 @@ func (l *Ledger) Heard() uint64 {
 	return n
 }
 
-// HearsLate says how long after the route to a receiver began to change the driver may hear of it, in
-// nanoseconds.
+// HearsLate says how long after the route to a receiver began to change the driver may hear of it,
+// in nanoseconds.
 func (l *Ledger) HearsLate(notice int64) { l.notice = notice }
 
 // Run returns the number of the run, which stands in its stamps.
@@ -482,8 +492,8 @@ func (l *Ledger) Delivered() uint64 { return l.delivered }
 // Faults returns the faults that are known so far.
 func (l *Ledger) Faults() Faults { return l.faults }
 
-// Unanswered returns the number of messages of which nothing was known when Close was told that more
-// would come.
+// Unanswered returns the number of messages of which nothing was known when Close was told that
+// more would come.
 func (l *Ledger) Unanswered() uint64 { return l.unanswered }
 
 // InFlight returns the number of messages in flight.

@@ -30,8 +30,8 @@ func arrive(l *Ledger, sender int, seq uint64, receiver uint32, at int64) Arriva
 	return l.Deliver(l.Owner(receiver), l.ids[receiver], l.ids[l.From(sender, seq)], payload)
 }
 
-// TestLedgerFanout: each copy of a multicast is judged for itself, by the ID that it comes to. Connection 1 of 3, with 2 IDs each, sends to
-// 3 IDs from id-5 on: id-5, id-0 and id-1.
+// TestLedgerFanout: each copy of a multicast is judged for itself, by the ID that it comes to.
+// Connection 1 of 3, with 2 IDs each, sends to 3 IDs from id-5 on: id-5, id-0 and id-1.
 func TestLedgerFanout(t *testing.T) {
 	const first = 4 // the second multicast
 	l := newLedger(7, true, testIDs(6), 2, 3)
@@ -122,7 +122,8 @@ func TestLedgerRefuses(t *testing.T) {
 	}
 }
 
-// TestOrderExcuses delivers message 2 before message 1 around changes, and wants a fault unless S20 lets it be.
+// TestOrderExcuses delivers message 2 before message 1 around changes, and wants a fault unless S20
+// lets it be.
 func TestOrderExcuses(t *testing.T) {
 	const changed = 100
 	first := func(l *Ledger) { l.Send(0, 1, 10) }
@@ -178,7 +179,8 @@ func TestOrderExcuses(t *testing.T) {
 	}
 }
 
-// TestOrderHeardLate delivers message 2 before message 1, and the driver hears of the change that did it some time later.
+// TestOrderHeardLate delivers message 2 before message 1, and the driver hears of the change that
+// did it some time later.
 func TestOrderHeardLate(t *testing.T) {
 	const sent, notice = 10, 50
 	for _, c := range []struct {
@@ -331,7 +333,8 @@ func TestLedgerForgets(t *testing.T) {
 	}
 }
 
-// TestLedgerKeepsLittleOfFailures ends everything "not delivered", which a delivery may always prove false.
+// TestLedgerKeepsLittleOfFailures ends everything "not delivered", which a delivery may always
+// prove false.
 func TestLedgerKeepsLittleOfFailures(t *testing.T) {
 	const n = 100_000
 	l := newLedger(7, true, testIDs(2), 1, 1)

@@ -141,14 +141,16 @@ func (m *model) close() {
 	}
 }
 
-// TestLedgerAgainstModel runs random events, most of them faults, in streams long enough for pages to go.
+// TestLedgerAgainstModel runs random events, most of them faults, in streams long enough for pages
+// to go.
 func TestLedgerAgainstModel(t *testing.T) {
 	codes := codec.Outcomes()
 	rapid.Check(t, func(t *rapid.T) {
 		conns := rapid.IntRange(1, 3).Draw(t, "conns")
 		perConn := rapid.SampledFrom([]int{1, 2, 60}).Draw(t, "perConn")
 		acks := rapid.Bool().Draw(t, "acks")
-		chaos := rapid.IntRange(0, 100).Draw(t, "chaos") // percent of events that are anything but in order
+		// percent of events that are anything but in order
+		chaos := rapid.IntRange(0, 100).Draw(t, "chaos")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		l := newLedger(7, acks, testIDs(conns*perConn), perConn, 1)
 		m := &model{acks: acks, perConn: perConn, messages: make([][]*modelMessage, conns), conn: make([]int, conns),
@@ -156,7 +158,8 @@ func TestLedgerAgainstModel(t *testing.T) {
 		for i := range m.routeAge {
 			m.routeAge[i] = -1
 		}
-		next := make([]uint64, conns) // the message of each sender that is to be delivered and acked next
+		// the message of each sender that is to be delivered and acked next
+		next := make([]uint64, conns)
 		for now := range int64(1500) {
 			sender := rng.IntN(conns)
 			sent := uint64(len(m.messages[sender]))

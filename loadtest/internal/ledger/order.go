@@ -1,7 +1,7 @@
 package ledger
 
-// order remembers, for one sending connection, the latest message that each receiver has seen. It is
-// an open-addressed table that forgets a receiver once nothing can arrive late there any more,
+// order remembers, for one sending connection, the latest message that each receiver has seen. It
+// is an open-addressed table that forgets a receiver once nothing can arrive late there any more,
 // so that its size follows what is in flight and not the number of receivers.
 type order struct {
 	slots, spare []lastSeen // a power of two
@@ -17,7 +17,8 @@ type lastSeen struct {
 const minOrderSlots = 64 // rebuilding costs up to pageLen steps: not too often
 
 // record notes that receiver has seen message seq of stream s, one of receivers. ahead is how much
-// higher the highest number is that it had seen before; without one, or a lower one, it is not positive.
+// higher the highest number is that it had seen before; without one, or a lower one, it is not
+// positive.
 func (o *order) record(receiver uint32, receivers int, seq uint64, s *stream) (ahead int32) {
 	if len(o.slots) < receivers && 4*o.used >= 3*len(o.slots) {
 		o.rebuild(uint32(s.low()))

@@ -9,8 +9,10 @@ const (
 	ended           // there was an outcome
 	saysYes         // which claims that it was delivered
 	saysNo          // which claims that it was not
-	adrift          // without ack: a connection on its way is gone, so that perhaps nothing more will be heard
-	overtaken       // in flight, with a later one delivered, when the route to the receiver began to change
+	// without ack: a connection on its way is gone, so that perhaps nothing more will be heard
+	adrift
+	// in flight, with a later one delivered, when the route to the receiver began to change
+	overtaken
 )
 
 // news are the states that something can be heard of.
@@ -20,15 +22,17 @@ const news = delivered | ended | adrift
 type flight struct {
 	at       int64 // intended send time
 	receiver uint32
-	leg      uint32 // which of several connections it left over, where one connection of the run is attached to several nodes
+	// which of several connections it left over, where one connection of the run is attached to
+	// several nodes
+	leg uint32
 }
 
 // A stream is all that is known of the messages of one sending connection, numbered from 1.
 //
 // Messages stand in pages of pageLen. A page goes when all its messages are settled, and of a
-// message without a page everything is known: so a repeat of it is recognized at any later time. What
-// holds a page back (an outcome "not delivered", which a delivery may still prove false) costs one
-// byte a message, a page that is gone 8 bytes in all.
+// message without a page everything is known: so a repeat of it is recognized at any later time.
+// What holds a page back (an outcome "not delivered", which a delivery may still prove false) costs
+// one byte a message, a page that is gone 8 bytes in all.
 type stream struct {
 	acks       bool
 	sent       uint64 // messages so far, and the number of the last one
@@ -40,8 +44,8 @@ type stream struct {
 	legs       uint32 // the highest leg; 0: there is but one
 }
 
-// connStart says where the messages of a new connection begin: after earliest-1 and not after latest. A driver that
-// knows it exactly gives one number twice.
+// connStart says where the messages of a new connection begin: after earliest-1 and not after
+// latest. A driver that knows it exactly gives one number twice.
 type connStart struct{ earliest, latest uint64 }
 
 const pageLen = 128
@@ -105,9 +109,9 @@ func (s *stream) send(pool *pagePool, f flight) {
 	s.inFlight++
 }
 
-// mark adds to the state of a message that was sent, and returns the state before. bits holds one of
-// news, and if that was known already nothing changes. landed says that the message was in flight
-// until now, and at is then its intended send time.
+// mark adds to the state of a message that was sent, and returns the state before. bits holds one
+// of news, and if that was known already nothing changes. landed says that the message was in
+// flight until now, and at is then its intended send time.
 func (s *stream) mark(pool *pagePool, seq uint64, bits state) (before state, at int64, landed bool) {
 	n, i := int((seq-1)/pageLen), (seq-1)%pageLen
 	p := s.pages[n]

@@ -6,8 +6,9 @@ import (
 	"distmsg/codec"
 )
 
-// A Timeline knows when things happened: how much in which second, how long a receiver went without a delivery, and how
-// long senders waited for each kind of outcome. An event costs O(1), and a second one slot of a slice.
+// A Timeline knows when things happened: how much in which second, how long a receiver went without
+// a delivery, and how long senders waited for each kind of outcome. An event costs O(1), and a
+// second one slot of a slice.
 type Timeline struct {
 	Now      int64 // on the run's clock; whoever reads it sets it
 	seconds  []second
@@ -64,7 +65,8 @@ func (l *Timeline) deliver(conn int) {
 	l.lastAny = l.Now
 }
 
-// outcome counts an outcome; landed says that the message was in flight, from its intended send time sentAt.
+// outcome counts an outcome; landed says that the message was in flight, from its intended send
+// time sentAt.
 func (l *Timeline) outcome(code codec.Code, sentAt int64, landed bool) {
 	l.at().outcomes[code&127]++
 	if landed {
@@ -95,7 +97,8 @@ func (l *Timeline) Seconds() []Second {
 	return list
 }
 
-// SlowestMs returns the longest time from the intended send to the outcome, by word, in milliseconds.
+// SlowestMs returns the longest time from the intended send to the outcome, by word, in
+// milliseconds.
 func (l *Timeline) SlowestMs() map[string]float64 {
 	words := make(map[string]float64)
 	for code, ns := range l.slowest {
