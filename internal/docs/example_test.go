@@ -43,7 +43,7 @@ func Example_client() {
 	}
 	defer session.Close(ctx)
 
-	if err := session.Bind(ctx, "alice", "bob"); err != nil { // the IDs of two end users that we hold
+	if err := session.Bind(ctx, "alice", "bob"); err != nil { // two of our users
 		log.Fatal(err)
 	}
 	reply, err := session.Send(ctx, client.Message{From: "alice", To: "bob", Payload: []byte("hello")})
@@ -60,7 +60,7 @@ func Example_client() {
 }
 
 func Example_embed() {
-	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"}) // the zero Config is a node on 127.0.0.1:7400
+	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"}) // any free port
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func Example_embed() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := clock.Bind(ctx, "clock"); err != nil { // whoever sends to this ID now calls the handler
+	if err := clock.Bind(ctx, "clock"); err != nil { // the handler now gets its messages
 		log.Fatal(err)
 	}
 
