@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"container/list"
 	"net"
 	"sync/atomic"
 
@@ -20,6 +19,15 @@ const (
 	stateClosed // torn down; the socket may linger so that the peer can read the last error frame
 )
 
+// standing is whether an open connection of a client takes part in its session.
+type standing uint8
+
+const (
+	inSession   standing = iota // the session's messages may come to it
+	steppedBack                 // it may be dead, and its session does without it, see stepBack
+	hasLeft                     // its client wants no more messages here
+)
+
 // lingerMillis is how long a closed connection's socket waits for the peer to close its side. To close with
 // unread input in the kernel would reset the connection, and the peer might never see why.
 const lingerMillis = 1000
@@ -33,11 +41,7 @@ type conn struct {
 	slot, gen uint32 // from addConn
 	port      *port  // where it came in; nil in process, and if this node has dialled
 
-	// guarded by port.mu
-	waits     *list.Element // in port.waiting; nil: it has shown who it is
-	hasLoop   bool          // its loop has it
-	displaced bool          // it was told to make room
-	counted   bool          // in port.from
+	place portPlace // there; guarded by port.mu
 
 	// owned by the loop; static once open
 	session     *routing.Session
@@ -50,7 +54,7 @@ type conn struct {
 	local    *InProcess // nil for a socket
 	link     *link      // nil for a client
 	state    state
-	left     bool  // the client wants no more messages here
+	standing standing
 	shutdown bool  // our side of the socket is shut
 	deadline int64 // when a closed connection's socket is closed for good
 	live     liveness
@@ -205,7 +209,7 @@ func (c *conn) teardown() {
 	if wasOpen {
 		if c.session != nil {
 			c.endAside()
-			if !c.left {
+			if c.standing != hasLeft {
 				l.eng.detach(c)
 			}
 			id := c.session.ID()

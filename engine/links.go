@@ -85,7 +85,7 @@ func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
 		}
 		l.pace.worked(1)
 		switch c := l.conns[slot]; {
-		case c == nil || c.state != stateOpen || c.session == nil || c.left:
+		case c == nil || c.state != stateOpen || c.session == nil || c.standing == hasLeft:
 		case c.isInside() || l.now-c.live.lastFrame < linkDead.Milliseconds():
 			ls.send(to, c.attachedFrame(l.scratch.control[:0]))
 		default:

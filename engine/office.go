@@ -129,7 +129,7 @@ func (h hall) AskForAll(at routing.Handle, answerTime time.Duration, heard func(
 			l.post(func() {
 				// Only the connection that was asked can answer. A client that is stopped does not.
 				c := l.conn(at)
-				if c != nil && c.state == stateOpen && !c.left && !c.live.steppedBack && c.live.lastFrame > asked {
+				if c != nil && c.state == stateOpen && c.standing == inSession && c.live.lastFrame > asked {
 					heard(directory.Replied)
 					return
 				}

@@ -36,6 +36,23 @@ type port struct {
 	crowded uint64             // guarded by mu; how many were refused because of their source
 }
 
+// portPlace is the place of one connection at a port. All of it is guarded by port.mu.
+type portPlace struct {
+	phase   placePhase
+	waiting *list.Element // in port.waiting, from placeArriving until placeProved or placeFree
+}
+
+// placePhase is how far a connection is in showing who it is.
+type placePhase uint8
+
+const (
+	placeFree      placePhase = iota // it has none: not admitted yet, or its socket has closed
+	placeArriving                    // it is on its way to its loop
+	placeWaiting                     // its loop has it, and it has not shown who it is
+	placeDisplaced                   // it has not, and was told to make room
+	placeProved                      // it has shown who it is, and counts for its source
+)
+
 func newPort(most, unproved int) *port {
 	return &port{most: most, unproved: unproved, freed: make(chan struct{}, 1), from: make(map[netip.Addr]int)}
 }
@@ -60,7 +77,8 @@ func (p *port) tryAdmit(c *conn) bool {
 		return false
 	}
 	p.open++
-	c.port, c.waits = p, p.waiting.PushBack(c)
+	c.port = p
+	c.place = portPlace{placeArriving, p.waiting.PushBack(c)}
 	return true
 }
 
@@ -73,8 +91,8 @@ func (p *port) displace() {
 		return
 	}
 	for first := p.waiting.Front(); first != nil; first = first.Next() {
-		if c := first.Value.(*conn); c.hasLoop {
-			c.displaced = true
+		if c := first.Value.(*conn); c.place.phase == placeWaiting {
+			c.place.phase = placeDisplaced
 			p.closing++
 			p.displaced++
 			c.loop.post(c.displace)
@@ -87,7 +105,9 @@ func (p *port) displace() {
 func (p *port) hasLoop(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c.hasLoop = true
+	if c.place.phase == placeArriving {
+		c.place.phase = placeWaiting
+	}
 	wake.Nudge(p.freed)
 }
 
@@ -95,11 +115,10 @@ func (p *port) hasLoop(c *conn) {
 func (p *port) proved(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.waits == nil {
+	if c.place.waiting == nil {
 		return // its socket has closed: only its input is still handled
 	}
-	p.leave(c)
-	c.counted = true
+	p.leave(c, placeProved)
 	p.from[sourceOf(c.remote)]++
 	wake.Nudge(p.freed)
 }
@@ -133,32 +152,31 @@ func (p *port) closed(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open--
-	p.leave(c)
-	if source := sourceOf(c.remote); c.counted {
+	if source := sourceOf(c.remote); c.place.phase == placeProved {
 		if p.from[source]--; p.from[source] == 0 {
 			delete(p.from, source)
 		}
 	}
+	p.leave(c, placeFree)
 	wake.Nudge(p.freed)
 }
 
-// leave takes c out of waiting. mu is held.
-func (p *port) leave(c *conn) {
-	if c.waits == nil {
-		return
+// leave takes c out of waiting, if it is there, for another phase. mu is held.
+func (p *port) leave(c *conn, to placePhase) {
+	if c.place.waiting != nil {
+		p.waiting.Remove(c.place.waiting)
 	}
-	p.waiting.Remove(c.waits)
-	c.waits = nil
-	if c.displaced {
+	if c.place.phase == placeDisplaced {
 		p.closing--
 	}
+	c.place = portPlace{phase: to}
 }
 
 // waitsFor reports whether c has yet to show who it is.
 func (p *port) waitsFor(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return c.waits != nil
+	return c.place.waiting != nil
 }
 
 // sockets is how many are open.

@@ -201,10 +201,10 @@ func (c *conn) handleLeave(body []byte) {
 		c.decodeFault(err, codec.KindLeave)
 		return
 	}
-	if c.left { // or each would cost a goroutine and a round over all loops
+	if c.standing == hasLeft { // or each would cost a goroutine and a round over all loops
 		return
 	}
-	c.left = true
+	c.standing = hasLeft
 	c.stepAside()
 	c.loop.eng.detach(c)
 	e, l, h := c.loop.eng, c.loop, c.handle()
@@ -233,7 +233,7 @@ func (e *Engine) detach(c *conn) {
 		c.loop.links.sendAll(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))
 		return
 	}
-	if !found && !c.live.steppedBack || left > 0 {
+	if !found && c.standing != steppedBack || left > 0 {
 		return
 	}
 	c.loop.links.sendAll(codec.AppendPresence(nil, codec.KindDetached, id[:], serial))

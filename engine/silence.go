@@ -45,12 +45,11 @@ type liveness struct {
 	// heartbeats.
 	beat, dead int64
 
-	pinged      bool  // since the last frame
-	steppedBack bool  // its session does without it, see stepBack
-	lastFrame   int64 // when the last complete frame came
-	lastHeard   int64 // when anything came, on the loop's waking time
-	doubted     int64 // since when it may be dead, as news say, on that time; 0: it is not in doubt
-	suspected   bool  // it is in the loop's suspects
+	pinged    bool  // since the last frame
+	lastFrame int64 // when the last complete frame came
+	lastHeard int64 // when anything came, on the loop's waking time
+	doubted   int64 // since when it may be dead, as news say, on that time; 0: it is not in doubt
+	suspected bool  // it is in the loop's suspects
 }
 
 // promise notes how often, in ms, a client promises to send something. 0 means that it promises
@@ -138,7 +137,7 @@ func (v *liveness) timeLeft() int64 {
 	if v.dead > 0 {
 		left = v.dead - v.silentFor()
 	}
-	if v.steppedBack {
+	if c.standing == steppedBack {
 		left = min(left, doubtFor.Milliseconds()-(c.loop.beats.awake-max(v.doubted, v.lastHeard)))
 	}
 	return left
@@ -182,7 +181,7 @@ func (hb *heartbeats) checkSuspects() {
 		switch left := c.live.timeLeft(); {
 		case left <= 0:
 			c.close(codec.FaultIdleTimeout, fmt.Sprintf("nothing was received for %d ms", c.live.silentFor()))
-		case left >= scanEvery.Milliseconds() && !c.live.steppedBack:
+		case left >= scanEvery.Milliseconds() && c.standing != steppedBack:
 			c.live.suspected = false
 		default:
 			kept = append(kept, h)
@@ -199,7 +198,7 @@ func (v *liveness) doubt() {
 	if beat == 0 {
 		beat = assumedBeat.Milliseconds()
 	}
-	if c.isInside() || c.state != stateOpen || c.left || v.silentFor() < beat+beat/2 {
+	if c.isInside() || c.state != stateOpen || c.standing == hasLeft || v.silentFor() < beat+beat/2 {
 		return
 	}
 	v.distrust()
@@ -218,11 +217,11 @@ func (v *liveness) distrust() {
 func (v *liveness) heardAgain() {
 	c := v.conn
 	v.doubted = 0
-	if c.state != stateOpen || c.left {
+	if c.state != stateOpen || c.standing == hasLeft {
 		return
 	}
-	if v.steppedBack {
-		v.steppedBack = false
+	if c.standing == steppedBack {
+		c.standing = inSession
 		c.endAside()
 		e := c.loop.eng
 		serial, ok := e.table.Attach(c.session, c.handle())
@@ -240,13 +239,13 @@ func (v *liveness) heardAgain() {
 func (v *liveness) stepBack() {
 	c := v.conn
 	e := c.loop.eng
-	if v.doubted == 0 || v.steppedBack || c.state != stateOpen {
+	if v.doubted == 0 || c.standing == steppedBack || c.state != stateOpen {
 		return
 	}
 	if len(c.session.Handles()) < 2 && !e.dir.AttachedElsewhere(c.session.ID()) {
 		return
 	}
-	v.steppedBack = true
+	c.standing = steppedBack
 	c.stepAside()
 	v.suspect()
 	e.table.Detach(c.session, c.handle())
