@@ -128,9 +128,9 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 	if err != nil {
 		return err
 	}
-	c := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
+	c := newConn(clientConn, nc.RemoteAddr(), e.cfg.MaxPending)
 	if peers != nil {
-		c.link = newLink(peers)
+		c.kind, c.link = linkConn, newLink(peers)
 	}
 	if !p.admit(e.serving, c) {
 		return nc.Close()

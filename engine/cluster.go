@@ -96,7 +96,7 @@ func (l *loop) sendMembers(slot int, frame []byte) {
 			l.post(func() { l.sendMembers(slot, frame) })
 			return
 		}
-		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.link == nil && !c.isInside() {
+		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.kind == clientConn {
 			c.out.wroteControl(append(c.out.buf(), frame...))
 			l.pace.worked(writeWork + len(frame)/bytesPerUnit)
 		}
@@ -114,7 +114,7 @@ func (c *cluster) Fail(err error) { c.eng.fail(err) }
 func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (peers.Link, error) {
 	e, k := c.eng, newLink(c)
 	k.dialled, k.node = true, node
-	conn := newConn(nc.RemoteAddr(), e.cfg.MaxPending)
+	conn := newConn(linkConn, nc.RemoteAddr(), e.cfg.MaxPending)
 	conn.link = k
 	e.acceptor.dialled.Add(1)
 	if err := e.acceptor.enroll(nc, conn); err != nil {

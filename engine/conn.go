@@ -19,6 +19,15 @@ const (
 	stateClosed // torn down; the socket may linger so that the peer can read the last error frame
 )
 
+// connKind is who is at the other end of a connection.
+type connKind uint8
+
+const (
+	clientConn connKind = iota // a client that came over the network
+	insideConn                 // a client in this process: the node trusts it
+	linkConn                   // another node
+)
+
 // standing is whether an open connection of a client takes part in its session.
 type standing uint8
 
@@ -36,6 +45,7 @@ const lingerMillis = 1000
 // touches it.
 type conn struct {
 	// static after the loop has it
+	kind      connKind
 	loop      *loop
 	remote    net.Addr
 	slot, gen uint32 // from addConn
@@ -52,7 +62,7 @@ type conn struct {
 	// owned by the loop: its life
 	wire     wire       // nil for an in-process session, and once it is closed
 	local    *InProcess // nil for a socket
-	link     *link      // nil for a client
+	link     *link      // of a linkConn
 	state    state
 	standing standing
 	shutdown bool  // our side of the socket is shut
@@ -74,8 +84,8 @@ type conn struct {
 }
 
 // newConn makes a connection that no loop has yet.
-func newConn(remote net.Addr, maxPending int) *conn {
-	c := &conn{remote: remote}
+func newConn(kind connKind, remote net.Addr, maxPending int) *conn {
+	c := &conn{kind: kind, remote: remote}
 	c.live.conn, c.in.conn, c.out.conn = c, c, c
 	c.sender.conn, c.multicasts.conn, c.held.conn, c.receiver.conn = c, c, c, c
 	c.out.maxPending = maxPending
@@ -201,7 +211,7 @@ func (c *conn) teardown() {
 	wasOpen := c.state == stateOpen
 	c.state = stateClosed
 	l.removeConn(c)
-	if c.link != nil {
+	if c.kind == linkConn {
 		c.link.end(c, wasOpen)
 	}
 	c.endWatches()

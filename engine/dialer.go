@@ -55,7 +55,7 @@ func (e *Engine) DialerAs(identity string) func(ctx context.Context, addr string
 
 // connectInMemory makes a pipe. Its loop has it before anything that the client writes.
 func (e *Engine) connectInMemory(identity string) net.Conn {
-	c := newConn(memoryAddr{}, e.cfg.MaxPending)
+	c := newConn(insideConn, memoryAddr{}, e.cfg.MaxPending)
 	c.loop = e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
 	p := &pipe{conn: c, identity: identity}
 	p.pump = p.take
@@ -65,9 +65,6 @@ func (e *Engine) connectInMemory(identity string) net.Conn {
 	c.loop.post(func() { c.loop.welcomeSocket(c) })
 	return &clientEnd{p}
 }
-
-// isInside reports whether the connection is that of a client in this process.
-func (c *conn) isInside() bool { return c.local != nil || c.inMemory() != nil }
 
 // inMemory returns the connection's pipe; nil if it has none, or has lost it.
 func (c *conn) inMemory() *pipe {

@@ -37,7 +37,7 @@ func (l *loop) welcomeSocket(c *conn) {
 	c.live.lastFrame, c.live.lastHeard = l.now, l.beats.awake
 	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
 	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
-	if c.link != nil {
+	if c.kind == linkConn {
 		l.links.all = append(l.links.all, c)
 		c.link.begin(c)
 	}
@@ -107,7 +107,7 @@ func (c *conn) frame(body []byte) {
 		c.decodeFault(err, kind)
 		return
 	}
-	if c.link != nil {
+	if c.kind == linkConn {
 		c.linkFrame(kind, body)
 		return
 	}

@@ -108,7 +108,7 @@ func (d *draining) tell(ctx context.Context, f *codec.Drain) {
 	frame := codec.AppendDrain(nil, f)
 	_, _ = ask(ctx, d.eng, func(l *loop) bool {
 		for _, c := range l.conns {
-			if c != nil && c.state == stateOpen && c.link == nil && !c.isInside() {
+			if c != nil && c.state == stateOpen && c.kind == clientConn {
 				c.out.wroteControl(append(c.out.buf(), frame...))
 			}
 		}
@@ -129,7 +129,7 @@ func (d *draining) idle(ctx context.Context) bool {
 			return true
 		}
 		for _, c := range l.conns {
-			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.link == nil && !c.isInside() && !d.over(l.now))) {
+			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.kind == clientConn && !d.over(l.now))) {
 				return true
 			}
 		}

@@ -29,7 +29,7 @@ type batch struct {
 // fits makes room for one more message, where b.size does not: a client that knows no deliver_many gets the payload with each (S21).
 func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	c := dest.conn
-	if c == nil || c.link != nil || c.receiver.takesMany {
+	if c == nil || c.kind == linkConn || c.receiver.takesMany {
 		return verdict{}
 	}
 	b.singly += codec.DeliverSize(d) + codec.MaxToken

@@ -275,7 +275,7 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 // A client that closes its connection before its hello is handled counts for its address no longer.
 func TestHelloOfAClosedConnection(t *testing.T) {
 	p := newPort(8, 8)
-	c := newConn(&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, 0)
+	c := newConn(clientConn, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, 0)
 	if !p.tryAdmit(c) {
 		t.Fatal("there is no place")
 	}

@@ -128,7 +128,7 @@ func (in *inbox) openNote(n *note, data []byte) {
 	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
 		in.openLinkNote(n, data)
 	case noteRefused:
-		if c := l.conn(n.handle); c != nil && c.link == nil {
+		if c := l.conn(n.handle); c != nil && c.kind != linkConn {
 			c.fail(codec.FaultBadToken, 0, n.frame, 0, badTokenText)
 		}
 	}
@@ -167,7 +167,7 @@ func (in *inbox) adoptChunk(ch *chunk, age int64) {
 	if age >= staleAfter {
 		in.ageChunk(ch, uint32(age))
 	}
-	if ch.many && c.link == nil && !c.receiver.takesMany {
+	if ch.many && c.kind != linkConn && !c.receiver.takesMany {
 		in.singleChunk(c, ch)
 	}
 	if c.out.crowdedBy(len(ch.buf)) {

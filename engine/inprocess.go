@@ -139,7 +139,7 @@ func (e *Engine) OpenInProcess(ctx context.Context, cfg InProcessConfig) (*InPro
 	s.pump = s.read
 	s.newCallbacks()
 	l := e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
-	s.conn = newConn(nil, e.cfg.MaxPending)
+	s.conn = newConn(insideConn, nil, e.cfg.MaxPending)
 	s.conn.loop, s.conn.local, s.conn.receiver.takesMany = l, s, true
 	l.post(func() {
 		l.addConn(s.conn)

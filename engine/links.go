@@ -37,7 +37,7 @@ func (ls *loopLinks) check() {
 
 // conn returns an open link of this loop, nil if the handle names none.
 func (ls *loopLinks) conn(h routing.Handle) *conn {
-	if c := ls.loop.conn(h); c != nil && c.link != nil && c.state == stateOpen {
+	if c := ls.loop.conn(h); c != nil && c.kind == linkConn && c.state == stateOpen {
 		return c
 	}
 	return nil
@@ -86,7 +86,7 @@ func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
 		l.pace.worked(1)
 		switch c := l.conns[slot]; {
 		case c == nil || c.state != stateOpen || c.session == nil || c.standing == hasLeft:
-		case c.isInside() || l.now-c.live.lastFrame < linkDead.Milliseconds():
+		case c.kind == insideConn || l.now-c.live.lastFrame < linkDead.Milliseconds():
 			ls.send(to, c.attachedFrame(l.scratch.control[:0]))
 		default:
 			c.live.distrust()

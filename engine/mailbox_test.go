@@ -123,7 +123,7 @@ func TestPeerChunks(t *testing.T) {
 
 // bareConn makes a connection that only has its loop.
 func bareConn(l *loop) *conn {
-	c := newConn(nil, 0)
+	c := newConn(clientConn, nil, 0)
 	c.loop = l
 	return c
 }

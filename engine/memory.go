@@ -110,7 +110,7 @@ func (o *output) room() int {
 	if share == 0 {
 		return o.maxPending
 	}
-	if c.link != nil {
+	if c.kind == linkConn {
 		share *= linkRoom
 	}
 	return min(o.maxPending, share)

@@ -199,7 +199,7 @@ func (c *conn) displace() {
 		return
 	}
 	what := "hello"
-	if c.link != nil {
+	if c.kind == linkConn {
 		what = "proof"
 	}
 	c.dismiss("no " + what + " yet, and too many newer connections wait")

@@ -26,7 +26,7 @@ func (in *input) heard(buf []byte) {
 	l := c.loop
 	l.stats.bytesIn += uint64(len(buf))
 	c.live.lastHeard = l.beats.awake
-	if c.link != nil {
+	if c.kind == linkConn {
 		c.live.lastFrame = l.now // of a large frame on a slow link, every part is a sign of life
 	}
 	in.take(buf)
@@ -109,7 +109,7 @@ func (in *input) readCarry(buf []byte) []byte {
 func (in *input) frameLimit() int {
 	c := in.conn
 	switch {
-	case c.state == stateOpen && c.link != nil:
+	case c.state == stateOpen && c.kind == linkConn:
 		return c.loop.eng.maxFrame + codec.FrameOverhead // a forward says a little more than a send
 	case c.state == stateOpen:
 		return c.loop.eng.maxFrame

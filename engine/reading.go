@@ -62,7 +62,7 @@ func (in *input) setReading(on bool) {
 // bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the input.
 func (p *poller) readOn(c *conn) []byte {
 	l := p.loop
-	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.pace.full && c.link == nil {
+	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.pace.full && c.kind != linkConn {
 		return nil
 	}
 	if p.more == nil {

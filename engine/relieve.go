@@ -171,7 +171,7 @@ func (m *loopMemory) holders() (all []memoryHolder) {
 		}
 		if n := c.holding(); n > 0 {
 			h := memoryHolder{conn: c, loop: l, bytes: n, weight: n, silent: l.beats.awake - c.live.lastHeard}
-			if c.link != nil {
+			if c.kind == linkConn {
 				h.weight /= linkRoom
 			}
 			all = append(all, h)
@@ -194,7 +194,7 @@ func (c *conn) closeForMemory(held int, named bool) {
 		if c.session != nil {
 			args = append(args, "session", c.session.ID())
 		}
-		if c.link != nil {
+		if c.kind == linkConn {
 			args = append(args, "node", c.link.node)
 		}
 		l.eng.cfg.Logger.Warn("a connection is closed because it holds most of the node's memory budget", args...)

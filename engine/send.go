@@ -312,7 +312,7 @@ func unackedOf(flags uint8, n int) int {
 // countUnacked counts messages without ack that are written to c.
 func (rv *receiver) countUnacked(n int) {
 	c := rv.conn
-	if c.link != nil {
+	if c.kind == linkConn {
 		c.loop.stats.forwarded += uint64(n)
 		return
 	}

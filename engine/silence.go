@@ -97,7 +97,7 @@ func (v *liveness) silentFor() int64 { return v.conn.loop.beats.awake - v.lastHe
 // checkHeartbeat pings a silent client and gives up on a dead one.
 func (v *liveness) check() {
 	c := v.conn
-	if c.state == stateHello || c.isInside() || c.link != nil { // the one has a deadline of its own, the other no wire
+	if c.state == stateHello || c.kind == insideConn || c.kind == linkConn { // the one has a deadline of its own, the other no wire
 		return
 	}
 	if c.in.inTurns { // it has said something
@@ -198,7 +198,7 @@ func (v *liveness) doubt() {
 	if beat == 0 {
 		beat = assumedBeat.Milliseconds()
 	}
-	if c.isInside() || c.state != stateOpen || c.standing == hasLeft || v.silentFor() < beat+beat/2 {
+	if c.kind == insideConn || c.state != stateOpen || c.standing == hasLeft || v.silentFor() < beat+beat/2 {
 		return
 	}
 	v.distrust()

@@ -113,7 +113,7 @@ func (in *input) countTurn(before workDone) {
 // countWork counts work that a connection has caused.
 func (in *input) countWork(work int) {
 	c := in.conn
-	if c.link != nil {
+	if c.kind == linkConn {
 		return
 	}
 	t := &c.loop.turns
@@ -132,7 +132,7 @@ func (in *input) isAhead() bool {
 		slack = lateSlack
 	}
 	t := &l.turns
-	if c.link != nil || in.caused <= t.fair+slack || !l.turns.crowded() {
+	if c.kind == linkConn || in.caused <= t.fair+slack || !l.turns.crowded() {
 		return false
 	}
 	return len(t.clients) == 0 || in.caused+in.nextWork() > t.clients[0].due
@@ -151,7 +151,7 @@ func (t *turns) crowded() bool {
 func (in *input) take(buf []byte) {
 	c := in.conn
 	l := c.loop
-	if in.inTurns || (l.pace.full && c.link == nil || in.isAhead()) && len(buf) >= codec.Missing(in.carry) {
+	if in.inTurns || (l.pace.full && c.kind != linkConn || in.isAhead()) && len(buf) >= codec.Missing(in.carry) {
 		in.keep(buf)
 		return
 	} // a part of a large frame is copied in any case
@@ -250,7 +250,7 @@ func (in *input) drop() {
 func (t *turns) serve(share time.Duration) {
 	for i, c := range t.arriving {
 		t.arriving[i] = nil
-		if c.link != nil {
+		if c.kind == linkConn {
 			t.links = append(t.links, c)
 		} else {
 			t.push(c)
