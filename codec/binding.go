@@ -5,11 +5,12 @@ type Policy uint8
 
 // The policies of version 1.
 const (
-	PolicyKickOld   Policy = 0 // the newcomer wins; the incumbent hears kick
-	PolicyRejectNew Policy = 1 // the incumbent stays if its session lives; the newcomer hears taken
+	PolicyKickOld Policy = 0 // the new session wins; the holder hears kick
+	// the holder keeps the ID if its session lives; the new session hears taken
+	PolicyRejectNew Policy = 1
 )
 
-// IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind asks for a new epoch; any other
+// IDEpoch is one ID of a bind or unbind frame. Epoch 0 in a bind requests a new epoch; any other
 // re-asserts that binding.
 type IDEpoch struct {
 	ID    []byte // a view into the frame; its length is not checked, because the answer is per ID
@@ -19,10 +20,10 @@ type IDEpoch struct {
 // Result is the answer for one ID.
 type Result struct {
 	Code  Code
-	Epoch uint64 // of the binding that stands; 0 when there is none
+	Epoch uint64 // of the current binding; 0 if there is none
 }
 
-// Bind asks for IDs to be delivered to this session.
+// Bind requests that messages to IDs are delivered to this session.
 type Bind struct {
 	Seq    uint64
 	Policy Policy
@@ -47,7 +48,7 @@ func AppendBind(b []byte, seq uint64, policy Policy, ids []IDEpoch) []byte {
 	return end(appendIDs(b, ids), start)
 }
 
-// Unbind gives IDs back.
+// Unbind removes bindings of this session.
 type Unbind struct {
 	Seq uint64
 	IDs IDList
@@ -113,7 +114,7 @@ type Results struct {
 	Reasons ReasonList // why, for some of those that failed
 }
 
-// Reason says for people why what was asked for an ID failed.
+// Reason explains to people why a request for an ID failed.
 type Reason struct {
 	Index uint64 // the place of the ID's result in the list
 	Text  []byte // a view; at most MaxReason bytes
@@ -132,8 +133,8 @@ func DecodeResults(body []byte, kind Kind, f *Results) error {
 	return r.close(left)
 }
 
-// peekReasons reads the value that comes next, which is skipped afterwards. They are for people:
-// what is no list of reasons is no reason to refuse the frame.
+// peekReasons reads the next value, which the caller then skips. Reasons are for people, so a value
+// that is not a list of reasons does not make the frame invalid.
 func peekReasons(r reader) ReasonList {
 	all := ReasonList{readElements(&r, elementReason, anyLen)}
 	if r.fault != nil {
@@ -170,7 +171,7 @@ func appendResults(b []byte, seq uint64, results []Result) []byte {
 	return b
 }
 
-// DecodeKick reads a kick: id, a view, is bound elsewhere now, under epoch.
+// DecodeKick reads a kick: id, a view, is now bound elsewhere, under epoch.
 func DecodeKick(body []byte) (id []byte, epoch uint64, err error) {
 	r, left := open(body, KindKick, 3)
 	id = r.id("id")

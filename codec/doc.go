@@ -13,11 +13,11 @@
 //
 //	buf = codec.AppendSend(buf, &codec.Send{Seq: 1, To: to, From: from, Payload: p})
 //
-// What a decoder leaves in its argument when it returns an error is not defined. Encoders trust
-// their caller: an ID, token or session of a wrong length makes a frame that decoders refuse.
+// If a decoder returns an error, the content of its argument is undefined. Encoders trust their
+// caller: an ID, token or session of a wrong length yields a frame that decoders refuse.
 //
-// Nothing here allocates on the path of a message; the fault of a bad frame does. All functions may
-// be called from any goroutine; the buffers are the caller's affair. The protocol itself (who may
-// send what, and when) is described in docs/protocol.md, that between nodes in
+// Nothing here allocates on the path of a message, except the fault of a bad frame. Any goroutine
+// may call all functions. The caller must synchronise access to the buffers. The protocol itself
+// (who may send what, and when) is described in docs/protocol.md, that between nodes in
 // docs/peer-protocol.md.
 package codec

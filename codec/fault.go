@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// Fault is what an error frame accuses its receiver of. Append only.
+// Fault is the reason of an error frame. Append only.
 type Fault uint8
 
 const maxFault = 127
@@ -32,7 +32,7 @@ const (
 	// an ack token that was never given to this session; the connection stays
 	FaultBadToken     Fault = 16
 	FaultGoingAway    Fault = 17 // the node is shutting down
-	FaultFenced       Fault = 18 // the node was stopped for a while and starts anew
+	FaultFenced       Fault = 18 // the node was stopped for a while and starts again
 	FaultReplaced     Fault = 19 // a newer connection of the session asked to replace this one
 	FaultSessionEnded Fault = 20 // the session was ended
 	FaultInternal     Fault = 21 // the node's own failure

@@ -22,7 +22,7 @@ const (
 	// and drain may name many nodes.
 	MinClientFrame = 1 << 20
 
-	// FrameOverhead is what a send or deliver frame needs at most beside its payload.
+	// FrameOverhead is what a send or deliver frame needs at most besides its payload.
 	FrameOverhead = 1024
 )
 
@@ -57,10 +57,9 @@ func Missing(b []byte) int {
 	return PrefixLen + int(binary.BigEndian.Uint32(b)) - len(b)
 }
 
-// PeekKind reads the kind of a frame body and nothing else. It does not compare the number of
-// elements that the array declares with the bytes that remain: what a node answers to a kind that
-// it does not know must not depend on the width of that number. The decoders of the kinds compare
-// it.
+// PeekKind reads the kind of a frame body and nothing else. It does not compare the declared number
+// of elements with the bytes that remain, because a node's answer to an unknown kind must not
+// depend on the width of that number. The decoders of the kinds compare it.
 func PeekKind(body []byte) (Kind, error) {
 	// One byte of array header and one of kind: what every encoder makes of an array of up to 15.
 	if len(body) >= 2 && body[0]&0xf0 == 0x90 && body[0] != 0x90 && body[1] < 0x80 {

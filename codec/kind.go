@@ -7,7 +7,7 @@ const Version = 1
 
 // Kind is the first element of every frame's array and says how the rest is read.
 //
-// Kinds are append only: a number is never given a second meaning. Ranges:
+// Kinds are append only: a number never gets a second meaning. Ranges:
 //
 //	  1–15   session (hello, heartbeat, errors, drain, credit, moving)
 //	 16–31   bindings
@@ -71,8 +71,8 @@ const (
 	KindChanged Kind = 67 // N->C [67, [[id str, code, epoch]…]]
 )
 
-// FromClient reports whether only clients send frames of this kind: a client that is sent one is
-// not talking to a node.
+// FromClient reports whether only clients send frames of this kind: a client that receives one is
+// not connected to a node.
 func (k Kind) FromClient() bool {
 	switch k {
 	case KindHello, KindBye, KindLeave, KindBind, KindUnbind, KindLookup, KindSend, KindAck, KindNotHere,

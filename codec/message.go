@@ -5,7 +5,7 @@ import "math"
 // Flags of send and deliver.
 const (
 	FlagAck    = 1 << 0 // the sender waits for an outcome; the receiver answers with ack
-	FlagReport = 1 << 1 // without FlagAck: tell the sender if the message could not be delivered
+	FlagReport = 1 << 1 // without FlagAck: the sender hears if the message could not be delivered
 )
 
 const (
@@ -61,7 +61,7 @@ type Deliver struct {
 	From    []byte
 	TTL     uint32 // remaining milliseconds; 0 stands for none
 	Flags   uint8
-	Epoch   uint64 // of the binding the node went by
+	Epoch   uint64 // of the binding that the node used
 	Payload []byte
 }
 
@@ -92,7 +92,7 @@ func AppendDeliver(b []byte, f *Deliver) []byte { return appendDeliver(b, KindDe
 // 0, see Deliver.Short. The send ends then; it cannot go elsewhere.
 const FeatureShortNotHere = 1 << 1
 
-// Short is what a not_here without content says of a message.
+// Short returns the fields of a not_here without content.
 func (f *Deliver) Short() Deliver { return Deliver{Token: f.Token, To: f.To, Epoch: f.Epoch} }
 
 // AppendNotHere appends a not_here frame.

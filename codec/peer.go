@@ -50,16 +50,16 @@ const NonceLen = 16
 // MaxSettings is the most settings in a PeerIdentity; a decoder takes no more.
 const MaxSettings = 32
 
-// PeerIdentity is what a node claims to be, besides its name. Older nodes neither send nor read it:
-// Since is then 0.
+// PeerIdentity is what a node says about itself besides its name. Older nodes neither send nor read
+// it: Since is then 0.
 type PeerIdentity struct {
 	// when the node's process took its name, in µs since 1970, by its own clock; 0: not said
 	Since    uint64
 	Flags    uint8     // PeerStarting
-	Settings []Setting // what the two nodes have to agree on
+	Settings []Setting // what the two nodes must agree on
 }
 
-// PeerStarting says that a node does not take clients yet, and ends if another one has its name.
+// PeerStarting says that a node does not accept clients yet, and ends if another node has its name.
 const PeerStarting = 1 << 0
 
 // Setting is the value of a setting, by a name that people read.
@@ -264,8 +264,8 @@ func AppendAnswer(b []byte, f *Answer) []byte {
 }
 
 // DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its
-// receiver would not have it, and code says which. The reason, a view, is for people; empty if the
-// node gives none. Its error is an *Error.
+// receiver refused it. code says which. The reason, a view, is for people, and empty if the node
+// gives none. Its error is an *Error.
 func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err error) {
 	r, left := open(body, KindRefuse, 3)
 	token = r.bin("token", MaxToken)
@@ -276,8 +276,8 @@ func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err erro
 	return token, code, reason, r.close(left)
 }
 
-// peekReason reads the value that comes next, which is skipped afterwards. It is for people: what
-// is no reason is no reason to refuse the frame.
+// peekReason reads the next value, which the caller then skips. The reason is for people, so a
+// value that is not a reason does not make the frame invalid.
 func peekReason(r reader) []byte {
 	reason := r.str("reason", MaxReason)
 	if r.fault != nil {
@@ -301,8 +301,9 @@ func AppendRefuse(b, token []byte, code Code, reason []byte) []byte {
 	return end(b, start)
 }
 
-// DecodeGone reads a gone: a connection of this session, a view, has ended on the sending node, and
-// what was forwarded to the session there and is not answered yet is lost. Its error is an *Error.
+// DecodeGone reads a gone: a connection of this session, a view, has closed at the sending node.
+// Messages that were forwarded to the session there and are not answered yet are lost. Its error is
+// an *Error.
 func DecodeGone(body []byte) (session []byte, err error) {
 	return decodeBin(body, KindGone, "session", SessionIDLen)
 }
@@ -347,7 +348,7 @@ func AppendPresence(b []byte, kind Kind, session []byte, serial uint64) []byte {
 }
 
 // DecodeExpel reads an expel or released frame (kind says which): the session lost id to the
-// binding with epoch, or gave its binding with epoch back. The byte fields are views. Its error is
+// binding with epoch, or released its binding with epoch. The byte fields are views. Its error is
 // an *Error.
 func DecodeExpel(body []byte, kind Kind) (session, id []byte, epoch uint64, err error) {
 	r, left := open(body, kind, 4)
@@ -364,8 +365,8 @@ func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) [
 	return end(appendEpoch(appendStr(b, id), epoch), start)
 }
 
-// Claim is what the registry says of the node that receives it: a session is attached there, and
-// holds IDs. Only that node knows whether it is true.
+// Claim is what the registry says about the receiving node: a session is attached there, and holds
+// IDs. Only that node knows whether that is true.
 type Claim struct {
 	Session     []byte // SessionIDLen bytes
 	Incarnation uint64 // of the node; 0: the registry names no node

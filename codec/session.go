@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// HelloReplace asks the node to close the session's other connections to it: the client knows that
-// they are gone even if the node has not noticed yet.
+// HelloReplace asks the node to close the session's other connections to it, because the client
+// knows that they are gone even if the node has not noticed yet.
 const HelloReplace = 1 << 0
 
-// WelcomeResumed says that the session named in hello goes on; without it the session is new.
+// WelcomeResumed says that the session named in hello was resumed; without it the session is new.
 const WelcomeResumed = 1 << 0
 
 // ErrorClosing says that the connection is closed after this error frame.
@@ -27,7 +27,7 @@ type Hello struct {
 	Flags  uint8
 	// name and version of the client, for people; at most MaxReason bytes
 	Agent []byte
-	// milliseconds: the client sends something at least that often; 0: it does not say
+	// milliseconds: the client sends something at least that often; 0: no promise
 	Heartbeat uint64
 }
 
@@ -154,8 +154,8 @@ func AppendWelcome(b []byte, f *Welcome) []byte {
 	return end(appendMembers(b, f.Members), start)
 }
 
-// DecodeMembers reads a members frame: the nodes there are now, the one that says so included.
-// Entries that are wrong are left out. Its error is an *Error.
+// DecodeMembers reads a members frame: all current nodes, including the sender. It leaves out wrong
+// entries. Its error is an *Error.
 func DecodeMembers(body []byte) ([]Member, error) {
 	r, left := open(body, KindMembers, 2)
 	all := r.members()
@@ -169,8 +169,8 @@ func AppendMembers(b []byte, all []Member) []byte {
 	return end(appendMembers(b, all), start)
 }
 
-// members reads a list of nodes without the entries that are wrong. What one node has said of
-// itself must not keep a client from all others.
+// members reads a list of nodes without the wrong entries. A wrong entry of one node must not keep
+// a client from all others.
 func (r *reader) members() (all []Member) {
 	for n := r.list("members", MaxMembers); n > 0 && r.fault == nil; n-- {
 		before := *r

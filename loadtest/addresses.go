@@ -8,15 +8,15 @@ import (
 	"distmsg/discovery"
 )
 
-// addresses are those of all nodes that are known: those of the configuration or of discovery, and
-// those that nodes have told of. Its methods may be called from any goroutine.
+// addresses holds the addresses of all known nodes: from the configuration or discovery, and from
+// what nodes announce. Any goroutine may call its methods.
 type addresses struct {
 	membership discovery.Membership
 	mu         sync.Mutex
-	told       []codec.Member // as the last node told them
+	told       []codec.Member // as a node announced them last
 }
 
-// first are the addresses to begin with.
+// first returns the addresses to begin with.
 func (a *addresses) first() []string {
 	nodes, _ := a.membership.Nodes()
 	addrs := make([]string, len(nodes))
@@ -26,15 +26,15 @@ func (a *addresses) first() []string {
 	return addrs
 }
 
-// learn takes in the list of a welcome or a members frame.
+// learn adopts the list of a welcome or a members frame.
 func (a *addresses) learn(all []codec.Member) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.told = all
 }
 
-// after lists where to go from addr: the preferred ones, then all that are known, beginning behind
-// addr, which comes last, or not at all.
+// after lists the addresses to try after addr: the preferred ones, then all known ones, beginning
+// after addr. addr itself comes last, or not at all.
 func (a *addresses) after(addr string, preferred []string, last bool) []string {
 	all := a.first()
 	a.mu.Lock()

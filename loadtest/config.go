@@ -14,7 +14,7 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// A Driver is a way to talk to the nodes.
+// A Driver is a way to communicate with the nodes.
 type Driver string
 
 // The drivers.
@@ -25,24 +25,24 @@ const (
 	DriverNATS Driver = "nats"
 )
 
-// Config says what to send where. The zero value is a complete run; each zero field stands for the
-// default its comment names.
+// Config says what to send where. The zero value is a complete run. Each zero field means the
+// default that its comment names.
 type Config struct {
-	// Nodes are the addresses (host:port) of running nodes, over which connections are spread in
+	// Nodes are the addresses (host:port) of running nodes. Connections are spread over them in
 	// turn. Default: a node in this process, for this run only.
 	Nodes []string
-	// Membership is where nodes are found instead of Nodes: when the run begins, and whenever a
-	// connection is lost. The caller closes it, after Run. Default: none.
+	// Membership finds the nodes in place of Nodes: when the run begins, and whenever a connection
+	// is lost. The caller closes it after Run. Default: none.
 	Membership discovery.Membership
 	// Cross is the share of messages, 0 to 1, whose receiver is connected to another node than the
-	// sender; where a connection is counts at the moment of the send, and one that is down counts
-	// where it was. While all are at one node, or an own node has no other connection, receivers
-	// are chosen as without Cross. It needs at least two nodes with connections. Default: as it
-	// comes.
+	// sender. The nodes of both connections at the moment of the send count, and a connection that
+	// is down counts at its last node. While all connections are at one node, or the sender's node
+	// has no other connection, receivers are chosen as without Cross. It needs at least two nodes
+	// with connections. Default: receivers are chosen without regard to nodes.
 	Cross *float64
 	// Loops is the number of event loops of the node in this process. Default: 1.
 	Loops int
-	// Driver talks to the nodes. Default: DriverRelay. DriverNATS needs Nodes.
+	// Driver communicates with the nodes. Default: DriverRelay. DriverNATS needs Nodes.
 	Driver Driver
 
 	// Attach is how many nodes each session of DriverSDK is attached to at once, see
@@ -55,51 +55,51 @@ type Config struct {
 	Conns int
 	// IDsPerConn is the number of IDs each connection binds and sends from. Default: 1.
 	IDsPerConn int
-	// Payload is the size of a message in bytes, at least 36 for what the ledger writes there.
-	// Default: 128.
+	// Payload is the size of a message in bytes. It is at least 36, because the ledger writes its
+	// stamp there. Default: 128.
 	Payload int
-	// Fanout, when more than 1, makes each message a multicast to that many IDs of other
-	// connections, which follow each other. Window and Rate count multicasts; the ledger, the rate
-	// and the latency count copies. With DriverSDK, a multicast's outcomes are known when all are,
-	// so that the slowest makes the latency of each. Default: 1.
+	// Fanout, if more than 1, makes each message a multicast to that many consecutive IDs of other
+	// connections. Window and Rate count multicasts. The ledger, the rate and the latency count
+	// copies. With DriverSDK, a multicast's outcomes are known only when all of them are, so the
+	// slowest determines the latency of each. Default: 1.
 	Fanout int
-	// NoAck sends without ack, asking for a report of failures only.
+	// NoAck sends without ack, and requests only a report of failures.
 	NoAck bool
-	// Window is the number of messages that each connection keeps in flight (closed loop): the
-	// end of one is the start of the next. Default: 1.
+	// Window is the number of messages that each connection keeps in flight (closed loop): when one
+	// ends, the next starts. Default: 1.
 	Window int
-	// Rate, when not 0, is the number of messages a second, all connections together, that start
-	// whether or not earlier ones have ended (open loop). Latency then counts from the moment a
-	// message should have left. Window must be 0.
+	// Rate, if not 0, is the number of messages a second that start on all connections together,
+	// whether or not earlier ones have ended (open loop). Latency then counts from the moment when
+	// a message should have left. Window must be 0.
 	Rate float64
 
-	// Warmup goes before the measured time. What happens in it is in the ledger, but in neither
-	// rate, latency nor CPU. Default: 1 s; negative: none.
+	// Warmup precedes the measured time. The ledger includes it, but rate, latency and CPU do not.
+	// Default: 1 s; negative: none.
 	Warmup time.Duration
 	// Duration is the measured time. Default: 10 s.
 	Duration time.Duration
-	// Grace is the longest wait at the end, while messages are in flight, without that anything
-	// comes in. What is still in flight then is missing. Default: 2 s more than the time to live
-	// that the nodes give a message, or than 5 s where they do not tell it.
+	// Grace bounds how long the run waits at its end without any arrival while messages are in
+	// flight. Messages that are still in flight then are missing. Default: 2 s more than the nodes'
+	// default time to live, or than 5 s if they do not announce it.
 	Grace time.Duration
-	// Patience is the longest wait at the end altogether. What is in flight then, while others
-	// still land, is unanswered, see Report.Unanswered. After an interruption it is Grace, if that
-	// is less. Default: 5 minutes, or Grace if that is more.
+	// Patience bounds the whole wait at the end. If messages are still in flight then while others
+	// still land, they are unanswered (see Report.Unanswered). After an interruption, the bound is
+	// Grace if that is less. Default: 5 minutes, or Grace if that is more.
 	Patience time.Duration
-	// Seed makes the choice of receivers repeatable. Default: random; the report tells it.
+	// Seed makes the choice of receivers repeatable. Default: random; the report contains it.
 	Seed uint64
 
-	// Until, when closed, ends the measured time early. The report is complete, not partial.
-	// Default: never.
+	// Until ends the measured time early when it is closed. The report is then complete and not
+	// partial. Default: never.
 	Until <-chan struct{}
 	// Started is called once, when all connections are up and messages begin to flow, on Run's
-	// goroutine, which waits for it. snapshot may be called from any goroutine at any time, also
-	// after Run; it does not block for long. Default: none.
+	// goroutine, which waits for it. Any goroutine may call snapshot at any time, also after Run.
+	// It does not block for long. Default: none.
 	Started func(snapshot func() Snapshot)
 
 	// ServerPID is the process whose CPU and memory are reported. Default: none.
 	ServerPID int
-	// Progress gets one line a second. Default: none.
+	// Progress receives one line a second. Default: none.
 	Progress io.Writer
 }
 
@@ -109,7 +109,7 @@ const (
 	defaultPayload  = 128
 	defaultWarmup   = time.Second
 	defaultDuration = 10 * time.Second
-	defaultTTL      = 5 * time.Second // where the nodes do not tell theirs
+	defaultTTL      = 5 * time.Second // if the nodes do not announce theirs
 	graceAfterTTL   = 2 * time.Second
 	defaultPatience = 5 * time.Minute
 
@@ -117,10 +117,10 @@ const (
 	maxRate    = 100e6
 )
 
-// ErrUsage is what a Config that makes no sense is refused with.
+// ErrUsage is the error for an invalid Config.
 var ErrUsage = errors.New("bad configuration")
 
-// withDefaults fills in and rejects; its errors are ErrUsage.
+// withDefaults fills in defaults and rejects invalid values. Its errors are ErrUsage.
 func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Loops, 1)
 	setDefault(&c.Driver, DriverRelay)
@@ -195,7 +195,7 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// strategy makes the one of that name.
+// strategy returns the strategy with this name.
 func strategy(name string) (s discovery.Strategy, known bool) {
 	switch name {
 	case "random":

@@ -1,7 +1,7 @@
-// Package ledger knows what became of every message of a load test, and finds the messages about
-// which the system did not keep its word.
+// Package ledger records how every message of a load test ended, and finds the messages for which
+// the system broke its promises.
 //
-// A [Ledger] hears of sends, deliveries, outcomes, and of connections that come, go and move. It
+// A [Ledger] records sends, deliveries, outcomes, and connections that open, close and move. It
 // does no I/O and reads no clock. Its files: ledger.go judges; stream.go remembers the messages of
 // one sending connection, and order.go what each receiver has seen of them; stamp.go is what a
 // message says about itself; timeline.go knows when things happened.
@@ -18,7 +18,7 @@ import (
 	"distmsg/codec"
 )
 
-// Faults counts the messages about which the system did not keep its word. The type of this name in
+// Faults counts the messages for which the system broke its promises. The type of this name in
 // package loadtest says what each field means.
 type Faults struct {
 	Missing, FalseAcked, FalseUndelivered, DoubleOutcome, Duplicated, Reordered, Misrouted, Corrupted,
@@ -30,10 +30,10 @@ type Faults struct {
 // none (S19), and the time for look-ups that were under way.
 const BindSettle = 500 * time.Millisecond
 
-// A Ledger knows of every message of a run whether it was delivered and how it ended, and counts
-// the faults. It does no I/O and reads no clock; every event costs O(1) and, in steady state, no
-// allocation. What is known of a message is kept until both its delivery and its outcome are
-// settled (stream.go), so that a run may last as long as it likes.
+// A Ledger knows for every message of a run whether it was delivered and how it ended, and counts
+// the faults. It does no I/O and reads no clock. Every event costs O(1) and, in steady state, no
+// allocation. The ledger remembers a message until both its delivery and its outcome are settled
+// (stream.go), so a run may last for any time.
 type Ledger struct {
 	// Static.
 	run     uint64
