@@ -214,7 +214,7 @@ func (p *play) reset(c *conn) {
 // lose voids what is open on a connection that the node or the client has ended.
 func (p *play) lose(c *conn) {
 	c.over = true
-	for _, d := range p.deliveries {
+	for _, d := range p.messages.deliveries {
 		if d.conn == c {
 			d.void = true
 		}

@@ -63,37 +63,26 @@ type play struct {
 	mu       sync.Mutex
 	accepted []net.Conn
 
-	nodes      []*node
-	conns      []*conn // accepted, in this order
-	sessions   []*session
-	deliveries []*delivery
-	tokens     map[string]*delivery
-	sent       []*send  // all sends and posts except reports
-	reports    []string // that no scenario has consumed yet
-	program    error    // how the client program ended
-	exited     bool     // the program has ended
-	mayExit    bool     // the program may end: it has been refused, or was asked to leave
+	bindings bindings
+	messages messages
+	reports  reports
 
-	// What the client should know about the IDs.
-	epochs   map[string]uint64 // under which it holds them
-	granted  map[string]uint64 // the last epoch that it was given
-	wanted   map[string]bool   // it was asked to bind them again
-	due      map[string]bool   // it may assert them again
-	unwanted map[string]bool   // it was asked to unbind them
-	clock    uint64            // of epochs
-	serial   uint64            // of tokens and nonces
+	nodes    []*node
+	conns    []*conn // accepted, in this order
+	sessions []*session
+	exited   bool // the client program has ended
+	mayExit  bool // the program may end: it has been refused, or was asked to leave
 
 	// What a scenario can change.
-	dress     func(frame []byte) []byte // transforms each frame that put writes
-	trickle   bool                      // bytes are written one by one
-	greet     func(c *conn)             // answers hello
-	onBind    func(c *conn, b *bind)    // answers bind
-	onSend    func(s *send)             // answers a send or post
-	onWatch   func(c *conn, seq uint64, ids []string)
-	onLeave   func(c *conn) // between leave and left
-	features  uint64        // that the nodes grant
-	noResume  bool          // sessions are never resumed
-	mayRefuse bool          // "cannot" is a report that the scenario waits for
+	dress    func(frame []byte) []byte // transforms each frame that put writes
+	trickle  bool                      // bytes are written one by one
+	greet    func(c *conn)             // answers hello
+	onBind   func(c *conn, b *bind)    // answers bind
+	onSend   func(s *send)             // answers a send or post
+	onWatch  func(c *conn, seq uint64, ids []string)
+	onLeave  func(c *conn) // between leave and left
+	features uint64        // that the nodes grant
+	noResume bool          // sessions are never resumed
 
 	verdict Verdict
 }
@@ -109,12 +98,16 @@ func newPlay(ctx context.Context, s *Scenario, cfg *Config) *play {
 	ctx, stop := context.WithTimeout(ctx, cfg.Timeout)
 	p := &play{
 		scenario: s, patience: cfg.Patience, arrival: cfg.Arrival, waits: cfg.Client == nil, limits: defaultLimits, features: knownFeatures, ctx: ctx, stop: stop,
-		events: make(chan event, 1024), tokens: map[string]*delivery{},
-		epochs: map[string]uint64{}, granted: map[string]uint64{}, wanted: map[string]bool{}, due: map[string]bool{}, unwanted: map[string]bool{},
-		clock: 1 << 52, verdict: Verdict{Scenario: s.Name},
+		events: make(chan event, 1024), verdict: Verdict{Scenario: s.Name},
+	}
+	p.messages = messages{play: p, tokens: map[string]*delivery{}}
+	p.reports = reports{play: p}
+	p.bindings = bindings{
+		play: p, clock: 1 << 52, epochs: map[string]uint64{}, granted: map[string]uint64{},
+		wanted: map[string]bool{}, due: map[string]bool{}, unwanted: map[string]bool{},
 	}
 	for _, id := range []string{Driver, Alice, Bob} {
-		p.wanted[id] = true
+		p.bindings.wanted[id] = true
 	}
 	return p
 }
@@ -166,7 +159,7 @@ func (p *play) until(c *conn, section, expected string, ok func() bool) {
 }
 
 func (p *play) untilIn(d time.Duration, c *conn, section, expected string, ok func() bool) {
-	p.wait(d, ok, func(why string) { p.blame(c, section, expected, why+p.unasked(), nil) })
+	p.wait(d, ok, func(why string) { p.blame(c, section, expected, why+p.reports.unasked(), nil) })
 }
 
 // wait handles the client's frames until ok returns true. If that takes longer than d, wait calls
@@ -184,15 +177,6 @@ func (p *play) wait(d time.Duration, ok func() bool, late func(why string)) {
 			p.cut(late)
 		}
 	}
-}
-
-// unasked lists the reports that no scenario has consumed: one of them may have come in place of
-// the expected one.
-func (p *play) unasked() string {
-	if len(p.reports) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("; it reported %q", p.reports)
 }
 
 // cut ends a scenario that has timed out or that the operator has interrupted.
@@ -223,7 +207,7 @@ func (p *play) handle(e event) {
 	c := e.conn
 	switch {
 	case e.ended:
-		p.exited, p.program = true, e.err
+		p.exited = true
 		// perhaps it could not be started, which says nothing about the protocol
 		if !p.mayExit && len(p.conns) == 0 {
 			p.end(Err, "the program did not connect to "+p.nodes[0].addr+": "+exitWords(e.err))
@@ -286,7 +270,7 @@ func (p *play) arrives(here func() bool) {
 // bound waits until the client holds the three IDs, and returns the connection that is used now.
 func (p *play) bound() *conn {
 	p.until(p.latest(), contractSection, "the program binds "+Driver+", "+Alice+" and "+Bob, func() bool {
-		return p.epochs[Driver] != 0 && p.epochs[Alice] != 0 && p.epochs[Bob] != 0 && p.current() != nil
+		return p.bindings.epochs[Driver] != 0 && p.bindings.epochs[Alice] != 0 && p.bindings.epochs[Bob] != 0 && p.current() != nil
 	})
 	return p.current()
 }
@@ -318,48 +302,13 @@ func (p *play) again(n int, section, expected string) *conn {
 // instruct sends an instruction to the client's program, and waits for the ack.
 func (p *play) instruct(c *conn, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	d := p.deliver(c, codec.Deliver{To: []byte(Driver), Payload: []byte(text)})
+	d := p.messages.deliver(c, codec.Deliver{To: []byte(Driver), Payload: []byte(text)})
 	p.until(c, secMessages, "the client acks the instruction "+text, func() bool { return d.acks > 0 || d.void })
-}
-
-// told waits for a report and consumes it.
-func (p *play) told(section, expected, report string) {
-	p.until(p.latest(), section, fmt.Sprintf("%s: the program reports %q", expected, report), func() bool {
-		i := slices.Index(p.reports, report)
-		if i < 0 {
-			return false
-		}
-		p.reports = slices.Delete(p.reports, i, i+1)
-		return true
-	})
-}
-
-// toldOne waits for one of several reports, consumes it, and returns which one it was.
-func (p *play) toldOne(section, expected string, reports ...string) (which int) {
-	p.until(p.latest(), section, fmt.Sprintf("%s: the program reports one of %q", expected, reports), func() bool {
-		for i, r := range reports {
-			if at := slices.Index(p.reports, r); at >= 0 {
-				which = i
-				p.reports = slices.Delete(p.reports, at, at+1)
-				return true
-			}
-		}
-		return false
-	})
-	return which
-}
-
-// outcomes waits for the reports of messages 1 to n of an instruction, which must all have the same
-// outcome.
-func (p *play) outcomes(section, expected, to string, n int, word, delivered string) {
-	for k := 1; k <= n; k++ {
-		p.told(section, expected, fmt.Sprintf("%s %s %d %s %s", saysOutcome, to, k, word, delivered))
-	}
 }
 
 // works checks that messages flow in both directions over c.
 func (p *play) works(c *conn, section, after string) {
-	d := p.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("still here?")})
+	d := p.messages.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("still here?")})
 	p.until(c, section, after+": the client goes on and acks what is delivered", func() bool { return d.acks > 0 })
 }
 
@@ -376,7 +325,7 @@ func (p *play) goodbye() {
 	before := len(p.conns)
 	p.instruct(c, doBye)
 	p.until(c, secLeaving, "the client ends its sends, answers what was delivered, and says bye", func() bool { return c.bye })
-	p.settleDeliveries()
+	p.messages.allAnswered()
 	for _, open := range p.conns {
 		p.hangUp(open)
 	}
@@ -384,21 +333,8 @@ func (p *play) goodbye() {
 	if len(p.conns) > before {
 		p.blame(p.latest(), secLeaving, "a client that has said bye does not connect again", "it did", nil)
 	}
-	if len(p.reports) > 0 {
-		p.blame(nil, contractSection, "the program reports what has happened, once", fmt.Sprintf("it also reported %q", p.reports), nil)
-	}
-}
-
-// settleDeliveries checks that everything delivered has its answer.
-func (p *play) settleDeliveries() {
-	for _, d := range p.deliveries {
-		switch {
-		case d.void:
-		case d.own() && d.Flags&codec.FlagAck != 0 && d.acks == 0:
-			p.blame(d.conn, secMessages, "the client acks what is delivered to an ID that it holds", "it said bye without an ack", d.frame)
-		case !d.own() && !d.returned:
-			p.blame(d.conn, secMessages, "the client returns what is delivered to an ID that it does not hold, as not_here", "it said bye without", d.frame)
-		}
+	if len(p.reports.pending) > 0 {
+		p.blame(nil, contractSection, "the program reports what has happened, once", fmt.Sprintf("it also reported %q", p.reports.pending), nil)
 	}
 }
 
@@ -409,12 +345,6 @@ func (p *play) newSession() *session {
 	rand.Read(s.secret) // never fails
 	p.sessions = append(p.sessions, s)
 	return s
-}
-
-// mint returns a new epoch.
-func (p *play) mint() uint64 {
-	p.clock += 10
-	return p.clock
 }
 
 // close closes everything that the play has opened, and waits for the end.

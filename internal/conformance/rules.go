@@ -56,23 +56,23 @@ func (p *play) dispatch(c *conn, kind codec.Kind, frame []byte) {
 		p.well(c, codec.DecodeLeave(body), frame)
 		p.leave(c)
 	case codec.KindBind:
-		p.bind(c, frame)
+		p.bindings.bind(c, frame)
 	case codec.KindUnbind:
-		p.unbind(c, frame)
+		p.bindings.unbind(c, frame)
 	case codec.KindLookup:
-		p.lookup(c, frame)
+		p.bindings.lookup(c, frame)
 	case codec.KindSend:
-		p.send(c, frame)
+		p.messages.send(c, frame)
 	case codec.KindAck:
-		p.ack(c, frame)
+		p.messages.ack(c, frame)
 	case codec.KindNotHere:
-		p.notHere(c, frame)
+		p.messages.notHere(c, frame)
 	case codec.KindMulticast:
-		p.multicast(c, frame)
+		p.messages.multicast(c, frame)
 	case codec.KindNotHereMany:
-		p.notHereMany(c, frame)
+		p.messages.notHereMany(c, frame)
 	case codec.KindWatch:
-		p.watch(c, frame)
+		p.bindings.watch(c, frame)
 	case codec.KindUnwatch:
 		_, err := codec.DecodeUnwatch(body, int(c.limits.MaxIDs))
 		p.well(c, err, frame)
@@ -155,8 +155,8 @@ func (p *play) makeWelcome(c *conn) *codec.Welcome {
 	} else {
 		c.spare = c.session != nil && p.current() != nil
 		c.session = p.newSession()
-		for id := range p.epochs {
-			p.due[id] = true
+		for id := range p.bindings.epochs {
+			p.bindings.due[id] = true
 		}
 	}
 	w.Session, w.Secret = c.session.id, c.session.secret

@@ -68,16 +68,16 @@ var bindingScenarios = []Scenario{
 func kicks(p *play) {
 	c := p.first()
 	p.during(settle) // no bind is in progress in the program either
-	p.put(c, codec.AppendKick(nil, Alice, p.epochs[Alice]-1))
-	p.put(c, codec.AppendKick(nil, Alice, p.epochs[Alice]))
-	p.put(c, codec.AppendKick(nil, "mallory", p.mint()))
-	d := p.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("yours")})
-	p.acked(d, secBindings, "the client ignores a kick whose epoch is not greater than the one it holds, and one of an ID that it does not hold")
+	p.put(c, codec.AppendKick(nil, Alice, p.bindings.epochs[Alice]-1))
+	p.put(c, codec.AppendKick(nil, Alice, p.bindings.epochs[Alice]))
+	p.put(c, codec.AppendKick(nil, "mallory", p.bindings.mint()))
+	d := p.messages.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("yours")})
+	p.messages.acked(d, secBindings, "the client ignores a kick whose epoch is not greater than the one it holds, and one of an ID that it does not hold")
 
-	held := p.epochs[Alice]
-	p.kick(c, Alice)
-	p.told(secBindings, "the application hears of a kick", saysKicked+" "+Alice)
-	p.comesBack(p.stray(c, codec.Deliver{To: []byte(Alice), Epoch: held, Flags: codec.FlagAck}), secBindings, "a client that was kicked does not hold the ID: it returns what is delivered to it")
+	held := p.bindings.epochs[Alice]
+	p.bindings.kick(c, Alice)
+	p.reports.told(secBindings, "the application hears of a kick", saysKicked+" "+Alice)
+	p.messages.comesBack(p.messages.stray(c, codec.Deliver{To: []byte(Alice), Epoch: held, Flags: codec.FlagAck}), secBindings, "a client that was kicked does not hold the ID: it returns what is delivered to it")
 
 	p.noResume = true // so that the client must assert all its IDs
 	before := len(p.conns)
@@ -90,7 +90,7 @@ func kicks(p *play) {
 // reasserted waits until the client has asserted all its IDs. Each assertion is checked when it
 // arrives.
 func (p *play) reasserted(c *conn) {
-	p.until(c, secReconnect, "the client re-asserts all IDs that it holds: "+list(keys(p.due)), func() bool { return len(keys(p.due)) == 0 })
+	p.until(c, secReconnect, "the client re-asserts all IDs that it holds: "+list(keys(p.bindings.due)), func() bool { return len(keys(p.bindings.due)) == 0 })
 }
 
 func keys(m map[string]bool) (set []string) {
@@ -104,13 +104,13 @@ func keys(m map[string]bool) (set []string) {
 
 // worksFor checks that messages to an ID of the scenario's choice arrive.
 func (p *play) worksFor(c *conn, id, section, after string) {
-	d := p.deliver(c, codec.Deliver{To: []byte(id), Payload: []byte("still here?")})
-	p.acked(d, section, after+": the client goes on and acks what is delivered to "+id)
+	d := p.messages.deliver(c, codec.Deliver{To: []byte(id), Payload: []byte("still here?")})
+	p.messages.acked(d, section, after+": the client goes on and acks what is delivered to "+id)
 }
 
 // askBind instructs the client's program to bind an ID.
 func (p *play) askBind(c *conn, verb, id string) {
-	p.wanted[id] = true
+	p.bindings.wanted[id] = true
 	p.instruct(c, "%s %s", verb, id)
 }
 
@@ -120,31 +120,31 @@ func kickDuringBind(p *play) {
 	p.onBind = func(_ *conn, asked *bind) { b = asked }
 	p.askBind(c, doBind, "carol")
 	p.until(c, secBindings, "the client binds carol", func() bool { return b != nil })
-	early := p.deliver(c, codec.Deliver{To: []byte("carol"), Epoch: p.mint(), Payload: []byte("before bound")})
-	p.acked(early, secMessages, "while a bind is under way, what is delivered to the ID is the client's own")
-	epoch := p.mint()
-	p.put(c, codec.AppendKick(nil, "carol", p.mint()))
-	p.results(c, b, []codec.Result{{Epoch: epoch}})
-	p.forget("carol")
-	p.told(secBindings, "bound brings a smaller epoch than a kick that came meanwhile, so the ID is kicked at once", saysKicked+" carol")
-	p.toldOne(secBindings, "the bind ends", saysBound+" carol ok", saysBound+" carol superseded")
-	p.comesBack(p.stray(c, codec.Deliver{To: []byte("carol"), Epoch: epoch, Flags: codec.FlagAck}), secBindings, "the client does not hold the ID")
+	early := p.messages.deliver(c, codec.Deliver{To: []byte("carol"), Epoch: p.bindings.mint(), Payload: []byte("before bound")})
+	p.messages.acked(early, secMessages, "while a bind is under way, what is delivered to the ID is the client's own")
+	epoch := p.bindings.mint()
+	p.put(c, codec.AppendKick(nil, "carol", p.bindings.mint()))
+	p.bindings.results(c, b, []codec.Result{{Epoch: epoch}})
+	p.bindings.forget("carol")
+	p.reports.told(secBindings, "bound brings a smaller epoch than a kick that came meanwhile, so the ID is kicked at once", saysKicked+" carol")
+	p.reports.toldOne(secBindings, "the bind ends", saysBound+" carol ok", saysBound+" carol superseded")
+	p.messages.comesBack(p.messages.stray(c, codec.Deliver{To: []byte("carol"), Epoch: epoch, Flags: codec.FlagAck}), secBindings, "the client does not hold the ID")
 
 	b = nil
 	p.askBind(c, doBind, "dave")
 	p.until(c, secBindings, "the client binds dave", func() bool { return b != nil })
-	p.put(c, codec.AppendKick(nil, "dave", p.mint()))
-	p.grantAll(c, b) // with a greater epoch
-	p.told(secBindings, "the bind was granted", saysBound+" dave ok")
+	p.put(c, codec.AppendKick(nil, "dave", p.bindings.mint()))
+	p.bindings.grantAll(c, b) // with a greater epoch
+	p.reports.told(secBindings, "the bind was granted", saysBound+" dave ok")
 	p.worksFor(c, "dave", secBindings, "after bound with a greater epoch than that of the kick")
 }
 
 func staleDelivers(p *play) {
 	c := p.first()
-	held := p.epochs[Alice]
+	held := p.bindings.epochs[Alice]
 	for _, own := range []uint64{held, held - 1, 1} {
-		d := p.deliver(c, codec.Deliver{To: []byte(Alice), Epoch: own, Payload: []byte("own")})
-		p.acked(d, secMessages, fmt.Sprintf("a message under epoch %d is the client's own, as it holds %q under %d", own, Alice, held))
+		d := p.messages.deliver(c, codec.Deliver{To: []byte(Alice), Epoch: own, Payload: []byte("own")})
+		p.messages.acked(d, secMessages, fmt.Sprintf("a message under epoch %d is the client's own, as it holds %q under %d", own, Alice, held))
 	}
 	ack, none := uint8(codec.FlagAck), uint8(0)
 	for _, f := range []codec.Deliver{
@@ -154,20 +154,20 @@ func staleDelivers(p *play) {
 		{To: []byte("mallory"), Epoch: held, Flags: none, Payload: []byte("nobody's, without ack, ttl and token")},
 		{To: []byte("mallory"), Epoch: held, Flags: codec.FlagReport, Token: []byte("quiet"), TTL: 5000, Payload: []byte("nobody's, with report")},
 	} {
-		d := p.stray(c, f)
-		p.comesBack(d, secMessages, fmt.Sprintf("not_here for a message to %q under epoch %d", f.To, f.Epoch))
+		d := p.messages.stray(c, f)
+		p.messages.comesBack(d, secMessages, fmt.Sprintf("not_here for a message to %q under epoch %d", f.To, f.Epoch))
 	}
 	p.works(c, secMessages, "after messages that were not its own")
 }
 
 func unbinds(p *play) {
 	c := p.first()
-	held := p.epochs[Bob]
-	p.unwanted[Bob] = true
+	held := p.bindings.epochs[Bob]
+	p.bindings.unwanted[Bob] = true
 	p.instruct(c, "%s %s", doUnbind, Bob)
-	p.until(c, secBindings, "the client sends unbind", func() bool { return p.epochs[Bob] == 0 })
-	p.toldOne(secBindings, "the application hears that the ID was given back", saysUnbound+" "+Bob+" ok")
-	p.comesBack(p.stray(c, codec.Deliver{To: []byte(Bob), Epoch: held, Flags: codec.FlagAck}), secBindings, "not_here for an ID that was given back")
+	p.until(c, secBindings, "the client sends unbind", func() bool { return p.bindings.epochs[Bob] == 0 })
+	p.reports.toldOne(secBindings, "the application hears that the ID was given back", saysUnbound+" "+Bob+" ok")
+	p.messages.comesBack(p.messages.stray(c, codec.Deliver{To: []byte(Bob), Epoch: held, Flags: codec.FlagAck}), secBindings, "not_here for an ID that was given back")
 	p.noResume = true
 	before := len(p.conns)
 	p.reset(c)
@@ -182,22 +182,22 @@ func bindRefused(p *play) {
 	code := codec.CodeTaken
 	p.onBind = func(c *conn, b *bind) {
 		policy = b.policy
-		p.answerAll(c, b, code)
+		p.bindings.answerAll(c, b, code)
 	}
 	p.askBind(c, doBindNew, "carol")
-	p.told(secBindings, "the application hears that the ID is taken", saysBound+" carol taken")
+	p.reports.told(secBindings, "the application hears that the ID is taken", saysBound+" carol taken")
 	if policy != codec.PolicyRejectNew {
 		p.blame(c, secBindings, "bind_new asks for policy 1, reject-new", "policy 0", nil)
 	}
 	code = codec.CodeDenied
 	p.askBind(c, doBind, "dave")
-	p.told(secBindings, "the application hears that the bind was denied", saysBound+" dave denied")
+	p.reports.told(secBindings, "the application hears that the bind was denied", saysBound+" dave denied")
 	if policy != codec.PolicyKickOld {
 		p.blame(c, secBindings, "bind asks for policy 0, kick-old", "policy 1", nil)
 	}
 	p.during(2 * settle) // a repeated bind is a fault when it arrives
 	for _, id := range []string{"carol", "dave"} {
-		p.comesBack(p.stray(c, codec.Deliver{To: []byte(id), Epoch: p.mint(), Flags: codec.FlagAck}), secBindings, "the client does not hold an ID whose bind was refused")
+		p.messages.comesBack(p.messages.stray(c, codec.Deliver{To: []byte(id), Epoch: p.bindings.mint(), Flags: codec.FlagAck}), secBindings, "the client does not hold an ID whose bind was refused")
 	}
 }
 
@@ -210,16 +210,16 @@ func bindUnavailable(p *play) {
 			if tries++; tries > 20 {
 				p.blame(c, secBindings, "the client tries again with back-off", "21 binds of one ID at once", b.frame)
 			}
-			p.answerAll(c, b, code)
+			p.bindings.answerAll(c, b, code)
 		}
 		p.askBind(c, doBind, id)
 		p.until(c, secBindings, "the client binds "+id, func() bool { return tries > 0 })
 		p.during(settle)
 		p.onBind = nil
-		if p.toldOne(secBindings, "the client binds again until it is granted, or tells the application", saysBound+" "+id+" ok", saysBound+" "+id+" "+code.String()) == 0 {
+		if p.reports.toldOne(secBindings, "the client binds again until it is granted, or tells the application", saysBound+" "+id+" ok", saysBound+" "+id+" "+code.String()) == 0 {
 			p.worksFor(c, id, secBindings, "after a bind that was granted late")
 		}
-		p.wanted[id] = false
+		p.bindings.wanted[id] = false
 	}
 }
 
@@ -234,28 +234,28 @@ func bindInterrupted(p *play) {
 	p.reset(c)
 	c = p.again(before, secReconnect, "the client connects again")
 	p.resumes(c)
-	if p.toldOne(secBindings, "the client repeats the bind, or tells the application that it is not known whether the ID is bound",
+	if p.reports.toldOne(secBindings, "the client repeats the bind, or tells the application that it is not known whether the ID is bound",
 		saysBound+" carol ok", saysBound+" carol lost", saysBound+" carol timeout") == 0 {
 		p.worksFor(c, "carol", secBindings, "after a bind that was repeated")
 	}
-	p.wanted["carol"] = false
+	p.bindings.wanted["carol"] = false
 }
 
 func reassert(p *play) {
 	c := p.first()
 	for _, within := range []uint64{0, 500} {
-		for id := range p.epochs {
-			p.due[id] = true
+		for id := range p.bindings.epochs {
+			p.bindings.due[id] = true
 		}
 		p.put(c, codec.AppendReassert(nil, within))
-		p.until(c, secReassert, "the client answers reassert with binds of all its IDs: "+list(keys(p.due)), func() bool { return len(keys(p.due)) == 0 })
+		p.until(c, secReassert, "the client answers reassert with binds of all its IDs: "+list(keys(p.bindings.due)), func() bool { return len(keys(p.bindings.due)) == 0 })
 	}
 	p.works(c, secReassert, "after reassert")
 }
 
 func reassertLost(p *play) {
 	c := p.first()
-	held := p.epochs[Alice]
+	held := p.bindings.epochs[Alice]
 	unavailable := true
 	p.onBind = func(c *conn, b *bind) {
 		results := make([]codec.Result, len(b.ids))
@@ -269,15 +269,15 @@ func reassertLost(p *play) {
 				unavailable = false
 			}
 		}
-		p.results(c, b, results)
+		p.bindings.results(c, b, results)
 	}
-	for id := range p.epochs {
-		p.due[id] = true
+	for id := range p.bindings.epochs {
+		p.bindings.due[id] = true
 	}
 	p.put(c, codec.AppendReassert(nil, 0))
-	p.told(secBindings, "superseded in answer to a re-assert is a kick, whatever its epoch", saysKicked+" "+Alice)
-	p.until(c, secReconnect, "the client asserts again what was registry_unavailable", func() bool { return len(keys(p.due)) == 0 })
+	p.reports.told(secBindings, "superseded in answer to a re-assert is a kick, whatever its epoch", saysKicked+" "+Alice)
+	p.until(c, secReconnect, "the client asserts again what was registry_unavailable", func() bool { return len(keys(p.bindings.due)) == 0 })
 	p.onBind = nil
-	p.comesBack(p.stray(c, codec.Deliver{To: []byte(Alice), Epoch: held, Flags: codec.FlagAck}), secBindings, "not_here for an ID that is superseded")
+	p.messages.comesBack(p.messages.stray(c, codec.Deliver{To: []byte(Alice), Epoch: held, Flags: codec.FlagAck}), secBindings, "not_here for an ID that is superseded")
 	p.worksFor(c, Bob, secBindings, "after a re-assert that had to be repeated")
 }

@@ -64,7 +64,7 @@ func resets(p *play) {
 	c := p.firstToReset()
 	p.onSend = func(*send) {}
 	p.instruct(c, "%s carol 3 5", doSend)
-	p.until(c, secMessages, "the client sends what the application asks for", func() bool { return len(p.sent) == 3 })
+	p.until(c, secMessages, "the client sends what the application asks for", func() bool { return len(p.messages.sent) == 3 })
 	before := len(p.conns)
 	p.reset(c)
 	p.onSend = func(s *send) {
@@ -72,7 +72,7 @@ func resets(p *play) {
 	}
 	c = p.again(before, secReconnect, "the client connects again")
 	p.resumes(c)
-	p.outcomes(secEnding, "a send that was written when its connection ended is lost", "carol", 3, "lost", "unknown")
+	p.reports.outcomes(secEnding, "a send that was written when its connection ended is lost", "carol", 3, "lost", "unknown")
 	p.during(settle)
 	p.onSend = nil
 	p.works(c, secReconnect, "after a reset")
@@ -100,7 +100,7 @@ func notResumed(p *play) {
 	p.reasserted(c)
 	p.works(c, secReconnect, "after its re-assert")
 	p.instruct(c, "%s carol 1 5", doSend)
-	p.outcomes(secReconnect, "the client sends again", "carol", 1, "acked", "yes")
+	p.reports.outcomes(secReconnect, "the client sends again", "carol", 1, "acked", "yes")
 }
 
 func sessionEnded(p *play) {

@@ -55,7 +55,7 @@ func acks(p *play) {
 		{Payload: []byte(RejectPrefix + "ein schöner Grund")},
 	} {
 		f.To = []byte(Alice)
-		p.acked(p.deliver(c, f), secMessages, "the client acks a message whose flags have bit 0 set")
+		p.messages.acked(p.messages.deliver(c, f), secMessages, "the client acks a message whose flags have bit 0 set")
 	}
 	for _, f := range []codec.Deliver{
 		{Payload: []byte("quiet")},
@@ -64,7 +64,7 @@ func acks(p *play) {
 		{Payload: []byte("a flag of the future"), Flags: 1 << 6},
 	} {
 		f.To = []byte(Bob)
-		p.transmit(c, f, false)
+		p.messages.transmit(c, f, false)
 	}
 	p.worksFor(c, Bob, secMessages, "after messages without ack")
 	p.during(settle) // an ack for one of those, or a second ack, is a fault when it arrives
@@ -74,11 +74,11 @@ func strayOutcomes(p *play) {
 	c := p.first()
 	p.put(c, codec.AppendOutcome(nil, &codec.Outcome{Seq: 1<<53 - 1, Code: codec.CodeAcked}))
 	p.onSend = func(s *send) {
-		p.outcome(s, codec.CodeNoRoute)
-		p.outcome(s, codec.CodeAcked) // too late
+		p.messages.outcome(s, codec.CodeNoRoute)
+		p.messages.outcome(s, codec.CodeAcked) // too late
 	}
 	p.instruct(c, "%s carol 3 5", doSend)
-	p.outcomes(secEnding, "the first outcome counts", "carol", 3, "no_route", "no")
+	p.reports.outcomes(secEnding, "the first outcome counts", "carol", 3, "no_route", "no")
 	p.onSend = nil
 	p.works(c, secEnding, "after outcomes that nobody waits for")
 }
@@ -89,14 +89,14 @@ func inFlight(p *play) {
 	p.onSend = func(*send) {}
 	p.instruct(c, "%s carol %d 5", doSend, all)
 	for i := range all {
-		p.until(c, secPolite, "the client sends as soon as an outcome makes room", func() bool { return len(p.sent) > i })
+		p.until(c, secPolite, "the client sends as soon as an outcome makes room", func() bool { return len(p.messages.sent) > i })
 		if i == 2 || i == 5 {
 			p.during(settle) // a send over the limit is a fault when it arrives
 		}
-		p.outcome(p.sent[i], codec.CodeAcked)
+		p.messages.outcome(p.messages.sent[i], codec.CodeAcked)
 	}
 	p.onSend = nil
-	p.outcomes(secMessages, "the sends were acked", "carol", all, "acked", "yes")
+	p.reports.outcomes(secMessages, "the sends were acked", "carol", all, "acked", "yes")
 }
 
 func smallCredit(p *play) {
@@ -107,11 +107,11 @@ func smallCredit(p *play) {
 	p.during(settle) // a send beyond the credit is a fault when it arrives
 	p.put(c, codec.AppendCredit(nil, c.credit/2))
 	p.during(settle)
-	for len(p.sentTo("carol")) < all {
-		before := len(p.sentTo("carol"))
+	for len(p.messages.sentTo("carol")) < all {
+		before := len(p.messages.sentTo("carol"))
 		c.credit = c.used + p.limits.Credit
 		p.put(c, codec.AppendCredit(nil, c.credit))
-		p.until(c, secMessages, "the client goes on when there is new credit", func() bool { return len(p.sentTo("carol")) > before })
+		p.until(c, secMessages, "the client goes on when there is new credit", func() bool { return len(p.messages.sentTo("carol")) > before })
 		p.during(settle / 3)
 	}
 	// On a new connection, the credit starts again.
@@ -119,7 +119,7 @@ func smallCredit(p *play) {
 	p.reset(c)
 	c = p.again(before, secReconnect, "the client connects again")
 	p.instruct(c, "%s dave 2 %d", doPost, size)
-	p.until(c, secReconnect, "credit begins anew with each connection", func() bool { return len(p.sentTo("dave")) == 2 })
+	p.until(c, secReconnect, "credit begins anew with each connection", func() bool { return len(p.messages.sentTo("dave")) == 2 })
 }
 
 func multicasts(p *play) {
@@ -128,28 +128,28 @@ func multicasts(p *play) {
 		p.end(Skip, "the client does not claim the feature multicast")
 	}
 	to := []codec.Recipient{
-		{To: []byte(Alice), Epoch: p.epochs[Alice]}, {To: []byte("mallory"), Epoch: 7},
-		{To: []byte(Bob), Epoch: p.epochs[Bob]}, {To: []byte(Bob), Epoch: p.epochs[Bob] + 1},
+		{To: []byte(Alice), Epoch: p.bindings.epochs[Alice]}, {To: []byte("mallory"), Epoch: 7},
+		{To: []byte(Bob), Epoch: p.bindings.epochs[Bob]}, {To: []byte(Bob), Epoch: p.bindings.epochs[Bob] + 1},
 	}
-	all := p.deliverMany(c, to[:3], map[string]bool{"mallory": true}, "to many")
-	p.acked(all[0], secMulticast, "the client acks each element of deliver_many that is its own")
-	p.acked(all[2], secMulticast, "the client acks each element of deliver_many that is its own")
-	p.comesBack(all[1], secMulticast, "the client returns what it does not hold, in not_here_many")
-	stale := p.deliverMany(c, to[3:], map[string]bool{Bob: true}, "stale")
-	p.comesBack(stale[0], secMulticast, "the client returns an element under a greater epoch, in not_here_many")
+	all := p.messages.deliverMany(c, to[:3], map[string]bool{"mallory": true}, "to many")
+	p.messages.acked(all[0], secMulticast, "the client acks each element of deliver_many that is its own")
+	p.messages.acked(all[2], secMulticast, "the client acks each element of deliver_many that is its own")
+	p.messages.comesBack(all[1], secMulticast, "the client returns what it does not hold, in not_here_many")
+	stale := p.messages.deliverMany(c, to[3:], map[string]bool{Bob: true}, "stale")
+	p.messages.comesBack(stale[0], secMulticast, "the client returns an element under a greater epoch, in not_here_many")
 
 	p.onSend = func(*send) {}
 	p.instruct(c, "%s carol dave erin", doMulticast)
-	p.until(c, secMulticast, "the client sends to all recipients", func() bool { return len(p.sent) == 3 })
+	p.until(c, secMulticast, "the client sends to all recipients", func() bool { return len(p.messages.sent) == 3 })
 	p.onSend = nil
 	var some []byte
 	for i, code := range []codec.Code{codec.CodeAcked, codec.CodeNoRoute, codec.CodeTimeout} {
-		delete(c.sends, p.sent[2-i].Seq)
-		some = codec.AppendOneOutcome(some, &codec.Outcome{Seq: p.sent[2-i].Seq, Code: code})
+		delete(c.sends, p.messages.sent[2-i].Seq)
+		some = codec.AppendOneOutcome(some, &codec.Outcome{Seq: p.messages.sent[2-i].Seq, Code: code})
 	}
 	p.put(c, codec.AppendOutcomes(nil, 3, some))
 	for _, report := range []string{"carol 1 timeout unknown", "dave 2 no_route no", "erin 3 acked yes"} {
-		p.told(secMulticast, "each recipient has an outcome of its own, by its seq", saysOutcome+" "+report)
+		p.reports.told(secMulticast, "each recipient has an outcome of its own, by its seq", saysOutcome+" "+report)
 	}
 }
 
@@ -172,17 +172,17 @@ func watches(p *play) {
 	}
 	p.instruct(c, "%s carol", doWatch)
 	p.until(c, secWatching, "the client sends watch", func() bool { return watched == 1 })
-	p.told(secWatching, "watched says that the ID is offline", saysPresence+" carol offline")
+	p.reports.told(secWatching, "watched says that the ID is offline", saysPresence+" carol offline")
 	p.put(c, codec.AppendChanged(nil, []codec.Change{{ID: []byte("dave"), Epoch: 5}, {ID: []byte("carol"), Code: 40, Epoch: 5}, {ID: []byte("carol"), Epoch: 10}}))
-	p.told(secWatching, "changed says that the ID is online", saysPresence+" carol online")
+	p.reports.told(secWatching, "changed says that the ID is online", saysPresence+" carol online")
 	p.put(c, codec.AppendChanged(nil, []codec.Change{{ID: []byte("carol"), Code: codec.CodeNoRoute, Epoch: 10}}))
-	p.told(secWatching, "changed says that the ID is offline", saysPresence+" carol offline")
+	p.reports.told(secWatching, "changed says that the ID is offline", saysPresence+" carol offline")
 	before := len(p.conns)
 	epoch = 20
 	p.reset(c)
 	c = p.again(before, secReconnect, "the client connects again")
 	p.until(c, secWatching, "the client watches again on the next connection", func() bool { return watched == 2 })
-	p.told(secWatching, "what watched says differs from what the client knew, so it is a change", saysPresence+" carol online")
+	p.reports.told(secWatching, "what watched says differs from what the client knew, so it is a change", saysPresence+" carol online")
 	p.during(settle / 3)
 }
 

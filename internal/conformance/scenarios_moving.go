@@ -57,7 +57,7 @@ func drains(p *play) {
 	other := p.another()
 	var last *delivery
 	p.onLeave = func(old *conn) {
-		last = p.deliver(old, codec.Deliver{To: []byte(Alice), Payload: []byte("the last one here")})
+		last = p.messages.deliver(old, codec.Deliver{To: []byte(Alice), Payload: []byte("the last one here")})
 	}
 	p.put(c, codec.AppendDrain(nil, &codec.Drain{Spread: 200, Deadline: 10_000, Addrs: []string{other.addr}}))
 	p.works(c, secDrain, "after drain, as all goes on until the client has moved")
@@ -69,11 +69,11 @@ func drains(p *play) {
 		}
 		return c.left
 	})
-	p.acked(last, secMoving, "what is delivered before left is answered there")
+	p.messages.acked(last, secMoving, "what is delivered before left is answered there")
 	p.until(c, secMoving, "the client closes the old connection after left, when nothing is open on it", func() bool { return c.ended })
 	p.works(next, secMoving, "after it has moved")
 	p.instruct(next, "%s carol 1 5", doSend)
-	p.outcomes(secMoving, "new sends go over the new connection", "carol", 1, "acked", "yes")
+	p.reports.outcomes(secMoving, "new sends go over the new connection", "carol", 1, "acked", "yes")
 }
 
 func drainsToStranger(p *play) {
@@ -96,7 +96,7 @@ func (p *play) mayLeaveTwice(next *conn) {
 	p.during(settle)
 	if next.bye || next.ended {
 		p.noResume = false
-		clear(p.due)
+		clear(p.bindings.due)
 		p.movesTo(next.node, secMoving, "the client moves in the end")
 	}
 }

@@ -63,15 +63,15 @@ func helloFirst(p *play) {
 	c := p.bound()
 	p.works(c, secLife, "after welcome")
 	p.instruct(c, "%s carol 1 5", doSend)
-	p.outcomes(secMessages, "the send was acked", "carol", 1, "acked", "yes")
+	p.reports.outcomes(secMessages, "the send was acked", "carol", 1, "acked", "yes")
 }
 
 func smallLimits(p *play) {
 	c := p.first()
 	p.instruct(c, "%s carol 1 200", doSend)
-	p.outcomes(secLimits, "a payload of exactly max_payload is sent", "carol", 1, "acked", "yes")
+	p.reports.outcomes(secLimits, "a payload of exactly max_payload is sent", "carol", 1, "acked", "yes")
 	p.instruct(c, "%s dave 1 201", doSend)
-	p.outcomes(secPolite, "a payload over max_payload ends too_large", "dave", 1, "too_large", "no")
+	p.reports.outcomes(secPolite, "a payload over max_payload ends too_large", "dave", 1, "too_large", "no")
 }
 
 func tenLimits(p *play) {
@@ -82,11 +82,11 @@ func tenLimits(p *play) {
 		return frame
 	}
 	c := p.first()
-	p.mayRefuse = true
+	p.reports.mayRefuse = true
 	p.instruct(c, "%s carol dave", doMulticast)
 	refused, sent := saysCannot+" "+doMulticast, saysOutcome+" carol 1 acked yes"
-	if p.toldOne(secMulticast, "the application hears that this node has no multicast, or the client sends to each", refused, sent) == 1 {
-		p.told(secMulticast, "the client sends to each", saysOutcome+" dave 2 acked yes")
+	if p.reports.toldOne(secMulticast, "the application hears that this node has no multicast, or the client sends to each", refused, sent) == 1 {
+		p.reports.told(secMulticast, "the client sends to each", saysOutcome+" dave 2 acked yes")
 	}
 	p.works(c, secLimits, "after a welcome with ten limits")
 }
@@ -116,7 +116,7 @@ func pings(p *play) {
 		p.ping(c, nonce)
 	}
 	for range 100 {
-		p.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("one of many")})
+		p.messages.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("one of many")})
 	}
 	p.ping(c, 43)
 }
@@ -166,10 +166,10 @@ func readsWhileWriting(p *play) {
 	defer readAgain() // also when a verdict ends the goroutine
 	var all []*delivery
 	for range 100 {
-		all = append(all, p.deliver(c, codec.Deliver{To: []byte(Bob), Payload: payload}))
+		all = append(all, p.messages.deliver(c, codec.Deliver{To: []byte(Bob), Payload: payload}))
 	}
 	readAgain()
 	for _, d := range all {
-		p.acked(d, secPolite, "the client acks all that was delivered while its own writing was blocked")
+		p.messages.acked(d, secPolite, "the client acks all that was delivered while its own writing was blocked")
 	}
 }

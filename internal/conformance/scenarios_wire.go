@@ -54,15 +54,15 @@ func futureFields(p *play) {
 	c := p.first()
 	p.works(c, secFrames, "after frames with unknown elements")
 	p.instruct(c, "%s carol 1 5", doSend)
-	p.outcomes(secFrames, "the send was acked", "carol", 1, "acked", "yes")
+	p.reports.outcomes(secFrames, "the send was acked", "carol", 1, "acked", "yes")
 	p.put(c, codec.AppendMembers(nil, []codec.Member{{Node: "n1", Addr: c.node.addr}, {Node: "n9"}}))
 	p.put(c, codec.AppendCredit(nil, c.credit))
 	p.put(c, codec.AppendKick(nil, Alice, 1))
 	p.put(c, codec.AppendError(nil, &codec.ErrorFrame{Fault: codec.FaultBadToken, Message: "an error that closes nothing"}))
 	p.ping(c, 42)
 	p.works(c, secFrames, "after frames with unknown elements")
-	d := p.stray(c, codec.Deliver{To: []byte("mallory"), Epoch: 7, Flags: codec.FlagAck})
-	p.comesBack(d, secMessages, "not_here for an ID that the client does not hold")
+	d := p.messages.stray(c, codec.Deliver{To: []byte("mallory"), Epoch: 7, Flags: codec.FlagAck})
+	p.messages.comesBack(d, secMessages, "not_here for an ID that the client does not hold")
 }
 
 func futureKinds(p *play) {
@@ -88,13 +88,13 @@ func futureCodes(p *play) {
 	}{{5, "yes"}, {20, "yes"}, {40, "no"}, {55, "no"}, {70, "no"}, {90, "unknown"}, {100, "unknown"}}
 	p.onSend = func(*send) {}
 	p.instruct(c, "%s carol %d 5", doSend, len(codes))
-	p.until(c, secMessages, "the client sends what the application asks for", func() bool { return len(p.sent) == len(codes) })
-	for _, s := range p.sent {
+	p.until(c, secMessages, "the client sends what the application asks for", func() bool { return len(p.messages.sent) == len(codes) })
+	for _, s := range p.messages.sent {
 		k, _ := strconv.Atoi(strings.TrimRight(string(s.Payload), "."))
 		if k < 1 || k > len(codes) {
 			p.blame(c, contractSection, fmt.Sprintf("the payloads are the numbers from 1 to %d, each filled up with dots to 5 bytes", len(codes)), fmt.Sprintf("%q", s.Payload), s.frame)
 		}
-		p.outcome(s, codes[k-1].code)
+		p.messages.outcome(s, codes[k-1].code)
 	}
 	p.onSend = nil
 	for i, v := range codes {
@@ -103,12 +103,12 @@ func futureCodes(p *play) {
 			// the range says delivered, and not every client keeps the number
 			word = codec.CodeAcked.String()
 		}
-		p.toldOne(secCodes, fmt.Sprintf("code %d is in a range that says delivered: %s", v.code, v.delivered),
+		p.reports.toldOne(secCodes, fmt.Sprintf("code %d is in a range that says delivered: %s", v.code, v.delivered),
 			fmt.Sprintf("%s carol %d %v %s", saysOutcome, i+1, v.code, v.delivered), fmt.Sprintf("%s carol %d %s %s", saysOutcome, i+1, word, v.delivered))
 	}
-	p.onBind = func(c *conn, b *bind) { p.answerAll(c, b, 75) }
+	p.onBind = func(c *conn, b *bind) { p.bindings.answerAll(c, b, 75) }
 	p.askBind(c, doBind, "dave")
-	p.told(secCodes, "a bind that ends with a code that says useless to try again has failed", saysBound+" dave code_75")
+	p.reports.told(secCodes, "a bind that ends with a code that says useless to try again has failed", saysBound+" dave code_75")
 	p.during(settle)
 	p.onBind = nil
 	p.works(c, secCodes, "after unknown codes")
@@ -139,13 +139,13 @@ func pieces(p *play) {
 	c := p.first()
 	p.works(c, secFrames, "after frames that came byte by byte")
 	p.instruct(c, "%s carol 1 5", doSend)
-	p.outcomes(secFrames, "the send was acked", "carol", 1, "acked", "yes")
+	p.reports.outcomes(secFrames, "the send was acked", "carol", 1, "acked", "yes")
 	p.trickle = false
 
 	var all []*delivery
 	var batch []byte
 	for i := range 300 {
-		d := p.note(c, codec.Deliver{To: []byte(Bob), Epoch: p.epochs[Bob], Flags: codec.FlagAck, Payload: Numbered(i, 100)}, false)
+		d := p.messages.note(c, codec.Deliver{To: []byte(Bob), Epoch: p.bindings.epochs[Bob], Flags: codec.FlagAck, Payload: Numbered(i, 100)}, false)
 		d.frame = codec.AppendDeliver(nil, &d.Deliver)
 		batch, all = append(batch, d.frame...), append(all, d)
 	}
@@ -159,7 +159,7 @@ func pieces(p *play) {
 	}
 	p.write(c, batch[half:])
 	for _, d := range all {
-		p.acked(d, secFrames, "the client reads all frames of one segment, and the one that spans two")
+		p.messages.acked(d, secFrames, "the client reads all frames of one segment, and the one that spans two")
 	}
 	p.until(c, secFrames, "the client reads the last frame of a segment, a ping", func() bool { return !c.pings[7] })
 }
@@ -188,13 +188,13 @@ func noFrames(p *play) {
 func badUTF8(p *play) {
 	c := p.first()
 	bad := []byte{'e', 'v', 0xff, 0xc3, 0x28, 0x80, 'e'}
-	p.acked(p.deliver(c, codec.Deliver{To: []byte(Alice), From: bad, Payload: []byte("hello")}), secFrames, "the client takes a message whose from is not valid UTF-8")
+	p.messages.acked(p.messages.deliver(c, codec.Deliver{To: []byte(Alice), From: bad, Payload: []byte("hello")}), secFrames, "the client takes a message whose from is not valid UTF-8")
 	p.onSend = func(s *send) {
 		delete(s.conn.sends, s.Seq)
 		p.put(s.conn, codec.AppendOutcome(nil, &codec.Outcome{Seq: s.Seq, Code: codec.CodeRejected, Reason: bad}))
 	}
 	p.instruct(c, "%s carol 1 5", doSend)
-	p.outcomes(secFrames, "the send was rejected, for a reason that is not valid UTF-8", "carol", 1, "rejected", "yes")
-	d := p.stray(c, codec.Deliver{To: []byte("mallory"), From: bad, Epoch: 7, Flags: codec.FlagAck, Payload: []byte{0xff, 0xfe}})
-	p.comesBack(d, secNotHere, "not_here with the bytes of from as they were")
+	p.reports.outcomes(secFrames, "the send was rejected, for a reason that is not valid UTF-8", "carol", 1, "rejected", "yes")
+	d := p.messages.stray(c, codec.Deliver{To: []byte("mallory"), From: bad, Epoch: 7, Flags: codec.FlagAck, Payload: []byte{0xff, 0xfe}})
+	p.messages.comesBack(d, secNotHere, "not_here with the bytes of from as they were")
 }
