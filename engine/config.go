@@ -13,11 +13,11 @@ import (
 	"distmsg/routing"
 )
 
-// Config is everything an Engine can be told. The zero value is a working single node on
-// 127.0.0.1:7400; each zero field stands for the default its comment names.
+// Config configures an Engine. The zero value is a working single node on 127.0.0.1:7400. Each zero
+// field means the default that its comment names.
 type Config struct {
-	// NodeID names this node in the cluster and in its logs: 1 to 255 bytes of UTF-8 without control
-	// characters. Default: 16 random hex digits.
+	// NodeID names this node in the cluster and in its logs: 1 to 255 bytes of UTF-8 without
+	// control characters. Default: 16 random hex digits.
 	NodeID string
 	// Addr is the TCP address for clients, as net.Listen takes it; port 0 picks a free one (see
 	// Engine.Addr). Default: 127.0.0.1:7400. "none": no listener, in-process sessions only.
@@ -26,137 +26,149 @@ type Config struct {
 	// engine should run with GOMAXPROCS of at least Loops+1: with no idle P the runtime keeps
 	// taking the loops' Ps away (25% more CPU was measured).
 	Loops int
-	// Registry is the truth about bindings. Default: a routing.Memory of this engine's own.
+	// Registry decides who holds an ID. Default: a routing.Memory of this engine's own.
 	Registry routing.Registry
-	// Secret signs resume secrets; every node of a cluster needs the same. Default: random, so
-	// that sessions cannot be resumed after a restart. At least 16 bytes.
+	// Secret signs resume secrets. All nodes of a cluster need the same. It has at least 16 bytes.
+	// Default: random, so sessions cannot be resumed after a restart.
 	Secret []byte
 
-	// MaxPayload is the most bytes of a payload or reply. Default: 1 MiB.
+	// MaxPayload is the maximum size of a payload or reply in bytes. Default: 1 MiB.
 	MaxPayload int
-	// MaxIDs is the most IDs in one bind, unbind or lookup frame. Default: 1,024.
+	// MaxIDs is the maximum number of IDs in one bind, unbind or lookup frame. Default: 1,024.
 	MaxIDs int
-	// MaxSessionIDs is the most IDs that one session may have bound at this node. An ID that is bound
-	// again counts once. A bind beyond it ends overflow. Default: 1,000,000.
+	// MaxSessionIDs is the maximum number of IDs that one session may have bound at this node. An
+	// ID that is bound again counts once. A bind beyond the limit ends overflow. Default:
+	// 1,000,000.
 	MaxSessionIDs int
-	// MaxNodeIDs is the most IDs that all sessions together may have bound at this node. Each takes
-	// some 250 bytes of memory. A bind beyond it ends overflow. Default: 10,000,000.
+	// MaxNodeIDs is the maximum number of IDs that all sessions together may have bound at this
+	// node. Each takes about 250 bytes of memory. A bind beyond the limit ends overflow. Default:
+	// 10,000,000.
 	MaxNodeIDs int
-	// MaxRequests is the most bytes of binds, unbinds, look-ups and watches of one connection that are
-	// under way: 64 and the ID's bytes for each ID. More end overflow. Default: 16 MiB.
+	// MaxRequests bounds the bytes of one connection's binds, unbinds, look-ups and watches in
+	// progress. Each ID counts 64 bytes and its own. A request beyond the limit ends overflow.
+	// Default: 16 MiB.
 	MaxRequests int
-	// MaxNodeRequests is the same for all connections of the node. If it is nearly used up, each
-	// connection has a share of what is left. Default: 256 MiB, and at least 8 MaxRequests.
+	// MaxNodeRequests is the same limit for all connections of the node. If it is nearly used up,
+	// each connection has a share of what is left. Default: 256 MiB, and at least 8 MaxRequests.
 	MaxNodeRequests int
 	// TakeoverInterval is how often an ID may be taken from one session by another for long, and
-	// TakeoverBurst how many times at once before that counts. All nodes together count, and should have
-	// the same. A bind that is ahead of it waits, for 2 s or two thirds of LoopGap at most, or ends
-	// overflow. Default: 250 ms and 8.
+	// TakeoverBurst how many times at once before that counts. All nodes together count, and should
+	// have the same. A bind that is ahead of it waits, for 2 s or two thirds of LoopGap at most, or
+	// ends overflow. Default: 250 ms and 8.
 	TakeoverInterval time.Duration
 	TakeoverBurst    int
-	// MaxMulticast is the most IDs in one multicast; the frame limit holds, too. Default: 10,000.
+	// MaxMulticast is the maximum number of IDs in one multicast. The frame limit applies, too.
+	// Default: 10,000.
 	MaxMulticast int
-	// MaxInFlight is the most sends of one connection that wait for an ack. Default: 65,536.
+	// MaxInFlight is the maximum number of sends of one connection that wait for an ack. Default:
+	// 65,536.
 	MaxInFlight int
-	// MaxAcks is the most sends of all connections of one event loop that wait for an ack. If many
-	// wait, each connection has a share of what is left. A send takes 56 bytes, and its memory is
-	// not given back. Default: 1,048,576; at most 4,194,304.
+	// MaxAcks is the maximum number of sends of all connections of one event loop that wait for an
+	// ack. If many wait, each connection has a share of what is left. A send takes 56 bytes, and
+	// this memory is not returned to the system. Default: 1,048,576; at most 4,194,304.
 	MaxAcks int
-	// MaxPending is the most bytes that wait to be written to one connection; what does not fit
-	// ends overflow. Default: 4 MiB, and at least 2 MaxPayload.
+	// MaxPending bounds the bytes that wait to be written to one connection. A message that does
+	// not fit ends overflow. Default: 4 MiB, and at least 2 MaxPayload.
 	MaxPending int
 	// Credit is how many bytes of sends without ack a connection may be ahead of the node. Default:
-	// 4 MiB, and at least two frames of MaxPayload, so that any message fits the half that is renewed.
+	// 4 MiB, and at least two frames of MaxPayload, so that any message fits the half that is
+	// renewed.
 	Credit int
-	// MaxConns is the most client connections; more wait in the kernel's queue. Default: the
-	// process's file descriptor limit less 128, less 512 more for a node of a cluster (and never less
-	// than half of it).
+	// MaxConns is the maximum number of client connections. Further ones wait in the kernel's
+	// queue. Default: the process's file descriptor limit less 128, less 512 more for a node of a
+	// cluster (and never less than half of it).
 	MaxConns int
 
-	// MaxHandshakes is the most client connections that have not said hello. If one more comes, the
-	// oldest of them is closed. As many again may have said hello and not been welcomed, because the
-	// Authenticate hook or the registry is slow; more are told to try again later, and all of one
-	// source address take half of what is free at most. Default: a quarter of MaxConns.
+	// MaxHandshakes is the maximum number of client connections without hello. If one more comes,
+	// the engine closes the oldest of them. As many again may wait for welcome after their hello,
+	// because the Authenticate hook or the registry is slow. The engine asks further ones to try
+	// again later, and all connections of one source address take at most half of what is free.
+	// Default: a quarter of MaxConns.
 	MaxHandshakes int
-	// MaxPeerHandshakes is the most connections to PeerAddr that have not proved that they know the
-	// cluster's secret. If one more comes, the oldest of them is closed. Those that have proved it
-	// are links: one for each node. Default: 256.
+	// MaxPeerHandshakes is the maximum number of connections to PeerAddr that have not proved that
+	// they know the cluster's secret. If one more comes, the engine closes the oldest of them.
+	// Connections that have proved it are links: one for each node. Default: 256.
 	MaxPeerHandshakes int
 
 	// HelloTimeout bounds the time from accept to hello. Default: 2 s.
 	HelloTimeout time.Duration
 	// Heartbeat is the silence after which the node pings a client that has not promised to send
-	// something more often. A client that has, as the SDK does, is dead after three of its own
-	// heartbeats, but not before 3 s. Default: 10 s.
+	// something more often. A client that has promised it, as the SDK does, counts as dead after
+	// three of its own heartbeats, but not before 3 s. Default: 10 s.
 	Heartbeat time.Duration
 	// IdleTimeout is the time without a complete frame after which a connection is closed.
 	// Default: 3 Heartbeats.
 	IdleTimeout time.Duration
-	// SlowConsumerTimeout is how long a connection may take no byte, or stay full, before it is closed. Default: 10 s.
+	// SlowConsumerTimeout is how long a connection may take no byte, or stay full, before it is
+	// closed. Default: 10 s.
 	SlowConsumerTimeout time.Duration
 	// ResumeWindow is how long a session outlives its last connection. Time in which the machine
-	// sleeps does not count: what was attached before is detached when it wakes, and the window
-	// begins then. Default: 10 s.
+	// sleeps does not count: when it wakes, its sessions are detached and the window begins.
+	// Default: 10 s.
 	ResumeWindow time.Duration
-	// DefaultTTL stands for a ttl of 0 in a send with ack. Default: 5 s, or MaxTTL if that is less.
+	// DefaultTTL is the meaning of ttl 0 in a send with ack. Default: 5 s, or MaxTTL if that is
+	// less.
 	DefaultTTL time.Duration
 	// MaxTTL bounds the ttl of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
-	// LoopGap is the pause of an event loop after which the node takes itself for one that was
-	// stopped, drops everything and goes on under a new incarnation. It is measured on a clock that
-	// also runs while the machine sleeps (CLOCK_BOOTTIME), as are deadlines of messages, heartbeats
-	// and the age of requests. Default: 3 s.
+	// LoopGap is the pause of an event loop after which the node concludes that it was stopped,
+	// drops everything and continues under a new incarnation. It is measured on a clock that also
+	// runs while the machine sleeps (CLOCK_BOOTTIME), as are deadlines of messages, heartbeats and
+	// the age of requests. Default: 3 s.
 	LoopGap time.Duration
 	// DrainSpread is the time over which a draining node asks its clients to leave. Default: 2 s.
 	DrainSpread time.Duration
 
-	// Membership makes this node one of a cluster. It needs a Registry that all nodes share, and a
-	// ClusterSecret. Default: none, the node is alone.
+	// Membership makes this node part of a cluster. It needs a Registry that all nodes share, and a
+	// ClusterSecret. Default: none; the node is alone.
 	Membership Membership
-	// Cluster is the name of the cluster; nodes of another one are refused. Default: distmsg.
+	// Cluster is the name of the cluster. Nodes of another cluster are refused. Default: distmsg.
 	Cluster string
-	// ClusterSecret is what the nodes of a cluster prove to each other that they know. At least 16 bytes.
+	// ClusterSecret is the shared secret of the cluster, at least 16 bytes. Each node proves to the
+	// others that it knows the secret.
 	ClusterSecret []byte
 	// PeerAddr is the TCP address for other nodes. Default: 127.0.0.1:7402.
 	PeerAddr string
-	// Advertise and PeerAdvertise are what others are told to connect to, clients and nodes. Default:
-	// the addresses this node listens on, which will not do if those are wildcards.
+	// Advertise and PeerAdvertise are the addresses that the node announces to clients and to other
+	// nodes. Default: the addresses that it listens on, which does not work for wildcards.
 	Advertise, PeerAdvertise string
-	// VerifyPeriod is how long it takes to tell the registry all bindings of this node again, slowly and all the time, and with
-	// that how long a binding can stay behind whose kick was lost (S15). Within the same time the
-	// node compares the routes that it remembers with the registry. All nodes should have the same.
-	// Default: 5 min; at least 1 s.
+	// VerifyPeriod is the time in which the node asserts all its bindings to the registry once,
+	// slowly and repeatedly. So it bounds how long a binding can remain whose kick was lost (S15).
+	// Within the same time, the node compares its cached routes with the registry. All nodes should
+	// use the same value. Default: 5 min; at least 1 s.
 	VerifyPeriod time.Duration
-	// MaxRoutes is how many routes to IDs at other nodes are remembered. Default: 1,000,000.
+	// MaxRoutes is how many routes to IDs at other nodes the node caches. Default: 1,000,000.
 	MaxRoutes int
-	// MaxParked is the most bytes of one connection's messages that wait for the registry's word
-	// on their receivers; more end overflow. Default: 1 MiB, and at least 2 MaxPayload.
+	// MaxParked bounds the bytes of one connection's messages that wait until the registry has
+	// resolved their receivers. Messages beyond the limit end overflow. Default: 1 MiB, and at
+	// least 2 MaxPayload.
 	MaxParked int
 
-	// MemoryBudget is the most bytes that connections may hold: what waits to be written to them,
-	// frames whose end has not come, and what waits for the registry. When three quarters of it are
-	// held, messages to connections with much to read end overflow; beyond seven eighths, the
-	// connections that hold most are closed. Default: a quarter of the memory of the machine, or of
-	// the process's cgroup; at least 64 MiB, and 16 MaxPayload in any case. The engine does not set
-	// the runtime's memory limit (GOMEMLIMIT); twice the budget is a good one.
+	// MemoryBudget bounds the bytes that connections may hold: what waits to be written to them,
+	// incomplete frames, and what waits for the registry. When three quarters of it are held,
+	// messages to connections with much to read end overflow; beyond seven eighths, the connections
+	// that hold most are closed. Default: a quarter of the memory of the machine, or of the
+	// process's cgroup; at least 64 MiB, and 16 MaxPayload in any case. The engine does not set the
+	// runtime's memory limit (GOMEMLIMIT); twice the budget is a good one.
 	MemoryBudget int64
 
 	// MaxWatched is how many IDs one connection may watch. Default: 100,000.
 	MaxWatched int
-	// MaxNodeWatched is how many IDs all connections together may watch; one that two watch counts
-	// twice, and takes some 200 bytes each time. Of what three quarters of it leave free, one
-	// connection may watch a quarter. Default: 1,000,000.
+	// MaxNodeWatched is how many IDs all connections together may watch. An ID that two connections
+	// watch counts twice, and takes about 200 bytes each time. One connection may watch a quarter
+	// of what three quarters of the limit leave free. Default: 1,000,000.
 	MaxNodeWatched int
-	// WatchPeriod is how often the registry is asked who holds the IDs that are watched, and with that how long it takes to hear of what
-	// happens at another node. It takes longer if that would be more than 50,000 IDs a second. Default: 2 s.
+	// WatchPeriod is how often the node asks the registry who holds the watched IDs. So it bounds
+	// how late a change at another node is reported. It takes longer if that would be more than
+	// 50,000 IDs a second. Default: 2 s.
 	WatchPeriod time.Duration
 
-	// AllowNoFrom lets sends leave from empty.
+	// AllowNoFrom allows sends with an empty from.
 	AllowNoFrom bool
-	// Hooks observe and decide. Default: everything is allowed, and nobody is told.
+	// Hooks observe and decide. Default: everything is allowed, and nothing is reported.
 	Hooks Hooks
-	// Logger gets what an operator should see. Its handler may block: the engine hands records over
-	// on a goroutine of their own, and drops and counts those that do not fit (Stats.LogsDropped).
+	// Logger receives what an operator should see. Its handler may block: the engine passes records
+	// on from a separate goroutine, and drops and counts those that do not fit (Stats.LogsDropped).
 	// Default: slog.Default().
 	Logger *slog.Logger
 }
@@ -208,7 +220,7 @@ const (
 	maxInterval  = time.Hour
 )
 
-// withDefaults fills in and rejects.
+// withDefaults fills in defaults and rejects invalid values.
 func (c Config) withDefaults() (Config, error) {
 	ownRegistry := c.Registry == nil
 	setDefault(&c.NodeID, randomHex(8))
@@ -339,12 +351,13 @@ func (c *Config) checkNames(check func(ok bool, format string, args ...any)) {
 
 func (c *Config) minCredit() int { return 2 * (codec.PrefixLen + c.MaxPayload + codec.FrameOverhead) }
 
-// maxFrame is the frame limit that goes with the payload limit; binds of many IDs need 64 KiB and more in any case.
+// maxFrame is the frame limit that goes with the payload limit; binds of many IDs need 64 KiB and
+// more in any case.
 func (c *Config) maxFrame() int {
 	return max(c.MaxPayload+codec.FrameOverhead, 64<<10, c.MaxIDs*(codec.MaxID+16)+codec.FrameOverhead)
 }
 
-// limits is what welcome announces.
+// limits returns the limits that welcome announces.
 func (c *Config) limits() codec.Limits {
 	ms := func(d time.Duration) uint64 { return uint64(d.Milliseconds()) }
 	return codec.Limits{

@@ -8,47 +8,52 @@ import (
 	"distmsg/routing"
 )
 
-// Hooks are optional functions that the engine calls; one that is nil costs nothing. If a hook
-// panics, the node logs the stack, refuses what it asked the hook for, without the panic's text,
-// and goes on. It does the same if a hook ends its goroutine (runtime.Goexit, testing.T.Fatal),
+// Hooks are optional functions that the engine calls. A nil hook costs nothing. If a hook panics,
+// the node logs the stack, refuses what it asked the hook for, without the panic's text, and
+// continues. It does the same if a hook ends its goroutine (runtime.Goexit, testing.T.Fatal),
 // except on a loop: the loop would end, so the process panics.
 //
-// Those marked "on a loop" hold up every connection of that loop while they run: they must not block, nor call what waits for
-// the engine. Bytes that they are given are views into the loop's buffers: they end with the call, are not to be changed,
-// and what is to be kept is copied. The engine calls a hook from several goroutines at once.
+// A hook that is marked "on a loop" delays every connection of that loop while it runs: it must not
+// block, nor call anything that waits for the engine. Its byte arguments are views into the loop's
+// buffers: they are valid only during the call. Do not change them, and copy what you keep. The
+// engine calls a hook from several goroutines at once.
 type Hooks struct {
-	// Authenticate turns the credentials of a hello into an identity, or refuses with an error
-	// whose text goes to the client. On a goroutine of its own: it may block; the connection waits, for at most
-	// Config.IdleTimeout. ctx ends then and when the engine stops, and Run does not return before the hook has.
-	// credentials are the hook's to keep.
+	// Authenticate turns the credentials of a hello into an identity, or refuses them with an error
+	// whose text goes to the client. It runs on a goroutine of its own and may block; the
+	// connection waits, for at most Config.IdleTimeout. ctx ends then and when the engine stops,
+	// and Run does not return before the hook has returned. The hook may keep credentials.
 	Authenticate func(ctx context.Context, credentials []byte, remote net.Addr) (identity string, err error)
-	// Bind refuses an ID to an identity with an error, whose text goes to the client; what is over
-	// 255 bytes is cut off, and what is over 32 KiB for all IDs of one bind is left out. On the
-	// ID's lane: it may block, and later binds of the same IDs wait, as do
-	// those of others that share the lane.
+	// Bind refuses an ID to an identity with an error, whose text goes to the client. The text is
+	// cut to 255 bytes, and texts beyond 32 KiB for all IDs of one bind are left out. It runs on
+	// the ID's lane and may block. Then later binds of the same IDs wait, and so do those of other
+	// IDs that share the lane.
 	Bind func(identity, id string) error
-	// Send decides on a message before it is routed, at the node that its sender is attached to: codec.CodeOK lets it pass, any
-	// other code is its outcome. That is CodeDenied as a rule, and always if the code would not say "not
-	// delivered". On a loop.
+	// Send decides on a message before it is routed, at the node that its sender is attached to:
+	// codec.CodeOK lets it pass, any other code is its outcome. Usually that is CodeDenied. The
+	// engine uses CodeDenied in place of a code that does not mean "not delivered". On a loop.
 	Send func(identity string, m *codec.Send) codec.Code
-	// Deliver decides, in the same way, on a message that is about to be written to a session of this node, wherever it
-	// came from. It sees each message once, and once more if that comes back because its ID has moved. A message that it
-	// lets pass can still fail to be written; Undeliverable hears of that. On a loop, which need not be the receiver's.
+	// Deliver decides, in the same way, on a message that is about to be written to a session of
+	// this node, wherever it came from. It sees each message once, and once more if the message
+	// comes back because its ID has moved. A message that it lets pass can still fail to be
+	// written; then Undeliverable is called. On a loop, which need not be the receiver's.
 	Deliver func(session routing.SessionID, identity string, m *codec.Deliver) codec.Code
-	// Undeliverable hears of each message that ends at this node without having been delivered, and with which outcome: one of those
-	// of which Code.Delivered says no. Of m, Token and Epoch mean nothing. Not told are timeout, lost and rejected, for which the
-	// message may have been seen and of which the node keeps no copy; messages whose sender's connection
-	// ends while they wait for the registry; and those that the receiver's session itself has given
-	// back without ack, as nobody can tell whether what came back is what was sent, or without
-	// their content. On a loop.
+	// Undeliverable is called for each message that ends at this node without having been
+	// delivered, with its outcome: a code for which Code.Delivered says no. Token and Epoch of m
+	// are undefined. It is not called for timeout, lost and rejected, because the receiver may have
+	// seen the message and the node keeps no copy. It is not called for messages whose sender's
+	// connection ends while they wait for the registry. And it is not called for messages that the
+	// receiver's session has returned without ack, because nobody can tell whether they are
+	// unchanged, or without their content. On a loop.
 	Undeliverable func(m *codec.Deliver, code codec.Code)
-	// Kick hears that a session of this node has lost an ID to another binding, which has that epoch. A session that is attached to
-	// several nodes loses it at each of them. On the ID's lane: it may block only briefly.
+	// Kick is called when a session of this node has lost an ID to another binding, which has that
+	// epoch. A session that is attached to several nodes loses the ID at each of them. It runs on
+	// the ID's lane and may block only briefly.
 	Kick func(session routing.SessionID, identity, id string, epoch uint64)
-	// SessionUp and SessionDown tell of sessions that began and ended here (not of their connections, and not of one that moved to
-	// or from another node). One that is attached to several nodes ends at each of them. Sessions
-	// that are there when the engine stops are not told of: they may go on at another node.
-	// On the session's lane: they may block only briefly.
+	// SessionUp and SessionDown are called for sessions that began and ended here (not for their
+	// connections, and not for a session that moved to or from another node). A session that is
+	// attached to several nodes ends at each of them. They are not called for sessions that exist
+	// when the engine stops, because these may continue at another node. They run on the session's
+	// lane and may block only briefly.
 	SessionUp, SessionDown func(session routing.SessionID, identity string)
 }
 
