@@ -91,8 +91,9 @@ func (a *acceptor) close() error {
 	return errors.Join(errs...)
 }
 
-// accept takes the connections of a port, of other nodes if peers is set, until the engine begins to stop or the listener ends.
-// Whatever goes wrong with one, and running out of file descriptors, makes new ones wait and touches no live one.
+// accept takes the connections of a port, of other nodes if peers is set, until the engine begins
+// to stop or the listener ends. Whatever goes wrong with one, and running out of file descriptors,
+// makes new ones wait and touches no live one.
 func (a *acceptor) accept(ln net.Listener, p *port, peers *cluster) {
 	e := a.eng
 	backoff := acceptBackoffMin
@@ -121,7 +122,8 @@ func (a *acceptor) accept(ln net.Listener, p *port, peers *cluster) {
 	}
 }
 
-// acceptOne takes one connection. With MaxConns open it waits, and so do those in the kernel's queue.
+// acceptOne takes one connection. With MaxConns open it waits, and so do those in the kernel's
+// queue.
 func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *enrolling) error {
 	e := a.eng
 	nc, err := ln.Accept()
@@ -160,13 +162,15 @@ func (a *acceptor) wireClosed(c *conn) {
 	c.port.closed(c)
 }
 
-// anchor is the context of a connection that finds out which loop it was put on, and stays there: its end is that of the loop.
+// anchor is the context of a connection that finds out which loop it was put on, and stays there:
+// its end is that of the loop.
 type anchor struct{ el chan gnet.EventLoop }
 
 var errLoopEnded = errors.New("engine: an event loop has ended")
 
 // findLoops learns gnet's event loops: one connection after the other goes to the loop with the
-// fewest, so as many connections as there are loops visit them all. gnet does not tell when a loop fails, but closes its connections.
+// fewest, so as many connections as there are loops visit them all. gnet does not tell when a loop
+// fails, but closes its connections.
 func (e *Engine) findLoops() error {
 	known := make(map[gnet.EventLoop]bool)
 	for i := range e.loops {

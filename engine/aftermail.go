@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// mailRounds has functions called once all mail between loops has arrived that was under way before.
-// Each round costs every loop some tasks. So all that come during one round share the next (S32): a
-// client that unbinds again and again does not fill the loops' mail.
+// mailRounds has functions called once all mail between loops has arrived that was under way
+// before. Each round costs every loop some tasks. So all that come during one round share the next
+// (S32): a client that unbinds again and again does not fill the loops' mail.
 type mailRounds struct {
 	eng *Engine // static
 

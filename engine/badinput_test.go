@@ -220,7 +220,8 @@ func TestBadJoining(t *testing.T) {
 	}
 }
 
-// An offender that goes on sending hears all the same what it did: the node reads on for a while, and throws it away.
+// An offender that goes on sending hears all the same what it did: the node reads on for a while,
+// and throws it away.
 func TestOffenderGoesOn(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})

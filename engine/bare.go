@@ -21,12 +21,12 @@ const flagBare = 1 << 6
 // flagGivenBack marks an entry whose message came back without its content: it is about to end.
 const flagGivenBack = 4
 
-// isBare reports whether what c gives back with these flags may be without content. With content, the
-// flags are those of the deliver.
+// isBare reports whether what c gives back with these flags may be without content. With content,
+// the flags are those of the deliver.
 func (rv *receiver) isBare(flags uint8) bool { return rv.returnsBare && flags&codec.FlagAck == 0 }
 
-// takeBare takes back a message with ack that came over a link, without its content. It returns false
-// if d is none.
+// takeBare takes back a message with ack that came over a link, without its content. It returns
+// false if d is none.
 func (rv *receiver) takeBare(d *codec.Deliver) bool {
 	c := rv.conn
 	origin, _, ok := c.loop.eng.tokens.OpenLink(d.Token, c.short)

@@ -23,8 +23,8 @@ const flagBounced = 1
 // flagRetried marks, between nodes, a message that has come back once.
 const flagRetried = 1 << 7
 
-// handleNotHere takes back a message that this session cannot accept. The session has the final word
-// on who it holds, so the binding that led here goes too, if it still stands (S11).
+// handleNotHere takes back a message that this session cannot accept. The session has the final
+// word on who it holds, so the binding that led here goes too, if it still stands (S11).
 func (rv *receiver) handleNotHere(body []byte) {
 	c := rv.conn
 	l := c.loop
@@ -39,7 +39,8 @@ func (rv *receiver) handleNotHere(body []byte) {
 	l.bounce.releaseDisowned()
 }
 
-// takeNotHere takes back one message; false: its token is not of this node, or is that of a message with ack that came over a link.
+// takeNotHere takes back one message; false: its token is not of this node, or is that of a message
+// with ack that came over a link.
 func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
 	c := rv.conn
 	l := c.loop
@@ -151,8 +152,8 @@ func (b *bouncing) givenBack(d *codec.Deliver, session uint64) codec.Code {
 	return codec.CodeUnreachable
 }
 
-// redirect delivers a bounced message to a binding other than the one it came from. It returns true if
-// the message is on its way, or has ended because a hook refused it. Else it returns why not.
+// redirect delivers a bounced message to a binding other than the one it came from. It returns true
+// if the message is on its way, or has ended because a hook refused it. Else it returns why not.
 func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) (done bool, code codec.Code) {
 	l := b.loop
 	route, ok := l.eng.table.Lookup(d.To)
@@ -183,8 +184,8 @@ func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver
 	return true, 0
 }
 
-// bounceToLink gives a message with ack back to the node that it came from. It returns false if it came
-// from none.
+// bounceToLink gives a message with ack back to the node that it came from. It returns false if it
+// came from none.
 func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
 	c := rv.conn
 	l := c.loop
@@ -201,15 +202,16 @@ func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
 	return true
 }
 
-// linkBounce returns the link that a message with ack came over, and the token it had there; false: it came over none.
+// linkBounce returns the link that a message with ack came over, and the token it had there; false:
+// it came over none.
 func (rv *receiver) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handle, ok bool) {
 	c := rv.conn
 	origin, h, ok = c.loop.eng.tokens.OpenLink(d.Token, c.short)
 	return origin, h, ok && len(origin) == token.AckLen && d.Flags&^knownFlags == 0
 }
 
-// handleReturned takes back a message that the other node could not deliver, forgets what led there, and
-// tries once more (S14).
+// handleReturned takes back a message that the other node could not deliver, forgets what led
+// there, and tries once more (S14).
 func (k *link) handleReturned(kind codec.Kind, body []byte) error {
 	f := &k.conn.loop.scratch.forward
 	if err := codec.DecodeForward(body, kind, f); err != nil {
@@ -248,7 +250,8 @@ func (k *link) forgetWay(kind codec.Kind, f *codec.Forward) {
 	}
 }
 
-// returned decides on a message that came back from another node over the link by, and kind says why. If it waits for an ack, its entry is on this loop.
+// returned decides on a message that came back from another node over the link by, and kind says
+// why. If it waits for an ack, its entry is on this loop.
 func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *token.SharedSum) {
 	l := b.loop
 	retried := f.Flags&flagRetried != 0
@@ -276,13 +279,15 @@ func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	b.retry(kind, by, f)
 }
 
-// unsend notes that a message came back: it waits for nobody's connection now, and has had its first try.
+// unsend notes that a message came back: it waits for nobody's connection now, and has had its
+// first try.
 func (b *bouncing) unsend(t ackmgr.Token, entry ackmgr.Entry) {
 	entry.Flags |= flagBounced
 	b.loop.settle.acks.Redirect(t, entry, 0)
 }
 
-// retry sends a returned message to another node of its session, if there is one; else the registry is asked.
+// retry sends a returned message to another node of its session, if there is one; else the registry
+// is asked.
 func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	l := b.loop
 	if kind == codec.KindNotAttached && l.park.lines[string(f.To)] == nil {
@@ -300,8 +305,8 @@ func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	}
 }
 
-// askAgain parks a message that a session of this node has given back, until the registry has said who
-// holds its ID. It returns false if too many wait.
+// askAgain parks a message that a session of this node has given back, until the registry has said
+// who holds its ID. It returns false if too many wait.
 func (b *bouncing) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
 	l := b.loop
 	var from routing.SessionID
@@ -337,8 +342,8 @@ const (
 )
 
 // resend sends a returned message to where its receiver is now, as far as this node knows. Unless
-// the attempt is done, the code is how the message ends if nothing more is tried. A session that does
-// not hold the ID under some epoch is not asked for the same again (S14).
+// the attempt is done, the code is how the message ends if nothing more is tried. A session that
+// does not hold the ID under some epoch is not asked for the same again (S14).
 func (b *bouncing) resend(kind codec.Kind, f *codec.Forward) (attempt, codec.Code) {
 	l := b.loop
 	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
@@ -403,8 +408,8 @@ func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h rout
 	return attemptDone, 0
 }
 
-// rearm moves the entry of a message, if it has one, to its new destination. It returns false if the
-// entry has ended.
+// rearm moves the entry of a message, if it has one, to its new destination. It returns false if
+// the entry has ended.
 func (b *bouncing) rearm(f *codec.Forward, session uint64, list ackmgr.List) bool {
 	l := b.loop
 	t, ok := token.Ack(f.Token)

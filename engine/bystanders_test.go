@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// bystanders are two clients that exchange acked messages, both ways, and want nothing else to happen.
+// bystanders are two clients that exchange acked messages, both ways, and want nothing else to
+// happen.
 type bystanders struct {
 	t     testing.TB
 	stop  chan struct{}

@@ -13,9 +13,10 @@ import (
 //
 // Linux has such a clock, CLOCK_BOOTTIME, but to read it is a system call, and a loop reads the
 // time in every iteration. So now reads the monotonic clock, and with it the wall clock, which the
-// kernel sets forward after a sleep. Only when the two have moved apart, it reads CLOCK_BOOTTIME, to
-// tell a sleep from somebody setting the wall clock. A loop calls now when an iteration begins, and
-// glance, which reads the monotonic clock alone, for what else it wants to know in the iteration.
+// kernel sets forward after a sleep. Only when the two have moved apart, it reads CLOCK_BOOTTIME,
+// to tell a sleep from somebody setting the wall clock. A loop calls now when an iteration begins,
+// and glance, which reads the monotonic clock alone, for what else it wants to know in the
+// iteration.
 type clock struct {
 	// static
 	read func() (wall int64, awake time.Duration) // nanoseconds since 1970, and the monotonic time since it was made

@@ -116,7 +116,8 @@ func TestLostAcrossNodes(t *testing.T) {
 	})
 }
 
-// spreadOver has sessions' messages go to a peer that is no node, and to a real one, whichever the hash says: to is attached at both.
+// spreadOver has sessions' messages go to a peer that is no node, and to a real one, whichever the
+// hash says: to is attached at both.
 func spreadOver(t *testing.T, g *group, to *client) (p *client, ids []string) {
 	t.Helper()
 	for i := range 32 {
@@ -128,7 +129,8 @@ func spreadOver(t *testing.T, g *group, to *client) (p *client, ids []string) {
 	return p, ids
 }
 
-// What is on its way to a connection that is going goes on to where its session is now; only what was delivered there is lost (S5, S14).
+// What is on its way to a connection that is going goes on to where its session is now; only what
+// was delivered there is lost (S5, S14).
 func TestCrossingWithTheEnd(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -276,7 +278,8 @@ func TestNeverForwardedTwice(t *testing.T) {
 	p.nc.Close()
 }
 
-// A session that is attached at both nodes is reached in one hop, and may send from its IDs at both, whichever it bound them at (S7).
+// A session that is attached at both nodes is reached in one hop, and may send from its IDs at
+// both, whichever it bound them at (S7).
 func TestSpreadSession(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)

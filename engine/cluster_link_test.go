@@ -41,7 +41,8 @@ func (c *client) challenged(h codec.PeerHello) (f codec.PeerChallenge, said []by
 	return f, peers.Transcript(&h, &f)
 }
 
-// linkAs goes through the handshake as the node of that name. In what follows there may be frames about sessions.
+// linkAs goes through the handshake as the node of that name. In what follows there may be frames
+// about sessions.
 func (n *node) linkAs(name string) *client {
 	n.t.Helper()
 	c := n.dialPeer()
@@ -61,7 +62,8 @@ func (c *client) attach(id routing.SessionID) {
 	c.settled()
 }
 
-// settled waits until the other node has handled what was sent so far. It reads past everything but the answer.
+// settled waits until the other node has handled what was sent so far. It reads past everything but
+// the answer.
 func (c *client) settled() {
 	c.t.Helper()
 	c.seq++
@@ -308,8 +310,8 @@ func TestSilentPeer(t *testing.T) {
 	n.eventually("no link", func() bool { return n.Stats().Links == 0 })
 }
 
-// A node that does not read fills its own link: senders to it hear overflow, what nodes tell each other still goes through,
-// and links to others are as before (S21).
+// A node that does not read fills its own link: senders to it hear overflow, what nodes tell each
+// other still goes through, and links to others are as before (S21).
 func TestFullLink(t *testing.T) {
 	g := startGroupWith(t, 2, 2, func(c *Config) { c.MaxPayload, c.MaxPending = 64<<10, 128<<10 })
 	n := g.nodes[0]
@@ -362,7 +364,8 @@ func TestFullLink(t *testing.T) {
 	a.nc.Close()
 }
 
-// A new link of a node ends its older one first: what waits there is lost, and its sessions are gone.
+// A new link of a node ends its older one first: what waits there is lost, and its sessions are
+// gone.
 func TestLinkReplaced(t *testing.T) {
 	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
@@ -392,7 +395,8 @@ func TestLinkReplaced(t *testing.T) {
 	})
 }
 
-// A node that is not listed for a while, as when its ZooKeeper session expires, keeps its link, and nothing is lost.
+// A node that is not listed for a while, as when its ZooKeeper session expires, keeps its link, and
+// nothing is lost.
 func TestLinkOfARelistedNode(t *testing.T) {
 	g := startGroup(t, 2, 1)
 	dials, other := g.nodes[0], g.nodes[1]

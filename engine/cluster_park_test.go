@@ -147,7 +147,8 @@ func TestParkedAreBounded(t *testing.T) {
 	}
 }
 
-// Deadlines are kept while the registry does not answer: of sends to IDs, and of those from IDs, that a node does not know (S1, S2).
+// Deadlines are kept while the registry does not answer: of sends to IDs, and of those from IDs,
+// that a node does not know (S1, S2).
 func TestParkedExpire(t *testing.T) {
 	g, reg := parking(t, nil)
 	from, to := g.nodes[0].join("from"), g.nodes[1].join("to")

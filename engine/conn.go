@@ -37,8 +37,9 @@ const (
 	hasLeft                     // its client wants no more messages here
 )
 
-// lingerMillis is how long a closed connection's socket waits for the peer to close its side. To close with
-// unread input in the kernel would reset the connection, and the peer might never see why.
+// lingerMillis is how long a closed connection's socket waits for the peer to close its side. To
+// close with unread input in the kernel would reset the connection, and the peer might never see
+// why.
 const lingerMillis = 1000
 
 // conn is a connection of a client, a link to another node, or an in-process session. Only its loop
@@ -99,7 +100,8 @@ func (c *conn) handle() routing.Handle {
 // gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
 func (c *conn) gone() bool { return c.wire == nil && c.local == nil }
 
-// close ends the connection with an error frame. The socket lingers until the peer has closed it too.
+// close ends the connection with an error frame. The socket lingers until the peer has closed it
+// too.
 func (c *conn) close(f codec.Fault, detail string) {
 	c.closeFor(f, 0, detail)
 }
@@ -135,8 +137,8 @@ func (c *conn) end() {
 	c.linger()
 }
 
-// linger shuts our side once everything is written, and closes the socket for good after a while. It
-// returns whether to look again. gnet closes the socket itself when the peer has shut its side.
+// linger shuts our side once everything is written, and closes the socket for good after a while.
+// It returns whether to look again. gnet closes the socket itself when the peer has shut its side.
 func (c *conn) linger() bool {
 	if c.loop.now >= c.deadline {
 		c.closeSocket()
@@ -200,8 +202,8 @@ func (c *conn) fail(f codec.Fault, flags uint8, kind codec.Kind, seq uint64, mes
 	}
 }
 
-// teardown ends the connection's part in everything but its socket: route, pending acks, buffers. It
-// runs once, either from end or because gnet closed the socket.
+// teardown ends the connection's part in everything but its socket: route, pending acks, buffers.
+// It runs once, either from end or because gnet closed the socket.
 func (c *conn) teardown() {
 	if c.state == stateClosed {
 		return

@@ -6,9 +6,9 @@ import (
 	"distmsg/codec"
 )
 
-// The queue of a connection or link is shared by all that send to it. While it is at most half full,
-// whoever comes first is served first. Beyond that each sender may have as much in it as is left free
-// (S32): a few that send more than the receiver reads leave room for all others.
+// The queue of a connection or link is shared by all that send to it. While it is at most half
+// full, whoever comes first is served first. Beyond that each sender may have as much in it as is
+// left free (S32): a few that send more than the receiver reads leave room for all others.
 
 // maxCrowd bounds the senders that one crowded queue tells apart. Those beyond share one share.
 const maxCrowd = 4 << 10
@@ -26,8 +26,8 @@ type crowd struct {
 // has is how many bytes of a sender are charged.
 func (w *crowd) has(sender uint64) int { return w.before[sender] + w.since[sender] }
 
-// step forgets what has left. queued is how many bytes were ever queued, left how many of those have
-// left.
+// step forgets what has left. queued is how many bytes were ever queued, left how many of those
+// have left.
 func (w *crowd) step(queued, left int64) {
 	switch {
 	case left >= w.last:
@@ -87,8 +87,8 @@ func (o *output) admitsCrowded(ahead, size int, sender uint64) verdict {
 	return verdict{}
 }
 
-// overCrowd says why a sender may not queue more: it has its share, or it would have it, if the node's
-// memory were not nearly used up.
+// overCrowd says why a sender may not queue more: it has its share, or it would have it, if the
+// node's memory were not nearly used up.
 func (o *output) overCrowd(needed int) verdict {
 	c := o.conn
 	o.noteFull() // a single sender never fills the queue

@@ -19,9 +19,9 @@ const InProcessAddr = "in-process:1"
 //
 // Its sessions have the same outcomes, order and limits as those that connect over the network, but
 // the node trusts them: it does not ask Hooks.Authenticate about them, does not count them in
-// MaxConns, does not end them because they are silent, and does not tell them to leave when it drains.
-// Such a session holds any number of IDs, so one for each event loop is enough for all of an
-// application's users; new connections go to the loops in turn.
+// MaxConns, does not end them because they are silent, and does not tell them to leave when it
+// drains. Such a session holds any number of IDs, so one for each event loop is enough for all of
+// an application's users; new connections go to the loops in turn.
 //
 // The function waits until the engine is ready, or for its context. It returns an error if Run has
 // ended, and for any other address than [InProcessAddr]. Dialer and the function may be called from

@@ -71,7 +71,8 @@ func codeOf(err error) codec.Code {
 	return codec.CodeOK
 }
 
-// A client in the node's process and one outside send to each other, and each kind of outcome comes.
+// A client in the node's process and one outside send to each other, and each kind of outcome
+// comes.
 func TestDialer(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, MaxPayload: 100_000})
@@ -180,7 +181,8 @@ func (n *node) memoryClient(ids ...string) *client {
 	return c
 }
 
-// A client that does not read costs its senders an overflow, and then its connection, as one outside.
+// A client that does not read costs its senders an overflow, and then its connection, as one
+// outside.
 func TestDialerSlowConsumer(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, MaxPayload: 1 << 12, MaxPending: 4 * pipeBuffer, SlowConsumerTimeout: time.Second})
@@ -350,7 +352,8 @@ func TestDialerAs(t *testing.T) {
 	}
 }
 
-// A node that was stopped for a while drops its clients in memory too; the SDK comes back by itself.
+// A node that was stopped for a while drops its clients in memory too; the SDK comes back by
+// itself.
 func TestDialerFence(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	states := make(chan sdk.State, 16)

@@ -82,8 +82,8 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	return gnet.None
 }
 
-// wireClosed ends the connection's part in everything, after its wire. In good order, the client has
-// sent it all and then closed the connection, which lives on until its input is handled.
+// wireClosed ends the connection's part in everything, after its wire. In good order, the client
+// has sent it all and then closed the connection, which lives on until its input is handled.
 func (c *conn) wireClosed(inGoodOrder bool) {
 	if !inGoodOrder || !c.in.hasWork() {
 		c.teardown()
@@ -181,7 +181,8 @@ func (c *conn) unexpected(kind codec.Kind, detail string) {
 	c.closeFor(codec.FaultUnexpectedKind, kind, detail)
 }
 
-// decodeFault closes the connection for bytes that are not what they should be. A nil err does nothing.
+// decodeFault closes the connection for bytes that are not what they should be. A nil err does
+// nothing.
 func (c *conn) decodeFault(err error, kind codec.Kind) {
 	var e *codec.Error
 	if !errors.As(err, &e) {

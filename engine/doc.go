@@ -3,8 +3,8 @@
 //
 // # From nothing to a running engine
 //
-// The zero Config is a node on 127.0.0.1:7400. [New] checks the configuration, [Engine.Run] serves until its
-// context ends, and [Engine.Ready] says when clients may come:
+// The zero Config is a node on 127.0.0.1:7400. [New] checks the configuration, [Engine.Run] serves
+// until its context ends, and [Engine.Ready] says when clients may come:
 //
 //	node, err := engine.New(engine.Config{Addr: "127.0.0.1:0"})
 //	if err != nil {
@@ -19,12 +19,14 @@
 //		return err // it cannot start
 //	}
 //
-// Run returns nil if its context ended, and an error for any other cause. There are no globals: a process may run several engines,
-// each once. A program with an engine should have GOMAXPROCS of at least Config.Loops+1.
+// Run returns nil if its context ended, and an error for any other cause. There are no globals: a
+// process may run several engines, each once. A program with an engine should have GOMAXPROCS of at
+// least Config.Loops+1.
 //
 // # In-process sessions
 //
-// A program that holds end users itself binds their IDs in its own process, and needs no listener for that (Addr: "none"):
+// A program that holds end users itself binds their IDs in its own process, and needs no listener
+// for that (Addr: "none"):
 //
 //	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{
 //		Handler: func(m *engine.Message) { m.Ack([]byte("got it")) }, // or m.Reject("busy"); or nothing: then it is acked
@@ -42,37 +44,40 @@
 //   - Kicks: an ID that another session has bound is lost, and OnKick hears of it.
 //   - The end: after Close, or when the engine stops, what was under way ends lost, or unreachable if the loop had not taken it.
 //
-// Handlers of one session run one after the other, so a program gives each user a session of its own if users must not wait for each other:
-// one costs about as much as a connection. examples/embed is a WebSocket server that does so.
+// Handlers of one session run one after the other, so a program gives each user a session of its
+// own if users must not wait for each other: one costs about as much as a connection.
+// examples/embed is a WebSocket server that does so.
 //
 // # Hooks
 //
-// [Hooks] are a few optional functions that decide who may connect (Authenticate), bind, send and receive (Deliver), and observe what could
-// not be delivered, which IDs are lost and which sessions come and go. Each says on which goroutine it runs.
-// [Engine.Stats] is what there is to measure.
+// [Hooks] are a few optional functions that decide who may connect (Authenticate), bind, send and
+// receive (Deliver), and observe what could not be delivered, which IDs are lost and which sessions
+// come and go. Each says on which goroutine it runs. [Engine.Stats] is what there is to measure.
 //
 // # Clusters
 //
-// With a Membership and a Registry that others share, the node is one of a cluster: messages to IDs at other nodes
-// go there over a link, with the same outcomes. discovery.Peers and discovery/zookeeper are memberships, routing/redis
-// is such a registry; Config.ClusterSecret is what the nodes know each other by. [Engine.Drain] makes a node leave without a gap.
+// With a Membership and a Registry that others share, the node is one of a cluster: messages to IDs
+// at other nodes go there over a link, with the same outcomes. discovery.Peers and
+// discovery/zookeeper are memberships, routing/redis is such a registry; Config.ClusterSecret is
+// what the nodes know each other by. [Engine.Drain] makes a node leave without a gap.
 //
 // # How it is built
 //
-// The files follow a message. acceptor.go takes connections. loop.go is an event loop, iteration.go the
-// end of its iterations, pace.go how long they are, turns.go what waits for the next one. read.go turns
-// bytes into frames, and dispatch.go gives each to who handles it. send.go is the hot path: it makes a
-// deliver of a send. settle.go ends sends with what their receivers said, and bounce.go takes messages
-// back. multicast*.go is a message to many, longframe.go handles one in slices. mailbox.go and inbox.go
-// carry messages between loops, output.go writes, conn.go is a connection's life.
+// The files follow a message. acceptor.go takes connections. loop.go is an event loop, iteration.go
+// the end of its iterations, pace.go how long they are, turns.go what waits for the next one.
+// read.go turns bytes into frames, and dispatch.go gives each to who handles it. send.go is the hot
+// path: it makes a deliver of a send. settle.go ends sends with what their receivers said, and
+// bounce.go takes messages back. multicast*.go is a message to many, longframe.go handles one in
+// slices. mailbox.go and inbox.go carry messages between loops, output.go writes, conn.go is a
+// connection's life.
 //
-// internal/directory is what may wait for the registry, off the loops, and office.go what it has the
-// loops do. hooks.go is where hooks are called from, and inprocess*.go are sessions without a socket.
-// clock.go is the time that loops go by, stall.go says which of them stand still, and fence.go what
-// follows a stop. Of a cluster, internal/peers knows which nodes there are and dials them, cluster.go is
-// what it needs of the engine, link.go is the connection to one of them, and identity.go what this node
-// says of itself. forward.go is what goes over a link, park.go and hold.go what waits on a loop for the
-// registry's answer. docs/architecture.md tells why.
+// internal/directory is what may wait for the registry, off the loops, and office.go what it has
+// the loops do. hooks.go is where hooks are called from, and inprocess*.go are sessions without a
+// socket. clock.go is the time that loops go by, stall.go says which of them stand still, and
+// fence.go what follows a stop. Of a cluster, internal/peers knows which nodes there are and dials
+// them, cluster.go is what it needs of the engine, link.go is the connection to one of them, and
+// identity.go what this node says of itself. forward.go is what goes over a link, park.go and
+// hold.go what waits on a loop for the registry's answer. docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox.
@@ -94,7 +99,7 @@
 //
 // No other lock is taken under these, and none under loop.pubMu, joins.mu, mailRounds.mu,
 // peers.Announcer.mu, directory.lane.mu, directory.doubts.mu, directory.holders.mu,
-// directory.kickMemory.mu, directory.monitoredRegistry.mu, directory.overs.mu, directory.presences.mu,
-// directory.releases.mu, directory.resolver.mu and directory.untold.mu. A test in internal/docs reads the
-// code and holds it to this list.
+// directory.kickMemory.mu, directory.monitoredRegistry.mu, directory.overs.mu,
+// directory.presences.mu, directory.releases.mu, directory.resolver.mu and directory.untold.mu. A
+// test in internal/docs reads the code and holds it to this list.
 package engine

@@ -9,13 +9,14 @@ import (
 	"distmsg/codec"
 )
 
-// Drain makes the node leave (S23): it is announced as draining, new sessions are refused, and clients
-// hear drain, with the other nodes' addresses. Until three quarters of the time that ctx gives have passed (5 s
-// without a deadline) they send and receive as before, so that they can move without a gap; after that, and at
-// once if there is nowhere to go, sends end draining. Drain returns nil when all clients have moved, or the time for
-// that is over, and nothing is pending any more; or an error that wraps ctx's if that ends first, or one
-// that says that the engine has stopped. With a context that has ended before, it does nothing. The
-// engine goes on running until Run's context ends.
+// Drain makes the node leave (S23): it is announced as draining, new sessions are refused, and
+// clients hear drain, with the other nodes' addresses. Until three quarters of the time that ctx
+// gives have passed (5 s without a deadline) they send and receive as before, so that they can move
+// without a gap; after that, and at once if there is nowhere to go, sends end draining. Drain
+// returns nil when all clients have moved, or the time for that is over, and nothing is pending any
+// more; or an error that wraps ctx's if that ends first, or one that says that the engine has
+// stopped. With a context that has ended before, it does nothing. The engine goes on running until
+// Run's context ends.
 func (e *Engine) Drain(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -116,13 +117,15 @@ func (d *draining) tell(ctx context.Context, f *codec.Drain) {
 	})
 }
 
-// quiet reports whether nothing is under way. The first look makes sure that the second sees what was in the mail.
+// quiet reports whether nothing is under way. The first look makes sure that the second sees what
+// was in the mail.
 func (d *draining) quiet(ctx context.Context) bool {
 	first := d.idle(ctx)
 	return d.idle(ctx) && first
 }
 
-// idle reports whether nothing waits for an ack or to be written, and the clients have moved or had the time to.
+// idle reports whether nothing waits for an ack or to be written, and the clients have moved or had
+// the time to.
 func (d *draining) idle(ctx context.Context) bool {
 	busy, ok := ask(ctx, d.eng, func(l *loop) bool {
 		if l.park.sends > 0 || l.park.returnedBytes > 0 || l.settle.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {

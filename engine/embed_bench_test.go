@@ -240,8 +240,8 @@ func benchmarkEmbedded(b *testing.B, users []embeddedUser, ids []string) {
 // embeddedUsers is how many users a process holds to find out what one takes.
 const embeddedUsers = 10_000
 
-// BenchmarkEmbeddedUsers is what a user takes who has sent and received a message and is idle since:
-// memory (heap and stacks), goroutines, and the CPU time of a second for all of them.
+// BenchmarkEmbeddedUsers is what a user takes who has sent and received a message and is idle
+// since: memory (heap and stacks), goroutines, and the CPU time of a second for all of them.
 func BenchmarkEmbeddedUsers(b *testing.B) {
 	for _, way := range waysIn {
 		b.Run(way.name, func(b *testing.B) {

@@ -6,10 +6,10 @@ import (
 	"distmsg/routing"
 )
 
-// When a connection or a link ends, all that waits for an ack of it ends too, and so does all that a
-// connection has sent and waits for. That can be as many entries as the loop may hold. What is more
-// than a step waits in the loop's endings, which get a share of each iteration. An entry whose turn has
-// yet to come is pending until then: its ack may still come, or its deadline.
+// When a connection or a link ends, all that waits for an ack of it ends too, and so does all that
+// a connection has sent and waits for. That can be as many entries as the loop may hold. What is
+// more than a step waits in the loop's endings, which get a share of each iteration. An entry whose
+// turn has yet to come is pending until then: its ack may still come, or its deadline.
 
 // ending is what ends together. Nothing is armed with its lists any more.
 type ending struct {
@@ -108,7 +108,8 @@ func (es *endings) endAll() {
 	}
 }
 
-// endFirst ends a step of the first ending. To answer senders can close connections, which makes more.
+// endFirst ends a step of the first ending. To answer senders can close connections, which makes
+// more.
 func (es *endings) endFirst() {
 	e := es.all[0]
 	if es.step(&e) {
@@ -163,15 +164,17 @@ type sweep struct {
 	list ackmgr.List
 }
 
-// sweepPing tells pings of sweeps from those of heartbeats, which carry a time; the loop stands above sweepLoop.
+// sweepPing tells pings of sweeps from those of heartbeats, which carry a time; the loop stands
+// above sweepLoop.
 const (
 	sweepPing = 1 << 63
 	sweepLoop = 40
 )
 
-// linkGone begins to end what waits for a session that has lost a connection at the other end of a link (S5). Forwards on
-// their way there at this moment come back, and may go to where the session is now: so what waits is lost when a
-// ping, sent behind the last of them, has its pong, and nothing that comes later is touched.
+// linkGone begins to end what waits for a session that has lost a connection at the other end of a
+// link (S5). Forwards on their way there at this moment come back, and may go to where the session
+// is now: so what waits is lost when a ping, sent behind the last of them, has its pong, and
+// nothing that comes later is touched.
 func (es *endings) linkGone(h routing.Handle, session uint64) {
 	l := es.loop
 	list, ok := es.linkLists[h][session]

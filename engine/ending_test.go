@@ -51,8 +51,8 @@ func TestEndOfManyAcksFromAReceiver(t *testing.T) {
 	}
 }
 
-// The sends of a connection that ends are abandoned, a step at a time. Its slot has no new tenant before
-// all are: it would hear of them.
+// The sends of a connection that ends are abandoned, a step at a time. Its slot has no new tenant
+// before all are: it would hear of them.
 func TestEndOfManyAcksOfASender(t *testing.T) {
 	n := start(t, Config{DefaultTTL: time.Minute})
 	a := n.join("a")

@@ -24,8 +24,8 @@ import (
 	"distmsg/routing"
 )
 
-// Engine is one relay node: its event loops, its sessions and their bindings. Several may run in one
-// process. All methods may be called from any goroutine.
+// Engine is one relay node: its event loops, its sessions and their bindings. Several may run in
+// one process. All methods may be called from any goroutine.
 type Engine struct {
 	// static after New
 	cfg            Config
@@ -74,7 +74,8 @@ type Engine struct {
 	lastFence time.Duration // guarded by fenceMu
 }
 
-// New makes an engine; it does not listen yet. It returns an error that names every field of cfg that cannot be.
+// New makes an engine; it does not listen yet. It returns an error that names every field of cfg
+// that cannot be.
 func New(cfg Config) (*Engine, error) {
 	ownRegistry := cfg.Registry == nil
 	cfg, err := cfg.withDefaults()
@@ -119,7 +120,8 @@ func New(cfg Config) (*Engine, error) {
 // outcomeRoom is what is reserved for the outcome of each send in flight (S21).
 const outcomeRoom = 64
 
-// replyRoom is how many replies of MaxPayload may be queued beyond that, as long as the client keeps reading.
+// replyRoom is how many replies of MaxPayload may be queued beyond that, as long as the client
+// keeps reading.
 const replyRoom = 32
 
 // ErrAlreadyRun is what a second Run of an engine returns: make a new one with New.
@@ -128,10 +130,11 @@ var ErrAlreadyRun = errors.New("engine: Run was called before; an engine runs on
 // ErrStopped is wrapped by what is asked of an engine whose Run has ended, or is about to.
 var ErrStopped = errors.New("engine: it has stopped")
 
-// Run listens and serves until ctx ends, and then returns nil. Whatever else makes it stop is an error: that it cannot
-// start (an address that is taken, another node with its NodeID), or can serve no longer (a listener or an event loop has
-// failed). If ctx has ended before, it starts nothing and returns nil. It returns when all sessions
-// have ended and the hooks have returned; an engine runs once.
+// Run listens and serves until ctx ends, and then returns nil. Whatever else makes it stop is an
+// error: that it cannot start (an address that is taken, another node with its NodeID), or can
+// serve no longer (a listener or an event loop has failed). If ctx has ended before, it starts
+// nothing and returns nil. It returns when all sessions have ended and the hooks have returned; an
+// engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.running.Swap(true) {
 		return ErrAlreadyRun
@@ -267,7 +270,8 @@ const withdrawTime = 5 * time.Second
 // closeGrace bounds how long clients are given to read why their connections end.
 const closeGrace = time.Second
 
-// closeEverybody says goodbye on every connection and waits until the sockets are closed, or for closeGrace.
+// closeEverybody says goodbye on every connection and waits until the sockets are closed, or for
+// closeGrace.
 func (e *Engine) closeEverybody() {
 	ctx, cancel := context.WithTimeout(e.ctx, closeGrace) // a loop that has failed does not answer
 	defer cancel()
@@ -291,7 +295,8 @@ func (e *Engine) closeEverybody() {
 	}
 }
 
-// startLoops starts gnet as a client engine, which is just the event loops, and finds out which they are.
+// startLoops starts gnet as a client engine, which is just the event loops, and finds out which
+// they are.
 func (e *Engine) startLoops() error {
 	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithReadBufferCap(readBuffer), gnet.WithLogger(gnetLogger{e.cfg.Logger}))
 	if err != nil {
@@ -355,7 +360,8 @@ func (e *Engine) Addr() net.Addr {
 // NodeID is Config.NodeID, or what was chosen for it.
 func (e *Engine) NodeID() string { return e.cfg.NodeID }
 
-// Incarnation is new at every start and after a stop of the process that was longer than Config.LoopGap.
+// Incarnation is new at every start and after a stop of the process that was longer than
+// Config.LoopGap.
 func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
 // members is what clients are told about the nodes there are.

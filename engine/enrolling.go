@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A connection is enrolled when its loop comes to it, which takes an iteration. If the acceptor waited
-// for each, a busy loop would take one new connection in an iteration, and a client that comes behind a
-// thousand others would wait for seconds. So several are enrolled at a time.
+// A connection is enrolled when its loop comes to it, which takes an iteration. If the acceptor
+// waited for each, a busy loop would take one new connection in an iteration, and a client that
+// comes behind a thousand others would wait for seconds. So several are enrolled at a time.
 
 const (
 	// enrollAtOnce is how many connections of a port are enrolled at a time. Each has two file
@@ -33,7 +33,8 @@ func newEnrolling(e *Engine, p *port) *enrolling {
 	return &enrolling{eng: e, port: p, places: make(chan struct{}, enrollAtOnce), failed: make(chan error, 1)}
 }
 
-// begin enrolls an admitted connection. The error is why that failed, or why it failed for one before.
+// begin enrolls an admitted connection. The error is why that failed, or why it failed for one
+// before.
 func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	n.places <- struct{}{}
 	alone := len(n.places) == 1

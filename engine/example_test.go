@@ -16,7 +16,8 @@ import (
 	"distmsg/routing"
 )
 
-// A program that embeds the engine, binds two IDs in its own process, and sends from one to the other.
+// A program that embeds the engine, binds two IDs in its own process, and sends from one to the
+// other.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -92,7 +93,8 @@ func begin(cfg engine.Config) (node *engine.Engine, stop func() error) {
 	return node, func() error { cancel(); return <-ended }
 }
 
-// Hooks decide who may connect, which IDs an identity may bind, what may be sent and what delivered, and observe.
+// Hooks decide who may connect, which IDs an identity may bind, what may be sent and what
+// delivered, and observe.
 func ExampleHooks() {
 	var lost []string
 	node, stop := run(engine.Config{
@@ -139,8 +141,9 @@ func ExampleHooks() {
 	// [1002 to 1001: denied 1002 to 1001: no_route]
 }
 
-// Two nodes that are told of each other and share a registry are one relay. In two processes, the registry is on Redis
-// (routing/redis); with more nodes, or ones that come and go, the membership is in ZooKeeper (discovery/zookeeper).
+// Two nodes that are told of each other and share a registry are one relay. In two processes, the
+// registry is on Redis (routing/redis); with more nodes, or ones that come and go, the membership
+// is in ZooKeeper (discovery/zookeeper).
 func ExampleConfig_cluster() {
 	registry := routing.NewMemory(routing.MemoryConfig{})
 	peers := []discovery.Record{{ID: "n1", PeerAddr: freeAddr()}, {ID: "n2", PeerAddr: freeAddr()}}
@@ -177,7 +180,8 @@ func ExampleConfig_cluster() {
 	// <nil>
 }
 
-// linked waits for the other node. A node that starts waits for those that there are, but for no longer than two seconds.
+// linked waits for the other node. A node that starts waits for those that there are, but for no
+// longer than two seconds.
 func linked(node *engine.Engine) {
 	for <-node.Ready(); node.Stats().Links == 0; {
 		time.Sleep(10 * time.Millisecond)

@@ -26,7 +26,8 @@ type batch struct {
 	first, last int // their places in fan.targets
 }
 
-// fits makes room for one more message, where b.size does not: a client that knows no deliver_many gets the payload with each (S21).
+// fits makes room for one more message, where b.size does not: a client that knows no deliver_many
+// gets the payload with each (S21).
 func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	c := dest.conn
 	if c == nil || c.kind == linkConn || c.receiver.takesMany {
@@ -39,7 +40,8 @@ func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	return verdict{}
 }
 
-// fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between two multicasts.
+// fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between
+// two multicasts.
 type fan struct {
 	at         map[routing.Handle]int // where in batches
 	batches    []batch

@@ -2,7 +2,8 @@ package engine
 
 import "time"
 
-// fence makes the node one that has just started: it was stopped for so long that others may have taken over (S24).
+// fence makes the node one that has just started: it was stopped for so long that others may have
+// taken over (S24).
 func (e *Engine) fence(gap time.Duration) {
 	e.fenceMu.Lock()
 	defer e.fenceMu.Unlock()

@@ -12,7 +12,8 @@ import (
 
 const testGap = 1500 * time.Millisecond
 
-// stall stops a loop for longer than LoopGap and returns when it goes on. meanwhile runs while it stands.
+// stall stops a loop for longer than LoopGap and returns when it goes on. meanwhile runs while it
+// stands.
 func (n *node) stall(loop int, meanwhile func()) {
 	n.t.Helper()
 	blocked, release := make(chan struct{}), make(chan struct{})
@@ -24,7 +25,8 @@ func (n *node) stall(loop int, meanwhile func()) {
 	close(release)
 }
 
-// A node that was stopped drops all connections and goes on as a new incarnation, whichever of its loops noticed (S24).
+// A node that was stopped drops all connections and goes on as a new incarnation, whichever of its
+// loops noticed (S24).
 func TestFence(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -238,7 +240,8 @@ func (c *conn) takeAll(buf []byte) {
 	}
 }
 
-// work has a loop handle frames of c, which it does not answer, for longer than LoopGap, in one iteration.
+// work has a loop handle frames of c, which it does not answer, for longer than LoopGap, in one
+// iteration.
 func (n *node) work(loop int, c *client) {
 	n.t.Helper()
 	l := n.loops[loop]

@@ -9,9 +9,9 @@ import (
 	"distmsg/routing"
 )
 
-// Messages between nodes. A forward names the session and the epoch that its node went by; the other
-// node delivers it on a match with what it knows, and never forwards it again. What does not match
-// comes back, and is tried once more if the registry knows of another place (S14).
+// Messages between nodes. A forward names the session and the epoch that its node went by; the
+// other node delivers it on a match with what it knows, and never forwards it again. What does not
+// match comes back, and is tried once more if the registry knows of another place (S14).
 
 // forward sends a message whose receiver is not attached here: over the link that a known route
 // leads to, or, once the registry was asked, wherever it says.
@@ -63,8 +63,8 @@ func (c *cluster) way(id []byte) (route routing.Route, link routing.Handle, ok b
 	return route, link, ok
 }
 
-// pick chooses a link to a route's session. While the sessions of a link that has ended are forgotten,
-// which takes several steps, it passes by that link.
+// pick chooses a link to a route's session. While the sessions of a link that has ended are
+// forgotten, which takes several steps, it passes by that link.
 func (c *cluster) pick(route routing.Route) (link routing.Handle, ok bool) {
 	link, ok = route.Session.Pick(route.Hash)
 	if !ok || c.detaching.Load() == 0 {
@@ -82,8 +82,9 @@ func (c *cluster) pick(route routing.Route) (link routing.Handle, ok bool) {
 	return link, false
 }
 
-// follow makes a route of a binding that was made here and whose session has moved to another node: the registry, which may be
-// away, need not be asked. If the ID was bound anew since, the message comes back.
+// follow makes a route of a binding that was made here and whose session has moved to another node:
+// the registry, which may be away, need not be asked. If the ID was bound anew since, the message
+// comes back.
 func (c *cluster) follow(id []byte) bool {
 	r, ok := c.eng.table.Lookup(id)
 	if !ok {
@@ -148,7 +149,8 @@ func (k *link) handleForward(body []byte) error {
 	return nil
 }
 
-// receiver finds the session and connection that a forward is for (S14). Nil: it goes back, as back.
+// receiver finds the session and connection that a forward is for (S14). Nil: it goes back, as
+// back.
 func (ls *loopLinks) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routing.Session, h routing.Handle, back codec.Kind) {
 	l := ls.loop
 	route, ok := l.eng.table.Lookup(to)
@@ -172,8 +174,8 @@ func (ls *loopLinks) receiver(to []byte, id routing.SessionID, epoch uint64) (s 
 	return nil, h, codec.KindNotAttached
 }
 
-// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a deliver, and tells by its
-// length what it is.
+// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a
+// deliver, and tells by its length what it is.
 func checkForwardToken(f *codec.Forward) error {
 	n := len(f.Token)
 	if ack := f.Flags&codec.FlagAck != 0; ack == (n == token.AckLen) && (n == 0 || n == token.AckLen || n == token.ReportLen) {

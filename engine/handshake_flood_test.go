@@ -239,8 +239,8 @@ func TestConnectionsOfOneSession(t *testing.T) {
 	n.join("b").exchange("b", last, "a")
 }
 
-// Clients of one address do not get the last places of a node: others get in, and nobody who is there
-// is closed for them.
+// Clients of one address do not get the last places of a node: others get in, and nobody who is
+// there is closed for them.
 func TestConnectionsOfOneAddress(t *testing.T) {
 	t.Parallel()
 	const most, kept = 64, 64 / reservePart

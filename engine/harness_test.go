@@ -24,7 +24,8 @@ type node struct {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// start runs an engine on a free port, with one loop unless cfg says otherwise. change has a go at it before it runs.
+// start runs an engine on a free port, with one loop unless cfg says otherwise. change has a go at
+// it before it runs.
 func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
@@ -54,7 +55,8 @@ func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	return n
 }
 
-// unhurried gives what a test has no word on so much time that nobody is given up because the machine is busy.
+// unhurried gives what a test has no word on so much time that nobody is given up because the
+// machine is busy.
 func unhurried(cfg *Config) {
 	if cfg.TakeoverInterval == 0 {
 		setDefault(&cfg.TakeoverBurst, maxBurst)
@@ -131,7 +133,8 @@ func (n *node) ended() error {
 	}
 }
 
-// checkBooks is the promise of Stats and of S3: once nothing moves, each send is in exactly one counter.
+// checkBooks is the promise of Stats and of S3: once nothing moves, each send is in exactly one
+// counter.
 func (n *node) checkBooks() {
 	n.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {

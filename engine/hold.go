@@ -5,9 +5,9 @@ import (
 	"distmsg/engine/internal/directory"
 )
 
-// A session may hold IDs that this node has never heard of: it bound them through another one. So the
-// node asks the registry before it denies a sender (S7). All sends of the connection wait meanwhile, to
-// stay in order.
+// A session may hold IDs that this node has never heard of: it bound them through another one. So
+// the node asks the registry before it denies a sender (S7). All sends of the connection wait
+// meanwhile, to stay in order.
 
 // heldSends are the sends of a connection that wait until the registry has said whose their senders
 // are. The connection's loop owns them.
@@ -19,9 +19,9 @@ type heldSends struct {
 	answer directory.Holder
 }
 
-// unknownFrom decides on a send whose sender is not one of this session's, as far as this node knows. It
-// returns known as false if the registry has to be asked. What the registry said a moment ago does not
-// count: the session may have bound the ID since, through another node.
+// unknownFrom decides on a send whose sender is not one of this session's, as far as this node
+// knows. It returns known as false if the registry has to be asked. What the registry said a moment
+// ago does not count: the session may have bound the ID since, through another node.
 func (s *sender) unknownFrom(m *codec.Send) (v verdict, known bool) {
 	c := s.conn
 	l := c.loop
@@ -73,8 +73,8 @@ func (p *park) senderKnown(answer directory.Holder) {
 	}
 }
 
-// answered has the connection's held sends resume in its turn. What was held again while others were
-// resumed comes before those that are still to resume.
+// answered has the connection's held sends resume in its turn. What was held again while others
+// were resumed comes before those that are still to resume.
 func (h *heldSends) answered(answer directory.Holder) {
 	h.line.take(&h.ready)
 	h.ready.take(&h.line)

@@ -14,7 +14,8 @@ import (
 	"distmsg/routing"
 )
 
-// witness records what the hooks of one node or more were told. Its methods may be called from any goroutine.
+// witness records what the hooks of one node or more were told. Its methods may be called from any
+// goroutine.
 type witness struct {
 	mu  sync.Mutex
 	all []string // guarded by mu
@@ -49,7 +50,8 @@ func (w *witness) expect(n *node, want ...string) {
 	}
 }
 
-// hooks has the witness told of messages by the node of that name. A payload "deny CODE" is denied on delivery.
+// hooks has the witness told of messages by the node of that name. A payload "deny CODE" is denied
+// on delivery.
 func (w *witness) hooks(node string) Hooks {
 	return Hooks{
 		Deliver: func(_ routing.SessionID, identity string, m *codec.Deliver) codec.Code {
@@ -75,8 +77,8 @@ func identified(h Hooks) Hooks {
 	return h
 }
 
-// Deliver sees each message to a session of its node once, and may deny it; what is denied, and what ends otherwise, Undeliverable
-// sees once.
+// Deliver sees each message to a session of its node once, and may deny it; what is denied, and
+// what ends otherwise, Undeliverable sees once.
 func TestDeliverHook(t *testing.T) {
 	var w witness
 	acrossLoops(t, Config{MaxPayload: 1000, Hooks: identified(w.hooks("n"))}, func(t *testing.T, n *node, from, to *client) {
@@ -143,7 +145,8 @@ func TestUndeliverableHook(t *testing.T) {
 		})
 }
 
-// A message between nodes: the receiver's node delivers, and whoever decides that it is not delivered says so.
+// A message between nodes: the receiver's node delivers, and whoever decides that it is not
+// delivered says so.
 func TestHooksAcrossNodes(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		var w witness
@@ -177,7 +180,8 @@ func TestHooksAcrossNodes(t *testing.T) {
 	})
 }
 
-// A message that has moved on is denied where it comes to: it ends there, once, and nobody is asked again.
+// A message that has moved on is denied where it comes to: it ends there, once, and nobody is asked
+// again.
 func TestDeliverHookDeniesMoved(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		for _, across := range []bool{false, true} {
@@ -235,7 +239,8 @@ func TestKickHook(t *testing.T) {
 	})
 }
 
-// A hook may hold up its own loop for as long as it takes, and has the views that it is given until it returns.
+// A hook may hold up its own loop for as long as it takes, and has the views that it is given until
+// it returns.
 func TestHooksHaveTheirBytes(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	var w witness

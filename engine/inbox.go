@@ -25,7 +25,8 @@ type inbox struct {
 	spareTasks   []func()
 }
 
-// post runs f on the loop, soon. Any goroutine may call it; it allocates, so it is not for messages.
+// post runs f on the loop, soon. Any goroutine may call it; it allocates, so it is not for
+// messages.
 func (l *loop) post(f func()) {
 	l.inbox.mu.Lock()
 	l.inbox.tasks = append(l.inbox.tasks, f)
@@ -51,8 +52,8 @@ func (in *inbox) takeOut() {
 }
 
 // open does what others have left for this loop, as far as the iteration's share allows. It takes
-// nothing new before it has opened all that it took before: a task comes behind the parcels that were
-// there before it.
+// nothing new before it has opened all that it took before: a task comes behind the parcels that
+// were there before it.
 func (in *inbox) open() {
 	l := in.loop
 	if in.opening() {
@@ -155,7 +156,8 @@ func (in *inbox) openLinkNote(n *note, data []byte) {
 	}
 }
 
-// adoptChunk queues frames that another loop has made, as far as their destination is still there and has room.
+// adoptChunk queues frames that another loop has made, as far as their destination is still there
+// and has room.
 func (in *inbox) adoptChunk(ch *chunk, age int64) {
 	l := in.loop
 	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
@@ -185,7 +187,8 @@ func (in *inbox) adoptChunk(ch *chunk, age int64) {
 	}
 }
 
-// ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose deadline has passed (S2).
+// ageChunk subtracts the time the frames have waited from their ttl, and takes out those whose
+// deadline has passed (S2).
 func (in *inbox) ageChunk(ch *chunk, age uint32) {
 	in.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
 		switch ttl := f.deliver.TTL; {
@@ -201,8 +204,9 @@ func (in *inbox) ageChunk(ch *chunk, age uint32) {
 	})
 }
 
-// singleChunk turns frames for several receivers into one for each, for a client that does not know them: as many as it may have room
-// for, and no more, for each has the payload. What is one too many trimChunk takes out, and what follows it.
+// singleChunk turns frames for several receivers into one for each, for a client that does not know
+// them: as many as it may have room for, and no more, for each has the payload. What is one too
+// many trimChunk takes out, and what follows it.
 func (in *inbox) singleChunk(c *conn, ch *chunk) {
 	l := in.loop
 	room := c.out.room() - c.out.queued()
@@ -223,7 +227,8 @@ func (in *inbox) singleChunk(c *conn, ch *chunk) {
 	ch.buf = buf
 }
 
-// filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the others.
+// filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the
+// others.
 func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
 	l := in.loop
 	kept := ch.buf[:0]
@@ -240,9 +245,9 @@ func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict)
 	ch.buf = kept
 }
 
-// trimChunk takes out the frames that the connection has no room for, or their senders no share. Once
-// one is refused, so are all that follow it of the same sender, or they would overtake it; if there is
-// no room, all that follow it.
+// trimChunk takes out the frames that the connection has no room for, or their senders no share.
+// Once one is refused, so are all that follow it of the same sender, or they would overtake it; if
+// there is no room, all that follow it.
 func (in *inbox) trimChunk(c *conn, ch *chunk) {
 	l := in.loop
 	ahead, full := 0, false

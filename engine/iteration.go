@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet callback calls it first.
+// enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet
+// callback calls it first.
 func (l *loop) enter() {
 	if !l.active {
 		l.begin()
@@ -38,9 +39,10 @@ func (l *loop) ring() {
 
 // Run is the doorbell: the end of an iteration. gnet calls it on the loop.
 //
-// gnet runs tasks for as long as there are any, up to 256 in a row, and reads no socket meanwhile. Each
-// iteration that is longer than a tick is rung for again before it ends. So if gnet has not read for
-// some time, and sockets have something, an iteration that follows another one waits until it has.
+// gnet runs tasks for as long as there are any, up to 256 in a row, and reads no socket meanwhile.
+// Each iteration that is longer than a tick is rung for again before it ends. So if gnet has not
+// read for some time, and sockets have something, an iteration that follows another one waits until
+// it has.
 func (l *loop) Run(context.Context) error {
 	l.armed.Store(false) // first: what is posted from here on rings again
 	if !l.active && l.pace.stamped-l.lastRead > unreadTime && l.poll.inputWaits() {
@@ -74,8 +76,8 @@ func (l *loop) Run(context.Context) error {
 	return nil
 }
 
-// sendOut writes what waits for connections, as far as that share of the iteration allows, and hands
-// over the mail.
+// sendOut writes what waits for connections, as far as that share of the iteration allows, and
+// hands over the mail.
 func (l *loop) sendOut(share time.Duration) {
 	l.pace.stamp()
 	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
@@ -92,8 +94,8 @@ func (l *loop) inputTime(share time.Duration) time.Duration {
 	return share
 }
 
-// again makes sure that another iteration follows, behind what gnet has to read. (A task that hands in
-// another one would run again before gnet reads anything.)
+// again makes sure that another iteration follows, behind what gnet has to read. (A task that hands
+// in another one would run again before gnet reads anything.)
 func (p *poller) again() {
 	l := p.loop
 	if !p.nudged {
@@ -116,8 +118,8 @@ func (l *loop) flushDirty() {
 	l.dirty = l.dirty[:left]
 }
 
-// chores is what is due and may be much. It has two shares of the iteration: one for what is past its
-// deadline, and one for those who have yet to be told something. What is left comes in the next
+// chores is what is due and may be much. It has two shares of the iteration: one for what is past
+// its deadline, and one for those who have yet to be told something. What is left comes in the next
 // iteration, and not with the next tick only.
 func (l *loop) chores() {
 	l.pace.part(expiryShare)
@@ -127,7 +129,8 @@ func (l *loop) chores() {
 	l.isDue = acks || waits || told || changes || hellos
 }
 
-// tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and the published counters.
+// tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and
+// the published counters.
 func (l *loop) tick() {
 	l.beats.awaken()
 	l.chores()

@@ -7,8 +7,9 @@ import (
 	"distmsg/codec"
 )
 
-// gnet runs tasks in a row for as long as there are any. What the loop is rung for while an iteration
-// runs does not keep it from its sockets: here each iteration is rung for again before it ends.
+// gnet runs tasks in a row for as long as there are any. What the loop is rung for while an
+// iteration runs does not keep it from its sockets: here each iteration is rung for again before it
+// ends.
 func TestIterationsInARowReadSockets(t *testing.T) {
 	const all, at, soon = 100, 10, 5
 	n := start(t, Config{Loops: 1})

@@ -14,7 +14,8 @@ import (
 	"distmsg/routing"
 )
 
-// tryStart runs one more node of a group and returns how Run ends, if that is soon, or nil when the node is ready.
+// tryStart runs one more node of a group and returns how Run ends, if that is soon, or nil when the
+// node is ready.
 func (g *group) tryStart(id string) error {
 	g.t.Helper()
 	e, err := New(Config{NodeID: id, Addr: "127.0.0.1:0", Loops: 1, Logger: quiet(), Registry: g.registry,
@@ -52,7 +53,8 @@ func (h *hub) unlist(id string) {
 	h.tell()
 }
 
-// Of two nodes with one ID the second does not start, and says where the first one is. Its former self is none.
+// Of two nodes with one ID the second does not start, and says where the first one is. Its former
+// self is none.
 func TestTwin(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	first := g.nodes[0].cluster.peers.Record()
@@ -76,7 +78,8 @@ func newTwinHub(r discovery.Record) *hub {
 	return h
 }
 
-// A node takes clients when it is linked to all others: until then it is announced as one that does not.
+// A node takes clients when it is linked to all others: until then it is announced as one that does
+// not.
 func TestJoinsBeforeItServes(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -100,7 +103,8 @@ func TestJoinsBeforeItServes(t *testing.T) {
 	}
 }
 
-// A node that only has sessions in process is one of a cluster like any other, except that no client is sent to it.
+// A node that only has sessions in process is one of a cluster like any other, except that no
+// client is sent to it.
 func TestNodeWithoutClients(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	g.nodes = append(g.nodes, g.start("n1", 1, func(c *Config) { c.Addr = noListener }))
@@ -152,7 +156,8 @@ func TestClientsHearOfNodes(t *testing.T) {
 	}
 }
 
-// A draining node sends its clients elsewhere and goes on until they have left (S23); their IDs move with them, unbound by nobody.
+// A draining node sends its clients elsewhere and goes on until they have left (S23); their IDs
+// move with them, unbound by nobody.
 func TestDrainMoves(t *testing.T) {
 	g := startGroup(t, 3, 2)
 	old, next := g.nodes[0], g.nodes[1]
@@ -201,7 +206,8 @@ func TestDrainMoves(t *testing.T) {
 	next.eventually("presence", func() bool { return next.presentAt(a.sessionID()) == 1 })
 }
 
-// A node that has ended is announced by nobody any more: not by a drain that began a moment before, either.
+// A node that has ended is announced by nobody any more: not by a drain that began a moment before,
+// either.
 func TestNotAnnouncedBehindItsEnd(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	n := g.nodes[0]
@@ -255,7 +261,8 @@ func TestFollowsMovedSessions(t *testing.T) {
 	}
 }
 
-// A node that was stopped is another one for its peers: links and presence of the old incarnation are gone.
+// A node that was stopped is another one for its peers: links and presence of the old incarnation
+// are gone.
 func TestFenceInCluster(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -297,7 +304,8 @@ func TestFenceInCluster(t *testing.T) {
 	<-answered
 }
 
-// After a partition a node does not introduce sessions whose connections may be dead: they may have moved.
+// After a partition a node does not introduce sessions whose connections may be dead: they may have
+// moved.
 func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -323,7 +331,8 @@ func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
 	if other.dir.Probe().Attached(silent.sessionID()) {
 		t.Error("a session was introduced that nobody has heard of")
 	}
-	// It has moved indeed: what is sent at the node that was cut off goes after it, and not to the old connection.
+	// It has moved indeed: what is sent at the node that was cut off goes after it, and not to the old
+	// connection.
 	moved := other.dial()
 	moved.hello(silent.resume())
 	cut.eventually("step back", func() bool { return len(cut.table.Session(silent.sessionID()).Handles()) == 0 })
@@ -348,7 +357,8 @@ func TestKickAtAnyNode(t *testing.T) {
 	second.kicked("a", epoch)
 }
 
-// Requests that have waited for as long as a stop lasts are refused: others may have bound the IDs since (S24).
+// Requests that have waited for as long as a stop lasts are refused: others may have bound the IDs
+// since (S24).
 func TestOldRequests(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -196,7 +196,8 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// Clients that do not hang up, do not read, or are in the middle of something do not hold up the stop.
+// Clients that do not hang up, do not read, or are in the middle of something do not hold up the
+// stop.
 func TestStopStubborn(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -19,14 +19,15 @@ import (
 	"distmsg/codec"
 )
 
-// A node that runs out of file descriptors needs a process of its own: this test binary, started once more with
-// limitedEnv set to the limit, and limitedConns to Config.MaxConns.
+// A node that runs out of file descriptors needs a process of its own: this test binary, started
+// once more with limitedEnv set to the limit, and limitedConns to Config.MaxConns.
 const (
 	limitedEnv   = "DISTMSG_TEST_NOFILE"
 	limitedConns = "DISTMSG_TEST_MAX_CONNS"
 )
 
-// limitedNode is the program: it prints its address, then its counters for each line it reads, and ends with its input.
+// limitedNode is the program: it prints its address, then its counters for each line it reads, and
+// ends with its input.
 func limitedNode() {
 	fail := func(err error) {
 		if err != nil {
@@ -116,7 +117,8 @@ func (n *limited) stats() Stats {
 	return s
 }
 
-// join returns a client of the node in the other process; its methods that ask the engine cannot be used.
+// join returns a client of the node in the other process; its methods that ask the engine cannot be
+// used.
 func (n *limited) join(id string) (*client, error) {
 	nc, err := net.DialTimeout("tcp", n.addr, patience)
 	if err != nil {
@@ -133,8 +135,8 @@ func (n *limited) join(id string) (*client, error) {
 	return c, nil
 }
 
-// Without file descriptors new clients wait or are refused; those that are there notice nothing, and when
-// there are some again, new ones get in.
+// Without file descriptors new clients wait or are refused; those that are there notice nothing,
+// and when there are some again, new ones get in.
 func TestNoFileDescriptors(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -162,7 +162,8 @@ func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.
 	return rival
 }
 
-// open makes the link a way for messages, and tells the other node which sessions are attached here.
+// open makes the link a way for messages, and tells the other node which sessions are attached
+// here.
 func (k *link) open(c *conn) {
 	if !k.cluster.opened(k) { // first: what attaches from here on is announced to it as well
 		c.close(codec.FaultReplaced, "another link between the two nodes has come up meanwhile")
@@ -243,9 +244,9 @@ func (c *conn) attachedFrame(b []byte) []byte {
 	return codec.AppendPresence(b, codec.KindAttached, id[:], c.session.Serial())
 }
 
-// handlePresence notes that a session is attached at the other node, or no longer. The frames of one
-// session may come from several loops of the other node, and out of order: the serial tells which is
-// the latest.
+// handlePresence notes that a session is attached at the other node, or no longer. The frames of
+// one session may come from several loops of the other node, and out of order: the serial tells
+// which is the latest.
 func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	b, serial, err := codec.DecodePresence(body, kind)
 	if err != nil {

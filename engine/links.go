@@ -68,14 +68,15 @@ func (ls *loopLinks) sendAll(frame []byte) {
 	}
 }
 
-// introduce tells another node which sessions are attached by connections of this loop. A connection
-// may have been silent for so long that another node would give it up. The loop asks such a one
-// first: after a partition its session may have moved long ago, and nobody must be sent after it.
+// introduce tells another node which sessions are attached by connections of this loop. A
+// connection may have been silent for so long that another node would give it up. The loop asks
+// such a one first: after a partition its session may have moved long ago, and nobody must be sent
+// after it.
 func (ls *loopLinks) introduce(to routing.Handle) { ls.introduceFrom(0, to) }
 
-// introduceFrom introduces the sessions of the connections from a slot on, as far as the iteration's
-// share allows, and the rest in the next iteration. Sessions that attach meanwhile are announced
-// anyway.
+// introduceFrom introduces the sessions of the connections from a slot on, as far as the
+// iteration's share allows, and the rest in the next iteration. Sessions that attach meanwhile are
+// announced anyway.
 func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
 	l := ls.loop
 	for ; slot < len(l.conns); slot++ {

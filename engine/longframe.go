@@ -6,8 +6,8 @@ import (
 	"distmsg/codec"
 )
 
-// A frame for many recipients may take long. So the loop handles it in slices, each of a millisecond
-// or two, and others have their turn in between. Its connection waits meanwhile (see
+// A frame for many recipients may take long. So the loop handles it in slices, each of a
+// millisecond or two, and others have their turn in between. Its connection waits meanwhile (see
 // turns.go), so what it has sent behind the frame stays behind it. Most such frames are done within
 // one slice. The bytes of the others are copied.
 
@@ -35,8 +35,8 @@ func (p *pace) beginSlice() {
 	}
 }
 
-// sliceOver counts a recipient, and reports whether what is left of a frame has to wait for the next
-// slice.
+// sliceOver counts a recipient, and reports whether what is left of a frame has to wait for the
+// next slice.
 func (p *pace) sliceOver() bool {
 	p.sliceLeft--
 	return p.loop.scratch.fan.cost >= sliceWork || p.sliceLeft <= 0 && p.stamped >= p.sliceEnds

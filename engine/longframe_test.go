@@ -21,8 +21,8 @@ func multicastFrame(from, last string, n int, payload []byte, flags uint8) []byt
 	return codec.AppendMulticast(nil, &m, to)
 }
 
-// A multicast to many is handled in slices: another connection has its turn in between, and what the
-// sender sends next comes behind it.
+// A multicast to many is handled in slices: another connection has its turn in between, and what
+// the sender sends next comes behind it.
 func TestLongMulticastIsSliced(t *testing.T) {
 	const many = 2000
 	sent := make(chan struct{})
@@ -48,7 +48,8 @@ func TestLongMulticastIsSliced(t *testing.T) {
 	}
 }
 
-// What is left of a multicast whose sender has gone is accounted for: the books of each test balance.
+// What is left of a multicast whose sender has gone is accounted for: the books of each test
+// balance.
 func TestLongMulticastEndsWithItsSender(t *testing.T) {
 	const many = 2000
 	for _, flags := range []uint8{0, codec.FlagAck} {
@@ -132,8 +133,8 @@ func TestLongForwardIsSliced(t *testing.T) {
 	}
 }
 
-// What comes back for many is taken back in slices, too, on the loop that it comes to and on the one
-// that waits for it. Each of its messages ends once, as it would alone.
+// What comes back for many is taken back in slices, too, on the loop that it comes to and on the
+// one that waits for it. Each of its messages ends once, as it would alone.
 func TestLongNotHereManyIsSliced(t *testing.T) {
 	const copies = 3000
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {

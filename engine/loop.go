@@ -28,7 +28,8 @@ const (
 // doorbell (see Run) writes every destination once and hands over the mail for other loops.
 //
 // Why a doorbell: gnet has no hook for the end of an iteration, but EventLoop.Execute runs after
-// the current batch of events. It carries no data (it may be reordered) and is armed once per batch.
+// the current batch of events. It carries no data (it may be reordered) and is armed once per
+// batch.
 type loop struct {
 	// static after construction
 	eng *Engine
@@ -121,8 +122,8 @@ func newLoop(e *Engine, idx int) *loop {
 	return l
 }
 
-// checkHandshakes closes connections that have not said hello in time, as far as the iteration's share
-// allows, and reports whether there are more.
+// checkHandshakes closes connections that have not said hello in time, as far as the iteration's
+// share allows, and reports whether there are more.
 func (l *loop) checkHandshakes() (more bool) {
 	n := 0
 	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
@@ -140,8 +141,8 @@ func (l *loop) checkHandshakes() (more bool) {
 	return more
 }
 
-// checkObserved looks at connections that gnet buffers for, and at those that linger before they close.
-// Where there are many, each is looked at every few ticks.
+// checkObserved looks at connections that gnet buffers for, and at those that linger before they
+// close. Where there are many, each is looked at every few ticks.
 func (l *loop) checkObserved() {
 	for n := min(len(l.observed), observedStep); n > 0 && !l.pace.full; n-- { // to close one can make others observed
 		l.pace.worked(1)
@@ -162,7 +163,8 @@ func (l *loop) checkObserved() {
 	}
 }
 
-// conn returns the connection that the handle names, or nil if it is gone. The handle must be of this loop.
+// conn returns the connection that the handle names, or nil if it is gone. The handle must be of
+// this loop.
 func (l *loop) conn(h routing.Handle) *conn {
 	if int(h.Slot) >= len(l.conns) || l.gens[h.Slot] != h.Gen {
 		return nil

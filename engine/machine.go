@@ -37,8 +37,8 @@ func machineMemory(root string) int64 {
 	return most
 }
 
-// groupMemory is the least limit of a cgroup and of those around it. In a container, the path may be
-// one of outside, and the container's own limits are at the top.
+// groupMemory is the least limit of a cgroup and of those around it. In a container, the path may
+// be one of outside, and the container's own limits are at the top.
 func groupMemory(top, path, file string) int64 {
 	least := int64(1) << 62
 	for path = filepath.Clean("/" + path); ; path = filepath.Dir(path) {

@@ -12,7 +12,8 @@ import (
 // adopts as it is, so that crossing loops costs no second copy of a payload.
 
 const (
-	// maxInbox bounds the bytes that wait for a loop; a sender on another loop hears overflow beyond it.
+	// maxInbox bounds the bytes that wait for a loop; a sender on another loop hears overflow beyond
+	// it.
 	maxInbox = 64 << 20
 	// staleAfter is the age in milliseconds from which a parcel's frames are looked at one by one
 	// for their deadlines. Below it, waiting is within the clock's resolution.
@@ -62,8 +63,8 @@ type note struct {
 	code  codec.Code
 	frame codec.Kind // noteRefused: of the frame that was refused; noteReturned: of the frame in data
 	bare  bool       // noteBackMany: the messages come back without their content
-	// handle is the connection that sent it (noteBounce, noteBare, noteBackMany), the link that it came
-	// over (noteReturned, noteReturnedMany), or else the connection or link that it is about.
+	// handle is the connection that sent it (noteBounce, noteBare, noteBackMany), the link that it
+	// came over (noteReturned, noteReturnedMany), or else the connection or link that it is about.
 	handle  routing.Handle
 	token   ackmgr.Token // noteAck, noteBounce, noteBare, noteFail
 	session uint64       // of who sent it (noteAck, noteBounce, noteBare, noteBackMany, noteRelay); noteLinkGone
@@ -154,7 +155,8 @@ func (mr *mailroom) handOver(target int) {
 	to.ring()
 }
 
-// drop throws away what was not handed over yet (S24). Entries end with their connections; for the rest this is the end.
+// drop throws away what was not handed over yet (S24). Entries end with their connections; for the
+// rest this is the end.
 func (mr *mailroom) drop() {
 	l := mr.loop
 	for i := range mr.boxes {
@@ -173,8 +175,8 @@ func (mr *mailroom) drop() {
 	}
 }
 
-// peer returns what this loop knows of a connection elsewhere, or nil if that is gone. If the slot has a new tenant, the
-// entries that wait for the old one are lost: its note is still on the way.
+// peer returns what this loop knows of a connection elsewhere, or nil if that is gone. If the slot
+// has a new tenant, the entries that wait for the old one are lost: its note is still on the way.
 func (mr *mailroom) peer(h routing.Handle) *peerConn {
 	box := &mr.boxes[h.Loop]
 	if need := int(h.Slot) + 1; need > len(box.peers) {
@@ -232,7 +234,8 @@ func (mr *mailroom) peerChunk(h routing.Handle, p *peerConn) *chunk {
 	return &parcel.chunks[p.chunk-1]
 }
 
-// chunkFor returns the chunk for a destination on another loop, to which one more frame is about to be appended: see gathered.
+// chunkFor returns the chunk for a destination on another loop, to which one more frame is about to
+// be appended: see gathered.
 func (mr *mailroom) chunkFor(to destination, unacked int) *chunk {
 	ch := mr.peerChunk(to.handle, to.peer)
 	ch.frames++

@@ -22,8 +22,9 @@ func (n *node) on(loop int, f func(l *loop)) {
 	}
 }
 
-// What a loop knows of connections on another one: their slots have tenants, one after the other, and news of
-// a tenant's end may come before or after news of the next one (from the routing table).
+// What a loop knows of connections on another one: their slots have tenants, one after the other,
+// and news of a tenant's end may come before or after news of the next one (from the routing
+// table).
 func TestPeerGenerations(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	n.on(0, func(l *loop) {
@@ -81,7 +82,8 @@ func TestPeerGenerations(t *testing.T) {
 		}
 		arm(3, l.mail.peer(at(7)))
 
-		// A note about a connection that this loop has never heard of, and a handle to it that comes later.
+		// A note about a connection that this loop has never heard of, and a handle to it that comes
+		// later.
 		l.mail.peerGone(routing.Handle{Loop: 1, Slot: slot + 5000, Gen: 1})
 		l.mail.peerGone(at(9))
 		expect("notes about strangers")
@@ -159,8 +161,8 @@ func TestHandles(t *testing.T) {
 	})
 }
 
-// A write error ends a connection in the middle of a flush, and its end can make others flush: nobody's buffer may get lost
-// or be given back twice.
+// A write error ends a connection in the middle of a flush, and its end can make others flush:
+// nobody's buffer may get lost or be given back twice.
 func TestFlushInFlush(t *testing.T) {
 	n := start(t, Config{DefaultTTL: time.Minute})
 	from, to := n.join("from"), n.join("to")

@@ -5,7 +5,8 @@ import (
 	"distmsg/engine/internal/token"
 )
 
-// mailFrame is a frame between loops: a message on its way to a client or over a link, for one receiver or for several.
+// mailFrame is a frame between loops: a message on its way to a client or over a link, for one
+// receiver or for several.
 type mailFrame struct {
 	kind    codec.Kind
 	deliver codec.Deliver // of one for several, what they share

@@ -11,8 +11,8 @@ import (
 // frame, what waits for the registry. Here the same is bounded for the node (S32), or many
 // connections that do not read would take all memory.
 //
-// Each loop counts what its connections hold, and tells the others when that has changed by much. As
-// memory is used up, a connection may queue a smaller part of what is free: first messages to
+// Each loop counts what its connections hold, and tells the others when that has changed by much.
+// As memory is used up, a connection may queue a smaller part of what is free: first messages to
 // connections that hold much are refused. If that is not enough (answers are not refused), the node
 // closes the connections that hold most. See relieve.
 

@@ -108,8 +108,8 @@ func TestMemoryBudgetCloses(t *testing.T) {
 	by.unharmed()
 }
 
-// The buffer of an unfinished frame is never much larger than what has come of it, nor than the frame,
-// and few are needed until it is whole.
+// The buffer of an unfinished frame is never much larger than what has come of it, nor than the
+// frame, and few are needed until it is whole.
 func TestPartsOfFrames(t *testing.T) {
 	const whole, step = 1 << 20, 10_000
 	l := bareLoop()

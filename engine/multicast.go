@@ -5,9 +5,10 @@ import (
 	"distmsg/codec"
 )
 
-// A multicast is many sends in one frame. Each recipient is decided on like a send of its own, with a sequence number, an entry and an
-// outcome of its own. What they share is the way: those that go to one connection, or over one link, are written
-// in one frame, with one payload. (How they go over links and come back: multicast_link.go.)
+// A multicast is many sends in one frame. Each recipient is decided on like a send of its own, with
+// a sequence number, an entry and an outcome of its own. What they share is the way: those that go
+// to one connection, or over one link, are written in one frame, with one payload. (How they go
+// over links and come back: multicast_link.go.)
 
 // multicasts is what a connection sends to many at once. The connection's loop owns it.
 type multicasts struct {
@@ -45,8 +46,8 @@ func (mc *multicasts) handle(body []byte) {
 	mc.relay(body, m, grouped, nil)
 }
 
-// relay decides on the sends of a multicast and carries them out. body is what m was decoded from, and kept is the copy if there is one
-// already, for when somebody has to be asked for.
+// relay decides on the sends of a multicast and carries them out. body is what m was decoded from,
+// and kept is the copy if there is one already, for when somebody has to be asked for.
 func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept *cast) {
 	c := mc.conn
 	l := c.loop
@@ -168,7 +169,8 @@ func (e *Engine) multicastFits(m *codec.Multicast) bool {
 	return size <= e.maxFrame
 }
 
-// reach gathers a recipient whose way is known, or says how its send ends; known is false if the registry has to be asked.
+// reach gathers a recipient whose way is known, or says how its send ends; known is false if the
+// registry has to be asked.
 func (mc *multicasts) reach(s *codec.Send) (v verdict, known bool) {
 	l := mc.conn.loop
 	e := l.eng

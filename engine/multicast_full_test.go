@@ -77,7 +77,8 @@ func TestMulticastToFullQueue(t *testing.T) {
 	})
 }
 
-// A client that takes one message at a time gets the payload of a multicast with each: no more of them than it has room for (S21).
+// A client that takes one message at a time gets the payload of a multicast with each: no more of
+// them than it has room for (S21).
 func TestMulticastSinglyToFullQueue(t *testing.T) {
 	const copies = 3000 // 192 MiB for one frame of less than 300 KiB
 	payload := strings.Repeat("x", 1<<16)

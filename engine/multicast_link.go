@@ -8,8 +8,9 @@ import (
 	"distmsg/routing"
 )
 
-// Multicasts over links. A forward_many is delivered as far as its recipients are here; the others go back together, in one
-// return_many, and from there on each is a message of its own (S14): what comes back is the exception.
+// Multicasts over links. A forward_many is delivered as far as its recipients are here; the others
+// go back together, in one return_many, and from there on each is a message of its own (S14): what
+// comes back is the exception.
 
 // handleForwardMany delivers a multicast from another node, or sends it back in part or whole.
 func (k *link) handleForwardMany(body []byte) error {
@@ -92,8 +93,8 @@ func (k *link) handleReturnMany(body []byte) error {
 	return c.in.inSlices(codec.KindReturnMany, body, m, func(c *conn, m *codec.DeliverMany) error { return c.link.takeReturned(m) })
 }
 
-// takeReturned takes the next messages of a return_many back. What belongs to other loops goes there
-// in one piece: the payload is copied once for each loop, and not for each message.
+// takeReturned takes the next messages of a return_many back. What belongs to other loops goes
+// there in one piece: the payload is copied once for each loop, and not for each message.
 func (k *link) takeReturned(m *codec.DeliverMany) error {
 	c := k.conn
 	l := c.loop
@@ -217,7 +218,8 @@ func (rv *receiver) takeOneBack(m *codec.DeliverMany, r *codec.Recipient, bare b
 }
 
 // endRefusing tells a connection that of the messages which it gave back together some were never
-// delivered to it: once, as an error for each would take ten times the bytes that it has sent (S32).
+// delivered to it: once, as an error for each would take ten times the bytes that it has sent
+// (S32).
 func (b *bouncing) endRefusing(by routing.Handle) {
 	l := b.loop
 	refused := l.scratch.fan.refused

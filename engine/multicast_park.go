@@ -5,9 +5,9 @@ import (
 	"distmsg/routing"
 )
 
-// A multicast may have to wait for the registry: as a whole, if its sender is unknown (see hold.go), or
-// in part, if some of its recipients are. Recipients that one answer is about resume together, so that
-// they still share their frames.
+// A multicast may have to wait for the registry: as a whole, if its sender is unknown (see
+// hold.go), or in part, if some of its recipients are. Recipients that one answer is about resume
+// together, so that they still share their frames.
 
 // cast is a multicast that waits, whole or in part.
 type cast struct {

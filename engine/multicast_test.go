@@ -208,7 +208,8 @@ func TestMulticastRefused(t *testing.T) {
 	}
 }
 
-// The outcomes of one multicast are told together: at once when all are there, and every few milliseconds before.
+// The outcomes of one multicast are told together: at once when all are there, and every few
+// milliseconds before.
 func TestMulticastOutcomesTogether(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	const receivers = 500
@@ -241,7 +242,8 @@ func idList(prefix string, n int) []string {
 	return ids
 }
 
-// A thousand IDs over three nodes: one payload over each link, one to each connection, whether their places are known or not.
+// A thousand IDs over three nodes: one payload over each link, one to each connection, whether
+// their places are known or not.
 func TestMulticastAcrossNodes(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 3, loops)
@@ -293,7 +295,8 @@ func TestMulticastAcrossNodes(t *testing.T) {
 	})
 }
 
-// What a session of another node does not hold any more comes back together, and is looked for once more.
+// What a session of another node does not hold any more comes back together, and is looked for once
+// more.
 func TestMulticastReturned(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, _, _ *client) {
 		from := g.nodes[0].joinMany("sender")
@@ -349,7 +352,8 @@ func TestMulticastForged(t *testing.T) {
 	}
 }
 
-// Those of a multicast that wait for the registry keep their place among the other messages of the connection (S20).
+// Those of a multicast that wait for the registry keep their place among the other messages of the
+// connection (S20).
 func TestMulticastOrder(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)
@@ -435,7 +439,8 @@ func TestMulticastExpires(t *testing.T) {
 	}
 }
 
-// resolverBusy makes the question about an ID one that was asked already, and is not answered before the end of the test.
+// resolverBusy makes the question about an ID one that was asked already, and is not answered
+// before the end of the test.
 func (n *node) resolverBusy(id string, _ <-chan struct{}) {
 	n.dir.Probe().HoldQuestion(id)
 }

@@ -13,7 +13,8 @@ func (c *client) notHere(d codec.Deliver) {
 	c.write(codec.AppendNotHere(nil, &d))
 }
 
-// Nobody else holds the ID: no_route, and the binding that led to the wrong session goes (S14, S11).
+// Nobody else holds the ID: no_route, and the binding that led to the wrong session goes (S14,
+// S11).
 func TestNotHere(t *testing.T) {
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		to.bind("other")
@@ -173,7 +174,8 @@ func TestRedirectNoRoom(t *testing.T) {
 	}
 }
 
-// What comes back must be what was delivered; if not, it is refused, and the message stays with its receiver.
+// What comes back must be what was delivered; if not, it is refused, and the message stays with its
+// receiver.
 func TestNotHereForged(t *testing.T) {
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		by := n.watchOver()
@@ -251,7 +253,8 @@ func TestNotHereUnacked(t *testing.T) {
 		n.expectTokens(before, 1, 0)
 		from.silent()
 
-		// One that comes back twice, and a message that never was: nothing was delivered that they could be.
+		// One that comes back twice, and a message that never was: nothing was delivered that they could
+		// be.
 		d2.Token[len(d2.Token)-9]--
 		to.notHere(d2)
 		to.fault(codec.FaultBadToken)

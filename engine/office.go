@@ -9,8 +9,8 @@ import (
 	"distmsg/routing"
 )
 
-// The directory does what may wait for the registry, on goroutines of its own. Here is what it has the
-// loops and the links do. All of it is left for a loop as a task, so nobody waits.
+// The directory does what may wait for the registry, on goroutines of its own. Here is what it has
+// the loops and the links do. All of it is left for a loop as a task, so nobody waits.
 
 // officeConfig is what the directory works with.
 func (e *Engine) officeConfig(own bool) directory.Config {

@@ -18,10 +18,10 @@ import (
 	"distmsg/codec"
 )
 
-// Order and integrity under load (S20). The files in testdata/order say who sends what to whom. Each
-// message carries its sender, its receiver, its number in that stream, and a checksum. Senders cut their
-// input anywhere. Each message of a stream must come on one connection, unchanged, and in order; and each
-// outcome must be that of its own send.
+// Order and integrity under load (S20). The files in testdata/order say who sends what to whom.
+// Each message carries its sender, its receiver, its number in that stream, and a checksum. Senders
+// cut their input anywhere. Each message of a stream must come on one connection, unchanged, and in
+// order; and each outcome must be that of its own send.
 
 type stream struct{ from, to int }
 

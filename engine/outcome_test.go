@@ -171,7 +171,8 @@ func TestLost(t *testing.T) {
 	})
 }
 
-// A sender that leaves has nobody left to answer (S1): its sends are abandoned, and their acks late.
+// A sender that leaves has nobody left to answer (S1): its sends are abandoned, and their acks
+// late.
 func TestAbandoned(t *testing.T) {
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		for range 10 {
@@ -245,7 +246,8 @@ func TestInFlight(t *testing.T) {
 	})
 }
 
-// A message that waited in the mail between two loops until its deadline was over was not written (S2).
+// A message that waited in the mail between two loops until its deadline was over was not written
+// (S2).
 func TestExpired(t *testing.T) {
 	n := start(t, Config{Loops: 2, DefaultTTL: time.Minute})
 	from, to := n.joinOn(0, "from"), n.joinOn(1, "to")
@@ -290,7 +292,8 @@ func TestExpired(t *testing.T) {
 	}
 }
 
-// Deadlines are kept while the receiver's loop stands still, and the message that comes to light later does no harm.
+// Deadlines are kept while the receiver's loop stands still, and the message that comes to light
+// later does no harm.
 func TestTimeoutInMail(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	from, to := n.joinOn(0, "from"), n.joinOn(1, "to")

@@ -82,7 +82,8 @@ func (o *output) wrote(b []byte) {
 }
 
 // wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
-// reserved. A client that lets even that fill up is slow, and out when there is room for no more replies.
+// reserved. A client that lets even that fill up is slow, and out when there is room for no more
+// replies.
 func (o *output) wroteControl(b []byte) {
 	c := o.conn
 	o.wrote(b)
@@ -187,8 +188,8 @@ func (o *output) observe() {
 	}
 }
 
-// check updates what gnet holds for the kernel and closes slow consumers. It returns whether to look
-// again.
+// check updates what gnet holds for the kernel and closes slow consumers. It returns whether to
+// look again.
 func (o *output) check() bool {
 	c := o.conn
 	if c.gone() {

@@ -15,8 +15,8 @@ import (
 	"distmsg/codec"
 )
 
-// heapInUse is how many bytes are in use. What a test before this one has left takes several collections:
-// engines end late, and pools keep what they have through one.
+// heapInUse is how many bytes are in use. What a test before this one has left takes several
+// collections: engines end late, and pools keep what they have through one.
 func heapInUse() int64 {
 	for least := int64(math.MaxInt64); ; {
 		runtime.GC()
@@ -30,7 +30,8 @@ func heapInUse() int64 {
 	}
 }
 
-// shrink makes the kernel's buffers between node and client small, so that what the client does not read soon waits in the node.
+// shrink makes the kernel's buffers between node and client small, so that what the client does not
+// read soon waits in the node.
 func (c *client) shrink() {
 	c.t.Helper()
 	if err := c.nc.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
@@ -38,7 +39,8 @@ func (c *client) shrink() {
 	}
 }
 
-// Who does not read costs itself its connection, its senders an overflow, and the node no more than MaxPending (S21, S22).
+// Who does not read costs itself its connection, its senders an overflow, and the node no more than
+// MaxPending (S21, S22).
 func TestSlowConsumer(t *testing.T) {
 	long(t)
 	for _, mode := range []struct {
@@ -167,7 +169,8 @@ func TestAnswersNotRead(t *testing.T) {
 	by.unharmed()
 }
 
-// A client that reads slowly but all the time is no slow consumer, as long as its queue is not full.
+// A client that reads slowly but all the time is no slow consumer, as long as its queue is not
+// full.
 func TestSteadyReader(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -179,8 +182,8 @@ func TestSteadyReader(t *testing.T) {
 		from.post("from", "to", payload, codec.FlagReport)
 	}
 	n.settle()
-	// The pace of a slow reader: a third of the kernel's buffer takes it some seconds. It catches up when the machine has
-	// held it up: it is the bytes for each second that make it steady.
+	// The pace of a slow reader: a third of the kernel's buffer takes it some seconds. It catches up
+	// when the machine has held it up: it is the bytes for each second that make it steady.
 	const pace = 160 << 10
 	buf, read := make([]byte, 4<<10), 0
 	for began := time.Now(); time.Since(began) < 7*time.Second; {
@@ -416,7 +419,8 @@ func TestCreditOfFailures(t *testing.T) {
 	}
 }
 
-// A connection beyond its credit is closed and the frame that did it is dropped, uncounted as a send.
+// A connection beyond its credit is closed and the frame that did it is dropped, uncounted as a
+// send.
 func TestCreditExceeded(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		const credit = 8 << 10

@@ -2,11 +2,11 @@ package engine
 
 import "time"
 
-// A loop that is busy is not a loop that was stopped (S24). To tell the two apart, a loop stamps its
-// work: it reads the clock when an iteration begins, before it writes, and within the iteration
+// A loop that is busy is not a loop that was stopped (S24). To tell the two apart, a loop stamps
+// its work: it reads the clock when an iteration begins, before it writes, and within the iteration
 // whenever it has done about stampWork. Only the time between two stamps says that it was stopped.
-// What a loop does between two of them takes far less than a millisecond. Hooks may take longer, so a
-// loop that calls hooks stamps more often.
+// What a loop does between two of them takes far less than a millisecond. Hooks may take longer, so
+// a loop that calls hooks stamps more often.
 //
 // To count the work is cheap. To read the clock for each message would not be.
 
@@ -30,9 +30,9 @@ const (
 	scanPerUnit = 16
 )
 
-// An iteration takes about 50 ms at most, and each of its parts has a share of that. What does not fit
-// waits for the next iteration. So the input of a few cannot keep a loop from its ticks, from what
-// other loops have sent, and from writing.
+// An iteration takes about 50 ms at most, and each of its parts has a share of that. What does not
+// fit waits for the next iteration. So the input of a few cannot keep a loop from its ticks, from
+// what other loops have sent, and from writing.
 const (
 	// inputShare is for what gnet reads.
 	inputShare = 15 * time.Millisecond
@@ -76,15 +76,15 @@ const (
 	sliceLeast  = 1 << 10
 	hookedLeast = 64
 	// batchCost is what it costs to write to one more connection, beside the bytes and the recipients:
-	// its buffer may be cold, or new. hookedCost is what a recipient costs whom a hook is asked about, and returnCost a message that
-	// comes back: another way has to be found for it.
+	// its buffer may be cold, or new. hookedCost is what a recipient costs whom a hook is asked about,
+	// and returnCost a message that comes back: another way has to be found for it.
 	batchCost  = 8
 	hookedCost = sliceWork / 512
 	returnCost = sliceWork / 1024
 )
 
-// What may be long and is no frame is done in steps, and the clock is read in between. A step takes far
-// less than a millisecond, or a few where caches are cold.
+// What may be long and is no frame is done in steps, and the clock is read in between. A step takes
+// far less than a millisecond, or a few where caches are cold.
 const (
 	// endingStep is how many pending acks end in a step, or sessions at the other end of a link.
 	endingStep = 1 << 10
@@ -145,13 +145,14 @@ func (p *pace) done() workDone {
 	return workDone{p.counted + p.work, p.total + p.work}
 }
 
-// since is what was done between two looks. Time is known from one stamp to the next only, so part of it
-// may have been somebody else's.
+// since is what was done between two looks. Time is known from one stamp to the next only, so part
+// of it may have been somebody else's.
 func (d workDone) since(before workDone) int {
 	return min(d.work-before.work, slowest*(d.units-before.units))
 }
 
-// stamp notes that the loop runs, and has the node start anew if it was stopped since the last stamp.
+// stamp notes that the loop runs, and has the node start anew if it was stopped since the last
+// stamp.
 func (p *pace) stamp() { p.stampAt(p.loop.eng.clk.glance()) }
 
 func (p *pace) stampAt(now time.Duration) {
@@ -173,8 +174,8 @@ func (p *pace) stampAt(now time.Duration) {
 	}
 }
 
-// part begins a part of the iteration, which has that share of it. It goes by the latest stamp, so it
-// reads no clock.
+// part begins a part of the iteration, which has that share of it. It goes by the latest stamp, so
+// it reads no clock.
 func (p *pace) part(share time.Duration) {
 	p.partEnds, p.full = p.stamped+share, false
 }
@@ -182,8 +183,8 @@ func (p *pace) part(share time.Duration) {
 // unused is what is left of the share of this part.
 func (p *pace) unused() time.Duration { return max(0, p.partEnds-p.stamped) }
 
-// heedFence ends what was there before a stop, whichever loop has noticed it. It must be called where
-// no frame is being handled.
+// heedFence ends what was there before a stop, whichever loop has noticed it. It must be called
+// where no frame is being handled.
 func (l *loop) heedFence() {
 	if l.fenced != l.eng.incarnation.Load() {
 		l.dropAll()

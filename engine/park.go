@@ -9,8 +9,9 @@ import (
 	"distmsg/routing"
 )
 
-// Messages to an ID that this node does not know are parked: they wait in order while the registry is
-// asked off the loop. What waits is copied, charged to the connection that it came from, and bounded.
+// Messages to an ID that this node does not know are parked: they wait in order while the registry
+// is asked off the loop. What waits is copied, charged to the connection that it came from, and
+// bounded.
 
 const (
 	// recentFor is how long the registry's "nobody" is believed (S19).
@@ -21,7 +22,8 @@ const (
 	maxReturned = 16 << 20
 	// waitingSize is about what a message that waits takes beside its frame.
 	waitingSize = 192
-	// parkTries is how often a message is parked whose route was found and gone again before the loop came to it.
+	// parkTries is how often a message is parked whose route was found and gone again before the loop
+	// came to it.
 	parkTries = 3
 )
 
@@ -173,7 +175,8 @@ func (p *park) ask(id string, first *waiting) {
 	l.eng.dir.Resolve(l.idx, first.by, id)
 }
 
-// line puts w behind what waits for id. It returns true if nothing did: the registry has to be asked.
+// line puts w behind what waits for id. It returns true if nothing did: the registry has to be
+// asked.
 func (p *park) line(id string, w *waiting) (first bool) {
 	q := p.lines[id]
 	if q == nil {
@@ -187,9 +190,9 @@ func (p *park) line(id string, w *waiting) (first bool) {
 	return first
 }
 
-// parkReturned lets a message that came back wait likewise. It returns false if too many do. kind says
-// why the message came back, not_mine or not_attached. by is the connection or link that it came back
-// on, and f says from which session. tries is how often it was parked before.
+// parkReturned lets a message that came back wait likewise. It returns false if too many do. kind
+// says why the message came back, not_mine or not_attached. by is the connection or link that it
+// came back on, and f says from which session. tries is how often it was parked before.
 func (p *park) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward, tries int) bool {
 	l := p.loop
 	if size := codec.DeliverSize(&f.Deliver) + waitingSize; size > p.freeForReturned(by) {
@@ -211,8 +214,9 @@ func (p *park) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	return true
 }
 
-// freeForReturned is how many bytes of returned messages may yet wait that came back on a connection or
-// link. Each may have as much as is left free, so none can take it all from the others (S32).
+// freeForReturned is how many bytes of returned messages may yet wait that came back on a
+// connection or link. Each may have as much as is left free, so none can take it all from the
+// others (S32).
 func (p *park) freeForReturned(by routing.Handle) int {
 	return maxReturned - p.returnedBytes - p.returnedOn[by]
 }
@@ -236,8 +240,8 @@ type resolution struct {
 	upTo  uint64    // the number of the last message that was parked when the answer came; 0: it has just come
 }
 
-// resolved resumes what waited for the registry's answers: a step at a time, and as long as other mail
-// might. What is left waits in its place, and what comes meanwhile goes behind it.
+// resolved resumes what waited for the registry's answers: a step at a time, and as long as other
+// mail might. What is left waits in its place, and what comes meanwhile goes behind it.
 func (p *park) resolved(words []*resolution) {
 	l := p.loop
 	for len(words) > 0 {
@@ -250,7 +254,8 @@ func (p *park) resolved(words []*resolution) {
 	}
 }
 
-// resumeSome resumes up to resolvedStep messages, and returns the answers for which more of them wait.
+// resumeSome resumes up to resolvedStep messages, and returns the answers for which more of them
+// wait.
 func (p *park) resumeSome(words []*resolution) (left []*resolution) {
 	n, room := 0, resolvedStep
 	for ; n < len(words) && room > 0; n++ {
@@ -296,8 +301,8 @@ func (p *park) begin(w *resolution, most int) (n int) {
 }
 
 // requeue lets the messages wait again that were not resumed. It reports whether they wait for the
-// same answer. If one before them was parked again, they wait behind it, for a new answer (S20). For
-// those that came after the answer, the registry is asked anew.
+// same answer. If one before them was parked again, they wait behind it, for a new answer (S20).
+// For those that came after the answer, the registry is asked anew.
 func (p *park) requeue(w *resolution) (more bool) {
 	later := w.later
 	w.later = nil
@@ -372,8 +377,9 @@ func (p *park) resumeSend(w *waiting, code codec.Code) {
 	c.sender.finish(m, v)
 }
 
-// routeResolved is route after the registry was asked. It returns known as false if the route that was
-// found is gone again: when a session attaches here too, this node forgets its routes elsewhere.
+// routeResolved is route after the registry was asked. It returns known as false if the route that
+// was found is gone again: when a session attaches here too, this node forgets its routes
+// elsewhere.
 func (s *sender) routeResolved(m *codec.Send) (v verdict, known bool) {
 	if s.conn.loop.park.lines[string(m.To)] != nil { // one before it was parked again (S20)
 		return verdict{code: codec.CodeUnreachable}, false

@@ -13,8 +13,8 @@ import (
 // socket. A client that has filled its own waits; what the node writes beyond it is a backlog.
 const pipeBuffer = 64 << 10
 
-// pipe is a connection in memory between a client in this process and a loop. It is the loop's wire,
-// and the client has the other end of it (clientEnd).
+// pipe is a connection in memory between a client in this process and a loop. It is the loop's
+// wire, and the client has the other end of it (clientEnd).
 type pipe struct {
 	// static
 	conn     *conn
@@ -81,8 +81,8 @@ type written struct{ b []byte }
 
 var errNodeClosed = errors.New("engine: the node has closed the connection")
 
-// put appends as much of b as there is room for, and waits until that is something. The caller wakes
-// the loop if wake is true.
+// put appends as much of b as there is room for, and waits until that is something. The caller
+// wakes the loop if wake is true.
 func (u *upstream) put(e *Engine, b []byte) (n int, wake bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -132,7 +132,8 @@ func (u *upstream) needsWake() bool {
 	return true
 }
 
-// take returns what the loop may have now; ended is true if the client has closed its end behind it.
+// take returns what the loop may have now; ended is true if the client has closed its end behind
+// it.
 func (u *upstream) take() (in *written, ended bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -195,8 +196,8 @@ func (d *downstream) add(pool *bufPool, bufs [][]byte) {
 	d.changed.Signal()
 }
 
-// read copies what there is to b, and waits until that is something. It returns the buffers that were
-// read to their end in spent, as far as there is room.
+// read copies what there is to b, and waits until that is something. It returns the buffers that
+// were read to their end in spent, as far as there is room.
 func (d *downstream) read(b []byte, spent [][]byte) (n int, free [][]byte, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -246,8 +247,8 @@ func (d *downstream) unread() int {
 	return d.bytes
 }
 
-// end has the client read nothing behind what is there. With discard, nothing of that either if it is
-// more than the pipe's buffer.
+// end has the client read nothing behind what is there. With discard, nothing of that either if it
+// is more than the pipe's buffer.
 func (d *downstream) end(discard bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -318,7 +319,8 @@ func (e *clientEnd) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write hands b to the node's loop. It waits while the loop has yet to take what was written before.
+// Write hands b to the node's loop. It waits while the loop has yet to take what was written
+// before.
 func (e *clientEnd) Write(b []byte) (n int, err error) {
 	p := e.p
 	p.up.writing.Lock()

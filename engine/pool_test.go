@@ -32,7 +32,8 @@ func TestBufPool(t *testing.T) {
 	}
 }
 
-// Two pools and the stock between them never hand out one buffer twice, nor one with something in it.
+// Two pools and the stock between them never hand out one buffer twice, nor one with something in
+// it.
 func TestBufPoolSharing(t *testing.T) {
 	shared := &sharedBufs{}
 	giver, taker := &bufPool{shared: shared}, &bufPool{shared: shared}

@@ -13,8 +13,8 @@ import (
 
 // A port is an address where the engine accepts connections. Anyone may connect, and a connection
 // that says nothing costs who opens it nothing. So connections that have not shown who they are
-// have a budget of their own (S32): if one more comes, the oldest of them is closed. Those that have
-// shown it never make room for one that has not.
+// have a budget of their own (S32): if one more comes, the oldest of them is closed. Those that
+// have shown it never make room for one that has not.
 //
 // A client shows it with a hello, another node with the proof that it knows the cluster's secret.
 
@@ -126,9 +126,9 @@ func (p *port) proved(c *conn) {
 // reservePart is the part of a port's places that no source address takes from the others.
 const reservePart = 16
 
-// hasRoom reports whether one more connection from that source may stay. When few places are left, one
-// that has more than those hears that it is to come again later: else the connections of one client,
-// which need do nothing but answer pings, could keep everybody else out.
+// hasRoom reports whether one more connection from that source may stay. When few places are left,
+// one that has more than those hears that it is to come again later: else the connections of one
+// client, which need do nothing but answer pings, could keep everybody else out.
 func (p *port) hasRoom(source netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -33,8 +33,8 @@ func (in *input) heard(buf []byte) {
 	in.count()
 }
 
-// read takes bytes off the wire until the connection's turn is over, and returns what is left. A frame
-// whose end is missing waits in carry; all others are decoded where they are.
+// read takes bytes off the wire until the connection's turn is over, and returns what is left. A
+// frame whose end is missing waits in carry; all others are decoded where they are.
 func (in *input) read(buf []byte) (rest []byte) {
 	c := in.conn
 	l := c.loop
@@ -64,8 +64,9 @@ func (in *input) read(buf []byte) (rest []byte) {
 	return buf
 }
 
-// keepPart appends a part of a frame of whole bytes to carry. The buffer grows in few steps, and is as
-// large as the frame once a quarter of that has come: for a few bytes that say so, nobody gets more.
+// keepPart appends a part of a frame of whole bytes to carry. The buffer grows in few steps, and is
+// as large as the frame once a quarter of that has come: for a few bytes that say so, nobody gets
+// more.
 func (in *input) keepPart(part []byte, whole int) {
 	c := in.conn
 	if need := len(in.carry) + len(part); need > cap(in.carry) {

@@ -13,12 +13,13 @@ const (
 	// buffer for each would hold up everybody else for long.
 	readBuffer = 16 << 10
 	// readMost is what a loop that has the time for it reads from a socket at once, with what gnet has
-	// read. A link carries what many connections send, and what is read in one go is written in one go.
+	// read. A link carries what many connections send, and what is read in one go is written in one
+	// go.
 	readMost = 256 << 10
 )
 
-// gnet has no way to stop reading from a connection. What epoll reports of a socket decides that, so
-// the loop asks epoll itself to report no input of a connection whose input has to wait.
+// gnet has no way to stop reading from a connection. What epoll reports of a socket decides that,
+// so the loop asks epoll itself to report no input of a connection whose input has to wait.
 
 // poller is what the loop knows of gnet's poller, and how it reads from sockets besides. The loop
 // owns it.
@@ -59,7 +60,8 @@ func (in *input) setReading(on bool) {
 }
 
 // readOn reads what the socket has beyond a full readBuffer, unless the connection has to wait. The
-// bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the input.
+// bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the
+// input.
 func (p *poller) readOn(c *conn) []byte {
 	l := p.loop
 	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.pace.full && c.kind != linkConn {
@@ -73,8 +75,9 @@ func (p *poller) readOn(c *conn) []byte {
 	return p.more[:n]
 }
 
-// inputWaits reports whether sockets that gnet reads have something, or others have left something for
-// this loop. It takes nothing away: it does not ask epoll for events, but whether there are any.
+// inputWaits reports whether sockets that gnet reads have something, or others have left something
+// for this loop. It takes nothing away: it does not ask epoll for events, but whether there are
+// any.
 func (p *poller) inputWaits() bool {
 	if p.loop.armed.Load() || p.epoll < 0 {
 		return true

@@ -9,9 +9,9 @@ import (
 	"distmsg/codec"
 )
 
-// gnet reads all sockets that have something before the loop can turn to anything else. Of each it reads
-// a little, once the loop has no time left: 2,000 clients that all send much held up all others for
-// half a second, in which the node only copied what had to wait.
+// gnet reads all sockets that have something before the loop can turn to anything else. Of each it
+// reads a little, once the loop has no time left: 2,000 clients that all send much held up all
+// others for half a second, in which the node only copied what had to wait.
 func TestManySocketsAreReadInParts(t *testing.T) {
 	const clients, each = 200, 64 << 10
 	written := make(chan struct{})

@@ -34,7 +34,8 @@ func (r *troubled) Attach(ctx context.Context, s routing.SessionID, p routing.Pr
 	return r.lossy.Attach(ctx, s, p)
 }
 
-// If the registry fails again while what it has lost is written, the node tries until all is written.
+// If the registry fails again while what it has lost is written, the node tries until all is
+// written.
 func TestRecoveryGoesOnAfterFailures(t *testing.T) {
 	reg := &troubled{lossy: newLossy()}
 	n := start(t, Config{Registry: reg})

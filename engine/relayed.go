@@ -6,9 +6,10 @@ import (
 	"distmsg/routing"
 )
 
-// What clients have to say to another node goes over a link: answers with replies, and messages that
-// they give back. A client can say it as often as it likes. So each has a share of the link's room
-// (S32): its answers neither close the link, nor take it from those of others and from messages.
+// What clients have to say to another node goes over a link: answers with replies, and messages
+// that they give back. A client can say it as often as it likes. So each has a share of the link's
+// room (S32): its answers neither close the link, nor take it from those of others and from
+// messages.
 
 // relayPart is the part of a link's free room that one client may take.
 const relayPart = 4
@@ -66,9 +67,9 @@ func (rv *receiver) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
 	p.notes = append(p.notes, note{kind: noteRelay, handle: h, session: c.short, at: at, bodyLen: len(p.data) - at})
 }
 
-// relayAnswer appends a client's answer to a link of this loop. If there is no room for it, the other
-// node hears that the answer is lost; if there is none even for that, its send ends when its deadline
-// does.
+// relayAnswer appends a client's answer to a link of this loop. If there is no room for it, the
+// other node hears that the answer is lost; if there is none even for that, its send ends when its
+// deadline does.
 func (ls *loopLinks) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
 	to := ls.conn(h)
 	if to == nil {
@@ -99,8 +100,8 @@ func (rv *receiver) giveBack(h routing.Handle, frame []byte) {
 	p.data = append(p.data, frame...)
 }
 
-// relayFrame appends a client's frame to a link of this loop. If there is no room for messages that come
-// back, they end here: they were not delivered.
+// relayFrame appends a client's frame to a link of this loop. If there is no room for messages that
+// come back, they end here: they were not delivered.
 func (ls *loopLinks) relayFrame(h routing.Handle, session uint64, frame []byte) {
 	l := ls.loop
 	body := frame[codec.PrefixLen:]

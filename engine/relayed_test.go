@@ -10,8 +10,8 @@ import (
 	"distmsg/codec"
 )
 
-// shrinkLinks makes the kernel's buffers of a node's links small, so that what waits on them waits in
-// the node.
+// shrinkLinks makes the kernel's buffers of a node's links small, so that what waits on them waits
+// in the node.
 func (n *node) shrinkLinks() {
 	n.t.Helper()
 	ask(context.Background(), n.Engine, func(l *loop) bool {

@@ -97,8 +97,8 @@ func TestBadTokensReleaseNothing(t *testing.T) {
 	})
 }
 
-// A binding that a session disowns with each of many messages is removed once, and each message comes
-// to its end, whichever loop waits for it.
+// A binding that a session disowns with each of many messages is removed once, and each message
+// comes to its end, whichever loop waits for it.
 func TestReleasedOnce(t *testing.T) {
 	acrossLoops(t, Config{Registry: newTallied()}, func(t *testing.T, n *node, from, to *client) {
 		reg := n.dir.Probe().Config().Registry.(*tallied)
@@ -185,9 +185,9 @@ func TestBareBackOnce(t *testing.T) {
 	}, 1)
 }
 
-// While the registry does not answer look-ups, a new session is welcomed, and its binds are done: what
-// others wait for is in other lanes, or in lines of their own. When it answers again, what has gathered
-// goes there in a few calls.
+// While the registry does not answer look-ups, a new session is welcomed, and its binds are done:
+// what others wait for is in other lanes, or in lines of their own. When it answers again, what has
+// gathered goes there in a few calls.
 func TestLookupsHoldUpNobody(t *testing.T) {
 	reg := &talliedGate{tallied: newTallied()}
 	n := start(t, Config{Loops: 2, Registry: reg})
@@ -238,8 +238,8 @@ func (g *gate) waiting() int {
 	return g.queued
 }
 
-// What one connection may have under way is bounded, and what all may have is shared: those who ask for
-// much leave room for others. The reason says which it was.
+// What one connection may have under way is bounded, and what all may have is shared: those who ask
+// for much leave room for others. The reason says which it was.
 func TestRequestsHaveShares(t *testing.T) {
 	reg := &talliedGate{tallied: newTallied()}
 	n := start(t, Config{Registry: reg, MaxRequests: 10_000, MaxNodeRequests: 80_000})

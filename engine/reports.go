@@ -6,8 +6,8 @@ import (
 
 // reports remembers which sends without ack a connection has been told the failure of, so that it
 // hears of each at most once: the receiver of a message may give it back as often as it likes. Only
-// failures are remembered, a bit each. The numbers of such sends count up (docs/protocol.md), so most
-// failures share a page with others.
+// failures are remembered, a bit each. The numbers of such sends count up (docs/protocol.md), so
+// most failures share a page with others.
 type reports struct {
 	pages map[uint64]*reportPage // by number / reportsPerPage
 	below uint64                 // pages below are forgotten, and their failures are not told any more
@@ -21,8 +21,8 @@ const (
 	maxReportPages = 1024
 )
 
-// first notes that a failure is about to be told. It returns false if it was told before, or so many
-// were told since that nobody knows.
+// first notes that a failure is about to be told. It returns false if it was told before, or so
+// many were told since that nobody knows.
 func (r *reports) first(seq uint64) bool {
 	n := seq / reportsPerPage
 	if n < r.below {

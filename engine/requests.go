@@ -7,8 +7,9 @@ import (
 	"distmsg/engine/internal/directory"
 )
 
-// Requests that are under way take memory, and they are all that lanes have to do. So each connection
-// may have MaxRequests bytes of them, and a share of what all may have together, MaxNodeRequests (S32).
+// Requests that are under way take memory, and they are all that lanes have to do. So each
+// connection may have MaxRequests bytes of them, and a share of what all may have together,
+// MaxNodeRequests (S32).
 
 // requestPart is the part of what is free that one connection may have.
 const requestPart = 8
@@ -16,7 +17,8 @@ const requestPart = 8
 // reasonNodeRequests is why a request ends overflow. See also directory.ReasonRequests.
 const reasonNodeRequests = "too many requests are under way at the node, and this connection has its share of them (max-node-requests)"
 
-// charge charges a request to its connection, until it is answered, and to the node, until it is done.
+// charge charges a request to its connection, until it is answered, and to the node, until it is
+// done.
 func (c *conn) chargeRequest(r *directory.Request) {
 	c.asked += r.Size
 	c.loop.eng.dir.Charge(r)
@@ -53,8 +55,8 @@ func (c *conn) mayAsk(r *directory.Request) bool {
 	return false
 }
 
-// forgetRequests has the lanes leave out what a connection that has closed had asked for: nobody waits
-// for it any more.
+// forgetRequests has the lanes leave out what a connection that has closed had asked for: nobody
+// waits for it any more.
 func (c *conn) forgetRequests() {
 	if c.ended != nil {
 		c.ended.Store(true)

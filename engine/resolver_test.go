@@ -30,8 +30,8 @@ func (g *group) deadNode(n int) (ids []string) {
 	return ids
 }
 
-// Where thousands of sessions are, whose node has died, is a question or two, and a session that holds
-// many IDs is asked for once.
+// Where thousands of sessions are, whose node has died, is a question or two, and a session that
+// holds many IDs is asked for once.
 func TestSessionsAreAskedForTogether(t *testing.T) {
 	g, reg := talliedGroup(t, 1, 1, nil)
 	from := g.nodes[0].join("from")
@@ -60,8 +60,8 @@ func TestSessionsAreAskedForTogether(t *testing.T) {
 	}
 }
 
-// While the registry does not say where some sessions are, others' messages go their ways: the ones in
-// the same question, and the ones that come later.
+// While the registry does not say where some sessions are, others' messages go their ways: the ones
+// in the same question, and the ones that come later.
 func TestSlowSessionsHoldUpNobody(t *testing.T) {
 	g, reg := parking(t, nil)
 	from, to, late := g.nodes[0].join("from"), g.nodes[1].join("to"), g.nodes[1].join("late")
@@ -102,8 +102,8 @@ func (r *errPart) Presences(ctx context.Context, all []routing.SessionID) ([]rou
 	return found, err
 }
 
-// A session that the registry says nothing of makes the messages to its IDs registry_unavailable, and
-// no others.
+// A session that the registry says nothing of makes the messages to its IDs registry_unavailable,
+// and no others.
 func TestUnknownSessionIsOne(t *testing.T) {
 	reg := &errPart{Registry: routing.NewMemory(routing.MemoryConfig{})}
 	g := twoNodesWith(t, reg)
@@ -127,7 +127,8 @@ func TestUnknownSessionIsOne(t *testing.T) {
 	}
 }
 
-// A question that fails is no answer to what was asked for a moment ago: that has a question of its own.
+// A question that fails is no answer to what was asked for a moment ago: that has a question of its
+// own.
 func TestFailedQuestionIsNotTheNexts(t *testing.T) {
 	reg := &failsOnce{Registry: routing.NewMemory(routing.MemoryConfig{}), enter: make(chan struct{}), fail: make(chan struct{})}
 	g := twoNodesWith(t, reg)

@@ -90,8 +90,8 @@ func TestMaxSessionIDs(t *testing.T) {
 	}
 }
 
-// All sessions of a node together may hold MaxNodeIDs. One that ends gives its room back. The reason
-// names the limit, for sessions in the process, too.
+// All sessions of a node together may hold MaxNodeIDs. One that ends gives its room back. The
+// reason names the limit, for sessions in the process, too.
 func TestMaxNodeIDs(t *testing.T) {
 	const most = 100
 	n := start(t, Config{Loops: 2, MaxNodeIDs: most, MaxSessionIDs: most - 10, ResumeWindow: 50 * time.Millisecond})

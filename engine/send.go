@@ -128,8 +128,8 @@ func (s *sender) renewCredit() {
 	c.loop.stats.framesOut++
 }
 
-// admit checks what does not depend on the receiver's place. It returns known as false if the registry
-// has to say first whose the sender is.
+// admit checks what does not depend on the receiver's place. It returns known as false if the
+// registry has to say first whose the sender is.
 func (s *sender) admit(m *codec.Send) (v verdict, known bool) {
 	if v, known = s.admitFrom(m); !known || v.code != codec.CodeOK {
 		return v, known
@@ -215,8 +215,8 @@ func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 	return verdict{}, true
 }
 
-// stamp gives the message the token that its answer will carry: that of a pending entry, or one that
-// says whom to tell of a failure.
+// stamp gives the message the token that its answer will carry: that of a pending entry, or one
+// that says whom to tell of a failure.
 func (s *sender) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List) verdict {
 	c := s.conn
 	l := c.loop
@@ -266,7 +266,8 @@ type destination struct {
 	list   ackmgr.List
 }
 
-// destination resolves a handle and makes sure that size more bytes of a sender may be queued there.
+// destination resolves a handle and makes sure that size more bytes of a sender may be queued
+// there.
 func (l *loop) destination(h routing.Handle, size int, from []byte) (destination, verdict) {
 	if h.Loop == l.idx {
 		c := l.conn(h)

@@ -209,8 +209,9 @@ func (c *conn) handleLeave(body []byte) {
 	c.loop.eng.detach(c)
 	e, l, h := c.loop.eng, c.loop, c.handle()
 	e.background.Go(func() {
-		// Another loop may have picked this connection a moment ago. In the first round it ends the iteration in which
-		// it did, in the second it has handed over its mail, and in the third this loop opens that.
+		// Another loop may have picked this connection a moment ago. In the first round it ends the
+		// iteration in which it did, in the second it has handed over its mail, and in the third this
+		// loop opens that.
 		for range 3 {
 			if _, ok := ask(e.serving, e, func(*loop) struct{} { return struct{}{} }); !ok {
 				return
@@ -224,7 +225,8 @@ func (c *conn) handleLeave(body []byte) {
 	})
 }
 
-// detach takes a connection out of its session, which lives on for the resume window if it was the last.
+// detach takes a connection out of its session, which lives on for the resume window if it was the
+// last.
 func (e *Engine) detach(c *conn) {
 	s := c.session
 	left, serial, found := e.table.Detach(s, c.handle())

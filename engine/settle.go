@@ -157,8 +157,8 @@ func (k *link) handleRefuse(body []byte) error {
 	return nil
 }
 
-// endToken ends a message by the token that this node gave it, whichever kind that is. ended is how many
-// messages without ack end here; the other node has counted those that ended there.
+// endToken ends a message by the token that this node gave it, whichever kind that is. ended is how
+// many messages without ack end here; the other node has counted those that ended there.
 func (s *settling) endToken(given []byte, v verdict, ended uint64) {
 	l := s.loop
 	if t, ok := token.Ack(given); ok && t.Loop() < len(l.eng.loops) {

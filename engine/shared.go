@@ -21,8 +21,8 @@ type Share struct {
 	Gone func(routing.Presence) bool
 }
 
-// NewShared makes an engine whose registry other nodes share. It calls open for Config.Registry, and
-// the engine closes that registry when Run returns. The error is that of open, or of New.
+// NewShared makes an engine whose registry other nodes share. It calls open for Config.Registry,
+// and the engine closes that registry when Run returns. The error is that of open, or of New.
 func NewShared(ctx context.Context, cfg Config, open func(context.Context, Share) (routing.Registry, error)) (*Engine, error) {
 	setDefault(&cfg.Cluster, defaultCluster)
 	var node atomic.Pointer[Engine]

@@ -6,17 +6,20 @@ import (
 	"distmsg/codec"
 )
 
-// Stats is a snapshot of an engine's counters, at most a few ticks (of 10 ms) old. Counters only grow.
+// Stats is a snapshot of an engine's counters, at most a few ticks (of 10 ms) old. Counters only
+// grow.
 //
-// Each send that was accepted ends in exactly one counter of one node (S3): Written (without ack, handed to the receiver's
-// connection), Outcomes (all others that have ended), or Abandoned; until then it is Pending or Parked. What goes from node to node without ack
-// changes books in between, so that each node's balance is, once nothing moves,
+// Each send that was accepted ends in exactly one counter of one node (S3): Written (without ack,
+// handed to the receiver's connection), Outcomes (all others that have ended), or Abandoned; until
+// then it is Pending or Parked. What goes from node to node without ack changes books in between,
+// so that each node's balance is, once nothing moves,
 //
 //	Sends + Received = Written + ΣOutcomes + Abandoned + Pending + Parked + Forwarded − Returned
 //
-// and over all nodes ΣSends = Σ(Written + ΣOutcomes + Abandoned + Pending + Parked) + lost, where lost = Σ(Forwarded − Returned − Received) is
-// what was written to links that ended before it arrived: 0 as long as no link ends. A message with ack is in the
-// counters of the node that it was sent to, and of no other.
+// and over all nodes ΣSends = Σ(Written + ΣOutcomes + Abandoned + Pending + Parked) + lost, where
+// lost = Σ(Forwarded − Returned − Received) is what was written to links that ended before it
+// arrived: 0 as long as no link ends. A message with ack is in the counters of the node that it was
+// sent to, and of no other.
 type Stats struct {
 	Loops       int
 	Connections int // sockets and in-process sessions, with or without hello
@@ -70,7 +73,8 @@ type Stats struct {
 	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }
 
-// loopStats are one loop's counters. The loop counts without locks and publishes a copy at every tick.
+// loopStats are one loop's counters. The loop counts without locks and publishes a copy at every
+// tick.
 type loopStats struct {
 	accepted, closed     uint64
 	bytesIn, bytesOut    uint64

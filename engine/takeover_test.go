@@ -61,7 +61,8 @@ func (c *client) binds(id string) answered {
 	return a
 }
 
-// startPair starts nodes, two of them with a real Redis, and returns a client of each, or two of one.
+// startPair starts nodes, two of them with a real Redis, and returns a client of each, or two of
+// one.
 func startPair(t *testing.T, nodes int, change func(*Config)) (a, b *client) {
 	t.Helper()
 	if nodes == 1 {
@@ -155,8 +156,8 @@ func TestFightOverAnID(t *testing.T) {
 	})
 }
 
-// A bind that waits for its time holds up nobody: not its connection's other requests, and not other
-// connections'.
+// A bind that waits for its time holds up nobody: not its connection's other requests, and not
+// other connections'.
 func TestOthersPassALateBind(t *testing.T) {
 	change := func(c *Config) { c.TakeoverInterval, c.TakeoverBurst = time.Second, 1 }
 	onPairs(t, change, func(t *testing.T, a, b *client) {
@@ -224,8 +225,8 @@ func TestTakeoverIsRefused(t *testing.T) {
 	})
 }
 
-// Each session has one of the times at which an ID may be taken, however many binds it asks for. And
-// if it goes away, nobody waits in its place.
+// Each session has one of the times at which an ID may be taken, however many binds it asks for.
+// And if it goes away, nobody waits in its place.
 func TestTurnsToTakeAnIDAreShared(t *testing.T) {
 	n := start(t, Config{TakeoverInterval: 500 * time.Millisecond, TakeoverBurst: 1})
 	n.join("x")

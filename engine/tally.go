@@ -9,7 +9,8 @@ import (
 // tallyFlush is the size at which outcomes of multicasts are told before all are there.
 const tallyFlush = 32 << 10
 
-// maxTallies bounds the multicasts of one connection whose outcomes are told together; those of more are told one by one.
+// maxTallies bounds the multicasts of one connection whose outcomes are told together; those of
+// more are told one by one.
 const maxTallies = 1 << 10
 
 // tally counts the outcomes of one multicast that are still to come.
@@ -89,8 +90,8 @@ func (mc *multicasts) flush() {
 	c.out.wroteControl(b)
 }
 
-// tellAll does so for all connections, at every tick, as far as the iteration's share allows. It reports
-// whether there are more.
+// tellAll does so for all connections, at every tick, as far as the iteration's share allows. It
+// reports whether there are more.
 func (l *loop) tellAll() (more bool) {
 	telling := l.telling
 	l.telling = nil // to write can end connections, which makes outcomes for others

@@ -28,7 +28,8 @@ func (n *node) expectTokens(before tokens, forged, late uint64) {
 	}
 }
 
-// A token that was never given to a session does nothing but harm to its own record, and the real receiver's ack counts (S8).
+// A token that was never given to a session does nothing but harm to its own record, and the real
+// receiver's ack counts (S8).
 func TestForgedAck(t *testing.T) {
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		by := n.watchOver()
@@ -216,8 +217,8 @@ func TestAckOfReport(t *testing.T) {
 	})
 }
 
-// A frame that gives back many messages which were never delivered is answered with one error, or one
-// for each of its slices: else it would cost ten times its bytes.
+// A frame that gives back many messages which were never delivered is answered with one error, or
+// one for each of its slices: else it would cost ten times its bytes.
 func TestManyBadTokens(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})

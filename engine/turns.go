@@ -9,17 +9,19 @@ import (
 )
 
 // A loop divides its time fairly by what its connections cost, not by how often they say something
-// (S32). It counts the work that the input of each connection causes. Those that have caused less go
-// first. So new and quiet connections are served at once, and one whose frames are expensive waits
-// until they have been: it gets its share of the time, in as many turns as that takes.
+// (S32). It counts the work that the input of each connection causes. Those that have caused less
+// go first. So new and quiet connections are served at once, and one whose frames are expensive
+// waits until they have been: it gets its share of the time, in as many turns as that takes.
 //
-// Input of a connection that has to wait stays in the connection, and the loop reads no more from its
-// socket. So what waits is bounded, and the rest stays in the kernel, which holds up who sends it.
+// Input of a connection that has to wait stays in the connection, and the loop reads no more from
+// its socket. So what waits is bounded, and the rest stays in the kernel, which holds up who sends
+// it.
 
 const (
 	// maxConnUnread bounds what waits of one connection. What is over is handled at once. While more
-	// than maxUnread waits of all of a loop, what comes has its first turn at once. More than one read waits only if gnet reads a socket that it
-	// was asked not to read: it forgets that when its own buffer runs full, or empty.
+	// than maxUnread waits of all of a loop, what comes has its first turn at once. More than one read
+	// waits only if gnet reads a socket that it was asked not to read: it forgets that when its own
+	// buffer runs full, or empty.
 	maxConnUnread = 2 << 20
 	maxUnread     = 128 << 20
 	// turnSlack is how far, in units of work, a connection may be ahead of the others without
@@ -79,8 +81,8 @@ func (t *turns) push(c *conn) {
 	t.clients.Add(&c.in)
 }
 
-// GoesBefore says which client will have caused less after its turn and, if they will have caused as
-// much, which has come first.
+// GoesBefore says which client will have caused less after its turn and, if they will have caused
+// as much, which has come first.
 func (in *input) GoesBefore(other *input) bool {
 	return in.due < other.due || in.due == other.due && in.entered < other.entered
 }
@@ -122,8 +124,8 @@ func (in *input) countWork(work int) {
 }
 
 // isAhead reports whether the connection has caused so much work that others go before it. One with
-// cheap frames goes on while others wait for their first expensive turns, which may take seconds for all
-// of them: its next turn would end before that of the one that is the next.
+// cheap frames goes on while others wait for their first expensive turns, which may take seconds
+// for all of them: its next turn would end before that of the one that is the next.
 func (in *input) isAhead() bool {
 	c := in.conn
 	l := c.loop
@@ -265,8 +267,8 @@ func (t *turns) serve(share time.Duration) {
 	t.serveClients(end)
 }
 
-// serveLinks gives each link that waits a turn, until then but at least one. Those that need another
-// one go to the end.
+// serveLinks gives each link that waits a turn, until then but at least one. Those that need
+// another one go to the end.
 func (t *turns) serveLinks(until time.Duration) {
 	l := t.loop
 	l.pace.partEnds, l.pace.full = until, false
@@ -280,8 +282,9 @@ func (t *turns) serveLinks(until time.Duration) {
 	}
 }
 
-// serveClients gives clients turns, those first that have caused the least work. It ends then, or when
-// it has done some work and has something to write, or others have sent something: that may be cheap.
+// serveClients gives clients turns, those first that have caused the least work. It ends then, or
+// when it has done some work and has something to write, or others have sent something: that may be
+// cheap.
 func (t *turns) serveClients(until time.Duration) {
 	l := t.loop
 	l.pace.partEnds, l.pace.full = until, false

@@ -13,8 +13,8 @@ import (
 	"distmsg/routing"
 )
 
-// laborious is a Send hook with which each message takes the loop a while. It notes the payloads in the
-// order in which they were handled, and calls first before the first one.
+// laborious is a Send hook with which each message takes the loop a while. It notes the payloads in
+// the order in which they were handled, and calls first before the first one.
 type laborious struct {
 	first func()
 	once  sync.Once
@@ -134,8 +134,8 @@ func TestWaitingInputIsBounded(t *testing.T) {
 	a.nc.Close()
 }
 
-// A client that has sent all it has to say and closes the connection is heard to the end, although its
-// input had to wait.
+// A client that has sent all it has to say and closes the connection is heard to the end, although
+// its input had to wait.
 func TestInputBeforeTheEnd(t *testing.T) {
 	for _, stops := range []bool{true, false} {
 		t.Run(fmt.Sprintf("reading stops %v", stops), func(t *testing.T) {
@@ -192,8 +192,8 @@ func TestWaitingIsNotSilence(t *testing.T) {
 	}
 }
 
-// Whose frames are expensive waits, in the middle of one or before the next, while others wait for the
-// loop. Whoever has been quiet is served at once.
+// Whose frames are expensive waits, in the middle of one or before the next, while others wait for
+// the loop. Whoever has been quiet is served at once.
 func TestTurnsAreByCost(t *testing.T) {
 	n := start(t, Config{Loops: 1, Hooks: Hooks{Deliver: func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOK }}})
 	a, b, c := n.join("a"), n.join("b"), n.join("c")

@@ -72,7 +72,8 @@ func (n *node) presentAt(s routing.SessionID) int {
 	return len(p.Nodes)
 }
 
-// What the registry has lost it is told again: by the node, and by the sessions, which are asked (S18).
+// What the registry has lost it is told again: by the node, and by the sessions, which are asked
+// (S18).
 func TestLossIsMadeGood(t *testing.T) {
 	reg := newLossy()
 	n := start(t, Config{Registry: reg})
@@ -130,7 +131,8 @@ func TestPresenceIsWrittenLater(t *testing.T) {
 	n.eventually("health", func() bool { return len(n.Health()) == 0 })
 }
 
-// A binding that the registry has given to others is let go when it is said again, as its kick may have been lost (S15).
+// A binding that the registry has given to others is let go when it is said again, as its kick may
+// have been lost (S15).
 func TestVerify(t *testing.T) {
 	long(t)
 	t.Parallel()

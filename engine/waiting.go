@@ -15,10 +15,10 @@ const (
 	waitReturned                 // a message that came back, in frame as a forward
 )
 
-// waiting is a message that waits for an answer of the registry: who holds the ID that it goes to (it
-// is parked, see park.go) or, if it is held, whose its sender is (see hold.go). It stands in a line
-// and, if it has a deadline, among the loop's deadlines. It leaves both in constant, or logarithmic,
-// time.
+// waiting is a message that waits for an answer of the registry: who holds the ID that it goes to
+// (it is parked, see park.go) or, if it is held, whose its sender is (see hold.go). It stands in a
+// line and, if it has a deadline, among the loop's deadlines. It leaves both in constant, or
+// logarithmic, time.
 type waiting struct {
 	kind     waitKind
 	held     bool           // it waits for the answer about its sender
@@ -121,7 +121,8 @@ func (q *waitLine) all(yield func(*waiting) bool) {
 	}
 }
 
-// GoesBefore says which message has the first deadline and, if they have the same, which came first.
+// GoesBefore says which message has the first deadline and, if they have the same, which came
+// first.
 func (w *waiting) GoesBefore(other *waiting) bool {
 	return w.deadline < other.deadline || w.deadline == other.deadline && w.age < other.age
 }

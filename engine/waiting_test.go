@@ -25,8 +25,8 @@ func (l *loop) parkedFor(t *testing.T, c *client, id string, ttl uint32, n int) 
 	}
 }
 
-// What waits for one answer of the registry goes on a step at a time. What comes in between does not
-// pass it, and is asked for anew: the answer is older.
+// What waits for one answer of the registry goes on a step at a time. What comes in between does
+// not pass it, and is asked for anew: the answer is older.
 func TestParkedGoOnInSteps(t *testing.T) {
 	const many = 2*resolvedStep + 1
 	g := startGroup(t, 1, 1)

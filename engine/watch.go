@@ -6,12 +6,13 @@ import (
 	"distmsg/routing"
 )
 
-// changesAtOnce is how many changed frames a connection gets in one iteration; more come with the next tick.
+// changesAtOnce is how many changed frames a connection gets in one iteration; more come with the
+// next tick.
 const changesAtOnce = 4
 
-// changesPause is how many milliseconds a connection that has been told of all changes is not told of
-// the next ones. One ID that is bound again and again, and watched by many, would else cost a write to
-// each of them every time (S32).
+// changesPause is how many milliseconds a connection that has been told of all changes is not told
+// of the next ones. One ID that is bound again and again, and watched by many, would else cost a
+// write to each of them every time (S32).
 const changesPause = 100
 
 // watchList is what one connection watches. Its loop owns it.
@@ -57,14 +58,16 @@ func (c *conn) endWatches() {
 	}
 }
 
-// answerWatch fills in what is known at the moment of the answer: what was found out by a lane may be the past.
+// answerWatch fills in what is known at the moment of the answer: what was found out by a lane may
+// be the past.
 func (c *conn) answerWatch(r *directory.Request) {
 	if r.Kind == codec.KindWatched && c.watchList != nil {
 		c.loop.eng.dir.FillIn(c.watchList.ids, r)
 	}
 }
 
-// tellChanges tells a connection what it does not know yet of its IDs, as far as there is room: half of its queue is for messages.
+// tellChanges tells a connection what it does not know yet of its IDs, as far as there is room:
+// half of its queue is for messages.
 func (l *loop) tellChanges(h routing.Handle) {
 	for range changesAtOnce {
 		c := l.conn(h)
@@ -87,8 +90,8 @@ func (l *loop) tellChanges(h routing.Handle) {
 	l.behind = append(l.behind, h)
 }
 
-// tellBehind goes on with the connections that had not been told everything, as far as the iteration's
-// share allows. It reports whether there are more.
+// tellBehind goes on with the connections that had not been told everything, as far as the
+// iteration's share allows. It reports whether there are more.
 func (l *loop) tellBehind() (more bool) {
 	behind := l.behind
 	l.behind = nil

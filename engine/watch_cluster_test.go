@@ -84,7 +84,8 @@ func TestWatchCluster(t *testing.T) {
 	eye.silent()
 }
 
-// Without polls a node tells at once of what it hears by the way: kicks, look-ups, and messages that it finds a route for.
+// Without polls a node tells at once of what it hears by the way: kicks, look-ups, and messages
+// that it finds a route for.
 func TestWatchHints(t *testing.T) {
 	g, _ := startWatching(t, 2, never)
 	a, eye, away := g.nodes[0].join("a"), g.nodes[0].join("eye"), g.nodes[1].join()
@@ -165,7 +166,8 @@ func TestWatchBatches(t *testing.T) {
 	eye.watch.told("id-3-3", codec.CodeOK, epoch)
 }
 
-// While the registry cannot be asked, or may have lost something, nothing changes; what is known here is known all the same (S18).
+// While the registry cannot be asked, or may have lost something, nothing changes; what is known
+// here is known all the same (S18).
 func TestWatchRegistryAway(t *testing.T) {
 	for name, trouble := range map[string]func(*counting, bool){
 		"away":    func(r *counting, on bool) { r.away.Store(on) },

@@ -85,7 +85,8 @@ func (w *watching) told(id string, code codec.Code, epoch uint64) {
 	}
 }
 
-// A node alone tells of everything at once, and of nothing that is no change. No question is needed for it.
+// A node alone tells of everything at once, and of nothing that is no change. No question is needed
+// for it.
 func TestWatch(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -188,7 +189,8 @@ func TestWatchAnswers(t *testing.T) {
 	a.fails(codec.FaultUnexpectedKind)
 }
 
-// A client that does not read is told how things stand when it reads again, not what happened meanwhile: what waits for it does not grow.
+// A client that does not read is told how things stand when it reads again, not what happened
+// meanwhile: what waits for it does not grow.
 func TestWatchNotRead(t *testing.T) {
 	n := start(t, Config{WatchPeriod: never, MaxPayload: 1 << 16, MaxPending: 1 << 18, SlowConsumerTimeout: time.Minute, MaxIDs: 100})
 	by := n.watchOver()
@@ -306,7 +308,8 @@ func TestWatchMany(t *testing.T) {
 	eye.silent()
 }
 
-// A stop ends the watches with the connections, and what was known before is not believed any more (S24).
+// A stop ends the watches with the connections, and what was known before is not believed any more
+// (S24).
 func TestWatchFence(t *testing.T) {
 	long(t)
 	t.Parallel()

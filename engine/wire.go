@@ -48,8 +48,8 @@ func (s *socket) write(l *loop, bufs [][]byte) {
 
 func (s *socket) backlog() int { return s.gc.OutboundBuffered() }
 
-// inKernel asks the kernel. Without it a client that reads slowly would look dead: gnet hears of room
-// only when a third of the kernel's buffer is free, and that can be megabytes.
+// inKernel asks the kernel. Without it a client that reads slowly would look dead: gnet hears of
+// room only when a third of the kernel's buffer is free, and that can be megabytes.
 func (s *socket) inKernel() int {
 	n, err := unix.IoctlGetInt(s.gc.Fd(), unix.SIOCOUTQ)
 	if err != nil {
