@@ -42,7 +42,7 @@ const (
 // why.
 const lingerMillis = 1000
 
-// conn is a connection of a client, a link to another node, or an in-process session. Only its loop
+// conn is a connection of a client, or a link to another node. Only its loop
 // touches it.
 type conn struct {
 	// static after the loop has it
@@ -50,7 +50,7 @@ type conn struct {
 	loop      *loop
 	remote    net.Addr
 	slot, gen uint32 // from addConn
-	port      *port  // where it came in; nil in process, and if this node has dialled
+	port      *port  // where it came in; nil if this node has dialled
 
 	place portPlace // there; guarded by port.mu
 
@@ -61,9 +61,8 @@ type conn struct {
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop: its life
-	wire     wire       // nil for an in-process session, and once it is closed
-	local    *InProcess // nil for a socket
-	link     *link      // of a linkConn
+	wire     wire  // nil once it is closed
+	link     *link // of a linkConn
 	state    state
 	standing standing
 	shutdown bool  // our side of the socket is shut
@@ -98,7 +97,7 @@ func (c *conn) handle() routing.Handle {
 }
 
 // gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
-func (c *conn) gone() bool { return c.wire == nil && c.local == nil }
+func (c *conn) gone() bool { return c.wire == nil }
 
 // close ends the connection with an error frame. The socket lingers until the peer has closed it
 // too.
@@ -125,11 +124,6 @@ func (c *conn) end() {
 	c.out.flush()
 	c.teardown()
 	if c.gone() {
-		return
-	}
-	if c.local != nil {
-		c.local.closed()
-		c.local = nil
 		return
 	}
 	c.deadline = c.loop.now + lingerMillis
@@ -159,10 +153,6 @@ func (c *conn) drop() {
 // dropFor is drop for that reason, which is told only to a client that has read everything else.
 func (c *conn) dropFor(f codec.Fault, detail string) {
 	c.out.release()
-	if c.local != nil {
-		c.end()
-		return
-	}
 	if c.gone() {
 		c.teardown()
 		return

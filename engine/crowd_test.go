@@ -54,24 +54,6 @@ func TestQueueIsShared(t *testing.T) {
 	})
 }
 
-// The same holds for the queue of an in-process session.
-func TestInProcessQueueIsShared(t *testing.T) {
-	eachLoops(t, func(t *testing.T, loops int) {
-		var cfg Config
-		crowdConfig(&cfg)
-		cfg.Loops = loops
-		n := start(t, cfg)
-		hold := make(chan struct{})
-		n.inside(InProcessConfig{Handler: func(*Message) { <-hold }}, "to")
-		greedy, modest := n.join("from"), n.join("modest")
-		greedy.fill(n, "from", "to")
-		seq := modest.send("modest", "to", crowdPayload)
-		n.settle()
-		close(hold)
-		modest.hears(seq, codec.CodeAcked)
-	})
-}
-
 // Nor does a client that sends much to another node take the link to it from the others.
 func TestLinkQueueIsShared(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {

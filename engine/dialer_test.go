@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	sdk "distmsg/client"
 	"distmsg/codec"
+	"distmsg/routing"
 )
 
 // sdkConfig fills in how a client in this process connects to the node.
@@ -47,6 +49,13 @@ func (n *node) attach(cfg sdk.Config, ids ...string) *sdk.Session {
 		}
 	}
 	return s
+}
+
+// sessionOf is a session's ID at the node.
+func sessionOf(s *sdk.Session) (id routing.SessionID) {
+	b, _ := hex.DecodeString(s.State().Session)
+	copy(id[:], b)
+	return id
 }
 
 // answering is a handler that does what the payload says.

@@ -23,30 +23,21 @@
 // process may run several engines, each once. A program with an engine should have GOMAXPROCS of at
 // least Config.Loops+1.
 //
-// # In-process sessions
+// # Clients in the same process
 //
-// A program that holds end users itself binds their IDs in its own process, and needs no listener
-// for that (Addr: "none"):
+// A program that holds end users itself uses the SDK, package client, with [Engine.Dialer]. It
+// connects in memory and needs no listener (Addr: "none"):
 //
-//	s, err := node.OpenInProcess(ctx, engine.InProcessConfig{
-//		Handler: func(m *engine.Message) { m.Ack([]byte("got it")) }, // or m.Reject("busy"); or nothing: then it is acked
+//	session, err := client.Dial(ctx, client.Config{
+//		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(),
+//		Handler: func(ctx context.Context, d *client.Delivery) { d.Reply([]byte("got it")) },
 //	})
-//	err = s.Bind(ctx, "1001")
-//	reply, err := s.Send(ctx, "1001", "1002", []byte("hello"))
+//	err = session.Bind(ctx, "1001")
+//	reply, err := session.Send(ctx, client.Message{From: "1001", To: "1002", Payload: []byte("hello")})
 //
-// Such a session is a connection without a socket: the same frames, the same rules.
-//
-//   - Outcomes: [InProcess.Send] ends with exactly one, nil (acked) or a [*SendError], which says whether the message was delivered
-//     and whether it is safe to send it again; errors.Is(err, engine.ErrNoRoute) and its like tell them apart.
-//   - Order: what one session sends to one ID arrives in that order, by Send, [InProcess.SendAsync] or [InProcess.Post].
-//   - Backpressure: a sender waits while the event loop has not taken what it was given, or Config.MaxInFlight sends are under way, until its
-//     context ends. A receiver whose handler is slow costs only itself: when Config.MaxPending is full, its senders hear overflow.
-//   - Kicks: an ID that another session has bound is lost, and OnKick hears of it.
-//   - The end: after Close, or when the engine stops, what was under way ends lost, or unreachable if the loop had not taken it.
-//
-// Handlers of one session run one after the other, so a program gives each user a session of its
-// own if users must not wait for each other: one costs about as much as a connection.
-// examples/embed is a WebSocket server that does so.
+// Everything that package client says holds here as well. One session holds all users of a program:
+// each ID has a queue of its own and costs no connection. To use all event loops, open a session for
+// each of them and spread the IDs. examples/embed is a WebSocket server with one session.
 //
 // # Hooks
 //
@@ -72,12 +63,13 @@
 // connection's life.
 //
 // internal/directory is what may wait for the registry, off the loops, and office.go what it has
-// the loops do. hooks.go is where hooks are called from, and inprocess*.go are sessions without a
-// socket. clock.go is the time that loops go by, stall.go says which of them stand still, and
-// fence.go what follows a stop. Of a cluster, internal/peers knows which nodes there are and dials
-// them, cluster.go is what it needs of the engine, link.go is the connection to one of them, and
-// identity.go what this node says of itself. forward.go is what goes over a link, park.go and
-// hold.go what waits on a loop for the registry's answer. docs/architecture.md tells why.
+// the loops do. hooks.go is where hooks are called from. wire.go is what carries the bytes: a
+// socket, or a pipe in memory (pipe.go, dialer.go). clock.go is the time that loops go by, stall.go
+// says which of them stand still, and fence.go what follows a stop. Of a cluster, internal/peers
+// knows which nodes there are and dials them, cluster.go is what it needs of the engine, link.go is
+// the connection to one of them, and identity.go what this node says of itself. forward.go is what
+// goes over a link, park.go and hold.go what waits on a loop for the registry's answer.
+// docs/architecture.md tells why.
 //
 // Who owns what: a loop owns its connections, their buffers, its pending acks and its counters, and
 // nobody else touches them. Everything else reaches a loop through its inbox.
@@ -87,7 +79,6 @@
 // Locks are few. A lock may be taken under another one only as these lines say, outer > inner:
 //
 //	Engine.fenceMu > directory.watcher.mu
-//	InProcess.mu > inbox.mu, sharedBufs.mu
 //	cluster.mu > peers.Members.mu
 //	directory.room.mu > directory.refusals.mu
 //	directory.takeovers.mu > directory.refusals.mu

@@ -35,40 +35,7 @@ type wayIn struct {
 	open func(b *testing.B, node *engine.Engine, ids []string) []embeddedUser
 }
 
-var waysIn = []wayIn{{"InProcess", openInProcess}, {"SDK", openSDK}, {"SDK shared", openShared}}
-
-type inProcessUser struct {
-	*engine.InProcess
-	id string
-}
-
-func (u inProcessUser) send(ctx context.Context, to string, payload []byte) error {
-	_, err := u.Send(ctx, u.id, to, payload)
-	return err
-}
-
-func (u inProcessUser) sendAsync(ctx context.Context, to string, payload []byte, done func(error)) {
-	u.SendAsync(ctx, u.id, to, payload, func(_ []byte, err error) { done(err) })
-}
-
-func (u inProcessUser) post(ctx context.Context, to string, payload []byte) error {
-	return u.Post(ctx, u.id, to, payload)
-}
-
-func openInProcess(b *testing.B, node *engine.Engine, ids []string) []embeddedUser {
-	users := make([]embeddedUser, len(ids))
-	for i, id := range ids {
-		s, err := node.OpenInProcess(b.Context(), engine.InProcessConfig{Handler: func(*engine.Message) {}})
-		if err == nil {
-			err = s.Bind(b.Context(), id)
-		}
-		if err != nil {
-			b.Fatal(err)
-		}
-		users[i] = inProcessUser{s, id}
-	}
-	return users
-}
+var waysIn = []wayIn{{"session per user", openSDK}, {"one session", openShared}}
 
 type sdkUser struct {
 	*client.Session

@@ -59,10 +59,9 @@ type Engine struct {
 	running         atomic.Bool
 	incarnation     atomic.Uint64
 	drain           draining
-	unhandled       atomic.Uint64
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
-	nextLoop        atomic.Uint64 // where the next in-process session goes
+	nextLoop        atomic.Uint64 // where the next client in this process goes
 	bufs            sharedBufs
 	memory          memory
 	aside           atomic.Int64 // connections in the loops' aside
@@ -245,12 +244,6 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) erro
 func (l *loop) abandon() {
 	l.armed.Store(true) // nobody rings it: gnet would write to a file descriptor that has a new owner, perhaps
 	l.active = true
-	for _, c := range l.conns {
-		if c != nil && c.local != nil {
-			c.local.closed()
-			c.local = nil
-		}
-	}
 	for _, all := range [][]*conn{slices.Clone(l.conns), l.observed} { // open, and closed but lingering
 		for _, c := range all {
 			if c != nil && c.inMemory() != nil {
@@ -346,7 +339,7 @@ func (e *Engine) loopOf(el gnet.EventLoop) *loop {
 // clock is the time since the engine was made, that in which the machine slept included.
 func (e *Engine) clock() time.Duration { return e.clk.now() }
 
-// Ready is closed when the engine accepts connections and in-process sessions.
+// Ready is closed when the engine accepts connections.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
 // Addr is where clients connect, known once Ready is closed; nil without a listener.

@@ -163,32 +163,6 @@ func TestFenceMail(t *testing.T) {
 	n.checkBooks()
 }
 
-// In-process sessions end too: their program has been stopped as well.
-func TestFenceInProcess(t *testing.T) {
-	long(t)
-	t.Parallel()
-	n := start(t, Config{Loops: 2, LoopGap: testGap, DefaultTTL: time.Minute})
-	var sessions []*InProcess
-	for i := range 2 {
-		sessions = append(sessions, n.inside(InProcessConfig{Handler: testHandler}, senderID(i)))
-	}
-	n.stall(1, func() {})
-	for _, s := range sessions {
-		select {
-		case <-s.Done():
-		case <-time.After(patience):
-			t.Fatal("a session goes on")
-		}
-		if _, err := s.Send(patient(t), senderID(0), senderID(1), nil); err == nil {
-			t.Error("acked")
-		}
-	}
-	s := n.inside(InProcessConfig{Handler: testHandler}, "new")
-	if _, err := s.Send(patient(t), "new", "new", []byte("x")); err != nil {
-		t.Error(err)
-	}
-}
-
 // A loop that is only busy is left alone.
 func TestNoFence(t *testing.T) {
 	n := start(t, Config{Loops: 2})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	sdk "distmsg/client"
 	"distmsg/codec"
 	"distmsg/routing"
 )
@@ -132,10 +133,15 @@ func TestUndeliverableHook(t *testing.T) {
 
 			// Overflow, decided on by either loop, and unreachable.
 			big := strings.Repeat("x", 1<<12)
-			in := n.inside(InProcessConfig{Handler: func(*Message) { <-t.Context().Done() }}, "in")
-			in.conn.loop.post(func() { in.queued.Add(1 << 20) })
+			in := n.join("in")
+			at := n.table.Session(in.sessionID()).Handles()[0]
+			holds := func(bytes int) {
+				l := n.loops[at.Loop]
+				l.post(func() { l.conn(at).out.segBytes += bytes })
+			}
+			holds(1 << 20)
 			from.hears(from.send("from", "in", big), codec.CodeOverflow)
-			in.conn.loop.post(func() { in.queued.Add(-1 << 20) })
+			holds(-1 << 20)
 			seq = from.send("from", "to", "lost")
 			to.gets("from", "to", "lost")
 			to.nc.Close()
@@ -232,10 +238,11 @@ func TestKickHook(t *testing.T) {
 		epoch = c.bind("x")
 		b.kicked("x", epoch)
 		w.expect(g.nodes[0], fmt.Sprintf("n0 me %v x %d", b.sessionID(), epoch))
-		s := g.nodes[1].inside(InProcessConfig{Identity: "me"}, "x")
-		w.expect(g.nodes[1], fmt.Sprintf("n1 me %v x %d", c.sessionID(), s.held["x"].epoch))
+		s := g.nodes[1].attach(sdk.Config{Dialer: g.nodes[1].DialerAs("me")}, "x")
+		epoch, _ = s.Epoch("x")
+		w.expect(g.nodes[1], fmt.Sprintf("n1 me %v x %d", c.sessionID(), epoch))
 		epoch = a.bind("x")
-		w.expect(g.nodes[1], fmt.Sprintf("n1 me %v x %d", s.ID(), epoch))
+		w.expect(g.nodes[1], fmt.Sprintf("n1 me %v x %d", sessionOf(s), epoch))
 	})
 }
 

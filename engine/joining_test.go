@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	sdk "distmsg/client"
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/directory"
@@ -116,7 +117,7 @@ func TestNodeWithoutClients(t *testing.T) {
 	if addrs := g.nodes[0].cluster.peers.Members.Addrs(); len(addrs) != 0 {
 		t.Errorf("a drain would send clients to %q", addrs)
 	}
-	g.nodes[1].inside(InProcessConfig{Handler: func(*Message) {}}, "b")
+	g.nodes[1].attach(sdk.Config{Handler: answering}, "b")
 	a.hears(a.send("a", "b", "x"), codec.CodeAcked)
 }
 

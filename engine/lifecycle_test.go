@@ -428,7 +428,7 @@ func TestHangUpAnywhere(t *testing.T) {
 }
 
 // Who waits for an engine that could not start hears of it.
-func TestOpenInProcessWithoutRun(t *testing.T) {
+func TestDialerWithoutRun(t *testing.T) {
 	n := start(t, Config{})
 	e, err := New(Config{Addr: n.Addr().String(), Logger: quiet()})
 	if err != nil {
@@ -437,7 +437,7 @@ func TestOpenInProcessWithoutRun(t *testing.T) {
 	if err := e.Run(patient(t)); err == nil {
 		t.Fatal("two engines at one address")
 	}
-	if _, err := e.OpenInProcess(patient(t), InProcessConfig{}); !errors.Is(err, ErrStopped) {
+	if _, err := e.Dialer()(patient(t), InProcessAddr); !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
 }

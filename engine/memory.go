@@ -40,7 +40,7 @@ type memory struct {
 	// crowded holds one: more than hard is held.
 	crowded chan struct{}
 
-	held   atomic.Int64 // by loops as they said last, and by queues of in-process sessions
+	held   atomic.Int64 // by loops as they said last
 	peak   atomic.Int64 // about the most that was held since memory was given back
 	closed atomic.Uint64
 }

@@ -105,9 +105,7 @@ func (h hall) TellChanges(conn routing.Handle) {
 
 func (h hall) Reassert(at routing.Handle, within time.Duration) {
 	h.eachConn([]routing.Handle{at}, func(c *conn) {
-		if c.local == nil { // those in process are all in the table
-			c.out.wroteControl(codec.AppendReassert(c.out.buf(), uint64(within.Milliseconds())))
-		}
+		c.out.wroteControl(codec.AppendReassert(c.out.buf(), uint64(within.Milliseconds())))
 	})
 }
 
@@ -115,12 +113,8 @@ func (h hall) AskForAll(at routing.Handle, answerTime time.Duration, heard func(
 	l := h.eng.loops[at.Loop]
 	l.post(func() {
 		c := l.conn(at)
-		switch {
-		case c == nil || c.state != stateOpen:
+		if c == nil || c.state != stateOpen {
 			heard(directory.NoReply)
-			return
-		case c.local != nil:
-			heard(directory.AllKnown)
 			return
 		}
 		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))

@@ -18,18 +18,14 @@ type output struct {
 	maxPending int    // bytes beyond which messages are refused
 	fullSince  int64  // since when the buffer has refused frames; 0: it has not
 	crowd      *crowd // of a queue that was more than half full; nil: it never was
-	written    int64  // bytes handed to the wire, or to the in-process session
+	written    int64  // bytes handed to the wire
 	taken      int64  // of those, what had reached the peer's kernel at the last look
 	moved      int64  // when that last grew
 }
 
-// queued is how many bytes wait for this connection, and queuedHere those that neither gnet nor the
-// in-process session has yet.
+// queued is how many bytes wait for this connection, and queuedHere those that its wire does not
+// have yet.
 func (o *output) queued() int {
-	c := o.conn
-	if c.local != nil {
-		return int(c.local.queued.Load()) + o.queuedHere()
-	}
 	return o.backlog + o.queuedHere()
 }
 
@@ -144,10 +140,6 @@ func (o *output) flush() {
 	clear(o.segments)
 	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
 	o.written += int64(size)
-	if c.local != nil {
-		c.local.receive(l.scratch.iov)
-		return
-	}
 	l.stats.writes++
 	l.stats.bytesOut += uint64(size)
 	l.writeOut(c.wire)
@@ -196,9 +188,6 @@ func (o *output) check() bool {
 		return false
 	}
 	l := c.loop
-	if c.local != nil {
-		return false // its callbacks may take as long as they like; only its senders hear of it
-	}
 	o.setBacklog(c.wire.backlog())
 	if c.state == stateClosed {
 		return c.linger()

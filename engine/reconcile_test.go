@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	sdk "distmsg/client"
 	"distmsg/codec"
 	"distmsg/engine/internal/directory"
 	"distmsg/routing"
@@ -99,10 +100,10 @@ func TestUntrueBinding(t *testing.T) {
 // What a session in process holds is all known: it is not asked.
 func TestUntrueBindingInProcess(t *testing.T) {
 	g := hurried(t, 2, 1)
-	s := g.nodes[0].inside(InProcessConfig{}, "inner")
-	inner, old := g.nodes[0].holder("inner"), g.bindFor("old", s.ID())
-	g.nodes[0].eventually("presence", func() bool { return len(g.at(s.ID())) == 1 })
-	g.nodes[0].dir.Probe().HeardClaims([]routing.Claim{{Session: s.ID(), At: g.at(s.ID()), Bound: []routing.BoundID{{ID: "inner", Epoch: inner.Epoch}, {ID: "old", Epoch: old}}}})
+	s := sessionOf(g.nodes[0].attach(sdk.Config{}, "inner"))
+	inner, old := g.nodes[0].holder("inner"), g.bindFor("old", s)
+	g.nodes[0].eventually("presence", func() bool { return len(g.at(s)) == 1 })
+	g.nodes[0].dir.Probe().HeardClaims([]routing.Claim{{Session: s, At: g.at(s), Bound: []routing.BoundID{{ID: "inner", Epoch: inner.Epoch}, {ID: "old", Epoch: old}}}})
 	g.nodes[0].eventually("what it does not hold is gone", func() bool { return g.nodes[0].holder("old") == routing.Binding{} })
 	if g.nodes[0].holder("inner") != inner {
 		t.Error("what it holds is gone")

@@ -166,7 +166,7 @@ func (m *loopMemory) holders() (all []memoryHolder) {
 		}
 	}
 	for _, c := range l.conns {
-		if c == nil || c.local != nil { // the application's own
+		if c == nil {
 			continue
 		}
 		if n := c.holding(); n > 0 {

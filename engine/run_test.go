@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	sdk "distmsg/client"
 	"distmsg/codec"
 	"distmsg/routing"
 )
@@ -42,7 +43,7 @@ func TestRunContext(t *testing.T) {
 	if err := e.Run(ctx); err != nil {
 		t.Error(err)
 	}
-	if _, err := e.OpenInProcess(patient(t), InProcessConfig{}); !errors.Is(err, ErrStopped) {
+	if _, err := e.Dialer()(patient(t), InProcessAddr); !errors.Is(err, ErrStopped) {
 		t.Errorf("%v", err)
 	}
 	if err := e.Drain(patient(t)); !errors.Is(err, ErrStopped) {
@@ -84,13 +85,13 @@ func TestRunListenerFails(t *testing.T) {
 			g := startGroup(t, 1, 2)
 			n := g.nodes[0]
 			c := n.join("a")
-			s := n.inside(InProcessConfig{}, "in")
+			s := n.attach(sdk.Config{}, "in")
 			fail(n).Close()
 			if err := n.ended(); !errors.Is(err, net.ErrClosed) {
 				t.Errorf("%v", err)
 			}
 			c.fails(codec.FaultGoingAway)
-			<-s.Done()
+			n.eventually("the session has no node", func() bool { return !s.State().Attached })
 		})
 	}
 }
@@ -125,9 +126,9 @@ func TestRunLoopFails(t *testing.T) {
 	clients := []*client{n.joinOn(0, "zero"), n.joinOn(1, "one")}
 	hold := make(chan struct{})
 	defer close(hold)
-	var sessions []*InProcess
+	var sessions []*sdk.Session
 	for range 2 { // one on each loop
-		sessions = append(sessions, n.inside(InProcessConfig{Handler: func(*Message) { <-hold }}))
+		sessions = append(sessions, n.attach(sdk.Config{Handler: func(context.Context, *sdk.Delivery) { <-hold }}))
 	}
 	if err := sessions[0].Bind(patient(t), "in"); err != nil {
 		t.Fatal(err)
@@ -137,7 +138,7 @@ func TestRunLoopFails(t *testing.T) {
 		from := "x" + strconv.Itoa(i) // its own: who loses it before it has sent is denied
 		go func() {
 			sent <- s.Bind(context.Background(), from)
-			_, err := s.Send(context.Background(), from, "in", nil)
+			_, err := s.Send(context.Background(), sdk.Message{From: from, To: "in"})
 			sent <- err
 		}()
 		if err := <-sent; err != nil {
@@ -179,7 +180,7 @@ func TestRunLoopFails(t *testing.T) {
 		}
 	}
 	for _, s := range sessions {
-		<-s.Done()
+		n.eventually("the session has no node", func() bool { return !s.State().Attached })
 	}
 	for _, c := range clients {
 		for err = nil; err == nil; {

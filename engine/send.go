@@ -104,9 +104,6 @@ func (s *sender) finish(m *codec.Send, v verdict) {
 // good time, and closes the connection if it is exceeded.
 func (s *sender) spendCredit(size int) bool {
 	c := s.conn
-	if c.local != nil {
-		return true // its senders are held up instead, see submit
-	}
 	s.used += uint64(size)
 	if s.used > s.granted {
 		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")

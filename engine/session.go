@@ -165,10 +165,6 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	id := s.ID()
 	l.links.sendAll(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
 	e.dir.ForgetRoutes(id)
-	if c.local != nil {
-		c.local.opened(s)
-		return
-	}
 	var flags uint8
 	if resumed {
 		flags = codec.WelcomeResumed

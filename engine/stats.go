@@ -22,7 +22,7 @@ import (
 // sent to, and of no other.
 type Stats struct {
 	Loops       int
-	Connections int // sockets and in-process sessions, with or without hello
+	Connections int // of clients, also in this process, and links; with or without hello
 	Sessions    int // attached, or within their resume window
 	IDs         int // bound on this node
 	Pending     int // sends that wait for an ack
@@ -70,7 +70,6 @@ type Stats struct {
 	Takeovers                 uint64                 // binds at this node that displaced another session
 	TakeoversDelayed          uint64                 // times that a bind had to wait, because the ID changes hands too often (TakeoverInterval)
 	TakeoversRefused          uint64                 // IDs whose bind ended overflow for that
-	Unhandled                 uint64                 // messages to in-process sessions whose deadline passed before the handler was free
 }
 
 // loopStats are one loop's counters. The loop counts without locks and publishes a copy at every
@@ -130,7 +129,6 @@ func (e *Engine) Stats() Stats {
 		MemoryBudget:    int(e.memory.budget),
 		MemoryClosed:    e.memory.closed.Load(),
 		LogsDropped:     e.log.Dropped(),
-		Unhandled:       e.unhandled.Load(),
 		IDsRefused:      office.IDsRefused,
 		RequestsRefused: e.requestsRefused.Load(),
 

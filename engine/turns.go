@@ -326,8 +326,5 @@ func (in *input) takeTurn() (more bool) {
 	}
 	in.inTurns = false
 	in.setReading(true)
-	if c.local != nil {
-		c.local.read()
-	}
 	return false
 }

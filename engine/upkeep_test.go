@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	sdk "distmsg/client"
 	"distmsg/codec"
 	"distmsg/routing"
 )
@@ -78,13 +79,7 @@ func TestLossIsMadeGood(t *testing.T) {
 	reg := newLossy()
 	n := start(t, Config{Registry: reg})
 	a := n.join("a")
-	s, err := n.OpenInProcess(t.Context(), InProcessConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Bind(t.Context(), "inner"); err != nil {
-		t.Fatal(err)
-	}
+	s := sessionOf(n.attach(sdk.Config{}, "inner"))
 	n.settle()
 	held, inner := n.holder("a"), n.holder("inner")
 	ctx := context.Background()
@@ -104,7 +99,7 @@ func TestLossIsMadeGood(t *testing.T) {
 		t.Errorf("reassert within %d, %v", within, err)
 	}
 	n.eventually("bindings", func() bool { return n.holder("a") == held && n.holder("inner") == inner })
-	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 && n.presentAt(s.ID()) == 1 })
+	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 && n.presentAt(s) == 1 })
 }
 
 // Where sessions are the registry hears as soon as it listens again; whether they came or left.

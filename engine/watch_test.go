@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	sdk "distmsg/client"
 	"distmsg/codec"
 	"distmsg/engine/internal/directory"
 	"distmsg/routing"
@@ -337,30 +338,30 @@ func TestWatchConverges(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprint("id-", i)
 	}
-	var eyes []*InProcess
 	var mu sync.Mutex
-	heard := make([]map[string]Presence, 4)
+	heard := make([]map[string]sdk.Presence, 4)
 	for i := range heard {
-		heard[i] = make(map[string]Presence)
+		heard[i] = make(map[string]sdk.Presence)
 		for _, name := range names {
-			heard[i][name] = Presence{ID: name, Code: codec.CodeNoRoute}
+			heard[i][name] = sdk.Presence{ID: name, Code: codec.CodeNoRoute}
 		}
-		s := g.nodes[i%2].inside(InProcessConfig{OnPresence: func(f Presence) {
+		s := g.nodes[i%2].attach(sdk.Config{OnPresence: func(changed []sdk.Presence) {
 			mu.Lock()
 			defer mu.Unlock()
-			if before := heard[i][f.ID]; f.Code == codec.CodeOK && before.Code == codec.CodeOK && f.Epoch <= before.Epoch {
-				t.Errorf("%v after %v", f, before)
+			for _, f := range changed {
+				if before := heard[i][f.ID]; f.Code == codec.CodeOK && before.Code == codec.CodeOK && f.Epoch <= before.Epoch {
+					t.Errorf("%v after %v", f, before)
+				}
+				heard[i][f.ID] = f
 			}
-			heard[i][f.ID] = f
 		}})
-		eyes = append(eyes, s)
 		if _, err := s.Watch(patient(t), names...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var running sync.WaitGroup
 	for h := range holders {
-		s := g.nodes[h%2].inside(InProcessConfig{})
+		s := g.nodes[h%2].attach(sdk.Config{})
 		running.Go(func() {
 			for range rounds {
 				some := names[rand.N(ids):][:1]
@@ -382,7 +383,7 @@ func TestWatchConverges(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for i := range eyes {
+		for i := range heard {
 			for k, name := range names {
 				f := heard[i][name]
 				if bound := found[k].Binding != (routing.Binding{}); bound != (f.Code == codec.CodeOK) || bound && f.Epoch != found[k].Binding.Epoch {
@@ -392,70 +393,6 @@ func TestWatchConverges(t *testing.T) {
 		}
 		return true
 	})
-}
-
-// In process it is the same.
-func TestWatchInProcess(t *testing.T) {
-	n := start(t, Config{Loops: 2, WatchPeriod: never, MaxIDs: 2, MaxWatched: 3})
-	heard := make(chan Presence, 10)
-	s := n.inside(InProcessConfig{OnPresence: func(f Presence) {
-		heard <- f
-		if f.ID == "c" {
-			panic("a bug of the application's")
-		}
-	}}, "a")
-	got, err := s.Watch(patient(t), "a", longID, "b", "", "c", "too many")
-	want := []codec.Code{codec.CodeOK, codec.CodeBadID, codec.CodeNoRoute, codec.CodeBadID, codec.CodeNoRoute, codec.CodeOverflow}
-	if err != nil || len(got) != len(want) {
-		t.Fatalf("%v %v", got, err)
-	}
-	for i, f := range got {
-		if f.Code != want[i] || (f.Epoch > 0) != (f.Code == codec.CodeOK) {
-			t.Errorf("%.10q: %v, want %v", f.ID, f, want[i])
-		}
-	}
-	c := n.join()
-	expect := func(id string, code codec.Code, epoch uint64) {
-		t.Helper()
-		select {
-		case f := <-heard:
-			if f != (Presence{id, code, epoch}) {
-				t.Errorf("%v, want %q %v %d", f, id, code, epoch)
-			}
-		case <-time.After(patience):
-			t.Fatal("nothing is heard")
-		}
-	}
-	epoch := c.bind("c")
-	expect("c", codec.CodeOK, epoch)
-	epoch = c.bind("a")
-	expect("a", codec.CodeOK, epoch)
-	if err := s.Unwatch("a", "c", "never watched", longID); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Bind(patient(t), "a"); err != nil {
-		t.Fatal(err)
-	}
-	c.expect(codec.KindKick)
-	epoch = c.bind("b")
-	expect("b", codec.CodeOK, epoch) // and of a nothing
-	found, err := s.Lookup(patient(t), "a", "b", "nobody", "", "too many")
-	if err != nil || len(found) != 5 {
-		t.Fatalf("%v %v", found, err)
-	}
-	for i, want := range []codec.Code{codec.CodeOK, codec.CodeOK, codec.CodeNoRoute, codec.CodeBadID, codec.CodeNoRoute} {
-		if found[i].Code != want {
-			t.Errorf("%v, want %v", found[i], want)
-		}
-	}
-	_ = s.Close(t.Context())
-	if _, err := s.Watch(patient(t), "a"); err == nil {
-		t.Error("watched after the end")
-	}
-	if err := s.Unwatch("a"); err == nil {
-		t.Error("unwatched after the end")
-	}
-	n.eventually("its watches end", func() bool { return n.Stats().Watched == 0 })
 }
 
 // Whatever comes and goes meanwhile: who is watched throughout has his turn in every round.

@@ -80,7 +80,6 @@ var metrics = []metric{
 	counter("takeovers_total", "Binds that displaced another session.", func(s *engine.Stats) uint64 { return s.Takeovers }),
 	counter("takeovers_delayed_total", "Times that a bind had to wait because its ID changes hands too often.", func(s *engine.Stats) uint64 { return s.TakeoversDelayed }),
 	counter("takeovers_refused_total", "IDs that were not bound because they change hands too often.", func(s *engine.Stats) uint64 { return s.TakeoversRefused }),
-	counter("delivers_unhandled_total", "Messages to sessions inside this process that were not handled, because their deadline had passed when the handler was free.", func(s *engine.Stats) uint64 { return s.Unhandled }),
 	counter("acks_late_total", "Acks for sends that had ended.", func(s *engine.Stats) uint64 { return s.AcksLate }),
 	counter("acks_forged_total", "Acks with a token that was never given to their session.", func(s *engine.Stats) uint64 { return s.AcksForged }),
 }

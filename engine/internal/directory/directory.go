@@ -94,8 +94,6 @@ const (
 	NoReply Reply = iota
 	// Replied means that the client lives, and has bound what it holds.
 	Replied
-	// AllKnown means that the session lives in this process: the table has all that it holds.
-	AllKnown
 )
 
 // Directory is the office of one node. Its methods may be called from any goroutine, and do not

@@ -326,7 +326,7 @@ func (cl *claims) askForAll(s *routing.Session) {
 	}
 	cl.dir.loops.AskForAll(handles[0], cl.doubts.answerTime, func(r Reply) {
 		// A registry that took no binds makes a reply no answer.
-		cl.heardAll(s, r == AllKnown || r == Replied && cl.dir.registry.failureCount() == failures)
+		cl.heardAll(s, r == Replied && cl.dir.registry.failureCount() == failures)
 	})
 }
 
