@@ -130,6 +130,7 @@ func TestDialer(t *testing.T) {
 		if err := s.Close(ctx); err != nil {
 			t.Error(err)
 		}
+		n.settle() // the session has ended, and its bindings are about to
 		outside.hears(outside.send("out", "in", "hi"), codec.CodeNoRoute)
 		n.eventually("its connection is gone", func() bool { return n.counters().Connections == 1 })
 	})

@@ -119,11 +119,12 @@ func (h hall) AskForAll(at routing.Handle, answerTime time.Duration, heard func(
 		}
 		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
 		asked := l.now
+		c.live.lastFrame = min(c.live.lastFrame, asked-1) // an answer may come within the millisecond
 		time.AfterFunc(answerTime, func() {
 			l.post(func() {
 				// Only the connection that was asked can answer. A client that is stopped does not.
 				c := l.conn(at)
-				if c != nil && c.state == stateOpen && c.standing == inSession && c.live.lastFrame > asked {
+				if c != nil && c.state == stateOpen && c.standing == inSession && c.live.lastFrame >= asked {
 					heard(directory.Replied)
 					return
 				}

@@ -60,19 +60,16 @@ func serve(opts options, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	node, err := engine.New(engine.Config{
+	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
 		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs, MaxNodeWatched: opts.maxNodeWatched,
-		Registry: outside.registry, Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
+		Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
-	})
+	}, opts, secrets)
 	if err == nil {
-		outside.node.Store(node)
 		err = operate(node, opts, outside, logger)
-	} else {
-		err = cli.WithCode(cli.ExitUsage, err)
 	}
 	return errors.Join(err, outside.close())
 }

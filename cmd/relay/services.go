@@ -3,14 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"sync/atomic"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -68,17 +64,6 @@ func readSecrets(o options, logger *slog.Logger) (secrets, error) {
 	return s, nil
 }
 
-// fingerprint returns a text that is the same for all nodes of a cluster and may be shown. It is
-// empty without a secret.
-func (s secrets) fingerprint(cluster string) string {
-	if s.cluster == nil {
-		return ""
-	}
-	mac := hmac.New(sha256.New, s.cluster)
-	mac.Write([]byte("distmsg registry\x00" + cluster))
-	return hex.EncodeToString(mac.Sum(nil))
-}
-
 // readSecret reads a file without the newline at its end, or the environment if no file is given.
 func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
 	if file == "" {
@@ -100,24 +85,13 @@ func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
 
 // services are the external services of a node.
 type services struct {
-	registry   routing.Registry      // nil: the engine uses its own
 	zookeeper  *zookeeper.Membership // nil: there is none
 	membership engine.Membership     // nil: the node is alone
-	node       atomic.Pointer[engine.Engine]
 }
 
-// openServices connects to the services that the flags name. The caller sets node to the engine
-// that uses them.
+// openServices finds the other nodes as the flags say. newNode opens the registry.
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
 	v := &services{}
-	if o.registry != memoryRegistry {
-		goredis.SetLogger(libraryLog{logger})
-		registry, err := redis.Open(ctx, v.redisConfig(o, s, logger))
-		if err != nil {
-			return nil, unopened("--registry", err, !errors.Is(err, routing.ErrUnavailable))
-		}
-		v.registry = registry
-	}
 	switch {
 	case o.discovery != "":
 		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
@@ -150,15 +124,33 @@ func unopened(flag string, err error, usage bool) error {
 	return err
 }
 
-func (v *services) redisConfig(o options, s secrets, logger *slog.Logger) redis.Config {
+// newNode makes the node, with the registry that the flags name.
+func (v *services) newNode(ctx context.Context, cfg engine.Config, o options, s secrets) (*engine.Engine, error) {
+	if o.registry == memoryRegistry {
+		node, err := engine.New(cfg)
+		return node, cli.WithCode(cli.ExitUsage, err)
+	}
+	goredis.SetLogger(libraryLog{cfg.Logger})
+	var notOpen error
+	node, err := engine.NewShared(ctx, cfg, func(ctx context.Context, share engine.Share) (routing.Registry, error) {
+		registry, err := redis.Open(ctx, redisConfig(o, s, share, cfg.Logger))
+		if err != nil {
+			notOpen = unopened("--registry", err, !errors.Is(err, routing.ErrUnavailable))
+			return nil, notOpen
+		}
+		return registry, nil
+	})
+	if err != nil && notOpen == nil {
+		err = cli.WithCode(cli.ExitUsage, err)
+	}
+	return node, err
+}
+
+func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) redis.Config {
 	return redis.Config{
 		URL: o.registry, Username: o.registryUsername, Password: s.registry, SentinelPassword: s.sentinel,
 		TLS:    redis.TLS{CA: o.registryCA, Cert: o.registryCert, Key: o.registryKey},
-		Prefix: o.cluster, Fingerprint: s.fingerprint(o.cluster), Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, VerifyPeriod: o.verifyPeriod, Logger: logger,
-		Gone: func(p routing.Presence) bool {
-			node := v.node.Load()
-			return node != nil && node.Gone(p)
-		},
+		Prefix: share.Cluster, Fingerprint: share.Fingerprint, Gone: share.Gone, Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, VerifyPeriod: o.verifyPeriod, Logger: logger,
 	}
 }
 
@@ -181,9 +173,6 @@ func (v *services) health() []string {
 func (v *services) close() error {
 	if v.zookeeper != nil {
 		v.zookeeper.Close()
-	}
-	if v.registry != nil {
-		return v.registry.Close()
 	}
 	return nil
 }
