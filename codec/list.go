@@ -1,15 +1,15 @@
 package codec
 
-// tupleDepth is the number of arrays around the elements of a pair or a longer tuple: the array of
-// the frame, that of the list, and the tuple itself.
+// tupleDepth is the number of arrays around the elements of a tuple: the array of the frame, the
+// array of the list, and the tuple itself.
 const tupleDepth = 3
 
-// listDepth is the number of arrays around an element of a list: the array of the frame and that of
-// the list.
+// listDepth is the number of arrays around an element of a list: the array of the frame and the
+// array of the list.
 const listDepth = 2
 
-// elements is what IDList and its like have in common: a checked array inside a frame. Their Next
-// reads it element by element, and allocates nothing.
+// elements is the common part of IDList and the other lists: a checked array inside a frame. Their
+// Next methods read the array element by element and do not allocate.
 type elements struct {
 	r    reader
 	n    int
@@ -31,7 +31,7 @@ const (
 	elementRecipient
 )
 
-// field is what the protocol document calls a list of such elements.
+// field returns the name that the protocol document gives to a list of such elements.
 func (e element) field() string {
 	switch e {
 	case elementPair, elementText:
@@ -48,8 +48,8 @@ func (e element) field() string {
 	return "to"
 }
 
-// readElements reads an array of at most limit elements, and checks each of them. It leaves the
-// cursor behind the array. The list that it returns starts at the first element.
+// readElements reads an array of at most limit elements and checks each of them. Afterwards the
+// cursor is behind the array. The returned list starts at the first element.
 func readElements(r *reader, elem element, limit int) elements {
 	n := r.list(elem.field(), limit)
 	l := elements{r: *r, n: n, elem: elem}
@@ -57,8 +57,8 @@ func readElements(r *reader, elem element, limit int) elements {
 	return l
 }
 
-// check reads n elements. Each kind has a loop of its own, so that an element costs one call and no
-// switch.
+// check reads n elements. Each kind of element has its own loop, so an element costs one call and
+// no switch.
 func (r *reader) check(n int, e element) {
 	switch e {
 	case elementResult:
@@ -91,7 +91,7 @@ func (r *reader) check(n int, e element) {
 // Len returns the number of elements that Next has not returned yet.
 func (l *elements) Len() int { return l.n }
 
-// more counts one element more as returned. It returns false after the last.
+// more counts one more element as returned. It returns false after the last one.
 func (l *elements) more() bool {
 	if l.n == 0 {
 		return false

@@ -2,12 +2,12 @@ package codec
 
 import "math"
 
-// FeatureMulticast in hello says that the client understands deliver_many, and in welcome that the
-// node understands multicast. A client without it gets a deliver for each ID.
+// In hello, FeatureMulticast says that the client understands deliver_many. In welcome, it says
+// that the node understands multicast. A client without the feature gets one deliver for each ID.
 const FeatureMulticast = 1 << 0
 
-// Multicast is one message to many IDs. Its numbers are Seq for the first ID, Seq+1 for the next,
-// and so on: each has an outcome of its own. The byte fields are views into the frame.
+// Multicast is one message to many IDs. Each ID has its own number and its own outcome: the first
+// ID has Seq, the next one Seq+1, and so on. The byte fields are views into the frame.
 type Multicast struct {
 	Seq     uint64
 	From    []byte
@@ -30,7 +30,7 @@ func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
 	return r.close(left)
 }
 
-// AppendMulticast appends the whole frame, length prefix included; to stands for f.To.
+// AppendMulticast appends the whole frame with its length prefix. It uses to and ignores f.To.
 func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
 	b, start := appendMulticastHead(b, f, to)
 	return end(appendBin(b, f.Payload), start)
@@ -45,14 +45,15 @@ func appendMulticastHead[T []byte | string](b []byte, f *Multicast, to []T) ([]b
 	return appendTexts(b, to), start
 }
 
-// recipientOverhead is what a recipient takes beside its ID at most, wherever the message goes,
-// heads and epoch included: to a client with a token of 44 bytes, between nodes with one of 26, a
-// session, and why it came back.
+// recipientOverhead is the most bytes that a recipient adds to a frame besides its ID, on any part
+// of the way. Msgpack heads and the epoch are included. A frame to a client carries a token of 44
+// bytes. A frame between nodes carries a token of 26 bytes, a session, and why the message came
+// back.
 const recipientOverhead = 64
 
-// MulticastSize is what a multicast of a payload to IDs counts, for a node's limit of max_frame:
-// with that the frames that come of it on their way fit the limit, too. Each ID counts as many
-// bytes as it has and 64 more, the message 1,024.
+// MulticastSize returns the size of a multicast that a node compares with its max_frame. Each ID
+// counts its own bytes plus 64, and the message counts 1,024 plus its payload. A multicast within
+// the limit causes only frames that fit the limit, too.
 func MulticastSize[T []byte | string](payload int, to []T) int {
 	n := FrameOverhead + payload
 	for _, id := range to {
@@ -61,12 +62,12 @@ func MulticastSize[T []byte | string](payload int, to []T) int {
 	return n
 }
 
-// RecipientSize is what one ID counts of that.
+// RecipientSize returns the part of MulticastSize that one ID adds.
 func RecipientSize[T []byte | string](to T) int { return len(to) + recipientOverhead }
 
-// DeliverMany is one message on its way to several IDs of one session (deliver_many), or back from
-// it (not_here_many); or from one node to another (forward_many), or back (return_many). The byte
-// fields are views into the frame.
+// DeliverMany is one message for several IDs. Between a node and a client, deliver_many carries it
+// to one session, and not_here_many returns it. Between two nodes, forward_many carries it, and
+// return_many returns it. The byte fields are views into the frame.
 type DeliverMany struct {
 	From    []byte
 	TTL     uint32 // remaining milliseconds; 0 stands for none
@@ -75,7 +76,7 @@ type DeliverMany struct {
 	Payload []byte
 }
 
-// Recipient is one ID of a DeliverMany, with the fields that Deliver and Forward have for it.
+// Recipient is one ID of a DeliverMany. It holds the fields that Deliver and Forward have per ID.
 type Recipient struct {
 	Token   []byte
 	To      []byte
@@ -84,12 +85,13 @@ type Recipient struct {
 	Why     Kind   // in return_many only: KindNotMine or KindNotAttached
 }
 
-// Deliver is the message for one of its recipients. Its byte fields are views, as those of f and r.
+// Deliver returns the message for one of its recipients. The byte fields are views, like those of f
+// and r.
 func (f *DeliverMany) Deliver(r *Recipient) Deliver {
 	return Deliver{Token: r.Token, To: r.To, From: f.From, TTL: f.TTL, Flags: f.Flags, Epoch: r.Epoch, Payload: f.Payload}
 }
 
-// recipientFields is how many fields a recipient has in a frame of that kind.
+// recipientFields returns the number of fields that a recipient has in a frame of this kind.
 func recipientFields(kind Kind) int {
 	switch kind {
 	case KindForwardMany:
@@ -100,9 +102,9 @@ func recipientFields(kind Kind) int {
 	return 3
 }
 
-// DecodeDeliverMany reads the body of a deliver_many, not_here_many, forward_many or return_many
-// frame (kind says which) with at most maxIDs recipients into f. It allocates nothing. Its error is
-// an *Error.
+// DecodeDeliverMany reads the body of a frame with at most maxIDs recipients into f. kind says
+// which frame it is: deliver_many, not_here_many, forward_many or return_many. It allocates
+// nothing. Its error is an *Error.
 func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error {
 	r, left := open(body, kind, 6)
 	f.From = r.str("from", MaxID)
@@ -113,8 +115,8 @@ func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error
 	return r.close(left)
 }
 
-// AppendDeliverMany appends such a frame, length prefix included; to stands for f.To. The payload
-// is copied once, here.
+// AppendDeliverMany appends such a frame with its length prefix. It uses to and ignores f.To. It
+// copies the payload once.
 func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []byte {
 	fields := recipientFields(kind)
 	b, start := begin(b, kind, 6)
@@ -139,20 +141,21 @@ func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []by
 }
 
 // PatchManyTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliverMany
-// made, after the message has waited. f must have been decoded from that very body.
+// made. Callers use it after the message has waited. The caller must have decoded f from this very
+// body.
 func PatchManyTTL(body []byte, f *DeliverMany, ttl uint32) {
 	patchUint32(body[2+strSize(len(f.From)):], ttl)
 }
 
-// AppendOutcomes appends an outcomes frame, length prefix included, of n outcomes that
-// AppendOneOutcome has appended to all.
+// AppendOutcomes appends an outcomes frame with its length prefix. all holds n outcomes, which the
+// caller has appended with AppendOneOutcome.
 func AppendOutcomes(b []byte, n int, all []byte) []byte {
 	b, start := begin(b, KindOutcomes, 2)
 	return end(append(appendArray(b, n), all...), start)
 }
 
-// AppendOneOutcome appends what is to be one element of an outcomes frame; a reason over MaxReason
-// bytes is cut.
+// AppendOneOutcome appends one element of an outcomes frame. It cuts off a reason after MaxReason
+// bytes.
 func AppendOneOutcome(b []byte, f *Outcome) []byte {
 	b = appendArray(b, 4)
 	b = appendUint(b, f.Seq)

@@ -13,8 +13,8 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// AppendSendValue appends a send frame whose payload is v in msgpack, encoded straight into b.
-// f.Payload is ignored. On an error b comes back as it was.
+// AppendSendValue appends a send frame whose payload is v in msgpack. It encodes v straight into b
+// and ignores f.Payload. On an error it returns b unchanged.
 func AppendSendValue(b []byte, f *Send, v any) ([]byte, error) {
 	out, start := appendSendHead(b, f)
 	out, err := appendBinValue(out, v)
@@ -24,8 +24,9 @@ func AppendSendValue(b []byte, f *Send, v any) ([]byte, error) {
 	return end(out, start), nil
 }
 
-// AppendMulticastValue appends a multicast frame whose payload is v in msgpack, encoded straight
-// into b. f.Payload is ignored, and to stands for f.To. On an error b comes back as it was.
+// AppendMulticastValue appends a multicast frame whose payload is v in msgpack. It encodes v
+// straight into b. It ignores f.Payload, and uses to instead of f.To. On an error it returns b
+// unchanged.
 func AppendMulticastValue[T []byte | string](b []byte, f *Multicast, to []T, v any) ([]byte, error) {
 	out, start := appendMulticastHead(b, f, to)
 	out, err := appendBinValue(out, v)
@@ -35,8 +36,8 @@ func AppendMulticastValue[T []byte | string](b []byte, f *Multicast, to []T, v a
 	return end(out, start), nil
 }
 
-// AppendAckValue appends an ack frame whose reply is v in msgpack, encoded straight into b.
-// f.Reply is ignored. On an error b comes back as it was.
+// AppendAckValue appends an ack frame whose reply is v in msgpack. It encodes v straight into b and
+// ignores f.Reply. On an error it returns b unchanged.
 func AppendAckValue(b []byte, f *Ack, v any) ([]byte, error) {
 	out, start := appendAckHead(b, f)
 	out, err := appendBinValue(out, v)
@@ -46,13 +47,13 @@ func AppendAckValue(b []byte, f *Ack, v any) ([]byte, error) {
 	return end(out, start), nil
 }
 
-// DecodeValue decodes a payload into v, which must be a pointer. The payload is scanned first (see
-// Scan), so that hostile bytes can exhaust neither memory nor the stack: a slice gets at most as
-// many elements as the payload has bytes. What v holds afterwards is its own and not a view.
+// DecodeValue decodes a payload into v, which must be a pointer. It scans the payload first (see
+// Scan), so hostile bytes can exhaust neither memory nor the stack: a slice gets at most as many
+// elements as the payload has bytes. Afterwards v owns what it holds. Nothing in it is a view.
 //
-// The error is an *Error if the scan failed. A panic while decoding comes back as a *PanicError,
-// because bytes can cause one: msgpack v5.4.1 panics when a map names a field of interface type
-// twice.
+// The error is an *Error if the scan failed. If the decoder panics, DecodeValue returns a
+// *PanicError. Bytes can cause a panic: msgpack v5.4.1 panics when a map names a field of interface
+// type twice.
 func DecodeValue(payload []byte, v any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -62,25 +63,25 @@ func DecodeValue(payload []byte, v any) (err error) {
 	d := valueDecoders.Get().(*valueDecoder)
 	err = d.decode(payload, v)
 	d.r.b = nil
-	valueDecoders.Put(d) // not deferred: after a panic it is in no good state
+	valueDecoders.Put(d) // not deferred: after a panic the decoder is in an unknown state
 	return err
 }
 
-// PanicError is a panic of the decoder, or of a method of the value that is decoded into. Its text
-// is for those who run the program, and not for whoever sent the payload.
+// PanicError is a panic of the decoder, or of a method of the value that it decodes into. Its text
+// is for those who run the program. Do not send it to the sender of the payload.
 type PanicError struct {
 	Into  string // the type of the value
 	Panic any
 	Stack []byte
 }
 
-// Error names the type and what the decoder panicked with.
+// Error returns the type of the value and the value of the panic.
 func (e *PanicError) Error() string {
 	return fmt.Sprintf("codec: panic while decoding into a %s: %v", e.Into, e.Panic)
 }
 
-// AppendValue appends v in msgpack, as a payload for whatever frame. On an error b comes back as it
-// was. If an encoder of v's own panics, AppendValue panics.
+// AppendValue appends v in msgpack, as a payload for any frame. On an error it returns b unchanged.
+// If v has an encoder of its own that panics, AppendValue panics.
 func AppendValue(b []byte, v any) ([]byte, error) {
 	e := valueEncoders.Get().(*valueEncoder)
 	e.w.b = b
@@ -88,7 +89,7 @@ func AppendValue(b []byte, v any) ([]byte, error) {
 	err := e.enc.Encode(v)
 	out := e.w.b
 	e.w.b = nil
-	// not deferred: after a panic in an encoder of v's own it is in no good state
+	// not deferred: after a panic in v's own encoder, this one is in an unknown state
 	valueEncoders.Put(e)
 	if err != nil {
 		return b, err
@@ -96,8 +97,8 @@ func AppendValue(b []byte, v any) ([]byte, error) {
 	return out, nil
 }
 
-// appendBinValue appends v's encoding as a bin. The size is known only afterwards, so the head is
-// always that of bin 32.
+// appendBinValue appends v's encoding as a bin. The size is known only after the encoding, so the
+// head is always that of a bin 32.
 func appendBinValue(b []byte, v any) ([]byte, error) {
 	head := len(b)
 	b, err := AppendValue(append(b, 0xc6, 0, 0, 0, 0), v)
@@ -112,7 +113,8 @@ func appendBinValue(b []byte, v any) ([]byte, error) {
 	return b, nil
 }
 
-// valueEncoder is an encoder together with what it writes to, so that neither is allocated anew.
+// valueEncoder is an encoder with the writer that it writes to. The pool keeps both, so that
+// neither is allocated again.
 type valueEncoder struct {
 	w   appender
 	enc *msgpack.Encoder
@@ -128,13 +130,14 @@ func (a *appender) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteByte saves the encoder a wrapper of its own.
+// WriteByte exists so that the encoder does not allocate a wrapper for it.
 func (a *appender) WriteByte(c byte) error {
 	a.b = append(a.b, c)
 	return nil
 }
 
-// valueDecoder is a decoder together with what it reads from, so that neither is allocated anew.
+// valueDecoder is a decoder with the reader that it reads from. The pool keeps both, so that
+// neither is allocated again.
 type valueDecoder struct {
 	r   payloadReader
 	dec *msgpack.Decoder
@@ -152,10 +155,11 @@ func (d *valueDecoder) decode(payload []byte, v any) error {
 	return d.dec.Decode(v)
 }
 
-// payloadReader reads a scanned payload and guards the bodies of extensions, which the scan has
-// not looked into. Where it wants a map, msgpack v5.4.1 skips the head of an extension and takes
-// the body for the map's: ten bytes would make room for four billion entries. It reads heads
-// with ReadByte, but bodies, where it knows that they are some, with Read.
+// payloadReader reads a scanned payload and guards the bodies of extensions, because the scan does
+// not look into them. When msgpack v5.4.1 expects a map and finds an extension, it skips the head
+// of the extension and takes its body for the head of the map. Ten bytes could then make it
+// allocate four billion entries. msgpack reads heads with ReadByte. It reads bodies with Read where
+// it knows that they are bodies.
 type payloadReader struct {
 	b    []byte
 	off  int

@@ -2,13 +2,13 @@ package codec
 
 import "math"
 
-// PeerVersion is the version of the protocol between nodes; peer_hello carries the range a node
-// accepts.
+// PeerVersion is the version of the protocol between nodes. peer_hello carries the range of
+// versions that a node accepts.
 const PeerVersion = 1
 
-// The kinds that only nodes send each other, over peer links; ping, pong and error are the same as
-// a client's. Append only; 98–111 are free. The comment shows the array; docs/peer-protocol.md has
-// the byte tables. D dialled, A accepted.
+// These kinds are for links between nodes only. A link uses ping, pong and error as a client's
+// connection does. Append only; 98–111 are free. Each comment shows the array;
+// docs/peer-protocol.md has the byte tables. D is the node that dialled, A the node that accepted.
 const (
 	// D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name
 	// str, value str]…]]
@@ -21,21 +21,21 @@ const (
 	// both [84, token bin, to str, from str, ttl ms, flags, epoch, session bin16, payload bin]
 	KindForward Kind = 84
 	KindAnswer  Kind = 85 // both [85, token bin, code, session bin16, reason str, reply bin]
-	// both [86, as forward]: one that comes back: its session does not hold to, or not under this
-	// epoch
+	// both [86, as forward]: a message comes back because its session does not hold to, or not
+	// under this epoch
 	KindNotMine  Kind = 86
 	KindRefuse   Kind = 87 // both [87, token bin, code]
 	KindGone     Kind = 88 // both [88, session bin16]
 	KindAttached Kind = 89 // both [89, session bin16, serial]
 	KindDetached Kind = 90 // both [90, session bin16, serial]
 	KindExpel    Kind = 91 // both [91, session bin16, id str, epoch]
-	// both [92, as forward]: one that comes back: its session is not attached here
+	// both [92, as forward]: a message comes back because its session is not attached here
 	KindNotAttached Kind = 92
 
 	// both [93, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16]…], payload bin]
 	KindForwardMany Kind = 93
 	// both [94, from str, ttl ms, flags, [[token bin, to str, epoch, session bin16, why]…], payload
-	// bin]: what comes back of it
+	// bin]: the part of a forward_many that comes back
 	KindReturnMany Kind = 94
 
 	KindEnded Kind = 95 // both [95, session bin16]
@@ -44,33 +44,34 @@ const (
 	KindClaim    Kind = 97 // both [97, session bin16, incarnation, serial, [[id str, epoch]…]]
 )
 
-// NonceLen is the bytes of a nonce in the handshake of peer links.
+// NonceLen is the length in bytes of a nonce in the handshake of a link.
 const NonceLen = 16
 
-// MaxSettings is the most settings in a PeerIdentity; a decoder takes no more.
+// MaxSettings is the largest number of settings in a PeerIdentity. A decoder refuses more.
 const MaxSettings = 32
 
-// PeerIdentity is what a node says about itself besides its name. Older nodes neither send nor read
-// it: Since is then 0.
+// PeerIdentity is what a node says about itself besides its name. Older nodes neither send it nor
+// read it. Since is 0 if the frame has none.
 type PeerIdentity struct {
-	// when the node's process took its name, in µs since 1970, by its own clock; 0: not said
+	// when the node's process took its name, in µs since 1970 by its own clock; 0 if it is not
+	// given
 	Since    uint64
 	Flags    uint8     // PeerStarting
 	Settings []Setting // what the two nodes must agree on
 }
 
-// PeerStarting says that a node does not accept clients yet, and ends if another node has its name.
+// PeerStarting says that a node does not accept clients yet. It ends if another node has its name.
 const PeerStarting = 1 << 0
 
-// Setting is the value of a setting, by a name that people read.
+// Setting is one setting: a name for people, and its value.
 type Setting struct{ Name, Value string }
 
-// identityFields is how many were appended for it.
+// identityFields is the number of fields that an identity appends to a frame.
 const identityFields = 3
 
-// identity reads the fields that were appended to a handshake's frame. What is not such fields is
-// skipped, as what a newer version appends is. Then the other's proof, which covers them, is not
-// the one that is expected.
+// identity reads the fields that an identity appends to a frame of the handshake. If the next
+// fields are something else, the caller skips them, like the fields of a newer version. The proof
+// of the other node covers the identity, so in that case its proof does not match.
 func (r *reader) identity(f *PeerIdentity, left int) (rest int) {
 	*f = PeerIdentity{}
 	before := *r
@@ -95,7 +96,7 @@ func (r *reader) readIdentity(f *PeerIdentity) {
 	}
 }
 
-// beginIdentified is begin for a frame to which an identity is appended, if there is one.
+// beginIdentified is begin for a frame that carries an identity, if there is one.
 func beginIdentified(b []byte, kind Kind, fields int, f *PeerIdentity) (_ []byte, start int) {
 	if f.Since != 0 {
 		fields += identityFields
@@ -125,7 +126,7 @@ type PeerHello struct {
 	PeerIdentity
 }
 
-// DecodePeerHello reads the body of a peer_hello frame into f; the byte fields are views. Its error
+// DecodePeerHello reads the body of a peer_hello frame into f. The byte fields are views. Its error
 // is an *Error.
 func DecodePeerHello(body []byte, f *PeerHello) error {
 	r, left := open(body, KindPeerHello, 7)
@@ -138,7 +139,7 @@ func DecodePeerHello(body []byte, f *PeerHello) error {
 	return r.close(r.identity(&f.PeerIdentity, left))
 }
 
-// AppendPeerHello appends the whole frame, length prefix included.
+// AppendPeerHello appends the whole frame with its length prefix.
 func AppendPeerHello(b []byte, f *PeerHello) []byte {
 	b, start := beginIdentified(b, KindPeerHello, 7, &f.PeerIdentity)
 	b = appendUint(b, f.MinVersion)
@@ -149,8 +150,8 @@ func AppendPeerHello(b []byte, f *PeerHello) []byte {
 	return end(appendIdentity(appendBin(b, f.Nonce), &f.PeerIdentity), start)
 }
 
-// PeerChallenge answers peer_hello: the accepting node proves that it knows the cluster's secret,
-// and asks for the same.
+// PeerChallenge answers peer_hello. With it the accepting node proves that it knows the cluster's
+// secret, and asks the dialling node for the same proof.
 type PeerChallenge struct {
 	Version     uint64
 	Node        []byte
@@ -160,7 +161,7 @@ type PeerChallenge struct {
 	PeerIdentity
 }
 
-// DecodePeerChallenge reads the body of a peer_challenge frame into f; the byte fields are views.
+// DecodePeerChallenge reads the body of a peer_challenge frame into f. The byte fields are views.
 // Its error is an *Error.
 func DecodePeerChallenge(body []byte, f *PeerChallenge) error {
 	r, left := open(body, KindPeerChallenge, 6)
@@ -172,7 +173,7 @@ func DecodePeerChallenge(body []byte, f *PeerChallenge) error {
 	return r.close(r.identity(&f.PeerIdentity, left))
 }
 
-// AppendPeerChallenge appends the whole frame, length prefix included.
+// AppendPeerChallenge appends the whole frame with its length prefix.
 func AppendPeerChallenge(b []byte, f *PeerChallenge) []byte {
 	b, start := beginIdentified(b, KindPeerChallenge, 6, &f.PeerIdentity)
 	b = appendUint(b, f.Version)
@@ -182,29 +183,31 @@ func AppendPeerChallenge(b []byte, f *PeerChallenge) []byte {
 	return end(appendIdentity(appendBin(b, f.Proof), &f.PeerIdentity), start)
 }
 
-// DecodePeerProof reads the dialling node's proof, a view. Its error is an *Error.
+// DecodePeerProof reads the proof of the dialling node. The proof is a view. Its error is an
+// *Error.
 func DecodePeerProof(body []byte) (proof []byte, err error) {
 	return decodeBin(body, KindPeerProof, "proof", SecretLen)
 }
 
-// AppendPeerProof appends the whole frame, length prefix included.
+// AppendPeerProof appends the whole frame with its length prefix.
 func AppendPeerProof(b, proof []byte) []byte { return appendBinFrame(b, KindPeerProof, proof) }
 
-// DecodePeerReady checks a peer_ready frame: the link is open. Its error is an *Error.
+// DecodePeerReady checks a peer_ready frame, which says that the link is open. Its error is an
+// *Error.
 func DecodePeerReady(body []byte) error { return decodeEmpty(body, KindPeerReady) }
 
 // AppendPeerReady appends a peer_ready frame.
 func AppendPeerReady(b []byte) []byte { return appendEmpty(b, KindPeerReady) }
 
-// Forward is a message on its way from one node to another. One that comes back, as not_mine or
+// Forward is a message from one node to another. A message that comes back, as not_mine or
 // not_attached, has the same fields. The byte fields are views into the frame.
 type Forward struct {
 	Deliver
 	Session []byte // SessionIDLen bytes: who holds To under Epoch, as the sending node knows it
 }
 
-// DecodeForward reads the body of a forward, not_mine or not_attached frame (kind says which) into
-// f. It allocates nothing. Its error is an *Error.
+// DecodeForward reads the body of a forward, not_mine or not_attached frame into f. kind says which
+// frame it is. It allocates nothing. Its error is an *Error.
 func DecodeForward(body []byte, kind Kind, f *Forward) error {
 	r, left := open(body, kind, 9)
 	f.Token = r.bin("token", MaxToken)
@@ -218,21 +221,21 @@ func DecodeForward(body []byte, kind Kind, f *Forward) error {
 	return r.close(left)
 }
 
-// AppendForward appends a forward, not_mine or not_attached frame, length prefix included. The
-// payload is copied once, here.
+// AppendForward appends a forward, not_mine or not_attached frame with its length prefix. It copies
+// the payload once.
 func AppendForward(b []byte, kind Kind, f *Forward) []byte {
 	b, start := begin(b, kind, 9)
 	b = appendBin(b, f.Token)
 	b = appendStr(b, f.To)
 	b = appendStr(b, f.From)
-	b = appendUint32(b, f.TTL) // at the place where a deliver has it: see PatchDeliverTTL
+	b = appendUint32(b, f.TTL) // in the same place as in a deliver: see PatchDeliverTTL
 	b = appendUint(b, uint64(f.Flags))
 	b = appendEpoch(b, f.Epoch)
 	b = appendBin(b, f.Session)
 	return end(appendBin(b, f.Payload), start)
 }
 
-// Answer is an ack on its way back to the node that waits for it.
+// Answer carries an ack back to the node that waits for it.
 type Answer struct {
 	Token   []byte // of the forward
 	Code    Code
@@ -253,7 +256,7 @@ func DecodeAnswer(body []byte, f *Answer) error {
 	return r.close(left)
 }
 
-// AppendAnswer appends the whole frame, length prefix included.
+// AppendAnswer appends the whole frame with its length prefix.
 func AppendAnswer(b []byte, f *Answer) []byte {
 	b, start := begin(b, KindAnswer, 6)
 	b = appendBin(b, f.Token)
@@ -263,9 +266,9 @@ func AppendAnswer(b []byte, f *Answer) []byte {
 	return end(appendBin(b, f.Reply), start)
 }
 
-// DecodeRefuse reads a refuse: the forward with this token, a view, was not written, or its
-// receiver refused it. code says which. The reason, a view, is for people, and empty if the node
-// gives none. Its error is an *Error.
+// DecodeRefuse reads a refuse: the receiving node did not write the forward with this token, or its
+// receiver refused it. code says which. The reason is for people. It is empty if the node gives
+// none. token and reason are views. The error is an *Error.
 func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err error) {
 	r, left := open(body, KindRefuse, 3)
 	token = r.bin("token", MaxToken)
@@ -276,8 +279,8 @@ func DecodeRefuse(body []byte) (token []byte, code Code, reason []byte, err erro
 	return token, code, reason, r.close(left)
 }
 
-// peekReason reads the next value, which the caller then skips. The reason is for people, so a
-// value that is not a reason does not make the frame invalid.
+// peekReason reads the next value but leaves it for the caller to skip. The reason is for people,
+// so a value of another type does not make the frame invalid.
 func peekReason(r reader) []byte {
 	reason := r.str("reason", MaxReason)
 	if r.fault != nil {
@@ -286,8 +289,8 @@ func peekReason(r reader) []byte {
 	return reason
 }
 
-// AppendRefuse appends the whole frame, length prefix included. An empty reason takes no field. A
-// reason over MaxReason bytes is cut off.
+// AppendRefuse appends the whole frame with its length prefix. An empty reason takes no field. It
+// cuts off a reason after MaxReason bytes.
 func AppendRefuse(b, token []byte, code Code, reason []byte) []byte {
 	fields := 3
 	if len(reason) > 0 {
@@ -301,23 +304,23 @@ func AppendRefuse(b, token []byte, code Code, reason []byte) []byte {
 	return end(b, start)
 }
 
-// DecodeGone reads a gone: a connection of this session, a view, has closed at the sending node.
-// Messages that were forwarded to the session there and are not answered yet are lost. Its error is
-// an *Error.
+// DecodeGone reads a gone: a connection of this session has closed at the sending node. The
+// messages that were forwarded to the session there and have no answer yet are lost. The session is
+// a view. The error is an *Error.
 func DecodeGone(body []byte) (session []byte, err error) {
 	return decodeBin(body, KindGone, "session", SessionIDLen)
 }
 
-// AppendGone appends the whole frame, length prefix included.
+// AppendGone appends the whole frame with its length prefix.
 func AppendGone(b, session []byte) []byte { return appendBinFrame(b, KindGone, session) }
 
-// DecodeEnded reads an ended: the session is over, at every node and for good. The session is a
-// view.
+// DecodeEnded reads an ended: the session has ended at every node and cannot be resumed. The
+// session is a view. The error is an *Error.
 func DecodeEnded(body []byte) (session []byte, err error) {
 	return decodeBin(body, KindEnded, "session", SessionIDLen)
 }
 
-// AppendEnded appends the whole frame, length prefix included.
+// AppendEnded appends the whole frame with its length prefix.
 func AppendEnded(b, session []byte) []byte { return appendBinFrame(b, KindEnded, session) }
 
 // decodeBin reads a frame whose only field is a byte string of n bytes. It returns a view.
@@ -332,8 +335,8 @@ func appendBinFrame(b []byte, kind Kind, v []byte) []byte {
 	return end(appendBin(b, v), start)
 }
 
-// DecodePresence reads an attached or detached frame (kind says which): the session, a view, and
-// the attach serial. Its error is an *Error.
+// DecodePresence reads an attached or detached frame. kind says which frame it is. It returns the
+// session, which is a view, and the attach serial. The error is an *Error.
 func DecodePresence(body []byte, kind Kind) (session []byte, serial uint64, err error) {
 	r, left := open(body, kind, 3)
 	session = r.fixedBin("session", SessionIDLen, false)
@@ -341,15 +344,15 @@ func DecodePresence(body []byte, kind Kind) (session []byte, serial uint64, err 
 	return session, serial, r.close(left)
 }
 
-// AppendPresence appends an attached or detached frame, length prefix included.
+// AppendPresence appends an attached or detached frame with its length prefix.
 func AppendPresence(b []byte, kind Kind, session []byte, serial uint64) []byte {
 	b, start := begin(b, kind, 3)
 	return end(appendUint(appendBin(b, session), serial), start)
 }
 
-// DecodeExpel reads an expel or released frame (kind says which): the session lost id to the
-// binding with epoch, or released its binding with epoch. The byte fields are views. Its error is
-// an *Error.
+// DecodeExpel reads an expel or released frame. kind says which frame it is. Expel: the session
+// lost id to the binding with this epoch. Released: the session released its binding with this
+// epoch. The byte fields are views. The error is an *Error.
 func DecodeExpel(body []byte, kind Kind) (session, id []byte, epoch uint64, err error) {
 	r, left := open(body, kind, 4)
 	session = r.fixedBin("session", SessionIDLen, false)
@@ -358,15 +361,15 @@ func DecodeExpel(body []byte, kind Kind) (session, id []byte, epoch uint64, err 
 	return session, id, epoch, r.close(left)
 }
 
-// AppendExpel appends an expel or released frame, length prefix included.
+// AppendExpel appends an expel or released frame with its length prefix.
 func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) []byte {
 	b, start := begin(b, kind, 4)
 	b = appendBin(b, session)
 	return end(appendEpoch(appendStr(b, id), epoch), start)
 }
 
-// Claim is what the registry says about the receiving node: a session is attached there, and holds
-// IDs. Only that node knows whether that is true.
+// Claim is what the registry says about the receiving node: that a session is attached there, and
+// which IDs it holds. Only that node knows whether this is true.
 type Claim struct {
 	Session     []byte // SessionIDLen bytes
 	Incarnation uint64 // of the node; 0: the registry names no node
@@ -385,7 +388,7 @@ func DecodeClaim(body []byte, maxIDs int, f *Claim) error {
 	return r.close(left)
 }
 
-// AppendClaim appends the whole frame, length prefix included.
+// AppendClaim appends the whole frame with its length prefix.
 func AppendClaim(b, session []byte, incarnation, serial uint64, ids []IDEpoch) []byte {
 	b, start := begin(b, KindClaim, 5)
 	b = appendUint(appendUint(appendBin(b, session), incarnation), serial)

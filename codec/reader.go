@@ -6,9 +6,9 @@ import (
 	"math"
 )
 
-// reader is a cursor over one frame body. The first fault sticks: later reads return zero
-// values and err reports it, so that decoders read field after field and check once.
-// Nothing is allocated unless there is a fault.
+// reader is a cursor over one frame body. It keeps the first fault. After a fault, reads return
+// zero values, and err returns the fault. So a decoder reads field after field and checks once. The
+// reader allocates only for a fault.
 type reader struct {
 	b     []byte
 	off   int
@@ -16,8 +16,8 @@ type reader struct {
 	fault *Error
 }
 
-// open starts a body that must be an array of at least fields elements, the first of them kind.
-// left is the number of elements beyond fields; close skips them.
+// open starts a body, which must be an array of at least fields elements with kind as the first
+// one. left is the number of elements beyond fields. close skips them.
 func open(body []byte, kind Kind, fields int) (r reader, left int) {
 	r = reader{b: body, kind: kind}
 	n := r.array("")
@@ -34,8 +34,8 @@ func open(body []byte, kind Kind, fields int) (r reader, left int) {
 	return r, n - fields
 }
 
-// close skips what a newer version has appended and checks that the array ends where the frame
-// ends.
+// close skips the elements that a newer version has appended. It checks that the array ends where
+// the frame ends.
 func (r *reader) close(left int) error {
 	for ; left > 0 && r.fault == nil; left-- {
 		r.skip("extension", 1)
@@ -46,7 +46,8 @@ func (r *reader) close(left int) error {
 	return r.err()
 }
 
-// err returns the first fault as an error (a nil *Error must not become a non-nil error).
+// err returns the first fault as an error. It returns nil for a nil *Error, which must not become a
+// non-nil error.
 func (r *reader) err() error {
 	if r.fault == nil {
 		return nil
@@ -54,11 +55,11 @@ func (r *reader) err() error {
 	return r.fault
 }
 
-// fail blames the value under the cursor.
+// fail reports a fault of the value under the cursor.
 func (r *reader) fail(f Fault, field, detail string) { r.failAt(r.off, f, field, detail) }
 
-// failAt blames the value that begins at byte at, and moves the cursor to the end, so that
-// whatever is read next fails too.
+// failAt reports a fault of the value that begins at byte at. It moves the cursor to the end, so
+// that every later read fails, too.
 func (r *reader) failAt(at int, f Fault, field, detail string) {
 	if r.fault == nil {
 		r.fault = &Error{Fault: f, Kind: r.kind, Field: field, Offset: at, Detail: detail}
@@ -66,7 +67,7 @@ func (r *reader) failAt(at int, f Fault, field, detail string) {
 	r.off = len(r.b)
 }
 
-// short says that the value at byte at would need n bytes.
+// short reports that the value at byte at would need n bytes.
 func (r *reader) short(at int, field string, n uint64) {
 	r.failAt(at, FaultBadLength, field, fmt.Sprintf("%d bytes needed, %d remain", n, len(r.b)-at))
 }
@@ -75,8 +76,8 @@ func (r *reader) wrong(field, want string) {
 	r.fail(FaultWrongType, field, fmt.Sprintf("0x%02x is not %s", r.b[r.off], want))
 }
 
-// be reads a big-endian integer of n bytes (1, 2, 4 or 8) that follows the type byte under the
-// cursor.
+// be reads a big-endian integer of n bytes (1, 2, 4 or 8). The integer follows the type byte under
+// the cursor.
 func (r *reader) be(n int, field string) uint64 {
 	if n >= len(r.b)-r.off {
 		r.short(r.off, field, uint64(1+n))
@@ -95,7 +96,7 @@ func (r *reader) be(n int, field string) uint64 {
 	return binary.BigEndian.Uint64(p[1:])
 }
 
-// uint reads a non-negative integer of any width, signed or not, that is at most limit.
+// uint reads a non-negative integer of at most limit. It accepts every width, signed or unsigned.
 func (r *reader) uint(field string, limit uint64) uint64 {
 	if r.off < len(r.b) && r.b[r.off] < 0x80 && uint64(r.b[r.off]) <= limit {
 		v := r.b[r.off]
@@ -139,10 +140,10 @@ func (r *reader) wideUint(field string, limit uint64) uint64 {
 	return v
 }
 
-// anyLen is the limit of strings that may fill the frame.
+// anyLen is the limit for strings that may fill the frame.
 const anyLen = math.MaxInt
 
-// str reads a string of at most limit bytes as a view into the body.
+// str reads a string of at most limit bytes. It returns a view into the body.
 func (r *reader) str(field string, limit int) []byte {
 	if r.off >= len(r.b) {
 		r.short(r.off, field, 1)
@@ -163,7 +164,7 @@ func (r *reader) str(field string, limit int) []byte {
 	return r.sized(at, n, field, limit)
 }
 
-// bin reads a byte string of at most limit bytes as a view into the body.
+// bin reads a byte string of at most limit bytes. It returns a view into the body.
 func (r *reader) bin(field string, limit int) []byte {
 	if r.off >= len(r.b) {
 		r.short(r.off, field, 1)
@@ -178,7 +179,8 @@ func (r *reader) bin(field string, limit int) []byte {
 	return r.sized(at, r.be(1<<(c-0xc4), field), field, limit)
 }
 
-// sized reads the n bytes of the value whose head, at byte at, has just been read.
+// sized reads the n bytes of a value. The caller has just read the head of the value, which is at
+// byte at.
 func (r *reader) sized(at int, n uint64, field string, limit int) []byte {
 	if r.fault != nil {
 		return nil
@@ -207,7 +209,7 @@ func (r *reader) id(field string) []byte {
 	return v
 }
 
-// fixedBin reads a byte string of exactly n bytes or, where optional, of none.
+// fixedBin reads a byte string of exactly n bytes. Where optional is set, it may be empty.
 func (r *reader) fixedBin(field string, n int, optional bool) []byte {
 	at := r.off
 	v := r.bin(field, anyLen)
@@ -222,8 +224,8 @@ func (r *reader) fixedBin(field string, n int, optional bool) []byte {
 	return nil
 }
 
-// array reads an array header. A count over the bytes that remain cannot be honest: every element
-// takes at least one.
+// array reads an array header. It refuses a count over the number of bytes that remain, because
+// every element takes at least one byte.
 func (r *reader) array(field string) int {
 	at := r.off
 	n := r.count(field)
@@ -234,12 +236,12 @@ func (r *reader) array(field string) int {
 	return int(n)
 }
 
-// tooMany blames the array header at byte at for the n elements that it declares.
+// tooMany reports that the array header at byte at declares too many elements, n.
 func (r *reader) tooMany(at int, field string, n uint64) {
 	r.failAt(at, FaultTooMany, field, fmt.Sprintf("%d elements declared, %d bytes remain", n, len(r.b)-r.off))
 }
 
-// count reads an array header of any width and believes it.
+// count reads an array header of any width. It does not check the count.
 func (r *reader) count(field string) uint64 {
 	if r.off >= len(r.b) {
 		r.short(r.off, field, 1)
@@ -267,11 +269,11 @@ func (r *reader) list(field string, limit int) int {
 	return n
 }
 
-// pair reads the header of a [x, y, …] element and returns how many elements follow the two.
+// pair reads the header of an [x, y, …] element. It returns how many elements follow the first two.
 func (r *reader) pair(field string) int { return r.tuple(field, 2) }
 
-// tuple reads the header of an element that is an array, and returns how many elements follow the
-// first size.
+// tuple reads the header of an element that is an array. It returns how many elements follow the
+// first size elements.
 func (r *reader) tuple(field string, size int) int {
 	at := r.off
 	n := r.array(field)
@@ -281,7 +283,7 @@ func (r *reader) tuple(field string, size int) int {
 	return n - size
 }
 
-// skip passes over one value of any type that stands inside depth arrays.
+// skip skips one value of any type. The value is inside depth arrays.
 func (r *reader) skip(field string, depth int) {
 	if r.fault != nil {
 		return
@@ -295,8 +297,8 @@ func (r *reader) skip(field string, depth int) {
 	r.off += n
 }
 
-// skipRest passes over the n values that a newer version appended to an array inside depth-1
-// others.
+// skipRest skips the n values that a newer version appended to an array. The array is inside
+// depth-1 other arrays.
 func (r *reader) skipRest(n int, field string, depth int) {
 	for ; n > 0 && r.fault == nil; n-- {
 		r.skip(field, depth)

@@ -5,27 +5,31 @@ import (
 	"fmt"
 )
 
-// Scan checks that b is exactly one well-formed msgpack value whose decoding is bounded: no deeper
-// than maxDepth (and never than MaxDepth), no count larger than the bytes that remain, and no map
-// key that is an array, a map, bin or an extension, because general decoders put keys into a hash
-// table. It allocates nothing unless there is a fault, and never recurses. The error is an *Error.
+// Scan checks that b is exactly one well-formed msgpack value that can be decoded within bounds:
 //
-// What Scan accepts, msgpack.Unmarshal may decode into an empty interface. Into a map it may not
-// when extensions are inside: it takes the bytes of an extension for the map's head. DecodeValue
-// knows that, so use DecodeValue.
+//   - The value is no deeper than maxDepth, and never deeper than MaxDepth.
+//   - No count is larger than the number of bytes that remain.
+//   - No map key is an array, a map, a bin or an extension, because general decoders put keys into
+//     a hash table.
+//
+// Scan allocates only for a fault, and never recurses. The error is an *Error.
+//
+// After Scan, msgpack.Unmarshal may decode b into an empty interface. It must not decode b into a
+// map if b has extensions, because it takes the bytes of an extension for the head of the map. Use
+// DecodeValue, which handles this.
 func Scan(b []byte, maxDepth int) error {
 	w := walk{maxDepth: maxDepth, strictKeys: true}
 	return w.payload(b)
 }
 
-// walk is the pass over one msgpack value.
+// walk is one pass over a msgpack value.
 type walk struct {
 	maxDepth   int
 	strictKeys bool   // refuse map keys that a decoder might not be able to hash
 	exts       *[]int // if not nil, gets where the bodies of extensions begin, see payloadReader
 }
 
-// payload walks b, which must be one value and nothing else.
+// payload walks b, which must be exactly one value.
 func (w *walk) payload(b []byte) error {
 	n, fault, detail := w.value(b)
 	if fault == 0 && n != len(b) {
@@ -37,23 +41,23 @@ func (w *walk) payload(b []byte) error {
 	return nil
 }
 
-// noteExt notes an extension whose n bytes begin at at, if taking its first byte for the head of a
-// map could do harm: with n < 2 what follows is the next value, so that only a head with a length
-// behind it is misread.
+// noteExt remembers an extension whose n bytes begin at at, if a decoder that takes its first byte
+// for the head of a map could do harm. With n < 2, the bytes behind that head belong to the next
+// value, so the decoder misreads a head only if the head has a length behind it.
 func (w *walk) noteExt(b []byte, at int, n uint64) {
 	if n > 1 || n == 1 && (b[at] == 0xde || b[at] == 0xdf) {
 		*w.exts = append(*w.exts, at)
 	}
 }
 
-// level is an array or map that the walk is inside of.
+// level is an array or map around the place where the walk is.
 type level struct {
 	left  uint64 // values still to come, keys included
 	isMap bool
 }
 
-// value walks the value that b begins with and returns its length, or the place of the fault and
-// what it is.
+// value walks the value at the beginning of b and returns its length. On a fault it returns the
+// place of the fault and its kind.
 func (w *walk) value(b []byte) (off int, fault Fault, detail string) {
 	var levels [MaxDepth + 1]level
 	maxDepth := max(0, min(w.maxDepth, MaxDepth))
@@ -104,7 +108,7 @@ func (w *walk) value(b []byte) (off int, fault Fault, detail string) {
 	}
 }
 
-// class is what the walk needs to know of a type.
+// class is what the walk needs to know about a type.
 type class uint8
 
 const (
@@ -119,7 +123,7 @@ func (c class) String() string {
 	return [...]string{"a scalar", "bin", "an extension", "an array", "a map"}[c]
 }
 
-// head is the beginning of a value, up to where its body or its elements begin.
+// head is the beginning of a value: the bytes before its body or its elements.
 type head struct {
 	class class
 	size  uint64 // bytes of the head: type, length, extension type
@@ -127,8 +131,8 @@ type head struct {
 	count uint64 // of an array or map: values inside, keys included
 }
 
-// header reads the head of the value that b, which is not empty, begins with. ok is false when b
-// is too short for it. The type byte must not be 0xc1.
+// header reads the head of the value at the beginning of b. b must not be empty, and the type byte
+// must not be 0xc1. ok is false if b is too short for the head.
 func header(b []byte) (h head, ok bool) {
 	c := b[0]
 	switch {
@@ -166,8 +170,8 @@ func header(b []byte) (h head, ok bool) {
 	}
 }
 
-// length reads the n bytes (1, 2 or 4) of a length behind the type byte; size is what both take, 0
-// if b is too short.
+// length reads a length of n bytes (1, 2 or 4) behind the type byte. size is the size of the type
+// byte and the length together. It is 0 if b is too short.
 func length(b []byte, n int) (v, size uint64) {
 	if len(b) < 1+n {
 		return 0, 0

@@ -18,16 +18,15 @@ import (
 	"distmsg/codec"
 )
 
-// Faults counts the messages for which the system broke its promises. The type of this name in
-// package loadtest says what each field means.
+// Faults counts the messages for which the system broke its promises. loadtest.Faults documents
+// each field.
 type Faults struct {
 	Missing, FalseAcked, FalseUndelivered, DoubleOutcome, Duplicated, Reordered, Misrouted, Corrupted,
 	FalseNoRoute, FalseDenied uint64
 }
 
-// BindSettle is how long after a bind nodes may still say no_route: the 100 ms for which they
-// remember that there was
-// none (S19), and the time for look-ups that were under way.
+// BindSettle is how long after a bind a node may still answer no_route. It covers the 100 ms for
+// which a node remembers that an ID had no route (S19), and the look-ups that were under way.
 const BindSettle = 500 * time.Millisecond
 
 // A Ledger knows for every message of a run whether it was delivered and how it ended, and counts
@@ -57,18 +56,18 @@ type Ledger struct {
 	unanswered uint64 // nothing was known of them when close was told that more would come
 }
 
-// A route is what the ledger knows of the way to the IDs of one connection.
+// A route is what the ledger knows about the way to the IDs of one connection.
 type route struct {
 	changing int64 // order may break for messages sent up to then: when the last change was over
 	bound    int64 // the IDs are bound since then, to the same session; Unknown: not known
 
-	// Messages that came behind later ones, when no change was known that excuses them. If the
-	// driver hears of one within ledger.notice, they are excused.
+	// Messages that came behind later ones while no known change excuses them. If the driver hears
+	// of a change within ledger.notice, they are excused.
 	behind      uint64
 	behindSince int64 // when the first of them was sent
 
-	// Outcomes since then that say otherwise. They are judged when it is known whether the session
-	// lived.
+	// Outcomes since bound that contradict it. The ledger judges them when it knows whether the
+	// session lived.
 	noRoutes uint64 // of messages to the IDs
 	denials  uint64 // of messages from them
 }
@@ -99,17 +98,17 @@ func New(cfg Config) *Ledger {
 	return l
 }
 
-// Owner is the connection that holds an ID.
+// Owner returns the connection that holds an ID.
 func (l *Ledger) Owner(receiver uint32) int { return int(receiver) / l.perConn }
 
-// From is the ID that a message is sent from: a connection takes its IDs in turn. seq is the number
-// of its first copy.
+// From returns the ID that a message is sent from. A connection takes its IDs in turn. seq is the
+// number of the first copy of the message.
 func (l *Ledger) From(sender int, seq uint64) int {
 	return sender*l.perConn + int(seq/uint64(l.fanout)%uint64(l.perConn))
 }
 
-// CopyTo is the receiver of copy i of a multicast that begins with the receiver first. The IDs of
-// other connections than the sender's follow each other in a ring.
+// CopyTo returns the receiver of copy i of a multicast whose first receiver is first. The IDs of
+// all connections but the sender's form a ring.
 func (l *Ledger) CopyTo(sender, first, i int) int {
 	if i == 0 {
 		return first
@@ -121,7 +120,7 @@ func (l *Ledger) CopyTo(sender, first, i int) int {
 	return to
 }
 
-// inRing is where a receiver stands among the IDs of other connections than the sender's.
+// inRing returns the place of a receiver in the ring of all IDs but the sender's.
 func (l *Ledger) inRing(sender, receiver int) int {
 	if receiver >= (sender+1)*l.perConn {
 		receiver -= l.perConn
@@ -129,8 +128,8 @@ func (l *Ledger) inRing(sender, receiver int) int {
 	return receiver
 }
 
-// copyOf turns the stamp of a multicast, which all copies share, into that of the copy for the ID
-// to; false: there is none.
+// All copies of a multicast share one stamp. copyOf changes s into the stamp of the copy for the ID
+// to. It returns false if there is no such copy.
 func (l *Ledger) copyOf(s *Stamp, to []byte) bool {
 	n, err := strconv.ParseUint(string(to[bytes.LastIndexByte(to, '-')+1:]), 10, 32)
 	if err != nil || n >= uint64(len(l.ids)) || l.Owner(uint32(n)) == int(s.Sender) {
@@ -145,10 +144,10 @@ func (l *Ledger) copyOf(s *Stamp, to []byte) bool {
 	return true
 }
 
-// NextSeq is the number that the next send of a connection will get.
+// NextSeq returns the number that the next send of a connection will get.
 func (l *Ledger) NextSeq(sender int) uint64 { return l.streams[sender].sent + 1 }
 
-// Send books a message, which takes nextSeq.
+// Send records a message. The message takes the number that NextSeq returns.
 func (l *Ledger) Send(sender int, receiver uint32, at int64) {
 	l.streams[sender].send(&l.pages, flight{at: at, receiver: receiver})
 	l.sent++
@@ -156,7 +155,7 @@ func (l *Ledger) Send(sender int, receiver uint32, at int64) {
 	l.Time.at().sent++
 }
 
-// An Arrival is what the ledger makes of a delivery.
+// An Arrival is the ledger's verdict on a delivery.
 type Arrival struct {
 	Sender int   // the sending connection
 	At     int64 // intended send time
@@ -165,8 +164,8 @@ type Arrival struct {
 	Landed bool  // it was in flight until now (without ack, delivery ends the flight)
 }
 
-// Deliver books a delivery at connection conn under the ID to. from may be nil where the protocol
-// does not tell it.
+// Deliver records a delivery at connection conn for the ID to. from may be nil if the protocol does
+// not carry it.
 func (l *Ledger) Deliver(conn int, to, from, payload []byte) Arrival {
 	var s Stamp
 	if !s.Read(payload) {
@@ -213,8 +212,8 @@ func (l *Ledger) deliverIntact(s *Stamp) Arrival {
 	return a
 }
 
-// cameBehind books a message that came behind a later one and is not excused, at least not by what
-// is known.
+// cameBehind records a message that came behind a later one. No change that is known so far excuses
+// it.
 func (l *Ledger) cameBehind(s *Stamp, before state) {
 	r := &l.routes[l.Owner(s.Receiver)]
 	if l.notice == 0 || before&overtaken != 0 {
@@ -230,15 +229,16 @@ func (l *Ledger) cameBehind(s *Stamp, before state) {
 	r.behind++
 }
 
-// judgeBehind is for when no change can excuse what came behind any more.
+// judgeBehind counts the messages that came behind as reordered. Its callers know that no change
+// can excuse them any more.
 func (l *Ledger) judgeBehind(r *route) {
 	l.faults.Reordered += r.behind
 	r.behind = 0
 }
 
-// inOrder notes the delivery of s and returns by how much it is behind. Order is promised to what
-// leaves over one connection; of a message that comes when its outcome is long known, that
-// connection may be forgotten.
+// inOrder records the delivery of s and returns how far it came behind. Order is promised only to
+// messages that leave over one connection. When a message comes long after its outcome was known,
+// the ledger may have forgotten its connection.
 func (l *Ledger) inOrder(st *stream, s *Stamp) (ahead int32) {
 	key := s.Receiver
 	if st.legs > 0 {
@@ -253,7 +253,8 @@ func (l *Ledger) inOrder(st *stream, s *Stamp) (ahead int32) {
 
 func (l *Ledger) orderKey(f *flight) uint32 { return f.leg*uint32(len(l.ids)) + f.receiver }
 
-// Leg books over which of its sender's connections a message is about to leave; they count from 1.
+// Leg records which of its sender's connections a message is about to leave over. Legs count from
+// 1.
 func (l *Ledger) Leg(sender int, seq uint64, leg uint32) {
 	st := &l.streams[sender]
 	st.legs = max(st.legs, leg)
@@ -262,8 +263,9 @@ func (l *Ledger) Leg(sender int, seq uint64, leg uint32) {
 	}
 }
 
-// excused reports whether S20 lets s arrive after the later message last: they left over different
-// connections, or the route changed while s was under way, and last was not ahead before that.
+// excused reports whether s may arrive after the later message last (S20). There are two excuses.
+// The two left over different connections. Or the route changed while s was under way, and last was
+// not ahead before the change.
 func (l *Ledger) excused(s *Stamp, last uint64, before state) bool {
 	if l.routes[l.Owner(s.Receiver)].changing >= s.At && before&overtaken == 0 {
 		return true
@@ -276,8 +278,8 @@ func (l *Ledger) excused(s *Stamp, last uint64, before state) bool {
 	return false
 }
 
-// End books an outcome (without ack: a reported failure). landed says that the message was in
-// flight until now, and at is then its intended send time.
+// End records an outcome. Without ack, that is a reported failure. landed says that the message was
+// in flight until now. at is then its intended send time.
 func (l *Ledger) End(sender int, seq uint64, code codec.Code) (at int64, landed bool) {
 	st := &l.streams[sender]
 	if !st.has(seq) || !l.acks && code.Delivered() == codec.DeliveredYes {
@@ -306,7 +308,7 @@ func (l *Ledger) End(sender int, seq uint64, code codec.Code) (at int64, landed 
 	return at, landed
 }
 
-// suspect keeps an outcome in mind that may be false: a no_route, or a denied.
+// suspect remembers an outcome that may be false: a no_route or a denied.
 func (l *Ledger) suspect(sender int, receiver uint32, code codec.Code, at int64) {
 	switch code {
 	case codec.CodeNoRoute:
@@ -320,14 +322,15 @@ func (l *Ledger) suspect(sender int, receiver uint32, code codec.Code, at int64)
 	}
 }
 
-// Bind books that the IDs of a connection have just been bound to a new session; with Unknown, that
-// they may be. What was said of the old session stands: it may have ended at any time.
+// Bind records that a new session has just bound the IDs of a connection. With Unknown, the session
+// may have bound them. The ledger drops its suspicions about the old session, because that session
+// may have ended at any time.
 func (l *Ledger) Bind(conn int, at int64) {
 	r := &l.routes[conn]
 	r.bound, r.noRoutes, r.denials = at, 0, 0
 }
 
-// Resume books that the session of a connection has lived all the time.
+// Resume records that the session of a connection has lived all the time.
 func (l *Ledger) Resume(conn int) {
 	r := &l.routes[conn]
 	l.faults.FalseNoRoute += r.noRoutes
@@ -335,8 +338,8 @@ func (l *Ledger) Resume(conn int) {
 	r.noRoutes, r.denials = 0, 0
 }
 
-// claim is what an outcome says about the delivery. A rejection claims nothing: the driver itself
-// rejects what is not intact, and such a message was not delivered.
+// claim returns what an outcome says about the delivery. A rejection says nothing: the driver
+// itself rejects what is not intact, and such a message does not count as delivered.
 func claim(code codec.Code) state {
 	switch {
 	case code.Delivered() == codec.DeliveredNo:
@@ -353,9 +356,9 @@ func (l *Ledger) land(landed bool) {
 	}
 }
 
-// Lose books that a sender's connection is gone, which had the messages from number first to last,
-// those up to written written to it: what was in flight of them is lost, and the rest was thrown
-// away.
+// Lose records that a connection of a sender is gone. It had the messages from number first to
+// last, and those up to written were written to it. Of these, the messages in flight are lost. The
+// driver threw the rest away.
 func (l *Ledger) Lose(sender int, first, written, last uint64) {
 	l.streams[sender].eachInFlight(func(seq uint64, _ flight) {
 		switch {
@@ -368,15 +371,15 @@ func (l *Ledger) Lose(sender int, first, written, last uint64) {
 	})
 }
 
-// Reconnect books that a sender's messages leave over a new connection: earliest is the first that
-// may, and latest the first that certainly does.
+// Reconnect records that a sender's messages leave over a new connection. earliest is the first
+// message that may leave there, and latest the first that certainly does.
 func (l *Ledger) Reconnect(sender int, earliest, latest uint64) {
 	st := &l.streams[sender]
 	st.connStarts = append(st.connStarts, connStart{earliest, latest})
 }
 
-// BeginMove books that the route to a connection's IDs begins to change. What a later message is
-// ahead of by now, that change does not excuse, unless the driver hears of it late.
+// BeginMove records that the route to a connection's IDs begins to change. The change does not
+// excuse a later message for being ahead already, unless the driver hears of the change late.
 func (l *Ledger) BeginMove(conn int, now int64) {
 	r := &l.routes[conn]
 	if r.behindSince < now-l.notice {
@@ -397,10 +400,10 @@ func (l *Ledger) BeginMove(conn int, now int64) {
 	r.changing = Unknown
 }
 
-// EndMove books when the change is over: all nodes know the new route from then on.
+// EndMove records when the change is over. From then on all nodes know the new route.
 func (l *Ledger) EndMove(conn int, at int64) { l.routes[conn].changing = at }
 
-// CutReceiver books that a connection died: nobody answers for messages without ack that were
+// CutReceiver records that a connection died. Nobody answers for the messages without ack that were
 // written to it.
 func (l *Ledger) CutReceiver(conn int) {
 	if l.acks {
@@ -415,8 +418,8 @@ func (l *Ledger) CutReceiver(conn int) {
 	}
 }
 
-// loseOne ends a message, as docs/protocol.md tells a client to. Without ack that is not the last
-// word: it may yet arrive, or be reported.
+// loseOne ends a message as lost, as docs/protocol.md requires of a client. Without ack that is not
+// final: the message may still arrive, or a node may report its failure.
 func (l *Ledger) loseOne(sender int, seq uint64) {
 	if l.acks {
 		l.End(sender, seq, codec.CodeLost)
@@ -426,9 +429,9 @@ func (l *Ledger) loseOne(sender int, seq uint64) {
 	l.land(landed)
 }
 
-// Close judges what is still open when nothing more will come. up says which connections are up:
-// their sessions have lived until now. With more, outcomes still come in, and what has none is not
-// judged. It ends the ledger.
+// Close judges the messages that are still open, after the last event. up says which connections
+// are up: their sessions have lived until now. If more is true, outcomes still come in, and Close
+// does not judge messages without an outcome. The ledger must not be used for events afterwards.
 func (l *Ledger) Close(up func(conn int) bool, more bool) {
 	for conn := range l.routes {
 		l.judgeBehind(&l.routes[conn])
@@ -456,7 +459,7 @@ func (l *Ledger) Close(up func(conn int) bool, more bool) {
 // Acked is the number of messages that their receivers accepted.
 func (l *Ledger) Acked() uint64 { return l.outcomes[codec.CodeAcked] }
 
-// OutcomeWords is the number of outcomes by word; words that did not occur are left out.
+// OutcomeWords returns the number of outcomes by word. It leaves out words that did not occur.
 func (l *Ledger) OutcomeWords() map[string]uint64 {
 	words := make(map[string]uint64)
 	for code, n := range l.outcomes {
@@ -467,7 +470,7 @@ func (l *Ledger) OutcomeWords() map[string]uint64 {
 	return words
 }
 
-// Heard counts all that has come in. It grows with every message of which anything new is known.
+// Heard returns a number that grows with every message of which the ledger learns anything new.
 func (l *Ledger) Heard() uint64 {
 	n := l.delivered
 	for _, outcomes := range l.outcomes {
@@ -476,11 +479,11 @@ func (l *Ledger) Heard() uint64 {
 	return n
 }
 
-// HearsLate says how long after the route to a receiver began to change the driver may hear of it,
-// in nanoseconds.
+// HearsLate sets how late the driver may hear that the route to a receiver began to change, in
+// nanoseconds.
 func (l *Ledger) HearsLate(notice int64) { l.notice = notice }
 
-// Run returns the number of the run, which stands in its stamps.
+// Run returns the number of the run, which every stamp carries.
 func (l *Ledger) Run() uint64 { return l.run }
 
 // Sent returns the number of messages sent, each copy of a multicast counted.
@@ -492,8 +495,7 @@ func (l *Ledger) Delivered() uint64 { return l.delivered }
 // Faults returns the faults that are known so far.
 func (l *Ledger) Faults() Faults { return l.faults }
 
-// Unanswered returns the number of messages of which nothing was known when Close was told that
-// more would come.
+// Unanswered returns the number of messages without any news when Close was called with more.
 func (l *Ledger) Unanswered() uint64 { return l.unanswered }
 
 // InFlight returns the number of messages in flight.
@@ -502,8 +504,9 @@ func (l *Ledger) InFlight() int { return l.inFlight }
 // InFlightFrom returns the number of messages of one connection that are in flight.
 func (l *Ledger) InFlightFrom(sender int) int { return l.streams[sender].inFlight }
 
-// FirstInFlight returns the lowest number in flight of a connection, or that of its next message.
+// FirstInFlight returns the lowest number in flight from a connection. If none is in flight, it
+// returns the number of its next message.
 func (l *Ledger) FirstInFlight(sender int) uint64 { return l.streams[sender].firstInFlight() }
 
-// ChangingUntil returns until when the route to a connection's IDs changes.
+// ChangingUntil returns the time until which the route to a connection's IDs changes.
 func (l *Ledger) ChangingUntil(conn int) int64 { return l.routes[conn].changing }

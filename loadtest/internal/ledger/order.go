@@ -1,14 +1,14 @@
 package ledger
 
 // order remembers, for one sending connection, the latest message that each receiver has seen. It
-// is an open-addressed table that forgets a receiver once nothing can arrive late there any more,
-// so that its size follows what is in flight and not the number of receivers.
+// is an open-addressed table. It forgets a receiver once nothing can arrive late there any more. So
+// its size follows the number of messages in flight, not the number of receivers.
 type order struct {
 	slots, spare []lastSeen // a power of two
 	used         int
 }
 
-// lastSeen has 8 bytes, so that the tables of all connections fit a cache.
+// lastSeen has 8 bytes, so that the tables of all connections fit into a cache.
 type lastSeen struct {
 	receiver uint32 // plus 1; 0: free
 	seq      uint32 // its low bits: two numbers that are compared are never 2^31 apart
@@ -16,9 +16,9 @@ type lastSeen struct {
 
 const minOrderSlots = 64 // rebuilding costs up to pageLen steps: not too often
 
-// record notes that receiver has seen message seq of stream s, one of receivers. ahead is how much
-// higher the highest number is that it had seen before; without one, or a lower one, it is not
-// positive.
+// record records that receiver has seen message seq of stream s. receivers is the number of all
+// receivers. ahead is how far the highest number that the receiver had seen is above seq. It is not
+// positive if there was none, or a lower one.
 func (o *order) record(receiver uint32, receivers int, seq uint64, s *stream) (ahead int32) {
 	if len(o.slots) < receivers && 4*o.used >= 3*len(o.slots) {
 		o.rebuild(uint32(s.low()))
@@ -36,7 +36,7 @@ func (o *order) record(receiver uint32, receivers int, seq uint64, s *stream) (a
 	return ahead
 }
 
-// seen reports whether receiver has seen a later message than seq.
+// seen reports whether receiver has seen a message later than seq.
 func (o *order) seen(receiver uint32, seq uint64) bool {
 	if len(o.slots) == 0 {
 		return false
@@ -45,8 +45,8 @@ func (o *order) seen(receiver uint32, seq uint64) bool {
 	return slot.receiver != 0 && int32(slot.seq-uint32(seq)) > 0
 }
 
-// find returns the slot of a receiver, or the free one that is to become it. Receivers are chosen
-// at random, which is all the hashing they need; a table with room for all is an array.
+// find returns the slot of a receiver, or the free slot where it belongs. Receivers are chosen at
+// random, so their numbers need no hashing. A table with room for all receivers is an array.
 func (o *order) find(receiver uint32) *lastSeen {
 	mask := uint32(len(o.slots) - 1)
 	for i := receiver & mask; ; i = (i + 1) & mask {
@@ -56,8 +56,8 @@ func (o *order) find(receiver uint32) *lastSeen {
 	}
 }
 
-// rebuild keeps the receivers that have seen a number above low (a message that comes late is low
-// or higher), with room for as many again, at least.
+// rebuild keeps the receivers that have seen a number above low. No message that comes late has a
+// number below low. The new table has room for at least as many receivers again.
 func (o *order) rebuild(low uint32) {
 	live := 0
 	for _, s := range o.slots {

@@ -5,7 +5,7 @@ import (
 	"hash/crc32"
 )
 
-// StampLen is what a stamp takes at the front of a payload, and so the smallest payload.
+// StampLen is the length of the stamp at the front of a payload. It is the smallest payload.
 const StampLen = 36
 
 // A Stamp is what every message says about itself. The rest of the payload is filler; the checksum
@@ -21,7 +21,8 @@ type Stamp struct {
 	At       int64  // intended send time, nanoseconds on the run's clock
 }
 
-// castagnoli is the polynomial that processors compute. MakeTable returns the one shared table.
+// castagnoli returns the table for the polynomial that processors compute in hardware. MakeTable
+// returns one shared table.
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // Put writes the stamp and the checksum of the whole payload.
@@ -34,7 +35,7 @@ func (s *Stamp) Put(p []byte) {
 	binary.LittleEndian.PutUint32(p, crc32.Checksum(p[4:], castagnoli()))
 }
 
-// Read reports whether p is, bit for bit, a payload that Put has completed, and fills s from it.
+// Read reports whether p is, bit for bit, a payload that Put has completed. It fills s from p.
 func (s *Stamp) Read(p []byte) bool {
 	if len(p) < StampLen || crc32.Checksum(p[4:], castagnoli()) != binary.LittleEndian.Uint32(p) {
 		return false

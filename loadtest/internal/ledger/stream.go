@@ -1,6 +1,6 @@
 package ledger
 
-// state is what is known of one message.
+// state is what the ledger knows about one message.
 type state uint8
 
 const (
@@ -9,30 +9,31 @@ const (
 	ended           // there was an outcome
 	saysYes         // which claims that it was delivered
 	saysNo          // which claims that it was not
-	// without ack: a connection on its way is gone, so that perhaps nothing more will be heard
+	// without ack: a connection on its way is gone, so perhaps no more news will come
 	adrift
-	// in flight, with a later one delivered, when the route to the receiver began to change
+	// a later message was delivered before this one, when the route to the receiver began to change
 	overtaken
 )
 
-// news are the states that something can be heard of.
+// news are the states that come from an event.
 const news = delivered | ended | adrift
 
-// A flight is what is needed of a message only while it is in flight.
+// A flight is what the ledger needs to know about a message while it is in flight.
 type flight struct {
 	at       int64 // intended send time
 	receiver uint32
-	// which of several connections it left over, where one connection of the run is attached to
+	// which of several connections it left over, if one connection of the run is attached to
 	// several nodes
 	leg uint32
 }
 
-// A stream is all that is known of the messages of one sending connection, numbered from 1.
+// A stream is all that the ledger knows about the messages of one sending connection. Messages are
+// numbered from 1.
 //
-// Messages stand in pages of pageLen. A page goes when all its messages are settled, and of a
-// message without a page everything is known: so a repeat of it is recognized at any later time.
-// What holds a page back (an outcome "not delivered", which a delivery may still prove false) costs
-// one byte a message, a page that is gone 8 bytes in all.
+// Pages hold pageLen messages each. The stream frees a page when all its messages are settled. If a
+// message has no page, everything about it is known, so the stream recognizes a repeat at any later
+// time. An outcome "not delivered" holds a page back, because a delivery may still prove it false.
+// A page that is held costs one byte a message. A freed page costs 8 bytes in all.
 type stream struct {
 	acks       bool
 	sent       uint64 // messages so far, and the number of the last one
@@ -45,7 +46,7 @@ type stream struct {
 }
 
 // connStart says where the messages of a new connection begin: after earliest-1 and not after
-// latest. A driver that knows it exactly gives one number twice.
+// latest. A driver that knows the exact number gives it twice.
 type connStart struct{ earliest, latest uint64 }
 
 const pageLen = 128
@@ -63,10 +64,10 @@ type pagePool struct {
 	flights []*[pageLen]flight
 }
 
-// has reports whether a message of this number was sent.
+// has reports whether a message with this number was sent.
 func (s *stream) has(seq uint64) bool { return seq-1 < s.sent } // 0 wraps around
 
-// low is the lowest number whose delivery may still be news. It takes up to pageLen steps.
+// low returns the lowest number whose delivery may still be news. It takes up to pageLen steps.
 func (s *stream) low() uint64 {
 	seq := uint64(s.lowPage)*pageLen + 1
 	if s.lowPage < len(s.pages) {
@@ -80,7 +81,7 @@ func (s *stream) low() uint64 {
 	return seq
 }
 
-// settled: nothing that comes can be news any more.
+// settled reports whether no event can bring news about a message in this state.
 func (s *stream) settled(v state) bool {
 	if s.acks {
 		return v&(delivered|ended) == delivered|ended
@@ -88,7 +89,7 @@ func (s *stream) settled(v state) bool {
 	return v&delivered != 0
 }
 
-// landed: the message is no longer in flight.
+// landed reports whether a message in this state is no longer in flight.
 func (s *stream) landed(v state) bool {
 	if s.acks {
 		return v&ended != 0
@@ -110,8 +111,8 @@ func (s *stream) send(pool *pagePool, f flight) {
 }
 
 // mark adds to the state of a message that was sent, and returns the state before. bits holds one
-// of news, and if that was known already nothing changes. landed says that the message was in
-// flight until now, and at is then its intended send time.
+// of news. If that was known already, mark changes nothing. landed says that the message was in
+// flight until now. at is then its intended send time.
 func (s *stream) mark(pool *pagePool, seq uint64, bits state) (before state, at int64, landed bool) {
 	n, i := int((seq-1)/pageLen), (seq-1)%pageLen
 	p := s.pages[n]
@@ -143,7 +144,8 @@ func (s *stream) mark(pool *pagePool, seq uint64, bits state) (before state, at 
 	return before, at, landed
 }
 
-// flight is what is known of a message in flight, and perhaps of one that has landed; else nil.
+// flight returns the flight of a message that is in flight. It may also return that of a message
+// that has landed. Otherwise it returns nil.
 func (s *stream) flight(seq uint64) *flight {
 	if p := s.pages[(seq-1)/pageLen]; p != nil && p.flights != nil {
 		return &p.flights[(seq-1)%pageLen]
@@ -151,10 +153,10 @@ func (s *stream) flight(seq uint64) *flight {
 	return nil
 }
 
-// overtake marks a message in flight.
+// overtake marks a message in flight as overtaken.
 func (s *stream) overtake(seq uint64) { s.pages[(seq-1)/pageLen].states[(seq-1)%pageLen] |= overtaken }
 
-// firstInFlight is the lowest number in flight, or that of the next message.
+// firstInFlight returns the lowest number in flight, or the number of the next message.
 func (s *stream) firstInFlight() uint64 {
 	first := s.sent + 1
 	s.eachInFlight(func(seq uint64, _ flight) { first = min(first, seq) })
@@ -169,7 +171,7 @@ func (s *stream) drop(pool *pagePool, n int) {
 	}
 }
 
-// eachInFlight calls f for every message in flight; f may end it.
+// eachInFlight calls f for every message in flight. f may end the message.
 func (s *stream) eachInFlight(f func(seq uint64, fl flight)) {
 	if s.inFlight == 0 {
 		return
@@ -211,7 +213,7 @@ func (pool *pagePool) get() *page {
 	return p
 }
 
-// pop takes the last element, or the zero value when there is none.
+// pop removes and returns the last element. It returns the zero value if there is none.
 func pop[T any](list *[]T) (v T) {
 	if n := len(*list); n > 0 {
 		v = (*list)[n-1]

@@ -6,9 +6,9 @@ import (
 	"distmsg/codec"
 )
 
-// A Timeline knows when things happened: how much in which second, how long a receiver went without
-// a delivery, and how long senders waited for each kind of outcome. An event costs O(1), and a
-// second one slot of a slice.
+// A Timeline records when things happened: how much happened in each second, how long a receiver
+// went without a delivery, and how long senders waited for each kind of outcome. An event costs
+// O(1). A second costs one slot of a slice.
 type Timeline struct {
 	Now      int64 // on the run's clock; whoever reads it sets it
 	seconds  []second
@@ -28,7 +28,7 @@ type second struct {
 
 func newTimeline(conns int) Timeline { return Timeline{lastAt: make([]int64, conns)} }
 
-// at is the second that now is in.
+// at returns the second that contains Now.
 func (l *Timeline) at() *second {
 	n := int(l.Now / int64(time.Second))
 	for n >= len(l.seconds) {
@@ -37,7 +37,8 @@ func (l *Timeline) at() *second {
 	return &l.seconds[n]
 }
 
-// Start begins to count silence, and Stop ends it with those that have not ended by themselves.
+// Start begins to measure silences. Stop ends the measurement, and counts the silences that still
+// go on.
 func (l *Timeline) Start() {
 	l.running, l.lastAny = true, l.Now
 	for i := range l.lastAt {
@@ -65,8 +66,8 @@ func (l *Timeline) deliver(conn int) {
 	l.lastAny = l.Now
 }
 
-// outcome counts an outcome; landed says that the message was in flight, from its intended send
-// time sentAt.
+// outcome counts an outcome. landed says that the message was in flight since sentAt, its intended
+// send time.
 func (l *Timeline) outcome(code codec.Code, sentAt int64, landed bool) {
 	l.at().outcomes[code&127]++
 	if landed {
@@ -109,8 +110,10 @@ func (l *Timeline) SlowestMs() map[string]float64 {
 	return words
 }
 
-// Silence returns the longest time that a connection went without a delivery, and when that began.
+// Silence returns the longest time that a connection went without a delivery, and when that time
+// began.
 func (l *Timeline) Silence() (longest, since int64) { return l.silence, l.silentAt }
 
-// LastDelivery returns when the last message was delivered at any connection, or the start.
+// LastDelivery returns the time of the last delivery at any connection, or the time of Start if
+// there was none.
 func (l *Timeline) LastDelivery() int64 { return l.lastAny }
