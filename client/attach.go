@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/callback"
 )
 
 // maxWelcome bounds the frames before the node has announced its limits.
@@ -18,23 +19,23 @@ const maxWelcome = 1 << 20
 // attach opens a connection to the node at addr and exchanges hello and welcome. It resumes the
 // session if there is one; if the node cannot believe that (it began anew with another key), it
 // asks for a new one.
-func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
+func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
-		Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Credentials: s.cfg.Credentials, Agent: []byte(s.cfg.Agent),
-		Heartbeat: uint64(max(s.cfg.Heartbeat.Milliseconds(), 1)),
+		Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Credentials: k.s.cfg.Credentials, Agent: []byte(k.s.cfg.Agent),
+		Heartbeat: uint64(max(k.s.cfg.Heartbeat.Milliseconds(), 1)),
 	}
-	s.mu.Lock()
-	hello.Session, hello.Secret = s.id, s.secret
-	if s.id != nil && s.mayReplace(addr) {
+	k.s.attachments.mu.Lock()
+	hello.Session, hello.Secret = k.s.attachments.id, k.s.attachments.secret
+	if k.s.attachments.id != nil && k.s.attachments.mayReplace(addr) {
 		hello.Flags = codec.HelloReplace
 	}
-	s.mu.Unlock()
-	c, err := s.attachAs(ctx, addr, &hello)
+	k.s.attachments.mu.Unlock()
+	c, err := k.attachAs(ctx, addr, &hello)
 	var f *fault
 	if hello.Session != nil && errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated {
 		hello.Session, hello.Secret, hello.Flags = nil, nil, 0
-		c, err = s.attachAs(ctx, addr, &hello)
+		c, err = k.attachAs(ctx, addr, &hello)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: node %s: %w", addr, err)
@@ -42,22 +43,10 @@ func (s *Session) attach(ctx context.Context, addr string) (*conn, error) {
 	return c, nil
 }
 
-// mayReplace reports whether whatever connection the node at addr still has of this session is one
-// that is closed here: then that node should not wait to find out. It needs s.mu.
-func (s *Session) mayReplace(addr string) bool {
-	node := s.nodes.names[addr]
-	for c := range s.conns {
-		if !c.closed && (node == "" || c.node == node) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
+func (k *keepers) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, k.s.cfg.DialTimeout)
 	defer cancel()
-	nc, err := s.dialer.Open(ctx, addr)
+	nc, err := k.dialer.Open(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -70,10 +59,10 @@ func (s *Session) attachAs(ctx context.Context, addr string, hello *codec.Hello)
 		nc.Close()
 		return nil, errors.Join(ctx.Err(), err)
 	}
-	c := newConn(s, nc, addr, welcome)
-	switch err := s.admit(c, welcome); err {
+	c := newConn(k.s, nc, addr, welcome)
+	switch err := k.s.attachments.admit(c, welcome); err {
 	case errStranger:
-		_ = nc.SetWriteDeadline(time.Now().Add(s.cfg.DialTimeout))
+		_ = nc.SetWriteDeadline(time.Now().Add(k.s.cfg.DialTimeout))
 		// the new session that the node has made is not wanted
 		_, _ = nc.Write(codec.AppendBye(nil))
 		nc.Close()
@@ -151,4 +140,16 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	c.wake.L = &c.mu
 	c.credit.setLimits(unlimited, int(min(f.Limits.Credit, unlimited)))
 	return c
+}
+
+// callDialer calls the application's Dialer, which can stop nothing but this attempt.
+func (k *keepers) callDialer(ctx context.Context, addr string) (nc net.Conn, err error) {
+	if f := callback.Apart(func() { nc, err = k.s.cfg.Dialer(ctx, addr) }); f != nil {
+		k.s.failed(f, "Config.Dialer")
+		return nil, errors.New("Config.Dialer " + f.How())
+	}
+	if nc == nil && err == nil {
+		return nil, errors.New("Config.Dialer returned neither a connection nor an error")
+	}
+	return nc, err
 }

@@ -200,7 +200,7 @@ func (s *Session) askAll(ctx context.Context, q question, ids []idEpoch,
 		at[i], codes[i] = i, unwritten(q.kind)
 	}
 	for try := 0; len(todo) > 0; try++ {
-		c, err := s.attached(ctx)
+		c, err := s.attachments.wait(ctx)
 		if err != nil {
 			break
 		}
@@ -259,7 +259,7 @@ func (s *Session) lateBound(ids []idEpoch, a answer) {
 			back = append(back, idEpoch{ids[i].id, r.Epoch})
 		}
 	}
-	if c := s.first(); c != nil && len(back) > 0 {
+	if c := s.attachments.first(); c != nil && len(back) > 0 {
 		c.request(question{kind: codec.KindUnbind}, back)
 	}
 }

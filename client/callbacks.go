@@ -32,7 +32,7 @@ func newCallbacks(s *Session) *callbacks {
 		kicks:     callback.NewLine(g, "OnKick", 0, 0, cfg.OnKick),
 		drains:    callback.NewLine(g, "OnDrain", cfg.QueueMessages, 0, cfg.OnDrain),
 		states:    callback.NewLine(g, "OnState", cfg.QueueMessages, 0, cfg.OnState),
-		presences: callback.NewLine(g, "OnPresence", 0, 0, func(struct{}) { s.tellPresence() }),
+		presences: callback.NewLine(g, "OnPresence", 0, 0, func(struct{}) { s.watches.tellPresence() }),
 		failures:  callback.NewLine(g, "OnPostFailed", cfg.QueueMessages, 0, func(f failure) { cfg.OnPostFailed(f.id, f.err) }),
 		outcomes:  callback.NewLine(g, "OnOutcome", maxOutcomes, 0, cfg.OnOutcome),
 		answers:   callback.NewLine(g, "the callback of a SendAsync or MulticastAsync", 0, cfg.Workers, s.answer),

@@ -468,9 +468,9 @@ func TestEndedElsewhere(t *testing.T) {
 			s := k.dial(Config{Handler: accept, Attach: attach}, want, "me")
 			before := s.State().Session
 			epoch, _ := s.Epoch("me")
-			s.mu.Lock()
-			hello := codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Session: s.id, Secret: s.secret}
-			s.mu.Unlock()
+			s.attachments.mu.Lock()
+			hello := codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Session: s.attachments.id, Secret: s.attachments.secret}
+			s.attachments.mu.Unlock()
 			for addr := range k.nodes {
 				if attach == 1 && addr == s.State().Addr {
 					continue // another one than its own

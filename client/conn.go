@@ -49,7 +49,7 @@ type conn struct {
 	left     atomic.Bool  // the node delivers nothing any more
 	owed     atomic.Int64 // answers that the handlers have yet to give
 
-	// Guarded by s.mu.
+	// Guarded by attachments.mu.
 	gone   bool // closed or retired: no send goes here any more
 	closed bool
 	told   bool // OnState is to hear of its end
@@ -339,7 +339,7 @@ func (c *conn) close(cause error) {
 		c.wake.Signal()
 	}
 	c.mu.Unlock()
-	c.s.drop(c)
+	c.s.attachments.drop(c)
 	c.nc.Close()
 }
 
@@ -413,7 +413,7 @@ func (c *conn) finish() {
 	if c.ended && cause != ErrClosed { // it is Close that has ended it
 		cause = nil
 	}
-	c.s.forget(c, cause)
+	c.s.attachments.forget(c, cause)
 	close(c.dead)
 }
 

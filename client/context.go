@@ -2,13 +2,10 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"distmsg/codec"
-	"distmsg/internal/callback"
 )
 
 // over returns the error of a ctx that has ended, or nil. A deadline counts from the moment it
@@ -37,16 +34,4 @@ func (e *Error) blame() {
 	if e.cause == nil && (e.Code == codec.CodeTimeout || e.Code == codec.CodeExpired) {
 		e.cause = context.DeadlineExceeded
 	}
-}
-
-// callDialer calls the application's Dialer, which can stop nothing but this attempt.
-func (s *Session) callDialer(ctx context.Context, addr string) (nc net.Conn, err error) {
-	if f := callback.Apart(func() { nc, err = s.cfg.Dialer(ctx, addr) }); f != nil {
-		s.failed(f, "Config.Dialer")
-		return nil, errors.New("Config.Dialer " + f.How())
-	}
-	if nc == nil && err == nil {
-		return nil, errors.New("Config.Dialer returned neither a connection nor an error")
-	}
-	return nc, err
 }

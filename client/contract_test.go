@@ -46,7 +46,7 @@ func TestDialerAndMembershipDoNotReturn(t *testing.T) {
 			}
 			t.Cleanup(func() { closeSession(t, s) })
 			failing.Store(true)
-			s.first().close(errors.New("cut on purpose"))
+			s.attachments.first().close(errors.New("cut on purpose"))
 			eventually(t, "the end of the attachment", func() bool { return dials.Load() > 3 })
 			if err := s.Bind(testContext(t), "me"); err != nil {
 				t.Error(err)
@@ -241,8 +241,8 @@ func TestExpiredIsNotHandled(t *testing.T) {
 			t.Errorf("%s is answered, want %s", f.Token, want)
 		}
 	}
-	if st := s.Stats(); st.Expired != 1 || s.first().owed.Load() != 0 {
-		t.Errorf("%+v; %d answers are owed", st, s.first().owed.Load())
+	if st := s.Stats(); st.Expired != 1 || s.attachments.first().owed.Load() != 0 {
+		t.Errorf("%+v; %d answers are owed", st, s.attachments.first().owed.Load())
 	}
 }
 

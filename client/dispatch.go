@@ -241,9 +241,9 @@ func (c *conn) onLeft(body []byte) error {
 func (c *conn) onMembers(body []byte) error {
 	all, err := codec.DecodeMembers(body)
 	if err == nil {
-		c.s.mu.Lock()
-		c.s.heardOf(all)
-		c.s.mu.Unlock()
+		c.s.attachments.mu.Lock()
+		c.s.nodes.heardOf(all)
+		c.s.attachments.mu.Unlock()
 	}
 	return err
 }

@@ -422,7 +422,7 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	s, c := attachFake(t, a, Config{Handler: slow, OnDrain: func(d Drain) { drains <- d }, OnState: func(v State) { states <- v }})
-	old := s.first()
+	old := s.attachments.first()
 	bindFake(t, s, c, "me")
 	wait := collect(t, s, 1)
 	owed := c.expectSend()
@@ -516,7 +516,7 @@ func TestLookupIsAskedAgain(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, _, kernel := attachBroken(t, n, Config{MaxInFlightBytes: 1, QueueTotal: 10_000}, false)
-	c := s.first()
+	c := s.attachments.first()
 	kernel.mu.Lock() // takes nothing from now on
 	resume := sync.OnceFunc(kernel.mu.Unlock)
 	defer resume()
@@ -525,7 +525,7 @@ func TestBacklog(t *testing.T) {
 	for range 30 {
 		_, _ = c.ack(&codec.Ack{Token: []byte("x"), Code: codec.CodeAcked, Reply: make([]byte, 1000)})
 	}
-	eventually(t, "the end", func() bool { return s.first() == nil })
+	eventually(t, "the end", func() bool { return s.attachments.first() == nil })
 	resume()
 	receive(t, c.dead, "the end of the connection")
 	if !errors.Is(c.cause, errBacklog) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/dialing"
 )
 
 // assertEvery is how often bindings are looked through that a node has yet to accept.
@@ -16,47 +17,57 @@ const assertEvery = time.Second
 // errNowhere: there is no node to go to.
 var errNowhere = errors.New("client: no other node is known")
 
+// keepers are the goroutines that keep the session attached, one for each attachment.
+type keepers struct {
+	s      *Session
+	dialer *dialing.Dialer // calls Config.Dialer
+
+	// Guarded by attachments.mu.
+	running int // one for each attachment that exists or should exist
+	seeking int // those of them that have no connection
+}
+
 // keep is a keeper goroutine: it sees to it that the session has one attachment, at first over c,
 // until Close. Without c it looks for a node that none of the others has. The caller has counted it
 // in keepers, and in seekers if c is nil.
-func (s *Session) keep(c *conn) {
+func (k *keepers) keep(c *conn) {
 	var last, avoid string
 	for short := 0; ; { // connections in a row that have not lasted
 		if c == nil {
-			if c = s.seek(last, avoid, short); c == nil {
+			if c = k.seek(last, avoid, short); c == nil {
 				return
 			}
 		}
-		s.grow()
+		k.grow()
 		former := c
-		c, last, avoid = s.tend(c, short)
+		c, last, avoid = k.tend(c, short)
 		if short++; former.lasted() { // a node that says welcome and closes has proved nothing
 			short = 0
 		}
 		if c == nil {
-			s.mu.Lock()
-			s.seekers++
-			s.mu.Unlock()
+			k.s.attachments.mu.Lock()
+			k.seeking++
+			k.s.attachments.mu.Unlock()
 		}
 	}
 }
 
 // grow starts another keeper if the session is to have more attachments and none is being looked
 // for.
-func (s *Session) grow() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.keepers < s.cfg.Attach && s.seekers == 0 && !s.closed() {
-		s.keepers++
-		s.seekers++
-		s.kept.Go(func() { s.keep(nil) })
+func (k *keepers) grow() {
+	k.s.attachments.mu.Lock()
+	defer k.s.attachments.mu.Unlock()
+	if k.running < k.s.cfg.Attach && k.seeking == 0 && !k.s.closed() {
+		k.running++
+		k.seeking++
+		k.s.kept.Go(func() { k.keep(nil) })
 	}
 }
 
 // tend looks after an attachment. It returns the next connection when c's node drains; or nil when
 // c is dead, retired, or the session is closed, with the address to try first and the one to try
 // last. short is how many connections before this one did not last.
-func (s *Session) tend(c *conn, short int) (next *conn, last, avoid string) {
+func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
 	var drain codec.Drain
@@ -65,47 +76,47 @@ func (s *Session) tend(c *conn, short int) (next *conn, last, avoid string) {
 	defer func() { stopSaying() }()
 	for try := 0; ; {
 		select {
-		case <-s.life.Done():
+		case <-k.s.life.Done():
 			return nil, "", ""
 		case <-c.retired:
 			return nil, "", ""
 		case <-c.dead:
-			last, avoid = s.afterDeath(c)
+			last, avoid = k.afterDeath(c)
 			return nil, last, avoid
 		case <-again.C:
-			if s.first() == c { // one is enough
-				s.assert(s.life, c)
+			if k.s.attachments.first() == c { // one is enough
+				k.assert(k.s.life, c)
 			}
 		case within := <-c.reassert:
 			stopSaying()
-			ctx, stop := context.WithCancel(s.life)
+			ctx, stop := context.WithCancel(k.s.life)
 			stopSaying = stop
-			s.kept.Go(func() { s.sayAll(ctx, c, within) })
+			k.s.kept.Go(func() { k.sayAll(ctx, c, within) })
 		case drain = <-c.drained:
-			wait := s.onDrain(c, &drain)
+			wait := k.onDrain(c, &drain)
 			// two nodes that drain must not toss the session to and fro
 			if short > 0 && !c.lasted() {
-				wait += s.backoff(short)
+				wait += k.s.backoff(short)
 			}
 			move = time.After(wait)
 		case <-move:
-			if s.settled() { // the others do for now
-				s.retire(c)
+			if k.s.attachments.settled() { // the others do for now
+				k.s.attachments.retire(c)
 				return nil, "", c.addr
 			}
-			next, err := s.connect(s.life, s.candidates(drain.Addrs, "", ""), c)
+			next, err := k.connect(k.s.life, k.s.nodes.candidates(drain.Addrs, "", ""), c)
 			if err == nil {
 				return next, "", ""
 			}
-			s.seldom.say(slog.LevelWarn, c.addr, "distmsg: cannot leave a draining node", "node", c.node, "error", err)
-			move = time.After(s.backoff(try))
+			k.s.seldom.say(slog.LevelWarn, c.addr, "distmsg: cannot leave a draining node", "node", c.node, "error", err)
+			move = time.After(k.s.backoff(try))
 			try++
 		}
 	}
 }
 
 // afterDeath says what follows from the way c ended: which address to try first, or last.
-func (s *Session) afterDeath(c *conn) (last, avoid string) {
+func (k *keepers) afterDeath(c *conn) (last, avoid string) {
 	if errors.Is(c.cause, errSilent) {
 		return "", c.addr // to find out that it still is would take a whole DialTimeout
 	}
@@ -117,9 +128,9 @@ func (s *Session) afterDeath(c *conn) (last, avoid string) {
 	case codec.FaultGoingAway:
 		return "", c.addr
 	case codec.FaultSessionEnded:
-		s.begin(c)
+		k.s.attachments.begin(c)
 	case codec.FaultReplaced:
-		s.giveWay(c)
+		k.giveWay(c)
 	}
 	return c.addr, ""
 }
@@ -127,44 +138,44 @@ func (s *Session) afterDeath(c *conn) (last, avoid string) {
 // giveWay ends the session here if c was its only connection. This session replaces only
 // connections that it has closed itself, so another client has its secret and goes on with it. To
 // attach again would cut that one off in turn.
-func (s *Session) giveWay(c *conn) {
-	if s.first() != nil {
+func (k *keepers) giveWay(c *conn) {
+	if k.s.attachments.first() != nil {
 		return
 	}
-	s.cfg.Logger.Error("distmsg: another client has taken over the session; this one is over", "node", c.node, "session", c.session)
-	s.endLife()
+	k.s.cfg.Logger.Error("distmsg: another client has taken over the session; this one is over", "node", c.node, "session", c.session)
+	k.s.endLife()
 }
 
 // onDrain tells the application and returns how long to wait before moving: a random part of what
 // the node says, so that its sessions do not all move at once.
-func (s *Session) onDrain(c *conn, f *codec.Drain) time.Duration {
+func (k *keepers) onDrain(c *conn, f *codec.Drain) time.Duration {
 	wait := time.Duration(rand.Float64() * float64(f.Spread) * float64(time.Millisecond))
-	s.cfg.Logger.Info("distmsg: the node drains", "node", c.node, "moving_in", wait)
-	notify(s, s.cfg.OnDrain != nil, s.cb.drains,
+	k.s.cfg.Logger.Info("distmsg: the node drains", "node", c.node, "moving_in", wait)
+	notify(k.s, k.s.cfg.OnDrain != nil, k.s.cb.drains,
 		Drain{Addr: c.addr, Deadline: time.Duration(f.Deadline) * time.Millisecond, Addrs: f.Addrs})
 	return wait
 }
 
 // seek finds a node for a keeper that has none. The first pause is as long as it has become in that
 // many attempts. It returns nil when the session is closed.
-func (s *Session) seek(last, avoid string, attempts int) *conn {
-	news, began := s.news(), time.Now()
-	for try := attempts; s.pause(s.life, s.backoff(try), news); try++ {
-		news = s.news()
-		c, err := s.connect(s.life, s.candidates(nil, last, avoid), nil)
+func (k *keepers) seek(last, avoid string, attempts int) *conn {
+	news, began := k.s.nodes.changes(), time.Now()
+	for try := attempts; k.s.pause(k.s.life, k.s.backoff(try), news); try++ {
+		news = k.s.nodes.changes()
+		c, err := k.connect(k.s.life, k.s.nodes.candidates(nil, last, avoid), nil)
 		if err == nil {
-			s.mu.Lock()
-			s.seekers--
-			s.mu.Unlock()
+			k.s.attachments.mu.Lock()
+			k.seeking--
+			k.s.attachments.mu.Unlock()
 			return c
 		}
-		if s.closed() {
+		if k.s.closed() {
 			return nil
 		}
-		if s.first() == nil {
-			s.seldom.say(slog.LevelWarn, "", "distmsg: not attached to any node", "try", try+1, "for", time.Since(began), "error", err)
+		if k.s.attachments.first() == nil {
+			k.s.seldom.say(slog.LevelWarn, "", "distmsg: not attached to any node", "try", try+1, "for", time.Since(began), "error", err)
 		} else {
-			s.cfg.Logger.Debug("distmsg: not attached to another node", "try", try+1, "error", err)
+			k.s.cfg.Logger.Debug("distmsg: not attached to another node", "try", try+1, "error", err)
 		}
 	}
 	return nil
@@ -172,26 +183,26 @@ func (s *Session) seek(last, avoid string, attempts int) *conn {
 
 // connect attaches to the first of the nodes that answers, asserts the bindings there if it has to,
 // and lets sends go there, in place of old if that is not nil.
-func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
+func (k *keepers) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
 	errs := []error{}
 	for _, addr := range nodes {
 		if over(ctx) != nil {
 			break
 		}
-		key, ok := s.claim(addr)
+		key, ok := k.s.nodes.claim(addr)
 		if !ok {
 			continue
 		}
-		c, err := s.attach(ctx, addr)
-		s.unclaim(key)
+		c, err := k.attach(ctx, addr)
+		k.s.nodes.unclaim(key)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		s.assert(ctx, c)
-		s.seldom.say(slog.LevelInfo, addr, "distmsg: attached", "node", c.node, "addr", addr, "session", c.session,
+		k.assert(ctx, c)
+		k.s.seldom.say(slog.LevelInfo, addr, "distmsg: attached", "node", c.node, "addr", addr, "session", c.session,
 			"resumed", c.resumed)
-		s.publish(c, old)
+		k.s.attachments.publish(c, old)
 		return c, nil
 	}
 	if err := over(ctx); err != nil {
@@ -206,28 +217,28 @@ func (s *Session) connect(ctx context.Context, nodes []string, old *conn) (*conn
 // assert binds again, under their epochs, the IDs that the session does not have at the node (S10).
 // What the registry cannot take now stays for the next time; what is bound elsewhere by now is
 // lost.
-func (s *Session) assert(ctx context.Context, c *conn) { s.say(ctx, c, s.holds.looseOnes()) }
+func (k *keepers) assert(ctx context.Context, c *conn) { k.say(ctx, c, k.s.holds.looseOnes()) }
 
 // sayAll asserts everything that is held, because the node asked for it, spread over within
 // milliseconds.
-func (s *Session) sayAll(ctx context.Context, c *conn, within uint64) {
+func (k *keepers) sayAll(ctx context.Context, c *conn, within uint64) {
 	const step = 100 // milliseconds, at least, from one part to the next
-	ids := s.holds.all()
+	ids := k.s.holds.all()
 	if len(ids) == 0 {
 		return
 	}
-	s.cfg.Logger.Info("distmsg: the node asks for all bindings", "node", c.node, "ids", len(ids), "within_ms", within)
+	k.s.cfg.Logger.Info("distmsg: the node asks for all bindings", "node", c.node, "ids", len(ids), "within_ms", within)
 	frames := (len(ids) + c.frameful(ids) - 1) / c.frameful(ids)
 	parts := max(1, min(frames, int(min(within, unlimited))/step))
 	size := (len(ids) + parts - 1) / parts
 	every := time.Duration(min(within, maxWithin)) * time.Millisecond / time.Duration(parts)
 	// sessions are not to speak all at once
 	for wait := rand.N(every + 1); len(ids) > 0; wait = every {
-		if within > 0 && !s.pause(ctx, wait, c.dead) || ctx.Err() != nil {
+		if within > 0 && !k.s.pause(ctx, wait, c.dead) || ctx.Err() != nil {
 			return
 		}
 		n := min(size, len(ids))
-		s.say(ctx, c, ids[:n])
+		k.say(ctx, c, ids[:n])
 		ids = ids[n:]
 	}
 }
@@ -236,17 +247,17 @@ func (s *Session) sayAll(ctx context.Context, c *conn, within uint64) {
 const maxWithin = 24 * 60 * 60 * 1000
 
 // say binds IDs under the epochs they have.
-func (s *Session) say(ctx context.Context, c *conn, ids []idEpoch) {
+func (k *keepers) say(ctx context.Context, c *conn, ids []idEpoch) {
 	if len(ids) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, k.s.cfg.RequestTimeout)
 	defer cancel()
 	var strays []idEpoch
 	c.ask(ctx, question{kind: codec.KindBind}, ids, func(i int, r codec.Result) {
-		kick, lost, stray := s.holds.asserted(ids[i], r, c.gen)
+		kick, lost, stray := k.s.holds.asserted(ids[i], r, c.gen)
 		if lost {
-			s.kicked(kick)
+			k.s.kicked(kick)
 		}
 		if stray {
 			strays = append(strays, ids[i])

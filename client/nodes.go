@@ -9,8 +9,10 @@ import (
 	"distmsg/internal/callback"
 )
 
-// nodes is what the session knows of the nodes. Guarded by Session.mu.
+// nodes is what the session knows of the nodes. Guarded by attachments.mu.
 type nodes struct {
+	s *Session
+
 	told  []codec.Member    // as a node told last; empty: none did
 	names map[string]string // by address, as lists and welcomes say
 	// the nodes (or addresses, where no name is known) that a keeper dials now
@@ -18,25 +20,25 @@ type nodes struct {
 	news     chan struct{} // closed and replaced when there are others to try
 }
 
-// news returns a channel that is closed when the nodes have changed.
-func (s *Session) news() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.nodes.news
+// changes returns a channel that is closed when the nodes have changed.
+func (ns *nodes) changes() <-chan struct{} {
+	ns.s.attachments.mu.Lock()
+	defer ns.s.attachments.mu.Unlock()
+	return ns.news
 }
 
-// tellNews wakes the keepers that look for a node. It needs s.mu.
-func (s *Session) tellNews() {
-	close(s.nodes.news)
-	s.nodes.news = make(chan struct{})
+// tellNews wakes the keepers that look for a node. The caller holds attachments.mu.
+func (ns *nodes) tellNews() {
+	close(ns.news)
+	ns.news = make(chan struct{})
 }
 
 // follow passes on the news of discovery until the session is closed.
-func (s *Session) follow() {
+func (ns *nodes) follow() {
 	for {
-		_, changed, ok := s.found()
+		_, changed, ok := ns.found()
 		if !ok {
-			if !s.pause(s.life, s.cfg.MaxBackoff, nil) {
+			if !ns.s.pause(ns.s.life, ns.s.cfg.MaxBackoff, nil) {
 				return
 			}
 			continue
@@ -46,52 +48,53 @@ func (s *Session) follow() {
 		}
 		select {
 		case <-changed:
-		case <-s.life.Done():
+		case <-ns.s.life.Done():
 			return
 		}
-		s.mu.Lock()
-		s.tellNews()
-		s.mu.Unlock()
+		ns.s.attachments.mu.Lock()
+		ns.tellNews()
+		ns.s.attachments.mu.Unlock()
 	}
 }
 
 // found asks Config.Membership, which may be the application's, and can stop nothing but this look;
 // ok is false if it did not return.
-func (s *Session) found() (nodes []discovery.Node, changed <-chan struct{}, ok bool) {
-	if f := callback.Apart(func() { nodes, changed = s.cfg.Membership.Nodes() }); f != nil {
-		s.failed(f, "Config.Membership")
+func (ns *nodes) found() (nodes []discovery.Node, changed <-chan struct{}, ok bool) {
+	if f := callback.Apart(func() { nodes, changed = ns.s.cfg.Membership.Nodes() }); f != nil {
+		ns.s.failed(f, "Config.Membership")
 		return nil, nil, false
 	}
 	return nodes, changed, true
 }
 
-// heardOf takes in the list of nodes that a node told, in place of the one before. It needs s.mu.
-func (s *Session) heardOf(told []codec.Member) {
-	n := &s.nodes
+// heardOf takes in the list of nodes that a node told, in place of the one before. The caller holds
+// attachments.mu.
+func (ns *nodes) heardOf(told []codec.Member) {
 	for _, m := range told {
-		n.names[m.Addr] = m.Node
+		ns.names[m.Addr] = m.Node
 	}
-	if !slices.Equal(n.told, told) {
-		n.told = told
-		s.tellNews()
+	if !slices.Equal(ns.told, told) {
+		ns.told = told
+		ns.tellNews()
 	}
 }
 
-// key names the node behind an address as well as it is known. It needs s.mu.
-func (s *Session) key(addr string) string {
-	if name := s.nodes.names[addr]; name != "" {
+// key names the node behind an address as well as it is known. The caller holds attachments.mu.
+func (ns *nodes) key(addr string) string {
+	if name := ns.names[addr]; name != "" {
 		return name
 	}
 	return addr
 }
 
-// taken reports whether another keeper has the node, or is about to. It needs s.mu.
-func (s *Session) taken(addr string) bool {
-	key := s.key(addr)
-	if s.nodes.dialling[key] {
+// taken reports whether another keeper has the node, or is about to. The caller holds
+// attachments.mu.
+func (ns *nodes) taken(addr string) bool {
+	key := ns.key(addr)
+	if ns.dialling[key] {
 		return true
 	}
-	for c := range s.conns {
+	for c := range ns.s.attachments.conns {
 		if !c.gone && (c.addr == addr || c.node == key) {
 			return true
 		}
@@ -101,43 +104,43 @@ func (s *Session) taken(addr string) bool {
 
 // claim reserves the node at addr for the caller to dial, until unclaim(key); false if another has
 // it.
-func (s *Session) claim(addr string) (key string, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.taken(addr) {
+func (ns *nodes) claim(addr string) (key string, ok bool) {
+	ns.s.attachments.mu.Lock()
+	defer ns.s.attachments.mu.Unlock()
+	if ns.taken(addr) {
 		return "", false
 	}
-	key = s.key(addr)
-	s.nodes.dialling[key] = true
+	key = ns.key(addr)
+	ns.dialling[key] = true
 	return key, true
 }
 
-func (s *Session) unclaim(key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.nodes.dialling, key)
+func (ns *nodes) unclaim(key string) {
+	ns.s.attachments.mu.Lock()
+	defer ns.s.attachments.mu.Unlock()
+	delete(ns.dialling, key)
 }
 
 // candidates lists the addresses to try: the preferred ones, the last one if it is still listed,
 // the others in random order, avoid at the end. Listed is what a node told last, and what a
 // Membership that changes says. The configured nodes count if no node has told any, or no
 // connection is left that stays.
-func (s *Session) candidates(preferred []string, last, avoid string) []string {
-	found, changed, _ := s.found()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (ns *nodes) candidates(preferred []string, last, avoid string) []string {
+	found, changed, _ := ns.found()
+	ns.s.attachments.mu.Lock()
+	defer ns.s.attachments.mu.Unlock()
 	var listed, resort []string
-	for _, m := range s.nodes.told {
+	for _, m := range ns.told {
 		listed = append(listed, m.Addr)
 	}
 	for _, n := range found {
 		if n.ID != "" {
-			s.nodes.names[n.Addr] = n.ID
+			ns.names[n.Addr] = n.ID
 		}
 		switch {
-		case changed != nil || len(s.nodes.told) == 0:
+		case changed != nil || len(ns.told) == 0:
 			listed = append(listed, n.Addr)
-		case !s.hasSettled():
+		case !ns.s.attachments.hasSettled():
 			resort = append(resort, n.Addr)
 		}
 	}
@@ -146,7 +149,7 @@ func (s *Session) candidates(preferred []string, last, avoid string) []string {
 	known := append(listed, resort...)
 	var addrs []string
 	add := func(addr string) {
-		if addr != "" && !slices.Contains(addrs, addr) && !s.taken(addr) {
+		if addr != "" && !slices.Contains(addrs, addr) && !ns.taken(addr) {
 			addrs = append(addrs, addr)
 		}
 	}

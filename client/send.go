@@ -164,7 +164,7 @@ func (s *Session) submit(ctx context.Context, o outgoing) (c *conn, seq uint64, 
 // submitAnywhere puts o into the buffer of the first connection that takes it.
 func (s *Session) submitAnywhere(ctx context.Context, o *outgoing) (*conn, uint64, error) {
 	for {
-		c := s.pick(o.From, o.To)
+		c := s.attachments.pick(o.From, o.To)
 		if c == nil {
 			if err := s.waitAttached(ctx, o); err != nil {
 				return nil, 0, err
@@ -178,7 +178,7 @@ func (s *Session) submitAnywhere(ctx context.Context, o *outgoing) (*conn, uint6
 		if err != errConnClosed {
 			return nil, 0, err
 		}
-		s.drop(c) // c may not have done this itself yet: do not spin
+		s.attachments.drop(c) // c may not have done this itself yet: do not spin
 	}
 }
 
@@ -423,7 +423,7 @@ func (s *Session) reserve(ctx context.Context, o *outgoing) error {
 func (s *Session) waitAttached(ctx context.Context, o *outgoing) error {
 	ctx, cancel := o.context(ctx)
 	defer cancel()
-	_, err := s.attached(ctx)
+	_, err := s.attachments.wait(ctx)
 	if err == nil || err == ErrClosed {
 		return err
 	}

@@ -53,7 +53,7 @@ func TestResume(t *testing.T) {
 	before := receive(t, states, "the first state")
 	epoch, _ := s.Epoch("bob")
 	for range 3 {
-		s.first().nc.Close()
+		s.attachments.first().nc.Close()
 		if v := receive(t, states, "the loss"); v.Attached {
 			t.Errorf("%+v", v)
 		}

@@ -37,10 +37,10 @@ func TestMembersFrame(t *testing.T) {
 	last := gone.accept()
 	eventually(t, "three nodes", func() bool { return len(addrs(s)) == 3 })
 	c.put(membersOf(a, b))
-	eventually(t, "the list", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.nodes.told) == 2 })
+	eventually(t, "the list", func() bool { s.attachments.mu.Lock(); defer s.attachments.mu.Unlock(); return len(s.nodes.told) == 2 })
 	last.Close()
 	eventually(t, "two nodes", func() bool { return len(addrs(s)) == 2 })
-	if all := s.candidates(nil, gone.addr, ""); len(all) != 0 {
+	if all := s.nodes.candidates(nil, gone.addr, ""); len(all) != 0 {
 		t.Errorf("would still try %v", all)
 	}
 	c.put(membersOf(a, b, gone))
@@ -72,7 +72,7 @@ func TestLastResort(t *testing.T) {
 	a, b := newFakeNode(t).start(), newFakeNode(t).start()
 	s, c := attachFake(t, a, Config{})
 	c.put(membersOf(b))
-	eventually(t, "the list", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.nodes.told) == 1 })
+	eventually(t, "the list", func() bool { s.attachments.mu.Lock(); defer s.attachments.mu.Unlock(); return len(s.nodes.told) == 1 })
 	b.ln.Close()
 	c.Close()
 	a.accept()
@@ -329,7 +329,7 @@ func TestPickDoesNotAllocate(t *testing.T) {
 		c.put(membersOf(a, b))
 		b.accept()
 		eventually(t, "both", func() bool { return len(addrs(s)) == 2 })
-		if n := testing.AllocsPerRun(100, func() { s.pick("alice", "bob") }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { s.attachments.pick("alice", "bob") }); n != 0 {
 			t.Errorf("%T: %v allocations", strategy, n)
 		}
 	}

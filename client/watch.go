@@ -28,7 +28,7 @@ func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) 
 	if err := s.mayAsk(ctx); err != nil {
 		return nil, err
 	}
-	if c := s.first(); c != nil && c.limits.MaxWatched == 0 {
+	if c := s.attachments.first(); c != nil && c.limits.MaxWatched == 0 {
 		return nil, fmt.Errorf("%w: node %s knows no watch", ErrNotSupported, c.node)
 	}
 	caller := ctx
@@ -68,6 +68,7 @@ func (s *Session) Unwatch(ids ...string) {
 // watches holds the watched IDs and what is known about them. Lock order: its mu, then conn.mu or
 // inbox.mu.
 type watches struct {
+	s    *Session
 	wake chan struct{} // capacity 1: todo is not empty
 
 	mu      sync.Mutex
@@ -164,10 +165,9 @@ func (e *watched) answered() {
 // decided reports whether an ID with that code is online or not, without doubt.
 func decided(code Code) bool { return code == codec.CodeOK || code == codec.CodeNoRoute }
 
-// keepWatching watches the IDs over one connection, and over another when that one has closed,
+// keep watches the IDs over one connection, and over another when that one has closed,
 // until Close.
-func (s *Session) keepWatching() {
-	w := &s.watches
+func (w *watches) keep() {
 	var c *conn
 	var dead, retired <-chan struct{}
 	for {
@@ -177,19 +177,19 @@ func (s *Session) keepWatching() {
 			c = nil
 		case <-retired:
 			c = nil
-		case <-s.life.Done():
+		case <-w.s.life.Done():
 			return
 		}
 		if c == nil {
 			var err error
-			if c, err = s.attached(s.life); err != nil {
+			if c, err = w.s.attachments.wait(w.s.life); err != nil {
 				return
 			}
 			dead, retired = c.dead, c.retired
 			w.begin(c)
 		}
 		if over, ids := c, w.take(); len(ids) > 0 {
-			s.kept.Go(func() { s.askWatched(over, ids) }) // later IDs need not wait for these
+			w.s.kept.Go(func() { w.ask(over, ids) }) // later IDs need not wait for these
 		}
 	}
 }
@@ -221,23 +221,22 @@ func (w *watches) take() []idEpoch {
 	return ids
 }
 
-// askWatched requests the watch of IDs over c.
-func (s *Session) askWatched(c *conn, ids []idEpoch) {
+// ask requests the watch of IDs over c.
+func (w *watches) ask(c *conn, ids []idEpoch) {
 	if c.limits.MaxWatched == 0 {
-		s.cfg.Logger.Warn("distmsg: the node knows no watch: presence stands still", "node", c.node, "ids", len(ids))
+		w.s.cfg.Logger.Warn("distmsg: the node knows no watch: presence stands still", "node", c.node, "ids", len(ids))
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.life, s.cfg.RequestTimeout)
+	ctx, cancel := context.WithTimeout(w.s.life, w.s.cfg.RequestTimeout)
 	defer cancel()
 	// The reader handles the answers, in order with the changes that follow them.
-	late := func(ids []idEpoch, a answer) { s.heardWatched(c, ids, a) }
-	heard := func(_ uint64, ids []idEpoch, a answer) { s.heardWatched(c, ids, a) }
+	late := func(ids []idEpoch, a answer) { w.heard(c, ids, a) }
+	heard := func(_ uint64, ids []idEpoch, a answer) { w.heard(c, ids, a) }
 	c.ask(ctx, question{kind: codec.KindWatch, heard: heard, late: late}, ids, func(int, codec.Result) {})
 }
 
-// heardWatched handles the answers to a watch frame.
-func (s *Session) heardWatched(c *conn, ids []idEpoch, a answer) {
-	w := &s.watches
+// heard handles the answers to a watch frame.
+func (w *watches) heard(c *conn, ids []idEpoch, a answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.conn != c {
@@ -250,7 +249,7 @@ func (s *Session) heardWatched(c *conn, ids []idEpoch, a answer) {
 			if r.Code == codec.CodeOverflow {
 				e.now.Reason = a.reasons[uint64(i)]
 			}
-			s.learn(e, r.Code, r.Epoch)
+			w.learn(e, r.Code, r.Epoch)
 		} else if decided(r.Code) || r.Code == codec.CodeRegistryUnavailable {
 			strays = append(strays, ids[i])
 		}
@@ -272,15 +271,14 @@ func (c *conn) onChanged(body []byte) error {
 	}
 	for v, ok := all.Next(); ok; v, ok = all.Next() {
 		if e := w.byID[string(v.ID)]; e != nil && decided(v.Code) {
-			c.s.learn(e, v.Code, v.Epoch)
+			w.learn(e, v.Code, v.Epoch)
 		}
 	}
 	return nil
 }
 
 // learn records what the node says about e. The caller holds watches.mu.
-func (s *Session) learn(e *watched, code Code, epoch uint64) {
-	w := &s.watches
+func (w *watches) learn(e *watched, code Code, epoch uint64) {
 	switch {
 	case decided(code):
 		e.now.Code, e.now.Epoch = code, epoch
@@ -293,14 +291,14 @@ func (s *Session) learn(e *watched, code Code, epoch uint64) {
 		e.now.Code, e.now.Epoch = code, 0
 	}
 	e.answered()
-	if s.cfg.OnPresence == nil || e.fresh || e.listed || !e.changed() {
+	if w.s.cfg.OnPresence == nil || e.fresh || e.listed || !e.changed() {
 		return
 	}
 	e.listed = true
 	w.news = append(w.news, e)
 	if !w.telling {
 		w.telling = true
-		s.cb.presences.Push(struct{}{})
+		w.s.cb.presences.Push(struct{}{})
 	}
 }
 
@@ -316,8 +314,7 @@ func (e *watched) changed() bool {
 }
 
 // tellPresence reports everything that has changed since its last call.
-func (s *Session) tellPresence() {
-	w := &s.watches
+func (w *watches) tellPresence() {
 	w.mu.Lock()
 	changed := make([]Presence, 0, len(w.news))
 	for _, e := range w.news {
@@ -330,7 +327,7 @@ func (s *Session) tellPresence() {
 	w.news, w.telling = nil, false
 	w.mu.Unlock()
 	if len(changed) > 0 {
-		s.cfg.OnPresence(changed)
+		w.s.cfg.OnPresence(changed)
 	}
 }
 

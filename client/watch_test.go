@@ -309,7 +309,7 @@ func TestWatchNotSupported(t *testing.T) {
 	receive(t, done, "the watch")
 	c.Close()
 	c = n.accept()
-	eventually(t, "the older node", func() bool { c := s.first(); return c != nil && c.limits.MaxWatched == 0 })
+	eventually(t, "the older node", func() bool { c := s.attachments.first(); return c != nil && c.limits.MaxWatched == 0 })
 	c.Close()
 	c = n.accept()
 	c.watched(c.expectWatch(1)[0], codec.Result{Code: codec.CodeNoRoute})
@@ -395,7 +395,7 @@ func TestPresenceModel(t *testing.T) {
 			},
 			"unavailable": func(t *rapid.T) {
 				id := watchedIDs(t)
-				s.heardWatched(c, []idEpoch{{id: id}}, answer{results: []codec.Result{{Code: codec.CodeRegistryUnavailable}}})
+				s.watches.heard(c, []idEpoch{{id: id}}, answer{results: []codec.Result{{Code: codec.CodeRegistryUnavailable}}})
 			},
 			"unwatch": func(t *rapid.T) {
 				id := watchedIDs(t)
@@ -403,7 +403,7 @@ func TestPresenceModel(t *testing.T) {
 				delete(said, id)
 				delete(heard, id)
 			},
-			"tell": func(t *rapid.T) { s.tellPresence() },
+			"tell": func(t *rapid.T) { s.watches.tellPresence() },
 		})
 		for _, v := range waiting {
 			for i, p := range w.answer(v.ids, v.entries) {
@@ -412,7 +412,7 @@ func TestPresenceModel(t *testing.T) {
 				}
 			}
 		}
-		s.tellPresence()
+		s.watches.tellPresence()
 		for id, want := range said {
 			got := heard[id]
 			if decided(want.Code) && (got.Code != want.Code || want.Code == codec.CodeOK && got.Epoch != want.Epoch) {
