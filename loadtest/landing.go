@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// errSilent ends the wait for what is in flight: nothing has landed for the whole grace.
-// errPatience ends it although answers still come in.
+// Two causes end the wait for messages in flight. errSilent: nothing has landed for the whole
+// grace. errPatience: the patience is over, although outcomes still come in.
 var (
 	errSilent   = errors.New("nothing has landed for the whole grace")
 	errPatience = errors.New("the patience is over")
 )
 
-// land waits for what is in flight, and for everything that the nodes have still to say.
+// land waits for the messages in flight, and for everything that the nodes have still to say.
 func (r *run) land(ctx context.Context) {
 	stopped := time.Now()
 	heard, end := r.whileHeard(ctx)
@@ -29,10 +29,9 @@ func (r *run) land(ctx context.Context) {
 	r.impatient = errors.Is(context.Cause(heard), errPatience)
 }
 
-// whileHeard makes a context that ends when nothing has landed for as long as the grace. A load
-// that is more than the nodes can take needs time to land. As long as its outcomes come in, its
-// nodes have not gone silent. The context ends in any case when the patience is over, or a grace
-// after ctx.
+// whileHeard returns a context that ends when nothing has landed for as long as the grace. An
+// overload needs time to land, and while its outcomes come in, the nodes have not gone silent. The
+// context ends in any case when the patience is over. It also ends a grace after ctx.
 func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()) {
 	heard, cancel := context.WithCancelCause(context.Background())
 	r.helpers.Go(func() {
@@ -75,7 +74,7 @@ func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()
 	return heard, func() { cancel(nil) }
 }
 
-// heard is the ledger's.
+// heard returns Ledger.Heard.
 func (r *run) heard() (n uint64) {
 	r.d.do(func() { n = r.t.ledger.Heard() })
 	return n

@@ -8,15 +8,15 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// meter measures what completes: acked round trips, or deliveries without ack. A message counts by
-// the moment when it should have left, and not by the moment when it completed: else those that a
-// stopped node delays past the end of the measured time would be in no figure, and what the warm-up
-// left behind would be.
+// meter measures messages that complete: acked round trips, or deliveries without ack. It assigns a
+// message to the moment when the message should have left, not to the moment when it completed.
+// Otherwise no figure would show the messages that a stopped node delays past the end of the
+// measured time, and the figures would contain messages of the warm-up.
 type meter struct {
 	latency *hdrhistogram.Histogram // nanoseconds, of those that done counts
-	// The measured time, on the run's clock: from from on, before to.
+	// The measured time on the run's clock: from from on, and before to.
 	from, to int64
-	// should have left in the measured time, and have completed, then or in the grace
+	// should have left in the measured time, and have completed in it or in the grace
 	done   uint64
 	during uint64 // have completed in the measured time: the CPU time of that time went into them
 	total  uint64 // have completed
@@ -28,7 +28,7 @@ func newMeter() meter {
 	return meter{latency: hdrhistogram.New(1000, maxLatency, 3), from: ledger.Unknown, to: ledger.Unknown}
 }
 
-// count takes a message that completes now and should have left at the moment at.
+// count counts a message that completes now and should have left at the time at.
 func (m *meter) count(at, now int64) {
 	m.total++
 	if m.from <= now && now < m.to {

@@ -12,9 +12,9 @@ import (
 
 // nats speaks the NATS client protocol
 // (https://docs.nats.io/reference/reference-protocols/nats-protocol), for comparison. An ID is a
-// subject. With ack, a message is a request: it names a reply subject below the connection's own
-// inbox, which ends in the message's number, and the receiver's empty reply is the ack. NATS
-// reports no failures: what does not arrive is missing.
+// subject. With ack, a message is a request. Its reply subject is below the connection's own inbox
+// and ends in the number of the message. The receiver's empty reply is the ack. NATS reports no
+// failures: a message that does not arrive is missing.
 type nats struct {
 	leg   *leg
 	t     *traffic
@@ -28,7 +28,7 @@ func newNATS(c *wireConn) func(*leg) protocol {
 	return func(l *leg) protocol { return &nats{leg: l, t: c.wire.t, index: c.index, inbox: inbox} }
 }
 
-// inboxSID is the subscription ID of the inbox; those of the IDs count from 1.
+// inboxSID is the subscription ID of the inbox. The subscription IDs of the IDs count from 1.
 const inboxSID = "0"
 
 func (n *nats) open(b []byte) []byte {
@@ -60,8 +60,7 @@ func (n *nats) send(b []byte, m *message) ([]byte, bool) {
 func (n *nats) ping(b []byte) []byte { return append(b, "PING\r\n"...) }
 
 func (n *nats) beat(b []byte) []byte {
-	// answers come in the order of the questions, and nobody asks anything but beats before settle
-	// does
+	// Pongs come in the order of the pings. Before settle, only beats send pings.
 	n.beats++
 	return n.ping(b)
 }
@@ -92,8 +91,8 @@ func (n *nats) parse(b []byte) (used int, err error) {
 
 var errNATSMsg = errors.New("bad MSG")
 
-// msg takes a message: args are "subject sid [reply-to] size", rest begins with its payload. It
-// returns the bytes of rest that were taken, 0 if the payload is not complete.
+// msg handles a message. args are "subject sid [reply-to] size", and rest begins with the payload.
+// It returns how many bytes of rest it consumed. It returns 0 if the payload is not complete.
 func (n *nats) msg(args, rest []byte) (taken int, err error) {
 	subject, args, _ := bytes.Cut(args, []byte(" "))
 	sid, args, _ := bytes.Cut(args, []byte(" "))
@@ -127,7 +126,7 @@ func (n *nats) msg(args, rest []byte) (taken int, err error) {
 	return taken, nil
 }
 
-// control takes every line that is not a message.
+// control handles every line that is not a message.
 func (n *nats) control(line []byte) error {
 	switch word, args, _ := bytes.Cut(line, []byte(" ")); string(word) {
 	case "PING":
@@ -173,7 +172,7 @@ func (n *nats) info(args []byte) error {
 	return nil
 }
 
-// decimal reads a number that is nothing but up to 19 digits.
+// decimal parses a number of up to 19 digits and nothing else.
 func decimal(b []byte) (v uint64, ok bool) {
 	if len(b) == 0 || len(b) > 19 {
 		return 0, false

@@ -8,7 +8,7 @@ import (
 	"distmsg/engine"
 )
 
-// drainTimeout bounds the drain of the node in this process. By then nobody sends any more.
+// drainTimeout limits the drain of the node in this process. Nobody sends any more by then.
 const drainTimeout = 5 * time.Second
 
 // node is a relay node in this process.
@@ -38,7 +38,7 @@ func startNode(loops int) (*node, error) {
 	}
 }
 
-// stop drains the node and ends it. An error says what was cut off.
+// stop drains the node and stops it. The error says what the drain cut off.
 func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()

@@ -2,8 +2,8 @@ package loadtest
 
 import "math/rand/v2"
 
-// places knows at which node each connection is; one that is down counts where it was. A change and
-// a choice cost O(nodes).
+// places records at which node each connection is. A connection that is down counts at its last
+// node. A change and a choice cost O(nodes).
 type places struct {
 	of    []int // by connection: the index of its node; -1: not known yet
 	at    []int // by connection: its index in the list of its node
@@ -19,7 +19,7 @@ func newPlaces(conns int) places {
 	return p
 }
 
-// put says where a connection is.
+// put records that a connection is at a node.
 func (p *places) put(conn int, node string) {
 	n, ok := p.nodes[node]
 	if !ok {
@@ -37,11 +37,11 @@ func (p *places) put(conn int, node string) {
 	p.conns[n] = append(p.conns[n], conn)
 }
 
-// several reports whether there were ever connections at more than one node.
+// several reports whether connections have ever been at more than one node.
 func (p *places) several() bool { return len(p.conns) > 1 }
 
-// pick chooses a random other connection: at another node, or at the same one. ok is false if there
-// is none.
+// pick chooses a random other connection: at another node if elsewhere is set, else at the same
+// node. ok is false if there is none.
 func (p *places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok bool) {
 	mine := p.conns[p.of[conn]]
 	if !elsewhere {
@@ -74,7 +74,7 @@ func (p *places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok b
 	return 0, false
 }
 
-// used is the number of nodes that have connections.
+// used returns the number of nodes that have connections.
 func (p *places) used() (n int) {
 	for _, list := range p.conns {
 		if len(list) > 0 {

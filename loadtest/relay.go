@@ -12,7 +12,7 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// relaySession is what the legs of one connection share: a session and its IDs.
+// relaySession is what the legs of one connection share: the session and its IDs.
 type relaySession struct {
 	ids             []codec.IDEpoch // with the epochs that a node gave
 	session, secret []byte          // to resume with; empty before the first welcome
@@ -39,8 +39,8 @@ type relay struct {
 	many    [][]byte // scratch: the receivers of a multicast
 }
 
-// maxFrame guards against a prefix that is not one; nodes announce what they take, not what they
-// send.
+// maxFrame guards against bytes that are no length prefix. Nodes announce which frames they accept,
+// but not which frames they send.
 const maxFrame = 2 * maxPayload
 
 func newRelay(c *wireConn) func(*leg) protocol {
@@ -59,7 +59,7 @@ func (r *relay) open(b []byte) []byte {
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
 	}
 	if len(r.session) > 0 && r.leg.conn.cur == nil {
-		// the old connection is gone, whether the node knows or not
+		// the old connection has closed, whether the node knows it or not
 		hello.Flags = codec.HelloReplace
 	}
 	return codec.AppendHello(b, &hello)
@@ -99,7 +99,7 @@ func (r *relay) beat(b []byte) []byte { return codec.AppendPing(b, beatNonce) }
 
 func (r *relay) leave(b []byte) []byte { return codec.AppendLeave(b) }
 
-// What a pong tells its ping by.
+// The values of pings. A pong returns the value of its ping.
 const (
 	settleNonce = 0
 	beatNonce   = 1
@@ -185,8 +185,8 @@ func (r *relay) frame(body []byte) error {
 	return nil // a later version's
 }
 
-// errorFrame takes what the node has to complain of. What only says why a connection ends, as they
-// do when nodes come and go, is no complaint.
+// errorFrame handles an error frame. Nodes that come and go end connections with an error frame,
+// which only gives the reason. It counts only the other ones as errors.
 func (r *relay) errorFrame(body []byte) error {
 	var f codec.ErrorFrame
 	if err := codec.DecodeError(body, &f); err != nil {
@@ -198,7 +198,7 @@ func (r *relay) errorFrame(body []byte) error {
 			return nil
 		}
 	case codec.FaultUnauthenticated, codec.FaultSessionEnded:
-		if len(r.session) > 0 { // to the next node, or the same after a restart, it means nothing
+		if len(r.session) > 0 { // unknown to the next node, or to this one after a restart
 			r.forget()
 			return nil
 		}
@@ -207,11 +207,11 @@ func (r *relay) errorFrame(body []byte) error {
 	return nil
 }
 
-// forget lets the next leg begin a new session.
+// forget makes the next leg begin a new session.
 func (r *relay) forget() { r.session, r.secret, r.bound = r.session[:0], r.secret[:0], false }
 
-// drain makes the connection move, if there is somewhere to go: another leg first, then this one
-// leaves.
+// drain moves the connection if there is another node. It makes another leg first, and then this
+// leg leaves.
 func (r *relay) drain(body []byte) error {
 	var f codec.Drain
 	if err := codec.DecodeDrain(body, &f); err != nil {
@@ -225,7 +225,7 @@ func (r *relay) drain(body []byte) error {
 	return nil
 }
 
-// reassert binds everything again, at a moment within the time that the node gives all its clients.
+// reassert binds all IDs again, at some moment in the time that the node gives to all its clients.
 func (r *relay) reassert(body []byte) error {
 	within, err := codec.DecodeReassert(body)
 	if err != nil {
@@ -241,21 +241,21 @@ func (r *relay) reassert(body []byte) error {
 	return nil
 }
 
-// say replaces the pending bytes by what an append function made of them.
+// say replaces the pending bytes with the result of an append function.
 func (r *relay) say(b []byte) {
 	r.leg.pending = b
 	r.leg.touch()
 }
 
-// deliver answers a delivery. A message that is not as it was sent is rejected, one for an ID of
-// somebody else goes back; either is in the ledger already.
+// deliver answers a delivery. It rejects a message whose bytes have changed, and returns a message
+// for an ID of another session. The ledger has recorded both by then.
 func (r *relay) deliver(body []byte) error {
 	var f codec.Deliver
 	if err := codec.DecodeDeliver(body, &f); err != nil {
 		return err
 	}
 	if !r.take(&f) {
-		if r.bare && f.Flags&codec.FlagAck == 0 { // its content is of no use to the node
+		if r.bare && f.Flags&codec.FlagAck == 0 { // the node does not need its content
 			f = f.Short()
 		}
 		r.say(codec.AppendNotHere(r.leg.pending, &f))
@@ -263,7 +263,7 @@ func (r *relay) deliver(body []byte) error {
 	return nil
 }
 
-// deliverMany is deliver for one message to several IDs.
+// deliverMany does the same as deliver, for one message to several IDs.
 func (r *relay) deliverMany(body []byte) error {
 	var f codec.DeliverMany
 	if err := codec.DecodeDeliverMany(body, codec.KindDeliverMany, math.MaxInt32, &f); err != nil {
@@ -284,7 +284,8 @@ func (r *relay) deliverMany(body []byte) error {
 	return nil
 }
 
-// take answers a message, unless it is for an ID of somebody else.
+// take answers a message. It returns false, without an answer, if the message is for an ID of
+// another session.
 func (r *relay) take(f *codec.Deliver) (held bool) {
 	ack := codec.Ack{Token: f.Token, Code: codec.CodeAcked}
 	if !r.t.deliver(r.index(), f.To, f.From, f.Payload) {
@@ -349,7 +350,7 @@ func (r *relay) checkLimits(features uint64) error {
 	return r.checkFanout(features)
 }
 
-// checkFanout says why the node does not take this run's multicasts.
+// checkFanout returns an error that says why the node does not accept the multicasts of this run.
 func (r *relay) checkFanout(features uint64) error {
 	n := r.t.msg.copies
 	if n == 1 {
@@ -375,7 +376,7 @@ func (r *relay) begin() {
 	r.bind()
 }
 
-// bind asks for as many IDs as one frame may carry.
+// bind binds as many IDs as fit into one frame.
 func (r *relay) bind() {
 	n := min(len(r.ids)-r.done, int(r.limits.MaxIDs))
 	r.asked = r.done + n
@@ -400,9 +401,9 @@ func (r *relay) boundFrame(body []byte) error {
 		case v.Code == codec.CodeDraining && r.leg.conn.cur != r.leg:
 			return errAgain // at another node
 		case v.Code == codec.CodeDraining:
-			r.binding = false // the node that it moves to will ask
+			r.binding = false // the leg to the next node will bind
 			return nil
-		default: // what follows is asked for again, too
+		default: // the binds that follow are sent again, too
 			r.leg.later(minBind+rand.N(maxBackoff), r.bind)
 			return nil
 		}
@@ -419,10 +420,10 @@ func (r *relay) boundFrame(body []byte) error {
 	return nil
 }
 
-// minBind is the least pause before a bind that failed is tried again.
+// minBind is the shortest pause before a failed bind is sent again.
 const minBind = 50 * time.Millisecond
 
-// kick is what no other session should cause: the IDs are this run's alone.
+// kick counts as an error: only this run has its IDs, so no other session should take them.
 func (r *relay) kick(body []byte) error {
 	id, epoch, err := codec.DecodeKick(body)
 	if err != nil {
@@ -436,7 +437,7 @@ func (r *relay) kick(body []byte) error {
 	return nil
 }
 
-// ready: all IDs are bound.
+// ready runs when all IDs are bound.
 func (r *relay) ready() {
 	if !r.bound {
 		r.bound = true

@@ -13,87 +13,91 @@ import (
 
 // A Report is what a run found. Its JSON form is stable: fields are added, never changed.
 type Report struct {
-	// Config is what the run was told, defaults filled in.
+	// Config is the configuration of the run with its defaults filled in.
 	Config Settings `json:"config"`
-	// Partial says that the run was interrupted before its measured time was over.
+	// Partial says that the run was interrupted before the end of its measured time.
 	Partial bool `json:"partial"`
-	// Seconds is the measured time: without warm-up and final grace.
+	// Seconds is the measured time, without warm-up and final grace.
 	Seconds float64 `json:"seconds"`
 
-	// Sent, Delivered, Acked, Outcomes and Faults are the ledger's and cover the whole run.
-	// Outcomes counts by outcome word; without ack, the reported failures, and as lost what was
-	// never heard of again after a connection on its way had been lost.
+	// The ledger counts Sent, Delivered, Acked, Outcomes and Faults over the whole run. Outcomes
+	// counts by outcome word. Without ack it counts the failures that nodes reported. It counts a
+	// message as lost if nothing more was heard of it after a connection on its way was lost.
 	Sent      uint64            `json:"sent"`
 	Delivered uint64            `json:"delivered"`
 	Acked     uint64            `json:"acked"`
 	Outcomes  map[string]uint64 `json:"outcomes"`
 	Faults    Faults            `json:"faults"`
-	// LandingS is the time from the last send until nothing was in flight any more, or until the
-	// wait for it was given up, in seconds. Where it is more than the nodes' time to live, the load
-	// was more than they, or this process, could take.
+	// LandingS is the time in seconds from the last send until nothing was in flight, or until the
+	// run stopped waiting. If it is longer than the nodes' time to live, the nodes or this process
+	// could not keep up with the load.
 	LandingS float64 `json:"landing_s"`
-	// Unanswered is the number of messages that had no outcome (without ack: neither a delivery nor
-	// a reported failure) when Config.Patience was over, while others still got theirs. Nobody
-	// knows whether the nodes would have kept their word, so such a run is not clean.
+	// Unanswered is the number of messages without an outcome when Config.Patience was over while
+	// others still got theirs. Without ack, it is the number of messages with neither a delivery
+	// nor a reported failure. Nobody knows whether the nodes would have kept their promises, so
+	// such a run is not clean.
 	Unanswered uint64 `json:"unanswered"`
-	// Unsent is the number of messages of an open loop whose time came while their connection
-	// could not take them.
+	// Unsent is the number of messages of an open loop whose connection could not take them when
+	// they were due.
 	Unsent uint64 `json:"unsent"`
 
-	// Cross is the share of messages whose receiver was connected to another node than the sender;
-	// null if all connections were at one node all the time, or sessions were attached to several.
+	// Cross is the share of messages whose receiver was connected to another node than the sender.
+	// It is null if all connections were at one node all the time, or if sessions were attached to
+	// several nodes.
 	Cross *float64 `json:"cross"`
-	// Timeline is what happened in each second, for those who break things meanwhile.
+	// Timeline is what happened in each second. Compare it with the times of the faults you inject.
 	Timeline []Second `json:"timeline"`
-	// SlowestMs is the longest time from send to outcome, by word: from the intended send, so an
-	// open loop counts what a message waited for its own connection, too.
+	// SlowestMs is the longest time from send to outcome, by outcome word. The time begins with the
+	// intended send. So in an open loop it includes the time that a message waited for its own
+	// connection.
 	SlowestMs map[string]float64 `json:"slowest_ms"`
-	// MaxSilenceMs is the longest time that any connection went without a delivery while messages
-	// were sent, and MaxSilenceAtS when that began, on the clock of Timeline. It means little
-	// unless each connection gets many a second.
+	// MaxSilenceMs is the longest time that any connection had no delivery while messages were
+	// sent. MaxSilenceAtS is when that time began, on the clock of Timeline. They mean little
+	// unless each connection gets many deliveries a second.
 	MaxSilenceMs  float64 `json:"max_silence_ms"`
 	MaxSilenceAtS float64 `json:"max_silence_at_s"`
 
-	// RatePerS is acked round trips a second, or deliveries a second without ack. It counts the
-	// messages that should have left in the measured time, also those that completed in the grace
-	// after it. Null if nothing was measured: the run was interrupted before.
+	// RatePerS is acked round trips per second, or deliveries per second without ack. It counts the
+	// messages that should have left in the measured time, even if they completed in the grace
+	// after it. It is null if the run was interrupted before the measured time.
 	RatePerS *float64 `json:"rate_per_s"`
-	// LatencyUs is that of the same messages: the round trip from send to outcome, or one way from
-	// send to delivery; in an open loop, from the moment when the message should have left. Null if
-	// there was none.
+	// LatencyUs is the latency of the same messages: from send to outcome, or without ack from send
+	// to delivery. In an open loop it begins when the message should have left. It is null if there
+	// was no message.
 	LatencyUs *Latency `json:"latency_us"`
 
-	// DriverCPU is this process's CPU time in the measured time per message that completed in that
-	// time, microseconds. With the node in this process, both together. Null if there was no
-	// message.
+	// DriverCPU is the CPU time of this process in the measured time, in microseconds per message
+	// that completed in that time. If the node runs in this process, it includes the node. It is
+	// null if there was no message.
 	DriverCPU *float64 `json:"driver_cpu_us_per_msg"`
-	// ServerCPU and ServerRSS are those of Config.ServerPID. Null without one, or if they could not
-	// be measured.
+	// ServerCPU and ServerRSS belong to the process Config.ServerPID. They are null without one, or
+	// if they could not be measured.
 	ServerCPU *float64 `json:"server_cpu_us_per_msg"`
 	ServerRSS *uint64  `json:"server_rss_bytes"`
-	// ServerError says why the CPU and memory of Config.ServerPID could not be measured: as a rule,
-	// it has died. Empty: nothing was in the way.
+	// ServerError says why the CPU and memory of Config.ServerPID could not be measured. Usually
+	// the process has died. It is empty if there was no error.
 	ServerError string `json:"server_error"`
 
-	// Silent are the addresses of nodes that Config.Membership listed and that did not answer when
-	// the run began. It went on without them.
+	// Silent holds the addresses of the nodes in Config.Membership that did not answer when the run
+	// began. The run went on without them.
 	Silent []string `json:"silent_nodes"`
 
-	// LostConnections were closed or reset under the run; DownConnections of them had not come back
-	// at its end.
+	// LostConnections is the number of connections that were closed or reset during the run.
+	// DownConnections of them were still down at its end.
 	LostConnections uint64 `json:"lost_connections"`
 	DownConnections uint64 `json:"down_connections"`
-	// Moves is how often a connection went to another node without a gap.
+	// Moves is how often a connection moved to another node without a gap.
 	Moves uint64 `json:"moves"`
-	// Drains is the number of connections that were told that their node is leaving.
+	// Drains is the number of connections that received a drain notice from their node.
 	Drains uint64 `json:"drains"`
-	// Errors counts what should not happen: error frames, kicks, bytes that are no frame.
+	// Errors counts what should not happen: error frames, kicks, and bytes that are no frame.
 	Errors map[string]uint64 `json:"errors"`
-	// DrainCut says what the drain of the node in this process cut off; empty: nothing.
+	// DrainCut says what the drain of the node in this process cut off. It is empty if that is
+	// nothing.
 	DrainCut string `json:"drain_cut"`
 }
 
-// Settings is the Config of a run as its report shows it.
+// Settings is the Config of a run in its report.
 type Settings struct {
 	Run        string   `json:"run"` // names the run; part of its IDs
 	Nodes      []string `json:"nodes"`
@@ -126,7 +130,7 @@ type Latency struct {
 	Max  float64 `json:"max"`
 }
 
-// percentiles is nil if nothing was measured.
+// percentiles returns nil if nothing was measured.
 func (m *meter) percentiles() *Latency {
 	if m.done == 0 {
 		return nil
@@ -135,8 +139,8 @@ func (m *meter) percentiles() *Latency {
 	return &Latency{at(50), at(90), at(99), at(99.9), at(100)}
 }
 
-// perMessage divides CPU time of the measured time, in microseconds. It is nil if no message
-// completed then.
+// perMessage divides d, the CPU time of the measured time, by the messages that completed in that
+// time. The result is in microseconds. It is nil if no message completed then.
 func (m *meter) perMessage(d time.Duration) *float64 {
 	if m.during == 0 {
 		return nil
@@ -144,44 +148,46 @@ func (m *meter) perMessage(d time.Duration) *float64 {
 	return new(float64(d.Microseconds()) / float64(m.during))
 }
 
-// Faults counts the messages about which the system did not keep its word. All zero: a clean
-// ledger.
+// Faults counts the messages for which the system broke its promises. If all counts are zero, the
+// ledger is clean.
 type Faults struct {
-	// Missing: neither an outcome (acked mode), nor a delivery or a reported failure (without ack).
+	// Missing: the message had no outcome. Without ack: it had neither a delivery nor a reported
+	// failure.
 	Missing uint64 `json:"missing"`
-	// FalseAcked: acked, never delivered.
+	// FalseAcked: the outcome was acked, but the message was never delivered.
 	FalseAcked uint64 `json:"false_acked"`
-	// FalseUndelivered: the outcome says "not delivered", yet it was.
+	// FalseUndelivered: the outcome says "not delivered", but the message was delivered.
 	FalseUndelivered uint64 `json:"false_undelivered"`
-	// DoubleOutcome: an outcome too many: a second one, or one for which there was no send.
+	// DoubleOutcome: a second outcome of one message, or an outcome of a message that was not sent.
 	DoubleOutcome uint64 `json:"double_outcome"`
-	// Duplicated: delivered again.
+	// Duplicated: the message was delivered again.
 	Duplicated uint64 `json:"duplicated"`
-	// Reordered: delivered after a later message of the same connection to the same ID (S20).
+	// Reordered: the message was delivered after a later message of the same connection to the same
+	// ID (S20).
 	Reordered uint64 `json:"reordered"`
-	// Misrouted: delivered to a connection or an ID that it was not for.
+	// Misrouted: the message was delivered to a wrong connection or a wrong ID.
 	Misrouted uint64 `json:"misrouted"`
-	// Corrupted: delivered with other bytes than were sent.
+	// Corrupted: the message was delivered with other bytes than the sender sent.
 	Corrupted uint64 `json:"corrupted"`
-	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere, yet its session held
-	// it from half a second before the message was sent, and was still the same when it was next
-	// heard of: at the end of the run, or when it was resumed.
+	// FalseNoRoute: the outcome says that the receiver's ID is bound nowhere. But the receiver's
+	// session had held the ID for at least half a second when the message was sent. And the session
+	// was still the same at the next news of it: when it was resumed, or at the end of the run.
 	FalseNoRoute uint64 `json:"false_no_route"`
-	// FalseDenied: the outcome says that the sender may not send from its ID, yet its session held
-	// that ID when the message was sent, and was still the same when it was next heard of. A run
-	// sends from no other IDs than those it has bound.
+	// FalseDenied: the outcome says that the sender may not send from its ID. But the sender's
+	// session held the ID when the message was sent. And the session was still the same at the next
+	// news of it. A run sends only from IDs that it has bound.
 	FalseDenied uint64 `json:"false_denied"`
 }
 
-// Total is the number of faults of all kinds.
+// Total returns the number of faults of all kinds.
 func (f Faults) Total() uint64 {
 	return f.Missing + f.FalseAcked + f.FalseUndelivered + f.DoubleOutcome +
 		f.Duplicated + f.Reordered + f.Misrouted + f.Corrupted + f.FalseNoRoute + f.FalseDenied
 }
 
-// A Second is what happened in one second of a run, warm-up and grace included.
+// A Second is what happened in one second of a run. Warm-up and grace are included.
 type Second struct {
-	// the beginning, seconds since the connections began to be made
+	// when the second begins, in seconds since the run began to make connections
 	At        int               `json:"at_s"`
 	Sent      uint64            `json:"sent"`
 	Delivered uint64            `json:"delivered"`
@@ -197,22 +203,23 @@ func seconds(l *ledger.Timeline) []Second {
 	return list
 }
 
-// ExitCode is how a program of this project ends.
+// ExitCode is the exit code of a program of this project.
 type ExitCode int
 
-// The exit codes of all our programs.
+// The exit codes of all programs of this project.
 const (
 	ExitOK        ExitCode = 0
 	ExitFailure   ExitCode = 1 // the run, or something in it, failed
-	ExitUsage     ExitCode = 2 // it was called with flags or values that make no sense
+	ExitUsage     ExitCode = 2 // its flags or their values are wrong
 	ExitLedger    ExitCode = 3 // the ledger has a fault
-	ExitThreshold ExitCode = 4 // a threshold was missed
+	ExitThreshold ExitCode = 4 // a threshold was not met
 	ExitDrain     ExitCode = 5 // a drain cut something off
 
 	ExitInterrupted ExitCode = 130 // Ctrl-C, or SIGTERM, ended it early
 )
 
-// Verdict is the exit code for the run and, unless that is ExitOK, one line that says why.
+// Verdict returns the exit code of the run. Unless that is ExitOK, why is one line that gives the
+// reason.
 func (r *Report) Verdict() (code ExitCode, why string) {
 	switch {
 	case r.Faults.Total() > 0:
@@ -234,7 +241,7 @@ func (r *Report) Verdict() (code ExitCode, why string) {
 	return ExitOK, ""
 }
 
-// byName is the faults by their names in JSON.
+// byName returns the faults by their names in JSON.
 func (f Faults) byName() map[string]uint64 {
 	return map[string]uint64{
 		"missing": f.Missing, "false_acked": f.FalseAcked, "false_undelivered": f.FalseUndelivered,
@@ -244,7 +251,7 @@ func (f Faults) byName() map[string]uint64 {
 	}
 }
 
-// nonZero lists counts, in the order of their names.
+// nonZero lists the counts that are not zero, in the order of their names.
 func nonZero(counts map[string]uint64) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
@@ -255,7 +262,7 @@ func nonZero(counts map[string]uint64) string {
 	return strings.Join(list, ", ")
 }
 
-// WriteText writes the report for people.
+// WriteText writes the report as text for people.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
@@ -370,5 +377,5 @@ func (r *Report) describeCPU() string {
 	return s
 }
 
-// us writes microseconds in a handy unit.
+// us formats microseconds in a readable unit.
 func us(v float64) string { return time.Duration(v * 1e3).Round(100 * time.Nanosecond).String() }

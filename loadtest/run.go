@@ -17,10 +17,10 @@ const (
 	maxPace        = 100 * time.Millisecond // and looks whether it should end at least this often
 )
 
-// Run sends messages as cfg says until its time is over, cfg.Until is closed, or ctx ends, which
-// makes the report partial; if it has ended before, nothing is begun and its error is returned. An
-// error is ErrUsage, or means that the run could not be made; what the run found wrong is in the
-// report, see Report.Verdict.
+// Run sends messages as cfg says. It ends when its time is over, when cfg.Until is closed, or when
+// ctx ends. If ctx ends it, the report is partial. If ctx has ended before the start, Run does
+// nothing and returns an error that wraps the error of ctx. Other errors are ErrUsage, or mean that
+// the run was not possible. The report says what the run found wrong: see Report.Verdict.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	return report, err
 }
 
-// run is one run on its way through its phases.
+// run is one run. Its methods are the phases.
 type run struct {
 	cfg      Config
 	id       uint64
@@ -136,7 +136,7 @@ func (r *run) finish() {
 	r.d.close()
 }
 
-// snapshot is what Config.Started gets.
+// snapshot returns the counts so far. Config.Started gets this function.
 func (r *run) snapshot() (s Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -156,8 +156,8 @@ type Snapshot struct {
 	Outcomes               map[string]uint64 // by word, acked included
 	InFlight               int
 	DownConnections        int
-	// so far; missing and falsely acked messages, and with the SDK reordered ones, may show at the
-	// end only
+	// The faults so far. Missing and falsely acked messages may appear only at the end. With the
+	// SDK, so may reordered ones.
 	Faults  Faults
 	Silence time.Duration // since the last delivery at any connection
 }
@@ -191,14 +191,14 @@ func (r *run) connect(ctx context.Context) error {
 	return nil
 }
 
-// load sends: first to warm up, then measured. Whatever goes wrong from here on, there will be a
-// report.
+// load sends messages: first to warm up, then in the measured time. Whatever fails from here on,
+// the run makes a report.
 func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
 	r.d.do(func() {
 		r.t.start()
-		// all that the schedule asks for is measured, from the first message on
+		// without a warm-up, all that the schedule asks for is measured, from the first message on
 		if r.cfg.Warmup <= 0 {
 			r.from = r.mark(&r.t.meter.from)
 		}
@@ -226,10 +226,10 @@ func (r *run) load(ctx context.Context) {
 	r.d.do(func() { r.to = r.mark(&r.t.meter.to) })
 }
 
-// mark begins or ends the measured time and takes the usage at that moment. A server that has died
-// has none any more. The schedule is kept up to that moment: the goroutine that keeps it may be
-// late, and what it has not got to yet would be neither sent nor unsent. Only the driver may call
-// it.
+// mark begins or ends the measured time and returns the usage at that moment. A server that has
+// died has none. mark also brings the schedule up to that moment. The goroutine that keeps the
+// schedule may be late, and its overdue messages would count neither as sent nor as unsent. Only
+// the driver may call mark.
 func (r *run) mark(moment *int64) usage {
 	if r.cfg.Rate > 0 {
 		r.t.pace()
@@ -244,7 +244,7 @@ func (r *run) mark(moment *int64) usage {
 	return u
 }
 
-// wait lets time pass. It returns false if the run was cut short, which makes it partial.
+// wait waits for d. It returns false if the run was cut short. The run is then partial.
 func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -260,7 +260,7 @@ func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) boo
 	return !r.partial
 }
 
-// pace keeps the open loop's schedule.
+// pace sends on the schedule of the open loop.
 func (r *run) pace(quit <-chan struct{}) error {
 	s, err := newSleeper()
 	if err != nil {
@@ -319,9 +319,9 @@ func (r *run) progress(quit <-chan struct{}) {
 	}
 }
 
-// printer writes lines on a goroutine of its own, so that a terminal that is stopped, or a pipe
-// that nobody reads, does not keep a run from its end. A line that finds the one before it still
-// waiting is dropped. end waits for the last one, for a second at most.
+// printer writes lines on a goroutine of its own, so a stopped terminal or a pipe without a reader
+// cannot hold up the run. It drops a line if the line before it still waits. end waits for the last
+// line, for at most a second.
 func printer(w io.Writer) (print func(line string), end func()) {
 	lines, done := make(chan string, 1), make(chan struct{})
 	go func() {
@@ -346,7 +346,7 @@ func printer(w io.Writer) (print func(line string), end func()) {
 	return print, end
 }
 
-// report gathers what was found.
+// report makes the report.
 func (r *run) report() *Report {
 	t, l := r.t, r.t.ledger
 	silence, since := l.Time.Silence()

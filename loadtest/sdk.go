@@ -14,9 +14,9 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// sdk is the driver that sends and receives with the client SDK, a session for each connection. Its
-// figures are the SDK's as much as the node's: there are goroutines for every session, and a lock
-// around the traffic.
+// sdk is the driver that sends and receives with the client SDK. Each connection is a session. Its
+// figures measure the SDK as well as the node: every session has goroutines, and a lock guards the
+// traffic.
 type sdk struct {
 	t        *traffic
 	nodes    discovery.Membership
@@ -52,9 +52,8 @@ const (
 	maxInFlight   = 1 << 20 // the SDK's limit for its window
 	closeTimeout  = 5 * time.Second
 
-	// noticeTime is how long the SDK may take to tell that a session has lost a node or come to
-	// one. It does so on a goroutine of its own, so that deliveries which came later may be told of
-	// first.
+	// noticeTime is how long the SDK may take to report that a session has lost a node or attached
+	// to one. It reports on a goroutine of its own, so it may hand over later deliveries first.
 	noticeTime = time.Second
 )
 
@@ -75,8 +74,8 @@ func newSDK(t *traffic, cfg *Config) *sdk {
 	return d
 }
 
-// view is the membership as one session sees it: a single node until it is attached there, so that
-// sessions are spread over the nodes in turn, and then all.
+// view is the membership that one session sees. Until the session is attached, it is a single node,
+// which spreads the sessions over the nodes in turn. After that it is all nodes.
 type view struct {
 	discovery.Membership
 	first    []discovery.Node
@@ -124,8 +123,8 @@ func (d *sdk) connect(ctx context.Context) error {
 	return nil
 }
 
-// picker is a session's strategy. Only the goroutine that sends calls it, for the message that it
-// is submitting: so it knows where each message goes.
+// picker is the strategy of a session. Only the goroutine that sends calls it, for the message that
+// it submits. So the picker knows where each message goes.
 type picker struct {
 	conn     *sdkConn
 	strategy discovery.Strategy
@@ -172,11 +171,11 @@ func (d *sdk) send(conn int, m *message) bool {
 		queued.payload = make([]byte, len(m.payload))
 	}
 	copy(queued.payload, m.payload)
-	c.queue <- queued // only send fills it, and send is exclusive
+	c.queue <- queued // only send fills the queue, and the caller has the exclusive right
 	return true
 }
 
-// settle has nothing to ask for: the SDK hands on what it reads.
+// settle has nothing to do: the SDK hands over everything that it reads.
 func (d *sdk) settle(context.Context) error { return nil }
 
 func (d *sdk) close() {
@@ -189,13 +188,13 @@ func (d *sdk) close() {
 	defer cancel()
 	for i := range d.conns {
 		if s := d.conns[i].session; s != nil {
-			d.work.Go(func() { _ = s.Close(ctx) }) // what it cuts off is in the ledger
+			d.work.Go(func() { _ = s.Close(ctx) }) // the ledger records what it cuts off
 		}
 	}
 	d.work.Wait()
 }
 
-// send hands the queue to the SDK.
+// send submits the messages of the queue to the SDK.
 func (c *sdkConn) send() {
 	d := c.sdk
 	for m := range c.queue {
@@ -211,7 +210,7 @@ func (c *sdkConn) send() {
 	}
 }
 
-// submit gives a message to the SDK.
+// submit submits a message to the SDK.
 func (c *sdkConn) submit(m *message) {
 	d, seq := c.sdk, m.seq
 	out := client.Message{From: d.names[m.from], Payload: m.payload}
@@ -235,12 +234,12 @@ func (c *sdkConn) submit(m *message) {
 		for ; seq <= m.last(); seq++ {
 			c.outcome(seq, err)
 		}
-	} else if id != m.seq { // then reports of failures cannot be told apart
+	} else if id != m.seq { // reports of failures would be ambiguous
 		d.do(func() { d.t.note("the SDK numbers posts in another way") })
 	}
 }
 
-// submitMany gives a multicast to the SDK.
+// submitMany submits a multicast to the SDK.
 func (c *sdkConn) submitMany(m *message, out client.Message) (id uint64, err error) {
 	d := c.sdk
 	to := make([]string, m.copies)
@@ -278,7 +277,7 @@ func (c *sdkConn) handle(_ context.Context, m *client.Delivery) {
 	intact := false
 	c.sdk.do(func() { intact = c.sdk.t.deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
 	if !intact {
-		_ = m.Reject("not as it was sent") // it is in the ledger already
+		_ = m.Reject("not as it was sent") // the ledger has recorded it
 	}
 }
 
@@ -288,8 +287,8 @@ func (c *sdkConn) onPostFailed(id uint64, err *client.Error) {
 
 func (c *sdkConn) onKick(client.Kick) { c.sdk.do(func() { c.sdk.t.note("kick") }) }
 
-// onDrain hears that the session is about to move. The SDK does not say when its old connection is
-// gone, only when it must be; until then the route counts as changing.
+// onDrain handles a notice that the session is about to move. The SDK does not report when the old
+// connection closes, only the deadline for it. Until then the route counts as changing.
 func (c *sdkConn) onDrain(f client.Drain) {
 	c.sdk.do(func() {
 		c.sdk.t.drains++
@@ -299,11 +298,12 @@ func (c *sdkConn) onDrain(f client.Drain) {
 	})
 }
 
-// afterDeadline is how long a node that drains may live on when its deadline for sends has passed.
+// afterDeadline is how long a draining node may live after its deadline for sends.
 const afterDeadline = 5 * time.Second
 
-// onState hears of every attachment, also of the first one and of the end of the last. Which
-// message was the first to take a new connection is not known; it is one of those in flight.
+// onState handles every attachment, the first one included, and the loss of the last one. It does
+// not know which message was the first to leave over a new connection. That message is one of those
+// in flight.
 func (c *sdkConn) onState(s client.State) {
 	t := c.sdk.t
 	c.sdk.do(func() {

@@ -10,8 +10,8 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// traffic decides what is sent when, and hears from the driver what became of it. It belongs to
-// the driver: every method is called with the driver's exclusive right (see driver).
+// traffic decides what to send and when, and records what became of it. It belongs to the driver:
+// callers of its methods hold the driver's exclusive right (see driver).
 type traffic struct {
 	// Static.
 	acks   bool
@@ -50,8 +50,8 @@ type sender struct {
 	due, issued uint64 // open loop: messages whose time has come, and those of them that were sent
 }
 
-// message is what a driver gets to send. It is the traffic's, with its bytes, and ends with the
-// call.
+// message is a message that a driver is to send. The traffic owns it and its bytes. It is valid
+// until the call returns.
 type message struct {
 	seq      uint64 // of the first copy; the others follow
 	to, from int    // indices of IDs; to is that of the first copy, see Ledger.CopyTo
@@ -59,7 +59,7 @@ type message struct {
 	payload  []byte
 }
 
-// last is the number of the last copy.
+// last returns the number of the last copy.
 func (m *message) last() uint64 { return m.seq + uint64(m.copies) - 1 }
 
 func newTraffic(cfg *Config, run uint64) *traffic {
@@ -88,16 +88,16 @@ func newTraffic(cfg *Config, run uint64) *traffic {
 	return t
 }
 
-// tick reads the clock; a driver calls it once per batch of events.
+// tick reads the clock. A driver calls it once per batch of events.
 func (t *traffic) tick() {
 	t.now = int64(time.Since(t.clock))
 	t.ledger.Time.Now = t.now
 }
 
-// idsOf returns the IDs that a connection is to bind.
+// idsOf returns the IDs that a connection has to bind.
 func (t *traffic) idsOf(conn int) [][]byte { return t.ids[conn*t.per : (conn+1)*t.per] }
 
-// start begins to send.
+// start starts sending.
 func (t *traffic) start() {
 	t.tick()
 	t.schedule = t.now
@@ -108,7 +108,7 @@ func (t *traffic) start() {
 	}
 }
 
-// stop ends sending; landed is closed once nothing is in flight.
+// stop stops sending. landed is closed once nothing is in flight.
 func (t *traffic) stop() {
 	t.tick()
 	t.sending = false
@@ -127,8 +127,8 @@ func (t *traffic) checkLanded() {
 	}
 }
 
-// connUp says that a connection can send, for the first time or again; maxInFlight is the most
-// messages that may wait for their outcome.
+// connUp records that a connection can send, for the first time or again. At most maxInFlight of
+// its messages may wait for their outcomes.
 func (t *traffic) connUp(conn, maxInFlight int) {
 	s := &t.senders[conn]
 	s.up, s.maxInFlight = true, maxInFlight
@@ -138,11 +138,11 @@ func (t *traffic) connUp(conn, maxInFlight int) {
 	t.fill(conn)
 }
 
-// connAt says at which node a connection is from now on.
+// connAt records at which node a connection is from now on.
 func (t *traffic) connAt(conn int, node string) { t.places.put(conn, node) }
 
-// connDown says that a connection is gone, which had the messages from number first on; written is
-// the last number that was given to the kernel. The driver has thrown away the rest.
+// connDown records that a connection has closed. It had the messages from number first on. written
+// is the last number that the kernel got. The driver has thrown away the rest.
 func (t *traffic) connDown(conn int, first, written uint64) {
 	t.senders[conn].up = false
 	t.lost++
@@ -153,9 +153,9 @@ func (t *traffic) connDown(conn int, first, written uint64) {
 	t.cut(conn)
 }
 
-// legDown says that what was left of a connection after a move is gone: the messages from first to
-// last. Without having been told that nothing more is delivered there (cut), something may have
-// been lost.
+// legDown records that the old leg of a connection has closed after a move. It had the messages
+// from first to last. cut says that the node had not announced that it delivers nothing more there,
+// so messages may have been lost.
 func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
 	t.ledger.Lose(conn, first, written, last)
 	if cut {
@@ -167,16 +167,16 @@ func (t *traffic) legDown(conn int, first, written, last uint64, cut bool) {
 	t.next(conn)
 }
 
-// senderMoved says that a connection's next message leaves at another node, while what was sent
-// goes on.
+// senderMoved records that the next message of a connection leaves at another node. The messages
+// already sent continue.
 func (t *traffic) senderMoved(conn int) {
 	next := t.ledger.NextSeq(conn)
 	t.ledger.Reconnect(conn, next, next)
 	t.moves++
 }
 
-// sessionDown is connDown for a driver that keeps what was not written, and answers for its sends
-// with ack itself.
+// sessionDown is connDown for a driver that keeps the messages that were not written. Such a driver
+// reports the outcomes of its sends with ack itself.
 func (t *traffic) sessionDown(conn int, written uint64) {
 	t.senders[conn].up = false
 	t.lost++
@@ -188,8 +188,9 @@ func (t *traffic) sessionDown(conn int, written uint64) {
 	t.cut(conn)
 }
 
-// sessionMoved says that such a session has come to another node as well, and perhaps leaves the
-// one before; and sessionCut that it has lost one of several. It goes on without a gap.
+// sessionMoved records that such a session has attached to one more node, and perhaps leaves the
+// node before. sessionCut records that it has lost one of several nodes. In both cases the session
+// continues without a gap.
 func (t *traffic) sessionMoved(conn int, written uint64) {
 	t.moves++
 	t.ledger.Reconnect(conn, t.ledger.FirstInFlight(conn), written+1)
@@ -206,8 +207,9 @@ func (t *traffic) sessionCut(conn int, written uint64) {
 	t.cut(conn)
 }
 
-// beginMove says that the IDs of a connection may be reached over another connection from now on,
-// and endMove that they are reached over that one only, as all nodes will know soon.
+// beginMove records that from now on the IDs of a connection may be reached over another
+// connection. endMove records that they are reached over that one only, as all nodes will know
+// soon.
 func (t *traffic) beginMove(conn int) { t.ledger.BeginMove(conn, t.now) }
 
 func (t *traffic) endMove(conn int) {
@@ -218,11 +220,11 @@ func (t *traffic) endMove(conn int) {
 	t.ledger.EndMove(conn, after)
 }
 
-// spreadTime is how long nodes may take to tell each other that a session has moved. Until then
-// what one of them forwards to the old place comes back and takes another way.
+// spreadTime is how long the nodes may take to notify each other that a session has moved. Until
+// then a message that one of them forwards to the old place comes back and takes another way.
 const spreadTime = time.Second
 
-// cut says that what was on its way to a connection may have been lost.
+// cut records that messages on their way to a connection may have been lost.
 func (t *traffic) cut(conn int) {
 	t.senders[conn].torn = true
 	t.ledger.CutReceiver(conn)
@@ -234,9 +236,9 @@ func (t *traffic) cut(conn int) {
 	t.checkLanded()
 }
 
-// restored says that there is a new connection. What was sent between the end of the old one and
-// this moment may have been lost as well: the nodes may have noticed that end later than the
-// driver.
+// restored records that there is a new connection. Messages sent between the end of the old one and
+// this moment may have been lost as well, because the nodes may have noticed that end later than
+// the driver.
 func (t *traffic) restored(conn int) {
 	if t.senders[conn].torn {
 		t.cut(conn)
@@ -244,8 +246,8 @@ func (t *traffic) restored(conn int) {
 	}
 }
 
-// deliver takes a message that came in over a connection. It returns false for one that must not be
-// accepted.
+// deliver records a message that came in over a connection. It returns false if the driver must not
+// accept the message.
 func (t *traffic) deliver(conn int, to, from, payload []byte) bool {
 	a := t.ledger.Deliver(conn, to, from, payload)
 	if a.Fresh && !t.acks {
@@ -257,7 +259,7 @@ func (t *traffic) deliver(conn int, to, from, payload []byte) bool {
 	return a.Intact
 }
 
-// outcome takes how a message ended; without ack, a reported failure.
+// outcome records how a message ended. Without ack, that is a reported failure.
 func (t *traffic) outcome(conn int, seq uint64, code codec.Code) {
 	at, landed := t.ledger.End(conn, seq, code)
 	if !landed {
@@ -269,7 +271,7 @@ func (t *traffic) outcome(conn int, seq uint64, code codec.Code) {
 	t.next(conn)
 }
 
-// next goes on after a message of a connection has landed.
+// next continues after a message of a connection has landed.
 func (t *traffic) next(conn int) {
 	if t.sending {
 		t.fill(conn)
@@ -281,7 +283,7 @@ func (t *traffic) next(conn int) {
 // note counts something that should not happen.
 func (t *traffic) note(what string) { t.trouble[what]++ }
 
-// fill sends what a connection may and should send now.
+// fill sends the messages that a connection may and should send now.
 func (t *traffic) fill(conn int) {
 	s := &t.senders[conn]
 	for t.sending && s.up && t.ledger.InFlightFrom(conn)+t.msg.copies <= s.maxInFlight {
@@ -299,8 +301,8 @@ func (t *traffic) fill(conn int) {
 	}
 }
 
-// receiver chooses a random ID of another connection (of the same, if it is the only one), where
-// cross says.
+// receiver chooses a random ID of another connection, at the node that cross asks for. If there is
+// only one connection, it chooses an ID of that one.
 func (t *traffic) receiver(conn int) int {
 	if t.cross >= 0 {
 		if to, ok := t.places.pick(t.rng, conn, t.rng.Float64() < t.cross); ok {
@@ -339,10 +341,11 @@ func (t *traffic) send(conn int, at int64) bool {
 	return true
 }
 
-// dueAt is when message k of the open loop should leave; connections take turns.
+// dueAt returns when message k of the open loop should leave. Connections take turns.
 func (t *traffic) dueAt(k uint64) int64 { return t.schedule + int64(float64(k)*t.gap) }
 
-// pace sends what the open loop's schedule asks for by now, and returns how long until the next.
+// pace sends the messages that are due on the schedule of the open loop. It returns the time until
+// the next one.
 func (t *traffic) pace() time.Duration {
 	t.tick()
 	for t.dueAt(t.due) <= t.now {
@@ -354,7 +357,7 @@ func (t *traffic) pace() time.Duration {
 	return time.Duration(t.dueAt(t.due) - t.now)
 }
 
-// unsent is the number of messages whose time came while their connection could not take them.
+// unsent returns the number of messages whose connection could not take them when they were due.
 func (t *traffic) unsent() (n uint64) {
 	if t.window > 0 {
 		return 0
@@ -365,7 +368,7 @@ func (t *traffic) unsent() (n uint64) {
 	return n
 }
 
-// downConns is the number of connections that are down.
+// downConns returns the number of connections that are down.
 func (t *traffic) downConns() (n int) {
 	for i := range t.senders {
 		if !t.senders[i].up {
@@ -375,5 +378,5 @@ func (t *traffic) downConns() (n int) {
 	return n
 }
 
-// unlimited is connUp's maxInFlight where there is no limit.
+// unlimited is the maxInFlight of connUp for connections without a limit.
 const unlimited = math.MaxInt

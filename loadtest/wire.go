@@ -16,10 +16,10 @@ import (
 	"distmsg/codec"
 )
 
-// wire is the driver for protocols that the load test speaks itself: one event loop (a gnet client
-// engine) for all connections. Whatever is said goes to the pending bytes of a leg; each leg with
-// pending bytes is written once per iteration of the loop. That is the same for every protocol, so
-// that a comparison compares servers.
+// wire is the driver for the protocols that the load test speaks itself. One event loop (a gnet
+// client engine) has all connections. Protocols append to the pending bytes of a leg. The loop
+// writes each leg with pending bytes once per iteration. This is the same for every protocol, so a
+// comparison compares servers.
 type wire struct {
 	gnet.BuiltinEventEngine
 
@@ -47,8 +47,8 @@ type wire struct {
 	watchedAt    int64         // when watch looked last
 }
 
-// wireConn is one connection as the traffic sees it: a session, over all its moves and reconnects.
-// It has one leg that it sends on, and more while it moves.
+// wireConn is one connection as the traffic sees it: a session with all its moves and reconnects.
+// It sends on one leg. It has more legs while it moves.
 type wireConn struct {
 	wire    *wire
 	index   int
@@ -83,7 +83,7 @@ type leg struct {
 	beatAt  int64  // when it was last asked whether it lives
 }
 
-// errAgain is what a protocol ends a connection with that should just be made again.
+// errAgain is returned by a protocol that wants its connection to be made again.
 var errAgain = errors.New("again")
 
 const (
@@ -94,12 +94,12 @@ const (
 	watchEvery  = 250 * time.Millisecond
 	beatAfter   = time.Second     // of silence
 	giveUpAfter = 3 * time.Second // of silence: the node is gone, or stopped
-	// a node that accepts but does not answer; after that the next one is tried
+	// a node that accepts but does not answer; after this time the driver tries the next one
 	welcomeWithin = 2 * time.Second
 )
 
-// newWire makes the driver. speak is called once for each connection and returns what makes a
-// protocol for each of its legs. Connections are spread over nodes in turn.
+// newWire makes the driver. It calls speak once for each connection. speak returns a function that
+// makes the protocol of each leg. The connections are spread over the nodes in turn.
 func newWire(t *traffic, known *addresses, nodes []string, speak func(*wireConn) func(*leg) protocol) *wire {
 	w := &wire{t: t, addresses: known, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
 	w.notUp = len(w.conns)
@@ -139,7 +139,7 @@ func (w *wire) connect(ctx context.Context) error {
 	}
 }
 
-// dial makes a leg for c and puts it on the loop; OnOpen has run when it returns.
+// dial makes a leg for c and puts it on the loop. OnOpen has run when dial returns.
 func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 	d := net.Dialer{Timeout: dialTimeout}
 	conn, err := d.DialContext(ctx, "tcp", addr)
@@ -150,8 +150,8 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 	return err
 }
 
-// attach begins to make another leg for c, unless that is under way: at the next node, or at one of
-// the preferred ones. With elsewhere, never at the node where it is now.
+// attach starts to make another leg for c, unless one is under way. It goes to the next node, or to
+// one of the preferred nodes. If elsewhere is set, it never goes to the current node.
 func (w *wire) attach(c *wireConn, preferred []string, elsewhere bool, wait time.Duration) {
 	if c.dialing || c.next != nil || w.closing {
 		return
@@ -176,7 +176,7 @@ func (w *wire) attach(c *wireConn, preferred []string, elsewhere bool, wait time
 	})
 }
 
-// watch has the loop look after silent legs.
+// watch makes the loop check silent legs from time to time.
 func (w *wire) watch() {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -190,8 +190,8 @@ func (w *wire) watch() {
 	}
 }
 
-// look asks legs that are silent whether they live, and closes those that do not answer. If this
-// process itself was held up, or has yet to read what they say, it knows nothing of them.
+// look sends a beat on silent legs, and closes those that do not answer. If this process was held
+// up, or has not read what came in, the silence says nothing about the legs.
 func (w *wire) look() {
 	w.t.tick()
 	now := w.t.ledger.Time.Now
@@ -217,13 +217,13 @@ func (w *wire) look() {
 	}
 }
 
-// unread reports whether there is something in the kernel that the loop has not come to yet.
+// unread reports whether the kernel holds bytes that the loop has not read yet.
 func (l *leg) unread() bool {
 	n, _, err := unix.Recvfrom(l.gc.Fd(), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == nil && n > 0
 }
 
-// later runs f on the loop after d, unless the leg or the run has ended by then.
+// later runs f on the loop after d. It does not run f if the leg or the run has ended by then.
 func (l *leg) later(d time.Duration, f func()) {
 	w := l.conn.wire
 	time.AfterFunc(d, func() {
@@ -303,10 +303,10 @@ func (w *wire) close() {
 	}
 	w.cancel()
 	w.helpers.Wait()
-	w.client.Stop() // its order queues up behind the flush
+	w.client.Stop() // the stop queues up behind the flush
 }
 
-// OnOpen lets a new leg speak. On the loop, as all that follows.
+// OnOpen starts the protocol of a new leg. It runs on the loop, and so do all functions below.
 func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	l := gc.Context().(*leg)
 	c := l.conn
@@ -327,7 +327,7 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	return nil, gnet.None
 }
 
-// OnTraffic hands what came in to the protocol.
+// OnTraffic hands the bytes that came in to the protocol.
 func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 	l := gc.Context().(*leg)
 	w.t.tick()
@@ -348,8 +348,8 @@ func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// OnClose ends what was in flight on a leg and, if it was the one to send on, or to become it,
-// begins to make another.
+// OnClose ends the messages in flight on a leg. If the connection sent on this leg, or was about
+// to, OnClose starts to make another.
 func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	l := gc.Context().(*leg)
 	c := l.conn
@@ -371,19 +371,19 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 		w.attach(c, nil, false, l.pause())
 	case c.next:
 		c.next = nil
-		c.addr = l.addr // go on behind it
+		c.addr = l.addr // the next attempt begins behind this address
 		if c.cur != nil {
 			w.t.endMove(c.index)
 		}
 		w.attach(c, nil, c.cur != nil, rand.N(maxBackoff/4))
-	default: // it had been replaced
+	default: // another leg had replaced it
 		w.t.legDown(c.index, l.first, l.written, l.sent, !l.left)
 	}
 	return gnet.None
 }
 
-// pause is how long to wait after the end of a leg that could be used: longer and longer while none
-// lasts, or a node that takes every connection and closes it would be kept busy.
+// pause returns how long to wait after the end of a leg that could be used. It grows while no leg
+// lasts. Otherwise a node that accepts every connection and closes it would be kept busy.
 func (l *leg) pause() time.Duration {
 	c := l.conn
 	ceiling := min(minBackoff<<min(c.short, 10), maxBackoff)
@@ -393,14 +393,14 @@ func (l *leg) pause() time.Duration {
 	return rand.N(ceiling)
 }
 
-// flush writes every leg that has something to say.
+// flush writes the pending bytes of every leg.
 func (w *wire) flush() {
 	w.armed = false
 	w.dirty, w.spare = w.spare[:0], w.dirty
 	for _, l := range w.spare {
 		l.dirty = false
 		if l.gc == nil {
-			continue // gnet would write into whatever has got its file descriptor
+			continue // gnet would write into the new owner of its file descriptor
 		}
 		if len(l.pending) > 0 {
 			l.written = l.sent
@@ -415,8 +415,8 @@ func (w *wire) flush() {
 	}
 }
 
-// up says that a leg is ready to send: from now on its connection sends there. The one it replaces,
-// if there is one, leaves.
+// up makes a leg the one that its connection sends on. The leg that it replaces, if there is one,
+// leaves.
 func (l *leg) up(node string, maxInFlight int) {
 	c := l.conn
 	w, old := c.wire, c.cur
@@ -442,21 +442,21 @@ func (l *leg) up(node string, maxInFlight int) {
 	w.t.connUp(c.index, maxInFlight)
 }
 
-// ended notes that a message of this leg has its outcome.
+// ended records that a message of this leg has its outcome.
 func (l *leg) ended() {
 	l.open--
 	l.finish()
 }
 
-// gone says that nothing more is delivered to a leg that has been replaced.
+// gone records that the node delivers nothing more to a leg that was replaced.
 func (l *leg) gone() {
 	l.left = true
 	l.conn.wire.t.endMove(l.conn.index)
 	l.finish()
 }
 
-// finish closes a leg that has nothing left to do. Without ack nobody knows when that is; its node
-// will close it.
+// finish closes a leg that has nothing left to do. Without ack nobody knows when that is, so the
+// node will close the leg.
 func (l *leg) finish() {
 	if l.left && l.open == 0 && l.conn.wire.t.acks {
 		l.ending = true
@@ -464,7 +464,7 @@ func (l *leg) finish() {
 	}
 }
 
-// fail notes what went wrong with the leg; before all are up, that ends connect.
+// fail records what went wrong with the leg. Until all connections are up, it also ends connect.
 func (l *leg) fail(what, detail string) {
 	w := l.conn.wire
 	if w.started == nil {
@@ -474,7 +474,7 @@ func (l *leg) fail(what, detail string) {
 	w.ready(fmt.Errorf("connection %d to %s: %s %s", l.conn.index, l.addr, what, detail))
 }
 
-// ready tells connect how it went; the first word counts.
+// ready reports to connect how it went. Only the first call counts.
 func (w *wire) ready(err error) {
 	if w.started != nil {
 		w.started <- err
@@ -482,7 +482,7 @@ func (w *wire) ready(err error) {
 	}
 }
 
-// touch has the pending bytes written at the end of this iteration of the loop.
+// touch makes the loop write the pending bytes at the end of this iteration.
 func (l *leg) touch() {
 	if l.dirty {
 		return
@@ -496,7 +496,7 @@ func (l *leg) touch() {
 	}
 }
 
-// ponged notes the answer to settle's ping, or that there will be none.
+// ponged records the answer to settle's ping, or that no answer will come.
 func (l *leg) ponged() {
 	if !l.awaited {
 		return
@@ -507,10 +507,10 @@ func (l *leg) ponged() {
 	}
 }
 
-// learn takes in a list of nodes that the node of this leg has told.
+// learn adds a list of nodes that the node of this leg sent.
 func (l *leg) learn(all []codec.Member) { l.conn.wire.addresses.learn(all) }
 
-// quiet is gnet's logger: whatever matters reaches the driver as an event.
+// quiet is gnet's logger. It drops everything, because what matters reaches the driver as an event.
 type quiet struct{}
 
 func (quiet) Debugf(string, ...any) {}
