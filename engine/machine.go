@@ -43,7 +43,8 @@ func groupMemory(top, path, file string) int64 {
 	least := int64(1) << 62
 	for path = filepath.Clean("/" + path); ; path = filepath.Dir(path) {
 		if text, err := os.ReadFile(filepath.Join(top, path, file)); err == nil {
-			if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil { // "max" is none
+			// "max" is none
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil {
 				least = min(least, n)
 			}
 		}

@@ -82,8 +82,8 @@ func TestPeerGenerations(t *testing.T) {
 		}
 		arm(3, l.mail.peer(at(7)))
 
-		// A note about a connection that this loop has never heard of, and a handle to it that comes
-		// later.
+		// A note about a connection that this loop has never heard of, and a handle to it that
+		// comes later.
 		l.mail.peerGone(routing.Handle{Loop: 1, Slot: slot + 5000, Gen: 1})
 		l.mail.peerGone(at(9))
 		expect("notes about strangers")

@@ -19,5 +19,6 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) // gnet starts the goroutines of its worker pool when it is imported
+	// gnet starts the goroutines of its worker pool when it is imported
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
 }

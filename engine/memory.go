@@ -17,13 +17,15 @@ import (
 // closes the connections that hold most. See relieve.
 
 const (
-	// heldStep is by how many bytes what a loop's connections hold changes before it tells the others.
+	// heldStep is by how many bytes what a loop's connections hold changes before it tells the
+	// others.
 	heldStep = 64 << 10
 	// queueCost is what a queued byte takes: gnet rounds each write up to a power of two.
 	queueCost = 2
 	// memoryPart is the part of the free memory that one connection may queue.
 	memoryPart = 8
-	// leastQueue is what a connection may queue when nothing is free, or leastPart of a small budget.
+	// leastQueue is what a connection may queue when nothing is free, or leastPart of a small
+	// budget.
 	leastQueue = 128 << 10
 	leastPart  = 256
 	// minBudget is the least budget in messages of MaxPayload, so that one of them fits.
@@ -33,8 +35,9 @@ const (
 // memory is the node's budget for what its connections hold, in bytes.
 type memory struct {
 	// static
-	budget     int64
-	soft, hard int64 // beyond soft, messages get no more than least; beyond hard, connections are closed
+	budget int64
+	// beyond soft, messages get no more than least; beyond hard, connections are closed
+	soft, hard int64
 	least      int64
 	most       int64 // what a connection may queue in any case
 	// crowded holds one: more than hard is held.

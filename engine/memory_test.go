@@ -51,7 +51,8 @@ func TestMemoryBudgetRefuses(t *testing.T) {
 			refused <- memory
 		}()
 		var most int
-		for round := 0; round < 200 && n.counters().MemoryRefused < slow; round++ { // the kernel takes some MiB for each
+		// the kernel takes some MiB for each
+		for round := 0; round < 200 && n.counters().MemoryRefused < slow; round++ {
 			for _, id := range ids {
 				from.post("from", id, payload, codec.FlagAck)
 			}
@@ -83,7 +84,8 @@ func TestMemoryBudgetCloses(t *testing.T) {
 	begin := func(size int) *client {
 		c := n.join()
 		held := n.Stats().MemoryHeld
-		c.write(append([]byte{0, 1, 0, 0x40}, make([]byte, size-4)...)) // the beginning of 65,600 bytes
+		// the beginning of 65,600 bytes
+		c.write(append([]byte{0, 1, 0, 0x40}, make([]byte, size-4)...))
 		n.eventually("the beginning of a frame is counted", func() bool {
 			s := n.Stats()
 			return s.MemoryHeld >= held+size || s.MemoryClosed > 0
@@ -91,7 +93,8 @@ func TestMemoryBudgetCloses(t *testing.T) {
 		return c
 	}
 	few := begin(100)
-	most := begin(65_500) // from a quarter on, the buffer is as large as the frame: the others get less
+	// from a quarter on, the buffer is as large as the frame: the others get less
+	most := begin(65_500)
 	for range 1 << 20 / 25_000 {
 		begin(16_000)
 	}

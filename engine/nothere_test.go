@@ -253,8 +253,8 @@ func TestNotHereUnacked(t *testing.T) {
 		n.expectTokens(before, 1, 0)
 		from.silent()
 
-		// One that comes back twice, and a message that never was: nothing was delivered that they could
-		// be.
+		// One that comes back twice, and a message that never was: nothing was delivered that they
+		// could be.
 		d2.Token[len(d2.Token)-9]--
 		to.notHere(d2)
 		to.fault(codec.FaultBadToken)

@@ -74,7 +74,8 @@ func (h hall) Answer(r *directory.Request) {
 	switch {
 	case r.Kind == 0 && !r.Charged: // nobody waits for it
 	case r.Kind == codec.KindUnbound && len(h.eng.loops) > 1:
-		h.eng.mailRounds.after(func() { l.answerRequest(r) }) // what other loops have on the way for the IDs comes before "unbound"
+		// what other loops have on the way for the IDs comes before "unbound"
+		h.eng.mailRounds.after(func() { l.answerRequest(r) })
 	default:
 		l.answerRequest(r)
 	}

@@ -91,7 +91,8 @@ func TestUnacked(t *testing.T) {
 		for _, flags := range []uint8{0, codec.FlagReport} {
 			from.seq++
 			from.write(sendFrame(from.seq, "from", "to", "hi", flags, 7777))
-			if d := to.gets("from", "to", "hi"); d.Flags != flags || d.TTL > 7777 || d.TTL < 2777 { // what it took at the node is subtracted
+			// what it took at the node is subtracted
+			if d := to.gets("from", "to", "hi"); d.Flags != flags || d.TTL > 7777 || d.TTL < 2777 {
 				t.Errorf("flags %d, ttl %d", d.Flags, d.TTL)
 			}
 			from.post("from", "to", "hi", flags)

@@ -89,7 +89,8 @@ func TestSlowConsumer(t *testing.T) {
 					from.post("from", "to", payload, mode.flags)
 				}
 				n.settle()
-				if grown := heapInUse() - before; grown > 96<<20 { // its queue, and what the buffer pools keep
+				// its queue, and what the buffer pools keep
+				if grown := heapInUse() - before; grown > 96<<20 {
 					t.Errorf("the node grew by %d MiB for one connection that does not read", grown>>20)
 				}
 				n.eventually("the slow consumer is closed", func() bool { return n.Stats().Faults[codec.FaultSlowConsumer] == 1 })
@@ -134,7 +135,8 @@ func TestDeafConsumer(t *testing.T) {
 		t.Errorf("closed after %v", took)
 	}
 	n.settle()
-	for _, f := range from.arrived() { // for the last ones it was too late, but none found a full queue
+	// for the last ones it was too late, but none found a full queue
+	for _, f := range from.arrived() {
 		var o codec.Outcome
 		from.decoded(codec.DecodeOutcome(f.body, &o))
 		if o.Code != codec.CodeUnreachable {
@@ -182,8 +184,8 @@ func TestSteadyReader(t *testing.T) {
 		from.post("from", "to", payload, codec.FlagReport)
 	}
 	n.settle()
-	// The pace of a slow reader: a third of the kernel's buffer takes it some seconds. It catches up
-	// when the machine has held it up: it is the bytes for each second that make it steady.
+	// The pace of a slow reader: a third of the kernel's buffer takes it some seconds. It catches
+	// up when the machine has held it up: it is the bytes for each second that make it steady.
 	const pace = 160 << 10
 	buf, read := make([]byte, 4<<10), 0
 	for began := time.Now(); time.Since(began) < 7*time.Second; {
@@ -432,7 +434,8 @@ func TestCreditExceeded(t *testing.T) {
 			before := n.counters()
 			c.post("from", "to", "fine", flags)
 			to.gets("from", "to", "fine")
-			// Over max_payload, but not over max_frame: the one kind of frame that no credit is enough for.
+			// Over max_payload, but not over max_frame: the one kind of frame that no credit is
+			// enough for.
 			frame := sendFrame(9, "from", "to", strings.Repeat("x", 2*credit), flags, 0)
 			c.write(append(frame, sendFrame(10, "from", "to", "behind", flags, 0)...))
 			if e := c.fails(codec.FaultCreditExceeded); e.Kind != 0 || !strings.Contains(e.Message, "credit") {
@@ -483,7 +486,8 @@ func TestRequestsAreBounded(t *testing.T) {
 		greedy.write(codec.AppendBind(nil, 1000+i, codec.PolicyKickOld, ids))
 	}
 	overflows := 0
-	answers := greedy.arrived() // all has been read by now, and the loops have been told of the answers
+	// all has been read by now, and the loops have been told of the answers
+	answers := greedy.arrived()
 	n.settleLoops()
 	for _, f := range append(answers, greedy.arrived()...) {
 		var r codec.Results

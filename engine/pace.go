@@ -38,12 +38,13 @@ const (
 	inputShare = 15 * time.Millisecond
 	// mailShare is for what other loops and goroutines have left.
 	mailShare = 10 * time.Millisecond
-	// turnsShare is for connections whose input had to wait. They also get what the parts before have
-	// left of their shares.
+	// turnsShare is for connections whose input had to wait. They also get what the parts before
+	// have left of their shares.
 	turnsShare = 10 * time.Millisecond
 	// flushShare is for the writes.
 	flushShare = 15 * time.Millisecond
-	// earlyShare is for the writes that go out before connections that had to wait have their turns.
+	// earlyShare is for the writes that go out before connections that had to wait have their
+	// turns.
 	earlyShare = 5 * time.Millisecond
 	// While mail of the iteration before still waits, it has lateMailShare, and input no more than
 	// behindShare: what has come in goes on before more does. The iterations do not become shorter,
@@ -57,7 +58,8 @@ const (
 	expiryShare  = 5 * time.Millisecond
 	tellingShare = 5 * time.Millisecond
 	checkShare   = 5 * time.Millisecond
-	// unreadTime is for how long iterations may follow each other before gnet reads what sockets have.
+	// unreadTime is for how long iterations may follow each other before gnet reads what sockets
+	// have.
 	unreadTime = 2 * time.Millisecond
 	// turnShare is for how long the loop handles the input of one connection in a row.
 	turnShare = time.Millisecond
@@ -65,8 +67,8 @@ const (
 
 // A frame for many recipients is handled in slices, see longframe.go.
 const (
-	// sliceShare is for how long a slice may look for the ways of recipients. To write to them takes
-	// about as long again.
+	// sliceShare is for how long a slice may look for the ways of recipients. To write to them
+	// takes about as long again.
 	sliceShare = time.Millisecond
 	// sliceWork bounds what a slice leaves to be written, in units of work.
 	sliceWork = 8 << 10
@@ -75,9 +77,9 @@ const (
 	// hooks.
 	sliceLeast  = 1 << 10
 	hookedLeast = 64
-	// batchCost is what it costs to write to one more connection, beside the bytes and the recipients:
-	// its buffer may be cold, or new. hookedCost is what a recipient costs whom a hook is asked about,
-	// and returnCost a message that comes back: another way has to be found for it.
+	// batchCost is what it costs to write to one more connection, beside the bytes and the
+	// recipients: its buffer may be cold, or new. hookedCost is what a recipient costs whom a hook
+	// is asked about, and returnCost a message that comes back: another way has to be found for it.
 	batchCost  = 8
 	hookedCost = sliceWork / 512
 	returnCost = sliceWork / 1024
@@ -90,8 +92,8 @@ const (
 	endingStep = 1 << 10
 	// resolvedStep is how many messages that have waited for the registry go on in a step.
 	resolvedStep = 1 << 10
-	// observedStep is how many connections that have a backlog, or are closing, are looked at in one
-	// tick.
+	// observedStep is how many connections that have a backlog, or are closing, are looked at in
+	// one tick.
 	observedStep = 1 << 10
 )
 

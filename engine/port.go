@@ -26,11 +26,12 @@ type port struct {
 	// freed holds one: a place may be free, or a connection may make room now.
 	freed chan struct{}
 
-	mu        sync.Mutex
-	open      int       // guarded by mu; open sockets
-	waiting   list.List // guarded by mu; of *conn: those that have not shown who they are, oldest first
-	closing   int       // guarded by mu; how many of them have been told to close
-	displaced uint64    // guarded by mu; how many of them have been told to close so far
+	mu   sync.Mutex
+	open int // guarded by mu; open sockets
+	// guarded by mu; of *conn: those that have not shown who they are, oldest first
+	waiting   list.List
+	closing   int    // guarded by mu; how many of them have been told to close
+	displaced uint64 // guarded by mu; how many of them have been told to close so far
 
 	from    map[netip.Addr]int // guarded by mu; by source: those that have shown who they are
 	crowded uint64             // guarded by mu; how many were refused because of their source

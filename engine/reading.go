@@ -12,9 +12,9 @@ const (
 	// something, one after the other, before the loop can turn to anything else: 2,000 with a full
 	// buffer for each would hold up everybody else for long.
 	readBuffer = 16 << 10
-	// readMost is what a loop that has the time for it reads from a socket at once, with what gnet has
-	// read. A link carries what many connections send, and what is read in one go is written in one
-	// go.
+	// readMost is what a loop that has the time for it reads from a socket at once, with what gnet
+	// has read. A link carries what many connections send, and what is read in one go is written in
+	// one go.
 	readMost = 256 << 10
 )
 

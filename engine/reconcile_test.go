@@ -132,10 +132,12 @@ func TestClaimsAreOld(t *testing.T) {
 			{Session: a.sessionID(), At: old},
 			{Session: a.sessionID(), At: old, Bound: []routing.BoundID{before}},
 			{Session: ended, At: now},
-			{Session: a.sessionID(), At: []routing.Presence{{Node: "n1", Incarnation: 7, Serial: 1 << 40}}}, // a former self of the node
+			// a former self of the node
+			{Session: a.sessionID(), At: []routing.Presence{{Node: "n1", Incarnation: 7, Serial: 1 << 40}}},
 		})
 		n.settle()
-		n.dir.Probe().Disclaim(a.sessionID(), old[0]) // the worst case: it attaches right behind the look into the table
+		// the worst case: it attaches right behind the look into the table
+		n.dir.Probe().Disclaim(a.sessionID(), old[0])
 		n.settle()
 		if got := g.at(a.sessionID()); len(got) != 1 || got[0] != now[0] {
 			t.Errorf("presence: %v, want %v", got, now)

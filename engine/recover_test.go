@@ -98,7 +98,8 @@ func TestPresenceIsQueuedOnce(t *testing.T) {
 	close(reg.hold)
 	n.eventually("presence", func() bool { return n.presentAt(a.sessionID()) == 1 })
 	n.settle()
-	if got := reg.attaches.Load(); got > 3 { // the hello's, one that was queued meanwhile, and one of upkeep
+	// the hello's, one that was queued meanwhile, and one of upkeep
+	if got := reg.attaches.Load(); got > 3 {
 		t.Errorf("%d attaches for one session", got)
 	}
 }

@@ -10,7 +10,8 @@ import (
 // most failures share a page with others.
 type reports struct {
 	pages map[uint64]*reportPage // by number / reportsPerPage
-	below uint64                 // pages below are forgotten, and their failures are not told any more
+	// pages below are forgotten, and their failures are not told any more
+	below uint64
 }
 
 type reportPage [reportsPerPage / 64]uint64

@@ -163,7 +163,8 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	}
 	e.dir.Attached(s, routing.Presence{Node: e.cfg.NodeID, Incarnation: c.incarnation, Serial: serial}, foreign)
 	id := s.ID()
-	l.links.sendAll(codec.AppendPresence(nil, codec.KindAttached, id[:], serial)) // those that come up later ask: see introduce
+	// those that come up later ask: see introduce
+	l.links.sendAll(codec.AppendPresence(nil, codec.KindAttached, id[:], serial))
 	e.dir.ForgetRoutes(id)
 	var flags uint8
 	if resumed {
@@ -206,8 +207,8 @@ func (c *conn) handleLeave(body []byte) {
 	e, l, h := c.loop.eng, c.loop, c.handle()
 	e.background.Go(func() {
 		// Another loop may have picked this connection a moment ago. In the first round it ends the
-		// iteration in which it did, in the second it has handed over its mail, and in the third this
-		// loop opens that.
+		// iteration in which it did, in the second it has handed over its mail, and in the third
+		// this loop opens that.
 		for range 3 {
 			if _, ok := ask(e.serving, e, func(*loop) struct{} { return struct{}{} }); !ok {
 				return

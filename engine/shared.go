@@ -17,7 +17,8 @@ type Share struct {
 	// Fingerprint tells this cluster from others of the same name, and tells no secret. It is empty
 	// without Config.ClusterSecret. It fits the field of that name.
 	Fingerprint string
-	// Gone is Engine.Gone. It fits the field of that name. Until the engine is there, nobody is gone.
+	// Gone is Engine.Gone. It fits the field of that name. Until the engine is there, nobody is
+	// gone.
 	Gone func(routing.Presence) bool
 }
 

@@ -97,7 +97,8 @@ func (v *liveness) silentFor() int64 { return v.conn.loop.beats.awake - v.lastHe
 // checkHeartbeat pings a silent client and gives up on a dead one.
 func (v *liveness) check() {
 	c := v.conn
-	if c.state == stateHello || c.kind == insideConn || c.kind == linkConn { // the one has a deadline of its own, the other no wire
+	// the one has a deadline of its own, the other no wire
+	if c.state == stateHello || c.kind == insideConn || c.kind == linkConn {
 		return
 	}
 	if c.in.inTurns { // it has said something
@@ -132,7 +133,8 @@ func (v *liveness) timeLeft() int64 {
 	c := v.conn
 	left := int64(math.MaxInt64)
 	if c.state != stateOpen || c.in.inTurns {
-		return left // before welcome a client may send nothing, and from one that waits nothing is read
+		// before welcome a client may send nothing, and from one that waits nothing is read
+		return left
 	}
 	if v.dead > 0 {
 		left = v.dead - v.silentFor()

@@ -6,73 +6,145 @@ import (
 	"distmsg/codec"
 )
 
-// Stats is a snapshot of an engine's counters, at most a few ticks (of 10 ms) old. Counters only
-// grow.
+// Stats is a snapshot of an engine's counters. It is at most a few ticks (of 10 ms) old. Fields
+// that count events since the start only grow. Others show the present state.
 //
-// Each send that was accepted ends in exactly one counter of one node (S3): Written (without ack,
-// handed to the receiver's connection), Outcomes (all others that have ended), or Abandoned; until
-// then it is Pending or Parked. What goes from node to node without ack changes books in between,
-// so that each node's balance is, once nothing moves,
+// Each accepted send ends in exactly one counter of one node (S3): Written if it had no ack and was
+// handed to the receiver's connection, Abandoned if its own connection ended first, and Outcomes in
+// all other cases. Until then it is Pending or Parked. A send without ack that travels from node to
+// node moves from the counters of the one to those of the other. Once nothing moves, each node has
 //
 //	Sends + Received = Written + ΣOutcomes + Abandoned + Pending + Parked + Forwarded − Returned
 //
-// and over all nodes ΣSends = Σ(Written + ΣOutcomes + Abandoned + Pending + Parked) + lost, where
-// lost = Σ(Forwarded − Returned − Received) is what was written to links that ended before it
-// arrived: 0 as long as no link ends. A message with ack is in the counters of the node that it was
-// sent to, and of no other.
+// and all nodes together have
+//
+//	ΣSends = Σ(Written + ΣOutcomes + Abandoned + Pending + Parked) + lost
+//
+// where lost = Σ(Forwarded − Returned − Received) counts messages that a node wrote to a link which
+// ended before they arrived. It is 0 as long as no link ends. A send with ack is only in the
+// counters of the node that its client is connected to.
 type Stats struct {
-	Loops       int
-	Connections int // of clients, also in this process, and links; with or without hello
-	Sessions    int // attached, or within their resume window
-	IDs         int // bound on this node
-	Pending     int // sends that wait for an ack
-	Watched     int // IDs that clients of this node watch, each counted once
+	// Loops counts the event loops.
+	Loops int
+	// Connections counts those of clients, also in this process, and links, before and after their
+	// hello.
+	Connections int
+	// Sessions counts those that are attached or within their resume window.
+	Sessions int
+	// IDs counts the IDs that are bound on this node.
+	IDs int
+	// Pending counts sends that wait for an ack.
+	Pending int
+	// Watched counts the IDs that clients of this node watch. Each ID counts once.
+	Watched int
 
-	Accepted, Closed, Refused uint64 // client sockets; refused: for lack of file descriptors
-	Displaced                 uint64 // of those, how many were closed before they had said hello, to make room for newer ones
-	DisplacedPeers            uint64 // the same for connections to PeerAddr, before they had proved that they know the secret
-	ConnsOverShare            uint64 // hellos that were told to come again later, because few places were left and clients of their address had more than those
-	JoinsRefused              uint64 // hellos that were told to come again later, because too many others were being checked
-	BytesIn, BytesOut         uint64
-	FramesIn, FramesOut       uint64
-	Writes                    uint64 // write calls to client sockets
-	Wakeups                   uint64 // ends of event loop iterations
-	Deferred                  uint64 // times that input had to wait for its connection's turn
-	Sliced                    uint64 // times that the rest of a frame for many recipients had to
-	Sends                     uint64 // send frames accepted for a decision
-	Written                   uint64 // sends without ack that were written to their receiver
-	Bounced                   uint64 // of those, how many the receiver returned as not_here
-	Forwarded                 uint64 // times that a send without ack was written to another node
-	Returned                  uint64 // of those, how many the other node gave back
-	Received                  uint64 // sends without ack that came from other nodes, and were not given back
-	Multicasts                uint64 // multicast frames accepted; each of their sends is in Sends, and in the counters above and below
-	MulticastDelivers         uint64 // times that the payload of a multicast was written to a connection: once for all its recipients there
-	MulticastForwards         uint64 // the same for links
-	MulticastReturns          uint64 // times that another node gave a forwarded multicast back, in part or whole
-	Links, Routes, Parked     int    // to other nodes; to IDs there; sends that wait for the registry
-	OverShare                 uint64 // sends that ended overflow because their connection had its share of the acks that its loop may wait for
-	LinkOverShare             uint64 // answers of clients, and messages that they gave back, that did not fit their share of a link
-	QueueOverShare            uint64 // messages that were refused because the receiver's queue, or the link's, was more than half full and their sender had its share of it
-	Abandoned                 uint64 // sends whose own connection ended first: with ack, or while they were parked
-	AcksLate, AcksForged      uint64
-	Outcomes                  map[codec.Code]uint64  // how sends ended: all with ack, and failures without
-	Faults                    map[codec.Fault]uint64 // error frames, by what they say
-	LongestStall              time.Duration          // the longest that an event loop has been at work without a stamp, see docs/semantics.md S24
-	LoopSilence               time.Duration          // since the latest stamp of the event loop whose stamp is the oldest; 10 ms and less as a rule
-	LaneBusy                  time.Duration          // of the longest job under way off the loops: a hook's, or a question to the registry
-	MemoryHeld, MemoryBudget  int                    // bytes that connections hold, and that they may hold
-	MemoryRefused             uint64                 // messages that were refused because the memory budget was nearly used up
-	MemoryClosed              uint64                 // connections that were closed because they held most of it
-	WatchesRefused            uint64                 // IDs that were not watched because of MaxWatched or MaxNodeWatched
-	LogsDropped               uint64                 // log records that the logger's handler was too slow for
-	IDsRefused                uint64                 // IDs that were not bound because of MaxSessionIDs or MaxNodeIDs
-	RequestsRefused           uint64                 // binds, unbinds, look-ups and watches that ended overflow because of MaxRequests or MaxNodeRequests
-	Takeovers                 uint64                 // binds at this node that displaced another session
-	TakeoversDelayed          uint64                 // times that a bind had to wait, because the ID changes hands too often (TakeoverInterval)
-	TakeoversRefused          uint64                 // IDs whose bind ended overflow for that
+	// Accepted and Closed count sockets. Refused counts those that the node closed at once because
+	// it lacks file descriptors.
+	Accepted, Closed, Refused uint64
+	// Displaced counts client sockets that the node closed before their hello, to make room for
+	// newer ones.
+	Displaced uint64
+	// DisplacedPeers counts connections to PeerAddr that the node closed, to make room for newer
+	// ones, before they had proved that they know the secret.
+	DisplacedPeers uint64
+	// ConnsOverShare counts hellos that the node answered with "come again later" because few
+	// places were left and clients of the same address held more than those.
+	ConnsOverShare uint64
+	// JoinsRefused counts hellos that the node answered with "come again later" because it was
+	// checking too many others.
+	JoinsRefused        uint64
+	BytesIn, BytesOut   uint64
+	FramesIn, FramesOut uint64
+	// Writes counts write calls to client sockets.
+	Writes uint64
+	// Wakeups counts the iterations of the event loops.
+	Wakeups uint64
+	// Deferred counts how often input waited for its connection's turn.
+	Deferred uint64
+	// Sliced counts how often the rest of a frame for many recipients waited for its connection's
+	// turn.
+	Sliced uint64
+	// Sends counts the sends that the node accepted for a decision.
+	Sends uint64
+	// Written counts sends without ack that were written to their receiver.
+	Written uint64
+	// Bounced counts those of Written that the receiver returned as not_here.
+	Bounced uint64
+	// Forwarded counts how often a send without ack was written to another node.
+	Forwarded uint64
+	// Returned counts those of Forwarded that the other node gave back.
+	Returned uint64
+	// Received counts sends without ack that came from other nodes and were not given back.
+	Received uint64
+	// Multicasts counts accepted multicast frames. Each of their sends also counts in Sends and in
+	// the other counters of sends.
+	Multicasts uint64
+	// MulticastDelivers counts how often the payload of a multicast was written to a client's
+	// connection. It is written once for all recipients of that connection.
+	MulticastDelivers uint64
+	// MulticastForwards counts how often the payload of a multicast was written to a link. It is
+	// written once for all recipients behind that link.
+	MulticastForwards uint64
+	// MulticastReturns counts how often another node gave back a forwarded multicast, in part or
+	// whole.
+	MulticastReturns uint64
+	// Links counts links to other nodes, Routes the IDs that are known to be there, and Parked the
+	// sends that wait for the registry.
+	Links, Routes, Parked int
+	// OverShare counts sends that ended with overflow because their connection already had its
+	// share of the acks that its loop may wait for.
+	OverShare uint64
+	// LinkOverShare counts clients' answers and returned messages that did not fit the client's
+	// share of a link.
+	LinkOverShare uint64
+	// QueueOverShare counts messages that were refused because the queue of the receiver or of the
+	// link was more than half full and their sender already had its share of it.
+	QueueOverShare uint64
+	// Abandoned counts sends whose own connection ended first, while they waited for an ack or were
+	// parked.
+	Abandoned uint64
+	// AcksLate counts acks that came after their message had ended or had gone to another session.
+	// AcksForged counts acks and returned messages that do not match what their session was given.
+	AcksLate, AcksForged uint64
+	// Outcomes says how sends ended: all sends with ack, and failed ones without.
+	Outcomes map[codec.Code]uint64
+	// Faults counts the error frames that the node sent, by fault.
+	Faults map[codec.Fault]uint64
+	// LongestStall is the longest time that an event loop was at work without a stamp. See S24 in
+	// docs/semantics.md.
+	LongestStall time.Duration
+	// LoopSilence is the time since the oldest of the event loops' latest stamps. It is 10 ms or
+	// less as a rule.
+	LoopSilence time.Duration
+	// LaneBusy is how long the longest job off the loops has been under way: a hook, or a call of
+	// the registry.
+	LaneBusy time.Duration
+	// MemoryHeld is how many bytes connections hold, and MemoryBudget how many they may hold.
+	MemoryHeld, MemoryBudget int
+	// MemoryRefused counts messages that were refused because the memory budget was nearly used up.
+	MemoryRefused uint64
+	// MemoryClosed counts connections that were closed because they held most of the memory budget.
+	MemoryClosed uint64
+	// WatchesRefused counts IDs that were not watched because of MaxWatched or MaxNodeWatched.
+	WatchesRefused uint64
+	// LogsDropped counts log records that were dropped because the logger's handler was too slow.
+	LogsDropped uint64
+	// IDsRefused counts IDs that were not bound because of MaxSessionIDs or MaxNodeIDs.
+	IDsRefused uint64
+	// RequestsRefused counts binds, unbinds, look-ups and watches that ended with overflow because
+	// of MaxRequests or MaxNodeRequests.
+	RequestsRefused uint64
+	// Takeovers counts binds at this node that displaced another session.
+	Takeovers uint64
+	// TakeoversDelayed counts how often a bind waited because its ID changes hands too often
+	// (TakeoverInterval).
+	TakeoversDelayed uint64
+	// TakeoversRefused counts IDs whose bind ended with overflow because the ID changes hands too
+	// often.
+	TakeoversRefused uint64
 }
 
-// loopStats are one loop's counters. The loop counts without locks and publishes a copy at every
+// loopStats are one loop's counters. The loop counts without a lock and publishes a copy with each
 // tick.
 type loopStats struct {
 	accepted, closed     uint64
@@ -109,7 +181,8 @@ func (l *loop) publish() {
 	l.pubMu.Unlock()
 }
 
-// Stats returns the engine's counters. Before Ready and after Run they do not move.
+// Stats returns the engine's counters. They do not change before Ready and after Run. Any goroutine
+// may call it.
 func (e *Engine) Stats() Stats {
 	office := e.dir.Stats()
 	s := Stats{

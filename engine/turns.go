@@ -18,10 +18,10 @@ import (
 // it.
 
 const (
-	// maxConnUnread bounds what waits of one connection. What is over is handled at once. While more
-	// than maxUnread waits of all of a loop, what comes has its first turn at once. More than one read
-	// waits only if gnet reads a socket that it was asked not to read: it forgets that when its own
-	// buffer runs full, or empty.
+	// maxConnUnread bounds what waits of one connection. What is over is handled at once. While
+	// more than maxUnread waits of all of a loop, what comes has its first turn at once. More than
+	// one read waits only if gnet reads a socket that it was asked not to read: it forgets that
+	// when its own buffer runs full, or empty.
 	maxConnUnread = 2 << 20
 	maxUnread     = 128 << 20
 	// turnSlack is how far, in units of work, a connection may be ahead of the others without
@@ -37,22 +37,23 @@ const (
 	turnsWork = 4 << 10
 	// readWork is what it counts for at least when a connection is read again.
 	readWork = 16
-	// bytesOfRecipient is about what a frame says of a recipient. Input that nobody has looked at may
-	// consist of recipients, and costs as much as a slice then.
+	// bytesOfRecipient is about what a frame says of a recipient. Input that nobody has looked at
+	// may consist of recipients, and costs as much as a slice then.
 	bytesOfRecipient = 8
 )
 
 // turns are the connections that wait for their turn.
 type turns struct {
-	loop     *loop                   // static
-	unread   int                     // bytes that wait in connections
-	links    []*conn                 // the next one first
-	clients  ranking.Ranking[*input] // the first is the one that will have caused the least work after its turn
-	arriving []*conn                 // those that have come since turns were taken last
-	entered  uint64                  // how many have entered clients so far
+	loop   *loop   // static
+	unread int     // bytes that wait in connections
+	links  []*conn // the next one first
+	// the first is the one that will have caused the least work after its turn
+	clients  ranking.Ranking[*input]
+	arriving []*conn // those that have come since turns were taken last
+	entered  uint64  // how many have entered clients so far
 
-	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and saves
-	// nothing up.
+	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and
+	// saves nothing up.
 	fair  uint64 // what a client may have caused without waiting for others, but for turnSlack
 	most  uint64 // the most that any has caused
 	least uint64 // the least that any has caused of those that were served in this iteration
@@ -187,7 +188,8 @@ func (in *input) keep(buf []byte) {
 		l.pace.turnEnds = math.MaxInt64
 		in.resume()
 	}
-	if l.turns.unread > maxUnread && in.hasWork() { // a turn and no more: thousands may come here one after the other
+	// a turn and no more: thousands may come here one after the other
+	if l.turns.unread > maxUnread && in.hasWork() {
 		l.pace.beginTurn()
 		in.resume()
 	}
@@ -317,7 +319,8 @@ func (in *input) takeTurn() (more bool) {
 		in.count()
 		in.countTurn(before)
 	}
-	c.live.lastHeard, c.live.lastFrame = l.beats.awake, l.now // more may have come: nobody has read it
+	// more may have come: nobody has read it
+	c.live.lastHeard, c.live.lastFrame = l.beats.awake, l.now
 	switch {
 	case in.hasWork() || worked && in.mayWait() && in.isAhead():
 		return true

@@ -18,7 +18,8 @@ type counting struct {
 	routing.Registry
 	questions, names, largest atomic.Int64
 	away, unknown             atomic.Bool
-	slow                      atomic.Pointer[chan struct{}] // the registry's answers arrive when it is closed
+	// the registry's answers arrive when it is closed
+	slow atomic.Pointer[chan struct{}]
 }
 
 func (r *counting) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {

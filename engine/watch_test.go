@@ -325,7 +325,8 @@ func TestWatchFence(t *testing.T) {
 	g.registry.(*counting).away.Store(true)
 	again := n.join()
 	r := again.watch.tryAdd("x", "y")
-	if r[0].Code != codec.CodeOK || r[1].Code != codec.CodeRegistryUnavailable { // its session may come back within its resume window
+	// its session may come back within its resume window
+	if r[0].Code != codec.CodeOK || r[1].Code != codec.CodeRegistryUnavailable {
 		t.Errorf("%v", r)
 	}
 }
@@ -377,7 +378,8 @@ func TestWatchConverges(t *testing.T) {
 	}
 	running.Wait()
 	g.nodes[0].eventually("all are told", func() bool {
-		found, err := reg.Lookup(t.Context(), names) // the end of the last session may still be under way
+		// the end of the last session may still be under way
+		found, err := reg.Lookup(t.Context(), names)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +431,8 @@ func TestWatchTurns(t *testing.T) {
 			}
 		}
 	}()
-	arrived := func() { // what was sent is in the order now, and nothing of it comes in the middle of the next turn
+	// what was sent is in the order now, and nothing of it comes in the middle of the next turn
+	arrived := func() {
 		before := pongs.Load()
 		passing.write(codec.AppendPing(nil, 1))
 		n.eventually("pong", func() bool { return pongs.Load() > before })

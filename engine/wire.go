@@ -31,7 +31,8 @@ type wire interface {
 type socket struct{ gc gnet.Conn }
 
 func (s *socket) write(l *loop, bufs [][]byte) {
-	// The loop's scratch is taken away meanwhile: the end of a connection can make another one flush.
+	// The loop's scratch is taken away meanwhile: the end of a connection can make another one
+	// flush.
 	spent := l.scratch.spent
 	l.scratch.spent = nil
 	spent = append(spent[:0], bufs...) // gnet changes the slice it is given

@@ -88,7 +88,8 @@ func (b *bindings) bind(parts []part) {
 	var todo []wish
 	for _, p := range parts {
 		if p.Policy == codec.PolicyRejectNew && b.dir.registry.Rebuilding() {
-			p.fill(p.mine, codec.CodeRegistryUnavailable) // who holds an ID is not known for now (S18)
+			// who holds an ID is not known for now (S18)
+			p.fill(p.mine, codec.CodeRegistryUnavailable)
 			continue
 		}
 		mine := b.room.keepFor(p.Request, b.takeovers.admit(p.Request, b.allowed(p.Request, p.mine)))
@@ -248,7 +249,8 @@ func (b *bindings) removeFormerSelves(former []wish) (again []wish) {
 // the session of the binding has ended meanwhile: then it must not stay in the registry either.
 func (b *bindings) bound(r *Request, i int, res routing.BindResult) bool {
 	id := r.items[i].id
-	b.dir.watcher.bound(id, res.Epoch) // before the table: if the session ends meanwhile, the end comes last
+	// before the table: if the session ends meanwhile, the end comes last
+	b.dir.watcher.bound(id, res.Epoch)
 	prev, status := b.room.bind(r, i, res.Epoch)
 	if status == routing.Dead {
 		b.dir.watcher.unbound(id, res.Epoch)

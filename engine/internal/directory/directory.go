@@ -16,12 +16,13 @@ import (
 // Config is what a Directory works with and for. All fields are static. It has no defaults: the
 // engine has checked its own.
 type Config struct {
-	Node        string // this node's ID
-	Registry    routing.Registry
-	Own         bool           // the registry is this node's own, and the directory closes it
-	Table       *routing.Table // the sessions of this node, with connections and IDs
-	Remote      *routing.Table // the sessions at other nodes, with links; nil if there are no others
-	Log         *slog.Logger   // it never waits
+	Node     string // this node's ID
+	Registry routing.Registry
+	Own      bool           // the registry is this node's own, and the directory closes it
+	Table    *routing.Table // the sessions of this node, with connections and IDs
+	// the sessions at other nodes, with links; nil if there are no others
+	Remote      *routing.Table
+	Log         *slog.Logger // it never waits
 	Clock       func() time.Duration
 	Incarnation func() uint64 // of this node
 	Gone        func(routing.Presence) bool

@@ -17,8 +17,9 @@ import (
 type monitoredRegistry struct {
 	routing.Registry
 
-	mu       sync.Mutex
-	failed   error     // guarded by mu, as all below; nil: no call has failed since the latest probe went well
+	mu sync.Mutex
+	// guarded by mu, as all below; nil: no call has failed since the latest probe went well
+	failed   error
 	since    time.Time // when the first of the failed calls ended
 	failures uint64    // calls that have failed
 	finding  error     // what is wrong with a registry that takes calls

@@ -31,8 +31,9 @@ type kickMemory struct {
 }
 
 type kickGeneration struct {
-	began    time.Duration                           // on the engine's clock
-	kicks    map[routing.SessionID]map[string]uint64 // nil for a session with too many to name: see sum
+	began time.Duration // on the engine's clock
+	// nil for a session with too many to name: see sum
+	kicks    map[routing.SessionID]map[string]uint64
 	count    int
 	overflow bool // there were more
 }

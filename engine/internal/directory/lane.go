@@ -72,7 +72,8 @@ type lane struct {
 	inRow  int               // how many urgent jobs were done in a row
 	closed bool
 
-	began atomic.Int64 // 1 + when the job under way began, in nanoseconds since lanes.born; 0: there is none
+	// 1 + when the job under way began, in nanoseconds since lanes.born; 0: there is none
+	began atomic.Int64
 }
 
 // lanes is the set of all: laneCount for IDs, and behind them as many for sessions.

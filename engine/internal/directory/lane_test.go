@@ -89,8 +89,8 @@ func TestLanesKeepOrder(t *testing.T) {
 	}
 }
 
-// A lane that stands still does not hold up the others. Of each connection it takes so many jobs, and
-// those of one take no room from another; of the node's own it takes all.
+// A lane that stands still does not hold up the others. Of each connection it takes so many jobs,
+// and those of one take no room from another; of the node's own it takes all.
 func TestLaneIsBounded(t *testing.T) {
 	ls, w, release := heldLanes(t, 0)
 	other := make(chan struct{})
@@ -123,8 +123,8 @@ func TestLaneIsBounded(t *testing.T) {
 	}
 }
 
-// Who asks for much waits for it. Who asks for little waits for one turn of the others, however much
-// they had asked for before.
+// Who asks for much waits for it. Who asks for little waits for one turn of the others, however
+// much they had asked for before.
 func TestLanesTakeTurns(t *testing.T) {
 	ls, w, release := heldLanes(t, 0)
 	for range 200 {

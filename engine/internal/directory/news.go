@@ -36,7 +36,8 @@ func (n *news) remember(session routing.SessionID, id string, epoch uint64) {
 func (n *news) kick(s *routing.Session, id string, epoch uint64) {
 	n.superseded(s.ID(), id, epoch)
 	n.lostID(s, id, epoch)
-	n.remember(s.ID(), id, epoch) // first, so that a connection which attaches from here on hears of it
+	// first, so that a connection which attaches from here on hears of it
+	n.remember(s.ID(), id, epoch)
 	n.dir.loops.Kick(s.Handles(), id, epoch)
 }
 
@@ -67,7 +68,8 @@ func (d *Directory) HeardOfBinding(id []byte, b routing.Binding) {
 		return
 	}
 	name := string(id)
-	d.lanes.tryQuick(d.lanes.of(id), func() { d.news.outdated(name, b) }) // if the lane is full, other news come
+	// if the lane is full, other news come
+	d.lanes.tryQuick(d.lanes.of(id), func() { d.news.outdated(name, b) })
 }
 
 // HeardExpel notes that another node has bound an ID, and that a session has lost it by that (S13).
@@ -179,7 +181,8 @@ func (n *news) learn(s *routing.Session, id string, epoch uint64) {
 	n.dir.lanes.quick(n.dir.lanes.of([]byte(id)), func() {
 		if !n.overs.has([]byte(id), epoch) { // else it has ended since the registry was asked
 			prev, status := n.dir.table.Bind(id, s, epoch)
-			if status == routing.Bound && prev.Session != nil { // whose kick did not come, or has yet to
+			// whose kick did not come, or has yet to
+			if status == routing.Bound && prev.Session != nil {
 				n.kick(prev.Session, id, epoch)
 			}
 		}

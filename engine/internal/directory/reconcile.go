@@ -119,7 +119,8 @@ func appendClaim(b []byte, c *routing.Claim, p routing.Presence) []byte {
 	ids := make([]codec.IDEpoch, 0, len(c.Bound))
 	size := 0
 	for _, v := range c.Bound {
-		if len(v.ID) == 0 || len(v.ID) > codec.MaxID { // no node has written that; nor must it fill a frame
+		// no node has written that; nor must it fill a frame
+		if len(v.ID) == 0 || len(v.ID) > codec.MaxID {
 			continue
 		}
 		if size > claimBytes {
@@ -152,7 +153,8 @@ func (cl *claims) examine(c claim) {
 	p := cl.dir.presences.all[c.session]
 	here := p != nil && !p.left
 	named := c.entry.Incarnation != 0
-	wrong := p != nil && here != named && len(c.ids) == 0 // the registry lacks the entry, or has one too many
+	// the registry lacks the entry, or has one too many
+	wrong := p != nil && here != named && len(c.ids) == 0
 	if wrong {
 		p.written = false
 	}
@@ -174,7 +176,8 @@ func (cl *claims) disclaim(id routing.SessionID, entry routing.Presence) {
 	cl.dir.lanes.inSession(id, func() {
 		ctx, cancel := cl.dir.registryContext()
 		defer cancel()
-		left, err := cl.dir.registry.Detach(ctx, id, entry) // one that has attached by now has a later serial
+		// one that has attached by now has a later serial
+		left, err := cl.dir.registry.Detach(ctx, id, entry)
 		if err != nil {
 			return // the next claims come
 		}

@@ -171,7 +171,8 @@ type refusals struct {
 const maxReasons = 32 << 10
 
 func (f *refusals) add(index int, text string) {
-	text = text[:min(len(text), codec.MaxReason+1)] // what is over is cut off at the border of a character
+	// what is over is cut off at the border of a character
+	text = text[:min(len(text), codec.MaxReason+1)]
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	const perReason = 16 // more than msgpack takes

@@ -47,10 +47,11 @@ type resolver struct {
 	wake chan struct{} // of capacity 1
 
 	mu    sync.Mutex
-	asked map[string]*question              // guarded by mu; what was not answered yet
-	lines map[routing.Handle]*askLine       // guarded by mu; IDs to ask for, by who asks
-	turns []*askLine                        // guarded by mu; the same, in the order of their turns
-	away  map[routing.SessionID]whereabouts // guarded by mu; what the registry said of sessions a moment ago
+	asked map[string]*question        // guarded by mu; what was not answered yet
+	lines map[routing.Handle]*askLine // guarded by mu; IDs to ask for, by who asks
+	turns []*askLine                  // guarded by mu; the same, in the order of their turns
+	// guarded by mu; what the registry said of sessions a moment ago
+	away map[routing.SessionID]whereabouts
 }
 
 // askLine is the IDs to ask for on account of one connection or link. If by is zero, they are the
@@ -499,7 +500,8 @@ func (r *resolver) learn(all []lesson) {
 			ids[i] = f.id
 		}
 		late := time.AfterFunc(ResolveTimeout, func() { r.notSaid(ids) })
-		if !d.lanes.quick(lane, func() { late.Stop(); r.tell(mine) }) { // behind those of news.learn
+		// behind those of news.learn
+		if !d.lanes.quick(lane, func() { late.Stop(); r.tell(mine) }) {
 			late.Stop()
 			r.notSaid(ids) // the engine is stopping
 		}

@@ -95,7 +95,8 @@ func (ss *sessions) expire(s *routing.Session, serial uint64) {
 	bound, ended := ss.dir.table.EndSession(s, serial)
 	switch {
 	case !ended:
-	case !ss.dir.alone() && ss.dir.remote.Session(s.ID()) != nil: // it has moved, even if the registry lacks that
+	// it has moved, even if the registry lacks that
+	case !ss.dir.alone() && ss.dir.remote.Session(s.ID()) != nil:
 		ss.endAfterOthers(routing.EndOp{Session: s.ID(), Bound: bound, Gone: ss.dir.presences.entriesLeft(s)})
 	case ss.sessionEnded(s, bound, false):
 		ss.forgetEnded(s)

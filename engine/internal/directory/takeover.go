@@ -77,10 +77,11 @@ type waiter struct {
 
 // lateBind is an ID of a request that waits. It counts in request.left.
 type lateBind struct {
-	r       *Request
-	i       int
-	due     time.Duration // on the engine's clock
-	counted bool          // its takeover has been counted; if not, that of an earlier bind of its session has
+	r   *Request
+	i   int
+	due time.Duration // on the engine's clock
+	// its takeover has been counted; if not, that of an earlier bind of its session has
+	counted bool
 }
 
 func (b *lateBind) waiter() waiter { return waiter{b.r.Session.ID(), b.r.items[b.i].id} }
@@ -167,7 +168,8 @@ func (t *takeovers) debtOf(id string) *debt {
 func (t *takeovers) admit(r *Request, mine []int) []int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.debts == nil || t.over || r.Policy == codec.PolicyRejectNew { // which displaces nobody who is alive
+	// which displaces nobody who is alive
+	if t.debts == nil || t.over || r.Policy == codec.PolicyRejectNew {
 		return mine
 	}
 	rebuilding := t.dir.registry.Rebuilding()
@@ -209,7 +211,8 @@ func (t *takeovers) late(r *Request, i int) bool {
 		t.waiting[b.waiter()] = b
 	default:
 		b.due = first.due
-		if first.r.Ended != nil && first.r.Ended.Load() { // its client has come back, and has asked again
+		// its client has come back, and has asked again
+		if first.r.Ended != nil && first.r.Ended.Load() {
 			b.counted, first.counted = first.counted, false
 			t.waiting[b.waiter()] = b
 		}

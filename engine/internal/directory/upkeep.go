@@ -56,7 +56,8 @@ func (u *upkeep) run(ctx context.Context) {
 			default: // it begins anew anyway
 			}
 		case <-u.soon:
-			if round.period == u.dir.cfg.VerifyPeriod { // else it hurries already, and has to end some time
+			// else it hurries already, and has to end some time
+			if round.period == u.dir.cfg.VerifyPeriod {
 				round.stop()
 				round = u.newRound(u.dir.cfg.VerifyPeriod / hurry)
 				u.dir.presences.rewrite(true) // the end of a session may have been lost, too

@@ -42,12 +42,13 @@ type watcher struct {
 	n       atomic.Int64 // len(order); a node on which nobody watches looks no further
 
 	// Lock order: mu before a loop's inbox.
-	mu    sync.Mutex
-	ids   map[string]*watchedID // guarded by mu
-	order []*watchedID          // guarded by mu; all of ids, those before next have been asked for in this round
-	next  int                   // guarded by mu
-	soon  []*watchedID          // guarded by mu; to be asked for out of turn
-	ended []*Watches            // guarded by mu; to be taken apart
+	mu  sync.Mutex
+	ids map[string]*watchedID // guarded by mu
+	// guarded by mu; all of ids, those before next have been asked for in this round
+	order []*watchedID
+	next  int          // guarded by mu
+	soon  []*watchedID // guarded by mu; to be asked for out of turn
+	ended []*Watches   // guarded by mu; to be taken apart
 	// watches is how many there are of all connections. Guarded by mu.
 	watches int
 
@@ -423,7 +424,8 @@ func (w *watcher) note(batch []*watchedID, versions []uint32, found []routing.Lo
 			}
 		case id.version != versions[i]: // it may be old
 			w.askSoon(id)
-		case rebuilding && id.known && epoch < id.epoch: // what came later was lost, and will be said again
+		// what came later was lost, and will be said again
+		case rebuilding && id.known && epoch < id.epoch:
 		default:
 			if found[i].Binding == (routing.Binding{}) {
 				epoch = id.epoch

@@ -51,7 +51,8 @@ func newDialing(p *Peers) *dialing {
 // is called under Peers.taking.
 func (d *dialing) follow(ctx context.Context, running *sync.WaitGroup, nodes map[string]bool) {
 	for node := range nodes {
-		if d.stops[node] == nil && d.peers.self.Node < node { // one link for a pair: the lower ID dials
+		// one link for a pair: the lower ID dials
+		if d.stops[node] == nil && d.peers.self.Node < node {
 			dialCtx, stop := context.WithCancel(ctx)
 			d.stops[node] = stop
 			running.Go(func() { d.dial(dialCtx, node) })

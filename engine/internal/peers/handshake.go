@@ -75,7 +75,8 @@ const (
 	challenged              // this node accepted, has sent its challenge and waits for the proof
 	greeting                // this node dialled, has sent its hello and waits for the challenge
 	proved                  // the other node has proved itself; see ToSupersede
-	proving                 // this node dialled, has sent its proof and waits to hear that it is taken
+	// this node dialled, has sent its proof and waits to hear that it is taken
+	proving
 	open
 	over
 )

@@ -11,11 +11,12 @@ func TestContest(t *testing.T) {
 	const now, opened = 10_000, 9_000
 	old := opened - startingFor.Milliseconds()
 	for _, v := range []struct {
-		name              string
-		incumbent         codec.PeerIdentity
-		opened            int64
-		comer             codec.PeerIdentity
-		first, then, last Rival // when it comes, when it comes again, and when the link has been heard of meanwhile
+		name      string
+		incumbent codec.PeerIdentity
+		opened    int64
+		comer     codec.PeerIdentity
+		// when it comes, when it comes again, and when the link has been heard of meanwhile
+		first, then, last Rival
 	}{
 		{"a newer incarnation of the same process", codec.PeerIdentity{Since: 5}, opened, codec.PeerIdentity{Since: 5}, RivalGone, RivalGone, RivalGone},
 		{"a node that does not say", codec.PeerIdentity{Since: 5}, opened, codec.PeerIdentity{}, RivalGone, RivalGone, RivalGone},

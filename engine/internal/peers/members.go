@@ -212,7 +212,8 @@ func (m *Members) Gone(node string, incarnation uint64) bool {
 	case linked:
 		return l.incarnation != incarnation
 	}
-	return !listed || r.Incarnation > incarnation || r.Incarnation == 0 // which is that of a list of peers
+	// which is that of a list of peers
+	return !listed || r.Incarnation > incarnation || r.Incarnation == 0
 }
 
 // takesClients reports whether clients may be sent to a node. A node with in-process sessions only

@@ -57,9 +57,11 @@ type Peers struct {
 	membership Membership
 	log        *slog.Logger
 	began      time.Time
-	twin       chan error // of capacity 1: another node with this node's ID, which this one hears of before it takes clients
-	twins      twins
-	dialing    *dialing
+	// of capacity 1: another node with this node's ID, which this one hears of before it takes
+	// clients
+	twin    chan error
+	twins   twins
+	dialing *dialing
 
 	// shared
 	joining    atomic.Bool     // not linked to the others yet

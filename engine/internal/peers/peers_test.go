@@ -413,7 +413,8 @@ func TestGone(t *testing.T) {
 		incarnation uint64
 		gone        bool
 	}{
-		{"unknown", 1, true}, {"listed", 4, true}, {"listed", 5, false}, {"listed", 6, false}, // the list may be older
+		// the list may be older
+		{"unknown", 1, true}, {"listed", 4, true}, {"listed", 5, false}, {"listed", 6, false},
 		{"given", 1, true}, {"linked", 6, false}, {"linked", 5, true}, {"linked", 7, true},
 	} {
 		if got := m.Gone(v.node, v.incarnation); got != v.gone {

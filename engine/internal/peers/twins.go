@@ -29,9 +29,10 @@ type twins struct {
 	peers *Peers
 	doubt chan struct{} // of capacity 1: look now who else has this node's ID
 
-	mu     sync.Mutex
-	alike  []discovery.Record // guarded by mu; records with this node's ID that are not this incarnation's
-	unseen bool               // guarded by mu; nobody has looked at alike yet
+	mu sync.Mutex
+	// guarded by mu; records with this node's ID that are not this incarnation's
+	alike  []discovery.Record
+	unseen bool // guarded by mu; nobody has looked at alike yet
 }
 
 // Doubt has the node look now who else has its name.

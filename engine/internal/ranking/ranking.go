@@ -1,12 +1,12 @@
-// Package ranking is a heap whose elements know where they stand. So one in the middle can leave, or
-// be put in its place again. It takes no lock: its owner does.
+// Package ranking is a heap whose elements know where they stand. So one in the middle can leave,
+// or be put in its place again. It takes no lock: its owner does.
 package ranking
 
 import "container/heap"
 
-// Ranking is a heap: the element that goes before all others is the first, at index 0. The zero value
-// is empty. Only Add, TakeFirst, Remove and PutInOrder may change it; the other methods are for
-// package heap.
+// Ranking is a heap: the element that goes before all others is the first, at index 0. The zero
+// value is empty. Only Add, TakeFirst, Remove and PutInOrder may change it; the other methods are
+// for package heap.
 type Ranking[T Ranked[T]] []T
 
 // Ranked is an element of a Ranking.

@@ -1,8 +1,9 @@
 // Package share divides what many connections have in common.
 //
-// Whoever comes first must not take it from the others (S32). So a connection may hold a part of what
-// is free at the moment, as switches share their buffers among ports. Then many that take all they can
-// get leave the others about as much as each of them has, and one that is alone gets most of it.
+// Whoever comes first must not take it from the others (S32). So a connection may hold a part of
+// what is free at the moment, as switches share their buffers among ports. Then many that take all
+// they can get leave the others about as much as each of them has, and one that is alone gets most
+// of it.
 package share
 
 // Reserve is the part of the whole that is kept for connections that hold little.

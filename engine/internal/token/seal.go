@@ -10,12 +10,13 @@ import (
 // and checked once, so this costs two or three multiplications and reads whole words.
 //
 // A seal is 32 of 64 bits that two rounds of a keyed multiplication make (as in wyhash: 128 bits of
-// product, whose halves are combined). The key has 256 random bits. The process writes it nowhere. A
-// client sees half of the second round's output in each seal. It never sees the output of the first
-// round, which depends on another half of the key. That is no proof of the kind that an HMAC has. It
-// need not be one: whoever could make up seals would still end no message, because the entry of a
-// message names the session that got it. His acks would count as late instead of forged. No entry
-// guards the tokens of reports, so they have a longer seal of another kind: see reportSeal.
+// product, whose halves are combined). The key has 256 random bits. The process writes it nowhere.
+// A client sees half of the second round's output in each seal. It never sees the output of the
+// first round, which depends on another half of the key. That is no proof of the kind that an HMAC
+// has. It need not be one: whoever could make up seals would still end no message, because the
+// entry of a message names the session that got it. His acks would count as late instead of forged.
+// No entry guards the tokens of reports, so they have a longer seal of another kind: see
+// reportSeal.
 type sealKey [4]uint64
 
 func newSealKey() (k sealKey) {

@@ -17,7 +17,8 @@ func (k *Keys) PayloadSum(payload []byte) uint64 { return maphash.Bytes(k.seed, 
 func (k *Keys) SumWith(sum uint64, d *codec.Deliver) uint32 {
 	sum = sum*31 + maphash.Bytes(k.seed, d.From)
 	sum = sum*31 + maphash.Bytes(k.seed, d.To)
-	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15 // spread over all bits: the upper half is kept
+	// spread over all bits: the upper half is kept
+	sum = sum*31 + (d.Epoch<<8+uint64(d.Flags))*0x9e3779b97f4a7c15
 	return uint32(sum >> 32)
 }
 

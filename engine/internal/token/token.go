@@ -1,10 +1,10 @@
 // Package token makes and reads the tokens of messages, and the sums by which a pending entry knows
 // its message again.
 //
-// A token says where the answer to a message belongs, so the node need remember nothing for it. Each
-// token is sealed: a keyed hash binds it to one session. So the node can tell a token that somebody
-// made up, changed, or was not given from one whose message has ended. The length of a token tells
-// its kind:
+// A token says where the answer to a message belongs, so the node need remember nothing for it.
+// Each token is sealed: a keyed hash binds it to one session. So the node can tell a token that
+// somebody made up, changed, or was not given from one whose message has ended. The length of a
+// token tells its kind:
 //
 //	AckLen                                 of a message with ack, between nodes: loop, slot and generation of its entry
 //	AckLen + ackSealLen                    the same, as a client of this node gets it
@@ -142,8 +142,8 @@ func (k *Keys) OpenLink(b []byte, session uint64) (origin []byte, h routing.Hand
 	return origin, h, int(h.Loop) < k.loops && k.links
 }
 
-// Link takes apart what AppendLink made, and does not check the seal. It returns false if the length
-// is that of another kind. origin is a view into b.
+// Link takes apart what AppendLink made, and does not check the seal. It returns false if the
+// length is that of another kind. origin is a view into b.
 func Link(b []byte) (origin []byte, h routing.Handle, ok bool) {
 	n := 0
 	switch len(b) {
