@@ -1,0 +1,8 @@
+package rooms
+
+func (m *many[T]) three() {}
+
+type few struct{}
+
+func (few) one() {}
+func (few) two() {}
