@@ -13,7 +13,7 @@ type Multicast struct {
 	From    []byte
 	TTL     uint32 // as in Send
 	Flags   uint8
-	To      IDList // of client IDs, 1 to MaxID bytes each
+	To      IDList // client IDs of 1 to MaxID bytes each
 	Payload []byte
 }
 

@@ -163,7 +163,7 @@ func (d *valueDecoder) decode(payload []byte, v any) error {
 type payloadReader struct {
 	b    []byte
 	off  int
-	exts []int // where bodies of extensions begin, ascending
+	exts []int // where the bodies of extensions begin, in ascending order
 }
 
 var errExtension = errors.New("codec: the payload has an extension where its reader wants another type")
@@ -191,6 +191,6 @@ func (r *payloadReader) ReadByte() (byte, error) {
 }
 
 func (r *payloadReader) UnreadByte() error {
-	r.off-- // only after a ReadByte, and once
+	r.off-- // it may follow only a ReadByte, and only once
 	return nil
 }

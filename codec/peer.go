@@ -119,7 +119,7 @@ func appendIdentity(b []byte, f *PeerIdentity) []byte {
 // PeerHello opens a peer link.
 type PeerHello struct {
 	MinVersion, MaxVersion uint64
-	Cluster                []byte // both sides need the same
+	Cluster                []byte // must be the same on both sides
 	Node                   []byte
 	Incarnation            uint64
 	Nonce                  []byte // NonceLen bytes, fresh
@@ -203,7 +203,7 @@ func AppendPeerReady(b []byte) []byte { return appendEmpty(b, KindPeerReady) }
 // not_attached, has the same fields. The byte fields are views into the frame.
 type Forward struct {
 	Deliver
-	Session []byte // SessionIDLen bytes: who holds To under Epoch, as the sending node knows it
+	Session []byte // SessionIDLen bytes: holds To under Epoch, as the sending node knows it
 }
 
 // DecodeForward reads the body of a forward, not_mine or not_attached frame into f. kind says which
@@ -239,7 +239,7 @@ func AppendForward(b []byte, kind Kind, f *Forward) []byte {
 type Answer struct {
 	Token   []byte // of the forward
 	Code    Code
-	Session []byte // SessionIDLen bytes: who acked, stamped by the node that relays it (S8)
+	Session []byte // SessionIDLen bytes: who acked; the relaying node sets it (S8)
 	Reason  []byte
 	Reply   []byte
 }
@@ -372,8 +372,8 @@ func AppendExpel(b []byte, kind Kind, session []byte, id string, epoch uint64) [
 // which IDs it holds. Only that node knows whether this is true.
 type Claim struct {
 	Session     []byte // SessionIDLen bytes
-	Incarnation uint64 // of the node; 0: the registry names no node
-	Serial      uint64 // of the attach
+	Incarnation uint64 // incarnation of the node; 0 if the registry names no node
+	Serial      uint64 // serial of the attach
 	IDs         IDList
 }
 

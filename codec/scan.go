@@ -26,7 +26,7 @@ func Scan(b []byte, maxDepth int) error {
 type walk struct {
 	maxDepth   int
 	strictKeys bool   // refuse map keys that a decoder might not be able to hash
-	exts       *[]int // if not nil, gets where the bodies of extensions begin, see payloadReader
+	exts       *[]int // collects where bodies of extensions begin, or nil: see payloadReader
 }
 
 // payload walks b, which must be exactly one value.

@@ -13,7 +13,7 @@ import (
 type addresses struct {
 	membership discovery.Membership
 	mu         sync.Mutex
-	told       []codec.Member // as a node announced them last
+	told       []codec.Member // the last list that a node sent
 }
 
 // first returns the addresses to begin with.

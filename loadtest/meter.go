@@ -13,13 +13,13 @@ import (
 // Otherwise no figure would show the messages that a stopped node delays past the end of the
 // measured time, and the figures would contain messages of the warm-up.
 type meter struct {
-	latency *hdrhistogram.Histogram // nanoseconds, of those that done counts
+	latency *hdrhistogram.Histogram // nanoseconds, of the messages in done
 	// The measured time on the run's clock: from from on, and before to.
 	from, to int64
 	// should have left in the measured time, and have completed in it or in the grace
 	done   uint64
-	during uint64 // have completed in the measured time: the CPU time of that time went into them
-	total  uint64 // have completed
+	during uint64 // have completed in the measured time, and used its CPU time
+	total  uint64 // have completed at any time
 }
 
 const maxLatency = int64(time.Hour)

@@ -19,7 +19,7 @@ type nats struct {
 	leg   *leg
 	t     *traffic
 	index int
-	beats int    // pongs that answer a beat
+	beats int    // beats whose pongs have not come
 	inbox []byte // "_INBOX.run.conn."
 }
 
@@ -39,7 +39,7 @@ func (n *nats) open(b []byte) []byte {
 	if n.t.acks {
 		b = fmt.Appendf(b, "SUB %s* %s\r\n", n.inbox, inboxSID)
 	}
-	return n.ping(b) // the pong says that all this has been done
+	return n.ping(b) // the pong says that the server has handled all of this
 }
 
 func (n *nats) send(b []byte, m *message) ([]byte, bool) {

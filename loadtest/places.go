@@ -5,7 +5,7 @@ import "math/rand/v2"
 // places records at which node each connection is. A connection that is down counts at its last
 // node. A change and a choice cost O(nodes).
 type places struct {
-	of    []int // by connection: the index of its node; -1: not known yet
+	of    []int // by connection: the index of its node; -1 if not known yet
 	at    []int // by connection: its index in the list of its node
 	nodes map[string]int
 	conns [][]int // by node

@@ -96,7 +96,7 @@ func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte,
 		n, err := conn.Read(chunk)
 		answer = append(answer, chunk[:n]...)
 		if _, whole, splitErr := codec.Split(answer, maxFrame); whole > 0 || splitErr != nil || err != nil {
-			conn.Write(bye) // a node that does not hear it ends the session a little later
+			conn.Write(bye) // without it, a node ends the session a little later
 			return answer, nil
 		}
 	}

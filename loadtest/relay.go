@@ -14,9 +14,9 @@ import (
 
 // relaySession is what the legs of one connection share: the session and its IDs.
 type relaySession struct {
-	ids             []codec.IDEpoch // with the epochs that a node gave
-	session, secret []byte          // to resume with; empty before the first welcome
-	bound           bool            // all IDs were bound, to this very session
+	ids             []codec.IDEpoch // with the epochs that a node assigned
+	session, secret []byte          // to resume the session; empty before the first welcome
+	bound           bool            // this very session has bound all IDs
 }
 
 // relay speaks the distmsg protocol (docs/protocol.md).
@@ -27,15 +27,15 @@ type relay struct {
 
 	node    string
 	limits  codec.Limits
-	asked   int      // IDs up to here were asked for in this round of binds
-	done    int      // and up to here are bound
+	asked   int      // number of IDs that this round of binds has asked for
+	done    int      // number of IDs that this round has bound
 	binding bool     // a round of binds is under way
-	again   bool     // and another one is to follow
-	resumed bool     // the session was known to the node
-	credit  uint64   // bytes without ack: allowed on this connection
-	used    uint64   // and sent
+	again   bool     // another round will follow
+	resumed bool     // the node knew the session
+	credit  uint64   // bytes without ack that the node allows on this connection
+	used    uint64   // bytes without ack that were sent
 	blocked bool     // a send waits for credit
-	bare    bool     // a message may go back without its content
+	bare    bool     // a message may be returned without its content
 	many    [][]byte // scratch: the receivers of a multicast
 }
 
@@ -182,7 +182,7 @@ func (r *relay) frame(body []byte) error {
 	if kind.FromClient() {
 		return fmt.Errorf("a %v frame from a node", kind)
 	}
-	return nil // a later version's
+	return nil // a frame of a later version
 }
 
 // errorFrame handles an error frame. Nodes that come and go end connections with an error frame,
@@ -399,7 +399,7 @@ func (r *relay) boundFrame(body []byte) error {
 		case !v.Code.SafeToRetry() || !r.leg.conn.wasUp:
 			return fmt.Errorf("bind: %v", v.Code)
 		case v.Code == codec.CodeDraining && r.leg.conn.cur != r.leg:
-			return errAgain // at another node
+			return errAgain // bind at another node
 		case v.Code == codec.CodeDraining:
 			r.binding = false // the leg to the next node will bind
 			return nil

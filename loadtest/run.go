@@ -60,18 +60,18 @@ type run struct {
 	id       uint64
 	t        *traffic
 	d        driver
-	from, to usage // around the measured time
+	from, to usage // at both ends of the measured time
 	partial  bool
-	silent   []string // nodes that discovery lists and that did not answer when the run began
-	server   error    // why the server's CPU and memory are not known
+	silent   []string // nodes of the membership that did not answer when the run began
+	server   error    // why the server's CPU and memory are unknown
 
 	helpers   sync.WaitGroup
-	landing   time.Duration // from the end of sending until nothing was in flight any more
-	impatient bool          // answers still came in when the patience was over
+	landing   time.Duration // from the end of sending until nothing was in flight
+	impatient bool          // outcomes still came in when the patience was over
 
 	mu    sync.Mutex
-	over  bool     // guarded by mu: the driver cannot be asked any more
-	final Snapshot // guarded by mu: what it said last
+	over  bool     // guarded by mu: the driver has closed
+	final Snapshot // guarded by mu: the last snapshot
 	began bool     // all connections were up
 }
 

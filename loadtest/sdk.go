@@ -20,13 +20,13 @@ import (
 type sdk struct {
 	t        *traffic
 	nodes    discovery.Membership
-	first    []string // addresses of the nodes to begin with
+	first    []string // addresses of the nodes where the sessions start
 	attach   int
 	strategy string
 	names    []string // the IDs
 	ctx      context.Context
 	cancel   context.CancelFunc
-	mu       sync.Mutex // the exclusive right
+	mu       sync.Mutex // whoever holds it has the exclusive right
 	conns    []sdkConn
 	work     sync.WaitGroup
 }
@@ -40,11 +40,11 @@ type sdkConn struct {
 	free    chan []byte     // payload buffers
 
 	// Guarded by d.mu.
-	bound     bool   // connect is done with it
-	blocked   bool   // queue was full
-	first     uint64 // of the message that was given to the SDK last, the first number,
-	submitted uint64 // and the last one
-	changing  int64  // until then a connection to a node that drains may live
+	bound     bool   // connect has bound its IDs
+	blocked   bool   // the queue was full
+	first     uint64 // first number of the last message that the SDK got,
+	submitted uint64 // and its last number
+	changing  int64  // until then, a connection to a draining node may live
 }
 
 const (
@@ -98,7 +98,7 @@ func (d *sdk) connect(ctx context.Context) error {
 			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle,
 			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
 			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
-			Logger: slog.New(slog.DiscardHandler), // what matters is in the report
+			Logger: slog.New(slog.DiscardHandler), // the report has all that matters
 		}
 		if !d.t.acks {
 			cfg.OnPostFailed = c.onPostFailed
@@ -132,7 +132,7 @@ type picker struct {
 }
 
 func (c *sdkConn) newPicker() *picker {
-	s, _ := strategy(c.sdk.strategy) // validated
+	s, _ := strategy(c.sdk.strategy) // the Config was validated
 	return &picker{conn: c, strategy: s, legs: make(map[string]uint32)}
 }
 
@@ -326,7 +326,7 @@ func (c *sdkConn) onState(s client.State) {
 		if s.Err == nil && s.Resumed {
 			t.ledger.Resume(c.index)
 		} else if s.Err == nil {
-			t.ledger.Bind(c.index, ledger.Unknown) // the SDK does not say when it was done
+			t.ledger.Bind(c.index, ledger.Unknown) // the SDK does not report when it was bound
 		}
 		if len(s.Nodes) > 0 {
 			t.connAt(c.index, s.Nodes[0].Addr)

@@ -17,27 +17,27 @@ type traffic struct {
 	acks   bool
 	ids    [][]byte
 	per    int     // IDs per connection
-	window int     // messages in flight per connection; 0: open loop
+	window int     // messages in flight per connection; 0 for an open loop
 	gap    float64 // nanoseconds between two sends of the open loop
 	driver driver
 	clock  time.Time // zero of the run's clock
 
-	ttl      time.Duration // the longest that any node gives a message
-	now      int64         // on the run's clock, when the current batch of events began
+	ttl      time.Duration // the longest time to live at any node
+	now      int64         // on the run's clock: the beginning of the current batch of events
 	rng      *rand.Rand
-	msg      message // the next one; the stamp in its payload is written over, the filler stays
+	msg      message // the next one; each message overwrites the stamp but not the filler
 	senders  []sender
 	places   places
-	cross    float64 // share of messages to another node; negative: as it comes
+	cross    float64 // share of messages to another node; negative: any share
 	crossed  uint64  // messages to another node
 	ledger   *ledger.Ledger
 	meter    meter
 	trouble  map[string]uint64 // what should not happen, and how often
-	lost     uint64            // connections
-	moves    uint64            // connections that went to another node without a gap
-	drains   uint64            // nodes that asked to leave, by connection
-	schedule int64             // open loop: the run's clock when it began
-	due      uint64            // open loop: messages whose time has come
+	lost     uint64            // connections that were lost
+	moves    uint64            // moves of connections to another node without a gap
+	drains   uint64            // drain notices, counted per connection
+	schedule int64             // open loop: when the schedule began, on the run's clock
+	due      uint64            // open loop: messages that are due by now
 	sending  bool
 	landed   chan struct{} // closed when sending has stopped and nothing is in flight
 }
@@ -45,16 +45,16 @@ type traffic struct {
 // sender is one connection as the traffic sees it.
 type sender struct {
 	up          bool
-	torn        bool // a connection of its was cut, and has not been restored yet
+	torn        bool // one of its connections was cut, and is not restored yet
 	maxInFlight int
-	due, issued uint64 // open loop: messages whose time has come, and those of them that were sent
+	due, issued uint64 // open loop: messages that are due by now, and those of them that were sent
 }
 
 // message is a message that a driver is to send. The traffic owns it and its bytes. It is valid
 // until the call returns.
 type message struct {
-	seq      uint64 // of the first copy; the others follow
-	to, from int    // indices of IDs; to is that of the first copy, see Ledger.CopyTo
+	seq      uint64 // number of the first copy; the other copies have the next numbers
+	to, from int    // indices of IDs; to is for the first copy, see Ledger.CopyTo
 	copies   int
 	payload  []byte
 }
@@ -199,7 +199,7 @@ func (t *traffic) sessionMoved(conn int, written uint64) {
 
 func (t *traffic) sessionCut(conn int, written uint64) {
 	t.lost++
-	if !t.acks { // which of them took that connection is not known
+	if !t.acks { // nobody knows which messages left over that connection
 		t.ledger.Lose(conn, 1, written, written)
 	}
 	t.ledger.Reconnect(conn, t.ledger.FirstInFlight(conn), written+1)

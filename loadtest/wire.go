@@ -26,25 +26,25 @@ type wire struct {
 	// Static after connect.
 	t         *traffic
 	addresses *addresses
-	nodes     []string // to begin with
+	nodes     []string // where the connections start
 	client    *gnet.Client
 	loop      gnet.EventLoop
 	conns     []wireConn
 	flusher   gnet.Runnable
-	ctx       context.Context // ends with close
+	ctx       context.Context // close ends it
 	cancel    context.CancelFunc
-	helpers   sync.WaitGroup // dials and the watch
+	helpers   sync.WaitGroup // the dials and the watch
 
 	// Owned by the loop.
 	dirty, spare []*leg // with pending bytes; spare is the other half of a double buffer
-	legs         []*leg // those with a connection
+	legs         []*leg // the legs that are connected
 	armed        bool   // flusher is queued
 	closing      bool
 	notUp        int           // connections that have never been up
-	started      chan error    // says once how connect went; nil afterwards
+	started      chan error    // gets the result of connect once; nil afterwards
 	awaited      int           // pongs that settle waits for
-	settled      chan struct{} // closed when they are there
-	watchedAt    int64         // when watch looked last
+	settled      chan struct{} // closed when all of them have come
+	watchedAt    int64         // the time of the last look
 }
 
 // wireConn is one connection as the traffic sees it: a session with all its moves and reconnects.
@@ -53,12 +53,12 @@ type wireConn struct {
 	wire    *wire
 	index   int
 	speak   func(*leg) protocol
-	cur     *leg   // sends; nil: down
-	next    *leg   // attaches, to take cur's place
-	dialing bool   // a goroutine is about to make next
-	addr    string // of the last leg
+	cur     *leg   // the leg that sends; nil if the connection is down
+	next    *leg   // the leg that attaches to replace cur
+	dialing bool   // a goroutine is dialling next
+	addr    string // the address of the last leg
 	wasUp   bool
-	short   int // legs in a row that have not lasted
+	short   int // legs in a row that did not last
 }
 
 // leg is one TCP connection.
@@ -66,21 +66,21 @@ type leg struct {
 	conn    *wireConn
 	proto   protocol
 	addr    string
-	gc      gnet.Conn // nil: closed
-	carry   []byte    // the beginning of a frame whose end has not come
-	pending []byte    // to be written
+	gc      gnet.Conn // nil if closed
+	carry   []byte    // the beginning of an incomplete frame
+	pending []byte    // bytes to write
 	dirty   bool
 	first   uint64 // the number of its first message
 	sent    uint64 // the last number that is in pending or written
-	written uint64 // the last number that was given to gnet
+	written uint64 // the last number that gnet got
 	open    int    // messages with ack that wait for their outcomes
-	leaving bool   // another leg has taken its place
-	left    bool   // nothing more is delivered to it
-	ending  bool   // to be closed when pending is written
+	leaving bool   // another leg has replaced it
+	left    bool   // the node delivers nothing more to it
+	ending  bool   // close it when pending is written
 	awaited bool   // settle waits for a pong
-	madeAt  int64  // when it was made
+	madeAt  int64  // when the leg was made
 	heardAt int64  // when the last bytes came
-	beatAt  int64  // when it was last asked whether it lives
+	beatAt  int64  // when the last beat was sent
 }
 
 // errAgain is returned by a protocol that wants its connection to be made again.
@@ -90,10 +90,10 @@ const (
 	dialTimeout = 2 * time.Second
 	minBackoff  = 10 * time.Millisecond
 	maxBackoff  = time.Second
-	lasting     = 10 * time.Second // a connection that has lived so long was a success
+	lasting     = 10 * time.Second // a connection that lived this long was a success
 	watchEvery  = 250 * time.Millisecond
 	beatAfter   = time.Second     // of silence
-	giveUpAfter = 3 * time.Second // of silence: the node is gone, or stopped
+	giveUpAfter = 3 * time.Second // of silence: the node has died or is stopped
 	// a node that accepts but does not answer; after this time the driver tries the next one
 	welcomeWithin = 2 * time.Second
 )

@@ -53,13 +53,13 @@ type Ledger struct {
 	outcomes  [128]uint64 // by code
 	faults    Faults
 
-	unanswered uint64 // nothing was known of them when close was told that more would come
+	unanswered uint64 // messages without any news when Close was called with more
 }
 
 // A route is what the ledger knows about the way to the IDs of one connection.
 type route struct {
-	changing int64 // order may break for messages sent up to then: when the last change was over
-	bound    int64 // the IDs are bound since then, to the same session; Unknown: not known
+	changing int64 // messages sent up to the end of the last change may break order
+	bound    int64 // since when the same session holds the IDs; Unknown: not known
 
 	// Messages that came behind later ones while no known change excuses them. If the driver hears
 	// of a change within ledger.notice, they are excused.
@@ -159,8 +159,8 @@ func (l *Ledger) Send(sender int, receiver uint32, at int64) {
 type Arrival struct {
 	Sender int   // the sending connection
 	At     int64 // intended send time
-	Intact bool  // it is for this connection and ID, and as it was sent
-	Fresh  bool  // it is intact and came for the first time
+	Intact bool  // it came to its connection and ID with the bytes that were sent
+	Fresh  bool  // it is intact, and came for the first time
 	Landed bool  // it was in flight until now (without ack, delivery ends the flight)
 }
 
@@ -386,7 +386,7 @@ func (l *Ledger) BeginMove(conn int, now int64) {
 		l.judgeBehind(r)
 	}
 	r.behind = 0
-	if r.changing < now { // else a change goes on, and may be why it is ahead
+	if r.changing < now { // else another change goes on, and may be the reason
 		for sender := range l.streams {
 			st := &l.streams[sender]
 			st.eachInFlight(func(seq uint64, f flight) {

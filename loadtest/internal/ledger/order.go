@@ -4,17 +4,17 @@ package ledger
 // is an open-addressed table. It forgets a receiver once nothing can arrive late there any more. So
 // its size follows the number of messages in flight, not the number of receivers.
 type order struct {
-	slots, spare []lastSeen // a power of two
+	slots, spare []lastSeen // their lengths are powers of two
 	used         int
 }
 
 // lastSeen has 8 bytes, so that the tables of all connections fit into a cache.
 type lastSeen struct {
-	receiver uint32 // plus 1; 0: free
-	seq      uint32 // its low bits: two numbers that are compared are never 2^31 apart
+	receiver uint32 // the receiver plus 1; 0 if the slot is free
+	seq      uint32 // its low bits; two numbers to compare are never 2^31 apart
 }
 
-const minOrderSlots = 64 // rebuilding costs up to pageLen steps: not too often
+const minOrderSlots = 64 // a rebuild costs up to pageLen steps, so it must be rare
 
 // record records that receiver has seen message seq of stream s. receivers is the number of all
 // receivers. ahead is how far the highest number that the receiver had seen is above seq. It is not
@@ -65,7 +65,7 @@ func (o *order) rebuild(low uint32) {
 			live++
 		}
 	}
-	size := max(minOrderSlots, len(o.slots)) // never smaller: what is in flight goes up and down
+	size := max(minOrderSlots, len(o.slots)) // never smaller: the number in flight goes up and down
 	for size < 2*live {
 		size *= 2
 	}

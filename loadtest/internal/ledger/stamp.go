@@ -17,7 +17,7 @@ type Stamp struct {
 	Run      uint64
 	Sender   uint32 // index of the sending connection
 	Receiver uint32 // index of the ID it is for
-	Seq      uint64 // the sender's number for it
+	Seq      uint64 // the sender's number of the message
 	At       int64  // intended send time, nanoseconds on the run's clock
 }
 

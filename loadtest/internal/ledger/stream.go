@@ -5,10 +5,10 @@ type state uint8
 
 const (
 	sent      state = 1 << iota
-	delivered       // intact, to the right receiver
-	ended           // there was an outcome
-	saysYes         // which claims that it was delivered
-	saysNo          // which claims that it was not
+	delivered       // it arrived intact, at the right receiver
+	ended           // it has an outcome
+	saysYes         // the outcome says that it was delivered
+	saysNo          // the outcome says that it was not delivered
 	// without ack: a connection on its way is gone, so perhaps no more news will come
 	adrift
 	// a later message was delivered before this one, when the route to the receiver began to change
@@ -36,13 +36,13 @@ type flight struct {
 // A page that is held costs one byte a message. A freed page costs 8 bytes in all.
 type stream struct {
 	acks       bool
-	sent       uint64 // messages so far, and the number of the last one
+	sent       uint64 // number of messages so far, and so the last number
 	inFlight   int
 	connStarts []connStart // of the second and later connections
-	pages      []*page     // nil: settled, all of it
+	pages      []*page     // nil if all its messages are settled
 	lowPage    int         // the first page that is not nil, or len(pages)
 	order      order
-	legs       uint32 // the highest leg; 0: there is but one
+	legs       uint32 // the highest leg; 0 if there is only one
 }
 
 // connStart says where the messages of a new connection begin: after earliest-1 and not after
@@ -53,8 +53,8 @@ const pageLen = 128
 
 type page struct {
 	states  [pageLen]state
-	open    int // messages, those not yet sent included, that are not settled
-	flying  int // the same, not landed
+	open    int // messages that are not settled, and those not sent yet
+	flying  int // messages that have not landed, and those not sent yet
 	flights *[pageLen]flight
 }
 

@@ -10,14 +10,14 @@ import (
 // went without a delivery, and how long senders waited for each kind of outcome. An event costs
 // O(1). A second costs one slot of a slice.
 type Timeline struct {
-	Now      int64 // on the run's clock; whoever reads it sets it
+	Now      int64 // on the run's clock; the owner sets it
 	seconds  []second
-	lastAt   []int64 // by receiving connection: its last delivery, or the start
+	lastAt   []int64 // by receiving connection: its last delivery, or the time of Start
 	lastAny  int64
 	silence  int64 // the longest time a connection went without a delivery
 	silentAt int64 // when that began
 	slowest  [128]int64
-	running  bool // from Start to Stop: a silence counts
+	running  bool // true from Start to Stop: silences count
 }
 
 // second is what happened in one second of the run.
@@ -77,10 +77,10 @@ func (l *Timeline) outcome(code codec.Code, sentAt int64, landed bool) {
 
 // A Second is what happened in one second of a run, warm-up and grace included.
 type Second struct {
-	At        int // the beginning, seconds since the connections began to be made
+	At        int // when it begins, in seconds since the run began to make connections
 	Sent      uint64
 	Delivered uint64
-	Outcomes  map[string]uint64 // by word; those that did not occur are left out
+	Outcomes  map[string]uint64 // by word, without words that did not occur
 }
 
 // Seconds returns what happened in each second, from the first on.
