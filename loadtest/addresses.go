@@ -16,7 +16,7 @@ type addresses struct {
 	told       []codec.Member // the last list that a node sent
 }
 
-// first returns the addresses to begin with.
+// first returns the addresses where the connections start.
 func (a *addresses) first() []string {
 	nodes, _ := a.membership.Nodes()
 	addrs := make([]string, len(nodes))
@@ -33,8 +33,8 @@ func (a *addresses) learn(all []codec.Member) {
 	a.told = all
 }
 
-// after lists the addresses to try after addr: the preferred ones, then all known ones, beginning
-// after addr. addr itself comes last, or not at all.
+// after lists the addresses to try after addr: the preferred ones first, then all known ones in
+// order, beginning after addr. addr itself comes last, or not at all.
 func (a *addresses) after(addr string, preferred []string, last bool) []string {
 	all := a.first()
 	a.mu.Lock()

@@ -47,7 +47,7 @@ func (h *hub) list() ([]discovery.Record, <-chan struct{}) {
 	return all, h.changed
 }
 
-// Nodes makes it a discovery.Membership.
+// Nodes makes the hub a discovery.Membership.
 func (h *hub) Nodes() (nodes []discovery.Node, changed <-chan struct{}) {
 	all, changed := h.list()
 	for _, r := range all {
@@ -144,11 +144,11 @@ func (c *cluster) stop(id string) {
 	delete(c.nodes, id)
 }
 
-// drainTime is what a node gets to drain: its grace and more. It is over early when all clients
-// have left.
+// drainTime is the time that a node gets to drain: its grace and more. The drain ends early when
+// all clients have left.
 const drainTime = 20 * time.Second
 
-// drain makes a node's clients leave and ends it.
+// drain makes a node's clients leave, and then ends the node.
 func (c *cluster) drain(id string, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -158,7 +158,7 @@ func (c *cluster) drain(id string, limit time.Duration) {
 	c.stop(id)
 }
 
-// linked waits until every node has a link to every other and takes clients.
+// linked waits until every node has a link to every other one and accepts clients.
 func (c *cluster) linked() {
 	c.t.Helper()
 	c.eventually("links", func() bool {
@@ -186,7 +186,7 @@ func (c *cluster) eventually(what string, f func() bool) {
 	}
 }
 
-// run sends until script has done its worst and messages flow again.
+// run sends messages until script has injected its faults and messages flow again.
 func (c *cluster) run(cfg Config, script func()) *Report {
 	c.t.Helper()
 	until := make(chan struct{})
@@ -239,7 +239,7 @@ func eachDriver(t *testing.T, f func(t *testing.T, cfg Config)) {
 	t.Run("spread,fanout", func(t *testing.T) { f(t, Config{Driver: DriverSDK, Attach: client.AllNodes, Fanout: 4}) })
 }
 
-// TestCross sends to another node always, never, and by half.
+// TestCross sends all, none, and half of the messages to another node.
 func TestCross(t *testing.T) {
 	c := startCluster(t, 2)
 	for _, share := range []float64{0, 0.5, 1} {
@@ -274,13 +274,13 @@ func TestCrossNeedsNodes(t *testing.T) {
 	}
 }
 
-// TestDrainedNode drains one node of three: no send may fail.
+// TestDrainedNode drains one node of three. No send may fail.
 func TestDrainedNode(t *testing.T) {
 	long(t)
 	eachDriver(t, func(t *testing.T, cfg Config) {
 		c := startCluster(t, 3)
 		limit := drainTime
-		// it stays until the grace is over: it does not know when all has arrived
+		// the node stays until the grace is over, because it does not know when all has arrived
 		if cfg.NoAck && cfg.Driver == DriverRelay {
 			limit = 7 * time.Second
 		}
@@ -294,7 +294,7 @@ func TestDrainedNode(t *testing.T) {
 	})
 }
 
-// TestStoppedNode ends one node of three without a word, and starts it again.
+// TestStoppedNode ends one node of three without a drain, and starts it again.
 func TestStoppedNode(t *testing.T) {
 	long(t)
 	eachDriver(t, func(t *testing.T, cfg Config) {
@@ -310,8 +310,8 @@ func TestStoppedNode(t *testing.T) {
 	})
 }
 
-// TestRollingRestart drains and replaces all nodes, one by one, each at another address than
-// before.
+// TestRollingRestart drains and replaces all nodes, one by one. Each new node has another address
+// than the old one.
 func TestRollingRestart(t *testing.T) {
 	long(t)
 	c := startCluster(t, 3)

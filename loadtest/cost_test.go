@@ -13,17 +13,18 @@ import (
 	"distmsg/loadtest"
 )
 
-// What a message may cost, in this process: driver and node together, so the node alone costs less.
+// What a message may cost in this process. Driver and node count together, so the node alone costs
+// less.
 const (
 	maxAllocsPerMessage = 0.015
-	// of ticks and looks, however few messages a busy machine lets through meanwhile
+	// for ticks and checks, even if a busy machine lets few messages through meanwhile
 	maxAllocsPerSecond  = 1000
 	maxWritesPerMessage = 0.1
-	// two nodes share the connections, so that each finds half as much to do in an iteration
+	// two nodes share the connections, so each of them has half as much to do in an iteration
 	maxWritesPerForward = 0.25
 )
 
-// cost is what had been spent at one moment.
+// cost is what the process had spent at one moment.
 type cost struct {
 	mallocs, writes, sends uint64
 	at                     time.Time
@@ -36,12 +37,12 @@ func costOf(e *engine.Engine) cost {
 	return cost{m.Mallocs, s.Writes, s.Sends, time.Now()}
 }
 
-// TestCostPerMessage holds the node to its promise: in steady state, with 200 connections and 50
-// messages in flight on each, a message costs (almost) no allocation and a small part of a write
-// call.
+// TestCostPerMessage checks the cost of a message in steady state, with 200 connections and 50
+// messages in flight on each. A message must cost (almost) no allocation and a small part of a
+// write call.
 //
-// All loops share one P. So the node is always busy when it runs, as it is on a saturated core, and
-// what is measured does not depend on which of the threads a noisy machine lets run.
+// All loops share one P. So the node is always busy when it runs, as on a saturated core. The
+// result does not depend on which threads a noisy machine lets run.
 func TestCostPerMessage(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, loops := range []int{1, 2} {
@@ -73,15 +74,15 @@ func runCost(t *testing.T, loops int, noAck bool) (first, last cost) {
 		func() cost { return costOf(e) }, func() bool { return e.Stats().Connections == 200 })
 }
 
-// What is measured begins after so many messages, and ends when so many more have been sent,
-// however long that takes.
+// The measurement begins after so many messages. It ends when so many more have been sent, however
+// long that takes.
 const (
 	warmup   = 100_000
 	measured = 500_000
 )
 
-// measure looks at the cost of a load. From the first to the last look, all connections are busy;
-// starting and ending are not counted.
+// measure measures the cost of a load between its first and its last look. All connections are busy
+// in that time. Start and end of the load do not count.
 func measure(t *testing.T, cfg loadtest.Config, look func() cost, busy func() bool) (first, last cost) {
 	t.Helper()
 	done, enough, started := make(chan error, 1), make(chan struct{}), make(chan func() loadtest.Snapshot, 1)
@@ -122,9 +123,8 @@ func measure(t *testing.T, cfg loadtest.Config, look func() cost, busy func() bo
 	return first, last
 }
 
-// held runs a load, again and at most three times in all, until it costs no more than is promised:
-// what else this machine does can only add to it, and that it comes to pass at all is what the code
-// decides.
+// held runs a load until it costs no more than the limit, three times at most. Other work on this
+// machine can only add to the cost. So one run within the limit proves that the code can do it.
 func held(t *testing.T, maxWrites float64, run func() (first, last cost)) {
 	t.Helper()
 	for try := 1; ; try++ {
@@ -140,7 +140,7 @@ func held(t *testing.T, maxWrites float64, run func() (first, last cost)) {
 	}
 }
 
-// check holds what was spent since first to what is promised.
+// check compares the cost since first with the limit.
 func (last cost) check(t *testing.T, first cost, maxWrites float64) error {
 	t.Helper()
 	sends := float64(last.sends - first.sends)

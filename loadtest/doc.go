@@ -1,33 +1,34 @@
-// Package loadtest sends messages through running nodes, keeps a ledger of every one of them, and
-// reports how fast they were and whether the reported outcome of each is true.
+// Package loadtest sends messages through running nodes and keeps a ledger of every message. It
+// reports how fast the messages were, and whether the outcome of each is true.
 //
 // [Run] does all of this: it takes a [Config] and returns a [Report]. Inside there are four parts,
 // and each knows only the next:
 //
-// - run.go runs the phases: connect, warm up, measure, wait for messages in flight, judge.
-// - traffic.go decides what is sent when: a window of messages per connection (closed loop), or a
-// rate (open loop). It receives every delivery and outcome and passes them to the ledger and the
-// meter.
-//   - internal/ledger knows of every message whether it was delivered and how it ended, and finds
+//   - run.go runs the phases: connect, warm up, measure, wait for messages in flight, judge.
+//   - traffic.go decides what is sent when: a window of messages per connection (closed loop), or a
+//     rate (open loop). It receives every delivery and outcome and passes them to the ledger and
+//     the meter.
+//   - internal/ledger knows for every message whether it was delivered and how it ended, and finds
 //     the faults. It also knows when things happened.
-//
-// - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop. relay.go
-// and nats.go are such protocols. sdk.go drives the client SDK instead.
+//   - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop. relay.go
+//     and nats.go are such protocols. sdk.go drives the client SDK instead.
 //
 // Nodes may die, drain and be replaced during a run. That is not a fault, as long as the outcome of
 // each message is true. A lost connection is opened again at the next known node. A connection
-// whose node drains moves without a gap (wire.go: it opens another leg first, and then the old one
-// leaves). A session continues where it can be resumed. To judge the order by S20
-// (docs/semantics.md), the ledger must know which message left first over a new connection, and
-// from when to when the route to a receiver changed: messages sent before the end of a change may
-// be overtaken, but not before its beginning. It cannot be seen from outside how long nodes take to
-// notify each other. So if there are several nodes, a change counts as over one second after its
-// end. If sessions are attached to several nodes ([Config].Attach), the order is judged among the
-// messages that one of their connections carries to one ID. The SDK does not report which message
-// was the first on a new connection, nor when an old connection has closed. It reports deliveries
-// and changes on different goroutines, so the ledger may hear of a change up to a second after its
-// beginning. So with that driver all messages in flight at a change may be overtaken, and a drain
-// counts as a change until 5 s after its deadline.
+// whose node drains moves without a gap: it opens another leg first, and then the old leg leaves
+// (wire.go). A session continues where it can be resumed.
+//
+// To judge the order by S20 (docs/semantics.md), the ledger must know which message left first over
+// a new connection, and from when to when the route to a receiver changed. Messages sent before the
+// end of a change may be overtaken, but not before its beginning. Nobody outside can see how long
+// nodes take to notify each other. So if there are several nodes, a change counts as over one
+// second after its end. If sessions are attached to several nodes ([Config].Attach), the order is
+// judged among the messages that one of their connections carries to one ID.
+//
+// The SDK does not report which message was the first on a new connection, nor when an old
+// connection has closed. It reports deliveries and changes on different goroutines, so the ledger
+// may hear of a change up to a second after its beginning. So with that driver all messages in
+// flight at a change may be overtaken, and a drain counts as a change until 5 s after its deadline.
 //
 // With [Config].Fanout, each message is a multicast. For the ledger, its copies are messages of
 // their own with consecutive numbers. They share one payload, so the ID that a copy came to tells
@@ -39,7 +40,7 @@
 // bound again.
 //
 // Programs that inject faults during a run learn from [Config.Started] when messages flow and what
-// has happened so far, and end the run with [Config.Until].
+// has happened so far. They end the run with [Config.Until].
 //
 // All of a run's state belongs to one goroutine at a time (the driver's event loop, or the holder
 // of the SDK driver's lock). Only the driver knows which.

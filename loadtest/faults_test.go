@@ -16,12 +16,12 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// gnet starts a worker pool when it is imported, and never ends it.
+		// gnet starts a worker pool when it is imported, and never stops it.
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
 		goleak.IgnoreAnyFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"))
 }
 
-// long marks a test that takes a second or more. go test -short leaves it out.
+// long marks a test that takes a second or more. go test -short skips it.
 func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -72,8 +72,8 @@ func mustRun(t *testing.T, cfg Config) *Report {
 	return report
 }
 
-// nth passes every frame on but the nth of a kind in one direction, counted over all connections;
-// that one goes to f.
+// nth forwards every frame except the nth of a kind in one direction, counted over all connections.
+// It gives that frame to f.
 func nth(n int, kind codec.Kind, toNode bool, f func(p *proxy, conn int, frame []byte) [][]byte) tamper {
 	seen := 0
 	return func(p *proxy, conn int, dir bool, k codec.Kind, frame []byte) [][]byte {
@@ -99,7 +99,7 @@ func drop(*proxy, int, []byte) [][]byte { return nil }
 
 func twice(_ *proxy, _ int, frame []byte) [][]byte { return [][]byte{frame, frame} }
 
-// swap holds the nth deliver back until the next one from the same ID to the same ID has passed.
+// swap holds the nth deliver until the next deliver from the same ID to the same ID has passed.
 func swap(t *testing.T, n int) tamper {
 	var held []byte
 	seen := 0
@@ -127,7 +127,7 @@ func forge(seq uint64, code codec.Code) []byte {
 	return codec.AppendOutcome(nil, &codec.Outcome{Seq: seq, Code: code})
 }
 
-// forgeReport tells the sender of the nth deliver that it was not delivered.
+// forgeReport sends the sender of the nth deliver a false report that it was not delivered.
 func forgeReport(t *testing.T, n int) tamper {
 	connOf := make(map[string]int) // by ID
 	seen := 0
@@ -151,8 +151,8 @@ func forgeReport(t *testing.T, n int) tamper {
 	}
 }
 
-// TestEveryFaultIsCaught breaks a promise on the way between driver and node, once each, and wants
-// exactly that fault in the ledger.
+// TestEveryFaultIsCaught breaks each promise once, between driver and node. The ledger must find
+// exactly that fault.
 func TestEveryFaultIsCaught(t *testing.T) {
 	long(t)
 	node := startEngine(t, engine.Config{Loops: 1, DefaultTTL: 500 * time.Millisecond})
@@ -236,8 +236,8 @@ func TestEveryFaultIsCaught(t *testing.T) {
 	}
 }
 
-// TestFalseNoIsCaught tells a sender, when everybody has been bound for long, that its receiver is
-// not, or that it may not send from its own ID.
+// TestFalseNoIsCaught waits until all IDs have been bound for long. Then it forges an outcome: that
+// the receiver's ID is not bound, or that the sender may not send from its own ID.
 func TestFalseNoIsCaught(t *testing.T) {
 	long(t)
 	for code, want := range map[codec.Code]Faults{
@@ -270,8 +270,8 @@ func TestFalseNoIsCaught(t *testing.T) {
 	}
 }
 
-// TestReassert has a node ask for all bindings again: they come under their epochs, in as many
-// frames as it takes, and nothing else notices.
+// TestReassert makes a node request all bindings again. The bindings come under their epochs, in as
+// many frames as they need. The run must have no other effect of it.
 func TestReassert(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -309,8 +309,8 @@ func TestReassert(t *testing.T) {
 	}
 }
 
-// TestSilentNode has one connection hear nothing more, while nobody closes it: it is given up, and
-// made again.
+// TestSilentNode lets one connection hear nothing more, while nobody closes it. The driver must
+// give it up and make a new one.
 func TestSilentNode(t *testing.T) {
 	long(t)
 	t.Parallel()

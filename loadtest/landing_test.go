@@ -10,8 +10,9 @@ import (
 	"distmsg/engine"
 )
 
-// A node whose outcomes come slowly has not gone silent: the grace begins anew with each. When the
-// patience ends first, what has none is no fault of the node. Nor is the run clean.
+// A node whose outcomes come slowly has not gone silent: each outcome restarts the grace. If the
+// patience ends first, messages without an outcome are no fault of the node. But the run is not
+// clean.
 func TestOutcomesThatComeSlowly(t *testing.T) {
 	node := startEngine(t, engine.Config{Loops: 1})
 	for name, c := range map[string]struct {

@@ -10,7 +10,7 @@ import (
 	"distmsg/engine"
 )
 
-// stallFor has a proxy hold up everything once, for d, when the run has sent for after.
+// stallFor makes a proxy hold up everything once, for d. It begins when the run has sent for after.
 func stallFor(t *testing.T, after, d time.Duration) (addr string) {
 	node := startEngine(t, engine.Config{Loops: 1})
 	var begin time.Time
@@ -28,8 +28,8 @@ func stallFor(t *testing.T, after, d time.Duration) (addr string) {
 }
 
 // TestStallAtTheEnd stops everything from 0.9 s before the end of the measured time until 1.1 s
-// after it. The messages that should have left then are in the figures, with the time that they
-// took.
+// after it. The figures must contain the messages that should have left in that time, with their
+// full latency.
 func TestStallAtTheEnd(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -43,8 +43,8 @@ func TestStallAtTheEnd(t *testing.T) {
 	checkAllCounted(t, r, rate)
 }
 
-// TestStallInWarmup stops everything around the end of the warm-up. What should have left before is
-// in no figure.
+// TestStallInWarmup stops everything around the end of the warm-up. No figure may contain messages
+// that should have left before.
 func TestStallInWarmup(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -55,8 +55,8 @@ func TestStallInWarmup(t *testing.T) {
 	checkAllCounted(t, r, rate)
 }
 
-// checkAllCounted wants each message in the rate that should have left in the measured time, and no
-// other. The load test may have been held up at the end, and not have sent some.
+// checkAllCounted checks that the rate counts each message that should have left in the measured
+// time, and no other. If the load test was held up at the end, it may not have sent some of them.
 func checkAllCounted(t *testing.T, r *Report, rate float64) {
 	t.Helper()
 	counted, due := *r.RatePerS*r.Seconds, rate*r.Seconds
@@ -65,7 +65,7 @@ func checkAllCounted(t *testing.T, r *Report, rate float64) {
 	}
 }
 
-// TestServerDies ends the process whose CPU is measured. There is a report all the same.
+// TestServerDies ends the process whose CPU is measured. The run must still make a report.
 func TestServerDies(t *testing.T) {
 	t.Parallel()
 	server := exec.Command("sleep", "1h")
@@ -87,7 +87,7 @@ func TestServerDies(t *testing.T) {
 	}
 }
 
-// TestNothingMeasured ends a run in its warm-up: no figure is made up.
+// TestNothingMeasured ends a run in its warm-up. The report must have no invented figure.
 func TestNothingMeasured(t *testing.T) {
 	t.Parallel()
 	cfg := quick

@@ -13,7 +13,7 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// broker is the smallest NATS server that the driver can talk to.
+// broker is the smallest NATS server that satisfies the driver.
 type broker struct {
 	mu sync.Mutex
 	// by subject; a wildcard ends in "*"

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleeper sleeps to within some 60 µs. time.Sleep is a millisecond late whenever the process is
-// idle, because the runtime then waits in epoll, which counts milliseconds; a timer descriptor
-// wakes that very epoll.
+// sleeper sleeps with a precision of about 60 µs. time.Sleep is a millisecond late whenever the
+// process is idle, because the runtime then waits in epoll, which counts milliseconds. A timer
+// descriptor wakes that epoll in time.
 type sleeper struct {
 	fd    int
 	timer *os.File

@@ -9,8 +9,8 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// The pause before a new connection grows while none lasts: a node that takes every connection and
-// closes it is not kept busy.
+// The pause before a new connection grows while no connection lasts. So a node that accepts every
+// connection and closes it is not kept busy.
 func TestPausesGrow(t *testing.T) {
 	w := &wire{t: &traffic{ledger: new(ledger.Ledger)}}
 	c := &wireConn{wire: w}
@@ -31,7 +31,7 @@ func TestPausesGrow(t *testing.T) {
 	}
 }
 
-// A context that has ended before the call does nothing.
+// If its context has ended before the call, Run does nothing.
 func TestRunEndedContext(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()

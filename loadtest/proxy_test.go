@@ -11,13 +11,13 @@ import (
 	"distmsg/codec"
 )
 
-// tamper decides what becomes of one whole frame, prefix included, between client conn and the
-// node. It returns the frames that go on in its place, if any. frame ends with the call. Calls come
-// from many goroutines, one at a time.
+// tamper decides what happens to one whole frame between client conn and the node. The frame
+// includes its prefix. tamper returns the frames to forward instead, if any. frame is valid only
+// during the call. Many goroutines call tamper, one at a time.
 type tamper func(p *proxy, conn int, toNode bool, kind codec.Kind, frame []byte) [][]byte
 
-// firstSession is the first connection that carries load. The one before it asks whether the node
-// is there.
+// firstSession is the first connection that carries load. The connection before it only asks
+// whether the node is there.
 const firstSession = 1
 
 // proxy stands between the driver and a node and understands frames.
@@ -107,11 +107,11 @@ func (p *proxy) pump(conn int, from, to net.Conn, toNode bool) {
 	}
 }
 
-// toClient sends a frame to any client; tamper may call it.
+// toClient sends a frame to any client. tamper may call it.
 func (p *proxy) toClient(conn int, frame []byte) { p.links[conn].client.Write(frame) }
 
-// toAnother sends a frame to a client other than conn; tamper may call it. Those that have only
-// looked who answers here are gone.
+// toAnother sends a frame to a client other than conn. tamper may call it. It skips connections
+// that only asked whether the node is there, because they have closed.
 func (p *proxy) toAnother(conn int, frame []byte) {
 	for i := 1; i < len(p.links); i++ {
 		if _, err := p.links[(conn+i)%len(p.links)].client.Write(frame); err == nil {
@@ -121,7 +121,7 @@ func (p *proxy) toAnother(conn int, frame []byte) {
 	p.t.Error("there is no other client")
 }
 
-// cut resets a connection; tamper may call it.
+// cut resets a connection. tamper may call it.
 func (p *proxy) cut(conn int) {
 	p.links[conn].client.Close()
 	p.links[conn].node.Close()

@@ -13,9 +13,9 @@ import (
 	"distmsg/codec"
 )
 
-// reach asks the nodes at addrs whether they are there and begins with those that are. A node that
-// was named must answer. One that discovery lists may have died a moment ago: the run goes on
-// without it and says so.
+// reach asks the nodes at addrs whether they are there, and begins with those that answer. A node
+// that the configuration names must answer. A node of the membership may have died a moment ago, so
+// the run goes on without it and reports it.
 func (r *run) reach(ctx context.Context, addrs []string) error {
 	if len(addrs) == 0 {
 		return errNoNode
@@ -53,14 +53,15 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 	return nil
 }
 
-// askNode says hello at addr and returns what is wrong there.
+// askNode sends hello to addr and returns what is wrong there.
 func askNode(ctx context.Context, addr string, named bool) error {
 	hello := codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Agent: []byte("distmsg-loadtest")})
 	answer, err := exchange(ctx, addr, hello, codec.AppendBye(nil))
 	if err != nil {
 		return err
 	}
-	// perhaps a server that waits for a whole line of text; this is one that they answer
+	// this may be a server that waits for a whole line of text, so send one that such servers
+	// answer
 	if len(answer) == 0 && named {
 		if answer, err = exchange(ctx, addr, []byte("GET / HTTP/1.0\r\n\r\n"), nil); err != nil {
 			return err
@@ -69,7 +70,8 @@ func askNode(ctx context.Context, addr string, named bool) error {
 	return judge(addr, answer)
 }
 
-// explainUnreached says of a node that was named and cannot be connected to what to look at.
+// explainUnreached explains what to check if the run cannot connect to a node that the
+// configuration names.
 func explainUnreached(addr string, err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
 		return fmt.Errorf("node %s cannot be reached: is a relay running there? (%w)", addr, op.Err)
@@ -77,8 +79,8 @@ func explainUnreached(addr string, err error) error {
 	return err
 }
 
-// exchange sends ask to addr, reads until it has the first frame or welcomeWithin is over, and says
-// bye.
+// exchange sends ask to addr, reads until it has the first frame or welcomeWithin is over, and then
+// sends bye.
 func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte, err error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	conn, err := d.DialContext(ctx, "tcp", addr)
@@ -102,8 +104,8 @@ func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte,
 	}
 }
 
-// judge returns nil if the answer to hello comes from a node that takes clients, and otherwise an
-// error that says what is at addr.
+// judge returns nil if the answer to hello comes from a node that accepts clients. Otherwise it
+// returns an error that says what is at addr.
 func judge(addr string, answer []byte) error {
 	body, whole, err := codec.Split(answer, maxFrame)
 	if err == nil && whole > 0 {
@@ -120,7 +122,7 @@ func judge(addr string, answer []byte) error {
 	return fmt.Errorf("%s is not a relay's address for clients: %s", addr, foundInstead(answer))
 }
 
-// foundInstead names the server that gives such an answer.
+// foundInstead returns the name of a server that gives such an answer.
 func foundInstead(answer []byte) string {
 	line, _, _ := bytes.Cut(answer, []byte("\n"))
 	line = bytes.TrimRight(line[:min(len(line), 80)], "\r")

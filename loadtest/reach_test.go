@@ -24,7 +24,7 @@ func closedAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// mute takes connections and says nothing, as a stopped node does.
+// mute accepts connections and sends nothing, like a stopped node.
 func mute(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,8 +34,8 @@ func mute(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// TestNodesThatDoNotAnswer has discovery list a node that has died and one that is stopped: the run
-// goes on with the other and says so.
+// TestNodesThatDoNotAnswer has a dead node and a stopped node in the membership. The run must go on
+// with the third node and report the other two.
 func TestNodesThatDoNotAnswer(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -64,7 +64,7 @@ func TestNodesThatDoNotAnswer(t *testing.T) {
 	}
 }
 
-// TestNoRelayThere names the addresses of other servers.
+// TestNoRelayThere gives the run the addresses of other servers.
 func TestNoRelayThere(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -18,10 +18,10 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// quick is a run that is over soon.
+// quick is the configuration of a short run.
 var quick = Config{Conns: 8, Window: 4, Warmup: -1, Duration: time.Second}
 
-// runUntil is a run that is over when its snapshot says so, however long that takes a busy machine.
+// runUntil makes a run that ends when its snapshot allows it, however long a busy machine takes.
 func runUntil(t *testing.T, cfg Config, over func(s Snapshot) bool) *Report {
 	t.Helper()
 	until := make(chan struct{})
@@ -47,7 +47,7 @@ func runUntil(t *testing.T, cfg Config, over func(s Snapshot) bool) *Report {
 	return report
 }
 
-// checkClean wants a run without fault or failure in which something happened.
+// checkClean checks that a run has no fault and no failure, and that something happened in it.
 func checkClean(t *testing.T, r *Report) {
 	t.Helper()
 	if code, why := r.Verdict(); code != ExitOK || r.Delivered == 0 || *r.RatePerS == 0 {
@@ -107,8 +107,8 @@ func TestRunIsClean(t *testing.T) {
 	}
 }
 
-// TestCreditIsNeverExceeded has a window of more than the credit; the node closes whoever exceeds
-// that.
+// TestCreditIsNeverExceeded has a window larger than the credit. The node closes a connection that
+// exceeds its credit.
 func TestCreditIsNeverExceeded(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -124,7 +124,8 @@ func TestCreditIsNeverExceeded(t *testing.T) {
 	}
 }
 
-// TestFailuresAreOutcomes overloads receivers: the node may refuse, but must say so.
+// TestFailuresAreOutcomes overloads receivers. The node may refuse messages, but it must report
+// each refusal.
 func TestFailuresAreOutcomes(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -144,8 +145,8 @@ func TestFailuresAreOutcomes(t *testing.T) {
 	}
 }
 
-// TestLostConnection cuts connections in the middle of a run; the driver comes back, resumes its
-// sessions, and the ledger stays clean.
+// TestLostConnection cuts connections in the middle of a run. The driver must come back and resume
+// its sessions, and the ledger must stay clean.
 func TestLostConnection(t *testing.T) {
 	long(t)
 	node := startEngine(t, engine.Config{Loops: 2, DefaultTTL: time.Second})
@@ -181,7 +182,8 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
-// TestNodeRestart replaces the node by one that knows nothing: sessions are new, epochs are kept.
+// TestNodeRestart replaces the node by one that knows nothing. The sessions are new, but the epochs
+// are kept.
 func TestNodeRestart(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -208,7 +210,7 @@ func TestNodeRestart(t *testing.T) {
 	}
 }
 
-// TestNodeGone ends the only node for good.
+// TestNodeGone ends the only node and does not start it again.
 func TestNodeGone(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -251,7 +253,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// runInterrupted ends a run with its first line of progress.
+// runInterrupted interrupts a run when it writes its first line of progress.
 func runInterrupted(t *testing.T, cfg Config) (*Report, error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cfg.Progress = writerFunc(func(p []byte) (int, error) {
@@ -261,7 +263,7 @@ func runInterrupted(t *testing.T, cfg Config) (*Report, error) {
 	return Run(ctx, cfg)
 }
 
-// A run ends, and has its report, when nobody reads its progress.
+// A run ends and makes its report even if nobody reads its progress.
 func TestProgressThatNobodyReads(t *testing.T) {
 	long(t)
 	unread := make(chan struct{})

@@ -13,7 +13,7 @@ import (
 	"distmsg/loadtest/internal/ledger"
 )
 
-// recorder is a driver that keeps the stamps of what it is told to send.
+// recorder is a driver that keeps the stamps of the messages it is to send.
 type recorder struct {
 	sent []ledger.Stamp
 	full func(conn int) bool
@@ -47,8 +47,8 @@ func newTestTraffic(t *testing.T, cfg Config) (*traffic, *recorder) {
 	return tr, r
 }
 
-// TestOpenLoopSchedule stamps each message with the moment it should have left, also if its
-// connection could not take it then.
+// TestOpenLoopSchedule checks that the stamp of each message has the time when it should have left,
+// even if its connection could not take it then.
 func TestOpenLoopSchedule(t *testing.T) {
 	const gap = int64(time.Millisecond)
 	tr, r := newTestTraffic(t, Config{Conns: 3, Rate: 1000})
@@ -79,7 +79,7 @@ func TestOpenLoopSchedule(t *testing.T) {
 }
 
 // TestMeasuredTimeEndsWithTheSchedule ends the measured time while the goroutine that keeps the
-// schedule is late: what should have left by then is sent, and counts.
+// schedule is late. The messages that are due by then must be sent and counted.
 func TestMeasuredTimeEndsWithTheSchedule(t *testing.T) {
 	cfg := Config{Conns: 1, Rate: 1000}
 	tr, sent := newTestTraffic(t, cfg)
@@ -93,7 +93,8 @@ func TestMeasuredTimeEndsWithTheSchedule(t *testing.T) {
 	}
 }
 
-// TestWindow keeps each connection at its window, not over it, and never sends to itself.
+// TestWindow checks that each connection keeps its window full, never exceeds it, and never sends
+// to itself.
 func TestWindow(t *testing.T) {
 	tr, r := newTestTraffic(t, Config{Conns: 3, IDsPerConn: 2, Window: 5})
 	tr.connUp(0, unlimited)
@@ -119,9 +120,9 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestSentIntoTheGap: without ack, what was sent after the driver had noticed the end of the
-// receiver's connection, and before there was another one, may have gone to the old one, for the
-// node may notice later. What is sent after that may not get lost.
+// TestSentIntoTheGap sends without ack after the driver has noticed that the receiver's connection
+// ended, and before there is another one. These messages may get lost, because the node may notice
+// the end later and write them to the old connection. Messages sent after that may not get lost.
 func TestSentIntoTheGap(t *testing.T) {
 	tr, r := newTestTraffic(t, Config{Conns: 2, Window: 1, NoAck: true})
 	tr.connUp(0, unlimited)
@@ -142,7 +143,7 @@ func TestSentIntoTheGap(t *testing.T) {
 	}
 }
 
-// TestSeed repeats receivers, but neither IDs nor run.
+// TestSeed checks that a seed repeats the receivers, but neither the IDs nor the number of the run.
 func TestSeed(t *testing.T) {
 	sequence := func(seed, run uint64) (list []uint32, id []byte) {
 		cfg, _ := Config{Seed: seed, Window: 50}.withDefaults()
@@ -177,7 +178,7 @@ func TestSleeper(t *testing.T) {
 	}
 }
 
-// upLeg makes a leg that is ready to send, without a network.
+// upLeg makes a leg that is ready to send, but has no network.
 func upLeg(c *wireConn) *leg {
 	l := &leg{conn: c}
 	l.proto = c.speak(l)
@@ -214,7 +215,7 @@ func TestSendAllocations(t *testing.T) {
 	}
 }
 
-// TestPlaces moves connections about and looks whom each may choose.
+// TestPlaces moves connections between nodes and checks which ones each may choose.
 func TestPlaces(t *testing.T) {
 	const conns = 9
 	p, rng := newPlaces(conns), rand.New(rand.NewPCG(1, 0))

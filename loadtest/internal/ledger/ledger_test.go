@@ -30,8 +30,9 @@ func arrive(l *Ledger, sender int, seq uint64, receiver uint32, at int64) Arriva
 	return l.Deliver(l.Owner(receiver), l.ids[receiver], l.ids[l.From(sender, seq)], payload)
 }
 
-// TestLedgerFanout: each copy of a multicast is judged for itself, by the ID that it comes to.
-// Connection 1 of 3, with 2 IDs each, sends to 3 IDs from id-5 on: id-5, id-0 and id-1.
+// TestLedgerFanout checks that the ledger judges each copy of a multicast on its own, by the ID
+// that it comes to. Connection 1 of 3, with 2 IDs each, sends to 3 IDs from id-5 on: id-5, id-0 and
+// id-1.
 func TestLedgerFanout(t *testing.T) {
 	const first = 4 // the second multicast
 	l := newLedger(7, true, testIDs(6), 2, 3)
@@ -80,7 +81,7 @@ func TestLedgerFanout(t *testing.T) {
 	}
 }
 
-// TestLedgerRefuses tries what is no message of this run for this connection.
+// TestLedgerRefuses delivers payloads that are no message of this run for this connection.
 func TestLedgerRefuses(t *testing.T) {
 	good := Stamp{Run: 7, Sender: 0, Receiver: 3, Seq: 1, At: 5}
 	change := func(f func(*Stamp)) []byte {
@@ -122,8 +123,8 @@ func TestLedgerRefuses(t *testing.T) {
 	}
 }
 
-// TestOrderExcuses delivers message 2 before message 1 around changes, and wants a fault unless S20
-// lets it be.
+// TestOrderExcuses delivers message 2 before message 1 around changes. That must be a fault unless
+// S20 allows it.
 func TestOrderExcuses(t *testing.T) {
 	const changed = 100
 	first := func(l *Ledger) { l.Send(0, 1, 10) }
@@ -179,8 +180,8 @@ func TestOrderExcuses(t *testing.T) {
 	}
 }
 
-// TestOrderHeardLate delivers message 2 before message 1, and the driver hears of the change that
-// did it some time later.
+// TestOrderHeardLate delivers message 2 before message 1. The driver hears of the change that
+// caused it some time later.
 func TestOrderHeardLate(t *testing.T) {
 	const sent, notice = 10, 50
 	for _, c := range []struct {
@@ -214,8 +215,8 @@ func TestOrderHeardLate(t *testing.T) {
 	}
 }
 
-// TestFalseNoRouteAndDenied ends a message with no_route, or denied, and learns later what had
-// become of the session that it is about: the receiver's, or the sender's.
+// TestFalseNoRouteAndDenied ends a message with no_route or denied. Later it learns what became of
+// the session in question: the receiver's for no_route, the sender's for denied.
 func TestFalseNoRouteAndDenied(t *testing.T) {
 	const bound, settled = 1000, 1000 + int64(BindSettle)
 	const noRoute, denied = codec.CodeNoRoute, codec.CodeDenied
@@ -264,7 +265,7 @@ func TestFalseNoRouteAndDenied(t *testing.T) {
 	}
 }
 
-// TestTimeline knows what happened when.
+// TestTimeline checks that the timeline records what happened when.
 func TestTimeline(t *testing.T) {
 	const s = int64(time.Second)
 	l := newLedger(7, true, testIDs(2), 1, 1)
@@ -296,7 +297,7 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// TestLedgerForgets sends a great many messages and looks at what is kept of them.
+// TestLedgerForgets sends a great many messages and checks how much of them the ledger keeps.
 func TestLedgerForgets(t *testing.T) {
 	const n, window = 200_000, 50
 	for _, acks := range []bool{true, false} {
@@ -333,8 +334,8 @@ func TestLedgerForgets(t *testing.T) {
 	}
 }
 
-// TestLedgerKeepsLittleOfFailures ends everything "not delivered", which a delivery may always
-// prove false.
+// TestLedgerKeepsLittleOfFailures ends all messages "not delivered". A delivery may prove such an
+// outcome false at any later time.
 func TestLedgerKeepsLittleOfFailures(t *testing.T) {
 	const n = 100_000
 	l := newLedger(7, true, testIDs(2), 1, 1)
@@ -356,7 +357,7 @@ func TestLedgerKeepsLittleOfFailures(t *testing.T) {
 	}
 }
 
-// TestLedgerAllocates nothing once it has grown to the load.
+// TestLedgerAllocates checks that the ledger allocates nothing once it has grown to the load.
 func TestLedgerAllocations(t *testing.T) {
 	l := newLedger(7, true, testIDs(200), 1, 1)
 	payload := make([]byte, 128)

@@ -10,7 +10,7 @@ import (
 	"distmsg/codec"
 )
 
-// The model keeps every message and every event for ever and counts by definition.
+// The model keeps every message and every event forever. It counts faults by their definition.
 type modelMessage struct {
 	receiver  uint32
 	at        int64
@@ -141,15 +141,15 @@ func (m *model) close() {
 	}
 }
 
-// TestLedgerAgainstModel runs random events, most of them faults, in streams long enough for pages
-// to go.
+// TestLedgerAgainstModel runs random events, most of them faults. The streams are so long that
+// pages are freed.
 func TestLedgerAgainstModel(t *testing.T) {
 	codes := codec.Outcomes()
 	rapid.Check(t, func(t *rapid.T) {
 		conns := rapid.IntRange(1, 3).Draw(t, "conns")
 		perConn := rapid.SampledFrom([]int{1, 2, 60}).Draw(t, "perConn")
 		acks := rapid.Bool().Draw(t, "acks")
-		// percent of events that are anything but in order
+		// percent of events that are not in order
 		chaos := rapid.IntRange(0, 100).Draw(t, "chaos")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		l := newLedger(7, acks, testIDs(conns*perConn), perConn, 1)
@@ -158,7 +158,7 @@ func TestLedgerAgainstModel(t *testing.T) {
 		for i := range m.routeAge {
 			m.routeAge[i] = -1
 		}
-		// the message of each sender that is to be delivered and acked next
+		// the next message of each sender to deliver and ack
 		next := make([]uint64, conns)
 		for now := range int64(1500) {
 			sender := rng.IntN(conns)
