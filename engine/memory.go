@@ -7,28 +7,28 @@ import (
 	"distmsg/engine/internal/wake"
 )
 
-// What one connection may hold is bounded: what waits to be written to it, what it has sent of a
-// frame, what waits for the registry. Here the same is bounded for the node (S32), or many
+// Limits bound what one connection holds: its output queue, its unfinished frame, and its messages
+// that wait for the registry. This file bounds the same for the whole node (S32). Otherwise many
 // connections that do not read would take all memory.
 //
-// Each loop counts what its connections hold, and tells the others when that has changed by much.
-// As memory is used up, a connection may queue a smaller part of what is free: first messages to
-// connections that hold much are refused. If that is not enough (answers are not refused), the node
-// closes the connections that hold most. See relieve.
+// Each loop counts what its connections hold, and publishes the count when it has changed by much.
+// As memory is used up, a connection may queue a smaller part of what is free. So messages to
+// connections that hold much are refused first. Answers are not refused, so this may not be enough.
+// Then the node closes the connections that hold most. See relieve.
 
 const (
-	// heldStep is by how many bytes what a loop's connections hold changes before it tells the
-	// others.
+	// heldStep is by how many bytes a loop's count must change before the loop publishes it.
 	heldStep = 64 << 10
-	// queueCost is what a queued byte takes: gnet rounds each write up to a power of two.
+	// queueCost is how many bytes a queued byte takes, because gnet rounds each write up to a power
+	// of two.
 	queueCost = 2
 	// memoryPart is the part of the free memory that one connection may queue.
 	memoryPart = 8
-	// leastQueue is what a connection may queue when nothing is free, or leastPart of a small
-	// budget.
+	// leastQueue is how many bytes a connection may queue when nothing is free. With a small budget
+	// it is leastPart of the budget.
 	leastQueue = 128 << 10
 	leastPart  = 256
-	// minBudget is the least budget in messages of MaxPayload, so that one of them fits.
+	// minBudget is the smallest budget, in messages of MaxPayload, so that a message fits.
 	minBudget = 16
 )
 
@@ -36,11 +36,12 @@ const (
 type memory struct {
 	// static
 	budget int64
-	// beyond soft, messages get no more than least; beyond hard, connections are closed
+	// Beyond soft, a connection may queue no more than least. Beyond hard, the node closes
+	// connections.
 	soft, hard int64
 	least      int64
 	most       int64 // what a connection may queue in any case
-	// crowded holds one: more than hard is held.
+	// crowded, of capacity 1, holds a token when connections hold more than hard.
 	crowded chan struct{}
 
 	held   atomic.Int64 // by loops as they said last
@@ -56,8 +57,8 @@ func newMemory(c *Config) memory {
 	}
 }
 
-// share is what one client's connection may queue while that much is held; 0: as much as its own
-// limit allows.
+// share returns how many bytes one client's connection may queue while that much is held. It
+// returns 0 if only the connection's own limit applies.
 func (m *memory) share(held int64) int {
 	share := max((m.soft-held)/memoryPart, m.least)
 	if share >= m.most {
@@ -66,16 +67,16 @@ func (m *memory) share(held int64) int {
 	return int(share)
 }
 
-// loopMemory is what the connections of one loop hold. The loop owns it.
+// loopMemory counts what the connections of one loop hold. The loop owns it.
 type loopMemory struct {
 	loop *loop // static
 
 	held  int64 // bytes
-	said  int64 // of those, what memory.held includes
+	said  int64 // how many of them memory.held includes
 	share int   // see memory.share
 }
 
-// holds counts bytes that a connection of this loop holds now, or no longer.
+// holds adds n, which may be negative, to the bytes that connections of this loop hold.
 func (m *loopMemory) holds(n int) {
 	m.held += int64(n)
 	if d := m.held - m.said; d >= heldStep || d <= -heldStep {
@@ -83,7 +84,7 @@ func (m *loopMemory) holds(n int) {
 	}
 }
 
-// say tells the other loops what this one's connections hold, and hears the same of them.
+// say publishes what this loop's connections hold and reads the count of all loops.
 func (m *loopMemory) say() {
 	node := &m.loop.eng.memory
 	held := node.held.Add(m.held - m.said)
@@ -97,7 +98,8 @@ func (m *loopMemory) say() {
 	}
 }
 
-// atMost is a limit of bytes for one connection, or its share of the free memory if that is less.
+// atMost returns the limit of bytes for one connection, or its share of the free memory if that is
+// less.
 func (m *loopMemory) atMost(limit int) int {
 	if m.share == 0 {
 		return limit
@@ -105,8 +107,8 @@ func (m *loopMemory) atMost(limit int) int {
 	return min(limit, m.share)
 }
 
-// room is how many bytes may wait to be written to a connection. A link carries what many
-// connections send.
+// room returns how many bytes may wait to be written to a connection. A link may hold more, because
+// it carries the messages of many connections.
 func (o *output) room() int {
 	c := o.conn
 	share := c.loop.memory.share
@@ -119,8 +121,8 @@ func (o *output) room() int {
 	return min(o.maxPending, share)
 }
 
-// full says why a message of size bytes does not fit: its receiver is slow, or the node's memory is
-// nearly used up.
+// full returns why a message of size bytes does not fit: either its receiver is slow, or the node's
+// memory is nearly used up.
 func (o *output) full(size int) verdict {
 	if o.queued()+size > o.maxPending {
 		return verdict{codec.CodeOverflow, reasonQueue}
@@ -129,8 +131,8 @@ func (o *output) full(size int) verdict {
 	return verdict{codec.CodeOverflow, reasonMemory}
 }
 
-// mayPark reports whether size more bytes of a connection's messages may wait for the registry, or
-// why not.
+// mayPark returns why size more bytes of a connection's messages may not wait for the registry. It
+// returns the zero verdict if they may.
 func (s *sender) mayPark(size int) verdict {
 	c := s.conn
 	most := c.loop.eng.cfg.MaxParked
@@ -144,7 +146,7 @@ func (s *sender) mayPark(size int) verdict {
 	return verdict{}
 }
 
-// setBacklog notes how many bytes gnet holds for the connection.
+// setBacklog notes how many bytes the wire holds for the connection.
 func (o *output) setBacklog(n int) {
 	if n != o.backlog {
 		o.conn.loop.memory.holds(queueCost * (n - o.backlog))
@@ -152,7 +154,7 @@ func (o *output) setBacklog(n int) {
 	}
 }
 
-// count notes how large the buffers are that wait for the end of a frame, and for a turn.
+// count notes the size of the buffers of input that wait for the end of a frame or for a turn.
 func (in *input) count() {
 	if n := cap(in.carry) + cap(in.unread); n != in.carried {
 		in.conn.loop.memory.holds(n - in.carried)
@@ -160,6 +162,6 @@ func (in *input) count() {
 	}
 }
 
-// holding is how many bytes a connection holds by what its client does. That its input waits for a
-// turn is the node's doing.
+// holding returns how many bytes a connection holds because of its client. Input that waits for a
+// turn does not count, because the node makes it wait.
 func (c *conn) holding() int { return queueCost*c.out.backlog + cap(c.in.carry) + c.sender.parked }

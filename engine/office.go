@@ -9,10 +9,11 @@ import (
 	"distmsg/routing"
 )
 
-// The directory does what may wait for the registry, on goroutines of its own. Here is what it has
-// the loops and the links do. All of it is left for a loop as a task, so nobody waits.
+// The directory does all work that may wait for the registry, on goroutines of its own. This file
+// has what it asks of the loops and the links. Each request is queued for a loop as a task, so
+// nobody waits.
 
-// officeConfig is what the directory works with.
+// officeConfig returns the configuration of the directory.
 func (e *Engine) officeConfig(own bool) directory.Config {
 	c := &e.cfg
 	cfg := directory.Config{
@@ -31,7 +32,7 @@ func (e *Engine) officeConfig(own bool) directory.Config {
 	return cfg
 }
 
-// hall is the event loops, as the directory knows them.
+// hall is the event loops as the directory sees them.
 type hall struct{ eng *Engine }
 
 var _ directory.Loops = hall{}
@@ -120,7 +121,8 @@ func (h hall) AskForAll(at routing.Handle, answerTime time.Duration, heard func(
 		}
 		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
 		asked := l.now
-		c.live.lastFrame = min(c.live.lastFrame, asked-1) // an answer may come within the millisecond
+		// an answer may come within the millisecond
+		c.live.lastFrame = min(c.live.lastFrame, asked-1)
 		time.AfterFunc(answerTime, func() {
 			l.post(func() {
 				// Only the connection that was asked can answer. A client that is stopped does not.
@@ -135,7 +137,7 @@ func (h hall) AskForAll(at routing.Handle, answerTime time.Duration, heard func(
 	})
 }
 
-// porch is the links to other nodes, as the directory knows them.
+// porch is the links to other nodes as the directory sees them.
 type porch struct{ eng *Engine }
 
 var _ directory.Peers = porch{}

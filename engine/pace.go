@@ -2,125 +2,126 @@ package engine
 
 import "time"
 
-// A loop that is busy is not a loop that was stopped (S24). To tell the two apart, a loop stamps
-// its work: it reads the clock when an iteration begins, before it writes, and within the iteration
-// whenever it has done about stampWork. Only the time between two stamps says that it was stopped.
-// What a loop does between two of them takes far less than a millisecond. Hooks may take longer, so
-// a loop that calls hooks stamps more often.
+// A busy loop differs from a loop that was stopped (S24). To tell the two apart, a loop stamps its
+// work: it reads the clock when an iteration begins, before it writes, and each time it has done
+// about stampWork. If the time between two stamps is long, the loop was stopped. The work between
+// two stamps takes far less than a millisecond. Hooks may take longer, so a loop that calls hooks
+// stamps more often.
 //
-// To count the work is cheap. To read the clock for each message would not be.
+// Counting work is cheap. Reading the clock for each message would not be.
 
 const (
-	// stampWork is how many units of work there are between two stamps, and hookedWork the same for
-	// a loop that calls hooks. A unit is about what it takes to relay a message.
+	// stampWork is the number of units of work between two stamps. hookedWork is the same for a
+	// loop that calls hooks. Relaying a message is about one unit.
 	stampWork  = 256
 	hookedWork = 4
-	// callbackWork is what one of gnet's callbacks counts for, with the system call before it, and
-	// writeWork what the writing of one connection does.
+	// callbackWork is what one callback of gnet counts for, with the system call before it.
+	// writeWork is what writing to one connection counts for.
 	callbackWork = 8
 	writeWork    = 8
-	// unitTime is how long a unit takes, about. Work that took longer counts for more: a hook, or
-	// memory that is touched for the first time.
+	// unitTime is about how long a unit takes. Work that took longer counts for more, such as a
+	// hook, or memory that the loop touches for the first time.
 	unitTime = 500 * time.Nanosecond
-	// slowest is how many units one may count for by the time that it took.
+	// slowest is how many units one unit may count for when it took long.
 	slowest = 16
 	// bytesPerUnit is how many bytes to copy count as one unit.
 	bytesPerUnit = 512
-	// scanPerUnit is how many things that are only looked at count as one unit.
+	// scanPerUnit is how many things count as one unit if the loop only looks at them.
 	scanPerUnit = 16
 )
 
-// An iteration takes about 50 ms at most, and each of its parts has a share of that. What does not
-// fit waits for the next iteration. So the input of a few cannot keep a loop from its ticks, from
-// what other loops have sent, and from writing.
+// An iteration takes about 50 ms at most. Each of its parts has a share of that. What does not fit
+// waits for the next iteration. So a few connections with much input cannot keep a loop from its
+// ticks, from the mail of other loops, or from writing.
 const (
 	// inputShare is for what gnet reads.
 	inputShare = 15 * time.Millisecond
-	// mailShare is for what other loops and goroutines have left.
+	// mailShare is for what other loops and goroutines have queued for this loop.
 	mailShare = 10 * time.Millisecond
-	// turnsShare is for connections whose input had to wait. They also get what the parts before
-	// have left of their shares.
+	// turnsShare is for connections whose input waits. They also get the unused shares of the parts
+	// before.
 	turnsShare = 10 * time.Millisecond
 	// flushShare is for the writes.
 	flushShare = 15 * time.Millisecond
-	// earlyShare is for the writes that go out before connections that had to wait have their
-	// turns.
+	// earlyShare is for the writes that go out before waiting connections have their turns.
 	earlyShare = 5 * time.Millisecond
-	// While mail of the iteration before still waits, it has lateMailShare, and input no more than
-	// behindShare: what has come in goes on before more does. The iterations do not become shorter,
-	// for each ends with a write to every connection that has something.
+	// While mail of the previous iteration still waits, mail has lateMailShare and input has at
+	// most behindShare. So the loop finishes old work before it takes new input. Iterations do not
+	// become shorter, because each ends with a write to every connection that has something to
+	// write.
 	lateMailShare = 30 * time.Millisecond
 	behindShare   = 5 * time.Millisecond
-	// endingShare is for the pending acks of connections and links that have ended, while there are
-	// any, expiryShare for what is past its deadline, tellingShare for what clients have yet to be
-	// told, and checkShare for a look at some of the connections in each tick.
+	// endingShare is for the pending acks of connections and links that have ended. expiryShare is
+	// for pending acks past their deadline. tellingShare is for outcomes and changes that clients
+	// have yet to hear. checkShare is for the scan of some connections in each tick.
 	endingShare  = 5 * time.Millisecond
 	expiryShare  = 5 * time.Millisecond
 	tellingShare = 5 * time.Millisecond
 	checkShare   = 5 * time.Millisecond
-	// unreadTime is for how long iterations may follow each other before gnet reads what sockets
-	// have.
+	// unreadTime is how long iterations may follow each other before gnet reads the sockets again.
 	unreadTime = 2 * time.Millisecond
-	// turnShare is for how long the loop handles the input of one connection in a row.
+	// turnShare is how long the loop handles the input of one connection in a row.
 	turnShare = time.Millisecond
 )
 
-// A frame for many recipients is handled in slices, see longframe.go.
+// The loop handles a frame for many recipients in slices. See longframe.go.
 const (
-	// sliceShare is for how long a slice may look for the ways of recipients. To write to them
-	// takes about as long again.
+	// sliceShare is how long a slice may resolve recipients. Writing to them takes about as long
+	// again.
 	sliceShare = time.Millisecond
-	// sliceWork bounds what a slice leaves to be written, in units of work.
+	// sliceWork bounds what a slice leaves to write, in units of work.
 	sliceWork = 8 << 10
-	// sliceLeast is how many recipients a slice has at least, however long it takes: a machine that
-	// is overloaded must not make many frames of one. hookedLeast is the same for a loop that calls
-	// hooks.
+	// sliceLeast is the least number of recipients in a slice, however long it takes. Otherwise an
+	// overloaded machine would make many frames of one. hookedLeast is the same for a loop that
+	// calls hooks.
 	sliceLeast  = 1 << 10
 	hookedLeast = 64
-	// batchCost is what it costs to write to one more connection, beside the bytes and the
-	// recipients: its buffer may be cold, or new. hookedCost is what a recipient costs whom a hook
-	// is asked about, and returnCost a message that comes back: another way has to be found for it.
+	// batchCost is the cost of writing to one more connection, besides the bytes and the
+	// recipients: its buffer may be cold or new. hookedCost is the cost of a recipient for whom a
+	// hook is called. returnCost is the cost of a message that comes back, because the loop must
+	// resolve it again.
 	batchCost  = 8
 	hookedCost = sliceWork / 512
 	returnCost = sliceWork / 1024
 )
 
-// What may be long and is no frame is done in steps, and the clock is read in between. A step takes
-// far less than a millisecond, or a few where caches are cold.
+// Other work that may take long runs in steps, and the loop reads the clock between them. A step
+// takes far less than a millisecond, or a few milliseconds where caches are cold.
 const (
-	// endingStep is how many pending acks end in a step, or sessions at the other end of a link.
+	// endingStep is how many pending acks, or sessions at the other end of a link, end in a step.
 	endingStep = 1 << 10
-	// resolvedStep is how many messages that have waited for the registry go on in a step.
+	// resolvedStep is how many messages that waited for the registry resume in a step.
 	resolvedStep = 1 << 10
-	// observedStep is how many connections that have a backlog, or are closing, are looked at in
+	// observedStep is how many connections with a backlog, or that are closing, the loop checks in
 	// one tick.
 	observedStep = 1 << 10
 )
 
-// pace is when a loop stamps its work, and when it has to turn to something else. The loop owns it.
+// pace decides when a loop stamps its work and when it must turn to something else. The loop owns
+// it.
 type pace struct {
 	loop *loop // static
 
 	every   int           // units between two stamps
-	work    int           // units since the latest one
+	work    int           // units since the latest stamp
 	began   time.Duration // when the iteration began, on the engine's clock
-	stamped time.Duration // when the loop stamped last
+	stamped time.Duration // the latest stamp
 
-	partEnds time.Duration // when the share of this part of the iteration is over
-	full     bool          // it is
-	turnEnds time.Duration // the same for the turn of a connection
+	partEnds time.Duration // when the share of this part of the iteration ends
+	full     bool          // this part has used up its share
+	turnEnds time.Duration // when the turn of the connection ends
 	turnOver bool
 
-	sliceEnds time.Duration // when a long frame has to wait, see sliceOver
-	sliceLeft int           // recipients that it handles before, in any case
+	sliceEnds time.Duration // when a long frame must wait, see sliceOver
+	sliceLeft int           // recipients that it handles first in any case
 
 	counted int      // units up to the latest stamp
 	total   int      // the same, or the time that they took if that is more
 	before  workDone // when the iteration began
-	late    bool     // the share for input was over too soon, the last time
+	late    bool     // input did not fit its share in the last iteration
 }
 
-// begin has the loop stamp from now on.
+// begin starts the stamps of the loop.
 func (p *pace) begin() {
 	e := p.loop.eng
 	p.every, p.began = stampWork, e.clock()
@@ -130,14 +131,14 @@ func (p *pace) begin() {
 	}
 }
 
-// worked counts work, and stamps when it is time to.
+// worked counts work. It stamps when stamps are due.
 func (p *pace) worked(units int) {
 	if p.work += units; p.work >= p.every {
 		p.stamp()
 	}
 }
 
-// workDone is what a loop has done.
+// workDone is how much work a loop has done.
 type workDone struct {
 	units int // as counted
 	work  int // as the stamps say: units, or the time that they took if that is more
@@ -147,14 +148,14 @@ func (p *pace) done() workDone {
 	return workDone{p.counted + p.work, p.total + p.work}
 }
 
-// since is what was done between two looks. Time is known from one stamp to the next only, so part
-// of it may have been somebody else's.
+// since returns the work between two calls of done. The loop knows the time only from stamp to
+// stamp, so part of that time may belong to other work.
 func (d workDone) since(before workDone) int {
 	return min(d.work-before.work, slowest*(d.units-before.units))
 }
 
-// stamp notes that the loop runs, and has the node start anew if it was stopped since the last
-// stamp.
+// stamp notes that the loop runs. If the loop was stopped since the latest stamp, stamp fences the
+// node (S24).
 func (p *pace) stamp() { p.stampAt(p.loop.eng.clk.glance()) }
 
 func (p *pace) stampAt(now time.Duration) {
@@ -176,17 +177,17 @@ func (p *pace) stampAt(now time.Duration) {
 	}
 }
 
-// part begins a part of the iteration, which has that share of it. It goes by the latest stamp, so
-// it reads no clock.
+// part begins a part of the iteration with the given share of time. It starts from the latest stamp
+// and reads no clock.
 func (p *pace) part(share time.Duration) {
 	p.partEnds, p.full = p.stamped+share, false
 }
 
-// unused is what is left of the share of this part.
+// unused returns what is left of the share of this part.
 func (p *pace) unused() time.Duration { return max(0, p.partEnds-p.stamped) }
 
-// heedFence ends what was there before a stop, whichever loop has noticed it. It must be called
-// where no frame is being handled.
+// heedFence drops everything from before a stop, whichever loop noticed the stop. It must be called
+// where the loop handles no frame.
 func (l *loop) heedFence() {
 	if l.fenced != l.eng.incarnation.Load() {
 		l.dropAll()

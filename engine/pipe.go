@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// pipeBuffer is how many bytes wait in each direction of a pipe as in the kernel's buffers of a
-// socket. A client that has filled its own waits; what the node writes beyond it is a backlog.
+// pipeBuffer is how many bytes wait in each direction of a pipe, as in the kernel's buffers of a
+// socket. A client that has filled its direction waits. What the node writes beyond pipeBuffer
+// counts as a backlog.
 const pipeBuffer = 64 << 10
 
-// pipe is a connection in memory between a client in this process and a loop. It is the loop's
-// wire, and the client has the other end of it (clientEnd).
+// pipe is a connection in memory between a client in this process and a loop. The loop uses it as
+// its wire, and the client has the other end (clientEnd).
 type pipe struct {
 	// static
 	conn     *conn
@@ -25,7 +26,7 @@ type pipe struct {
 	down downstream
 }
 
-// half is what both directions of a pipe have for the client's calls, which wait in it.
+// half is what both directions of a pipe need for the client's calls, which wait in it.
 type half struct {
 	mu       sync.Mutex
 	changed  sync.Cond // on mu; the client's goroutines wait
@@ -33,7 +34,7 @@ type half struct {
 	closed   bool      // guarded by mu; the client has closed its end
 }
 
-// mayCall says what keeps a call of the client from going on. mu is held.
+// mayCall returns why a call of the client cannot go on, or nil if it can. The caller holds mu.
 func (h *half) mayCall() error {
 	switch {
 	case h.closed:
@@ -44,7 +45,7 @@ func (h *half) mayCall() error {
 	return nil
 }
 
-// wait waits until something has changed, or the deadline has passed. mu is held.
+// wait waits until something has changed or the deadline has passed. The caller holds mu.
 func (h *half) wait() {
 	if !h.deadline.IsZero() {
 		defer time.AfterFunc(time.Until(h.deadline), h.wake).Stop()
@@ -65,10 +66,10 @@ func (h *half) setDeadline(t time.Time) {
 	h.changed.Broadcast()
 }
 
-// upstream is what the client has written and the loop has not taken.
+// upstream holds what the client has written and the loop has not taken.
 type upstream struct {
 	half
-	writing sync.Mutex // a call of Write is under way, so that two do not mix; taken before mu
+	writing sync.Mutex // held during a call of Write, so that two do not mix; taken before mu
 
 	in     *written // guarded by mu; nil: nothing
 	waking bool     // guarded by mu; the loop is about to take it
@@ -76,13 +77,13 @@ type upstream struct {
 	dead   bool     // guarded by mu; the node reads nothing any more
 }
 
-// written is a buffer that a client writes to. Idle pipes have none.
+// written is a buffer that a client writes to. An idle pipe has none.
 type written struct{ b []byte }
 
 var errNodeClosed = errors.New("engine: the node has closed the connection")
 
-// put appends as much of b as there is room for, and waits until that is something. The caller
-// wakes the loop if wake is true.
+// put appends as much of b as fits. It waits until at least one byte fits. If wake is true, the
+// caller must wake the loop.
 func (u *upstream) put(e *Engine, b []byte) (n int, wake bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -105,7 +106,7 @@ func (u *upstream) put(e *Engine, b []byte) (n int, wake bool, err error) {
 	}
 }
 
-// tryPut appends all of b, or nothing.
+// tryPut appends all of b or nothing. If wake is true, the caller must wake the loop.
 func (u *upstream) tryPut(e *Engine, b []byte) (wrote, wake bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -122,8 +123,8 @@ func (u *upstream) tryPut(e *Engine, b []byte) (wrote, wake bool) {
 	return true, u.needsWake()
 }
 
-// needsWake reports whether somebody has to wake the loop, and takes it that the caller does. mu is
-// held.
+// needsWake reports whether the loop must be woken, and expects the caller to do it. The caller
+// holds mu.
 func (u *upstream) needsWake() bool {
 	if u.waking || u.held || u.in == nil && !u.closed {
 		return false
@@ -132,7 +133,7 @@ func (u *upstream) needsWake() bool {
 	return true
 }
 
-// take returns what the loop may have now; ended is true if the client has closed its end behind
+// take returns what the loop may have now. ended is true if the client has closed its end behind
 // it.
 func (u *upstream) take() (in *written, ended bool) {
 	u.mu.Lock()
@@ -148,8 +149,8 @@ func (u *upstream) take() (in *written, ended bool) {
 	return in, u.closed
 }
 
-// hold stops the loop from taking anything, or lets it again. The caller wakes the loop if wake is
-// true.
+// hold stops the loop from taking anything, or lets it take again. If wake is true, the caller must
+// wake the loop.
 func (u *upstream) hold(on bool) (wake bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -157,7 +158,7 @@ func (u *upstream) hold(on bool) (wake bool) {
 	return !on && u.needsWake()
 }
 
-// end lets the client write nothing any more.
+// end makes every later write of the client fail.
 func (u *upstream) end() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -165,7 +166,7 @@ func (u *upstream) end() {
 	u.changed.Broadcast()
 }
 
-// downstream is what the loop has written and the client has not read.
+// downstream holds what the loop has written and the client has not read.
 type downstream struct {
 	half
 	bufs  [][]byte // guarded by mu; bufs[first:] are left
@@ -175,8 +176,8 @@ type downstream struct {
 	ended bool     // guarded by mu; nothing comes behind them
 }
 
-// add takes bufs over. What is small goes behind the last buffer if it fits there, or a client that
-// does not read would hold a whole buffer for each small message.
+// add takes ownership of bufs. It copies a small buffer behind the last one if it fits there.
+// Otherwise a client that does not read would hold a whole buffer for each small message.
 func (d *downstream) add(pool *bufPool, bufs [][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -196,8 +197,8 @@ func (d *downstream) add(pool *bufPool, bufs [][]byte) {
 	d.changed.Signal()
 }
 
-// read copies what there is to b, and waits until that is something. It returns the buffers that
-// were read to their end in spent, as far as there is room.
+// read copies what there is to b, and waits until there is something. It returns in spent, as far
+// as there is room, the buffers that were read to their end.
 func (d *downstream) read(b []byte, spent [][]byte) (n int, free [][]byte, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -229,10 +230,10 @@ func (d *downstream) read(b []byte, spent [][]byte) (n int, free [][]byte, err e
 	return n, spent, nil
 }
 
-// keepBufs is how long a list of buffers is kept that is empty.
+// keepBufs is the longest empty list of buffers that is reused.
 const keepBufs = 64
 
-// forget empties the list of buffers. mu is held.
+// forget empties the list of buffers. The caller holds mu.
 func (d *downstream) forget() {
 	clear(d.bufs)
 	d.bufs, d.first, d.off, d.bytes = d.bufs[:0], 0, 0, 0
@@ -247,8 +248,8 @@ func (d *downstream) unread() int {
 	return d.bytes
 }
 
-// end has the client read nothing behind what is there. With discard, nothing of that either if it
-// is more than the pipe's buffer.
+// end ends what the client reads after what is there. With discard, it also drops what is there if
+// that is more than pipeBuffer.
 func (d *downstream) end(discard bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -259,7 +260,7 @@ func (d *downstream) end(discard bool) {
 	d.changed.Broadcast()
 }
 
-// take runs on the loop: it handles what the client has written.
+// take handles what the client has written. It runs on the loop.
 func (p *pipe) take() {
 	c := p.conn
 	if c.wire == nil {
@@ -290,7 +291,7 @@ func (p *pipe) hold(l *loop, on bool) {
 	}
 }
 
-// readOn returns nothing: take has taken it all.
+// readOn returns nothing, because take has taken everything.
 func (p *pipe) readOn([]byte) int { return 0 }
 
 func (p *pipe) shut() { p.down.end(false) }
@@ -303,10 +304,10 @@ func (p *pipe) close(*loop) {
 	p.conn.wireClosed(false)
 }
 
-// clientEnd is the client's end of a pipe, a net.Conn.
+// clientEnd is the client's end of a pipe. It is a net.Conn.
 type clientEnd struct{ p *pipe }
 
-// Read returns what the node has written, and io.EOF behind the last of it.
+// Read returns what the node has written, and then io.EOF.
 func (e *clientEnd) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -319,8 +320,8 @@ func (e *clientEnd) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write hands b to the node's loop. It waits while the loop has yet to take what was written
-// before.
+// Write hands b to the node's loop. It waits while the pipe is full, until the loop takes what was
+// written before.
 func (e *clientEnd) Write(b []byte) (n int, err error) {
 	p := e.p
 	p.up.writing.Lock()
@@ -338,7 +339,7 @@ func (e *clientEnd) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// TryWrite is Write if there is room for all of b at once. Otherwise it does nothing and returns
+// TryWrite writes all of b if there is room for it at once. Otherwise it writes nothing and returns
 // false. It never waits.
 func (e *clientEnd) TryWrite(b []byte) bool {
 	p := e.p
@@ -353,7 +354,7 @@ func (e *clientEnd) TryWrite(b []byte) bool {
 	return wrote
 }
 
-// Close ends the connection. The node handles what was written before.
+// Close closes the connection. The node still handles what was written before.
 func (e *clientEnd) Close() error {
 	p := e.p
 	p.up.mu.Lock()
@@ -376,29 +377,29 @@ func (e *clientEnd) Close() error {
 	return nil
 }
 
-// LocalAddr and RemoteAddr are the same for all connections in memory.
+// LocalAddr returns the address that all connections in memory have.
 func (e *clientEnd) LocalAddr() net.Addr { return memoryAddr{} }
 
-// RemoteAddr is LocalAddr.
+// RemoteAddr returns the same address as LocalAddr.
 func (e *clientEnd) RemoteAddr() net.Addr { return memoryAddr{} }
 
-// SetDeadline sets both deadlines.
+// SetDeadline sets the deadlines of Read and Write.
 func (e *clientEnd) SetDeadline(t time.Time) error {
 	_ = e.SetReadDeadline(t)
 	return e.SetWriteDeadline(t)
 }
 
-// SetReadDeadline bounds calls of Read, those under way included.
+// SetReadDeadline bounds calls of Read, including those under way.
 func (e *clientEnd) SetReadDeadline(t time.Time) error { e.p.down.setDeadline(t); return nil }
 
-// SetWriteDeadline bounds calls of Write, those under way included.
+// SetWriteDeadline bounds calls of Write, including those under way.
 func (e *clientEnd) SetWriteDeadline(t time.Time) error { e.p.up.setDeadline(t); return nil }
 
 // memoryAddr is the address of clients in the engine's own process.
 type memoryAddr struct{}
 
-// Network is how the client connects.
+// Network returns "memory".
 func (memoryAddr) Network() string { return "memory" }
 
-// String is InProcessAddr.
+// String returns InProcessAddr.
 func (memoryAddr) String() string { return InProcessAddr }

@@ -12,18 +12,19 @@ import (
 )
 
 // A port is an address where the engine accepts connections. Anyone may connect, and a connection
-// that says nothing costs who opens it nothing. So connections that have not shown who they are
-// have a budget of their own (S32): if one more comes, the oldest of them is closed. Those that
-// have shown it never make room for one that has not.
+// that sends nothing costs its client nothing. So connections that have not shown who they are have
+// a budget of their own (S32): if one more comes, the node closes the oldest of them. The node
+// never closes a connection that has shown who it is to make room for one that has not.
 //
-// A client shows it with a hello, another node with the proof that it knows the cluster's secret.
+// A client shows who it is with a hello. Another node proves that it knows the cluster's secret.
 
-// port is the places of one listener.
+// port counts the places of one listener.
 type port struct {
 	// static
 	most     int // open sockets; 0: any number
 	unproved int // of those, the ones that have not shown who they are
-	// freed holds one: a place may be free, or a connection may make room now.
+	// freed, of capacity 1, holds a token when a place may be free or a connection may now make
+	// room.
 	freed chan struct{}
 
 	mu   sync.Mutex
@@ -37,21 +38,21 @@ type port struct {
 	crowded uint64             // guarded by mu; how many were refused because of their source
 }
 
-// portPlace is the place of one connection at a port. All of it is guarded by port.mu.
+// portPlace is the place of one connection at a port. port.mu guards all of it.
 type portPlace struct {
 	phase   placePhase
 	waiting *list.Element // in port.waiting, from placeArriving until placeProved or placeFree
 }
 
-// placePhase is how far a connection is in showing who it is.
+// placePhase says how far a connection has shown who it is.
 type placePhase uint8
 
 const (
-	placeFree      placePhase = iota // it has none: not admitted yet, or its socket has closed
-	placeArriving                    // it is on its way to its loop
-	placeWaiting                     // its loop has it, and it has not shown who it is
-	placeDisplaced                   // it has not, and was told to make room
-	placeProved                      // it has shown who it is, and counts for its source
+	placeFree      placePhase = iota // no place: not admitted yet, or its socket has closed
+	placeArriving                    // on its way to its loop
+	placeWaiting                     // with its loop, and has not shown who it is
+	placeDisplaced                   // has not shown who it is, and has to make room
+	placeProved                      // has shown who it is, and counts for its source
 )
 
 func newPort(most, unproved int) *port {
@@ -83,8 +84,8 @@ func (p *port) tryAdmit(c *conn) bool {
 	return true
 }
 
-// displace has the oldest connection closed that has not shown who it is. It does nothing while one
-// that was told to close has not closed.
+// displace closes the oldest connection that has not shown who it is. It does nothing while an
+// earlier one that has to make room is still open.
 func (p *port) displace() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +103,7 @@ func (p *port) displace() {
 	}
 }
 
-// hasLoop notes that c's loop has it, so that it may be displaced.
+// hasLoop notes that c has reached its loop and may be displaced.
 func (p *port) hasLoop(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,24 +113,24 @@ func (p *port) hasLoop(c *conn) {
 	wake.Nudge(p.freed)
 }
 
-// proved takes c out of those that have not shown who they are.
+// proved notes that c has shown who it is.
 func (p *port) proved(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.place.waiting == nil {
-		return // its socket has closed: only its input is still handled
+		return // its socket has closed, and only its input is still handled
 	}
 	p.leave(c, placeProved)
 	p.from[sourceOf(c.remote)]++
 	wake.Nudge(p.freed)
 }
 
-// reservePart is the part of a port's places that no source address takes from the others.
+// reservePart is the part of a port's places that no single source address may take.
 const reservePart = 16
 
 // hasRoom reports whether one more connection from that source may stay. When few places are left,
-// one that has more than those hears that it is to come again later: else the connections of one
-// client, which need do nothing but answer pings, could keep everybody else out.
+// a source that holds more than those must come again later. Otherwise the connections of one
+// client, which need only answer pings, could keep everybody else out.
 func (p *port) hasRoom(source netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,14 +142,14 @@ func (p *port) hasRoom(source netip.Addr) bool {
 	return false
 }
 
-// refusals is how many connections were refused because of their source.
+// refusals returns how many connections were refused because of their source.
 func (p *port) refusals() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.crowded
 }
 
-// closed gives back the place of a socket that has closed.
+// closed frees the place of a socket that has closed.
 func (p *port) closed(c *conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,7 +163,7 @@ func (p *port) closed(c *conn) {
 	wake.Nudge(p.freed)
 }
 
-// leave takes c out of waiting, if it is there, for another phase. mu is held.
+// leave moves c to another phase, and out of waiting if it is there. The caller holds mu.
 func (p *port) leave(c *conn, to placePhase) {
 	if c.place.waiting != nil {
 		p.waiting.Remove(c.place.waiting)
@@ -180,14 +181,14 @@ func (p *port) waitsFor(c *conn) bool {
 	return c.place.waiting != nil
 }
 
-// sockets is how many are open.
+// sockets returns how many sockets are open.
 func (p *port) sockets() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.open
 }
 
-// displacements is how many connections have made room for newer ones.
+// displacements returns how many connections had to make room for newer ones.
 func (p *port) displacements() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -206,7 +207,7 @@ func (c *conn) displace() {
 	c.dismiss("no " + what + " yet, and too many newer connections wait")
 }
 
-// dismiss is close for a connection that has shown nothing. Its socket does not linger.
+// dismiss closes a connection that has shown nothing. Its socket does not linger.
 func (c *conn) dismiss(detail string) {
 	if c.state != stateClosed {
 		c.fail(codec.FaultHelloTimeout, codec.ErrorClosing, 0, 0, detail)
@@ -218,10 +219,10 @@ func (c *conn) dismiss(detail string) {
 	}
 }
 
-// joins bounds the clients whose credentials are being checked, or whose session is being opened.
-// They may be as many as those that have yet to say hello. They are not displaced, because then
-// nobody would get in while the check is slow: one too many is refused, and comes again later. One
-// source address gets half of what is free at most, so that others find room.
+// joins bounds the clients whose credentials a hook checks, or whose session the directory opens.
+// They may be as many as those that have yet to say hello. The node does not displace them, because
+// then no client would get in while the check is slow. It refuses one too many, which has to come
+// again later. One source address gets at most half of what is free, so that others find room.
 type joins struct {
 	most int // static
 
@@ -259,8 +260,8 @@ func (j *joins) refusals() uint64 {
 	return j.refused
 }
 
-// sourceOf is the address that a client counts under: of IPv6, the network of 64 bits, as anyone
-// who has one address of it has them all.
+// sourceOf returns the address that a client counts under. For IPv6 that is the network of 64 bits,
+// because whoever has one address of it has them all.
 func sourceOf(remote net.Addr) netip.Addr {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {

@@ -8,33 +8,34 @@ import (
 )
 
 const (
-	// readBuffer is how many bytes gnet reads from a socket at once. It reads all sockets that have
-	// something, one after the other, before the loop can turn to anything else: 2,000 with a full
-	// buffer for each would hold up everybody else for long.
+	// readBuffer is how many bytes gnet reads from a socket at once. Before the loop can do
+	// anything else, gnet reads all sockets that have input, one after the other. With large
+	// buffers, 2,000 full ones would delay everybody else for long.
 	readBuffer = 16 << 10
-	// readMost is what a loop that has the time for it reads from a socket at once, with what gnet
-	// has read. A link carries what many connections send, and what is read in one go is written in
-	// one go.
+	// readMost is how many bytes a loop that has time reads from a socket at once, including what
+	// gnet has read. A link carries the sends of many connections, and what the loop reads in one
+	// go it also writes in one go.
 	readMost = 256 << 10
 )
 
-// gnet has no way to stop reading from a connection. What epoll reports of a socket decides that,
-// so the loop asks epoll itself to report no input of a connection whose input has to wait.
+// gnet has no call that stops reading from a connection. epoll's events decide what gnet reads. So
+// the loop itself asks epoll to report no input of a connection whose input has to wait.
 
-// poller is what the loop knows of gnet's poller, and how it reads from sockets besides. The loop
-// owns it.
+// poller is what the loop knows of gnet's poller, and how the loop reads from sockets itself. The
+// loop owns it.
 type poller struct {
 	loop *loop // static
 
 	epoll  int            // static; its epoll descriptor, or -1, see epollOf
-	nudged bool           // again was called since gnet has last read
+	nudged bool           // again was called since gnet last read
 	nudge  [1]byte        // what again writes
 	polled [1]unix.PollFd // scratch of inputWaits
 	more   []byte         // scratch of readOn
 }
 
-// epollOf returns the epoll descriptor of a gnet loop, or -1 if this version of gnet keeps it
-// elsewhere. Then nothing stops gnet from reading, and input waits up to maxConnUnread.
+// epollOf returns the epoll descriptor of a gnet loop. It returns -1 if this version of gnet keeps
+// the descriptor elsewhere. Then nothing stops gnet from reading, and up to maxConnUnread of input
+// waits.
 func epollOf(el gnet.EventLoop) int {
 	v := reflect.Indirect(reflect.ValueOf(el))
 	if v.Kind() != reflect.Struct {
@@ -51,7 +52,7 @@ func epollOf(el gnet.EventLoop) int {
 	return int(fd.Int())
 }
 
-// setReading has input of the connection come or not.
+// setReading starts or stops the input of the connection.
 func (in *input) setReading(on bool) {
 	c := in.conn
 	if c.wire != nil {
@@ -59,8 +60,8 @@ func (in *input) setReading(on bool) {
 	}
 }
 
-// readOn reads what the socket has beyond a full readBuffer, unless the connection has to wait. The
-// bytes are valid until the next call. What does not fit is gnet's again, and so is the end of the
+// readOn reads what the socket has beyond a full readBuffer. It reads nothing if the connection has
+// to wait. The bytes are valid until the next call. gnet reads the rest, and sees the end of the
 // input.
 func (p *poller) readOn(c *conn) []byte {
 	l := p.loop
@@ -75,9 +76,8 @@ func (p *poller) readOn(c *conn) []byte {
 	return p.more[:n]
 }
 
-// inputWaits reports whether sockets that gnet reads have something, or others have left something
-// for this loop. It takes nothing away: it does not ask epoll for events, but whether there are
-// any.
+// inputWaits reports whether sockets that gnet reads have input, or others have queued something
+// for this loop. It takes no event away: it only asks epoll whether there are any.
 func (p *poller) inputWaits() bool {
 	if p.loop.armed.Load() || p.epoll < 0 {
 		return true

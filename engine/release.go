@@ -5,13 +5,13 @@ import (
 	"distmsg/routing"
 )
 
-// A session that gives a message back disowns the binding that led to it, and the registry removes
-// that (S11). Only a message that the session was given counts, so the token comes first. All that
-// one frame gives back is one request, in the line of its connection, and charged to it. A binding
-// that is being removed already is not removed once more.
+// A session that returns a message disowns the binding that led to it, and the registry removes
+// that binding (S11). Only a message that the session was given counts, so the node checks the
+// token first. All that one frame returns is one request, in the line of its connection and charged
+// to it. The node does not remove a binding a second time while the first removal is under way.
 
-// disown notes that a session does not hold an ID, by a message that it has given back on the
-// connection by. See releaseDisowned.
+// disown notes that a session does not hold an ID, because it returned a message on the connection
+// by. See releaseDisowned.
 func (b *bouncing) disown(s *routing.Session, by routing.Handle, id []byte, epoch uint64) {
 	l := b.loop
 	op := routing.UnbindOp{ID: string(id), Session: s.ID(), Epoch: epoch}
@@ -29,16 +29,16 @@ func (b *bouncing) disown(s *routing.Session, by routing.Handle, id []byte, epoc
 	r.Add(op.ID, epoch)
 }
 
-// disownHere is disown for a message that this node has delivered over its own table: only what
-// still stands there goes.
+// disownHere is disown for a message that this node has delivered by its own table. It removes only
+// what still stands there.
 func (b *bouncing) disownHere(session uint64, by routing.Handle, id []byte, epoch uint64) {
 	if r, ok := b.loop.eng.table.Lookup(id); ok && r.Session.Short() == session && r.Epoch == epoch {
 		b.disown(r.Session, by, id, epoch)
 	}
 }
 
-// disown is for a message that has come over a link, or without ack. This node need not know the
-// ID: another one may, and have sent the message here.
+// disown is for a message that came over a link, or without ack. This node need not know the ID:
+// another node may know it, and have sent the message here.
 func (rv *receiver) disown(id []byte, epoch uint64) {
 	c := rv.conn
 	e := c.loop.eng
@@ -47,8 +47,8 @@ func (rv *receiver) disown(id []byte, epoch uint64) {
 	}
 }
 
-// releaseDisowned has the registry remove what was disowned, if its connection has not asked for
-// too much already. If it has, the next message that comes back says it again.
+// releaseDisowned asks the registry to remove what was disowned. It does nothing if the connection
+// has asked for too much already. Then the next message that comes back triggers it again.
 func (b *bouncing) releaseDisowned() {
 	l := b.loop
 	r := b.disowned

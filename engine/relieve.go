@@ -12,29 +12,30 @@ import (
 	"distmsg/codec"
 )
 
-// When the connections of a node hold nearly all of its memory budget, those that hold most are
-// closed. What the memory was needed for is over then, and it goes back to the system.
+// When connections hold nearly all of the node's memory budget, the node closes those that hold
+// most. Then it gives the memory back to the system.
 
 const (
-	// memoryEvery is how often the node looks at what its connections hold.
+	// memoryEvery is how often the node checks what its connections hold.
 	memoryEvery = 100 * time.Millisecond
-	// giveBackPart is the part of the budget that must have been in use for memory to be given back
-	// (or giveBackLeast bytes), and of that in turn the part that may still be in use then.
+	// The node gives memory back only if more than the budget divided by giveBackPart (or
+	// giveBackLeast bytes) was in use, and no more than that peak divided by giveBackPart still is.
 	giveBackPart  = 4
 	giveBackLeast = 64 << 20
-	// giveBackPause is the least time between two times, as each is a garbage collection.
+	// giveBackPause is the least time between two times that the node gives memory back, because
+	// each takes a garbage collection.
 	giveBackPause = 5 * time.Second
 	// namedClosings is how many closed connections the log names in a second.
 	namedClosings = 10
 )
 
-// relief is what the goroutine that watches over the memory budget remembers.
+// relief is the state of the goroutine that guards the memory budget.
 type relief struct {
 	eng      *Engine
 	gaveBack time.Time
-	scarce   bool // the log has it that memory is scarce
+	scarce   bool // the log says that memory is scarce
 
-	second  time.Time // when the second began in which connections are named
+	second  time.Time // when the second began in which the log names connections
 	named   int
 	unnamed int
 }
@@ -44,7 +45,7 @@ type memoryHolder struct {
 	conn   *conn
 	loop   *loop
 	bytes  int
-	weight int // bytes, less for a link, which holds what many connections have sent
+	weight int // bytes, but fewer for a link, which holds the messages of many connections
 	silent int64
 }
 
@@ -110,7 +111,7 @@ func (r *relief) flushUnnamed() {
 	}
 }
 
-// look logs what has changed, and gives memory back once it is not needed any more.
+// look logs changes, and gives memory back once the node does not need it any more.
 func (r *relief) look() {
 	m := &r.eng.memory
 	held := m.held.Load()
@@ -129,7 +130,7 @@ func (r *relief) look() {
 	r.giveBack(held + r.eng.dir.WatchMemory())
 }
 
-// giveBack gives memory back to the system when much was in use and little of it still is.
+// giveBack gives memory back to the system if much was in use and little of it still is.
 func (r *relief) giveBack(used int64) {
 	m := &r.eng.memory
 	peak := max(m.peak.Load(), used)
@@ -138,15 +139,15 @@ func (r *relief) giveBack(used int64) {
 		return
 	}
 	m.peak.Store(used)
-	runtime.GC() // what pools hold is freed by the second collection in a row
+	runtime.GC() // the second collection in a row frees what pools hold
 	debug.FreeOSMemory()
 	r.gaveBack = time.Now()
 }
 
-// scarce reports whether so much is held that an operator should know.
+// scarce reports whether connections hold so much that an operator should know.
 func (m *memory) scarce(held int64) bool { return held > m.budget/2 }
 
-// memoryTrouble is what Health says of memory; empty: nothing.
+// memoryTrouble returns what Health says of memory, or "" if all is well.
 func (e *Engine) memoryTrouble() string {
 	held := e.memory.held.Load()
 	if !e.memory.scarce(held) {
@@ -156,8 +157,8 @@ func (e *Engine) memoryTrouble() string {
 		held>>20, e.memory.budget>>20)
 }
 
-// holders are the connections of this loop that hold memory. Those that are closed already get
-// no more time to read.
+// holders returns the connections of this loop that hold memory. Closed connections get no more
+// time to read.
 func (m *loopMemory) holders() (all []memoryHolder) {
 	l := m.loop
 	for _, c := range l.observed {
@@ -183,7 +184,7 @@ func (m *loopMemory) holders() (all []memoryHolder) {
 }
 
 // closeForMemory closes a connection that holds much of the node's memory. A client that has not
-// read what was sent cannot be told why.
+// read what was sent to it does not hear why.
 func (c *conn) closeForMemory(held int, named bool) {
 	if c.gone() || c.state == stateClosed {
 		return

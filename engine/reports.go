@@ -4,13 +4,13 @@ import (
 	"slices"
 )
 
-// reports remembers which sends without ack a connection has been told the failure of, so that it
-// hears of each at most once: the receiver of a message may give it back as often as it likes. Only
-// failures are remembered, a bit each. The numbers of such sends count up (docs/protocol.md), so
-// most failures share a page with others.
+// reports remembers which failed sends without ack a connection has heard of. So it hears of each
+// at most once, although the receiver of a message may return it as often as it likes. It remembers
+// only failures, one bit each. The numbers of such sends count up (docs/protocol.md), so most
+// failures share a page with others.
 type reports struct {
 	pages map[uint64]*reportPage // by number / reportsPerPage
-	// pages below are forgotten, and their failures are not told any more
+	// pages below are forgotten, and their failures are not reported any more
 	below uint64
 }
 
@@ -18,12 +18,12 @@ type reportPage [reportsPerPage / 64]uint64
 
 const (
 	reportsPerPage = 512
-	// maxReportPages bounds what one connection takes: 128 KiB with the map.
+	// maxReportPages bounds the memory of one connection to 128 KiB with the map.
 	maxReportPages = 1024
 )
 
-// first notes that a failure is about to be told. It returns false if it was told before, or so
-// many were told since that nobody knows.
+// first notes that a failure is about to be reported. It returns false if it was reported before,
+// or if so many were reported since that the node has forgotten.
 func (r *reports) first(seq uint64) bool {
 	n := seq / reportsPerPage
 	if n < r.below {
@@ -60,7 +60,7 @@ func (r *reports) forget() {
 	r.below = all[len(all)/2]
 }
 
-// report tells the connection that a send without ack has failed, if it has not heard so before.
+// report notifies the connection that a send without ack has failed, unless it has heard so before.
 func (s *sender) report(n *note) {
 	if s.reports.first(n.seq) {
 		s.outcome(n.seq, n.code, nil, nil)

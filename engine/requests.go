@@ -7,23 +7,24 @@ import (
 	"distmsg/engine/internal/directory"
 )
 
-// Requests that are under way take memory, and they are all that lanes have to do. So each
-// connection may have MaxRequests bytes of them, and a share of what all may have together,
-// MaxNodeRequests (S32).
+// Requests under way take memory, and they are all the work of the lanes. So each connection may
+// have MaxRequests bytes of them, and a share of MaxNodeRequests, which all connections may have
+// together (S32).
 
-// requestPart is the part of what is free that one connection may have.
+// requestPart is the part of the free bytes that one connection may have.
 const requestPart = 8
 
-// reasonNodeRequests is why a request ends overflow. See also directory.ReasonRequests.
+// reasonNodeRequests is the reason for which a request ends with overflow. See also
+// directory.ReasonRequests.
 const reasonNodeRequests = "too many requests are under way at the node, and this connection has its share of them (max-node-requests)"
 
-// charge charges a request to its connection, until it is answered, and to the node, until it is
-// done.
+// chargeRequest charges a request to its connection until it is answered, and to the node until it
+// is done.
 func (c *conn) chargeRequest(r *directory.Request) {
 	c.asked += r.Size
 	c.loop.eng.dir.Charge(r)
 	if r.Kind == codec.KindUnbound {
-		return // what a client has given back stays given back, whatever becomes of its connection
+		return // what a client has unbound stays unbound, even if its connection closes
 	}
 	if c.ended == nil {
 		c.ended = new(atomic.Bool)
@@ -31,7 +32,8 @@ func (c *conn) chargeRequest(r *directory.Request) {
 	r.Ended = c.ended
 }
 
-// overAsked says why there is no room for what was just charged to a connection; empty: there is.
+// overAsked returns why there is no room for what was just charged to a connection, or "" if there
+// is room.
 func (c *conn) overAsked() string {
 	e := c.loop.eng
 	if c.asked > e.cfg.MaxRequests {
@@ -55,8 +57,8 @@ func (c *conn) mayAsk(r *directory.Request) bool {
 	return false
 }
 
-// forgetRequests has the lanes leave out what a connection that has closed had asked for: nobody
-// waits for it any more.
+// forgetRequests makes the lanes skip what a closed connection had asked for, because nobody waits
+// for it any more.
 func (c *conn) forgetRequests() {
 	if c.ended != nil {
 		c.ended.Store(true)

@@ -10,20 +10,20 @@ import (
 	"distmsg/routing"
 )
 
-// Share is what a registry that nodes share has to know of their cluster, see [NewShared].
+// Share is what a registry that several nodes share must know of their cluster. See [NewShared].
 type Share struct {
 	// Cluster is the name of the cluster. It fits the Prefix field of routing/redis.Config.
 	Cluster string
-	// Fingerprint tells this cluster from others of the same name, and tells no secret. It is empty
-	// without Config.ClusterSecret. It fits the field of that name.
+	// Fingerprint distinguishes this cluster from others of the same name. It reveals no secret. It
+	// is empty without Config.ClusterSecret. It fits the Fingerprint field of routing/redis.Config.
 	Fingerprint string
-	// Gone is Engine.Gone. It fits the field of that name. Until the engine is there, nobody is
-	// gone.
+	// Gone is Engine.Gone. It fits the Gone field of routing/redis.Config. Until the engine exists,
+	// it returns false.
 	Gone func(routing.Presence) bool
 }
 
-// NewShared makes an engine whose registry other nodes share. It calls open for Config.Registry,
-// and the engine closes that registry when Run returns. The error is that of open, or of New.
+// NewShared makes an engine whose registry other nodes share. It calls open for Config.Registry.
+// The engine closes that registry when Run returns. The error is that of open or of New.
 func NewShared(ctx context.Context, cfg Config, open func(context.Context, Share) (routing.Registry, error)) (*Engine, error) {
 	setDefault(&cfg.Cluster, defaultCluster)
 	var node atomic.Pointer[Engine]
@@ -48,7 +48,7 @@ func NewShared(ctx context.Context, cfg Config, open func(context.Context, Share
 	return e, nil
 }
 
-// fingerprint is what the nodes of a cluster have in common, and can be told to others. It is empty
+// fingerprint returns what the nodes of a cluster have in common and may tell others. It is empty
 // without a secret.
 func fingerprint(secret []byte, cluster string) string {
 	if secret == nil {

@@ -10,45 +10,46 @@ import (
 	"distmsg/routing"
 )
 
-// A host that vanishes, and a path that drops packets, send no reset: silence is the only sign. In
-// hello a client promises how often it sends something. After three times that in silence, its
-// connection is dead. If a client promises nothing, the node waits for Config.IdleTimeout.
+// A host that vanishes, or a path that drops packets, sends no reset. Silence is the only sign. In
+// its hello a client promises how often it sends something. If it is silent for three times that
+// long, the node closes its connection. If a client promises nothing, the node waits for
+// Config.IdleTimeout.
 //
-// News that contradicts a connection makes it doubtful (S26): the session has been attached
-// elsewhere, and this connection has been silent for one and a half of its heartbeats. The node
-// then pings it, sends messages to the other place at once, and closes it after doubtFor of
-// silence.
+// A connection is in doubt if its session has been attached elsewhere and it has been silent for
+// one and a half of its heartbeats (S26). The node then pings it and at once sends messages to the
+// other place. It closes the connection after doubtFor of silence.
 
 const (
 	deadBeats = 3
-	// minDead bounds from below how long a client that has promised heartbeats may be silent: one
-	// that is busy for a moment lives.
+	// minDead is the least silence after which the node closes a client that has promised
+	// heartbeats. So a client that is busy for a moment survives.
 	minDead = 3 * time.Second
-	// doubtFor is how long a doubtful connection may be silent.
+	// doubtFor is how long a connection in doubt may be silent.
 	doubtFor = 3 * time.Second
-	// assumedBeat is the heartbeat of clients that promise none, for doubts: that of the SDK.
+	// assumedBeat is the heartbeat that the node assumes for doubts if a client promises none. It
+	// is that of the SDK.
 	assumedBeat = time.Second
-	// scanEvery is how often the scan comes to a connection. What must end before it comes again is
-	// a suspect, and is looked at with each tick.
+	// scanEvery is how often the scan checks each connection. A connection that may have to close
+	// sooner is a suspect, and the loop checks it with each tick.
 	scanEvery = scanRounds * tickEvery
-	// longestTick bounds what one tick adds to a loop's waking time. A loop that was held up has
-	// not heard what came meanwhile.
+	// longestTick bounds what one tick adds to a loop's waking time. A loop that was delayed has
+	// not read what came meanwhile.
 	longestTick = 250 * time.Millisecond
 )
 
-// liveness is when a connection was heard of, and what follows from its silence. The
+// liveness says when the client last sent something, and what follows from its silence. The
 // connection's loop owns it.
 type liveness struct {
 	conn *conn // static
 
-	// The client is pinged and given up after so many milliseconds of silence, if it has promised
-	// heartbeats.
+	// After so many milliseconds of silence the node pings the client (beat) or closes the
+	// connection (dead). Both are 0 if the client promised no heartbeats.
 	beat, dead int64
 
 	pinged    bool  // since the last frame
 	lastFrame int64 // when the last complete frame came
 	lastHeard int64 // when anything came, on the loop's waking time
-	doubted   int64 // since when it may be dead, as news say, on that time; 0: it is not in doubt
+	doubted   int64 // since when it is in doubt, on that time; 0 if it is not
 	suspected bool  // it is in the loop's suspects
 }
 
@@ -64,7 +65,7 @@ func (v *liveness) promise(heartbeat uint64) {
 	v.dead = min(deadBeats*v.beat, cfg.IdleTimeout.Milliseconds())
 }
 
-// limits are what welcome announces: the node's, with the heartbeats that hold for this connection.
+// limits returns what welcome announces: the node's limits, with the heartbeats of this connection.
 func (v *liveness) limits() codec.Limits {
 	l := v.conn.loop.eng.limits
 	if v.dead > 0 {
@@ -73,28 +74,28 @@ func (v *liveness) limits() codec.Limits {
 	return l
 }
 
-// heartbeats is how a loop finds connections that have been silent for too long. The loop owns it.
+// heartbeats finds the connections of a loop that have been silent for too long. The loop owns it.
 type heartbeats struct {
 	loop *loop // static
 
 	scanNext int              // the slot that scan looks at next
-	awake    int64            // milliseconds that the loop has been able to hear what came
+	awake    int64            // milliseconds in which the loop was able to read input
 	lastTick int64            // when it ticked last
-	suspects []routing.Handle // connections that are given up soon if nothing comes
+	suspects []routing.Handle // connections that close soon if nothing comes
 }
 
-// awaken adds to the loop's waking time what has passed since the last tick.
+// awaken adds the time since the last tick to the loop's waking time.
 func (hb *heartbeats) awaken() {
 	l := hb.loop
 	hb.awake += min(l.now-hb.lastTick, longestTick.Milliseconds())
 	hb.lastTick = l.now
 }
 
-// silentFor is for how long nothing was received from a client, not even a part of a frame, while
-// the loop was able to.
+// silentFor returns how long the client has sent nothing, not even a part of a frame, while the
+// loop was able to read.
 func (v *liveness) silentFor() int64 { return v.conn.loop.beats.awake - v.lastHeard }
 
-// checkHeartbeat pings a silent client and gives up on a dead one.
+// check pings a silent client and closes a dead connection.
 func (v *liveness) check() {
 	c := v.conn
 	// the one has a deadline of its own, the other no wire
@@ -128,12 +129,13 @@ func (v *liveness) ping() {
 	c.out.wroteControl(codec.AppendPing(c.out.buf(), uint64(c.loop.now)))
 }
 
-// timeLeft is how long the connection may go on being silent.
+// timeLeft returns how many more milliseconds the connection may be silent.
 func (v *liveness) timeLeft() int64 {
 	c := v.conn
 	left := int64(math.MaxInt64)
 	if c.state != stateOpen || c.in.inTurns {
-		// before welcome a client may send nothing, and from one that waits nothing is read
+		// Before welcome a client may send nothing, and the loop does not read from a connection
+		// that waits for its turn.
 		return left
 	}
 	if v.dead > 0 {
@@ -145,7 +147,7 @@ func (v *liveness) timeLeft() int64 {
 	return left
 }
 
-// suspect has the connection looked at with each tick.
+// suspect makes the loop check the connection with each tick.
 func (v *liveness) suspect() {
 	c := v.conn
 	if !v.suspected {
@@ -154,7 +156,7 @@ func (v *liveness) suspect() {
 	}
 }
 
-// scan looks at some of the loop's connections with each tick, and at all of them in scanEvery.
+// scan checks some of the loop's connections with each tick, and all of them within scanEvery.
 func (hb *heartbeats) scan() {
 	l := hb.loop
 	n := len(l.conns)/scanRounds + 1
@@ -172,7 +174,7 @@ func (hb *heartbeats) scan() {
 	}
 }
 
-// checkSuspects gives up on connections that have been silent for too long.
+// checkSuspects closes connections that have been silent for too long.
 func (hb *heartbeats) checkSuspects() {
 	kept := hb.suspects[:0]
 	for _, h := range hb.suspects {
@@ -192,8 +194,8 @@ func (hb *heartbeats) checkSuspects() {
 	hb.suspects = kept
 }
 
-// doubt is called for a connection whose session has just been attached elsewhere: at another node,
-// or by another connection to this one.
+// doubt is called when the connection's session has just been attached elsewhere: at another node,
+// or by another connection to this node.
 func (v *liveness) doubt() {
 	c := v.conn
 	beat := v.beat
@@ -207,7 +209,8 @@ func (v *liveness) doubt() {
 	v.stepBack()
 }
 
-// distrust pings a connection that may be dead. Its session is announced anew when it is heard of.
+// distrust pings a connection that may be dead. If it answers, heardAgain announces its session
+// again.
 func (v *liveness) distrust() {
 	if v.doubted == 0 {
 		v.doubted = max(v.conn.loop.beats.awake, 1)
@@ -215,7 +218,7 @@ func (v *liveness) distrust() {
 	}
 }
 
-// heardAgain announces the session of a connection that was doubtful.
+// heardAgain announces the session of a connection that was in doubt.
 func (v *liveness) heardAgain() {
 	c := v.conn
 	v.doubted = 0
@@ -236,8 +239,8 @@ func (v *liveness) heardAgain() {
 	c.loop.links.sendAll(c.attachedFrame(nil))
 }
 
-// stepBack takes a doubtful connection out of its session until it is heard of, if the session is
-// attached elsewhere as well: messages go there meanwhile.
+// stepBack takes a connection in doubt out of its session until the client sends something, if the
+// session is also attached elsewhere. Meanwhile the node sends messages there.
 func (v *liveness) stepBack() {
 	c := v.conn
 	e := c.loop.eng

@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// tallyFlush is the size at which outcomes of multicasts are told before all are there.
+// tallyFlush is the size at which outcomes of multicasts are sent before all are there.
 const tallyFlush = 32 << 10
 
-// maxTallies bounds the multicasts of one connection whose outcomes are told together; those of
-// more are told one by one.
+// maxTallies bounds the multicasts of one connection whose outcomes are sent together. The outcomes
+// of further multicasts are sent one by one.
 const maxTallies = 1 << 10
 
 // tally counts the outcomes of one multicast that are still to come.
@@ -19,7 +19,8 @@ type tally struct {
 	n, left int
 }
 
-// newTally begins to count the outcomes of a multicast of n sends; false: they are told one by one.
+// newTally begins to count the outcomes of a multicast of n sends. It returns false if they are to
+// be sent one by one.
 func (mc *multicasts) newTally(first uint64, n int) bool {
 	if !mc.conn.receiver.takesMany || len(mc.tallies) == maxTallies || first+uint64(n) < first {
 		return false
@@ -32,13 +33,13 @@ func (mc *multicasts) newTally(first uint64, n int) bool {
 	return true
 }
 
-// tallyAt returns the place of the first tally that begins behind a number, or at it.
+// tallyAt returns the index of the first tally whose numbers begin at seq or after it.
 func (mc *multicasts) tallyAt(seq uint64) int {
 	i, _ := slices.BinarySearchFunc(mc.tallies, seq, func(g tally, seq uint64) int { return cmp.Compare(g.first, seq) })
 	return i
 }
 
-// countOutcome notes that there is one outcome less to come, and reports whether it was the last.
+// countOutcome notes that one outcome fewer is to come. It reports whether it was the last.
 func (mc *multicasts) countOutcome(seq uint64) (last bool) {
 	i := mc.tallyAt(seq)
 	if i == len(mc.tallies) || mc.tallies[i].first > seq {
@@ -52,7 +53,8 @@ func (mc *multicasts) countOutcome(seq uint64) (last bool) {
 	return true
 }
 
-// answer tells how a send ended: at once, or together with others of its multicast.
+// answer notifies the client how a send ended, either at once or together with other sends of its
+// multicast.
 func (mc *multicasts) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
 	c := mc.conn
 	if !grouped || c.state == stateClosed {
@@ -90,11 +92,11 @@ func (mc *multicasts) flush() {
 	c.out.wroteControl(b)
 }
 
-// tellAll does so for all connections, at every tick, as far as the iteration's share allows. It
-// reports whether there are more.
+// tellAll flushes the outcomes of all connections at every tick, as far as the iteration's share
+// allows. It reports whether there are more.
 func (l *loop) tellAll() (more bool) {
 	telling := l.telling
-	l.telling = nil // to write can end connections, which makes outcomes for others
+	l.telling = nil // a write can close connections, which makes outcomes for others
 	n := 0
 	for ; n < len(telling) && !l.pace.full; n++ {
 		c := telling[n]

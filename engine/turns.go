@@ -8,37 +8,35 @@ import (
 	"distmsg/engine/internal/ranking"
 )
 
-// A loop divides its time fairly by what its connections cost, not by how often they say something
-// (S32). It counts the work that the input of each connection causes. Those that have caused less
-// go first. So new and quiet connections are served at once, and one whose frames are expensive
-// waits until they have been: it gets its share of the time, in as many turns as that takes.
+// A loop divides its time fairly by what its connections cost, not by how often they send (S32). It
+// counts the work that the input of each connection causes. Connections that have caused less work
+// go first. So the loop serves new and quiet connections at once. A connection with expensive
+// frames waits for them, and then gets its share of the time, in as many turns as that takes.
 //
-// Input of a connection that has to wait stays in the connection, and the loop reads no more from
-// its socket. So what waits is bounded, and the rest stays in the kernel, which holds up who sends
-// it.
+// Input that has to wait stays in its connection, and the loop stops reading from the socket. So
+// what waits is bounded. The rest stays in the kernel, which slows down the sender.
 
 const (
-	// maxConnUnread bounds what waits of one connection. What is over is handled at once. While
-	// more than maxUnread waits of all of a loop, what comes has its first turn at once. More than
-	// one read waits only if gnet reads a socket that it was asked not to read: it forgets that
-	// when its own buffer runs full, or empty.
+	// maxConnUnread bounds the waiting input of one connection. The loop handles at once what
+	// exceeds it. While more than maxUnread waits in all connections of a loop, new input has its
+	// first turn at once. More than one read waits only if gnet reads a socket although the loop
+	// asked it not to: gnet forgets that when its own buffer runs full or empty.
 	maxConnUnread = 2 << 20
 	maxUnread     = 128 << 20
-	// turnSlack is how far, in units of work, a connection may be ahead of the others without
-	// waiting.
+	// turnSlack is how many units of work a connection may be ahead of the others without waiting.
 	turnSlack = 512
-	// lateSlack is the same where input takes longer than its share of an iteration.
+	// lateSlack is the same when input takes longer than its share of an iteration.
 	lateSlack = 16
-	// crowdedWork is how much work in one iteration makes a loop crowded. Where nobody is held up,
-	// nobody has to wait.
+	// crowdedWork is how much work in one iteration makes a loop crowded. In a loop that is not
+	// crowded nobody has to wait.
 	crowdedWork = 16 << 10
-	// turnsWork is how much work the loop does for those that wait before it looks whether others
-	// have sent something.
+	// turnsWork is how much work the loop does for waiting connections before it checks whether
+	// others have sent something.
 	turnsWork = 4 << 10
-	// readWork is what it counts for at least when a connection is read again.
+	// readWork is the least that reading a connection again counts for.
 	readWork = 16
-	// bytesOfRecipient is about what a frame says of a recipient. Input that nobody has looked at
-	// may consist of recipients, and costs as much as a slice then.
+	// bytesOfRecipient is about how many bytes of a frame name one recipient. Input that the loop
+	// has not decoded may consist of recipients, and then costs as much as a slice.
 	bytesOfRecipient = 8
 )
 
@@ -49,20 +47,20 @@ type turns struct {
 	links  []*conn // the next one first
 	// the first is the one that will have caused the least work after its turn
 	clients  ranking.Ranking[*input]
-	arriving []*conn // those that have come since turns were taken last
+	arriving []*conn // those that have come since the loop last gave turns
 	entered  uint64  // how many have entered clients so far
 
-	// The work of clients, counted so that all begin alike: who has been quiet is at fair, and
-	// saves nothing up.
-	fair  uint64 // what a client may have caused without waiting for others, but for turnSlack
-	most  uint64 // the most that any has caused
-	least uint64 // the least that any has caused of those that were served in this iteration
+	// The work of clients, counted so that all begin alike. A quiet client is at fair and saves
+	// nothing up.
+	fair  uint64 // what a client may have caused without waiting, apart from turnSlack
+	most  uint64 // the most that any client has caused
+	least uint64 // the least that any client served in this iteration has caused
 }
 
 // wait reports whether any connection waits for its turn.
 func (t *turns) wait() bool { return len(t.links)+len(t.clients)+len(t.arriving) > 0 }
 
-// settle forgives all that they are ahead, if nobody has been held up.
+// settle forgives what clients are ahead if they held nobody up.
 func (t *turns) settle(crowded bool) {
 	switch {
 	case !crowded:
@@ -73,7 +71,7 @@ func (t *turns) settle(crowded bool) {
 	t.least = math.MaxUint64
 }
 
-// push has a client wait for its turn.
+// push queues a client for its turn.
 func (t *turns) push(c *conn) {
 	t.entered++
 	c.in.entered = t.entered
@@ -82,15 +80,15 @@ func (t *turns) push(c *conn) {
 	t.clients.Add(&c.in)
 }
 
-// GoesBefore says which client will have caused less after its turn and, if they will have caused
-// as much, which has come first.
+// GoesBefore reports whether this client will have caused less work than the other after its turn.
+// If both will have caused as much, the one that came first goes first.
 func (in *input) GoesBefore(other *input) bool {
 	return in.due < other.due || in.due == other.due && in.entered < other.entered
 }
 
 func (in *input) StandsAt(int) {}
 
-// nextWork is about how much work the connection's next turn is.
+// nextWork estimates the work of the connection's next turn.
 func (in *input) nextWork() uint64 {
 	if !in.hasWork() { // nobody has looked at what comes next
 		part := 0
@@ -106,7 +104,7 @@ func (in *input) nextWork() uint64 {
 	return max(in.lastWork, uint64(1+n/bytesPerUnit), uint64(min(n/bytesOfRecipient, sliceWork)))
 }
 
-// countTurn counts what a connection has caused in one turn, or read.
+// countTurn counts what a connection has caused in one turn or one read.
 func (in *input) countTurn(before workDone) {
 	work := in.conn.loop.pace.done().since(before)
 	in.lastWork = uint64(work)
@@ -124,9 +122,10 @@ func (in *input) countWork(work int) {
 	t.most, t.least = max(t.most, in.caused), min(t.least, in.caused)
 }
 
-// isAhead reports whether the connection has caused so much work that others go before it. One with
-// cheap frames goes on while others wait for their first expensive turns, which may take seconds
-// for all of them: its next turn would end before that of the one that is the next.
+// isAhead reports whether the connection has caused so much work that others go before it. A
+// connection with cheap frames goes on while others wait for expensive first turns, which may take
+// seconds for all of them: it goes on as long as its next turn would end before that of the next
+// one in line.
 func (in *input) isAhead() bool {
 	c := in.conn
 	l := c.loop
@@ -141,16 +140,16 @@ func (in *input) isAhead() bool {
 	return len(t.clients) == 0 || in.caused+in.nextWork() > t.clients[0].due
 }
 
-// mayWait reports whether the loop can hold up what comes next on the connection.
+// mayWait reports whether the loop can delay what comes next on the connection.
 func (in *input) mayWait() bool { return in.conn.state != stateClosed && in.conn.wire != nil }
 
-// crowded reports whether some connections hold others up.
+// crowded reports whether some connections delay others.
 func (t *turns) crowded() bool {
 	l := t.loop
 	return t.wait() || l.pace.late || l.pace.done().since(l.pace.before) > crowdedWork
 }
 
-// input handles what was read from a connection, or lets it wait.
+// take handles what was read from a connection, or queues it for the connection's turn.
 func (in *input) take(buf []byte) {
 	c := in.conn
 	l := c.loop
@@ -188,7 +187,7 @@ func (in *input) keep(buf []byte) {
 		l.pace.turnEnds = math.MaxInt64
 		in.resume()
 	}
-	// a turn and no more: thousands may come here one after the other
+	// Only one turn, because thousands of connections may come here one after the other.
 	if l.turns.unread > maxUnread && in.hasWork() {
 		l.pace.beginTurn()
 		in.resume()
@@ -196,7 +195,7 @@ func (in *input) keep(buf []byte) {
 	in.caused = max(in.caused, l.turns.fair) + uint64(l.pace.done().since(before))
 }
 
-// await has the connection wait for its turn, and stops reading from it.
+// await queues the connection for its turn and stops reading from it.
 func (in *input) await() {
 	c := in.conn
 	if !in.inTurns {
@@ -206,13 +205,13 @@ func (in *input) await() {
 	in.setReading(false)
 }
 
-// hasWork reports whether there is anything to do in the connection's turn.
+// hasWork reports whether the connection has anything to do in its turn.
 func (in *input) hasWork() bool {
 	c := in.conn
 	return c.state != stateClosed && (in.long != nil || !c.held.ready.empty() || len(in.unread) > 0)
 }
 
-// work goes on with what waits, until the turn is over.
+// resume handles what waits until the turn is over.
 func (in *input) resume() {
 	c := in.conn
 	l := c.loop
@@ -226,7 +225,7 @@ func (in *input) resume() {
 		return
 	}
 	waited := in.unread
-	in.unread = nil // the end of the connection must not give it back meanwhile
+	in.unread = nil // if the connection closes meanwhile, drop must not give this buffer back
 	l.turns.unread -= len(waited)
 	rest := in.read(waited)
 	if c.state == stateClosed || len(rest) == 0 {
@@ -237,7 +236,7 @@ func (in *input) resume() {
 	l.turns.unread += len(rest)
 }
 
-// drop ends what waits: the connection has closed.
+// drop ends what waits. The connection has closed.
 func (in *input) drop() {
 	c := in.conn
 	if in.long != nil {
@@ -249,8 +248,8 @@ func (in *input) drop() {
 	in.unread = nil
 }
 
-// serve gives connections their turns, for as long as share at most. Links come first, because a
-// link that cannot answer in time is given up. They have half of the share.
+// serve gives connections their turns for at most share. Links come first and have half of the
+// share, because the other node drops a link that does not answer in time.
 func (t *turns) serve(share time.Duration) {
 	for i, c := range t.arriving {
 		t.arriving[i] = nil
@@ -269,8 +268,8 @@ func (t *turns) serve(share time.Duration) {
 	t.serveClients(end)
 }
 
-// serveLinks gives each link that waits a turn, until then but at least one. Those that need
-// another one go to the end.
+// serveLinks gives each waiting link one turn until the given time, but serves at least one link. A
+// link that needs another turn goes to the end of the line.
 func (t *turns) serveLinks(until time.Duration) {
 	l := t.loop
 	l.pace.partEnds, l.pace.full = until, false
@@ -284,9 +283,9 @@ func (t *turns) serveLinks(until time.Duration) {
 	}
 }
 
-// serveClients gives clients turns, those first that have caused the least work. It ends then, or
-// when it has done some work and has something to write, or others have sent something: that may be
-// cheap.
+// serveClients gives turns to clients, first to those that have caused the least work. It ends at
+// the given time. It also ends once it has done turnsWork and either has something to write or
+// others have sent something, which may be cheap to handle.
 func (t *turns) serveClients(until time.Duration) {
 	l := t.loop
 	l.pace.partEnds, l.pace.full = until, false
@@ -307,7 +306,7 @@ func (t *turns) serveClients(until time.Duration) {
 	}
 }
 
-// takeTurn gives a connection its turn, and reports whether it needs another one.
+// takeTurn gives a connection its turn. It reports whether the connection needs another one.
 func (in *input) takeTurn() (more bool) {
 	c := in.conn
 	l := c.loop
@@ -319,7 +318,7 @@ func (in *input) takeTurn() (more bool) {
 		in.count()
 		in.countTurn(before)
 	}
-	// more may have come: nobody has read it
+	// Nobody has read the socket meanwhile, so the client may have sent more.
 	c.live.lastHeard, c.live.lastFrame = l.beats.awake, l.now
 	switch {
 	case in.hasWork() || worked && in.mayWait() && in.isAhead():

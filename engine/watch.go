@@ -6,22 +6,23 @@ import (
 	"distmsg/routing"
 )
 
-// changesAtOnce is how many changed frames a connection gets in one iteration; more come with the
+// changesAtOnce is how many changed frames a connection gets in one iteration. More come with the
 // next tick.
 const changesAtOnce = 4
 
-// changesPause is how many milliseconds a connection that has been told of all changes is not told
-// of the next ones. One ID that is bound again and again, and watched by many, would else cost a
-// write to each of them every time (S32).
+// changesPause is how many milliseconds pass between the last change that a connection hears and
+// the next. Otherwise an ID that many watch and that is bound again and again would cost a write to
+// each of them every time (S32).
 const changesPause = 100
 
-// watchList is what one connection watches. Its loop owns it.
+// watchList holds the IDs that one connection watches. Its loop owns it.
 type watchList struct {
 	ids   *directory.Watches
-	pause int64 // until then the connection is told of no more changes
+	pause int64 // until then the connection hears of no more changes
 }
 
-// handleWatch puts IDs on the list at once, so that no change is missed, and asks who holds them.
+// handleWatch puts the IDs on the list at once, so that the client misses no change, and asks who
+// holds them.
 func (c *conn) handleWatch(body []byte) {
 	var f codec.Watch
 	e := c.loop.eng
@@ -50,7 +51,7 @@ func (c *conn) handleUnwatch(body []byte) {
 	}
 }
 
-// endWatches is the end of the list: its connection is gone.
+// endWatches ends the list. Its connection has closed.
 func (c *conn) endWatches() {
 	if c.watchList != nil {
 		c.loop.eng.dir.EndWatches(c.watchList.ids)
@@ -58,16 +59,16 @@ func (c *conn) endWatches() {
 	}
 }
 
-// answerWatch fills in what is known at the moment of the answer: what was found out by a lane may
-// be the past.
+// answerWatch fills in what the node knows at the moment of the answer, because what a lane found
+// out may be out of date.
 func (c *conn) answerWatch(r *directory.Request) {
 	if r.Kind == codec.KindWatched && c.watchList != nil {
 		c.loop.eng.dir.FillIn(c.watchList.ids, r)
 	}
 }
 
-// tellChanges tells a connection what it does not know yet of its IDs, as far as there is room:
-// half of its queue is for messages.
+// tellChanges sends a connection the changes of its IDs that it has not heard of. It stops while
+// the queue is half full, because the other half is for messages.
 func (l *loop) tellChanges(h routing.Handle) {
 	for range changesAtOnce {
 		c := l.conn(h)
@@ -90,7 +91,7 @@ func (l *loop) tellChanges(h routing.Handle) {
 	l.behind = append(l.behind, h)
 }
 
-// tellBehind goes on with the connections that had not been told everything, as far as the
+// tellBehind sends changes to connections that have not heard all of them, as far as the
 // iteration's share allows. It reports whether there are more.
 func (l *loop) tellBehind() (more bool) {
 	behind := l.behind

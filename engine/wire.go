@@ -5,23 +5,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wire carries the bytes of a connection: a socket, or a connection in memory (see pipe). Only the
-// connection's loop calls it, once for each write or change of state and never for each message.
+// wire carries the bytes of a connection. It is a socket, or a connection in memory (see pipe).
+// Only the connection's loop calls it, once for each write or change of state and never for each
+// message.
 type wire interface {
-	// write hands bufs over, in order. The wire owns the buffers from here on. If it fails, it
+	// write hands bufs over, in order. The wire owns the buffers from here on. If a write fails, it
 	// closes the connection in the middle of the call.
 	write(l *loop, bufs [][]byte)
-	// backlog is how many bytes wait that the kernel has not taken.
+	// backlog returns how many bytes wait that the kernel has not taken.
 	backlog() int
-	// inKernel is how many bytes the kernel has taken, and the peer has not.
+	// inKernel returns how many bytes the kernel has taken and the peer has not.
 	inKernel() int
-	// hold stops input, or lets it come again.
+	// hold stops input, or starts it again.
 	hold(l *loop, on bool)
-	// readOn reads into buf what has come and was not given to the loop yet.
+	// readOn reads into buf input that the loop has not been given yet.
 	readOn(buf []byte) int
-	// shut ends our side: the peer reads what was written, and then the end.
+	// shut closes our side. The peer reads what was written, and then the end.
 	shut()
-	// cut ends both sides. What is in the backlog is not written any more.
+	// cut closes both sides and drops the backlog.
 	cut()
 	// close frees the wire. It calls conn.wireClosed before it returns.
 	close(l *loop)
@@ -31,11 +32,11 @@ type wire interface {
 type socket struct{ gc gnet.Conn }
 
 func (s *socket) write(l *loop, bufs [][]byte) {
-	// The loop's scratch is taken away meanwhile: the end of a connection can make another one
-	// flush.
+	// The loop's scratch is taken away meanwhile, because the end of a connection can make another
+	// one flush.
 	spent := l.scratch.spent
 	l.scratch.spent = nil
-	spent = append(spent[:0], bufs...) // gnet changes the slice it is given
+	spent = append(spent[:0], bufs...) // gnet changes the slice that it gets
 	if len(bufs) == 1 {
 		_, _ = s.gc.Write(bufs[0])
 	} else {
@@ -59,8 +60,8 @@ func (s *socket) inKernel() int {
 	return n
 }
 
-// hold has epoll report no input of the socket. gnet itself reads on when its buffer for the kernel
-// runs full or empty, because it then sets what epoll reports.
+// hold makes epoll report no input of the socket, or report it again. gnet itself reads on when its
+// buffer for the kernel runs full or empty, because it then sets what epoll reports.
 func (s *socket) hold(l *loop, on bool) {
 	if l.poll.epoll < 0 {
 		return
@@ -85,5 +86,5 @@ func (s *socket) shut() { _ = unix.Shutdown(s.gc.Fd(), unix.SHUT_WR) }
 
 func (s *socket) cut() { _ = unix.Shutdown(s.gc.Fd(), unix.SHUT_RDWR) }
 
-// close closes the file descriptor; gnet calls OnClose in the middle of it.
+// close closes the file descriptor. gnet calls OnClose in the middle of it.
 func (s *socket) close(l *loop) { _ = l.el.Close(s.gc) }
