@@ -8,19 +8,18 @@ import (
 	"time"
 )
 
-// When the registry has lost its data, the node writes all its bindings again, as fast as the
-// registry takes them. It has few of them on the way at a time, so that what clients ask meanwhile
-// waits for a few milliseconds. If the registry does not answer, the node tries again until it
-// does.
+// When the registry has lost its data, the node writes all its bindings again as fast as the
+// registry takes them. It keeps few of them under way at a time, so that requests of clients wait
+// for only a few milliseconds. If the registry does not answer, the node retries until it does.
 
 const (
 	// recoverBatch is how many bindings are on the way at a time.
 	recoverBatch = 4000
-	// recoverRetry is the longest pause until bindings that could not be said are said again.
+	// recoverRetry is the longest pause before bindings that could not be written are retried.
 	recoverRetry = time.Second
 )
 
-// recover says all bindings again after each loss, until ctx ends.
+// recover writes all bindings again after each loss, until ctx ends.
 func (u *upkeep) recover(ctx context.Context, lost <-chan struct{}) {
 	for {
 		select {
@@ -32,8 +31,8 @@ func (u *upkeep) recover(ctx context.Context, lost <-chan struct{}) {
 	}
 }
 
-// reassertAll says all bindings again. It returns early if there is another loss: then all of them
-// are to be said once more.
+// reassertAll writes all bindings again. It returns early if there is another loss, because then
+// all of them must be written once more.
 func (u *upkeep) reassertAll(ctx context.Context, lost <-chan struct{}) {
 	next, stop := iter.Pull2(u.dir.table.All())
 	defer stop()
@@ -59,8 +58,8 @@ func (u *upkeep) reassertAll(ctx context.Context, lost <-chan struct{}) {
 	}
 }
 
-// reassertNow says bindings again, each in its lane, and waits for that. It returns those that
-// could not be said.
+// reassertNow writes bindings again, each in its lane, and waits for that. It returns those that
+// could not be written.
 func (u *upkeep) reassertNow(some []binding) (unsaid []binding) {
 	var underway sync.WaitGroup
 	lanes := u.byLane(some)

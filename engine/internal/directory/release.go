@@ -6,17 +6,18 @@ import (
 	"distmsg/routing"
 )
 
-// A session that gives a message back disowns the binding that led to it, and the registry removes
-// that (S11). A binding that is being removed already is not removed once more.
+// A session that returns a message disowns the binding that led to it, and the registry removes
+// that binding (S11). The node does not remove a binding a second time while the first removal is
+// under way.
 
-// releases are the bindings that are being removed because their sessions have disowned them.
+// releases holds the bindings whose removal is under way because their sessions have disowned them.
 type releases struct {
 	mu  sync.Mutex
 	all map[routing.UnbindOp]struct{} // guarded by mu
 }
 
-// BeginRelease reports whether a binding is not being removed yet. If so, a request with the verb
-// Release, and of no kind, has to follow.
+// BeginRelease notes that a binding is being removed. It returns false if that was under way
+// already. If it returns true, a request with the verb Release, and of no kind, has to follow.
 func (d *Directory) BeginRelease(op routing.UnbindOp) bool { return d.bindings.releases.begin(op) }
 
 func (r *releases) begin(op routing.UnbindOp) bool {
@@ -32,7 +33,7 @@ func (r *releases) begin(op routing.UnbindOp) bool {
 	return true
 }
 
-// endAll notes that the bindings of a request are not being removed any more.
+// endAll notes that the removal of a request's bindings has ended.
 func (r *releases) endAll(of *Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

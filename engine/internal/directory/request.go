@@ -72,17 +72,17 @@ func (r *Request) Add(id string, epoch uint64) {
 	r.Size += itemSize + len(id)
 }
 
-// Reasons are why IDs of a request were refused, for its answer.
+// Reasons returns why IDs of a request were refused, for its answer.
 func (r *Request) Reasons() []codec.Reason { return r.refused.reasons }
 
-// Charge counts the bytes of a request among those of all that are under way. They count until the
+// Charge adds the bytes of a request to those of all requests under way. They count until the
 // request is answered.
 func (d *Directory) Charge(r *Request) { d.asked.Add(int64(r.Size)) }
 
-// Asked is how many bytes all requests have that are under way.
+// Asked returns how many bytes all requests under way have.
 func (d *Directory) Asked() int64 { return d.asked.Load() }
 
-// Do deals the IDs of a request out to their lanes. It must have been charged.
+// Do distributes the IDs of a request to their lanes. The request must have been charged.
 func (d *Directory) Do(r *Request, v Verb) {
 	var mine [laneCount][]int
 	lanes := 0
@@ -110,13 +110,13 @@ func (d *Directory) Do(r *Request, v Verb) {
 	r.done()
 }
 
-// ReasonRequests is why a request, or an ID of one, ends overflow.
+// ReasonRequests is the reason for which a request, or an ID of one, ends with overflow.
 const ReasonRequests = "too many requests of this connection are under way (max-requests)"
 
 // validID reports whether an ID is neither empty nor too long.
 func validID(id string) bool { return len(id) > 0 && len(id) <= codec.MaxID }
 
-// Finish has a request answered with one code for all its IDs, instead of Do.
+// Finish answers a request with one code for all its IDs. It takes the place of Do.
 func (d *Directory) Finish(r *Request, code codec.Code) {
 	for i := range r.Results {
 		r.Results[i].Code = code
@@ -133,7 +133,7 @@ func (d *Directory) Refuse(r *Request, code codec.Code, reason string) {
 	d.Finish(r, code)
 }
 
-// done has a request answered when the last lane is through.
+// done answers a request when the last lane has finished its part.
 func (r *Request) done() {
 	if r.left.Add(-1) > 0 {
 		return
@@ -146,9 +146,9 @@ func (r *Request) done() {
 }
 
 // stillWanted reports whether a part of a request is still to be done. It is not if it has waited
-// for so long that this node may have been stopped meanwhile, or the registry be away: who asked
-// has given up, and others may have bound the IDs since (S24). Nor is it if the connection has
-// closed: its client binds again what it wants to.
+// too long: this node may have been stopped meanwhile, or the registry may have been away. Then the
+// client has given up, and others may have bound the IDs since (S24). Nor is it if the connection
+// has closed, because its client binds again what it wants.
 func (d *Directory) stillWanted(p part) bool {
 	switch {
 	case p.Ended != nil && p.Ended.Load():
@@ -159,15 +159,15 @@ func (d *Directory) stillWanted(p part) bool {
 	return false
 }
 
-// refusals is why IDs of a request were refused. Several lanes add to it.
+// refusals collects the reasons why IDs of a request were refused. Several lanes add to it.
 type refusals struct {
 	mu      sync.Mutex
 	reasons []codec.Reason // guarded by mu; read by the loop when the lanes are through
 	size    int            // guarded by mu
 }
 
-// maxReasons bounds the bytes of the reasons in one answer, which has to fit into a frame: the rest
-// is left out.
+// maxReasons bounds the bytes of the reasons in one answer, which must fit into a frame. Further
+// reasons are left out.
 const maxReasons = 32 << 10
 
 func (f *refusals) add(index int, text string) {

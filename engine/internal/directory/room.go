@@ -9,12 +9,12 @@ import (
 	"distmsg/routing"
 )
 
-// A bound ID takes memory in its node and in the registry for as long as it is bound. So a session
-// may hold MaxSessionIDs at a node, and all its sessions together MaxNodeIDs. The node keeps room
-// for an ID before it asks the registry to bind it: a bind that is refused displaces nobody.
+// A bound ID takes memory in its node and in the registry as long as it is bound. So a session may
+// hold MaxSessionIDs at a node, and all sessions of a node together MaxNodeIDs. The node reserves
+// room for an ID before it asks the registry to bind it. So a refused bind displaces nobody.
 
-// room counts the IDs that the registry is being asked to bind. Those that are bound, the table
-// counts.
+// room counts the IDs that the node is asking the registry to bind. The table counts those that are
+// bound.
 type room struct {
 	table                     *routing.Table // static
 	mostOfSession, mostOfNode int            // static
@@ -36,9 +36,9 @@ func newRoom(d *Directory) *room {
 	}
 }
 
-// keepFor keeps room for IDs of a request. It refuses those that there is no room for, and returns
-// the others. An ID that the session holds already needs none. Call it in the lane of the IDs, and
-// giveBack after it.
+// keepFor reserves room for IDs of a request. It refuses those for which there is no room, and
+// returns the others. An ID that the session holds already needs no room. Call it in the lane of
+// the IDs, and giveBack after it.
 func (m *room) keepFor(r *Request, mine []int) []int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -84,8 +84,8 @@ func (r *Request) named(items []int) map[string]bool {
 	return ids
 }
 
-// keep notes that an ID is about to be bound. It returns how much room of its session that takes.
-// mu is held, as it is in give.
+// keep reserves room for an ID that is about to be bound. It returns how much room of its session
+// that takes. The caller of keep and of give holds mu.
 func (m *room) keep(s *routing.Session, it *item) (ofSession int) {
 	if it.newInNode {
 		m.node++
@@ -97,7 +97,7 @@ func (m *room) keep(s *routing.Session, it *item) (ofSession int) {
 	return 0
 }
 
-// give gives back what keep has taken.
+// give frees what keep has reserved.
 func (m *room) give(s *routing.Session, it *item) {
 	if it.newInNode {
 		m.node--
@@ -119,7 +119,7 @@ func (m *room) bind(r *Request, i int, epoch uint64) (prev routing.Route, status
 	return prev, status
 }
 
-// giveBack gives back the room of the IDs that were not bound.
+// giveBack frees the room of the IDs that were not bound.
 func (m *room) giveBack(r *Request, mine []int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

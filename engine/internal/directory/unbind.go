@@ -16,7 +16,7 @@ func unbindOps(parts []part) []routing.UnbindOp {
 	return ops
 }
 
-// unbind takes bindings back for their sessions.
+// unbind removes bindings for their sessions.
 func (b *bindings) unbind(parts []part) {
 	ops := unbindOps(parts)
 	ctx, cancel := b.dir.registryContext()
@@ -44,8 +44,8 @@ func (b *bindings) unbind(parts []part) {
 	b.explain(stay)
 }
 
-// takenBack forgets bindings that their session has given back, and that the registry was asked to
-// remove. It returns the indices of the part.
+// takenBack forgets bindings that their session has unbound and that the registry was asked to
+// remove. It returns their indices in the part.
 func (b *bindings) takenBack(p part, ops []routing.UnbindOp, results []routing.UnbindResult) []int {
 	var over []routing.UnbindOp
 	for k, op := range ops {
@@ -64,7 +64,7 @@ func (b *bindings) takenBack(p part, ops []routing.UnbindOp, results []routing.U
 	return p.mine
 }
 
-// explain says of IDs that were not unbound what stands instead.
+// explain fills in, for IDs that were not unbound, which binding stands instead.
 func (b *bindings) explain(stay []wish) {
 	if len(stay) == 0 {
 		return
@@ -85,8 +85,8 @@ func (b *bindings) explain(stay []wish) {
 	}
 }
 
-// lookup answers from the table where it can, and asks the registry for the rest: also for the IDs
-// of a session that is not attached here any more, which may be attached elsewhere, or have lost
+// lookup answers from the table where it can, and asks the registry for the rest. The rest includes
+// the IDs of a session that is no longer attached here: it may be attached elsewhere, or have lost
 // them.
 func (b *bindings) lookup(parts []part) {
 	var unknown []wish
@@ -127,7 +127,8 @@ func (b *bindings) lookup(parts []part) {
 	}
 }
 
-// asResult says of an ID what the registry knows; bound is the code for one that somebody holds.
+// asResult returns what the registry knows of an ID. bound is the code for an ID that somebody
+// holds.
 func asResult(f routing.LookupResult, bound codec.Code) codec.Result {
 	switch {
 	case f.Unknown:

@@ -12,21 +12,21 @@ import (
 	"distmsg/routing"
 )
 
-// What a node has told the registry can get lost: a call failed while the registry was away, the
-// registry lost its data (S18), or a kick did not arrive (S15). So the node says it again: at once
-// when it hears of a loss, every second what it knows to be missing, and everything slowly all the
-// time.
+// What a node has written to the registry can get lost: a call failed while the registry was away,
+// the registry lost its data (S18), or a kick did not arrive (S15). So the node writes it again:
+// everything at once after a loss, what it knows to be missing every second, and everything slowly
+// all the time.
 
 const (
-	// VerifyEvery is how often a part of what the registry should know is said again.
+	// VerifyEvery is how often the node writes a part of its bindings to the registry again.
 	VerifyEvery = time.Second
 	verifyBatch = 1000 // bindings in one question
-	// hurry is how much faster everything is said again after a link came up. While there was none,
-	// kicks may have been lost.
+	// hurry is how much faster the node writes everything again after a link came up. While there
+	// was no link, kicks may have been lost.
 	hurry = 10
 )
 
-// upkeep says to the registry again what that may have missed.
+// upkeep writes to the registry again what the registry may have missed.
 type upkeep struct {
 	dir  *Directory    // static
 	soon chan struct{} // of capacity 1: say all bindings again, not in VerifyPeriod but sooner
@@ -79,7 +79,7 @@ func (u *upkeep) run(ctx context.Context) {
 	}
 }
 
-// round says all bindings again once, spread over a period.
+// round writes all bindings again once, spread over a period.
 type round struct {
 	of     *upkeep
 	begun  time.Time
@@ -98,7 +98,7 @@ func (u *upkeep) newRound(period time.Duration) *round {
 	return r
 }
 
-// step says some bindings again, if those of the step before have been said. It returns true if the
+// step writes some bindings again if those of the previous step are written. It returns true if the
 // round is over.
 func (r *round) step() bool {
 	if !r.done && r.underway.Load() == 0 {
@@ -136,7 +136,7 @@ func takeSome(next func() (string, routing.Route, bool), n int) (some []binding,
 	return some, true
 }
 
-// byLane deals bindings out to the lanes of their IDs.
+// byLane sorts bindings by the lanes of their IDs.
 func (u *upkeep) byLane(all []binding) (lanes [laneCount][]binding) {
 	for _, b := range all {
 		lane := u.dir.lanes.of([]byte(b.id))
@@ -145,8 +145,8 @@ func (u *upkeep) byLane(all []binding) (lanes [laneCount][]binding) {
 	return lanes
 }
 
-// reassert says bindings again, in their lane, and lets go of those that are not this node's any
-// more. It returns those that could not be said.
+// reassert writes bindings again, in their lane, and drops those that are not this node's any more.
+// It returns those that could not be written.
 func (u *upkeep) reassert(all []binding) (unsaid []binding) {
 	for len(all) > 0 {
 		n := min(len(all), verifyBatch)
@@ -183,8 +183,8 @@ func (u *upkeep) movedOn(s *routing.Session) bool {
 	return len(s.Handles()) == 0 && u.dir.AttachedElsewhere(s.ID())
 }
 
-// VerifySoon has all bindings said to the registry again within a part of VerifyPeriod: while there
-// was no link to a node, kicks may have been lost.
+// VerifySoon makes the node write all bindings to the registry again within a part of VerifyPeriod.
+// While there was no link to a node, kicks may have been lost.
 func (d *Directory) VerifySoon() { wake.Nudge(d.upkeep.soon) }
 
 // checkRegistry closes all links when the registry's data are no longer those that the links were

@@ -7,9 +7,9 @@ import (
 	"distmsg/routing"
 )
 
-// A client watches IDs: it is told who holds them now, and of every change from then on. The
-// directory remembers for each ID what it was told last. A client hears the latest state; states in
-// between may be skipped. So a client that does not read costs no more than its list.
+// A client that watches IDs hears who holds them now, and of every change from then on. The
+// directory remembers for each ID what the client heard last. The client hears the latest state.
+// Intermediate states may be skipped. So a client that does not read costs no more than its list.
 
 // Why an ID is not watched.
 const (
@@ -17,16 +17,16 @@ const (
 	reasonNodeWatched = "very many IDs are watched at the node, and this connection has its share of them (max-node-watched)"
 )
 
-// Watches is what one connection watches. Make it with NewWatches. Only the methods of Directory
-// use it.
+// Watches is the list of IDs that one connection watches. Make it with NewWatches. Only the methods
+// of Directory use it.
 type Watches struct {
 	conn routing.Handle // static
 
 	// guarded by watcher.mu
 	all    map[*watchedID]*watch
-	queue  []*watch // what the client may have to be told; dropped ones may be among them
-	asked  bool     // the loop was told of changes, and has not taken all of them
-	closed bool     // the connection is gone
+	queue  []*watch // of changes that the client has not heard, perhaps; some may be dropped
+	asked  bool     // the loop was notified of changes, and has not taken all of them
+	closed bool     // the connection has closed
 }
 
 // NewWatches makes an empty list for a connection.
@@ -34,60 +34,60 @@ func NewWatches(conn routing.Handle) *Watches {
 	return &Watches{conn: conn, all: make(map[*watchedID]*watch)}
 }
 
-// Watch puts the IDs of a request on a list at once, so that no change is missed, and then has the
-// registry asked who holds them. What it cannot take it says in the results. The request must have
-// been charged.
+// Watch puts the IDs of a request on a list at once, so that the client misses no change. Then it
+// asks the registry who holds them. The results name the IDs that the list cannot take. The request
+// must have been charged.
 func (d *Directory) Watch(list *Watches, r *Request) {
 	d.watcher.add(list, r)
 	d.Do(r, Watch)
 }
 
-// FillIn fills in what is known at the moment of the answer to a watch request: what was found out
-// by a lane may be the past.
+// FillIn fills in what is known at the moment of the answer to a watch request, because what a lane
+// found out may be out of date.
 func (d *Directory) FillIn(list *Watches, r *Request) { d.watcher.answer(list, r) }
 
 // Unwatch takes IDs off a list. ids may be views.
 func (d *Directory) Unwatch(list *Watches, ids *codec.IDList) { d.watcher.remove(list, ids) }
 
-// EndWatches ends a list: its connection is gone.
+// EndWatches ends a list. Its connection has closed.
 func (d *Directory) EndWatches(list *Watches) { d.watcher.close(list) }
 
-// Changes returns up to n changes that the client of a list does not know, and notes that it is
-// told of them. If there may be more, the caller has to ask again: Loops.TellChanges is called no
-// more before all are taken.
+// Changes returns up to n changes that the client of a list has not heard of, and notes that it
+// hears them now. If there may be more, the caller has to ask again, because the directory calls
+// Loops.TellChanges again only after all have been taken.
 func (d *Directory) Changes(list *Watches, n int) (changes []codec.Change, more bool) {
 	return d.watcher.take(list, n)
 }
 
-// WatchMemory is about how many bytes all watches take.
+// WatchMemory returns about how many bytes all watches take.
 func (d *Directory) WatchMemory() int64 { return watchCost * d.watcher.count() }
 
-// Doubt forgets what is known of watched IDs: the node was stopped for a while (S24).
+// Doubt forgets what is known of watched IDs, because the node was stopped for a while (S24).
 func (d *Directory) Doubt() { d.watcher.doubt() }
 
 // watch is one ID of Watches. Its fields are guarded by watcher.mu. There may be a million.
 type watch struct {
 	list      *Watches
 	id        *watchedID
-	toldEpoch uint64     // what the client was told last
+	toldEpoch uint64     // of what the client heard last
 	at        uint32     // index in id.watches
 	toldCode  codec.Code // likewise
-	answered  bool       // it was told something
+	answered  bool       // the client has heard something
 	queued    bool       // it is in list.queue
 	dropped   bool       // it is in no list any more, but perhaps in a queue
 }
 
 func (v *watch) told() codec.Result { return codec.Result{Code: v.toldCode, Epoch: v.toldEpoch} }
 
-// tells notes that the client is told how its ID stands, and returns that.
+// tells returns the state of the watch's ID, and notes that the client hears it.
 func (v *watch) tells() codec.Result {
 	now := v.id.result()
 	v.toldCode, v.toldEpoch, v.answered = now.Code, now.Epoch, true
 	return now
 }
 
-// add puts the IDs of a request on a list. In the results it refuses those that are no IDs, and
-// those that there is no room for.
+// add puts the IDs of a request on a list. In the results it refuses invalid IDs, and those for
+// which there is no room.
 func (w *watcher) add(list *Watches, r *Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -116,7 +116,7 @@ func (w *watcher) add(list *Watches, r *Request) {
 	}
 }
 
-// of returns the watch of an ID; nil if there is none. mu is held.
+// of returns the watch of an ID, or nil if there is none. The caller holds mu.
 func (list *Watches) of(w *watcher, name string) *watch {
 	if id := w.ids[name]; id != nil {
 		return list.all[id]
@@ -124,8 +124,8 @@ func (list *Watches) of(w *watcher, name string) *watch {
 	return nil
 }
 
-// hasRoom reports whether a list may grow: up to its own limit, and to its share of what the node
-// has for all. mu is held.
+// hasRoom reports whether a list may grow, up to its own limit and its share of the node's limit.
+// The caller holds mu.
 func (w *watcher) hasRoom(list *Watches) bool {
 	n, most := len(list.all), w.dir.cfg.MaxNodeWatched
 	return n < w.dir.cfg.MaxWatched && w.watches < most && n < share.Of(most, w.watches, watchPart)
@@ -152,7 +152,7 @@ func (w *watcher) remove(list *Watches, ids *codec.IDList) {
 	}
 }
 
-// close ends a list. Taking it apart may take long, and is left to the watcher's own goroutine.
+// close ends a list. Taking it apart may take long, so the watcher's own goroutine does that.
 func (w *watcher) close(list *Watches) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -162,8 +162,8 @@ func (w *watcher) close(list *Watches) {
 	wake.Nudge(w.wake)
 }
 
-// enqueue has a client told of a change. It does nothing if the client has not had the answer to
-// its watch yet: that will say it. mu is held.
+// enqueue queues a change for a client. It does nothing if the client has not had the answer to its
+// watch yet, because that will say it. The caller holds mu.
 func (w *watcher) enqueue(v *watch) {
 	list := v.list
 	if v.queued || !v.answered || list.closed {
@@ -186,7 +186,8 @@ func (w *watcher) enqueue(v *watch) {
 	}
 }
 
-// take returns up to n changes that the client of a list does not know; more: there may be others.
+// take returns up to n changes that the client of a list has not heard of. It reports whether there
+// may be more.
 func (w *watcher) take(list *Watches, n int) (changes []codec.Change, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,8 +14,8 @@ type Announcer struct {
 	// static
 	peers   *Peers
 	changed chan struct{} // of capacity 1: this node's record is not what was announced
-	// turn is of capacity 1 and holds a token while somebody announces or withdraws. So no older
-	// record comes behind a newer one, or behind the end.
+	// turn, of capacity 1, holds a token while a goroutine announces or withdraws. So an older
+	// record never follows a newer one or the withdrawal.
 	turn chan struct{}
 
 	mu       sync.Mutex
@@ -26,7 +26,7 @@ func newAnnouncer(p *Peers) *Announcer {
 	return &Announcer{peers: p, changed: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 }
 
-// loadEvery is how often a node looks whether it has to announce another load.
+// loadEvery is how often a node checks whether it must announce another load.
 const loadEvery = 10 * time.Second
 
 // run announces this node, and again after each change, until ctx ends.
@@ -59,17 +59,17 @@ func (a *Announcer) waitChange(ctx context.Context, tick <-chan time.Time, load 
 	}
 }
 
-// RoughLoad keeps the three highest bits of a load, so that it seldom changes.
+// RoughLoad rounds a load to its three highest bits, so that it seldom changes.
 func RoughLoad(n int) int {
 	low := max(0, bits.Len(uint(n))-3)
 	return n >> low << low
 }
 
-// Soon has this node's record announced anew. It does not wait.
+// Soon makes run announce this node's record again. It does not wait.
 func (a *Announcer) Soon() { wake.Nudge(a.changed) }
 
-// Announce announces this node's record as it is now. An announcement that is under way carries an
-// older record, and Announce ends it: it may wait for as long as nobody can reach the membership.
+// Announce announces this node's record as it is now. It ends an announcement under way, because
+// that carries an older record. It may wait for as long as nobody can reach the membership.
 func (a *Announcer) Announce(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -78,7 +78,7 @@ func (a *Announcer) Announce(ctx context.Context) {
 	}
 	defer func() { <-a.turn }()
 	if a.peers.engine.Stopping() {
-		return // it is withdrawn, or about to be
+		return // the node has withdrawn, or is about to
 	}
 	if err := a.peers.membership.Announce(ctx, a.peers.Record()); err != nil && ctx.Err() == nil {
 		a.peers.log.Warn("cannot announce this node", "error", err)

@@ -11,27 +11,27 @@ import (
 	"distmsg/discovery"
 )
 
-// One goroutine for each other node keeps a link up to it. A list of nodes may hold many that are
-// dead, or that accept and stay silent, so the attempts under way at once are bounded (S32). Good
-// nodes answer at once. An attempt that is not answered soon gives its place to the next node, and
-// goes on in one of the places for slow ones, if there is any. A node that has never answered
-// begins there. So nobody waits long for those that do not answer.
+// For each other node, one goroutine keeps a link open. A list of nodes may hold many that are
+// dead, or that accept and stay silent, so the number of attempts under way is bounded (S32). Good
+// nodes answer at once. If a node does not answer soon, its attempt gives its quick place to the
+// next node and continues in a slow place, if one is free. A node that has never answered begins in
+// a slow place. So no node waits long for those that do not answer.
 
-// MaxDials bounds the attempts under way, the quick and the slow ones each.
+// MaxDials bounds the attempts under way: so many quick ones, and as many slow ones.
 const MaxDials = 64
 
 const (
 	dialTimeout    = time.Second
 	dialBackoffMin = 50 * time.Millisecond
 	dialBackoffMax = time.Second
-	// quickDial is how long an attempt is a quick one.
+	// quickDial is how long an attempt counts as quick.
 	quickDial = 250 * time.Millisecond
-	// hopelessAfter is how often a node that was never linked has to fail for its attempts to be
+	// hopelessAfter is how often a node that was never linked must fail before its attempts are
 	// slow from the beginning.
 	hopelessAfter = 3
 )
 
-// dialing keeps links up to the nodes that this one has to dial.
+// dialing keeps links to the nodes that this one has to dial.
 type dialing struct {
 	// static
 	peers       *Peers
@@ -47,8 +47,8 @@ func newDialing(p *Peers) *dialing {
 	}
 }
 
-// follow begins to dial those of the nodes that are new, and stops dialling those that are gone. It
-// is called under Peers.taking.
+// follow begins to dial new nodes and stops dialling nodes that are gone. The caller holds
+// Peers.taking.
 func (d *dialing) follow(ctx context.Context, running *sync.WaitGroup, nodes map[string]bool) {
 	for node := range nodes {
 		// one link for a pair: the lower ID dials
@@ -70,10 +70,10 @@ func (d *dialing) follow(ctx context.Context, running *sync.WaitGroup, nodes map
 // attempt is one attempt to link with a node.
 type attempt struct {
 	to       discovery.Record
-	hopeless bool // it is slow from the beginning
+	hopeless bool // the attempt is slow from the beginning
 }
 
-// dial keeps a link to one node up until ctx ends.
+// dial keeps a link to one node until ctx ends.
 func (d *dialing) dial(ctx context.Context, node string) {
 	backoff, failures := dialBackoffMin, 0
 	for ctx.Err() == nil {
@@ -130,7 +130,7 @@ func (d *dialing) connect(ctx context.Context, a attempt) (up time.Duration, err
 
 var errSlow = errors.New("engine: no answer yet, and other nodes wait to be dialled")
 
-// enter waits for a place, and returns the channel to take the token from afterwards.
+// enter waits for a place. It returns the channel from which the caller later takes the token.
 func (d *dialing) enter(ctx context.Context, slow bool) (place chan struct{}, ok bool) {
 	place = d.quick
 	if slow {
@@ -144,7 +144,7 @@ func (d *dialing) enter(ctx context.Context, slow bool) (place chan struct{}, ok
 	}
 }
 
-// moveOn gives the quick place of an attempt to others. It returns false if there is no slow one.
+// moveOn frees the quick place of an attempt. It returns false if no slow place is free.
 func (d *dialing) moveOn(place *chan struct{}, slow bool) bool {
 	if slow {
 		return true
@@ -159,7 +159,7 @@ func (d *dialing) moveOn(place *chan struct{}, slow bool) bool {
 	}
 }
 
-// shakeHands returns the link when it is open or has ended. If ctx ends first, so does the attempt.
+// shakeHands returns when the link is open or has ended. If ctx ends first, the attempt ends too.
 func (d *dialing) shakeHands(ctx context.Context, to discovery.Record) (Link, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
 	nc, err := dialer.DialContext(ctx, "tcp", to.PeerAddr)

@@ -11,10 +11,10 @@ import (
 	"distmsg/codec"
 )
 
-// A handshake proves to both nodes that the other one knows the cluster's secret, and puts nothing
-// of the secret on the wire. Each side's proof is a MAC over its role, both nodes, both
+// A handshake proves to both nodes that the other one knows the cluster's secret. Nothing of the
+// secret goes over the wire. Each side's proof is a MAC over its role, both nodes, both
 // incarnations, both nonces, the version and the name of the cluster. Nobody can replay a proof,
-// because the nonces are fresh, or reflect one, because the roles differ.
+// because the nonces are fresh. Nobody can reflect a proof, because the roles differ.
 
 // Self is what a node says of itself to other nodes. It is static, and any goroutine may use it.
 type Self struct {
@@ -23,13 +23,14 @@ type Self struct {
 	Secret     []byte // the cluster's
 	MinVersion uint64 // lowest and highest that this node speaks with others
 	MaxVersion uint64
-	// Identity returns what the two nodes have to agree on, as it is now. Any goroutine calls it.
+	// Identity returns the present settings on which the two nodes must agree. Any goroutine calls
+	// it.
 	Identity func() codec.PeerIdentity
 	// ClientAddr returns where clients connect to this node. Any goroutine calls it.
 	ClientAddr func() string
 }
 
-// Hello returns the frame that a node begins a handshake with, under that name.
+// Hello returns the frame with which a node of that name begins a handshake.
 func (s *Self) Hello(node string, incarnation uint64) codec.PeerHello {
 	return codec.PeerHello{
 		MinVersion: s.MinVersion, MaxVersion: s.MaxVersion, Cluster: []byte(s.Cluster),
@@ -38,7 +39,7 @@ func (s *Self) Hello(node string, incarnation uint64) codec.PeerHello {
 	}
 }
 
-// Role is the part that a node has in a handshake. It goes into the node's proof.
+// Role is a node's part in a handshake. It is part of the node's proof.
 type Role string
 
 // The roles.
@@ -55,7 +56,7 @@ func (s *Self) Proof(role Role, transcript []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// Proves reports whether a proof is the one that the cluster's secret makes.
+// Proves reports whether a proof matches the cluster's secret.
 func (s *Self) Proves(proof []byte, role Role, transcript []byte) bool {
 	return hmac.Equal(proof, s.Proof(role, transcript))
 }
@@ -67,7 +68,7 @@ type Peer struct {
 	Identity    codec.PeerIdentity
 }
 
-// phase is how far a handshake has come. docs/peer-protocol.md has the same states.
+// phase says how far a handshake has come. docs/peer-protocol.md has the same states.
 type phase uint8
 
 const (
@@ -81,7 +82,8 @@ const (
 	over
 )
 
-// expected is the frame that a handshake in this phase goes on with. An error may always come.
+// expected returns the kind of frame that a handshake in this phase accepts next. An error may
+// always come.
 func (p phase) expected() (kind codec.Kind, ok bool) {
 	switch p {
 	case isNew:
@@ -96,26 +98,26 @@ func (p phase) expected() (kind codec.Kind, ok bool) {
 	return 0, false
 }
 
-// Verdict is what becomes of a link.
+// Verdict says what happens to a link.
 type Verdict uint8
 
 // The verdicts.
 const (
-	// ToWait says that the other node has to send the next frame.
+	// ToWait means that the other node has to send the next frame.
 	ToWait Verdict = iota
-	// ToSupersede says that the other node has proved itself. The caller decides with
+	// ToSupersede means that the other node has proved itself. The caller decides with
 	// Incumbent.Contest between it and an older link to the same node, if there is one, and then
 	// calls Proceed.
 	ToSupersede
-	// ToOpen says that the link is open.
+	// ToOpen means that the link is open.
 	ToOpen
-	// ToRefuse says that the caller closes the link for Step.Fault.
+	// ToRefuse means that the caller closes the link for Step.Fault.
 	ToRefuse
-	// ToEnd says that the other node has ended the link.
+	// ToEnd means that the other node has ended the link.
 	ToEnd
 )
 
-// Note is what the node has to notice of a step, besides what becomes of the link.
+// Note is what the node must notice in a step, besides the verdict on the link.
 type Note uint8
 
 // The notes.
@@ -141,9 +143,9 @@ type Step struct {
 	Where   string // of NoteNameTaken: the address of the node that stays
 }
 
-// Handshake is one side of the handshake of a link. It does no I/O and has no clock: its owner
-// hands it frames and does what the steps say. It belongs to the loop of the link, and lives as
-// long.
+// Handshake is one side of the handshake of a link. It does no I/O and has no clock. Its owner
+// passes frames in and does what the steps say. It belongs to the loop of the link and lives as
+// long as the link.
 type Handshake struct {
 	self        *Self
 	role        Role
@@ -155,29 +157,30 @@ type Handshake struct {
 	transcript  []byte
 }
 
-// Accept begins the handshake with a node that has connected to this one, which goes under that
-// incarnation.
+// Accept begins the handshake with a node that has connected to this one. incarnation is this
+// node's.
 func Accept(self *Self, incarnation uint64) *Handshake {
 	return &Handshake{self: self, role: Accepted, incarnation: incarnation, phase: isNew}
 }
 
-// Dial begins the handshake with a node that this one, under that incarnation, has connected to.
+// Dial begins the handshake with a node to which this one has connected. incarnation is this
+// node's.
 func Dial(self *Self, incarnation uint64, node string) (*Handshake, Step) {
 	h := &Handshake{self: self, role: Dialled, incarnation: incarnation, phase: greeting, peer: Peer{Node: node}}
 	h.hello = self.Hello(self.Node, incarnation)
 	return h, Step{Send: codec.AppendPeerHello(nil, &h.hello)}
 }
 
-// Peer returns the other node, as far as it is known.
+// Peer returns what is known of the other node.
 func (h *Handshake) Peer() *Peer { return &h.peer }
 
-// Differs names the settings in which the two nodes differ. It is empty if they agree.
+// Differs names the settings in which the two nodes differ. It returns "" if they agree.
 func (h *Handshake) Differs() string { return h.differs }
 
 // proven reports whether the other node has proved that it knows the secret.
 func (h *Handshake) proven() bool { return h.phase == proved || h.phase == proving || h.phase == open }
 
-// Handle takes a frame that has come. body is a view that ends with the call.
+// Handle handles a frame that has come. It does not keep body.
 func (h *Handshake) Handle(kind codec.Kind, body []byte) Step {
 	expected, ok := h.phase.expected()
 	switch {
@@ -241,8 +244,7 @@ func (h *Handshake) handleHello(body []byte) (Step, error) {
 	return Step{Send: codec.AppendPeerChallenge(nil, &challenge)}, nil
 }
 
-// handleChallenge checks that the node which was dialled knows the secret, and is the one that was
-// meant.
+// handleChallenge checks that the dialled node knows the secret and is the node that was meant.
 func (h *Handshake) handleChallenge(body []byte) (Step, error) {
 	var f codec.PeerChallenge
 	if err := codec.DecodePeerChallenge(body, &f); err != nil {
@@ -293,7 +295,7 @@ func (h *Handshake) handleProof(body []byte) (Step, error) {
 	return Step{Proved: true, Verdict: ToSupersede}, nil
 }
 
-// handleReady ends the handshake of the node that has dialled.
+// handleReady ends the handshake on the side that dialled.
 func (h *Handshake) handleReady(body []byte) (Step, error) {
 	if err := codec.DecodePeerReady(body); err != nil {
 		return Step{}, err
@@ -334,7 +336,7 @@ func (h *Handshake) refuseName(where string) Step {
 	return step
 }
 
-// PeerError takes an error frame, with which the other node ends the link. It may also come when
+// PeerError handles an error frame, with which the other node ends the link. It may also come when
 // the link is open.
 func (h *Handshake) PeerError(body []byte) Step {
 	var f codec.ErrorFrame

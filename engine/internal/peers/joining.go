@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// A node that starts is announced as one that takes no sessions yet, so that the others link up
-// with it. It takes clients when it has a link to all of them. A client that came before would hear
-// unreachable for what is merely not linked yet.
+// A starting node first announces that it takes no sessions yet, so that the others link with it.
+// It takes clients once it has a link to all of them. For a client that came before, nodes that are
+// merely not linked yet would be unreachable.
 
-// JoinTimeout bounds how long a node that starts waits for links. A node that is listed may be
-// dead.
+// JoinTimeout bounds how long a starting node waits for links. A listed node may be dead.
 const JoinTimeout = 2 * time.Second
 
-// joinPoll is how often a node that starts looks whether it is linked to all others.
+// joinPoll is how often a starting node checks whether it is linked to all others.
 const joinPoll = 10 * time.Millisecond
 
-// Join waits until this node is linked to the others, or has waited for long enough, and announces
-// that it takes clients. The error is ctx's, or says that another node has this node's ID.
+// Join waits until this node is linked to the others, or has waited for JoinTimeout. Then it
+// announces that it takes clients. The error is ctx's, or says that another node has this node's
+// ID.
 func (p *Peers) Join(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, JoinTimeout)
 	defer cancel()
@@ -44,8 +44,8 @@ func (p *Peers) Join(ctx context.Context) error {
 
 func (p *Peers) linkedUp() bool { return p.Settled() && len(p.Members.withoutLink()) == 0 }
 
-// Settled reports whether the membership has said who there is, and this node has looked at each
-// record with its own name.
+// Settled reports whether the membership has given a list and this node has checked each record
+// with its own name.
 func (p *Peers) Settled() bool { return p.Members.isKnown() && !p.twins.doubtful() }
 
 // End makes the node end with an error. While it is joining, Join returns the error, before the

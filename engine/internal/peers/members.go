@@ -15,28 +15,28 @@ import (
 	"distmsg/engine/internal/wake"
 )
 
-// Many nodes write a list of nodes, and each of them reads all of it. A node leaves a record out
-// that is wrong, and names it. It also leaves out nodes beyond the number that clients can be told
-// of.
+// Many nodes write the list of nodes, and each of them reads all of it. A node skips a record that
+// is wrong and names it in its health. It also skips nodes beyond the number that clients can be
+// sent.
 
 const (
 	// maxMembers bounds the other nodes that this one knows.
 	maxMembers = codec.MaxMembers
 	// maxNamed bounds the lines of health about nodes of one kind.
 	maxNamed = 16
-	// membersPause is the least time between two lists of nodes that clients are sent.
+	// membersPause is the least time between two lists of nodes that the node sends to clients.
 	membersPause = time.Second
 )
 
-// Members is the other nodes of the cluster: which are listed, which of them have a link, and which
-// must not have one. Any goroutine may use it, loops too, because it never waits.
+// Members knows the other nodes of the cluster: which are listed, which have a link, and which must
+// not have one. Any goroutine may use it, also loops, because it never waits.
 type Members struct {
 	// static
 	peers *Peers
 	news  chan struct{} // of capacity 1: the list of nodes that clients are sent may have changed
 
 	mu       sync.Mutex
-	known    bool                        // guarded by mu; the membership has been told once
+	known    bool                        // guarded by mu; the membership has given a list
 	listed   map[string]discovery.Record // guarded by mu; by node, without this one
 	links    map[string]openLink         // guarded by mu; by node
 	refused  map[string]string           // guarded by mu; by node, why there is no link to it
@@ -59,7 +59,7 @@ func newMembers(p *Peers) *Members {
 	}
 }
 
-// check leaves out the records that are wrong, and says why.
+// check skips the records that are wrong, and returns why.
 func check(all []discovery.Record) (good []discovery.Record, wrong []string) {
 	for _, r := range all {
 		if err := r.Check(); err != nil {
@@ -71,8 +71,8 @@ func check(all []discovery.Record) (good []discovery.Record, wrong []string) {
 	return good, wrong
 }
 
-// set takes a new list of the other nodes, and what was wrong with it. It returns the nodes that it
-// has taken.
+// set stores a new list of the other nodes, and what was wrong with it. It returns the nodes that
+// it has accepted.
 func (m *Members) set(others []discovery.Record, wrong []string) (nodes map[string]bool) {
 	m.mu.Lock()
 	chosen, nodes, beyond := m.choose(others)
@@ -90,7 +90,7 @@ func (m *Members) set(others []discovery.Record, wrong []string) (nodes map[stri
 	return nodes
 }
 
-// choose leaves out some nodes that are not known yet, if there are too many. mu is held.
+// choose skips some nodes that are not known yet if there are too many. The caller holds mu.
 func (m *Members) choose(others []discovery.Record) (chosen []discovery.Record, nodes map[string]bool, beyond int) {
 	nodes = make(map[string]bool)
 	take := func(r discovery.Record) {
@@ -116,8 +116,8 @@ func (m *Members) choose(others []discovery.Record) (chosen []discovery.Record, 
 	return chosen, nodes, beyond
 }
 
-// skip notes for health what is left out of the list of nodes, and returns what is new of that. mu
-// is held.
+// skip notes for health what the list of nodes lacks, and returns what is new of that. The caller
+// holds mu.
 func (m *Members) skip(wrong []string, beyond int) (news []string) {
 	lines := some(wrong)
 	if beyond > 0 {
@@ -132,7 +132,7 @@ func (m *Members) skip(wrong []string, beyond int) (news []string) {
 	return news
 }
 
-// some returns the first lines of many.
+// some returns the first of many lines.
 func some(lines []string) []string {
 	slices.Sort(lines)
 	if n := len(lines) - maxNamed; n > 0 {
@@ -141,7 +141,7 @@ func some(lines []string) []string {
 	return lines
 }
 
-// Up notes that a link to a node, which goes under that incarnation, has opened.
+// Up notes that a link to a node of that incarnation has opened.
 func (m *Members) Up(node string, incarnation uint64, l Link) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -157,8 +157,7 @@ func (m *Members) Down(node string) {
 	delete(m.links, node)
 }
 
-// Refuse notes that a node must not be linked, and why, for health and the log. It is logged when
-// it is news.
+// Refuse notes that a node must not be linked, and why, for health and the log. It logs only news.
 func (m *Members) Refuse(node, why string) {
 	m.mu.Lock()
 	news := m.refused[node] != why
@@ -170,7 +169,7 @@ func (m *Members) Refuse(node, why string) {
 	}
 }
 
-// forget drops why a node must not be linked, now that it is not listed.
+// forget drops the reason why a node must not be linked, because the node is no longer listed.
 func (m *Members) forget(node string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -189,7 +188,7 @@ func (m *Members) look(node string) (discovery.Record, Link) {
 	return r, nil
 }
 
-// isKnown reports whether the membership has said who there is.
+// isKnown reports whether the membership has given a list.
 func (m *Members) isKnown() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -216,8 +215,8 @@ func (m *Members) Gone(node string, incarnation uint64) bool {
 	return !listed || r.Incarnation > incarnation || r.Incarnation == 0
 }
 
-// takesClients reports whether clients may be sent to a node. A node with in-process sessions only
-// has no address for them.
+// takesClients reports whether clients may connect to a node. A node that serves only clients in
+// its own process has no address for others.
 func takesClients(r discovery.Record) bool { return !r.Draining && r.Addr != "" }
 
 // Addrs returns the client addresses of the other nodes that take sessions, in random order.
@@ -234,14 +233,14 @@ func (m *Members) Addrs() []string {
 	return addrs
 }
 
-// List returns what clients are told of the nodes.
+// List returns the nodes as clients hear of them.
 func (m *Members) List() []codec.Member {
 	all, _ := m.list()
 	return all
 }
 
-// list is List, and counts how often the list has changed. A list that is as it was some time ago
-// is another one: there may be clients that have the one in between.
+// list is List. It also counts how often the list has changed. A list that returns to an earlier
+// state counts as another one, because some clients may have the list in between.
 func (m *Members) list() (all []codec.Member, version uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -252,7 +251,7 @@ func (m *Members) list() (all []codec.Member, version uint64) {
 	return all, m.listings
 }
 
-// forClients returns this node and the others that take sessions, sorted. mu is held.
+// forClients returns this node and the others that take sessions, sorted. The caller holds mu.
 func (m *Members) forClients() []codec.Member {
 	out := m.peers.engine.ForClients()
 	for _, r := range m.listed {
@@ -306,7 +305,7 @@ func (m *Members) Troubles() (lines []string) {
 	return append(lines, some(m.usedTwice(own))...)
 }
 
-// usedTwice names the addresses that two nodes announce. mu is held.
+// usedTwice names the addresses that two nodes announce. The caller holds mu.
 func (m *Members) usedTwice(own discovery.Record) (lines []string) {
 	users := make(map[string]string)
 	for _, r := range append(slices.Collect(maps.Values(m.listed)), own) {
@@ -328,7 +327,7 @@ func (m *Members) withoutLink() []string {
 	return m.unlinked()
 }
 
-// unlinked is withoutLink. mu is held.
+// unlinked is withoutLink. The caller holds mu.
 func (m *Members) unlinked() []string {
 	var nodes []string
 	for node := range m.listed {

@@ -15,10 +15,11 @@ import (
 
 // Engine is what this package needs of the engine. Any goroutine calls the methods.
 type Engine interface {
-	// Record returns this node's own record, as it is now.
+	// Record returns this node's record as it is announced. While the node is joining, the record
+	// says that it takes no clients.
 	Record() discovery.Record
-	// ForClients returns this node as clients are told of it, or nothing if they cannot come. It is
-	// called under a lock, and must not wait.
+	// ForClients returns this node as clients hear of it, or nothing if it takes no clients. The
+	// caller holds a lock, so it must not wait.
 	ForClients() []codec.Member
 	// NotifyClients queues a list of nodes for all clients.
 	NotifyClients(all []codec.Member)
@@ -45,8 +46,8 @@ type Membership interface {
 	Watch(ctx context.Context, f func([]discovery.Record))
 }
 
-// Peers is a node's side to the other nodes of its cluster. It lives as long as the node, and any
-// goroutine may use it.
+// Peers is a node's side towards the other nodes of its cluster. It lives as long as the node, and
+// any goroutine may use it.
 type Peers struct {
 	Members   *Members
 	Announcer *Announcer
@@ -57,8 +58,7 @@ type Peers struct {
 	membership Membership
 	log        *slog.Logger
 	began      time.Time
-	// of capacity 1: another node with this node's ID, which this one hears of before it takes
-	// clients
+	// of capacity 1: another node with this node's ID, found before this node takes clients
 	twin    chan error
 	twins   twins
 	dialing *dialing
@@ -67,10 +67,10 @@ type Peers struct {
 	joining    atomic.Bool     // not linked to the others yet
 	complained asynclog.Seldom // about links
 
-	taking sync.Mutex // held while a new list of nodes is taken
+	taking sync.Mutex // held while take follows a new list of nodes
 }
 
-// New returns the side to other nodes of one that is about to join.
+// New makes the Peers of a node that is about to join.
 func New(self *Self, engine Engine, membership Membership, log *slog.Logger) *Peers {
 	p := &Peers{self: self, engine: engine, membership: membership, log: log, began: time.Now(), twin: make(chan error, 1)}
 	p.joining.Store(true)
@@ -123,8 +123,8 @@ func (p *Peers) Record() discovery.Record {
 	return r
 }
 
-// Complain logs what is wrong with a link, once a second at most. Links are tried again and again,
-// and by strangers too.
+// Complain logs what is wrong with a link, at most once a second, because nodes and strangers try
+// again and again.
 func (p *Peers) Complain(message string, args ...any) {
 	p.complained.Warn(p.log, time.Since(p.began), message, args...)
 }

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// maxAlike bounds the records with this node's ID that are looked at.
+	// maxAlike bounds the records with this node's ID that the node checks.
 	maxAlike = 16
-	// twinPause is the least time between two looks.
+	// twinPause is the least time between two checks.
 	twinPause = 50 * time.Millisecond
-	// twinTimeout bounds the look at another node that is listed with this node's ID.
+	// twinTimeout bounds the check of another node that is listed with this node's ID.
 	twinTimeout = time.Second
 )
 
@@ -27,7 +27,7 @@ const (
 type twins struct {
 	// static
 	peers *Peers
-	doubt chan struct{} // of capacity 1: look now who else has this node's ID
+	doubt chan struct{} // of capacity 1: check now who else has this node's ID
 
 	mu sync.Mutex
 	// guarded by mu; records with this node's ID that are not this incarnation's
@@ -35,11 +35,11 @@ type twins struct {
 	unseen bool // guarded by mu; nobody has looked at alike yet
 }
 
-// Doubt has the node look now who else has its name.
+// Doubt makes the node check now who else has its name.
 func (p *Peers) Doubt() { wake.Nudge(p.twins.doubt) }
 
-// set takes the records with this node's ID. Such a record may be this node's own, of before a
-// stop, or that of a former self which was killed a moment ago, or a twin's.
+// set stores the records with this node's ID. Such a record may be this node's own from before a
+// stop. It may also be that of a former process which was killed a moment ago, or of a twin.
 func (t *twins) set(own []discovery.Record) {
 	self := t.peers.engine.Record().Incarnation
 	t.mu.Lock()
@@ -59,15 +59,15 @@ func (t *twins) set(own []discovery.Record) {
 	}
 }
 
-// doubtful reports whether there are records that nobody has looked at.
+// doubtful reports whether there are records that nobody has checked.
 func (t *twins) doubtful() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.unseen
 }
 
-// run looks who answers for the records that have this node's ID, when they come and every second
-// as long as they stand. Another node may not be reachable at first.
+// run checks who answers for the records that have this node's ID. It does so when they come, and
+// every second as long as they are listed, because another node may not be reachable at first.
 func (t *twins) run(ctx context.Context) {
 	again := time.NewTicker(twinTimeout)
 	defer again.Stop()
@@ -101,9 +101,9 @@ func (t *twins) look(ctx context.Context) {
 	t.unseen = t.unseen && !slices.Equal(t.alike, alike)
 }
 
-// check looks whether another node with this node's ID lives where a record says. If it does, one
-// of the two ends. While this node is joining, that is the one that comes later. Later on it is the
-// one that took the name first, as the other has started when this one could not be reached.
+// check tests whether another node with this node's ID lives at the address of a record. If it
+// does, one of the two ends. While this node is joining, the newcomer ends. Later the node that
+// took the name first ends, because the other has started when this one could not be reached.
 func (t *twins) check(ctx context.Context, r discovery.Record) {
 	p := t.peers
 	f, err := t.askWho(ctx, r.PeerAddr)
@@ -129,8 +129,8 @@ func (t *twins) check(ctx context.Context, r discovery.Record) {
 	}
 }
 
-// askWho begins a handshake under a name of its own and returns what whoever answers says, if that
-// knows the cluster's secret.
+// askWho begins a handshake under a name of its own. If the node that answers knows the cluster's
+// secret, askWho returns what it says of itself.
 func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge, err error) {
 	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
 	defer cancel()
@@ -160,7 +160,7 @@ func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge,
 
 var errStranger = errors.New("engine: it does not know the cluster's secret")
 
-// readFrame reads one frame of a handshake, in place of a loop.
+// readFrame reads one frame of a handshake. No loop is involved.
 func readFrame(nc net.Conn) (body []byte, err error) {
 	var buf []byte
 	for {

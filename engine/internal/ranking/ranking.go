@@ -1,18 +1,19 @@
-// Package ranking is a heap whose elements know where they stand. So one in the middle can leave,
-// or be put in its place again. It takes no lock: its owner does.
+// Package ranking is a heap whose elements know their index. So an element in the middle can leave,
+// or move after it has changed. It takes no lock. Its owner does.
 package ranking
 
 import "container/heap"
 
-// Ranking is a heap: the element that goes before all others is the first, at index 0. The zero
-// value is empty. Only Add, TakeFirst, Remove and PutInOrder may change it; the other methods are
-// for package heap.
+// Ranking is a heap. Its first element, at index 0, goes before all others. The zero value is
+// empty. Only Add, TakeFirst, Remove and PutInOrder may change it. The other methods are for
+// package heap.
 type Ranking[T Ranked[T]] []T
 
 // Ranked is an element of a Ranking.
 type Ranked[T any] interface {
 	GoesBefore(T) bool
-	// StandsAt notes the element's index; -1 means that it has left the ranking.
+	// StandsAt notes the element's index. An index of -1 means that the element has left the
+	// ranking.
 	StandsAt(i int)
 }
 
@@ -49,5 +50,5 @@ func (r *Ranking[T]) TakeFirst() T { return heap.Pop(r).(T) }
 // Remove removes the element at index i.
 func (r *Ranking[T]) Remove(i int) { heap.Remove(r, i) }
 
-// PutInOrder moves the element at index i to where it belongs, after it has changed.
+// PutInOrder moves the element at index i to its place after the element has changed.
 func (r *Ranking[T]) PutInOrder(i int) { heap.Fix(r, i) }

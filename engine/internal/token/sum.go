@@ -6,14 +6,14 @@ import (
 	"distmsg/codec"
 )
 
-// Sum returns what a pending entry remembers of its message, so that nobody can give back another
-// message under the same token.
+// Sum returns the checksum that a pending entry keeps of its message, so that nobody can return
+// another message under the same token.
 func (k *Keys) Sum(d *codec.Deliver) uint32 { return k.SumWith(k.PayloadSum(d.Payload), d) }
 
 // PayloadSum returns the payload's part of Sum.
 func (k *Keys) PayloadSum(payload []byte) uint64 { return maphash.Bytes(k.seed, payload) }
 
-// SumWith is Sum for messages that share a payload, with the PayloadSum of that.
+// SumWith is Sum for messages that share a payload. It takes the PayloadSum of that payload.
 func (k *Keys) SumWith(sum uint64, d *codec.Deliver) uint32 {
 	sum = sum*31 + maphash.Bytes(k.seed, d.From)
 	sum = sum*31 + maphash.Bytes(k.seed, d.To)

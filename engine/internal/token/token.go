@@ -24,7 +24,7 @@ import (
 	"distmsg/routing"
 )
 
-// Lengths of tokens as nodes give them to each other.
+// Lengths of tokens between nodes.
 const (
 	AckLen    = 8              // of a message with ack
 	ReportLen = reportBody + 8 // of a message without ack whose sender wants to hear of failures
@@ -37,8 +37,8 @@ const (
 	linkSealLen = 8
 )
 
-// Keys are the secrets with which one node seals its tokens. They end with the process. All methods
-// may be called from any goroutine.
+// Keys are the secrets with which one node seals its tokens. They last as long as the process. Any
+// goroutine may call the methods.
 type Keys struct {
 	ack   sealKey
 	seed  maphash.Seed // of the seals of reports, and of sums
@@ -46,16 +46,16 @@ type Keys struct {
 	links bool
 }
 
-// NewKeys makes new random keys of a node with that many event loops. Without links, no token names
-// one.
+// NewKeys makes new random keys for a node with that many event loops. Without links, no token
+// names a link.
 func NewKeys(loops int, links bool) Keys {
 	return Keys{ack: newSealKey(), seed: maphash.MakeSeed(), loops: loops, links: links}
 }
 
-// AppendEntry appends the token of a message with ack as it stands between nodes.
+// AppendEntry appends the token of a message with ack in the form that nodes use between them.
 func AppendEntry(b []byte, t ackmgr.Token) []byte { return binary.BigEndian.AppendUint64(b, uint64(t)) }
 
-// Ack reads the token of a message with ack as it stands between nodes.
+// Ack reads the token of a message with ack in the form that nodes use between them.
 func Ack(b []byte) (ackmgr.Token, bool) {
 	if len(b) != AckLen {
 		return 0, false
@@ -66,8 +66,8 @@ func Ack(b []byte) (ackmgr.Token, bool) {
 // Entry reads a token that this node has made for a message with ack, sealed or not.
 func Entry(b []byte) ackmgr.Token { return ackmgr.Token(binary.BigEndian.Uint64(b)) }
 
-// SealAck appends the seal to the token of a message with ack, in place if b has room. It leaves
-// other tokens as they are.
+// SealAck appends the seal to the token of a message with ack, in place if b has room. It does not
+// change other tokens.
 func (k *Keys) SealAck(b []byte, session uint64) []byte {
 	if len(b) != AckLen {
 		return b

@@ -19,7 +19,8 @@ var (
 	}
 )
 
-// given are the tokens that a session can be given, each with a question whether it was.
+// given lists the tokens that a session can be given, each with a function that checks whether it
+// was.
 func given(k *Keys) map[string]struct {
 	token []byte
 	mine  func(k *Keys, b []byte, session uint64) bool
@@ -38,7 +39,7 @@ func given(k *Keys) map[string]struct {
 	}
 }
 
-// Nobody can use a token but the session that it was given to, and only as it is.
+// Only the session that was given a token can use it, and only unchanged.
 func TestOnlyWhatWasGiven(t *testing.T) {
 	k, others := NewKeys(loops, true), NewKeys(loops, true)
 	lengths := map[int]string{0: "none", AckLen: "between nodes"}
@@ -71,7 +72,7 @@ func TestOnlyWhatWasGiven(t *testing.T) {
 	}
 }
 
-// What goes in comes out.
+// Reading a token returns what it was made of.
 func TestRoundTrip(t *testing.T) {
 	k := NewKeys(loops, true)
 	plain := AppendEntry(nil, 1<<40)
@@ -106,7 +107,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A token that names a loop or a link which the node does not have is refused, whoever sealed it.
+// A token that names a loop or a link which the node does not have is refused, no matter who sealed
+// it.
 func TestNoSuchPlace(t *testing.T) {
 	k := NewKeys(loops, true)
 	few, alone := k, k
@@ -129,7 +131,7 @@ func TestNoSuchPlace(t *testing.T) {
 	}
 }
 
-// Two messages that differ in what a receiver gives back have different sums.
+// Two messages have different sums if they differ in what a receiver returns.
 func TestSum(t *testing.T) {
 	k := NewKeys(loops, true)
 	d := codec.Deliver{To: []byte("to"), From: []byte("from"), Flags: codec.FlagAck, Epoch: 9, Payload: []byte("payload")}
@@ -176,7 +178,7 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// BenchmarkAck is what the tokens of one message with ack cost: it is sealed once and opened once.
+// BenchmarkAck measures the tokens of one message with ack: one seal and one check.
 func BenchmarkAck(b *testing.B) {
 	k := NewKeys(loops, true)
 	buf := make([]byte, 0, codec.MaxToken)

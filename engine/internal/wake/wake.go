@@ -1,8 +1,8 @@
-// Package wake lets one goroutine tell another that there is something to do.
+// Package wake lets one goroutine notify another that there is something to do.
 package wake
 
-// Nudge leaves a token in ch, a channel of capacity 1. It never blocks: if there is a token
-// already, that one is enough. Any goroutine may call it.
+// Nudge puts a token into ch, a channel of capacity 1. It never blocks, because one token is
+// enough. Any goroutine may call it.
 func Nudge(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
