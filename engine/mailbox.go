@@ -12,8 +12,8 @@ import (
 // adopts as it is, so that crossing loops costs no second copy of a payload.
 
 const (
-	// maxInbox bounds the bytes that wait for a loop; a sender on another loop hears overflow beyond
-	// it.
+	// maxInbox bounds the bytes that wait for a loop. Beyond it, a sender on another loop hears
+	// overflow.
 	maxInbox = 64 << 20
 	// staleAfter is the age in milliseconds from which a parcel's frames are looked at one by one
 	// for their deadlines. Below it, waiting is within the clock's resolution.
@@ -41,34 +41,43 @@ type chunk struct {
 type noteKind uint8
 
 const (
-	noteAck          noteKind = iota // an ack came in here for an entry of yours
-	noteBounce                       // a not_here came in here for an entry of yours; data is the frame body
-	noteBare                         // likewise, without the message's content
-	noteBackMany                     // a not_here_many came in here, and some entries are yours; data is the frame body
-	noteFail                         // a frame of yours was not written; data is the reason
-	noteReport                       // tell this connection how a send without ack failed
-	noteGone                         // a connection of mine is gone
-	noteRefused                      // the ack you sent me was refused
-	noteControl                      // data is a control frame for this link of yours
-	noteLinkGone                     // a connection of this session, at the other end of this link, is gone
-	noteReturned                     // a message of yours came back from another node; data is the frame body
-	noteReturnedMany                 // a return_many came in here, and some entries are yours; data is the frame body
-	noteRelay                        // data is a frame of a client's for this link of yours, see relayFrame
-	noteSwept                        // a link has brought all that could still come back of a list of yours, see linkGone
+	noteAck noteKind = iota // an ack came in here for an entry of yours
+	// a not_here came in here for an entry of yours; data is the frame body
+	noteBounce
+	noteBare // likewise, without the message's content
+	// a not_here_many came in here, and some entries are yours; data is the frame body
+	noteBackMany
+	noteFail    // a frame of yours was not written; data is the reason
+	noteReport  // tell this connection how a send without ack failed
+	noteGone    // a connection of mine is gone
+	noteRefused // the ack you sent me was refused
+	noteControl // data is a control frame for this link of yours
+	// a connection of this session, at the other end of this link, is gone
+	noteLinkGone
+	// a message of yours came back from another node; data is the frame body
+	noteReturned
+	// a return_many came in here, and some entries are yours; data is the frame body
+	noteReturnedMany
+	// data is a frame of a client's for this link of yours, see relayFrame
+	noteRelay
+	// a link has brought everything of a list of yours that could still come back, see linkGone
+	noteSwept
 )
 
 // note is a small message between loops.
 type note struct {
-	kind  noteKind
-	code  codec.Code
-	frame codec.Kind // noteRefused: of the frame that was refused; noteReturned: of the frame in data
-	bare  bool       // noteBackMany: the messages come back without their content
+	kind noteKind
+	code codec.Code
+	// noteRefused: of the frame that was refused; noteReturned: of the frame in data
+	frame codec.Kind
+	bare  bool // noteBackMany: the messages come back without their content
 	// handle is the connection that sent it (noteBounce, noteBare, noteBackMany), the link that it
 	// came over (noteReturned, noteReturnedMany), or else the connection or link that it is about.
-	handle  routing.Handle
-	token   ackmgr.Token // noteAck, noteBounce, noteBare, noteFail
-	session uint64       // of who sent it (noteAck, noteBounce, noteBare, noteBackMany, noteRelay); noteLinkGone
-	seq     uint64       // noteReport: of the send; noteSwept: of the sweep
+	handle routing.Handle
+	token  ackmgr.Token // noteAck, noteBounce, noteBare, noteFail
+	// of who sent it (noteAck, noteBounce, noteBare, noteBackMany, noteRelay); noteLinkGone
+	session uint64
+	seq     uint64 // noteReport: of the send; noteSwept: of the sweep
 
 	// Its bytes in the parcel's data begin at at: first a reason, then a body.
 	at, reasonLen, bodyLen int

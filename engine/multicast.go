@@ -56,7 +56,8 @@ func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept 
 	all := verdict{code: codec.CodeTooLarge}
 	if l.eng.multicastFits(m) {
 		var known bool
-		all, known = c.sender.admitFrom(s) // once: its binding may end before the last recipient's turn
+		// once: its binding may end before the last recipient's turn
+		all, known = c.sender.admitFrom(s)
 		if !known {
 			mc.hold(body, m, grouped)
 			return

@@ -96,7 +96,8 @@ func TestMulticastSinglyToFullQueue(t *testing.T) {
 		}
 		from.n.eventually("the books balance", func() bool { sends, ended, lost := report(); return sends == ended && lost == 0 })
 	}
-	cfg := Config{MaxPayload: 1 << 16, MaxPending: 1 << 19, SlowConsumerTimeout: time.Hour} // room for the frame
+	// room for the frame
+	cfg := Config{MaxPayload: 1 << 16, MaxPending: 1 << 19, SlowConsumerTimeout: time.Hour}
 	acrossLoops(t, cfg, func(t *testing.T, n *node, from, to *client) {
 		to.shrink()
 		flood(t, from, (&group{nodes: []*node{n}}).sum)

@@ -14,8 +14,9 @@ type cast struct {
 	multi   codec.Multicast // decoded from body
 	body    []byte          // a copy
 	grouped bool            // see newTally
-	waits   int             // messages of it that wait; its connection is charged for body until none does
-	ready   []target        // those that may go on, until resumeCasts
+	// messages of it that wait; its connection is charged for body until none waits
+	waits int
+	ready []target // those that may go on, until resumeCasts
 }
 
 func newCast(body []byte, grouped bool) *cast {

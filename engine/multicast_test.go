@@ -225,7 +225,8 @@ func TestMulticastOutcomesTogether(t *testing.T) {
 	first := from.multicast("from", "x", codec.FlagAck, "r0", "r1")
 	m := to.getsMany("from", "x")
 	to.write(codec.AppendAck(nil, &codec.Ack{Token: m.all[1].Token, Code: codec.CodeAcked}))
-	if all, _ := from.tells(1); all[first+1].Code != codec.CodeAcked { // though the other one is still to come
+	// though the other one is still to come
+	if all, _ := from.tells(1); all[first+1].Code != codec.CodeAcked {
 		t.Errorf("%+v", all)
 	}
 	to.nc.Close()
@@ -401,7 +402,8 @@ func TestMulticastHeld(t *testing.T) {
 		g := startGroup(t, 2, loops)
 		to := g.nodes[1].joinMany("x", "y")
 		home := g.nodes[0].joinMany("from")
-		second := g.nodes[1].dial() // the same session at another node, which has not heard of its ID
+		// the same session at another node, which has not heard of its ID
+		second := g.nodes[1].dial()
 		second.hello(codec.Hello{Session: home.session, Secret: home.secret, Features: codec.FeatureMulticast})
 		first := second.multicast("from", "p", codec.FlagAck, "x", "y", "nobody")
 		m := to.getsMany("from", "p")
@@ -493,12 +495,14 @@ func TestMulticastToNobodyHeld(t *testing.T) {
 // A client cannot have this node send another one a frame that is too large, and so end their link.
 func TestMulticastReturnsManyForged(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
-		// Frames are small, so that not even a busy machine is at it for as long as a link may be silent.
+		// Frames are small, so that not even a busy machine is at it for as long as a link may be
+		// silent.
 		g := startGroupWith(t, 2, loops, func(c *Config) { c.MaxPayload, c.MaxIDs = 1<<16, 10 })
 		from, liar := g.nodes[0].join("from"), g.nodes[1].joinMany("liar")
 		seq := from.send("from", "liar", "x")
 		token := liar.gets("from", "liar", "x").Token
-		all := make([]codec.Recipient, g.nodes[1].mostReturned()) // each takes 28 bytes here, and 33 on its way back
+		// each takes 28 bytes here, and 33 on its way back
+		all := make([]codec.Recipient, g.nodes[1].mostReturned())
 		for i := range all {
 			all[i] = codec.Recipient{Token: token, To: []byte("?"), Epoch: 1}
 		}

@@ -135,7 +135,8 @@ func (o *output) flush() {
 		return
 	}
 	size := o.segBytes + len(o.pending)
-	// What is written moves to the loop's scratch first: an error closes c in the middle of the write.
+	// What is written moves to the loop's scratch first, because an error closes c in the middle of
+	// the write.
 	l.scratch.iov = append(append(l.scratch.iov[:0], o.segments...), o.pending)
 	clear(o.segments)
 	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0

@@ -22,8 +22,8 @@ const (
 	maxReturned = 16 << 20
 	// waitingSize is about what a message that waits takes beside its frame.
 	waitingSize = 192
-	// parkTries is how often a message is parked whose route was found and gone again before the loop
-	// came to it.
+	// parkTries is how often a message is parked again because its route was found, and gone before
+	// the loop came to it.
 	parkTries = 3
 )
 
@@ -34,15 +34,18 @@ type park struct {
 	lines     map[string]*waitLine      // by ID of the receiver
 	lined     uint64                    // grows with each message that waits
 	deadlines ranking.Ranking[*waiting] // of all that waits
-	// sends counts those that wait, here and in connections' held. Of the returned messages it counts
-	// those without ack.
+	// sends counts the sends that wait, here and in connections' held. Of returned messages it
+	// counts those without ack.
 	sends         int
-	returnedBytes int                    // of returned messages in lines
-	returnedOn    map[routing.Handle]int // those bytes, by the connection or link that they came back on
-	recents       map[string]recentAnswer
-	holding       map[string][]routing.Handle // connections with held sends, by the sender they wait for
-	casts         []readyCast                 // multicasts of which some recipients may go on
-	asked         directory.Holder            // the answer about the sender whose held sends resume now
+	returnedBytes int // of returned messages in lines
+	// those bytes, by the connection or link that they came back on
+	returnedOn map[routing.Handle]int
+	recents    map[string]recentAnswer
+	// connections with held sends, by the sender they wait for
+	holding map[string][]routing.Handle
+	casts   []readyCast // multicasts of which some recipients may go on
+	// the answer about the sender whose held sends resume now
+	asked directory.Holder
 }
 
 // recentAnswer is what the registry said of an ID a moment ago.
@@ -131,7 +134,8 @@ func (p *park) dequeue(w *waiting) *conn {
 	p.sends -= w.count()
 	c := l.conn(w.by)
 	if c == nil {
-		l.stats.abandoned += uint64(w.count()) // with or without ack: nobody is left to be told, and it was not written
+		// With or without ack: nobody is left to notify, and the message was not written.
+		l.stats.abandoned += uint64(w.count())
 		p.unwaits(w)
 		return nil
 	}
@@ -237,7 +241,8 @@ type resolution struct {
 
 	rest  waitLine  // what resumes now
 	later *waitLine // what resumes after that
-	upTo  uint64    // the number of the last message that was parked when the answer came; 0: it has just come
+	// the number of the last message that was parked when the answer came; 0: it has just come
+	upTo uint64
 }
 
 // resolved resumes what waited for the registry's answers: a step at a time, and as long as other
@@ -263,7 +268,8 @@ func (p *park) resumeSome(words []*resolution) (left []*resolution) {
 	}
 	now := words[:n]
 	open := slices.Clone(now)
-	for len(open) > 0 { // recipients of one multicast go together, and what waited behind them after that
+	// Recipients of one multicast go together. What waited behind them goes after that.
+	for len(open) > 0 {
 		more := open[:0]
 		for _, w := range open {
 			if p.advance(w) {

@@ -20,13 +20,15 @@ const (
 // line and, if it has a deadline, among the loop's deadlines. It leaves both in constant, or
 // logarithmic, time.
 type waiting struct {
-	kind     waitKind
-	held     bool           // it waits for the answer about its sender
-	by       routing.Handle // the connection that sent it; if it came back, that or the link on which it did
-	frame    []byte         // the body of a send, or of a returned forward
-	deadline int64          // 0: none
-	tries    int            // how often it was parked before
-	round    uint64         // of a held one: the last question about senders that was asked before it came, see holders
+	kind waitKind
+	held bool // it waits for the answer about its sender
+	// the connection that sent it; if it came back, that or the link on which it did
+	by       routing.Handle
+	frame    []byte // the body of a send, or of a returned forward
+	deadline int64  // 0: none
+	tries    int    // how often it was parked before
+	// of a held one: the last question about senders that was asked before it came, see holders
+	round uint64
 
 	cast  *cast  // of a multicast, which has the frame
 	to    string // of a waitMember: the ID
