@@ -7,13 +7,14 @@ import (
 	"distmsg/routing"
 )
 
-// Is this session alive? Five ask: a bind that meets an incumbent, a hello that wants to resume, a
-// watch, a message on its way, and a node that cleans up after a dead one. They all ask here. What
-// this node knows itself counts first (knownHere). For the rest the registry says where a session
-// is attached, and standingOf puts that into one of a few words. What follows from it differs, and
-// stands with who asks.
+// Five parts of the directory ask whether a session is alive: a bind that meets an incumbent, a
+// hello that wants to resume, a watch, a message on its way, and a node that cleans up after a dead
+// one. All of them ask here. What this node knows itself counts first (knownHere). For the rest,
+// the registry says where a session is attached, and standingOf reduces that to one of a few
+// states. What follows from the state is up to the caller.
 
-// standing is what the registry says of a session, together with what this node knows of the nodes.
+// standing is the state of a session by the registry and by what this node knows of the other
+// nodes.
 type standing uint8
 
 const (
@@ -25,8 +26,8 @@ const (
 	onLink                  // it is attached at a node that there is a link to
 )
 
-// alive reports whether a session counts as alive: it is attached at a node that may live. Whether
-// it is within its resume window at another node, only that node knows.
+// alive reports whether a session counts as alive: it is attached at a node that may live. Only
+// another node itself knows whether a session is within its resume window there.
 func (s standing) alive() bool { return s >= onAlive }
 
 // knownHere reports whether this node knows a session to live: it is attached here or at a node
@@ -52,7 +53,7 @@ func (d *Directory) AttachedElsewhere(id routing.SessionID) bool {
 	return s != nil && len(s.Handles()) > 0
 }
 
-// standingOf says in one word where the registry has a session.
+// standingOf returns the state of a session by what the registry says of it.
 func (d *Directory) standingOf(p routing.SessionPresence) standing {
 	linked := func(at routing.Presence) bool {
 		if d.alone() {
@@ -76,8 +77,8 @@ func (d *Directory) standingOf(p routing.SessionPresence) standing {
 	return onDead
 }
 
-// whereAre asks the registry where sessions are. A session of which it does not say is not in the
-// map.
+// whereAre asks the registry where sessions are. The map lacks sessions of which the registry does
+// not say.
 func (d *Directory) whereAre(ctx context.Context, sessions []routing.SessionID) map[routing.SessionID]standing {
 	presences, err := d.registry.Presences(ctx, sessions)
 	if err != nil {
@@ -92,10 +93,10 @@ func (d *Directory) whereAre(ctx context.Context, sessions []routing.SessionID) 
 	return all
 }
 
-// livesElsewhere reports whether a session that is not in this node's table goes on at another
-// node, or may be resumed. If the registry does not answer, it may: the client has proved that the
-// session was its own, and if that has ended, the registry says so when it has the attach written.
-// An entry of a dead node is enough.
+// livesElsewhere reports whether a session that is not in this node's table lives at another node,
+// or may be resumed. If the registry does not answer, it returns true: the client has proved that
+// the session was its own, and if the session has ended, the registry refuses its attach later. An
+// entry of a dead node is enough.
 func (ss *sessions) livesElsewhere(id routing.SessionID) bool {
 	d := ss.dir
 	if d.alone() {
@@ -110,8 +111,8 @@ func (ss *sessions) livesElsewhere(id routing.SessionID) bool {
 	return err != nil || d.standingOf(p) >= onDead
 }
 
-// endOrphan ends a session that was last attached at a node which is dead: nobody else will. A node
-// that can merely not be reached looks after its sessions itself. Call it in the session's lane.
+// endOrphan ends a session that was last attached at a dead node, because nobody else will. A node
+// that merely cannot be reached looks after its sessions itself. Call it in the session's lane.
 func (ss *sessions) endOrphan(id routing.SessionID, last routing.Presence) {
 	d := ss.dir
 	if !d.cfg.Gone(last) || d.attached(id) {

@@ -7,8 +7,8 @@ import (
 	"distmsg/routing"
 )
 
-// bindings has the registry bind and unbind IDs, and look them up, for sessions of this node. Its
-// methods are called in the lanes of the IDs.
+// bindings asks the registry to bind and unbind IDs, and looks IDs up, for sessions of this node.
+// Its methods are called in the lanes of the IDs.
 type bindings struct {
 	dir       *Directory // static
 	room      *room      // static
@@ -16,7 +16,7 @@ type bindings struct {
 	releases  releases
 }
 
-// work does parts of requests together.
+// work carries out parts of requests together.
 func (b *bindings) work(v Verb, parts []part) {
 	if v == bindLate {
 		countedBefore(parts)
@@ -64,8 +64,8 @@ func (w *wish) id() string { return w.r.items[w.i].id }
 
 func (w *wish) answer(v codec.Result) { w.r.Results[w.i] = v }
 
-// bindApart binds what several connections ask for. Those that ask for the same ID do so one after
-// the other: else each would find another incumbent than it expects.
+// bindApart binds the IDs that several connections ask for. It binds the same ID for one connection
+// after the other. Otherwise each would find another incumbent than it expects.
 func (b *bindings) bindApart(parts []part) {
 	seen := make(map[string]bool)
 	begin := 0
@@ -126,8 +126,8 @@ func (b *bindings) bind(parts []part) {
 	}
 }
 
-// knows reports whether this node has a binding in its table, so that a re-assert of it is more
-// than its client's word.
+// knows reports whether this node has a binding in its table. Then a re-assert of it rests on more
+// than its client's claim.
 func (b *bindings) knows(s *routing.Session, it item) bool {
 	route, ok := b.dir.table.Lookup([]byte(it.id))
 	return ok && route.Session == s && route.Epoch == it.epoch
@@ -162,7 +162,7 @@ func (b *bindings) allowed(r *Request, mine []int) []int {
 	return ok
 }
 
-// applyBinds does what the registry's answers ask for. It returns those that are to be tried again,
+// applyBinds carries out what the registry's answers ask for. It returns those that must be retried
 // to replace the incumbent.
 func (b *bindings) applyBinds(todo []wish, results []routing.BindResult) (again []wish) {
 	lives := b.incumbentsLive(todo, results)
@@ -212,8 +212,8 @@ func (b *bindings) applyBinds(todo []wish, results []routing.BindResult) (again 
 	return append(again, b.removeFormerSelves(former)...)
 }
 
-// stands says that a bind has met a binding that stands, if that is known: else the registry did
-// not say whether its session lives, and the client is to try again.
+// stands answers that a bind has met a binding that stands, if that is known. Otherwise the
+// registry did not say whether the incumbent's session lives, and the client should retry.
 func stands(known bool, code codec.Code, epoch uint64) codec.Result {
 	if !known {
 		return codec.Result{Code: codec.CodeRegistryUnavailable}
@@ -221,9 +221,9 @@ func stands(known bool, code codec.Code, epoch uint64) codec.Result {
 	return codec.Result{Code: code, Epoch: epoch}
 }
 
-// removeFormerSelves takes away bindings that re-asserts with the same epoch met, and whose
-// sessions are over: their clients began anew, and what their former sessions held is not all
-// removed yet. It returns those that are to be tried again.
+// removeFormerSelves removes bindings that re-asserts with the same epoch met and whose sessions
+// are over. Their clients began anew, and not all that their former sessions held is removed yet.
+// It returns the re-asserts to retry.
 func (b *bindings) removeFormerSelves(former []wish) (again []wish) {
 	if len(former) == 0 {
 		return nil
@@ -245,8 +245,9 @@ func (b *bindings) removeFormerSelves(former []wish) (again []wish) {
 	return again
 }
 
-// bound puts a binding into the table and tells the session that it displaced. It returns false if
-// the session of the binding has ended meanwhile: then it must not stay in the registry either.
+// bound puts a binding into the table and notifies the session that it displaced. It returns false
+// if the session of the binding has ended meanwhile. Then the binding must not stay in the registry
+// either.
 func (b *bindings) bound(r *Request, i int, res routing.BindResult) bool {
 	id := r.items[i].id
 	// before the table: if the session ends meanwhile, the end comes last
@@ -282,9 +283,9 @@ func (b *bindings) bound(r *Request, i int, res routing.BindResult) bool {
 	return true
 }
 
-// incumbentsLive says of the sessions that hold what was to be bound whether they still count:
-// attached, or within their resume window (S16). It asks the registry once for all that this node
-// does not know, if it matters. A session of which the registry does not say is not in the map.
+// incumbentsLive returns whether the sessions that hold the IDs to bind still count: attached, or
+// within their resume window (S16). If it matters, it asks the registry once for all sessions that
+// this node does not know. The map lacks sessions of which the registry does not say.
 func (b *bindings) incumbentsLive(todo []wish, results []routing.BindResult) map[routing.SessionID]bool {
 	lives, asked := make(map[routing.SessionID]bool), make(map[routing.SessionID]bool)
 	var asking []routing.SessionID

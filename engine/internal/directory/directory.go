@@ -13,8 +13,8 @@ import (
 	"distmsg/routing"
 )
 
-// Config is what a Directory works with and for. All fields are static. It has no defaults: the
-// engine has checked its own.
+// Config is the configuration of a Directory. All fields are static. It has no defaults, because
+// the engine has checked its own configuration.
 type Config struct {
 	Node     string // this node's ID
 	Registry routing.Registry
@@ -47,22 +47,22 @@ type Config struct {
 	SessionUp, SessionDown func(session routing.SessionID, identity string)
 }
 
-// Loops is what the directory has the event loops do. No method may wait: each leaves a task for a
-// loop, and returns. The directory calls them from any goroutine, and some with a lock held.
+// Loops is what the directory asks of the event loops. No method may wait: each queues a task for a
+// loop and returns. The directory calls them from any goroutine, and some of them with a lock held.
 type Loops interface {
-	// Kick tells connections that their session has lost an ID to the binding with that epoch.
+	// Kick notifies connections that their session has lost an ID to the binding with that epoch.
 	Kick(conns []routing.Handle, id string, epoch uint64)
 	// Close ends connections or links.
 	Close(conns []routing.Handle, f codec.Fault, detail string)
 	// CloseAside ends the connections that have left a session, or have stepped back from it.
 	CloseAside(session routing.SessionID, f codec.Fault, detail string)
-	// Answer gives a request back that has been worked on.
+	// Answer answers a request when its work is done.
 	Answer(r *Request)
-	// Resolved says to a loop how messages to some IDs go on.
+	// Resolved notifies a loop how messages to some IDs go on.
 	Resolved(loop int, all []Resolved)
-	// SendersKnown says to a loop who holds some IDs.
+	// SendersKnown notifies a loop who holds some IDs.
 	SendersKnown(loop int, all []Holder)
-	// TellChanges says that there are changes for a connection that watches IDs; see
+	// TellChanges notifies the loop of a connection that watches IDs that there are changes. See
 	// Directory.Changes.
 	TellChanges(conn routing.Handle)
 	// Reassert asks the client of a connection to bind all it has again, within that time.
@@ -80,25 +80,25 @@ type Peers interface {
 	LinkTo(p routing.Presence) (link routing.Handle, ok bool)
 	// Links returns all links.
 	Links() []routing.Handle
-	// Tell sends control frames to all nodes that there is a link to.
+	// Tell sends control frames to all nodes to which there is a link.
 	Tell(frames []byte)
-	// TellOne sends control frames over one link, unless very much waits for that already.
+	// TellOne sends control frames over one link, unless very much already waits for that link.
 	TellOne(link routing.Handle, frames []byte)
 }
 
-// Reply is what came of a question to a session for all that it holds.
+// Reply is the result of asking a session for all IDs that it holds.
 type Reply uint8
 
 const (
-	// NoReply means that there is no answer: the connection is gone, or its client has said
+	// NoReply means that there is no answer. The connection has closed, or its client has sent
 	// nothing.
 	NoReply Reply = iota
 	// Replied means that the client lives, and has bound what it holds.
 	Replied
 )
 
-// Directory is the office of one node. Its methods may be called from any goroutine, and do not
-// wait for the registry unless they say so.
+// Directory is the office of one node. Any goroutine may call its methods. They do not wait for the
+// registry unless they say so.
 type Directory struct {
 	// static
 	cfg      Config
@@ -124,7 +124,7 @@ type Directory struct {
 	asked atomic.Int64 // bytes of all requests that are under way
 }
 
-// New makes a directory. It works from Start on. peers may be nil if cfg.Remote is.
+// New makes a directory. It works once Start is called. peers may be nil if cfg.Remote is.
 func New(cfg Config, loops Loops, peers Peers) *Directory {
 	d := &Directory{cfg: cfg, table: cfg.Table, remote: cfg.Remote, loops: loops, peers: peers}
 	d.registry = &monitoredRegistry{Registry: cfg.Registry}
@@ -146,7 +146,7 @@ func New(cfg Config, loops Loops, peers Peers) *Directory {
 	return d
 }
 
-// Start has the lanes run, until Stop. ctx bounds all calls to the registry.
+// Start runs the lanes until Stop. ctx bounds all calls to the registry.
 func (d *Directory) Start(ctx context.Context) {
 	d.ctx = ctx
 	d.lanes.start()
@@ -170,10 +170,10 @@ func (d *Directory) Run(ctx context.Context) {
 	running.Go(func() { d.news.keepRoutes(ctx) })
 }
 
-// Hurry has nobody wait for a turn to bind any more: the node stops.
+// Hurry ends the waits for a turn to bind, because the node stops.
 func (d *Directory) Hurry() { d.bindings.takeovers.stop() }
 
-// Stop waits until the lanes have done what they have. It waits for the registry.
+// Stop waits until the lanes have finished the jobs that they have. It waits for the registry.
 func (d *Directory) Stop() { d.lanes.stop() }
 
 // Close closes the registry, if it is the node's own.
@@ -198,7 +198,7 @@ func (d *Directory) apart(name string, hook func()) bool {
 	return callback.ApartLogged(d.cfg.Log, "Hooks."+name, hook)
 }
 
-// Busy is for how long the job under way that began first has run. It is 0 if there is none.
+// Busy returns how long the oldest job under way has run, or 0 if there is none.
 func (d *Directory) Busy() time.Duration { return d.lanes.busy() }
 
 // Stats is a snapshot of counters; see engine.Stats.

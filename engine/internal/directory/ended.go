@@ -15,7 +15,7 @@ import (
 // connection that joins the session meanwhile is attached before the other nodes hear of the end,
 // or the registry refuses its attach.
 
-// SessionOver is what a connection is told whose session has ended.
+// SessionOver is the text that a connection gets when its session has ended.
 const SessionOver = "the session has ended"
 
 // endHere ends a session at this node: it closes its connections and forgets where it was attached.
@@ -40,7 +40,7 @@ func (ss *sessions) forgetEnded(s *routing.Session) {
 	}
 }
 
-// tellEnded tells all other nodes that a session has ended.
+// tellEnded notifies all other nodes that a session has ended.
 func (ss *sessions) tellEnded(id routing.SessionID) {
 	if !ss.dir.alone() {
 		ss.dir.news.forgetSession(id)
@@ -48,7 +48,7 @@ func (ss *sessions) tellEnded(id routing.SessionID) {
 	}
 }
 
-// HeardEnded ends a session that another node says is over.
+// HeardEnded ends a session that another node reports as ended.
 func (d *Directory) HeardEnded(id routing.SessionID) {
 	d.lanes.inSession(id, func() { d.sessions.heardEnded(id) })
 }
@@ -70,8 +70,9 @@ func (ss *sessions) heardEnded(id routing.SessionID) {
 	}
 }
 
-// untold are the ends that the registry could not be told. The node tells it again every second:
-// nobody else knows of them, and until then the IDs of these sessions are unreachable.
+// untold holds the session ends that the node could not write to the registry. The node retries
+// every second. Nobody else knows of these ends, and until they are written the IDs of these
+// sessions are unreachable.
 type untold struct {
 	mu  sync.Mutex
 	all map[routing.SessionID]routing.EndOp // guarded by mu
@@ -95,7 +96,7 @@ func (u *untold) take() []routing.EndOp {
 	return all
 }
 
-// tellUntold tells the registry of the ends that it could not be told before.
+// tellUntold writes to the registry the ends that it could not write before.
 func (ss *sessions) tellUntold() {
 	for _, op := range ss.untold.take() {
 		ss.dir.lanes.inSession(op.Session, func() {
@@ -106,8 +107,8 @@ func (ss *sessions) tellUntold() {
 	}
 }
 
-// endInRegistry ends a session in the registry, and tells the other nodes and the watchers. If the
-// registry cannot be asked, it is asked again later. Call it in the session's lane.
+// endInRegistry ends a session in the registry, and notifies the other nodes and the watchers. If
+// the registry cannot be reached, the node retries later. Call it in the session's lane.
 func (ss *sessions) endInRegistry(op routing.EndOp) (ended bool, err error) {
 	ctx, cancel := ss.dir.registryContext()
 	defer cancel()
@@ -126,9 +127,9 @@ func (ss *sessions) endInRegistry(op routing.EndOp) (ended bool, err error) {
 	return ended, err
 }
 
-// endAfterOthers is called when the resume window of a session is over here, and another node has
-// had a connection of it later. That node ends it; this one makes sure that somebody does. Call it
-// in the session's lane.
+// endAfterOthers is called when the resume window of a session ends here and another node had a
+// connection of it later. That node ends it. This node makes sure that somebody does. Call it in
+// the session's lane.
 func (ss *sessions) endAfterOthers(op routing.EndOp) {
 	known := ss.dir.remote.Session(op.Session)
 	switch {
@@ -142,7 +143,7 @@ func (ss *sessions) endAfterOthers(op routing.EndOp) {
 	}
 }
 
-// sessionDown tells the application that a session has ended here.
+// sessionDown notifies the application that a session has ended here.
 func (ss *sessions) sessionDown(s *routing.Session, ids int) {
 	ss.dir.cfg.Log.Debug("session ended", "session", s.ID(), "ids", ids)
 	if ss.dir.cfg.SessionDown != nil {

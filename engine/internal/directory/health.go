@@ -11,9 +11,9 @@ import (
 	"distmsg/routing"
 )
 
-// monitoredRegistry is the registry that the engine was given, with an eye on whether it takes
-// calls. A call that fails says that it does not. That it does, only a probe says: a look-up that
-// goes well is no proof that binds do, nor is one bind of the next.
+// monitoredRegistry is the engine's registry together with what is known of its health. A failed
+// call shows that the registry does not take calls. Only a probe shows that it does: a look-up that
+// succeeds is no proof that binds do, nor is one bind proof of the next.
 type monitoredRegistry struct {
 	routing.Registry
 
@@ -25,7 +25,7 @@ type monitoredRegistry struct {
 	finding  error     // what is wrong with a registry that takes calls
 }
 
-// identity is that of the registry's data; zero if the registry cannot tell.
+// identity returns the identity of the registry's data. It is zero if the registry cannot tell.
 func (w *monitoredRegistry) identity() routing.Identity {
 	if r, ok := w.Registry.(routing.Identified); ok {
 		return r.Identity()
@@ -33,10 +33,11 @@ func (w *monitoredRegistry) identity() routing.Identity {
 	return routing.Identity{}
 }
 
-// Identity is that of the registry's data; zero if the registry cannot tell. It asks nobody.
+// Identity returns the identity of the registry's data. It is zero if the registry cannot tell. It
+// makes no call.
 func (d *Directory) Identity() routing.Identity { return d.registry.identity() }
 
-// note takes the result of a call, and hands its error on.
+// note notes the result of a call, and returns its error.
 func (w *monitoredRegistry) note(err error) error {
 	if !errors.Is(err, routing.ErrUnavailable) {
 		return err
@@ -51,14 +52,14 @@ func (w *monitoredRegistry) note(err error) error {
 	return err
 }
 
-// failureCount is how many calls have failed so far.
+// failureCount returns how many calls have failed so far.
 func (w *monitoredRegistry) failureCount() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failures
 }
 
-// probe has the registry probed. A call that fails meanwhile counts.
+// probe probes the registry. A call that fails meanwhile counts.
 func (w *monitoredRegistry) probe(ctx context.Context) {
 	w.mu.Lock()
 	failures := w.failures
@@ -117,7 +118,7 @@ func (w *monitoredRegistry) EndSession(ctx context.Context, op routing.EndOp) (b
 	return ended, w.note(err)
 }
 
-// Troubles says what is wrong with the registry, a line each.
+// Troubles returns what is wrong with the registry, one line for each problem.
 func (d *Directory) Troubles() (lines []string) {
 	w := d.registry
 	w.mu.Lock()

@@ -10,13 +10,13 @@ import (
 	"distmsg/routing"
 )
 
-// holders asks the registry who holds the IDs that sessions send from, for the loops: one question
-// at a time, with all IDs that have gathered meanwhile. It does not share the resolver's questions:
-// the resolver finds out how messages to an ID end, and "its session cannot be reached" does not
-// say who holds the ID.
+// holders asks the registry for the loops who holds the IDs that sessions send from. It asks one
+// question at a time, with all IDs that have gathered meanwhile. It does not share the resolver's
+// questions: the resolver finds out how messages to an ID end, and "its session cannot be reached"
+// does not say who holds the ID.
 //
-// A question that fails is no answer to those who have asked since it was put: they have one of
-// their own, in the order in which they came.
+// If a question fails, loops that asked while it was under way do not hear of that. The next
+// question is for them, in the order in which they came.
 //
 // Each question has a number. A loop notes the number of the latest question when a send arrives.
 // An answer to a question with a greater number is no older than the send.
@@ -43,12 +43,12 @@ func newHolders(d *Directory) *holders {
 	return &holders{dir: d, wake: make(chan struct{}, 1), loops: make(map[string][]uint16)}
 }
 
-// AskHolder promises that the loop will hear who holds an ID, by Loops.SendersKnown, from a
-// question that has not been asked yet. There must be other nodes.
+// AskHolder makes sure that the loop hears who holds an ID, by Loops.SendersKnown, from a question
+// that has not been asked yet. There must be other nodes.
 func (d *Directory) AskHolder(loop uint16, id string) { d.holders.ask(loop, id) }
 
-// HolderRound is the number of the latest question for holders. An answer with a greater number is
-// no older than this call.
+// HolderRound returns the number of the latest question for holders. An answer with a greater
+// number is no older than this call.
 func (d *Directory) HolderRound() uint64 { return d.holders.round.Load() }
 
 func (h *holders) ask(loop uint16, id string) {
@@ -99,7 +99,7 @@ func (h *holders) unknown(ids []string) []Holder {
 	return words
 }
 
-// find asks the registry. If it does not answer, no word is known.
+// find asks the registry. If the registry does not answer, Known is false for all IDs.
 func (h *holders) find(ctx context.Context, ids []string) []Holder {
 	ctx, cancel := context.WithTimeout(ctx, ResolveTimeout)
 	defer cancel()
@@ -120,7 +120,7 @@ func (h *holders) find(ctx context.Context, ids []string) []Holder {
 	return words
 }
 
-// answer tells every loop that asked.
+// answer notifies every loop that asked.
 func (h *holders) answer(words []Holder, loops [][]uint16) {
 	byLoop := make([][]Holder, h.dir.cfg.Loops)
 	for i, w := range words {

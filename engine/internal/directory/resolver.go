@@ -38,10 +38,10 @@ const (
 	maxAway = 1 << 16
 )
 
-// resolver asks the registry for the loops. A question is about all IDs that have gathered
-// meanwhile. The connections that they are asked for have their turns in it, so that one which asks
-// for many does not hold up the others (S32). Each ID is answered by itself: as soon as it is known
-// what to do, and whatever becomes of the others.
+// resolver asks the registry for the loops. A question covers all IDs that have gathered meanwhile.
+// The connections that ask have their turns in it, so that one that asks for many IDs does not
+// delay the others (S32). The resolver answers each ID as soon as it knows what to do, whatever
+// happens to the others.
 type resolver struct {
 	dir  *Directory
 	wake chan struct{} // of capacity 1
@@ -69,7 +69,7 @@ type question struct {
 	not   disowned // a binding that is no answer
 }
 
-// whereabouts is what the registry said of a session that no node has told of.
+// whereabouts is what the registry said of a session that no node has announced.
 type whereabouts struct {
 	at    standing
 	heard time.Time
@@ -93,16 +93,15 @@ func newResolver(d *Directory) *resolver {
 		lines: make(map[routing.Handle]*askLine), away: make(map[routing.SessionID]whereabouts)}
 }
 
-// Resolved says how messages to an ID go on, after the registry was asked.
+// Resolved says how messages to an ID go on after the registry was asked.
 type Resolved struct {
 	ID    string
 	Code  codec.Code // CodeOK if there is a route now, else how sends end
 	Stale bool       // a part of it was remembered: whoever remembers it does so for no longer
 }
 
-// Resolve promises that the loop will hear of the IDs, by Loops.Resolved, and of all at once if
-// nobody has asked for them before. by is the connection or link on whose account. There must be
-// other nodes.
+// Resolve makes sure that the loop hears of the IDs by Loops.Resolved, and of all at once if nobody
+// has asked for them before. by is the connection or link that asks. There must be other nodes.
 func (d *Directory) Resolve(loop uint16, by routing.Handle, ids ...string) {
 	d.resolver.ask(loop, by, ids...)
 }
@@ -130,7 +129,7 @@ func (r *resolver) ask(loop uint16, by routing.Handle, ids ...string) {
 	wake.Nudge(r.wake)
 }
 
-// queue puts IDs into the line of who asks. mu is held.
+// queue puts IDs into the line of the connection or link that asks. The caller holds mu.
 func (r *resolver) queue(by routing.Handle, ids []string) {
 	if len(ids) == 0 {
 		return
@@ -233,7 +232,7 @@ func (r *resolver) takeLate() (late []string) {
 	return late
 }
 
-// finding is what came of the question for one ID.
+// finding is the result of the question for one ID.
 type finding struct {
 	id     string
 	found  routing.LookupResult
@@ -242,7 +241,7 @@ type finding struct {
 	stale  bool       // see Resolved
 }
 
-// answer tells every loop that asked, but not of IDs that move: about those it asks again.
+// answer notifies every loop that asked, except of IDs that move. It asks again about those.
 func (r *resolver) answer(all []finding) {
 	words := make([][]Resolved, r.dir.cfg.Loops)
 	again := make(map[int][]string) // by tries
@@ -283,7 +282,7 @@ func (r *resolver) requeue(ids []string) {
 	wake.Nudge(r.wake)
 }
 
-// answerAll answers all IDs alike. f has all but the ID.
+// answerAll gives all IDs the same answer. f has all of it but the ID.
 func (r *resolver) answerAll(ids []string, f finding) {
 	all := make([]finding, len(ids))
 	for i, id := range ids {
@@ -293,12 +292,12 @@ func (r *resolver) answerAll(ids []string, f finding) {
 	r.answer(all)
 }
 
-// notSaid answers that the registry did not answer.
+// notSaid answers that the registry did not reply.
 func (r *resolver) notSaid(ids []string) {
 	r.answerAll(ids, finding{code: codec.CodeRegistryUnavailable})
 }
 
-// resolve asks the registry who holds the IDs, puts the routes in place, and answers.
+// resolve asks the registry who holds the IDs, installs the routes, and answers.
 //
 // A session that turns out to be dead may have been followed by another one between the two
 // questions, for the ID and for the session. So the ID is asked for again: nobody holds it only if
@@ -354,7 +353,7 @@ func (r *resolver) resolveOnce(ctx context.Context, ids []string) (again []strin
 	return r.tellWhereabouts(ctx, open, began)
 }
 
-// tell answers, and hints to the watcher what the registry has said.
+// tell answers, and passes what the registry has said to the watcher as hints.
 func (r *resolver) tell(all []finding) {
 	if len(all) == 0 {
 		return

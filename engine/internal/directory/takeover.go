@@ -121,8 +121,8 @@ func (t *takeovers) took(it *item) {
 	}
 }
 
-// owe adds a takeover to what an ID owes, and returns when all before it are paid for. An ID that
-// is not in its set replaces the one that owes least. mu is held.
+// owe adds a takeover to the debt of an ID. It returns when all takeovers before it are paid for.
+// An ID that is not in its set replaces the one that owes least. The caller holds mu.
 func (t *takeovers) owe(id string) (before time.Duration) {
 	if t.debts == nil {
 		t.debts = make([][debtWays]debt, debtSets)
@@ -143,13 +143,14 @@ func (t *takeovers) owe(id string) (before time.Duration) {
 	return before
 }
 
-// place is the hash of an ID, and the set that it belongs to. mu is held, and there are debts.
+// place returns the hash of an ID and the set that it belongs to. The caller holds mu, and there
+// are debts.
 func (t *takeovers) place(id string) (hash uint64, set *[debtWays]debt) {
 	hash = maphash.String(t.seed, id)
 	return hash, &t.debts[hash%debtSets]
 }
 
-// debtOf is what is known of an ID; nil if it owes nothing. mu is held.
+// debtOf returns what is known of an ID, or nil if it owes nothing. The caller holds mu.
 func (t *takeovers) debtOf(id string) *debt {
 	if t.debts == nil {
 		return nil
@@ -163,7 +164,7 @@ func (t *takeovers) debtOf(id string) *debt {
 	return nil
 }
 
-// admit returns which IDs of a request may be bound now. The others wait, or are refused. Call it
+// admit returns the IDs of a request that may be bound now. The others wait or are refused. Call it
 // in the lane of the IDs.
 func (t *takeovers) admit(r *Request, mine []int) []int {
 	t.mu.Lock()
@@ -187,8 +188,8 @@ func (t *takeovers) admit(r *Request, mine []int) []int {
 	return now
 }
 
-// late has an ID of a request wait, or refuses it, if it may not be bound now. It returns false if
-// it may. mu is held.
+// late makes an ID of a request wait, or refuses it, if it may not be bound now. It returns false
+// if it may. The caller holds mu.
 func (t *takeovers) late(r *Request, i int) bool {
 	id := r.items[i].id
 	d := t.debtOf(id)
@@ -226,7 +227,7 @@ func (t *takeovers) late(r *Request, i int) bool {
 	return true
 }
 
-// arm has the timer fire. mu is held.
+// arm sets the timer. The caller holds mu.
 func (t *takeovers) arm(after time.Duration) {
 	after = (after + turnsTogether).Truncate(turnsTogether)
 	if t.timer == nil {
@@ -236,7 +237,7 @@ func (t *takeovers) arm(after time.Duration) {
 	t.timer.Reset(after)
 }
 
-// release gives the binds that are due back to their lanes.
+// release queues the binds that are due in their lanes again.
 func (t *takeovers) release(now time.Duration) {
 	t.mu.Lock()
 	var due []*lateBind
@@ -313,7 +314,7 @@ func (t *takeovers) payBack(parts []part) {
 	}
 }
 
-// stop has nobody wait any more.
+// stop ends all waits.
 func (t *takeovers) stop() {
 	t.mu.Lock()
 	t.over = true

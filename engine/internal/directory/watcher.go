@@ -27,8 +27,8 @@ const (
 )
 
 // watcher knows who holds the IDs that the clients of this node watch. It asks the registry for all
-// of them within Config.WatchPeriod (see watchPeriod), in batches, one question at a time. What
-// this node does itself, the watcher hears at once, as a hint.
+// of them within Config.WatchPeriod (see watchPeriod), in batches, one question at a time. It hears
+// at once, as a hint, what this node does itself.
 //
 // A hint of a bind or unbind counts: it is given in the lane of the ID, where the registry's
 // answers come in order (S12). An answer to a question of the watcher may be older than a hint that
@@ -55,7 +55,7 @@ type watcher struct {
 	absent map[routing.SessionID]*absence // guarded by mu
 }
 
-// watchedID is an ID that somebody watches. name is static, and watcher.mu guards the other fields.
+// watchedID is an ID that a client watches. name is static, and watcher.mu guards the other fields.
 type watchedID struct {
 	name    string
 	watches []*watch
@@ -79,7 +79,7 @@ func newWatcher(d *Directory) *watcher {
 		absent: make(map[routing.SessionID]*absence)}
 }
 
-// result is what clients are told of an ID.
+// result returns what clients hear of an ID.
 func (id *watchedID) result() codec.Result {
 	switch {
 	case !id.known:
@@ -90,7 +90,7 @@ func (id *watchedID) result() codec.Result {
 	return codec.Result{Code: codec.CodeNoRoute}
 }
 
-// watched returns the ID of that name. mu is held.
+// watched returns the ID of that name. The caller holds mu.
 func (w *watcher) watched(name string) *watchedID {
 	id := w.ids[name]
 	if id == nil {
@@ -102,7 +102,7 @@ func (w *watcher) watched(name string) *watchedID {
 	return id
 }
 
-// drop takes a watch out of its ID's. mu is held.
+// drop removes a watch from its ID. The caller holds mu.
 func (w *watcher) drop(v *watch) {
 	v.dropped = true
 	w.watches--
@@ -116,7 +116,7 @@ func (w *watcher) drop(v *watch) {
 	}
 }
 
-// forget takes an ID out that nobody watches any more. mu is held.
+// forget removes an ID that nobody watches any more. The caller holds mu.
 func (w *watcher) forget(id *watchedID) {
 	delete(w.ids, id.name)
 	w.n.Add(-1)
@@ -140,7 +140,7 @@ func (w *watcher) move(from, to int) {
 	w.order[to].at = int32(to)
 }
 
-// set notes who holds an ID, and has the connections told that do not know it. mu is held.
+// set notes who holds an ID, and notifies the connections that do not know it. The caller holds mu.
 func (w *watcher) set(id *watchedID, bound bool, epoch uint64) {
 	id.version++
 	if id.known && id.bound == bound && id.epoch == epoch {
@@ -204,7 +204,7 @@ func (w *watcher) heardFound(name string, r codec.Result) {
 	}
 }
 
-// doubt forgets what is known: the node was stopped for a while (S24).
+// doubt forgets what is known, because the node was stopped for a while (S24).
 func (w *watcher) doubt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -215,7 +215,7 @@ func (w *watcher) doubt() {
 	clear(w.absent)
 }
 
-// askSoon has the registry asked for an ID out of turn. mu is held.
+// askSoon makes run ask the registry for an ID out of turn. The caller holds mu.
 func (w *watcher) askSoon(id *watchedID) {
 	if !id.soon {
 		id.soon = true
@@ -250,8 +250,8 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// takeApart removes the watches of connections that have ended. It does so a part at a time, so
-// that nobody waits long for mu.
+// takeApart removes the watches of connections that have closed. It works in parts, so that nobody
+// waits long for mu.
 func (w *watcher) takeApart() {
 	for w.takeApartSome() {
 	}
@@ -291,7 +291,7 @@ func (w *watcher) takeSoon() []*watchedID {
 	return batch
 }
 
-// count is how many watches there are.
+// count returns how many watches there are.
 func (w *watcher) count() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -342,7 +342,7 @@ func (w *watcher) askFor(parts []part) {
 	w.ask(ctx, batch)
 }
 
-// ask asks the registry who holds IDs, and notes the answer. If there is none, nothing changes
+// ask asks the registry who holds IDs, and notes the answer. If there is no answer, nothing changes
 // (S18).
 func (w *watcher) ask(ctx context.Context, batch []*watchedID) {
 	if len(batch) == 0 {
