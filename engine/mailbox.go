@@ -6,21 +6,21 @@ import (
 	"distmsg/routing"
 )
 
-// Loops talk to each other by mail. While an iteration runs, a loop fills one parcel for each
-// loop it has something for; at the end of the iteration it hands the parcels over and rings the
-// other's doorbell once. Frames for one connection gather in one buffer, which the other loop
-// adopts as it is, so that crossing loops costs no second copy of a payload.
+// Loops exchange messages by mail. During an iteration a loop fills one parcel for each loop to
+// which it has something to send. At the end of the iteration it hands the parcels over and wakes
+// each receiving loop once. Frames for one connection gather in one buffer. The other loop adopts
+// that buffer as it is, so crossing loops costs no second copy of a payload.
 
 const (
 	// maxInbox bounds the bytes that wait for a loop. Beyond it, a sender on another loop hears
 	// overflow.
 	maxInbox = 64 << 20
-	// staleAfter is the age in milliseconds from which a parcel's frames are looked at one by one
-	// for their deadlines. Below it, waiting is within the clock's resolution.
+	// staleAfter is the age in milliseconds from which a loop checks the deadline of each frame of
+	// a parcel. A younger parcel has waited for less than the clock's resolution.
 	staleAfter = int64(tickEvery / 1e6)
 )
 
-// parcel is what one loop has for another after one iteration.
+// parcel is what one loop sends another after one iteration.
 type parcel struct {
 	at     int64 // the sender's clock, in milliseconds
 	chunks []chunk
@@ -37,7 +37,7 @@ type chunk struct {
 	buf       []byte
 }
 
-// noteKind says what a note asks of the loop that gets it.
+// noteKind says what a note asks of the loop that receives it.
 type noteKind uint8
 
 const (
@@ -89,7 +89,7 @@ func (n *note) reason(data []byte) []byte { return data[n.at : n.at+n.reasonLen]
 // body is a reply (noteAck) or a frame.
 func (n *note) body(data []byte) []byte { return data[n.at+n.reasonLen:][:n.bodyLen] }
 
-// outbox is the mail that a loop has for one other loop.
+// outbox is the mail of a loop for one other loop.
 type outbox struct {
 	parcel *parcel
 	peers  []peerConn // by slot on the other loop
@@ -110,7 +110,7 @@ func (p *parcel) size() int64 {
 	return int64(n)
 }
 
-// mailroom is what a loop has for other loops. The loop owns it.
+// mailroom is the mail of a loop for all other loops. The loop owns it.
 type mailroom struct {
 	loop *loop // static
 
@@ -118,7 +118,7 @@ type mailroom struct {
 	walk  mailFrame // scratch of each
 }
 
-// parcelFor returns the parcel that is being filled for a loop.
+// parcelFor returns the parcel that the loop is filling for another loop.
 func (mr *mailroom) parcelFor(target uint16) *parcel {
 	l := mr.loop
 	box := &mr.boxes[target]
@@ -129,7 +129,7 @@ func (mr *mailroom) parcelFor(target uint16) *parcel {
 	return box.parcel
 }
 
-// notify leaves a note for a loop, or opens it at once if it is this one.
+// notify queues a note for a loop, or handles it at once if it is for this loop.
 func (mr *mailroom) notify(target uint16, n note) {
 	l := mr.loop
 	if target == l.idx {
@@ -164,8 +164,8 @@ func (mr *mailroom) handOver(target int) {
 	to.ring()
 }
 
-// drop throws away what was not handed over yet (S24). Entries end with their connections; for the
-// rest this is the end.
+// drop drops the mail that was not handed over yet (S24). Entries end with their connections.
+// Everything else ends here.
 func (mr *mailroom) drop() {
 	l := mr.loop
 	for i := range mr.boxes {
@@ -184,8 +184,9 @@ func (mr *mailroom) drop() {
 	}
 }
 
-// peer returns what this loop knows of a connection elsewhere, or nil if that is gone. If the slot
-// has a new tenant, the entries that wait for the old one are lost: its note is still on the way.
+// peer returns what this loop knows of a connection elsewhere, or nil if that has closed. If the
+// slot has a new tenant, the entries that wait for the old one are lost, because its note is still
+// on the way.
 func (mr *mailroom) peer(h routing.Handle) *peerConn {
 	box := &mr.boxes[h.Loop]
 	if need := int(h.Slot) + 1; need > len(box.peers) {
@@ -224,7 +225,7 @@ func (mr *mailroom) peerGone(h routing.Handle) {
 	}
 }
 
-// announceGone tells every loop that a connection of this one is gone (S5).
+// announceGone notifies every loop that a connection of this one has closed (S5).
 func (mr *mailroom) announceGone(h routing.Handle) {
 	for i := range mr.boxes {
 		if i != int(mr.loop.idx) {

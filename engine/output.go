@@ -4,7 +4,7 @@ import (
 	"distmsg/codec"
 )
 
-// output is what waits to be written to a connection, and how fast its peer takes it. The
+// output is what waits to be written to a connection, and how fast its peer reads it. The
 // connection's loop owns it.
 type output struct {
 	conn *conn // static
@@ -23,8 +23,8 @@ type output struct {
 	moved      int64  // when that last grew
 }
 
-// queued is how many bytes wait for this connection, and queuedHere those that its wire does not
-// have yet.
+// queued returns how many bytes wait for this connection. queuedHere returns how many of them its
+// wire does not have yet.
 func (o *output) queued() int {
 	return o.backlog + o.queuedHere()
 }
@@ -77,9 +77,9 @@ func (o *output) wrote(b []byte) {
 	}
 }
 
-// wroteControl is wrote for frames that MaxPending does not refuse: answers, for which room is
-// reserved. A client that lets even that fill up is slow, and out when there is room for no more
-// replies.
+// wroteControl is wrote for frames that MaxPending does not refuse. These are answers, for which
+// room is reserved. A client that fills even that room is slow. Its connection closes when there is
+// no room for another reply.
 func (o *output) wroteControl(b []byte) {
 	c := o.conn
 	o.wrote(b)
@@ -120,7 +120,7 @@ func (o *output) markDirty() {
 	}
 }
 
-// flush hands everything that waits to gnet: one write call. Afterwards c may be closed.
+// flush hands everything that waits to the wire, in one write call. Afterwards c may be closed.
 func (o *output) flush() {
 	c := o.conn
 	l := c.loop
@@ -152,8 +152,8 @@ func (o *output) flush() {
 	}
 }
 
-// writeOut hands the buffers in iov over. If that fails, the connection has ended when it returns:
-// see teardown.
+// writeOut hands the buffers in iov over. If that fails, the connection has closed when writeOut
+// returns. See teardown.
 func (l *loop) writeOut(w wire) {
 	bufs := l.scratch.iov
 	l.scratch.iov = nil // the end of a connection can make another one flush
@@ -161,7 +161,7 @@ func (l *loop) writeOut(w wire) {
 	l.scratch.iov = bufs
 }
 
-// release throws away what waits to be written.
+// release drops what waits to be written.
 func (o *output) release() {
 	bufs := &o.conn.loop.bufs
 	bufs.put(o.pending)
@@ -211,7 +211,7 @@ func (o *output) check() bool {
 	return o.backlog > 0 || o.fullSince != 0
 }
 
-// inKernel is how many bytes the kernel has taken, and the peer has not.
+// inKernel returns how many bytes the kernel has taken and the peer has not.
 func (o *output) inKernel() int {
 	if o.backlog == 0 {
 		return 0

@@ -9,18 +9,18 @@ import (
 	"distmsg/routing"
 )
 
-// Messages to an ID that this node does not know are parked: they wait in order while the registry
-// is asked off the loop. What waits is copied, charged to the connection that it came from, and
-// bounded.
+// A loop parks messages to an ID that this node does not know. They wait in order while the
+// directory asks the registry. The loop copies each message, charges it to the connection that it
+// came from, and bounds what waits.
 
 const (
-	// recentFor is how long the registry's "nobody" is believed (S19).
+	// recentFor is how long a loop believes the registry's answer that nobody holds an ID (S19).
 	recentFor = 100 // milliseconds
 	// maxRecent bounds how many such answers a loop remembers.
 	maxRecent = 1 << 14
 	// maxReturned bounds the bytes of returned messages that wait on a loop.
 	maxReturned = 16 << 20
-	// waitingSize is about what a message that waits takes beside its frame.
+	// waitingSize is about how many bytes a waiting message takes besides its frame.
 	waitingSize = 192
 	// parkTries is how often a message is parked again because its route was found, and gone before
 	// the loop came to it.
@@ -54,7 +54,7 @@ type recentAnswer struct {
 	until int64
 }
 
-// recent returns the registry's last word on an ID that nobody holds, while it is fresh.
+// recent returns the registry's last answer on an ID that nobody holds, while it is fresh.
 func (p *park) recent(id []byte) (codec.Code, bool) {
 	a, ok := p.recents[string(id)]
 	if !ok {
@@ -115,7 +115,7 @@ func (s *sender) charge(w *waiting) {
 // discharge is the reverse of charge, for what waits no longer.
 func (s *sender) discharge(w *waiting) { s.parked -= s.conn.loop.park.unwaits(w) }
 
-// unwaits counts what waits no longer, and returns how many bytes that is.
+// unwaits counts what no longer waits, and returns how many bytes that is.
 func (p *park) unwaits(w *waiting) int {
 	p.waitsNoLonger(w)
 	n := w.cost()
@@ -179,8 +179,8 @@ func (p *park) ask(id string, first *waiting) {
 	l.eng.dir.Resolve(l.idx, first.by, id)
 }
 
-// line puts w behind what waits for id. It returns true if nothing did: the registry has to be
-// asked.
+// line puts w behind what waits for id. It returns true if nothing did. Then the caller must ask
+// the registry.
 func (p *park) line(id string, w *waiting) (first bool) {
 	q := p.lines[id]
 	if q == nil {
@@ -218,9 +218,9 @@ func (p *park) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	return true
 }
 
-// freeForReturned is how many bytes of returned messages may yet wait that came back on a
-// connection or link. Each may have as much as is left free, so none can take it all from the
-// others (S32).
+// freeForReturned returns how many more bytes of returned messages may wait that came back on a
+// connection or link. Each may have as much as it leaves free, so none can take all from the others
+// (S32).
 func (p *park) freeForReturned(by routing.Handle) int {
 	return maxReturned - p.returnedBytes - p.returnedOn[by]
 }
@@ -245,8 +245,8 @@ type resolution struct {
 	upTo uint64
 }
 
-// resolved resumes what waited for the registry's answers: a step at a time, and as long as other
-// mail might. What is left waits in its place, and what comes meanwhile goes behind it.
+// resolved resumes what waited for the registry's answers, one step at a time and within the share
+// of mail. What is left keeps its place, and new messages queue behind it.
 func (p *park) resolved(words []*resolution) {
 	l := p.loop
 	for len(words) > 0 {

@@ -6,17 +6,16 @@ import (
 	"distmsg/routing"
 )
 
-// What clients have to say to another node goes over a link: answers with replies, and messages
-// that they give back. A client can say it as often as it likes. So each has a share of the link's
-// room (S32): its answers neither close the link, nor take it from those of others and from
-// messages.
+// Clients' answers with replies and the messages that they return go to another node over a link. A
+// client can send them as often as it likes. So each client has a share of the link's room (S32).
+// Its answers neither close the link nor take the room of other clients' answers and of messages.
 
 // relayPart is the part of a link's free room that one client may take.
 const relayPart = 4
 
 var reasonRelay = []byte("the receiver's answer found no room on the link to this node")
 
-// linkShare is what one client has on a link, about.
+// linkShare is about how much of a link one client uses.
 type linkShare struct {
 	before, since int   // bytes appended before mark, and since
 	mark          int64 // of all bytes ever appended to the link
@@ -68,8 +67,8 @@ func (rv *receiver) answerLink(origin []byte, h routing.Handle, a *codec.Ack) {
 }
 
 // relayAnswer appends a client's answer to a link of this loop. If there is no room for it, the
-// other node hears that the answer is lost; if there is none even for that, its send ends when its
-// deadline does.
+// node notifies the other node that the answer is lost. If there is no room even for that, the send
+// ends at its deadline.
 func (ls *loopLinks) relayAnswer(h routing.Handle, session uint64, f *codec.Answer) {
 	to := ls.conn(h)
 	if to == nil {
@@ -86,8 +85,8 @@ func (ls *loopLinks) relayAnswer(h routing.Handle, session uint64, f *codec.Answ
 
 func answerSize(f *codec.Answer) int { return scratchSize + len(f.Reason) + len(f.Reply) }
 
-// giveBack sends a frame with messages that a client gives back to the node that they came from, on
-// whichever loop the link is.
+// giveBack returns messages of a client to the node that they came from, on whichever loop the link
+// is.
 func (rv *receiver) giveBack(h routing.Handle, frame []byte) {
 	c := rv.conn
 	l := c.loop

@@ -7,7 +7,7 @@ import (
 	"distmsg/routing"
 )
 
-// Reasons that go to senders with an outcome; they name what the code alone does not.
+// Reasons that senders get with an outcome. They say what the code alone does not.
 var (
 	reasonFrom     = []byte("from is not bound by this session")
 	reasonNoFrom   = []byte("from is empty")
@@ -23,14 +23,14 @@ var (
 // knownFlags are the bits of a send that this version passes on.
 const knownFlags = codec.FlagAck | codec.FlagReport
 
-// verdict is how a send is doing: CodeOK as long as it may go on.
+// verdict is the result for a send so far. It is CodeOK as long as the send may go on.
 type verdict struct {
 	code   codec.Code
 	reason []byte
 }
 
-// sender is what a connection sends: its credit, and its sends that are under way. The
-// connection's loop owns it.
+// sender is a connection's state as a sender: its credit, and its sends under way. The connection's
+// loop owns it.
 type sender struct {
 	conn *conn // static
 
@@ -42,8 +42,8 @@ type sender struct {
 	reports   reports // of failed sends without ack
 }
 
-// receiver is what a session does with the messages that were delivered to it on one connection:
-// it acks them, or gives them back. The connection's loop owns it.
+// receiver is a connection's state as a receiver: its session acks the messages delivered to it, or
+// returns them. The connection's loop owns it.
 type receiver struct {
 	conn *conn // static
 
@@ -72,7 +72,7 @@ func (s *sender) handle(body []byte) {
 	s.relay(body, m)
 }
 
-// relay decides on a send and carries it out. body is what m was decoded from.
+// relay decides on a send and carries it out. m was decoded from body.
 func (s *sender) relay(body []byte, m *codec.Send) {
 	c := s.conn
 	c.loop.scratch.body = body
@@ -87,7 +87,8 @@ func (s *sender) relay(body []byte, m *codec.Send) {
 	s.finish(m, v)
 }
 
-// finish ends a send that was not written; with CodeOK it was, or it waits.
+// finish ends a send that was not written. With CodeOK the send was written or waits, and finish
+// does nothing.
 func (s *sender) finish(m *codec.Send, v verdict) {
 	c := s.conn
 	if v.code == codec.CodeOK {
@@ -116,8 +117,8 @@ func (s *sender) spendCredit(size int) bool {
 	return true
 }
 
-// renewCredit grants the credit that is due. It counts from the write that carries it, so
-// that a client which sends on without waiting for it is found out.
+// renewCredit grants the credit that is due. The credit counts from the write that carries it, so
+// the node notices a client that sends on without waiting for it.
 func (s *sender) renewCredit() {
 	c := s.conn
 	s.granted, s.creditDue = s.creditDue, 0
@@ -125,8 +126,8 @@ func (s *sender) renewCredit() {
 	c.loop.stats.framesOut++
 }
 
-// admit checks what does not depend on the receiver's place. It returns known as false if the
-// registry has to say first whose the sender is.
+// admit checks what does not depend on where the receiver is. It returns known as false if the
+// registry must first say whose the sender is.
 func (s *sender) admit(m *codec.Send) (v verdict, known bool) {
 	if v, known = s.admitFrom(m); !known || v.code != codec.CodeOK {
 		return v, known
@@ -181,7 +182,7 @@ func (s *sender) route(m *codec.Send) verdict {
 }
 
 // deliver writes the message to a connection of this node, or to the mail of that connection's
-// loop; known is false if the receiver is not attached here.
+// loop. It returns known as false if the receiver is not attached here.
 func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 	l := s.conn.loop
 	route, ok := l.eng.table.Lookup(m.To)
@@ -212,8 +213,8 @@ func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 	return verdict{}, true
 }
 
-// stamp gives the message the token that its answer will carry: that of a pending entry, or one
-// that says whom to tell of a failure.
+// stamp gives the message the token that its answer will carry. It is that of a pending entry, or
+// one that names the connection to notify of a failure.
 func (s *sender) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List) verdict {
 	c := s.conn
 	l := c.loop
@@ -299,7 +300,7 @@ func (l *loop) write(to destination, d *codec.Deliver) {
 	l.mail.gathered(to, ch)
 }
 
-// unackedOf is how many of n messages with those flags nobody will answer.
+// unackedOf returns how many of n messages with those flags get no answer.
 func unackedOf(flags uint8, n int) int {
 	if flags&codec.FlagAck != 0 {
 		return 0

@@ -10,8 +10,8 @@ import (
 	"distmsg/routing"
 )
 
-// handleHello checks what can be checked at once and sends the rest off the loop: the hook that
-// authenticates may block, and so may the registry.
+// handleHello checks what can be checked at once. The rest runs off the loop, because the hook that
+// authenticates and the registry may block.
 func (c *conn) handleHello(body []byte) {
 	var f codec.Hello
 	if err := codec.DecodeHello(body, &f); err != nil {
@@ -67,7 +67,7 @@ func (c *conn) handleHello(body []byte) {
 	})
 }
 
-// joinAs has the connection join as its hello says, and fills j in.
+// joinAs joins the connection to a session as its hello asks, and fills j in.
 func (c *conn) joinAs(f *codec.Hello, j *join) *join {
 	c.port.proved(c)
 	c.state = stateJoining
@@ -94,7 +94,7 @@ type join struct {
 	source      netip.Addr
 }
 
-// end gives the place back.
+// end frees the place.
 func (j *join) end() {
 	if j.placed {
 		j.placed = false
@@ -111,7 +111,7 @@ func (j *join) refuse(f codec.Fault, detail string) {
 	})
 }
 
-// enqueue has the directory open the session, or resume it.
+// enqueue asks the directory to open or resume the session.
 func (j *join) enqueue(identity string) {
 	j.loop.eng.dir.Join(j, j.wanted, identity, j.secret)
 }
@@ -125,10 +125,10 @@ func (j *join) Open(s *routing.Session, resumed, foreign bool) {
 }
 
 // maxSessionConns bounds the connections of one session to this node. A client needs one, and a
-// second one while it moves; each new one costs a look at all others.
+// second one while it moves. Each new connection costs a check of all others.
 const maxSessionConns = 64
 
-// open makes the connection part of its session: from here on messages reach it.
+// open makes the connection part of its session. From here on messages reach it.
 func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	e := l.eng
 	j.end()
@@ -180,7 +180,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	}
 }
 
-// features are what this node grants of what the client asked for.
+// features returns what this node grants of what the client asked for.
 func (c *conn) features() (f uint64) {
 	if c.receiver.takesMany {
 		f |= codec.FeatureMulticast
@@ -191,8 +191,8 @@ func (c *conn) features() (f uint64) {
 	return f
 }
 
-// handleLeave takes a connection out of its session while it lives on: what was delivered to it can
-// still be answered, and no more is.
+// handleLeave takes a connection out of its session while the connection stays open. The client can
+// still answer what was delivered to it, and the node delivers no more to it.
 func (c *conn) handleLeave(body []byte) {
 	if err := codec.DecodeLeave(body); err != nil {
 		c.decodeFault(err, codec.KindLeave)
@@ -222,8 +222,8 @@ func (c *conn) handleLeave(body []byte) {
 	})
 }
 
-// detach takes a connection out of its session, which lives on for the resume window if it was the
-// last.
+// detach takes a connection out of its session. If it was the last one, the session stays for the
+// resume window.
 func (e *Engine) detach(c *conn) {
 	s := c.session
 	left, serial, found := e.table.Detach(s, c.handle())
@@ -240,7 +240,7 @@ func (e *Engine) detach(c *conn) {
 	e.dir.ExpireLater(s, serial)
 }
 
-// handleBye ends the session: the client has nothing left to say or hear.
+// handleBye ends the session, because the client has nothing left to send or receive.
 func (c *conn) handleBye(body []byte) {
 	if err := codec.DecodeBye(body); err != nil {
 		c.decodeFault(err, codec.KindBye)
@@ -251,7 +251,7 @@ func (c *conn) handleBye(body []byte) {
 	c.loop.eng.dir.EndSession(s)
 }
 
-// repeatKicks tells a connection of a session that was resumed which IDs it may have lost
+// repeatKicks notifies a connection of a resumed session which IDs the session may have lost
 // meanwhile.
 func (c *conn) repeatKicks() {
 	lost, all := c.loop.eng.dir.LostIDs(c.session.ID())

@@ -7,8 +7,8 @@ import (
 	"distmsg/routing"
 )
 
-// settling is the sends of a loop's connections that wait for an ack, and how each ends: by an ack,
-// by its deadline, or because a connection is lost. The loop owns it.
+// settling holds the sends of a loop's connections that wait for an ack. Each ends by an ack, by
+// its deadline, or because a connection is lost. The loop owns it.
 type settling struct {
 	loop *loop // static
 
@@ -37,7 +37,7 @@ func (s *settling) begin() {
 	}
 }
 
-// handleAck takes a receiver's answer to the loop that waits for it.
+// handleAck passes a receiver's answer to the loop that waits for it.
 func (rv *receiver) handleAck(body []byte) {
 	c := rv.conn
 	l := c.loop
@@ -66,7 +66,7 @@ func (rv *receiver) handleAck(body []byte) {
 	}
 }
 
-// deliverAck takes a session's answer to the loop that waits for it.
+// deliverAck passes a session's answer to the loop that waits for it.
 func (s *settling) deliverAck(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
 	l := s.loop
 	if t.Loop() == int(l.idx) {
@@ -102,7 +102,8 @@ func (s *settling) claim(t ackmgr.Token, session uint64) (ackmgr.Entry, bool) {
 // badTokenText is the text of the error frame for a token that the session was never given.
 const badTokenText = "the token was never given to this session"
 
-// refuseToken tells a connection, on whichever loop it is, that its token is none of its own.
+// refuseToken notifies a connection, on whichever loop it is, that its session was never given this
+// token.
 func (s *settling) refuseToken(by routing.Handle, kind codec.Kind) {
 	l := s.loop
 	l.stats.acksForged++
@@ -157,8 +158,8 @@ func (k *link) handleRefuse(body []byte) error {
 	return nil
 }
 
-// endToken ends a message by the token that this node gave it, whichever kind that is. ended is how
-// many messages without ack end here; the other node has counted those that ended there.
+// endToken ends a message by the token that this node gave it, of whichever kind. ended is how many
+// messages without ack end here. The other node has counted those that ended there.
 func (s *settling) endToken(given []byte, v verdict, ended uint64) {
 	l := s.loop
 	if t, ok := token.Ack(given); ok && t.Loop() < len(l.eng.loops) {
@@ -173,7 +174,7 @@ func (s *settling) endToken(given []byte, v verdict, ended uint64) {
 	}
 }
 
-// sayFailed has the loop of an entry end it: its message was not written here.
+// sayFailed makes the loop of an entry end it, because its message was not written here.
 func (mr *mailroom) sayFailed(t ackmgr.Token, v verdict) {
 	l := mr.loop
 	if t.Loop() == int(l.idx) {

@@ -5,7 +5,7 @@ import (
 	"distmsg/routing"
 )
 
-// waitKind is what a message is that waits.
+// waitKind says what kind of message waits.
 type waitKind uint8
 
 const (
@@ -15,10 +15,10 @@ const (
 	waitReturned                 // a message that came back, in frame as a forward
 )
 
-// waiting is a message that waits for an answer of the registry: who holds the ID that it goes to
-// (it is parked, see park.go) or, if it is held, whose its sender is (see hold.go). It stands in a
-// line and, if it has a deadline, among the loop's deadlines. It leaves both in constant, or
-// logarithmic, time.
+// waiting is a message that waits for an answer of the registry. A parked message waits to learn
+// who holds its receiver's ID (see park.go). A held message waits to learn whose its sender's ID is
+// (see hold.go). It stands in a line and, if it has a deadline, among the loop's deadlines. Leaving
+// both takes constant or logarithmic time.
 type waiting struct {
 	kind waitKind
 	held bool // it waits for the answer about its sender
@@ -43,7 +43,7 @@ type waiting struct {
 
 func (w *waiting) cost() int { return len(w.frame) + len(w.to) + waitingSize }
 
-// count is how many sends it is.
+// count returns how many sends the message stands for.
 func (w *waiting) count() int {
 	if w.kind == waitCast {
 		return w.sends
@@ -53,13 +53,13 @@ func (w *waiting) count() int {
 
 func (w *waiting) late(now int64) bool { return w.deadline != 0 && w.deadline <= now }
 
-// place is where a message stands in a line.
+// place is a message's place in a line.
 type place struct {
 	prev, next *place
 	w          *waiting // nil: the head of the line
 }
 
-// leave takes a message out of its line, if it is in one.
+// leave removes a message from its line, if it is in one.
 func (p *place) leave() {
 	if p.next != nil {
 		p.prev.next, p.next.prev = p.next, p.prev
@@ -67,12 +67,12 @@ func (p *place) leave() {
 	}
 }
 
-// waitLine is messages one behind the other. The zero value is empty. It must not be copied.
+// waitLine is a queue of messages. The zero value is empty. It must not be copied.
 type waitLine struct{ head place }
 
 func (q *waitLine) empty() bool { return q.head.next == nil || q.head.next == &q.head }
 
-// first returns the first message, and nil if there is none.
+// first returns the first message, or nil if there is none.
 func (q *waitLine) first() *waiting {
 	if q.head.next == nil {
 		return nil
@@ -89,7 +89,7 @@ func (q *waitLine) push(w *waiting) {
 	w.prev.next, q.head.prev = &w.place, &w.place
 }
 
-// pop takes the first message out, and returns nil if there is none.
+// pop removes and returns the first message, or nil if there is none.
 func (q *waitLine) pop() *waiting {
 	w := q.first()
 	if w != nil {
@@ -98,7 +98,7 @@ func (q *waitLine) pop() *waiting {
 	return w
 }
 
-// take puts all messages of other behind those of q.
+// take moves all messages of other behind those of q.
 func (q *waitLine) take(other *waitLine) {
 	if other.empty() {
 		return
@@ -112,7 +112,7 @@ func (q *waitLine) take(other *waitLine) {
 	other.head.prev, other.head.next = nil, nil
 }
 
-// all yields the messages in their order. The one that is yielded may leave meanwhile.
+// all yields the messages in order. The message that is yielded may leave meanwhile.
 func (q *waitLine) all(yield func(*waiting) bool) {
 	for p := q.head.next; p != nil && p != &q.head; {
 		next := p.next
@@ -123,7 +123,7 @@ func (q *waitLine) all(yield func(*waiting) bool) {
 	}
 }
 
-// GoesBefore says which message has the first deadline and, if they have the same, which came
+// GoesBefore reports whether this message has the earlier deadline or, if both have the same, came
 // first.
 func (w *waiting) GoesBefore(other *waiting) bool {
 	return w.deadline < other.deadline || w.deadline == other.deadline && w.age < other.age
@@ -131,7 +131,7 @@ func (w *waiting) GoesBefore(other *waiting) bool {
 
 func (w *waiting) StandsAt(i int) { w.due = i + 1 }
 
-// waitsUntil has a message end when its deadline is over, if it has one.
+// waitsUntil adds a message that has a deadline to the loop's deadlines.
 func (p *park) waitsUntil(w *waiting) {
 	if w.deadline != 0 {
 		p.lined++
@@ -140,15 +140,15 @@ func (p *park) waitsUntil(w *waiting) {
 	}
 }
 
-// waitsNoLonger is the reverse.
+// waitsNoLonger removes a message from the loop's deadlines.
 func (p *park) waitsNoLonger(w *waiting) {
 	if w.due > 0 {
 		p.deadlines.Remove(w.due - 1)
 	}
 }
 
-// expire ends what has waited past its deadline, without losing its place for the rest (S1). It
-// reports whether there is more, which the iteration's share has no room for.
+// expire ends messages that have waited past their deadline. The others keep their places (S1). It
+// reports whether there are more that do not fit into the iteration's share.
 func (p *park) expire() (more bool) {
 	l := p.loop
 	for len(p.deadlines) > 0 && p.deadlines[0].late(l.now) {
