@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"math"
 	"net"
 	"net/netip"
@@ -28,25 +29,25 @@ import (
 // one process. All methods may be called from any goroutine.
 type Engine struct {
 	// static after New
-	cfg            Config
-	log            *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
-	limits         codec.Limits
-	maxFrame       int
-	reserve        int      // bytes that may be queued for a connection beyond its bound, for answers
-	cluster        *cluster // nil: this node is alone
-	clk            *clock
-	since          uint64 // when this process took its name, in µs since 1970
-	seed           maphash.Seed
-	tokens         token.Keys
-	table          *routing.Table
-	dir            *directory.Directory // whatever may wait for the registry
-	ready          chan struct{}
-	stopped        chan struct{} // closed when Run has returned
-	failed         chan error    // what makes Run return an error; whoever finds it full is not the first
-	hooks          hooks
-	acceptor       acceptor
-	joins          joins // of clients
-	closesRegistry bool  // NewShared has opened it: it is closed when Run returns
+	cfg      Config
+	log      *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
+	limits   codec.Limits
+	maxFrame int
+	reserve  int      // bytes that may be queued for a connection beyond its bound, for answers
+	cluster  *cluster // nil: this node is alone
+	clk      *clock
+	since    uint64 // when this process took its name, in µs since 1970
+	seed     maphash.Seed
+	tokens   token.Keys
+	table    *routing.Table
+	dir      *directory.Directory // whatever may wait for the registry
+	ready    chan struct{}
+	stopped  chan struct{} // closed when Run has returned
+	failed   chan error    // what makes Run return an error; whoever finds it full is not the first
+	hooks    hooks
+	acceptor acceptor
+	joins    joins     // of clients
+	shared   io.Closer // the registry that NewShared has opened, closed when Run returns; nil: none
 
 	// static after Run has started
 	ctx     context.Context // ends when the engine has stopped
@@ -170,8 +171,8 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // closeRegistry closes the registry that NewShared has opened.
 func (e *Engine) closeRegistry() {
-	if e.closesRegistry {
-		_ = e.cfg.Registry.Close()
+	if e.shared != nil {
+		_ = e.shared.Close()
 	}
 }
 

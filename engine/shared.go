@@ -43,7 +43,7 @@ func NewShared(ctx context.Context, cfg Config, open func(context.Context, Share
 		_ = registry.Close()
 		return nil, err
 	}
-	e.closesRegistry = true
+	e.shared = registry
 	node.Store(e)
 	return e, nil
 }
