@@ -15,19 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The engine accepts connections itself and enrolls them into gnet's loops: gnet as a listener
-// shuts down when it runs out of file descriptors, and accepts before anyone can count.
+// The engine accepts connections itself and enrolls them into gnet's loops. gnet's own listener
+// shuts down when the process runs out of file descriptors, and it accepts connections before the
+// engine can count them.
 
 const (
 	acceptBackoffMin = 5 * time.Millisecond
 	acceptBackoffMax = time.Second
-	// spareFDs are left to everything that is not a client socket, and spareForNodes besides to a
-	// node of a cluster: for links, for handshakes, and for nodes that do not answer.
+	// spareFDs is how many file descriptors are reserved for everything but client sockets. A node
+	// of a cluster reserves spareForNodes more: for links, for handshakes, and for attempts to
+	// reach nodes that do not answer.
 	spareFDs      = 128
 	spareForNodes = 512
 )
 
-// defaultMaxConns leaves some of the process's file descriptors to others.
+// defaultMaxConns returns the process's limit of file descriptors, less a reserve for other uses.
 func defaultMaxConns(clustered bool) int {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur > 1<<20 {
@@ -40,7 +42,7 @@ func defaultMaxConns(clustered bool) int {
 	return max(n-spare, n/2)
 }
 
-// acceptor takes the connections of clients and of other nodes, and gives them to the loops.
+// acceptor accepts the connections of clients and of other nodes, and hands them to the loops.
 type acceptor struct {
 	// static
 	eng     *Engine
@@ -54,12 +56,12 @@ type acceptor struct {
 
 	// shared
 	refused atomic.Uint64
-	dialled atomic.Int64 // open sockets to nodes that this one has dialled
+	dialled atomic.Int64 // open sockets that this node has dialled
 }
 
 func (a *acceptor) listen(ctx context.Context) error {
 	e := a.eng
-	lc := net.ListenConfig{KeepAlive: -1} // heartbeats are the protocol's own
+	lc := net.ListenConfig{KeepAlive: -1} // the protocol has its own heartbeats
 	if e.cfg.Addr != noListener {
 		ln, err := lc.Listen(ctx, "tcp", e.cfg.Addr)
 		if err != nil {
@@ -91,9 +93,9 @@ func (a *acceptor) close() error {
 	return errors.Join(errs...)
 }
 
-// accept takes the connections of a port, of other nodes if peers is set, until the engine begins
-// to stop or the listener ends. Whatever goes wrong with one, and running out of file descriptors,
-// makes new ones wait and touches no live one.
+// accept accepts the connections of a port until the engine begins to stop or the listener fails.
+// They are other nodes' connections if peers is set. An error on one connection, or a lack of file
+// descriptors, delays new connections and leaves open ones alone.
 func (a *acceptor) accept(ln net.Listener, p *port, peers *cluster) {
 	e := a.eng
 	backoff := acceptBackoffMin
@@ -122,8 +124,8 @@ func (a *acceptor) accept(ln net.Listener, p *port, peers *cluster) {
 	}
 }
 
-// acceptOne takes one connection. With MaxConns open it waits, and so do those in the kernel's
-// queue.
+// acceptOne accepts one connection. While MaxConns connections are open it waits, and further
+// connections wait in the kernel's queue.
 func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling *enrolling) error {
 	e := a.eng
 	nc, err := ln.Accept()
@@ -140,20 +142,22 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 	return enrolling.begin(nc, c)
 }
 
-// enroll gives a connection to the loop with the fewest. It returns when the loop has it.
+// enroll hands a connection to the loop with the fewest connections. It returns when the loop has
+// it.
 func (a *acceptor) enroll(nc net.Conn, c *conn) error {
 	if _, err := a.eng.client.EnrollContext(nc, c); err != nil {
 		return err
 	}
 	if c.loop == nil {
-		return errNotOpened // gnet could not add it to epoll, and has closed it
+		// gnet could not add the socket to epoll, and has closed it.
+		return errNotOpened
 	}
 	return nil
 }
 
 var errNotOpened = fmt.Errorf("the event loop refused the connection: %w", syscall.ENOMEM)
 
-// wireClosed gives back the place of a connection whose wire has closed.
+// wireClosed releases the place of a connection whose socket has closed.
 func (a *acceptor) wireClosed(c *conn) {
 	if c.port == nil {
 		a.dialled.Add(-1)
@@ -162,15 +166,15 @@ func (a *acceptor) wireClosed(c *conn) {
 	c.port.closed(c)
 }
 
-// anchor is the context of a connection that finds out which loop it was put on, and stays there:
-// its end is that of the loop.
+// anchor is the context of a connection that finds out on which loop gnet has put it. The
+// connection stays there, and if it closes, the loop has ended.
 type anchor struct{ el chan gnet.EventLoop }
 
 var errLoopEnded = errors.New("engine: an event loop has ended")
 
-// findLoops learns gnet's event loops: one connection after the other goes to the loop with the
-// fewest, so as many connections as there are loops visit them all. gnet does not tell when a loop
-// fails, but closes its connections.
+// findLoops finds gnet's event loops. gnet puts each new connection on the loop with the fewest, so
+// one connection per loop visits them all. gnet does not report when a loop fails; it closes the
+// loop's connections, and the engine sees its anchor close.
 func (e *Engine) findLoops() error {
 	known := make(map[gnet.EventLoop]bool)
 	for i := range e.loops {
@@ -216,7 +220,7 @@ func socketPair() (net.Conn, net.Conn, error) {
 	return conns[0], conns[1], nil
 }
 
-// gnetLogger hands what gnet has to say to slog, at levels that suit a library inside a library.
+// gnetLogger passes gnet's log lines to slog, at levels that fit a library inside a library.
 type gnetLogger struct{ log *slog.Logger }
 
 func (g gnetLogger) Debugf(format string, args ...any) {}

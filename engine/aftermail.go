@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// mailRounds has functions called once all mail between loops has arrived that was under way
-// before. Each round costs every loop some tasks. So all that come during one round share the next
-// (S32): a client that unbinds again and again does not fill the loops' mail.
+// mailRounds calls functions once all mail that was under way between loops has arrived. A round
+// costs every loop some tasks, so all functions that are added during one round share the next
+// (S32). A client that unbinds again and again thus does not fill the loops' mail.
 type mailRounds struct {
 	eng *Engine // static
 
@@ -16,7 +16,8 @@ type mailRounds struct {
 	running bool     // guarded by mu
 }
 
-// after calls f, on some loop, once all mail between loops from before the call has arrived.
+// after calls f, on some loop, once all mail that was under way between loops before the call has
+// arrived.
 func (r *mailRounds) after(f func()) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, f)
@@ -28,9 +29,9 @@ func (r *mailRounds) after(f func()) {
 	}
 }
 
-// begin begins a round for those that wait. It takes three passes, because a loop may have
-// looked a route up a moment ago: in the first pass the loop ends that iteration, in the second it
-// hands over its mail, and in the third the other loop opens it.
+// begin starts a round for the waiting functions. A round takes three passes, because a loop may
+// have looked up a route a moment ago. In the first pass the loop ends that iteration, in the
+// second it hands over its mail, and in the third the receiving loop opens it.
 func (r *mailRounds) begin() {
 	r.mu.Lock()
 	all := r.waiting
@@ -52,7 +53,7 @@ func (r *mailRounds) begin() {
 	f()
 }
 
-// passLoops posts to every loop, and the last one to come to it calls f.
+// passLoops posts a task to every loop. The last one to run calls f.
 func (r *mailRounds) passLoops(f func()) {
 	e := r.eng
 	var left atomic.Int32

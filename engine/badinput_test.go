@@ -11,15 +11,15 @@ import (
 	"distmsg/codec"
 )
 
-// prefixed puts a length in front of body.
+// prefixed puts the length of body in front of it.
 func prefixed(body ...byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
 }
 
-// raw is prefixed for bytes that are easier to write as text.
+// raw is like prefixed, for bytes that are easier to write as text.
 func raw(parts ...string) []byte { return prefixed([]byte(strings.Join(parts, ""))...) }
 
-// offence is bytes that break the rules.
+// offence is input that breaks the protocol's rules.
 type offence struct {
 	name  string
 	bytes []byte
@@ -30,7 +30,7 @@ type offence struct {
 
 var longID = strings.Repeat("x", codec.MaxID+1)
 
-// offences are what an open connection may not send.
+// offences returns inputs that a client must not send on an open connection.
 func offences(limits codec.Limits) []offence {
 	tooLong := binary.BigEndian.AppendUint32(nil, uint32(limits.MaxFrame)+1)
 	manyIDs := make([][]byte, limits.MaxIDs+1)
@@ -96,7 +96,7 @@ func offences(limits codec.Limits) []offence {
 	return all
 }
 
-// accused checks what the offender is told, and that it was counted once.
+// accused checks the error frame for an offence, and that the node counted the fault once.
 func (c *client) accused(o offence, before Stats) {
 	c.t.Helper()
 	e := c.fails(o.fault)
@@ -129,7 +129,7 @@ func TestBadInput(t *testing.T) {
 				before := n.counters()
 				c := n.join("offender")
 				c.t = t
-				// The frame before it is handled, the frame behind it is not.
+				// The node handles the frame before the bad one, but not the frame behind it.
 				c.write(append(append(codec.AppendPing(nil, 7), o.bytes...), codec.AppendPing(nil, 8)...))
 				c.expect(codec.KindPong)
 				c.accused(o, before)
@@ -139,7 +139,7 @@ func TestBadInput(t *testing.T) {
 	})
 }
 
-// What comes before welcome is judged more strictly.
+// The node judges input before the welcome more strictly.
 func TestBadBeginnings(t *testing.T) {
 	hello := func(f codec.Hello) []byte { return codec.AppendHello(nil, &f) }
 	good := codec.Hello{MinVersion: 1, MaxVersion: 1}
@@ -190,7 +190,7 @@ func TestBadBeginnings(t *testing.T) {
 	})
 }
 
-// While the hook thinks about the credentials, nothing may be sent.
+// While the hook checks the credentials, the client may send nothing.
 func TestBadJoining(t *testing.T) {
 	thinking := make(chan struct{})
 	cfg := Config{Loops: 2, Hooks: Hooks{Authenticate: func(_ context.Context, cred []byte, _ net.Addr) (string, error) {
@@ -220,8 +220,8 @@ func TestBadJoining(t *testing.T) {
 	}
 }
 
-// An offender that goes on sending hears all the same what it did: the node reads on for a while,
-// and throws it away.
+// A client that keeps sending after its offence still gets the error frame. The node reads on for a
+// while and drops the input.
 func TestOffenderGoesOn(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})
@@ -240,14 +240,14 @@ func TestOffenderGoesOn(t *testing.T) {
 	})
 }
 
-// Unknown kinds are refused and nothing else happens: S4 needs it.
+// The node refuses unknown kinds, and nothing else happens (S4 needs this).
 func TestUnknownKind(t *testing.T) {
 	n := start(t, Config{})
 	by := n.watchOver()
 	c := n.join("a")
 	for _, k := range []byte{0, 13, 15, 23, 31, 37, 52, 63, 68, 79, 80, 111, 127} {
-		// Nobody looks at the rest, which is not even msgpack, nor at how much the array says it
-		// holds.
+		// The node looks neither at the rest, which is not even msgpack, nor at the length that the
+		// array claims.
 		for _, head := range []string{"\x93", "\xdc\xff\xff", "\xdd\xff\xff\xff\xff"} {
 			for _, kind := range []string{string(rune(k)), "\xcc" + string(rune(k)), "\xd1\x00" + string(rune(k)), "\xce\x00\x00\x00" + string(rune(k))} {
 				before := n.counters().Faults[codec.FaultUnknownKind]
@@ -266,7 +266,7 @@ func TestUnknownKind(t *testing.T) {
 	by.unharmed()
 }
 
-// IDs of a bad length are answered one by one.
+// The node answers each ID of a bad length separately.
 func TestBadIDs(t *testing.T) {
 	n := start(t, Config{})
 	c := n.join()

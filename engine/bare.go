@@ -9,24 +9,25 @@ import (
 	"distmsg/routing"
 )
 
-// Messages with ack that a session gives back without their content (codec.FeatureShortNotHere).
-// The node keeps no copy of what it has delivered, so they cannot go elsewhere, and their sends
-// end. All that is left to find out is what to call it: unreachable if another session holds the ID
-// by now, or this one under another epoch, and no_route if nobody does. Either may be sent again.
+// A session may give back a message with ack without its content (codec.FeatureShortNotHere). The
+// node keeps no copy of a delivered message, so it cannot send it elsewhere, and the send ends.
+// Only the outcome is still open. It is unreachable if another session holds the ID by now, or the
+// same session holds it under another epoch. It is no_route if nobody holds it. The sender may send
+// again after either.
 
-// flagBare marks such a message among those that came back and wait for the registry. It never
+// flagBare marks such a message among the returned ones that wait for the registry. The flag never
 // leaves the node.
 const flagBare = 1 << 6
 
-// flagGivenBack marks an entry whose message came back without its content: it is about to end.
+// flagGivenBack marks an entry whose message came back without its content and is about to end.
 const flagGivenBack = 4
 
-// isBare reports whether what c gives back with these flags may be without content. With content,
-// the flags are those of the deliver.
+// isBare reports whether a message that c gives back with these flags may lack its content. If it
+// has content, the flags are those of the deliver.
 func (rv *receiver) isBare(flags uint8) bool { return rv.returnsBare && flags&codec.FlagAck == 0 }
 
 // takeBare takes back a message with ack that came over a link, without its content. It returns
-// false if d is none.
+// false if d is no such message.
 func (rv *receiver) takeBare(d *codec.Deliver) bool {
 	c := rv.conn
 	origin, _, ok := c.loop.eng.tokens.OpenLink(d.Token, c.short)
@@ -34,7 +35,9 @@ func (rv *receiver) takeBare(d *codec.Deliver) bool {
 		return false
 	}
 	rv.disown(d.To, d.Epoch)
-	c.loop.bounce.endWithTruth(d.Token, c.session.ID(), c.handle(), d) // here, where the binding is being taken back; the other node hears how it ended
+	// The message ends on this node, because this node takes the binding back. The other node is
+	// notified of the outcome.
+	c.loop.bounce.endWithTruth(d.Token, c.session.ID(), c.handle(), d)
 	return true
 }
 
@@ -53,11 +56,11 @@ func (b *bouncing) bareBack(t ackmgr.Token, session uint64, by routing.Handle, d
 	entry.Flags |= flagGivenBack
 	b.unsend(t, entry)
 	var id routing.SessionID
-	binary.BigEndian.PutUint64(id[:], session) // half of the ID, which is what is compared
+	binary.BigEndian.PutUint64(id[:], session) // half of the ID; only this half is compared
 	b.endWithTruth(d.Token[:token.AckLen], id, by, d)
 }
 
-// endWithTruth ends a message that a session gave back, as soon as it is known who holds its ID.
+// endWithTruth ends a message that a session gave back, once the node knows who holds its ID.
 func (b *bouncing) endWithTruth(given []byte, id routing.SessionID, by routing.Handle, d *codec.Deliver) {
 	l := b.loop
 	f := &l.scratch.forward
@@ -72,9 +75,9 @@ func (b *bouncing) endWithTruth(given []byte, id routing.SessionID, by routing.H
 	}
 }
 
-// bareCode says how a message without content ends, as far as this node knows. Like resend it
-// returns attemptNowhere if no other place is known than the one that the message came back from. A
-// node without others knows all bindings.
+// bareCode returns how a message without content ends, as far as this node knows. Like resend, it
+// returns attemptNowhere if the only known place is the one that gave the message back. A node
+// without a cluster knows all bindings.
 func (b *bouncing) bareCode(f *codec.Forward) (attempt, codec.Code) {
 	l := b.loop
 	session := routing.SessionID(f.Session).Short()
@@ -92,9 +95,9 @@ func (b *bouncing) bareCode(f *codec.Forward) (attempt, codec.Code) {
 	return attemptNowhere, codec.CodeUnreachable
 }
 
-// endBare tells whoever waits for a message how it ended. If that is another node, it is also told
-// that the route which led here leads nowhere: what would be given back has ended by then, so it
-// comes without content.
+// endBare reports the outcome of a message to its sender's side. If that is another node, endBare
+// also sends it a not_mine frame, which says that its route leads nowhere. The frame has no
+// content, because the message has ended by then.
 func (b *bouncing) endBare(f *codec.Forward, code codec.Code) {
 	l := b.loop
 	origin, link, ok := token.Link(f.Token)

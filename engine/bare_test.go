@@ -6,7 +6,7 @@ import (
 	"distmsg/codec"
 )
 
-// joinBare is a client that may give messages back without their content.
+// joinBare starts a client that may give messages back without their content.
 func (n *node) joinBare(ids ...string) *client {
 	n.t.Helper()
 	c := n.dial()
@@ -32,8 +32,8 @@ func eachPlace(t *testing.T, test func(t *testing.T, from, to *client, next *nod
 	})
 }
 
-// A message that comes back without its content ends its send with what is true of its ID, and the
-// binding that led to the wrong session goes (S11, S14).
+// When a message comes back without its content, its send ends with the true outcome for its ID.
+// The node removes the binding that led to the wrong session (S11, S14).
 func TestShortNotHere(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		seq := from.send("from", "to", "hi")
@@ -54,7 +54,7 @@ func TestShortNotHere(t *testing.T) {
 	})
 }
 
-// If another session holds the ID by now, the send may be repeated, and goes there.
+// If another session holds the ID by now, the sender may send again, and the message goes there.
 func TestShortNotHereElsewhere(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		seq := from.send("from", "to", "hi")
@@ -73,7 +73,7 @@ func TestShortNotHereElsewhere(t *testing.T) {
 	})
 }
 
-// The session itself may hold the ID under a newer epoch, whose deliver the client has yet to see.
+// The same session may hold the ID under a newer epoch, whose deliver the client has not seen yet.
 func TestShortNotHereOfOldEpoch(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, _ *node) {
 		seq := from.send("from", "to", "hi")
@@ -88,8 +88,8 @@ func TestShortNotHereOfOldEpoch(t *testing.T) {
 	})
 }
 
-// The whole message may be given back as before, and goes elsewhere. It has to be what was
-// delivered.
+// A client may still give back the whole message, which then goes elsewhere. Its content must be
+// what was delivered.
 func TestShortNotHereInFull(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		seq := from.send("from", "to", "hi")
@@ -103,7 +103,7 @@ func TestShortNotHereInFull(t *testing.T) {
 	})
 }
 
-// Without ack the content is of no use to the node, and need not come back.
+// The node has no use for the content of a message without ack, so the content need not come back.
 func TestShortNotHereUnacked(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, _ *node) {
 		report := from.post("from", "to", "report", codec.FlagReport)
@@ -111,7 +111,8 @@ func TestShortNotHereUnacked(t *testing.T) {
 		d1, d2 := to.gets("from", "to", "report"), to.gets("from", "to", "plain")
 		to.notHere(d1.Short())
 		to.notHere(d2.Short())
-		if o := from.outcome(); o.Seq != report || !o.Code.SafeToRetry() { // what is known without asking the registry
+		// The node knows this outcome without asking the registry.
+		if o := from.outcome(); o.Seq != report || !o.Code.SafeToRetry() {
 			t.Errorf("%+v", o)
 		}
 		to.silent()
@@ -122,7 +123,8 @@ func TestShortNotHereUnacked(t *testing.T) {
 	})
 }
 
-// Each message of a multicast can be given back without its content, all of them in one frame.
+// A client can give back each message of a multicast without its content, and all of them in one
+// frame.
 func TestShortNotHereMany(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		to.bind("b", "c")
@@ -148,7 +150,7 @@ func TestShortNotHereMany(t *testing.T) {
 	})
 }
 
-// It takes the feature, and a token of the session's own.
+// Giving messages back in short form needs the feature and a token of the session's own.
 func TestShortNotHereForged(t *testing.T) {
 	eachPlace(t, func(t *testing.T, from, to *client, next *node) {
 		thief := to.n.joinBare("thief")
@@ -159,7 +161,7 @@ func TestShortNotHereForged(t *testing.T) {
 			d := receiver.gets("from", id, "hi")
 			liar := thief
 			if receiver == old {
-				liar = old // it has not said that it would
+				liar = old // it did not announce this in its hello
 			}
 			liar.notHere(d.Short())
 			if e := liar.fault(codec.FaultBadToken); e.Kind != codec.KindNotHere {

@@ -49,14 +49,14 @@ func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *direc
 	return r
 }
 
-// handIn gives a request to the lanes, if its connection has not asked for too much already.
+// handIn passes a request to the lanes, unless the connection has already asked for too much.
 func (c *conn) handIn(r *directory.Request, v directory.Verb) {
 	if c.mayAsk(r) {
 		c.loop.eng.dir.Do(r, v)
 	}
 }
 
-// answerRequest writes the results of a request. Any goroutine may call it.
+// answerRequest writes the results of a request to its connection. Any goroutine may call it.
 func (l *loop) answerRequest(r *directory.Request) {
 	l.post(func() {
 		c := l.conn(r.Conn)
@@ -65,7 +65,7 @@ func (l *loop) answerRequest(r *directory.Request) {
 		}
 		c.asked -= r.Size
 		if r.Kind == 0 {
-			return // nobody waits for it
+			return // nobody waits for the answer
 		}
 		c.answerWatch(r)
 		c.out.wroteControl(codec.AppendReasons(c.out.buf(), r.Kind, r.Seq, r.Results, r.Reasons()))

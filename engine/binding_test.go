@@ -11,7 +11,7 @@ import (
 	"distmsg/routing"
 )
 
-// Duplicate login with kick-old: the newcomer wins, the incumbent hears of it (S13).
+// A duplicate login with kick-old: the newcomer wins, and the old holder gets a kick (S13).
 func TestKickOld(t *testing.T) {
 	acrossLoops(t, Config{}, func(t *testing.T, n *node, from, to *client) {
 		old := to.bind("x")
@@ -30,7 +30,7 @@ func TestKickOld(t *testing.T) {
 			from.hears(d, codec.CodeAcked)
 		}
 		to.hears(to.send("x", "from", "I am x"), codec.CodeDenied)
-		// Binding what one holds is a new epoch and no kick.
+		// Binding an ID again gives a new epoch and no kick.
 		if again := newcomer.bind("x"); again <= epoch {
 			t.Errorf("epoch %d after %d", again, epoch)
 		}
@@ -40,7 +40,7 @@ func TestKickOld(t *testing.T) {
 	})
 }
 
-// Duplicate login with reject-new: a live incumbent stays, also within its resume window.
+// A duplicate login with reject-new: a live holder keeps the ID, within its resume window too.
 func TestRejectNew(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -88,7 +88,7 @@ func TestReassert(t *testing.T) {
 	if r := a.tryBind(codec.PolicyKickOld, withEpochs([]string{"x"}, 1<<52)...); r[0].Code != codec.CodeRegistryUnavailable {
 		t.Errorf("an epoch that nobody minted, which is what it looks like to a clock that is wrong: %v", r)
 	}
-	// A client may invent an epoch that is newer. It takes the ID from nobody.
+	// A client may claim a newer epoch that does not exist. It gets the ID from nobody that way.
 	day := uint64((23 * time.Hour).Microseconds())
 	for _, epoch := range []uint64{second + 1, a.bind("of its own"), second + day} {
 		for _, policy := range []codec.Policy{codec.PolicyKickOld, codec.PolicyRejectNew} {
@@ -154,7 +154,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// max_ids of 255 bytes fit into one frame.
+// A frame has room for max_ids IDs of 255 bytes.
 func TestManyIDs(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	c := n.join()
@@ -191,7 +191,7 @@ func TestManyIDs(t *testing.T) {
 	}
 }
 
-// An ID that stands twice is answered twice, and the later one stands.
+// An ID that appears twice in a frame gets two answers. The later binding stands.
 func TestTwiceInAFrame(t *testing.T) {
 	n := start(t, Config{})
 	old, c := n.join("x"), n.join()
@@ -206,7 +206,8 @@ func TestTwiceInAFrame(t *testing.T) {
 	old.silent()
 }
 
-// Requests about one ID are done in the order sent, without waiting for answers.
+// The node handles requests about one ID in the order sent, even if the client does not wait for
+// answers.
 func TestRequestOrder(t *testing.T) {
 	n := start(t, Config{})
 	c := n.join()
@@ -230,7 +231,7 @@ func TestRequestOrder(t *testing.T) {
 	}
 }
 
-// down is a registry that can be switched off.
+// down is a registry that a test can switch off.
 type down struct {
 	routing.Registry
 	off atomic.Bool
@@ -264,7 +265,7 @@ func (d *down) Presence(ctx context.Context, s routing.SessionID) (routing.Sessi
 	return d.Registry.Presence(ctx, s)
 }
 
-// Without its registry a node binds nothing new, and goes on with what it knows.
+// Without its registry a node binds nothing new. It keeps serving what it knows.
 func TestRegistryUnavailable(t *testing.T) {
 	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}
 	n := start(t, Config{Loops: 2, Registry: reg})

@@ -9,22 +9,23 @@ import (
 	"encoding/binary"
 )
 
-// bouncing is what a loop does with messages that come back: it sends them elsewhere, or ends them.
-// The loop owns it.
+// bouncing handles messages that come back to a loop. It sends them elsewhere or ends them. The
+// loop owns it.
 type bouncing struct {
 	loop *loop // static
 
-	disowned *directory.Request // what the frame in hand gives back, see releaseDisowned
+	disowned *directory.Request // bindings that the current frame gives back, see releaseDisowned
 }
 
-// flagBounced marks an entry whose message came back once: it is not tried a second time (S14).
+// flagBounced marks an entry whose message came back once. The loop does not retry it a second time
+// (S14).
 const flagBounced = 1
 
 // flagRetried marks, between nodes, a message that has come back once.
 const flagRetried = 1 << 7
 
-// handleNotHere takes back a message that this session cannot accept. The session has the final
-// word on who it holds, so the binding that led here goes too, if it still stands (S11).
+// handleNotHere takes back a message that this session cannot accept. The session decides which IDs
+// it holds. So the node also removes the binding that led here, if it still stands (S11).
 func (rv *receiver) handleNotHere(body []byte) {
 	c := rv.conn
 	l := c.loop
@@ -39,8 +40,8 @@ func (rv *receiver) handleNotHere(body []byte) {
 	l.bounce.releaseDisowned()
 }
 
-// takeNotHere takes back one message; false: its token is not of this node, or is that of a message
-// with ack that came over a link.
+// takeNotHere takes back one message. It returns false if this node did not make the message's
+// token, or if the message has an ack and came over a link.
 func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
 	c := rv.conn
 	l := c.loop
@@ -74,7 +75,7 @@ func (rv *receiver) takeNotHere(d *codec.Deliver) bool {
 	return false
 }
 
-// givenBackHere takes back a message with ack whose token is of this loop, and was opened.
+// givenBackHere takes back a message with ack whose token belongs to this loop and has been opened.
 func (b *bouncing) givenBackHere(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, bare bool, sum *token.SharedSum) {
 	if bare {
 		b.bareBack(t, session, by, d)
@@ -83,15 +84,16 @@ func (b *bouncing) givenBackHere(t ackmgr.Token, session uint64, by routing.Hand
 	b.bounced(t, session, by, d, sum)
 }
 
-// bouncedUnacked ends a message without ack for good: nobody kept its content, so it cannot be told
-// whether what came back is what was sent.
+// bouncedUnacked ends a message without ack for good. The node kept nothing of its content, so it
+// cannot check whether the returned message is the one that was sent.
 func (rv *receiver) bouncedUnacked(d *codec.Deliver) {
 	c := rv.conn
 	l := c.loop
 	origin, link, remote := l.eng.tokens.OpenLink(d.Token, c.short)
-	remote = remote && len(origin) == token.ReportLen // else of a message with ack
+	remote = remote && len(origin) == token.ReportLen // else it has an ack
 	known := remote || len(d.Token) == 0 || l.eng.tokens.IsReport(d.Token, c.short)
-	if !known || rv.unacked == 0 { // no token can come back more often than messages were delivered
+	// A token cannot come back more often than messages were delivered.
+	if !known || rv.unacked == 0 {
 		l.settle.refuseToken(c.handle(), codec.KindNotHere)
 		return
 	}
@@ -110,7 +112,7 @@ func (rv *receiver) bouncedUnacked(d *codec.Deliver) {
 	l.mail.notify(h.Loop, note{kind: noteReport, handle: h, seq: seq, code: code})
 }
 
-// bounced tries a message that came back once more, if somebody else holds its ID by now.
+// bounced retries a message that came back, if another session holds its ID by now.
 func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d *codec.Deliver, sum *token.SharedSum) {
 	l := b.loop
 	entry, ok := l.settle.claim(t, session)
@@ -119,7 +121,8 @@ func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d 
 	}
 	b.disownHere(session, by, d.To, d.Epoch)
 	if entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, d.Payload), d) {
-		l.settle.refuseToken(by, codec.KindNotHere) // not the message that was delivered: it stays pending
+		// This is not the message that was delivered, so the entry stays pending.
+		l.settle.refuseToken(by, codec.KindNotHere)
 		return
 	}
 	code := b.givenBack(d, session)
@@ -128,7 +131,8 @@ func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d 
 		if done, code = b.redirect(t, entry, d, sum); done {
 			return
 		}
-		if code != codec.CodeOverflow && l.eng.cluster != nil { // the registry may know of somebody else
+		// The registry may know of another session.
+		if code != codec.CodeOverflow && l.eng.cluster != nil {
 			if b.askAgain(t, entry, by, d) {
 				return
 			}
@@ -140,9 +144,9 @@ func (b *bouncing) bounced(t ackmgr.Token, session uint64, by routing.Handle, d 
 	l.settle.finish(entry, code, nil, nil)
 }
 
-// givenBack says how a message ends that a session has given back, if it is not tried again. A node
-// without others knows all bindings. In a cluster somebody may hold the ID whom this node has yet
-// to hear of.
+// givenBack returns how a message that a session has given back ends if the loop does not retry it.
+// Without a cluster, this node knows all bindings. In a cluster, a session that this node has not
+// heard of yet may hold the ID.
 func (b *bouncing) givenBack(d *codec.Deliver, session uint64) codec.Code {
 	l := b.loop
 	route, ok := l.eng.table.Lookup(d.To)
@@ -153,7 +157,8 @@ func (b *bouncing) givenBack(d *codec.Deliver, session uint64) codec.Code {
 }
 
 // redirect delivers a bounced message to a binding other than the one it came from. It returns true
-// if the message is on its way, or has ended because a hook refused it. Else it returns why not.
+// if the message is on its way, or has ended because a hook refused it. Otherwise it returns false
+// and the reason.
 func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver, sum *token.SharedSum) (done bool, code codec.Code) {
 	l := b.loop
 	route, ok := l.eng.table.Lookup(d.To)
@@ -167,13 +172,15 @@ func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver
 	again := *d
 	again.Token = l.eng.tokens.SealAck(append(l.scratch.token[:0], d.Token[:token.AckLen]...), route.Session.Short())
 	again.Epoch = route.Epoch
-	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds())) // the receiver has said it, so anything
+	// The receiver sent the TTL, so it may be any value.
+	again.TTL = min(max(d.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
 	dest, v := l.destination(h, codec.DeliverSize(&again), again.From)
 	if v.code != codec.CodeOK {
 		return false, v.code
 	}
 	if v := l.eng.hooks.mayDeliver(route.Session, &again); v.code != codec.CodeOK {
-		l.settle.acks.End(t) // for good: to ask the registry would not change it
+		// End it for good: the registry's answer would not change the hook's decision.
+		l.settle.acks.End(t)
 		l.eng.hooks.undelivered(&again, v.code)
 		l.settle.finish(entry, v.code, v.reason, nil)
 		return true, 0
@@ -185,7 +192,7 @@ func (b *bouncing) redirect(t ackmgr.Token, entry ackmgr.Entry, d *codec.Deliver
 }
 
 // bounceToLink gives a message with ack back to the node that it came from. It returns false if it
-// came from none.
+// did not come from another node.
 func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
 	c := rv.conn
 	l := c.loop
@@ -202,16 +209,16 @@ func (rv *receiver) bounceToLink(d *codec.Deliver) bool {
 	return true
 }
 
-// linkBounce returns the link that a message with ack came over, and the token it had there; false:
-// it came over none.
+// linkBounce returns the link over which a message with ack came, and the token that it had there.
+// It returns false if the message did not come over a link.
 func (rv *receiver) linkBounce(d *codec.Deliver) (origin []byte, h routing.Handle, ok bool) {
 	c := rv.conn
 	origin, h, ok = c.loop.eng.tokens.OpenLink(d.Token, c.short)
 	return origin, h, ok && len(origin) == token.AckLen && d.Flags&^knownFlags == 0
 }
 
-// handleReturned takes back a message that the other node could not deliver, forgets what led
-// there, and tries once more (S14).
+// handleReturned takes back a message that the other node could not deliver. It forgets the route
+// that led there, and retries once (S14).
 func (k *link) handleReturned(kind codec.Kind, body []byte) error {
 	f := &k.conn.loop.scratch.forward
 	if err := codec.DecodeForward(body, kind, f); err != nil {
@@ -237,21 +244,22 @@ func (k *link) takeBack(kind codec.Kind, f *codec.Forward) {
 	l.bounce.returned(kind, c.handle(), f, new(token.SharedSum))
 }
 
-// forgetWay forgets what led a message that has come back to where it came back from.
+// forgetWay forgets the binding or route that led a returned message to the node that returned it.
 func (k *link) forgetWay(kind codec.Kind, f *codec.Forward) {
 	e := k.conn.loop.eng
 	if s := e.table.Session(routing.SessionID(f.Session)); s != nil && kind == codec.KindNotMine {
-		e.table.Unbind(string(f.To), s, f.Epoch) // or it would be followed again
+		e.table.Unbind(string(f.To), s, f.Epoch) // otherwise the retry would follow it again
 	}
-	if kind == codec.KindNotAttached { // the route stands: it leads to wherever the session is attached
+	// The route stands: it leads to the node where the session is attached.
+	if kind == codec.KindNotAttached {
 		k.forget(routing.SessionID(f.Session))
 	} else if s := e.cluster.remote.Session(routing.SessionID(f.Session)); s != nil {
 		e.cluster.remote.Unbind(string(f.To), s, f.Epoch)
 	}
 }
 
-// returned decides on a message that came back from another node over the link by, and kind says
-// why. If it waits for an ack, its entry is on this loop.
+// returned decides on a message that another node returned over the link by. kind is the reason. If
+// the message waits for an ack, its entry is on this loop.
 func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward, sum *token.SharedSum) {
 	l := b.loop
 	retried := f.Flags&flagRetried != 0
@@ -262,7 +270,9 @@ func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward
 		case status != ackmgr.Pending:
 			return // it has ended meanwhile
 		case entry.Session != routing.SessionID(f.Session).Short() || entry.Sum != l.eng.tokens.SumWith(sum.Of(&l.eng.tokens, f.Payload), &f.Deliver):
-			l.stats.acksForged++ // not what was sent, or not to whom: it stays pending
+			// The content or the receiver is not that of the sent message, so the entry stays
+			// pending.
+			l.stats.acksForged++
 			return
 		}
 		retried = entry.Flags&flagBounced != 0
@@ -271,7 +281,8 @@ func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	if f.Flags&codec.FlagAck == 0 {
 		l.stats.returned++
 	}
-	if retried { // Its ID moves faster than messages do: two sessions did not have it, but somebody may.
+	// The ID moves faster than messages do. Two sessions did not have it, but another one may.
+	if retried {
 		b.endReturned(f, codec.CodeUnreachable)
 		return
 	}
@@ -279,15 +290,15 @@ func (b *bouncing) returned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	b.retry(kind, by, f)
 }
 
-// unsend notes that a message came back: it waits for nobody's connection now, and has had its
-// first try.
+// unsend records that a message came back. Its entry no longer waits for a connection, and its
+// first try is used up.
 func (b *bouncing) unsend(t ackmgr.Token, entry ackmgr.Entry) {
 	entry.Flags |= flagBounced
 	b.loop.settle.acks.Redirect(t, entry, 0)
 }
 
-// retry sends a returned message to another node of its session, if there is one; else the registry
-// is asked.
+// retry sends a returned message to another node of its session, if there is one. Otherwise it asks
+// the registry.
 func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	l := b.loop
 	if kind == codec.KindNotAttached && l.park.lines[string(f.To)] == nil {
@@ -305,15 +316,16 @@ func (b *bouncing) retry(kind codec.Kind, by routing.Handle, f *codec.Forward) {
 	}
 }
 
-// askAgain parks a message that a session of this node has given back, until the registry has said
-// who holds its ID. It returns false if too many wait.
+// askAgain parks a message that a session of this node has given back, until the registry says who
+// holds its ID. It returns false if too many messages wait.
 func (b *bouncing) askAgain(t ackmgr.Token, entry ackmgr.Entry, by routing.Handle, d *codec.Deliver) bool {
 	l := b.loop
 	var from routing.SessionID
-	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID, which is what is compared
+	binary.BigEndian.PutUint64(from[:], entry.Session) // half of the ID; only this half is compared
 	f := &l.scratch.forward
 	*f = codec.Forward{Deliver: *d, Session: append(l.scratch.sessionID[:0], from[:]...)}
-	f.Token = d.Token[:token.AckLen] // as it is between nodes: the seal was for the session that has given it back
+	// Use the form between nodes: the seal was for the session that gave the message back.
+	f.Token = d.Token[:token.AckLen]
 	b.unsend(t, entry)
 	return l.park.parkReturned(codec.KindNotMine, by, f, 0)
 }
@@ -332,21 +344,23 @@ func (b *bouncing) endReturned(f *codec.Forward, code codec.Code) {
 	l.stats.outcomes[code]++
 }
 
-// attempt is what became of a message that was sent once more.
+// attempt is the result of a retry.
 type attempt uint8
 
 const (
-	attemptDone    attempt = iota // it is on its way, or has ended
-	attemptFailed                 // it could not be sent, and the code says why
-	attemptNowhere                // this node knows of no other place than the one that it came back from
+	attemptDone    attempt = iota // the message is on its way, or has ended
+	attemptFailed                 // the message could not be sent, and the code is the reason
+	attemptNowhere                // this node knows no place but the one that returned it
 )
 
-// resend sends a returned message to where its receiver is now, as far as this node knows. Unless
-// the attempt is done, the code is how the message ends if nothing more is tried. A session that
-// does not hold the ID under some epoch is not asked for the same again (S14).
+// resend sends a returned message to its receiver's present place, as far as this node knows it.
+// Unless the attempt is done, the code is how the message ends if nothing else is tried. If a
+// session does not hold the ID under an epoch, resend does not send it the message for that epoch
+// again (S14).
 func (b *bouncing) resend(kind codec.Kind, f *codec.Forward) (attempt, codec.Code) {
 	l := b.loop
-	if f.Flags&codec.FlagAck != 0 { // its receiver may have said it, so anything
+	// The receiver may have sent the TTL, so it may be any value.
+	if f.Flags&codec.FlagAck != 0 {
 		f.TTL = min(max(f.TTL, 1), uint32(l.eng.cfg.MaxTTL.Milliseconds()))
 	}
 	from, epoch := routing.SessionID(f.Session).Short(), f.Epoch
@@ -381,7 +395,7 @@ func (b *bouncing) resend(kind codec.Kind, f *codec.Forward) (attempt, codec.Cod
 	return attemptDone, 0
 }
 
-// deliverReturned is resend to a session that is attached here by now.
+// deliverReturned is like resend, for a session that is attached to this node by now.
 func (b *bouncing) deliverReturned(f *codec.Forward, route routing.Route, h routing.Handle) (attempt, codec.Code) {
 	l := b.loop
 	f.Epoch = route.Epoch

@@ -3,28 +3,29 @@ package engine
 import "sync"
 
 const (
-	newBuf       = 2 << 10   // capacity of a fresh buffer; append grows it to what its connection needs
-	largestBuf   = 128 << 10 // a larger one is kept apart
-	largeBytes   = 4 << 20   // what a loop keeps of those; the rest is left to the garbage collector
-	localBufs    = 256       // buffers a loop keeps before it shares
-	localBytes   = 8 << 20   // what they take at most
-	sharedBytes  = 32 << 20  // what the shared pool keeps
+	newBuf       = 2 << 10   // capacity of a fresh buffer; append grows it as needed
+	largestBuf   = 128 << 10 // larger buffers are kept in a stock of their own
+	largeBytes   = 4 << 20   // limit of that stock per loop; the garbage collector takes the rest
+	localBufs    = 256       // how many buffers a loop keeps before it shares some
+	localBytes   = 8 << 20   // how many bytes they have at most
+	sharedBytes  = 32 << 20  // limit of the shared stock
 	exchangeBufs = localBufs / 2
 )
 
-// bufPool is a loop's stock of write buffers, last in first out so that the warm ones go round.
-// Buffers travel between loops with the mail, so a loop that only receives shares its surplus.
+// bufPool is a loop's stock of write buffers. It is last in, first out, so that warm buffers are
+// used again. Buffers travel between loops with the mail, so a loop that mostly receives shares its
+// surplus.
 type bufPool struct {
 	shared *sharedBufs
 	free   [][]byte
 	bytes  int // in free
 
-	// Buffers for large frames. To touch new memory costs many times more than to copy a frame.
+	// Buffers for large frames. Touching new memory costs many times more than copying a frame.
 	large      [][]byte
 	largeBytes int // in large
 }
 
-// sharedBufs is the stock behind the loops' pools.
+// sharedBufs is the stock that the loops' pools share.
 type sharedBufs struct {
 	mu    sync.Mutex
 	free  [][]byte // guarded by mu
@@ -45,7 +46,7 @@ func (p *bufPool) get() []byte {
 	return make([]byte, 0, newBuf)
 }
 
-// sized returns an empty buffer with room for size bytes.
+// sized returns an empty buffer with a capacity of at least size bytes.
 func (p *bufPool) sized(size int) []byte {
 	for i, b := range p.large {
 		if cap(b) >= size && cap(b) <= 2*size {
@@ -81,7 +82,7 @@ func (p *bufPool) put(b []byte) {
 	p.bytes += cap(b)
 }
 
-// take moves up to n buffers to into, which is empty, and returns how many bytes they have.
+// take moves up to n buffers into the empty slice into, and returns their total capacity.
 func (s *sharedBufs) take(into [][]byte, n int) (taken [][]byte, bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +97,8 @@ func (s *sharedBufs) take(into [][]byte, n int) (taken [][]byte, bytes int) {
 	return into, bytes
 }
 
-// give adds buffers, as far as there is room for them, and returns how many bytes they have.
+// give adds the buffers for which there is room. It returns the total capacity of all bufs, those
+// it dropped included.
 func (s *sharedBufs) give(bufs [][]byte) (bytes int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

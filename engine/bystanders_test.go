@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// bystanders are two clients that exchange acked messages, both ways, and want nothing else to
-// happen.
+// bystanders are two clients that exchange acked messages in both directions, and fail the test if
+// anything else happens.
 type bystanders struct {
 	t     testing.TB
 	stop  chan struct{}
@@ -21,7 +21,7 @@ type bystanders struct {
 	err    error  // guarded by mu
 }
 
-// watchOver starts a pair of bystanders; the test's cleanup has the last look at them.
+// watchOver starts a pair of bystanders. The test's cleanup checks them a last time.
 func (n *node) watchOver() *bystanders {
 	n.t.Helper()
 	b := &bystanders{t: n.t, stop: make(chan struct{})}
@@ -41,7 +41,7 @@ func (n *node) watchOver() *bystanders {
 	return b
 }
 
-// run answers what comes and keeps one message of its own on the way.
+// run answers messages and keeps one message of its own under way.
 func (b *bystanders) run(c *client, i int, from, to string) {
 	pace := time.NewTicker(bystanderPace)
 	defer pace.Stop()
@@ -89,7 +89,7 @@ func (b *bystanders) run(c *client, i int, from, to string) {
 	}
 }
 
-// unharmed waits for a few more rounds of both.
+// unharmed waits until both have done a few more rounds.
 func (b *bystanders) unharmed() {
 	b.t.Helper()
 	before, err := b.look()

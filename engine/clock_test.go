@@ -8,8 +8,8 @@ import (
 	"distmsg/codec"
 )
 
-// asleep makes the machine of a node sleep for a while, as far as its clocks say: the monotonic one
-// does not notice.
+// asleep makes the clocks of a node show that its machine slept. The monotonic clock does not show
+// it.
 type asleep struct {
 	slept, set atomic.Int64 // nanoseconds; set: how far somebody has set the wall clock
 }
@@ -23,7 +23,7 @@ func (a *asleep) on(c *clock) {
 	c.boot = func() time.Duration { return boot() + time.Duration(a.slept.Load()) }
 }
 
-// Sleep counts, and a wall clock that somebody sets does not.
+// The clock counts sleep. It does not count a change of the wall clock.
 func TestClockCountsSleep(t *testing.T) {
 	c := newClock()
 	var a asleep
@@ -49,7 +49,7 @@ func TestClockCountsSleep(t *testing.T) {
 	}
 }
 
-// The kernel's own clocks, asked without a sleep: nothing has been slept.
+// The kernel's own clocks, read without a sleep, show no sleep.
 func TestClockAwake(t *testing.T) {
 	c := newClock()
 	c.apart.Store(int64(time.Hour)) // so that it looks
@@ -59,8 +59,7 @@ func TestClockAwake(t *testing.T) {
 	}
 }
 
-// A machine that was asleep is a node that was stopped (S24), although its monotonic clock has not
-// moved.
+// A node whose machine slept counts as stopped (S24), although its monotonic clock stood still.
 func TestFenceAfterSleep(t *testing.T) {
 	var a asleep
 	n := start(t, Config{Loops: 2}, func(e *Engine) { a.on(e.clk) })
@@ -77,7 +76,7 @@ func TestFenceAfterSleep(t *testing.T) {
 	again.alive()
 }
 
-// A nap is no stop, but the time that messages have is over in it.
+// A short sleep is no stop, but it counts towards the deadlines of messages.
 func TestDeadlinesRunInSleep(t *testing.T) {
 	var a asleep
 	n := start(t, Config{Loops: 1, LoopGap: time.Minute}, func(e *Engine) { a.on(e.clk) })

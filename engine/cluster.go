@@ -12,37 +12,37 @@ import (
 	"distmsg/routing"
 )
 
-// Membership tells which nodes exist. The engine announces its own node and watches the others.
-// Its methods are called from goroutines of their own and may block until ctx ends.
+// Membership knows which nodes exist. The engine announces its own node and watches the others. It
+// calls the methods on goroutines of their own, and they may block until ctx ends.
 type Membership interface {
-	// Announce makes m known as this node until Withdraw, and again with other contents whenever it
-	// is called again.
+	// Announce publishes m as this node's record until Withdraw. A later call replaces the record.
 	Announce(ctx context.Context, m discovery.Record) error
-	// Withdraw takes this node out.
+	// Withdraw removes this node's record.
 	Withdraw(ctx context.Context) error
-	// Watch calls f with all members, now and after each change, until ctx ends. While the source
-	// cannot be asked, the last list stands.
+	// Watch calls f with all members, at once and after each change, until ctx ends. While the
+	// source is unreachable, the last list stands.
 	Watch(ctx context.Context, f func([]discovery.Record))
 }
 
-// cluster is the engine's half of what a node has to do with others: the links that are open, which
-// sessions are attached at their other ends, and the routes that lead to those. What waits for
-// other nodes is in peers.
+// cluster is the engine's half of its dealings with other nodes: the open links, the sessions that
+// are attached at their other ends, and the routes to those sessions. internal/peers does the work
+// that waits for other nodes.
 type cluster struct {
 	// static
 	eng   *Engine
-	self  *peers.Self // what this node says of itself in handshakes
+	self  *peers.Self // how this node describes itself in handshakes
 	peers *peers.Peers
-	// remote holds the sessions that are attached elsewhere, with the links that lead to them in place
-	// of connections, and the routes that the registry has told of.
+	// remote holds the sessions that are attached to other nodes. A route in it names a link
+	// instead of a connection. It also holds the routes that the registry has returned.
 	remote *routing.Table
 
-	// shared
-	open      atomic.Pointer[[]routing.Handle] // of the open links; replaced, never changed
-	detaching atomic.Int32                     // links that have ended, and whose sessions are not all forgotten yet
+	// the open links; the slice is replaced, never changed
+	open atomic.Pointer[[]routing.Handle]
+	// links that have ended, but whose sessions are not all forgotten yet
+	detaching atomic.Int32
 
-	mu    sync.Mutex       // peers.Members takes its own lock under it
-	links map[string]*link // guarded by mu; by node, the open ones
+	mu    sync.Mutex       // held while peers.Members takes its lock
+	links map[string]*link // guarded by mu; the open links by node
 }
 
 func newCluster(e *Engine, remote *routing.Table) *cluster {
@@ -57,10 +57,10 @@ func newCluster(e *Engine, remote *routing.Table) *cluster {
 	return c
 }
 
-// The cluster is the engine that peers knows.
+// cluster is the engine as internal/peers sees it.
 var _ peers.Engine = (*cluster)(nil)
 
-// Record is this node's own record, as it is now.
+// Record returns this node's own record as it is now.
 func (c *cluster) Record() discovery.Record {
 	e := c.eng
 	return discovery.Record{
@@ -77,7 +77,7 @@ func (e *Engine) advertised(configured string, l net.Listener) string {
 	return l.Addr().String()
 }
 
-// ForClients is this node as clients are told of it.
+// ForClients returns this node's entry in the lists that clients get.
 func (c *cluster) ForClients() []codec.Member { return c.eng.self() }
 
 // NotifyClients queues a list of nodes for all clients.
@@ -88,8 +88,8 @@ func (c *cluster) NotifyClients(all []codec.Member) {
 	}
 }
 
-// sendMembers queues a list of nodes for the clients from a slot on, as far as the iteration's
-// share allows, and for the rest in the next iteration.
+// sendMembers queues a list of nodes for the clients from a slot on. When the iteration's share of
+// work is used up, it continues in the next iteration.
 func (l *loop) sendMembers(slot int, frame []byte) {
 	for ; slot < len(l.conns); slot++ {
 		if l.pace.full {
@@ -103,14 +103,14 @@ func (l *loop) sendMembers(slot int, frame []byte) {
 	}
 }
 
-// Stopping reports whether this node's record is withdrawn, or about to be.
+// Stopping reports whether this node has withdrawn its record or is about to.
 func (c *cluster) Stopping() bool { return c.eng.serving.Err() != nil }
 
 // Fail makes Run return an error.
 func (c *cluster) Fail(err error) { c.eng.fail(err) }
 
-// ShakeHands hands a socket that leads to another node to a loop. It returns the link when that is
-// open or has ended. If ctx ends first, so does the attempt.
+// ShakeHands hands a socket to another node to a loop, which does the handshake. It returns the
+// link when the link is open or has ended. If ctx ends first, the attempt ends too.
 func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (peers.Link, error) {
 	e, k := c.eng, newLink(c)
 	k.dialled, k.node = true, node
@@ -135,7 +135,7 @@ func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (pee
 	return k, nil
 }
 
-// opened registers a link. It returns false if there is another one to the same node.
+// opened registers a link. It returns false if another link to the same node is open.
 func (c *cluster) opened(k *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,7 +165,7 @@ func (c *cluster) closed(k *link) {
 	}
 }
 
-// publish shows the loops which links are open. mu is held.
+// publish replaces the list of open links that the loops read. The caller holds mu.
 func (c *cluster) publish() {
 	open := make([]routing.Handle, 0, len(c.links))
 	for _, k := range c.links {

@@ -17,7 +17,8 @@ func acrossNodes(t *testing.T, test func(t *testing.T, g *group, from, to *clien
 	})
 }
 
-// sum is the rule of Stats about all nodes: what they have sent, and what has become of it.
+// sum applies the rule of Stats to all nodes together: the messages they have sent, and their
+// outcomes.
 func (g *group) sum() (sends, ended, lost uint64) {
 	for _, n := range g.nodes {
 		s := n.counters()
@@ -31,7 +32,7 @@ func (g *group) sum() (sends, ended, lost uint64) {
 	return sends, ended, lost
 }
 
-// All ways in which a message to another node can end, and the books of all nodes together.
+// All outcomes of a message to another node, and the counters of all nodes together.
 func TestOutcomesAcrossNodes(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		from.exchange("from", to, "to")
@@ -60,7 +61,8 @@ func TestOutcomesAcrossNodes(t *testing.T) {
 				from.hears(from.seq, codec.CodeNoRoute)
 			}
 		}
-		// The session has the final word: its not_here ends a message, with ack and without.
+		// The session decides which IDs it holds: its not_here ends a message, with ack and
+		// without.
 		to.unbindQuietly(t, g, "to")
 		seq = from.send("from", "to", "with ack")
 		to.write(codec.AppendNotHere(nil, ptr(to.gets("from", "to", "with ack"))))
@@ -77,7 +79,7 @@ func TestOutcomesAcrossNodes(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// unbindQuietly takes a binding out of the registry behind the nodes' backs.
+// unbindQuietly removes a binding from the registry without the nodes' knowledge.
 func (c *client) unbindQuietly(t *testing.T, g *group, id string) {
 	t.Helper()
 	found, err := g.registry.Lookup(t.Context(), []string{id})
@@ -87,7 +89,7 @@ func (c *client) unbindQuietly(t *testing.T, g *group, id string) {
 	c.decoded(err)
 }
 
-// A connection that is lost at the other node ends exactly what was delivered to it (S5).
+// When the other node loses a connection, exactly the messages delivered to it end lost (S5).
 func TestLostAcrossNodes(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		other := g.nodes[1].join("other")
@@ -129,8 +131,8 @@ func spreadOver(t *testing.T, g *group, to *client) (p *client, ids []string) {
 	return p, ids
 }
 
-// What is on its way to a connection that is going goes on to where its session is now; only what
-// was delivered there is lost (S5, S14).
+// Messages under way to a connection that ends go on to where its session is now. Only the messages
+// that were delivered to it are lost (S5, S14).
 func TestCrossingWithTheEnd(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -179,7 +181,8 @@ func TestCrossingWithTheEnd(t *testing.T) {
 	})
 }
 
-// An ID that has moved: the message comes back and goes there, once, with ack and without (S14).
+// An ID has moved: the message comes back, and the node sends it to the new place once, with ack
+// and without (S14).
 func TestMovedMidFlight(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		p := g.nodes[0].linkAs("n9")
@@ -207,7 +210,7 @@ func TestMovedMidFlight(t *testing.T) {
 	})
 }
 
-// Never the same place, and never a third try (S14).
+// The node never retries at the same place, and never tries a third time (S14).
 func TestOneRetry(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -220,7 +223,8 @@ func TestOneRetry(t *testing.T) {
 			g.bindFor(id, s)
 			seq := from.post("from", id, "hi", flags)
 			p.gives(codec.KindNotMine, p.forwarded())
-			from.hears(seq, codec.CodeUnreachable) // the registry goes on to name the same session, so nobody says that it is bound nowhere
+			// The registry still names the same session, so the outcome is not no_route.
+			from.hears(seq, codec.CodeUnreachable)
 
 			id = fmt.Sprintf("moves-%d", i)
 			g.bindFor(id, s)
@@ -241,7 +245,7 @@ func TestOneRetry(t *testing.T) {
 	})
 }
 
-// A message that its receiver would not have goes on to another node, if the ID is there by now.
+// A message that its receiver gives back goes on to another node, if that node has the ID by now.
 func TestNotHereThenElsewhere(t *testing.T) {
 	g := startGroup(t, 2, 2)
 	from, old, next := g.nodes[0].join("from"), g.nodes[0].join(), g.nodes[1].join()
@@ -255,7 +259,8 @@ func TestNotHereThenElsewhere(t *testing.T) {
 	from.hears(seq, codec.CodeAcked)
 }
 
-// What came from a node is not forwarded: the origin hears that it was wrong.
+// A node does not forward a message that came from another node. It notifies that node that the
+// route was wrong.
 func TestNeverForwardedTwice(t *testing.T) {
 	g := startGroup(t, 2, 2)
 	b := g.nodes[1].join("b")
@@ -278,8 +283,8 @@ func TestNeverForwardedTwice(t *testing.T) {
 	p.nc.Close()
 }
 
-// A session that is attached at both nodes is reached in one hop, and may send from its IDs at
-// both, whichever it bound them at (S7).
+// A session that is attached at both nodes is reached in one hop. It may send from its IDs at both
+// nodes, whichever it bound them at (S7).
 func TestSpreadSession(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)
@@ -305,7 +310,7 @@ func TestSpreadSession(t *testing.T) {
 	})
 }
 
-// Nobody can end another one's message by making up what came over a link (S8).
+// Nobody can end another session's message with a made-up link token (S8).
 func TestForgedOverLinks(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		evil := to.n.join("evil")
@@ -316,8 +321,8 @@ func TestForgedOverLinks(t *testing.T) {
 		x.Token = d.Token
 		evil.write(codec.AppendNotHere(nil, &x))
 		evil.fault(codec.FaultBadToken)
-		// The receiver's node finds them out, whoever's they are and whatever was changed, and asks
-		// no other node.
+		// The receiver's node detects every such token, whatever was changed in it, and asks no
+		// other node.
 		before := to.n.tokens()
 		forge := func(c *client, token []byte) {
 			t.Helper()
@@ -343,7 +348,7 @@ func TestForgedOverLinks(t *testing.T) {
 	})
 }
 
-// Who holds an ID at another node keeps it against reject-new, and loses it to kick-old.
+// The holder of an ID at another node keeps it against reject-new, and loses it to kick-old.
 func TestDuplicateLoginAcrossNodes(t *testing.T) {
 	acrossNodes(t, func(t *testing.T, g *group, from, to *client) {
 		ids := withEpochs([]string{"to"})
@@ -359,8 +364,8 @@ func TestDuplicateLoginAcrossNodes(t *testing.T) {
 	})
 }
 
-// Why another node did not write a message comes back to its sender, whether it was sent to one or
-// to many.
+// If another node refuses a message, the sender gets the reason, for a message to one ID and to
+// many.
 func TestRefusedElsewhereWithAReason(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroupWith(t, 2, loops, func(c *Config) {

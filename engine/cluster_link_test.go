@@ -16,7 +16,7 @@ import (
 	"distmsg/routing"
 )
 
-// dialPeer connects to the address for other nodes and says nothing.
+// dialPeer connects to the address for other nodes and sends nothing.
 func (n *node) dialPeer() *client {
 	n.t.Helper()
 	nc, err := net.DialTimeout("tcp", n.acceptor.peerListener.Addr().String(), patience)
@@ -27,13 +27,13 @@ func (n *node) dialPeer() *client {
 	return clientOn(n.t, n, nc)
 }
 
-// peerHello is what a node of that name would say.
+// peerHello returns the hello of a node with that name.
 func (n *node) peerHello(name string) codec.PeerHello {
 	return codec.PeerHello{MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion, Cluster: []byte(n.cfg.Cluster),
 		Node: []byte(name), Incarnation: 7, Nonce: randomBytes(codec.NonceLen)}
 }
 
-// challenged sends a hello and returns the answer, and what the proofs are about.
+// challenged sends a hello. It returns the answer, and the bytes that the proofs cover.
 func (c *client) challenged(h codec.PeerHello) (f codec.PeerChallenge, said []byte) {
 	c.t.Helper()
 	c.write(codec.AppendPeerHello(nil, &h))
@@ -41,8 +41,7 @@ func (c *client) challenged(h codec.PeerHello) (f codec.PeerChallenge, said []by
 	return f, peers.Transcript(&h, &f)
 }
 
-// linkAs goes through the handshake as the node of that name. In what follows there may be frames
-// about sessions.
+// linkAs does the handshake as a node with that name. Frames about sessions may follow.
 func (n *node) linkAs(name string) *client {
 	n.t.Helper()
 	c := n.dialPeer()
@@ -55,14 +54,14 @@ func (n *node) linkAs(name string) *client {
 	return c
 }
 
-// attach says that a session is attached at this node, and waits until that is known.
+// attach announces a session as attached at this peer, and waits until the node knows it.
 func (c *client) attach(id routing.SessionID) {
 	c.t.Helper()
 	c.write(codec.AppendPresence(nil, codec.KindAttached, id[:], 1))
 	c.settled()
 }
 
-// settled waits until the other node has handled what was sent so far. It reads past everything but
+// settled waits until the other node has handled everything sent so far. It skips all frames but
 // the answer.
 func (c *client) settled() {
 	c.t.Helper()
@@ -75,7 +74,7 @@ func (c *client) settled() {
 	}
 }
 
-// allForwarded returns the forwards that have been sent so far.
+// allForwarded returns all forwards sent so far.
 func (c *client) allForwarded() (all []codec.Forward) {
 	c.t.Helper()
 	c.seq++
@@ -128,7 +127,8 @@ func (g *group) bindFor(id string, s routing.SessionID) uint64 {
 	return res[0].Epoch
 }
 
-// Whoever is not a node of this cluster hears one clear line and is out, and nobody else notices.
+// A peer that is not a node of this cluster gets one clear error and is disconnected. Nobody else
+// notices.
 func TestLinkRefusals(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	n := g.nodes[0]
@@ -209,7 +209,7 @@ func TestLinkRefusals(t *testing.T) {
 	by.unharmed()
 }
 
-// A handshake that was overheard is worth nothing.
+// An attacker cannot use a handshake that it has recorded.
 func TestReplayedHandshake(t *testing.T) {
 	n := startGroup(t, 1, 1).nodes[0]
 	h := n.peerHello("n9")
@@ -225,7 +225,7 @@ func TestReplayedHandshake(t *testing.T) {
 	first.settled() // and it did not push out the one it was stolen from
 }
 
-// A handshake that does not go on is ended.
+// The node ends a handshake that makes no progress.
 func TestHandshakeTimeout(t *testing.T) {
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = 50 * time.Millisecond })
@@ -235,7 +235,7 @@ func TestHandshakeTimeout(t *testing.T) {
 	c.fails(codec.FaultHelloTimeout)
 }
 
-// lines is a log that tests look into.
+// lines is a log that tests read.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer // guarded by mu
@@ -253,7 +253,7 @@ func (l *lines) has(s string) bool {
 	return strings.Contains(l.b.String(), s)
 }
 
-// A node with another secret stays outside, and the log says why.
+// A node with another secret cannot join, and the log says why.
 func TestOtherSecret(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -269,7 +269,7 @@ func TestOtherSecret(t *testing.T) {
 	}
 }
 
-// Nodes of two versions work side by side, each pair in the highest that both speak.
+// Nodes of two versions work together. Each pair uses the highest version that both speak.
 func TestPeerVersions(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -289,7 +289,7 @@ func TestPeerVersions(t *testing.T) {
 	b.hears(b.send("b", "c", "x"), codec.CodeUnreachable) // they have no version in common
 }
 
-// A peer that goes silent is given up within 2 s, and what waits for it is lost.
+// A node gives up a silent peer within 2 s. The sends that wait for it end lost.
 func TestSilentPeer(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -310,8 +310,8 @@ func TestSilentPeer(t *testing.T) {
 	n.eventually("no link", func() bool { return n.Stats().Links == 0 })
 }
 
-// A node that does not read fills its own link: senders to it hear overflow, what nodes tell each
-// other still goes through, and links to others are as before (S21).
+// A node that does not read fills only its own link. Senders to it get overflow, control frames
+// between nodes still get through, and links to others are not affected (S21).
 func TestFullLink(t *testing.T) {
 	g := startGroupWith(t, 2, 2, func(c *Config) { c.MaxPayload, c.MaxPending = 64<<10, 128<<10 })
 	n := g.nodes[0]
@@ -330,7 +330,8 @@ func TestFullLink(t *testing.T) {
 			}
 		}
 	}()
-	alive := time.NewTicker(linkPing) // however long all this takes, the node that does not read lives
+	// However long all this takes, the node that does not read counts as alive.
+	alive := time.NewTicker(linkPing)
 	defer alive.Stop()
 	stopped := make(chan struct{})
 	defer close(stopped)
@@ -364,8 +365,8 @@ func TestFullLink(t *testing.T) {
 	a.nc.Close()
 }
 
-// A new link of a node ends its older one first: what waits there is lost, and its sessions are
-// gone.
+// A new link of a node first ends the older one: sends that wait there end lost, and its sessions
+// are gone.
 func TestLinkReplaced(t *testing.T) {
 	t.Parallel()
 	eachLoops(t, func(t *testing.T, loops int) {
@@ -395,8 +396,8 @@ func TestLinkReplaced(t *testing.T) {
 	})
 }
 
-// A node that is not listed for a while, as when its ZooKeeper session expires, keeps its link, and
-// nothing is lost.
+// A node that the membership does not list for a while, for example because its ZooKeeper session
+// expired, keeps its link. Nothing is lost.
 func TestLinkOfARelistedNode(t *testing.T) {
 	g := startGroup(t, 2, 1)
 	dials, other := g.nodes[0], g.nodes[1]
@@ -407,7 +408,8 @@ func TestLinkOfARelistedNode(t *testing.T) {
 	d := b.delivered()
 	g.hub.unlist("n1")
 	g.hub.record(other.cluster.peers.Record())
-	for began := time.Now(); time.Since(began) < 100*time.Millisecond; { // in which a second link would come up
+	// A second link would come up within this time.
+	for began := time.Now(); time.Since(began) < 100*time.Millisecond; {
 		b.hears(b.send("b", "nobody", "x"), codec.CodeNoRoute)
 	}
 	b.ack(d, "")
@@ -429,7 +431,7 @@ func dialTo(t *testing.T, l net.Listener) net.Conn {
 	return nc
 }
 
-// A link whose other end says nothing does not keep the node from ending.
+// A link whose other end is silent does not keep the node from stopping.
 func TestDiallingEndsWithTheNode(t *testing.T) {
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
 	n := g.start("n0", 1, func(c *Config) { c.HelloTimeout = time.Hour })
@@ -458,8 +460,8 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	}
 }
 
-// What counts for the pause before the next dial is how long a link was open: a handshake that the
-// other end leaves unanswered, for however long, proves nothing.
+// The pause before the next dial depends on how long the link was open. A handshake that the other
+// end leaves unanswered does not count, however long it takes.
 func TestUnansweredHandshake(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -481,7 +483,7 @@ func TestUnansweredHandshake(t *testing.T) {
 	}
 }
 
-// A link that ends and comes up again breaks no order, and every send has one outcome.
+// When a link ends and opens again, messages keep their order, and every send has one outcome.
 func TestOrderOverReplacedLinks(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)

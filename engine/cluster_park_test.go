@@ -13,7 +13,7 @@ import (
 	"distmsg/routing"
 )
 
-// gated is a registry whose look-ups of IDs, or of sessions, wait while that gate is shut.
+// gated is a registry whose look-ups of IDs, or of sessions, wait while the gate is shut.
 type gated struct {
 	routing.Registry
 	gate           // of look-ups
@@ -55,7 +55,7 @@ type gate struct {
 func (g *gate) shut() { g.mu.Lock(); g.open = make(chan error, 1); g.mu.Unlock() }
 func (g *gate) pass() { g.mu.Lock(); close(g.open); g.open = nil; g.mu.Unlock() }
 
-// refuse is pass, but a call that waits fails.
+// refuse is like pass, but makes a waiting call fail.
 func (g *gate) refuse() { g.mu.Lock(); g.open <- routing.ErrUnavailable; g.mu.Unlock(); g.pass() }
 
 // through waits until the gate is open.
@@ -85,7 +85,7 @@ func (g *gate) waits() bool {
 	return g.queued > 0
 }
 
-// parking starts two nodes with a registry that can be made to wait.
+// parking starts two nodes whose registry a test can make wait.
 func parking(t *testing.T, change func(*Config)) (*group, *gated) {
 	reg := newGated()
 	g := &group{t: t, hub: newHub(), registry: reg}
@@ -96,7 +96,7 @@ func parking(t *testing.T, change func(*Config)) (*group, *gated) {
 	return g, reg
 }
 
-// What waits for the registry keeps its order, and what comes later does not pass it (S20).
+// Messages that wait for the registry keep their order, and later ones do not overtake them (S20).
 func TestParkedKeepOrder(t *testing.T) {
 	g, reg := parking(t, nil)
 	from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
@@ -119,7 +119,8 @@ func TestParkedKeepOrder(t *testing.T) {
 	}
 }
 
-// What a connection may have waiting is bounded (S21), and other connections do not feel it.
+// The number of messages that a connection may have waiting is bounded (S21). Other connections are
+// not affected.
 func TestParkedAreBounded(t *testing.T) {
 	g, reg := parking(t, func(c *Config) { c.MaxPayload, c.MaxParked = 1000, 4000 })
 	from, other, to := g.nodes[0].join("from"), g.nodes[0].join("other"), g.nodes[1].join("to")
@@ -147,8 +148,8 @@ func TestParkedAreBounded(t *testing.T) {
 	}
 }
 
-// Deadlines are kept while the registry does not answer: of sends to IDs, and of those from IDs,
-// that a node does not know (S1, S2).
+// Deadlines hold while the registry does not answer. This holds for sends to IDs and from IDs that
+// the node does not know (S1, S2).
 func TestParkedExpire(t *testing.T) {
 	g, reg := parking(t, nil)
 	from, to := g.nodes[0].join("from"), g.nodes[1].join("to")
@@ -174,7 +175,7 @@ func TestParkedExpire(t *testing.T) {
 	spread.hears(1004, codec.CodeAcked)
 }
 
-// A registry that never answers holds up nobody for long, however many IDs there are to ask for.
+// A registry that never answers delays nobody for long, however many IDs the node has to ask for.
 func TestParkedWithoutRegistry(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -201,7 +202,7 @@ func TestParkedWithoutRegistry(t *testing.T) {
 	}
 }
 
-// A session whose attach has not been heard of yet is waited for a moment.
+// The node waits a moment for a session whose attach it has not heard of yet.
 func TestWaitsForTheWordOfAMove(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	n := g.nodes[0]

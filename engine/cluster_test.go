@@ -86,7 +86,7 @@ func startGroup(t testing.TB, n, loops int) *group {
 	return startGroupWith(t, n, loops, func(*Config) {})
 }
 
-// startGroupWith is startGroup with a change to the Config of each node.
+// startGroupWith is like startGroup, and changes the Config of each node.
 func startGroupWith(t testing.TB, n, loops int, change func(*Config), prepare ...func(*Engine)) *group {
 	t.Helper()
 	g := &group{t: t, hub: newHub(), registry: routing.NewMemory(routing.MemoryConfig{})}
@@ -129,7 +129,7 @@ func TestClusterRelays(t *testing.T) {
 	}
 }
 
-// The load that a node announces is rough, so that it seldom changes.
+// A node announces a rounded load, so that its record seldom changes.
 func TestLoadIsRough(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	n := g.nodes[0]

@@ -9,64 +9,63 @@ import (
 	"distmsg/routing"
 )
 
-// state is where a connection stands in its life.
+// state is the phase of a connection's life.
 type state uint8
 
 const (
-	stateHello   state = iota // nothing has come yet
-	stateJoining              // hello came, welcome is being prepared off the loop
+	stateHello   state = iota // no frame has arrived yet
+	stateJoining              // hello has arrived, and the welcome is prepared off the loop
 	stateOpen
 	stateClosed // torn down; the socket may linger so that the peer can read the last error frame
 )
 
-// connKind is who is at the other end of a connection.
+// connKind says who is at the other end of a connection.
 type connKind uint8
 
 const (
-	clientConn connKind = iota // a client that came over the network
-	insideConn                 // a client in this process: the node trusts it
+	clientConn connKind = iota // a client over the network
+	insideConn                 // a client in this process; the node trusts it
 	linkConn                   // another node
 )
 
-// standing is whether an open connection of a client takes part in its session.
+// standing says whether an open connection of a client takes part in its session.
 type standing uint8
 
 const (
-	inSession   standing = iota // the session's messages may come to it
-	steppedBack                 // it may be dead, and its session does without it, see stepBack
+	inSession   standing = iota // it may get the session's messages
+	steppedBack                 // it may be dead, and the session does not use it, see stepBack
 	hasLeft                     // its client wants no more messages here
 )
 
-// lingerMillis is how long a closed connection's socket waits for the peer to close its side. To
-// close with unread input in the kernel would reset the connection, and the peer might never see
-// why.
+// lingerMillis is how long a closed connection waits for the peer to close its side of the socket.
+// Closing a socket with unread input in the kernel would reset the connection, and the peer might
+// never read the reason.
 const lingerMillis = 1000
 
-// conn is a connection of a client, or a link to another node. Only its loop
-// touches it.
+// conn is a connection of a client, or a link to another node. Only its loop touches it.
 type conn struct {
 	// static after the loop has it
 	kind      connKind
 	loop      *loop
 	remote    net.Addr
 	slot, gen uint32 // from addConn
-	port      *port  // where it came in; nil if this node has dialled
+	port      *port  // the port that accepted it; nil if this node dialled
 
-	place portPlace // there; guarded by port.mu
+	place portPlace // at the port; guarded by port.mu
 
 	// owned by the loop; static once open
 	session     *routing.Session
 	short       uint64      // of the session, as ack entries hold it
-	incarnation uint64      // of the node when it opened
+	incarnation uint64      // of the node when the connection opened
 	list        ackmgr.List // pending acks to and from this connection
 
 	// owned by the loop: its life
-	wire     wire  // nil once it is closed
-	link     *link // of a linkConn
+	wire     wire  // nil after it has closed
+	link     *link // set if this is a linkConn
 	state    state
 	standing standing
-	shutdown bool  // our side of the socket is shut
-	deadline int64 // when a closed connection's socket is closed for good
+	shutdown bool  // this side of the socket is shut
+	deadline int64 // when the socket of a closed connection is closed for good
 	live     liveness
 
 	// owned by the loop: what comes in and goes out
@@ -78,12 +77,12 @@ type conn struct {
 	receiver   receiver
 
 	// owned by the loop: what it asks of the registry
-	watchList *watchList   // IDs that it watches; nil before the first
-	asked     int          // bytes of its binds, unbinds and lookups that are under way
-	ended     *atomic.Bool // it has closed, for the lanes; nil until it asks for something
+	watchList *watchList   // IDs that the client watches; nil before the first
+	asked     int          // bytes of pending binds, unbinds and lookups
+	ended     *atomic.Bool // tells the lanes that it has closed; nil before its first request
 }
 
-// newConn makes a connection that no loop has yet.
+// newConn makes a connection that does not belong to a loop yet.
 func newConn(kind connKind, remote net.Addr, maxPending int) *conn {
 	c := &conn{kind: kind, remote: remote}
 	c.live.conn, c.in.conn, c.out.conn = c, c, c
@@ -96,16 +95,16 @@ func (c *conn) handle() routing.Handle {
 	return routing.Handle{Loop: c.loop.idx, Slot: c.slot, Gen: c.gen}
 }
 
-// gone reports whether the socket has been closed, so that gnet must not be asked to write to it.
+// gone reports whether the socket has closed. The loop must then not ask gnet to write to it.
 func (c *conn) gone() bool { return c.wire == nil }
 
-// close ends the connection with an error frame. The socket lingers until the peer has closed it
-// too.
+// close ends the connection with an error frame. The socket lingers until the peer has closed its
+// side, too.
 func (c *conn) close(f codec.Fault, detail string) {
 	c.closeFor(f, 0, detail)
 }
 
-// closeFor is close for a frame of that kind.
+// closeFor is like close, for a fault in a frame of the given kind.
 func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 	if c.state == stateClosed {
 		return
@@ -115,12 +114,12 @@ func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 	c.end()
 }
 
-// end is close without an error frame.
+// end is like close, without an error frame.
 func (c *conn) end() {
 	if c.state == stateClosed {
 		return
 	}
-	c.sender.creditDue = 0 // nothing comes behind an error frame that closes
+	c.sender.creditDue = 0 // nothing may follow an error frame that closes
 	c.out.flush()
 	c.teardown()
 	if c.gone() {
@@ -131,8 +130,9 @@ func (c *conn) end() {
 	c.linger()
 }
 
-// linger shuts our side once everything is written, and closes the socket for good after a while.
-// It returns whether to look again. gnet closes the socket itself when the peer has shut its side.
+// linger shuts this side of the socket once everything is written, and closes it for good after a
+// while. It returns whether the loop must check the connection again. If the peer has shut its
+// side, gnet closes the socket.
 func (c *conn) linger() bool {
 	if c.loop.now >= c.deadline {
 		c.closeSocket()
@@ -145,12 +145,13 @@ func (c *conn) linger() bool {
 	return true
 }
 
-// drop ends the connection at once: what gnet still holds must not be written any more (S24).
+// drop ends the connection at once. Bytes that gnet still holds must not be written any more (S24).
 func (c *conn) drop() {
 	c.dropFor(codec.FaultFenced, "the node was stopped for a while and starts anew")
 }
 
-// dropFor is drop for that reason, which is told only to a client that has read everything else.
+// dropFor is like drop, with another reason. Only a client that has read everything else gets the
+// reason.
 func (c *conn) dropFor(f codec.Fault, detail string) {
 	c.out.release()
 	if c.gone() {
@@ -168,13 +169,13 @@ func (c *conn) dropFor(f codec.Fault, detail string) {
 	}
 }
 
-// cut closes the wire without writing what is in its backlog.
+// cut closes the wire and drops its backlog.
 func (c *conn) cut() {
 	c.wire.cut()
 	c.closeSocket()
 }
 
-// closeSocket frees the wire, which calls wireClosed in the middle of it.
+// closeSocket closes the wire, which calls wireClosed before it returns.
 func (c *conn) closeSocket() {
 	if w := c.wire; w != nil {
 		w.close(c.loop)
@@ -192,14 +193,14 @@ func (c *conn) fail(f codec.Fault, flags uint8, kind codec.Kind, seq uint64, mes
 	}
 }
 
-// teardown ends the connection's part in everything but its socket: route, pending acks, buffers.
-// It runs once, either from end or because gnet closed the socket.
+// teardown removes the connection from everything but its socket: its route, its pending acks and
+// its buffers. It runs once, either from end or because the socket has closed.
 func (c *conn) teardown() {
 	if c.state == stateClosed {
 		return
 	}
 	l := c.loop
-	l.pace.worked(2 * writeWork) // with the error frame before it
+	l.pace.worked(2 * writeWork) // includes the error frame before
 	wasOpen := c.state == stateOpen
 	c.state = stateClosed
 	l.removeConn(c)

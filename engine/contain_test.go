@@ -18,7 +18,7 @@ import (
 	"distmsg/routing"
 )
 
-// notes is a log that a test reads while others write it.
+// notes is a log that a test reads while others write to it.
 type notes struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -43,11 +43,11 @@ func (l *notes) has(n *node, all ...string) {
 	}
 }
 
-// notReturning is what application code may do in place of returning.
+// notReturning holds what application code may do instead of returning.
 var notReturning = map[string]func(){"panic": func() { panic("a secret") }, "goexit": runtime.Goexit}
 
-// TestHooksDoNotReturn: a hook that panics, or ends its goroutine, refuses what it was asked, says
-// nothing to the client of why, and takes nothing else with it.
+// A hook that panics, or ends its goroutine, refuses what it was asked. The client does not learn
+// why, and nothing else ends.
 func TestHooksDoNotReturn(t *testing.T) {
 	for name, ends := range notReturning {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestHooksDoNotReturn(t *testing.T) {
 	}
 }
 
-// TestLoopHooksPanic: the loop goes on, and the message is refused.
+// The loop continues, and the message is refused.
 func TestLoopHooksPanic(t *testing.T) {
 	var log notes
 	on := func(payload []byte, word string) {
@@ -127,7 +127,7 @@ func TestLoopHooksPanic(t *testing.T) {
 	log.has(n, "Hooks.Send panicked", "Hooks.Deliver panicked", "Hooks.Undeliverable panicked", "a secret", "stack=")
 }
 
-// TestHooksAllocateNothing: to contain a hook on a loop takes no memory.
+// Containing a hook on a loop allocates nothing.
 func TestHooksAllocateNothing(t *testing.T) {
 	n := start(t, Config{Loops: 1, Hooks: Hooks{
 		Deliver:       func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOK },
@@ -143,7 +143,7 @@ func TestHooksAllocateNothing(t *testing.T) {
 	}
 }
 
-// TestBindReasons: whoever binds hears why a hook said no, inside the process and outside; an
+// A client that binds gets the reason of the hook's refusal, inside the process and outside. An
 // answer with many reasons fits into a frame.
 func TestBindReasons(t *testing.T) {
 	n := start(t, Config{Loops: 1, MaxPayload: 1000, Hooks: Hooks{Bind: func(_, id string) error {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// contextError is the error of a context that has ended, with the cause that its owner has given
-// it, if any; nil while it has not. A deadline counts from the moment it passes, which may be
-// before the context's own timer has run.
+// contextError returns the error of a context that has ended, with the cause that its owner gave,
+// if any. It returns nil if the context has not ended. A deadline counts from the moment it passes,
+// even if the context's own timer has not run yet.
 func contextError(ctx context.Context) error {
 	err := ctx.Err()
 	if deadline, ok := ctx.Deadline(); err == nil && ok && !time.Now().Before(deadline) {
@@ -20,7 +20,8 @@ func contextError(ctx context.Context) error {
 	return err
 }
 
-// mayBegin is what every call asks first: a context that has ended before lets nothing be done.
+// mayBegin is the first check of every call. If the context has already ended, the call does
+// nothing and returns this error.
 func mayBegin(ctx context.Context) error {
 	if err := contextError(ctx); err != nil {
 		return fmt.Errorf("engine: nothing was done: %w", err)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// endedContexts are contexts that have ended, by what errors.Is says of them.
+// endedContexts returns contexts that have ended, by the error that errors.Is matches.
 func endedContexts(t *testing.T) map[error]context.Context {
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -16,7 +16,7 @@ func endedContexts(t *testing.T) map[error]context.Context {
 	return map[error]context.Context{context.Canceled: canceled, context.DeadlineExceeded: late}
 }
 
-// A context that has ended before the call does nothing, and is the error.
+// A call with a context that has ended does nothing and returns the context's error.
 func TestEndedContext(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	for want, ctx := range endedContexts(t) {
@@ -32,7 +32,7 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
-// Run with a context that has ended starts nothing.
+// Run starts nothing if its context has ended.
 func TestRunEndedContext(t *testing.T) {
 	for _, ctx := range endedContexts(t) {
 		e, err := New(Config{Addr: "127.0.0.1:0"})
@@ -48,7 +48,7 @@ func TestRunEndedContext(t *testing.T) {
 	}
 }
 
-// patient is a context for calls that should not take long.
+// patient returns a context for calls that should not take long.
 func patient(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -6,28 +6,33 @@ import (
 	"distmsg/codec"
 )
 
-// The queue of a connection or link is shared by all that send to it. While it is at most half
-// full, whoever comes first is served first. Beyond that each sender may have as much in it as is
-// left free (S32): a few that send more than the receiver reads leave room for all others.
+// All senders to a connection or link share its queue. While the queue is at most half full, they
+// are served in the order of arrival. When it is fuller, each sender may have at most as many bytes
+// in it as are still free (S32). So a few senders that outpace the receiver leave room for the
+// others.
 
-// maxCrowd bounds the senders that one crowded queue tells apart. Those beyond share one share.
+// maxCrowd bounds how many senders one crowded queue tells apart. All further senders share one
+// share.
 const maxCrowd = 4 << 10
 
 var reasonCrowd = []byte("the receiver's queue is more than half full, and this sender has its share of it")
 
-// crowd is about how many bytes each sender has in a queue that is more than half full. It forgets
-// what has left the queue in steps, each when all has left that was there at the step before.
+// crowd counts roughly how many bytes each sender has in a queue that is more than half full. It
+// forgets in steps: a step happens when everything that was queued at the previous step has left.
 type crowd struct {
-	before, since map[uint64]int // by sender; nil: nobody has any
-	mark          int64          // of all bytes ever queued: the latest step
-	last          int64          // the same, behind what was charged last
+	// by sender; nil if no sender has any
+	before, since map[uint64]int
+	// the latest step, as a count of all bytes ever queued
+	mark int64
+	// the end of the message charged last, in the same count
+	last int64
 }
 
-// has is how many bytes of a sender are charged.
+// has returns how many bytes are charged to a sender.
 func (w *crowd) has(sender uint64) int { return w.before[sender] + w.since[sender] }
 
-// step forgets what has left. queued is how many bytes were ever queued, left how many of those
-// have left.
+// step forgets bytes that have left the queue. queued is how many bytes were ever queued, and left
+// is how many of those have left.
 func (w *crowd) step(queued, left int64) {
 	switch {
 	case left >= w.last:
@@ -37,7 +42,8 @@ func (w *crowd) step(queued, left int64) {
 	}
 }
 
-// charge notes that a sender has so many bytes more, up to the place last of all bytes.
+// charge adds size bytes to a sender's account. last is where the message ends in the count of all
+// bytes ever queued.
 func (w *crowd) charge(sender uint64, size int, last int64) {
 	if w.since == nil {
 		w.since = make(map[uint64]int)
@@ -46,7 +52,8 @@ func (w *crowd) charge(sender uint64, size int, last int64) {
 	w.last = last
 }
 
-// known is under what a sender counts, if the queue can tell it apart.
+// known returns the key under which a sender is counted. It returns 0, the key of the shared share,
+// if the queue cannot tell the sender apart.
 func (w *crowd) known(sender uint64) uint64 {
 	if len(w.since) >= maxCrowd && w.has(sender) == 0 {
 		return 0
@@ -54,11 +61,11 @@ func (w *crowd) known(sender uint64) uint64 {
 	return sender
 }
 
-// crowdedBy reports whether the queue is more than half full with size bytes more.
+// crowdedBy reports whether size more bytes would make the queue more than half full.
 func (o *output) crowdedBy(size int) bool { return o.queued()+size > o.room()/2 }
 
-// admits reports whether a message of size bytes may be queued, or why not (S22). What it admits it
-// charges to the sender.
+// admits reports whether a message of size bytes may be queued, or why not (S22). If it may, admits
+// charges it to the sender.
 func (o *output) admits(size int, from []byte) verdict {
 	if !o.crowdedBy(size) {
 		return verdict{}
@@ -66,8 +73,8 @@ func (o *output) admits(size int, from []byte) verdict {
 	return o.admitsCrowded(0, size, o.conn.loop.eng.senderOf(from))
 }
 
-// admitsCrowded is admits for a queue that is more than half full, and a message behind ahead bytes
-// that are about to be queued.
+// admitsCrowded does the same for a queue that is more than half full. ahead is how many other
+// bytes are about to be queued before the message.
 func (o *output) admitsCrowded(ahead, size int, sender uint64) verdict {
 	if !o.fits(ahead + size) {
 		return o.full(ahead + size)
@@ -87,11 +94,11 @@ func (o *output) admitsCrowded(ahead, size int, sender uint64) verdict {
 	return verdict{}
 }
 
-// overCrowd says why a sender may not queue more: it has its share, or it would have it, if the
-// node's memory were not nearly used up.
+// overCrowd says why a sender may not queue more. Either the sender has used up its share, or the
+// share is smaller because the node's memory is nearly used up.
 func (o *output) overCrowd(needed int) verdict {
 	c := o.conn
-	o.noteFull() // a single sender never fills the queue
+	o.noteFull() // one sender alone never fills the queue
 	if needed <= o.maxPending {
 		c.loop.stats.memoryRefused++
 		return verdict{codec.CodeOverflow, reasonMemory}
@@ -100,8 +107,8 @@ func (o *output) overCrowd(needed int) verdict {
 	return verdict{codec.CodeOverflow, reasonCrowd}
 }
 
-// senderOf is under what a sender counts: its session, or its ID if this node does not know the
-// session.
+// senderOf returns the key under which a sender is counted. It is derived from the sender's
+// session, or from its ID if this node does not know the session.
 func (e *Engine) senderOf(from []byte) uint64 {
 	if r, ok := e.table.Lookup(from); ok {
 		return r.Session.Short()

@@ -8,8 +8,8 @@ import (
 	"distmsg/codec"
 )
 
-// crowdPayload is the size of all messages in these tests: room for a smaller one may be left in a
-// queue that is full.
+// crowdPayload is the payload of all messages in these tests. They have one size, because a full
+// queue may still have room for a smaller one.
 var crowdPayload = strings.Repeat("x", 1<<14)
 
 func crowdConfig(c *Config) {
@@ -17,7 +17,7 @@ func crowdConfig(c *Config) {
 	c.Credit, c.MaxIDs, c.LoopGap = 1<<30, 64, time.Minute
 }
 
-// fill sends to an ID until messages are refused.
+// fill sends to an ID until the node refuses messages.
 func (c *client) fill(n *node, from, to string) {
 	c.t.Helper()
 	for round := 0; n.counters().Outcomes[codec.CodeOverflow] < 16; round++ {
@@ -32,7 +32,7 @@ func (c *client) fill(n *node, from, to string) {
 	}
 }
 
-// Who sends to a client more than it reads leaves room in its queue for others.
+// A sender that sends a client more than it reads leaves room in its queue for others.
 func TestQueueIsShared(t *testing.T) {
 	var cfg Config
 	crowdConfig(&cfg)
@@ -54,7 +54,7 @@ func TestQueueIsShared(t *testing.T) {
 	})
 }
 
-// Nor does a client that sends much to another node take the link to it from the others.
+// A client that sends much to another node leaves room on the link for others.
 func TestLinkQueueIsShared(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroupWith(t, 2, loops, crowdConfig)
@@ -76,7 +76,7 @@ func TestLinkQueueIsShared(t *testing.T) {
 	})
 }
 
-// hold has the node's loops do nothing until release is called.
+// hold stops the node's loops until release is called.
 func (n *node) hold() (release func()) {
 	end := make(chan struct{})
 	for _, l := range n.loops {

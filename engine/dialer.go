@@ -6,31 +6,32 @@ import (
 	"net"
 )
 
-// InProcessAddr is the address of an engine for a client in its own process, which connects with
-// [Engine.Dialer]. It is an address for client.Config.Nodes; nobody can connect to it from outside.
+// InProcessAddr is the address of an engine for clients in its own process. Use it in
+// client.Config.Nodes together with [Engine.Dialer]. Nobody can connect to it from outside.
 const InProcessAddr = "in-process:1"
 
-// Dialer returns a function for client.Config.Dialer. A client with it is in the engine's own
+// Dialer returns a function for client.Config.Dialer. A client with it runs in the engine's own
 // process and connects to the engine in memory:
 //
 //	session, err := client.Dial(ctx, client.Config{
 //		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(),
 //	})
 //
-// Its sessions have the same outcomes, order and limits as those that connect over the network, but
-// the node trusts them: it does not ask Hooks.Authenticate about them, does not count them in
-// MaxConns, does not end them because they are silent, and does not tell them to leave when it
-// drains. Such a session holds any number of IDs, so one for each event loop is enough for all of
-// an application's users; new connections go to the loops in turn.
+// Its sessions have the same outcomes, order and limits as sessions over the network, but the node
+// trusts them. It does not call Hooks.Authenticate for them, does not count them in MaxConns, does
+// not end them when they are silent, and does not ask them to leave when it drains. Such a session
+// holds any number of IDs, so one session per event loop is enough for all users of an application.
+// The engine gives new connections to its loops in turn.
 //
-// The function waits until the engine is ready, or for its context. It returns an error if Run has
-// ended, and for any other address than [InProcessAddr]. Dialer and the function may be called from
-// any goroutine.
+// The function waits until the engine is ready, or until its context ends. It returns an error if
+// Run has ended, and for any address but [InProcessAddr]. Any goroutine may call Dialer and the
+// function.
 func (e *Engine) Dialer() func(ctx context.Context, addr string) (net.Conn, error) {
 	return e.DialerAs("")
 }
 
-// DialerAs is Dialer for sessions with an identity: what Hooks.Authenticate would have returned.
+// DialerAs is like Dialer, but gives the sessions an identity: the value that Hooks.Authenticate
+// would have returned.
 func (e *Engine) DialerAs(identity string) func(ctx context.Context, addr string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		if err := mayBegin(ctx); err != nil {
@@ -53,7 +54,8 @@ func (e *Engine) DialerAs(identity string) func(ctx context.Context, addr string
 	}
 }
 
-// connectInMemory makes a pipe. Its loop has it before anything that the client writes.
+// connectInMemory makes a pipe and posts its connection to a loop. The loop gets the connection
+// before anything that the client writes.
 func (e *Engine) connectInMemory(identity string) net.Conn {
 	c := newConn(insideConn, memoryAddr{}, e.cfg.MaxPending)
 	c.loop = e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
@@ -66,7 +68,8 @@ func (e *Engine) connectInMemory(identity string) net.Conn {
 	return &clientEnd{p}
 }
 
-// inMemory returns the connection's pipe; nil if it has none, or has lost it.
+// inMemory returns the connection's pipe. It returns nil if the connection has a socket, or has
+// lost its pipe.
 func (c *conn) inMemory() *pipe {
 	p, _ := c.wire.(*pipe)
 	return p

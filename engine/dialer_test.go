@@ -19,7 +19,7 @@ import (
 	"distmsg/routing"
 )
 
-// sdkConfig fills in how a client in this process connects to the node.
+// sdkConfig sets the fields with which a client in this process connects to the node.
 func (n *node) sdkConfig(cfg sdk.Config) sdk.Config {
 	cfg.Nodes = []string{InProcessAddr}
 	if cfg.Dialer == nil {
@@ -31,7 +31,8 @@ func (n *node) sdkConfig(cfg sdk.Config) sdk.Config {
 	return cfg
 }
 
-// attach opens a session of the SDK in this process, which holds ids. The test's end closes it.
+// attach opens a session of the SDK in this process and binds ids. It closes at the end of the
+// test.
 func (n *node) attach(cfg sdk.Config, ids ...string) *sdk.Session {
 	n.t.Helper()
 	s, err := sdk.Dial(patient(n.t), n.sdkConfig(cfg))
@@ -51,7 +52,7 @@ func (n *node) attach(cfg sdk.Config, ids ...string) *sdk.Session {
 	return s
 }
 
-// sessionOf is a session's ID at the node.
+// sessionOf returns a session's ID at the node.
 func sessionOf(s *sdk.Session) (id routing.SessionID) {
 	b, _ := hex.DecodeString(s.State().Session)
 	copy(id[:], b)
@@ -71,7 +72,7 @@ func answering(_ context.Context, d *sdk.Delivery) {
 	}
 }
 
-// codeOf is the outcome that an error of the SDK stands for.
+// codeOf returns the outcome that an error of the SDK stands for.
 func codeOf(err error) codec.Code {
 	var failed *sdk.Error
 	if errors.As(err, &failed) {
@@ -80,8 +81,7 @@ func codeOf(err error) codec.Code {
 	return codec.CodeOK
 }
 
-// A client in the node's process and one outside send to each other, and each kind of outcome
-// comes.
+// A client in the node's process and one outside send to each other, and get each kind of outcome.
 func TestDialer(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, MaxPayload: 100_000})
@@ -136,7 +136,7 @@ func TestDialer(t *testing.T) {
 	})
 }
 
-// What one ID sends to another arrives in order, by whatever way.
+// Messages from one ID to another arrive in order, whichever call sends them.
 func TestDialerOrder(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops})
@@ -175,7 +175,7 @@ func TestDialerOrder(t *testing.T) {
 	})
 }
 
-// memoryClient speaks the protocol by hand over a connection in memory.
+// memoryClient speaks the protocol directly over a connection in memory.
 func (n *node) memoryClient(ids ...string) *client {
 	n.t.Helper()
 	nc, err := n.Dialer()(patient(n.t), InProcessAddr)
@@ -191,8 +191,8 @@ func (n *node) memoryClient(ids ...string) *client {
 	return c
 }
 
-// A client that does not read costs its senders an overflow, and then its connection, as one
-// outside.
+// When a client does not read, its senders get overflow, and then it loses its connection, like a
+// client outside.
 func TestDialerSlowConsumer(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, MaxPayload: 1 << 12, MaxPending: 4 * pipeBuffer, SlowConsumerTimeout: time.Second})
@@ -224,7 +224,8 @@ func TestDialerSlowConsumer(t *testing.T) {
 	})
 }
 
-// A client that writes more than the loop takes waits, until its deadline or the loop is back.
+// A client that writes more than the loop takes blocks until its deadline passes or the loop takes
+// it.
 func TestDialerWriteWaits(t *testing.T) {
 	n := start(t, Config{})
 	c := n.memoryClient("me")
@@ -260,7 +261,7 @@ func TestDialerWriteWaits(t *testing.T) {
 	c.alive()
 }
 
-// The deadlines and the ends of a connection in memory are those of a net.Conn.
+// A connection in memory has the deadlines and the end of a net.Conn.
 func TestDialerConn(t *testing.T) {
 	n := start(t, Config{})
 	c := n.memoryClient()
@@ -309,7 +310,7 @@ func TestDialerConn(t *testing.T) {
 	n.eventually("writing fails", func() bool { _, err := wrong.nc.Write(buf); return err != nil })
 }
 
-// The Dialer is for one address, and for as long as the engine runs.
+// The Dialer connects to one address only, and only while the engine runs.
 func TestDialerRefuses(t *testing.T) {
 	e, err := New(Config{Addr: "none", Logger: quiet(), Loops: 1})
 	if err != nil {
@@ -344,7 +345,7 @@ func TestDialerRefuses(t *testing.T) {
 	}
 }
 
-// An identity comes with the Dialer. Hooks.Authenticate is not asked.
+// The Dialer supplies the identity. The engine does not call Hooks.Authenticate.
 func TestDialerAs(t *testing.T) {
 	n := start(t, Config{Hooks: Hooks{
 		Authenticate: func(context.Context, []byte, net.Addr) (string, error) { return "", errors.New("nobody") },
@@ -362,8 +363,7 @@ func TestDialerAs(t *testing.T) {
 	}
 }
 
-// A node that was stopped for a while drops its clients in memory too; the SDK comes back by
-// itself.
+// A node that stood still for long drops its clients in memory too. The SDK reconnects by itself.
 func TestDialerFence(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	states := make(chan sdk.State, 16)
@@ -383,7 +383,7 @@ func TestDialerFence(t *testing.T) {
 	}
 }
 
-// A drain lets clients in memory be, and ends when nothing is under way.
+// A drain does not disturb clients in memory, and ends when nothing is pending.
 func TestDialerDrain(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	entered, release := make(chan struct{}), make(chan struct{})

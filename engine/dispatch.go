@@ -10,13 +10,13 @@ import (
 	"distmsg/codec"
 )
 
-// handler receives gnet's callbacks, each on the loop of the connection it is about.
+// handler receives gnet's callbacks, each on the loop of its connection.
 type handler struct {
 	gnet.BuiltinEventEngine
 	eng *Engine
 }
 
-// OnOpen gives the connection its slot and a deadline for hello.
+// OnOpen gives the connection a slot and a deadline for its hello.
 func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	switch v := gc.Context().(type) {
 	case *anchor:
@@ -30,7 +30,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	return nil, gnet.None
 }
 
-// welcomeSocket makes a fresh socket a connection that has to say hello.
+// welcomeSocket adds a new connection to the loop. The connection must send hello.
 func (l *loop) welcomeSocket(c *conn) {
 	l.addConn(c)
 	l.stats.accepted++
@@ -43,9 +43,10 @@ func (l *loop) welcomeSocket(c *conn) {
 	}
 }
 
-// OnTraffic reads every complete frame that has come.
+// OnTraffic handles every complete frame that has arrived.
 func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
-	buf, _ := gc.Next(-1) // everything is taken every time, so this is gnet's read buffer itself and no copy
+	// The loop takes all bytes every time, so this is gnet's read buffer itself, not a copy.
+	buf, _ := gc.Next(-1)
 	switch c := gc.Context().(type) {
 	case *conn:
 		c.loop.enter()
@@ -68,22 +69,23 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// OnClose ends the connection's part in everything.
+// OnClose tears the connection down.
 func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	if _, ok := gc.Context().(*anchor); ok {
-		h.eng.fail(errLoopEnded) // if the engine stops, nobody asks why any more
+		h.eng.fail(errLoopEnded) // has no effect while the engine stops
 		return gnet.None
 	}
 	if c, ok := gc.Context().(*conn); ok && c.loop != nil {
 		c.loop.enter()
-		var read *os.SyscallError // else the connection was reset
+		var read *os.SyscallError // if it is not EOF, the connection was reset
 		c.wireClosed(errors.As(err, &read) && errors.Is(read.Err, io.EOF))
 	}
 	return gnet.None
 }
 
-// wireClosed ends the connection's part in everything, after its wire. In good order, the client
-// has sent it all and then closed the connection, which lives on until its input is handled.
+// wireClosed tears the connection down after its wire has closed. If the client closed it in good
+// order, it had sent all its frames first. The connection then stays until it has handled its
+// input.
 func (c *conn) wireClosed(inGoodOrder bool) {
 	if !inGoodOrder || !c.in.hasWork() {
 		c.teardown()
@@ -94,7 +96,7 @@ func (c *conn) wireClosed(inGoodOrder bool) {
 	c.loop.eng.acceptor.wireClosed(c)
 }
 
-// frame handles one complete frame. body is a view that ends with the call.
+// frame handles one complete frame. body is valid only during the call.
 func (c *conn) frame(body []byte) {
 	c.loop.stats.framesIn++
 	c.live.lastFrame = c.loop.now
@@ -163,7 +165,7 @@ func (c *conn) linkFrame(kind codec.Kind, body []byte) {
 	c.link.take(c, c.link.shaking.Handle(kind, body))
 }
 
-// firstFrame handles what comes before the connection is open: hello, once, and nothing else.
+// firstFrame handles frames before the connection is open. It accepts one hello and nothing else.
 func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 	switch {
 	case kind == codec.KindPeerHello:
@@ -181,8 +183,7 @@ func (c *conn) unexpected(kind codec.Kind, detail string) {
 	c.closeFor(codec.FaultUnexpectedKind, kind, detail)
 }
 
-// decodeFault closes the connection for bytes that are not what they should be. A nil err does
-// nothing.
+// decodeFault closes the connection because of malformed bytes. It does nothing if err is nil.
 func (c *conn) decodeFault(err error, kind codec.Kind) {
 	var e *codec.Error
 	if !errors.As(err, &e) {

@@ -9,14 +9,18 @@ import (
 	"distmsg/codec"
 )
 
-// Drain makes the node leave (S23): it is announced as draining, new sessions are refused, and
-// clients hear drain, with the other nodes' addresses. Until three quarters of the time that ctx
-// gives have passed (5 s without a deadline) they send and receive as before, so that they can move
-// without a gap; after that, and at once if there is nowhere to go, sends end draining. Drain
-// returns nil when all clients have moved, or the time for that is over, and nothing is pending any
-// more; or an error that wraps ctx's if that ends first, or one that says that the engine has
-// stopped. With a context that has ended before, it does nothing. The engine goes on running until
-// Run's context ends.
+// Drain makes the node leave the cluster without a gap in service (S23). The node announces that it
+// drains, refuses new sessions, and sends clients a drain frame with the addresses of the other
+// nodes.
+//
+// During a grace period, clients send and receive as before, so that they can move. The grace
+// period is three quarters of the time until ctx's deadline, or 5 s if ctx has no deadline. It is
+// zero if there is no other node. After it, sends end with draining.
+//
+// Drain returns nil when nothing is pending any more and either all clients have moved or the grace
+// period is over. It returns an error that wraps ctx's error if ctx ends first, and another error
+// if the engine has stopped. If ctx has ended before the call, Drain does nothing. The engine keeps
+// running until Run's context ends.
 func (e *Engine) Drain(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -40,7 +44,8 @@ func (e *Engine) Drain(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return contextError(ctx)
-		case <-e.serving.Done(): // what is pending now is cut off, not finished
+		// The engine cuts pending sends off; they do not finish.
+		case <-e.serving.Done():
 			return errDrainStopped
 		case <-poll.C:
 		}
@@ -51,18 +56,20 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return nil
 }
 
-// draining is whether a node leaves, and since when its clients may send no more.
+// draining holds whether the node drains, and since when its clients may not send any more.
 type draining struct {
 	eng *Engine // static
 
 	begun atomic.Bool
-	at    atomic.Int64 // 1 + the milliseconds on the engine's clock from which sends end draining; 0: not draining
+	// Sends end with draining from this time on: 1 + milliseconds on the engine's clock. It is 0
+	// while the node does not drain.
+	at atomic.Int64
 }
 
-// defaultDrainTime is what Drain takes its context to allow if that does not say.
+// defaultDrainTime is the grace period of Drain if its context has no deadline.
 const defaultDrainTime = 5 * time.Second
 
-// announceTimeout is how long a drain waits for the membership to hear of it.
+// announceTimeout bounds how long Drain waits for the membership to accept the announcement.
 const announceTimeout = time.Second
 
 func (d *draining) begin(ctx context.Context) {
@@ -73,7 +80,8 @@ func (d *draining) begin(ctx context.Context) {
 	if e.cluster != nil {
 		addrs = e.cluster.peers.Members.Addrs()
 		announced, cancel := context.WithTimeout(ctx, announceTimeout)
-		e.cluster.peers.Announcer.Announce(announced) // first, so that nobody is sent here any more
+		// Announce first, so that other nodes stop sending clients here.
+		e.cluster.peers.Announcer.Announce(announced)
 		cancel()
 	}
 	if len(addrs) > 0 {
@@ -96,15 +104,16 @@ var errDrainStopped = fmt.Errorf("%w, and drains no more", ErrStopped)
 // Draining reports whether Drain was called.
 func (e *Engine) Draining() bool { return e.drain.begun.Load() }
 
-// leaving reports whether no new sessions are taken: the engine drains, or stops.
+// leaving reports whether the engine refuses new sessions because it drains or stops.
 func (d *draining) leaving() bool { return d.begun.Load() || d.eng.serving.Err() != nil }
 
-// over reports whether the drain deadline has passed; now is on the engine's clock.
+// over reports whether the grace period of the drain has ended. now is on the engine's clock.
 func (d *draining) over(now int64) bool {
 	at := d.at.Load()
 	return at != 0 && now >= at-1
 }
 
+// tell queues a drain frame for every client in a session.
 func (d *draining) tell(ctx context.Context, f *codec.Drain) {
 	frame := codec.AppendDrain(nil, f)
 	_, _ = ask(ctx, d.eng, func(l *loop) bool {
@@ -117,15 +126,15 @@ func (d *draining) tell(ctx context.Context, f *codec.Drain) {
 	})
 }
 
-// quiet reports whether nothing is under way. The first look makes sure that the second sees what
-// was in the mail.
+// quiet reports whether nothing is pending. The first check lets the loops open their mail, so that
+// the second check sees what was in it.
 func (d *draining) quiet(ctx context.Context) bool {
 	first := d.idle(ctx)
 	return d.idle(ctx) && first
 }
 
-// idle reports whether nothing waits for an ack or to be written, and the clients have moved or had
-// the time to.
+// idle reports whether no message waits for an ack or to be written, and every client has either
+// moved or used up the grace period.
 func (d *draining) idle(ctx context.Context) bool {
 	busy, ok := ask(ctx, d.eng, func(l *loop) bool {
 		if l.park.sends > 0 || l.park.returnedBytes > 0 || l.settle.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
@@ -146,7 +155,7 @@ func (d *draining) idle(ctx context.Context) bool {
 	return ok
 }
 
-// ask runs f on every loop and collects the answers; ok is false if ctx or the engine ends first.
+// ask runs f on every loop and collects the results. ok is false if ctx or the engine ends first.
 func ask[T any](ctx context.Context, e *Engine, f func(*loop) T) (answers []T, ok bool) {
 	ch := make(chan T, len(e.loops))
 	for _, l := range e.loops {

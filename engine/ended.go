@@ -8,7 +8,7 @@ import (
 	"distmsg/routing"
 )
 
-// handleEnded ends a session that another node says is over.
+// handleEnded ends a session that has ended at another node.
 func (k *link) handleEnded(body []byte) error {
 	b, err := codec.DecodeEnded(body)
 	if err == nil {
@@ -17,7 +17,7 @@ func (k *link) handleEnded(body []byte) error {
 	return err
 }
 
-// handleClaim takes what another node has read in the registry about this one.
+// handleClaim handles a claim: what another node has read in the registry about this one.
 func (k *link) handleClaim(body []byte) error {
 	var f codec.Claim
 	err := codec.DecodeClaim(body, directory.MaxClaimIDs, &f)
@@ -27,10 +27,10 @@ func (k *link) handleClaim(body []byte) error {
 	return err
 }
 
-// Connections that have left their session, or have stepped back from it, are attached no longer.
-// They hear of its end all the same.
+// A connection that has left its session, or has stepped back from it, is no longer attached. It is
+// still notified when the session ends.
 
-// stepAside notes that a connection is about to be detached from its session and lives on.
+// stepAside records that a connection is about to be detached from its session but stays open.
 func (c *conn) stepAside() {
 	id := c.session.ID()
 	c.loop.aside[id] = append(c.loop.aside[id], c)

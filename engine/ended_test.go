@@ -45,7 +45,8 @@ func (g *group) isOver(c *client) {
 	}
 }
 
-// bye ends a session at all nodes: each connection of it hears that, and nobody sends after it.
+// bye ends a session at all nodes. Each of its connections is notified, and none can send
+// afterwards.
 func TestByeAtAllNodes(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 3, loops)
@@ -90,7 +91,7 @@ func TestByeEndsAWindowElsewhere(t *testing.T) {
 	g.isOver(a)
 }
 
-// A connection that has left its session hears of the end, as those that are attached do.
+// A connection that has left its session is notified of the end, like attached ones.
 func TestEndIsHeardByThoseThatLeft(t *testing.T) {
 	g := startGroup(t, 2, 2)
 	a := g.nodes[0].join("a")
@@ -112,8 +113,8 @@ func (r slowToHear) EndSession(ctx context.Context, op routing.EndOp) (bool, err
 	return r.Registry.EndSession(ctx, op)
 }
 
-// A resume window that is over at one node does not end a session that is attached at another one,
-// although the registry has not heard of that yet.
+// The end of a resume window at one node does not end a session that is attached at another node,
+// although the registry does not know of that yet.
 func TestWindowOverWhileAttachedElsewhere(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -157,8 +158,8 @@ func TestWindowBeginsWithTheLastConnection(t *testing.T) {
 	g.isOver(a)
 }
 
-// An end that the registry could not be told is told later: the IDs of the session do not stay
-// unreachable.
+// If the registry could not be notified of an end, the node notifies it later. The IDs of the
+// session do not stay unreachable.
 func TestEndIsToldLater(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -184,7 +185,7 @@ func TestEndIsToldLater(t *testing.T) {
 	}
 }
 
-// eventuallyHears sends until the outcome is that one.
+// eventuallyHears sends until the outcome is the wanted one.
 func (c *client) eventuallyHears(to string, want codec.Code) {
 	c.t.Helper()
 	c.n.eventually(want.String(), func() bool {
@@ -193,8 +194,7 @@ func (c *client) eventuallyHears(to string, want codec.Code) {
 	})
 }
 
-// A session that the registry says has ended is told so by a node that has not heard of it
-// otherwise.
+// A node that learns only from the registry that a session has ended notifies the session.
 func TestEndIsHeardFromTheRegistry(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -6,37 +6,38 @@ import (
 	"distmsg/routing"
 )
 
-// When a connection or a link ends, all that waits for an ack of it ends too, and so does all that
-// a connection has sent and waits for. That can be as many entries as the loop may hold. What is
-// more than a step waits in the loop's endings, which get a share of each iteration. An entry whose
-// turn has yet to come is pending until then: its ack may still come, or its deadline.
+// When a connection or a link ends, every send that waits for its ack ends too. So does every send
+// that a connection has made and that is still pending. That can be as many entries as the loop may
+// hold. The loop ends them in steps. What is left after the first step waits in the loop's endings,
+// which get a share of each iteration. Until its turn comes, an entry stays pending: its ack may
+// still arrive, or its deadline may pass.
 
-// ending is what ends together. Nothing is armed with its lists any more.
+// ending is a group of entries that end together. No new entry joins its lists.
 type ending struct {
-	list  ackmgr.List            // the one that ends now
-	lists map[uint64]ackmgr.List // those that follow: a link has one for each session
-	slot  int64                  // of the connection whose list it is; -1: it is none's
+	list  ackmgr.List            // the list that ends now
+	lists map[uint64]ackmgr.List // the lists that follow; a link has one for each session
+	slot  int64                  // of the connection that owns the list; -1 if none does
 
-	link     *link // or a link, of whose other end these sessions are
+	link     *link // set if a link has ended; sessions are those at its other end
 	sessions map[routing.SessionID]attachment
 }
 
-// endings are the pending acks that end together, a step at a time. The loop owns them.
+// endings holds the pending acks that end together, a step at a time. The loop owns it.
 type endings struct {
 	loop *loop // static
 
 	all []ending // pending acks that have to end, the next ones first
-	// linkLists is what waits for sessions at the other end of a link, by session.
+	// linkLists holds the entries that wait for sessions at the other end of a link, by session.
 	linkLists map[routing.Handle]map[uint64]ackmgr.List
-	// sweeps is what is left of lists whose sessions have lost a connection, see linkGone.
+	// sweeps holds the lists of sessions that have lost a connection; see linkGone.
 	sweeps  map[uint64]sweep
 	sweepNo uint64
 }
 
-// endList ends the pending acks of a list and gives it back.
+// endList ends the pending acks of a list and frees the list.
 func (es *endings) endList(list ackmgr.List) { es.add(ending{list: list, slot: -1}) }
 
-// add ends the first step of it, and the rest in the iterations that follow.
+// add ends the first step of e now, and the rest in later iterations.
 func (es *endings) add(e ending) {
 	if es.step(&e) {
 		es.loop.stats.sliced++
@@ -44,8 +45,8 @@ func (es *endings) add(e ending) {
 	}
 }
 
-// step ends up to endingStep entries from a connection and as many that went to it. It reports
-// whether there are more.
+// step ends up to endingStep entries that came from a connection and as many that went to it. It
+// reports whether there are more.
 func (es *endings) step(e *ending) (more bool) {
 	l := es.loop
 	if e.link != nil {
@@ -58,20 +59,23 @@ func (es *endings) step(e *ending) (more bool) {
 		delete(e.lists, session)
 		e.list = list
 	}
-	// Its own sends have nobody left to answer (S1); those delivered to it are lost (S5).
+	// A connection's own sends have nobody left to get an outcome (S1). Messages that were
+	// delivered to it end lost (S5).
 	if l.settle.acks.EndOriginSome(e.list, endingStep, l.settle.abandoned) || l.settle.acks.EndDestSome(e.list, endingStep, l.settle.lost) {
 		return true
 	}
 	l.settle.acks.FreeList(e.list)
 	e.list = 0
 	if e.slot >= 0 {
-		l.freeSlot(uint32(e.slot)) // not before: entries name it
+		// Free the slot last: the entries refer to it.
+		l.freeSlot(uint32(e.slot))
 	}
 	l.pace.worked(1)
 	return len(e.lists) > 0
 }
 
-// detachStep forgets that some sessions are attached at the other end of a link.
+// detachStep forgets some of the sessions that were attached at the other end of a link. It reports
+// whether there are more.
 func (es *endings) detachStep(e *ending) (more bool) {
 	n := 0
 	for id, at := range e.sessions {
@@ -89,7 +93,7 @@ func (es *endings) detachStep(e *ending) (more bool) {
 	return false
 }
 
-// resume goes on with what has to end, as far as its share of the iteration allows.
+// resume continues with the endings, as far as their share of the iteration allows.
 func (es *endings) resume() {
 	l := es.loop
 	if len(es.all) == 0 {
@@ -101,15 +105,15 @@ func (es *endings) resume() {
 	}
 }
 
-// endAll ends all that has to end, however long it takes.
+// endAll ends everything that has to end, however long it takes.
 func (es *endings) endAll() {
 	for len(es.all) > 0 {
 		es.endFirst()
 	}
 }
 
-// endFirst ends a step of the first ending. To answer senders can close connections, which makes
-// more.
+// endFirst does one step of the first ending. When a sender gets an outcome, its connection may
+// close, which adds another ending.
 func (es *endings) endFirst() {
 	e := es.all[0]
 	if es.step(&e) {
@@ -120,17 +124,18 @@ func (es *endings) endFirst() {
 	es.all = es.all[1:]
 }
 
-// expire ends acks that are past their deadlines, and reports whether there are more.
+// expire ends entries that are past their deadlines. It reports whether there are more.
 func (s *settling) expire() (more bool) {
 	l := s.loop
 	for more = true; more && !l.pace.full; {
 		more = s.acks.AdvanceSome(l.now, endingStep, s.expired)
-		l.pace.worked(endingStep / scanPerUnit) // what moved towards its end, and did not end
+		// Count the entries that moved closer to their deadline and did not end.
+		l.pace.worked(endingStep / scanPerUnit)
 	}
 	return more
 }
 
-// linkList returns the list of the entries that wait for a session at the other end of a link.
+// linkList returns the list of entries that wait for a session at the other end of a link.
 func (es *endings) linkList(h routing.Handle, session uint64) ackmgr.List {
 	lists := es.linkLists[h]
 	list, ok := lists[session]
@@ -145,7 +150,7 @@ func (es *endings) linkList(h routing.Handle, session uint64) ackmgr.List {
 	return list
 }
 
-// endLink ends what waits for any session at the other end of a link that has ended.
+// endLink ends every entry that waits for a session at the other end of a link that has ended.
 func (es *endings) endLink(h routing.Handle) {
 	if lists, ok := es.linkLists[h]; ok {
 		delete(es.linkLists, h)
@@ -158,7 +163,7 @@ func (es *endings) endLink(h routing.Handle) {
 	}
 }
 
-// sweep is a list that ends as soon as all that may still come back has.
+// sweep is a list that ends as soon as every message that may still come back has come back.
 type sweep struct {
 	link routing.Handle
 	list ackmgr.List
@@ -167,14 +172,16 @@ type sweep struct {
 // sweepPing tells pings of sweeps from those of heartbeats, which carry a time; the loop stands
 // above sweepLoop.
 const (
+	// sweepPing marks the ping of a sweep. The ping of a heartbeat carries a time instead. The bits
+	// from sweepLoop on hold the index of the loop.
 	sweepPing = 1 << 63
 	sweepLoop = 40
 )
 
-// linkGone begins to end what waits for a session that has lost a connection at the other end of a
-// link (S5). Forwards on their way there at this moment come back, and may go to where the session
-// is now: so what waits is lost when a ping, sent behind the last of them, has its pong, and
-// nothing that comes later is touched.
+// linkGone begins to end the entries that wait for a session that has lost a connection at the
+// other end of a link (S5). Forwards that are on their way there come back, and the node may send
+// them to where the session is now. So the loop sends a ping behind the last of them. When the pong
+// arrives, the remaining entries end lost. Later messages are not affected.
 func (es *endings) linkGone(h routing.Handle, session uint64) {
 	l := es.loop
 	list, ok := es.linkLists[h][session]
@@ -192,7 +199,7 @@ func (es *endings) linkGone(h routing.Handle, session uint64) {
 	l.links.send(h, codec.AppendPing(l.scratch.control[:0], no))
 }
 
-// handlePong takes the pong of a sweep to its loop.
+// handlePong passes the pong of a sweep to the loop that began the sweep.
 func (k *link) handlePong(body []byte) error {
 	c := k.conn
 	no, err := codec.DecodePong(body)

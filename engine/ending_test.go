@@ -33,8 +33,8 @@ func (n *node) endConn(c *client) (pending int, slot uint32) {
 	return pending, slot
 }
 
-// What waits for the acks of a connection that ends is lost, a step at a time. Each sender hears it
-// once, in the order in which it has sent.
+// Sends that wait for the acks of a connection that ends are lost, a step at a time. Each sender
+// gets its outcomes once, in the order in which it sent.
 func TestEndOfManyAcksFromAReceiver(t *testing.T) {
 	n := start(t, Config{DefaultTTL: time.Minute})
 	a, b := n.join("a"), n.join("b")
@@ -82,7 +82,8 @@ func TestEndOfManyAcksOfASender(t *testing.T) {
 	})
 }
 
-// A fence ends all at once: nothing of the old incarnation is pending under the new one (S24).
+// A fence ends everything at once: nothing of the old incarnation is pending under the new one
+// (S24).
 func TestFenceInTheMiddleOfAnEnd(t *testing.T) {
 	n := start(t, Config{DefaultTTL: time.Minute})
 	a, b := n.join("a"), n.join("b")

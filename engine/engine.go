@@ -25,29 +25,29 @@ import (
 	"distmsg/routing"
 )
 
-// Engine is one relay node: its event loops, its sessions and their bindings. Several may run in
-// one process. All methods may be called from any goroutine.
+// Engine is one relay node: its event loops, its sessions and their bindings. A process may run
+// several. Any goroutine may call its methods.
 type Engine struct {
 	// static after New
 	cfg      Config
-	log      *asynclog.Logger // cfg.Logger, which never waits: loops and holders of locks log
+	log      *asynclog.Logger // cfg.Logger; never blocks: loops and lock holders log
 	limits   codec.Limits
 	maxFrame int
-	reserve  int      // bytes that may be queued for a connection beyond its bound, for answers
-	cluster  *cluster // nil: this node is alone
+	reserve  int      // bytes for answers, beyond the bound of a connection's queue
+	cluster  *cluster // nil without a cluster
 	clk      *clock
 	since    uint64 // when this process took its name, in µs since 1970
 	seed     maphash.Seed
 	tokens   token.Keys
 	table    *routing.Table
-	dir      *directory.Directory // whatever may wait for the registry
+	dir      *directory.Directory // the work that may wait for the registry
 	ready    chan struct{}
 	stopped  chan struct{} // closed when Run has returned
-	failed   chan error    // what makes Run return an error; whoever finds it full is not the first
+	failed   chan error    // makes Run return; holds only the first error
 	hooks    hooks
 	acceptor acceptor
 	joins    joins     // of clients
-	shared   io.Closer // the registry that NewShared has opened, closed when Run returns; nil: none
+	shared   io.Closer // registry that NewShared opened; Run closes it; nil: there is none
 
 	// static after Run has started
 	ctx     context.Context // ends when the engine has stopped
@@ -62,7 +62,7 @@ type Engine struct {
 	drain           draining
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
-	nextLoop        atomic.Uint64 // where the next client in this process goes
+	nextLoop        atomic.Uint64 // which loop gets the next client in this process
 	bufs            sharedBufs
 	memory          memory
 	aside           atomic.Int64 // connections in the loops' aside
@@ -74,8 +74,8 @@ type Engine struct {
 	lastFence time.Duration // guarded by fenceMu
 }
 
-// New makes an engine; it does not listen yet. It returns an error that names every field of cfg
-// that cannot be.
+// New makes an engine that does not listen yet. It returns an error that names every field of cfg
+// with an invalid value.
 func New(cfg Config) (*Engine, error) {
 	ownRegistry := cfg.Registry == nil
 	cfg, err := cfg.withDefaults()
@@ -102,11 +102,13 @@ func New(cfg Config) (*Engine, error) {
 	e.memory = newMemory(&cfg)
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
-	e.acceptor.peers = newPort(0, cfg.MaxPeerHandshakes) // links are bounded by the nodes that there are
+	// The number of nodes bounds the number of links.
+	e.acceptor.peers = newPort(0, cfg.MaxPeerHandshakes)
 	e.acceptor.inside = newPort(0, math.MaxInt)
 	office := e.officeConfig(ownRegistry)
 	e.dir = directory.New(office, hall{e}, porch{e})
-	e.cfg.Registry = nil // only the directory has it, so nothing else can wait for it
+	// Only the directory has the registry, so no other code can wait for it.
+	e.cfg.Registry = nil
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e, office.Remote)
 	}
@@ -117,24 +119,23 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// outcomeRoom is what is reserved for the outcome of each send in flight (S21).
+// outcomeRoom is how many bytes are reserved for the outcome of each send in flight (S21).
 const outcomeRoom = 64
 
-// replyRoom is how many replies of MaxPayload may be queued beyond that, as long as the client
-// keeps reading.
+// replyRoom is how many further replies of MaxPayload may be queued while the client keeps reading.
 const replyRoom = 32
 
-// ErrAlreadyRun is what a second Run of an engine returns: make a new one with New.
+// ErrAlreadyRun is the error of a second call of Run. Make a new engine with New instead.
 var ErrAlreadyRun = errors.New("engine: Run was called before; an engine runs once")
 
-// ErrStopped is wrapped by what is asked of an engine whose Run has ended, or is about to.
+// ErrStopped is wrapped by the errors of an engine whose Run has ended or is about to end.
 var ErrStopped = errors.New("engine: it has stopped")
 
-// Run listens and serves until ctx ends, and then returns nil. Whatever else makes it stop is an
-// error: that it cannot start (an address that is taken, another node with its NodeID), or can
-// serve no longer (a listener or an event loop has failed). If ctx has ended before, it starts
-// nothing and returns nil. It returns when all sessions have ended and the hooks have returned; an
-// engine runs once.
+// Run listens and serves until ctx ends, and then returns nil. If the engine stops for any other
+// reason, Run returns an error. It may be unable to start: the address is taken, or another node
+// has its NodeID. Or it may be unable to continue: a listener or an event loop has failed. If ctx
+// has ended before the call, Run starts nothing and returns nil. Run returns after all sessions
+// have ended and all hooks have returned. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if e.running.Swap(true) {
 		return ErrAlreadyRun
@@ -142,7 +143,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.stopped)
 	defer e.log.Flush(flushTime)
 	defer e.closeRegistry()
-	if contextError(ctx) != nil { // there is nothing to serve for
+	if contextError(ctx) != nil { // nothing to serve
 		return nil
 	}
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -169,14 +170,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	return nil
 }
 
-// closeRegistry closes the registry that NewShared has opened.
+// closeRegistry closes the registry if NewShared opened it.
 func (e *Engine) closeRegistry() {
 	if e.shared != nil {
 		_ = e.shared.Close()
 	}
 }
 
-// fail makes Run end with an error, if nothing else has before.
+// fail makes Run end with err, unless another error came first.
 func (e *Engine) fail(err error) {
 	select {
 	case e.failed <- err:
@@ -184,7 +185,7 @@ func (e *Engine) fail(err error) {
 	}
 }
 
-// serve starts the helpers, joins the cluster, and serves until ctx ends or something cannot go on.
+// serve starts the helpers, joins the cluster, and serves until ctx ends or a part fails.
 func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.tickLoops(e.ctx) })
 	helpers.Go(func() { e.dir.Run(e.serving) })
@@ -212,8 +213,9 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	}
 }
 
-// shutdown ends everything in the order in which nobody misses what is gone: the listener, the
-// connections, the lanes that their ends keep busy, the loops. The error is that of an event loop.
+// shutdown ends everything in an order in which nobody misses what is already gone: the listener,
+// the connections, the lanes that work on their ends, the loops. It returns the error of an event
+// loop.
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) error {
 	_ = e.acceptor.close()
 	if e.cluster != nil {
@@ -224,7 +226,7 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) erro
 	e.closeEverybody()
 	e.background.Wait()
 	e.dir.Hurry()
-	hurry := time.AfterFunc(closeGrace, stop) // a registry that hangs must not hold up the end
+	hurry := time.AfterFunc(closeGrace, stop) // a registry that hangs must not delay the end
 	defer hurry.Stop()
 	e.dir.Stop()
 	stop()
@@ -241,11 +243,14 @@ func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) erro
 	return nil
 }
 
-// abandon ends what a loop has left behind in this process. Nobody runs the loop any more.
+// abandon ends what a loop has left open in this process. Nobody runs the loop any more.
 func (l *loop) abandon() {
-	l.armed.Store(true) // nobody rings it: gnet would write to a file descriptor that has a new owner, perhaps
+	// Nobody may ring the doorbell: gnet would write to a file descriptor that may have a new
+	// owner.
+	l.armed.Store(true)
 	l.active = true
-	for _, all := range [][]*conn{slices.Clone(l.conns), l.observed} { // open, and closed but lingering
+	// Connections that are open, and those that are closed but linger.
+	for _, all := range [][]*conn{slices.Clone(l.conns), l.observed} {
 		for _, c := range all {
 			if c != nil && c.inMemory() != nil {
 				c.closeSocket()
@@ -255,17 +260,17 @@ func (l *loop) abandon() {
 	l.publish()
 }
 
-// flushTime bounds how long the end waits for whatever takes the log.
+// flushTime bounds how long Run waits at its end for the log's handler.
 const flushTime = time.Second
 
-// withdrawTime bounds how long the end waits for the membership.
+// withdrawTime bounds how long Run waits at its end for the membership.
 const withdrawTime = 5 * time.Second
 
-// closeGrace bounds how long clients are given to read why their connections end.
+// closeGrace bounds how long clients have to read why their connections end.
 const closeGrace = time.Second
 
-// closeEverybody says goodbye on every connection and waits until the sockets are closed, or for
-// closeGrace.
+// closeEverybody closes every connection with a reason. It waits until the sockets are closed, at
+// most for closeGrace.
 func (e *Engine) closeEverybody() {
 	ctx, cancel := context.WithTimeout(e.ctx, closeGrace) // a loop that has failed does not answer
 	defer cancel()
@@ -289,8 +294,8 @@ func (e *Engine) closeEverybody() {
 	}
 }
 
-// startLoops starts gnet as a client engine, which is just the event loops, and finds out which
-// they are.
+// startLoops starts gnet as a client engine, which consists of the event loops only, and finds the
+// loops.
 func (e *Engine) startLoops() error {
 	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithReadBufferCap(readBuffer), gnet.WithLogger(gnetLogger{e.cfg.Logger}))
 	if err != nil {
@@ -327,23 +332,26 @@ func (e *Engine) tickLoops(ctx context.Context) {
 	}
 }
 
-// loopOf finds our half of a gnet loop.
+// loopOf returns the loop that belongs to a gnet loop.
 func (e *Engine) loopOf(el gnet.EventLoop) *loop {
 	for _, l := range e.loops {
 		if l.el == el {
 			return l
 		}
 	}
-	panic("engine: a connection on an unknown event loop") // all loops are known before the first connection
+	// All loops are known before the first connection.
+	panic("engine: a connection on an unknown event loop")
 }
 
-// clock is the time since the engine was made, that in which the machine slept included.
+// clock returns the time since the engine was made, including time that the machine was asleep.
 func (e *Engine) clock() time.Duration { return e.clk.now() }
 
-// Ready is closed when the engine accepts connections.
+// Ready returns a channel that closes when the engine accepts connections and clients in this
+// process.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
-// Addr is where clients connect, known once Ready is closed; nil without a listener.
+// Addr returns the address to which clients connect. It is known once Ready is closed, and nil
+// without a listener.
 func (e *Engine) Addr() net.Addr {
 	if e.acceptor.listener == nil {
 		return nil
@@ -351,14 +359,14 @@ func (e *Engine) Addr() net.Addr {
 	return e.acceptor.listener.Addr()
 }
 
-// NodeID is Config.NodeID, or what was chosen for it.
+// NodeID returns Config.NodeID, or the ID that the engine chose if that is empty.
 func (e *Engine) NodeID() string { return e.cfg.NodeID }
 
-// Incarnation is new at every start and after a stop of the process that was longer than
-// Config.LoopGap.
+// Incarnation returns the node's incarnation. It changes at every start, and after the process has
+// stood still for longer than Config.LoopGap.
 func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
-// members is what clients are told about the nodes there are.
+// members returns the nodes that clients are told about.
 func (e *Engine) members() []codec.Member {
 	if e.cluster == nil {
 		return e.self()
@@ -366,7 +374,8 @@ func (e *Engine) members() []codec.Member {
 	return e.cluster.peers.Members.List()
 }
 
-// membersFor is members for one client. A client in this process stays here.
+// membersFor returns the nodes for one client. It is empty for a client in this process, which
+// stays here.
 func (e *Engine) membersFor(c *conn) []codec.Member {
 	if c.inMemory() != nil {
 		return nil
@@ -374,9 +383,11 @@ func (e *Engine) membersFor(c *conn) []codec.Member {
 	return e.members()
 }
 
-// self is this node as clients are told of it; nothing if they cannot come, or not any more.
+// self returns this node's entry in the lists that clients get. It returns nil if clients cannot
+// connect, or may not any more.
 func (e *Engine) self() []codec.Member {
-	wildcard := e.acceptor.listener != nil && e.acceptor.listener.Addr().(*net.TCPAddr).IP.IsUnspecified() // which is nowhere to go
+	// Nobody can connect to a wildcard address.
+	wildcard := e.acceptor.listener != nil && e.acceptor.listener.Addr().(*net.TCPAddr).IP.IsUnspecified()
 	if e.acceptor.listener == nil || e.drain.begun.Load() || wildcard && e.cfg.Advertise == "" {
 		return nil
 	}

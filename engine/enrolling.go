@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// A connection is enrolled when its loop comes to it, which takes an iteration. If the acceptor
-// waited for each, a busy loop would take one new connection in an iteration, and a client that
-// comes behind a thousand others would wait for seconds. So several are enrolled at a time.
+// A loop enrolls a connection in its next iteration. If the acceptor waited for each one, a busy
+// loop would take one new connection per iteration, and a client behind a thousand others would
+// wait for seconds. So the acceptor enrolls several at a time.
 
 const (
-	// enrollAtOnce is how many connections of a port are enrolled at a time. Each has two file
-	// descriptors for as long.
+	// enrollAtOnce is how many connections of a port are enrolled at a time. Each needs two file
+	// descriptors meanwhile.
 	enrollAtOnce = 32
-	// enrollPatience is for how long the acceptor waits for one when no other is under way. gnet
-	// gives a connection to the loop with the fewest, and counts those that are enrolled.
+	// enrollPatience is how long the acceptor waits for one when no other is under way. gnet gives
+	// a connection to the loop with the fewest, and counts only enrolled ones.
 	enrollPatience = 200 * time.Microsecond
 )
 
-// enrolling is the connections of a port that are on their way to their loops. It belongs to the
-// acceptor's goroutine.
+// enrolling holds the connections of a port that are on their way to their loops. The acceptor's
+// goroutine owns it.
 type enrolling struct {
 	eng    *Engine
 	port   *port
-	places chan struct{} // has one for each
+	places chan struct{} // holds one element per connection
 	failed chan error    // holds one
 	work   sync.WaitGroup
 }
@@ -33,8 +33,8 @@ func newEnrolling(e *Engine, p *port) *enrolling {
 	return &enrolling{eng: e, port: p, places: make(chan struct{}, enrollAtOnce), failed: make(chan error, 1)}
 }
 
-// begin enrolls an admitted connection. The error is why that failed, or why it failed for one
-// before.
+// begin enrolls an admitted connection. It returns the error of this connection, or of one before
+// it.
 func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	n.places <- struct{}{}
 	alone := len(n.places) == 1
@@ -69,5 +69,5 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	}
 }
 
-// wait returns when none is under way.
+// wait returns when no connection is under way.
 func (n *enrolling) wait() { n.work.Wait() }

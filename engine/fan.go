@@ -5,29 +5,30 @@ import (
 	"distmsg/routing"
 )
 
-// target is a recipient whose way is known.
+// target is a recipient whose route is known.
 type target struct {
-	seq     uint64 // of its send, where it began
-	token   []byte // of its forward, where it came over a link
+	seq     uint64 // of its send, if the message began at this node
+	token   []byte // of its forward, if the message came over a link
 	to      []byte
 	session *routing.Session
 	epoch   uint64
 	tries   int // how often it was parked
-	next    int // in the fan: 1 + the place of the next one of its batch; 0: it is the last
+	// in the fan: 1 + the index of the next target of its batch, or 0 for the last
+	next int
 }
 
-// batch is what goes to one connection, or over one link.
+// batch is the part of a multicast that goes to one connection or over one link.
 type batch struct {
 	handle      routing.Handle
 	link        bool
 	size        int // bounds the frame
-	singly      int // what the messages take so far for a client that gets a frame for each
+	singly      int // bytes so far for a client that gets one frame per message
 	n           int // targets
-	first, last int // their places in fan.targets
+	first, last int // their indexes in fan.targets
 }
 
-// fits makes room for one more message, where b.size does not: a client that knows no deliver_many
-// gets the payload with each (S21).
+// fits checks for room for one more message where b.size is not enough: a client without
+// deliver_many gets the payload with each message (S21).
 func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	c := dest.conn
 	if c == nil || c.kind == linkConn || c.receiver.takesMany {
@@ -40,21 +41,21 @@ func (b *batch) fits(dest destination, d *codec.Deliver) verdict {
 	return verdict{}
 }
 
-// fan gathers the targets of one multicast by their ways. It is the loop's scratch: empty between
-// two multicasts.
+// fan groups the targets of one multicast by their routes. It is the loop's scratch, and empty
+// between two multicasts.
 type fan struct {
-	at         map[routing.Handle]int // where in batches
+	at         map[routing.Handle]int // indexes in batches
 	batches    []batch
 	targets    []target // of all batches
 	recipients []codec.Recipient
 	bytes      []byte // tokens and session IDs of recipients
 	back       []codec.Recipient
-	others     [][]codec.Recipient // by loop, what is to go on there
+	others     [][]codec.Recipient // by loop; recipients to handle there
 	asking     []string
-	refusing   bool // many messages are being taken back, and one error says that some are refused
-	refused    bool // some are
-	each       int  // what it costs to write to one of them, in units of work
-	cost       int  // about what it costs for all, and their payloads
+	refusing   bool // many messages are being taken back, and one error reports the refused ones
+	refused    bool // some have been refused
+	each       int  // cost of writing to one recipient, in units of work
+	cost       int  // rough cost for all recipients and their payloads
 }
 
 func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
@@ -79,7 +80,7 @@ func (f *fan) add(h routing.Handle, link bool, payload int, t target) {
 	f.targets = append(f.targets, t)
 }
 
-// of yields the targets of a batch, in the order in which they were added.
+// of yields the targets of a batch in the order in which they were added.
 func (f *fan) of(b *batch) func(yield func(*target) bool) {
 	return func(yield func(*target) bool) {
 		for i := b.first + 1; i > 0; i = f.targets[i-1].next {
@@ -90,7 +91,8 @@ func (f *fan) of(b *batch) func(yield func(*target) bool) {
 	}
 }
 
-// away gathers what is to go on on another loop, if there is one with that index among n.
+// away adds a recipient that another loop has to handle. It does nothing if loop is not an index
+// below n.
 func (f *fan) away(loop, n int, r codec.Recipient) {
 	if loop >= n {
 		return
@@ -101,7 +103,7 @@ func (f *fan) away(loop, n int, r codec.Recipient) {
 	f.others[loop] = append(f.others[loop], r)
 }
 
-// reset forgets the targets, and with them what they refer to.
+// reset forgets the targets and all data that they refer to.
 func (f *fan) reset() {
 	clear(f.targets)
 	clear(f.back)
@@ -114,13 +116,13 @@ func (f *fan) reset() {
 	f.batches, f.targets, f.back, f.asking, f.cost = f.batches[:0], f.targets[:0], f.back[:0], f.asking[:0], 0
 }
 
-// written forgets the recipients of a frame, and with them what they refer to.
+// written forgets the recipients of a frame and all data that they refer to.
 func (f *fan) written(all []codec.Recipient) {
 	clear(all)
 	f.recipients, f.bytes = all[:0], f.bytes[:0]
 }
 
-// recipient copies what does not last to the fan's bytes.
+// recipient makes a recipient. It copies short-lived data to the fan's bytes.
 func (l *loop) recipient(d *codec.Deliver, session routing.SessionID) codec.Recipient {
 	keep := func(b []byte) []byte {
 		l.scratch.fan.bytes = append(l.scratch.fan.bytes, b...)
@@ -129,7 +131,8 @@ func (l *loop) recipient(d *codec.Deliver, session routing.SessionID) codec.Reci
 	return codec.Recipient{Token: keep(d.Token), To: d.To, Epoch: d.Epoch, Session: keep(session[:])}
 }
 
-// writeMany appends a message for several recipients to its destination, as write does one for one.
+// writeMany appends a message for several recipients to its destination. write does the same for
+// one.
 func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, all []codec.Recipient) {
 	if len(all) == 0 {
 		return
@@ -157,7 +160,7 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	c.out.wrote(codec.AppendDeliverMany(c.out.buf(), kind, m, all))
 }
 
-// appendSingly appends a deliver for each recipient, for a client that knows no deliver_many.
+// appendSingly appends one deliver per recipient, for a client without deliver_many.
 func appendSingly(b []byte, m *codec.DeliverMany, all []codec.Recipient) []byte {
 	for i := range all {
 		d := m.Deliver(&all[i])

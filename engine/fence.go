@@ -2,8 +2,8 @@ package engine
 
 import "time"
 
-// fence makes the node one that has just started: it was stopped for so long that others may have
-// taken over (S24).
+// fence gives the node a new incarnation, as if it had just started. The node has stood still for
+// so long that other nodes may have taken its IDs over (S24).
 func (e *Engine) fence(gap time.Duration) {
 	e.fenceMu.Lock()
 	defer e.fenceMu.Unlock()
@@ -14,7 +14,7 @@ func (e *Engine) fence(gap time.Duration) {
 	e.lastFence = now
 	before := e.incarnation.Load()
 	next := max(uint64(time.Now().UnixMicro()), before+1)
-	if (next^before)&0xfff == 0 { // the tag in tokens has only these bits
+	if (next^before)&0xfff == 0 { // tokens carry only these bits as their tag
 		next++
 	}
 	e.incarnation.Store(next)
@@ -29,8 +29,8 @@ func (e *Engine) fence(gap time.Duration) {
 	}
 }
 
-// dropAll ends everything that was there before a stop: unread input, unwritten output, connections
-// and pending acks. The loop goes on under the engine's new incarnation (S24).
+// dropAll drops everything from before a stop: unread input, unwritten output, connections and
+// pending acks. The loop then continues under the engine's new incarnation (S24).
 func (l *loop) dropAll() {
 	l.fenced = l.eng.incarnation.Load()
 	l.mail.drop()
@@ -41,7 +41,7 @@ func (l *loop) dropAll() {
 		}
 	}
 	l.park.dropReturned()
-	for _, c := range l.observed { // those that linger have a backlog, too
+	for _, c := range l.observed { // lingering connections have a backlog, too
 		if c.state == stateClosed && !c.gone() {
 			c.cut()
 			l.pace.worked(writeWork)

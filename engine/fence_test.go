@@ -25,8 +25,8 @@ func (n *node) stall(loop int, meanwhile func()) {
 	close(release)
 }
 
-// A node that was stopped drops all connections and goes on as a new incarnation, whichever of its
-// loops noticed (S24).
+// A node that stood still drops all connections and continues under a new incarnation, whichever of
+// its loops noticed (S24).
 func TestFence(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -102,7 +102,7 @@ func TestFence(t *testing.T) {
 	})
 }
 
-// Input that was sent during the stop is not acted upon, and the books balance all the same.
+// The node does not handle input that was sent during the stop. The counters balance all the same.
 func TestFenceUnreadInput(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -246,7 +246,7 @@ func TestBusyIsNotStopped(t *testing.T) {
 	}
 }
 
-// One that was stopped in the middle of its work was.
+// A loop that stood still in the middle of its work counts as stopped.
 func TestStoppedWhileBusy(t *testing.T) {
 	long(t)
 	t.Parallel()

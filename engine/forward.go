@@ -9,15 +9,17 @@ import (
 	"distmsg/routing"
 )
 
-// Messages between nodes. A forward names the session and the epoch that its node went by; the
-// other node delivers it on a match with what it knows, and never forwards it again. What does not
-// match comes back, and is tried once more if the registry knows of another place (S14).
+// A forward is a message between nodes. It names the session and the epoch by which its node chose
+// the route. If they match what the other node knows, that node delivers the message. It never
+// forwards it again. If they do not match, the message comes back, and the first node retries it
+// once if the registry knows another place (S14).
 
-// forward sends a message whose receiver is not attached here: over the link that a known route
-// leads to, or, once the registry was asked, wherever it says.
+// forward sends a message whose receiver is not attached to this node. It uses the link of a known
+// route. If there is no such route, it asks the registry and follows the answer.
 func (s *sender) forward(m *codec.Send) verdict {
 	l := s.conn.loop
-	if parked := l.park.lines[string(m.To)]; parked == nil { // else: behind those that wait already (S20)
+	// If messages for the ID wait already, this one queues behind them (S20).
+	if parked := l.park.lines[string(m.To)]; parked == nil {
 		if v, known := s.forwardKnown(m); known {
 			return v
 		}
@@ -28,7 +30,8 @@ func (s *sender) forward(m *codec.Send) verdict {
 	return s.park(m)
 }
 
-// forwardKnown uses the route cache; known is false if it has no route that leads anywhere.
+// forwardKnown uses the route cache. It returns known as false if the cache has no route to an open
+// link.
 func (s *sender) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	l := s.conn.loop
 	route, h, ok := l.eng.cluster.way(m.To)
@@ -51,7 +54,7 @@ func (s *sender) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	return verdict{}, true
 }
 
-// way returns a route to an ID that leads somewhere, and the link that it leads over.
+// way returns a route to an ID and the link that it leads over, if there is one.
 func (c *cluster) way(id []byte) (route routing.Route, link routing.Handle, ok bool) {
 	route, ok = c.remote.Lookup(id)
 	if !ok && c.follow(id) {
@@ -63,8 +66,8 @@ func (c *cluster) way(id []byte) (route routing.Route, link routing.Handle, ok b
 	return route, link, ok
 }
 
-// pick chooses a link to a route's session. While the sessions of a link that has ended are
-// forgotten, which takes several steps, it passes by that link.
+// pick chooses a link to a route's session. When a link has ended, its sessions are forgotten in
+// several steps. Meanwhile pick avoids that link.
 func (c *cluster) pick(route routing.Route) (link routing.Handle, ok bool) {
 	link, ok = route.Session.Pick(route.Hash)
 	if !ok || c.detaching.Load() == 0 {
@@ -82,9 +85,9 @@ func (c *cluster) pick(route routing.Route) (link routing.Handle, ok bool) {
 	return link, false
 }
 
-// follow makes a route of a binding that was made here and whose session has moved to another node:
-// the registry, which may be away, need not be asked. If the ID was bound anew since, the message
-// comes back.
+// follow makes a route for a binding that was made here and whose session has moved to another
+// node. So the node need not ask the registry, which may be unreachable. If another session has
+// bound the ID since, the message comes back.
 func (c *cluster) follow(id []byte) bool {
 	r, ok := c.eng.table.Lookup(id)
 	if !ok {
@@ -98,10 +101,11 @@ func (c *cluster) follow(id []byte) bool {
 	return status == routing.Bound
 }
 
-// forwardExtra is what a forward has beside the fields of a deliver, and a token in full.
+// forwardExtra is how many bytes a forward adds to the fields of a deliver, with a token of full
+// length.
 const forwardExtra = codec.MaxToken + codec.SessionIDLen + 2
 
-// writeForward appends a message to a link, or to the mail of its loop.
+// writeForward appends a message to a link, or to the mail for the link's loop.
 func (l *loop) writeForward(to destination, f *codec.Forward) {
 	unacked := unackedOf(f.Flags, 1)
 	if c := to.conn; c != nil {
@@ -149,8 +153,8 @@ func (k *link) handleForward(body []byte) error {
 	return nil
 }
 
-// receiver finds the session and connection that a forward is for (S14). Nil: it goes back, as
-// back.
+// receiver finds the session and connection for a forward (S14). If it returns a nil session, the
+// forward goes back as a frame of kind back.
 func (ls *loopLinks) receiver(to []byte, id routing.SessionID, epoch uint64) (s *routing.Session, h routing.Handle, back codec.Kind) {
 	l := ls.loop
 	route, ok := l.eng.table.Lookup(to)
@@ -162,7 +166,9 @@ func (ls *loopLinks) receiver(to []byte, id routing.SessionID, epoch uint64) (s 
 		if ok {
 			l.eng.dir.HeardOfBinding(to, routing.Binding{Session: id, Epoch: epoch})
 		}
-		s = l.eng.table.Session(id) // it may hold an ID that this node has not heard of, or an older story of
+		// The session may hold an ID that this node has not heard of, or of which it has older
+		// news.
+		s = l.eng.table.Session(id)
 	} else if route.Epoch > epoch {
 		return nil, h, codec.KindNotMine
 	}
@@ -174,8 +180,8 @@ func (ls *loopLinks) receiver(to []byte, id routing.SessionID, epoch uint64) (s 
 	return nil, h, codec.KindNotAttached
 }
 
-// checkForwardToken refuses tokens that no node gives out: what is made of one has to fit into a
-// deliver, and tells by its length what it is.
+// checkForwardToken refuses tokens that no node makes. The token that this node derives must fit
+// into a deliver, and its length says what kind of token it is.
 func checkForwardToken(f *codec.Forward) error {
 	n := len(f.Token)
 	if ack := f.Flags&codec.FlagAck != 0; ack == (n == token.AckLen) && (n == 0 || n == token.AckLen || n == token.ReportLen) {
@@ -185,11 +191,13 @@ func checkForwardToken(f *codec.Forward) error {
 		Detail: fmt.Sprintf("%d bytes, with flags %#x", n, f.Flags)}
 }
 
-// refuse tells the node that a message came from that it was not written here, and why.
+// refuse notifies the node that sent a message that this node did not write it to its receiver, and
+// why.
 func (ls *loopLinks) refuse(d *codec.Deliver, v verdict) {
 	l := ls.loop
 	l.eng.hooks.undelivered(d, v.code)
-	if d.Flags&codec.FlagAck == 0 { // this is where it ends; a message with ack ends where it began
+	// A message without ack ends here. A message with ack ends at the node where it began.
+	if d.Flags&codec.FlagAck == 0 {
 		l.stats.outcomes[v.code]++
 	}
 	origin, h, ok := token.Link(d.Token)
@@ -199,7 +207,7 @@ func (ls *loopLinks) refuse(d *codec.Deliver, v verdict) {
 	ls.send(h, codec.AppendRefuse(l.scratch.control[:0], origin, v.code, v.reason))
 }
 
-// handleGone ends what waits for a connection that the other node has lost (S5).
+// handleGone ends the sends that wait for a connection that the other node has lost (S5).
 func (k *link) handleGone(body []byte) error {
 	c := k.conn
 	b, err := codec.DecodeGone(body)
@@ -213,7 +221,7 @@ func (k *link) handleGone(body []byte) error {
 	return nil
 }
 
-// handleExpel takes the news that another node's bind has displaced a session (S13).
+// handleExpel handles an expel: a bind at the other node has displaced a session (S13).
 func (k *link) handleExpel(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body, codec.KindExpel)
 	if err != nil {
@@ -223,7 +231,7 @@ func (k *link) handleExpel(body []byte) error {
 	return nil
 }
 
-// handleReleased takes the news that a session has given a binding back at another node.
+// handleReleased handles a release: a session has given a binding back at the other node.
 func (k *link) handleReleased(body []byte) error {
 	b, id, epoch, err := codec.DecodeExpel(body, codec.KindReleased)
 	if err == nil {

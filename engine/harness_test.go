@@ -10,7 +10,7 @@ import (
 	"distmsg/engine/internal/directory"
 )
 
-// patience bounds every wait of these tests; on a busy machine nothing may depend on less.
+// patience bounds every wait of these tests. On a busy machine no test may depend on a shorter one.
 const patience = time.Minute
 
 // node is an engine under test. Its cleanup stops it and checks its books.
@@ -24,8 +24,8 @@ type node struct {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// start runs an engine on a free port, with one loop unless cfg says otherwise. change has a go at
-// it before it runs.
+// start runs an engine on a free port, with one loop unless cfg sets another number. change may
+// change the engine before it runs.
 func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
@@ -133,8 +133,8 @@ func (n *node) ended() error {
 	}
 }
 
-// checkBooks is the promise of Stats and of S3: once nothing moves, each send is in exactly one
-// counter.
+// checkBooks checks the promise of Stats and of S3: once nothing is under way, each send is in
+// exactly one counter.
 func (n *node) checkBooks() {
 	n.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
@@ -191,7 +191,7 @@ func (n *node) counters() Stats {
 	return n.Stats()
 }
 
-// eventually waits for what no frame tells.
+// eventually waits for a state that no frame reports.
 func (n *node) eventually(what string, ok func() bool) {
 	n.t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {

@@ -4,9 +4,9 @@ import (
 	"distmsg/routing"
 )
 
-// Health names what this node has to do without at the moment, a line each; empty: nothing. A node
-// with troubles goes on serving: what it knows still works, and what it does not know ends with an
-// outcome that says so.
+// Health returns what the node currently lacks, one line per trouble. It returns an empty list if
+// there is none. A node with troubles keeps serving: what it knows still works, and what it cannot
+// find out ends with an outcome that says so.
 func (e *Engine) Health() []string {
 	troubles := e.dir.Troubles()
 	if trouble := e.memoryTrouble(); trouble != "" {
@@ -18,10 +18,10 @@ func (e *Engine) Health() []string {
 	return append(troubles, e.stalls()...)
 }
 
-// Gone reports whether a presence entry counts as absent because its node is dead: there is no link
-// to it, and the membership does not list it, or lists a later incarnation, or none (S16). It fits
-// the Gone field of routing/redis.Config. Any goroutine may call it; without a cluster, every node
-// but this one is gone.
+// Gone reports whether a presence entry counts as absent because its node is dead (S16). That is so
+// if this node has no link to it, and the membership does not list it, or lists it with a later
+// incarnation or with none. Without a cluster, every node but this one is gone. Gone fits the Gone
+// field of routing/redis.Config. Any goroutine may call it.
 func (e *Engine) Gone(p routing.Presence) bool {
 	if p.Node == e.cfg.NodeID {
 		return p.Incarnation != e.incarnation.Load()

@@ -5,28 +5,28 @@ import (
 	"distmsg/engine/internal/directory"
 )
 
-// A session may hold IDs that this node has never heard of: it bound them through another one. So
-// the node asks the registry before it denies a sender (S7). All sends of the connection wait
-// meanwhile, to stay in order.
+// A session may hold IDs that this node has never heard of, because it bound them through another
+// node. So before it denies a sender, the node asks the registry (S7). All sends of the connection
+// wait meanwhile, so that they stay in order.
 
-// heldSends are the sends of a connection that wait until the registry has said whose their senders
-// are. The connection's loop owns them.
+// heldSends are the sends of a connection that wait for the registry to say who holds their sender
+// IDs. The connection's loop owns it.
 type heldSends struct {
 	conn *conn // static
 
-	line   waitLine // those that wait for the answer, see hold
-	ready  waitLine // those that resume with it in the connection's turn, before its input
+	line   waitLine // sends that wait for the answer, see hold
+	ready  waitLine // sends that resume with the answer, in the connection's turn, before its input
 	answer directory.Holder
 }
 
-// unknownFrom decides on a send whose sender is not one of this session's, as far as this node
-// knows. It returns known as false if the registry has to be asked. What the registry said a moment
-// ago does not count: the session may have bound the ID since, through another node.
+// unknownFrom decides on a send whose sender ID is not bound to this session, as far as this node
+// knows. It returns known as false if the node must ask the registry. It does not use an earlier
+// answer of the registry, because the session may have bound the ID since, through another node.
 func (s *sender) unknownFrom(m *codec.Send) (v verdict, known bool) {
 	c := s.conn
 	l := c.loop
 	switch {
-	case l.eng.cluster == nil: // what this node does not know nobody does
+	case l.eng.cluster == nil: // without a cluster, this node knows all bindings
 		return verdict{codec.CodeDenied, reasonFrom}, true
 	case string(m.From) != l.park.asked.ID:
 		return verdict{}, false
@@ -36,8 +36,8 @@ func (s *sender) unknownFrom(m *codec.Send) (v verdict, known bool) {
 	return verdict{codec.CodeDenied, reasonFrom}, true
 }
 
-// hold lets a send wait behind those of its connection that wait already, or until the registry has
-// said whose its sender is.
+// hold queues a send behind those of its connection that already wait. If there are none, it waits
+// until the registry says who holds its sender ID.
 func (h *heldSends) hold(body []byte, m *codec.Send) {
 	c := h.conn
 	w, v := c.sender.retain(body, m)
@@ -49,7 +49,8 @@ func (h *heldSends) hold(body []byte, m *codec.Send) {
 	h.holdBehind(w, m.From)
 }
 
-// holdBehind appends what is charged already, and asks if it is the first.
+// holdBehind queues a send that is already charged. If it is the first, holdBehind asks the
+// registry.
 func (h *heldSends) holdBehind(w *waiting, sender []byte) {
 	c := h.conn
 	l := c.loop
@@ -62,7 +63,7 @@ func (h *heldSends) holdBehind(w *waiting, sender []byte) {
 	h.line.push(w)
 }
 
-// senderKnown resumes the sends that waited for the registry's answer about a sender.
+// senderKnown resumes the sends that waited for the registry's answer about a sender ID.
 func (p *park) senderKnown(answer directory.Holder) {
 	waiting := p.holding[answer.ID]
 	delete(p.holding, answer.ID)
@@ -73,8 +74,8 @@ func (p *park) senderKnown(answer directory.Holder) {
 	}
 }
 
-// answered has the connection's held sends resume in its turn. What was held again while others
-// were resumed comes before those that are still to resume.
+// answered makes the held sends ready to resume in the connection's turn. A send that was held
+// again while others resumed comes before those that have not resumed yet.
 func (h *heldSends) answered(answer directory.Holder) {
 	h.line.take(&h.ready)
 	h.ready.take(&h.line)
@@ -94,18 +95,18 @@ func (h *heldSends) resume() {
 	}
 }
 
-// resumeOne resumes one send, given the registry's answer about a sender.
+// resumeOne resumes one send with the registry's answer about a sender ID.
 func (h *heldSends) resumeOne(w *waiting, answer directory.Holder) {
 	c := h.conn
 	l := c.loop
 	if l.park.dequeue(w) == nil {
-		return // c was closed meanwhile
+		return // the connection has closed meanwhile
 	}
 	m := &l.scratch.send
 	switch {
 	case w.late(l.now):
 		h.finish(w, verdict{code: codec.CodeExpired})
-	case !h.line.empty(): // another sender that has to be asked for
+	case !h.line.empty(): // the node must ask for another sender ID first
 		c.sender.charge(w)
 		h.holdBehind(w, m.From)
 	case string(m.From) != answer.ID:
@@ -113,8 +114,8 @@ func (h *heldSends) resumeOne(w *waiting, answer directory.Holder) {
 	case !answer.Known:
 		h.finish(w, verdict{code: codec.CodeRegistryUnavailable})
 	case answer.Session != c.session.ID() && w.round >= answer.Round:
-		// The question was asked before this send came. The session may have bound the ID in
-		// between.
+		// The node asked the registry before this send arrived. The session may have bound the ID
+		// in between.
 		c.sender.charge(w)
 		h.holdBehind(w, m.From)
 	default:
@@ -124,7 +125,7 @@ func (h *heldSends) resumeOne(w *waiting, answer directory.Holder) {
 	}
 }
 
-// relay relays a send that was dequeued.
+// relay relays a send that has left the queue.
 func (h *heldSends) relay(w *waiting, m *codec.Send) {
 	c := h.conn
 	if k := w.cast; w.kind == waitCast {
@@ -135,7 +136,7 @@ func (h *heldSends) relay(w *waiting, m *codec.Send) {
 	c.sender.relay(w.frame, m)
 }
 
-// finish ends a send that was dequeued.
+// finish ends a send that has left the queue.
 func (h *heldSends) finish(w *waiting, v verdict) {
 	c := h.conn
 	if w.kind == waitCast {
@@ -145,7 +146,7 @@ func (h *heldSends) finish(w *waiting, v verdict) {
 	c.sender.finish(&c.loop.scratch.send, v)
 }
 
-// releaseHeld forgets the sends of a connection that has ended.
+// releaseHeld drops the held sends of a connection that has ended.
 func (l *loop) releaseHeld(c *conn) {
 	for _, q := range []*waitLine{&c.held.line, &c.held.ready} {
 		for w := q.pop(); w != nil; w = q.pop() {

@@ -65,7 +65,7 @@ func TestOldWordOnASenderIsNotBelieved(t *testing.T) {
 	here.hears(here.send("nobody's", "a", "x"), codec.CodeDenied)
 }
 
-// A registry that does not say who holds an ID does not say no.
+// If the registry does not answer who holds an ID, the node does not deny the sender.
 func TestUnknownSenderIsNotDenied(t *testing.T) {
 	long(t)
 	t.Parallel()

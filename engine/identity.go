@@ -10,7 +10,7 @@ import (
 	"distmsg/engine/internal/peers"
 )
 
-// identity is what this node says of itself on a link.
+// identity returns how this node describes itself on a link.
 func (c *cluster) identity() codec.PeerIdentity {
 	e := c.eng
 	resume := hmac.New(sha256.New, e.cfg.Secret)

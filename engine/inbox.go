@@ -16,17 +16,17 @@ type inbox struct {
 	mu      sync.Mutex
 	parcels []*parcel // guarded by mu
 	tasks   []func()  // guarded by mu
-	// owned by the loop: what it has taken out and not opened yet, and the slices of the last round
+	// owned by the loop: work that it has taken out and not opened yet, and the slices of the last
+	// round
 	openTasks    []func()
 	openParcels  []*parcel
 	task, parcel int // the next ones
-	chunk, note  int // in the parcel, the next ones
+	chunk, note  int // the next ones in the parcel
 	spareParcels []*parcel
 	spareTasks   []func()
 }
 
-// post runs f on the loop, soon. Any goroutine may call it; it allocates, so it is not for
-// messages.
+// post runs f on the loop soon. Any goroutine may call it. It allocates, so messages do not use it.
 func (l *loop) post(f func()) {
 	l.inbox.mu.Lock()
 	l.inbox.tasks = append(l.inbox.tasks, f)
@@ -34,12 +34,12 @@ func (l *loop) post(f func()) {
 	l.ring()
 }
 
-// opening reports whether the loop has taken out mail that it has yet to open.
+// opening reports whether the loop has taken out mail and not opened all of it yet.
 func (in *inbox) opening() bool {
 	return in.task < len(in.openTasks) || in.parcel < len(in.openParcels)
 }
 
-// takeOut makes what was left since the last time what the loop opens next.
+// takeOut takes out all work that others have left since the last time. The loop opens it next.
 func (in *inbox) takeOut() {
 	clear(in.openTasks)
 	clear(in.openParcels)
@@ -51,9 +51,9 @@ func (in *inbox) takeOut() {
 	in.tasks, in.parcels = in.spareTasks[:0], in.spareParcels[:0]
 }
 
-// open does what others have left for this loop, as far as the iteration's share allows. It takes
-// nothing new before it has opened all that it took before: a task comes behind the parcels that
-// were there before it.
+// open does the work that others have left for this loop, as far as the iteration's share allows.
+// It takes nothing new out before it has opened everything from the last time. A task runs after
+// the parcels that arrived before it.
 func (in *inbox) open() {
 	l := in.loop
 	if in.opening() {
@@ -66,7 +66,7 @@ func (in *inbox) open() {
 		f := in.openTasks[in.task]
 		in.task++
 		f()
-		l.pace.stamp() // nobody has said how long a task is
+		l.pace.stamp() // a task may take any time
 	}
 	for in.task == len(in.openTasks) && in.parcel < len(in.openParcels) && !l.pace.full {
 		if p := in.openParcels[in.parcel]; in.openParcel(p) {
@@ -77,7 +77,7 @@ func (in *inbox) open() {
 	}
 }
 
-// openParcel opens what is left of a parcel, and reports whether that was all.
+// openParcel opens the rest of a parcel. It reports whether it opened all of it.
 func (in *inbox) openParcel(p *parcel) (done bool) {
 	l := in.loop
 	for ; in.chunk < len(p.chunks); in.chunk++ {
@@ -106,12 +106,14 @@ func (in *inbox) openNote(n *note, data []byte) {
 	case noteAck:
 		l.settle.acked(n.token, n.session, n.code, n.reason(data), n.body(data))
 	case noteBounce:
-		if err := codec.DecodeNotHere(n.body(data), &l.scratch.deliver); err == nil { // it was checked before
+		// It was checked before.
+		if err := codec.DecodeNotHere(n.body(data), &l.scratch.deliver); err == nil {
 			l.bounce.bounced(n.token, n.session, n.handle, &l.scratch.deliver, new(token.SharedSum))
 			l.bounce.releaseDisowned()
 		}
 	case noteBare:
-		if err := codec.DecodeNotHere(n.body(data), &l.scratch.deliver); err == nil { // it was encoded here
+		// It was encoded here.
+		if err := codec.DecodeNotHere(n.body(data), &l.scratch.deliver); err == nil {
 			l.bounce.bareBack(n.token, n.session, n.handle, &l.scratch.deliver)
 			l.bounce.releaseDisowned()
 		}
@@ -135,7 +137,7 @@ func (in *inbox) openNote(n *note, data []byte) {
 	}
 }
 
-// openLinkNote opens the notes that only nodes of a cluster have.
+// openLinkNote opens the notes that exist only in a cluster.
 func (in *inbox) openLinkNote(n *note, data []byte) {
 	l := in.loop
 	switch n.kind {
@@ -150,14 +152,15 @@ func (in *inbox) openLinkNote(n *note, data []byte) {
 	case noteReturnedMany:
 		l.bounce.returnedMine(n.handle, n.body(data))
 	case noteReturned:
-		if err := codec.DecodeForward(n.body(data), n.frame, &l.scratch.forward); err == nil { // it was checked before
+		// It was checked before.
+		if err := codec.DecodeForward(n.body(data), n.frame, &l.scratch.forward); err == nil {
 			l.bounce.returned(n.frame, n.handle, &l.scratch.forward, new(token.SharedSum))
 		}
 	}
 }
 
-// adoptChunk queues frames that another loop has made, as far as their destination is still there
-// and has room.
+// adoptChunk queues frames that another loop has made, if their destination still exists and has
+// room.
 func (in *inbox) adoptChunk(ch *chunk, age int64) {
 	l := in.loop
 	c := l.conn(routing.Handle{Loop: l.idx, Slot: ch.slot, Gen: ch.gen})
@@ -204,9 +207,9 @@ func (in *inbox) ageChunk(ch *chunk, age uint32) {
 	})
 }
 
-// singleChunk turns frames for several receivers into one for each, for a client that does not know
-// them: as many as it may have room for, and no more, for each has the payload. What is one too
-// many trimChunk takes out, and what follows it.
+// singleChunk turns frames for several receivers into one frame per receiver, for a client that
+// does not know the former. Each frame has the payload, so singleChunk makes only as many as may
+// have room. trimChunk removes the frame that exceeds the room, and those behind it.
 func (in *inbox) singleChunk(c *conn, ch *chunk) {
 	l := in.loop
 	room := c.out.room() - c.out.queued()
@@ -227,8 +230,8 @@ func (in *inbox) singleChunk(c *conn, ch *chunk) {
 	ch.buf = buf
 }
 
-// filterChunk keeps the frames for which decide says CodeOK, in place and in order, and refuses the
-// others.
+// filterChunk keeps the frames for which decide returns CodeOK, in place and in order. It refuses
+// the others.
 func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict) {
 	l := in.loop
 	kept := ch.buf[:0]
@@ -245,9 +248,9 @@ func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict)
 	ch.buf = kept
 }
 
-// trimChunk takes out the frames that the connection has no room for, or their senders no share.
-// Once one is refused, so are all that follow it of the same sender, or they would overtake it; if
-// there is no room, all that follow it.
+// trimChunk removes the frames for which the connection has no room, or their senders no share.
+// After it refuses a frame, it refuses all later frames of the same sender, which would overtake it
+// otherwise. If there is no room, it refuses all later frames.
 func (in *inbox) trimChunk(c *conn, ch *chunk) {
 	l := in.loop
 	ahead, full := 0, false

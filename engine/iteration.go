@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// enter opens an iteration, if none is open, and makes sure that it will be closed. Every gnet
-// callback calls it first.
+// enter begins an iteration if none is open, and makes sure that it will end. Every gnet callback
+// calls it first.
 func (l *loop) enter() {
 	if !l.active {
 		l.begin()
@@ -18,7 +18,7 @@ func (l *loop) enter() {
 	l.heedFence()
 }
 
-// begin reads the clock and checks that the loop was not stopped for long (S24).
+// begin reads the clock, and checks whether the loop has stood still for long (S24).
 func (l *loop) begin() {
 	l.pace.began = l.eng.clock()
 	l.now = l.pace.began.Milliseconds()
@@ -32,19 +32,20 @@ func (l *loop) begin() {
 // ring arms the doorbell. Any goroutine may call it.
 func (l *loop) ring() {
 	if l.armed.CompareAndSwap(false, true) {
-		// The only error is that the engine is shutting down; then nobody waits for this loop any more.
+		// Execute fails only while the engine shuts down, when nobody waits for this loop any more.
 		_ = l.el.Execute(context.Background(), l)
 	}
 }
 
-// Run is the doorbell: the end of an iteration. gnet calls it on the loop.
+// Run is the doorbell and ends the iteration. gnet calls it on the loop.
 //
-// gnet runs tasks for as long as there are any, up to 256 in a row, and reads no socket meanwhile.
-// Each iteration that is longer than a tick is rung for again before it ends. So if gnet has not
-// read for some time, and sockets have something, an iteration that follows another one waits until
-// it has.
+// gnet runs tasks as long as there are any, up to 256 in a row, and reads no socket meanwhile. If
+// an iteration is longer than a tick, the ticker rings the doorbell again before the iteration
+// ends. So if gnet has not read for some time, and a socket has input, the next iteration waits
+// until gnet has read it.
 func (l *loop) Run(context.Context) error {
-	l.armed.Store(false) // first: what is posted from here on rings again
+	// Disarm first, so that tasks posted from here on ring again.
+	l.armed.Store(false)
 	if !l.active && l.pace.stamped-l.lastRead > unreadTime && l.poll.inputWaits() {
 		l.poll.again()
 		return nil
@@ -63,7 +64,7 @@ func (l *loop) Run(context.Context) error {
 	} else if l.isDue {
 		l.chores()
 	}
-	if l.turns.wait() { // what is cheap goes out before what is expensive begins
+	if l.turns.wait() { // write cheap output before expensive work begins
 		l.sendOut(earlyShare)
 	}
 	l.turns.serve(l.inputTime(turnsShare) + spare)
@@ -76,17 +77,18 @@ func (l *loop) Run(context.Context) error {
 	return nil
 }
 
-// sendOut writes what waits for connections, as far as that share of the iteration allows, and
+// sendOut writes the output of connections, as far as the given share of the iteration allows, and
 // hands over the mail.
 func (l *loop) sendOut(share time.Duration) {
 	l.pace.stamp()
-	l.heedFence() // stopped in the middle of the iteration: what was read before is old now
+	// If the loop stood still within the iteration, its earlier input is out of date.
+	l.heedFence()
 	l.pace.part(share)
 	l.flushDirty()
 	l.mail.send()
 }
 
-// inputTime is the share of a part of the iteration that handles input.
+// inputTime returns how much of a part of the iteration goes to handling input.
 func (l *loop) inputTime(share time.Duration) time.Duration {
 	if l.inbox.opening() {
 		return min(share, behindShare)
@@ -94,20 +96,22 @@ func (l *loop) inputTime(share time.Duration) time.Duration {
 	return share
 }
 
-// again makes sure that another iteration follows, behind what gnet has to read. (A task that hands
-// in another one would run again before gnet reads anything.)
+// again makes sure that another iteration follows after gnet has read its sockets. (If a task
+// posted another task, gnet would run that before it reads.)
 func (p *poller) again() {
 	l := p.loop
 	if !p.nudged {
 		p.nudged = true
-		_, _ = l.eng.anchors[l.idx].Write(p.nudge[:]) // it can only fail when the engine is stopping
+		// The write fails only while the engine stops.
+		_, _ = l.eng.anchors[l.idx].Write(p.nudge[:])
 	}
 }
 
-// flushDirty writes each connection that has something, until this part of the iteration is over.
+// flushDirty writes the output of each dirty connection until this part of the iteration is over.
 func (l *loop) flushDirty() {
 	i := 0
-	for ; i < len(l.dirty) && !l.pace.full; i++ { // flushing can close a connection, which can make others dirty
+	// Flushing can close a connection, which can make others dirty.
+	for ; i < len(l.dirty) && !l.pace.full; i++ {
 		c := l.dirty[i]
 		c.out.dirty = false
 		c.out.flush()
@@ -118,9 +122,9 @@ func (l *loop) flushDirty() {
 	l.dirty = l.dirty[:left]
 }
 
-// chores is what is due and may be much. It has two shares of the iteration: one for what is past
-// its deadline, and one for those who have yet to be told something. What is left comes in the next
-// iteration, and not with the next tick only.
+// chores does work that is due and may be long. It has two shares of the iteration: one for entries
+// past their deadlines, and one for connections that have notifications to get. The rest is done in
+// the next iteration, without a wait for the next tick.
 func (l *loop) chores() {
 	l.pace.part(expiryShare)
 	hellos, acks, waits := l.checkHandshakes(), l.settle.expire(), l.park.expire()
@@ -129,8 +133,8 @@ func (l *loop) chores() {
 	l.isDue = acks || waits || told || changes || hellos
 }
 
-// tick is what happens every tickEvery: deadlines, slow consumers, a share of the heartbeats, and
-// the published counters.
+// tick runs every tickEvery. It handles deadlines, slow consumers and a share of the heartbeats,
+// and publishes the counters.
 func (l *loop) tick() {
 	l.beats.awaken()
 	l.chores()

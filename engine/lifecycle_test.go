@@ -15,7 +15,7 @@ import (
 	"distmsg/routing"
 )
 
-// New names each field that cannot be.
+// New names each field with an invalid value.
 func TestConfigRejects(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg   Config
@@ -151,7 +151,8 @@ func TestRunErrors(t *testing.T) {
 	}
 }
 
-// Clients hear why their connections end; Run returns nil, soon, and Stats tell of it.
+// Clients get the reason why their connections end. Run returns nil soon, and Stats counts the
+// ends.
 func TestStop(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		n := start(t, Config{Loops: loops, DefaultTTL: time.Minute})
@@ -250,7 +251,7 @@ func (h *hung) Attach(ctx context.Context, _ routing.SessionID, _ routing.Presen
 	return routing.ErrUnavailable
 }
 
-// A registry that hangs holds up neither the clients that are there nor, for long, the stop.
+// A registry that hangs delays neither the clients nor, for long, the stop.
 func TestStopHungRegistry(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -265,7 +266,7 @@ func TestStopHungRegistry(t *testing.T) {
 	}
 }
 
-// Several engines in one process know nothing of each other.
+// Several engines in one process do not affect each other.
 func TestSeveral(t *testing.T) {
 	long(t)
 	t.Parallel()

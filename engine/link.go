@@ -10,14 +10,14 @@ import (
 	"distmsg/routing"
 )
 
-// A link is a connection to another node: an ordinary connection of an event loop, with another
-// handshake (peers.Handshake) and other frames. There is one for each pair of nodes.
+// A link is a connection to another node. It is an ordinary connection of an event loop, with its
+// own handshake (peers.Handshake) and its own frames. Each pair of nodes has one link.
 
 const (
-	linkPing = 500 * time.Millisecond // silence after which a peer is pinged
-	linkDead = 2 * time.Second        // silence after which it is given up
-	// linkRoom is how much more than for a client may wait to be written to a peer. Control frames
-	// have room beyond it.
+	linkPing = 500 * time.Millisecond // ping a peer after this silence
+	linkDead = 2 * time.Second        // give a peer up after this silence
+	// linkRoom is how many times more bytes may be queued for a peer than for a client. Control
+	// frames have further room.
 	linkRoom = 16
 )
 
@@ -27,23 +27,23 @@ type link struct {
 	cluster *cluster
 	dialled bool
 	up      chan struct{} // closed when the link opens
-	ended   chan struct{} // closed with the connection
+	ended   chan struct{} // closed when the connection ends
 
 	// owned by the loop; static once open
 	conn        *conn
 	handle      routing.Handle
-	node        string // the other one; known from the start if we dialled
+	node        string // the other node; known from the start if this node dialled
 	incarnation uint64
 
 	// owned by the loop
 	shaking   *peers.Handshake
 	incumbent peers.Incumbent                  // the other node, once the link is open
-	sessions  map[routing.SessionID]attachment // those attached at the other node
+	sessions  map[routing.SessionID]attachment // sessions attached at the other node
 	shares    map[uint64]linkShare             // by session, see mayRelay
-	lasted    int64                            // for how many milliseconds it was open; set when it ends
+	lasted    int64                            // how many milliseconds it was open; set at its end
 }
 
-// attachment is a session at the other node, and the serial of its latest attach there.
+// attachment is a session at the other node, with the serial of its latest attach there.
 type attachment struct {
 	session *routing.Session
 	serial  uint64
@@ -53,7 +53,7 @@ func newLink(c *cluster) *link {
 	return &link{cluster: c, up: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// begin is called when the connection is on its loop.
+// begin starts the handshake. Its connection is on its loop by now.
 func (k *link) begin(c *conn) {
 	k.conn, k.handle = c, c.handle()
 	k.sessions = make(map[routing.SessionID]attachment)
@@ -66,8 +66,8 @@ func (k *link) begin(c *conn) {
 	k.take(c, first)
 }
 
-// Wait returns when the link has ended, or ctx has. up is how long the link was open, if it has
-// ended. Any goroutine may call it.
+// Wait blocks until the link or ctx has ended. It returns how long the link was open, or 0 if ctx
+// ended first. Any goroutine may call it.
 func (k *link) Wait(ctx context.Context) (up time.Duration) {
 	select {
 	case <-k.ended:
@@ -77,13 +77,13 @@ func (k *link) Wait(ctx context.Context) (up time.Duration) {
 	}
 }
 
-// take does what the handshake decides, while the link is not open yet.
+// take carries out a step of the handshake while the link is not open yet.
 func (k *link) take(c *conn, step peers.Step) {
 	k.node, k.incarnation = k.shaking.Peer().Node, k.shaking.Peer().Incarnation
 	k.do(c, step)
 }
 
-// do does what a step says.
+// do carries out a step.
 func (k *link) do(c *conn, step peers.Step) {
 	if step.Proved && c.port != nil {
 		c.port.proved(c)
@@ -104,7 +104,7 @@ func (k *link) do(c *conn, step peers.Step) {
 	}
 }
 
-// notice logs what is wrong with the other node, and passes on what concerns this node.
+// notice logs problems with the other node, and passes on those that concern this node.
 func (k *link) notice(c *conn, step *peers.Step) {
 	switch others := k.cluster.peers; step.Note {
 	case peers.NoteSameName:
@@ -123,8 +123,8 @@ func (k *link) notice(c *conn, step *peers.Step) {
 }
 
 // supersede closes an older link to the same node. Only then does the handshake proceed, so nothing
-// on the old link can come after what comes on the new one. If the two links lead to two nodes of
-// one name, the new one is not always the one that stays.
+// on the old link can arrive after a frame on the new one. If two nodes of one name use the two
+// links, either link may be the one that stays.
 func (k *link) supersede(c *conn) {
 	old := k.cluster.linkTo(k.node)
 	if old == nil {
@@ -147,8 +147,8 @@ func (k *link) supersede(c *conn) {
 	})
 }
 
-// contest decides between the node of an open link and one that comes under its name from remote,
-// and does with this link what is decided. It is on the link's loop.
+// contest decides between the node of this open link and a node that dials from remote under the
+// same name. It carries the decision out on this link. It runs on the link's loop.
 func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.Rival {
 	rival := k.incumbent.Contest(comer, c.loop.now, c.live.lastFrame)
 	switch rival {
@@ -162,10 +162,10 @@ func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.
 	return rival
 }
 
-// open makes the link a way for messages, and tells the other node which sessions are attached
-// here.
+// open lets messages use the link, and sends the other node the sessions that are attached here.
 func (k *link) open(c *conn) {
-	if !k.cluster.opened(k) { // first: what attaches from here on is announced to it as well
+	// Register the link first, so that sessions that attach from here on are announced on it, too.
+	if !k.cluster.opened(k) {
 		c.close(codec.FaultReplaced, "another link between the two nodes has come up meanwhile")
 		return
 	}
@@ -178,15 +178,16 @@ func (k *link) open(c *conn) {
 	for _, l := range c.loop.eng.loops {
 		l.post(func() { l.links.introduce(k.handle) })
 	}
-	c.loop.eng.dir.VerifySoon() // kicks may have been lost while there was no link (S15)
+	// Kicks may have been lost while there was no link (S15).
+	c.loop.eng.dir.VerifySoon()
 	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
 }
 
-// end takes the link out of everything. Its connection has just been torn down.
+// end removes the link from everything. Its connection has just been torn down.
 func (k *link) end(c *conn, wasOpen bool) {
 	if wasOpen {
 		k.lasted = c.loop.now - k.incumbent.Opened
-		k.cluster.detaching.Add(1) // first: it is in the list of open links until then
+		k.cluster.detaching.Add(1) // first: until closed, the link is in the list of open ones
 		k.cluster.closed(k)
 		c.loop.endings.endLink(k.handle)
 		c.loop.endings.add(ending{link: k, sessions: k.sessions, slot: -1})
@@ -231,8 +232,8 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	case codec.KindError:
 		k.do(c, k.shaking.PeerError(body))
 	default:
-		// A newer node may say more than this one understands; it knows our version and does not
-		// count on it.
+		// Ignore unknown kinds. A newer node knows this node's version, and does not rely on an
+		// answer.
 	}
 	if err != nil {
 		c.decodeFault(err, kind)
@@ -244,9 +245,9 @@ func (c *conn) attachedFrame(b []byte) []byte {
 	return codec.AppendPresence(b, codec.KindAttached, id[:], c.session.Serial())
 }
 
-// handlePresence notes that a session is attached at the other node, or no longer. The frames of
-// one session may come from several loops of the other node, and out of order: the serial tells
-// which is the latest.
+// handlePresence records that a session is attached at the other node, or is no longer. Several
+// loops of the other node may send frames for one session, and out of order. The serial tells which
+// frame is the latest.
 func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	b, serial, err := codec.DecodePresence(body, kind)
 	if err != nil {
@@ -272,7 +273,7 @@ func (k *link) handlePresence(kind codec.Kind, body []byte) error {
 	return nil
 }
 
-// forget takes a session for one that is not attached at the other node.
+// forget removes a session from those attached at the other node.
 func (k *link) forget(id routing.SessionID) {
 	if at, known := k.sessions[id]; known {
 		delete(k.sessions, id)
@@ -280,8 +281,8 @@ func (k *link) forget(id routing.SessionID) {
 	}
 }
 
-// detached forgets that a session is attached at the other node. If it was attached nowhere else,
-// its routes go when its resume window is over.
+// detached ends a session's attachment at the other node. If it was attached nowhere else, its
+// routes go when its resume window is over.
 func (k *link) detached(id routing.SessionID, s *routing.Session) {
 	remote := k.cluster.remote
 	left, serial, found := remote.Detach(s, k.handle)

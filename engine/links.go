@@ -5,14 +5,14 @@ import (
 	"distmsg/routing"
 )
 
-// loopLinks are the links of a loop, and the way to those of others. The loop owns them.
+// loopLinks holds the links of a loop, and reaches those of other loops. The loop owns it.
 type loopLinks struct {
 	loop *loop // static
 
-	all []*conn // to other nodes, with or without handshake
+	all []*conn // to other nodes, before and after the handshake
 }
 
-// check pings silent nodes and gives up on dead ones: sooner than on clients.
+// check pings silent nodes and closes links to dead ones. It does so sooner than for clients.
 func (ls *loopLinks) check() {
 	l := ls.loop
 	kept := ls.all[:0]
@@ -21,7 +21,7 @@ func (ls *loopLinks) check() {
 		switch {
 		case c.state == stateClosed:
 			continue
-		case c.in.inTurns: // it has said something
+		case c.in.inTurns: // has unread input, so it is not silent
 		case c.state == stateOpen && silence >= linkDead.Milliseconds():
 			c.close(codec.FaultIdleTimeout, "no frame for "+linkDead.String())
 			continue
@@ -35,7 +35,7 @@ func (ls *loopLinks) check() {
 	ls.all = kept
 }
 
-// conn returns an open link of this loop, nil if the handle names none.
+// conn returns an open link of this loop, or nil if the handle names none.
 func (ls *loopLinks) conn(h routing.Handle) *conn {
 	if c := ls.loop.conn(h); c != nil && c.kind == linkConn && c.state == stateOpen {
 		return c
@@ -43,7 +43,7 @@ func (ls *loopLinks) conn(h routing.Handle) *conn {
 	return nil
 }
 
-// send appends a control frame to a link, on whichever loop it is.
+// send appends a control frame to a link on any loop.
 func (ls *loopLinks) send(h routing.Handle, frame []byte) {
 	l := ls.loop
 	if h.Loop == l.idx {
@@ -57,7 +57,7 @@ func (ls *loopLinks) send(h routing.Handle, frame []byte) {
 	p.data = append(p.data, frame...)
 }
 
-// sendAll sends a control frame to every node there is a link to.
+// sendAll sends a control frame over every open link.
 func (ls *loopLinks) sendAll(frame []byte) {
 	l := ls.loop
 	if l.eng.cluster == nil {
@@ -68,15 +68,15 @@ func (ls *loopLinks) sendAll(frame []byte) {
 	}
 }
 
-// introduce tells another node which sessions are attached by connections of this loop. A
-// connection may have been silent for so long that another node would give it up. The loop asks
-// such a one first: after a partition its session may have moved long ago, and nobody must be sent
-// after it.
+// introduce sends another node the sessions that are attached through connections of this loop. A
+// connection may have been silent for so long that another node would give it up. The loop pings
+// such a connection first. After a partition its session may have moved long ago, and no message
+// must follow it to the wrong place.
 func (ls *loopLinks) introduce(to routing.Handle) { ls.introduceFrom(0, to) }
 
 // introduceFrom introduces the sessions of the connections from a slot on, as far as the
-// iteration's share allows, and the rest in the next iteration. Sessions that attach meanwhile are
-// announced anyway.
+// iteration's share allows, and continues in the next iteration. Sessions that attach meanwhile are
+// announced separately.
 func (ls *loopLinks) introduceFrom(slot int, to routing.Handle) {
 	l := ls.loop
 	for ; slot < len(l.conns); slot++ {

@@ -6,20 +6,20 @@ import (
 	"distmsg/codec"
 )
 
-// A frame for many recipients may take long. So the loop handles it in slices, each of a
-// millisecond or two, and others have their turn in between. Its connection waits meanwhile (see
-// turns.go), so what it has sent behind the frame stays behind it. Most such frames are done within
-// one slice. The bytes of the others are copied.
+// Handling a frame for many recipients may take long. So the loop handles it in slices of a
+// millisecond or two, and other connections get their turn in between. The frame's connection waits
+// meanwhile (see turns.go), so later frames of the same connection stay behind it. Most such frames
+// fit into one slice. If one does not, the loop copies its bytes.
 
-// longFrame is a frame of which a part has been handled.
+// longFrame is a frame that has been handled in part.
 type longFrame interface {
-	// goOn handles another slice, and reports whether it was the last.
+	// goOn handles another slice. It reports whether that was the last.
 	goOn(c *conn) (done bool)
-	// drop ends what is left: the connection has closed.
+	// drop ends what is left, because the connection has closed.
 	drop(l *loop)
 }
 
-// recipientCost is what it costs to write to one of many recipients, in units of work.
+// recipientCost returns the cost of writing to one of many recipients, in units of work.
 func recipientCost(e *Engine) int {
 	if e.cfg.Hooks.Deliver != nil {
 		return hookedCost
@@ -27,7 +27,7 @@ func recipientCost(e *Engine) int {
 	return 1
 }
 
-// beginSlice begins a slice. The fan is empty.
+// beginSlice begins a slice. The fan must be empty.
 func (p *pace) beginSlice() {
 	p.sliceEnds, p.sliceLeft = p.stamped+sliceShare, sliceLeast
 	if p.every == hookedWork {
@@ -35,8 +35,8 @@ func (p *pace) beginSlice() {
 	}
 }
 
-// sliceOver counts a recipient, and reports whether what is left of a frame has to wait for the
-// next slice.
+// sliceOver counts a recipient. It reports whether the rest of a frame must wait for the next
+// slice.
 func (p *pace) sliceOver() bool {
 	p.sliceLeft--
 	return p.loop.scratch.fan.cost >= sliceWork || p.sliceLeft <= 0 && p.stamped >= p.sliceEnds
@@ -51,7 +51,7 @@ func (in *input) suspend(f longFrame) {
 	in.await()
 }
 
-// resumeLong handles another slice of the frame that was suspended.
+// resumeLong handles another slice of the suspended frame.
 func (in *input) resumeLong() {
 	f := in.long
 	in.long = nil
@@ -60,17 +60,17 @@ func (in *input) resumeLong() {
 	}
 }
 
-// manyFunc handles recipients of a frame until the slice is over, and takes them out of m.To.
+// manyFunc handles recipients of a frame until the slice is over, and removes them from m.To.
 type manyFunc func(c *conn, m *codec.DeliverMany) error
 
 // longMany is a suspended frame that names many recipients with their tokens.
 type longMany struct {
 	kind codec.Kind
-	many codec.DeliverMany // decoded from a copy; the recipients that are left
+	many codec.DeliverMany // the recipients that are left, decoded from a copy
 	f    manyFunc
 }
 
-// inSlices handles a frame with f, in as many slices as it takes. m was decoded from body.
+// inSlices handles a frame with f, in as many slices as needed. m was decoded from body.
 func (in *input) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f manyFunc) error {
 	c := in.conn
 	n := m.To.Len()
@@ -97,4 +97,5 @@ func (k *longMany) goOn(c *conn) (done bool) {
 	return c.state == stateClosed || k.many.To.Len() == 0
 }
 
-func (k *longMany) drop(*loop) {} // the other node, or the acks' deadlines, end what was not handled
+// drop does nothing: the other node, or the deadlines of the acks, end the messages that are left.
+func (k *longMany) drop(*loop) {}

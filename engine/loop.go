@@ -13,23 +13,24 @@ import (
 )
 
 const (
-	// tickEvery is how often a loop looks at its deadlines when nothing else wakes it.
+	// tickEvery is how often a loop checks its deadlines when nothing else wakes it.
 	tickEvery = 10 * time.Millisecond
-	// earlyFlush is the size at which a buffer is written before the iteration ends.
+	// earlyFlush is the size at which the loop writes a buffer before the iteration ends.
 	earlyFlush = 64 << 10
-	// scanRounds spreads the heartbeat check of all connections over this many ticks.
+	// scanRounds is over how many ticks a loop spreads the heartbeat check of all connections.
 	scanRounds = 100
-	// scratchSize has room for any control frame without a payload.
+	// scratchSize is enough for any control frame without a payload.
 	scratchSize = 128
 )
 
-// loop is our half of a gnet event loop. What happens between two runs of its doorbell is one
-// iteration: callbacks read frames and append to the buffers of their destinations, and the
-// doorbell (see Run) writes every destination once and hands over the mail for other loops.
+// loop is the engine's half of a gnet event loop. An iteration is what happens between two runs of
+// its doorbell. During it, callbacks read frames and append to the buffers of their destinations.
+// At its end the doorbell (see Run) writes to every destination once and hands the mail to other
+// loops.
 //
-// Why a doorbell: gnet has no hook for the end of an iteration, but EventLoop.Execute runs after
-// the current batch of events. It carries no data (it may be reordered) and is armed once per
-// batch.
+// gnet has no hook for the end of an iteration. But a function given to EventLoop.Execute runs
+// after the current batch of events, so the loop uses it as its doorbell. The doorbell carries no
+// data, because gnet may reorder such functions. The loop arms it once per batch.
 type loop struct {
 	// static after construction
 	eng *Engine
@@ -37,26 +38,26 @@ type loop struct {
 	el  gnet.EventLoop
 
 	// owned by the loop: its connections
-	conns       []*conn  // by slot; nil where there is none
-	gens        []uint32 // by slot; the generation of the connection that is, or will be, there
+	conns       []*conn  // by slot; nil in a free slot
+	gens        []uint32 // by slot; the generation of the present or next connection
 	freeSlots   []uint32
 	live        int              // connections in conns
 	handshakes  []hello          // oldest first
-	dirty       []*conn          // those that have something to write
+	dirty       []*conn          // connections with something to write
 	observed    []*conn          // connections with a backlog in gnet, or closing
-	observeNext int              // the one to look at next
-	behind      []routing.Handle // connections that were not told of all changes yet, see tellChanges
-	telling     []*conn          // connections with outcomes of multicasts to tell
-	// aside are the connections that have left their session or stepped back from it.
+	observeNext int              // index of the one to check next
+	behind      []routing.Handle // connections with changes still to send, see tellChanges
+	telling     []*conn          // connections with outcomes of multicasts to send
+	// aside holds the connections that have left their session or stepped back from it.
 	aside map[routing.SessionID][]*conn
 
 	// owned by the loop: its time
 	pace     pace
 	now      int64         // milliseconds since the engine was made, read once an iteration
 	active   bool          // inside an iteration
-	lastRead time.Duration // when an iteration began last with one of gnet's callbacks
-	isDue    bool          // some of the chores are left
-	fenced   uint64        // the incarnation this loop works under
+	lastRead time.Duration // when an iteration last began with one of gnet's callbacks
+	isDue    bool          // some chores are left
+	fenced   uint64        // the incarnation under which this loop works
 
 	// owned by the loop: its components
 	poll    poller
@@ -75,20 +76,20 @@ type loop struct {
 
 	// shared
 	armed  atomic.Bool  // the doorbell has been rung
-	ticked atomic.Bool  // the ticker wants a tick
+	ticked atomic.Bool  // the ticker has asked for a tick
 	seen   atomic.Int64 // the engine's clock at the loop's latest stamp, in nanoseconds
 	inbox  inbox
 	pubMu  sync.Mutex
 	pub    loopStats // copy of stats for other goroutines, guarded by pubMu
 }
 
-// hello is a connection that has yet to say hello.
+// hello is a connection that has not sent hello yet.
 type hello struct {
 	handle   routing.Handle
 	deadline int64
 }
 
-// bareLoop makes a loop whose components know it.
+// bareLoop makes a loop and gives its components a pointer to it.
 func bareLoop() *loop {
 	l := new(loop)
 	l.pace.loop, l.poll.loop, l.turns.loop, l.beats.loop, l.inbox.loop = l, l, l, l, l
@@ -122,8 +123,8 @@ func newLoop(e *Engine, idx int) *loop {
 	return l
 }
 
-// checkHandshakes closes connections that have not said hello in time, as far as the iteration's
-// share allows, and reports whether there are more.
+// checkHandshakes closes connections that have not sent hello in time, as far as the iteration's
+// share allows. It reports whether there are more.
 func (l *loop) checkHandshakes() (more bool) {
 	n := 0
 	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
@@ -141,10 +142,11 @@ func (l *loop) checkHandshakes() (more bool) {
 	return more
 }
 
-// checkObserved looks at connections that gnet buffers for, and at those that linger before they
-// close. Where there are many, each is looked at every few ticks.
+// checkObserved checks connections that have a backlog in gnet, and connections that linger before
+// they close. If there are many, it checks each of them every few ticks.
 func (l *loop) checkObserved() {
-	for n := min(len(l.observed), observedStep); n > 0 && !l.pace.full; n-- { // to close one can make others observed
+	// Closing one connection can put others under observation.
+	for n := min(len(l.observed), observedStep); n > 0 && !l.pace.full; n-- {
 		l.pace.worked(1)
 		if l.observeNext >= len(l.observed) {
 			l.observeNext = 0
@@ -155,7 +157,7 @@ func (l *loop) checkObserved() {
 			continue
 		}
 		c.out.observed = false
-		l.pace.worked(writeWork) // as a rule its socket has been closed
+		l.pace.worked(writeWork) // usually its socket has been closed
 		last := len(l.observed) - 1
 		l.observed[l.observeNext] = l.observed[last]
 		l.observed[last] = nil
@@ -163,8 +165,8 @@ func (l *loop) checkObserved() {
 	}
 }
 
-// conn returns the connection that the handle names, or nil if it is gone. The handle must be of
-// this loop.
+// conn returns the connection of a handle, or nil if it is gone. The handle must belong to this
+// loop.
 func (l *loop) conn(h routing.Handle) *conn {
 	if int(h.Slot) >= len(l.conns) || l.gens[h.Slot] != h.Gen {
 		return nil
@@ -187,12 +189,12 @@ func (l *loop) addConn(c *conn) {
 	l.live++
 }
 
-// removeConn takes c out; handles to it are void from here on. Its slot is free with freeSlot.
+// removeConn removes c, and makes all handles to it invalid. freeSlot frees its slot.
 func (l *loop) removeConn(c *conn) {
 	l.conns[c.slot] = nil
 	l.gens[c.slot]++
 	l.live--
 }
 
-// freeSlot lets the slot have a new tenant.
+// freeSlot makes a slot available to another connection.
 func (l *loop) freeSlot(slot uint32) { l.freeSlots = append(l.freeSlots, slot) }

@@ -9,11 +9,11 @@ import (
 	"distmsg/routing"
 )
 
-// The directory does all work that may wait for the registry, on goroutines of its own. This file
-// has what it asks of the loops and the links. Each request is queued for a loop as a task, so
-// nobody waits.
+// The directory does the work that may wait for the registry, on its own goroutines. This file is
+// how it gives work to the loops and the links. It posts everything to a loop as a task, so nobody
+// waits.
 
-// officeConfig returns the configuration of the directory.
+// officeConfig returns the directory's configuration.
 func (e *Engine) officeConfig(own bool) directory.Config {
 	c := &e.cfg
 	cfg := directory.Config{
@@ -37,7 +37,7 @@ type hall struct{ eng *Engine }
 
 var _ directory.Loops = hall{}
 
-// eachConn calls f for connections, each on its loop.
+// eachConn calls f for each connection, on its loop.
 func (h hall) eachConn(conns []routing.Handle, f func(*conn)) {
 	for _, at := range conns {
 		l := h.eng.loops[at.Loop]
@@ -73,9 +73,9 @@ func (h hall) CloseAside(session routing.SessionID, f codec.Fault, detail string
 func (h hall) Answer(r *directory.Request) {
 	l := h.eng.loops[r.Conn.Loop]
 	switch {
-	case r.Kind == 0 && !r.Charged: // nobody waits for it
+	case r.Kind == 0 && !r.Charged: // nobody waits for the answer
 	case r.Kind == codec.KindUnbound && len(h.eng.loops) > 1:
-		// what other loops have on the way for the IDs comes before "unbound"
+		// Messages for the IDs that other loops have under way must arrive before "unbound".
 		h.eng.mailRounds.after(func() { l.answerRequest(r) })
 	default:
 		l.answerRequest(r)
@@ -121,11 +121,11 @@ func (h hall) AskForAll(at routing.Handle, answerTime time.Duration, heard func(
 		}
 		c.out.wroteControl(codec.AppendReassert(c.out.buf(), 0))
 		asked := l.now
-		// an answer may come within the millisecond
+		// An answer may come in the same millisecond.
 		c.live.lastFrame = min(c.live.lastFrame, asked-1)
 		time.AfterFunc(answerTime, func() {
 			l.post(func() {
-				// Only the connection that was asked can answer. A client that is stopped does not.
+				// Only the connection that was asked can answer. A stopped client does not.
 				c := l.conn(at)
 				if c != nil && c.state == stateOpen && c.standing == inSession && c.live.lastFrame >= asked {
 					heard(directory.Replied)
