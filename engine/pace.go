@@ -52,8 +52,8 @@ const (
 	lateMailShare = 30 * time.Millisecond
 	behindShare   = 5 * time.Millisecond
 	// endingShare is for the pending acks of connections and links that have ended. expiryShare is
-	// for pending acks past their deadline. tellingShare is for outcomes and changes that clients
-	// have yet to hear. checkShare is for the scan of some connections in each tick.
+	// for sends past their deadline, pending or waiting. tellingShare is for outcomes and changes
+	// that clients have yet to hear. checkShare is for the scan of some connections in each tick.
 	endingShare  = 5 * time.Millisecond
 	expiryShare  = 5 * time.Millisecond
 	tellingShare = 5 * time.Millisecond

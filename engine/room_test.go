@@ -98,7 +98,8 @@ func TestMaxNodeIDs(t *testing.T) {
 	n := start(t, Config{Loops: 2, MaxNodeIDs: most, MaxSessionIDs: most - 10, ResumeWindow: 50 * time.Millisecond})
 	c := n.join(idsFrom("c", 0, most/2)...)
 	inner := n.attach(sdk.Config{}, idsFrom("inner", 0, most/2)...)
-	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // it may pass, so the SDK tries again
+	// it may pass, so the SDK tries again
+	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := inner.Bind(soon, "more")
 	if err == nil || !strings.Contains(err.Error(), "max-node-ids") { // overflow, or timeout in the middle of a try
