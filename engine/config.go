@@ -20,7 +20,8 @@ type Config struct {
 	// control characters. Default: 16 random hex digits.
 	NodeID string
 	// Addr is the TCP address for clients, as net.Listen takes it; port 0 picks a free one (see
-	// Engine.Addr). Default: 127.0.0.1:7400. "none": no listener, only clients in this process (see Engine.Dialer).
+	// Engine.Addr). Default: 127.0.0.1:7400. "none": no listener, only clients in this process (see
+	// Engine.Dialer).
 	Addr string
 	// Loops is the number of event loops. Default: runtime.NumCPU(). A program that embeds the
 	// engine should run with GOMAXPROCS of at least Loops+1: with no idle P the runtime keeps

@@ -168,7 +168,8 @@ func TestHooksAcrossNodes(t *testing.T) {
 		from.hears(from.send("from", "nobody", "x"), codec.CodeNoRoute)
 		w.expect(g.nodes[0], "n0 ended from>nobody x no_route 1")
 
-		// The ID moves to the sender's node while the message is at the other one: it is seen there, too.
+		// The ID moves to the sender's node while the message is at the other one. It is seen
+		// there, too.
 		seq := from.send("from", "to", "moves")
 		d := to.gets("from", "to", "moves")
 		next := g.nodes[0].join()

@@ -99,7 +99,8 @@ func TestJoinsBeforeItServes(t *testing.T) {
 	}
 	if !n.Gone(routing.Presence{Node: "n1", Incarnation: 7}) || n.Gone(routing.Presence{Node: "n1", Incarnation: g.nodes[1].Incarnation()}) ||
 		!n.Gone(routing.Presence{Node: "unknown"}) || n.Gone(routing.Presence{Node: "dead", Incarnation: 1}) ||
-		!n.Gone(routing.Presence{Node: "dead"}) || n.Gone(routing.Presence{Node: "dead", Incarnation: 2}) { // the list may be older
+		!n.Gone(routing.Presence{Node: "dead"}) ||
+		n.Gone(routing.Presence{Node: "dead", Incarnation: 2}) { // the list may be older
 		t.Error("gone or not gone, the wrong way round")
 	}
 }
@@ -295,7 +296,8 @@ func TestFenceInCluster(t *testing.T) {
 	}()
 	for {
 		seq := b.send("b", "a", "when it is back")
-		if o := b.outcome(); o.Seq != seq || o.Code != codec.CodeUnreachable { // the last answer is remembered for a moment (S19)
+		// The last answer is remembered for a moment (S19).
+		if o := b.outcome(); o.Seq != seq || o.Code != codec.CodeUnreachable {
 			if o.Code != codec.CodeAcked {
 				t.Errorf("%+v", o)
 			}
@@ -332,8 +334,8 @@ func TestStaleConnectionsAreNotIntroduced(t *testing.T) {
 	if other.dir.Probe().Attached(silent.sessionID()) {
 		t.Error("a session was introduced that nobody has heard of")
 	}
-	// It has moved indeed: what is sent at the node that was cut off goes after it, and not to the old
-	// connection.
+	// It has moved indeed: what is sent at the node that was cut off goes after it, and not to the
+	// old connection.
 	moved := other.dial()
 	moved.hello(silent.resume())
 	cut.eventually("step back", func() bool { return len(cut.table.Session(silent.sessionID()).Handles()) == 0 })

@@ -75,7 +75,8 @@ func startLimited(t *testing.T, nofile, maxConns int) *limited {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second) // not the test's: it ends before the cleanup
+	// Not the test's: it ends before the cleanup.
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	cmd := exec.CommandContext(ctx, exe)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", limitedEnv, nofile), fmt.Sprintf("%s=%d", limitedConns, maxConns))
 	cmd.Stderr = io.Discard // it logs each accept that fails

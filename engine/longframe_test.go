@@ -94,7 +94,8 @@ func TestLargeMulticastIsSliced(t *testing.T) {
 func TestLongForwardIsSliced(t *testing.T) {
 	const many = 1500
 	g := startGroupWith(t, 2, 1, func(c *Config) {
-		if c.NodeID == "n1" { // the node of the receivers: what calls a hook is handled in smaller slices
+		// The node of the receivers: what calls a hook is handled in smaller slices.
+		if c.NodeID == "n1" {
 			c.Hooks.Deliver = func(routing.SessionID, string, *codec.Deliver) codec.Code { return codec.CodeOK }
 		}
 	})
@@ -123,7 +124,9 @@ func TestLongForwardIsSliced(t *testing.T) {
 		return all
 	}
 	a.multicast("a", "many", 0, ids...)
-	hears() // the registry is asked for a part of them at a time, and answers when it likes: now the routes are known
+	// The node asks the registry for a part of them at a time, and it answers when it likes. Now
+	// the routes are known.
+	hears()
 	a.multicast("a", "many", 0, ids...)
 	if got := hears(); !slices.Equal(got, ids) {
 		t.Errorf("they came in another order: %q", got)

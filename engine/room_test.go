@@ -102,7 +102,8 @@ func TestMaxNodeIDs(t *testing.T) {
 	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := inner.Bind(soon, "more")
-	if err == nil || !strings.Contains(err.Error(), "max-node-ids") { // overflow, or timeout in the middle of a try
+	// The bind ends overflow, or timeout in the middle of a try.
+	if err == nil || !strings.Contains(err.Error(), "max-node-ids") {
 		t.Errorf("%v", err)
 	}
 	if err := inner.Bind(t.Context(), "c0"); err != nil { // which the node has already

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -18,10 +17,6 @@ const (
 	// tabColumns is the width of a tab, as in our editors.
 	tabColumns = 4
 )
-
-// unwrapped lists the directories whose comments are not wrapped yet, with all below them. Remove
-// an entry when its comments are wrapped, and never add one.
-var unwrapped = []string{"engine"}
 
 // columns returns the width of a line.
 func columns(line string) (n int) {
@@ -98,7 +93,7 @@ func TestWidth(t *testing.T) {
 			for _, line := range wideMarkdown(read(t, path)) {
 				t.Errorf("%s: wrap at %d columns: %s", name, maxColumns, line)
 			}
-		case filepath.Ext(path) == ".go" && !notYet(name):
+		case filepath.Ext(path) == ".go":
 			comments++
 			source, err := os.ReadFile(path)
 			if err != nil {
@@ -113,13 +108,6 @@ func TestWidth(t *testing.T) {
 	if err != nil || comments == 0 || documents == 0 {
 		t.Fatalf("%d Go files and %d documents were read, %v", comments, documents, err)
 	}
-}
-
-// notYet reports whether a file is in one of the unwrapped directories.
-func notYet(name string) bool {
-	return slices.ContainsFunc(unwrapped, func(dir string) bool {
-		return strings.HasPrefix(filepath.ToSlash(name), dir+"/")
-	})
 }
 
 // The known-bad cases of TestWidth, and what it must let pass.
