@@ -17,8 +17,8 @@ import (
 const maxWelcome = 1 << 20
 
 // attach opens a connection to the node at addr and exchanges hello and welcome. It resumes the
-// session if there is one; if the node cannot believe that (it began anew with another key), it
-// asks for a new one.
+// session if there is one. If the node rejects the session's secret, because it has started with
+// another key, attach requests a new session.
 func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
@@ -63,7 +63,7 @@ func (k *keepers) attachAs(ctx context.Context, addr string, hello *codec.Hello)
 	switch err := k.s.attachments.admit(c, welcome); err {
 	case errStranger:
 		_ = nc.SetWriteDeadline(time.Now().Add(k.s.cfg.DialTimeout))
-		// the new session that the node has made is not wanted
+		// end the new session that the node has made
 		_, _ = nc.Write(codec.AppendBye(nil))
 		nc.Close()
 		return nil, err
@@ -71,7 +71,7 @@ func (k *keepers) attachAs(ctx context.Context, addr string, hello *codec.Hello)
 		nc.Close()
 		return nil, err
 	case errTwice:
-		c.start(early) // to be left as any other: messages may be on their way
+		c.start(early) // messages may be on their way, so leave it like any other
 		return nil, err
 	}
 	c.start(early)
@@ -83,7 +83,7 @@ var (
 	errTwice    = errors.New("it is a node that the session is attached to already")
 )
 
-// greet sends hello and reads up to welcome. early is what came behind it.
+// greet sends hello and reads until it has welcome. early holds the bytes that came after it.
 func greet(nc net.Conn, hello *codec.Hello) (f *codec.Welcome, early []byte, err error) {
 	if _, err := nc.Write(codec.AppendHello(nil, hello)); err != nil {
 		return nil, nil, err
@@ -142,7 +142,8 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 	return c
 }
 
-// callDialer calls the application's Dialer, which can stop nothing but this attempt.
+// callDialer calls the application's Dialer. If the Dialer panics or ends its goroutine, only this
+// attempt fails.
 func (k *keepers) callDialer(ctx context.Context, addr string) (nc net.Conn, err error) {
 	if f := callback.Apart(func() { nc, err = k.s.cfg.Dialer(ctx, addr) }); f != nil {
 		k.s.failed(f, "Config.Dialer")

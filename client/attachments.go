@@ -13,25 +13,26 @@ import (
 	"distmsg/discovery"
 )
 
-// attachments is the session at the nodes: which session it is, and its connections. Any goroutine
-// may call its methods, except where they say that the caller holds mu.
+// attachments holds the session's identity at the nodes and its connections. Any goroutine may call
+// its methods. Where a comment says that the caller holds mu, the caller must hold it.
 //
-// Lock order: its mu, then holdings.mu or budget.mu.
+// Lock order: attachments.mu, then holdings.mu or budget.mu.
 type attachments struct {
 	s    *Session
-	live atomic.Pointer[liveSet] // where sends go; shared without a lock
+	live atomic.Pointer[liveSet] // where sends go; read without a lock
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when live grows
 	conns   map[*conn]struct{}
 	state   State
-	// of the session, with the secret to resume it; nil before the first welcome, and after the
+	// the session's ID and the secret to resume it; nil before the first welcome, and after the
 	// session's end
 	id     []byte
 	secret []byte
 }
 
-// liveSet is the connections that sends go to, oldest first. It never changes, but is replaced.
+// liveSet holds the connections that sends go to, oldest first. It is immutable: a change replaces
+// it.
 type liveSet struct {
 	conns []*conn
 	nodes []discovery.Node // nodes[i] is where conns[i] leads
@@ -48,7 +49,7 @@ func (a *attachments) all() []*conn {
 	return conns
 }
 
-// pick returns the connection for a message; nil while there is none.
+// pick returns the connection for a message, or nil while there is none.
 func (a *attachments) pick(from, to string) *conn {
 	set := a.live.Load()
 	switch len(set.conns) {
@@ -60,8 +61,8 @@ func (a *attachments) pick(from, to string) *conn {
 	return set.conns[a.s.cfg.Strategy.Pick(set.nodes, from, to)]
 }
 
-// first returns the connection for requests, nil while there is none. It is the same for all
-// requests as long as it lives, so that a node handles those about one ID in order.
+// first returns the connection for requests, or nil while there is none. All requests use the same
+// connection until it closes, so one node handles the requests for an ID in order.
 func (a *attachments) first() *conn {
 	if set := a.live.Load(); len(set.conns) > 0 {
 		return set.conns[0]
@@ -69,7 +70,7 @@ func (a *attachments) first() *conn {
 	return nil
 }
 
-// attached waits for the connection that requests go over. The error is ctx's or ErrClosed.
+// wait waits for the connection for requests and returns it. The error is ctx's or ErrClosed.
 func (a *attachments) wait(ctx context.Context) (*conn, error) {
 	for !a.s.closed() {
 		if err := over(ctx); err != nil {
@@ -91,7 +92,7 @@ func (a *attachments) wait(ctx context.Context) (*conn, error) {
 	return nil, ErrClosed
 }
 
-// publish makes sends go to c, and no longer to old if that is not nil.
+// publish lets sends go to c. If old is not nil, sends no longer go to old.
 func (a *attachments) publish(c, old *conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,7 +100,7 @@ func (a *attachments) publish(c, old *conn) {
 		a.remove(old)
 		a.moveAway(old)
 	}
-	if !c.gone { // otherwise it has already died
+	if !c.gone { // otherwise it has already closed
 		set := a.live.Load()
 		a.setLive(append(set.conns[:len(set.conns):len(set.conns)], c))
 		close(a.changed)
@@ -110,7 +111,7 @@ func (a *attachments) publish(c, old *conn) {
 	a.tellState()
 }
 
-// setLive makes sends go to conns. The caller holds mu.
+// setLive lets sends go to conns only. The caller holds mu.
 func (a *attachments) setLive(conns []*conn) {
 	set := &liveSet{conns: conns, nodes: make([]discovery.Node, len(conns))}
 	for i, c := range conns {
@@ -119,7 +120,8 @@ func (a *attachments) setLive(conns []*conn) {
 	a.live.Store(set)
 }
 
-// remove makes sends go to other connections than c, or wait for one. The caller holds mu.
+// remove takes c from the connections that sends go to. Without another connection, sends wait for
+// one. The caller holds mu.
 func (a *attachments) remove(c *conn) {
 	c.gone = true
 	if conns := a.live.Load().conns; slices.Contains(conns, c) {
@@ -127,7 +129,7 @@ func (a *attachments) remove(c *conn) {
 	}
 }
 
-// drop records that c is closed.
+// drop records that c is closed, and removes it.
 func (a *attachments) drop(c *conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -166,8 +168,8 @@ func (a *attachments) forget(c *conn, cause error) {
 	a.s.seldom.say(slog.LevelWarn, c.addr, "distmsg: detached", "node", c.node, "addr", c.addr, "cause", cause)
 }
 
-// forgotten is forget without the log, which is not written under a lock. It reports whether the
-// session has unintentionally lost one of its attachments with that connection.
+// forgotten is forget without the log, because nobody may log under a lock. It reports whether the
+// session has lost an attachment that it wanted to keep.
 func (a *attachments) forgotten(c *conn, cause error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -193,15 +195,16 @@ func (a *attachments) tellState() {
 	notify(a.s, a.s.cfg.OnState != nil, a.s.cb.states, a.state)
 }
 
-// admit accepts a welcome: from now on this is the session, and c one of its connections. It
-// returns errStranger if c belongs to another session than the one that lives at other nodes, and
-// errTwice if the session is already attached to this node. Then the caller must only leave c. It
-// returns ErrClosed if the session was closed meanwhile.
+// admit accepts a welcome: its session is from now on the current one, and c is one of its
+// connections. It returns errStranger if c belongs to another session although the current one is
+// still attached at other nodes. It returns errTwice if the session is already attached to this
+// node; then the caller must only leave c. It returns ErrClosed if the session was closed
+// meanwhile.
 func (a *attachments) admit(c *conn, f *codec.Welcome) error {
 	a.s.count.attaches.Add(1)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.s.closed() { // under the lock: Close sees all others
+	if a.s.closed() { // checked under the lock, so Close sees every connection that passes
 		return ErrClosed
 	}
 	if c.node != "" {
@@ -230,7 +233,7 @@ func (a *attachments) admit(c *conn, f *codec.Welcome) error {
 	a.id = append([]byte(nil), f.Session...)
 	a.secret = append([]byte(nil), f.Secret...)
 	for o := range a.conns {
-		// what drains is left when this one is ready
+		// the keeper leaves a draining connection when this one is ready
 		if o.session != c.session && !o.draining.Load() {
 			a.remove(o)
 			a.moveAway(o)
@@ -239,8 +242,8 @@ func (a *attachments) admit(c *conn, f *codec.Welcome) error {
 	return nil
 }
 
-// hasSettled reports whether a connection of the session stays: it is alive and its node does not
-// drain. The caller holds mu.
+// hasSettled reports whether the session has a connection that stays: it is open and its node does
+// not drain. The caller holds mu.
 func (a *attachments) hasSettled() bool {
 	id := hex.EncodeToString(a.id)
 	for c := range a.conns {
@@ -257,8 +260,8 @@ func (a *attachments) settled() bool {
 	return a.hasSettled()
 }
 
-// begin forgets the session that has ended according to c, so that the next attachment starts a new
-// one (S17).
+// begin forgets the session if it is the one of c, whose node has said that it ended. The next
+// attachment then starts a new session (S17).
 func (a *attachments) begin(c *conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -267,8 +270,9 @@ func (a *attachments) begin(c *conn) {
 	}
 }
 
-// mayReplace reports whether whatever connection the node at addr still has of this session is one
-// that is closed here: then that node should not wait to find out. The caller holds mu.
+// mayReplace reports whether this session has closed all its connections to the node at addr. If
+// so, the node need not wait until it notices that an old connection is dead: it may replace it at
+// once. The caller holds mu.
 func (a *attachments) mayReplace(addr string) bool {
 	node := a.s.nodes.names[addr]
 	for c := range a.conns {

@@ -95,11 +95,10 @@ func (s *Session) Unbind(ctx context.Context, ids ...string) error {
 }
 
 // Epoch returns the epoch of the binding under which this session holds id; ok is false if it does
-// not hold it. It may be called from any goroutine.
+// not hold it. Any goroutine may call it.
 func (s *Session) Epoch(id string) (epoch uint64, ok bool) { return s.holds.epoch(id) }
 
-// IDs returns the IDs that this session holds, in no particular order. It may be called from any
-// goroutine.
+// IDs returns the IDs that this session holds, in no particular order. Any goroutine may call it.
 func (s *Session) IDs() []string {
 	held := s.holds.all()
 	ids := make([]string, len(held))
@@ -127,9 +126,9 @@ func (p Presence) Online() bool { return p.Code == codec.CodeOK }
 
 // Lookup asks which IDs are online, and returns an answer for each, in the order given. It returns
 // when all have an answer, when ctx ends or, if ctx has no deadline, after Config.RequestTimeout.
-// IDs without an answer are then timeout or lost. If ctx ended the call, Lookup returns the answers
-// that it has, with an error that wraps ctx's. Two errors come without answers: ErrClosed, and
-// ctx's if it had ended before the call. It may be called from any goroutine.
+// An ID without an answer then has the code timeout or lost. If ctx ended the call, Lookup returns
+// the answers that it has, with an error that wraps ctx's. Two errors come without answers:
+// ErrClosed, and ctx's error if ctx had ended before the call. Any goroutine may call Lookup.
 func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error) {
 	if err := s.mayAsk(ctx); err != nil {
 		return nil, err

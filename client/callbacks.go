@@ -2,9 +2,9 @@ package client
 
 import "distmsg/internal/callback"
 
-// callbacks calls the application, each kind of callback in a line of its own: apart from the
-// goroutines that read, write and keep the connections, apart from the handlers, and apart from
-// each other. No lock is held during a call.
+// callbacks calls the application. Each kind of callback has a queue and a goroutine of its own. It
+// waits neither for the goroutines of connections, nor for handlers, nor for other kinds. No lock
+// is held during a call.
 type callbacks struct {
 	group     *callback.Group
 	kicks     *callback.Line[Kick]
@@ -15,7 +15,7 @@ type callbacks struct {
 	outcomes  *callback.Line[Outcome]
 	answers   *callback.Line[ending] // SendAsync and MulticastAsync
 
-	// room bounds the answers: a SendAsync takes its place before it sends, and gives it back when
+	// room bounds the answers. A SendAsync takes its place before it sends, and releases it when
 	// its callback begins.
 	room budget
 }
@@ -28,7 +28,7 @@ func newCallbacks(s *Session) *callbacks {
 	g := callback.NewGroup(cfg.Logger, "distmsg: ", func() { s.count.panics.Add(1) })
 	cb := &callbacks{
 		group: g,
-		// An ID must be bound to be lost, so that the application itself bounds its kicks.
+		// Only a bound ID can be lost, so the number of bound IDs bounds the queue.
 		kicks:     callback.NewLine(g, "OnKick", 0, 0, cfg.OnKick),
 		drains:    callback.NewLine(g, "OnDrain", cfg.QueueMessages, 0, cfg.OnDrain),
 		states:    callback.NewLine(g, "OnState", cfg.QueueMessages, 0, cfg.OnState),
@@ -46,9 +46,9 @@ type ending struct {
 	done    func(Reply, error)
 	reply   Reply
 	err     error
-	many    func([]Result, error) // of a multicast, in place of the three
+	many    func([]Result, error) // of a multicast, in place of the three fields above
 	results []Result
-	places  int // that it holds of callbacks.room
+	places  int // that it holds in callbacks.room
 }
 
 func (e *ending) call() {
@@ -64,13 +64,12 @@ func (s *Session) answer(e ending) {
 	e.call()
 }
 
-// answerHere calls the callback of something that was not sent, on the goroutine that wanted to
-// send it.
+// answerHere calls the callback of a message that was not sent, on the sender's goroutine.
 func (s *Session) answerHere(e ending) {
 	callback.Contain(e.call, func(f callback.Failure) { s.failed(&f, "the callback of a SendAsync or MulticastAsync") })
 }
 
-// failed counts and logs code of the application's that did not return.
+// failed counts and logs a function of the application that did not return.
 func (s *Session) failed(f *callback.Failure, who string, args ...any) {
 	s.count.panics.Add(1)
 	f.Log(s.cfg.Logger, "distmsg: "+who, args...)

@@ -2,7 +2,7 @@ package client
 
 import "time"
 
-// call is a send whose outcome is awaited, by a callback or by a goroutine.
+// call is a send whose outcome a callback or a goroutine waits for.
 type call struct {
 	since  time.Time          // when it began, for OnOutcome
 	byCtx  bool               // its deadline is the context's
@@ -16,8 +16,8 @@ type result struct {
 }
 
 // calls holds the sends of one connection that have no outcome yet. A sequence number names the
-// slot and its generation, so that no map is searched and an outcome that comes twice, or after the
-// send has ended, is recognised.
+// slot and its generation. So a look-up needs no map, and recognises an outcome that comes twice or
+// after the send has ended.
 type calls struct {
 	slots  []slot
 	free   []uint32
@@ -26,9 +26,9 @@ type calls struct {
 }
 
 type slot struct {
-	call     *call // nil: its sender stopped waiting; the node's outcome is still to come
+	call     *call // nil if the sender stopped waiting; the node's outcome is still to come
 	deadline int64 // milliseconds on the session's clock
-	cost     int   // what it holds of the window
+	cost     int   // bytes that it holds in the window
 	gen      uint64
 	taken    bool
 }
@@ -37,16 +37,17 @@ const (
 	slotBits = 20
 	maxCalls = 1 << slotBits
 
-	// The lowest bit of a sequence number tells a post from a send that waits for its outcome.
+	// The lowest bit of a sequence number distinguishes a post from a send that waits for its
+	// outcome.
 	seqPost = 1
-	// The numbers of a multicast follow each other and therefore stand apart: the highest bit says
-	// so, and the next one that it is a post.
+	// The numbers of a multicast are consecutive, so they need a range of their own. The highest
+	// bit marks a multicast, and the next bit marks one that is a post.
 	seqMany     = 1 << 63
 	seqManyPost = 1 << 62
 )
 
-// add makes an entry and returns its sequence number. The window keeps the number of entries under
-// maxCalls.
+// add makes an entry and returns its sequence number. The window limits the number of entries to
+// less than maxCalls.
 func (t *calls) add(c *call, deadline int64, cost int) (seq uint64) {
 	var i uint32
 	if n := len(t.free); n > 0 {
@@ -61,7 +62,7 @@ func (t *calls) add(c *call, deadline int64, cost int) (seq uint64) {
 	return (s.gen<<slotBits | uint64(i)) << 1
 }
 
-// at returns the entry that seq names, or nil if it has ended or there never was one.
+// at returns the entry that seq names. It returns nil if the entry has ended or never existed.
 func (t *calls) at(seq uint64) *slot {
 	post := seq&seqPost != 0
 	seq >>= 1
@@ -87,7 +88,8 @@ func (t *calls) end(seq uint64) (s slot, ok bool) {
 	return s, true
 }
 
-// abandon forgets who waits for seq, if c still does. The entry stays until the node's outcome.
+// abandon makes c stop waiting for seq. It reports whether c was still waiting. The entry stays
+// until the node's outcome comes.
 func (t *calls) abandon(seq uint64, c *call) bool {
 	s := t.at(seq)
 	if s == nil || s.call != c {
@@ -97,7 +99,7 @@ func (t *calls) abandon(seq uint64, c *call) bool {
 	return true
 }
 
-// len returns the number of entries, each multicast counted once.
+// len returns the number of entries. Each multicast counts once.
 func (t *calls) len() int { return len(t.slots) - len(t.free) + len(t.groups) }
 
 // overdue appends the sequence numbers of the entries whose deadline is before now.

@@ -5,7 +5,8 @@ import "distmsg/codec"
 // Code is an outcome, as docs/protocol.md lists them. Its String is the outcome word.
 type Code = codec.Code
 
-// The outcomes of a send, of one ID of a Bind or Unbind, and what Lookup and Watch say of an ID.
+// The outcomes of a send, of one ID of a Bind or Unbind, and what Lookup and Watch return for an
+// ID.
 const (
 	CodeOK = codec.CodeOK // bound, unbound, or online; never the outcome of a send
 

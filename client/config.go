@@ -44,7 +44,8 @@ type Config struct {
 	Credentials []byte
 	// Agent is the name of this program, which the node shows to people. Default: "distmsg-go".
 	Agent string
-	// Dialer opens the connections, for example over TLS. Default: TCP.
+	// Dialer opens the connections, for example over TLS. Engine.Dialer of package engine returns
+	// one for an engine in the same process. Default: TCP.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
 	// DialTimeout bounds one attempt to attach to one node, from dialling to welcome. Default: 2 s.
 	DialTimeout time.Duration
@@ -61,7 +62,7 @@ type Config struct {
 	// but not before 3 s. Default: 1 s.
 	Heartbeat time.Duration
 
-	// MaxInFlight is the maximum number of acked sends that wait for their outcomes. Further
+	// MaxInFlight is the maximum number of sends with ack that wait for their outcomes. Further
 	// senders block. Default: 4,096, but at most what the node announces.
 	MaxInFlight int
 	// MaxInFlightBytes is the same limit in bytes of frames. Default: 8 MiB.
@@ -85,7 +86,7 @@ type Config struct {
 
 	// OnKick is called when the session has lost an ID. The SDK never binds the ID again by itself.
 	OnKick func(Kick)
-	// OnDrain is called when a node is leaving. The SDK moves to another node by itself.
+	// OnDrain is called when a node drains. The SDK moves to another node by itself.
 	OnDrain func(Drain)
 	// OnState is called for each node that the session was attached to or has lost. If the session
 	// moves from one node to another, it is called only for the new one.
@@ -116,11 +117,12 @@ type Config struct {
 type Kick struct {
 	ID    string
 	Epoch uint64 // of the current binding, if known
-	// superseded: bound elsewhere; another code: why a binding could not be asserted again
+	// superseded if the ID was bound elsewhere; otherwise the reason why the binding could not be
+	// asserted again
 	Code Code
 }
 
-// Drain says that a node is leaving.
+// Drain says that a node drains: it is about to leave the cluster.
 type Drain struct {
 	Addr     string        // of that node
 	Deadline time.Duration // from now until it refuses to send
@@ -135,7 +137,8 @@ type State struct {
 	Node     string // the name of the node that it was attached to or has lost last
 	Addr     string // that node's address
 	Resumed  bool   // the node knew the session; otherwise its IDs were bound again
-	// why the connection to that node ended; nil if it was attached to it, or Close has ended it
+	// why the connection to that node ended; nil if the session was attached to it, or if Close has
+	// ended it
 	Err error
 	// Nodes are all nodes that it is attached to now. The first is the one that binds and lookups
 	// go to. The slice is shared: do not write to it.

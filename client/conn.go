@@ -13,16 +13,17 @@ import (
 )
 
 // conn is one connection to one node, from welcome to its end. Three goroutines serve it: a reader,
-// a writer, and a keeper of time that outlives the two and then ends what is left.
+// a writer, and a ticker. The ticker runs until the other two have ended, and then ends the sends
+// and requests that are left.
 //
-// Lock order: conn.mu, then budget.mu. No callback runs and nothing is written to a socket under
-// either.
+// Lock order: conn.mu, then budget.mu. No goroutine calls the application or writes to a socket
+// while it holds one of them.
 type conn struct {
 	// Static after construction.
 	s           *Session
 	nc          net.Conn
-	direct      direct    // nc, if it is one
-	born        time.Time // when welcome came
+	direct      direct    // nc as a direct, or nil
+	born        time.Time // when welcome arrived
 	addr        string
 	session     string // public session ID, in hex
 	node        string
@@ -35,36 +36,36 @@ type conn struct {
 	maxRead     int              // bytes of a frame's body
 	drained     chan codec.Drain // capacity 1: the node's drain frame
 	reassert    chan uint64      // capacity 1: the node's last reassert frame
-	retired     chan struct{}    // closed when the session has moved away from here
-	// closed when the connection is gone and every send on it has ended
+	retired     chan struct{}    // closed when the session has moved to another connection
+	// closed when the connection has closed and every send on it has ended
 	dead chan struct{}
 
 	credit budget // for posts; in bytes
 
 	// Shared without a lock.
-	heard    atomic.Bool  // something was read since the last tick
-	spoke    atomic.Bool  // something was written since the last tick
-	draining atomic.Bool  // the node has said so
-	moved    atomic.Int64 // when the session moved away from here, on its clock; 0: not yet
-	left     atomic.Bool  // the node delivers nothing any more
-	owed     atomic.Int64 // answers that the handlers have yet to give
+	heard    atomic.Bool  // bytes were read since the last tick
+	spoke    atomic.Bool  // bytes were written since the last tick
+	draining atomic.Bool  // the node has sent a drain frame
+	moved    atomic.Int64 // when the session moved away, on its clock; 0 if it has not
+	left     atomic.Bool  // the node delivers no more messages here
+	owed     atomic.Int64 // answers that handlers have not given yet
 
 	// Guarded by attachments.mu.
-	gone   bool // closed or retired: no send goes here any more
+	gone   bool // closed or retired: no more sends go here
 	closed bool
-	told   bool // OnState is to hear of its end
+	told   bool // OnState must report its end
 
-	leaving bool // leave was sent; the ticker's
+	leaving bool // leave was sent; owned by the ticker
 
 	mu       sync.Mutex
 	wake     sync.Cond // the writer's
 	out      []byte    // whole frames, to be written
-	spare    []byte    // the buffer written before, for reuse
+	spare    []byte    // the buffer written last, for reuse
 	writing  bool      // a batch is being written
-	unsent   []byte    // at the end: frames of which no byte was written
-	shut     bool      // nothing is appended any more
-	cause    error     // why
-	ended    bool      // bye was appended: no message may follow
+	unsent   []byte    // when it ends: frames of which no byte was written
+	shut     bool      // no more frames are appended
+	cause    error     // why it was shut
+	ended    bool      // bye was appended, so no message may follow
 	calls    calls
 	requests map[uint64]*request
 	nextReq  uint64
@@ -72,32 +73,31 @@ type conn struct {
 }
 
 const (
-	// maxTick is how often a connection is looked after, at least; it is a quarter of a heartbeat
-	// if that is less.
+	// maxTick is the longest time between two ticks of a connection. A tick is a quarter of a
+	// heartbeat if that is less.
 	maxTick = 250 * time.Millisecond
-	// lasting is how long a connection has to live to count as a success: then the pauses before
-	// attempts are short again, and what happens is worth a line in the log.
+	// lasting is how long a connection has to live to count as a success. After a success, the
+	// pauses between attempts are short again, and the session logs the next events at once.
 	lasting = 10 * time.Second
-	// deadBeats of silence in a row end the connection.
+	// deadBeats is how many silent heartbeats in a row end the connection.
 	deadBeats = 3
-	// writeStall is how long the node may take no byte.
+	// writeStall is how long the node may accept no byte.
 	writeStall = 10 * time.Second
-	// guardSlack is how long after its deadline a send is ended here if the node has not done so,
-	// in milliseconds.
+	// guardSlack is how many milliseconds after a send's deadline the SDK ends the send, if the
+	// node has not ended it.
 	guardSlack = 1000
-	// linger is how long after it has moved the session leaves its former connection, in
-	// milliseconds: all nodes should have heard of the new one by then.
+	// linger is how many milliseconds the session waits after a move before it leaves its former
+	// connection. By then, all nodes should know the new one.
 	linger = 200
-	// leaveTimeout is how long the node may take to say that it delivers nothing any more, in
-	// milliseconds.
+	// leaveTimeout is how many milliseconds the node may take to answer leave.
 	leaveTimeout = 10_000
 
 	readBuffer = 32 << 10
-	// keepBuffer bounds the buffers that are kept when they are empty.
+	// keepBuffer bounds the empty buffers that are kept for reuse.
 	keepBuffer = 1 << 20
 )
 
-// errConnClosed sends a caller back to wait for another connection.
+// errConnClosed makes a caller wait for another connection.
 var errConnClosed = errors.New("client: the connection is closed")
 
 var (
@@ -106,7 +106,7 @@ var (
 	errBacklog = errors.New("client: the node does not read")
 )
 
-// start begins to serve the connection. early is what was read behind welcome.
+// start begins to serve the connection. early holds the bytes that were read after welcome.
 func (c *conn) start(early []byte) {
 	over := make(chan struct{})
 	var left atomic.Int32
@@ -128,7 +128,7 @@ func (c *conn) start(early []byte) {
 // lasted reports whether the connection has lived long enough to prove that its node can be used.
 func (c *conn) lasted() bool { return time.Since(c.born) >= lasting }
 
-// append adds a frame to what will be written. encode must not block.
+// append adds a frame to the bytes to be written. encode must not block.
 func (c *conn) append(encode func(b []byte) []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,13 +142,14 @@ func (c *conn) append(encode func(b []byte) []byte) bool {
 // direct is a connection that can take bytes without a system call that may block, as a connection
 // to an engine in this process can.
 type direct interface {
-	// TryWrite is Write if there is room for all of b at once. Otherwise it does nothing and
-	// returns false.
+	// TryWrite writes b and returns true if there is room for all of it. Otherwise it does nothing
+	// and returns false.
 	TryWrite(b []byte) bool
 }
 
-// commit takes over the grown out buffer, or writes it if the connection takes it at once: that
-// spares the writer's goroutine. It needs c.mu.
+// commit makes out, which has grown by a frame, the outgoing buffer. If the connection accepts the
+// bytes at once, commit writes them itself, so that the writer need not wake up. The caller holds
+// c.mu.
 func (c *conn) commit(out []byte) {
 	if c.direct != nil && !c.writing && c.direct.TryWrite(out) {
 		c.s.count.writes.Add(1)
@@ -163,7 +164,7 @@ func (c *conn) commit(out []byte) {
 	c.out = out
 }
 
-// write is the writer: it writes whatever was appended since the last time, at once.
+// write is the writer. It writes all frames appended since the last time with one call.
 func (c *conn) write() {
 	for {
 		batch := c.nextBatch()
@@ -186,14 +187,14 @@ func (c *conn) write() {
 	}
 }
 
-// nextBatch waits for frames and takes them; nil when the connection is closed.
+// nextBatch waits for frames and takes them. It returns nil when the connection is closed.
 func (c *conn) nextBatch() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.out) == 0 && !c.shut {
 		c.wake.Wait()
-		// The sender that woke the writer is rarely alone: let the others append first. It saves
-		// most of the write calls when many goroutines send at once.
+		// The sender that woke the writer is rarely alone, so let the others append first. This
+		// saves most write calls when many goroutines send at once.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
@@ -215,7 +216,7 @@ func (c *conn) reuse(batch []byte) {
 	}
 }
 
-// read is the reader: it hands every frame to dispatch. It must never wait for a handler or a
+// read is the reader. It passes every frame to dispatch. It must never wait for a handler or a
 // sender.
 func (c *conn) read(early []byte) {
 	buf := make([]byte, readBuffer+len(early))
@@ -241,7 +242,7 @@ func (c *conn) read(early []byte) {
 	}
 }
 
-// frames dispatches the whole frames in b and returns how many bytes they took.
+// frames dispatches the complete frames in b and returns how many bytes they had.
 func (c *conn) frames(b []byte) (taken int, err error) {
 	for {
 		body, n, err := codec.Split(b[taken:], c.maxRead)
@@ -259,7 +260,7 @@ func (c *conn) frames(b []byte) (taken int, err error) {
 func makeRoom(buf []byte, taken, end int) ([]byte, int) {
 	rest := buf[taken:end]
 	need := readBuffer
-	if len(rest) >= codec.PrefixLen { // Split has checked the length it declares
+	if len(rest) >= codec.PrefixLen { // Split has checked the declared length
 		need = max(need, len(rest)+codec.Missing(rest))
 	}
 	if len(buf) < need || len(buf) > keepBuffer && need < keepBuffer {
@@ -269,12 +270,12 @@ func makeRoom(buf []byte, taken, end int) ([]byte, int) {
 	return buf, copy(buf, rest)
 }
 
-// tickUntil looks after the connection until reader and writer are over.
+// tickUntil is the ticker. It runs until the reader and the writer have ended.
 func (c *conn) tickUntil(over <-chan struct{}) {
 	every := max(min(c.s.cfg.Heartbeat/4, maxTick), time.Millisecond)
 	t := time.NewTicker(every)
 	defer t.Stop()
-	// Silence is counted in ticks, not in time: a pause of this process is not the node's fault.
+	// Count silence in ticks, not in time, because the node does not cause a pause of this process.
 	quiet, mute, beat := 0, 0, int(max(c.s.cfg.Heartbeat/every, 1))
 	for {
 		select {
@@ -286,11 +287,11 @@ func (c *conn) tickUntil(over <-chan struct{}) {
 	}
 }
 
-// tick pings a silent node, gives up one that stays silent, and ends the sends that the node
-// forgot. It also pings if nothing was written for a heartbeat: hello has promised the node that it
-// hears something that often, and the node gives up a client that breaks the promise. quiet and
-// mute are how many ticks in a row nothing came, and nothing was written; beat is how many make a
-// heartbeat.
+// tick pings a silent node, closes the connection if the node stays silent, and ends the sends that
+// the node did not end in time. It also pings if nothing was written for a heartbeat: hello has
+// promised the node to send something that often, and the node drops a client that breaks the
+// promise. quiet is how many ticks in a row brought no byte, mute is how many wrote none, and beat
+// is how many make a heartbeat.
 func (c *conn) tick(quiet, mute, beat int) (int, int) {
 	now := c.s.now()
 	if quiet++; c.heard.Swap(false) {
@@ -312,15 +313,15 @@ func (c *conn) tick(quiet, mute, beat int) (int, int) {
 	return quiet, mute
 }
 
-// backlog returns the bytes that wait to be written. Window and credit bound the messages among
-// them, but not the answers to a node that delivers and does not read.
+// backlog returns how many bytes wait to be written. Window and credit bound the messages among
+// them. They do not bound the answers to a node that delivers but does not read.
 func (c *conn) backlog() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.out)
 }
 
-// endOverdue ends the sends whose deadline was before limit: their node never answered.
+// endOverdue ends the sends whose deadline was before limit. The node has not answered them.
 func (c *conn) endOverdue(limit int64) {
 	c.mu.Lock()
 	seqs := c.calls.overdue(limit, nil)
@@ -330,8 +331,8 @@ func (c *conn) endOverdue(limit int64) {
 	}
 }
 
-// close begins the end of the connection. It may be called from any goroutine, more than once; the
-// first cause counts.
+// close begins to close the connection. Any goroutine may call it, more than once. The first cause
+// counts.
 func (c *conn) close(cause error) {
 	c.mu.Lock()
 	if !c.shut {
@@ -343,8 +344,8 @@ func (c *conn) close(cause error) {
 	c.nc.Close()
 }
 
-// leave takes a connection that the session has moved away from out of the session, and closes it
-// when the node delivers nothing any more and all that is open on it has ended.
+// leave makes the session leave a connection after a move. It closes the connection when the node
+// delivers no more messages on it, and all sends, requests and answers on it have ended.
 func (c *conn) leave(now int64) {
 	moved := c.moved.Load()
 	if moved == 0 || now-moved < linger {
@@ -360,9 +361,9 @@ func (c *conn) leave(now int64) {
 	}
 }
 
-// shutIdle lets nothing be appended any more if nothing is open: no send, no request, no answer, no
-// frame to be written. Looking and shutting are one step, or a sender that has chosen this
-// connection long ago could append in between.
+// shutIdle refuses further frames if the connection is idle: no send, request or answer is open,
+// and no frame waits to be written. It checks and refuses in one step. Otherwise a sender that has
+// chosen this connection long ago could append in between.
 func (c *conn) shutIdle(cause error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -382,8 +383,8 @@ func (c *conn) bye() {
 	})
 }
 
-// finish ends what is left when neither reader nor writer runs any more: unreachable if no byte of
-// it was handed to the kernel, else lost (S1).
+// finish ends the sends and requests that are left when reader and writer have ended. A send ends
+// with unreachable if no byte of it was passed to the kernel, and with lost otherwise (S1).
 func (c *conn) finish() {
 	c.mu.Lock()
 	unsent := [2][]byte{c.unsent, c.out}
@@ -410,14 +411,14 @@ func (c *conn) finish() {
 	for _, r := range requests {
 		r.answer <- answer{code: codec.CodeLost}
 	}
-	if c.ended && cause != ErrClosed { // it is Close that has ended it
+	if c.ended && cause != ErrClosed { // Close has ended it
 		cause = nil
 	}
 	c.s.attachments.forget(c, cause)
 	close(c.dead)
 }
 
-// endUnsent ends what waits for the answer to a frame that was never written.
+// endUnsent ends the sends or the request of a frame that was never written.
 func (c *conn) endUnsent(body []byte, cause error) {
 	kind, _ := codec.PeekKind(body)
 	switch kind {
@@ -434,7 +435,7 @@ func (c *conn) endUnsent(body []byte, cause error) {
 	}
 }
 
-// endUnsentSends ends n sends or posts, numbered from seq.
+// endUnsentSends ends the n sends or posts whose numbers begin at seq.
 func (c *conn) endUnsentSends(seq uint64, n int, cause error) {
 	err := &Error{Code: codec.CodeUnreachable, Reason: "not written before the connection died", cause: cause}
 	var failed []failure

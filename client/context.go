@@ -8,8 +8,8 @@ import (
 	"distmsg/codec"
 )
 
-// over returns the error of a ctx that has ended, or nil. A deadline counts from the moment it
-// passes, which may be before the context's own timer has run.
+// over returns the error of a ctx that has ended, or nil. A deadline counts as soon as it has
+// passed, even if the context's own timer has not run yet.
 func over(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -20,7 +20,7 @@ func over(ctx context.Context) error {
 	return nil
 }
 
-// mayBegin returns an error if ctx has ended. Every call asks it first, and does nothing after an
+// mayBegin returns an error if ctx has ended. Every call checks it first, and does nothing after an
 // error.
 func mayBegin(ctx context.Context) error {
 	if err := over(ctx); err != nil {

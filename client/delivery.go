@@ -10,9 +10,9 @@ import (
 	"distmsg/codec"
 )
 
-// Handler receives a message. The session calls it on a goroutine of its own: one message at a time
-// for one ID, in the order they came; many IDs at once. It may take as long as it needs, and may
-// call every method of the session except Close.
+// Handler receives a message. The session calls it on a goroutine of its own: for one message of an
+// ID at a time, in the order of arrival, and for many IDs at once. It may take as long as it needs,
+// and may call every method of the session except Close.
 //
 // A handler that returns without an answer has accepted the message. A handler that panics or ends
 // its goroutine (runtime.Goexit, testing.T.Fatal) has rejected it, and the log says where. If a
@@ -21,8 +21,8 @@ import (
 //
 // ctx ends at the message's deadline, and when the session is closed but not drained in time. The
 // handler's return does not end it. Once the handler has returned, d is over: methods that answer
-// return ErrAnswered, and Payload is nil. Do not use slices of d.Payload after that; copy what must
-// live longer.
+// return ErrAnswered, and Payload is nil. Do not use slices of d.Payload after that; copy what you
+// keep.
 type Handler func(ctx context.Context, d *Delivery)
 
 // Delivery is a message that arrived. It belongs to its handler and must be used by one goroutine
@@ -103,11 +103,11 @@ func (d *Delivery) Defer() *Responder {
 	return r
 }
 
-// Responder answers one delivery, once. Its methods may be called from any goroutine, at any time:
-// a late answer is ignored by the node. They return ErrAnswered if the delivery was answered before
-// (the methods of Delivery itself also after its handler has returned), ErrTooLarge for a payload
-// over the node's limit (the delivery can then still be answered), and ErrUnreachable if the
-// connection that the message came on has closed: its sender has heard that already.
+// Responder answers one delivery, once. Any goroutine may call its methods, at any time. The node
+// ignores a late answer. The methods return ErrAnswered if the delivery was answered before (those
+// of Delivery also after its handler has returned). They return ErrTooLarge for a payload over the
+// node's limit; the delivery can then still be answered. They return ErrUnreachable if the
+// connection that the message came on has closed; its sender has then already heard an outcome.
 type Responder struct {
 	conn     *conn
 	token    [codec.MaxToken]byte

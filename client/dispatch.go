@@ -41,7 +41,7 @@ func (c *conn) dispatch(body []byte) error {
 		return c.onMembers(body)
 	case codec.KindPing:
 		return c.onPing(body)
-	case codec.KindPong: // that it came is all it says
+	case codec.KindPong: // it carries no other information
 		_, err := codec.DecodePong(body)
 		return err
 	case codec.KindError:
@@ -50,12 +50,12 @@ func (c *conn) dispatch(body []byte) error {
 	if kind.FromClient() || kind == codec.KindWelcome {
 		return fmt.Errorf("the node sent %s, which no node sends on an open connection", kind)
 	}
-	c.s.count.faults.Add(1) // a newer node's; the protocol says: skip it
+	c.s.count.faults.Add(1) // the kind of a newer node, which the protocol says to skip
 	return nil
 }
 
-// onDeliver queues a message for its handler. What cannot be queued is answered here: the sender
-// must hear something.
+// onDeliver queues a message for its handler. If it cannot be queued, onDeliver answers it, so that
+// its sender hears an outcome.
 func (c *conn) onDeliver(body []byte) error {
 	s := c.s
 	j := s.inbox.newJob(body)
@@ -70,8 +70,8 @@ func (c *conn) onDeliver(body []byte) error {
 	return nil
 }
 
-// queue takes over a message that came now: it waits for its handler, or is refused. false: its ID
-// is not held, and the job is still the caller's.
+// queue queues a message that arrived at now for its handler, or rejects it. It returns false if
+// the session does not hold the ID. Then the caller keeps the job.
 func (c *conn) queue(j *job, now int64) bool {
 	s, f := c.s, &j.deliver
 	s.count.received.Add(1)
@@ -84,7 +84,7 @@ func (c *conn) queue(j *job, now int64) bool {
 	default:
 		j.conn, j.binding, j.handler, j.since = c, b, handler, now
 		owed := int64(f.Flags & codec.FlagAck)
-		c.owed.Add(owed) // before another goroutine can pay it
+		c.owed.Add(owed) // add before another goroutine can subtract
 		if s.inbox.push(&b.lane, j) {
 			return true
 		}
@@ -96,9 +96,9 @@ func (c *conn) queue(j *job, now int64) bool {
 	return true
 }
 
-// notHere returns a message to the node, which may know better by now. since is when it came. With
-// ack the node may send it elsewhere, so the whole message goes back; without ack it ends, and its
-// content is of no use.
+// notHere returns a message to the node, which may know the holder by now. since is when it
+// arrived. The node may send a message with ack elsewhere, so all of it goes back. A message
+// without ack ends there, so its content is left out if the node supports that.
 func (c *conn) notHere(f *codec.Deliver, since int64) {
 	c.s.count.notHere.Add(1)
 	if c.returnsBare && f.Flags&codec.FlagAck == 0 {
@@ -117,7 +117,7 @@ func (c *conn) refuse(f *codec.Deliver, reason string) {
 	}
 }
 
-// ack answers a message. retry: nothing was sent, another answer may be.
+// ack answers a message. It returns retry if it sent nothing and another answer may be sent.
 func (c *conn) ack(f *codec.Ack) (retry bool, err error) {
 	if len(f.Reply) > int(c.limits.MaxPayload) {
 		return true, tooLarge(len(f.Reply), c.limits.MaxPayload)
@@ -146,7 +146,7 @@ func (c *conn) onOutcome(body []byte) error {
 	return nil
 }
 
-// outcome ends the send that f is about, or adds it to the posts that failed.
+// outcome ends the send that f names. If f names a post, outcome adds it to the posts that failed.
 func (c *conn) outcome(f *codec.Outcome, failed []failure) []failure {
 	var reply []byte
 	if len(f.Reply) > 0 {
@@ -222,7 +222,7 @@ func (c *conn) onReassert(body []byte) error {
 	if err != nil {
 		return err
 	}
-	select { // the reader alone fills it, so that it is empty behind this
+	select { // only the reader fills it, so it is empty after this
 	case <-c.reassert:
 	default:
 	}

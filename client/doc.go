@@ -58,7 +58,7 @@
 //
 // A [Handler] runs for one message of an ID at a time, in the order of arrival, and for many IDs at
 // once. A handler that is slow, panics, or ends its goroutine (testing.T.Fatal) affects neither
-// other IDs nor the session. When its queue is full, senders hear rejected, "receiver busy". A
+// other IDs nor the session. When its queue is full, sends end with rejected, "receiver busy". A
 // handler that returns has accepted the message, unless it calls [Delivery.Reject] or
 // [Delivery.Defer]. The handler's context has the message's deadline. A message that has waited
 // beyond it is not handled, because its sender has already heard timeout.
@@ -89,15 +89,14 @@
 // works with the attachments that it has while it looks for the others. Nodes announce where the
 // others are.
 //
-// Config.Strategy chooses the connection of each message. Messages from one ID to another arrive in
-// the order in which one goroutine sends them
+// Config.Strategy chooses the connection of each message. Whether messages from one ID to another,
+// sent by one goroutine, arrive in the order of the calls depends on the attachments:
 //
-//   - while the session is attached to one node: always, until that changes;
-//
-// - with discovery.PairHash over several: until a node joins or leaves, which may change the order
-// of messages in flight at that time;
-//   - with any other strategy over several: only if each is sent after the outcome of the one
-//     before, as [Session.Send] called in a loop does. SendAsync and Post promise nothing.
+//   - While the session is attached to one node, they do, until that changes.
+//   - Over several nodes with discovery.PairHash, they do until a node joins or leaves. This may
+//     change the order of messages in flight at that time.
+//   - Over several nodes with any other strategy, they do only if each is sent after the outcome of
+//     the one before, as [Session.Send] called in a loop does. SendAsync and Post promise nothing.
 //
 // Over several nodes, the connection of a multicast depends only on its sender, so a multicast is
 // not ordered with other sends.
@@ -112,8 +111,8 @@
 // # When things break
 //
 // The session reconnects to a node by itself, resumes, and re-asserts its IDs if necessary or if a
-// node asks for that. Sends in flight on a connection that died end lost (perhaps delivered) or
-// unreachable (not written). New sends wait for a connection until their deadline. If an ID was
+// node asks for that. Sends in flight on a connection that died end with lost (perhaps delivered)
+// or unreachable (not written). New sends wait for a connection until their deadline. If an ID was
 // bound elsewhere meanwhile, the session has lost it and calls Config.OnKick. The SDK never takes
 // it back.
 //

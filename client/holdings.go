@@ -7,40 +7,40 @@ import (
 	"distmsg/codec"
 )
 
-// holdings is the SDK's list of bindings, the source of truth for what this session holds (S10).
-// Bind and Unbind of one ID are serialised by operations; everything else may come in between.
+// holdings is the SDK's list of bindings. It decides what this session holds (S10). Operations
+// serialise the Bind and Unbind calls of one ID. Anything else may happen between and during them.
 type holdings struct {
 	mu   sync.RWMutex
 	byID map[string]*binding
-	// gen counts the sessions that began without bindings. An answer to an older one says nothing
-	// about the present.
+	// gen counts the sessions that began without bindings at the nodes. An answer from an older
+	// session says nothing about the current one.
 	gen   uint64
 	loose bool // some bindings may be loose
 }
 
-// binding is one ID that is held, or about to be.
+// binding is one ID that the session holds or is about to hold.
 type binding struct {
 	id string
 	lane
 
 	// Guarded by holdings.mu.
 	handler Handler
-	epoch   uint64     // of the binding held; 0 while the first bind is under way
-	op      *operation // the Bind or Unbind under way
-	asked   bool       // it is a Bind, and the node has not granted it yet
+	epoch   uint64     // of the binding; 0 while the first bind is in progress
+	op      *operation // the Bind or Unbind in progress
+	asked   bool       // op is a Bind that the node has not granted yet
 	kicked  uint64     // the greatest epoch of a kick that came during op
-	loose   bool       // the node's session does not have it (yet); to be asserted
-	doubted bool       // the node denied an assertion of it
-	leaving bool       // an Unbind began: nothing is delivered any more
-	gone    bool       // removed from holdings; messages that still wait go back as not_here
+	loose   bool       // the session at the node does not have it (yet), so it must be asserted
+	doubted bool       // the node has denied one assertion of it
+	leaving bool       // an Unbind has begun: no more messages are delivered
+	gone    bool       // removed from holdings; waiting messages go back as not_here
 }
 
-// operation is one Bind or Unbind; done is closed at its end.
+// operation is one Bind or Unbind. done is closed when it ends.
 type operation struct{ done chan struct{} }
 
-// begin makes the caller the one operation on the IDs and returns their bindings, without
-// duplicates. It waits for other operations on any of them. With create, missing bindings are made
-// and given the handler; without, missing ones are left out.
+// begin starts an operation on the IDs and returns their bindings, without duplicates. First it
+// waits for other operations on any of them. With create, it makes missing bindings and gives all
+// of them the handler. Without create, it leaves missing ones out.
 func (h *holdings) begin(ctx context.Context, ids []string, create bool, handler Handler) (
 	*operation, []*binding, error) {
 	for {
@@ -80,7 +80,7 @@ func (h *holdings) tryBegin(ids []string, create bool, handler Handler) (busy, o
 		}
 		b.op = op
 		if create {
-			if b.leaving { // an Unbind failed before: what is left of it must not count as held
+			if b.leaving { // an Unbind failed before: its binding must not count as held
 				b.epoch, b.leaving = 0, false
 			}
 			b.handler, b.asked = handler, true
@@ -92,8 +92,8 @@ func (h *holdings) tryBegin(ids []string, create bool, handler Handler) (busy, o
 	return nil, op, held
 }
 
-// end closes an operation: bindings that never came to be are removed. It returns the kicks that
-// came during the operation and hold against what was bound.
+// end ends an operation and removes the bindings that the node has not granted. It returns the
+// kicks that came during the operation and are newer than what was bound.
 func (h *holdings) end(op *operation, held []*binding) (kicks []Kick) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -115,8 +115,9 @@ func (h *holdings) end(op *operation, held []*binding) (kicks []Kick) {
 	return kicks
 }
 
-// granted notes the epochs of a Bind under way as soon as the node has answered, in the session of
-// gen: what the node sends next (a message, a kick, a request for all bindings) may be about them.
+// granted records the epochs of a Bind in progress as soon as the node has answered, in the session
+// of gen. The next frame from the node (a message, a kick, a request for all bindings) may already
+// depend on them.
 func (h *holdings) granted(op *operation, ids []idEpoch, results []codec.Result, gen uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -135,8 +136,9 @@ func (h *holdings) unbound(b *binding) {
 	h.remove(b)
 }
 
-// adopt takes over the epoch of a bind that was answered after its caller had given up, if the ID
-// is held anyway; else it reports false, and the binding should be taken back.
+// adopt handles a bind that the node granted after the caller had given up. If the session holds
+// the ID anyway, adopt records the epoch. Otherwise it returns false, and the caller should unbind
+// the ID.
 func (h *holdings) adopt(id string, epoch uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,8 +150,8 @@ func (h *holdings) adopt(id string, epoch uint64) bool {
 	return true
 }
 
-// kick drops id if epoch supersedes the binding held, and reports whether it did. During an
-// operation it is only noted.
+// kick removes the binding of id if epoch supersedes it, and reports whether the session has lost
+// the ID by that. During an operation, it only records the epoch.
 func (h *holdings) kick(id []byte, epoch uint64) (Kick, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,9 +167,10 @@ func (h *holdings) kick(id []byte, epoch uint64) (Kick, bool) {
 	return Kick{ID: b.id, Epoch: epoch, Code: codec.CodeSuperseded}, !b.leaving
 }
 
-// holder returns the binding for a message to id that a node sent under epoch, or nil if it is not
-// held, or only under a smaller epoch than that, or than that of a kick. A bind that is not granted
-// yet may bring that epoch.
+// holder returns the binding for a message to id that a node sent under epoch. It returns nil if
+// the session does not hold id, or holds it under a smaller epoch than that of the message or of a
+// kick. The epoch does not count during a bind that is not granted yet, because that bind may bring
+// it.
 func (h *holdings) holder(id []byte, epoch uint64) (*binding, Handler) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -195,8 +198,8 @@ func (h *holdings) epoch(id string) (uint64, bool) {
 	return b.epoch, true
 }
 
-// generation returns the number of the session's bindings at the nodes. If it is a new session,
-// they have to be asserted again.
+// generation returns the generation of the bindings at the nodes. In a new session, all bindings
+// must be asserted again.
 func (h *holdings) generation(isNew bool) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -210,8 +213,8 @@ func (h *holdings) generation(isNew bool) uint64 {
 	return h.gen
 }
 
-// looseOnes returns the IDs and epochs to be asserted. Those under a Bind are among them if they
-// are held: the old binding has to stand until the new one does.
+// looseOnes returns the IDs and epochs that must be asserted. These include held IDs with a Bind in
+// progress, because the old binding must last until the new one exists.
 func (h *holdings) looseOnes() []idEpoch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -228,7 +231,7 @@ func (h *holdings) looseOnes() []idEpoch {
 	return ids
 }
 
-// all returns the IDs and epochs of everything that is held.
+// all returns the IDs and epochs of all bindings that the session holds.
 func (h *holdings) all() []idEpoch {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -241,9 +244,10 @@ func (h *holdings) all() []idEpoch {
 	return ids
 }
 
-// asserted takes in the node's answer about a binding that was asserted. lost: the ID is, with the
-// kick to report. stray: the node has it although it was given up meanwhile, and has to give it up
-// too; that an Unbind came later says nothing if it went to another node.
+// asserted handles the node's answer to the assertion of a binding. It returns lost, with the kick
+// to report, if the session has lost the ID. It returns stray if the node has the binding although
+// the session has given it up meanwhile. Then the caller must unbind it, even after a later Unbind,
+// which may have gone to another node.
 func (h *holdings) asserted(v idEpoch, r codec.Result, gen uint64) (kick Kick, lost, stray bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -251,16 +255,17 @@ func (h *holdings) asserted(v idEpoch, r codec.Result, gen uint64) (kick Kick, l
 	if gen != h.gen {
 		return kick, false, false // a later session decides
 	}
-	if b == nil || b.epoch != v.epoch || b.leaving { // a later Bind, Unbind or kick decided
+	if b == nil || b.epoch != v.epoch || b.leaving { // a later Bind, Unbind or kick has decided
 		return kick, false, r.Code == codec.CodeOK
 	}
 	switch {
 	case r.Code == codec.CodeOK:
 		b.loose, b.doubted = false, false
 	case r.Code.SafeToRetry() || r.Code.Delivered() == codec.DeliveredUnknown:
-		b.loose, h.loose = true, true // to be tried again
+		b.loose, h.loose = true, true // try again
 	case r.Code == codec.CodeDenied && !b.doubted:
-		// The session may just have ended, which is no reason to give up what it holds: once more.
+		// The session may just have ended at the node. That is no reason to give up the ID, so try
+		// once more.
 		b.loose, b.doubted, h.loose = true, true, true
 	case b.op != nil:
 		b.kicked = max(b.kicked, r.Epoch)
@@ -277,7 +282,7 @@ func (h *holdings) len() int {
 	return len(h.byID)
 }
 
-// remove needs h.mu.
+// remove removes b. The caller holds h.mu.
 func (h *holdings) remove(b *binding) {
 	if !b.gone {
 		b.gone = true

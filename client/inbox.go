@@ -10,10 +10,10 @@ import (
 )
 
 // inbox runs the handlers. Each ID has a lane of its own, whose jobs run one at a time and in
-// order; a pool of goroutines serves the lanes in turn. So a slow handler holds up its own ID only,
+// order. A pool of goroutines serves the lanes in turn. So a slow handler delays only its own ID,
 // as long as fewer than Workers handlers are slow at once.
 //
-// Lock order: inbox.mu comes last, no lock is taken under it.
+// Lock order: inbox.mu comes last. Code that holds it takes no other lock.
 type inbox struct {
 	// Static after construction.
 	ctx     context.Context // the handlers'
@@ -31,13 +31,13 @@ type inbox struct {
 	ready   laneList // lanes with jobs, none of which runs
 	workers int
 	idle    int
-	waking  bool // one worker is on its way: the next is woken when it has arrived
+	waking  bool // one worker is about to start; the next is woken after that
 	stop    bool
 	jobs    int // waiting or running
 	running int
 	begun   uint64 // jobs
-	seen    uint64 // begun, when Look looked last
-	full    bool   // it has said that all workers are busy
+	seen    uint64 // begun at the last call of Look
+	full    bool   // Look has logged that all workers are busy
 	bytes   int    // of jobs waiting
 	empty   chan struct{}
 }
@@ -49,7 +49,7 @@ type lane struct {
 	bytes       int
 	busy        bool // listed in inbox.ready, or one of its jobs runs
 	next        *lane
-	from        string // the last sender's name; owned by whoever runs the lane's job
+	from        string // the last sender's ID; owned by the worker that runs the lane's job
 }
 
 type laneList struct{ first, last *lane }
@@ -77,20 +77,20 @@ type job struct {
 	handler Handler
 	frame   []byte        // the body, copied out of the reader's buffer
 	deliver codec.Deliver // views into frame, or into shared
-	shared  *shared       // the body of a frame for several IDs; nil: frame is the body
+	shared  *shared       // the body of a frame for several IDs; nil if frame is the body
 	since   int64         // arrival, on the session's clock
 
 	lane *lane
 	next *job
 }
 
-// keepFrame bounds what a job for reuse holds on to.
+// keepFrame bounds the buffer that a job keeps for reuse.
 const keepFrame = 64 << 10
 
-// jobSize is what a job takes beside its frame.
+// jobSize is how many bytes a job counts in addition to its frame.
 const jobSize = 512
 
-// size is what a job counts in its own lane.
+// size returns how many bytes a job counts in its own lane.
 func (j *job) size() int {
 	n := jobSize + len(j.frame)
 	if j.shared != nil {
@@ -99,14 +99,15 @@ func (j *job) size() int {
 	return n
 }
 
-// shared is the body of a frame that several jobs have views of. It counts once among all that
-// waits.
+// shared is the body of a frame that several jobs have views of. It counts once towards
+// Config.QueueTotal.
 type shared struct {
 	body []byte
-	jobs int // that wait; guarded by inbox.mu
+	jobs int // jobs that wait; guarded by inbox.mu
 }
 
-// adds is what a job counts among all that waits when it comes, or has counted when it goes.
+// adds returns how many bytes a job adds to inbox.bytes when it is queued, or removes when it is
+// taken.
 func (j *job) adds() int {
 	n := j.size()
 	if j.shared != nil && j.shared.jobs > 0 {
@@ -151,13 +152,13 @@ func (in *inbox) recycle(j *job) {
 	in.pool.Put(j)
 }
 
-// push queues a message unless its ID's queue or the session's is full. On false the job is still
-// the caller's.
+// push queues a message. It returns false if the queue of its ID or of the session is full. Then
+// the caller keeps the job.
 func (in *inbox) push(l *lane, j *job) bool {
 	size := j.size()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	// A message larger than a whole queue may pass when it is alone in it.
+	// A message that is larger than a whole queue may pass if the queue is empty.
 	full := l.n > 0 && (l.n >= in.cfg.QueueMessages || l.bytes+size > in.cfg.QueueBytes) ||
 		in.bytes > 0 && in.bytes+j.adds() > in.cfg.QueueTotal
 	if full || in.stop {
@@ -174,7 +175,7 @@ func (in *inbox) queued() (jobs, running int) {
 	return in.jobs, in.running
 }
 
-// Look warns when all workers are in handlers that do not return while messages wait for one.
+// Look logs a warning if all workers run handlers that do not return while messages wait for one.
 func (in *inbox) Look() (again bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -201,7 +202,8 @@ func (in *inbox) drained() <-chan struct{} {
 	return empty
 }
 
-// close drops what waits and lets the workers end; those that run a handler end after it.
+// close drops the waiting jobs and lets the workers end. A worker that runs a handler ends after
+// it.
 func (in *inbox) close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -209,7 +211,7 @@ func (in *inbox) close() {
 	in.wake.Broadcast()
 }
 
-// The next six need in.mu.
+// The caller of the methods from here to call holds in.mu.
 
 func (in *inbox) append(l *lane, j *job) {
 	j.lane = l
@@ -269,9 +271,9 @@ func (in *inbox) checkEmpty() {
 	}
 }
 
-// call gets one more worker going. One call is under way at a time, and the worker that arrives
-// calls the next: in a burst of quick handlers a few workers do it all, and most messages wake
-// nobody.
+// call wakes or starts one more worker. Only one worker is about to start at a time, and it calls
+// the next one. So in a burst of quick handlers a few workers do all the work, and most messages
+// wake nobody.
 func (in *inbox) call() {
 	switch {
 	case in.waking:
@@ -284,12 +286,12 @@ func (in *inbox) call() {
 		in.stopped.Add(1)
 		go in.work(nil)
 	default:
-		in.watch.Awake() // it is for Look to see whether they get on
+		in.watch.Awake() // Look checks whether they make progress
 	}
 }
 
-// work is a worker's goroutine. l is nil, or the lane of the job in which another worker's
-// goroutine has ended: this one takes its place.
+// work is a worker's goroutine. If the goroutine of another worker ended in a job, this one
+// replaces it, and l is the lane of that job. Otherwise l is nil.
 func (in *inbox) work(l *lane) {
 	defer func() {
 		if l != nil { // only runtime.Goexit leads here
@@ -310,8 +312,8 @@ func (in *inbox) work(l *lane) {
 	}
 }
 
-// take ends the job that ran in l, if l is not nil, and waits for another one. Nil: the worker is
-// not needed.
+// take ends the job that ran in l, if l is not nil, and waits for another one. It returns nil if
+// the worker is no longer needed.
 func (in *inbox) take(l *lane) *job {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -351,15 +353,15 @@ func (in *inbox) run(j *job, all *deliveries) {
 		return
 	}
 	if l := j.lane; l.from != string(f.From) {
-		l.from = string(f.From) // one string serves a whole conversation
+		l.from = string(f.From) // so that successive messages of one sender share a string
 	}
 	d := all.next()
 	d.set(j)
 	in.handle(j.handler, d)
 }
 
-// handle calls a handler and answers in its stead: accepted if it returned without an answer,
-// rejected if it did not return. What it panicked with is not for the sender.
+// handle calls a handler and answers if the handler has not: it accepts the message if the handler
+// returned, and rejects it if not. The sender does not get the value of a panic.
 func (in *inbox) handle(h Handler, d *Delivery) {
 	returned := callback.Contain(func() { h(d.context(in.ctx), d) }, func(f callback.Failure) {
 		in.count.panics.Add(1)

@@ -11,25 +11,26 @@ import (
 	"distmsg/internal/dialing"
 )
 
-// assertEvery is how often bindings are looked through that a node has yet to accept.
+// assertEvery is how often the session asserts the bindings that a node has not accepted yet.
 const assertEvery = time.Second
 
-// errNowhere: there is no node to go to.
+// errNowhere is the error of connect if there is no node to try.
 var errNowhere = errors.New("client: no other node is known")
 
-// keepers are the goroutines that keep the session attached, one for each attachment.
+// keepers holds what the keepers share. A keeper is a goroutine that keeps one attachment of the
+// session.
 type keepers struct {
 	s      *Session
 	dialer *dialing.Dialer // calls Config.Dialer
 
 	// Guarded by attachments.mu.
 	running int // one for each attachment that exists or should exist
-	seeking int // those of them that have no connection
+	seeking int // how many of them have no connection
 }
 
-// keep is a keeper goroutine: it sees to it that the session has one attachment, at first over c,
-// until Close. Without c it looks for a node that none of the others has. The caller has counted it
-// in keepers, and in seekers if c is nil.
+// keep is a keeper. It maintains one attachment until Close, at first over c. If c is nil, it looks
+// for a node that no other keeper has. The caller has counted the keeper in running, and in seeking
+// if c is nil.
 func (k *keepers) keep(c *conn) {
 	var last, avoid string
 	for short := 0; ; { // connections in a row that have not lasted
@@ -41,7 +42,7 @@ func (k *keepers) keep(c *conn) {
 		k.grow()
 		former := c
 		c, last, avoid = k.tend(c, short)
-		if short++; former.lasted() { // a node that says welcome and closes has proved nothing
+		if short++; former.lasted() { // a welcome alone does not prove that a node can be used
 			short = 0
 		}
 		if c == nil {
@@ -52,8 +53,8 @@ func (k *keepers) keep(c *conn) {
 	}
 }
 
-// grow starts another keeper if the session is to have more attachments and none is being looked
-// for.
+// grow starts another keeper if the session needs more attachments and no keeper is looking for
+// one.
 func (k *keepers) grow() {
 	k.s.attachments.mu.Lock()
 	defer k.s.attachments.mu.Unlock()
@@ -64,9 +65,9 @@ func (k *keepers) grow() {
 	}
 }
 
-// tend looks after an attachment. It returns the next connection when c's node drains; or nil when
-// c is dead, retired, or the session is closed, with the address to try first and the one to try
-// last. short is how many connections before this one did not last.
+// tend serves an attachment. When c's node drains, it returns the next connection. When c is dead
+// or retired, or the session is closed, it returns nil, with the address to try first and the one
+// to try last. short is how many connections before this one did not last.
 func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
@@ -84,7 +85,7 @@ func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 			last, avoid = k.afterDeath(c)
 			return nil, last, avoid
 		case <-again.C:
-			if k.s.attachments.first() == c { // one is enough
+			if k.s.attachments.first() == c { // one keeper is enough
 				k.assert(k.s.life, c)
 			}
 		case within := <-c.reassert:
@@ -94,13 +95,13 @@ func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 			k.s.kept.Go(func() { k.sayAll(ctx, c, within) })
 		case drain = <-c.drained:
 			wait := k.onDrain(c, &drain)
-			// two nodes that drain must not toss the session to and fro
+			// two draining nodes must not move the session back and forth
 			if short > 0 && !c.lasted() {
 				wait += k.s.backoff(short)
 			}
 			move = time.After(wait)
 		case <-move:
-			if k.s.attachments.settled() { // the others do for now
+			if k.s.attachments.settled() { // the other attachments are enough for now
 				k.s.attachments.retire(c)
 				return nil, "", c.addr
 			}
@@ -115,10 +116,11 @@ func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 	}
 }
 
-// afterDeath says what follows from the way c ended: which address to try first, or last.
+// afterDeath handles the cause of c's end. It returns the address to try first, and the one to try
+// last.
 func (k *keepers) afterDeath(c *conn) (last, avoid string) {
 	if errors.Is(c.cause, errSilent) {
-		return "", c.addr // to find out that it still is would take a whole DialTimeout
+		return "", c.addr // if the node is still silent, an attempt takes a whole DialTimeout
 	}
 	var f *fault
 	if !errors.As(c.cause, &f) {
@@ -136,8 +138,8 @@ func (k *keepers) afterDeath(c *conn) (last, avoid string) {
 }
 
 // giveWay ends the session here if c was its only connection. This session replaces only
-// connections that it has closed itself, so another client has its secret and goes on with it. To
-// attach again would cut that one off in turn.
+// connections that it has closed itself. So another client has its secret and continues it. A new
+// attachment here would cut off that client in turn.
 func (k *keepers) giveWay(c *conn) {
 	if k.s.attachments.first() != nil {
 		return
@@ -146,8 +148,8 @@ func (k *keepers) giveWay(c *conn) {
 	k.s.endLife()
 }
 
-// onDrain tells the application and returns how long to wait before moving: a random part of what
-// the node says, so that its sessions do not all move at once.
+// onDrain notifies the application and returns how long to wait before the move. That is a random
+// part of the time that the node has announced, so that its sessions do not all move at once.
 func (k *keepers) onDrain(c *conn, f *codec.Drain) time.Duration {
 	wait := time.Duration(rand.Float64() * float64(f.Spread) * float64(time.Millisecond))
 	k.s.cfg.Logger.Info("distmsg: the node drains", "node", c.node, "moving_in", wait)
@@ -156,8 +158,8 @@ func (k *keepers) onDrain(c *conn, f *codec.Drain) time.Duration {
 	return wait
 }
 
-// seek finds a node for a keeper that has none. The first pause is as long as it has become in that
-// many attempts. It returns nil when the session is closed.
+// seek finds a node for a keeper that has none. It pauses before each attempt, the first time as
+// after that many failed attempts. It returns nil when the session is closed.
 func (k *keepers) seek(last, avoid string, attempts int) *conn {
 	news, began := k.s.nodes.changes(), time.Now()
 	for try := attempts; k.s.pause(k.s.life, k.s.backoff(try), news); try++ {
@@ -181,8 +183,8 @@ func (k *keepers) seek(last, avoid string, attempts int) *conn {
 	return nil
 }
 
-// connect attaches to the first of the nodes that answers, asserts the bindings there if it has to,
-// and lets sends go there, in place of old if that is not nil.
+// connect attaches to the first of the nodes that answers, asserts the bindings there if necessary,
+// and lets sends go there. If old is not nil, the new connection replaces it.
 func (k *keepers) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
 	errs := []error{}
 	for _, addr := range nodes {
@@ -214,15 +216,15 @@ func (k *keepers) connect(ctx context.Context, nodes []string, old *conn) (*conn
 	return nil, errors.Join(errs...)
 }
 
-// assert binds again, under their epochs, the IDs that the session does not have at the node (S10).
-// What the registry cannot take now stays for the next time; what is bound elsewhere by now is
-// lost.
+// assert binds the IDs that the session does not have at the node, under the epochs that they had
+// (S10). If the registry cannot accept an ID now, the next assert tries again. If an ID is bound
+// elsewhere by now, the session loses it.
 func (k *keepers) assert(ctx context.Context, c *conn) { k.say(ctx, c, k.s.holds.looseOnes()) }
 
-// sayAll asserts everything that is held, because the node asked for it, spread over within
+// sayAll asserts all bindings, because the node has requested that. It spreads them over within
 // milliseconds.
 func (k *keepers) sayAll(ctx context.Context, c *conn, within uint64) {
-	const step = 100 // milliseconds, at least, from one part to the next
+	const step = 100 // minimum milliseconds from one part to the next
 	ids := k.s.holds.all()
 	if len(ids) == 0 {
 		return
@@ -232,7 +234,7 @@ func (k *keepers) sayAll(ctx context.Context, c *conn, within uint64) {
 	parts := max(1, min(frames, int(min(within, unlimited))/step))
 	size := (len(ids) + parts - 1) / parts
 	every := time.Duration(min(within, maxWithin)) * time.Millisecond / time.Duration(parts)
-	// sessions are not to speak all at once
+	// a random first pause, so that sessions do not assert all at once
 	for wait := rand.N(every + 1); len(ids) > 0; wait = every {
 		if within > 0 && !k.s.pause(ctx, wait, c.dead) || ctx.Err() != nil {
 			return
@@ -243,10 +245,10 @@ func (k *keepers) sayAll(ctx context.Context, c *conn, within uint64) {
 	}
 }
 
-// maxWithin bounds in milliseconds what is believed of a reassert.
+// maxWithin is the maximum time, in milliseconds, that a reassert may ask for.
 const maxWithin = 24 * 60 * 60 * 1000
 
-// say binds IDs under the epochs they have.
+// say asserts IDs: it binds them under their epochs.
 func (k *keepers) say(ctx context.Context, c *conn, ids []idEpoch) {
 	if len(ids) == 0 {
 		return
@@ -277,8 +279,8 @@ func (s *Session) backoff(try int) time.Duration {
 	return rand.N(ceiling)
 }
 
-// pause sleeps, at the longest until wake is closed, and reports whether neither ctx nor the
-// session ended meanwhile.
+// pause waits for d, or until wake is closed. It returns false if ctx or the session has ended
+// first.
 func (s *Session) pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -12,36 +12,36 @@ import (
 	"distmsg/codec"
 )
 
-// ErrNotSupported is what a multicast or a watch returns where the node is too old to know it.
+// ErrNotSupported is the error of a multicast or a watch if the node is too old to support it.
 // Nothing was sent.
 var ErrNotSupported = errors.New("client: the node does not support it")
 
 // Result is how the copy of a multicast for one ID ended.
 type Result struct {
 	ID    string
-	Reply Reply // what the receiver answered
-	Err   error // nil: acked. Else an *Error, as Send returns it
+	Reply Reply // the receiver's answer
+	Err   error // nil if acked; otherwise an *Error, as Send returns it
 }
 
-// Multicast sends one message to many IDs and waits for the outcome of each: Results are in the
-// order of to, and an ID that stands there twice gets the message twice. m.To must be empty. The
-// message goes to the node once, and from there at most once to each node and to each app server
-// that holds some of the IDs. Otherwise each copy is as if it had been sent with [Session.Send].
+// Multicast sends one message to many IDs and waits for the outcome of each. The results are in the
+// order of to. An ID that is in to twice gets the message twice. m.To must be empty. The message
+// goes to the node once, and from there at most once to each node and to each app server that holds
+// some of the IDs. Otherwise each copy behaves as if it had been sent with [Session.Send].
 //
-// Every copy has exactly one outcome, at the latest about a second after the deadline, which is the
-// context's and the TTL's. When ctx ends before all are known, Multicast returns at once, with
-// timeout for those that are not. An ID that no node would take ends bad_id and does not keep the
-// others from their copies.
+// Every copy ends with exactly one outcome, at the latest about a second after its deadline: the
+// context's or the TTL's, whichever is earlier. If ctx ends before all outcomes are known,
+// Multicast returns at once, and the other copies end with timeout. The copy for an ID that no node
+// would accept ends with bad_id. The others are sent.
 //
-// An error means that the message was sent to nobody: ctx's error if ctx had ended before the call,
-// ErrClosed, ErrNotSupported, a Value that cannot be encoded, or an *Error with the outcome that
-// all of them share: expired or unreachable if the session's window or a node was waited for too
-// long, and too_large over a limit of the node's, which the error names. These are the number of
-// IDs (10,000 by default), the bytes of the payload, and those of the frame, of which each ID takes
-// as many as it has and 64 more.
+// An error means that nothing was sent. It is ErrClosed, ErrNotSupported, the context's error if
+// ctx had ended before the call, the error of a Value that cannot be encoded, or an *Error with the
+// outcome that all copies share. This is expired or unreachable if Multicast waited too long for
+// the session's window or for a node, and too_large if the multicast exceeds a limit of the node,
+// which the error names. The node limits the number of IDs (10,000 by default), the bytes of the
+// payload, and the bytes of the frame, in which each ID counts its own bytes and 64 more.
 //
 // Each copy has a place in the session's window (Config.MaxInFlight). A multicast to more IDs than
-// that waits until nothing else is in flight. It may be called from any goroutine.
+// that waits until nothing else is in flight. Any goroutine may call Multicast.
 func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Result, error) {
 	if err := s.mayMulticast(ctx, m); err != nil {
 		return nil, err
@@ -67,7 +67,8 @@ func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Resu
 
 // MulticastAsync sends one message to many IDs and returns as soon as it is in the outgoing buffer.
 // done is called exactly once, when all outcomes are known, with what Multicast would have
-// returned. What [Session.SendAsync] says of ctx and of done holds here, too.
+// returned. The rules of [Session.SendAsync] for ctx and for done apply here, too. Any goroutine
+// may call MulticastAsync.
 func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, done func([]Result, error)) {
 	if err := s.mayMulticast(ctx, m); err != nil {
 		s.answerHere(ending{many: done, err: err})
@@ -84,11 +85,11 @@ func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, do
 }
 
 // PostMulticast sends one message to many IDs without outcomes, and returns as soon as it is in the
-// outgoing buffer, as [Session.Post] does for one: the node's byte credit counts the frame once.
-// What happens to the copies is told only by Config.OnPostFailed, under the id that PostMulticast
-// returns for the first of to, the next number for the second, and so on. An error says that
-// nothing was sent: those of Multicast, and bad_id if there is an ID among them that no node would
-// take. It may be called from any goroutine.
+// outgoing buffer, as [Session.Post] does for one ID. The node's byte credit counts the frame once.
+// Only Config.OnPostFailed reports what happens to the copies: under the returned id for the first
+// ID of to, under the next number for the second, and so on. An error means that nothing was sent.
+// It is one of those of Multicast, or bad_id if no node would accept one of the IDs. Any goroutine
+// may call PostMulticast.
 func (s *Session) PostMulticast(ctx context.Context, m Message, to []string) (id uint64, err error) {
 	if err := s.mayMulticast(ctx, m); err != nil {
 		return 0, err
@@ -121,7 +122,8 @@ func (s *Session) mayMulticast(ctx context.Context, m Message) error {
 	return nil
 }
 
-// takesMany says what keeps the node from taking a multicast of a payload of that many bytes.
+// takesMany returns an error if the node cannot accept a multicast to these IDs with a payload of
+// that many bytes.
 func (c *conn) takesMany(to []string, payload int) error {
 	limit := c.limits.MaxMulticast
 	if limit == 0 || !c.multicasts {
@@ -145,26 +147,26 @@ func (c *conn) encodeMany(o *outgoing, seq uint64, ttl uint32) []byte {
 	f := codec.Multicast{
 		Seq: seq, From: c.from[:copy(c.from[:], o.From)], TTL: ttl, Flags: c.s.flags(o.acked()), Payload: o.Payload,
 	}
-	return codec.AppendMulticast(c.out, &f, o.to) // takesMany has judged its size
+	return codec.AppendMulticast(c.out, &f, o.to) // takesMany has checked its size
 }
 
-// group is a multicast whose outcomes are awaited. Guarded by the mu of the connection that it was
-// sent on, which is none at first.
+// group is a multicast whose sender waits for the outcomes. The mu of the connection that it was
+// sent on guards it. Before that, only its sender has it.
 type group struct {
 	base     uint64   // the first copy's number, without seqMany
-	open     []bool   // by copy: it has no outcome yet
-	left     int      // how many have none
-	cost     int      // what those hold of the window
+	open     []bool   // for each copy: it has no outcome yet
+	left     int      // how many copies have none
+	cost     int      // bytes that those hold in the window
 	byCtx    bool     // the deadline is the context's
 	deadline int64    // milliseconds on the session's clock
-	results  []Result // nil: its sender stopped waiting
-	at       []int    // by copy: its place in results; nil: the same
+	results  []Result // nil if its sender has stopped waiting
+	at       []int    // for each copy: its index in results; nil if it is the same
 	since    time.Time
 	done     func() // called when left is 0
 }
 
-// newGroup makes the results of a multicast, complete for the IDs that no node would take, and
-// returns the others.
+// newGroup makes the group of a multicast and returns the IDs to send to. It leaves out those that
+// no node would accept, and sets their results.
 func (s *Session) newGroup(to []string) (g *group, good []string) {
 	g = &group{results: make([]Result, len(to)), since: s.stamp()}
 	good = to
@@ -187,7 +189,7 @@ func (s *Session) newGroup(to []string) (g *group, good []string) {
 	return g, good
 }
 
-// result is where the outcome of copy i belongs.
+// result returns the place for the outcome of copy i.
 func (g *group) result(i int) *Result {
 	if g.at != nil {
 		i = g.at[i]
@@ -209,7 +211,7 @@ func (g *group) overdue(now int64, seqs []uint64) []uint64 {
 	return seqs
 }
 
-// addGroup enters a multicast and returns the number of its first copy.
+// addGroup adds a multicast and returns the sequence number of its first copy.
 func (t *calls) addGroup(g *group, deadline int64, cost int) (seq uint64) {
 	g.base, g.left, g.cost, g.deadline = t.next, len(g.open), cost, deadline
 	for i := range g.open {
@@ -220,15 +222,16 @@ func (t *calls) addGroup(g *group, deadline int64, cost int) (seq uint64) {
 	return g.base | seqMany
 }
 
-// dropLast takes back the last addGroup.
+// dropLast undoes the last addGroup.
 func (t *calls) dropLast() {
 	last := len(t.groups) - 1
 	t.next = t.groups[last].base
 	t.groups = slices.Delete(t.groups, last, last+1)
 }
 
-// endCopy removes the copy that seq names from its multicast, which it returns with what the copy
-// held of the window; nil if it has ended or there never was one.
+// endCopy removes the copy that seq names from its multicast. It returns the multicast, the index
+// of the copy, and the bytes that it held in the window. The multicast is nil if the copy has ended
+// or never existed.
 func (t *calls) endCopy(seq uint64) (g *group, copy, cost int) {
 	if seq&seqManyPost != 0 {
 		return nil, 0, 0
@@ -281,8 +284,9 @@ func (c *conn) endCopy(seq uint64, reply Reply, err *Error) {
 	}
 }
 
-// giveUp ends the copies of g that have no outcome yet for its sender, who looks at the results
-// after that. They keep their places in the window until the node's outcomes.
+// giveUp gives the copies of g that have no outcome yet the outcome err. After that, only the
+// sender uses the results. The copies keep their places in the window until the node's outcomes
+// come.
 func (c *conn) giveUp(g *group, err *Error) {
 	n := 0
 	c.mu.Lock()
@@ -299,7 +303,8 @@ func (c *conn) giveUp(g *group, err *Error) {
 	}
 }
 
-// onDeliverMany queues one message for several IDs. Those that are not held go back together.
+// onDeliverMany queues one message for several IDs. It returns the copies for IDs that the session
+// does not hold to the node in one frame.
 func (c *conn) onDeliverMany(body []byte) error {
 	frame := &shared{body: slices.Clone(body)}
 	var f codec.DeliverMany
@@ -319,14 +324,14 @@ func (c *conn) onDeliverMany(body []byte) error {
 	if len(back) > 0 {
 		c.s.count.notHere.Add(uint64(len(back)))
 		if c.returnsBare && f.Flags&codec.FlagAck == 0 {
-			f = codec.DeliverMany{} // see notHere
+			f = codec.DeliverMany{} // without its content: see notHere
 		}
 		c.append(func(b []byte) []byte { return codec.AppendDeliverMany(b, codec.KindNotHereMany, &f, back) })
 	}
 	return nil
 }
 
-// onOutcomes ends sends, or reports posts that failed.
+// onOutcomes ends several sends, or reports several posts that failed.
 func (c *conn) onOutcomes(body []byte) error {
 	all, err := codec.DecodeOutcomes(body)
 	if err != nil {

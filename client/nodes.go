@@ -9,15 +9,15 @@ import (
 	"distmsg/internal/callback"
 )
 
-// nodes is what the session knows of the nodes. Guarded by attachments.mu.
+// nodes holds what the session knows about the nodes. Guarded by attachments.mu.
 type nodes struct {
 	s *Session
 
-	told  []codec.Member    // as a node told last; empty: none did
-	names map[string]string // by address, as lists and welcomes say
-	// the nodes (or addresses, where no name is known) that a keeper dials now
+	told  []codec.Member    // the latest list from a node; empty if there is none
+	names map[string]string // by address, from lists and welcomes
+	// the nodes that a keeper is dialling now, by address if the name is not known
 	dialling map[string]bool
-	news     chan struct{} // closed and replaced when there are others to try
+	news     chan struct{} // closed and replaced when the nodes change
 }
 
 // changes returns a channel that is closed when the nodes have changed.
@@ -33,7 +33,8 @@ func (ns *nodes) tellNews() {
 	ns.news = make(chan struct{})
 }
 
-// follow passes on the news of discovery until the session is closed.
+// follow watches Config.Membership and reports its changes to the keepers until the session is
+// closed.
 func (ns *nodes) follow() {
 	for {
 		_, changed, ok := ns.found()
@@ -57,8 +58,8 @@ func (ns *nodes) follow() {
 	}
 }
 
-// found asks Config.Membership, which may be the application's, and can stop nothing but this look;
-// ok is false if it did not return.
+// found asks Config.Membership for the nodes. The membership may be code of the application: if it
+// panics or ends its goroutine, only this call fails, and ok is false.
 func (ns *nodes) found() (nodes []discovery.Node, changed <-chan struct{}, ok bool) {
 	if f := callback.Apart(func() { nodes, changed = ns.s.cfg.Membership.Nodes() }); f != nil {
 		ns.s.failed(f, "Config.Membership")
@@ -67,7 +68,7 @@ func (ns *nodes) found() (nodes []discovery.Node, changed <-chan struct{}, ok bo
 	return nodes, changed, true
 }
 
-// heardOf takes in the list of nodes that a node told, in place of the one before. The caller holds
+// heardOf replaces the list of nodes with the one that a node has sent. The caller holds
 // attachments.mu.
 func (ns *nodes) heardOf(told []codec.Member) {
 	for _, m := range told {
@@ -79,7 +80,8 @@ func (ns *nodes) heardOf(told []codec.Member) {
 	}
 }
 
-// key names the node behind an address as well as it is known. The caller holds attachments.mu.
+// key returns the name of the node at an address, or the address if the name is not known. The
+// caller holds attachments.mu.
 func (ns *nodes) key(addr string) string {
 	if name := ns.names[addr]; name != "" {
 		return name
@@ -87,7 +89,7 @@ func (ns *nodes) key(addr string) string {
 	return addr
 }
 
-// taken reports whether another keeper has the node, or is about to. The caller holds
+// taken reports whether another keeper has the node at addr or is dialling it. The caller holds
 // attachments.mu.
 func (ns *nodes) taken(addr string) bool {
 	key := ns.key(addr)
@@ -102,8 +104,8 @@ func (ns *nodes) taken(addr string) bool {
 	return false
 }
 
-// claim reserves the node at addr for the caller to dial, until unclaim(key); false if another has
-// it.
+// claim reserves the node at addr for the caller until unclaim(key). It returns false if another
+// keeper has it.
 func (ns *nodes) claim(addr string) (key string, ok bool) {
 	ns.s.attachments.mu.Lock()
 	defer ns.s.attachments.mu.Unlock()
@@ -121,10 +123,10 @@ func (ns *nodes) unclaim(key string) {
 	delete(ns.dialling, key)
 }
 
-// candidates lists the addresses to try: the preferred ones, the last one if it is still listed,
-// the others in random order, avoid at the end. Listed is what a node told last, and what a
-// Membership that changes says. The configured nodes count if no node has told any, or no
-// connection is left that stays.
+// candidates returns the addresses to try: first the preferred ones, then last if it is still
+// listed, then the other listed ones in random order, and avoid at the end if it is listed. The
+// list has the nodes that a node has announced and those of a Membership that can change. It has
+// the configured nodes only if no node has announced any, or no connection is left that stays.
 func (ns *nodes) candidates(preferred []string, last, avoid string) []string {
 	found, changed, _ := ns.found()
 	ns.s.attachments.mu.Lock()

@@ -18,39 +18,39 @@ type request struct {
 	ids    []idEpoch
 	heard  func(gen uint64, ids []idEpoch, a answer) // see question
 	late   func(ids []idEpoch, a answer)             // see question
-	given  bool                                      // up; guarded by conn.mu
-	// the answer is about to stand in answer; guarded by conn.mu
+	given  bool                                      // the asker has given up; guarded by conn.mu
+	// the answer is about to be in the channel; guarded by conn.mu
 	coming bool
 }
 
-// answer is what the node said, or, if code is set, why it did not.
+// answer is the node's answer or, if code is not ok, the reason why there is none.
 type answer struct {
 	code    codec.Code
 	results []codec.Result
-	reasons map[uint64]string // for people, why some failed; by index of results
+	reasons map[uint64]string // why some failed, for people; by index of results
 }
 
-// pipeline is how many unanswered frames one call sends ahead.
+// pipeline is how many frames one call sends before it waits for the first answer.
 const pipeline = 16
 
-// question says what ask asks of the node.
+// question says what ask requests from the node.
 type question struct {
 	kind   codec.Kind // bind, unbind, lookup or watch
 	policy codec.Policy
-	// heard is called with an answer that its asker will get, on the reader's goroutine: what the
-	// node sends behind it is read later. gen is the generation of the bindings that the answer is
-	// about.
+	// heard is called with an answer that the asker will get. It runs on the reader's goroutine, so
+	// before the next frame from the node is read. gen is the generation of the bindings that the
+	// answer is about.
 	heard func(gen uint64, ids []idEpoch, a answer)
-	// late is called there with an answer that comes after its asker has given up.
+	// late is called, also on the reader's goroutine, with an answer that comes after the asker has
+	// given up.
 	late func(ids []idEpoch, a answer)
-	// reasons, if not nil, takes up by ID what a node says for people of those that failed. It is
-	// the asker's own.
+	// reasons, if not nil, receives the node's reasons for the IDs that failed. The asker owns it.
 	reasons map[string]string
 }
 
-// ask sends ids in as many frames as the node's limits need and calls each for every ID, in order.
-// An ID without an answer gets unwritten's code, lost or timeout (ctx ended); when ctx has ended,
-// nothing more is asked, and an ID that was to be bound or unbound then is expired.
+// ask sends ids in as many frames as the node's limits need, and calls each for every ID, in order.
+// Without an answer, the code of an ID is lost, the code of unwritten, or timeout if ctx has ended.
+// Once ctx has ended, ask sends no more frames, and IDs to be bound or unbound end with expired.
 func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i int, r codec.Result)) {
 	var open []*request
 	first := 0 // index of open[0]'s first ID
@@ -87,7 +87,7 @@ func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i i
 	}
 }
 
-// unasked is a request that comes after the end of its context.
+// unasked returns the request for a frame that was not sent because ctx had ended.
 func unasked(q question, ids []idEpoch) *request {
 	r := &request{answer: make(chan answer, 1), ids: ids}
 	code := codec.CodeTimeout
@@ -98,8 +98,8 @@ func unasked(q question, ids []idEpoch) *request {
 	return r
 }
 
-// unwritten is the code for IDs whose frame was not written. A lookup cannot say unreachable, which
-// would be an answer.
+// unwritten returns the code for IDs whose frame was not written. For a lookup this is lost,
+// because unreachable would be an answer.
 func unwritten(kind codec.Kind) codec.Code {
 	if kind == codec.KindLookup {
 		return codec.CodeLost
@@ -107,7 +107,7 @@ func unwritten(kind codec.Kind) codec.Code {
 	return codec.CodeUnreachable
 }
 
-// frameful returns how many of the ids go into one frame; at least one.
+// frameful returns how many of the ids fit into one frame: at least one.
 func (c *conn) frameful(ids []idEpoch) int {
 	const perID, head = 16, 64 // more than msgpack takes
 	n, size := 0, head
@@ -120,7 +120,7 @@ func (c *conn) frameful(ids []idEpoch) int {
 	return max(n, 1)
 }
 
-// request puts one frame into the buffer.
+// request appends one frame to the buffer and returns its request.
 func (c *conn) request(q question, ids []idEpoch) *request {
 	r := &request{answer: make(chan answer, 1), ids: ids, heard: q.heard, late: q.late}
 	c.mu.Lock()
@@ -152,7 +152,7 @@ func appendRequest(b []byte, q question, seq uint64, ids []idEpoch) []byte {
 	return codec.AppendBind(b, seq, q.policy, pairs)
 }
 
-// plainIDs are the IDs without their epochs.
+// plainIDs returns the IDs without their epochs.
 func plainIDs(ids []idEpoch) [][]byte {
 	plain := make([][]byte, len(ids))
 	for i, v := range ids {
@@ -178,7 +178,7 @@ func requestSeq(kind codec.Kind, body []byte) uint64 {
 	return f.Seq
 }
 
-// await waits for the answer; when ctx ends, the answer is left to r.late.
+// await waits for the answer. If ctx ends first, it returns timeout, and r.late gets the answer.
 func (c *conn) await(ctx context.Context, r *request) answer {
 	select {
 	case a := <-r.answer:
@@ -195,7 +195,7 @@ func (c *conn) await(ctx context.Context, r *request) answer {
 	return <-r.answer
 }
 
-// onResults hands the node's answer to who asked.
+// onResults passes the node's answer to the request.
 func (c *conn) onResults(kind codec.Kind, body []byte) error {
 	var f codec.Results
 	if err := codec.DecodeResults(body, kind, &f); err != nil {
@@ -215,7 +215,7 @@ func (c *conn) onResults(kind codec.Kind, body []byte) error {
 	return nil
 }
 
-// endRequest gives a request its answer, if it is still open.
+// endRequest passes an answer to the request that seq names, if the request is still open.
 func (c *conn) endRequest(seq uint64, a answer) {
 	c.mu.Lock()
 	r := c.requests[seq]
@@ -229,7 +229,7 @@ func (c *conn) endRequest(seq uint64, a answer) {
 		return
 	}
 	if a.code == codec.CodeOK && len(a.results) != len(r.ids) {
-		a = answer{code: codec.CodeLost} // an answer to something else: nothing is known
+		a = answer{code: codec.CodeLost} // the answer is to something else
 	}
 	good := a.code == codec.CodeOK
 	switch {

@@ -11,23 +11,24 @@ import (
 // RetryOptions say when and how often Retry tries again. A zero field means the default that its
 // comment names.
 type RetryOptions struct {
-	// Pause bounds the first pause. The bound doubles with each try; the pause is a random part of
+	// Pause bounds the first pause. The bound doubles with each try. The pause is a random part of
 	// it. Default: 50 ms.
 	Pause time.Duration
 	// MaxPause is the greatest bound of a pause. Default: 2 s.
 	MaxPause time.Duration
-	// Tries is how often Retry calls at most. Default: as often as the context allows.
+	// Tries is the maximum number of calls. Default: as often as the context allows.
 	Tries int
 	// Idempotent says that two copies do no harm. Retry then also tries again if nobody knows
 	// whether the message was delivered (timeout, lost).
 	Idempotent bool
 }
 
-// Retry calls try until it succeeds, until its error says that trying again is unsafe (not
-// [Error.SafeToRetry]) or of no use soon (not [Error.Temporary]), or until ctx ends; between calls
-// it pauses. An offline receiver (no_route) ends it, and so does an error that wraps no *Error. An
-// *IDError is tried again only if all of its IDs may be. Give ctx a deadline, and each try a
-// shorter one of its own (Message.TTL), or the first try may take all the time:
+// Retry calls try until it succeeds or ctx ends, and pauses between calls. It also ends if the
+// error says that a retry is unsafe (not [Error.SafeToRetry]) or does not help soon (not
+// [Error.Temporary]). So an offline receiver (no_route) ends it, and so does an error that wraps no
+// *Error. After an *IDError, it tries again only if all of its IDs allow that. Give ctx a deadline,
+// and each try a shorter one of its own (Message.TTL). Otherwise the first try may take all the
+// time:
 //
 //	err := client.Retry(ctx, client.RetryOptions{}, func(ctx context.Context) error {
 //		_, err := session.Send(ctx, client.Message{To: "bob", From: "alice", Payload: p, TTL: time.Second})
@@ -36,7 +37,7 @@ type RetryOptions struct {
 //
 // It returns nil or the error of the last try. If ctx ended before another try, the error also
 // wraps ctx's. If ctx has ended before the call, Retry does not call try and returns an error that
-// wraps ctx's. It may be called from any goroutine, and calls try on that one.
+// wraps ctx's. Any goroutine may call Retry, and Retry calls try on that goroutine.
 func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) error) error {
 	setDefault(&o.Pause, minBackoff)
 	setDefault(&o.MaxPause, defaultMaxBackoff)
@@ -65,8 +66,8 @@ func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) er
 	}
 }
 
-// again reports whether another try is allowed after err and of use. An IDError names several; all
-// of them have to be.
+// again reports whether another try is allowed after err and may help. For an IDError, this must
+// hold for each of its IDs.
 func (o *RetryOptions) again(err error) bool {
 	if ids, ok := errors.AsType[*IDError](err); ok {
 		for _, f := range ids.Failed {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// seldomEvery is how often a session logs what repeats itself: that it has no node, or that a node
-// takes it and drops it again and again.
+// seldomEvery is how often a session logs an event that repeats: that it has no node, or that a
+// node accepts it and drops it again and again.
 const seldomEvery = time.Minute
 
 // seldom logs messages that may repeat many times a second. It logs the first one, and then one in
@@ -18,12 +18,12 @@ type seldom struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	logged map[string]*repeated // guarded by mu; by subject
+	logged map[string]*repeated // by message and subject; guarded by mu
 }
 
 type repeated struct {
 	at    time.Time
-	muted int // times since
+	muted int // how often it was not logged since
 }
 
 // say logs a message about a subject.
@@ -36,12 +36,11 @@ func (l *seldom) say(level slog.Level, subject, message string, args ...any) {
 	l.log.Log(context.Background(), level, message, args...)
 }
 
-// due reports whether the subject is to be logged now, and how often it was not since the last
-// time.
+// due reports whether to log the subject now, and how often it was not logged since the last time.
 func (l *seldom) due(subject string, now time.Time) (muted int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for s, r := range l.logged { // subjects are few, but nodes come and go for months
+	for s, r := range l.logged { // subjects are few, but over months many nodes come and go
 		if s != subject && now.Sub(r.at) > 2*seldomEvery {
 			delete(l.logged, s)
 		}
@@ -59,7 +58,7 @@ func (l *seldom) due(subject string, now time.Time) (muted int, due bool) {
 	return muted, true
 }
 
-// forget makes everything worth a line again.
+// forget forgets all subjects, so that the next message about each is logged.
 func (l *seldom) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

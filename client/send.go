@@ -32,17 +32,17 @@ type Reply struct {
 }
 
 // Send sends a message and waits for its outcome: nil (acked, perhaps with a reply) or an *Error.
-// It ends with exactly one outcome, at the latest about a second after its deadline, which is the
-// context's and the TTL's.
+// It ends with exactly one outcome, at the latest about a second after its deadline: the context's
+// or the TTL's, whichever is earlier.
 //
 // If the session's window is full, or the session is not attached to a node, Send waits. If that
-// takes too long, it ends expired or unreachable. If ctx ends before the outcome is known, Send
-// returns at once with timeout, which wraps the context's error.
+// takes too long, it ends with expired or unreachable. If ctx ends before the outcome is known,
+// Send returns at once with timeout, which wraps the context's error.
 //
 // An error that is not an *Error means that nothing was sent: ErrClosed, the context's error if ctx
 // had ended before the call, or a Value that cannot be encoded. If ctx ended the call,
-// errors.Is(err, context.DeadlineExceeded) or errors.Is(err, context.Canceled) is true. It may be
-// called from any goroutine. Messages that one goroutine sends to one ID, each after the outcome of
+// errors.Is(err, context.DeadlineExceeded) or errors.Is(err, context.Canceled) is true. Any
+// goroutine may call Send. Messages that one goroutine sends to one ID, each after the outcome of
 // the one before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	w := s.calls.Get().(*call)
@@ -81,7 +81,7 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 // may call every method of the session except Close. If one has not returned after a second or two,
 // the session logs it, counts it in Stats.Stuck, and begins the next ones. If Config.Workers
 // callbacks are stuck, the others wait for them. SendAsync waits while Config.MaxInFlight callbacks
-// have not begun yet, unless a callback calls it. It may be called from any goroutine.
+// have not begun yet, unless a callback calls it. Any goroutine may call SendAsync.
 func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
 	w := s.calls.Get().(*call)
 	w.done, w.since = done, s.stamp()
@@ -93,10 +93,10 @@ func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, err
 	}
 }
 
-// Post sends a message without an outcome, and returns as soon as it is in the outgoing buffer. It
-// waits while the node's byte credit is used up and while the session is not attached; an error
-// means that nothing was sent. Only Config.OnPostFailed reports what happens to the message, under
-// the id that Post returns. It may be called from any goroutine.
+// Post sends a message without ack, so without an outcome, and returns as soon as it is in the
+// outgoing buffer. It waits while the node's byte credit is used up and while the session is not
+// attached. An error means that nothing was sent. Only Config.OnPostFailed reports what happens to
+// the message, under the id that Post returns. Any goroutine may call Post.
 func (s *Session) Post(ctx context.Context, m Message) (id uint64, err error) {
 	_, seq, err := s.submit(ctx, outgoing{Message: m, seq: s.posts.Add(1)<<1 | seqPost})
 	return seq >> 1, err

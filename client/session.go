@@ -14,7 +14,7 @@ import (
 // Session is an app server's presence in the cluster: it holds IDs, sends from them and receives
 // for them. It is attached to one node, or to several at once (Config.Attach), and finds other
 // nodes when these are gone. Its bindings and waiting calls survive that. Any goroutine may call
-// all methods.
+// its methods.
 type Session struct {
 	// Static after construction.
 	cfg Config
@@ -104,7 +104,7 @@ func newSession(cfg Config) *Session {
 	return s
 }
 
-// State returns where the session is attached. It may be called from any goroutine.
+// State returns where the session is attached. Any goroutine may call it.
 func (s *Session) State() State {
 	s.attachments.mu.Lock()
 	defer s.attachments.mu.Unlock()
@@ -113,8 +113,9 @@ func (s *Session) State() State {
 
 // Close ends the session and its bindings. It waits for the outcomes of sends in flight, returns
 // messages that arrive meanwhile to the node, lets the handlers finish, and says bye to the node.
-// If ctx ends earlier, or has already ended, Close cuts off the rest: sends end lost, the handlers'
-// context ends, and Close returns an error that says so, at most a second after the end of ctx.
+// If ctx ends earlier, or has already ended, Close cuts off the rest: sends end with lost, the
+// handlers' context ends, and Close returns an error that says so, at most a second after the end
+// of ctx.
 //
 // Do not call Close from a handler or a callback, because it would wait for itself. A second Close
 // waits for the first one and returns its result, or an error that wraps its own context's error if

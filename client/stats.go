@@ -9,8 +9,8 @@ import (
 
 // Stats counts what a session has done since Dial, and shows what it is doing now.
 type Stats struct {
-	// InFlight counts the acked sends that hold a place in the window. A send that ended with its
-	// context keeps its place until the node's outcome comes.
+	// InFlight counts the sends with ack that hold a place in the window. A send that ended with
+	// its context keeps its place until the node's outcome comes.
 	InFlight      int
 	InFlightBytes int
 	IDs           int // bound, or about to be
@@ -20,10 +20,10 @@ type Stats struct {
 	Handlers int
 	Stuck    int // callbacks that have not returned for a second or longer
 
-	Sent uint64 // acked sends appended to a connection's buffer
-	// how acked sends ended, each once; those that never reached a buffer included
+	Sent uint64 // sends with ack appended to a connection's buffer
+	// how sends with ack ended, each once, including those that never reached a buffer
 	Outcomes map[Code]uint64
-	// ignored outcomes for sends that had ended, duplicates and forgeries included
+	// ignored outcomes for sends that had ended, including duplicates and forgeries
 	LateOutcomes uint64
 	Posted       uint64 // posts appended to a connection's buffer
 	// posts reported as undeliverable, or still unwritten when their connection died
@@ -83,7 +83,7 @@ func (s *Session) stamp() (now time.Time) {
 	return now
 }
 
-// Stats returns the session's numbers. It may be called from any goroutine, also after Close.
+// Stats returns the session's numbers. Any goroutine may call it, also after Close.
 func (s *Session) Stats() Stats {
 	c := &s.count
 	v := Stats{

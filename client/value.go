@@ -10,8 +10,8 @@ import (
 	"distmsg/internal/callback"
 )
 
-// SendValue sends v, encoded with msgpack, and decodes the receiver's reply into an R. m has from,
-// to and TTL. If the receiver accepted without a reply, R is zero. The outcomes are those of
+// SendValue sends v, encoded with msgpack, and decodes the receiver's reply into an R. m gives
+// From, To and TTL. If the receiver accepted without a reply, R is zero. The outcomes are those of
 // Session.Send. If the reply is not an R, SendValue returns another error although the message was
 // acked.
 func SendValue[R any](ctx context.Context, s *Session, m Message, v any) (R, error) {

@@ -9,21 +9,21 @@ import (
 )
 
 // Watch asks which IDs are online, as [Session.Lookup] does. From then on, until [Session.Unwatch]
-// or Close, Config.OnPresence is called when that changes, wherever in the cluster the IDs are
-// bound. Watch returns an answer for each ID, in the order given: ok (bound) or no_route, or why
-// that is not known. With registry_unavailable or timeout, the ID is still watched, and OnPresence
-// reports it when it is known. With bad_id or overflow (more IDs than the node lets a connection
-// watch), it is not watched. An ID whose session is detached at the moment counts as bound. It is
-// no_route when its resume window is over.
+// or Close, the session calls Config.OnPresence when that changes, wherever in the cluster the IDs
+// are bound. Watch returns an answer for each ID, in the order given: ok (bound), no_route (not
+// bound), or the reason why that is not known. With registry_unavailable or timeout, the ID is
+// still watched, and OnPresence reports it when it is known. With bad_id or overflow (more IDs than
+// the node lets a connection watch), it is not watched. An ID whose session is detached at the
+// moment counts as bound. It is no_route when the resume window of the session is over.
 //
 // What OnPresence reports about an ID is newer than the result of its first Watch. Watch does not
 // ask again for an ID that is already watched: it returns the state that was reported last.
 //
-// Watch takes any number of IDs and returns when ctx ends at the latest, or after
-// Config.RequestTimeout if ctx has no deadline. If ctx ended the call before all IDs had an answer,
-// Watch returns the answers that it has, with an error that wraps ctx's. After any other error
-// nothing is watched: ErrClosed, ctx's if it had ended before the call, or ErrNotSupported if the
-// node does not support watching. It may be called from any goroutine.
+// Watch takes any number of IDs. It returns when all have an answer, when ctx ends or, if ctx has
+// no deadline, after Config.RequestTimeout. If ctx ended the call before all IDs had an answer,
+// Watch returns the answers that it has, with an error that wraps ctx's. After any other error,
+// nothing is watched. It is ErrClosed, ctx's error if ctx had ended before the call, or
+// ErrNotSupported if the node does not support watching. Any goroutine may call Watch.
 func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) {
 	if err := s.mayAsk(ctx); err != nil {
 		return nil, err
@@ -46,7 +46,8 @@ func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) 
 }
 
 // Unwatch stops watching IDs: after it has returned, no new call of OnPresence contains them. IDs
-// that are not watched count as done. It does not wait for the node. Any goroutine may call it.
+// that are not watched count as done. Unwatch does not wait for the node. Any goroutine may call
+// it.
 func (s *Session) Unwatch(ids ...string) {
 	w := &s.watches
 	w.mu.Lock()
@@ -65,15 +66,15 @@ func (s *Session) Unwatch(ids ...string) {
 	}
 }
 
-// watches holds the watched IDs and what is known about them. Lock order: its mu, then conn.mu or
-// inbox.mu.
+// watches holds the watched IDs and what is known about them. Lock order: watches.mu, then conn.mu
+// or inbox.mu.
 type watches struct {
 	s    *Session
 	wake chan struct{} // capacity 1: todo is not empty
 
 	mu      sync.Mutex
 	byID    map[string]*watched
-	conn    *conn      // the connection over which they are watched; nil: none yet
+	conn    *conn      // the connection over which they are watched; nil if there was none yet
 	todo    []*watched // IDs that were not requested over conn yet
 	news    []*watched // changes that the application has not heard yet
 	telling bool       // a callback for news is in progress
@@ -86,7 +87,7 @@ type watched struct {
 	fresh  bool     // no Watch has returned it yet, so there is nothing newer to report
 	known  bool     // the node has answered
 	listed bool     // in news
-	off    bool     // by Unwatch
+	off    bool     // Unwatch was called
 	calls  []*watchCall
 }
 
@@ -131,7 +132,7 @@ func (w *watches) add(ids []string) (entries []*watched, answered <-chan struct{
 	return entries, call.done
 }
 
-// answer puts together what a Watch returns, which the application knows from then on.
+// answer makes the result of a Watch. From then on, the application knows those states.
 func (w *watches) answer(ids []string, entries []*watched) []Presence {
 	found := make([]Presence, len(ids))
 	w.mu.Lock()
@@ -143,9 +144,9 @@ func (w *watches) answer(ids []string, entries []*watched) []Presence {
 		case e.fresh:
 			e.fresh, e.told = false, e.now
 			found[i] = e.now
-		case decided(e.told.Code): // OnPresence hears of what is newer
+		case decided(e.told.Code): // OnPresence reports newer states
 			found[i] = e.told
-		default: // OnPresence hears of it, too, if it is decided
+		default: // OnPresence also reports it, if it is decided
 			found[i] = e.now
 		}
 	}
@@ -162,7 +163,7 @@ func (e *watched) answered() {
 	e.known, e.calls = true, nil
 }
 
-// decided reports whether an ID with that code is online or not, without doubt.
+// decided reports whether the code says for certain that an ID is online or offline.
 func decided(code Code) bool { return code == codec.CodeOK || code == codec.CodeNoRoute }
 
 // keep watches the IDs over one connection, and over another when that one has closed,
@@ -282,7 +283,7 @@ func (w *watches) learn(e *watched, code Code, epoch uint64) {
 	switch {
 	case decided(code):
 		e.now.Code, e.now.Epoch = code, epoch
-	case code == codec.CodeRegistryUnavailable: // what is known stays valid
+	case code == codec.CodeRegistryUnavailable: // the last known state stays valid
 		if e.now.Code == codec.CodeTimeout {
 			e.now.Code = code
 		}
@@ -302,7 +303,7 @@ func (w *watches) learn(e *watched, code Code, epoch uint64) {
 	}
 }
 
-// changed reports whether the application must hear of e.
+// changed reports whether OnPresence must report e.
 func (e *watched) changed() bool {
 	switch e.now.Code {
 	case codec.CodeTimeout, codec.CodeRegistryUnavailable:

@@ -20,8 +20,8 @@ type Config struct {
 	// control characters. Default: 16 random hex digits.
 	NodeID string
 	// Addr is the TCP address for clients, as net.Listen takes it; port 0 picks a free one (see
-	// Engine.Addr). Default: 127.0.0.1:7400. "none": no listener, only clients in this process (see
-	// Engine.Dialer).
+	// Engine.Addr). Default: 127.0.0.1:7400. With "none", the engine has no listener, and only
+	// clients in the same process can connect (see Engine.Dialer).
 	Addr string
 	// Loops is the number of event loops. Default: runtime.NumCPU(). A program that embeds the
 	// engine should run with GOMAXPROCS of at least Loops+1: with no idle P the runtime keeps
@@ -38,24 +38,24 @@ type Config struct {
 	// MaxIDs is the maximum number of IDs in one bind, unbind or lookup frame. Default: 1,024.
 	MaxIDs int
 	// MaxSessionIDs is the maximum number of IDs that one session may have bound at this node. An
-	// ID that is bound again counts once. A bind beyond the limit ends overflow. Default:
+	// ID that is bound again counts once. A bind beyond the limit ends with overflow. Default:
 	// 1,000,000.
 	MaxSessionIDs int
 	// MaxNodeIDs is the maximum number of IDs that all sessions together may have bound at this
-	// node. Each takes about 250 bytes of memory. A bind beyond the limit ends overflow. Default:
-	// 10,000,000.
+	// node. Each takes about 250 bytes of memory. A bind beyond the limit ends with overflow.
+	// Default: 10,000,000.
 	MaxNodeIDs int
-	// MaxRequests bounds the bytes of one connection's binds, unbinds, look-ups and watches in
-	// progress. Each ID counts 64 bytes and its own. A request beyond the limit ends overflow.
-	// Default: 16 MiB.
+	// MaxRequests bounds the bytes of one connection's binds, unbinds, lookups and watches in
+	// progress. Each ID counts its own bytes and 64 more. A request beyond the limit ends with
+	// overflow. Default: 16 MiB.
 	MaxRequests int
 	// MaxNodeRequests is the same limit for all connections of the node. If it is nearly used up,
 	// each connection has a share of what is left. Default: 256 MiB, and at least 8 MaxRequests.
 	MaxNodeRequests int
-	// TakeoverInterval is how often an ID may be taken from one session by another for long, and
-	// TakeoverBurst how many times at once before that counts. All nodes together count, and should
-	// have the same. A bind that is ahead of it waits, for 2 s or two thirds of LoopGap at most, or
-	// ends overflow. Default: 250 ms and 8.
+	// TakeoverInterval and TakeoverBurst limit how often sessions may take an ID from each other:
+	// TakeoverBurst times at once, and then once in each TakeoverInterval. The limit holds for all
+	// nodes together, and all nodes should use the same values. A bind that exceeds it waits, for 2
+	// s or two thirds of LoopGap at most, or ends with overflow. Default: 250 ms and 8.
 	TakeoverInterval time.Duration
 	TakeoverBurst    int
 	// MaxMulticast is the maximum number of IDs in one multicast. The frame limit applies, too.
@@ -69,7 +69,7 @@ type Config struct {
 	// this memory is not returned to the system. Default: 1,048,576; at most 4,194,304.
 	MaxAcks int
 	// MaxPending bounds the bytes that wait to be written to one connection. A message that does
-	// not fit ends overflow. Default: 4 MiB, and at least 2 MaxPayload.
+	// not fit ends with overflow. Default: 4 MiB, and at least 2 MaxPayload.
 	MaxPending int
 	// Credit is how many bytes of sends without ack a connection may be ahead of the node. Default:
 	// 4 MiB, and at least two frames of MaxPayload, so that any message fits the half that is
@@ -107,23 +107,24 @@ type Config struct {
 	// sleeps does not count: when it wakes, its sessions are detached and the window begins.
 	// Default: 10 s.
 	ResumeWindow time.Duration
-	// DefaultTTL is the meaning of ttl 0 in a send with ack. Default: 5 s, or MaxTTL if that is
-	// less.
+	// DefaultTTL is the TTL of a send with ack whose sender gives none. Default: 5 s, or MaxTTL if
+	// that is less.
 	DefaultTTL time.Duration
-	// MaxTTL bounds the ttl of a send. Default: 5 min; at most 1 h.
+	// MaxTTL bounds the TTL of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
 	// LoopGap is the pause of an event loop after which the node concludes that it was stopped,
 	// drops everything and continues under a new incarnation. It is measured on a clock that also
 	// runs while the machine sleeps (CLOCK_BOOTTIME), as are deadlines of messages, heartbeats and
 	// the age of requests. Default: 3 s.
 	LoopGap time.Duration
-	// DrainSpread is the time over which a draining node asks its clients to leave. Default: 2 s.
+	// DrainSpread is the time over which a draining node asks its clients to move. Default: 2 s.
 	DrainSpread time.Duration
 
 	// Membership makes this node part of a cluster. It needs a Registry that all nodes share, and a
 	// ClusterSecret. Default: none; the node is alone.
 	Membership Membership
-	// Cluster is the name of the cluster. Nodes of another cluster are refused. Default: distmsg.
+	// Cluster is the name of the cluster. The node refuses nodes of other clusters. Default:
+	// distmsg.
 	Cluster string
 	// ClusterSecret is the shared secret of the cluster, at least 16 bytes. Each node proves to the
 	// others that it knows the secret.
@@ -141,16 +142,16 @@ type Config struct {
 	// MaxRoutes is how many routes to IDs at other nodes the node caches. Default: 1,000,000.
 	MaxRoutes int
 	// MaxParked bounds the bytes of one connection's messages that wait until the registry has
-	// resolved their receivers. Messages beyond the limit end overflow. Default: 1 MiB, and at
+	// resolved their receivers. Messages beyond the limit end with overflow. Default: 1 MiB, and at
 	// least 2 MaxPayload.
 	MaxParked int
 
 	// MemoryBudget bounds the bytes that connections may hold: what waits to be written to them,
 	// incomplete frames, and what waits for the registry. When three quarters of it are held,
-	// messages to connections with much to read end overflow; beyond seven eighths, the connections
-	// that hold most are closed. Default: a quarter of the memory of the machine, or of the
-	// process's cgroup; at least 64 MiB, and 16 MaxPayload in any case. The engine does not set the
-	// runtime's memory limit (GOMEMLIMIT); twice the budget is a good one.
+	// messages to connections with much to read end with overflow. Beyond seven eighths, the node
+	// closes the connections that hold most. Default: a quarter of the memory of the machine, or of
+	// the process's cgroup; at least 64 MiB, and 16 MaxPayload in any case. The engine does not set
+	// the runtime's memory limit (GOMEMLIMIT); twice the budget is a good one.
 	MemoryBudget int64
 
 	// MaxWatched is how many IDs one connection may watch. Default: 100,000.

@@ -19,7 +19,7 @@ const InProcessAddr = "in-process:1"
 //
 // Its sessions have the same outcomes, order and limits as sessions over the network, but the node
 // trusts them. It does not call Hooks.Authenticate for them, does not count them in MaxConns, does
-// not end them when they are silent, and does not ask them to leave when it drains. Such a session
+// not end them when they are silent, and does not ask them to move when it drains. Such a session
 // holds any number of IDs, so one session per event loop is enough for all users of an application.
 // The engine gives new connections to its loops in turn.
 //

@@ -1,5 +1,5 @@
 // Package engine is a relay node as a library. It holds the connections of app servers and knows
-// which client ID is bound to which session. It relays messages between them and reports a truthful
+// which ID is bound to which session. It relays messages between them and reports a truthful
 // outcome for each.
 //
 // # From nothing to a running engine

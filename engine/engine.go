@@ -62,7 +62,7 @@ type Engine struct {
 	drain           draining
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
-	nextLoop        atomic.Uint64 // which loop gets the next client in this process
+	nextLoop        atomic.Uint64 // which loop gets the next client in the same process
 	bufs            sharedBufs
 	memory          memory
 	aside           atomic.Int64 // connections in the loops' aside
@@ -346,8 +346,7 @@ func (e *Engine) loopOf(el gnet.EventLoop) *loop {
 // clock returns the time since the engine was made, including time that the machine was asleep.
 func (e *Engine) clock() time.Duration { return e.clk.now() }
 
-// Ready returns a channel that closes when the engine accepts connections and clients in this
-// process.
+// Ready returns a channel that closes when clients can connect, also those in the same process.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
 // Addr returns the address to which clients connect. It is known once Ready is closed, and nil
@@ -366,7 +365,7 @@ func (e *Engine) NodeID() string { return e.cfg.NodeID }
 // stood still for longer than Config.LoopGap.
 func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
-// members returns the nodes that clients are told about.
+// members returns the nodes that the node announces to clients.
 func (e *Engine) members() []codec.Member {
 	if e.cluster == nil {
 		return e.self()
@@ -374,8 +373,8 @@ func (e *Engine) members() []codec.Member {
 	return e.cluster.peers.Members.List()
 }
 
-// membersFor returns the nodes for one client. It is empty for a client in this process, which
-// stays here.
+// membersFor returns the nodes for one client. It is empty for a client in the same process, which
+// stays at this node.
 func (e *Engine) membersFor(c *conn) []codec.Member {
 	if c.inMemory() != nil {
 		return nil

@@ -41,13 +41,13 @@ type Hooks struct {
 	// delivered, with its outcome: a code for which Code.Delivered says no. Token and Epoch of m
 	// are undefined. It is not called for timeout, lost and rejected, because the receiver may have
 	// seen the message and the node keeps no copy. It is not called for messages whose sender's
-	// connection ends while they wait for the registry. And it is not called for messages that the
-	// receiver's session has returned without ack, because nobody can tell whether they are
-	// unchanged, or without their content. On a loop.
+	// connection ends while they wait for the registry. And it is not called for messages without
+	// ack that the receiver's session has returned, because they may have lost their content, and
+	// nobody can tell whether it is unchanged. On a loop.
 	Undeliverable func(m *codec.Deliver, code codec.Code)
-	// Kick is called when a session of this node has lost an ID to another binding, which has that
-	// epoch. A session that is attached to several nodes loses the ID at each of them. It runs on
-	// the ID's lane and may block only briefly.
+	// Kick is called when a session of this node has lost an ID to another binding. epoch is that
+	// of the other binding. A session that is attached to several nodes loses the ID at each of
+	// them. It runs on the ID's lane and may block only briefly.
 	Kick func(session routing.SessionID, identity, id string, epoch uint64)
 	// SessionUp and SessionDown are called for sessions that began and ended here (not for their
 	// connections, and not for a session that moved to or from another node). A session that is
@@ -62,7 +62,7 @@ func hookVerdict(code codec.Code) verdict {
 	if code == codec.CodeOK {
 		return verdict{}
 	}
-	if code.Delivered() != codec.DeliveredNo { // a hook cannot say that, and sees nothing happen
+	if code.Delivered() != codec.DeliveredNo { // only this is true before a delivery
 		code = codec.CodeDenied
 	}
 	return verdict{code, reasonHook}

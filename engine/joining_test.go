@@ -105,8 +105,8 @@ func TestJoinsBeforeItServes(t *testing.T) {
 	}
 }
 
-// A node that only has sessions in process is one of a cluster like any other, except that no
-// client is sent to it.
+// A node whose clients are all in its own process is one of a cluster like any other, except that
+// no client is sent to it.
 func TestNodeWithoutClients(t *testing.T) {
 	g := startGroup(t, 1, 1)
 	g.nodes = append(g.nodes, g.start("n1", 1, func(c *Config) { c.Addr = noListener }))

@@ -67,7 +67,7 @@ func TestBufPoolSharing(t *testing.T) {
 	for range 3 * localBufs {
 		held = append(held, get(giver), get(taker))
 	}
-	// What comes from elsewhere, an in-process session for example, may still be full.
+	// A buffer from elsewhere, for example from a client in the same process, may still be full.
 	for i := range held {
 		delete(out, backing(held[i]))
 		shared.give(held[i : i+1])

@@ -97,7 +97,7 @@ func TestUntrueBinding(t *testing.T) {
 	})
 }
 
-// What a session in process holds is all known: it is not asked.
+// The node knows all bindings of a session in its own process, so it does not ask for them.
 func TestUntrueBindingInProcess(t *testing.T) {
 	g := hurried(t, 2, 1)
 	s := sessionOf(g.nodes[0].attach(sdk.Config{}, "inner"))

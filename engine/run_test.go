@@ -112,8 +112,8 @@ func pollers(t *testing.T) map[string]bool {
 	return found
 }
 
-// An event loop that ends is an error of Run. What was on it has ended with it, in process as well,
-// and the rest ends as ever.
+// An event loop that ends is an error of Run. What was on it has ended with it, also for clients in
+// the same process, and the rest ends as ever.
 func TestRunLoopFails(t *testing.T) {
 	long(t)
 	warm, err := net.Listen("tcp", "127.0.0.1:0") // so that Go's own poller is there before

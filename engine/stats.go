@@ -20,14 +20,14 @@ import (
 //
 //	ΣSends = Σ(Written + ΣOutcomes + Abandoned + Pending + Parked) + lost
 //
-// where lost = Σ(Forwarded − Returned − Received) counts messages that a node wrote to a link which
-// ended before they arrived. It is 0 as long as no link ends. A send with ack is only in the
-// counters of the node that its client is connected to.
+// where lost = Σ(Forwarded − Returned − Received) counts messages that a node wrote to a link, and
+// that did not arrive because the link ended. It is 0 as long as no link ends. A send with ack is
+// only in the counters of the node that its client is connected to.
 type Stats struct {
 	// Loops counts the event loops.
 	Loops int
-	// Connections counts those of clients, also in this process, and links, before and after their
-	// hello.
+	// Connections counts the connections of clients, also of those in the same process, and the
+	// links, before and after their hello.
 	Connections int
 	// Sessions counts those that are attached or within their resume window.
 	Sessions int
@@ -72,9 +72,10 @@ type Stats struct {
 	Bounced uint64
 	// Forwarded counts how often a send without ack was written to another node.
 	Forwarded uint64
-	// Returned counts those of Forwarded that the other node gave back.
+	// Returned counts those of Forwarded that the other node returned.
 	Returned uint64
-	// Received counts sends without ack that came from other nodes and were not given back.
+	// Received counts sends without ack that came from other nodes and that this node did not
+	// return.
 	Received uint64
 	// Multicasts counts accepted multicast frames. Each of their sends also counts in Sends and in
 	// the other counters of sends.
@@ -85,7 +86,7 @@ type Stats struct {
 	// MulticastForwards counts how often the payload of a multicast was written to a link. It is
 	// written once for all recipients behind that link.
 	MulticastForwards uint64
-	// MulticastReturns counts how often another node gave back a forwarded multicast, in part or
+	// MulticastReturns counts how often another node returned a forwarded multicast, in part or
 	// whole.
 	MulticastReturns uint64
 	// Links counts links to other nodes, Routes the IDs that are known to be there, and Parked the
@@ -104,7 +105,8 @@ type Stats struct {
 	// parked.
 	Abandoned uint64
 	// AcksLate counts acks that came after their message had ended or had gone to another session.
-	// AcksForged counts acks and returned messages that do not match what their session was given.
+	// AcksForged counts acks and returned messages that do not match a message that was delivered
+	// to their session.
 	AcksLate, AcksForged uint64
 	// Outcomes says how sends ended: all sends with ack, and failed ones without.
 	Outcomes map[codec.Code]uint64
@@ -131,7 +133,7 @@ type Stats struct {
 	LogsDropped uint64
 	// IDsRefused counts IDs that were not bound because of MaxSessionIDs or MaxNodeIDs.
 	IDsRefused uint64
-	// RequestsRefused counts binds, unbinds, look-ups and watches that ended with overflow because
+	// RequestsRefused counts binds, unbinds, lookups and watches that ended with overflow because
 	// of MaxRequests or MaxNodeRequests.
 	RequestsRefused uint64
 	// Takeovers counts binds at this node that displaced another session.
