@@ -28,7 +28,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var metrics = []metric{
 	gauge("loops", "Event loops.", func(s *engine.Stats) float64 { return float64(s.Loops) }),
-	gauge("connections", "Client connections and in-process sessions, those without hello included.", func(s *engine.Stats) float64 { return float64(s.Connections) }),
+	gauge("connections", "Client connections, those of clients in the same process included, those without hello included.", func(s *engine.Stats) float64 { return float64(s.Connections) }),
 	gauge("sessions", "Sessions, detached ones within their resume window included.", func(s *engine.Stats) float64 { return float64(s.Sessions) }),
 	gauge("ids", "Client IDs that are bound.", func(s *engine.Stats) float64 { return float64(s.IDs) }),
 	gauge("watched_ids", "Client IDs whose coming and going clients of this node watch.", func(s *engine.Stats) float64 { return float64(s.Watched) }),
