@@ -137,7 +137,12 @@ func TestUndeliverableHook(t *testing.T) {
 			at := n.table.Session(in.sessionID()).Handles()[0]
 			holds := func(bytes int) {
 				l := n.loops[at.Loop]
-				l.post(func() { l.conn(at).out.segBytes += bytes })
+				done := make(chan struct{}) // mail may overtake a task
+				l.post(func() {
+					l.conn(at).out.segBytes += bytes
+					close(done)
+				})
+				<-done
 			}
 			holds(1 << 20)
 			from.hears(from.send("from", "in", big), codec.CodeOverflow)
