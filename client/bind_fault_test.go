@@ -213,18 +213,26 @@ func TestReassert(t *testing.T) {
 	}
 }
 
-// TestLateBound: a bind that is answered after its caller was told that it failed is taken back.
-func TestLateBound(t *testing.T) {
-	n := newFakeNode(t).start()
-	s, c := attachFake(t, n, Config{})
+// cancelBind begins to bind id and cancels that when the fake node has read it. It returns what the
+// node has been asked.
+func cancelBind(t testing.TB, s *Session, c *fakeConn, id string) asked {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Bind(ctx, "me") }()
+	go func() { done <- s.Bind(ctx, id) }()
 	a := c.expectBind()
 	cancel()
 	if err := receive(t, done, "bind"); !errors.Is(err, ErrTimeout) {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// TestLateBound: a bind that is answered after its caller was told that it failed is taken back.
+func TestLateBound(t *testing.T) {
+	n := newFakeNode(t).start()
+	s, c := attachFake(t, n, Config{})
+	a := cancelBind(t, s, c, "me")
 	c.bound(a, codec.Result{Epoch: 5})
 	if back := c.expectUnbind(); !slices.Equal(back.ids, []idEpoch{{"me", 5}}) {
 		t.Errorf("took back %v", back.ids)
@@ -295,14 +303,7 @@ func TestLateRebound(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})
 	bindFake(t, s, c, "me")
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Bind(ctx, "me") }()
-	a := c.expectBind()
-	cancel()
-	if err := receive(t, done, "bind"); !errors.Is(err, ErrTimeout) {
-		t.Fatal(err)
-	}
+	a := cancelBind(t, s, c, "me")
 	c.bound(a, codec.Result{Epoch: 500})
 	eventually(t, "the new epoch", func() bool { epoch, ok := s.Epoch("me"); return ok && epoch == 500 })
 }
