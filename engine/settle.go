@@ -3,9 +3,13 @@ package engine
 import (
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/share"
 	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
+
+// ackPart is the part of the free acks that one connection may hold.
+const ackPart = 8
 
 // settling holds the sends of a loop's connections that wait for an ack. Each ends by an ack, by
 // its deadline, or because a connection is lost. The loop owns it.
@@ -35,6 +39,12 @@ func (s *settling) begin() {
 		l.stats.abandoned++
 		l.pace.worked(1)
 	}
+}
+
+// share is how many sends of one connection may wait for an ack now, of all that the loop may
+// wait for.
+func (s *settling) share() int {
+	return share.Of(s.most, s.acks.Len(), ackPart)
 }
 
 // handleAck passes a receiver's answer to the loop that waits for it.
