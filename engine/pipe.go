@@ -291,9 +291,6 @@ func (p *pipe) hold(l *loop, on bool) {
 	}
 }
 
-// readOn returns nothing, because take has taken everything.
-func (p *pipe) readOn([]byte) int { return 0 }
-
 func (p *pipe) shut() { p.down.end(false) }
 
 func (p *pipe) cut() { p.down.end(true) }

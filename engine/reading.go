@@ -65,13 +65,14 @@ func (in *input) setReading(on bool) {
 // input.
 func (p *poller) readOn(c *conn) []byte {
 	l := p.loop
-	if c.wire == nil || c.state == stateClosed || c.in.inTurns || l.pace.full && c.kind != linkConn {
+	s, open := c.wire.(*socket)
+	if !open || c.state == stateClosed || c.in.inTurns || l.pace.full && c.kind != linkConn {
 		return nil
 	}
 	if p.more == nil {
 		p.more = make([]byte, readMost-readBuffer)
 	}
-	n := c.wire.readOn(p.more)
+	n := s.readOn(p.more)
 	l.pace.worked(callbackWork)
 	return p.more[:n]
 }

@@ -18,8 +18,6 @@ type wire interface {
 	inKernel() int
 	// hold stops input, or starts it again.
 	hold(l *loop, on bool)
-	// readOn reads into buf input that the loop has not been given yet.
-	readOn(buf []byte) int
 	// shut closes our side. The peer reads what was written, and then the end.
 	shut()
 	// cut closes both sides and drops the backlog.
@@ -77,6 +75,7 @@ func (s *socket) hold(l *loop, on bool) {
 	_ = unix.EpollCtl(l.poll.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Fd: int32(fd), Events: events})
 }
 
+// readOn reads into buf input that gnet has not read.
 func (s *socket) readOn(buf []byte) int {
 	n, _ := unix.Read(s.gc.Fd(), buf)
 	return max(n, 0)
