@@ -17,6 +17,7 @@ const (
 	stateJoining              // hello has arrived, and the welcome is prepared off the loop
 	stateOpen
 	stateClosed // torn down; the socket may linger so that the peer can read the last error frame
+	stateShut   // this side of the lingering socket is shut; the peer's side may still be open
 )
 
 // connKind says who is at the other end of a connection.
@@ -64,7 +65,6 @@ type conn struct {
 	link     *link // set if this is a linkConn
 	state    state
 	standing standing
-	shutdown bool  // this side of the socket is shut
 	deadline int64 // when the socket of a closed connection is closed for good
 	live     liveness
 
@@ -95,6 +95,9 @@ func (c *conn) handle() routing.Handle {
 	return routing.Handle{Loop: c.loop.idx, Slot: c.slot, Gen: c.gen}
 }
 
+// closed reports whether the connection was torn down.
+func (c *conn) closed() bool { return c.state >= stateClosed }
+
 // gone reports whether the socket has closed. The loop must then not ask gnet to write to it.
 func (c *conn) gone() bool { return c.wire == nil }
 
@@ -106,7 +109,7 @@ func (c *conn) close(f codec.Fault, detail string) {
 
 // closeFor is like close, for a fault in a frame of the given kind.
 func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
-	if c.state == stateClosed {
+	if c.closed() {
 		return
 	}
 	c.fail(f, codec.ErrorClosing, kind, 0, detail)
@@ -116,7 +119,7 @@ func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 
 // end is like close, without an error frame.
 func (c *conn) end() {
-	if c.state == stateClosed {
+	if c.closed() {
 		return
 	}
 	c.sender.creditDue = 0 // nothing may follow an error frame that closes
@@ -138,8 +141,8 @@ func (c *conn) linger() bool {
 		c.closeSocket()
 		return false
 	}
-	if c.wire.backlog() == 0 && !c.shutdown {
-		c.shutdown = true
+	if c.wire.backlog() == 0 && c.state != stateShut {
+		c.state = stateShut
 		c.wire.shut()
 	}
 	return true
@@ -196,7 +199,7 @@ func (c *conn) fail(f codec.Fault, flags uint8, kind codec.Kind, seq uint64, mes
 // teardown removes the connection from everything but its socket: its route, its pending acks and
 // its buffers. It runs once, either from end or because the socket has closed.
 func (c *conn) teardown() {
-	if c.state == stateClosed {
+	if c.closed() {
 		return
 	}
 	l := c.loop

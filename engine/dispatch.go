@@ -50,7 +50,7 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	switch c := gc.Context().(type) {
 	case *conn:
 		c.loop.enter()
-		if c.state == stateClosed {
+		if c.closed() {
 			break
 		}
 		c.in.heard(buf)

@@ -42,7 +42,7 @@ func (l *loop) dropAll() {
 	}
 	l.park.dropReturned()
 	for _, c := range l.observed { // lingering connections have a backlog, too
-		if c.state == stateClosed && !c.gone() {
+		if c.closed() && !c.gone() {
 			c.cut()
 			l.pace.worked(writeWork)
 		}

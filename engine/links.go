@@ -19,7 +19,7 @@ func (ls *loopLinks) check() {
 	for _, c := range ls.all {
 		silence := l.now - c.live.lastFrame
 		switch {
-		case c.state == stateClosed:
+		case c.closed():
 			continue
 		case c.in.inTurns: // has unread input, so it is not silent
 		case c.state == stateOpen && silence >= linkDead.Milliseconds():

@@ -75,7 +75,7 @@ func (in *input) inSlices(kind codec.Kind, body []byte, m *codec.DeliverMany, f 
 	c := in.conn
 	n := m.To.Len()
 	c.loop.pace.beginSlice()
-	if err := f(c, m); err != nil || m.To.Len() == 0 || c.state == stateClosed {
+	if err := f(c, m); err != nil || m.To.Len() == 0 || c.closed() {
 		return err
 	}
 	k := &longMany{kind: kind, f: f}
@@ -94,7 +94,7 @@ func (k *longMany) goOn(c *conn) (done bool) {
 	if err := k.f(c, &k.many); err != nil {
 		c.decodeFault(err, k.kind)
 	}
-	return c.state == stateClosed || k.many.To.Len() == 0
+	return c.closed() || k.many.To.Len() == 0
 }
 
 // drop does nothing: the other node, or the deadlines of the acks, end the messages that are left.

@@ -99,7 +99,7 @@ func (r *relaying) goOn(c *conn) (done bool) {
 	}
 	c.multicasts.askForParked()
 	c.multicasts.sendFan(m, r.grouped)
-	if c.state == stateClosed {
+	if c.closed() {
 		r.drop(l)
 		return true
 	}
@@ -108,7 +108,7 @@ func (r *relaying) goOn(c *conn) (done bool) {
 
 // decide decides on one send, and gathers it if its way is known.
 func (r *relaying) decide(c *conn, s *codec.Send) {
-	if c.state == stateClosed {
+	if c.closed() {
 		c.loop.stats.abandoned++
 		return
 	}
@@ -225,7 +225,7 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 	s := &l.scratch.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	for t := range l.scratch.fan.of(b) {
-		if c.state == stateClosed { // its answers are not read
+		if c.closed() { // its answers are not read
 			l.stats.abandoned++
 			continue
 		}

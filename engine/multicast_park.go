@@ -108,7 +108,7 @@ func (mc *multicasts) sendReady(k *cast, ready []target) {
 	s := &l.scratch.send
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	for _, t := range ready {
-		if c.state == stateClosed {
+		if c.closed() {
 			l.stats.abandoned++
 			continue
 		}
@@ -146,7 +146,7 @@ func (mc *multicasts) finish(k *cast, v verdict) {
 	m := &k.multi
 	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
 	for seq, to := range numbered(m) {
-		if c.state == stateClosed {
+		if c.closed() {
 			c.loop.stats.abandoned++
 			continue
 		}

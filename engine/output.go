@@ -84,7 +84,7 @@ func (o *output) wroteControl(b []byte) {
 	c := o.conn
 	o.wrote(b)
 	over := o.queued() - o.maxPending - c.loop.eng.reserve
-	if c.state == stateClosed || over <= 0 {
+	if c.closed() || over <= 0 {
 		return
 	}
 	if over > c.loop.memory.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
@@ -190,7 +190,7 @@ func (o *output) check() bool {
 	}
 	l := c.loop
 	o.setBacklog(c.wire.backlog())
-	if c.state == stateClosed {
+	if c.closed() {
 		return c.linger()
 	}
 	if taken := o.written - int64(o.backlog+o.inKernel()); taken > o.taken || o.backlog == 0 {

@@ -268,7 +268,7 @@ func (p *pipe) take() {
 	}
 	in, ended := p.up.take()
 	if in != nil {
-		if c.state != stateClosed {
+		if !c.closed() {
 			c.in.heard(in.b)
 		}
 		in.b = in.b[:0]

@@ -209,7 +209,7 @@ func (c *conn) displace() {
 
 // dismiss closes a connection that has shown nothing. Its socket does not linger.
 func (c *conn) dismiss(detail string) {
-	if c.state != stateClosed {
+	if !c.closed() {
 		c.fail(codec.FaultHelloTimeout, codec.ErrorClosing, 0, 0, detail)
 		c.out.flush()
 		c.teardown()

@@ -41,7 +41,7 @@ func (in *input) read(buf []byte) (rest []byte) {
 	for len(in.carry) > 0 && len(buf) > 0 {
 		buf = in.readCarry(buf)
 	}
-	for len(buf) > 0 && c.state != stateClosed && !l.pace.turnOver {
+	for len(buf) > 0 && !c.closed() && !l.pace.turnOver {
 		body, n, err := codec.Split(buf, in.frameLimit())
 		if err != nil {
 			c.decodeFault(err, 0)
@@ -58,7 +58,7 @@ func (in *input) read(buf []byte) (rest []byte) {
 		c.frame(body)
 		l.pace.worked(1 + n/bytesPerUnit)
 	}
-	if c.state == stateClosed {
+	if c.closed() {
 		return nil // nobody wants it, and it must not wait
 	}
 	return buf
@@ -99,7 +99,7 @@ func (in *input) readCarry(buf []byte) []byte {
 		c.frame(body)
 		c.loop.bufs.put(carry)
 		c.loop.pace.worked(1 + n/bytesPerUnit)
-		if c.state == stateClosed {
+		if c.closed() {
 			return nil
 		}
 	}

@@ -66,7 +66,7 @@ func (in *input) setReading(on bool) {
 func (p *poller) readOn(c *conn) []byte {
 	l := p.loop
 	s, open := c.wire.(*socket)
-	if !open || c.state == stateClosed || c.in.inTurns || l.pace.full && c.kind != linkConn {
+	if !open || c.closed() || c.in.inTurns || l.pace.full && c.kind != linkConn {
 		return nil
 	}
 	if p.more == nil {

@@ -162,7 +162,7 @@ func (e *Engine) memoryTrouble() string {
 func (m *loopMemory) holders() (all []memoryHolder) {
 	l := m.loop
 	for _, c := range l.observed {
-		if c.state == stateClosed && !c.gone() {
+		if c.closed() && !c.gone() {
 			c.cut()
 		}
 	}
@@ -186,7 +186,7 @@ func (m *loopMemory) holders() (all []memoryHolder) {
 // closeForMemory closes a connection that holds much of the node's memory. A client that has not
 // read what was sent to it does not hear why.
 func (c *conn) closeForMemory(held int, named bool) {
-	if c.gone() || c.state == stateClosed {
+	if c.gone() || c.closed() {
 		return
 	}
 	l := c.loop

@@ -57,7 +57,7 @@ func (mc *multicasts) countOutcome(seq uint64) (last bool) {
 // multicast.
 func (mc *multicasts) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
 	c := mc.conn
-	if !grouped || c.state == stateClosed {
+	if !grouped || c.closed() {
 		c.sender.outcome(seq, code, reason, reply)
 		return
 	}

@@ -141,7 +141,7 @@ func (in *input) isAhead() bool {
 }
 
 // mayWait reports whether the loop can delay what comes next on the connection.
-func (in *input) mayWait() bool { return in.conn.state != stateClosed && in.conn.wire != nil }
+func (in *input) mayWait() bool { return !in.conn.closed() && in.conn.wire != nil }
 
 // crowded reports whether some connections delay others.
 func (t *turns) crowded() bool {
@@ -208,7 +208,7 @@ func (in *input) await() {
 // hasWork reports whether the connection has anything to do in its turn.
 func (in *input) hasWork() bool {
 	c := in.conn
-	return c.state != stateClosed && (in.long != nil || !c.held.ready.empty() || len(in.unread) > 0)
+	return !c.closed() && (in.long != nil || !c.held.ready.empty() || len(in.unread) > 0)
 }
 
 // resume handles what waits until the turn is over.
@@ -221,14 +221,14 @@ func (in *input) resume() {
 	if !l.pace.turnOver {
 		c.held.resume()
 	}
-	if l.pace.turnOver || c.state == stateClosed {
+	if l.pace.turnOver || c.closed() {
 		return
 	}
 	waited := in.unread
 	in.unread = nil // if the connection closes meanwhile, drop must not give this buffer back
 	l.turns.unread -= len(waited)
 	rest := in.read(waited)
-	if c.state == stateClosed || len(rest) == 0 {
+	if c.closed() || len(rest) == 0 {
 		l.bufs.put(waited)
 		return
 	}
@@ -323,7 +323,7 @@ func (in *input) takeTurn() (more bool) {
 	switch {
 	case in.hasWork() || worked && in.mayWait() && in.isAhead():
 		return true
-	case c.state != stateClosed && c.gone():
+	case !c.closed() && c.gone():
 		c.teardown() // its end has waited for this
 	}
 	in.inTurns = false
