@@ -79,10 +79,10 @@ func (o *options) checkAddrs() error {
 func explainAddr(addr string, err error) string {
 	host, port, splitErr := net.SplitHostPort(addr)
 	if splitErr != nil {
-		return "is not host:port, as 127.0.0.1:7400 is"
+		return "is not host:port: give an address like 127.0.0.1:7400"
 	}
 	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && host != "" {
-		return fmt.Sprintf("names the host %q, which is not known: give an IP address of this machine", host)
+		return fmt.Sprintf("names the unknown host %q: give an IP address of this machine", host)
 	}
 	return fmt.Sprintf("has the port %q: want a number from 0 to 65535", port)
 }
@@ -95,10 +95,10 @@ func (o *options) checkListen(flag string, addr *string, insecure bool, advertis
 	case err != nil:
 		return cli.Usagef("%s %q %s", flag, *addr, explainAddr(*addr, err))
 	case !tcp.IP.IsLoopback() && !insecure:
-		return cli.Usagef("%s %s can be reached from other machines and nobody has to authenticate: "+
+		return cli.Usagef("%s %s lets other machines connect without authentication: "+
 			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)
 	case o.clustered() && advertised == "" && (len(tcp.IP) == 0 || tcp.IP.IsUnspecified()):
-		return cli.Usagef("%s %s does not say where the others find this node: add --%sadvertise HOST:PORT", flag, *addr,
+		return cli.Usagef("%s %s is not an address that others can connect to: add --%sadvertise HOST:PORT", flag, *addr,
 			strings.TrimSuffix(strings.TrimPrefix(flag, "--"), "listen"))
 	}
 	*addr = tcp.String()

@@ -69,25 +69,25 @@ func oddInName(r rune) bool {
 // them. It does not quote what it finds.
 func (o *options) checkPasswords() error {
 	if strings.Contains(o.registry, "@") {
-		return cli.Usagef("--registry holds a user or a password, and lists of processes would show it: " +
-			"use --registry-username, and --registry-password-file or the environment's " + envRegistryPassword)
+		return cli.Usagef("--registry contains a user or a password, which process listings would show: " +
+			"use --registry-username, and --registry-password-file or the environment variable " + envRegistryPassword)
 	}
 	if strings.Contains(o.discovery, "@") {
-		return cli.Usagef("--discovery holds a user or a password, and lists of processes would show it: " +
-			"use --discovery-auth-file or the environment's " + envDiscoveryAuth)
+		return cli.Usagef("--discovery contains a user or a password, which process listings would show: " +
+			"use --discovery-auth-file or the environment variable " + envDiscoveryAuth)
 	}
 	return nil
 }
 
 func (o *options) checkRegistry() error {
 	if o.registry == memoryRegistry {
-		return needless("is for Redis: add --registry redis://HOST:PORT",
+		return needless("works only with Redis: add --registry redis://HOST:PORT",
 			flagValue{"--registry-username", o.registryUsername}, flagValue{"--registry-password-file", o.registryPasswordFile},
 			flagValue{"--registry-sentinel-password-file", o.sentinelPasswordFile}, flagValue{"--registry-ca-file", o.registryCA},
 			flagValue{"--registry-cert-file", o.registryCert}, flagValue{"--registry-key-file", o.registryKey})
 	}
 	if !strings.HasPrefix(o.registry, "rediss") {
-		return needless("is for TLS, and --registry does not begin with rediss",
+		return needless("works only with TLS: begin --registry with rediss",
 			flagValue{"--registry-ca-file", o.registryCA}, flagValue{"--registry-cert-file", o.registryCert}, flagValue{"--registry-key-file", o.registryKey})
 	}
 	if (o.registryCert == "") != (o.registryKey == "") {
@@ -110,12 +110,12 @@ func needless(why string, flags ...flagValue) error {
 
 func (o *options) checkCluster() error {
 	if o.discovery == "" {
-		if err := needless("is for ZooKeeper: add --discovery zk://HOST:PORT", flagValue{"--discovery-auth-file", o.discoveryAuthFile}); err != nil {
+		if err := needless("works only with ZooKeeper: add --discovery zk://HOST:PORT", flagValue{"--discovery-auth-file", o.discoveryAuthFile}); err != nil {
 			return err
 		}
 	}
 	if !o.clustered() {
-		return needless("is for a node of a cluster: add --discovery or --peers",
+		return needless("works only in a cluster: add --discovery or --peers",
 			flagValue{"--peer-listen", o.peerListen}, flagValue{"--peer-advertise", o.peerAdvertise})
 	}
 	flag := "--peers"
@@ -124,11 +124,11 @@ func (o *options) checkCluster() error {
 	}
 	switch {
 	case o.discovery != "" && o.peerList != "":
-		return cli.Usagef("--discovery and --peers exclude each other: the other nodes are found, or given")
+		return cli.Usagef("--discovery and --peers exclude each other: give one of them")
 	case o.registry == memoryRegistry:
-		return cli.Usagef("%s makes this node one of a cluster, which needs a registry that all its nodes share: add --registry redis://HOST:PORT", flag)
+		return cli.Usagef("%s needs a registry that all nodes share: add --registry redis://HOST:PORT", flag)
 	case o.peerList != "" && o.nodeID == "":
-		return cli.Usagef("--peers needs --node-id as well: the other nodes list this one by its name")
+		return cli.Usagef("--peers needs --node-id: add the ID of this node in the lists of the others")
 	}
 	var err error
 	o.peers, err = parsePeers(o.peerList)

@@ -356,7 +356,7 @@ func TestErrors(t *testing.T) {
 		{[]string{"--admin-listen", ":0"}, cli.ExitUsage, "add --insecure-listen"},
 		{[]string{"--listen", "nonsense"}, cli.ExitUsage, "not host:port"},
 		{[]string{"--listen", "none"}, cli.ExitUsage, "not host:port"},
-		{[]string{"--listen", "no-such-host.invalid:1"}, cli.ExitUsage, `names the host "no-such-host.invalid", which is not known`},
+		{[]string{"--listen", "no-such-host.invalid:1"}, cli.ExitUsage, `names the unknown host "no-such-host.invalid"`},
 		{[]string{"--listen", "127.0.0.1:99999"}, cli.ExitUsage, `has the port "99999": want a number from 0 to 65535`},
 		{[]string{"--loops", "-1"}, cli.ExitUsage, "Loops"},
 		{[]string{"--loops", "many"}, cli.ExitUsage, "--loops"},

@@ -43,7 +43,7 @@ func readSecrets(o options, logger *slog.Logger) (secrets, error) {
 	}
 	switch {
 	case cluster == "" && o.clustered():
-		return s, cli.Usagef("the nodes of a cluster share a secret: put at least %d random bytes into a file "+
+		return s, cli.Usagef("a cluster needs a secret: put at least %d random bytes into a file "+
 			"and add --cluster-secret-file FILE, or set %s", minSecret, envSecret)
 	case cluster != "" && len(cluster) < minSecret:
 		return s, cli.Usagef("the cluster's secret has %d bytes, at least %d are needed: for example, "+
@@ -68,7 +68,7 @@ func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
 		return "", cli.Usagef("%s %s is empty", flag, file)
 	}
 	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
-		logger.Warn("everybody on this machine can read a secret: chmod 600 it", "flag", flag, "file", file)
+		logger.Warn("everybody on this machine can read a secret: set its mode to 600", "flag", flag, "file", file)
 	}
 	return string(text), nil
 }

@@ -27,8 +27,8 @@ func newServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node until SIGINT or SIGTERM",
-		Long: `Run a node until SIGINT or SIGTERM. It then drains: what is under way is finished, new messages hear
-"draining", and clients are told to leave. A second signal ends it at once.`,
+		Long: `Run a node until SIGINT or SIGTERM. The node then drains: it finishes what is under way, answers new messages
+"draining", and asks its clients to leave. A second signal ends it at once.`,
 		Args: cobra.NoArgs,
 		RunE: cli.RunE(func(cmd *cobra.Command, _ []string) error {
 			if err := cli.RefuseEmpty(cmd.Flags(), "admin-listen"); err != nil {
@@ -89,7 +89,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 	}
 	loops := node.Stats().Loops
 	if procs := cli.SpareP(loops); procs <= loops {
-		logger.Warn("GOMAXPROCS should be over the number of event loops", "gomaxprocs", procs, "loops", loops)
+		logger.Warn("GOMAXPROCS should be greater than the number of event loops", "gomaxprocs", procs, "loops", loops)
 	}
 	memory := limitMemory(node.Stats().MemoryBudget)
 	done := make(chan error, 1)
@@ -107,7 +107,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 
 	select {
 	case sig := <-signals:
-		logger.Info("draining; a second signal ends at once", "signal", sig.String(), "timeout", opts.drainTimeout)
+		logger.Info("draining; a second signal ends the node at once", "signal", sig.String(), "timeout", opts.drainTimeout)
 		return drain(node, opts.drainTimeout, signals, stop, done, logger)
 	case err := <-done:
 		return err
@@ -122,7 +122,7 @@ func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *
 	logger.Info("relay serves", "clients", node.Addr().String(), "admin", adminAddr, "node", node.NodeID(),
 		"pid", os.Getpid(), "memory", memory, "loops", node.Stats().Loops, "gomaxprocs", runtime.GOMAXPROCS(0))
 	if opts.clustered() {
-		logger.Info("one of a cluster", "cluster", opts.cluster, "registry", opts.registry, "nodes", cmp.Or(opts.discovery, opts.peerList))
+		logger.Info("the node is part of a cluster", "cluster", opts.cluster, "registry", opts.registry, "nodes", cmp.Or(opts.discovery, opts.peerList))
 	}
 	nodes := "--nodes " + reachable(node.Addr())
 	if opts.discovery != "" {

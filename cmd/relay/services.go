@@ -97,7 +97,7 @@ func (v *services) health() []string {
 		troubles = append(troubles, "the list of nodes may be out of date: "+err.Error())
 	}
 	for _, line := range v.zookeeper.Skipped() {
-		troubles = append(troubles, "the list of nodes lacks what is wrong in ZooKeeper: "+line)
+		troubles = append(troubles, "the node ignores a wrong entry in ZooKeeper: "+line)
 	}
 	return troubles
 }
