@@ -42,15 +42,21 @@ func newServeCommand() *cobra.Command {
 }
 
 func serve(opts options, stderr io.Writer) error {
-	log, err := newLogger(opts.logLevel, opts.logFormat, stderr)
+	log, level, err := newLogger(opts.logLevel, opts.logFormat, stderr)
 	if err != nil {
 		return err
 	}
 	defer log.Flush(flushTime)
 	logger := log.Logger
+	given := opts
 	if err := opts.check(); err != nil {
 		return err
 	}
+	reloads := newReloader(logger, func() (*options, error) {
+		next := given
+		return &next, next.check()
+	})
+	reloads.add(reloadLevel(level))
 	secrets, err := readSecrets(opts, logger)
 	if err != nil {
 		return err
@@ -68,14 +74,14 @@ func serve(opts options, stderr io.Writer) error {
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
 	}, opts, secrets)
 	if err == nil {
-		err = operate(node, opts, outside, logger)
+		err = operate(node, opts, outside, reloads, logger)
 	}
 	return errors.Join(err, outside.close())
 }
 
 // operate serves until a signal or a failure. It returns when node has ended, or at once after a
 // second signal.
-func operate(node *engine.Engine, opts options, outside *services, logger *slog.Logger) error {
+func operate(node *engine.Engine, opts options, outside *services, reloads *reloader, logger *slog.Logger) error {
 	// From here on, this function handles signals.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -104,6 +110,7 @@ func operate(node *engine.Engine, opts options, outside *services, logger *slog.
 		return <-done
 	}
 	greet(node, opts, adminAddr, memory, logger)
+	go reloads.run(ctx)
 
 	select {
 	case sig := <-signals:
