@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"net"
 	"strings"
 	"testing"
 
@@ -193,11 +192,11 @@ func TestBadBeginnings(t *testing.T) {
 // While the hook checks the credentials, the client may send nothing.
 func TestBadJoining(t *testing.T) {
 	thinking := make(chan struct{})
-	cfg := Config{Loops: 2, Hooks: Hooks{Authenticate: func(_ context.Context, cred []byte, _ net.Addr) (string, error) {
-		if string(cred) == "slow" {
+	cfg := Config{Loops: 2, Hooks: Hooks{Authenticate: func(_ context.Context, l Login) (Identity, error) {
+		if string(l.Credentials) == "slow" {
 			<-thinking
 		}
-		return "", nil
+		return Identity{}, nil
 	}}}
 	n := start(t, cfg)
 	t.Cleanup(func() { close(thinking) }) // before the engine stops

@@ -50,7 +50,7 @@ func newCluster(e *Engine, remote *routing.Table) *cluster {
 	c.self = &peers.Self{
 		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secret: e.cfg.ClusterSecret,
 		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
-		Identity: c.identity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.acceptor.listener) },
+		Identity: c.peerIdentity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.acceptor.listener) },
 	}
 	c.peers = peers.New(c.self, c, e.cfg.Membership, e.cfg.Logger)
 	c.open.Store(new([]routing.Handle))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -54,11 +53,11 @@ func TestHooksDoNotReturn(t *testing.T) {
 			var log notes
 			var down, up, kicks atomic.Int32
 			hooks := Hooks{
-				Authenticate: func(_ context.Context, credentials []byte, _ net.Addr) (string, error) {
-					if len(credentials) > 0 {
+				Authenticate: func(_ context.Context, l Login) (Identity, error) {
+					if len(l.Credentials) > 0 {
 						ends()
 					}
-					return "me", nil
+					return Identity{Name: "me"}, nil
 				},
 				Bind: func(_, id string) error {
 					if strings.HasPrefix(id, "bad") {

@@ -27,12 +27,12 @@ const InProcessAddr = "in-process:1"
 // Run has ended, and for any address but [InProcessAddr]. Any goroutine may call Dialer and the
 // function.
 func (e *Engine) Dialer() func(ctx context.Context, addr string) (net.Conn, error) {
-	return e.DialerAs("")
+	return e.DialerAs(Identity{})
 }
 
 // DialerAs is like Dialer, but gives the sessions an identity: the value that Hooks.Authenticate
 // would have returned.
-func (e *Engine) DialerAs(identity string) func(ctx context.Context, addr string) (net.Conn, error) {
+func (e *Engine) DialerAs(identity Identity) func(ctx context.Context, addr string) (net.Conn, error) {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		if err := mayBegin(ctx); err != nil {
 			return nil, err
@@ -56,7 +56,7 @@ func (e *Engine) DialerAs(identity string) func(ctx context.Context, addr string
 
 // connectInMemory makes a pipe and posts its connection to a loop. The loop gets the connection
 // before anything that the client writes.
-func (e *Engine) connectInMemory(identity string) net.Conn {
+func (e *Engine) connectInMemory(identity Identity) net.Conn {
 	c := newConn(insideConn, memoryAddr{}, e.cfg.MaxPending)
 	c.loop = e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
 	p := &pipe{conn: c, identity: identity}

@@ -348,7 +348,7 @@ func TestDialerRefuses(t *testing.T) {
 // The Dialer supplies the identity. The engine does not call Hooks.Authenticate.
 func TestDialerAs(t *testing.T) {
 	n := start(t, Config{Hooks: Hooks{
-		Authenticate: func(context.Context, []byte, net.Addr) (string, error) { return "", errors.New("nobody") },
+		Authenticate: func(context.Context, Login) (Identity, error) { return Identity{}, errors.New("nobody") },
 		Bind: func(identity, id string) error {
 			if identity != id {
 				return errors.New("not yours")
@@ -356,7 +356,7 @@ func TestDialerAs(t *testing.T) {
 			return nil
 		},
 	}})
-	n.attach(sdk.Config{Dialer: n.DialerAs("alice")}, "alice")
+	n.attach(sdk.Config{Dialer: n.DialerAs(Identity{Name: "alice"})}, "alice")
 	other := n.attach(sdk.Config{})
 	if err := other.Bind(patient(t), "bob"); !errors.Is(err, sdk.ErrDenied) {
 		t.Errorf("%v", err)

@@ -66,13 +66,14 @@
 // carry messages between loops. output.go writes to the socket, and conn.go is a connection's life.
 //
 // internal/directory does the work that may wait for the registry, off the loops. office.go is the
-// interface through which it gives work to the loops. hooks.go calls the hooks. wire.go is the
-// interface to what carries the bytes: a socket, or a pipe in memory (pipe.go, dialer.go). clock.go
-// is the loops' clock, stall.go detects loops that stand still, and fence.go does what must follow
-// a stop. In a cluster, internal/peers knows the other nodes and dials them. cluster.go gives it
-// what it needs from the engine, link.go is the connection to one node, and identity.go describes
-// this node to others. forward.go sends and receives messages over a link. park.go and hold.go hold
-// messages on a loop until the registry answers. docs/architecture.md gives the reasons.
+// interface through which it gives work to the loops. hooks.go calls the hooks, and login.go asks
+// one of them who a client is. wire.go is the interface to what carries the bytes: a socket, or a
+// pipe in memory (pipe.go, dialer.go). clock.go is the loops' clock, stall.go detects loops that
+// stand still, and fence.go does what must follow a stop. In a cluster, internal/peers knows the
+// other nodes and dials them. cluster.go gives it what it needs from the engine, link.go is the
+// connection to one node, and peeridentity.go describes this node to others. forward.go sends and
+// receives messages over a link. park.go and hold.go hold messages on a loop until the registry
+// answers. docs/architecture.md gives the reasons.
 //
 // Ownership: a loop owns its connections, their buffers, its pending acks and its counters. No
 // other goroutine touches them. Other goroutines reach a loop through its inbox.

@@ -59,7 +59,7 @@ func Example() {
 // dial opens a session in the node's own process.
 func dial(ctx context.Context, node *engine.Engine, identity string, handler client.Handler) *client.Session {
 	s, err := client.Dial(ctx, client.Config{
-		Nodes: []string{engine.InProcessAddr}, Dialer: node.DialerAs(identity),
+		Nodes: []string{engine.InProcessAddr}, Dialer: node.DialerAs(engine.Identity{Name: identity}),
 		Handler: handler, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -125,10 +125,10 @@ func TestSlowAuthentication(t *testing.T) {
 	t.Parallel()
 	asked, answer := make(chan struct{}, 16), make(chan struct{})
 	n := start(t, Config{MaxHandshakes: 4, Hooks: Hooks{
-		Authenticate: func(context.Context, []byte, net.Addr) (string, error) {
+		Authenticate: func(context.Context, Login) (Identity, error) {
 			asked <- struct{}{}
 			<-answer
-			return "", nil
+			return Identity{}, nil
 		},
 	}})
 	var in []*client

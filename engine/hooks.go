@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
 
 	"distmsg/codec"
 	"distmsg/routing"
@@ -18,11 +17,12 @@ import (
 // buffers: they are valid only during the call. Do not change them, and copy what you keep. The
 // engine calls a hook from several goroutines at once.
 type Hooks struct {
-	// Authenticate turns the credentials of a hello into an identity, or refuses them with an error
-	// whose text goes to the client. It runs on a goroutine of its own and may block; the
-	// connection waits, for at most Config.IdleTimeout. ctx ends then and when the engine stops,
-	// and Run does not return before the hook has returned. The hook may keep credentials.
-	Authenticate func(ctx context.Context, credentials []byte, remote net.Addr) (identity string, err error)
+	// Authenticate turns a login into an identity, or refuses it with an error whose text goes to
+	// the client. An error that is or wraps ErrRetryLogin refuses nothing: the client comes again
+	// later. It runs on a goroutine of its own and may block; the connection waits, for at most
+	// Config.IdleTimeout. ctx ends then and when the engine stops, and Run does not return before
+	// the hook has returned.
+	Authenticate func(ctx context.Context, l Login) (Identity, error)
 	// Bind refuses an ID to an identity with an error, whose text goes to the client. The text is
 	// cut to 255 bytes, and texts beyond 32 KiB for all IDs of one bind are left out. It runs on
 	// the ID's lane and may block. Then later binds of the same IDs wait, and so do those of other

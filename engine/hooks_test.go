@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +72,7 @@ func (w *witness) hooks(node string) Hooks {
 }
 
 func identified(h Hooks) Hooks {
-	h.Authenticate = func(context.Context, []byte, net.Addr) (string, error) { return "me", nil }
+	h.Authenticate = named("me")
 	return h
 }
 
@@ -244,7 +242,7 @@ func TestKickHook(t *testing.T) {
 		epoch = c.bind("x")
 		b.kicked("x", epoch)
 		w.expect(g.nodes[0], fmt.Sprintf("n0 me %v x %d", b.sessionID(), epoch))
-		s := g.nodes[1].attach(sdk.Config{Dialer: g.nodes[1].DialerAs("me")}, "x")
+		s := g.nodes[1].attach(sdk.Config{Dialer: g.nodes[1].DialerAs(Identity{Name: "me"})}, "x")
 		epoch, _ = s.Epoch("x")
 		w.expect(g.nodes[1], fmt.Sprintf("n1 me %v x %d", c.sessionID(), epoch))
 		epoch = a.bind("x")

@@ -224,10 +224,10 @@ func TestStopHook(t *testing.T) {
 	long(t)
 	t.Parallel()
 	entered := make(chan struct{}, 1)
-	n := start(t, Config{Hooks: Hooks{Authenticate: func(ctx context.Context, _ []byte, _ net.Addr) (string, error) {
+	n := start(t, Config{Hooks: Hooks{Authenticate: func(ctx context.Context, _ Login) (Identity, error) {
 		entered <- struct{}{}
 		<-ctx.Done()
-		return "", ctx.Err()
+		return Identity{}, ctx.Err()
 	}}})
 	c := n.dial()
 	c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
@@ -376,10 +376,10 @@ func TestDrain(t *testing.T) {
 	})
 	t.Run("while somebody joins", func(t *testing.T) {
 		entered, release := make(chan struct{}, 1), make(chan struct{})
-		n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: func(context.Context, []byte, net.Addr) (string, error) {
+		n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: func(context.Context, Login) (Identity, error) {
 			entered <- struct{}{}
 			<-release
-			return "", nil
+			return Identity{}, nil
 		}}})
 		c := n.dial()
 		c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))

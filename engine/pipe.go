@@ -19,7 +19,7 @@ const pipeBuffer = 64 << 10
 type pipe struct {
 	// static
 	conn     *conn
-	identity string
+	identity Identity
 	pump     func() // take, as a task for the loop
 
 	up   upstream

@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"distmsg/codec"
@@ -29,7 +27,7 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	if p := c.inMemory(); p != nil {
-		c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), remote: c.remote}).enqueue(p.identity)
+		c.joinAs(&f, &join{loop: c.loop, handle: c.handle()}).enqueue(p.identity)
 		return
 	}
 	source := sourceOf(c.remote)
@@ -41,30 +39,14 @@ func (c *conn) handleHello(body []byte) {
 		c.close(codec.FaultGoingAway, "too many clients are connecting: try again later")
 		return
 	}
-	j := c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), remote: c.remote, placed: true, source: source})
+	j := c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), placed: true, source: source})
 	if e.cfg.Hooks.Authenticate == nil {
-		j.enqueue("")
+		j.enqueue(Identity{})
 		return
 	}
-	e.background.Go(func() { // hooks may block for long, so not in a lane, where others would wait
-		ctx, cancel := context.WithTimeout(e.serving, e.cfg.IdleTimeout)
-		defer cancel()
-		var identity string
-		var err error
-		if !e.hooks.apart("Authenticate", func() { identity, err = e.cfg.Hooks.Authenticate(ctx, j.credentials, j.remote) }) {
-			j.refuse(codec.FaultInternal, "the node could not check the credentials")
-			return
-		}
-		if e.serving.Err() != nil { // whatever the hook says now, it is not about the credentials
-			j.refuse(codec.FaultGoingAway, "the node is shutting down")
-			return
-		}
-		if err != nil {
-			j.refuse(codec.FaultUnauthenticated, err.Error())
-			return
-		}
-		j.enqueue(identity)
-	})
+	l := Login{Credentials: append([]byte(nil), f.Credentials...), Remote: c.remote}
+	// Hooks may block for long, so not in a lane, where others would wait.
+	e.background.Go(func() { j.login(l) })
 }
 
 // joinAs joins the connection to a session as its hello asks, and fills j in.
@@ -74,7 +56,6 @@ func (c *conn) joinAs(f *codec.Hello, j *join) *join {
 	c.receiver.takesMany = f.Features&codec.FeatureMulticast != 0
 	c.receiver.returnsBare = f.Features&codec.FeatureShortNotHere != 0
 	c.live.promise(f.Heartbeat)
-	j.credentials = append([]byte(nil), f.Credentials...)
 	j.secret = append([]byte(nil), f.Secret...)
 	j.replace = f.Flags&codec.HelloReplace != 0
 	copy(j.wanted[:], f.Session)
@@ -83,15 +64,13 @@ func (c *conn) joinAs(f *codec.Hello, j *join) *join {
 
 // join is a connection on its way into a session.
 type join struct {
-	loop        *loop
-	handle      routing.Handle
-	remote      net.Addr
-	credentials []byte
-	secret      []byte
-	wanted      routing.SessionID // zero: a new one
-	replace     bool
-	placed      bool // it has a place in Engine.joins, under source
-	source      netip.Addr
+	loop    *loop
+	handle  routing.Handle
+	secret  []byte
+	wanted  routing.SessionID // zero: a new one
+	replace bool
+	placed  bool // it has a place in Engine.joins, under source
+	source  netip.Addr
 }
 
 // end frees the place.
@@ -112,8 +91,8 @@ func (j *join) refuse(f codec.Fault, detail string) {
 }
 
 // enqueue asks the directory to open or resume the session.
-func (j *join) enqueue(identity string) {
-	j.loop.eng.dir.Join(j, j.wanted, identity, j.secret)
+func (j *join) enqueue(identity Identity) {
+	j.loop.eng.dir.Join(j, j.wanted, identity.Name, j.secret)
 }
 
 // Refuse closes the connection.

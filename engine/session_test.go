@@ -60,7 +60,7 @@ func TestResume(t *testing.T) {
 }
 
 func TestResumeRefused(t *testing.T) {
-	cfg := Config{Hooks: Hooks{Authenticate: func(_ context.Context, cred []byte, _ net.Addr) (string, error) { return string(cred), nil }}}
+	cfg := Config{Hooks: Hooks{Authenticate: nameIsCredentials}}
 	n := start(t, cfg)
 	by := n.watchOver()
 	c := n.dial()
@@ -289,7 +289,7 @@ func TestSessionHooks(t *testing.T) {
 	t.Parallel()
 	u := upDown{make(chan routing.SessionID, 100), make(chan routing.SessionID, 100)}
 	n := start(t, Config{Loops: 2, ResumeWindow: 300 * time.Millisecond, Hooks: Hooks{
-		Authenticate: func(context.Context, []byte, net.Addr) (string, error) { return "someone", nil },
+		Authenticate: named("someone"),
 		SessionUp: func(id routing.SessionID, identity string) {
 			if identity != "someone" {
 				t.Errorf("identity %q", identity)
@@ -336,14 +336,14 @@ func TestSessionHooks(t *testing.T) {
 }
 
 func TestAuthenticate(t *testing.T) {
-	n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: func(ctx context.Context, cred []byte, remote net.Addr) (string, error) {
-		if remote.(*net.TCPAddr).Port == 0 || ctx.Err() != nil {
-			t.Errorf("remote %v, context %v", remote, ctx.Err())
+	n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: func(ctx context.Context, l Login) (Identity, error) {
+		if l.Remote.(*net.TCPAddr).Port == 0 || l.TLS != nil || ctx.Err() != nil {
+			t.Errorf("remote %v, TLS %v, context %v", l.Remote, l.TLS, ctx.Err())
 		}
-		if string(cred) != "open sesame" {
-			return "", errors.New("who is " + string(cred))
+		if string(l.Credentials) != "open sesame" {
+			return Identity{}, errors.New("who is " + string(l.Credentials))
 		}
-		return "ali", nil
+		return Identity{Name: "ali"}, nil
 	}}})
 	c := n.dial()
 	c.hello(codec.Hello{Credentials: []byte("open sesame")})
@@ -365,7 +365,7 @@ func TestAuthenticate(t *testing.T) {
 
 func TestBindHook(t *testing.T) {
 	n := start(t, Config{Hooks: Hooks{
-		Authenticate: func(_ context.Context, cred []byte, _ net.Addr) (string, error) { return string(cred), nil },
+		Authenticate: nameIsCredentials,
 		Bind: func(identity, id string) error {
 			if !strings.HasPrefix(id, identity) {
 				return errors.New("not yours")
@@ -389,7 +389,7 @@ func TestBindHook(t *testing.T) {
 
 func TestSendHook(t *testing.T) {
 	acrossLoops(t, Config{Hooks: Hooks{
-		Authenticate: func(context.Context, []byte, net.Addr) (string, error) { return "x", nil },
+		Authenticate: named("x"),
 		Send: func(identity string, m *codec.Send) codec.Code {
 			if identity != "x" {
 				return codec.CodeNoRoute

@@ -10,8 +10,8 @@ import (
 	"distmsg/engine/internal/peers"
 )
 
-// identity returns how this node describes itself on a link.
-func (c *cluster) identity() codec.PeerIdentity {
+// peerIdentity returns how this node describes itself on a link.
+func (c *cluster) peerIdentity() codec.PeerIdentity {
 	e := c.eng
 	resume := hmac.New(sha256.New, e.cfg.Secret)
 	resume.Write([]byte("distmsg resume fingerprint"))
