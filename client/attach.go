@@ -46,7 +46,7 @@ func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 func (k *keepers) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.s.cfg.DialTimeout)
 	defer cancel()
-	nc, err := k.dialer.Open(ctx, addr)
+	nc, err := k.open(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -91,6 +91,9 @@ func greet(nc net.Conn, hello *codec.Hello) (f *codec.Welcome, early []byte, err
 	var buf []byte
 	for {
 		body, n, err := codec.Split(buf, maxWelcome)
+		if err != nil && isTLS(buf) {
+			err = errWantsTLS
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -102,7 +105,7 @@ func greet(nc net.Conn, hello *codec.Hello) (f *codec.Welcome, early []byte, err
 		n, err = nc.Read(chunk)
 		buf = append(buf, chunk[:n]...)
 		if err != nil && n == 0 {
-			return nil, nil, fmt.Errorf("no welcome: %w", err)
+			return nil, nil, fmt.Errorf("no welcome: %w", explainAlert(err))
 		}
 	}
 }

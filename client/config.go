@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,9 +45,15 @@ type Config struct {
 	Credentials []byte
 	// Agent is the name of this program, which the node shows to people. Default: "distmsg-go".
 	Agent string
-	// Dialer opens the connections, for example over TLS. Engine.Dialer of package engine returns
-	// one for an engine in the same process. Default: TCP.
+	// Dialer opens the connections. Engine.Dialer of package engine returns one for an engine in
+	// the same process, which needs no TLS. Default: TCP.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
+	// TLS makes the session use TLS, version 1.2 or later, over the connections that Dialer opens.
+	// A node must prove that it is TLS.ServerName (default: the host of its address) to TLS.RootCAs
+	// (default: the system's). Certificates are for nodes that ask clients for one. A session that
+	// has failed to attach because of a certificate keeps trying, as after any other failure; the
+	// error names the address and the cause. The session works with a copy. Default: nil, no TLS.
+	TLS *tls.Config
 	// DialTimeout bounds one attempt to attach to one node, from dialling to welcome. Default: 2 s.
 	DialTimeout time.Duration
 	// RequestTimeout bounds Bind, Unbind and Lookup, retries included, if their context has no
@@ -190,6 +197,7 @@ func (c Config) withDefaults() (Config, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		}
 	}
+	c.TLS = secured(c.TLS)
 	err := c.validate()
 	if c.Attach == AllNodes {
 		c.Attach = math.MaxInt
