@@ -100,13 +100,13 @@ func (a *attachments) publish(c, old *conn) {
 		a.remove(old)
 		a.moveAway(old)
 	}
-	if !c.gone { // otherwise it has already closed
+	if c.place == placeOpen { // otherwise it has already closed
 		set := a.live.Load()
 		a.setLive(append(set.conns[:len(set.conns):len(set.conns)], c))
 		close(a.changed)
 		a.changed = make(chan struct{})
 	}
-	c.told = true
+	c.reported = true
 	a.state = State{Attached: true, Session: c.session, Node: c.node, Addr: c.addr, Resumed: c.resumed, Nodes: a.live.Load().nodes}
 	a.tellState()
 }
@@ -123,7 +123,6 @@ func (a *attachments) setLive(conns []*conn) {
 // remove takes c from the connections that sends go to. Without another connection, sends wait for
 // one. The caller holds mu.
 func (a *attachments) remove(c *conn) {
-	c.gone = true
 	if conns := a.live.Load().conns; slices.Contains(conns, c) {
 		a.setLive(slices.DeleteFunc(slices.Clone(conns), func(o *conn) bool { return o == c }))
 	}
@@ -133,7 +132,7 @@ func (a *attachments) remove(c *conn) {
 func (a *attachments) drop(c *conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c.closed = true
+	c.place.reach(placeClosed)
 	a.remove(c)
 }
 
@@ -143,7 +142,7 @@ func (a *attachments) retire(c *conn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.remove(c)
-	if c.told {
+	if c.reported {
 		a.lost(c, errMoved)
 	}
 	a.moveAway(c)
@@ -151,8 +150,9 @@ func (a *attachments) retire(c *conn) {
 
 // moveAway marks c as left behind, once. The caller holds mu.
 func (a *attachments) moveAway(c *conn) {
-	c.gone, c.told = true, false
-	if c.moved.CompareAndSwap(0, max(a.s.now(), 1)) {
+	c.place.reach(placeRetired)
+	c.reported = false
+	if c.departure.move(a.s.now()) {
 		close(c.retired)
 	}
 }
@@ -175,7 +175,7 @@ func (a *attachments) forgotten(c *conn, cause error) bool {
 	defer a.mu.Unlock()
 	delete(a.conns, c)
 	a.remove(c)
-	if !c.told || !a.state.Attached {
+	if !c.reported || !a.state.Attached {
 		return false
 	}
 	a.lost(c, cause)
@@ -219,7 +219,7 @@ func (a *attachments) admit(c *conn, f *codec.Welcome) error {
 	}
 	twice := false
 	for o := range a.conns {
-		twice = twice || same && !o.gone && c.node != "" && o.node == c.node && o.incarnation == c.incarnation
+		twice = twice || same && o.place == placeOpen && c.node != "" && o.node == c.node && o.incarnation == c.incarnation
 	}
 	a.conns[c] = struct{}{}
 	if twice {
@@ -247,7 +247,7 @@ func (a *attachments) admit(c *conn, f *codec.Welcome) error {
 func (a *attachments) hasSettled() bool {
 	id := hex.EncodeToString(a.id)
 	for c := range a.conns {
-		if !c.gone && !c.draining.Load() && c.session == id {
+		if c.place == placeOpen && !c.draining.Load() && c.session == id {
 			return true
 		}
 	}
@@ -276,7 +276,7 @@ func (a *attachments) begin(c *conn) {
 func (a *attachments) mayReplace(addr string) bool {
 	node := a.s.nodes.names[addr]
 	for c := range a.conns {
-		if !c.closed && (node == "" || c.node == node) {
+		if c.place != placeClosed && (node == "" || c.node == node) {
 			return false
 		}
 	}

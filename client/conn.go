@@ -43,33 +43,30 @@ type conn struct {
 	credit budget // for posts; in bytes
 
 	// Shared without a lock.
-	heard    atomic.Bool  // bytes were read since the last tick
-	spoke    atomic.Bool  // bytes were written since the last tick
-	draining atomic.Bool  // the node has sent a drain frame
-	moved    atomic.Int64 // when the session moved away, on its clock; 0 if it has not
-	left     atomic.Bool  // the node delivers no more messages here
-	owed     atomic.Int64 // answers that handlers have not given yet
+	activity  activity
+	departure departure
+	draining  atomic.Bool  // the node has sent a drain frame
+	owed      atomic.Int64 // answers that handlers have not given yet
 
 	// Guarded by attachments.mu.
-	gone   bool // closed or retired: no more sends go here
-	closed bool
-	told   bool // OnState must report its end
+	place    place
+	reported bool // OnState has reported the attachment, and must report its end
 
-	leaving bool // leave was sent; owned by the ticker
-
+	// Guarded by mu: what is to be written.
 	mu       sync.Mutex
 	wake     sync.Cond // the writer's
 	out      []byte    // whole frames, to be written
 	spare    []byte    // the buffer written last, for reuse
-	writing  bool      // a batch is being written
+	writing  bool      // the writer is writing a batch
 	unsent   []byte    // when it ends: frames of which no byte was written
-	shut     bool      // no more frames are appended
-	cause    error     // why it was shut
-	ended    bool      // bye was appended, so no message may follow
+	outPhase outPhase
+	cause    error             // why it was shut
+	to, from [codec.MaxID]byte // scratch for the frame being encoded
+
+	// Guarded by mu: what waits for the node.
 	calls    calls
 	requests map[uint64]*request
 	nextReq  uint64
-	to, from [codec.MaxID]byte // scratch for the frame being encoded
 }
 
 const (
@@ -132,7 +129,7 @@ func (c *conn) lasted() bool { return time.Since(c.born) >= lasting }
 func (c *conn) append(encode func(b []byte) []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut {
+	if !c.outPhase.frames() {
 		return false
 	}
 	c.commit(encode(c.out))
@@ -154,7 +151,7 @@ func (c *conn) commit(out []byte) {
 	if c.direct != nil && !c.writing && c.direct.TryWrite(out) {
 		c.s.count.writes.Add(1)
 		c.s.count.bytesOut.Add(uint64(len(out)))
-		c.spoke.Store(true)
+		c.activity.spoke.Store(true)
 		c.out = out[:0]
 		return
 	}
@@ -175,7 +172,7 @@ func (c *conn) write() {
 		n, err := c.nc.Write(batch)
 		c.s.count.writes.Add(1)
 		c.s.count.bytesOut.Add(uint64(n))
-		c.spoke.Store(true)
+		c.activity.spoke.Store(true)
 		if err != nil {
 			c.mu.Lock()
 			c.unsent = batch[wholeFrames(batch, n):]
@@ -191,7 +188,7 @@ func (c *conn) write() {
 func (c *conn) nextBatch() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.out) == 0 && !c.shut {
+	for len(c.out) == 0 && c.outPhase.frames() {
 		c.wake.Wait()
 		// The sender that woke the writer is rarely alone, so let the others append first. This
 		// saves most write calls when many goroutines send at once.
@@ -199,7 +196,7 @@ func (c *conn) nextBatch() []byte {
 		runtime.Gosched()
 		c.mu.Lock()
 	}
-	if c.shut {
+	if !c.outPhase.frames() {
 		return nil
 	}
 	batch := c.out
@@ -233,7 +230,7 @@ func (c *conn) read(early []byte) {
 		c.s.count.bytesIn.Add(uint64(n))
 		end += n
 		if n > 0 {
-			c.heard.Store(true)
+			c.activity.heard.Store(true)
 		}
 		if err != nil {
 			c.close(fmt.Errorf("client: read from %s: %w", c.addr, err))
@@ -275,42 +272,32 @@ func (c *conn) tickUntil(over <-chan struct{}) {
 	every := max(min(c.s.cfg.Heartbeat/4, maxTick), time.Millisecond)
 	t := time.NewTicker(every)
 	defer t.Stop()
-	// Count silence in ticks, not in time, because the node does not cause a pause of this process.
-	quiet, mute, beat := 0, 0, int(max(c.s.cfg.Heartbeat/every, 1))
+	c.activity.beat = int(max(c.s.cfg.Heartbeat/every, 1))
 	for {
 		select {
 		case <-over:
 			return
 		case <-t.C:
-			quiet, mute = c.tick(quiet, mute, beat)
+			c.tick()
 		}
 	}
 }
 
 // tick pings a silent node, closes the connection if the node stays silent, and ends the sends that
-// the node did not end in time. It also pings if nothing was written for a heartbeat: hello has
-// promised the node to send something that often, and the node drops a client that breaks the
-// promise. quiet is how many ticks in a row brought no byte, mute is how many wrote none, and beat
-// is how many make a heartbeat.
-func (c *conn) tick(quiet, mute, beat int) (int, int) {
+// the node did not end in time.
+func (c *conn) tick() {
 	now := c.s.now()
-	if quiet++; c.heard.Swap(false) {
-		quiet = 0
-	}
-	if mute++; c.spoke.Swap(false) {
-		mute = 0
-	}
+	c.activity.tick()
 	switch {
-	case quiet >= deadBeats*beat:
+	case c.activity.dead():
 		c.close(fmt.Errorf("%w for %d heartbeats of %v", errSilent, deadBeats, c.s.cfg.Heartbeat))
 	case c.backlog() > c.s.cfg.MaxInFlightBytes+c.s.cfg.QueueTotal:
 		c.close(errBacklog)
-	case quiet > 0 && quiet%beat == 0, mute > 0 && mute%beat == 0:
+	case c.activity.pingDue():
 		c.append(func(b []byte) []byte { return codec.AppendPing(b, uint64(now)) })
 	}
 	c.endOverdue(now - guardSlack)
 	c.leave(now)
-	return quiet, mute
 }
 
 // backlog returns how many bytes wait to be written. Window and credit bound the messages among
@@ -335,10 +322,7 @@ func (c *conn) endOverdue(limit int64) {
 // counts.
 func (c *conn) close(cause error) {
 	c.mu.Lock()
-	if !c.shut {
-		c.shut, c.cause = true, cause
-		c.wake.Signal()
-	}
+	c.shut(cause)
 	c.mu.Unlock()
 	c.s.attachments.drop(c)
 	c.nc.Close()
@@ -347,17 +331,19 @@ func (c *conn) close(cause error) {
 // leave makes the session leave a connection after a move. It closes the connection when the node
 // delivers no more messages on it, and all sends, requests and answers on it have ended.
 func (c *conn) leave(now int64) {
-	moved := c.moved.Load()
-	if moved == 0 || now-moved < linger {
-		return
-	}
-	if !c.leaving {
-		c.leaving = true
+	switch {
+	case c.departure.mayLeave(now):
 		c.append(codec.AppendLeave)
-		return
-	}
-	if (c.left.Load() || now-moved > leaveTimeout) && c.shutIdle(errMoved) {
+	case c.departure.over(now) && c.shutIdle(errMoved):
 		c.close(errMoved)
+	}
+}
+
+// shut stops the writer and refuses further frames. The first cause counts. The caller holds mu.
+func (c *conn) shut(cause error) {
+	if c.outPhase.frames() {
+		c.outPhase, c.cause = c.outPhase.shut(), cause
+		c.wake.Signal()
 	}
 }
 
@@ -367,18 +353,18 @@ func (c *conn) leave(now int64) {
 func (c *conn) shutIdle(cause error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut || c.calls.len() > 0 || len(c.requests) > 0 || len(c.out) > 0 || c.writing || c.owed.Load() > 0 {
+	busy := c.calls.len() > 0 || len(c.requests) > 0 || len(c.out) > 0 || c.writing || c.owed.Load() > 0
+	if busy || !c.outPhase.frames() {
 		return false
 	}
-	c.shut, c.cause = true, cause
-	c.wake.Signal()
+	c.shut(cause)
 	return true
 }
 
 // bye ends the session at the node, which then closes the connection. Nothing is sent after it.
 func (c *conn) bye() {
 	c.append(func(b []byte) []byte {
-		c.ended = true
+		c.outPhase = c.outPhase.bye()
 		return codec.AppendBye(b)
 	})
 }
@@ -389,7 +375,7 @@ func (c *conn) finish() {
 	c.mu.Lock()
 	unsent := [2][]byte{c.unsent, c.out}
 	c.unsent, c.out = nil, nil
-	cause := c.cause
+	cause, asked := c.cause, c.outPhase.saidBye()
 	c.mu.Unlock()
 
 	c.credit.close(errConnClosed)
@@ -411,7 +397,7 @@ func (c *conn) finish() {
 	for _, r := range requests {
 		r.answer <- answer{code: codec.CodeLost}
 	}
-	if c.ended && cause != ErrClosed { // Close has ended it
+	if asked && cause != ErrClosed { // Close has ended the session, and the node has closed
 		cause = nil
 	}
 	c.s.attachments.forget(c, cause)

@@ -124,7 +124,7 @@ func (c *conn) ack(f *codec.Ack) (retry bool, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut {
+	if !c.outPhase.frames() {
 		c.s.count.unheard.Add(1)
 		return false, &Error{Code: codec.CodeUnreachable, Reason: "the message's connection is gone", cause: c.cause}
 	}
@@ -233,7 +233,7 @@ func (c *conn) onReassert(body []byte) error {
 func (c *conn) onLeft(body []byte) error {
 	err := codec.DecodeLeft(body)
 	if err == nil {
-		c.left.Store(true)
+		c.departure.answered()
 	}
 	return err
 }

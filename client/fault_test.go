@@ -448,7 +448,7 @@ func TestDrain(t *testing.T) {
 	}
 	c.deliver("me", 100, 0) // nor have all loops of the node
 	c.put(codec.AppendLeft(nil))
-	eventually(t, "left", func() bool { return old.left.Load() && s.Stats().Received == 2 })
+	eventually(t, "left", func() bool { return old.departure.phase.Load() == hasLeft && s.Stats().Received == 2 })
 	close(release) // an answer that comes late is still heard
 	c.expectAck()
 	if _, err := c.frame(); err == nil || len(c.buf) > 0 {

@@ -97,7 +97,7 @@ func (ns *nodes) taken(addr string) bool {
 		return true
 	}
 	for c := range ns.s.attachments.conns {
-		if !c.gone && (c.addr == addr || c.node == key) {
+		if c.place == placeOpen && (c.addr == addr || c.node == key) {
 			return true
 		}
 	}

@@ -125,7 +125,7 @@ func (c *conn) request(q question, ids []idEpoch) *request {
 	r := &request{answer: make(chan answer, 1), ids: ids, heard: q.heard, late: q.late}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut {
+	if !c.outPhase.frames() {
 		r.answer <- answer{code: unwritten(q.kind)}
 		return r
 	}

@@ -220,7 +220,7 @@ func (s *Session) submitTo(ctx context.Context, c *conn, o *outgoing) (seq uint6
 func (c *conn) put(b *budget, o *outgoing) (seq uint64, need int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shut || c.ended {
+	if !c.outPhase.messages() {
 		return 0, 0, errConnClosed
 	}
 	ttl, err := o.ttl()

@@ -335,7 +335,7 @@ func TestPresenceModel(t *testing.T) {
 			}
 		}
 		c := &conn{s: s}
-		c.shut = true // unwatch frames go nowhere
+		c.outPhase = outShut // unwatch frames go nowhere
 		w := &s.watches
 		w.conn = c
 		said := make(map[string]Presence) // by the node, of what is watched
