@@ -7,10 +7,10 @@ import (
 )
 
 // Two causes end the wait for messages in flight. errSilent: nothing has landed for the whole
-// grace. errPatience: the patience is over, although outcomes still come in.
+// grace. errPatience: the longest wait is over, although outcomes still come in.
 var (
-	errSilent   = errors.New("nothing has landed for the whole grace")
-	errPatience = errors.New("the patience is over")
+	errSilent   = errors.New("nothing arrived for the whole grace time")
+	errPatience = errors.New("the longest wait is over")
 )
 
 // land waits for the messages in flight, and for everything that the nodes have still to say.
@@ -31,7 +31,7 @@ func (r *run) land(ctx context.Context) {
 
 // whileHeard returns a context that ends when nothing has landed for as long as the grace. An
 // overload needs time to land, and while its outcomes come in, the nodes have not gone silent. The
-// context ends in any case when the patience is over. It also ends a grace after ctx.
+// context ends in any case when the longest wait is over. It also ends a grace after ctx.
 func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()) {
 	heard, cancel := context.WithCancelCause(context.Background())
 	r.helpers.Go(func() {

@@ -161,10 +161,10 @@ func (n *nats) info(args []byte) error {
 		return fmt.Errorf("INFO: %w", err)
 	}
 	if info.AuthRequired {
-		return errors.New("the server wants credentials")
+		return errors.New("the server requires credentials")
 	}
 	if size := len(n.t.msg.payload); size > info.MaxPayload {
-		return fmt.Errorf("payload is %d bytes, the server takes %d", size, info.MaxPayload)
+		return fmt.Errorf("payload is %d bytes, the server allows %d", size, info.MaxPayload)
 	}
 	if info.LDM {
 		n.t.drains++

@@ -43,7 +43,7 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 			return explainUnreached(addrs[i], err)
 		default:
 			r.silent = append(r.silent, err.Error())
-			fmt.Fprintf(r.cfg.Progress, "going on without a node that discovery lists: %v\n", err)
+			fmt.Fprintf(r.cfg.Progress, "continuing without a node that discovery lists: %v\n", err)
 		}
 	}
 	if len(nodes) == 0 {
@@ -128,7 +128,7 @@ func foundInstead(answer []byte) string {
 	line = bytes.TrimRight(line[:min(len(line), 80)], "\r")
 	switch {
 	case len(answer) == 0:
-		return "it takes the connection and says nothing"
+		return "it accepts the connection but does not answer"
 	case bytes.HasPrefix(answer, []byte("HTTP/")):
 		return "it speaks HTTP, as a relay's --admin-listen does"
 	case answer[0] == '-', answer[0] == '+':
@@ -139,4 +139,4 @@ func foundInstead(answer []byte) string {
 	return fmt.Sprintf("it answers %q", line)
 }
 
-var errNoNode = errors.New("discovery knows of no node: start one, or correct the path")
+var errNoNode = errors.New("discovery lists no node: start one, or correct the path")

@@ -292,7 +292,7 @@ func (r *relay) take(f *codec.Deliver) (held bool) {
 		if !r.holds(f.To) {
 			return false
 		}
-		ack.Code, ack.Reason = codec.CodeRejected, []byte("not as it was sent")
+		ack.Code, ack.Reason = codec.CodeRejected, []byte("differs from what was sent")
 	}
 	if f.Flags&codec.FlagAck != 0 {
 		r.say(codec.AppendAck(r.leg.pending, &ack))
@@ -339,13 +339,13 @@ func (r *relay) welcome(body []byte) error {
 
 func (r *relay) checkLimits(features uint64) error {
 	if r.limits.MaxIDs == 0 {
-		return errors.New("the node takes no IDs")
+		return errors.New("the node accepts no IDs")
 	}
 	if size := uint64(len(r.t.msg.payload)); size > r.limits.MaxPayload {
-		return fmt.Errorf("payload is %d bytes, the node takes %d", size, r.limits.MaxPayload)
+		return fmt.Errorf("payload is %d bytes, the node allows %d", size, r.limits.MaxPayload)
 	}
 	if n := max(r.t.window, 1) * r.t.msg.copies; r.t.acks && uint64(n) > r.limits.MaxInFlight {
-		return fmt.Errorf("window is %d (window times fanout), the node takes %d in flight", n, r.limits.MaxInFlight)
+		return fmt.Errorf("window is %d (window times fanout), the node allows %d in flight", n, r.limits.MaxInFlight)
 	}
 	return r.checkFanout(features)
 }
@@ -357,14 +357,14 @@ func (r *relay) checkFanout(features uint64) error {
 		return nil
 	}
 	if features&codec.FeatureMulticast == 0 || r.limits.MaxMulticast == 0 {
-		return errors.New("fanout: the node knows no multicast")
+		return errors.New("fanout: the node does not support multicast")
 	}
 	if uint64(n) > r.limits.MaxMulticast {
-		return fmt.Errorf("fanout is %d, the node takes %d IDs in one multicast", n, r.limits.MaxMulticast)
+		return fmt.Errorf("fanout is %d, the node allows %d IDs in one multicast", n, r.limits.MaxMulticast)
 	}
 	longest := slices.MaxFunc(r.t.ids, func(a, b []byte) int { return len(a) - len(b) })
 	if size := codec.MulticastSize(len(r.t.msg.payload), slices.Repeat([][]byte{longest}, n)); uint64(size) > r.limits.MaxFrame {
-		return fmt.Errorf("fanout is %d with a payload of %d, which may count %d bytes, the node takes frames of %d",
+		return fmt.Errorf("fanout is %d with a payload of %d, which may count as %d bytes, the node allows frames of %d",
 			n, len(r.t.msg.payload), size, r.limits.MaxFrame)
 	}
 	return nil
@@ -389,7 +389,7 @@ func (r *relay) boundFrame(body []byte) error {
 		return err
 	}
 	if f.All.Len() != r.asked-r.done {
-		return errors.New("bound does not answer the bind")
+		return errors.New("bound does not match the bind")
 	}
 	for v, ok := f.All.Next(); ok; v, ok = f.All.Next() {
 		switch {

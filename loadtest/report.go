@@ -90,7 +90,7 @@ type Report struct {
 	Moves uint64 `json:"moves"`
 	// Drains is the number of connections that received a drain notice from their node.
 	Drains uint64 `json:"drains"`
-	// Errors counts what should not happen: error frames, kicks, and bytes that are no frame.
+	// Errors counts unexpected events: error frames, kicks, and bytes that are no frame.
 	Errors map[string]uint64 `json:"errors"`
 	// DrainCut says what the drain of the node in this process cut off. It is empty if that is
 	// nothing.
@@ -230,11 +230,11 @@ func (r *Report) Verdict() (code ExitCode, why string) {
 		return ExitFailure, fmt.Sprintf("%d messages had no answer yet after %.0f s of waiting, while others still got theirs",
 			r.Unanswered, r.LandingS)
 	case len(r.Errors) > 0:
-		return ExitFailure, "what should not happen did: " + nonZero(r.Errors)
+		return ExitFailure, "unexpected errors: " + nonZero(r.Errors)
 	case r.DownConnections > 0:
 		return ExitFailure, fmt.Sprintf("%d connections were lost and did not come back", r.DownConnections)
 	case r.RatePerS == nil || *r.RatePerS == 0:
-		return ExitFailure, "no message made it in the measured time"
+		return ExitFailure, "no message was delivered in the measured time"
 	case r.DrainCut != "":
 		return ExitDrain, "the node's drain cut something off: " + r.DrainCut
 	}
@@ -271,7 +271,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	c := &r.Config
 	line("run", "%s%s", c.describe(), map[bool]string{true: " (interrupted)"}[r.Partial])
 	if len(r.Silent) > 0 {
-		line("nodes", "went on without those that are listed and do not answer: %s", strings.Join(r.Silent, ", "))
+		line("nodes", "continued without these, which discovery lists but which do not answer: %s", strings.Join(r.Silent, ", "))
 	}
 	if r.RatePerS != nil {
 		line("rate", "%.0f %s/s over %.1f s", *r.RatePerS, c.unit(), r.Seconds)
@@ -295,10 +295,10 @@ func (r *Report) WriteText(w io.Writer) error {
 		line("landing", "%.1f s from the last send to the last answer", r.LandingS)
 	}
 	if r.Unsent > 0 {
-		line("unsent", "%d could not leave in time", r.Unsent)
+		line("unsent", "%d were not sent in time", r.Unsent)
 	}
 	if r.LostConnections+r.Drains > 0 {
-		line("connections", "%d lost, of them %d still down; %d were told to leave, %d times one moved",
+		line("connections", "%d lost, of them %d still down; nodes asked %d to leave, and %d moved",
 			r.LostConnections, r.DownConnections, r.Drains, r.Moves)
 	}
 	if r.Cross != nil {
@@ -358,7 +358,7 @@ func (c *Settings) path() string {
 }
 
 func (r *Report) describeCPU() string {
-	s := "nothing was measured"
+	s := "not measured"
 	if r.DriverCPU != nil {
 		s = fmt.Sprintf("%.2f µs/message in this process", *r.DriverCPU)
 	}
@@ -366,7 +366,7 @@ func (r *Report) describeCPU() string {
 		s += " (driver and node)"
 	}
 	if r.ServerError != "" {
-		s += "; that of the server is not known: " + r.ServerError
+		s += "; the server's is unknown: " + r.ServerError
 	}
 	if r.ServerCPU != nil {
 		s += fmt.Sprintf(", %.2f µs/message in the server", *r.ServerCPU)

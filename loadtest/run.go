@@ -27,7 +27,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("the run was not begun: %w", err)
+		return nil, fmt.Errorf("the run did not start: %w", err)
 	}
 	inProcess := len(cfg.Nodes) == 0 && cfg.Membership == nil
 	if !inProcess {
@@ -169,7 +169,7 @@ func (t *traffic) snapshot() Snapshot {
 }
 
 func (r *run) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("%v are over", connectTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("not done within %v", connectTimeout))
 	defer cancel()
 	if err := r.d.connect(ctx); err != nil {
 		return fmt.Errorf("connect: %w", err)

@@ -235,7 +235,7 @@ func (c *sdkConn) submit(m *message) {
 			c.outcome(seq, err)
 		}
 	} else if id != m.seq { // reports of failures would be ambiguous
-		d.do(func() { d.t.note("the SDK numbers posts in another way") })
+		d.do(func() { d.t.note("the SDK numbered a post differently") })
 	}
 }
 
@@ -277,7 +277,7 @@ func (c *sdkConn) handle(_ context.Context, m *client.Delivery) {
 	intact := false
 	c.sdk.do(func() { intact = c.sdk.t.deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
 	if !intact {
-		_ = m.Reject("not as it was sent") // the ledger has recorded it
+		_ = m.Reject("differs from what was sent") // the ledger has recorded it
 	}
 }
 

@@ -86,11 +86,11 @@ In another shell:
   # load for ten seconds, each message from one node to another; the report says what became of every one
   go run ./cmd/loadtest --discovery %[1]s --cross 1
 
-  # what a node counts, and what it misses
+  # a node's metrics, and its health
   curl -s http://%[2]s/metrics | grep ^distmsg_
   curl -s http://%[2]s/healthz
 
-  # kill a node, while load is running or not, and see how the others take it; it is back in %[3]v
+  # kill a node, with or without load, and see how the others react; it restarts after %[3]v
   kill -9 %[4]d; sleep 1; curl -s http://%[2]s/healthz
 
 Ctrl-C ends all.
@@ -112,7 +112,7 @@ func (c *cluster) watchOne(ctx context.Context, name string, p *proc.Process) {
 	for {
 		select {
 		case <-p.Done():
-			c.say("%s, pid %d, has died; it is started again in %v", name, p.PID(), backAfter)
+			c.say("%s, pid %d, has died; it restarts in %v", name, p.PID(), backAfter)
 		case <-ctx.Done():
 			return
 		}

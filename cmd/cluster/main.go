@@ -52,11 +52,11 @@ func newCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.IntVar(&o.nodes, "nodes", 3, "relay nodes, `n` of them")
-	f.IntVar(&o.port, "port", 7400, "`port` of the first node for clients, HTTP on the next, other nodes on the one after it; the second node's are higher by 10, and so on")
+	f.IntVar(&o.nodes, "nodes", 3, "run `n` relay nodes")
+	f.IntVar(&o.port, "port", 7400, "`port` of the first node for clients; the next is for HTTP, and the one after it for other nodes. The second node's ports are higher by 10, and so on")
 	f.IntVar(&o.redisPort, "redis-port", 7379, "`port` of redis-server")
-	f.IntVar(&o.keeperPort, "zookeeper-port", 7381, "`port` of ZooKeeper; each of the three ports may be 0 for free ones")
-	f.BoolVar(&o.logs, "logs", false, "show the nodes' logs, each line behind the name of its node")
+	f.IntVar(&o.keeperPort, "zookeeper-port", 7381, "`port` of ZooKeeper; 0 picks free ports, for each of the three flags")
+	f.BoolVar(&o.logs, "logs", false, "show the nodes' logs; each line begins with the name of its node")
 	return cmd
 }
 

@@ -38,8 +38,8 @@ func newCommand() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "conformance",
-		Short: "Plays a node that does what nodes do seldom, and says what a client does wrong",
-		Long: `Plays a node that does what nodes do seldom, and says what a client does wrong.
+		Short: "Plays a test node that also does what nodes rarely do, and reports what a client does wrong",
+		Long: `Plays a test node that also does what nodes rarely do, and reports what a client does wrong.
 docs/conformance.md says what the client's program has to do.
 
 With --exec it runs that program once for each scenario. Without, it waits for a client at --listen, one scenario

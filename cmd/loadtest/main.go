@@ -92,8 +92,8 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&o.Nodes, "nodes", nil, "addresses of running nodes, host:port[,host:port...] (default: a node in this process)")
 	f.StringVar(&o.discovery, "discovery", "", "find the nodes in ZooKeeper: zk://host:port[,host:port...]/path")
-	f.StringVar(&o.authFile, "discovery-auth-file", "", "`file` with ZooKeeper's user:password (default: the environment's "+authVariable+")")
-	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: as it comes)")
+	f.StringVar(&o.authFile, "discovery-auth-file", "", "`file` with ZooKeeper's user:password (default: the environment variable "+authVariable+")")
+	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: not controlled)")
 	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
 	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")
 	f.IntVar(&o.Attach, "attach", 1, "nodes that each session is attached to at once, -1: all (driver sdk)")
@@ -106,10 +106,10 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.Fanout, "fanout", 1, "make each message a multicast to that many IDs; --window and --rate count multicasts (drivers relay and sdk)")
 	f.BoolVar(&o.NoAck, "no-ack", false, "send without ack, with a report of failures only")
 	f.DurationVar(&o.Duration, "duration", 10*time.Second, "measured time")
-	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before it: in the ledger, not in the figures")
-	f.Uint64Var(&o.Seed, "seed", 0, "makes the choice of receivers repeatable (0: random)")
+	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before the measured time: in the ledger, but not in the figures")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed that makes the choice of receivers repeatable (0: random)")
 	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
-	f.StringVar(&o.jsonFile, "json", "", "write the report to this `file`, too")
+	f.StringVar(&o.jsonFile, "json", "", "also write the report to this `file`, as JSON")
 }
 
 func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
@@ -126,7 +126,7 @@ func (o *options) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 	report, code, err := o.load(ctx, cmd)
 	if err != nil && ctx.Err() != nil {
-		return loadtest.ExitInterrupted, errors.New("interrupted before messages began to flow")
+		return loadtest.ExitInterrupted, errors.New("interrupted before the first message was sent")
 	}
 	if err != nil {
 		return code, err

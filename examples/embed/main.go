@@ -38,13 +38,13 @@ const (
 
 func main() {
 	var s server
-	flag.StringVar(&s.http, "http", "127.0.0.1:7030", "where users connect")
-	flag.StringVar(&s.token, "token", "sesame", "what users show to be let in")
-	flag.DurationVar(&s.patience, "patience", 5*time.Second, "how long a user may read nothing while something waits")
-	flag.StringVar(&s.redis, "redis", "", "of a cluster: redis://HOST:PORT/DATABASE")
-	flag.StringVar(&s.zookeeper, "zookeeper", "", "of a cluster: zk://HOST:PORT/PATH")
-	flag.StringVar(&s.secret, "secret-file", "", "of a cluster: a file with the same 16 bytes or more for all")
-	connect := flag.String("connect", "", "be a user in this terminal, of the server at this address")
+	flag.StringVar(&s.http, "http", "127.0.0.1:7030", "address where users connect")
+	flag.StringVar(&s.token, "token", "sesame", "token that users must give")
+	flag.DurationVar(&s.patience, "patience", 5*time.Second, "how long a user may leave messages unread before the server closes the connection")
+	flag.StringVar(&s.redis, "redis", "", "for a cluster: redis://HOST:PORT/DATABASE")
+	flag.StringVar(&s.zookeeper, "zookeeper", "", "for a cluster: zk://HOST:PORT/PATH")
+	flag.StringVar(&s.secret, "secret-file", "", "for a cluster: file with a secret of at least 16 bytes, the same on all servers")
+	connect := flag.String("connect", "", "chat from this terminal, as a user of the server at this address")
 	as := flag.String("as", "", "with -connect: the user's name")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

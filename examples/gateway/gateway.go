@@ -61,7 +61,7 @@ func (g *gateway) handler(ctx context.Context) http.Handler {
 		w.Write(page)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, "nothing is at %.80q: there are /login, /send, /logout, /online, /events, and the page at /", r.URL.Path)
+		refuse(w, http.StatusNotFound, "nothing is at %.80q: use /login, /send, /logout, /online, /events, or the page at /", r.URL.Path)
 	})
 	return mux
 }
@@ -115,7 +115,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 		text = p.Get("msg")
 	}
 	if !g.holds(from) { // the relay would answer denied, too, but not say what to do
-		refuse(w, httpStatus(client.CodeDenied), "%.80q is not logged in here: it has to /login first", from)
+		refuse(w, httpStatus(client.CodeDenied), "%.80q is not logged in here: use /login first", from)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
@@ -129,7 +129,7 @@ func (g *gateway) send(w http.ResponseWriter, r *http.Request) {
 	}
 	results, err := g.session.Multicast(ctx, m, to)
 	if errors.Is(err, client.ErrNotSupported) {
-		refuse(w, http.StatusNotImplemented, "the relay is too old for a message to several IDs: send one to each")
+		refuse(w, http.StatusNotImplemented, "the relay does not support messages to several IDs: send one to each")
 		return
 	}
 	outcomes := make([]outcome, len(to))
@@ -179,7 +179,7 @@ func (g *gateway) receive(_ context.Context, d *client.Delivery) {
 	if in := g.inbox(d.To); in == nil {
 		d.Reject("logged out")
 	} else if !in.add(message{From: d.From, Text: string(d.Payload)}) {
-		d.Reject("too many messages wait for a page to read them")
+		d.Reject("too many messages wait for the page")
 	}
 }
 

@@ -152,7 +152,7 @@ func parameters(w http.ResponseWriter, r *http.Request, names ...string) (p url.
 func parseForm(w http.ResponseWriter, r *http.Request) (status int, err error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
 		w.Header().Set("Allow", "GET, POST")
-		return http.StatusMethodNotAllowed, fmt.Errorf("is asked with GET, or with POST and a form, not with %s", r.Method)
+		return http.StatusMethodNotAllowed, fmt.Errorf("takes GET, or POST with a form, not %s", r.Method)
 	}
 	const form = "application/x-www-form-urlencoded"
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); r.Method == http.MethodPost && r.ContentLength != 0 && media != form {
@@ -175,7 +175,7 @@ func check(p url.Values, names []string) error {
 			return fmt.Errorf("unknown parameter %.80q", name)
 		}
 		if len(p[name]) > 1 {
-			return fmt.Errorf("parameter %q is there twice", name)
+			return fmt.Errorf("parameter %q was given twice", name)
 		}
 		if !utf8.ValidString(p.Get(name)) {
 			return fmt.Errorf("parameter %q is not UTF-8", name)

@@ -114,7 +114,7 @@ func TestBadRequests(t *testing.T) {
 	get(t, url+"/login").refused(t, 400, `missing parameter "clientId"`)
 	get(t, url+"/send", "from", "1").refused(t, 400, `missing parameter "to"`)
 	get(t, url+"/send", "from", "1", "to", "2", "message", "x").refused(t, 400, `unknown parameter "message"`)
-	get(t, url+"/send?from=1&from=2&to=3").refused(t, 400, `parameter "from" is there twice`)
+	get(t, url+"/send?from=1&from=2&to=3").refused(t, 400, `parameter "from" was given twice`)
 	get(t, url+"/send?from=1&to=2&msg=%ff").refused(t, 400, `parameter "msg" is not UTF-8`)
 	get(t, url+"/send?from=1&to=2&msg=%zz").refused(t, 400, "invalid URL escape")
 	get(t, url+"/login?clientId=").refused(t, 400, "an ID has 1 to 255 bytes, not 0")

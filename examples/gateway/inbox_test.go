@@ -16,7 +16,7 @@ func TestFullInbox(t *testing.T) {
 	}
 	full := send(maxMessages)
 	full.want(t, 422, "rejected")
-	if full.Reason != "too many messages wait for a page to read them" {
+	if full.Reason != "too many messages wait for the page" {
 		t.Errorf("reason %q", full.Reason)
 	}
 	page := openEvents(t, url, "1001", "")

@@ -2,7 +2,7 @@
 // do its counters say?
 //
 //	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
-//	/readyz   200 while the node takes clients; 503 before it is ready, while it drains, and while an event loop stands still
+//	/readyz   200 while the node accepts clients; 503 before it is ready, while it drains, and while an event loop is stalled
 //	/metrics  Prometheus text
 package admin
 

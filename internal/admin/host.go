@@ -25,7 +25,7 @@ func checkHost(next http.Handler, listens net.Addr, hosts []string) http.Handler
 		if host != "" && host != "localhost" && net.ParseIP(host) == nil && !slices.ContainsFunc(hosts, func(h string) bool {
 			return hostName(h) == host
 		}) {
-			http.Error(w, fmt.Sprintf("this server is not %q: ask it by its IP address or as localhost, or add the name to --admin-host", host),
+			http.Error(w, fmt.Sprintf("this server is not %q: use its IP address or localhost, or add the name to --admin-host", host),
 				http.StatusMisdirectedRequest)
 			return
 		}

@@ -227,7 +227,7 @@ func (q *queue) say(dropped uint64) {
 	if !q.first.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
-	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log records were dropped: whatever takes them did not keep up", 0)
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "log records were dropped because their reader was too slow", 0)
 	r.AddAttrs(slog.Uint64("records", dropped))
 	_ = q.first.Handle(context.Background(), r)
 }
