@@ -55,7 +55,7 @@ func TestCostPerForward(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, noAck := range []bool{false, true} {
 		t.Run(fmt.Sprintf("noAck=%v", noAck), func(t *testing.T) {
-			held(t, maxWritesPerForward, func() (first, last cost) { return runForwardCost(t, noAck) })
+			held(t, func() (first, last cost) { return runForwardCost(t, noAck) })
 		})
 	}
 }

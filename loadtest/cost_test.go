@@ -18,10 +18,7 @@ import (
 const (
 	maxAllocsPerMessage = 0.015
 	// for ticks and checks, even if a busy machine lets few messages through meanwhile
-	maxAllocsPerSecond  = 1000
-	maxWritesPerMessage = 0.1
-	// two nodes share the connections, so each of them has half as much to do in an iteration
-	maxWritesPerForward = 0.25
+	maxAllocsPerSecond = 1000
 )
 
 // cost is what the process had spent at one moment.
@@ -38,17 +35,17 @@ func costOf(e *engine.Engine) cost {
 }
 
 // TestCostPerMessage checks the cost of a message in steady state, with 200 connections and 50
-// messages in flight on each. A message must cost (almost) no allocation and a small part of a
-// write call.
+// messages in flight on each. A message must cost (almost) no allocation.
 //
-// All loops share one P. So the node is always busy when it runs, as on a saturated core. The
-// result does not depend on which threads a noisy machine lets run.
+// All loops share one P. So the node is always busy when it runs, as on a saturated core. The test
+// prints the write calls per message. They depend on how many messages a noisy machine lets come
+// together, so TestOneWriteForEachDestination of package engine holds what the node promises.
 func TestCostPerMessage(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for _, loops := range []int{1, 2} {
 		for _, noAck := range []bool{false, true} {
 			t.Run(fmt.Sprintf("loops=%d,noAck=%v", loops, noAck), func(t *testing.T) {
-				held(t, maxWritesPerMessage, func() (first, last cost) { return runCost(t, loops, noAck) })
+				held(t, func() (first, last cost) { return runCost(t, loops, noAck) })
 			})
 		}
 	}
@@ -123,13 +120,14 @@ func measure(t *testing.T, cfg loadtest.Config, look func() cost, busy func() bo
 	return first, last
 }
 
-// held runs a load until it costs no more than the limit, three times at most. Other work on this
-// machine can only add to the cost. So one run within the limit proves that the code can do it.
-func held(t *testing.T, maxWrites float64, run func() (first, last cost)) {
+// held runs a load until it costs no more than the limit, three times at most. What else goes on in
+// this process can only add to the allocations. So one run within the limit proves that the code
+// can do it.
+func held(t *testing.T, run func() (first, last cost)) {
 	t.Helper()
 	for try := 1; ; try++ {
 		first, last := run()
-		err := last.check(t, first, maxWrites)
+		err := last.check(t, first)
 		if err == nil {
 			return
 		}
@@ -141,7 +139,7 @@ func held(t *testing.T, maxWrites float64, run func() (first, last cost)) {
 }
 
 // check compares the cost since first with the limit.
-func (last cost) check(t *testing.T, first cost, maxWrites float64) error {
+func (last cost) check(t *testing.T, first cost) error {
 	t.Helper()
 	sends := float64(last.sends - first.sends)
 	if first.sends == 0 || sends < measured {
@@ -152,9 +150,6 @@ func (last cost) check(t *testing.T, first cost, maxWrites float64) error {
 	t.Logf("%.0f messages: %.4f allocations and %.4f write calls of the node each", sends, allocs, writes)
 	if allocs > most {
 		return fmt.Errorf("%.4f allocations per message, at most %.4f are promised", allocs, most)
-	}
-	if writes > maxWrites {
-		return fmt.Errorf("%.4f write calls per message, at most %v are promised", writes, maxWrites)
 	}
 	return nil
 }
