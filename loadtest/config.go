@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,10 @@ type Config struct {
 	// has no other connection, receivers are chosen as without Cross. It needs at least two nodes
 	// with connections. Default: receivers are chosen without regard to nodes.
 	Cross *float64
+	// TLS makes all connections use TLS. A server must prove that it is TLS.ServerName (default:
+	// the host of its address) to TLS.RootCAs (default: those of the system). It needs Nodes or
+	// Membership. Default: nil, no TLS.
+	TLS *tls.Config
 	// Loops is the number of event loops of the node in this process. Default: 1.
 	Loops int
 	// Driver communicates with the nodes. Default: DriverRelay. DriverNATS needs Nodes.
@@ -163,6 +168,7 @@ func (c *Config) validate() error {
 		_, _, err := net.SplitHostPort(n)
 		check(err == nil, "node %q is not host:port", n)
 	}
+	check(c.TLS == nil || len(c.Nodes) > 0 || c.Membership != nil, "tls needs running nodes: name them")
 	check(c.Membership == nil || len(c.Nodes) == 0, "nodes and a membership exclude each other: give one of them")
 	check(c.Membership == nil || c.Driver != DriverNATS, "driver nats does not support discovery: name the nodes")
 	check(c.Attach == 1 || c.Driver == DriverSDK, "attach needs driver sdk")

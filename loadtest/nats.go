@@ -156,12 +156,16 @@ func (n *nats) info(args []byte) error {
 		MaxPayload   int  `json:"max_payload"`
 		LDM          bool `json:"ldm"` // lame duck mode: the server is leaving
 		AuthRequired bool `json:"auth_required"`
+		TLSRequired  bool `json:"tls_required"`
 	}
 	if err := json.Unmarshal(args, &info); err != nil {
 		return fmt.Errorf("INFO: %w", err)
 	}
 	if info.AuthRequired {
 		return errors.New("the server requires credentials")
+	}
+	if info.TLSRequired && n.leg.tunnel == nil {
+		return errors.New("the server wants TLS: add --tls")
 	}
 	if size := len(n.t.msg.payload); size > info.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the server allows %d", size, info.MaxPayload)

@@ -3,6 +3,7 @@ package loadtest
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +21,9 @@ type broker struct {
 	subs map[string]func(subject, reply string, payload []byte)
 }
 
-func startBroker(t *testing.T) (addr string) {
+// startBroker starts a broker. With a TLS configuration, it sends its INFO and then expects TLS, as
+// nats-server does.
+func startBroker(t *testing.T, secure *tls.Config) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,7 +39,7 @@ func startBroker(t *testing.T) (addr string) {
 			}
 			conns.Go(func() {
 				defer c.Close()
-				b.serve(t, c)
+				b.serve(t, c, secure)
 			})
 		}
 	})
@@ -47,8 +50,11 @@ func startBroker(t *testing.T) (addr string) {
 	return ln.Addr().String()
 }
 
-func (b *broker) serve(t *testing.T, c net.Conn) {
-	fmt.Fprintf(c, "INFO {\"max_payload\":1048576,\"server_name\":\"test\"}\r\n")
+func (b *broker) serve(t *testing.T, c net.Conn, secure *tls.Config) {
+	fmt.Fprintf(c, "INFO {\"max_payload\":1048576,\"server_name\":\"test\",\"tls_required\":%v}\r\n", secure != nil)
+	if secure != nil {
+		c = tls.Server(c, secure)
+	}
 	r := bufio.NewReader(c)
 	for {
 		line, err := r.ReadString('\n')
@@ -102,14 +108,26 @@ func (b *broker) publish(subject, reply string, payload []byte) {
 func TestNATSDriver(t *testing.T) {
 	long(t)
 	t.Parallel()
-	for _, noAck := range []bool{false, true} {
-		cfg := quick
-		cfg.Driver, cfg.Nodes, cfg.NoAck, cfg.IDsPerConn = DriverNATS, []string{startBroker(t)}, noAck, 3
-		r := mustRun(t, cfg)
-		checkClean(t, r)
-		if r.Sent != r.Delivered || r.Acked != map[bool]uint64{false: r.Sent}[noAck] {
-			t.Errorf("%d sent, %d delivered, %d acked", r.Sent, r.Delivered, r.Acked)
+	server, client := tlsEnds(t)
+	for _, secure := range []bool{false, true} {
+		for _, noAck := range []bool{false, true} {
+			cfg := quick
+			cfg.Driver, cfg.NoAck, cfg.IDsPerConn = DriverNATS, noAck, 3
+			if secure {
+				cfg.Nodes, cfg.TLS = []string{startBroker(t, server)}, client
+			} else {
+				cfg.Nodes = []string{startBroker(t, nil)}
+			}
+			r := mustRun(t, cfg)
+			checkClean(t, r)
+			if r.Sent != r.Delivered || r.Acked != map[bool]uint64{false: r.Sent}[noAck] {
+				t.Errorf("%d sent, %d delivered, %d acked", r.Sent, r.Delivered, r.Acked)
+			}
 		}
+	}
+	_, err := Run(t.Context(), Config{Driver: DriverNATS, Nodes: []string{startBroker(t, server)}})
+	if err == nil || !strings.Contains(err.Error(), "add --tls") {
+		t.Errorf("without TLS at a server that wants it: %v", err)
 	}
 }
 

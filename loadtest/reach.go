@@ -3,6 +3,7 @@ package loadtest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,7 +29,7 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 	found := make([]error, len(addrs))
 	var asking sync.WaitGroup
 	for i, addr := range addrs {
-		asking.Go(func() { found[i] = askNode(ctx, addr, !listed) })
+		asking.Go(func() { found[i] = askNode(ctx, r.cfg.TLS, addr, !listed) })
 	}
 	asking.Wait()
 	if ctx.Err() != nil {
@@ -54,16 +55,16 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 }
 
 // askNode sends hello to addr and returns what is wrong there.
-func askNode(ctx context.Context, addr string, named bool) error {
+func askNode(ctx context.Context, config *tls.Config, addr string, named bool) error {
 	hello := codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Agent: []byte("distmsg-loadtest")})
-	answer, err := exchange(ctx, addr, hello, codec.AppendBye(nil))
+	answer, err := exchange(ctx, config, addr, hello, codec.AppendBye(nil))
 	if err != nil {
 		return err
 	}
 	// this may be a server that waits for a whole line of text, so send one that such servers
 	// answer
 	if len(answer) == 0 && named {
-		if answer, err = exchange(ctx, addr, []byte("GET / HTTP/1.0\r\n\r\n"), nil); err != nil {
+		if answer, err = exchange(ctx, config, addr, []byte("GET / HTTP/1.0\r\n\r\n"), nil); err != nil {
 			return err
 		}
 	}
@@ -81,7 +82,7 @@ func explainUnreached(addr string, err error) error {
 
 // exchange sends ask to addr, reads until it has the first frame or welcomeWithin is over, and then
 // sends bye.
-func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte, err error) {
+func exchange(ctx context.Context, config *tls.Config, addr string, ask, bye []byte) (answer []byte, err error) {
 	d := net.Dialer{Timeout: dialTimeout}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -90,6 +91,14 @@ func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte,
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	conn.SetDeadline(time.Now().Add(welcomeWithin))
+	if config != nil {
+		secure := tls.Client(conn, configFor(config, addr))
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, explainTLS(addr, err)
+		}
+		conn = secure
+		conn.SetDeadline(time.Now().Add(welcomeWithin))
+	}
 	if _, err := conn.Write(ask); err != nil {
 		return nil, fmt.Errorf("%s: %w", addr, err)
 	}
@@ -97,6 +106,10 @@ func exchange(ctx context.Context, addr string, ask, bye []byte) (answer []byte,
 	for {
 		n, err := conn.Read(chunk)
 		answer = append(answer, chunk[:n]...)
+		// with TLS 1.3, a client hears only now that it was refused
+		if len(answer) == 0 && refusedTLS(err) {
+			return nil, explainTLS(addr, err)
+		}
 		if _, whole, splitErr := codec.Split(answer, maxFrame); whole > 0 || splitErr != nil || err != nil {
 			conn.Write(bye) // without it, a node ends the session a little later
 			return answer, nil
@@ -129,6 +142,8 @@ func foundInstead(answer []byte) string {
 	switch {
 	case len(answer) == 0:
 		return "it accepts the connection but does not answer"
+	case answer[0] == tlsAlert || answer[0] == tlsHandshake:
+		return "it uses TLS: add --tls"
 	case bytes.HasPrefix(answer, []byte("HTTP/")):
 		return "it speaks HTTP, as a relay's --admin-listen does"
 	case answer[0] == '-', answer[0] == '+':
@@ -138,5 +153,11 @@ func foundInstead(answer []byte) string {
 	}
 	return fmt.Sprintf("it answers %q", line)
 }
+
+// The first bytes of what a server with TLS answers, if anything.
+const (
+	tlsAlert     = 0x15
+	tlsHandshake = 0x16
+)
 
 var errNoNode = errors.New("discovery lists no node: start one, or correct the path")

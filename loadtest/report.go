@@ -104,6 +104,7 @@ type Settings struct {
 	InProcess  bool     `json:"in_process"`
 	Loops      int      `json:"loops"` // of the node in this process
 	Driver     Driver   `json:"driver"`
+	TLS        bool     `json:"tls"`
 	Attach     int      `json:"attach"` // nodes of each session; -1: all
 	Strategy   string   `json:"strategy"`
 	Conns      int      `json:"conns"`
@@ -334,6 +335,9 @@ func (c *Settings) describe() string {
 	where := strings.Join(c.Nodes, ",")
 	if c.InProcess {
 		where = fmt.Sprintf("a node in this process (loops: %d)", c.Loops)
+	}
+	if c.TLS {
+		where += " over TLS"
 	}
 	return fmt.Sprintf("%s to %s: %d connections, %s, %d-byte payload, %s, seed %d",
 		c.Driver, where, c.Conns, load, c.Payload, ack, c.Seed)

@@ -94,9 +94,13 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	case DriverSDK:
 		r.d = newSDK(r.t, &r.cfg)
 	case DriverNATS:
-		r.d = newWire(r.t, known, r.cfg.Nodes, newNATS)
+		w := newWire(r.t, known, r.cfg.Nodes, newNATS)
+		w.tls, w.greets = r.cfg.TLS, true
+		r.d = w
 	default:
-		r.d = newWire(r.t, known, r.cfg.Nodes, newRelay)
+		w := newWire(r.t, known, r.cfg.Nodes, newRelay)
+		w.tls = r.cfg.TLS
+		r.d = w
 	}
 	r.t.driver = r.d
 	return r, nil
@@ -379,7 +383,8 @@ func (r *run) report() *Report {
 func (r *run) settings() Settings {
 	c := &r.cfg
 	return Settings{
-		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver, Attach: c.Attach, Strategy: c.Strategy,
+		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver, TLS: c.TLS != nil,
+		Attach: c.Attach, Strategy: c.Strategy,
 		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Fanout: c.Fanout, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		WarmupS: c.Warmup.Seconds(), DurationS: c.Duration.Seconds(), GraceS: c.Grace.Seconds(),
 		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,

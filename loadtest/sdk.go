@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"sync"
@@ -23,6 +24,7 @@ type sdk struct {
 	first    []string // addresses of the nodes where the sessions start
 	attach   int
 	strategy string
+	tls      *tls.Config
 	names    []string // the IDs
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -58,7 +60,8 @@ const (
 )
 
 func newSDK(t *traffic, cfg *Config) *sdk {
-	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, conns: make([]sdkConn, len(t.senders))}
+	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, tls: cfg.TLS,
+		conns: make([]sdkConn, len(t.senders))}
 	t.ledger.HearsLate(int64(noticeTime))
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for _, id := range t.ids {
@@ -95,7 +98,7 @@ func (d *sdk) connect(ctx context.Context) error {
 		view := &view{Membership: d.nodes, first: []discovery.Node{{Addr: d.first[i%len(d.first)]}}}
 		c := &d.conns[i]
 		cfg := client.Config{
-			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", Handler: c.handle,
+			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", TLS: d.tls, Handler: c.handle,
 			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
 			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			Logger: slog.New(slog.DiscardHandler), // the report has all that matters

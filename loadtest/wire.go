@@ -2,8 +2,10 @@ package loadtest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -26,7 +28,9 @@ type wire struct {
 	// Static after connect.
 	t         *traffic
 	addresses *addresses
-	nodes     []string // where the connections start
+	nodes     []string    // where the connections start
+	tls       *tls.Config // nil: none
+	greets    bool        // the server says a line before the TLS handshake
 	client    *gnet.Client
 	loop      gnet.EventLoop
 	conns     []wireConn
@@ -45,6 +49,7 @@ type wire struct {
 	awaited      int           // pongs that settle waits for
 	settled      chan struct{} // closed when all of them have come
 	watchedAt    int64         // the time of the last look
+	plain        []byte        // what a leg with TLS has decrypted
 }
 
 // wireConn is one connection as the traffic sees it: a session with all its moves and reconnects.
@@ -67,6 +72,7 @@ type leg struct {
 	proto   protocol
 	addr    string
 	gc      gnet.Conn // nil if closed
+	tunnel  *tunnel   // nil without TLS
 	carry   []byte    // the beginning of an incomplete frame
 	pending []byte    // bytes to write
 	dirty   bool
@@ -146,7 +152,26 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.client.EnrollContext(conn, &leg{conn: c, addr: addr})
+	l := &leg{conn: c, addr: addr}
+	if w.tls != nil {
+		if err := l.secure(ctx, conn); err != nil {
+			return err
+		}
+	}
+	_, err = w.client.EnrollContext(conn, l)
+	return err
+}
+
+// secure begins TLS over the socket of a new leg.
+func (l *leg) secure(ctx context.Context, socket net.Conn) (err error) {
+	w := l.conn.wire
+	if w.greets {
+		if l.carry, err = readLine(ctx, socket); err != nil {
+			socket.Close()
+			return fmt.Errorf("%s: %w", l.addr, err)
+		}
+	}
+	l.tunnel, err = secure(ctx, w.tls, socket, l.addr)
 	return err
 }
 
@@ -324,6 +349,9 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	l.proto = c.speak(l)
 	l.pending = l.proto.open(l.pending)
 	l.touch()
+	if l.tunnel != nil {
+		return nil, w.read(l, nil) // the handshake may have read more than it needed
+	}
 	return nil, gnet.None
 }
 
@@ -333,11 +361,27 @@ func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 	w.t.tick()
 	l.heardAt = w.t.ledger.Time.Now
 	data, _ := gc.Next(-1)
-	if len(l.carry) > 0 {
+	return w.read(l, data)
+}
+
+// read hands the bytes that came in, behind those that are left over from before, to the protocol.
+func (w *wire) read(l *leg, data []byte) gnet.Action {
+	var end error
+	switch {
+	case l.tunnel != nil:
+		w.plain, end = l.tunnel.open(append(w.plain[:0], l.carry...), data)
+		data = w.plain
+		if len(l.tunnel.out) > 0 {
+			l.touch()
+		}
+	case len(l.carry) > 0:
 		l.carry = append(l.carry, data...)
 		data = l.carry
 	}
 	used, err := l.proto.parse(data)
+	if err == nil && end != nil && end != io.EOF {
+		err = end
+	}
 	if err != nil {
 		if err != errAgain {
 			l.fail(err.Error(), "")
@@ -345,6 +389,9 @@ func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	l.carry = append(l.carry[:0], data[used:]...)
+	if end != nil {
+		return gnet.Close
+	}
 	return gnet.None
 }
 
@@ -402,17 +449,33 @@ func (w *wire) flush() {
 		if l.gc == nil {
 			continue // gnet would write into the new owner of its file descriptor
 		}
-		if len(l.pending) > 0 {
-			l.written = l.sent
-			if _, err := l.gc.Write(l.pending); err != nil { // OnClose has run
-				continue
-			}
-			l.pending = l.pending[:0]
+		if err := l.write(); err != nil {
+			continue // OnClose has run
 		}
 		if l.ending {
 			l.gc.Close()
 		}
 	}
+}
+
+// write gives gnet the pending bytes, through TLS if the leg has it.
+func (l *leg) write() (err error) {
+	out := l.pending
+	if l.tunnel != nil {
+		if out, err = l.tunnel.seal(l.pending, l.ending); err != nil {
+			l.gc.Close() // crypto/tls has found the connection broken when it read
+			return err
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	l.written = l.sent
+	if _, err := l.gc.Write(out); err != nil {
+		return err
+	}
+	l.pending = l.pending[:0]
+	return nil
 }
 
 // up makes a leg the one that its connection sends on. The leg that it replaces, if there is one,

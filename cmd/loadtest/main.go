@@ -82,6 +82,7 @@ type options struct {
 	discovery string
 	authFile  string
 	cross     float64
+	tls       tlsFlags
 }
 
 // authVariable is the environment variable that holds ZooKeeper's credentials where no file is
@@ -93,6 +94,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringSliceVar(&o.Nodes, "nodes", nil, "addresses of running nodes, host:port[,host:port...] (default: a node in this process)")
 	f.StringVar(&o.discovery, "discovery", "", "find the nodes in ZooKeeper: zk://host:port[,host:port...]/path")
 	f.StringVar(&o.authFile, "discovery-auth-file", "", "`file` with ZooKeeper's user:password (default: the environment variable "+authVariable+")")
+	o.tls.addTo(f)
 	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: not controlled)")
 	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
 	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")
@@ -156,7 +158,7 @@ func (o *options) check(flags *pflag.FlagSet) error {
 	case o.authFile != "" && !discover:
 		return errors.New("--discovery-auth-file needs --discovery")
 	}
-	return nil
+	return o.tls.check()
 }
 
 // load runs the load test.
@@ -172,6 +174,10 @@ func (o *options) load(ctx context.Context, cmd *cobra.Command) (*loadtest.Repor
 	}
 	if cmd.Flags().Changed("cross") {
 		cfg.Cross = &o.cross
+	}
+	var err error
+	if cfg.TLS, err = o.tls.config(); err != nil {
+		return nil, loadtest.ExitUsage, err
 	}
 	if cmd.Flags().Changed("discovery") {
 		membership, code, err := o.openDiscovery(ctx)

@@ -55,6 +55,12 @@ func TestExitCodes(t *testing.T) {
 		{"--discovery http://b", loadtest.ExitUsage},
 		{"--discovery zk://user:password@b", loadtest.ExitUsage},
 		{"--discovery=", loadtest.ExitUsage},
+		{"--tls", loadtest.ExitUsage}, // the node in this process has no certificate
+		{"--nodes a:1 --tls-ca f", loadtest.ExitUsage},
+		{"--nodes a:1 --tls --tls-ca no-such-file", loadtest.ExitUsage},
+		{"--nodes a:1 --tls --tls-cert f", loadtest.ExitUsage},
+		{"--nodes a:1 --tls --tls-insecure-skip-verify --tls-server-name x", loadtest.ExitUsage},
+		{"--nodes 127.0.0.1:1 --tls --tls-insecure-skip-verify", loadtest.ExitFailure},
 		{"--discovery-auth-file f", loadtest.ExitUsage},
 		{"--discovery zk://b --discovery-auth-file no-such-file", loadtest.ExitUsage},
 		{"--discovery zk://127.0.0.1:1/distmsg", loadtest.ExitFailure},
