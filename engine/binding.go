@@ -13,6 +13,7 @@ func (c *conn) handleBind(body []byte) {
 	}
 	r := c.newRequest(codec.KindBound, f.Seq, &f.IDs)
 	r.Policy = f.Policy
+	c.login.limit(r)
 	if c.loop.eng.drain.over(c.loop.now) {
 		c.loop.eng.dir.Finish(r, codec.CodeDraining)
 		return
@@ -35,7 +36,9 @@ func (c *conn) handleLookup(body []byte) {
 		c.decodeFault(err, codec.KindLookup)
 		return
 	}
-	c.handIn(c.newRequest(codec.KindFound, f.Seq, &f.IDs), directory.Lookup)
+	if r := c.newRequest(codec.KindFound, f.Seq, &f.IDs); c.mayLookup(r) {
+		c.handIn(r, directory.Lookup)
+	}
 }
 
 func (c *conn) newRequest(kind codec.Kind, seq uint64, ids *codec.IDList) *directory.Request {

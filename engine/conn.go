@@ -56,6 +56,7 @@ type conn struct {
 
 	// owned by the loop; static once open
 	session     *routing.Session
+	login       *login      // nil: the client may do everything
 	short       uint64      // of the session, as ack entries hold it
 	incarnation uint64      // of the node when the connection opened
 	list        ackmgr.List // pending acks to and from this connection

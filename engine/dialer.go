@@ -33,9 +33,13 @@ func (e *Engine) Dialer() func(ctx context.Context, addr string) (net.Conn, erro
 // DialerAs is like Dialer, but gives the sessions an identity: the value that Hooks.Authenticate
 // would have returned.
 func (e *Engine) DialerAs(identity Identity) func(ctx context.Context, addr string) (net.Conn, error) {
+	login, invalid := newLogin(identity)
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		if err := mayBegin(ctx); err != nil {
 			return nil, err
+		}
+		if invalid != nil {
+			return nil, fmt.Errorf("engine: %w", invalid)
 		}
 		if addr != InProcessAddr {
 			return nil, fmt.Errorf("engine: the engine's own Dialer connects to %s, and not to %s", InProcessAddr, addr)
@@ -50,16 +54,16 @@ func (e *Engine) DialerAs(identity Identity) func(ctx context.Context, addr stri
 		if e.serving.Err() != nil {
 			return nil, ErrStopped
 		}
-		return e.connectInMemory(identity), nil
+		return e.connectInMemory(login), nil
 	}
 }
 
 // connectInMemory makes a pipe and posts its connection to a loop. The loop gets the connection
 // before anything that the client writes.
-func (e *Engine) connectInMemory(identity Identity) net.Conn {
+func (e *Engine) connectInMemory(login *login) net.Conn {
 	c := newConn(insideConn, memoryAddr{}, e.cfg.MaxPending)
 	c.loop = e.loops[e.nextLoop.Add(1)%uint64(len(e.loops))]
-	p := &pipe{conn: c, identity: identity}
+	p := &pipe{conn: c, login: login}
 	p.pump = p.take
 	p.up.changed.L, p.down.changed.L = &p.up.mu, &p.down.mu
 	c.wire = p

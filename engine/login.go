@@ -41,8 +41,8 @@ type Limits struct{}
 // hears that it should come again later, and nothing about its credentials.
 var ErrRetryLogin = errors.New("engine: cannot tell who the client is: try again later")
 
-// login asks the hook who the client is, and lets the connection into its session, or refuses it.
-func (j *join) login(l Login) {
+// authenticate asks the hook who the client is, and lets the connection into its session, or refuses it.
+func (j *join) authenticate(l Login) {
 	e := j.loop.eng
 	ctx, cancel := context.WithTimeout(e.serving, e.cfg.IdleTimeout)
 	defer cancel()
@@ -61,6 +61,12 @@ func (j *join) login(l Login) {
 	case err != nil:
 		j.refuse(codec.FaultUnauthenticated, err.Error())
 	default:
-		j.enqueue(identity)
+		admitted, err := newLogin(identity)
+		if err != nil {
+			e.cfg.Logger.Error("Hooks.Authenticate returned an identity that is not valid", "error", err)
+			j.refuse(codec.FaultInternal, "the node could not check the credentials")
+			return
+		}
+		j.enqueue(admitted)
 	}
 }

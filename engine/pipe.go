@@ -18,9 +18,9 @@ const pipeBuffer = 64 << 10
 // its wire, and the client has the other end (clientEnd).
 type pipe struct {
 	// static
-	conn     *conn
-	identity Identity
-	pump     func() // take, as a task for the loop
+	conn  *conn
+	login *login
+	pump  func() // take, as a task for the loop
 
 	up   upstream
 	down downstream

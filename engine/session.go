@@ -27,7 +27,7 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	if p := c.inMemory(); p != nil {
-		c.joinAs(&f, &join{loop: c.loop, handle: c.handle()}).enqueue(p.identity)
+		c.joinAs(&f, &join{loop: c.loop, handle: c.handle()}).enqueue(p.login)
 		return
 	}
 	source := sourceOf(c.remote)
@@ -41,12 +41,12 @@ func (c *conn) handleHello(body []byte) {
 	}
 	j := c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), placed: true, source: source})
 	if e.cfg.Hooks.Authenticate == nil {
-		j.enqueue(Identity{})
+		j.enqueue(nil)
 		return
 	}
 	l := Login{Credentials: append([]byte(nil), f.Credentials...), Remote: c.remote}
 	// Hooks may block for long, so not in a lane, where others would wait.
-	e.background.Go(func() { j.login(l) })
+	e.background.Go(func() { j.authenticate(l) })
 }
 
 // joinAs joins the connection to a session as its hello asks, and fills j in.
@@ -69,6 +69,7 @@ type join struct {
 	secret  []byte
 	wanted  routing.SessionID // zero: a new one
 	replace bool
+	login   *login
 	placed  bool // it has a place in Engine.joins, under source
 	source  netip.Addr
 }
@@ -91,8 +92,12 @@ func (j *join) refuse(f codec.Fault, detail string) {
 }
 
 // enqueue asks the directory to open or resume the session.
-func (j *join) enqueue(identity Identity) {
-	j.loop.eng.dir.Join(j, j.wanted, identity.Name, j.secret)
+func (j *join) enqueue(l *login) {
+	var name string
+	if j.login = l; l != nil {
+		name = l.name
+	}
+	j.loop.eng.dir.Join(j, j.wanted, name, j.secret)
 }
 
 // Refuse closes the connection.
@@ -133,6 +138,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	c.state = stateOpen
 	c.live.lastHeard = l.beats.awake // from here on it keeps what it has promised
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
+	c.login = j.login
 	c.list = l.settle.acks.NewList()
 	c.sender.granted = uint64(e.cfg.Credit)
 	if j.replace {
@@ -156,6 +162,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	}))
 	if resumed {
 		c.repeatKicks()
+		c.login.restrict(c)
 	}
 }
 

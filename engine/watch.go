@@ -31,7 +31,7 @@ func (c *conn) handleWatch(body []byte) {
 		return
 	}
 	r := c.newRequest(codec.KindWatched, f.Seq, &f.IDs)
-	if !c.mayAsk(r) {
+	if !c.mayWatch(r) || !c.mayAsk(r) {
 		return
 	}
 	if c.watchList == nil {

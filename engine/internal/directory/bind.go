@@ -92,7 +92,7 @@ func (b *bindings) bind(parts []part) {
 			p.fill(p.mine, codec.CodeRegistryUnavailable)
 			continue
 		}
-		mine := b.room.keepFor(p.Request, b.takeovers.admit(p.Request, b.allowed(p.Request, p.mine)))
+		mine := b.room.keepFor(p.Request, b.takeovers.admit(p.Request, b.allowed(p.Request, b.permitted(p))))
 		defer b.room.giveBack(p.Request, mine)
 		for _, i := range mine {
 			todo = append(todo, wish{r: p.Request, i: i})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/rights"
 	"distmsg/routing"
 )
 
@@ -25,11 +26,17 @@ type Request struct {
 	Ended   *atomic.Bool   // its connection has closed; nil: that makes no difference
 	Results []codec.Result // one for each ID
 
+	// of a bind: the IDs that its client may bind, nil for all, and why others are refused
+	Rights  *rights.Patterns
+	Refusal string
+
 	dir     *Directory
 	since   time.Duration // when it came, on the engine's clock
 	items   []item
 	refused refusals
 	left    atomic.Int32
+
+	restricts bool // it takes IDs from its session, see Restrict
 }
 
 // item is one ID of a request.
@@ -141,6 +148,9 @@ func (r *Request) done() {
 	r.dir.asked.Add(-int64(r.Size))
 	if r.Kind == 0 {
 		r.dir.bindings.releases.endAll(r)
+	}
+	if r.restricts {
+		r.dir.restrictAgain(r)
 	}
 	r.dir.loops.Answer(r)
 }
