@@ -148,7 +148,7 @@ func (s *Session) Lookup(ctx context.Context, ids ...string) ([]Presence, error)
 	q := question{kind: codec.KindLookup, reasons: make(map[string]string)}
 	codes := s.askAll(ctx, q, todo, func(i int, r codec.Result) {
 		found[at[i]].Code, found[at[i]].Epoch = r.Code, r.Epoch
-		if r.Code == codec.CodeOverflow {
+		if explained(r.Code) {
 			found[at[i]].Reason = q.reasons[todo[i].id]
 		}
 	})

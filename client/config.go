@@ -100,10 +100,11 @@ type Config struct {
 	OnState func(State)
 	// OnPresence is called when watched IDs come online, go offline, or are bound again. The code
 	// is ok with the epoch of the binding, or no_route with the epoch of the last binding, if
-	// known. The code overflow means that the node does not watch this ID because of a limit, and
-	// that the session no longer watches it. While OnPresence runs, changes are collected: the next
-	// call has the latest state of each ID, and intermediate states may be skipped. After a
-	// reconnect, it is called with what has changed meanwhile. The callback owns the slice.
+	// known. The codes overflow and denied mean that the node does not watch this ID, because of a
+	// limit or because of the rights of the credentials, and that the session no longer watches it.
+	// While OnPresence runs, changes are collected: the next call has the latest state of each ID,
+	// and intermediate states may be skipped. After a reconnect, it is called with what has changed
+	// meanwhile. The callback owns the slice.
 	OnPresence func([]Presence)
 	// OnPostFailed, if set, makes nodes report the posts that they could not deliver. id is the
 	// result of Post. A post may also be lost with a connection, without a report.

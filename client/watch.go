@@ -163,6 +163,9 @@ func (e *watched) answered() {
 	e.known, e.calls = true, nil
 }
 
+// explained reports whether nodes give a reason with the code of a lookup or watch.
+func explained(code Code) bool { return code == codec.CodeOverflow || code == codec.CodeDenied }
+
 // decided reports whether the code says for certain that an ID is online or offline.
 func decided(code Code) bool { return code == codec.CodeOK || code == codec.CodeNoRoute }
 
@@ -247,7 +250,7 @@ func (w *watches) heard(c *conn, ids []idEpoch, a answer) {
 	for i, r := range a.results {
 		if e := w.byID[ids[i].id]; e != nil {
 			e.now.Reason = ""
-			if r.Code == codec.CodeOverflow {
+			if explained(r.Code) {
 				e.now.Reason = a.reasons[uint64(i)]
 			}
 			w.learn(e, r.Code, r.Epoch)

@@ -41,7 +41,8 @@ type Limits struct{}
 // hears that it should come again later, and nothing about its credentials.
 var ErrRetryLogin = errors.New("engine: cannot tell who the client is: try again later")
 
-// authenticate asks the hook who the client is, and lets the connection into its session, or refuses it.
+// authenticate asks the hook who the client is, and lets the connection into its session, or
+// refuses it.
 func (j *join) authenticate(l Login) {
 	e := j.loop.eng
 	ctx, cancel := context.WithTimeout(e.serving, e.cfg.IdleTimeout)

@@ -14,9 +14,9 @@ import (
 // restrictPause is how long the node waits before it tries again to take IDs from a session.
 const restrictPause = time.Second
 
-// Restrict takes from a session the IDs that its client may not hold any more, and has the client of
-// a connection assert the rest. The client so hears denied for each of the IDs that it has lost. May
-// and refusal are those of a Request. Any goroutine may call it.
+// Restrict takes from a session the IDs that its client may not hold any more, and has the client
+// of a connection assert the rest. The client so hears denied for each of the IDs that it has lost.
+// May and refusal are those of a Request. Any goroutine may call it.
 func (d *Directory) Restrict(s *routing.Session, at routing.Handle, may *rights.Patterns, refusal string) {
 	d.inLane(s, func() {
 		r := d.NewRequest(s, at, 0, 0, 0)

@@ -11,8 +11,8 @@ import (
 	"distmsg/codec"
 )
 
-// Patterns are compiled patterns of IDs. A pattern is an ID, or a prefix followed by *. Patterns are
-// immutable, and any goroutine may use them. A nil *Patterns matches every ID.
+// Patterns are compiled patterns of IDs. A pattern is an ID, or a prefix followed by *. Patterns
+// are immutable, and any goroutine may use them. A nil *Patterns matches every ID.
 type Patterns struct {
 	exact    map[string]struct{}
 	prefixes []string // sorted, and none of them begins with another
@@ -59,8 +59,8 @@ func withoutCovered(prefixes []string) []string {
 	return slices.Clip(kept)
 }
 
-// Match reports whether an ID matches one of the patterns. It allocates nothing, and takes time that
-// grows with the logarithm of their number.
+// Match reports whether an ID matches one of the patterns. It allocates nothing, and takes time
+// that grows with the logarithm of their number.
 func (p *Patterns) Match(id string) bool {
 	if p == nil {
 		return true
