@@ -11,6 +11,7 @@ import (
 
 // options are the flags of relay serve.
 type options struct {
+	config                         string // the file that some of the others come from
 	listen, adminListen, advertise string
 	insecureListen                 bool
 	adminHosts                     []string
@@ -48,6 +49,7 @@ const (
 
 func (o *options) addFlags(f *pflag.FlagSet) {
 	f.SortFlags = false
+	f.StringVar(&o.config, "config", "", "`file` with values of these flags, as YAML (.yaml, .yml) or TOML (.toml): their names are the keys.\nThe flags and their environment variables (DISTMSG_LOG_LEVEL for --log-level) beat it")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7400", "`address` for clients; port 0 picks a free one")
 	f.StringVar(&o.advertise, "advertise", "", "`address` that the node announces to clients (default: --listen)")
 	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")

@@ -39,12 +39,15 @@ func parseLevel(text string) (l slog.Level, err error) {
 }
 
 // reloadLevel is the part that applies a new --log-level.
-func reloadLevel(current *slog.LevelVar) part {
-	return part{what: "--log-level", prepare: func(_ context.Context, next *options) (func(), error) {
+func reloadLevel(log *asynclog.Logger, current *slog.LevelVar) part {
+	return part{what: "--log-level", flags: []string{"log-level"}, prepare: func(_ context.Context, next *options) (func(), error) {
 		l, err := parseLevel(next.logLevel)
 		if err != nil || l == current.Level() {
 			return nil, err
 		}
-		return func() { current.Set(l) }, nil
+		return func() {
+			current.Set(l)
+			log.LevelChanged()
+		}, nil
 	}}
 }

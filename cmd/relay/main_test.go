@@ -21,7 +21,7 @@ import (
 
 // The tests run relay as a process of its own: this test binary, which becomes relay when asMain is
 // set.
-const asMain = "DISTMSG_TEST_AS_RELAY"
+const asMain = "RELAY_TEST_AS_MAIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asMain) != "" {

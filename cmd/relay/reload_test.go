@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"distmsg/internal/cli"
+	"distmsg/internal/settings"
 )
 
 // recorded is a part that writes down when it is committed.
@@ -39,7 +40,9 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var log bytes.Buffer
 			var committed []string
-			r := reloader{logger: slog.New(slog.NewTextHandler(&log, nil)), read: func() (*options, error) { return &options{}, tc.values }}
+			r := reloader{logger: slog.New(slog.NewTextHandler(&log, nil)), read: func() (*options, *settings.Result, error) {
+				return &options{}, &settings.Result{}, tc.values
+			}}
 			r.add(recorded("first", &committed, true, nil))
 			r.add(recorded("second", &committed, false, tc.fails))
 			r.add(recorded("third", &committed, true, nil))

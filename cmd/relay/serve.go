@@ -16,47 +16,57 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"distmsg/engine"
 	"distmsg/internal/admin"
 	"distmsg/internal/cli"
+	"distmsg/internal/settings"
 )
 
 func newServeCommand() *cobra.Command {
-	var opts options
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node until SIGINT or SIGTERM",
-		Long: `Run a node until SIGINT or SIGTERM. The node then drains: it finishes what is under way, answers new messages
-"draining", and asks its clients to leave. A second signal ends it at once.`,
+		Long: `Run a node until SIGINT or SIGTERM. The node then drains: it finishes what is under way, answers
+new messages "draining", and asks its clients to leave. A second signal ends it at once. SIGHUP
+reloads what can be reloaded; the log says which new values need a restart.
+
+Each flag may also stand in the environment (DISTMSG_LOG_LEVEL for --log-level) or in the file that
+--config names (log-level). The command line beats the environment, and that beats the file.`,
 		Args: cobra.NoArgs,
 		RunE: cli.RunE(func(cmd *cobra.Command, _ []string) error {
-			if err := cli.RefuseEmpty(cmd.Flags(), "admin-listen"); err != nil {
-				return err
-			}
-			return serve(opts, cmd.ErrOrStderr())
+			return serve(cmd.Flags(), cmd.ErrOrStderr())
 		}),
 	}
-	opts.addFlags(cmd.Flags())
+	new(options).addFlags(cmd.Flags()) // load reads their values
 	return cmd
 }
 
-func serve(opts options, stderr io.Writer) error {
+func serve(line *pflag.FlagSet, stderr io.Writer) error {
+	loaded, found, err := load(line)
+	if err != nil {
+		return err
+	}
+	opts := *loaded
 	log, level, err := newLogger(opts.logLevel, opts.logFormat, stderr)
 	if err != nil {
 		return err
 	}
 	defer log.Flush(flushTime)
 	logger := log.Logger
-	given := opts
 	if err := opts.check(); err != nil {
 		return err
 	}
-	reloads := newReloader(logger, func() (*options, error) {
-		next := given
-		return &next, next.check()
+	reloads := newReloader(logger, found.Values, func() (*options, *settings.Result, error) {
+		next, found, err := load(line)
+		if err != nil {
+			return nil, nil, err
+		}
+		return next, found, next.check()
 	})
-	reloads.add(reloadLevel(level))
+	reloads.add(reloadLevel(log, level))
+	warnUnknown(found, logger)
 	secrets, err := readSecrets(opts, logger)
 	if err != nil {
 		return err

@@ -48,6 +48,11 @@ func Wrap(l *slog.Logger) *Logger {
 // Dropped returns how many records were dropped because the handler was too slow or panicked.
 func (l *Logger) Dropped() uint64 { return l.queue.dropped.Load() }
 
+// LevelChanged is for whoever has changed which levels the wrapped handler has enabled. Without it,
+// that takes effect up to a second later. Like Wrap, it calls the handler's Enabled, which may
+// block.
+func (l *Logger) LevelChanged() { l.queue.look() }
+
 // Flush waits until the queue is empty and the handler has returned, but at most for within. It
 // returns false if within was too short.
 func (l *Logger) Flush(within time.Duration) bool {

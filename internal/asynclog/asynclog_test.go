@@ -91,6 +91,11 @@ func TestLevels(t *testing.T) {
 			t.Fatal("the new level is not noticed")
 		}
 	}
+	level.Set(slog.LevelError)
+	log.LevelChanged()
+	if log.Enabled(t.Context(), slog.LevelWarn) || !log.Enabled(t.Context(), slog.LevelError) {
+		t.Error("what LevelChanged tells is not noticed at once")
+	}
 	log.Flush(patience)
 }
 
