@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"distmsg/internal/certs"
 	"distmsg/internal/cli"
 	"distmsg/internal/conformance"
 )
@@ -30,6 +31,7 @@ type options struct {
 	exec     string
 	listen   string
 	wait     time.Duration
+	tls      certs.Files
 	parallel int
 	jsonFile string
 }
@@ -63,6 +65,9 @@ after the other. Exit codes: 0 all passed or were skipped, 1 runtime failure, 2 
 	f.StringVar(&o.exec, "exec", "", "a `command` line for sh that runs the client's program; it finds the address in $"+conformance.NodeVariable+
 		" and the scenario in $"+conformance.ScenarioVariable)
 	f.StringVar(&o.listen, "listen", "", "listen at this `address`, one scenario at a time (127.0.0.1:7400; with --exec: free ports of 127.0.0.1)")
+	f.StringVar(&o.tls.Cert, "tls-cert", "", "PEM `file` with the certificate of the nodes, which then use TLS")
+	f.StringVar(&o.tls.Key, "tls-key", "", "PEM `file` with its key")
+	f.StringVar(&o.tls.CA, "tls-client-ca", "", "PEM `file`: who signs the clients' certificates; clients without one are refused")
 	f.DurationVar(&o.wait, "wait", 0, "how long a client may take to connect (1m; with --exec: 30s)")
 	f.IntVar(&o.parallel, "parallel", 8, "with --exec and without --listen, play this `many` scenarios at once")
 	f.StringVar(&o.jsonFile, "json", "", "also write the verdicts to this `file`, as JSON")
@@ -107,8 +112,19 @@ func (o *options) config(stdout, stderr io.Writer) (conformance.Config, error) {
 		return cfg, cli.Usagef("--wait %v: want more than 0", o.wait)
 	case o.parallel < 0:
 		return cfg, cli.Usagef("--parallel %d: want 1 or more", o.parallel)
+	case (o.tls.Cert == "") != (o.tls.Key == ""):
+		return cfg, cli.Usagef("--tls-cert and --tls-key go together: give both, or neither")
+	case o.tls.Cert == "" && o.tls.CA != "":
+		return cfg, cli.Usagef("--tls-client-ca needs --tls-cert and --tls-key")
 	case o.exec != "":
 		cfg.Client = conformance.Exec(o.exec)
+	}
+	if o.tls.Cert != "" {
+		files, err := certs.Open(certs.Config{Files: o.tls})
+		if err != nil {
+			return cfg, cli.Usagef("%w", err)
+		}
+		cfg.TLS = files.Server()
 	}
 	if o.listen != "" || o.exec == "" {
 		cfg.Parallel = 1

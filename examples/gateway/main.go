@@ -3,6 +3,7 @@
 // describes it.
 //
 //	main.go      flags, and the life of the program
+//	tls.go       flags about TLS
 //	gateway.go   who is logged in here, and what is sent and looked up for them
 //	inbox.go     what arrived for one ID, kept until its pages have read it
 //	events.go    the stream that a page reads it from
@@ -41,6 +42,8 @@ func run(ctx context.Context, args []string) error {
 	addr := flags.String("http", "127.0.0.1:7020", "`address` to serve HTTP on")
 	nodes := flags.String("nodes", "127.0.0.1:7400", "`addresses` of relay nodes, host:port[,host:port...]")
 	discovery := flags.String("discovery", "", "find the nodes in ZooKeeper instead: `zk://host:port[,host:port...]/path`")
+	var secure tlsFlags
+	secure.addTo(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,7 +51,11 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("unexpected argument %q: there are flags only, see --help", flags.Arg(0))
 	}
 
-	cfg := client.Config{Nodes: strings.Split(*nodes, ","), Agent: "gateway"}
+	config, err := secure.config()
+	if err != nil {
+		return err
+	}
+	cfg := client.Config{Nodes: strings.Split(*nodes, ","), Agent: "gateway", TLS: config}
 	if *discovery != "" {
 		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: *discovery, ReadOnly: true})
 		if err != nil {

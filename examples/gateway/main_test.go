@@ -66,10 +66,13 @@ func TestDiscovery(t *testing.T) {
 // Bad flags are one line that names what is wrong.
 func TestBadFlags(t *testing.T) {
 	for want, args := range map[string][]string{
-		`unexpected argument "7020"`: {"7020"},
-		"not-zk":                     {"--discovery", "not-zk://127.0.0.1:1/x"},
-		"7020x":                      {"--http", "127.0.0.1:7020x"},
-		"nowhere":                    {"--http", "127.0.0.1:0", "--nodes", "nowhere"},
+		`unexpected argument "7020"`:           {"7020"},
+		"not-zk":                               {"--discovery", "not-zk://127.0.0.1:1/x"},
+		"need --tls":                           {"--tls-ca", "f"},
+		"--tls-cert and --tls-key go together": {"--tls", "--tls-cert", "f"},
+		"--tls-ca: open no-such-file":          {"--tls", "--tls-ca", "no-such-file"},
+		"7020x":                                {"--http", "127.0.0.1:7020x"},
+		"nowhere":                              {"--http", "127.0.0.1:0", "--nodes", "nowhere"},
 	} {
 		if err := run(t.Context(), args); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q in it", args, err, want)

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -29,12 +30,13 @@ type event struct {
 // conn is one connection of the client. Its reader is a goroutine of its own; everything else
 // belongs to the scenario's goroutine.
 type conn struct {
-	net.Conn
-	node    *node
-	number  int // from 1, in the order of accepting
-	limits  codec.Limits
-	session *session
-	hello   codec.Hello
+	net.Conn              // through TLS, if the nodes use it
+	socket   *net.TCPConn // below it
+	node     *node
+	number   int // from 1, in the order of accepting
+	limits   codec.Limits
+	session  *session
+	hello    codec.Hello
 
 	greeted bool // hello has come
 	open    bool // welcome was sent
@@ -83,8 +85,11 @@ func (p *play) listen(name, addr string) (*node, error) {
 
 // serve passes the frames of one connection to the scenario.
 func (p *play) serve(n *node, nc net.Conn) {
-	c := &conn{Conn: nc, node: n, pings: map[uint64]bool{}, requests: map[uint64]bool{}, sends: map[uint64]*send{}, gate: make(chan struct{}, 1)}
+	c := &conn{Conn: nc, socket: nc.(*net.TCPConn), node: n, pings: map[uint64]bool{}, requests: map[uint64]bool{}, sends: map[uint64]*send{}, gate: make(chan struct{}, 1)}
 	c.gate <- struct{}{}
+	if p.tls != nil {
+		c.Conn = tls.Server(nc, p.tls) // the handshake is part of the first read
+	}
 	p.mu.Lock()
 	p.accepted = append(p.accepted, nc)
 	over := p.ctx.Err() != nil
@@ -184,9 +189,7 @@ func (p *play) pace() {
 // only with reading. Shrinking it now would withdraw a window that the client has been promised,
 // and the kernel would then drop the client's acknowledgements.)
 func (c *conn) smallBuffer() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetWriteBuffer(64 << 10)
-	}
+	_ = c.socket.SetWriteBuffer(64 << 10)
 }
 
 // hangUp ends a connection as a node does: it shuts down its sending side and gives the client a
@@ -196,19 +199,18 @@ func (p *play) hangUp(c *conn) {
 		return
 	}
 	p.lose(c)
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.CloseWrite()
+	if secure, ok := c.Conn.(*tls.Conn); ok {
+		_ = secure.CloseWrite()
 	}
+	_ = c.socket.CloseWrite()
 	time.AfterFunc(time.Second, func() { c.Close() })
 }
 
 // reset ends a connection as a crash does.
 func (p *play) reset(c *conn) {
 	p.lose(c)
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	c.Close()
+	_ = c.socket.SetLinger(0)
+	_ = c.socket.Close()
 }
 
 // lose voids what is open on a connection that the node or the client has ended.

@@ -3,6 +3,7 @@ package conformance
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"runtime"
@@ -55,6 +56,7 @@ type play struct {
 	arrival  time.Duration // how long it may take to connect
 	waits    bool          // no program runs: any connection is the client's
 	limits   codec.Limits
+	tls      *tls.Config // nil: none
 	ctx      context.Context
 	stop     context.CancelFunc
 	events   chan event
@@ -97,7 +99,7 @@ type session struct {
 func newPlay(ctx context.Context, s *Scenario, cfg *Config) *play {
 	ctx, stop := context.WithTimeout(ctx, cfg.Timeout)
 	p := &play{
-		scenario: s, patience: cfg.Patience, arrival: cfg.Arrival, waits: cfg.Client == nil, limits: defaultLimits, features: knownFeatures, ctx: ctx, stop: stop,
+		scenario: s, patience: cfg.Patience, arrival: cfg.Arrival, waits: cfg.Client == nil, limits: defaultLimits, tls: cfg.TLS, features: knownFeatures, ctx: ctx, stop: stop,
 		events: make(chan event, 1024), verdict: Verdict{Scenario: s.Name},
 	}
 	p.messages = messages{play: p, tokens: map[string]*delivery{}}

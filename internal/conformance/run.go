@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"crypto/tls"
 	"slices"
 	"sync"
 	"time"
@@ -33,6 +34,8 @@ type Config struct {
 	Client Client
 	// Listen is the address of the first node. Default: a free port of 127.0.0.1.
 	Listen string
+	// TLS makes the nodes use TLS. It needs a certificate. Default: nil, no TLS.
+	TLS *tls.Config
 	// Parallel is how many scenarios are played at once. Default: 1.
 	Parallel int
 	// Arrival is how long the client may take to connect. Default: 10 s.

@@ -2,9 +2,11 @@ package conformance
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 
 	"distmsg/client"
 	"distmsg/codec"
+	"distmsg/internal/certs/certstest"
 )
 
 // program is the client under test that is made of the Go SDK: it does what docs/conformance.md
@@ -181,6 +184,33 @@ func passes(t *testing.T, cfg Config, skipped ...string) {
 			v.Write(&text)
 			t.Errorf("want %s:\n%s", want, text.String())
 		}
+	}
+}
+
+// TestGoSDKPassesOverTLS plays some scenarios over TLS: those that end connections in various ways.
+func TestGoSDKPassesOverTLS(t *testing.T) {
+	ca := certstest.NewCA(t, "ca")
+	pair := ca.Issue(t, certstest.Request{})
+	cfg := Config{
+		TLS:      &tls.Config{Certificates: []tls.Certificate{pair.TLS}},
+		Client:   sdk(func(c *client.Config) { c.TLS = &tls.Config{RootCAs: ca.Pool()} }),
+		Parallel: 8, Arrival: time.Minute, Patience: 20 * time.Second,
+	}
+	var some []Scenario
+	for _, s := range Scenarios() {
+		if slices.Contains([]string{"hello", "half-open", "reads-while-writing", "pieces", "reset", "fenced", "drain"}, s.Name) {
+			some = append(some, s)
+		}
+	}
+	for _, v := range Run(t.Context(), cfg, some) {
+		if v.Result != Pass {
+			var text strings.Builder
+			v.Write(&text)
+			t.Error(text.String())
+		}
+	}
+	if len(some) != 7 {
+		t.Errorf("only %d scenarios were played", len(some))
 	}
 }
 
