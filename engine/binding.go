@@ -36,7 +36,8 @@ func (c *conn) handleLookup(body []byte) {
 		c.decodeFault(err, codec.KindLookup)
 		return
 	}
-	if r := c.newRequest(codec.KindFound, f.Seq, &f.IDs); c.mayLookup(r) {
+	n := f.IDs.Len()
+	if r := c.newRequest(codec.KindFound, f.Seq, &f.IDs); c.mayLookup(r) && c.quota.mayLookup(r, n) {
 		c.handIn(r, directory.Lookup)
 	}
 }

@@ -165,6 +165,14 @@ type Config struct {
 	// 50,000 IDs a second. Default: 2 s.
 	WatchPeriod time.Duration
 
+	// ConnMessages, ConnBytes and ConnLookups bound what one connection may use in a second. See
+	// Limits for what counts. Defaults: 2,000,000 messages (4,000,000 at once), 2 GiB, and 50,000
+	// look-ups (200,000 at once).
+	ConnMessages, ConnBytes, ConnLookups Rate
+	// IdentityLimits are the limits of an identity whose own Limits do not say otherwise. Defaults:
+	// 5,000,000 messages (10,000,000 at once), 4 GiB, and 200,000 look-ups (800,000 at once).
+	IdentityLimits Limits
+
 	// AllowNoFrom allows sends with an empty from.
 	AllowNoFrom bool
 	// Hooks observe and decide. Default: everything is allowed, and nothing is reported.
@@ -260,6 +268,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxWatched, defaultMaxWatched)
 	setDefault(&c.MaxNodeWatched, defaultMaxNodeWatched)
 	setDefault(&c.WatchPeriod, defaultWatchPeriod)
+	c.setRates()
 	setDefault(&c.MemoryBudget, max(machineMemory("/")/defaultMemoryPart, leastMemory, minBudget*int64(c.MaxPayload)))
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
@@ -292,6 +301,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		}
 	}
 	c.checkNames(check)
+	c.checkLimits(check)
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	if c.Membership != nil {

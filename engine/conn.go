@@ -76,6 +76,7 @@ type conn struct {
 	multicasts multicasts
 	held       heldSends
 	receiver   receiver
+	quota      quota
 
 	// owned by the loop: what it asks of the registry
 	watchList *watchList   // IDs that the client watches; nil before the first
@@ -87,7 +88,7 @@ type conn struct {
 func newConn(kind connKind, remote net.Addr, maxPending int) *conn {
 	c := &conn{kind: kind, remote: remote}
 	c.live.conn, c.in.conn, c.out.conn = c, c, c
-	c.sender.conn, c.multicasts.conn, c.held.conn, c.receiver.conn = c, c, c, c
+	c.sender.conn, c.multicasts.conn, c.held.conn, c.receiver.conn, c.quota.conn = c, c, c, c, c
 	c.out.maxPending = maxPending
 	return c
 }
@@ -213,6 +214,7 @@ func (c *conn) teardown() {
 	}
 	c.endWatches()
 	c.forgetRequests()
+	c.quota.close()
 	if wasOpen {
 		if c.session != nil {
 			c.endAside()

@@ -20,6 +20,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine/internal/directory"
+	"distmsg/engine/internal/limit"
 	"distmsg/engine/internal/token"
 	"distmsg/internal/asynclog"
 	"distmsg/routing"
@@ -46,8 +47,10 @@ type Engine struct {
 	failed   chan error    // makes Run return; holds only the first error
 	hooks    hooks
 	acceptor acceptor
-	joins    joins     // of clients
-	shared   io.Closer // registry that NewShared opened; Run closes it; nil: there is none
+	joins    joins // of clients
+	// connTerms are what one connection may use.
+	connTerms limit.Terms
+	shared    io.Closer // registry that NewShared opened; Run closes it; nil: there is none
 
 	// static after Run has started
 	ctx     context.Context // ends when the engine has stopped
@@ -69,6 +72,7 @@ type Engine struct {
 	parcels         sync.Pool
 	inputs          sync.Pool      // of *written
 	background      sync.WaitGroup // goroutines for hooks that may block
+	accounts        limit.Book
 
 	fenceMu   sync.Mutex
 	lastFence time.Duration // guarded by fenceMu
@@ -100,6 +104,7 @@ func New(cfg Config) (*Engine, error) {
 		joins:    joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 	}
 	e.memory = newMemory(&cfg)
+	e.connTerms = Limits{Messages: cfg.ConnMessages, Bytes: cfg.ConnBytes, Lookups: cfg.ConnLookups}.terms()
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
 	// The number of nodes bounds the number of links.

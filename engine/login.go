@@ -33,9 +33,6 @@ type Identity struct {
 	Expires time.Time
 }
 
-// Limits bound what the clients of one identity may use.
-type Limits struct{}
-
 // ErrRetryLogin is the error of Hooks.Authenticate when it cannot tell now who a client is, for
 // example because the service that it asks does not answer. The error may be wrapped. The client
 // hears that it should come again later, and nothing about its credentials.

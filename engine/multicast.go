@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"bytes"
+
 	"distmsg/ackmgr"
 	"distmsg/codec"
 )
@@ -39,6 +41,11 @@ func (mc *multicasts) handle(body []byte) {
 	}
 	l.stats.sends += uint64(n)
 	grouped := m.Flags&codec.FlagAck != 0 && mc.newTally(m.Seq, n)
+	if v := c.quota.admit(n, codec.PrefixLen+len(body)); v.code != codec.CodeOK {
+		v.reason = bytes.Clone(v.reason) // the scratch may change before the last recipient's turn
+		mc.carry(body, m, grouped, nil, v)
+		return
+	}
 	if !c.held.line.empty() {
 		mc.hold(body, m, grouped)
 		return
@@ -63,6 +70,12 @@ func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept 
 			return
 		}
 	}
+	mc.carry(body, m, grouped, kept, all)
+}
+
+// carry carries out the sends of a multicast on which all is the verdict so far.
+func (mc *multicasts) carry(body []byte, m *codec.Multicast, grouped bool, kept *cast, all verdict) {
+	c := mc.conn
 	r := relaying{m: m, body: body, kept: kept, grouped: grouped, all: all, ttl: m.TTL, left: m.To, seq: m.Seq}
 	if !r.goOn(c) {
 		c.in.suspend(r.keep())

@@ -18,6 +18,7 @@ type login struct {
 	name              string
 	may               *rights.Patterns // nil: it may bind every ID
 	noLookup, noWatch bool
+	limits            Limits
 }
 
 // newLogin compiles an identity. It returns an error if one of the patterns is not valid.
@@ -26,7 +27,7 @@ func newLogin(id Identity) (*login, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the rights of %q: %w", id.Name, err)
 	}
-	return &login{name: id.Name, may: may, noLookup: id.NoLookup, noWatch: id.NoWatch}, nil
+	return &login{name: id.Name, may: may, noLookup: id.NoLookup, noWatch: id.NoWatch, limits: id.Limits}, nil
 }
 
 // limit limits a request for a bind to the IDs that the client may bind.

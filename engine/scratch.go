@@ -15,6 +15,7 @@ type scratch struct {
 
 	body       []byte // that send was decoded from
 	to         []byte // of a send that has waited
+	reason     []byte // that names a limit
 	token      [codec.MaxToken]byte
 	sessionID  [codec.SessionIDLen]byte
 	control    []byte   // a control frame for a link, until loopLinks.send has it

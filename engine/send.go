@@ -65,6 +65,10 @@ func (s *sender) handle(body []byte) {
 		return
 	}
 	l.stats.sends++ // from here on it has an outcome
+	if v := c.quota.admit(1, codec.PrefixLen+len(body)); v.code != codec.CodeOK {
+		s.finish(m, v)
+		return
+	}
 	if !c.held.line.empty() {
 		c.held.hold(body, m)
 		return

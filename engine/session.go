@@ -141,6 +141,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	c.login = j.login
 	c.list = l.settle.acks.NewList()
 	c.sender.granted = uint64(e.cfg.Credit)
+	c.quota.open(j.login)
 	if j.replace {
 		hall{e}.Close(others, codec.FaultReplaced, "the session has a newer connection")
 	} else {

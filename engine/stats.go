@@ -144,6 +144,17 @@ type Stats struct {
 	// TakeoversRefused counts IDs whose bind ended with overflow because the ID changes hands too
 	// often.
 	TakeoversRefused uint64
+	// Limited says which clients reached which limits, and how often. It names up to 100
+	// identities.
+	Limited []Limited
+}
+
+// Limited counts how often clients of one identity reached a limit of theirs.
+type Limited struct {
+	Identity string // "" for clients without a name
+	Other    bool   // all identities that are not named one by one
+	Limit    string // such as identity-messages
+	Times    uint64
 }
 
 // loopStats are one loop's counters. The loop counts without a lock and publishes a copy with each
@@ -210,6 +221,8 @@ func (e *Engine) Stats() Stats {
 		Takeovers:        office.Takeovers,
 		TakeoversDelayed: office.TakeoversDelayed,
 		TakeoversRefused: office.TakeoversRefused,
+
+		Limited: e.limited(),
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),

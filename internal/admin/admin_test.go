@@ -92,6 +92,11 @@ func TestMetrics(t *testing.T) {
 		LongestStall: 1500 * time.Millisecond,
 		Outcomes:     map[codec.Code]uint64{codec.CodeAcked: 5, codec.CodeNoRoute: 2},
 		Faults:       map[codec.Fault]uint64{codec.FaultBadToken: 1},
+		Limited: []engine.Limited{
+			{Identity: "shop", Limit: "identity-bytes", Times: 3},
+			{Identity: "(others)", Limit: "identity-bytes", Times: 1}, {Other: true, Limit: "identity-bytes", Times: 1},
+			{Identity: "\xff", Limit: "identity-bytes", Times: 1}, {Identity: "\uFFFD", Limit: "identity-bytes", Times: 4},
+		},
 	}}
 	code, body := get(t, Handler(node), "/metrics")
 	if code != http.StatusOK {
@@ -106,6 +111,9 @@ func TestMetrics(t *testing.T) {
 		`distmsg_outcomes_total{outcome="timeout"} 0`,
 		`distmsg_faults_total{fault="bad_token"} 1`,
 		`distmsg_faults_total{fault="zero_length"} 0`,
+		`distmsg_limited_total{identity="shop",limit="identity-bytes"} 3`,
+		`distmsg_limited_total{identity="(others)",limit="identity-bytes"} 2`,
+		"distmsg_limited_total{identity=\"\uFFFD\",limit=\"identity-bytes\"} 5",
 	} {
 		if !strings.Contains(body, "\n"+line+"\n") {
 			t.Errorf("no line %q", line)
@@ -150,6 +158,8 @@ func TestEveryStatHasAMetric(t *testing.T) {
 			field.Set(reflect.ValueOf(map[codec.Code]uint64{codec.CodeLost: 1}))
 		case field.Type() == reflect.TypeFor[map[codec.Fault]uint64]():
 			field.Set(reflect.ValueOf(map[codec.Fault]uint64{codec.FaultInternal: 1}))
+		case field.Type() == reflect.TypeFor[[]engine.Limited]():
+			field.Set(reflect.ValueOf([]engine.Limited{{Limit: "identity-bytes", Times: 1}}))
 		default:
 			t.Errorf("Stats.%s is of a type this test does not know", value.Type().Field(i).Name)
 		}

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"distmsg/codec"
@@ -86,6 +88,7 @@ var metrics = []metric{
 
 var (
 	outcomes = describe("outcomes_total", "Sends that ended, by outcome: all those with ack, and the failures of those without.", "outcome")
+	limited  = describe("limited_total", "Times that clients reached one of their limits, by limit and identity. At most 100 identities are named; (others) are the rest.", "limit", "identity")
 	faults   = describe("faults_total", "Error frames sent to clients, by fault.", "fault")
 )
 
@@ -101,6 +104,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- outcomes
 	ch <- faults
+	ch <- limited
 }
 
 // Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are
@@ -115,6 +119,24 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for fault := codec.FaultZeroLength; fault <= codec.LastFault; fault++ {
 		ch <- prometheus.MustNewConstMetric(faults, prometheus.CounterValue, float64(stats.Faults[fault]), fault.String())
+	}
+	collectLimited(stats.Limited, ch)
+}
+
+// collectLimited adds up what has the same labels: clients choose their identities, perhaps one of
+// that name or one that is not UTF-8.
+func collectLimited(all []engine.Limited, ch chan<- prometheus.Metric) {
+	type labels struct{ limit, identity string }
+	times := make(map[labels]uint64)
+	for _, v := range all {
+		identity := strings.ToValidUTF8(v.Identity, "\uFFFD")
+		if v.Other {
+			identity = "(others)"
+		}
+		times[labels{v.Limit, identity}] += v.Times
+	}
+	for l, n := range times {
+		ch <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(n), l.limit, l.identity)
 	}
 }
 

@@ -1,0 +1,153 @@
+package limit
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Terms are what the clients of one identity may use together at this node.
+type Terms struct {
+	Messages, Bytes, Lookups Rate
+}
+
+// Account counts what the clients of one identity use. Any goroutine may use it. It lives in its
+// book as long as a connection has it, and longer if it reached a limit.
+type Account struct {
+	Name string // static
+
+	// The tokens that the connections share.
+	Messages, Bytes, Lookups Pool
+
+	book    *Book // static
+	terms   atomic.Pointer[Terms]
+	refused [Kinds]atomic.Uint64
+
+	conns  int  // guarded by book.mu
+	listed bool // guarded by book.mu; it is in book.offenders
+}
+
+// Terms returns what the account's clients may use now.
+func (a *Account) Terms() *Terms { return a.terms.Load() }
+
+// Refused counts that a limit was reached.
+func (a *Account) Refused(k Kind) {
+	if a.refused[k].Add(1) == 1 {
+		a.book.list(a)
+	}
+}
+
+// Book holds the accounts of all identities that are connected. Its zero value is empty. Any
+// goroutine may use it. It takes its lock for a moment when a connection comes or goes, and when an
+// account reaches a limit for the first time, but not for a message.
+type Book struct {
+	mu       sync.Mutex
+	accounts map[string]*Account // guarded by mu
+	// guarded by mu; those that have reached a limit, at most MostOffenders
+	offenders []*Account
+	// guarded by mu; what accounts that are forgotten have reached
+	others [Kinds]uint64
+}
+
+// MostOffenders is how many identities the book tells apart in what it counts.
+const MostOffenders = 100
+
+// Enter adds a connection to the account of an identity. The terms of the latest connection hold
+// for all of them.
+func (b *Book) Enter(name string, t Terms) *Account {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.accounts[name]
+	if a == nil {
+		a = &Account{Name: name, book: b}
+		if b.accounts == nil {
+			b.accounts = make(map[string]*Account)
+		}
+		b.accounts[name] = a
+	}
+	a.conns++
+	if old := a.terms.Load(); old == nil || *old != t {
+		a.terms.Store(&t)
+	}
+	return a
+}
+
+// Leave takes a connection out of its account.
+func (b *Book) Leave(a *Account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.conns--; a.conns == 0 && !a.listed {
+		b.forget(a)
+	}
+}
+
+// list adds an account to the offenders. If there are too many, one that has no connection makes
+// room.
+func (b *Book) list(a *Account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.listed {
+		return
+	}
+	if len(b.offenders) >= MostOffenders {
+		i := slices.IndexFunc(b.offenders, func(o *Account) bool { return o.conns == 0 })
+		if i < 0 {
+			return
+		}
+		b.forget(b.offenders[i])
+		b.offenders = slices.Delete(b.offenders, i, i+1)
+	}
+	a.listed = true
+	b.offenders = append(b.offenders, a)
+}
+
+// forget removes an account, and keeps what it has reached among the others. The caller holds mu.
+func (b *Book) forget(a *Account) {
+	a.listed = false
+	for k := range a.refused {
+		b.others[k] += a.refused[k].Swap(0)
+	}
+	delete(b.accounts, a.Name)
+}
+
+// Offence says how often the clients of an identity have reached a limit.
+type Offence struct {
+	Identity string
+	Other    bool // of all identities that the book does not tell apart
+	Kind     Kind
+	Times    uint64
+}
+
+// Offences returns how often limits were reached, by identity.
+func (b *Book) Offences() []Offence {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []Offence
+	for _, a := range b.offenders {
+		for k := range a.refused {
+			if n := a.refused[k].Load(); n > 0 {
+				all = append(all, Offence{Identity: a.Name, Kind: Kind(k), Times: n})
+			}
+		}
+	}
+	others := b.others
+	for _, a := range b.accounts {
+		if len(b.offenders) < MostOffenders { // all that have reached a limit are listed
+			break
+		}
+		if a.listed {
+			continue
+		}
+		for k := range a.refused {
+			others[k] += a.refused[k].Load()
+		}
+	}
+	for k, n := range others {
+		if n > 0 {
+			all = append(all, Offence{Other: true, Kind: Kind(k), Times: n})
+		}
+	}
+	slices.SortStableFunc(all, func(x, y Offence) int { return cmp.Compare(x.Identity, y.Identity) })
+	return all
+}

@@ -1,0 +1,65 @@
+package limit
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+func TestBookForgetsWhoNeverOffended(t *testing.T) {
+	var b Book
+	first, second := b.Enter("shop", Terms{}), b.Enter("shop", Terms{Messages: Rate{1, 1}})
+	if first != second || first.Terms().Messages.PerSecond != 1 {
+		t.Fatalf("two connections of one identity have %p and %p; %+v", first, second, first.Terms())
+	}
+	b.Leave(first)
+	if len(b.accounts) != 1 {
+		t.Fatal("the account is gone while one of its connections is open")
+	}
+	if b.Leave(first); len(b.accounts) != 0 {
+		t.Fatal("an account without a connection stays")
+	}
+}
+
+// However many identities reach limits, the book tells a hundred of them apart, and no count is
+// lost.
+func TestOffencesAreBounded(t *testing.T) {
+	var b Book
+	const n = 3 * MostOffenders
+	for i := range n {
+		a := b.Enter(fmt.Sprint("identity-", i), Terms{})
+		a.Refused(IdentityBytes)
+		a.Refused(IdentityBytes)
+		if i%2 == 0 {
+			b.Leave(a)
+		}
+	}
+	all := b.Offences()
+	var sum uint64
+	for _, o := range all {
+		sum += o.Times
+	}
+	if len(all) > MostOffenders+1 || sum != 2*n {
+		t.Errorf("%d lines with %d offences, want at most %d with %d", len(all), sum, MostOffenders+1, 2*n)
+	}
+	if len(b.accounts) > MostOffenders+n/2 {
+		t.Errorf("%d accounts are left", len(b.accounts))
+	}
+	// One that has left makes room for a new one.
+	a := b.Enter("late", Terms{})
+	b.Leave(b.offenders[0])
+	a.Refused(ConnectionMessages)
+	if !slices.Contains(b.Offences(), Offence{Identity: "late", Kind: ConnectionMessages, Times: 1}) {
+		t.Errorf("a new offender is not named: %+v", b.Offences())
+	}
+}
+
+func TestKindsHaveWords(t *testing.T) {
+	seen := make(map[string]bool)
+	for k := range Kinds {
+		if k.String() == "" || seen[k.String()] {
+			t.Errorf("limit %d has the word %q", k, k)
+		}
+		seen[k.String()] = true
+	}
+}

@@ -1,0 +1,28 @@
+package limit
+
+// Kind is a limit that a client can reach. Its word is in what the client hears, and in metrics.
+type Kind uint8
+
+// The limits. Connection means the limit of one connection. Identity means the limit that all
+// connections of an identity share at this node.
+const (
+	ConnectionMessages Kind = iota
+	ConnectionBytes
+	ConnectionLookups
+	IdentityMessages
+	IdentityBytes
+	IdentityLookups
+	Kinds // how many there are
+)
+
+var words = [Kinds]string{
+	ConnectionMessages: "connection-messages",
+	ConnectionBytes:    "connection-bytes",
+	ConnectionLookups:  "connection-lookups",
+	IdentityMessages:   "identity-messages",
+	IdentityBytes:      "identity-bytes",
+	IdentityLookups:    "identity-lookups",
+}
+
+// String returns the word of the limit.
+func (k Kind) String() string { return words[k] }

@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"distmsg/engine/internal/limit"
+)
+
+// Rate is a limit on how much per second. The zero value means the default, and a negative
+// PerSecond means no limit.
+type Rate struct {
+	PerSecond int64
+	// Burst is how much may come at once after a pause. Default: what comes in a second.
+	Burst int64
+}
+
+// Limits bound what all connections of one identity may use together at this node. A zero field
+// means the node's default (Config.IdentityLimits), and a negative one means no limit. Clients
+// without an identity's name share nothing, so only the limits of a connection hold for them.
+type Limits struct {
+	// Messages bounds sends. Each recipient of a multicast counts.
+	Messages Rate
+	// Bytes bounds the bytes of the frames of sends.
+	Bytes Rate
+	// Lookups bounds the IDs that are looked up.
+	Lookups Rate
+}
+
+// setRates fills in the defaults. For messages, they are more than one event loop relays, so that
+// clients notice only the values that an operator has set.
+func (c *Config) setRates() {
+	setDefault(&c.ConnMessages, Rate{2_000_000, 4_000_000})
+	setDefault(&c.ConnBytes, Rate{2 << 30, 2 << 30})
+	setDefault(&c.ConnLookups, Rate{50_000, 200_000})
+	c.IdentityLimits = c.IdentityLimits.orElse(Limits{
+		Messages: Rate{5_000_000, 10_000_000},
+		Bytes:    Rate{4 << 30, 4 << 30},
+		Lookups:  Rate{200_000, 800_000},
+	})
+}
+
+// limit returns the rate for the arithmetic.
+func (r Rate) limit() limit.Rate {
+	switch {
+	case r.PerSecond <= 0:
+		return limit.Rate{}
+	case r.Burst == 0:
+		r.Burst = r.PerSecond
+	}
+	return limit.Rate(r)
+}
+
+// orElse fills in zero fields.
+func (l Limits) orElse(d Limits) Limits {
+	setDefault(&l.Messages, d.Messages)
+	setDefault(&l.Bytes, d.Bytes)
+	setDefault(&l.Lookups, d.Lookups)
+	return l
+}
+
+// terms returns the limits for an account.
+func (l Limits) terms() limit.Terms {
+	return limit.Terms{Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit()}
+}
+
+// checkLimits rejects bursts that let nothing pass.
+func (c *Config) checkLimits(check func(ok bool, format string, args ...any)) {
+	rate := func(name string, r Rate) {
+		check(r.Burst >= 0, "%s.Burst is %d, want at least 0", name, r.Burst)
+	}
+	rate("ConnMessages", c.ConnMessages)
+	rate("ConnBytes", c.ConnBytes)
+	rate("ConnLookups", c.ConnLookups)
+	rate("IdentityLimits.Messages", c.IdentityLimits.Messages)
+	rate("IdentityLimits.Bytes", c.IdentityLimits.Bytes)
+	rate("IdentityLimits.Lookups", c.IdentityLimits.Lookups)
+}

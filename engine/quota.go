@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"time"
+
+	"distmsg/codec"
+	"distmsg/engine/internal/directory"
+	"distmsg/engine/internal/limit"
+)
+
+// quota is what the limits leave to a client's connection. The connection's loop owns it.
+type quota struct {
+	conn *conn // static
+
+	// account is what the connection's identity uses. Nil before the connection is open, and for
+	// clients in this process, which have no limits.
+	account *limit.Account
+
+	messages, bytes, lookups limit.Meter
+}
+
+// open enters the connection into the account of its identity.
+func (q *quota) open(l *login) {
+	e := q.conn.loop.eng
+	switch {
+	case q.conn.kind == insideConn:
+	case l == nil || l.name == "":
+		q.account = e.accounts.Enter("", limit.Terms{})
+	default:
+		q.account = e.accounts.Enter(l.name, l.limits.orElse(e.cfg.IdentityLimits).terms())
+	}
+}
+
+// close takes the connection out of its account.
+func (q *quota) close() {
+	if q.account != nil {
+		q.conn.loop.eng.accounts.Leave(q.account)
+		q.account = nil
+	}
+}
+
+// admit uses n messages in a frame of size bytes. If a limit is reached, the messages end with its
+// verdict, whose reason is in the loop's scratch.
+func (q *quota) admit(n, size int) verdict {
+	if q.account == nil {
+		return verdict{}
+	}
+	if !q.messages.Use(int64(n)) {
+		if v := q.drawMessages(n); v.code != codec.CodeOK {
+			return v
+		}
+	}
+	if q.bytes.Use(int64(size)) {
+		return verdict{}
+	}
+	return q.drawBytes(n, size)
+}
+
+func (q *quota) drawMessages(n int) verdict {
+	e, a := q.conn.loop.eng, q.account
+	over, wait := q.messages.Draw(int64(n), e.connTerms.Messages, a.Terms().Messages, &a.Messages, q.now())
+	return q.verdict(over, wait, limit.ConnectionMessages, limit.IdentityMessages)
+}
+
+// drawBytes gives the messages back if their bytes are refused.
+func (q *quota) drawBytes(n, size int) verdict {
+	e, a := q.conn.loop.eng, q.account
+	over, wait := q.bytes.Draw(int64(size), e.connTerms.Bytes, a.Terms().Bytes, &a.Bytes, q.now())
+	if over != limit.Within {
+		q.messages.Return(int64(n))
+	}
+	return q.verdict(over, wait, limit.ConnectionBytes, limit.IdentityBytes)
+}
+
+// mayLookup uses n look-ups. If a limit is reached, it answers the request, which was charged.
+func (q *quota) mayLookup(r *directory.Request, n int) bool {
+	if q.account == nil || q.lookups.Use(int64(n)) {
+		return true
+	}
+	e, a := q.conn.loop.eng, q.account
+	over, wait := q.lookups.Draw(int64(n), e.connTerms.Lookups, a.Terms().Lookups, &a.Lookups, q.now())
+	if v := q.verdict(over, wait, limit.ConnectionLookups, limit.IdentityLookups); v.code != codec.CodeOK {
+		e.dir.Refuse(r, v.code, string(v.reason))
+		return false
+	}
+	return true
+}
+
+// now returns the loop's time as the arithmetic takes it.
+func (q *quota) now() time.Duration { return time.Duration(q.conn.loop.now) * time.Millisecond }
+
+// verdict says which of two limits is reached, and counts that.
+func (q *quota) verdict(over limit.Over, wait time.Duration, own, common limit.Kind) verdict {
+	kind := own
+	switch over {
+	case limit.Within:
+		return verdict{}
+	case limit.OverShared:
+		kind = common
+	}
+	q.account.Refused(kind)
+	millis := (wait + time.Millisecond - 1) / time.Millisecond
+	s := &q.conn.loop.scratch
+	s.reason = codec.AppendLimitReason(s.reason[:0], kind.String(), uint64(max(1, min(millis, longestWait))))
+	return verdict{codec.CodeOverflow, s.reason}
+}
+
+// longestWait bounds, in milliseconds, when the node asks a client to come back. Its limits may
+// have changed by then.
+const longestWait = 60_000
+
+// limited returns what clients have reached, for Stats.
+func (e *Engine) limited() (all []Limited) {
+	for _, o := range e.accounts.Offences() {
+		all = append(all, Limited{Identity: o.Identity, Other: o.Other, Limit: o.Kind.String(), Times: o.Times})
+	}
+	return all
+}
