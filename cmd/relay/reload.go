@@ -10,6 +10,7 @@ import (
 	"slices"
 	"syscall"
 
+	"distmsg/engine"
 	"distmsg/internal/settings"
 )
 
@@ -51,12 +52,14 @@ func newReloader(logger *slog.Logger, values []settings.Value, read func() (*opt
 // add adds a part. Parts are prepared and committed in the order in which they were added.
 func (r *reloader) add(p part) { r.parts = append(r.parts, p) }
 
-// run reloads on each SIGHUP until ctx ends.
-func (r *reloader) run(ctx context.Context) {
+// run reloads on each SIGHUP until ctx ends, and tells m.
+func (r *reloader) run(ctx context.Context, node *engine.Engine, m *manager) {
 	for {
 		select {
 		case <-r.hups:
+			m.reloading()
 			r.reload(ctx)
+			m.ready(node)
 		case <-ctx.Done():
 			return
 		}

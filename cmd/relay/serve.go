@@ -120,10 +120,16 @@ func operate(node *engine.Engine, opts options, outside *services, reloads *relo
 		return <-done
 	}
 	greet(node, opts, adminAddr, memory, logger)
-	go reloads.run(ctx)
+	reloading, stopReloads := context.WithCancel(ctx)
+	defer stopReloads()
+	outside.manager.ready(node)
+	go outside.manager.watch(ctx, node)
+	go reloads.run(reloading, node, outside.manager)
 
 	select {
 	case sig := <-signals:
+		stopReloads()
+		outside.manager.stopping()
 		logger.Info("draining; a second signal ends the node at once", "signal", sig.String(), "timeout", opts.drainTimeout)
 		return drain(node, opts.drainTimeout, signals, stop, done, logger)
 	case err := <-done:

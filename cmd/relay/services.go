@@ -18,13 +18,18 @@ import (
 
 // services are the external services of a node.
 type services struct {
+	manager    *manager
 	zookeeper  *zookeeper.Membership // nil: there is none
 	membership engine.Membership     // nil: the node is alone
 }
 
 // openServices finds the other nodes as the flags say. newNode opens the registry.
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
-	v := &services{}
+	manager, err := newManager(logger)
+	if err != nil {
+		return nil, err
+	}
+	v := &services{manager: manager}
 	switch {
 	case o.discovery != "":
 		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
