@@ -79,8 +79,8 @@ func (k *keepers) attachAs(ctx context.Context, addr string, hello *codec.Hello)
 }
 
 var (
-	errStranger = errors.New("the node does not know the session, which lives at another one")
-	errTwice    = errors.New("it is a node that the session is attached to already")
+	errStranger = errors.New("the node does not know the session, which is attached to another node")
+	errTwice    = errors.New("the session is already attached to this node")
 )
 
 // greet sends hello and reads until it has welcome. early holds the bytes that came after it.

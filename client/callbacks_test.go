@@ -224,7 +224,7 @@ func TestCallbacksPassHandlers(t *testing.T) {
 		t.Errorf("%+v", k)
 	}
 	receive(t, seen, "what became of a watched ID")
-	log.has(t, "all handlers that may run at once are busy")
+	log.has(t, "all workers run handlers that do not return")
 	if st := s.Stats(); st.Handlers != 1 || st.Queued < 2 {
 		t.Errorf("%+v", st)
 	}

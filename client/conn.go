@@ -221,7 +221,7 @@ func (c *conn) read(early []byte) {
 	for {
 		taken, err := c.frames(buf[:end])
 		if err != nil {
-			c.close(fmt.Errorf("client: from %s: %w", c.addr, err))
+			c.close(fmt.Errorf("client: malformed frame from %s: %w", c.addr, err))
 			return
 		}
 		buf, end = makeRoom(buf, taken, end)
@@ -314,7 +314,7 @@ func (c *conn) endOverdue(limit int64) {
 	seqs := c.calls.overdue(limit, nil)
 	c.mu.Unlock()
 	for _, seq := range seqs {
-		c.end(seq, Reply{}, &Error{Code: codec.CodeTimeout, Reason: "the node did not answer either"})
+		c.end(seq, Reply{}, &Error{Code: codec.CodeTimeout, Reason: "the node sent no outcome"})
 	}
 }
 
@@ -392,7 +392,7 @@ func (c *conn) finish() {
 	c.requests = nil
 	c.mu.Unlock()
 	for _, seq := range lost {
-		c.end(seq, Reply{}, &Error{Code: codec.CodeLost, Reason: "the connection to the node died", cause: cause})
+		c.end(seq, Reply{}, &Error{Code: codec.CodeLost, Reason: "the connection to the node was lost", cause: cause})
 	}
 	for _, r := range requests {
 		r.answer <- answer{code: codec.CodeLost}
@@ -423,7 +423,7 @@ func (c *conn) endUnsent(body []byte, cause error) {
 
 // endUnsentSends ends the n sends or posts whose numbers begin at seq.
 func (c *conn) endUnsentSends(seq uint64, n int, cause error) {
-	err := &Error{Code: codec.CodeUnreachable, Reason: "not written before the connection died", cause: cause}
+	err := &Error{Code: codec.CodeUnreachable, Reason: "not written before the connection was lost", cause: cause}
 	var failed []failure
 	for ; n > 0; n-- {
 		if id, ok := postID(seq); ok {

@@ -126,7 +126,7 @@ func (c *conn) ack(f *codec.Ack) (retry bool, err error) {
 	defer c.mu.Unlock()
 	if !c.outPhase.frames() {
 		c.s.count.unheard.Add(1)
-		return false, &Error{Code: codec.CodeUnreachable, Reason: "the message's connection is gone", cause: c.cause}
+		return false, &Error{Code: codec.CodeUnreachable, Reason: "the connection of the message has closed", cause: c.cause}
 	}
 	c.commit(codec.AppendAck(c.out, f))
 	return false, nil
@@ -270,7 +270,7 @@ func (c *conn) onError(body []byte) error {
 	if f.Flags&codec.ErrorClosing != 0 {
 		return f
 	}
-	c.s.cfg.Logger.Warn("distmsg: the node complains", "node", c.node, "fault", f.Fault.String(),
+	c.s.cfg.Logger.Warn("distmsg: the node reported a fault", "node", c.node, "fault", f.Fault.String(),
 		"kind", f.Kind.String(), "message", f.Message, slog.Uint64("seq", f.Seq))
 	return nil
 }

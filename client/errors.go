@@ -15,7 +15,7 @@ var ErrClosed = errors.New("client: the session is closed")
 
 // ErrAnswered is the error of a second answer to one delivery, and of any answer to a Delivery
 // whose handler has returned.
-var ErrAnswered = errors.New("client: this delivery was answered before, or its handler has returned")
+var ErrAnswered = errors.New("client: this delivery was already answered, or its handler has returned")
 
 // The outcomes as errors.Is targets: errors.Is(err, ErrNoRoute) holds for every *Error with that
 // code, and for an *IDError that contains one.

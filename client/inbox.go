@@ -182,7 +182,7 @@ func (in *inbox) Look() (again bool) {
 	busy := in.running == in.cfg.Workers && in.ready.first != nil
 	if busy && in.begun == in.seen && !in.full {
 		in.full = true
-		go in.log.Warn("distmsg: all handlers that may run at once are busy: what comes for other IDs waits",
+		go in.log.Warn("distmsg: all workers run handlers that do not return, so messages for other IDs wait",
 			"workers", in.cfg.Workers, "for", callback.StuckAfter, "waiting", in.jobs-in.running)
 	}
 	in.full = in.full && busy

@@ -144,7 +144,7 @@ func (k *keepers) giveWay(c *conn) {
 	if k.s.attachments.first() != nil {
 		return
 	}
-	k.s.cfg.Logger.Error("distmsg: another client has taken over the session; this one is over", "node", c.node, "session", c.session)
+	k.s.cfg.Logger.Error("distmsg: another client has taken over the session; it has ended here", "node", c.node, "session", c.session)
 	k.s.endLife()
 }
 

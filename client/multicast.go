@@ -14,7 +14,7 @@ import (
 
 // ErrNotSupported is the error of a multicast or a watch if the node is too old to support it.
 // Nothing was sent.
-var ErrNotSupported = errors.New("client: the node does not support it")
+var ErrNotSupported = errors.New("client: not supported")
 
 // Result is how the copy of a multicast for one ID ended.
 type Result struct {
@@ -114,7 +114,7 @@ func (s *Session) mayMulticast(ctx context.Context, m Message) error {
 		return err
 	}
 	if m.To != "" {
-		return fmt.Errorf("client: a multicast's Message.To is %q, want it empty: its receivers are given apart", m.To)
+		return fmt.Errorf("client: Message.To of a multicast is %q: leave it empty, and name the receivers in to", m.To)
 	}
 	if s.closed() {
 		return ErrClosed
@@ -127,17 +127,17 @@ func (s *Session) mayMulticast(ctx context.Context, m Message) error {
 func (c *conn) takesMany(to []string, payload int) error {
 	limit := c.limits.MaxMulticast
 	if limit == 0 || !c.multicasts {
-		return fmt.Errorf("%w: node %s knows no multicast", ErrNotSupported, c.node)
+		return fmt.Errorf("%w: node %s has no multicast", ErrNotSupported, c.node)
 	}
 	if uint64(len(to)) > limit {
-		return &Error{Code: codec.CodeTooLarge, Reason: fmt.Sprintf("%d IDs in one multicast, the node takes %d", len(to), limit)}
+		return &Error{Code: codec.CodeTooLarge, Reason: fmt.Sprintf("%d IDs in one multicast, the node allows %d", len(to), limit)}
 	}
 	if uint64(payload) > c.limits.MaxPayload {
 		return tooLarge(payload, c.limits.MaxPayload)
 	}
 	if size := codec.MulticastSize(payload, to); uint64(size) > c.limits.MaxFrame {
 		return &Error{Code: codec.CodeTooLarge, Reason: fmt.Sprintf(
-			"a multicast of %d bytes to %d IDs counts %d bytes, the node takes frames of %d", payload, len(to), size, c.limits.MaxFrame)}
+			"a multicast of %d bytes to %d IDs counts as %d bytes, the node allows frames of %d", payload, len(to), size, c.limits.MaxFrame)}
 	}
 	return nil
 }

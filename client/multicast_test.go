@@ -159,11 +159,11 @@ func TestMulticastRefused(t *testing.T) {
 		says string
 		is   error
 	}{
-		{Message{To: "x"}, manyIDs(1), `Message.To is "x", want it empty`, nil},
-		{Message{}, manyIDs(21), "too_large: 21 IDs in one multicast, the node takes 20", ErrTooLarge},
+		{Message{To: "x"}, manyIDs(1), `Message.To of a multicast is "x"`, nil},
+		{Message{}, manyIDs(21), "too_large: 21 IDs in one multicast, the node allows 20", ErrTooLarge},
 		{Message{Payload: make([]byte, 1001)}, manyIDs(2), "too_large: 1001 bytes, the node allows 1000", ErrTooLarge},
 		{Message{Payload: make([]byte, 1000)}, slices.Repeat([]string{strings.Repeat("z", 100)}, 20),
-			"too_large: a multicast of 1000 bytes to 20 IDs counts 5304 bytes, the node takes frames of 4000", ErrTooLarge},
+			"too_large: a multicast of 1000 bytes to 20 IDs counts as 5304 bytes, the node allows frames of 4000", ErrTooLarge},
 		{Message{Value: strings.Repeat("x", 1001)}, manyIDs(2), "too_large: 1004 bytes, the node allows 1000", ErrTooLarge},
 		{Message{Value: make(chan int)}, manyIDs(2), "chan int", nil},
 		{Message{From: strings.Repeat("f", 256)}, manyIDs(2), "bad_id", ErrBadID},

@@ -29,7 +29,7 @@ func (s *Session) Watch(ctx context.Context, ids ...string) ([]Presence, error) 
 		return nil, err
 	}
 	if c := s.attachments.first(); c != nil && c.limits.MaxWatched == 0 {
-		return nil, fmt.Errorf("%w: node %s knows no watch", ErrNotSupported, c.node)
+		return nil, fmt.Errorf("%w: node %s has no watches", ErrNotSupported, c.node)
 	}
 	caller := ctx
 	ctx, cancel := s.requestContext(ctx)
@@ -228,7 +228,7 @@ func (w *watches) take() []idEpoch {
 // ask requests the watch of IDs over c.
 func (w *watches) ask(c *conn, ids []idEpoch) {
 	if c.limits.MaxWatched == 0 {
-		w.s.cfg.Logger.Warn("distmsg: the node knows no watch: presence stands still", "node", c.node, "ids", len(ids))
+		w.s.cfg.Logger.Warn("distmsg: the node does not support watching; presence is not updated", "node", c.node, "ids", len(ids))
 		return
 	}
 	ctx, cancel := context.WithTimeout(w.s.life, w.s.cfg.RequestTimeout)

@@ -35,7 +35,7 @@ func Split(b []byte, limit int) (body []byte, n int, err error) {
 	}
 	size := binary.BigEndian.Uint32(b)
 	if size == 0 {
-		return nil, 0, &Error{Fault: FaultZeroLength, Field: "length", Detail: "a frame has at least one byte"}
+		return nil, 0, &Error{Fault: FaultZeroLength, Field: "length", Detail: "a frame must have at least one byte"}
 	}
 	if uint64(size) > uint64(limit) {
 		return nil, 0, &Error{Fault: FaultFrameTooLarge, Field: "length",

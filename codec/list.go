@@ -235,7 +235,7 @@ func (r *reader) recipient() (v Recipient) {
 		at := r.off
 		v.Why = Kind(r.uint("to", maxKind))
 		if v.Why != KindNotMine && v.Why != KindNotAttached && r.fault == nil {
-			r.failAt(at, FaultBadValue, "to", "nothing comes back as "+v.Why.String())
+			r.failAt(at, FaultBadValue, "to", "a message is never returned for "+v.Why.String())
 		}
 	}
 	r.skipRest(rest, "to", tupleDepth)

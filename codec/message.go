@@ -146,7 +146,7 @@ func DecodeAck(body []byte, f *Ack) error {
 	at := r.off
 	f.Code = Code(r.uint("code", maxCode))
 	if f.Code != CodeAcked && f.Code != CodeRejected && r.fault == nil {
-		r.failAt(at, FaultBadValue, "code", "an ack says acked or rejected, not "+f.Code.String())
+		r.failAt(at, FaultBadValue, "code", "the code of an ack is acked or rejected, not "+f.Code.String())
 	}
 	f.Reason = r.str("reason", MaxReason)
 	f.Reply = r.bin("reply", anyLen)

@@ -43,7 +43,7 @@ func CheckName(name string) error {
 	}
 	for _, r := range name {
 		if unicode.IsControl(r) {
-			return fmt.Errorf("is %s, which holds the control character %U", brief(name), r)
+			return fmt.Errorf("is %s, which contains the control character %U", brief(name), r)
 		}
 	}
 	return nil
@@ -57,7 +57,7 @@ func CheckAddr(addr string) error {
 	}
 	for _, r := range addr { // invalid UTF-8 yields RuneError
 		if r == utf8.RuneError || !unicode.IsPrint(r) || r == ' ' {
-			return errors.New("holds what no address does")
+			return errors.New("contains a character that no address has")
 		}
 	}
 	host, port, err := net.SplitHostPort(addr)
@@ -68,7 +68,7 @@ func CheckAddr(addr string) error {
 		return errors.New("has no port from 1 to 65535")
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		return errors.New("does not say which machine")
+		return errors.New("names no host")
 	}
 	return nil
 }

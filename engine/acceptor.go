@@ -72,11 +72,11 @@ func (a *acceptor) listen(ctx context.Context) error {
 	if e.cluster != nil {
 		ln, err := lc.Listen(ctx, "tcp", e.cfg.PeerAddr)
 		if err != nil {
-			return errors.Join(fmt.Errorf("engine: for other nodes: %w", err), a.close())
+			return errors.Join(fmt.Errorf("engine: PeerAddr: %w", err), a.close())
 		}
 		a.peerListener = ln
 		if ln.Addr().(*net.TCPAddr).IP.IsUnspecified() && e.cfg.PeerAdvertise == "" {
-			err := fmt.Errorf("engine: nodes cannot be told to come to %v: set PeerAdvertise, or a PeerAddr that is no wildcard", ln.Addr())
+			err := fmt.Errorf("engine: other nodes cannot connect to %v, a wildcard address: set PeerAdvertise, or a PeerAddr with an IP address", ln.Addr())
 			return errors.Join(err, a.close())
 		}
 	}

@@ -263,7 +263,7 @@ func TestOtherSecret(t *testing.T) {
 		c.ClusterSecret = []byte("the secret of somebody else")
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	})
-	stranger.eventually("a line", func() bool { return log.has("--cluster-secret-file") || log.has("the proof is not one") })
+	stranger.eventually("a line", func() bool { return log.has("--cluster-secret-file") || log.has("the proof does not match") })
 	if stranger.Stats().Links != 0 || g.nodes[0].Stats().Links != 0 {
 		t.Error("linked")
 	}

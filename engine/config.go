@@ -306,20 +306,20 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	if c.Membership != nil {
 		check(len(c.ClusterSecret) >= minSecret, "ClusterSecret has %d bytes, a cluster needs at least %d", len(c.ClusterSecret), minSecret)
-		check(!ownRegistry, "a cluster needs a Registry that its nodes share; the memory of one node cannot be that")
+		check(!ownRegistry, "a cluster needs a Registry that all its nodes share, not one in memory")
 	}
 	check(c.MaxPayload > 0 && c.MaxPayload <= maxPayloadUB, "MaxPayload is %d, want 1 to %d", c.MaxPayload, maxPayloadUB)
-	check(c.MaxAcks <= maxMaxAcks, "MaxAcks is %d, at most %d are possible", c.MaxAcks, maxMaxAcks)
-	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, less than two payloads of %d", c.MaxPending, c.MaxPayload)
-	check(c.MaxParked >= 2*c.MaxPayload, "MaxParked is %d, less than two payloads of %d", c.MaxParked, c.MaxPayload)
-	check(c.MemoryBudget >= minBudget*int64(c.MaxPayload), "MemoryBudget is %d, less than %d payloads of %d", c.MemoryBudget, minBudget, c.MaxPayload)
-	check(c.Credit >= c.minCredit(), "Credit is %d, less than the %d that two full frames take", c.Credit, c.minCredit())
+	check(c.MaxAcks <= maxMaxAcks, "MaxAcks is %d, at most %d are allowed", c.MaxAcks, maxMaxAcks)
+	check(c.MaxPending >= 2*c.MaxPayload, "MaxPending is %d, want at least two payloads of %d", c.MaxPending, c.MaxPayload)
+	check(c.MaxParked >= 2*c.MaxPayload, "MaxParked is %d, want at least two payloads of %d", c.MaxParked, c.MaxPayload)
+	check(c.MemoryBudget >= minBudget*int64(c.MaxPayload), "MemoryBudget is %d, want at least %d payloads of %d", c.MemoryBudget, minBudget, c.MaxPayload)
+	check(c.Credit >= c.minCredit(), "Credit is %d, want at least %d, the size of two full frames", c.Credit, c.minCredit())
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
 	check(c.TakeoverInterval <= maxInterval, "TakeoverInterval is %v, at most %v is allowed", c.TakeoverInterval, maxInterval)
-	check(c.TakeoverBurst <= maxBurst, "TakeoverBurst is %d, at most %d are possible", c.TakeoverBurst, maxBurst)
-	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL %v is over MaxTTL %v", c.DefaultTTL, c.MaxTTL)
-	check(c.VerifyPeriod >= directory.VerifyEvery, "VerifyPeriod is %v, less than %v", c.VerifyPeriod, directory.VerifyEvery)
-	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout %v must be over Heartbeat %v", c.IdleTimeout, c.Heartbeat)
+	check(c.TakeoverBurst <= maxBurst, "TakeoverBurst is %d, at most %d are allowed", c.TakeoverBurst, maxBurst)
+	check(c.DefaultTTL <= c.MaxTTL, "DefaultTTL is %v, at most MaxTTL, %v, is allowed", c.DefaultTTL, c.MaxTTL)
+	check(c.VerifyPeriod >= directory.VerifyEvery, "VerifyPeriod is %v, want at least %v", c.VerifyPeriod, directory.VerifyEvery)
+	check(c.IdleTimeout > c.Heartbeat, "IdleTimeout is %v, want more than Heartbeat, %v", c.IdleTimeout, c.Heartbeat)
 	for _, f := range []struct {
 		name string
 		v    int
@@ -330,7 +330,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},
 		{"MaxRequests", c.MaxRequests}, {"MaxNodeRequests", c.MaxNodeRequests}, {"TakeoverBurst", c.TakeoverBurst},
 	} {
-		check(f.v > 0, "%s is negative", f.name)
+		check(f.v > 0, "%s is %d, want more than 0", f.name, f.v)
 	}
 	for _, f := range []struct {
 		name string
@@ -341,7 +341,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		{"DrainSpread", c.DrainSpread}, {"WatchPeriod", c.WatchPeriod},
 		{"TakeoverInterval", c.TakeoverInterval},
 	} {
-		check(f.v >= 0, "%s is negative", f.name)
+		check(f.v >= 0, "%s is %v, want more than 0", f.name, f.v)
 		check(f.v < 0 || f.v >= time.Millisecond, "%s is %v, less than a millisecond", f.name, f.v)
 	}
 	return errors.Join(errs...)

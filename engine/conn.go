@@ -152,7 +152,7 @@ func (c *conn) linger() bool {
 
 // drop ends the connection at once. Bytes that gnet still holds must not be written any more (S24).
 func (c *conn) drop() {
-	c.dropFor(codec.FaultFenced, "the node was stopped for a while and starts anew")
+	c.dropFor(codec.FaultFenced, "the node was suspended for a while: connect again")
 }
 
 // dropFor is like drop, with another reason. Only a client that has read everything else gets the

@@ -42,7 +42,7 @@ func (e *Engine) DialerAs(identity Identity) func(ctx context.Context, addr stri
 			return nil, fmt.Errorf("engine: %w", invalid)
 		}
 		if addr != InProcessAddr {
-			return nil, fmt.Errorf("engine: the engine's own Dialer connects to %s, and not to %s", InProcessAddr, addr)
+			return nil, fmt.Errorf("engine: Engine.Dialer connects only to %s, not to %s", InProcessAddr, addr)
 		}
 		select {
 		case <-e.ready:

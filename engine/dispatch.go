@@ -171,7 +171,7 @@ func (c *conn) firstFrame(kind codec.Kind, body []byte) {
 	case kind == codec.KindPeerHello:
 		c.unexpected(kind, "this address is for clients; other nodes connect to the peer address")
 	case kind != codec.KindHello:
-		c.unexpected(kind, "nothing but hello may be sent before welcome")
+		c.unexpected(kind, "a client must send nothing but hello before welcome")
 	case c.state == stateJoining:
 		c.unexpected(kind, "a second hello")
 	default:

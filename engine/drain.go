@@ -99,7 +99,7 @@ func (d *draining) begin(ctx context.Context) {
 	})
 }
 
-var errDrainStopped = fmt.Errorf("%w, and drains no more", ErrStopped)
+var errDrainStopped = fmt.Errorf("%w before the drain ended", ErrStopped)
 
 // Draining reports whether Drain was called.
 func (e *Engine) Draining() bool { return e.drain.begun.Load() }

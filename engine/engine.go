@@ -134,7 +134,7 @@ const replyRoom = 32
 var ErrAlreadyRun = errors.New("engine: Run was called before; an engine runs once")
 
 // ErrStopped is wrapped by the errors of an engine whose Run has ended or is about to end.
-var ErrStopped = errors.New("engine: it has stopped")
+var ErrStopped = errors.New("engine: the engine has stopped")
 
 // Run listens and serves until ctx ends, and then returns nil. If the engine stops for any other
 // reason, Run returns an error. It may be unable to start: the address is taken, or another node

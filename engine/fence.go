@@ -19,7 +19,7 @@ func (e *Engine) fence(gap time.Duration) {
 	}
 	e.incarnation.Store(next)
 	e.dir.Doubt()
-	e.cfg.Logger.Warn("the event loops stood still; dropping all connections and going on under a new incarnation",
+	e.cfg.Logger.Warn("the event loops were stopped: dropping all connections and continuing under a new incarnation",
 		"gap", gap, "incarnation", next)
 	for _, l := range e.loops {
 		l.ring()

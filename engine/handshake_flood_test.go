@@ -252,7 +252,7 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 		greedy = append(greedy, c)
 	}
 	for range 2 * kept {
-		if e := n.helloFrom("127.0.0.1").fails(codec.FaultGoingAway); !strings.Contains(e.Message, "few places left") {
+		if e := n.helloFrom("127.0.0.1").fails(codec.FaultGoingAway); !strings.Contains(e.Message, "few places for connections left") {
 			t.Errorf("the fault says %q", e.Message)
 		}
 	}

@@ -114,11 +114,11 @@ func (k *link) notice(c *conn, step *peers.Step) {
 	case peers.NoteMustEnd:
 		others.End(fmt.Errorf("engine: node %q says: %s", k.node, step.Detail))
 	case peers.NoteBadSecret:
-		others.Complain("a node does not know the cluster's secret: give all nodes the same", "node", k.node, "remote", c.remote)
+		others.Complain("a node does not know the cluster's secret: give all nodes the same secret", "node", k.node, "remote", c.remote)
 	case peers.NoteNameTaken:
-		others.Complain("two nodes have one name, and one of them is refused", "node", k.node, "remote", c.remote, "other", step.Where)
+		others.Complain("refused a node whose name another node has: give one of the two another node ID", "node", k.node, "remote", c.remote, "other", step.Where)
 	case peers.NoteTurnedAway:
-		others.Complain("a node refuses the link", "node", k.node, "remote", c.remote, "fault", step.Fault, "message", step.Detail)
+		others.Complain("a node refused the link", "node", k.node, "remote", c.remote, "fault", step.Fault, "message", step.Detail)
 	}
 }
 
@@ -166,7 +166,7 @@ func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.
 func (k *link) open(c *conn) {
 	// Register the link first, so that sessions that attach from here on are announced on it, too.
 	if !k.cluster.opened(k) {
-		c.close(codec.FaultReplaced, "another link between the two nodes has come up meanwhile")
+		c.close(codec.FaultReplaced, "another link between the two nodes has opened")
 		return
 	}
 	c.state = stateOpen

@@ -49,7 +49,7 @@ func TestWrongMember(t *testing.T) {
 		t.Errorf("welcome names %q", got)
 	}
 	later.exchange("b", c, "a")
-	if health := strings.Join(n.Health(), "\n"); strings.Count(health, "a record in the list of nodes is left out: its ") != 7 ||
+	if health := strings.Join(n.Health(), "\n"); strings.Count(health, "the node ignores a wrong record in the list of nodes: its ") != 7 ||
 		!strings.Contains(health, "has 302 bytes, at most 255 are allowed") || !strings.Contains(health, `its ID is "\xffid", which is not UTF-8`) {
 		t.Errorf("health:\n%s", health)
 	}
@@ -82,7 +82,7 @@ func TestTooManyMembers(t *testing.T) {
 		return len(told) == 1+codec.MaxMembers && slices.ContainsFunc(told, func(m codec.Member) bool { return m.Node == "n1" })
 	})
 	health := n.Health()
-	if all := strings.Join(health, "\n"); len(health) > 48 || !strings.Contains(all, "more than 1024 nodes are listed: 1977 are left out") ||
+	if all := strings.Join(health, "\n"); len(health) > 48 || !strings.Contains(all, "more than 1024 nodes are listed: the node ignores 1977 of them") ||
 		!strings.Contains(all, "and 1007 more like these") {
 		t.Errorf("%d lines:\n%.2000s", len(health), all)
 	}
@@ -96,13 +96,13 @@ func TestTooManyMembers(t *testing.T) {
 func TestNamesAreChecked(t *testing.T) {
 	long := strings.Repeat("n", 256)
 	for want, cfg := range map[string]Config{
-		"engine: NodeID has 256 bytes":                       {NodeID: long},
-		`engine: NodeID is "a\x00", which holds the control`: {NodeID: "a\x00"},
-		"engine: Cluster has 256 bytes":                      {Cluster: long},
-		"engine: Advertise has 258 bytes":                    {Advertise: long + ":1"},
-		"engine: PeerAdvertise does not say which machine":   {PeerAdvertise: "0.0.0.0:1"},
-		"engine: MaxPeerHandshakes is negative":              {MaxPeerHandshakes: -1},
-		"engine: MaxHandshakes is negative":                  {MaxHandshakes: -1},
+		"engine: NodeID has 256 bytes":                          {NodeID: long},
+		`engine: NodeID is "a\x00", which contains the control`: {NodeID: "a\x00"},
+		"engine: Cluster has 256 bytes":                         {Cluster: long},
+		"engine: Advertise has 258 bytes":                       {Advertise: long + ":1"},
+		"engine: PeerAdvertise names no host":                   {PeerAdvertise: "0.0.0.0:1"},
+		"engine: MaxPeerHandshakes is -1, want":                 {MaxPeerHandshakes: -1},
+		"engine: MaxHandshakes is -1, want":                     {MaxHandshakes: -1},
 	} {
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

@@ -88,7 +88,7 @@ func (o *output) wroteControl(b []byte) {
 		return
 	}
 	if over > c.loop.memory.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
-		c.close(codec.FaultSlowConsumer, "answers are not read")
+		c.close(codec.FaultSlowConsumer, "the client does not read its answers")
 		return
 	}
 	o.noteFull()

@@ -16,7 +16,7 @@ import (
 )
 
 // taken is the line by which a node ends whose name another one has.
-const taken = `a node called "n1" runs at `
+const taken = `a node called "n1" already runs at `
 
 // again changes a node's Config so that it is listed beside another node of its name.
 func (g *group) again(c *Config) { c.Membership = &hubMember{hub: g.hub, node: "again"} }
@@ -68,7 +68,7 @@ func TestTwinInMembership(t *testing.T) {
 	g.hub.members["again"] = second.cluster.peers.Record()
 	g.hub.tell()
 	g.hub.mu.Unlock()
-	want := taken + second.cluster.peers.Record().PeerAddr + " already: give one of the two another node ID"
+	want := taken + second.cluster.peers.Record().PeerAddr + ": give one of the two another node ID"
 	if err := g.nodes[0].ended(); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}
@@ -154,7 +154,7 @@ func TestDisagreement(t *testing.T) {
 				}
 				other.eventually("its health", func() bool {
 					h := other.Health()
-					return len(h) == 2 && strings.Contains(h[0], `no link to node "n0": the two do not agree`) && strings.Contains(h[1], `"n1": the two`)
+					return len(h) == 2 && strings.Contains(h[0], `no link to node "n0": its settings differ`) && strings.Contains(h[1], `"n1": its settings`)
 				})
 				g.linked(2)
 				a, b := g.nodes[0].join("a"), g.nodes[1].join("b")

@@ -13,7 +13,7 @@ import (
 // relayPart is the part of a link's free room that one client may take.
 const relayPart = 4
 
-var reasonRelay = []byte("the receiver's answer found no room on the link to this node")
+var reasonRelay = []byte("the receiver's answer did not fit on the link to this node")
 
 // linkShare is about how much of a link one client uses.
 type linkShare struct {

@@ -106,7 +106,7 @@ func (r *relief) mayName() bool {
 
 func (r *relief) flushUnnamed() {
 	if r.unnamed > 0 {
-		r.eng.cfg.Logger.Warn("more connections were closed because they held most of the node's memory budget", "connections", r.unnamed)
+		r.eng.cfg.Logger.Warn("closed more connections that held most of the node's memory budget", "connections", r.unnamed)
 		r.unnamed = 0
 	}
 }
@@ -121,7 +121,7 @@ func (r *relief) look() {
 	if scarce := m.scarce(held); scarce != r.scarce {
 		r.scarce = scarce
 		if scarce {
-			r.eng.cfg.Logger.Warn("connections hold much of the node's memory budget; messages to those that do not read are refused",
+			r.eng.cfg.Logger.Warn("connections hold much of the node's memory budget; the node refuses messages to those that do not read",
 				"held", held, "budget", m.budget)
 		} else {
 			r.eng.cfg.Logger.Info("connections hold little of the node's memory budget again", "held", held, "budget", m.budget)
@@ -198,7 +198,7 @@ func (c *conn) closeForMemory(held int, named bool) {
 		if c.kind == linkConn {
 			args = append(args, "node", c.link.node)
 		}
-		l.eng.cfg.Logger.Warn("a connection is closed because it holds most of the node's memory budget", args...)
+		l.eng.cfg.Logger.Warn("closed a connection that held most of the node's memory budget", args...)
 	}
 	l.eng.memory.closed.Add(1)
 	fault := codec.FaultSlowConsumer

@@ -16,7 +16,7 @@ const requestPart = 8
 
 // reasonNodeRequests is the reason for which a request ends with overflow. See also
 // directory.ReasonRequests.
-const reasonNodeRequests = "too many requests are under way at the node, and this connection has its share of them (max-node-requests)"
+const reasonNodeRequests = "the node has too many open requests, and this connection has its share of them (max-node-requests)"
 
 // chargeRequest charges a request to its connection until it is answered, and to the node until it
 // is done.

@@ -14,8 +14,8 @@ var (
 	reasonHook     = []byte("refused by the node's policy")
 	reasonInFlight = []byte("too many sends of this connection wait for an ack")
 	reasonShare    = []byte("the node waits for many acks, and this connection has its share of them")
-	reasonAcks     = []byte("the node waits for as many acks as it can")
-	reasonParked   = []byte("too many messages of this connection wait for a look-up")
+	reasonAcks     = []byte("the node cannot wait for more acks")
+	reasonParked   = []byte("too many messages of this connection wait for a lookup")
 	reasonQueue    = []byte("the receiver's queue is full")
 	reasonMemory   = []byte("the node's memory budget is nearly used up")
 )
@@ -111,7 +111,7 @@ func (s *sender) spendCredit(size int) bool {
 	c := s.conn
 	s.used += uint64(size)
 	if s.used > s.granted {
-		c.close(codec.FaultCreditExceeded, "more bytes sent without ack than credit was given for")
+		c.close(codec.FaultCreditExceeded, "the client has sent more bytes without ack than its credit allows")
 		return false
 	}
 	if credit := uint64(c.loop.eng.cfg.Credit); s.creditDue == 0 && s.granted-s.used < credit/2 {

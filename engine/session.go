@@ -32,7 +32,7 @@ func (c *conn) handleHello(body []byte) {
 	}
 	source := sourceOf(c.remote)
 	if !c.port.hasRoom(source) {
-		c.close(codec.FaultGoingAway, "the node has few places left, and clients of this address have more than those: try again later")
+		c.close(codec.FaultGoingAway, "the node has few places for connections left, and clients of this address hold more than those: try again later")
 		return
 	}
 	if !e.joins.enter(source) {

@@ -36,12 +36,12 @@ func (e *Engine) stalls() (troubles []string) {
 		return nil // e.loops may not be there yet
 	}
 	if silence, which := e.loopSilence(); silence > stallAfter && e.ctx.Err() == nil {
-		troubles = append(troubles, fmt.Sprintf("event loop %d of %d has not run for %v: its connections stand still; "+
-			"a hook that blocks, or a machine without a free CPU, does that", which, len(e.loops), silence.Round(time.Second)))
+		troubles = append(troubles, fmt.Sprintf("event loop %d of %d has not run for %v, and its connections are stalled: "+
+			"look for a hook that blocks, or a machine without a free CPU", which, len(e.loops), silence.Round(time.Second)))
 	}
 	if busy := e.dir.Busy(); busy > laneStallAfter {
-		troubles = append(troubles, fmt.Sprintf("a lane has been busy with one job for %v: binds and unbinds of some IDs wait; "+
-			"a hook that blocks does that", busy.Round(time.Second)))
+		troubles = append(troubles, fmt.Sprintf("a lane has been busy with one job for %v, and binds and unbinds of some IDs wait: "+
+			"look for a hook that blocks", busy.Round(time.Second)))
 	}
 	return troubles
 }

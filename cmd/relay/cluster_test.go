@@ -178,7 +178,7 @@ func TestWrongClusterSecret(t *testing.T) {
 	}
 	for i, p := range nodes {
 		_, admin := p.addresses()
-		p.waitFor(fmt.Sprintf(`level=WARN.*(does not know the cluster's secret.*node=n%d|the proof is not one that the cluster's secret makes)`, 1-i))
+		p.waitFor(fmt.Sprintf(`level=WARN.*(does not know the cluster's secret.*node=n%d|the proof does not match the cluster's secret)`, 1-i))
 		eventually(t, "no link", contains(t, admin+"/healthz", fmt.Sprintf("no link to node \"n%d\"", 1-i)))
 	}
 }
@@ -191,7 +191,7 @@ func TestTwoNodesWithOneID(t *testing.T) {
 	first.addresses()
 	second := start(t, []string{testSecret}, args...)
 	code, log := second.exit()
-	if code != cli.ExitFailure || !strings.Contains(log, `relay: engine: a node called "n0" runs at `) {
+	if code != cli.ExitFailure || !strings.Contains(log, `relay: engine: a node called "n0" already runs at `) {
 		t.Errorf("exit code %d: %s", code, log)
 	}
 	first.signal(syscall.SIGTERM)
@@ -252,10 +252,10 @@ func TestServersThatWillNotDo(t *testing.T) {
 		args []string
 		line string
 	}{
-		{"no password", nil, []string{"--registry=" + locked.URL()}, "it wants a password"},
+		{"no password", nil, []string{"--registry=" + locked.URL()}, "it requires a password"},
 		{"wrong password", []string{envRegistryPassword + "=other"}, []string{"--registry=" + locked.URL()}, "wrong user name or password"},
 		{"no Redis", nil, []string{"--registry=redis://" + nowhere}, "--registry: redis://" + nowhere + ": it cannot be reached: is it running"},
-		{"TLS expected", nil, []string{"--registry=rediss://" + open.Addr}, "without TLS and the URL says rediss"},
+		{"TLS expected", nil, []string{"--registry=rediss://" + open.Addr}, "without TLS although the URL says rediss"},
 		{"no ZooKeeper", []string{testSecret}, []string{"--registry=" + open.URL(), "--discovery=zk://" + nowhere},
 			"--discovery: zookeeper: no session with " + nowhere},
 		{"Redis for ZooKeeper", []string{testSecret}, []string{"--registry=" + open.URL(), "--discovery=zk://" + open.Addr},
@@ -298,7 +298,7 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:2, a=i:1/i:2"}, `--peers names "a" twice`},
 		{[]string{redis, "--node-id=b", "--peers=a=h/h:2"}, `the address for clients, "h", is not HOST:PORT`},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/h:x"}, `the address for nodes, "h:x", has no port from 1 to 65535`},
-		{[]string{redis, "--node-id=b", "--peers=a=h:1/0.0.0.0:2"}, `the address for nodes, "0.0.0.0:2", does not say which machine`},
+		{[]string{redis, "--node-id=b", "--peers=a=h:1/0.0.0.0:2"}, `the address for nodes, "0.0.0.0:2", names no host`},
 		{[]string{redis, zk}, "a cluster needs a secret: put at least 16 random bytes into a file and add --cluster-secret-file"},
 		{[]string{redis, zk, "--cluster-secret-file=" + short}, "the cluster's secret has 15 bytes, at least 16 are needed"},
 		{[]string{redis, zk, "--cluster-secret-file=" + empty}, "--cluster-secret-file " + empty + " is empty"},
@@ -325,15 +325,15 @@ func TestClusterRefusals(t *testing.T) {
 		{[]string{"--peer-advertise=h:1"}, "--peer-advertise works only in a cluster"},
 		{[]string{"--advertise=h"}, `--advertise "h" is not HOST:PORT`},
 		{[]string{"--advertise=" + long + ":7400"}, "has 305 bytes, at most 255 are allowed"},
-		{[]string{"--advertise=h\x01:7400"}, `--advertise "h\x01:7400" holds what no address does`},
+		{[]string{"--advertise=h\x01:7400"}, `--advertise "h\x01:7400" contains a character that no address has`},
 		{[]string{"--node-id=" + long}, "--node-id has 300 bytes, at most 255 are allowed: give this node a name of 1 to 255 bytes"},
 		{[]string{"--node-id=a\xff"}, `--node-id is "a\xff", which is not UTF-8`},
-		{[]string{"--node-id=a\nb"}, `--node-id is "a\nb", which holds the control character U+000A`},
+		{[]string{"--node-id=a\nb"}, `--node-id is "a\nb", which contains the control character U+000A`},
 		{[]string{redis, zk, "--peer-advertise=" + long + ":7402"}, "has 305 bytes, at most 255 are allowed"},
-		{[]string{redis, zk, "--peer-advertise=h\xff:7402"}, `--peer-advertise "h\xff:7402" holds what no address does`},
+		{[]string{redis, zk, "--peer-advertise=h\xff:7402"}, `--peer-advertise "h\xff:7402" contains a character that no address has`},
 		{[]string{redis, "--node-id=b", "--peers=" + long + "=h:1/h:2"}, "--peers: the name of a node has 300 bytes, at most 255 are allowed"},
 		{[]string{redis, "--node-id=b", "--peers=a=h:1/" + long + ":2"}, "has 302 bytes, at most 255 are allowed"},
-		{[]string{"--advertise=:7400"}, `--advertise ":7400" does not say which machine`},
+		{[]string{"--advertise=:7400"}, `--advertise ":7400" names no host`},
 		{[]string{redis, zk, "--peer-listen=nonsense"}, `--peer-listen "nonsense" is not host:port`},
 		{[]string{redis, zk, "--listen=:0", "--insecure-listen"}, "add --advertise HOST:PORT"},
 		{[]string{redis, zk, "--peer-listen=0.0.0.0:0"}, "add --peer-advertise HOST:PORT"},

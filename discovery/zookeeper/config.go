@@ -83,7 +83,7 @@ func (c Config) validate() (Config, target, error) {
 			*d.value = d.byDefault
 		}
 		if *d.value < d.min {
-			return c, to, fmt.Errorf("zookeeper: %s is %v, the least is %v", d.name, *d.value, d.min)
+			return c, to, fmt.Errorf("zookeeper: %s is %v, want at least %v", d.name, *d.value, d.min)
 		}
 	}
 	if c.Dialer == nil {
@@ -103,7 +103,7 @@ func (c Config) validate() (Config, target, error) {
 func parseURL(url string) (target, error) {
 	rest, ok := strings.CutPrefix(url, scheme)
 	if strings.Contains(url, "@") {
-		return target{}, errors.New("the URL holds a user or a password: give them in a file or in the environment instead")
+		return target{}, errors.New("the URL contains a user or a password: give them in a file or in the environment instead")
 	}
 	if !ok {
 		return target{}, fmt.Errorf("%q does not look like zk://host:port,host:port/path", url)

@@ -129,7 +129,7 @@ func (k *keeper) look() {
 		k.stale[path] = struct{}{}
 	}
 	if k.up && (!up || session != k.session) {
-		k.log.Warn("zookeeper: the connection is lost, the last membership stands")
+		k.log.Warn("zookeeper: lost the connection; the last list of nodes stays in force")
 	}
 	if session != k.session {
 		k.log.Info("zookeeper: connected", "server", k.link.conn.Server())
@@ -148,7 +148,7 @@ func (k *keeper) withoutSession() time.Duration {
 	if wait := time.Until(k.since.Add(limit)); wait > 0 {
 		return wait
 	}
-	k.log.Warn("zookeeper: no session, beginning anew", "after", limit, "error", k.link.lastFault())
+	k.log.Warn("zookeeper: no session; connecting again", "after", limit, "error", k.link.lastFault())
 	if err := k.link.renew(); err != nil {
 		k.log.Error(err.Error())
 	}
@@ -309,7 +309,7 @@ func (k *keeper) put(ctx context.Context, path string, data []byte) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("zookeeper: cannot register %s: somebody else keeps changing it", path)
+	return fmt.Errorf("zookeeper: cannot register %s: another program keeps changing it", path)
 }
 
 // list reads what is stale.
@@ -402,7 +402,7 @@ func (k *keeper) read(ctx context.Context, path string, known entry) (e entry, e
 		return e, err
 	}
 	if stat.DataLength > maxRecord {
-		e.wrong = fmt.Sprintf("it has %d bytes, at most %d are read", stat.DataLength, maxRecord)
+		e.wrong = fmt.Sprintf("it has %d bytes, at most %d are allowed", stat.DataLength, maxRecord)
 		return e, nil
 	}
 	// Read it again even if its date is unchanged: a server that has lost its data starts to count
@@ -508,7 +508,7 @@ func explain(err error, verb, what string) error {
 	switch {
 	case isLost(err): // nothing to explain
 	case errors.Is(err, zk.ErrNoAuth):
-		return fmt.Errorf("zookeeper: no permission to %s %s: give credentials that may, or have it permitted: %w", verb, what, err)
+		return fmt.Errorf("zookeeper: no permission to %s %s: give credentials that have it, or grant it: %w", verb, what, err)
 	case errors.Is(err, zk.ErrNoNode):
 		advice = ": it does not exist: start a node first, or correct the path"
 	}

@@ -131,7 +131,7 @@ func (m *Membership) Close() {
 // Announce does nothing.
 func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 	if m.cfg.ReadOnly {
-		return errors.New("zookeeper: announced in a membership that is read-only")
+		return errors.New("zookeeper: cannot announce a node in a read-only membership")
 	}
 	if err := r.Check(); err != nil {
 		return fmt.Errorf("zookeeper: the record of this node cannot be announced: %w", err)
@@ -144,7 +144,7 @@ func (m *Membership) Announce(ctx context.Context, r discovery.Record) error {
 		return fmt.Errorf("zookeeper: %w", err)
 	}
 	if err := m.obey(ctx, nameOf(r), data); err != nil {
-		return fmt.Errorf("%w (this node is not known to the others; the attempt goes on)", err)
+		return fmt.Errorf("%w (the other nodes do not know this node; it will retry)", err)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (k *keeper) tellSkipped(entries map[string]entry) {
 		if e.wrong == "" {
 			continue
 		}
-		line := fmt.Sprintf("%s is not read as a node's record: %s", k.path(name), e.wrong)
+		line := fmt.Sprintf("%s is no valid record of a node: %s", k.path(name), e.wrong)
 		lines = append(lines, line)
 		if k.entries[name].wrong == "" {
 			news = append(news, line)
@@ -58,7 +58,7 @@ func (k *keeper) tellSkipped(entries map[string]entry) {
 	}
 	lines, news = some(lines), some(news)
 	if k.beyond > 0 {
-		lines = append(lines, fmt.Sprintf("%s holds more than the %d znodes that are read: %d are left out", k.dir, maxNodes, k.beyond))
+		lines = append(lines, fmt.Sprintf("%s has more than %d znodes: the node ignores %d of them", k.dir, maxNodes, k.beyond))
 	}
 	for _, line := range news {
 		k.log.Warn("zookeeper: " + line)

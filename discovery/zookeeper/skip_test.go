@@ -69,21 +69,21 @@ func TestWrongRecords(t *testing.T) {
 	want := []discovery.Record{{ID: "later", Incarnation: 1, Addr: "a:9"}, record(1)}
 	sees(t, m, want)
 	eventually(t, patience, "all are named", func() bool { return len(m.Skipped()) == len(wrong) })
-	eventually(t, patience, "all are in the log", func() bool { return log.count("is not read as a node's record") >= len(wrong) })
+	eventually(t, patience, "all are in the log", func() bool { return log.count("is no valid record of a node") >= len(wrong) })
 	for _, line := range m.Skipped() {
 		if log.count(strings.Split(line, ":")[0]+":") != 1 {
 			t.Errorf("not once in the log: %s", line)
 		}
 	}
 	for _, say := range []string{
-		m.dir + `/large is not read as a node's record: it has 1000`, m.dir + "/name is not read as a node's record: its ID has 256 bytes",
-		m.dir + "/bytes is not read as a node's record: it is not UTF-8",
+		m.dir + `/large is no valid record of a node: it has 1000`, m.dir + "/name is no valid record of a node: its ID has 256 bytes",
+		m.dir + "/bytes is no valid record of a node: it is not UTF-8",
 	} {
 		if !strings.Contains(strings.Join(m.Skipped(), "\n"), say) {
 			t.Errorf("%q lack %q", m.Skipped(), say)
 		}
 	}
-	if log.count("connection is lost") > 0 || m.Err() != nil {
+	if log.count("lost the connection") > 0 || m.Err() != nil {
 		t.Errorf("the connection was lost, %v", m.Err())
 	}
 	for name := range wrong {

@@ -51,7 +51,7 @@ func TestMulticast(t *testing.T) {
 	}
 	send("1002,,1003").refused(t, 400, `parameter "to": an ID has 1 to 255 bytes, not 0`)
 	if many := send(strings.Repeat("1003,", 10_000) + "1003"); many.status != 413 || len(many.Outcomes) != 10_001 ||
-		!strings.Contains(many.Outcomes[10_000].Reason, "10001 IDs in one multicast, the node takes 10000") {
+		!strings.Contains(many.Outcomes[10_000].Reason, "10001 IDs in one multicast, the node allows 10000") {
 		t.Errorf("10,001 IDs: %d with %d outcomes: %.200q", many.status, len(many.Outcomes), many.Error)
 	}
 }

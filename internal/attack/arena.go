@@ -122,7 +122,7 @@ func (a *Arena) Fenced() (bad []string) {
 		case <-node.Done():
 			bad = append(bad, fmt.Sprintf("n%d has ended", i+1))
 		default:
-			if strings.Contains(node.Output(), "the event loops stood still") {
+			if strings.Contains(node.Output(), "the event loops were stopped") {
 				bad = append(bad, fmt.Sprintf("n%d was fenced", i+1))
 			}
 		}

@@ -85,12 +85,12 @@ func otherRedis(p *proof) {
 	began := time.Now()
 	for _, node := range p.c.Nodes {
 		took := p.until(node, began, func(health string) bool {
-			return strings.Contains(health, `no link to node "n4": the two do not agree: registry `)
+			return strings.Contains(health, `no link to node "n4": its settings differ: registry `)
 		})
 		p.Within("health says what differs", 5*time.Second, took)
 	}
 	p.until(stranger, began, func(health string) bool {
-		return strings.Count(health, ": the two do not agree: registry ") == len(p.c.Nodes)
+		return strings.Count(health, ": its settings differ: registry ") == len(p.c.Nodes)
 	})
 	p.suffer(2 * time.Second)
 	links, err := stranger.Metric(p.ctx, "distmsg_links")

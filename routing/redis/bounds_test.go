@@ -240,7 +240,7 @@ func TestBucketOfWrongType(t *testing.T) {
 	command(t, server, "DEL "+r.keys.bucket(bad))
 	bindAll(t, r, routing.NewSessionID(), "bad")
 	eventually(t, "it is swept when it can be read again", isFree(r, "bad"))
-	if n := strings.Count(log.String(), "leaves out"); n != 1 {
+	if n := strings.Count(log.String(), "the sweep skips"); n != 1 {
 		t.Errorf("%d lines in the log, want 1:\n%s", n, log.String())
 	}
 }

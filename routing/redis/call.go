@@ -141,7 +141,7 @@ func (r *Registry) mayAsk(ctx context.Context) error {
 // nothing.
 func (r *Registry) mayBegin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return &unavailableError{url: r.config.URL, cause: fmt.Errorf("nothing was asked: %w", err)}
+		return &unavailableError{url: r.config.URL, cause: fmt.Errorf("no call was made: %w", err)}
 	}
 	return nil
 }
@@ -229,20 +229,20 @@ const (
 	adviceReplica    = "it is a read-only replica: name its master, or the sentinels"
 	adviceCluster    = "it belongs to a Redis Cluster: use redis-cluster:// in the URL"
 	adviceConnection = "it cannot be reached: is it running, and is the URL right?"
-	adviceClosed     = "it closed the connection: if it wants TLS, use rediss:// in the URL"
-	adviceTimeout    = "it did not answer in time: is it stopped or overloaded, or without TLS and the URL says rediss://?"
+	adviceClosed     = "it closed the connection: if it requires TLS, use rediss:// in the URL"
+	adviceTimeout    = "it did not answer in time: is it stopped, overloaded, or without TLS although the URL says rediss://?"
 )
 
 // advice says what to do about errors of Redis, by their prefix.
 var advice = []struct{ prefix, advice string }{
 	{"WRONGPASS", "wrong user name or password: check the password file"},
-	{"NOAUTH", "it wants a password: give one by a file or the environment"},
+	{"NOAUTH", "it requires a password: give one in a file or the environment"},
 	{"NOPERM", advicePermission},
 	{"ERR The user executing the script", advicePermission},
 	{"READONLY", adviceReplica},
-	{"OOM", "it has reached its maxmemory and takes no writes: raise maxmemory"},
-	{"NOREPLICAS", "it takes no writes because too few replicas are connected: look after them, or lower min-replicas-to-write"},
-	{"MISCONF", "it takes no writes because it cannot save to disk: look into its log"},
+	{"OOM", "it has reached its maxmemory and accepts no writes: raise maxmemory"},
+	{"NOREPLICAS", "it accepts no writes because too few replicas are connected: check them, or lower min-replicas-to-write"},
+	{"MISCONF", "it accepts no writes because it cannot save to disk: see its log"},
 	{"MOVED", adviceCluster},
 	{"ERR This instance has cluster support disabled", "it is no Redis Cluster: use redis:// in the URL"},
 }

@@ -140,7 +140,7 @@ func (c Config) withDefaults() (Config, error) {
 	case c.PoolSize < 1:
 		return c, fmt.Errorf("redis: a pool of %d connections: want at least 1", c.PoolSize)
 	case min(c.Timeout, c.CheckInterval, c.RebuildWindow, c.ResumeWindow, c.SweepInterval, c.VerifyPeriod, c.DeadFor) < 0:
-		return c, errors.New("redis: a negative duration")
+		return c, errors.New("redis: a duration in the configuration is negative")
 	}
 	return c, nil
 }

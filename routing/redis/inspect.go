@@ -153,7 +153,7 @@ func (r *Registry) warnOfPolicy(policy string) {
 	f.policy = policy
 	f.mu.Unlock()
 	if !known {
-		r.config.Logger.Warn("Redis may drop what it should remember of ended sessions when its memory is full: set maxmemory-policy to noeviction",
+		r.config.Logger.Warn("Redis may drop its records of ended sessions when its memory is full: set maxmemory-policy to noeviction",
 			"url", r.config.URL, "policy", policy)
 	}
 }
@@ -179,9 +179,9 @@ func (r *Registry) inspectAgain(ctx context.Context) error {
 	}
 	if f.set(&f.unfit, err) {
 		if err != nil {
-			r.config.Logger.Error("this Redis must not be relied on", "error", err)
+			r.config.Logger.Error("the settings of Redis are unsafe", "error", err)
 		} else {
-			r.config.Logger.Info("the settings of Redis are good again", "url", r.config.URL)
+			r.config.Logger.Info("the settings of Redis are safe again", "url", r.config.URL)
 		}
 	}
 	return nil
@@ -215,7 +215,7 @@ func (r *Registry) noteSkew(skew time.Duration) {
 		if skew < 0 {
 			where = "behind"
 		}
-		err = r.atFault(fmt.Errorf("its clock is %v %s this node's, and new bindings may count as older than those they replace: set the one right that is wrong",
+		err = r.atFault(fmt.Errorf("its clock is %v %s this node's, and new bindings may count as older than those they replace: correct the one that is wrong",
 			off.Round(time.Second), where))
 	}
 	if f := r.findings; f.set(&f.skew, err) {

@@ -26,7 +26,7 @@ func TestServerChanges(t *testing.T) {
 		{"the user may no longer bind", []string{"ACL SETUSER relay -hset"}, []string{"ACL SETUSER relay +hset"}, "lacks a permission"},
 		{"the user may not write there", []string{"ACL SETUSER relay resetkeys ~other:*"}, []string{"ACL SETUSER relay ~distmsg:*"}, "lacks a permission"},
 		{"a replica now", []string{"REPLICAOF 127.0.0.1 1"}, []string{"REPLICAOF NO ONE"}, "name its master"},
-		{"it cannot save", []string{"CONFIG SET save 3600_1", "BGSAVE"}, []string{"CONFIG SET stop-writes-on-bgsave-error no"}, "look into its log"},
+		{"it cannot save", []string{"CONFIG SET save 3600_1", "BGSAVE"}, []string{"CONFIG SET stop-writes-on-bgsave-error no"}, "see its log"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

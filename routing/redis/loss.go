@@ -168,7 +168,7 @@ func (r *Registry) watch(ctx context.Context) {
 		case errors.Is(err, errForeign) && !errors.Is(before, errForeign):
 			r.config.Logger.Error("this registry must not be used", "error", r.unavailable(err))
 		case err != nil && before == nil:
-			r.config.Logger.Warn("cannot ask Redis", "error", r.unavailable(err))
+			r.config.Logger.Warn("calls to Redis fail", "error", r.unavailable(err))
 		case err == nil && before != nil:
 			r.config.Logger.Info("Redis answers again", "url", r.config.URL)
 		}
@@ -228,7 +228,7 @@ func (r *Registry) check(ctx context.Context) error {
 		return err
 	}
 	if l.settle(key, runs, suspicions, changed, age) {
-		r.config.Logger.Warn("Redis has lost data, or may have: all is re-asserted now",
+		r.config.Logger.Warn("Redis has lost data, or may have; the nodes assert all bindings again",
 			"url", r.config.URL, "groups", len(changed), "of", groups)
 		notify(l.lost)
 	}
@@ -348,7 +348,7 @@ func (r *Registry) renew(ctx context.Context, key hashKey, markers []renewal) (a
 				r.config.Prefix, m.buckets, r.config.Buckets)
 		// another node has just set it, and has read the key before this node did
 		case m.key != key.text:
-			return 0, r.unavailable(errors.New("the key of the buckets has changed at this moment"))
+			return 0, r.unavailable(errors.New("the key of the buckets has just changed"))
 		}
 		now, _ := strconv.ParseInt(reply[1], 10, 64)
 		age = min(age, time.Duration(max(0, now-m.created))*time.Microsecond)

@@ -34,7 +34,7 @@ func TestOpenRefuses(t *testing.T) {
 		want   string
 	}{
 		{"nobody there", func(c *Config) { c.URL = "redis://127.0.0.1:1" }, "cannot be reached"},
-		{"no password", func(c *Config) { c.URL = locked.URL() }, "wants a password"},
+		{"no password", func(c *Config) { c.URL = locked.URL() }, "requires a password"},
 		{"wrong password", func(c *Config) { c.URL, c.Password = locked.URL(), "guess" }, "check the password file"},
 		{"no INFO", func(c *Config) { c.URL, c.Username, c.Password = limited.URL(), "blind", "pw" }, "lacks a permission"},
 		{"other keys", func(c *Config) { c.URL, c.Username, c.Password = limited.URL(), "elsewhere", "pw" }, "lacks a permission"},

@@ -26,7 +26,7 @@ func TestProbeWrites(t *testing.T) {
 		{"memory full", []string{"CONFIG SET maxmemory 1"}, []string{"CONFIG SET maxmemory 0"}, "raise maxmemory"},
 		{"too few replicas", []string{"CONFIG SET min-replicas-to-write 1"}, []string{"CONFIG SET min-replicas-to-write 0"}, "too few replicas"},
 		{"a replica now", []string{"CONFIG SET replica-serve-stale-data yes", "REPLICAOF 127.0.0.1 1"}, []string{"REPLICAOF NO ONE"}, "name its master"},
-		{"it cannot save", []string{"CONFIG SET save 3600_1", "SET other:key 1", "BGSAVE"}, []string{"CONFIG SET stop-writes-on-bgsave-error no"}, "look into its log"},
+		{"it cannot save", []string{"CONFIG SET save 3600_1", "SET other:key 1", "BGSAVE"}, []string{"CONFIG SET stop-writes-on-bgsave-error no"}, "see its log"},
 		{"the user may no longer bind", []string{"ACL SETUSER relay -hset"}, []string{"ACL SETUSER relay +hset"}, "lacks a permission"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

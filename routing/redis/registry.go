@@ -42,7 +42,7 @@ func Open(ctx context.Context, config Config) (*Registry, error) {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("%s: nothing was asked: %w", config.URL, err)
+		return nil, fmt.Errorf("%s: no call was made: %w", config.URL, err)
 	}
 	r := &Registry{
 		config:   config,

@@ -152,7 +152,7 @@ func (s *sweep) leaveOut(done int, err error) {
 	sc := &s.scanner
 	if sc.goPast(done) == 1 && sc.logged != sc.walks+1 { // log once in a walk, not for every bucket
 		sc.logged = sc.walks + 1
-		s.registry.config.Logger.Warn("the sweep leaves out what it cannot read, and tries again later",
+		s.registry.config.Logger.Warn("the sweep skips what it cannot read, and will retry",
 			"url", s.registry.config.URL, "key", s.registry.keys.bucket(sc.bucket(sc.number(done))), "error", causeOf(err))
 	}
 }

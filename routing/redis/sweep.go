@@ -114,7 +114,7 @@ func (s *sweep) run(ctx context.Context) {
 			s.retry.note(err, s.step)
 		}
 		if err != nil && ctx.Err() == nil {
-			s.registry.config.Logger.Debug("cannot sweep; it will be tried again", "error", err)
+			s.registry.config.Logger.Debug("the sweep failed; it will be retried", "error", err)
 		}
 	}
 }

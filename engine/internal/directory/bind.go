@@ -195,7 +195,7 @@ func (b *bindings) applyBinds(todo []wish, results []routing.BindResult) (again 
 			}
 			w.answer(stands(known || !same, codec.CodeSuperseded, res.Incumbent.Epoch))
 		case routing.Invalid: // that proves nothing, so the session may ask again
-			b.dir.cfg.Log.Debug("the registry does not believe an epoch that a client says it has",
+			b.dir.cfg.Log.Debug("the registry refused an epoch that a client asserted",
 				"session", w.r.Session.ID(), "id", w.id(), "epoch", w.r.items[w.i].epoch)
 			w.answer(codec.Result{Code: codec.CodeRegistryUnavailable})
 		case routing.Unanswered:

@@ -126,13 +126,13 @@ func (d *Directory) Troubles() (lines []string) {
 	w.mu.Unlock()
 	switch {
 	case err != nil:
-		lines = append(lines, fmt.Sprintf("calls to the registry fail, for %v: %v", time.Since(since).Round(time.Second), err))
+		lines = append(lines, fmt.Sprintf("calls to the registry have failed for %v: %v", time.Since(since).Round(time.Second), err))
 	case w.Rebuilding():
-		lines = append(lines, "the registry has lost data, or may have; it is being rebuilt")
+		lines = append(lines, "the registry has lost data, or may have; the nodes are rebuilding it")
 	}
 	if finding != nil {
 		for line := range strings.Lines(finding.Error()) {
-			lines = append(lines, "the registry has to be put right: "+strings.TrimSpace(line))
+			lines = append(lines, "the registry must be fixed: "+strings.TrimSpace(line))
 		}
 	}
 	return lines

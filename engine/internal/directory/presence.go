@@ -99,7 +99,7 @@ func (ps *presences) write(p *presence) {
 			}
 			left = true
 		case err != nil:
-			ps.dir.cfg.Log.Debug("cannot tell the registry where a session is; it will be tried again", "session", id, "error", err)
+			ps.dir.cfg.Log.Debug("cannot write to the registry where a session is attached; the node will retry", "session", id, "error", err)
 			return
 		}
 		ps.wrote(id, p, left)

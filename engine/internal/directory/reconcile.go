@@ -181,7 +181,7 @@ func (cl *claims) disclaim(id routing.SessionID, entry routing.Presence) {
 		if err != nil {
 			return // the next claims come
 		}
-		cl.dir.cfg.Log.Info("the registry had a session here that is not", "session", id, "nodes left", left)
+		cl.dir.cfg.Log.Info("removed from the registry: a session that is not attached here", "session", id, "nodes left", left)
 		if left > 0 {
 			return
 		}
@@ -379,7 +379,7 @@ func (cl *claims) removeUntrue(s *routing.Session, ids []routing.BoundID) {
 		}
 		cl.dir.news.released(s, removed)
 		if len(removed) > 0 {
-			cl.dir.cfg.Log.Info("the registry had bindings that their session does not hold", "session", s.ID(), "ids", len(removed))
+			cl.dir.cfg.Log.Info("removed from the registry: bindings that their session does not hold", "session", s.ID(), "ids", len(removed))
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (d *Directory) Do(r *Request, v Verb) {
 }
 
 // ReasonRequests is the reason for which a request, or an ID of one, ends with overflow.
-const ReasonRequests = "too many requests of this connection are under way (max-requests)"
+const ReasonRequests = "this connection has too many open requests (max-requests)"
 
 // validID reports whether an ID is neither empty nor too long.
 func validID(id string) bool { return len(id) > 0 && len(id) <= codec.MaxID }

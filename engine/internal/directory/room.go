@@ -30,8 +30,8 @@ func newRoom(d *Directory) *room {
 	c := &d.cfg
 	return &room{
 		table: d.table, mostOfSession: c.MaxSessionIDs, mostOfNode: c.MaxNodeIDs,
-		sessionFull: fmt.Sprintf("the session holds %d IDs at this node, the most that are allowed (max-session-ids)", c.MaxSessionIDs),
-		nodeFull:    fmt.Sprintf("the node holds %d IDs, the most that are allowed (max-node-ids)", c.MaxNodeIDs),
+		sessionFull: fmt.Sprintf("the session already holds %d IDs at this node, the maximum (max-session-ids)", c.MaxSessionIDs),
+		nodeFull:    fmt.Sprintf("the node already holds %d IDs, the maximum (max-node-ids)", c.MaxNodeIDs),
 		sessions:    make(map[*routing.Session]int),
 	}
 }

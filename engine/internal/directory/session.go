@@ -39,7 +39,7 @@ func (d *Directory) Join(j Joiner, wanted routing.SessionID, identity string, se
 	}
 	// In the lane of the session its attaches and detaches are in order.
 	if !d.lanes.tryJoin(id, func() { d.sessions.join(j, id, !wanted.IsZero(), identity, secret) }) {
-		j.Refuse(codec.FaultGoingAway, "too many clients are connecting")
+		j.Refuse(codec.FaultGoingAway, "too many clients are connecting: try again later")
 	}
 }
 
@@ -48,7 +48,7 @@ func (ss *sessions) join(j Joiner, id routing.SessionID, resumed bool, identity 
 	d := ss.dir
 	if resumed {
 		if !hmac.Equal(secret, d.ResumeSecret(id, identity)) {
-			j.Refuse(codec.FaultUnauthenticated, "the resume secret is not that of this session and identity")
+			j.Refuse(codec.FaultUnauthenticated, "the resume secret does not match the session and the identity")
 			return
 		}
 		if s := d.table.Session(id); s == nil {
@@ -131,7 +131,7 @@ func (d *Directory) LeftElsewhere(s *routing.Session, serial uint64, node string
 func (ss *sessions) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) (ended bool) {
 	ended, err := ss.endInRegistry(routing.EndOp{Session: s.ID(), Force: force, Bound: bound, Gone: ss.dir.presences.entriesLeft(s)})
 	if err != nil {
-		ss.failed.Warn(ss.dir.cfg.Log, ss.dir.cfg.Clock(), "cannot end a session in the registry; it will be tried again", "session", s.ID(), "error", err)
+		ss.failed.Warn(ss.dir.cfg.Log, ss.dir.cfg.Clock(), "cannot end a session in the registry; the node will retry", "session", s.ID(), "error", err)
 	}
 	if err == nil && !ended {
 		return false // it has moved to another node, which knows of it

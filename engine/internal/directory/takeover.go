@@ -98,7 +98,7 @@ func newTakeovers(d *Directory) *takeovers {
 		interval: c.TakeoverInterval,
 		slack:    time.Duration(c.TakeoverBurst-1) * c.TakeoverInterval,
 		longest:  min(longestTurn, c.LoopGap*2/3),
-		reason:   fmt.Sprintf("the ID changes hands more often than once in %v, and others wait for it (takeover-interval)", c.TakeoverInterval),
+		reason:   fmt.Sprintf("the ID changes hands more often than once in %v, and other binds of it wait (takeover-interval)", c.TakeoverInterval),
 		seed:     maphash.MakeSeed(),
 		waiting:  make(map[waiter]*lateBind),
 	}

@@ -48,7 +48,7 @@ func (u *upkeep) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-u.dir.registry.Lost():
-			u.dir.cfg.Log.Warn("the registry has lost data and is told again what this node knows", "ids", u.dir.table.Len())
+			u.dir.cfg.Log.Warn("the registry has lost data; this node writes its bindings again", "ids", u.dir.table.Len())
 			u.dir.presences.rewrite(true)
 			u.dir.presences.askToReassert(ctx, 0, func(*presence) bool { return true })
 			select {
@@ -192,7 +192,7 @@ func (d *Directory) VerifySoon() { wake.Nudge(d.upkeep.soon) }
 func (u *upkeep) checkRegistry(before string) (now string) {
 	now = u.dir.registry.identity().ID
 	if now != before && before != "" && !u.dir.alone() {
-		u.dir.cfg.Log.Warn("the registry has other data than before: links are made anew", "before", before, "now", now)
+		u.dir.cfg.Log.Warn("the registry has other data than before; this node opens its links again", "before", before, "now", now)
 		u.dir.loops.Close(u.dir.peers.Links(), codec.FaultReplaced, "the registry has other data than before")
 	}
 	return now

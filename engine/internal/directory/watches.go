@@ -13,8 +13,8 @@ import (
 
 // Why an ID is not watched.
 const (
-	reasonWatched     = "the connection watches as many IDs as it may (max-watched)"
-	reasonNodeWatched = "very many IDs are watched at the node, and this connection has its share of them (max-node-watched)"
+	reasonWatched     = "the connection already watches the maximum of IDs (max-watched)"
+	reasonNodeWatched = "the node's clients watch very many IDs, and this connection has its share of them (max-node-watched)"
 )
 
 // Watches is the list of IDs that one connection watches. Make it with NewWatches. Only the methods

@@ -190,7 +190,7 @@ func (h *Handshake) Handle(kind codec.Kind, body []byte) Step {
 		return h.refuseFrame(codec.FaultUnexpectedKind, kind,
 			"this address is for other nodes; clients connect to "+h.self.ClientAddr())
 	case kind != expected || !ok:
-		return h.refuseFrame(codec.FaultUnexpectedKind, kind, "not in this state of the handshake between nodes")
+		return h.refuseFrame(codec.FaultUnexpectedKind, kind, "this kind is not allowed at this point of the handshake between nodes")
 	}
 	var step Step
 	var err error
@@ -221,14 +221,14 @@ func (h *Handshake) handleHello(body []byte) (Step, error) {
 	switch {
 	case string(f.Cluster) != self.Cluster:
 		return h.refuse(codec.FaultUnauthenticated,
-			fmt.Sprintf("this node is of cluster %q, not %q", self.Cluster, f.Cluster)), nil
+			fmt.Sprintf("this node belongs to cluster %q, not %q", self.Cluster, f.Cluster)), nil
 	case version < f.MinVersion || version < self.MinVersion:
 		return h.refuse(codec.FaultBadVersion,
 			fmt.Sprintf("this node speaks versions %d to %d with its peers, the other %d to %d",
 				self.MinVersion, self.MaxVersion, f.MinVersion, f.MaxVersion)), nil
 	case string(f.Node) == self.Node:
 		step := h.refuse(codec.FaultUnauthenticated,
-			fmt.Sprintf("this node is called %q too: give one of them another ID", f.Node))
+			fmt.Sprintf("both nodes are called %q: give one of them another ID", f.Node))
 		step.Note = NoteSameName
 		return step, nil
 	}
@@ -259,7 +259,7 @@ func (h *Handshake) handleChallenge(body []byte) (Step, error) {
 	}
 	if string(f.Node) != h.peer.Node {
 		return h.refuse(codec.FaultUnauthenticated,
-			fmt.Sprintf("node %q was expected at this address, %q answers", h.peer.Node, f.Node)), nil
+			fmt.Sprintf("expected node %q at this address, but %q answered", h.peer.Node, f.Node)), nil
 	}
 	h.peer.Incarnation, h.peer.Identity = f.Incarnation, f.PeerIdentity
 	if h.differs = disagreement(&h.hello.PeerIdentity, &h.peer.Identity); h.differs != "" {
@@ -287,7 +287,7 @@ func (h *Handshake) handleProof(body []byte) (Step, error) {
 		return h.badSecret(), nil
 	}
 	if h.differs != "" {
-		step := h.refuse(codec.FaultUnauthenticated, "the two nodes do not agree: "+h.differs)
+		step := h.refuse(codec.FaultUnauthenticated, "the settings of the two nodes differ: "+h.differs)
 		step.Proved, step.Note = true, NoteDiffers
 		return step, nil
 	}
@@ -301,7 +301,7 @@ func (h *Handshake) handleReady(body []byte) (Step, error) {
 		return Step{}, err
 	}
 	if h.differs != "" {
-		return h.refuse(codec.FaultUnauthenticated, "the two nodes do not agree: "+h.differs), nil
+		return h.refuse(codec.FaultUnauthenticated, "the settings of the two nodes differ: "+h.differs), nil
 	}
 	h.phase = open
 	return Step{Verdict: ToOpen}, nil
@@ -316,7 +316,7 @@ func (h *Handshake) Proceed(rival Rival, where string) Step {
 	case rival == RivalStays:
 		return h.refuseName(where)
 	case rival == RivalSilent || rival == RivalAsked:
-		return h.refuse(codec.FaultReplaced, "another node of that name may live: try again")
+		return h.refuse(codec.FaultReplaced, "another node of this name may be alive: try again")
 	case h.role == Dialled:
 		return h.prove()
 	}
@@ -369,7 +369,7 @@ func (h *Handshake) refuseFrame(fault codec.Fault, kind codec.Kind, detail strin
 }
 
 func (h *Handshake) badSecret() Step {
-	step := h.refuse(codec.FaultUnauthenticated, "the proof is not one that the cluster's secret makes")
+	step := h.refuse(codec.FaultUnauthenticated, "the proof does not match the cluster's secret")
 	step.Note = NoteBadSecret
 	return step
 }

@@ -136,7 +136,7 @@ func TestFramesOutOfOrder(t *testing.T) {
 			}
 			h := until(t, at)
 			s := h.Handle(kind, nil)
-			says := "not in this state of the handshake between nodes"
+			says := "this kind is not allowed at this point of the handshake between nodes"
 			if kind == codec.KindHello {
 				says = "this address is for other nodes; clients connect to 192.0.2.1:7400"
 			}
@@ -177,15 +177,15 @@ func TestRefusedNodes(t *testing.T) {
 		note           Note
 		says           string
 	}{
-		{"another cluster", func(s *Self) { s.Cluster = "other" }, nil, Accepted, codec.FaultUnauthenticated, NoNote, `this node is of cluster "test", not "other"`},
+		{"another cluster", func(s *Self) { s.Cluster = "other" }, nil, Accepted, codec.FaultUnauthenticated, NoNote, `this node belongs to cluster "test", not "other"`},
 		{"no version in common", func(s *Self) { s.MinVersion, s.MaxVersion = 8, 9 }, nil, Accepted, codec.FaultBadVersion, NoNote,
 			"this node speaks versions 1 to 1 with its peers, the other 8 to 9"},
 		{"older versions only", nil, func(s *Self) { s.MinVersion, s.MaxVersion = 2, 3 }, Accepted, codec.FaultBadVersion, NoNote,
 			"this node speaks versions 2 to 3 with its peers, the other 1 to 1"},
-		{"the same name", func(s *Self) { s.Node = "n1" }, nil, Accepted, codec.FaultUnauthenticated, NoteSameName, `this node is called "n1" too: give one of them another ID`},
-		{"another secret", other, nil, Dialled, codec.FaultUnauthenticated, NoteBadSecret, "the proof is not one that the cluster's secret makes"},
-		{"another node", nil, func(s *Self) { s.Node = "n2" }, Dialled, codec.FaultUnauthenticated, NoNote, `node "n1" was expected at this address, "n2" answers`},
-		{"other settings", window, nil, Accepted, codec.FaultUnauthenticated, NoteDiffers, "the two nodes do not agree: max payload 9 there, 64 here"},
+		{"the same name", func(s *Self) { s.Node = "n1" }, nil, Accepted, codec.FaultUnauthenticated, NoteSameName, `both nodes are called "n1": give one of them another ID`},
+		{"another secret", other, nil, Dialled, codec.FaultUnauthenticated, NoteBadSecret, "the proof does not match the cluster's secret"},
+		{"another node", nil, func(s *Self) { s.Node = "n2" }, Dialled, codec.FaultUnauthenticated, NoNote, `expected node "n1" at this address, but "n2" answered`},
+		{"other settings", window, nil, Accepted, codec.FaultUnauthenticated, NoteDiffers, "the settings of the two nodes differ: max payload 9 there, 64 here"},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			dials, accepts := newSelf("n0"), newSelf("n1")
@@ -225,13 +225,13 @@ func TestBothNoteWhatDiffers(t *testing.T) {
 	if kind, _ := body(t, proof); kind != codec.KindPeerProof || proof.Note != NoteDiffers || !proof.Proved || p.dialling.Differs() != "max payload 64 there, 9 here" {
 		t.Errorf("who has dialled: %+v, %q", proof, p.dialling.Differs())
 	}
-	refused := codec.AppendError(nil, &codec.ErrorFrame{Fault: codec.FaultUnauthenticated, Message: "the two nodes do not agree"})
+	refused := codec.AppendError(nil, &codec.ErrorFrame{Fault: codec.FaultUnauthenticated, Message: "the settings of the two nodes differ"})
 	if s := p.pass(p.dialling, Step{Send: refused}); s.Verdict != ToEnd || s.Note != NoNote {
 		t.Errorf("the refusal is logged once more: %+v", s)
 	}
 	p, hello = shake(t, dials, newSelf("n1"))
 	p.pass(p.dialling, p.pass(p.accepted, hello))
-	if s := p.pass(p.dialling, Step{Send: codec.AppendPeerReady(nil)}); s.Verdict != ToRefuse || s.Detail != "the two nodes do not agree: max payload 64 there, 9 here" {
+	if s := p.pass(p.dialling, Step{Send: codec.AppendPeerReady(nil)}); s.Verdict != ToRefuse || s.Detail != "the settings of the two nodes differ: max payload 64 there, 9 here" {
 		t.Errorf("the other is content: %+v", s)
 	}
 }
@@ -317,13 +317,13 @@ func TestProceed(t *testing.T) {
 	}{
 		{Dialled, RivalGone, codec.KindPeerProof, ToWait, 0, NoNote, ""},
 		{Dialled, RivalEnds, codec.KindPeerProof, ToWait, 0, NoNote, ""},
-		{Dialled, RivalStays, codec.KindPeerProof, ToRefuse, codec.FaultNameTaken, NoteNameTaken, `a node called "n1" runs at 192.0.2.7:1 already: give one of the two another node ID`},
-		{Dialled, RivalSilent, 0, ToRefuse, codec.FaultReplaced, NoNote, "another node of that name may live: try again"},
-		{Dialled, RivalAsked, 0, ToRefuse, codec.FaultReplaced, NoNote, "another node of that name may live: try again"},
+		{Dialled, RivalStays, codec.KindPeerProof, ToRefuse, codec.FaultNameTaken, NoteNameTaken, `a node called "n1" already runs at 192.0.2.7:1: give one of the two another node ID`},
+		{Dialled, RivalSilent, 0, ToRefuse, codec.FaultReplaced, NoNote, "another node of this name may be alive: try again"},
+		{Dialled, RivalAsked, 0, ToRefuse, codec.FaultReplaced, NoNote, "another node of this name may be alive: try again"},
 		{Accepted, RivalGone, codec.KindPeerReady, ToOpen, 0, NoNote, ""},
 		{Accepted, RivalEnds, codec.KindPeerReady, ToOpen, 0, NoNote, ""},
-		{Accepted, RivalStays, 0, ToRefuse, codec.FaultNameTaken, NoteNameTaken, `a node called "n0" runs at 192.0.2.7:1 already: give one of the two another node ID`},
-		{Accepted, RivalSilent, 0, ToRefuse, codec.FaultReplaced, NoNote, "another node of that name may live: try again"},
+		{Accepted, RivalStays, 0, ToRefuse, codec.FaultNameTaken, NoteNameTaken, `a node called "n0" already runs at 192.0.2.7:1: give one of the two another node ID`},
+		{Accepted, RivalSilent, 0, ToRefuse, codec.FaultReplaced, NoNote, "another node of this name may be alive: try again"},
 	} {
 		p, hello := shake(t, newSelf("n0"), newSelf("n1"))
 		h := p.dialling

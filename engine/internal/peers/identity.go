@@ -43,7 +43,7 @@ func disagreement(own, other *codec.PeerIdentity) string {
 
 // NameTaken is the error text with which a node ends because another one has its name.
 func NameTaken(node, where string) string {
-	return fmt.Sprintf("a node called %q runs at %s already: give one of the two another node ID", node, where)
+	return fmt.Sprintf("a node called %q already runs at %s: give one of the two another node ID", node, where)
 }
 
 // Rival is what becomes of the node of an open link when another one comes under its name.

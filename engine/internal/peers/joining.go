@@ -34,7 +34,7 @@ func (p *Peers) Join(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		p.log.Warn("taking clients without a link to all nodes", "missing", some(p.Members.withoutLink()))
+		p.log.Warn("accepting clients without a link to all nodes", "missing", some(p.Members.withoutLink()))
 		break
 	}
 	p.joining.Store(false)

@@ -63,7 +63,7 @@ func newMembers(p *Peers) *Members {
 func check(all []discovery.Record) (good []discovery.Record, wrong []string) {
 	for _, r := range all {
 		if err := r.Check(); err != nil {
-			wrong = append(wrong, fmt.Sprintf("a record in the list of nodes is left out: %v", err))
+			wrong = append(wrong, fmt.Sprintf("the node ignores a wrong record in the list of nodes: %v", err))
 			continue
 		}
 		good = append(good, r)
@@ -121,7 +121,7 @@ func (m *Members) choose(others []discovery.Record) (chosen []discovery.Record, 
 func (m *Members) skip(wrong []string, beyond int) (news []string) {
 	lines := some(wrong)
 	if beyond > 0 {
-		lines = append(lines, fmt.Sprintf("more than %d nodes are listed: %d are left out", maxMembers, beyond))
+		lines = append(lines, fmt.Sprintf("more than %d nodes are listed: the node ignores %d of them", maxMembers, beyond))
 	}
 	for _, line := range lines {
 		if !slices.Contains(m.skipped, line) {
@@ -165,7 +165,7 @@ func (m *Members) Refuse(node, why string) {
 	wake.Nudge(m.news) // nobody is sent to a node that this one does not work with
 	m.mu.Unlock()
 	if news {
-		m.peers.log.Warn("a node is not linked, as the two do not agree: give all nodes the same", "node", node, "differs", why)
+		m.peers.log.Warn("no link to a node whose settings differ: give all nodes the same settings", "node", node, "differs", why)
 	}
 }
 
@@ -297,7 +297,7 @@ func (m *Members) Troubles() (lines []string) {
 	for _, node := range m.unlinked() {
 		line := fmt.Sprintf("no link to node %q", node)
 		if why := m.refused[node]; why != "" {
-			line += ": the two do not agree: " + why
+			line += ": its settings differ: " + why
 		}
 		lines = append(lines, line)
 	}

@@ -316,7 +316,7 @@ func TestTwins(t *testing.T) {
 			case ended = <-p.twin:
 			default:
 			}
-			if (ended != nil) != v.ended || ended != nil && !strings.Contains(ended.Error(), `a node called "m" runs at `+r.PeerAddr) {
+			if (ended != nil) != v.ended || ended != nil && !strings.Contains(ended.Error(), `a node called "m" already runs at `+r.PeerAddr) {
 				t.Errorf("it ends with %v", ended)
 			}
 		})
@@ -391,7 +391,7 @@ func TestTooManyNodes(t *testing.T) {
 		t.Error("gone or not gone, the wrong way round")
 	}
 	lines := m.Troubles()
-	if all := strings.Join(lines, "\n"); !strings.Contains(all, "more than 1024 nodes are listed: 1978 are left out") || len(lines) > 3*maxNamed {
+	if all := strings.Join(lines, "\n"); !strings.Contains(all, "more than 1024 nodes are listed: the node ignores 1978 of them") || len(lines) > 3*maxNamed {
 		t.Errorf("%d lines:\n%.1000s", len(lines), all)
 	}
 	if told := m.List(); len(told) != 1+maxMembers || !slices.IsSortedFunc(told, func(a, b codec.Member) int { return strings.Compare(a.Node, b.Node) }) {
@@ -447,7 +447,7 @@ func TestNodesForClients(t *testing.T) {
 		t.Errorf("clients are told of %v", told)
 	}
 	lines := strings.Join(p.Members.Troubles(), "\n")
-	for _, want := range []string{`no link to node "other": the two do not agree: max payload 1 there, 2 here`, `no link to node "n"`, "a record in the list of nodes is left out: its ID"} {
+	for _, want := range []string{`no link to node "other": its settings differ: max payload 1 there, 2 here`, `no link to node "n"`, "the node ignores a wrong record in the list of nodes: its ID"} {
 		if !strings.Contains(lines, want) {
 			t.Errorf("health does not say %q:\n%s", want, lines)
 		}

@@ -125,7 +125,7 @@ func (t *twins) check(ctx context.Context, r discovery.Record) {
 	case since > own:
 		p.End(errors.New("engine: " + NameTaken(p.self.Node, r.PeerAddr)))
 	default:
-		p.Complain("a node that has taken this node's ID before is awake again, and is to end", "node", p.self.Node, "addr", r.PeerAddr)
+		p.Complain("another node that had this node's ID before runs again, and must end", "node", p.self.Node, "addr", r.PeerAddr)
 	}
 }
 
@@ -158,7 +158,7 @@ func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge,
 	return f, nil
 }
 
-var errStranger = errors.New("engine: it does not know the cluster's secret")
+var errStranger = errors.New("engine: the node at this address does not know the cluster's secret")
 
 // readFrame reads one frame of a handshake. No loop is involved.
 func readFrame(nc net.Conn) (body []byte, err error) {
