@@ -274,6 +274,9 @@ func TestTokenFileChanges(t *testing.T) {
 	if _, err := tokens.Authenticate(t.Context(), login(leaves)); !errors.Is(err, ErrDenied) {
 		t.Errorf("a removed token that was checked before: %v", err)
 	}
+	if key, _, _ := splitToken([]byte(comes)); tokens.file.get().byKey[key].checked.Load() == nil {
+		t.Error("a token that has not changed needs a new hash")
+	}
 	if len(revoked) != 1 || !slices.Equal(revoked[0], []string{"leaves"}) {
 		t.Errorf("revoked %q, want leaves", revoked)
 	}
@@ -310,11 +313,17 @@ func TestTokenFileChanges(t *testing.T) {
 
 func (f tokenFile) write(text []byte) {
 	f.t.Helper()
-	if err := os.WriteFile(f.path+".new", text, 0o600); err != nil {
-		f.t.Fatal(err)
+	writeFile(f.t, f.path, string(text))
+}
+
+// writeFile replaces a file as a whole.
+func writeFile(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if err := os.Rename(f.path+".new", f.path); err != nil {
-		f.t.Fatal(err)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
 	}
 }
 
