@@ -14,41 +14,50 @@ import (
 	"distmsg/client"
 )
 
-// guide returns the guide, and the program that its reader is to save.
-func guide(t *testing.T) (text, program string) {
+// guide returns the guide, and the two programs that its reader is to save.
+func guide(t *testing.T) (text, hello, clock string) {
 	text = read(t, filepath.Join(root, "docs/guide.md"))
+	var programs []string
 	for _, m := range goBlock.FindAllStringSubmatch(text, -1) {
 		if strings.HasPrefix(m[1], "package main\n") {
-			return text, m[1]
+			programs = append(programs, m[1])
 		}
 	}
-	t.Fatal("the guide has no program")
-	return "", ""
-}
-
-// The other Go code of the guide is that of the examples, which are tests.
-func TestGuideCode(t *testing.T) {
-	text, program := guide(t)
-	examples := read(t, filepath.Join(root, "client/example_test.go")) + read(t, "example_test.go")
-	for _, code := range foreignCode(text, program, examples) {
-		t.Errorf("not in client/example_test.go or internal/docs/example_test.go:\n%s", code)
+	if len(programs) != 2 {
+		t.Fatalf("the guide has %d programs, want hello and clock", len(programs))
 	}
+	return text, programs[0], programs[1]
 }
 
-// The guide's program sends and receives, and prints what the guide says.
-func TestGuideProgram(t *testing.T) {
-	text, program := guide(t)
+// build builds a program of the guide and returns the file.
+func build(t *testing.T, program string) string {
+	t.Helper()
 	dir := t.TempDir()
-	source, hello := filepath.Join(dir, "hello.go"), filepath.Join(dir, "hello")
+	source, file := filepath.Join(dir, "main.go"), filepath.Join(dir, "program")
 	if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-o", hello, source)
+	build := exec.Command("go", "build", "-o", file, source)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return file
+}
 
+// The other Go code of the guide is that of the examples, which are tests.
+func TestGuideCode(t *testing.T) {
+	text, hello, clock := guide(t)
+	examples := read(t, filepath.Join(root, "client/example_test.go")) + read(t, "example_test.go")
+	for _, code := range foreignCode(text, hello, clock, examples) {
+		t.Errorf("not in client/example_test.go or internal/docs/example_test.go:\n%s", code)
+	}
+}
+
+// The guide's first program sends and receives, and prints what the guide says.
+func TestGuideProgram(t *testing.T) {
+	text, program, _ := guide(t)
+	hello := build(t, program)
 	addr, stop := serve()
 	defer stop()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -113,6 +122,36 @@ func TestGuideProgram(t *testing.T) {
 	prints("dave is not ours any more: superseded")
 	holds.Process.Signal(syscall.SIGINT)
 	if err := holds.Wait(); err != nil {
+		t.Errorf("after Ctrl-C: %v", err)
+	}
+}
+
+// The guide's second program is a node that the first one reaches, with a user of its own.
+func TestGuideEmbeds(t *testing.T) {
+	_, sender, embedder := guide(t)
+	hello := build(t, sender)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	clock := exec.CommandContext(ctx, build(t, embedder), "127.0.0.1:0")
+	stdout, err := clock.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clock.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(stdout).ReadString('\n')
+	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "app servers connect to ")
+	if !ok {
+		t.Errorf("it prints %q", line)
+	}
+	out, err := exec.CommandContext(ctx, hello, addr, "bob", "clock", "what time is it?").Output()
+	answer, acked := strings.CutPrefix(strings.TrimSpace(string(out)), "acked: ")
+	if _, wrong := time.Parse(time.TimeOnly, answer); err != nil || !acked || wrong != nil {
+		t.Errorf("hello prints %q, %v; want the time", out, err)
+	}
+	clock.Process.Signal(syscall.SIGINT)
+	if err := clock.Wait(); err != nil {
 		t.Errorf("after Ctrl-C: %v", err)
 	}
 }
