@@ -107,7 +107,7 @@ func badClients() []bad {
 		{"kick", "obeys every kick", in(kicking(func(_ string, epoch *uint64) bool {
 			*epoch += 1 << 51
 			return true
-		})), secMessages, "takes what is delivered", true},
+		})), secMessages, "accepts what is delivered", true},
 		{"kick", "ignores kicks", in(drop(codec.KindKick)), secBindings, "hears of a kick", false},
 		{"kick", "binds again", out(behindReport("kicked alice", bindFrames(Alice, 1)...)), secBindings, "never again by itself after a kick", true},
 		{"kick-during-bind", "forgets the kick", in(kicking(func(id string, _ *uint64) bool { return id != "carol" })), secBindings, "kicked at once", false},
@@ -127,9 +127,9 @@ func badClients() []bad {
 		{"stale-delivers", "returns half of it", out(returning(func(f *codec.Deliver) { f.Payload = nil })), secNotHere, "the payload of the deliver", true},
 		{"stale-delivers", "returns nothing", out(drop(codec.KindNotHere)), secMessages, "not_here for a message", false},
 		{"unbind", "names epoch 0", out(unbindsZero), secBindings, "unbind names the epoch", true},
-		{"bind-refused", "tries again", out(behindReport("bound carol taken", bindFrames("carol", 1)...)), secBindings, "never again by itself after a kick or a refusal", true},
+		{"bind-refused", "retries", out(behindReport("bound carol taken", bindFrames("carol", 1)...)), secBindings, "never again by itself after a kick or a refusal", true},
 		{"bind-unavailable", "tries without a pause", out(behindBind("user-registry_unavailable", bindFrames("user-registry_unavailable", 30)...)), secBindings, "with back-off", true},
-		{"bind-interrupted", "forgets the bind", out(dropReports("bound carol")), secBindings, "repeats the bind, or tells", false},
+		{"bind-interrupted", "forgets the bind", out(dropReports("bound carol")), secBindings, "repeats the bind, or notifies", false},
 		{"reassert", "ignores it", in(drop(codec.KindReassert)), secReassert, "answers reassert", false},
 		{"reassert", "binds anew", out(binding(func(all []codec.IDEpoch) []codec.IDEpoch {
 			for i := range all {
@@ -183,7 +183,7 @@ func badClients() []bad {
 		{"replaced", "takes it for any other error", in(closing(codec.FaultFenced)), secReconnect, "does not connect again", false},
 		{"closed-after-welcome", "dials without pauses", storm(10 * time.Millisecond), secReconnect, "the pauses grow", false},
 		{"refused-for-a-while", "dials without pauses", storm(10 * time.Millisecond), secReconnect, "the pauses grow", false},
-		{"refused-for-a-while", "gives up", in(closing(codec.FaultReplaced)), secReconnect, "tries again", false},
+		{"refused-for-a-while", "gives up", in(closing(codec.FaultReplaced)), secReconnect, "retries", false},
 		{"drain", "stays", in(drop(codec.KindDrain)), secDrain, "moves to", false},
 		{"drain", "does not leave", out(drop(codec.KindLeave)), secMoving, "says leave", false},
 		{"drain", "closes before it has answered", withoutAckTo("the last one here"), secMoving, "answered there", false},

@@ -100,7 +100,7 @@ func (ms *messages) ack(c *conn, frame []byte) {
 	case d.acks > 0:
 		ms.play.blame(c, secMessages, "the client acks a deliver exactly once", "a second ack", frame)
 	case d.returned:
-		ms.play.blame(c, secMessages, "the client answers a deliver once", "an ack behind a not_here", frame)
+		ms.play.blame(c, secMessages, "the client answers a deliver once", "an ack after a not_here", frame)
 	case uint64(len(f.Reply)) > c.limits.MaxPayload:
 		ms.play.blame(c, secLimits, fmt.Sprintf("no reply over max_payload, which is %d bytes", c.limits.MaxPayload), fmt.Sprintf("a reply of %d bytes", len(f.Reply)), frame)
 	case c.node != d.conn.node:
@@ -154,7 +154,7 @@ func (ms *messages) comeBack(c *conn, d *delivery, f *codec.Deliver, frame []byt
 	case d.void:
 		return
 	case d.own():
-		ms.play.blame(c, secMessages, fmt.Sprintf("the client takes what is delivered to an ID that it holds, under an epoch that is not greater (%q, held under %d, delivered under %d)", d.To, ms.play.bindings.epochs[string(d.To)], d.Epoch), "a not_here", frame)
+		ms.play.blame(c, secMessages, fmt.Sprintf("the client accepts what is delivered to an ID that it holds, under an epoch that is not greater (%q, held under %d, delivered under %d)", d.To, ms.play.bindings.epochs[string(d.To)], d.Epoch), "a not_here", frame)
 	case d.returned:
 		ms.play.blame(c, secMessages, "the client returns a deliver once", "a second not_here", frame)
 	}
@@ -184,7 +184,7 @@ func (ms *messages) sameFields(c *conn, d *delivery, f *codec.Deliver, frame []b
 		ms.play.blame(c, secNotHere, fmt.Sprintf("the flags and the epoch of the deliver, %d and %d", d.Flags, d.Epoch), fmt.Sprintf("%d and %d", f.Flags, f.Epoch), frame)
 	}
 	if f.TTL > d.TTL || d.TTL > 0 && f.TTL == 0 {
-		ms.play.blame(c, secNotHere, fmt.Sprintf("the ttl of the deliver, %d, less the time it was kept, and at least 1 (0 stays 0)", d.TTL), fmt.Sprint(f.TTL), frame)
+		ms.play.blame(c, secNotHere, fmt.Sprintf("the ttl of the deliver, %d, less the time that the client held it, and at least 1 (0 stays 0)", d.TTL), fmt.Sprint(f.TTL), frame)
 	}
 }
 

@@ -166,7 +166,7 @@ func (p *play) write(c *conn, b []byte) {
 		_ = c.SetWriteDeadline(time.Now().Add(p.patience))
 		_, err := c.Write(rest[:min(chunk, len(rest))])
 		if nerr := net.Error(nil); errors.As(err, &nerr) && nerr.Timeout() {
-			p.blame(c, secPolite, "the client reads while its own writing blocks", fmt.Sprintf("it did not take %d bytes for %v", len(b), p.patience), nil)
+			p.blame(c, secPolite, "the client reads while its own writing blocks", fmt.Sprintf("it did not read %d bytes within %v", len(b), p.patience), nil)
 		}
 		if err != nil {
 			return

@@ -215,7 +215,7 @@ func (p *play) handle(e event) {
 			p.end(Err, "the program did not connect to "+p.nodes[0].addr+": "+exitWords(e.err))
 		}
 		if !p.mayExit {
-			p.blame(nil, contractSection, "the program runs until it is told bye", exitWords(e.err), nil)
+			p.blame(nil, contractSection, "the program runs until the instruction bye", exitWords(e.err), nil)
 		}
 	case e.frame == nil && e.err == nil:
 		c.number, c.limits = len(p.conns)+1, p.limits
@@ -311,7 +311,7 @@ func (p *play) instruct(c *conn, format string, args ...any) {
 // works checks that messages flow in both directions over c.
 func (p *play) works(c *conn, section, after string) {
 	d := p.messages.deliver(c, codec.Deliver{To: []byte(Alice), Payload: []byte("still here?")})
-	p.until(c, section, after+": the client goes on and acks what is delivered", func() bool { return d.acks > 0 })
+	p.until(c, section, after+": the client continues, and acks what is delivered", func() bool { return d.acks > 0 })
 }
 
 // goodbye is the end of every scenario: the client finishes what is open and says bye.

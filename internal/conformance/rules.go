@@ -128,7 +128,7 @@ func (p *play) resumed(c *conn, frame []byte) *session {
 			p.blame(c, secReconnect, "hello has the secret that welcome gave with the session", "another secret", frame)
 		}
 		if s.said {
-			p.blame(c, secReconnect, "a client that was told so forgets the session and its secret", "hello names the session that has ended", frame)
+			p.blame(c, secReconnect, "a client forgets the session and its secret when the node says so", "hello names the session that has ended", frame)
 		}
 		return s
 	}

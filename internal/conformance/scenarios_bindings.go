@@ -39,17 +39,17 @@ var bindingScenarios = []Scenario{
 	},
 	{
 		Name:   "bind-refused",
-		About:  "binds that end taken and denied. The client tells the application and does not try again by itself.",
+		About:  "binds that end taken and denied. The client notifies the application, and does not retry by itself.",
 		script: bindRefused,
 	},
 	{
 		Name:   "bind-unavailable",
-		About:  "binds that end registry_unavailable, overflow and draining. The client tries again with back-off, or tells the application.",
+		About:  "binds that end registry_unavailable, overflow and draining. The client retries with back-off, or notifies the application.",
 		script: bindUnavailable,
 	},
 	{
 		Name:   "bind-interrupted",
-		About:  "the connection ends before bound comes. The client repeats the bind as it was on the next connection, or tells the application that it does not know.",
+		About:  "the connection ends before bound comes. The client repeats the bind as it was on the next connection, or notifies the application that the result is unknown.",
 		script: bindInterrupted,
 	},
 	{
@@ -105,7 +105,7 @@ func keys(m map[string]bool) (set []string) {
 // worksFor checks that messages to an ID of the scenario's choice arrive.
 func (p *play) worksFor(c *conn, id, section, after string) {
 	d := p.messages.deliver(c, codec.Deliver{To: []byte(id), Payload: []byte("still here?")})
-	p.messages.acked(d, section, after+": the client goes on and acks what is delivered to "+id)
+	p.messages.acked(d, section, after+": the client continues, and acks what is delivered to "+id)
 }
 
 // askBind instructs the client's program to bind an ID.
@@ -208,7 +208,7 @@ func bindUnavailable(p *play) {
 		tries := 0
 		p.onBind = func(c *conn, b *bind) {
 			if tries++; tries > 20 {
-				p.blame(c, secBindings, "the client tries again with back-off", "21 binds of one ID at once", b.frame)
+				p.blame(c, secBindings, "the client retries with back-off", "21 binds of one ID at once", b.frame)
 			}
 			p.bindings.answerAll(c, b, code)
 		}
@@ -216,7 +216,7 @@ func bindUnavailable(p *play) {
 		p.until(c, secBindings, "the client binds "+id, func() bool { return tries > 0 })
 		p.during(settle)
 		p.onBind = nil
-		if p.reports.toldOne(secBindings, "the client binds again until it is granted, or tells the application", saysBound+" "+id+" ok", saysBound+" "+id+" "+code.String()) == 0 {
+		if p.reports.toldOne(secBindings, "the client binds again until it is granted, or notifies the application", saysBound+" "+id+" ok", saysBound+" "+id+" "+code.String()) == 0 {
 			p.worksFor(c, id, secBindings, "after a bind that was granted late")
 		}
 		p.bindings.wanted[id] = false
@@ -234,7 +234,7 @@ func bindInterrupted(p *play) {
 	p.reset(c)
 	c = p.again(before, secReconnect, "the client connects again")
 	p.resumes(c)
-	if p.reports.toldOne(secBindings, "the client repeats the bind, or tells the application that it is not known whether the ID is bound",
+	if p.reports.toldOne(secBindings, "the client repeats the bind, or notifies the application that the result is unknown",
 		saysBound+" carol ok", saysBound+" carol lost", saysBound+" carol timeout") == 0 {
 		p.worksFor(c, "carol", secBindings, "after a bind that was repeated")
 	}

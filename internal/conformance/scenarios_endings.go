@@ -10,7 +10,7 @@ import (
 var endingScenarios = []Scenario{
 	{
 		Name:   "reset",
-		About:  "the connection is reset with sends in flight. They end lost, are not sent again, and the session goes on.",
+		About:  "the connection is reset with sends in flight. They end lost, are not sent again, and the session continues.",
 		script: resets,
 	},
 	{
@@ -50,12 +50,12 @@ var endingScenarios = []Scenario{
 	},
 	{
 		Name:   "closed-after-welcome",
-		About:  "every connection ends right behind welcome. The client tries again with growing pauses, and is back when that is over.",
+		About:  "every connection ends right after welcome. The client retries with growing pauses, and connects when that is over.",
 		script: closedAfterWelcome,
 	},
 	{
 		Name:   "refused-for-a-while",
-		About:  "every hello is answered going_away. The client tries again with growing pauses, and is back when that is over.",
+		About:  "every hello is answered going_away. The client retries with growing pauses, and connects when that is over.",
 		script: refusedForAWhile,
 	},
 }
@@ -161,7 +161,7 @@ func closedAfterWelcome(p *play) {
 		p.hangUp(c)
 	}
 	p.reset(c)
-	p.noStorm("every connection ends right behind welcome")
+	p.noStorm("every connection ends right after welcome")
 	p.recovers()
 }
 
@@ -177,7 +177,7 @@ func refusedForAWhile(p *play) {
 func (p *play) recovers() {
 	p.greet = nil
 	before := len(p.conns)
-	c := p.again(before, secReconnect, "the client is back when the node takes it again")
+	c := p.again(before, secReconnect, "the client connects when the node accepts it again")
 	p.resumes(c)
 	p.works(c, secReconnect, "after many attempts")
 }

@@ -17,18 +17,18 @@ var messageScenarios = []Scenario{
 	},
 	{
 		Name:   "outcomes",
-		About:  "outcomes for sends that never were, and second outcomes. The first one for a send counts, and the client goes on.",
+		About:  "outcomes for sends that were never made, and second outcomes. The first one for a send counts, and the client continues.",
 		script: strayOutcomes,
 	},
 	{
 		Name:   "in-flight",
-		About:  "max_in_flight is 3 and the outcomes take their time. The client holds back the fourth send.",
+		About:  "max_in_flight is 3 and the outcomes come late. The client holds the fourth send.",
 		limits: func(l *codec.Limits) { l.MaxInFlight = 3 },
 		script: inFlight,
 	},
 	{
 		Name:   "credit",
-		About:  "the credit is small and is renewed late. The client sends nothing beyond it, and goes on when there is more.",
+		About:  "the credit is small and is renewed late. The client sends nothing beyond it, and resumes when there is more.",
 		limits: func(l *codec.Limits) { l.Credit = 600 },
 		script: smallCredit,
 	},
@@ -111,7 +111,7 @@ func smallCredit(p *play) {
 		before := len(p.messages.sentTo("carol"))
 		c.credit = c.used + p.limits.Credit
 		p.put(c, codec.AppendCredit(nil, c.credit))
-		p.until(c, secMessages, "the client goes on when there is new credit", func() bool { return len(p.messages.sentTo("carol")) > before })
+		p.until(c, secMessages, "the client resumes when there is new credit", func() bool { return len(p.messages.sentTo("carol")) > before })
 		p.during(settle / 3)
 	}
 	// On a new connection, the credit starts again.
@@ -203,6 +203,6 @@ func (p *play) noStorm(why string) {
 	case dials > maxDials:
 		p.blame(p.latest(), secReconnect, fmt.Sprintf("the pauses grow while %s: at most %d attempts in %v", why, maxDials, lastsAWhile), fmt.Sprintf("%d attempts", dials), nil)
 	case dials == 0:
-		p.blame(p.latest(), secReconnect, "the client tries again while "+why, "no attempt in "+lastsAWhile.String(), nil)
+		p.blame(p.latest(), secReconnect, "the client retries while "+why, "no attempt in "+lastsAWhile.String(), nil)
 	}
 }

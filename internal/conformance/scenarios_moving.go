@@ -13,7 +13,7 @@ import (
 var movingScenarios = []Scenario{
 	{
 		Name:   "drain",
-		About:  "the node drains and names another one. The client moves there without a gap: it attaches, leaves, answers what still comes, and closes.",
+		About:  "the node drains and names another one. The client moves there without a gap: it attaches, leaves, answers what still arrives, and closes.",
 		script: drains,
 	},
 	{
@@ -23,7 +23,7 @@ var movingScenarios = []Scenario{
 	},
 	{
 		Name:   "drain-alone",
-		About:  "the only node drains and goes away. The client stays until then, and comes back.",
+		About:  "the only node drains and goes away. The client stays until then, and reconnects.",
 		script: drainsAlone,
 	},
 	{
@@ -60,7 +60,7 @@ func drains(p *play) {
 		last = p.messages.deliver(old, codec.Deliver{To: []byte(Alice), Payload: []byte("the last one here")})
 	}
 	p.put(c, codec.AppendDrain(nil, &codec.Drain{Spread: 200, Deadline: 10_000, Addrs: []string{other.addr}}))
-	p.works(c, secDrain, "after drain, as all goes on until the client has moved")
+	p.works(c, secDrain, "after drain, since all continues until the client has moved")
 	next := p.movesTo(other, secDrain, "the client moves to "+other.addr+", which drain names")
 	p.resumes(next)
 	p.until(c, secMoving, "the client says leave on the connection that it moves away from, before it closes that", func() bool {

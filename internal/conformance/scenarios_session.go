@@ -14,12 +14,12 @@ import (
 var sessionScenarios = []Scenario{
 	{
 		Name:   "hello",
-		About:  "welcome takes its time. The client sends hello as the document has it, and nothing else before welcome.",
+		About:  "welcome comes late. The client sends hello as the document has it, and nothing else before welcome.",
 		script: helloFirst,
 	},
 	{
 		Name:   "limits",
-		About:  "welcome announces small limits. The client keeps max_ids, and ends a payload over max_payload itself, as too_large.",
+		About:  "welcome announces small limits. The client respects max_ids, and ends a payload over max_payload itself, as too_large.",
 		limits: func(l *codec.Limits) { l.MaxIDs, l.MaxPayload, l.MaxFrame = 2, 200, 200+codec.FrameOverhead },
 		script: smallLimits,
 	},
@@ -36,7 +36,7 @@ var sessionScenarios = []Scenario{
 	},
 	{
 		Name:   "promise",
-		About:  "the client has promised in hello to send something every so often, and keeps it while the node sends all the time. For clients that promise.",
+		About:  "the client has promised heartbeats in hello, and sends them while the node sends all the time. For clients that promise them.",
 		limits: func(l *codec.Limits) { l.Heartbeat, l.IdleTimeout = 1000, 3000 },
 		script: promise,
 	},

@@ -24,12 +24,12 @@ var wireScenarios = []Scenario{
 	},
 	{
 		Name:   "future-codes",
-		About:  "outcomes and answers with codes that this version does not know. The client goes by their range.",
+		About:  "outcomes and answers with codes that this version does not know. The client uses their range.",
 		script: futureCodes,
 	},
 	{
 		Name:   "future-faults",
-		About:  "error frames with faults and flags that this version does not know. The client goes by bit 0 of the flags.",
+		About:  "error frames with faults and flags that this version does not know. The client uses bit 0 of the flags.",
 		script: futureFaults,
 	},
 	{
@@ -39,12 +39,12 @@ var wireScenarios = []Scenario{
 	},
 	{
 		Name:   "no-frames",
-		About:  "bytes that are no frame, and kinds that only clients send. The client closes the connection and comes back.",
+		About:  "bytes that are no frame, and kinds that only clients send. The client closes the connection and reconnects.",
 		script: noFrames,
 	},
 	{
 		Name:   "bad-utf8",
-		About:  "senders and reasons that are not valid UTF-8. The client takes them, and returns the bytes as they were.",
+		About:  "senders and reasons that are not valid UTF-8. The client accepts them, and returns the bytes as they were.",
 		script: badUTF8,
 	},
 }
@@ -108,7 +108,7 @@ func futureCodes(p *play) {
 	}
 	p.onBind = func(c *conn, b *bind) { p.bindings.answerAll(c, b, 75) }
 	p.askBind(c, doBind, "dave")
-	p.reports.told(secCodes, "a bind that ends with a code that says useless to try again has failed", saysBound+" dave code_75")
+	p.reports.told(secCodes, "a bind has failed if its code says that a retry is useless", saysBound+" dave code_75")
 	p.during(settle)
 	p.onBind = nil
 	p.works(c, secCodes, "after unknown codes")
@@ -188,7 +188,7 @@ func noFrames(p *play) {
 func badUTF8(p *play) {
 	c := p.first()
 	bad := []byte{'e', 'v', 0xff, 0xc3, 0x28, 0x80, 'e'}
-	p.messages.acked(p.messages.deliver(c, codec.Deliver{To: []byte(Alice), From: bad, Payload: []byte("hello")}), secFrames, "the client takes a message whose from is not valid UTF-8")
+	p.messages.acked(p.messages.deliver(c, codec.Deliver{To: []byte(Alice), From: bad, Payload: []byte("hello")}), secFrames, "the client accepts a message whose from is not valid UTF-8")
 	p.onSend = func(s *send) {
 		delete(s.conn.sends, s.Seq)
 		p.put(s.conn, codec.AppendOutcome(nil, &codec.Outcome{Seq: s.Seq, Code: codec.CodeRejected, Reason: bad}))
