@@ -13,6 +13,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	"distmsg/internal/asynclog"
 )
 
 // The engine accepts connections itself and enrolls them into gnet's loops. gnet's own listener
@@ -55,8 +57,10 @@ type acceptor struct {
 	peerListener net.Listener // for other nodes; nil without a cluster
 
 	// shared
-	refused atomic.Uint64
-	dialled atomic.Int64 // open sockets that this node has dialled
+	refused    atomic.Uint64
+	tlsFailed  atomic.Uint64   // TLS connections that have failed, most of them in their handshake
+	complained asynclog.Seldom // about clients without TLS
+	dialled    atomic.Int64    // open sockets that this node has dialled
 }
 
 func (a *acceptor) listen(ctx context.Context) error {
@@ -138,6 +142,9 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 	}
 	if !p.admit(e.serving, c) {
 		return nc.Close()
+	}
+	if p.tls.config != nil {
+		return enrolling.beginTLS(nc, c)
 	}
 	return enrolling.begin(nc, c)
 }

@@ -2,13 +2,17 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
+	"distmsg/engine/internal/tlsline"
 	"distmsg/routing"
 )
 
@@ -111,11 +115,15 @@ func (c *cluster) Fail(err error) { c.eng.fail(err) }
 
 // ShakeHands hands a socket to another node to a loop, which does the handshake. It returns the
 // link when the link is open or has ended. If ctx ends first, the attempt ends too.
-func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (peers.Link, error) {
+func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, to discovery.Record) (peers.Link, error) {
 	e, k := c.eng, newLink(c)
-	k.dialled, k.node = true, node
+	k.dialled, k.node = true, to.ID
 	conn := newConn(linkConn, nc.RemoteAddr(), e.cfg.MaxPending)
 	conn.link = k
+	if err := c.secure(ctx, nc, conn, to); err != nil {
+		nc.Close()
+		return nil, err
+	}
 	e.acceptor.dialled.Add(1)
 	if err := e.acceptor.enroll(nc, conn); err != nil {
 		e.acceptor.dialled.Add(-1)
@@ -133,6 +141,59 @@ func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, node string) (pee
 		return nil, context.Cause(ctx)
 	}
 	return k, nil
+}
+
+// secure does the TLS handshake with a node that this one has dialled, if nodes use TLS.
+func (c *cluster) secure(ctx context.Context, nc net.Conn, conn *conn, to discovery.Record) error {
+	e := c.eng
+	if e.cfg.PeerTLS == nil {
+		return nil
+	}
+	_ = nc.SetDeadline(time.Now().Add(e.cfg.HelloTimeout))
+	interrupt := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	line := tlsline.Client(nc, c.dialTLS(to.PeerAddr))
+	err := line.Handshake()
+	if !interrupt() {
+		return context.Cause(ctx)
+	}
+	header := tls.RecordHeaderError{}
+	switch {
+	case err == nil:
+		conn.secure = line
+	case errors.As(err, &header):
+		c.peers.Complain("a node does not use TLS, and this one does; either all nodes have PeerTLS, or none", "node", to.ID, "addr", to.PeerAddr)
+	case !isGone(err):
+		c.peers.Complain("the TLS handshake with a node has failed", "node", to.ID, "addr", to.PeerAddr, "error", err)
+	}
+	return err
+}
+
+// Secure does the TLS handshake with a node that this one asks something, if nodes use TLS.
+func (c *cluster) Secure(nc net.Conn, addr string) (net.Conn, error) {
+	if c.eng.cfg.PeerTLS == nil {
+		return nc, nil
+	}
+	secure := tls.Client(nc, c.dialTLS(addr))
+	return secure, secure.Handshake()
+}
+
+// dialTLS returns the configuration for a connection to that address of another node.
+func (c *cluster) dialTLS(addr string) *tls.Config {
+	config := c.eng.cfg.PeerTLS
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	if f := c.eng.cfg.PeerTLSClient; f != nil {
+		if own := f(host); own != nil {
+			config = tlsline.Prepare(own)
+		}
+	}
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName = host
+	}
+	return config
 }
 
 // opened registers a link. It returns false if another link to the same node is open.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
 	"distmsg/routing"
 )
@@ -443,7 +444,7 @@ func TestDiallingEndsWithTheNode(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := n.cluster.ShakeHands(ctx, dialTo(t, mute), "n1")
+		_, err := n.cluster.ShakeHands(ctx, dialTo(t, mute), discovery.Record{ID: "n1"})
 		ended <- err
 	}()
 	nc, err := mute.Accept()
@@ -474,7 +475,7 @@ func TestUnansweredHandshake(t *testing.T) {
 	}
 	defer mute.Close()
 	began := time.Now()
-	k, err := n.cluster.ShakeHands(t.Context(), dialTo(t, mute), "n1")
+	k, err := n.cluster.ShakeHands(t.Context(), dialTo(t, mute), discovery.Record{ID: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/directory"
+	"distmsg/engine/internal/tlsline"
 	"distmsg/routing"
 )
 
@@ -173,6 +175,23 @@ type Config struct {
 	// 5,000,000 messages (10,000,000 at once), 4 GiB, and 200,000 look-ups (800,000 at once).
 	IdentityLimits Limits
 
+	// TLS makes clients use TLS, version 1.2 or later. ClientCAs and ClientAuth ask them for
+	// certificates, which Hooks.Authenticate gets. GetConfigForClient may change certificates and
+	// CAs while the engine runs; sessions of TLS can be resumed after that. Its functions must not
+	// wait, because few handshakes compute at the same time. The engine works with a copy. Clients
+	// in the same process do not use TLS. Default: nil, no TLS.
+	TLS *tls.Config
+	// PeerTLS makes links to other nodes use TLS. It is used at both ends, so ClientAuth
+	// tls.RequireAndVerifyClientCert, ClientCAs and RootCAs together make TLS mutual. A node that
+	// dials another one checks that its certificate is for ServerName (default: the host in the
+	// other's PeerAddr). Either all nodes have it, or none. The cluster secret is needed as well.
+	// Default: nil, no TLS.
+	PeerTLS *tls.Config
+	// PeerTLSClient returns what the node uses in place of PeerTLS to dial another node, so that
+	// certificates and CAs can change while the engine runs. host is the one in the other's
+	// PeerAddr. It must not wait. It needs PeerTLS. Default: PeerTLS for each.
+	PeerTLSClient func(host string) *tls.Config
+
 	// AllowNoFrom allows sends with an empty from.
 	AllowNoFrom bool
 	// Hooks observe and decide. Default: everything is allowed, and nothing is reported.
@@ -283,6 +302,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Registry == nil {
 		c.Registry = routing.NewMemory(routing.MemoryConfig{})
 	}
+	c.TLS, c.PeerTLS = tlsline.Prepare(c.TLS), tlsline.Prepare(c.PeerTLS)
 	return c, c.validate(ownRegistry)
 }
 
@@ -302,6 +322,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	}
 	c.checkNames(check)
 	c.checkLimits(check)
+	c.checkTLS(check)
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	if c.Membership != nil {
@@ -359,6 +380,20 @@ func (c *Config) checkNames(check func(ok bool, format string, args ...any)) {
 			check(err == nil, "%s %w", f.name, err)
 		}
 	}
+}
+
+// checkTLS refuses what no handshake could succeed with.
+func (c *Config) checkTLS(check func(ok bool, format string, args ...any)) {
+	for _, f := range []struct {
+		name   string
+		config *tls.Config
+	}{{"TLS", c.TLS}, {"PeerTLS", c.PeerTLS}} {
+		if f.config != nil {
+			err := tlsline.Check(f.config)
+			check(err == nil, "%s %w", f.name, err)
+		}
+	}
+	check(c.PeerTLSClient == nil || c.PeerTLS != nil, "PeerTLSClient is set, and PeerTLS is not")
 }
 
 func (c *Config) minCredit() int { return 2 * (codec.PrefixLen + c.MaxPayload + codec.FrameOverhead) }

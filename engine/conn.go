@@ -6,6 +6,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/tlsline"
 	"distmsg/routing"
 )
 
@@ -49,8 +50,10 @@ type conn struct {
 	kind      connKind
 	loop      *loop
 	remote    net.Addr
-	slot, gen uint32 // from addConn
-	port      *port  // the port that accepted it; nil if this node dialled
+	slot, gen uint32        // from addConn
+	port      *port         // the port that accepted it; nil if this node dialled
+	secure    *tlsline.Conn // after its handshake, until its loop has it; nil without TLS
+	helloBy   int64         // when its hello must have come; 0: HelloTimeout after the loop has it
 
 	place portPlace // at the port; guarded by port.mu
 
@@ -234,6 +237,7 @@ func (c *conn) teardown() {
 	l.bufs.put(c.in.carry)
 	l.bufs.put(c.multicasts.told)
 	c.in.carry, c.multicasts.told, c.multicasts.toldCount = nil, nil, 0
+	c.in.sealed = 0
 	c.in.count()
 	c.out.release()
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/tlsline"
 )
 
 // handler receives gnet's callbacks, each on the loop of its connection.
@@ -24,7 +25,8 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	case *conn:
 		l := h.eng.loopOf(gc.EventLoop())
 		l.enter()
-		v.loop, v.wire = l, &socket{gc}
+		v.loop = l
+		v.setSocket(gc)
 		l.welcomeSocket(v)
 	}
 	return nil, gnet.None
@@ -35,8 +37,11 @@ func (l *loop) welcomeSocket(c *conn) {
 	l.addConn(c)
 	l.stats.accepted++
 	c.live.lastFrame, c.live.lastHeard = l.now, l.beats.awake
-	deadline := l.now + l.eng.cfg.HelloTimeout.Milliseconds()
-	l.handshakes = append(l.handshakes, hello{c.handle(), deadline})
+	deadline := c.helloBy
+	if deadline == 0 {
+		deadline = l.now + l.eng.cfg.HelloTimeout.Milliseconds()
+	}
+	l.expectHello(hello{c.handle(), deadline})
 	if c.kind == linkConn {
 		l.links.all = append(l.links.all, c)
 		c.link.begin(c)
@@ -53,10 +58,10 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 		if c.closed() {
 			break
 		}
-		c.in.heard(buf)
+		c.heard(buf)
 		if len(buf) == readBuffer {
 			if more := c.loop.poll.readOn(c); len(more) > 0 {
-				c.in.heard(more)
+				c.heard(more)
 			}
 		}
 	case *anchor:
@@ -69,6 +74,15 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
+// heard takes what was read from the connection's socket.
+func (c *conn) heard(buf []byte) {
+	if w, secure := c.wire.(*tlsWire); secure {
+		w.heard(buf)
+		return
+	}
+	c.in.heard(buf)
+}
+
 // OnClose tears the connection down.
 func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	if _, ok := gc.Context().(*anchor); ok {
@@ -78,7 +92,11 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	if c, ok := gc.Context().(*conn); ok && c.loop != nil {
 		c.loop.enter()
 		var read *os.SyscallError // if it is not EOF, the connection was reset
-		c.wireClosed(errors.As(err, &read) && errors.Is(read.Err, io.EOF))
+		inGoodOrder := errors.As(err, &read) && errors.Is(read.Err, io.EOF)
+		if w, secure := c.wire.(*tlsWire); secure && w.ended {
+			inGoodOrder = true
+		}
+		c.wireClosed(inGoodOrder)
 	}
 	return gnet.None
 }
@@ -190,6 +208,19 @@ func (c *conn) decodeFault(err error, kind codec.Kind) {
 		return
 	}
 	c.closeFor(e.Fault, kind, e.Error())
+}
+
+// malformed closes the connection because of bytes that do not begin a frame.
+func (c *conn) malformed(b []byte, err error) {
+	e := c.loop.eng
+	if c.state == stateHello && tlsline.Begins(b) {
+		if c.kind == linkConn {
+			e.cluster.peers.Complain("a node, or a stranger, wants TLS, and this node does not use it between nodes", "remote", c.remote)
+		} else {
+			e.acceptor.complain("a client wants TLS, and this node does not use it", "remote", c.remote)
+		}
+	}
+	c.decodeFault(err, 0)
 }
 
 func (c *conn) handlePing(body []byte) {

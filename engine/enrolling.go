@@ -41,17 +41,7 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	done := make(chan struct{})
 	n.work.Go(func() {
 		defer close(done)
-		defer func() { <-n.places }()
-		if err := n.eng.acceptor.enroll(nc, c); err != nil {
-			n.port.closed(c)
-			n.eng.acceptor.refused.Add(1)
-			select {
-			case n.failed <- err:
-			default:
-			}
-			return
-		}
-		n.port.hasLoop(c)
+		n.enroll(nc, c)
 	})
 	if alone {
 		patience := time.NewTimer(enrollPatience)
@@ -61,6 +51,40 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 		case <-patience.C:
 		}
 	}
+	return n.failure()
+}
+
+// beginTLS has an admitted connection shake hands before it is enrolled. It returns the error of a
+// connection before it.
+func (n *enrolling) beginTLS(nc net.Conn, c *conn) error {
+	s := n.port.begin(nc, c, n.eng.cfg.HelloTimeout)
+	c.helloBy = (n.eng.clock() + n.eng.cfg.HelloTimeout).Milliseconds()
+	n.work.Go(func() {
+		if s.run(n.eng) {
+			n.places <- struct{}{}
+			n.enroll(nc, c)
+		}
+	})
+	return n.failure()
+}
+
+// enroll enrolls a connection that has a place among those that are enrolled at a time.
+func (n *enrolling) enroll(nc net.Conn, c *conn) {
+	defer func() { <-n.places }()
+	if err := n.eng.acceptor.enroll(nc, c); err != nil {
+		n.port.closed(c)
+		n.eng.acceptor.refused.Add(1)
+		select {
+		case n.failed <- err:
+		default:
+		}
+		return
+	}
+	n.port.hasLoop(c)
+}
+
+// failure returns the error of a connection that could not be enrolled, or nil.
+func (n *enrolling) failure() error {
 	select {
 	case err := <-n.failed:
 		return err
@@ -69,5 +93,10 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	}
 }
 
-// wait returns when no connection is under way.
-func (n *enrolling) wait() { n.work.Wait() }
+// wait ends the handshakes, and returns when no connection is under way.
+func (n *enrolling) wait() {
+	for _, s := range n.port.shakes() {
+		s.stop()
+	}
+	n.work.Wait()
+}

@@ -42,7 +42,7 @@ type loop struct {
 	gens        []uint32 // by slot; the generation of the present or next connection
 	freeSlots   []uint32
 	live        int              // connections in conns
-	handshakes  []hello          // oldest first
+	handshakes  []hello          // by deadline
 	dirty       []*conn          // connections with something to write
 	observed    []*conn          // connections with a backlog in gnet, or closing
 	observeNext int              // index of the one to check next
@@ -121,6 +121,15 @@ func newLoop(e *Engine, idx int) *loop {
 	l.fenced = e.incarnation.Load()
 	l.settle.begin()
 	return l
+}
+
+// expectHello notes a connection that has not sent hello. Connections come in the order of their
+// deadlines, or nearly: those with TLS have had their handshake before.
+func (l *loop) expectHello(h hello) {
+	l.handshakes = append(l.handshakes, h)
+	for i := len(l.handshakes) - 1; i > 0 && l.handshakes[i-1].deadline > h.deadline; i-- {
+		l.handshakes[i-1], l.handshakes[i] = h, l.handshakes[i-1]
+	}
 }
 
 // checkHandshakes closes connections that have not sent hello in time, as far as the iteration's

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/engine/internal/wake"
@@ -26,6 +27,7 @@ type port struct {
 	// freed, of capacity 1, holds a token when a place may be free or a connection may now make
 	// room.
 	freed chan struct{}
+	tls   shaking // if the port uses TLS
 
 	mu   sync.Mutex
 	open int // guarded by mu; open sockets
@@ -42,6 +44,7 @@ type port struct {
 type portPlace struct {
 	phase   placePhase
 	waiting *list.Element // in port.waiting, from placeArriving until placeProved or placeFree
+	shake   *shake        // its TLS handshake, while that is under way
 }
 
 // placePhase says how far a connection has shown who it is.
@@ -50,6 +53,7 @@ type placePhase uint8
 const (
 	placeFree      placePhase = iota // no place: not admitted yet, or its socket has closed
 	placeArriving                    // on its way to its loop
+	placeShaking                     // has its TLS handshake, and has no loop yet
 	placeWaiting                     // with its loop, and has not shown who it is
 	placeDisplaced                   // has not shown who it is, and has to make room
 	placeProved                      // has shown who it is, and counts for its source
@@ -62,9 +66,13 @@ func newPort(most, unproved int) *port {
 // admit waits for a place for c. It returns false if ctx ends first.
 func (p *port) admit(ctx context.Context, c *conn) bool {
 	for !p.tryAdmit(c) {
-		p.displace()
+		var later <-chan time.Time
+		if wait := p.displace(); wait > 0 {
+			later = time.After(wait)
+		}
 		select {
 		case <-p.freed:
+		case <-later:
 		case <-ctx.Done():
 			return false
 		}
@@ -75,32 +83,59 @@ func (p *port) admit(ctx context.Context, c *conn) bool {
 func (p *port) tryAdmit(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.most > 0 && p.open >= p.most || p.waiting.Len() >= p.unproved {
+	if p.most > 0 && p.open >= p.most || p.waiting.Len() >= p.unproved || p.tls.full() {
 		return false
 	}
 	p.open++
 	c.port = p
-	c.place = portPlace{placeArriving, p.waiting.PushBack(c)}
+	c.place = portPlace{phase: placeArriving, waiting: p.waiting.PushBack(c)}
 	return true
 }
 
-// displace closes the oldest connection that has not shown who it is. It does nothing while an
-// earlier one that has to make room is still open.
-func (p *port) displace() {
+// displace closes the oldest connection that has not shown who it is. If the places for TLS
+// handshakes are full, that is the oldest one with a handshake. It does nothing while an earlier
+// one that has to make room is still open. wait says when it can displace a handshake that must
+// have more time until then, or is 0.
+func (p *port) displace() (wait time.Duration) {
+	end, wait := p.oldest()
+	if end != nil {
+		end()
+	}
+	return wait
+}
+
+// oldest returns what ends the connection that has to make room, or nil and when there can be one.
+func (p *port) oldest() (end func(), wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing > 0 {
-		return
+		return nil, 0
 	}
 	for first := p.waiting.Front(); first != nil; first = first.Next() {
-		if c := first.Value.(*conn); c.place.phase == placeWaiting {
-			c.place.phase = placeDisplaced
-			p.closing++
-			p.displaced++
-			c.loop.post(c.displace)
-			return
+		c := first.Value.(*conn)
+		switch {
+		case c.place.phase == placeWaiting && !p.tls.full():
+			p.toDisplace(c)
+			return func() { c.loop.post(c.displace) }, 0
+		case c.place.phase == placeShaking:
+			left := c.place.shake.timeLeft()
+			if left <= 0 {
+				p.toDisplace(c)
+				return c.place.shake.stop, 0
+			}
+			if wait == 0 || left < wait {
+				wait = left
+			}
 		}
 	}
+	return nil, wait
+}
+
+// toDisplace notes that c has to make room. The caller holds mu.
+func (p *port) toDisplace(c *conn) {
+	c.place.phase = placeDisplaced
+	p.closing++
+	p.displaced++
 }
 
 // hasLoop notes that c has reached its loop and may be displaced.
@@ -170,6 +205,9 @@ func (p *port) leave(c *conn, to placePhase) {
 	}
 	if c.place.phase == placeDisplaced {
 		p.closing--
+	}
+	if c.place.shake != nil {
+		p.tls.running--
 	}
 	c.place = portPlace{phase: to}
 }

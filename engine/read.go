@@ -11,7 +11,8 @@ type input struct {
 	unread  []byte    // input that waits for the connection's turn
 	inTurns bool      // it is in the loop's turns
 	long    longFrame // nil, or a frame of which a part has been handled
-	carried int       // the size of the two buffers, as it was counted
+	sealed  int       // what TLS holds for the connection, in bytes
+	carried int       // the size of the two buffers and of that, as it was counted
 
 	// see turns
 	caused   uint64 // work that its input has caused
@@ -44,7 +45,7 @@ func (in *input) read(buf []byte) (rest []byte) {
 	for len(buf) > 0 && !c.closed() && !l.pace.turnOver {
 		body, n, err := codec.Split(buf, in.frameLimit())
 		if err != nil {
-			c.decodeFault(err, 0)
+			c.malformed(buf, err)
 			return nil
 		}
 		if n == 0 {
@@ -91,7 +92,7 @@ func (in *input) readCarry(buf []byte) []byte {
 	body, n, err := codec.Split(in.carry, in.frameLimit())
 	switch {
 	case err != nil:
-		c.decodeFault(err, 0)
+		c.malformed(in.carry, err)
 		return nil
 	case n > 0:
 		carry := in.carry

@@ -65,8 +65,8 @@ func (in *input) setReading(on bool) {
 // input.
 func (p *poller) readOn(c *conn) []byte {
 	l := p.loop
-	s, open := c.wire.(*socket)
-	if !open || c.closed() || c.in.inTurns || l.pace.full && c.kind != linkConn {
+	s := c.socket()
+	if s == nil || c.closed() || c.in.inTurns || l.pace.full && c.kind != linkConn {
 		return nil
 	}
 	if p.more == nil {

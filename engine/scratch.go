@@ -21,4 +21,6 @@ type scratch struct {
 	control    []byte   // a control frame for a link, until loopLinks.send has it
 	fan        fan      // of the multicast in hand
 	iov, spent [][]byte // scratch of output.flush
+	plain      []byte   // what tlsWire.heard has decrypted; nil before the first TLS
+	records    []byte   // what tlsWire.write has encrypted
 }

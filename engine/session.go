@@ -44,7 +44,7 @@ func (c *conn) handleHello(body []byte) {
 		j.enqueue(nil)
 		return
 	}
-	l := Login{Credentials: append([]byte(nil), f.Credentials...), Remote: c.remote}
+	l := Login{Credentials: append([]byte(nil), f.Credentials...), Remote: c.remote, TLS: c.security()}
 	// Hooks may block for long, so not in a lane, where others would wait.
 	e.background.Go(func() { j.authenticate(l) })
 }

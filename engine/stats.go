@@ -47,6 +47,9 @@ type Stats struct {
 	// DisplacedPeers counts connections to PeerAddr that the node closed, to make room for newer
 	// ones, before they had proved that they know the secret.
 	DisplacedPeers uint64
+	// TLSFailed counts connections that ended because of TLS: those whose handshake failed or did
+	// not end in time, and those that sent what is not valid later.
+	TLSFailed uint64
 	// ConnsOverShare counts hellos that the node answered with "come again later" because few
 	// places were left and clients of the same address held more than those.
 	ConnsOverShare uint64
@@ -199,11 +202,12 @@ func (l *loop) publish() {
 func (e *Engine) Stats() Stats {
 	office := e.dir.Stats()
 	s := Stats{
-		Loops:    e.cfg.Loops,
-		Sessions: len(e.table.Sessions()),
-		IDs:      e.table.Len(),
-		Watched:  office.Watched,
-		Refused:  e.acceptor.refused.Load(),
+		Loops:     e.cfg.Loops,
+		Sessions:  len(e.table.Sessions()),
+		IDs:       e.table.Len(),
+		Watched:   office.Watched,
+		Refused:   e.acceptor.refused.Load(),
+		TLSFailed: e.acceptor.tlsFailed.Load(),
 
 		Displaced:      e.acceptor.clients.displacements(),
 		DisplacedPeers: e.acceptor.peers.displacements(),

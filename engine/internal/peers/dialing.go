@@ -166,5 +166,5 @@ func (d *dialing) shakeHands(ctx context.Context, to discovery.Record) (Link, er
 	if err != nil {
 		return nil, err
 	}
-	return d.peers.engine.ShakeHands(ctx, nc, to.ID)
+	return d.peers.engine.ShakeHands(ctx, nc, to)
 }

@@ -25,7 +25,10 @@ type Engine interface {
 	NotifyClients(all []codec.Member)
 	// ShakeHands hands a socket that leads to that node to an event loop. It returns when the link
 	// is open or has ended. If ctx ends first, the attempt ends too, and the error is ctx's cause.
-	ShakeHands(ctx context.Context, nc net.Conn, node string) (Link, error)
+	ShakeHands(ctx context.Context, nc net.Conn, to discovery.Record) (Link, error)
+	// Secure does the TLS handshake on a socket that leads to that address, if nodes use TLS. What
+	// it returns is used without a loop. The caller closes the socket, also to interrupt it.
+	Secure(nc net.Conn, addr string) (net.Conn, error)
 	// Stopping reports whether the node leaves the membership, or has left it.
 	Stopping() bool
 	// Fail makes the node end with an error.

@@ -43,13 +43,15 @@ func (h *host) NotifyClients(all []codec.Member) {
 	}
 }
 
-func (h *host) ShakeHands(ctx context.Context, nc net.Conn, node string) (Link, error) {
+func (h *host) Secure(nc net.Conn, _ string) (net.Conn, error) { return nc, nil }
+
+func (h *host) ShakeHands(ctx context.Context, nc net.Conn, to discovery.Record) (Link, error) {
 	defer nc.Close()
 	select {
-	case h.shaking <- node:
+	case h.shaking <- to.ID:
 	case <-ctx.Done():
 	}
-	if l, ok := h.links.Load(node); ok {
+	if l, ok := h.links.Load(to.ID); ok {
 		return l.(Link), nil
 	}
 	<-ctx.Done()

@@ -140,12 +140,16 @@ func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge,
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	self := t.peers.self
-	hello := self.Hello("probe-"+hex.EncodeToString(random(8)), t.peers.engine.Record().Incarnation)
-	if _, err := nc.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
+	secure, err := t.peers.engine.Secure(nc, addr)
+	if err != nil {
 		return f, err
 	}
-	body, err := readFrame(nc)
+	self := t.peers.self
+	hello := self.Hello("probe-"+hex.EncodeToString(random(8)), t.peers.engine.Record().Incarnation)
+	if _, err := secure.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
+		return f, err
+	}
+	body, err := readFrame(secure)
 	if err == nil {
 		err = codec.DecodePeerChallenge(body, &f)
 	}

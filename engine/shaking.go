@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/engine/internal/tlsline"
+	"distmsg/engine/internal/wake"
+)
+
+// With TLS, a connection has its handshake before a loop gets it, on a goroutine of its own (see
+// tlsline). Handshakes are expensive for the node and cheap for whoever only begins them. So two
+// things are bounded (S32):
+//
+//   - How many are under way. If one more comes, the node closes the oldest of those that have let
+//     the node wait for long.
+//   - How many compute at the same time. The others wait for their turns, so the loops keep their
+//     processors. A handshake that waits for its peer has no turn.
+
+const (
+	// shakeCost is about how many bytes a handshake takes. All of a port's take at most memory's
+	// budget divided by shakePart, but there are places for leastShakes.
+	shakeCost   = 64 << 10
+	shakePart   = 8
+	leastShakes = 64
+	// shakePatience is how long a handshake may wait for its peer before it may have to make room.
+	shakePatience = 250 * time.Millisecond
+	// lingerBytes is how much a peer may still send after its handshake has failed.
+	lingerBytes = 1 << 20
+)
+
+// shaking bounds the TLS handshakes of a port.
+type shaking struct {
+	// static
+	config *tls.Config   // nil: the port does not use TLS
+	most   int           // handshakes under way
+	turns  chan struct{} // holds one element for each handshake that computes
+
+	running int // guarded by port.mu
+}
+
+func newShaking(config *tls.Config, most int) shaking {
+	return shaking{config: config, most: most, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+}
+
+// full reports whether no further handshake may begin. The caller holds the port's mu.
+func (s *shaking) full() bool { return s.config != nil && s.running >= s.most }
+
+// shake is the TLS handshake of a connection that no loop has yet.
+type shake struct {
+	// static
+	port   *port
+	conn   *conn
+	nc     net.Conn
+	until  time.Time
+	ended  chan struct{} // closed when it has to end at once
+	ending sync.Once
+
+	computes bool // it has a turn; owned by its goroutine
+
+	since  time.Time     // guarded by port.mu; since when it waits for its peer; zero: it does not
+	waited time.Duration // guarded by port.mu; how long it has waited before
+}
+
+var errDisplaced = errors.New("engine: the TLS handshake has to make room")
+
+// begin makes the handshake of a connection that the port has admitted.
+func (p *port) begin(nc net.Conn, c *conn, within time.Duration) *shake {
+	s := &shake{port: p, conn: c, nc: nc, until: time.Now().Add(within), ended: make(chan struct{})}
+	_ = nc.SetDeadline(s.until)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.since = time.Now()
+	c.place.phase, c.place.shake = placeShaking, s
+	p.tls.running++
+	return s
+}
+
+// run does the handshake, and gives the connection what comes out of it. If the handshake fails, it
+// closes the socket.
+func (s *shake) run(e *Engine) bool {
+	line := tlsline.Server(s.nc, s.port.tls.config, s)
+	err := line.Handshake()
+	if err == nil {
+		err = s.done()
+	}
+	if err != nil {
+		s.refuse(e, err)
+		s.nc.Close()
+		s.port.closed(s.conn)
+		return false
+	}
+	s.conn.secure = line
+	return true
+}
+
+// done ends the handshake's part in what bounds handshakes. It returns an error if the handshake
+// had to make room before.
+func (s *shake) done() error {
+	p, c := s.port, s.conn
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.place.phase != placeShaking {
+		return errDisplaced
+	}
+	c.place.phase, c.place.shake = placeArriving, nil
+	p.tls.running--
+	wake.Nudge(p.freed)
+	return nil
+}
+
+// Pause ends the handshake's turn, because it waits for its peer.
+func (s *shake) Pause() {
+	if s.computes {
+		s.computes = false
+		<-s.port.tls.turns
+	}
+	s.port.mu.Lock()
+	defer s.port.mu.Unlock()
+	if s.since.IsZero() {
+		s.since = time.Now()
+	}
+}
+
+// Resume waits for a turn.
+func (s *shake) Resume() error {
+	s.port.mu.Lock()
+	s.waited += time.Since(s.since)
+	s.since = time.Time{}
+	s.port.mu.Unlock()
+	select {
+	case s.port.tls.turns <- struct{}{}:
+		s.computes = true
+	case <-s.ended:
+		return errDisplaced
+	}
+	if time.Now().After(s.until) { // the peer has given up by now
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// timeLeft returns after how much more time it may have to make room. The caller holds port.mu.
+func (s *shake) timeLeft() time.Duration {
+	if s.since.IsZero() {
+		return shakePatience
+	}
+	return shakePatience - s.waited - time.Since(s.since)
+}
+
+// stop makes the handshake fail soon.
+func (s *shake) stop() {
+	s.ending.Do(func() { close(s.ended) })
+	_ = s.nc.SetDeadline(time.Unix(1, 0))
+}
+
+// shakes returns the handshakes of the port that are under way.
+func (p *port) shakes() (all []*shake) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for e := p.waiting.Front(); e != nil; e = e.Next() {
+		if s := e.Value.(*conn).place.shake; s != nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// refuse answers a peer whose handshake has failed, and says in the log why.
+func (s *shake) refuse(e *Engine, err error) {
+	a, log, remote := &e.acceptor, e.cfg.Logger, s.conn.remote
+	a.tlsFailed.Add(1)
+	header := tls.RecordHeaderError{}
+	plain := errors.As(err, &header) && header.Conn != nil
+	who, complain := "a client", a.complain
+	if s.conn.kind == linkConn {
+		who, complain = "a node, or a stranger", e.cluster.peers.Complain
+	}
+	switch {
+	case errors.Is(err, errDisplaced), isGone(err):
+		log.Debug("a TLS handshake has not ended", "remote", remote, "error", err)
+		return
+	case plain:
+		complain(who+" came without TLS, and this address is for TLS only", "remote", remote)
+		_, _ = s.nc.Write(codec.AppendError(nil, &codec.ErrorFrame{
+			Fault: codec.FaultBadVersion, Flags: codec.ErrorClosing, Message: "this address is for TLS only",
+		}))
+	default:
+		complain("the TLS handshake with "+who+" has failed", "remote", remote, "error", err)
+	}
+	s.linger()
+}
+
+// isGone reports whether the peer has closed the connection, or was silent for too long.
+func isGone(err error) bool {
+	for _, gone := range []error{os.ErrDeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
+// linger waits until the peer has closed its side, so that it can read why the handshake has
+// failed. See lingerMillis.
+func (s *shake) linger() {
+	if tcp, ok := s.nc.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
+	_ = s.nc.SetReadDeadline(time.Now().Add(lingerMillis * time.Millisecond))
+	select {
+	case <-s.ended: // it may have set the deadline before
+	default:
+		_, _ = io.CopyN(io.Discard, s.nc, lingerBytes)
+	}
+}
+
+// complain logs what is wrong with a client, at most once a second, because clients and strangers
+// try again and again.
+func (a *acceptor) complain(message string, args ...any) {
+	a.complained.Warn(a.eng.cfg.Logger, a.eng.clock(), message, args...)
+}
