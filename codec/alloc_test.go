@@ -45,6 +45,7 @@ func TestNoAllocations(t *testing.T) {
 		KindLeave:    AppendLeave,
 		KindLeft:     AppendLeft,
 		KindMembers:  func(b []byte) []byte { return AppendMembers(b, members) },
+		KindRelogin:  func(b []byte) []byte { return AppendRelogin(b, 10_000, "expired") },
 		KindBind:     func(b []byte) []byte { return AppendBind(b, 1, PolicyKickOld, ids) },
 		KindBound:    func(b []byte) []byte { return AppendResults(b, KindBound, 1, results) },
 		KindUnbind:   func(b []byte) []byte { return AppendUnbind(b, 1, ids) },
@@ -78,18 +79,23 @@ func TestNoAllocations(t *testing.T) {
 		KindReassert: func(body []byte) { _, err := DecodeReassert(body); check(err) },
 		KindLeave:    func(body []byte) { check(DecodeLeave(body)) },
 		KindLeft:     func(body []byte) { check(DecodeLeft(body)) },
-		KindBind:     func(body []byte) { var f Bind; check(DecodeBind(body, 10, &f)); sum += walkIDs(f.IDs) },
-		KindUnbind:   func(body []byte) { var f Unbind; check(DecodeUnbind(body, 10, &f)); sum += walkIDs(f.IDs) },
-		KindLookup:   func(body []byte) { var f Lookup; check(DecodeLookup(body, 10, &f)); sum += walkIDs(f.IDs) },
-		KindBound:    func(body []byte) { sum += walkResults(t, body, KindBound) },
-		KindUnbound:  func(body []byte) { sum += walkResults(t, body, KindUnbound) },
-		KindFound:    func(body []byte) { sum += walkResults(t, body, KindFound) },
-		KindKick:     func(body []byte) { id, n, err := DecodeKick(body); check(err); sum += n + uint64(len(id)) },
-		KindSend:     func(body []byte) { check(DecodeSend(body, &send)) },
-		KindDeliver:  func(body []byte) { check(DecodeDeliver(body, &deliver)); PatchDeliverTTL(body, &deliver, 7) },
-		KindAck:      func(body []byte) { check(DecodeAck(body, &ack)) },
-		KindOutcome:  func(body []byte) { check(DecodeOutcome(body, &outcome)) },
-		KindNotHere:  func(body []byte) { check(DecodeNotHere(body, &deliver)) },
+		KindRelogin: func(body []byte) {
+			n, reason, err := DecodeRelogin(body)
+			check(err)
+			sum += n + uint64(len(reason))
+		},
+		KindBind:    func(body []byte) { var f Bind; check(DecodeBind(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindUnbind:  func(body []byte) { var f Unbind; check(DecodeUnbind(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindLookup:  func(body []byte) { var f Lookup; check(DecodeLookup(body, 10, &f)); sum += walkIDs(f.IDs) },
+		KindBound:   func(body []byte) { sum += walkResults(t, body, KindBound) },
+		KindUnbound: func(body []byte) { sum += walkResults(t, body, KindUnbound) },
+		KindFound:   func(body []byte) { sum += walkResults(t, body, KindFound) },
+		KindKick:    func(body []byte) { id, n, err := DecodeKick(body); check(err); sum += n + uint64(len(id)) },
+		KindSend:    func(body []byte) { check(DecodeSend(body, &send)) },
+		KindDeliver: func(body []byte) { check(DecodeDeliver(body, &deliver)); PatchDeliverTTL(body, &deliver, 7) },
+		KindAck:     func(body []byte) { check(DecodeAck(body, &ack)) },
+		KindOutcome: func(body []byte) { check(DecodeOutcome(body, &outcome)) },
+		KindNotHere: func(body []byte) { check(DecodeNotHere(body, &deliver)) },
 
 		KindMulticast: func(body []byte) { check(DecodeMulticast(body, 10, &multicast)); sum += walkIDs(multicast.To) },
 		KindDeliverMany: func(body []byte) {

@@ -41,6 +41,7 @@ const (
 	KindLeave    Kind = 10 // C->N [10]
 	KindLeft     Kind = 11 // N->C [11]
 	KindMembers  Kind = 12 // N->C [12, [[node str, addr str]…]]
+	KindRelogin  Kind = 13 // N->C [13, within ms, reason str]
 
 	KindBind    Kind = 16 // C->N [16, seq, policy, [[id str, epoch]…]]
 	KindBound   Kind = 17 // N->C [17, seq, [[code, epoch]…]]
@@ -110,6 +111,8 @@ func (k Kind) String() string {
 		return "left"
 	case KindMembers:
 		return "members"
+	case KindRelogin:
+		return "relogin"
 	case KindBind:
 		return "bind"
 	case KindBound:

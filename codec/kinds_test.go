@@ -75,6 +75,7 @@ var clientLayouts = func() []layout {
 		{KindLeave, nil},
 		{KindLeft, nil},
 		{KindMembers, []spec{members}},
+		{KindRelogin, []spec{integer("within", maxUint), text("reason", 0, MaxReason)}},
 		{KindBind, []spec{seq, integer("policy", 1), ids}},
 		{KindBound, []spec{seq, results}},
 		{KindUnbind, []spec{seq, ids}},
@@ -158,6 +159,11 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 		var within uint64
 		within, err = DecodeReassert(body)
 		v = []any{within}
+	case KindRelogin:
+		var within uint64
+		var reason []byte
+		within, reason, err = DecodeRelogin(body)
+		v = []any{within, s(reason)}
 	case KindLeave:
 		err = DecodeLeave(body)
 		v = []any{}
@@ -367,6 +373,8 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 		return AppendBye(b)
 	case KindReassert:
 		return AppendReassert(b, n(0))
+	case KindRelogin:
+		return AppendRelogin(b, n(0), v[1].(string))
 	case KindLeave:
 		return AppendLeave(b)
 	case KindLeft:

@@ -246,6 +246,21 @@ func DecodeReassert(body []byte) (within uint64, err error) {
 // AppendReassert appends a reassert frame.
 func AppendReassert(b []byte, within uint64) []byte { return appendNumber(b, KindReassert, within) }
 
+// DecodeRelogin reads a relogin: the client's rights on this connection end in that many
+// milliseconds, unless it has logged in again on another one. Reason is a view, for people.
+func DecodeRelogin(body []byte) (within uint64, reason []byte, err error) {
+	r, left := open(body, KindRelogin, 3)
+	within = r.uint("within", maxUint)
+	reason = r.str("reason", MaxReason)
+	return within, reason, r.close(left)
+}
+
+// AppendRelogin appends a relogin frame; a reason over MaxReason bytes is cut.
+func AppendRelogin(b []byte, within uint64, reason string) []byte {
+	b, start := begin(b, KindRelogin, 3)
+	return end(appendReason(appendUint(b, within), reason), start)
+}
+
 // DecodeBye checks a bye frame: the client ends its session, bindings included.
 func DecodeBye(body []byte) error { return decodeEmpty(body, KindBye) }
 

@@ -141,6 +141,7 @@ func examples() map[Kind][]any {
 		KindLeave:    {},
 		KindLeft:     {},
 		KindMembers:  {[]any{[]any{"n1", "127.0.0.1:7400"}, []any{"n2", "127.0.0.2:7400"}}},
+		KindRelogin:  {n(10_000), "the credentials have expired"},
 		KindBind:     {n(1), n(0), []any{[]any{"alice", n(0)}, []any{"carol", exampleEpoch}}},
 		KindBound:    {n(1), []any{[]any{n(0), exampleEpoch + 5}, []any{n(67), exampleEpoch + 3}}},
 		KindUnbind:   {n(2), []any{[]any{"alice", exampleEpoch + 5}}},

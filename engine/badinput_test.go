@@ -87,8 +87,8 @@ func offences(limits codec.Limits) []offence {
 			codec.FaultBadValue, codec.KindAck, "ack.reply"},
 		{"kind 128", raw("\x92\xcc\x80\x01"), codec.FaultBadValue, 0, "kind at byte 1"},
 	}
-	for _, k := range []codec.Kind{codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindBound,
-		codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
+	for _, k := range []codec.Kind{codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft, codec.KindRelogin,
+		codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
 		codec.KindWatched, codec.KindChanged} {
 		all = append(all, offence{k.String() + " on an open connection", prefixed(0x91, byte(k)), codec.FaultUnexpectedKind, k, k.String()})
 	}

@@ -166,7 +166,7 @@ func (c *conn) frame(body []byte) {
 	case codec.KindLeave:
 		c.handleLeave(body)
 	case codec.KindHello, codec.KindWelcome, codec.KindError, codec.KindDrain, codec.KindCredit, codec.KindReassert, codec.KindLeft,
-		codec.KindMembers, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
+		codec.KindMembers, codec.KindRelogin, codec.KindBound, codec.KindUnbound, codec.KindFound, codec.KindKick, codec.KindDeliver, codec.KindOutcome,
 		codec.KindDeliverMany, codec.KindOutcomes, codec.KindWatched, codec.KindChanged:
 		c.unexpected(kind, "a client must not send "+kind.String()+" on an open connection")
 	default:
