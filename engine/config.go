@@ -122,6 +122,10 @@ type Config struct {
 	// DrainSpread is the time over which a draining node asks its clients to move. Default: 2 s.
 	DrainSpread time.Duration
 
+	// ExpiryGrace is how long a client may stay connected after its identity has expired or was
+	// revoked, so that it can log in again without a gap. Default: 10 s.
+	ExpiryGrace time.Duration
+
 	// Membership makes this node part of a cluster. It needs a Registry that all nodes share, and a
 	// ClusterSecret. Default: none; the node is alone.
 	Membership Membership
@@ -227,6 +231,7 @@ const (
 	defaultMaxTTL              = 5 * time.Minute
 	defaultLoopGap             = 3 * time.Second
 	defaultDrainSpread         = 2 * time.Second
+	defaultExpiryGrace         = 10 * time.Second
 	defaultCluster             = "distmsg"
 	defaultPeerAddr            = "127.0.0.1:7402"
 	defaultVerifyPeriod        = 5 * time.Minute
@@ -280,6 +285,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DefaultTTL, min(defaultTTL, c.MaxTTL))
 	setDefault(&c.LoopGap, defaultLoopGap)
 	setDefault(&c.DrainSpread, defaultDrainSpread)
+	setDefault(&c.ExpiryGrace, defaultExpiryGrace)
 	setDefault(&c.Cluster, defaultCluster)
 	setDefault(&c.PeerAddr, defaultPeerAddr)
 	setDefault(&c.VerifyPeriod, defaultVerifyPeriod)
@@ -359,7 +365,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	}{
 		{"HelloTimeout", c.HelloTimeout}, {"Heartbeat", c.Heartbeat}, {"SlowConsumerTimeout", c.SlowConsumerTimeout},
 		{"ResumeWindow", c.ResumeWindow}, {"MaxTTL", c.MaxTTL}, {"DefaultTTL", c.DefaultTTL}, {"LoopGap", c.LoopGap},
-		{"DrainSpread", c.DrainSpread}, {"WatchPeriod", c.WatchPeriod},
+		{"DrainSpread", c.DrainSpread}, {"ExpiryGrace", c.ExpiryGrace}, {"WatchPeriod", c.WatchPeriod},
 		{"TakeoverInterval", c.TakeoverInterval},
 	} {
 		check(f.v >= 0, "%s is %v, want more than 0", f.name, f.v)

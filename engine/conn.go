@@ -60,6 +60,7 @@ type conn struct {
 	// owned by the loop; static once open
 	session     *routing.Session
 	login       *login      // nil: the client may do everything
+	term        *term       // how long the login lasts; nil: for ever
 	short       uint64      // of the session, as ack entries hold it
 	incarnation uint64      // of the node when the connection opened
 	list        ackmgr.List // pending acks to and from this connection
@@ -215,6 +216,7 @@ func (c *conn) teardown() {
 	if c.kind == linkConn {
 		c.link.end(c, wasOpen)
 	}
+	l.expiries.leave(c)
 	c.endWatches()
 	c.forgetRequests()
 	c.quota.close()

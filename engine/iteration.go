@@ -128,9 +128,10 @@ func (l *loop) flushDirty() {
 func (l *loop) chores() {
 	l.pace.part(expiryShare)
 	hellos, acks, waits := l.checkHandshakes(), l.settle.expire(), l.park.expire()
+	logins := l.expiries.check()
 	l.pace.part(tellingShare)
 	told, changes := l.tellAll(), l.tellBehind()
-	l.isDue = acks || waits || told || changes || hellos
+	l.isDue = acks || waits || told || changes || hellos || logins
 }
 
 // tick runs every tickEvery. It handles deadlines, slow consumers and a share of the heartbeats,

@@ -60,19 +60,20 @@ type loop struct {
 	fenced   uint64        // the incarnation under which this loop works
 
 	// owned by the loop: its components
-	poll    poller
-	turns   turns
-	beats   heartbeats
-	mail    mailroom
-	settle  settling
-	endings endings
-	bounce  bouncing
-	park    park
-	links   loopLinks
-	memory  loopMemory
-	bufs    bufPool
-	scratch scratch
-	stats   loopStats
+	poll     poller
+	turns    turns
+	beats    heartbeats
+	mail     mailroom
+	settle   settling
+	endings  endings
+	expiries expiries
+	bounce   bouncing
+	park     park
+	links    loopLinks
+	memory   loopMemory
+	bufs     bufPool
+	scratch  scratch
+	stats    loopStats
 
 	// shared
 	armed  atomic.Bool  // the doorbell has been rung
@@ -94,6 +95,7 @@ func bareLoop() *loop {
 	l := new(loop)
 	l.pace.loop, l.poll.loop, l.turns.loop, l.beats.loop, l.inbox.loop = l, l, l, l, l
 	l.mail.loop, l.settle.loop, l.endings.loop, l.bounce.loop = l, l, l, l
+	l.expiries.loop = l
 	l.park.loop, l.links.loop, l.memory.loop = l, l, l
 	return l
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/engine/internal/directory"
@@ -19,6 +20,7 @@ type login struct {
 	may               *rights.Patterns // nil: it may bind every ID
 	noLookup, noWatch bool
 	limits            Limits
+	expires           time.Time // zero: never
 }
 
 // newLogin compiles an identity. It returns an error if one of the patterns is not valid.
@@ -27,7 +29,9 @@ func newLogin(id Identity) (*login, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the rights of %q: %w", id.Name, err)
 	}
-	return &login{name: id.Name, may: may, noLookup: id.NoLookup, noWatch: id.NoWatch, limits: id.Limits}, nil
+	return &login{
+		name: id.Name, may: may, noLookup: id.NoLookup, noWatch: id.NoWatch, limits: id.Limits, expires: id.Expires,
+	}, nil
 }
 
 // limit limits a request for a bind to the IDs that the client may bind.

@@ -97,6 +97,10 @@ func (j *join) enqueue(l *login) {
 	if j.login = l; l != nil {
 		name = l.name
 	}
+	if l.expired() {
+		j.refuse(codec.FaultUnauthenticated, detailExpired)
+		return
+	}
 	j.loop.eng.dir.Join(j, j.wanted, name, j.secret)
 }
 
@@ -121,6 +125,10 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 		c.close(codec.FaultGoingAway, "the node is draining or stopping")
 		c = nil
 	}
+	if c != nil && !l.expiries.begin(c, j.login) {
+		c.close(codec.FaultGoingAway, detailRevoked)
+		c = nil
+	}
 	if c == nil { // it went away meanwhile; the session must not stay without a connection for ever
 		e.dir.ExpireLater(s, 0)
 		return
@@ -138,7 +146,6 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	c.state = stateOpen
 	c.live.lastHeard = l.beats.awake // from here on it keeps what it has promised
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
-	c.login = j.login
 	c.list = l.settle.acks.NewList()
 	c.sender.granted = uint64(e.cfg.Credit)
 	c.quota.open(j.login)

@@ -139,6 +139,10 @@ type Stats struct {
 	// RequestsRefused counts binds, unbinds, lookups and watches that ended with overflow because
 	// of MaxRequests or MaxNodeRequests.
 	RequestsRefused uint64
+	// LoginsEnded counts connections whose clients the node asked to log in again, because their
+	// credentials had expired or were revoked. LoginsCut counts those of them that it closed
+	// because the client did not leave in time.
+	LoginsEnded, LoginsCut uint64
 	// Takeovers counts binds at this node that displaced another session.
 	Takeovers uint64
 	// TakeoversDelayed counts how often a bind waited because its ID changes hands too often
@@ -163,29 +167,30 @@ type Limited struct {
 // loopStats are one loop's counters. The loop counts without a lock and publishes a copy with each
 // tick.
 type loopStats struct {
-	accepted, closed     uint64
-	bytesIn, bytesOut    uint64
-	framesIn, framesOut  uint64
-	writes, wakeups      uint64
-	deferred, sliced     uint64
-	sends                uint64
-	written, bounced     uint64
-	forwarded, received  uint64
-	returned             uint64
-	multicasts           uint64
-	multicastDelivers    uint64
-	multicastForwards    uint64
-	multicastReturns     uint64
-	parked               int
-	abandoned, overShare uint64
-	linkOverShare        uint64
-	overCrowd            uint64
-	memoryRefused        uint64
-	acksLate, acksForged uint64
-	outcomes             [128]uint64
-	faults               [128]uint64
-	longestStall         time.Duration
-	live, pending        int
+	accepted, closed       uint64
+	bytesIn, bytesOut      uint64
+	framesIn, framesOut    uint64
+	writes, wakeups        uint64
+	deferred, sliced       uint64
+	sends                  uint64
+	written, bounced       uint64
+	forwarded, received    uint64
+	returned               uint64
+	multicasts             uint64
+	multicastDelivers      uint64
+	multicastForwards      uint64
+	multicastReturns       uint64
+	parked                 int
+	abandoned, overShare   uint64
+	linkOverShare          uint64
+	overCrowd              uint64
+	memoryRefused          uint64
+	acksLate, acksForged   uint64
+	loginsEnded, loginsCut uint64
+	outcomes               [128]uint64
+	faults                 [128]uint64
+	longestStall           time.Duration
+	live, pending          int
 }
 
 func (l *loop) publish() {
@@ -284,6 +289,8 @@ func (s *Stats) add(p *loopStats) {
 	s.QueueOverShare += p.overCrowd
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged
+	s.LoginsEnded += p.loginsEnded
+	s.LoginsCut += p.loginsCut
 	for code, n := range p.outcomes {
 		if n > 0 {
 			s.Outcomes[codec.Code(code)] += n
