@@ -22,8 +22,13 @@ const maxWelcome = 1 << 20
 func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
-		Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Credentials: k.s.cfg.Credentials, Agent: []byte(k.s.cfg.Agent),
+		Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Agent: []byte(k.s.cfg.Agent),
 		Heartbeat: uint64(max(k.s.cfg.Heartbeat.Milliseconds(), 1)),
+	}
+	var err error
+	// first, because that may take long
+	if hello.Credentials, err = k.credentials(ctx); err != nil {
+		return nil, err
 	}
 	k.s.attachments.mu.Lock()
 	hello.Session, hello.Secret = k.s.attachments.id, k.s.attachments.secret
@@ -35,7 +40,9 @@ func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 	var f *fault
 	if hello.Session != nil && errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated {
 		hello.Session, hello.Secret, hello.Flags = nil, nil, 0
-		c, err = k.attachAs(ctx, addr, &hello)
+		if hello.Credentials, err = k.credentials(ctx); err == nil {
+			c, err = k.attachAs(ctx, addr, &hello)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: node %s: %w", addr, err)
@@ -132,6 +139,7 @@ func newConn(s *Session, nc net.Conn, addr string, f *codec.Welcome) *conn {
 		maxRead:     max(int(min(f.Limits.MaxFrame, math.MaxInt32)), codec.MinClientFrame),
 		drained:     make(chan codec.Drain, 1),
 		reassert:    make(chan uint64, 1),
+		relogin:     make(chan order, 1),
 		retired:     make(chan struct{}),
 		dead:        make(chan struct{}),
 		requests:    make(map[uint64]*request),

@@ -219,7 +219,7 @@ func (a *attachments) admit(c *conn, f *codec.Welcome) error {
 	}
 	twice := false
 	for o := range a.conns {
-		twice = twice || same && o.place == placeOpen && c.node != "" && o.node == c.node && o.incarnation == c.incarnation
+		twice = twice || same && o.place == placeOpen && !o.renewing.Load() && c.node != "" && o.node == c.node && o.incarnation == c.incarnation
 	}
 	a.conns[c] = struct{}{}
 	if twice {

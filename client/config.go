@@ -43,6 +43,13 @@ type Config struct {
 	Strategy discovery.Strategy
 	// Credentials go to the node in every hello. Default: none.
 	Credentials []byte
+	// CredentialsFunc, in place of Credentials, is asked for them before every hello, so that they
+	// may change, as tokens do that expire. It may block: Dial waits for it as long as Dial's
+	// context allows, and later the session waits until Close. An error fails the attempt to
+	// attach. Dial returns it, and later the session logs it and asks again, after a pause. When
+	// credentials expire, the node asks the session to log in again, which it does on a new
+	// connection without losing a message.
+	CredentialsFunc func(ctx context.Context) ([]byte, error)
 	// Agent is the name of this program, which the node shows to people. Default: "distmsg-go".
 	Agent string
 	// Dialer opens the connections. Engine.Dialer of package engine returns one for an engine in
@@ -236,6 +243,7 @@ func (c *Config) validate() error {
 		}
 	}
 	check(c.Membership == nil || len(c.Nodes) == 0, "both Nodes and Membership are set")
+	check(c.CredentialsFunc == nil || c.Credentials == nil, "both Credentials and CredentialsFunc are set")
 	check(len(c.Agent) <= codec.MaxReason, "Agent has %d bytes, at most %d are allowed", len(c.Agent), codec.MaxReason)
 	check(len(c.Credentials) <= maxCredentials,
 		"Credentials has %d bytes, at most %d are allowed", len(c.Credentials), maxCredentials)

@@ -36,6 +36,7 @@ type conn struct {
 	maxRead     int              // bytes of a frame's body
 	drained     chan codec.Drain // capacity 1: the node's drain frame
 	reassert    chan uint64      // capacity 1: the node's last reassert frame
+	relogin     chan order       // capacity 1: the node's relogin frame
 	retired     chan struct{}    // closed when the session has moved to another connection
 	// closed when the connection has closed and every send on it has ended
 	dead chan struct{}
@@ -46,6 +47,7 @@ type conn struct {
 	activity  activity
 	departure departure
 	draining  atomic.Bool  // the node has sent a drain frame
+	renewing  atomic.Bool  // the node has sent a relogin frame: another connection takes its place
 	owed      atomic.Int64 // answers that handlers have not given yet
 
 	// Guarded by attachments.mu.

@@ -35,6 +35,8 @@ func (c *conn) dispatch(body []byte) error {
 		return c.onDrain(body)
 	case codec.KindReassert:
 		return c.onReassert(body)
+	case codec.KindRelogin:
+		return c.onRelogin(body)
 	case codec.KindLeft:
 		return c.onLeft(body)
 	case codec.KindMembers:

@@ -65,13 +65,14 @@ func (k *keepers) grow() {
 	}
 }
 
-// tend serves an attachment. When c's node drains, it returns the next connection. When c is dead
+// tend serves an attachment. When c's node drains, or wants another login, it returns the next
+// connection. When c is dead
 // or retired, or the session is closed, it returns nil, with the address to try first and the one
 // to try last. short is how many connections before this one did not last.
 func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
-	var drain codec.Drain
+	var goals []string // to try first
 	var move <-chan time.Time
 	stopSaying := func() {}
 	defer func() { stopSaying() }()
@@ -93,23 +94,26 @@ func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 			ctx, stop := context.WithCancel(k.s.life)
 			stopSaying = stop
 			k.s.kept.Go(func() { k.sayAll(ctx, c, within) })
-		case drain = <-c.drained:
+		case drain := <-c.drained:
 			wait := k.onDrain(c, &drain)
 			// two draining nodes must not move the session back and forth
 			if short > 0 && !c.lasted() {
 				wait += k.s.backoff(short)
 			}
-			move = time.After(wait)
+			goals, move = drain.Addrs, time.After(wait)
+		case o := <-c.relogin:
+			goals, move = []string{c.addr}, time.After(k.onRelogin(c, o))
 		case <-move:
-			if k.s.attachments.settled() { // the other attachments are enough for now
+			// the other attachments are enough for now
+			if c.draining.Load() && k.s.attachments.settled() {
 				k.s.attachments.retire(c)
 				return nil, "", c.addr
 			}
-			next, err := k.connect(k.s.life, k.s.nodes.candidates(drain.Addrs, "", ""), c)
+			next, err := k.connect(k.s.life, k.s.nodes.candidates(goals, "", ""), c)
 			if err == nil {
 				return next, "", ""
 			}
-			k.s.seldom.say(slog.LevelWarn, c.addr, "distmsg: cannot leave a draining node", "node", c.node, "error", err)
+			k.s.seldom.say(slog.LevelWarn, c.addr, "distmsg: cannot move to a new connection", "node", c.node, "error", err)
 			move = time.After(k.s.backoff(try))
 			try++
 		}
@@ -199,6 +203,9 @@ func (k *keepers) connect(ctx context.Context, nodes []string, old *conn) (*conn
 		k.s.nodes.unclaim(key)
 		if err != nil {
 			errs = append(errs, err)
+			if errors.Is(err, errCredentials) {
+				break
+			}
 			continue
 		}
 		k.assert(ctx, c)

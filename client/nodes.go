@@ -89,15 +89,16 @@ func (ns *nodes) key(addr string) string {
 	return addr
 }
 
-// taken reports whether another keeper has the node at addr or is dialling it. The caller holds
-// attachments.mu.
+// taken reports whether another keeper has the node at addr or is dialling it. A connection on
+// which the session must log in again does not count, because a new one to the same node takes its
+// place. The caller holds attachments.mu.
 func (ns *nodes) taken(addr string) bool {
 	key := ns.key(addr)
 	if ns.dialling[key] {
 		return true
 	}
 	for c := range ns.s.attachments.conns {
-		if c.place == placeOpen && (c.addr == addr || c.node == key) {
+		if c.place == placeOpen && !c.renewing.Load() && (c.addr == addr || c.node == key) {
 			return true
 		}
 	}

@@ -154,7 +154,7 @@ func (x *expiries) revoke(slot int, names map[string]struct{}) {
 
 func (x *expiries) revokeOne(c *conn, names map[string]struct{}) {
 	switch {
-	case c.state == stateJoining: // the hook may have answered before the application revoked the name
+	case c.state == stateJoining: // the hook may have answered before the name was revoked
 		if c.term == nil {
 			c.term = &term{conn: c, place: -1}
 		}

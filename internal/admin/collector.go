@@ -49,6 +49,8 @@ var metrics = []metric{
 	counter("connections_refused_total", "Client connections that could not be accepted because there was no free file descriptor.", func(s *engine.Stats) uint64 { return s.Refused }),
 	counter("connections_displaced_total", "Client connections that were closed before their hello, to make room for newer ones.", func(s *engine.Stats) uint64 { return s.Displaced }),
 	counter("peer_connections_displaced_total", "Connections to the peer port that were closed before they proved that they know the secret, to make room for newer ones.", func(s *engine.Stats) uint64 { return s.DisplacedPeers }),
+	counter("logins_ended_total", "Connections whose clients were asked to log in again, because their credentials had expired or were revoked.", func(s *engine.Stats) uint64 { return s.LoginsEnded }),
+	counter("logins_cut_total", "Connections that were closed because the client did not log in again.", func(s *engine.Stats) uint64 { return s.LoginsCut }),
 	counter("joins_refused_total", "Hellos refused for now because the node was checking too many others.", func(s *engine.Stats) uint64 { return s.JoinsRefused }),
 	counter("tls_failed_total", "Connections that ended because of TLS: the handshake failed or did not end in time, or the peer sent what is not valid later.", func(s *engine.Stats) uint64 { return s.TLSFailed }),
 	counter("connections_over_share_total", "Hellos refused for now because few places for connections were left and clients of their address held more than those.", func(s *engine.Stats) uint64 { return s.ConnsOverShare }),

@@ -1,0 +1,150 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"distmsg/codec"
+	"distmsg/engine"
+)
+
+// TestCredentialsFunc: every hello has what the function returned for it.
+func TestCredentialsFunc(t *testing.T) {
+	n := newFakeNode(t).start()
+	var calls atomic.Int32
+	_, c := attachFake(t, n, Config{CredentialsFunc: func(context.Context) ([]byte, error) {
+		switch call := calls.Add(1); call {
+		case 2:
+			return nil, errors.New("the store is closed")
+		case 3:
+			panic("store")
+		case 4:
+			return make([]byte, maxCredentials+1), nil
+		default:
+			return fmt.Append(nil, "token ", call), nil
+		}
+	}})
+	if got := string(c.hello.Credentials); got != "token 1" {
+		t.Errorf("%q", got)
+	}
+	c.Close()
+	if got := string(n.accept().hello.Credentials); got != "token 5" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestCredentialsFuncFails: Dial returns its error, after one call, whatever nodes there are. It
+// does not wait longer than its context allows.
+func TestCredentialsFuncFails(t *testing.T) {
+	wrong, calls := errors.New("no token"), 0
+	cfg := Config{Nodes: []string{"127.0.0.1:1", "127.0.0.1:2"}, Logger: quiet()}
+	cfg.CredentialsFunc = func(context.Context) ([]byte, error) { calls++; return nil, wrong }
+	if _, err := Dial(testContext(t), cfg); !errors.Is(err, wrong) || calls != 1 {
+		t.Errorf("%v after %d calls", err, calls)
+	}
+	release := make(chan struct{})
+	cfg.CredentialsFunc = func(context.Context) ([]byte, error) { <-release; return nil, nil }
+	defer close(release)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := Dial(ctx, cfg); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	cfg.Credentials = []byte("x")
+	if _, err := Dial(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "both Credentials and CredentialsFunc") {
+		t.Error(err)
+	}
+}
+
+// tokens is an Authenticate hook for credentials that are the time when they expire.
+func tokens(_ context.Context, l engine.Login) (engine.Identity, error) {
+	expires, err := time.Parse(time.RFC3339Nano, string(l.Credentials))
+	if err == nil && !time.Now().Before(expires) {
+		err = errors.New("expired")
+	}
+	return engine.Identity{Name: "me", Expires: expires}, err
+}
+
+// TestLoginAgain: credentials expire again and again under load, and no message is lost, nor is the
+// session ever detached.
+func TestLoginAgain(t *testing.T) {
+	long(t)
+	t.Parallel()
+	n := startNode(t, engine.Config{Hooks: engine.Hooks{Authenticate: tokens}, ExpiryGrace: 5 * time.Second})
+	states := make(chan State, 100)
+	cfg := Config{
+		CredentialsFunc: func(context.Context) ([]byte, error) {
+			return time.Now().Add(300*time.Millisecond).AppendFormat(nil, time.RFC3339Nano), nil
+		},
+		Handler: func(_ context.Context, d *Delivery) { d.Reply(d.Payload) },
+	}
+	to := holder(t, cfg, n.addr, "to")
+	cfg.OnState = func(s State) { states <- s }
+	from := holder(t, cfg, n.addr, "from")
+	first := from.State().Session
+	sends := 0
+	for attached := 0; attached < 4; {
+		sends++
+		if _, err := from.Send(testContext(t), Message{From: "from", To: "to", Payload: []byte("x")}); err != nil {
+			t.Fatalf("send %d: %v", sends, err)
+		}
+		select {
+		case s := <-states:
+			attached++
+			if !s.Attached || s.Session != first || s.Resumed != (attached > 1) {
+				t.Errorf("%+v", s)
+			}
+		default:
+		}
+	}
+	eventually(t, "all outcomes are counted", func() bool { return n.Stats().Outcomes[codec.CodeAcked] == uint64(sends) })
+	if s := n.Stats(); s.LoginsEnded < 4 || s.LoginsCut != 0 || s.Sessions != 2 {
+		t.Errorf("%d ended, %d cut, %d sessions", s.LoginsEnded, s.LoginsCut, s.Sessions)
+	}
+	if to.State().Session == first {
+		t.Error("both have one session")
+	}
+}
+
+// TestRevoked: a client whose credentials are not valid any more is cut off after the grace period,
+// and comes back with its session when they are.
+func TestRevoked(t *testing.T) {
+	long(t)
+	t.Parallel()
+	var down, refused atomic.Bool
+	n := startNode(t, engine.Config{ExpiryGrace: 300 * time.Millisecond, Hooks: engine.Hooks{
+		Authenticate: func(context.Context, engine.Login) (engine.Identity, error) {
+			switch {
+			case refused.Load():
+				return engine.Identity{}, errors.New("revoked")
+			case down.Load():
+				return engine.Identity{}, fmt.Errorf("503: %w", engine.ErrRetryLogin)
+			}
+			return engine.Identity{Name: "me"}, nil
+		},
+	}})
+	states := make(chan State, 100)
+	s := holder(t, Config{MaxBackoff: 50 * time.Millisecond, OnState: func(s State) { states <- s }}, n.addr, "a")
+	receive(t, states, "the first state")
+	refused.Store(true)
+	n.Revoke("me")
+	if v := receive(t, states, "the end"); v.Attached || v.Err == nil || !strings.Contains(v.Err.Error(), "unauthenticated") {
+		t.Errorf("%+v", v)
+	}
+	down.Store(true)
+	refused.Store(false)
+	before := n.Stats().Faults[codec.FaultGoingAway]
+	eventually(t, "it is told to come again", func() bool { return n.Stats().Faults[codec.FaultGoingAway] > before+2 })
+	down.Store(false)
+	if v := receive(t, states, "another login"); !v.Attached || !v.Resumed {
+		t.Errorf("%+v", v)
+	}
+	if found, err := s.Lookup(testContext(t), "a"); err != nil || found[0].Code != CodeOK {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
