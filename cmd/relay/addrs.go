@@ -50,7 +50,7 @@ func (o *options) checkAddrs() error {
 			return cli.Usagef("%s %s %v", a.flag, brief(a.value), err)
 		}
 	}
-	if err := o.checkListen("--listen", &o.listen, o.insecureListen, o.advertise); err != nil {
+	if err := o.checkListen("--listen", &o.listen, o.insecureListen || o.tls.provesClients(), o.advertise); err != nil {
 		return err
 	}
 	if o.peerListen != "" {

@@ -42,6 +42,9 @@ func (o *options) check() error {
 	if strings.ContainsFunc(o.cluster, oddInName) || len(o.cluster) > discovery.MaxText {
 		return cli.Usagef("--cluster %s: want a name of up to %d bytes, without spaces and without any of {}[]*?\\", brief(o.cluster), discovery.MaxText)
 	}
+	if err := o.tls.check(o.clustered()); err != nil {
+		return err
+	}
 	for _, check := range []func() error{o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
 		if err := check(); err != nil {
 			return err

@@ -20,6 +20,7 @@ type options struct {
 	maxNodeWatched                 int
 	memoryBudget                   byteSize // 0: the engine's default
 	nodeID                         string
+	tls                            tlsOptions
 	resumeWindow, verifyPeriod     time.Duration
 
 	cluster                   string
@@ -55,6 +56,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
 	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "host `names` that HTTP requests may use, besides localhost and IP addresses (default: any name, or none if\n--admin-listen is a loopback address, because a web page can make its own name resolve to that)")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
+	o.tls.addFlags(f)
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "run `n` event loops, by default one for each CPU")
 	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "one session may bind `n` IDs at this node; further binds end overflow")
 	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "all sessions together may bind `n` IDs at this node; each takes about 250 bytes of memory")

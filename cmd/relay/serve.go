@@ -75,6 +75,7 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	outside.tls.addParts(reloads)
 	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
@@ -125,6 +126,7 @@ func operate(node *engine.Engine, opts options, outside *services, reloads *relo
 	outside.manager.ready(node)
 	go outside.manager.watch(ctx, node)
 	go reloads.run(reloading, node, outside.manager)
+	go outside.tls.run(ctx)
 
 	select {
 	case sig := <-signals:

@@ -21,15 +21,20 @@ type services struct {
 	manager    *manager
 	zookeeper  *zookeeper.Membership // nil: there is none
 	membership engine.Membership     // nil: the node is alone
+	tls        tlsFiles
 }
 
 // openServices finds the other nodes as the flags say. newNode opens the registry.
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
+	files, err := o.tls.open(logger)
+	if err != nil {
+		return nil, err
+	}
 	manager, err := newManager(logger)
 	if err != nil {
 		return nil, err
 	}
-	v := &services{manager: manager}
+	v := &services{manager: manager, tls: files}
 	switch {
 	case o.discovery != "":
 		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
@@ -64,6 +69,7 @@ func unopened(flag string, err error, usage bool) error {
 
 // newNode makes the node, with the registry that the flags name.
 func (v *services) newNode(ctx context.Context, cfg engine.Config, o options, s secrets) (*engine.Engine, error) {
+	v.tls.apply(&cfg)
 	if o.registry == memoryRegistry {
 		node, err := engine.New(cfg)
 		return node, cli.WithCode(cli.ExitUsage, err)
@@ -94,10 +100,10 @@ func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) 
 
 // health returns the problems of the services that the engine does not know.
 func (v *services) health() []string {
+	troubles := v.tls.health()
 	if v.zookeeper == nil {
-		return nil
+		return troubles
 	}
-	var troubles []string
 	if err := v.zookeeper.Err(); err != nil {
 		troubles = append(troubles, "the list of nodes may be out of date: "+err.Error())
 	}
