@@ -153,6 +153,9 @@ func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *
 	if opts.discovery != "" {
 		nodes = "--discovery " + opts.discovery
 	}
+	if opts.tls.clients.Cert != "" {
+		nodes += " --tls"
+	}
 	logger.Info("send load: go run ./cmd/loadtest " + nodes)
 }
 
