@@ -15,6 +15,10 @@ import (
 	"time"
 )
 
+// Certificates names PEM files: an authority, and a certificate for localhost that it has signed,
+// valid for servers and clients.
+type Certificates struct{ CA, Cert, Key string }
+
 // RedisOptions configures a redis-server. The zero value is good.
 type RedisOptions struct {
 	Host     *Host  // where it runs; nil: where this process does

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"distmsg/internal/certs/certstest"
 	"distmsg/internal/proc"
 	"distmsg/routing"
 	"distmsg/routing/registrytest"
@@ -45,12 +46,17 @@ func TestContractSentinels(t *testing.T) {
 	runContract(t, 100, testConfig(servers.URL()))
 }
 
+// certificates writes an authority, and a certificate that it has signed.
+func certificates(t *testing.T) proc.Certificates {
+	t.Helper()
+	dir, ca := t.TempDir(), certstest.NewCA(t, "ca")
+	pair := ca.Issue(t, certstest.Request{}).Write(t, dir, "redis")
+	return proc.Certificates{CA: ca.Write(t, dir), Cert: pair.CertFile, Key: pair.KeyFile}
+}
+
 func TestContractTLS(t *testing.T) {
 	t.Parallel()
-	files, err := proc.WriteCertificates(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := certificates(t)
 	server := startRedis(t, proc.RedisOptions{TLS: &files})
 	config := testConfig(server.URL())
 	config.TLS = TLS(files)

@@ -12,10 +12,7 @@ import (
 
 // What cannot work is refused at the start, by one line that says what to do.
 func TestOpenRefuses(t *testing.T) {
-	files, err := proc.WriteCertificates(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := certificates(t)
 	plain := startRedis(t, proc.RedisOptions{})
 	open(t, testConfig(plain.URL()))
 	locked := startRedis(t, proc.RedisOptions{Password: "secret"})
