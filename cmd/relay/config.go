@@ -117,7 +117,10 @@ func checkConfig(line *pflag.FlagSet, stderr io.Writer) error {
 	if err := opts.check(); err != nil {
 		return err
 	}
-	_, err = readSecrets(*opts, log.Logger)
+	if _, err = readSecrets(*opts, log.Logger); err != nil {
+		return err
+	}
+	_, err = opts.tls.open(log.Logger)
 	return err
 }
 

@@ -103,8 +103,14 @@ func TestTLSFlags(t *testing.T) {
 		// TLS alone does not say who the clients are
 		{[]string{cert, key, "--listen=0.0.0.0:0"}, "without authentication"},
 	} {
-		if code, _, stderr := run(t, tc.args...); code != cli.ExitUsage || !strings.Contains(stderr, tc.says) {
-			t.Errorf("%q: code %d, want %q in %s", tc.args, code, tc.says, stderr)
+		file := filepath.Join(t.TempDir(), "relay.yaml")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{tc.args, append([]string{"config", "check", file}, tc.args...)} {
+			if code, _, stderr := run(t, args...); code != cli.ExitUsage || !strings.Contains(stderr, tc.says) {
+				t.Errorf("%q: code %d, want %q in %s", args, code, tc.says, stderr)
+			}
 		}
 	}
 }
