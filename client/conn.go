@@ -43,6 +43,8 @@ type conn struct {
 
 	credit budget // for posts; in bytes
 
+	pace, lookupPace pacer // of messages, and of IDs that are looked up
+
 	// Shared without a lock.
 	activity  activity
 	departure departure

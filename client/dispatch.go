@@ -159,6 +159,9 @@ func (c *conn) outcome(f *codec.Outcome, failed []failure) []failure {
 		return failed
 	}
 	err := &Error{Code: f.Code, Reason: string(f.Reason), Reply: reply}
+	if f.Code == codec.CodeOverflow {
+		c.pace.heard(c, err.Reason)
+	}
 	if id, ok := postID(f.Seq); ok {
 		return append(failed, failure{id, err})
 	}

@@ -72,6 +72,9 @@ func (c *conn) ask(ctx context.Context, q question, ids []idEpoch, each func(i i
 	}
 	for rest := ids; len(rest) > 0; {
 		n := c.frameful(rest)
+		if q.kind == codec.KindLookup {
+			_ = c.lookupPace.wait(ctx, c, n) // if ctx ends, nothing is asked
+		}
 		if over(ctx) == nil {
 			open = append(open, c.request(q, rest[:n]))
 		} else {
@@ -210,6 +213,9 @@ func (c *conn) onResults(kind codec.Kind, body []byte) error {
 			a.reasons = make(map[uint64]string)
 		}
 		a.reasons[v.Index] = string(v.Text)
+	}
+	if kind == codec.KindFound && len(a.reasons) > 0 {
+		c.lookupPace.heard(c, a.reasons[0])
 	}
 	c.endRequest(f.Seq, a)
 	return nil

@@ -35,9 +35,10 @@ type RetryOptions struct {
 //		return err
 //	})
 //
-// It returns nil or the error of the last try. If ctx ended before another try, the error also
-// wraps ctx's. If ctx has ended before the call, Retry does not call try and returns an error that
-// wraps ctx's. Any goroutine may call Retry, and Retry calls try on that goroutine.
+// After an overflow that names a limit of this client, the pause is longer by the time that the
+// node asks for. Retry returns nil or the error of the last try. If ctx ended before another try,
+// the error also wraps ctx's. If ctx has ended before the call, Retry does not call try and returns
+// an error that wraps ctx's. Any goroutine may call Retry, and Retry calls try on that goroutine.
 func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) error) error {
 	setDefault(&o.Pause, minBackoff)
 	setDefault(&o.MaxPause, defaultMaxBackoff)
@@ -50,7 +51,7 @@ func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) er
 		if err == nil || !o.again(err) || n == o.Tries {
 			return err
 		}
-		t := time.NewTimer(rand.N(max(ceiling, 1)))
+		t := time.NewTimer(rand.N(max(ceiling, 1)) + limitWait(err))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -64,6 +65,15 @@ func Retry(ctx context.Context, o RetryOptions, try func(ctx context.Context) er
 		}
 		ceiling = min(2*ceiling, o.MaxPause)
 	}
+}
+
+// limitWait returns how long the node wants no more, if err is due to a limit of this client.
+func limitWait(err error) time.Duration {
+	if e, ok := errors.AsType[*Error](err); ok {
+		_, wait := e.Limit()
+		return wait
+	}
+	return 0
 }
 
 // again reports whether another try is allowed after err and may help. For an IDError, this must

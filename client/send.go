@@ -36,8 +36,9 @@ type Reply struct {
 // or the TTL's, whichever is earlier.
 //
 // If the session's window is full, or the session is not attached to a node, Send waits. If that
-// takes too long, it ends with expired or unreachable. If ctx ends before the outcome is known,
-// Send returns at once with timeout, which wraps the context's error.
+// takes too long, it ends with expired or unreachable. It also waits after a node has refused
+// messages because of a limit of this client (see [Error.Limit]). If ctx ends before the outcome is
+// known, Send returns at once with timeout, which wraps the context's error.
 //
 // An error that is not an *Error means that nothing was sent: ErrClosed, the context's error if ctx
 // had ended before the call, or a Value that cannot be encoded. If ctx ended the call,
@@ -191,6 +192,11 @@ func (s *Session) submitTo(ctx context.Context, c *conn, o *outgoing) (seq uint6
 	}
 	if o.to != nil {
 		if err := c.takesMany(o.to, len(o.Payload)); err != nil {
+			return 0, err
+		}
+	}
+	if c.pace.on.Load() {
+		if err := s.slowDown(ctx, c, o); err != nil {
 			return 0, err
 		}
 	}
@@ -401,6 +407,16 @@ func (s *Session) acquire(ctx context.Context, b *budget, o *outgoing) error {
 		return err
 	}
 	return &Error{Code: codec.CodeExpired, Reason: "waited for room in the window", cause: err}
+}
+
+// slowDown waits until o may go, because the node has refused what was over a limit.
+func (s *Session) slowDown(ctx context.Context, c *conn, o *outgoing) error {
+	ctx, cancel := o.context(ctx)
+	defer cancel()
+	if err := c.pace.wait(ctx, c, o.msgs()); err != nil {
+		return &Error{Code: codec.CodeExpired, Reason: "waited because a limit of this client is reached", cause: err}
+	}
+	return nil
 }
 
 // reserve takes o's place among the callbacks that have yet to begin. A callback itself does not
