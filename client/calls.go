@@ -16,7 +16,7 @@ type result struct {
 }
 
 // calls holds the sends of one connection that have no outcome yet. A sequence number names the
-// slot and its generation. So a look-up needs no map, and recognises an outcome that comes twice or
+// slot and its generation. So a lookup needs no map, and recognises an outcome that comes twice or
 // after the send has ended.
 type calls struct {
 	slots  []slot

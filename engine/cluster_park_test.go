@@ -13,12 +13,12 @@ import (
 	"distmsg/routing"
 )
 
-// gated is a registry whose look-ups of IDs, or of sessions, wait while the gate is shut.
+// gated is a registry whose lookups of IDs, or of sessions, wait while the gate is shut.
 type gated struct {
 	routing.Registry
-	gate           // of look-ups
+	gate           // of lookups
 	presences gate // of those of sessions
-	late      gate // of answers to look-ups, which are what was so before
+	late      gate // of answers to lookups, which are what was so before
 }
 
 func newGated() *gated { return &gated{Registry: routing.NewMemory(routing.MemoryConfig{})} }

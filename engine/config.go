@@ -173,10 +173,10 @@ type Config struct {
 
 	// ConnMessages, ConnBytes and ConnLookups bound what one connection may use in a second. See
 	// Limits for what counts. Defaults: 2,000,000 messages (4,000,000 at once), 2 GiB, and 50,000
-	// look-ups (200,000 at once).
+	// lookups (200,000 at once).
 	ConnMessages, ConnBytes, ConnLookups Rate
 	// IdentityLimits are the limits of an identity whose own Limits do not say otherwise. Defaults:
-	// 5,000,000 messages (10,000,000 at once), 4 GiB, and 200,000 look-ups (800,000 at once).
+	// 5,000,000 messages (10,000,000 at once), 4 GiB, and 200,000 lookups (800,000 at once).
 	IdentityLimits Limits
 
 	// TLS makes clients use TLS, version 1.2 or later. ClientCAs and ClientAuth ask them for

@@ -90,7 +90,7 @@ func TestBoundAllTheTimeIsNeverNoRoute(t *testing.T) {
 
 func nothing(routing.SessionID) error { return nil }
 
-// A session that is not attached any more where an ID was bound is attached elsewhere: a look-up
+// A session that is not attached any more where an ID was bound is attached elsewhere: a lookup
 // says so.
 func TestLookupAfterAMove(t *testing.T) {
 	g := startGroup(t, 2, 1)

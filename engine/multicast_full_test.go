@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A multicast takes room where its recipients are, and its sender's look-ups are bounded (S21).
+// A multicast takes room where its recipients are, and its sender's lookups are bounded (S21).
 func TestMulticastOverflow(t *testing.T) {
 	long(t)
 	t.Parallel()

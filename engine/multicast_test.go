@@ -362,7 +362,7 @@ func TestMulticastOrder(t *testing.T) {
 		to := g.nodes[1].joinMany("x", "y")
 		var frames []byte
 		seq := uint64(1)
-		for i := range 20 { // in one write, so that the first look-up is under way for most
+		for i := range 20 { // in one write, so that the first lookup is under way for most
 			flags := uint8(0)
 			if i%3 == 0 {
 				frames = append(frames, sendFrame(seq, "from", "x", fmt.Sprint(i), flags, 0)...)

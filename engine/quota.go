@@ -72,7 +72,7 @@ func (q *quota) drawBytes(n, size int) verdict {
 	return q.verdict(over, wait, limit.ConnectionBytes, limit.IdentityBytes)
 }
 
-// mayLookup uses n look-ups. If a limit is reached, it answers the request, which was charged.
+// mayLookup uses n lookups. If a limit is reached, it answers the request, which was charged.
 func (q *quota) mayLookup(r *directory.Request, n int) bool {
 	if q.account == nil || q.lookups.Use(int64(n)) {
 		return true

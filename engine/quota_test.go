@@ -165,7 +165,7 @@ func TestRatesOfLookups(t *testing.T) {
 			c := n.as("greedy")
 			ids := slices.Repeat([]string{"nobody"}, 100)
 			if r := c.lookup(ids...); r[99].Code != codec.CodeNoRoute {
-				t.Errorf("the first look-up: %+v", r[99])
+				t.Errorf("the first lookup: %+v", r[99])
 			}
 			c.seq++
 			c.write(codec.AppendLookup(nil, c.seq, [][]byte{[]byte("nobody")}))

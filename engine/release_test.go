@@ -185,7 +185,7 @@ func TestBareBackOnce(t *testing.T) {
 	}, 1)
 }
 
-// While the registry does not answer look-ups, a new session is welcomed, and its binds are done:
+// While the registry does not answer lookups, a new session is welcomed, and its binds are done:
 // what others wait for is in other lanes, or in lines of their own. When it answers again, what has
 // gathered goes there in a few calls.
 func TestLookupsHoldUpNobody(t *testing.T) {
@@ -214,11 +214,11 @@ func TestLookupsHoldUpNobody(t *testing.T) {
 		greedy.expect(codec.KindFound)
 	}
 	if calls := reg.lookups.Load() - before; calls > asked/20 {
-		t.Errorf("%d look-ups took %d calls", asked, calls)
+		t.Errorf("%d lookups took %d calls", asked, calls)
 	}
 }
 
-// talliedGate is tallied with a gate before look-ups.
+// talliedGate is tallied with a gate before lookups.
 type talliedGate struct {
 	*tallied
 	gate gate

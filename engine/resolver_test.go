@@ -53,7 +53,7 @@ func TestSessionsAreAskedForTogether(t *testing.T) {
 			t.Fatalf("%d %v", o.Seq, o.Code)
 		}
 	}
-	// A busy loop handles the frame in slices, and IDs that come later are another look-up.
+	// A busy loop handles the frame in slices, and IDs that come later are another lookup.
 	n, looked := reg.presences.Load()-before, reg.lookups.Load()-looked
 	if n == 0 || n > looked || n > 10 {
 		t.Errorf("the registry was asked for sessions %d times and for IDs %d times, want once each time, and 10 times at most", n, looked)
@@ -150,7 +150,7 @@ func TestFailedQuestionIsNotTheNexts(t *testing.T) {
 	}
 }
 
-// failsOnce is a registry whose first look-up of "first" fails, when it is told to.
+// failsOnce is a registry whose first lookup of "first" fails, when it is told to.
 type failsOnce struct {
 	routing.Registry
 	armed       atomic.Bool

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// counting counts the look-ups, and can lose or refuse them.
+// counting counts the lookups, and can lose or refuse them.
 type counting struct {
 	routing.Registry
 	questions, names, largest atomic.Int64
@@ -85,7 +85,7 @@ func TestWatchCluster(t *testing.T) {
 	eye.silent()
 }
 
-// Without polls a node tells at once of what it hears by the way: kicks, look-ups, and messages
+// Without polls a node tells at once of what it hears by the way: kicks, lookups, and messages
 // that it finds a route for.
 func TestWatchHints(t *testing.T) {
 	g, _ := startWatching(t, 2, never)

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// Route is the result of a look-up.
+// Route is the result of a lookup.
 type Route struct {
 	Session *Session // who holds the ID
 	Epoch   uint64   // of the session's bind
@@ -94,7 +94,7 @@ func (t *Table) Detach(s *Session, h Handle) (left int, serial uint64, found boo
 // attached again: serial is what Detach returned for the last connection. It returns the bindings
 // that it removed. It returns false if the session stays or had already ended.
 //
-// From the moment of its end, nothing can be attached to the session or bound for it. Look-ups may
+// From the moment of its end, nothing can be attached to the session or bound for it. Lookups may
 // still return it until EndSession returns, but its Pick then returns false. EndSession takes about
 // a microsecond for each bound ID, so an event loop must not end a large session.
 func (t *Table) EndSession(s *Session, serial uint64) ([]BoundID, bool) {

@@ -13,7 +13,7 @@ import (
 )
 
 // BenchmarkTable is the benchmark behind docs/decisions/0003-route-table.md: the table
-// against other ways to build it, under the load of event loops: look-ups, and one bind
+// against other ways to build it, under the load of event loops: lookups, and one bind
 // (a later epoch for an ID that is bound) in 1000 operations. It reports CPU time, of
 // which a noisy neighbour takes nothing.
 //
@@ -74,7 +74,7 @@ func benchMixed(b *testing.B, table lookuper, ids, goroutines int) {
 }
 
 // BenchmarkFill binds a million new IDs on one goroutine and reports the longest bind, in
-// CPU time: the one that made a shard grow. That, not the look-ups, wants shards.
+// CPU time: the one that made a shard grow. That, not the lookups, wants shards.
 //
 //	go test -run '^$' -bench BenchmarkFill -benchtime 1x -count 5 ./routing
 func BenchmarkFill(b *testing.B) {

@@ -73,7 +73,7 @@ func TestUnbindIsExact(t *testing.T) {
 		t.Error("want it removed once")
 	}
 	if route, ok := table.Lookup([]byte("x")); ok || route.Session != nil || route.Hash == 0 {
-		t.Errorf("look-up of a free ID: %+v, %v; want the hash only", route, ok)
+		t.Errorf("lookup of a free ID: %+v, %v; want the hash only", route, ok)
 	}
 }
 
@@ -285,7 +285,7 @@ func heap() uint64 {
 
 // TestReadersAgainstWriters lets readers look for IDs that stand, while writers bind, move
 // and unbind others in the same shards, make the shards grow, and end sessions. A
-// standing ID must be found each time, and no look-up may yield what was never bound.
+// standing ID must be found each time, and no lookup may yield what was never bound.
 func TestReadersAgainstWriters(t *testing.T) {
 	const standing = 200
 	churn := 60_000

@@ -11,7 +11,7 @@ import (
 	"distmsg/client"
 )
 
-// patience bounds how long a login, a message or a look-up may take, also while no relay can be
+// patience bounds how long a login, a message or a lookup may take, also while no relay can be
 // reached.
 const patience = 5 * time.Second
 

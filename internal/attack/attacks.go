@@ -55,7 +55,7 @@ func Attacks() []Attack {
 		{Name: "not-here", Nodes: 3, run: notHere,
 			What: "one not_here_many of 170,000 elements a second (1 MB), bad tokens"},
 		{Name: "lookups", Nodes: 3, run: lookups,
-			What: "look-ups of one ID each, 0.54 MB a second"},
+			What: "lookups of one ID each, 0.54 MB a second"},
 		{Name: "watches", Nodes: 3, run: watches,
 			What: "20 connections watch 100,000 IDs each"},
 		{Name: "peer-port", Nodes: 3, run: peerPort, besides: restartFirst, First: 1,
@@ -413,7 +413,7 @@ func lookups(ctx context.Context, t *Target) {
 			if err := w.write(frames); err != nil {
 				return err
 			}
-			t.count("look-ups", t.n(perTick))
+			t.count("lookups", t.n(perTick))
 		}
 		return nil
 	})

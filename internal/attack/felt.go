@@ -26,7 +26,7 @@ const (
 	opSend  = "send"    // a message with ack between connections that know each other
 	opFirst = "first"   // the same, but the first one ever to its ID
 	opBind  = "bind"    // of a new ID, and its unbind
-	opLook  = "look-up" // of a bound ID
+	opLook  = "lookup" // of a bound ID
 	opHello = "hello"   // connect, hello, welcome
 	opLoad  = "load"    // the messages of the load test
 )

@@ -13,7 +13,7 @@ import (
 
 const (
 	patience = 5 * time.Second // of an attacker, for the answer to hello or bind
-	maxIDs   = 1024            // of one bind, look-up or watch
+	maxIDs   = 1024            // of one bind, lookup or watch
 	maxFrame = 1 << 24         // that an attacker accepts from a node
 )
 

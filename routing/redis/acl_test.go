@@ -88,7 +88,7 @@ func useEverything(t *testing.T, r *Registry) {
 		t.Error(err)
 	}
 	if result, err := lookup(r, "anna"); err != nil || result.Binding.Session != present {
-		t.Errorf("look-up: %+v, %v", result, err)
+		t.Errorf("lookup: %+v, %v", result, err)
 	}
 	ops := []routing.UnbindOp{{ID: "anna", Session: present, Epoch: bound[0].Epoch}}
 	if results, err := r.Unbind(t.Context(), ops); err != nil || !results[0].Removed {

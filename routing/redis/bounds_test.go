@@ -187,7 +187,7 @@ func TestSweepOfLargeBucket(t *testing.T) {
 }
 
 // A bucket that cannot be read is left out, logged once, and tried again by later walks. All others
-// are swept, and look-ups and binds of other IDs in the same batch do not notice.
+// are swept, and lookups and binds of other IDs in the same batch do not notice.
 func TestBucketOfWrongType(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -245,7 +245,7 @@ func TestBucketOfWrongType(t *testing.T) {
 	}
 }
 
-// A marker that cannot be read makes each look-up suspect a loss, and each check fails. That is no
+// A marker that cannot be read makes each lookup suspect a loss, and each check fails. That is no
 // reason to check again and again.
 func TestMarkerOfWrongType(t *testing.T) {
 	t.Parallel()
@@ -261,7 +261,7 @@ func TestMarkerOfWrongType(t *testing.T) {
 	const lookups = 300
 	for range lookups {
 		if found, err := lookup(r, "anna"); err != nil || !found.Unknown {
-			t.Fatalf("look-up: %+v, %v", found, err)
+			t.Fatalf("lookup: %+v, %v", found, err)
 		}
 	}
 	// Each check asks for INFO, and so does each new connection.
@@ -276,7 +276,7 @@ func TestMarkerOfWrongType(t *testing.T) {
 		}
 	}
 	if asked > lookups/10 {
-		t.Errorf("%d look-ups led to %d questions for INFO", lookups, asked)
+		t.Errorf("%d lookups led to %d questions for INFO", lookups, asked)
 	}
 }
 

@@ -96,7 +96,7 @@ func holdWindowOpen(r *Registry) {
 	r.losses.window = time.Hour
 }
 
-// From the moment of the loss no look-up says falsely that an ID is not bound; the loss is
+// From the moment of the loss no lookup says falsely that an ID is not bound; the loss is
 // announced; nobody ends a session whose presence may be lost; and what is re-asserted counts at
 // once.
 func TestLoss(t *testing.T) {
@@ -121,7 +121,7 @@ func TestLoss(t *testing.T) {
 			asking.Wait()
 
 			if result, err := lookup(watched, "nobody"); err != nil || !result.Unknown {
-				t.Errorf("look-up of what was never bound: %+v, %v; want unknown", result, err)
+				t.Errorf("lookup of what was never bound: %+v, %v; want unknown", result, err)
 			}
 			if _, err := watched.Presence(t.Context(), session); !errors.Is(err, routing.ErrUnavailable) {
 				t.Errorf("presence: %v", err)
@@ -252,7 +252,7 @@ func TestFailover(t *testing.T) {
 	})
 }
 
-// A server that takes no more writes says what to do, and still answers look-ups.
+// A server that takes no more writes says what to do, and still answers lookups.
 func TestMemoryFull(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, proc.RedisOptions{})
@@ -267,7 +267,7 @@ func TestMemoryFull(t *testing.T) {
 		t.Errorf("bind: %v", err)
 	}
 	if result, err := lookup(r, "anna"); err != nil || result.Binding.Epoch != bound[0].Epoch {
-		t.Errorf("look-up: %+v, %v", result, err)
+		t.Errorf("lookup: %+v, %v", result, err)
 	}
 	ops := []routing.UnbindOp{{ID: "anna", Session: session, Epoch: bound[0].Epoch}}
 	if results, err := r.Unbind(t.Context(), ops); err != nil || !results[0].Removed {
@@ -304,7 +304,7 @@ func TestPrefixes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if result, err := lookup(blue, "anna"); err != nil || result != (routing.LookupResult{}) {
-		t.Errorf("look-up by the other cluster: %+v, %v", result, err)
+		t.Errorf("lookup by the other cluster: %+v, %v", result, err)
 	}
 	if p, err := blue.Presence(t.Context(), session); err != nil || len(p.Nodes) > 0 {
 		t.Errorf("presence for the other cluster: %+v, %v", p, err)
@@ -339,6 +339,6 @@ func TestPausedInCluster(t *testing.T) {
 		}
 	}
 	if answered < 2 || failed < 2 || answered%2 != 0 {
-		t.Errorf("%d look-ups answered, %d failed; want the same of both rounds, and some of either", answered, failed)
+		t.Errorf("%d lookups answered, %d failed; want the same of both rounds, and some of either", answered, failed)
 	}
 }

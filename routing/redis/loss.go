@@ -141,7 +141,7 @@ func (r *Registry) onConnect(ctx context.Context, conn *goredis.Conn) error {
 }
 
 // watch checks periodically, and when there is a reason to. After a failed check the reason
-// remains, so the next check waits for its time: otherwise each look-up would cause one more check.
+// remains, so the next check waits for its time: otherwise each lookup would cause one more check.
 func (r *Registry) watch(ctx context.Context) {
 	tick := time.NewTicker(r.config.CheckInterval)
 	defer tick.Stop()

@@ -15,7 +15,7 @@ import (
 	"distmsg/routing"
 )
 
-// A Redis that takes no writes answers look-ups as ever. The probe says that it takes none, every
+// A Redis that takes no writes answers lookups as ever. The probe says that it takes none, every
 // time, and why; and that it does again when it does.
 func TestProbeWrites(t *testing.T) {
 	for _, c := range []struct {
@@ -47,10 +47,10 @@ func TestProbeWrites(t *testing.T) {
 			}
 			for range 50 {
 				if result, err := lookup(r, "anna"); err != nil || result.Binding.Epoch == 0 {
-					t.Fatalf("look-up: %+v, %v", result, err)
+					t.Fatalf("lookup: %+v, %v", result, err)
 				}
 				if err := r.Probe(t.Context()); !errors.Is(err, routing.ErrUnavailable) {
-					t.Fatalf("the probe after a look-up that went well: %v", err)
+					t.Fatalf("the probe after a lookup that went well: %v", err)
 				}
 			}
 			command(t, server, c.undo...)

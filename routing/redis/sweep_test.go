@@ -116,7 +116,7 @@ func TestSweepWaits(t *testing.T) {
 		}
 	}
 	if result, err := lookup(r, "anna"); err != nil || result.Binding.Session != session {
-		t.Errorf("look-up: %+v, %v; want the binding still", result, err)
+		t.Errorf("lookup: %+v, %v; want the binding still", result, err)
 	}
 	if n := r.sweep.condemned.count; n != 2 {
 		t.Errorf("%d times condemned, want 2", n)

@@ -336,7 +336,7 @@ func checkBatches(s *suite) error {
 	}
 	for i := range ids {
 		if want := (routing.Binding{Session: a, Epoch: bound[n-1-i].Epoch}); held[i].Binding != want {
-			return fmt.Errorf("look-up %d: %+v, want %v", i, held[i], want)
+			return fmt.Errorf("lookup %d: %+v, want %v", i, held[i], want)
 		}
 		if removed[i].Removed != (i != 7) {
 			return fmt.Errorf("unbind %d: %+v", i, removed[i])

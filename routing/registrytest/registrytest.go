@@ -121,7 +121,7 @@ func (s *suite) wantUnbind(id string, b routing.Binding, want bool) error {
 
 func (s *suite) wantHolder(id string, want routing.Binding) error {
 	got, err := s.lookup(id)
-	return expect(got, want, err, "look-up of %q", id)
+	return expect(got, want, err, "lookup of %q", id)
 }
 
 func (s *suite) wantDetach(session routing.SessionID, p routing.Presence, want int) error {

@@ -12,7 +12,7 @@ import (
 )
 
 // monitoredRegistry is the engine's registry together with what is known of its health. A failed
-// call shows that the registry does not take calls. Only a probe shows that it does: a look-up that
+// call shows that the registry does not take calls. Only a probe shows that it does: a lookup that
 // succeeds is no proof that binds do, nor is one bind proof of the next.
 type monitoredRegistry struct {
 	routing.Registry

@@ -17,7 +17,7 @@ import (
 // line of its own, and the lane serves the lines in turn. So a client waits for what it has asked
 // for itself, and for one turn of the others. What is alike in the lines goes to the registry
 // together, in one call. Sessions have lanes of their own: who says hello does not wait for binds
-// and look-ups.
+// and lookups.
 
 const (
 	laneCount = 8

@@ -141,7 +141,7 @@ func TestLanesTakeTurns(t *testing.T) {
 	}
 	// The three with much take two calls for their first turns.
 	if lookup, bind, own := at(1), at(2), at(3); lookup > 2 || bind > 3 || own != 0 {
-		t.Errorf("of %d calls, the look-up is in number %d, the bind in %d, and the node's own job is %d",
+		t.Errorf("of %d calls, the lookup is in number %d, the bind in %d, and the node's own job is %d",
 			len(w.calls), lookup, bind, own)
 	}
 }

@@ -383,7 +383,7 @@ func (r *resolver) tellWhereabouts(ctx context.Context, open []finding, began ti
 		case w.at == ended && !old:
 			again = append(again, f.id)
 			continue
-		case w.at == ended: // that stays true, so only the look-up counts
+		case w.at == ended: // that stays true, so only the lookup counts
 			f.code = codec.CodeNoRoute
 		case moves(w.at):
 			f.moving, f.stale = true, old

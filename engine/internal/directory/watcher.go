@@ -197,7 +197,7 @@ func (w *watcher) heard(name string, bound bool, epoch uint64) {
 	}
 }
 
-// heardFound is heard for the result of a look-up.
+// heardFound is heard for the result of a lookup.
 func (w *watcher) heardFound(name string, r codec.Result) {
 	if r.Code != codec.CodeRegistryUnavailable {
 		w.heard(name, r.Code != codec.CodeNoRoute, r.Epoch)

@@ -26,7 +26,7 @@ type Faults struct {
 }
 
 // BindSettle is how long after a bind a node may still answer no_route. It covers the 100 ms for
-// which a node remembers that an ID had no route (S19), and the look-ups that were under way.
+// which a node remembers that an ID had no route (S19), and the lookups that were under way.
 const BindSettle = 500 * time.Millisecond
 
 // A Ledger knows for every message of a run whether it was delivered and how it ended, and counts
