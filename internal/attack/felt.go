@@ -23,12 +23,12 @@ const (
 
 // What innocents do.
 const (
-	opSend  = "send"    // a message with ack between connections that know each other
-	opFirst = "first"   // the same, but the first one ever to its ID
-	opBind  = "bind"    // of a new ID, and its unbind
+	opSend  = "send"   // a message with ack between connections that know each other
+	opFirst = "first"  // the same, but the first one ever to its ID
+	opBind  = "bind"   // of a new ID, and its unbind
 	opLook  = "lookup" // of a bound ID
-	opHello = "hello"   // connect, hello, welcome
-	opLoad  = "load"    // the messages of the load test
+	opHello = "hello"  // connect, hello, welcome
+	opLoad  = "load"   // the messages of the load test
 )
 
 // Felt is the effect on innocents in one phase. Any goroutine may call its methods.
