@@ -133,8 +133,8 @@
 //     everything except Close, which waits for them. None of them waits for another kind; see
 //     [Config] and [Session.SendAsync];
 //   - an encoder or decoder of a Value: on the goroutine that sends, replies or decodes;
-//   - Config.Dialer: on goroutines that look for nodes, also after Dial has returned;
-//     Config.Strategy: on each sender's.
+//   - Config.Dialer and Config.CredentialsFunc: on goroutines that look for nodes, also after Dial
+//     has returned; Config.Strategy: on each sender's.
 //
 // # What may change
 //

@@ -32,7 +32,8 @@ type Config struct {
 	// Registry decides who holds an ID. Default: a routing.Memory of this engine's own.
 	Registry routing.Registry
 	// Secret signs resume secrets. All nodes of a cluster need the same. It has at least 16 bytes.
-	// Default: random, so sessions cannot be resumed after a restart.
+	// Default: ClusterSecret. Without that it is random, so sessions cannot be resumed after a
+	// restart.
 	Secret []byte
 
 	// MaxPayload is the maximum size of a payload or reply in bytes. Default: 1 MiB.
