@@ -8,48 +8,11 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"distmsg/engine"
 	"distmsg/internal/certs/certstest"
 )
-
-// tlsFront accepts TLS and forwards what it hears to addr, and back.
-func tlsFront(t *testing.T, config *tls.Config, addr string) string {
-	t.Helper()
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pumps sync.WaitGroup
-	pump := func(to, from net.Conn) {
-		_, _ = io.Copy(to, from)
-		to.Close()
-		from.Close()
-	}
-	pumps.Go(func() {
-		for {
-			client, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			node, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Error(err)
-				client.Close()
-				return
-			}
-			pumps.Go(func() { pump(client, node) })
-			pumps.Go(func() { pump(node, client) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		pumps.Wait()
-	})
-	return ln.Addr().String()
-}
 
 // tlsEnds returns what a server and a client that trust each other use.
 func tlsEnds(t *testing.T) (server, client *tls.Config) {
@@ -64,7 +27,7 @@ func TestTLS(t *testing.T) {
 	long(t)
 	t.Parallel()
 	server, client := tlsEnds(t)
-	front := tlsFront(t, server, startEngine(t, engine.Config{Loops: 1}))
+	node := startEngine(t, engine.Config{Loops: 2, TLS: server})
 	for name, change := range map[string]func(*Config){
 		"acked":         func(*Config) {},
 		"TLS 1.2":       func(c *Config) { c.TLS = client.Clone(); c.TLS.MaxVersion = tls.VersionTLS12 },
@@ -74,7 +37,7 @@ func TestTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := quick
-			cfg.Nodes, cfg.TLS = []string{front}, client
+			cfg.Nodes, cfg.TLS = []string{node}, client
 			change(&cfg)
 			r := runUntil(t, cfg, func(s Snapshot) bool { return s.Delivered > 100 })
 			checkClean(t, r)
@@ -89,8 +52,7 @@ func TestTLS(t *testing.T) {
 func TestTLSRefused(t *testing.T) {
 	t.Parallel()
 	server, client := tlsEnds(t)
-	plain := startEngine(t, engine.Config{Loops: 1})
-	front := tlsFront(t, server, plain)
+	plain, secure := startEngine(t, engine.Config{Loops: 1}), startEngine(t, engine.Config{Loops: 1, TLS: server})
 	otherCA := client.Clone()
 	otherCA.RootCAs = certstest.NewCA(t, "other").Pool()
 	otherName := client.Clone()
@@ -100,11 +62,12 @@ func TestTLSRefused(t *testing.T) {
 		config *tls.Config
 		want   string
 	}{
-		{front, otherCA, "is not trusted"},
-		{front, otherName, "not example.com"},
-		{front, &tls.Config{RootCAs: client.RootCAs, MaxVersion: tls.VersionTLS12}, "refuses the TLS handshake"},
-		{front, &tls.Config{RootCAs: client.RootCAs}, "refuses the TLS handshake"},
+		{secure, otherCA, "is not trusted"},
+		{secure, otherName, "not example.com"},
+		{secure, &tls.Config{RootCAs: client.RootCAs, MaxVersion: tls.VersionTLS12}, "refuses the TLS handshake"},
+		{secure, &tls.Config{RootCAs: client.RootCAs}, "refuses the TLS handshake"},
 		{plain, client, "does not use TLS"},
+		{secure, nil, "this address is for TLS only"},
 	} {
 		_, err := Run(t.Context(), Config{Nodes: []string{c.addr}, TLS: c.config})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(err.Error(), c.addr) != 1 {

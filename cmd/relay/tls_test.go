@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,8 +119,14 @@ func TestTLSFlags(t *testing.T) {
 // TestTLS wants a node to take clients whose certificates it can verify, and nobody else.
 func TestTLS(t *testing.T) {
 	n := newTLSNode(t)
-	p := start(t, nil, n.flags...)
-	addr, _ := p.addresses()
+	// nobody gets in without a certificate, so other machines may connect
+	p := start(t, nil, append(n.flags, "--listen=0.0.0.0:0")...)
+	everywhere, _ := p.addresses()
+	_, port, err := net.SplitHostPort(everywhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := net.JoinHostPort("127.0.0.1", port)
 	alice, err := attach(t, addr, "alice", n.client)
 	if err != nil {
 		t.Fatal(err)
