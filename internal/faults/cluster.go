@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,8 +18,9 @@ type Options struct {
 	// each relay is on a host of its own, so that it can be cut off, and so are the servers;
 	// Cluster.AppHost exists
 	Apart bool
-	Flags []string // more flags for every relay; see proc.RelayOptions
-	Clock bool     // Redis sees Cluster.Clock
+	Flags []string    // more flags for every relay; see proc.RelayOptions
+	Clock bool        // Redis sees Cluster.Clock
+	TLS   *tls.Config // what clients use; nil: Flags set up no TLS for them
 
 	CPUs proc.CPUs // on which of them the relays run; empty: where this process does
 }
@@ -34,6 +36,7 @@ type Cluster struct {
 	Clock     *proc.Clock // nil: Redis uses the machine's clock
 
 	network *proc.Network // nil: everything is on this machine's own network
+	tls     *tls.Config
 	secret  string
 	flags   []string // of all nodes, besides those that name and place each node
 }
@@ -47,7 +50,7 @@ const (
 // Start starts a cluster and waits until each node has a link to every other node. If it fails,
 // nothing is left running.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{secret: rand.Text(), flags: o.Flags}
+	c := &Cluster{secret: rand.Text(), flags: o.Flags, tls: o.TLS}
 	if err := c.start(ctx, o); err != nil {
 		err = fmt.Errorf("%w\n%s", err, c.Logs())
 		c.Close()

@@ -79,28 +79,33 @@ func TestFaults(t *testing.T) {
 				t.Skip("not in the short set: -faults.full")
 			}
 			besides(t)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			p := &proof{T: t, Findings: NewFindings(fault.name), ctx: ctx}
-			c, err := Start(ctx, fault.nodes)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			defer func() {
-				if t.Failed() {
-					t.Log(c.Logs())
-				}
-			}()
-			p.c = c
-			if p.load, err = StartLoad(ctx, c); err != nil {
-				t.Fatal(err)
-			}
-			defer p.load.Stop()
-			fault.prove(p)
-			p.judge()
+			begin(t, fault.name, fault.nodes, fault.prove)
 		})
 	}
+}
+
+// begin starts a cluster with a load, and runs a proof on it.
+func begin(t *testing.T, name string, nodes Options, prove func(*proof)) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	p := &proof{T: t, Findings: NewFindings(name), ctx: ctx}
+	c, err := Start(ctx, nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	defer func() {
+		if t.Failed() {
+			t.Log(c.Logs())
+		}
+	}()
+	p.c = c
+	if p.load, err = StartLoad(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	defer p.load.Stop()
+	prove(p)
+	p.judge()
 }
 
 // judge ends the load and asks the ledger.

@@ -40,7 +40,7 @@ func StartCrossing(ctx context.Context, c *Cluster, driver loadtest.Driver) (*Lo
 
 func startLoad(ctx context.Context, c *Cluster, cfg loadtest.Config) (*Load, error) {
 	until := make(chan struct{})
-	cfg.Nodes, cfg.Warmup, cfg.Duration, cfg.Until = c.Addrs(), -1, loadLongest, until
+	cfg.Nodes, cfg.TLS, cfg.Warmup, cfg.Duration, cfg.Until = c.Addrs(), c.tls, -1, loadLongest, until
 	l := &Load{stop: sync.OnceFunc(func() { close(until) }), done: make(chan struct{})}
 	before := c.sends(ctx)
 	go func() {
