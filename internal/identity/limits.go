@@ -11,8 +11,8 @@ import (
 	"distmsg/engine"
 )
 
-// Limits are limits by name. The names are those of the fields of engine.Limits in lower case, with
-// underscores between the words.
+// Limits are limits by name. A rate has two names: messages_per_second and messages_burst are those
+// of engine.Limits.Messages.
 type Limits map[string]float64
 
 // engine returns the limits as the engine takes them.
@@ -25,28 +25,35 @@ func (l Limits) engine() (engine.Limits, error) {
 			return limits, fmt.Errorf("limits has %q: the limits are %s", name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 		}
 		value := l[name]
-		switch {
-		case !(value > 0) || value > 1<<53:
-			return limits, fmt.Errorf("limits: %s is %v, and must be over 0", name, value)
-		case field.CanFloat():
-			field.SetFloat(value)
-		case value != math.Trunc(value) || field.OverflowInt(int64(value)):
-			return limits, fmt.Errorf("limits: %s is %v, and must be a whole number", name, value)
-		default:
-			field.SetInt(int64(value))
+		if !(value > 0) || value > 1<<53 || value != math.Trunc(value) || field.OverflowInt(int64(value)) {
+			return limits, fmt.Errorf("limits: %s is %v, and must be a whole number over 0", name, value)
 		}
+		if rate, isBurst := strings.CutSuffix(name, burst); isBurst && l[rate+perSecond] == 0 {
+			return limits, fmt.Errorf("limits: %s needs %s", name, rate+perSecond)
+		}
+		field.SetInt(int64(value))
 	}
 	return limits, nil
 }
 
-// limitFields returns the fields of limits that hold numbers, by their names in files.
+// The ends of the names of rates.
+const (
+	perSecond = "_per_second"
+	burst     = "_burst"
+)
+
+// limitFields returns the numbers in limits by their names.
 func limitFields(limits *engine.Limits) map[string]reflect.Value {
 	fields := make(map[string]reflect.Value)
 	v := reflect.ValueOf(limits).Elem()
 	for i := range v.NumField() {
-		if f := v.Field(i); f.CanInt() || f.CanFloat() {
-			fields[underscored(v.Type().Field(i).Name)] = f
+		name := underscored(v.Type().Field(i).Name)
+		if rate, ok := v.Field(i).Addr().Interface().(*engine.Rate); ok {
+			r := reflect.ValueOf(rate).Elem()
+			fields[name+perSecond], fields[name+burst] = r.FieldByName("PerSecond"), r.FieldByName("Burst")
+			continue
 		}
+		fields[name] = v.Field(i)
 	}
 	return fields
 }
