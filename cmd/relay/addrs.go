@@ -50,7 +50,8 @@ func (o *options) checkAddrs() error {
 			return cli.Usagef("%s %s %v", a.flag, brief(a.value), err)
 		}
 	}
-	if err := o.checkListen("--listen", &o.listen, o.insecureListen || o.tls.provesClients(), o.advertise); err != nil {
+	secure := o.insecureListen || o.tls.provesClients() || o.auth.on() && o.tls.clients.Cert != ""
+	if err := o.checkListen("--listen", &o.listen, secure, o.advertise); err != nil {
 		return err
 	}
 	if o.peerListen != "" {
@@ -94,6 +95,9 @@ func (o *options) checkListen(flag string, addr *string, insecure bool, advertis
 	switch {
 	case err != nil:
 		return cli.Usagef("%s %q %s", flag, *addr, explainAddr(*addr, err))
+	case !tcp.IP.IsLoopback() && !insecure && flag == "--listen" && o.auth.on():
+		return cli.Usagef("%s %s would carry credentials in plaintext: add --tls-cert and --tls-key, "+
+			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)
 	case !tcp.IP.IsLoopback() && !insecure:
 		return cli.Usagef("%s %s lets other machines connect without authentication: "+
 			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)

@@ -45,7 +45,7 @@ func (o *options) check() error {
 	if err := o.tls.check(o.clustered()); err != nil {
 		return err
 	}
-	for _, check := range []func() error{o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
+	for _, check := range []func() error{o.checkAuth, o.checkPasswords, o.checkRegistry, o.checkCluster, o.checkAddrs} {
 		if err := check(); err != nil {
 			return err
 		}

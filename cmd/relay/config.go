@@ -120,7 +120,10 @@ func checkConfig(line *pflag.FlagSet, stderr io.Writer) error {
 	if _, err = readSecrets(*opts, log.Logger); err != nil {
 		return err
 	}
-	_, err = opts.tls.open(log.Logger)
+	if _, err = opts.tls.open(log.Logger); err != nil {
+		return err
+	}
+	_, err = openLogins(&opts.auth, opts.insecureListen, log.Logger)
 	return err
 }
 

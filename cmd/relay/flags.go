@@ -23,6 +23,8 @@ type options struct {
 	tls                            tlsOptions
 	resumeWindow, verifyPeriod     time.Duration
 
+	auth authOptions
+
 	cluster                   string
 	secretFile                string
 	peerListen, peerAdvertise string
@@ -66,6 +68,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; the same on all nodes")
 	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long one comparison of all bindings and cached routes with the registry takes; the node repeats it all the time")
+
+	o.auth.addFlags(f)
 
 	f.StringVar(&o.cluster, "cluster", "distmsg", "`name` of the cluster: the node refuses nodes of other clusters, and keys in Redis begin with the name")
 	f.StringVar(&o.discovery, "discovery", "", "`URL` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")

@@ -3,6 +3,7 @@
 //	relay [serve] [flags]
 //	relay config check FILE
 //	relay config show [flags]
+//	relay token add|list|remove
 //
 // See relay --help. It ends with one of the exit codes of package cli.
 package main
@@ -34,6 +35,6 @@ Each flag may also stand in the environment (DISTMSG_LOG_LEVEL for --log-level) 
 	}
 	root.Flags().SortFlags = false
 	root.Flags().AddFlagSet(serve.Flags())
-	root.AddCommand(serve, newConfigCommand(serve.Flags()))
+	root.AddCommand(serve, newConfigCommand(serve.Flags()), newTokenCommand())
 	return root
 }

@@ -85,6 +85,8 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
 	}, opts, secrets)
 	if err == nil {
+		outside.logins.node = node
+		outside.logins.addPart(reloads)
 		err = operate(node, opts, outside, reloads, logger)
 	}
 	return errors.Join(err, outside.close())
@@ -125,6 +127,7 @@ func operate(node *engine.Engine, opts options, outside *services, reloads *relo
 	defer stopReloads()
 	outside.manager.ready(node)
 	go outside.manager.watch(ctx, node)
+	go outside.logins.run(ctx)
 	go reloads.run(reloading, node, outside.manager)
 	go outside.tls.run(ctx)
 

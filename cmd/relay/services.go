@@ -19,6 +19,7 @@ import (
 // services are the external services of a node.
 type services struct {
 	manager    *manager
+	logins     *logins
 	zookeeper  *zookeeper.Membership // nil: there is none
 	membership engine.Membership     // nil: the node is alone
 	tls        tlsFiles
@@ -34,7 +35,11 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	v := &services{manager: manager, tls: files}
+	logins, err := openLogins(&o.auth, o.insecureListen, logger)
+	if err != nil {
+		return nil, err
+	}
+	v := &services{manager: manager, tls: files, logins: logins}
 	switch {
 	case o.discovery != "":
 		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
@@ -70,6 +75,7 @@ func unopened(flag string, err error, usage bool) error {
 // newNode makes the node, with the registry that the flags name.
 func (v *services) newNode(ctx context.Context, cfg engine.Config, o options, s secrets) (*engine.Engine, error) {
 	v.tls.apply(&cfg)
+	v.logins.apply(&cfg)
 	if o.registry == memoryRegistry {
 		node, err := engine.New(cfg)
 		return node, cli.WithCode(cli.ExitUsage, err)
@@ -100,7 +106,7 @@ func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) 
 
 // health returns the problems of the services that the engine does not know.
 func (v *services) health() []string {
-	troubles := v.tls.health()
+	troubles := append(v.tls.health(), v.logins.health()...)
 	if v.zookeeper == nil {
 		return troubles
 	}

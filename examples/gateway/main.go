@@ -2,13 +2,14 @@
 // page that it serves. It uses only the SDK, package client. It is meant to be read: README.md
 // describes it.
 //
-//	main.go      flags, and the life of the program
-//	tls.go       flags about TLS
-//	gateway.go   who is logged in here, and what is sent and looked up for them
-//	inbox.go     what arrived for one ID, kept until its pages have read it
-//	events.go    the stream that a page reads it from
-//	http.go      parameters, answers, and the HTTP code of each outcome
-//	page.html    the page
+//	main.go         flags, and the life of the program
+//	tls.go          flags about TLS
+//	credentials.go  what nodes are shown that ask who the gateway is
+//	gateway.go      who is logged in here, and what is sent and looked up for them
+//	inbox.go        what arrived for one ID, kept until its pages have read it
+//	events.go       the stream that a page reads it from
+//	http.go         parameters, answers, and the HTTP code of each outcome
+//	page.html       the page
 package main
 
 import (
@@ -42,6 +43,7 @@ func run(ctx context.Context, args []string) error {
 	addr := flags.String("http", "127.0.0.1:7020", "`address` to serve HTTP on")
 	nodes := flags.String("nodes", "127.0.0.1:7400", "`addresses` of relay nodes, host:port[,host:port...]")
 	discovery := flags.String("discovery", "", "find the nodes in ZooKeeper instead: `zk://host:port[,host:port...]/path`")
+	credentials := flags.String("credentials-file", "", "`file` with what nodes ask for, such as a token; it is read before each login")
 	var secure tlsFlags
 	secure.addTo(flags)
 	if err := flags.Parse(args); err != nil {
@@ -55,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	cfg := client.Config{Nodes: strings.Split(*nodes, ","), Agent: "gateway", TLS: config}
+	cfg := client.Config{Nodes: strings.Split(*nodes, ","), Agent: "gateway", TLS: config, CredentialsFunc: credentialsFrom(*credentials)}
 	if *discovery != "" {
 		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: *discovery, ReadOnly: true})
 		if err != nil {
