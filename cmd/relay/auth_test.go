@@ -163,8 +163,8 @@ func TestJWTAndCalloutOfRelay(t *testing.T) {
 	refusedLogin(t, addr, "", "credentials are missing")
 }
 
-// Client certificates are identities by rules. With TLS and flags for credentials, a node may listen
-// on any address.
+// Client certificates are identities by rules. With TLS and flags for credentials, a node may
+// listen on any address.
 func TestCertificatesOfRelay(t *testing.T) {
 	ca := certstest.NewCA(t, "ours")
 	dir := t.TempDir()
