@@ -119,6 +119,7 @@ type line struct {
 	sock   net.Conn // until Detach
 	pauser Pauser   // until Detach; may be nil
 	emit   func(b []byte) error
+	failed error // of emit
 
 	in     []byte  // input that TLS has not taken
 	header [5]byte // of the record that TLS takes
@@ -210,8 +211,11 @@ func Begins(b []byte) bool {
 
 func (l *line) Write(b []byte) (n int, err error) {
 	if l.sock == nil {
-		if err := l.emit(b); err != nil {
-			return 0, err
+		if l.failed == nil {
+			l.failed = l.emit(b)
+		}
+		if l.failed != nil {
+			return 0, l.failed
 		}
 		return len(b), nil
 	}
