@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,18 +13,23 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/certs/certstest"
 )
 
 // A node that runs out of file descriptors needs a process of its own: this test binary, started
-// once more with limitedEnv set to the limit, and limitedConns to Config.MaxConns.
+// once more with limitedEnv set to the limit, and limitedConns to Config.MaxConns. For TLS,
+// limitedCert and limitedKey hold a certificate and its key.
 const (
 	limitedEnv   = "DISTMSG_TEST_NOFILE"
 	limitedConns = "DISTMSG_TEST_MAX_CONNS"
+	limitedCert  = "DISTMSG_TEST_CERT"
+	limitedKey   = "DISTMSG_TEST_KEY"
 )
 
 // limitedNode is the program: it prints its address, then its counters for each line it reads, and
@@ -41,7 +47,13 @@ func limitedNode() {
 	fail(err)
 	// Both limits at once: the runtime raises the soft one to the hard one when it starts.
 	fail(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: limit, Max: limit}))
-	e, err := New(Config{Addr: "127.0.0.1:0", Loops: 2, MaxConns: maxConns, HelloTimeout: time.Second})
+	cfg := Config{Addr: "127.0.0.1:0", Loops: 2, MaxConns: maxConns, HelloTimeout: time.Second}
+	if cert := os.Getenv(limitedCert); cert != "" {
+		pair, err := tls.X509KeyPair([]byte(cert), []byte(os.Getenv(limitedKey)))
+		fail(err)
+		cfg.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	}
+	e, err := New(cfg)
 	fail(err)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -65,11 +77,12 @@ func limitedNode() {
 type limited struct {
 	t     *testing.T
 	addr  string
+	tls   *tls.Config // nil without TLS
 	ask   io.WriteCloser
 	reply *json.Decoder
 }
 
-func startLimited(t *testing.T, nofile, maxConns int) *limited {
+func startLimited(t *testing.T, nofile, maxConns int, secure bool) *limited {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -79,6 +92,13 @@ func startLimited(t *testing.T, nofile, maxConns int) *limited {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	cmd := exec.CommandContext(ctx, exe)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", limitedEnv, nofile), fmt.Sprintf("%s=%d", limitedConns, maxConns))
+	var config *tls.Config
+	if secure {
+		ca := certstest.NewCA(t, "test")
+		pair := ca.Issue(t, certstest.Request{})
+		cmd.Env = append(cmd.Env, limitedCert+"="+string(pair.CertPEM), limitedKey+"="+string(pair.KeyPEM))
+		config = &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"}
+	}
 	cmd.Stderr = io.Discard // it logs each accept that fails
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -103,7 +123,15 @@ func startLimited(t *testing.T, nofile, maxConns int) *limited {
 	if err != nil {
 		t.Fatalf("the node did not start: %v", err)
 	}
-	return &limited{t: t, addr: strings.TrimSpace(addr), ask: in, reply: json.NewDecoder(lines)}
+	return &limited{t: t, addr: strings.TrimSpace(addr), tls: config, ask: in, reply: json.NewDecoder(lines)}
+}
+
+// secure returns nc with TLS on it, if the node uses TLS.
+func (n *limited) secure(nc net.Conn) net.Conn {
+	if n.tls == nil {
+		return nc
+	}
+	return tls.Client(nc, n.tls)
 }
 
 func (n *limited) stats() Stats {
@@ -126,7 +154,7 @@ func (n *limited) join(id string) (*client, error) {
 		return nil, err
 	}
 	n.t.Cleanup(func() { nc.Close() })
-	c := clientOn(n.t, nil, nc)
+	c := clientOn(n.t, nil, n.secure(nc))
 	c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
 	f, err := c.read()
 	if err != nil || f.kind != codec.KindWelcome {
@@ -146,12 +174,15 @@ func TestNoFileDescriptors(t *testing.T) {
 		name     string
 		maxConns int
 		refused  bool
+		secure   bool
 	}{
-		{"MaxConns knows the limit", 0, false},
-		{"MaxConns does not", 1 << 20, true},
+		{"MaxConns knows the limit", 0, false, false},
+		{"MaxConns does not", 1 << 20, true, false},
+		{"MaxConns knows the limit, TLS", 0, false, true},
+		{"MaxConns does not, TLS", 1 << 20, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := startLimited(t, nofile, c.maxConns)
+			n := startLimited(t, nofile, c.maxConns, c.secure)
 			a, err := n.join("a")
 			if err != nil {
 				t.Fatal(err)
@@ -161,11 +192,15 @@ func TestNoFileDescriptors(t *testing.T) {
 				t.Fatal(err)
 			}
 			var flood []net.Conn
-			defer func() {
+			var writing sync.WaitGroup
+			endFlood := func() {
 				for _, nc := range flood {
 					nc.Close()
 				}
-			}()
+				flood = nil
+				writing.Wait()
+			}
+			defer endFlood()
 			hello := codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1})
 			for i := range nofile + 300 {
 				// Each from an address of its own: clients of one address do not get all places.
@@ -175,7 +210,8 @@ func TestNoFileDescriptors(t *testing.T) {
 					break
 				}
 				flood = append(flood, nc)
-				_, _ = nc.Write(hello) // so that they stay
+				// Hello makes them stay. With TLS, it may wait for the node.
+				writing.Go(func() { _, _ = n.secure(nc).Write(hello) })
 				if i%50 == 0 {
 					a.exchange("a", b, "b")
 				}
@@ -199,10 +235,7 @@ func TestNoFileDescriptors(t *testing.T) {
 			}
 			s := n.stats()
 			t.Logf("%d connections, %d refused", s.Connections, s.Refused)
-			for _, nc := range flood {
-				nc.Close()
-			}
-			flood = nil
+			endFlood()
 			late, err := n.join("late")
 			if err != nil {
 				t.Fatalf("after the flood: %v", err)
