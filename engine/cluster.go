@@ -161,9 +161,9 @@ func (c *cluster) secure(ctx context.Context, nc net.Conn, conn *conn, to discov
 	case err == nil:
 		conn.secure = line
 	case errors.As(err, &header):
-		c.peers.Complain("a node does not use TLS, and this one does; either all nodes have PeerTLS, or none", "node", to.ID, "addr", to.PeerAddr)
+		c.peers.Complain("a node does not use TLS for links, and this node does: use it on all nodes or on none", "node", to.ID, "addr", to.PeerAddr)
 	case !isGone(err):
-		c.peers.Complain("the TLS handshake with a node has failed", "node", to.ID, "addr", to.PeerAddr, "error", err)
+		c.peers.Complain("the TLS handshake with a node failed", "node", to.ID, "addr", to.PeerAddr, "error", err)
 	}
 	return err
 }

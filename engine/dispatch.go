@@ -215,7 +215,7 @@ func (c *conn) malformed(b []byte, err error) {
 	e := c.loop.eng
 	if c.state == stateHello && tlsline.Begins(b) {
 		if c.kind == linkConn {
-			e.cluster.peers.Complain("a node, or a stranger, wants TLS, and this node does not use it between nodes", "remote", c.remote)
+			e.cluster.peers.Complain("a node or a stranger wants TLS, and this node does not use TLS for links: use it on all nodes or on none", "remote", c.remote)
 		} else {
 			e.acceptor.complain("a client wants TLS, and this node does not use it", "remote", c.remote)
 		}

@@ -182,19 +182,19 @@ func (s *shake) refuse(e *Engine, err error) {
 	plain := errors.As(err, &header) && header.Conn != nil
 	who, complain := "a client", a.complain
 	if s.conn.kind == linkConn {
-		who, complain = "a node, or a stranger", e.cluster.peers.Complain
+		who, complain = "a node or a stranger", e.cluster.peers.Complain
 	}
 	switch {
 	case errors.Is(err, errDisplaced), isGone(err):
 		log.Debug("a TLS handshake has not ended", "remote", remote, "error", err)
 		return
 	case plain:
-		complain(who+" came without TLS, and this address is for TLS only", "remote", remote)
+		complain("refused "+who+" without TLS: this address is for TLS only", "remote", remote)
 		_, _ = s.nc.Write(codec.AppendError(nil, &codec.ErrorFrame{
 			Fault: codec.FaultBadVersion, Flags: codec.ErrorClosing, Message: "this address is for TLS only",
 		}))
 	default:
-		complain("the TLS handshake with "+who+" has failed", "remote", remote, "error", err)
+		complain("the TLS handshake with "+who+" failed", "remote", remote, "error", err)
 	}
 	s.linger()
 }

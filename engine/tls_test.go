@@ -250,7 +250,7 @@ func TestPlainClientAtTLSPort(t *testing.T) {
 	if e := c.fails(codec.FaultBadVersion); e.Message != "this address is for TLS only" {
 		t.Errorf("%+v", e)
 	}
-	log.has(n, "a client came without TLS, and this address is for TLS only")
+	log.has(n, "refused a client without TLS: this address is for TLS only")
 	if s := n.counters(); s.TLSFailed != 1 || len(s.Faults) > 0 {
 		t.Errorf("%d have failed because of TLS; faults %v", s.TLSFailed, s.Faults)
 	}

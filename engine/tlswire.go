@@ -194,7 +194,7 @@ func (w *tlsWire) end(err error) {
 	e := c.loop.eng
 	e.acceptor.tlsFailed.Add(1)
 	if c.kind == linkConn {
-		e.cluster.peers.Complain("TLS with a node has failed", "node", c.link.node, "remote", c.remote, "error", err)
+		e.cluster.peers.Complain("TLS with a node failed", "node", c.link.node, "remote", c.remote, "error", err)
 	} else {
 		e.cfg.Logger.Debug("connection closed", "remote", c.remote, "error", err)
 	}

@@ -212,7 +212,8 @@ func TestNoData(t *testing.T) {
 // Other messages of a handshake are refused after it.
 func TestUnexpectedMessage(t *testing.T) {
 	p, in, out := byHand(t)
-	if got, err := p.feed(in.seal(typeHandshake, []byte{20, 0, 0, 1, 0}, 0)); err == nil { // finished
+	finished := []byte{20, 0, 0, 1, 0}
+	if got, err := p.feed(in.seal(typeHandshake, finished, 0)); err == nil {
 		t.Errorf("%q", got)
 	}
 	const alert, unexpected = 21, 10
