@@ -37,7 +37,7 @@ func (o *authOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.calloutURL, "auth-callout-url", "", "`URL` of a service of yours that knows all other credentials; the node sends them there (POST)")
 	f.StringVar(&o.calloutCA, "auth-callout-ca-file", "", "PEM `file` with the authorities that sign that service's certificate (default: those that the system trusts)")
 	f.StringVar(&o.calloutSecretFile, "auth-callout-secret-file", "", "`file` with a secret that the node shows to that service (Authorization: Bearer)")
-	f.DurationVar(&o.calloutTimeout, "auth-callout-timeout", 3*time.Second, "how long the node waits for that service")
+	f.DurationVar(&o.calloutTimeout, "auth-callout-timeout", 1500*time.Millisecond, "how long the node waits for that service; the SDK waits 2s for the node")
 	f.BoolVar(&o.anonymous, "auth-anonymous", false, "with the flags above, let clients of this machine in without credentials, too, and with every right;\n"+
 		"with --insecure-listen, clients from everywhere")
 }
@@ -131,6 +131,9 @@ func openLogins(o *authOptions, insecure bool, logger *slog.Logger) (*logins, er
 			return nil, cli.WithCode(cli.ExitUsage, fmt.Errorf("%s: %w", kind.flag, err))
 		}
 		links = append(links, link)
+	}
+	if o.calloutSecretFile != "" {
+		warnReadable("--auth-callout-secret-file", o.calloutSecretFile, logger)
 	}
 	l.chain = identity.NewChain(o.anonymousFrom(insecure), links...)
 	return l, nil

@@ -152,8 +152,13 @@ func TestJWTAndCalloutOfRelay(t *testing.T) {
 		}
 	}))
 	defer service.Close()
+	secret := writeFile(t, "opensesame\n")
+	if err := os.Chmod(secret, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	p := start(t, nil, "--auth-jwt-keys", keys, "--auth-jwt-audience", "distmsg",
-		"--auth-callout-url", service.URL, "--auth-callout-secret-file", writeFile(t, "opensesame\n"))
+		"--auth-callout-url", service.URL, "--auth-callout-secret-file", secret)
+	p.waitFor("everybody on this machine can read a secret.*--auth-callout-secret-file")
 	addr, _ := p.addresses()
 	p.waitFor("send load")
 	mayBind(t, addr, token, "alice", "bob")

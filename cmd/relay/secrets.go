@@ -67,8 +67,13 @@ func readSecret(flag, file, env string, logger *slog.Logger) (string, error) {
 	if len(text) == 0 {
 		return "", cli.Usagef("%s %s is empty", flag, file)
 	}
+	warnReadable(flag, file, logger)
+	return string(text), nil
+}
+
+// warnReadable warns about a file with a secret that everybody can read.
+func warnReadable(flag, file string, logger *slog.Logger) {
 	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o004 != 0 {
 		logger.Warn("everybody on this machine can read a secret: set its mode to 600", "flag", flag, "file", file)
 	}
-	return string(text), nil
 }

@@ -13,10 +13,10 @@ import (
 )
 
 // The cost of the hashes that we make. Secrets are 256 random bits, so nobody guesses them however
-// cheap a check is. A node can check many hundreds in a second after a restart.
+// cheap a check is. It is low, so that a node can soon check everybody's token after a restart.
 const (
 	argonTime   = 1
-	argonMemory = 8 << 10 // KiB
+	argonMemory = 1 << 10 // KiB
 	argonLanes  = 1
 )
 
