@@ -11,7 +11,8 @@
 //   - internal/ledger knows for every message whether it was delivered and how it ended, and finds
 //     the faults. It also knows when things happened.
 //   - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop. relay.go
-//     and nats.go are such protocols. sdk.go drives the client SDK instead.
+//     and nats.go are such protocols, and tls.go encrypts them. sdk.go drives the client SDK
+//     instead.
 //
 // Nodes may die, drain and be replaced during a run. That is not a fault, as long as the outcome of
 // each message is true. A lost connection is opened again at the next known node. A connection

@@ -99,8 +99,12 @@ func (o *options) checkListen(flag string, addr *string, insecure bool, advertis
 		return cli.Usagef("%s %s would carry credentials in plaintext: add --tls-cert and --tls-key, "+
 			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)
 	case !tcp.IP.IsLoopback() && !insecure:
+		verify := ""
+		if flag == "--listen" {
+			verify = "verify the certificates of clients (--tls-client-ca), "
+		}
 		return cli.Usagef("%s %s lets other machines connect without authentication: "+
-			"listen on 127.0.0.1 or [::1], or add --insecure-listen", flag, *addr)
+			"listen on 127.0.0.1 or [::1], %sor add --insecure-listen", flag, *addr, verify)
 	case o.clustered() && advertised == "" && (len(tcp.IP) == 0 || tcp.IP.IsUnspecified()):
 		return cli.Usagef("%s %s is not an address that others can connect to: add --%sadvertise HOST:PORT", flag, *addr,
 			strings.TrimSuffix(strings.TrimPrefix(flag, "--"), "listen"))

@@ -76,6 +76,7 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 		return err
 	}
 	outside.tls.addParts(reloads)
+	outside.tls.warnNames(&opts, logger)
 	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,

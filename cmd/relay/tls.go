@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -119,6 +121,27 @@ func (f *tlsFiles) apply(cfg *engine.Config) {
 	if f.peers != nil {
 		cfg.PeerTLS, cfg.PeerTLSClient = f.peers.Server(), f.peers.Client
 	}
+}
+
+// warnNames warns if clients or nodes will refuse a certificate, because the node announces an
+// address with another host.
+func (f *tlsFiles) warnNames(o *options, logger *slog.Logger) {
+	f.each(func(name string, s *certs.Store) {
+		addr := o.advertise
+		switch {
+		case name == "peers":
+			addr = cmp.Or(o.peerAdvertise, o.peerListen)
+		case addr == "" && o.clustered():
+			addr = o.listen
+		}
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil || host == "" { // nothing is announced, or the engine's default
+			return
+		}
+		if err := s.CheckName(host); err != nil {
+			logger.Warn("whoever connects to the address that this node announces will refuse its certificate", "for", name, "announced", addr, "error", err)
+		}
+	})
 }
 
 // run looks for changes of the files until ctx ends.

@@ -157,7 +157,8 @@ func TestTLS(t *testing.T) {
 // TestTLSClientCertOptional lets clients in without a certificate, and refuses bad ones.
 func TestTLSClientCertOptional(t *testing.T) {
 	n := newTLSNode(t)
-	p := start(t, nil, append(n.flags, "--tls-require-client-cert=false", "--tls-min-version=1.3")...)
+	p := start(t, nil, append(n.flags, "--tls-require-client-cert=false", "--tls-min-version=1.3", "--advertise=10.0.0.1:7400")...)
+	p.waitFor("will refuse its certificate.*10.0.0.1")
 	addr, _ := p.addresses()
 	if _, err := attach(t, addr, "alice", &tls.Config{RootCAs: n.ca.Pool()}); err != nil {
 		t.Error(err)

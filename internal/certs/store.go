@@ -139,6 +139,15 @@ func (s *Store) Client(serverName string) *tls.Config {
 	return cfg
 }
 
+// CheckName returns an error if a client that connects to this host would refuse the certificate
+// because of its names. host is a DNS name or an IP address.
+func (s *Store) CheckName(host string) error {
+	if st := s.now.Load(); st.pair != nil {
+		return st.pair.Leaf.VerifyHostname(host)
+	}
+	return nil
+}
+
 // Run looks at the files until ctx ends.
 func (s *Store) Run(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.Every)

@@ -268,6 +268,17 @@ func TestEnding(t *testing.T) {
 	}
 }
 
+func TestCheckName(t *testing.T) {
+	dir, ca := t.TempDir(), certstest.NewCA(t, "ca")
+	p := ca.Issue(t, certstest.Request{Names: []string{"n1.example.com", "10.0.0.1"}}).Write(t, dir, "x")
+	s, _ := mustOpen(t, Files{Cert: p.CertFile, Key: p.KeyFile})
+	for host, good := range map[string]bool{"n1.example.com": true, "10.0.0.1": true, "n2.example.com": false, "10.0.0.2": false} {
+		if err := s.CheckName(host); (err == nil) != good {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
 // TestReadableKey warns of a key that everybody can read.
 func TestReadableKey(t *testing.T) {
 	dir, ca := t.TempDir(), certstest.NewCA(t, "ca")
