@@ -10,7 +10,7 @@ const (
 
 const (
 	maxUint  = math.MaxUint64
-	maxEpoch = 1<<53 - 1 // S10: every language holds it exactly
+	maxEpoch = 1<<53 - 1 // every language holds it exactly (S10)
 	maxTTL   = math.MaxUint32
 	maxCode  = 127
 )

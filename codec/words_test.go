@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestCodeRanges spells S4 out for every value a code can have.
+// TestCodeRanges checks for every value of a code what its range says (S4).
 func TestCodeRanges(t *testing.T) {
 	for i := range 256 {
 		c := Code(i)

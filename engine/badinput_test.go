@@ -239,7 +239,7 @@ func TestOffenderGoesOn(t *testing.T) {
 	})
 }
 
-// The node refuses unknown kinds, and nothing else happens (S4 needs this).
+// The node refuses unknown kinds, and nothing else happens (S4).
 func TestUnknownKind(t *testing.T) {
 	n := start(t, Config{})
 	by := n.watchOver()

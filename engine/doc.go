@@ -69,7 +69,7 @@
 // interface through which it gives work to the loops. hooks.go calls the hooks, and login.go asks
 // one of them who a client is. wire.go is the interface to what carries the bytes: a socket, or a
 // pipe in memory (pipe.go, dialer.go). clock.go is the loops' clock, stall.go detects loops that
-// stand still, and fence.go does what must follow a stop. In a cluster, internal/peers knows the
+// are stalled, and fence.go does what must follow a stop. In a cluster, internal/peers knows the
 // other nodes and dials them. cluster.go gives it what it needs from the engine, link.go is the
 // connection to one node, and peeridentity.go describes this node to others. forward.go sends and
 // receives messages over a link. park.go and hold.go hold messages on a loop until the registry

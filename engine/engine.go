@@ -368,8 +368,8 @@ func (e *Engine) Addr() net.Addr {
 // NodeID returns Config.NodeID, or the ID that the engine chose if that is empty.
 func (e *Engine) NodeID() string { return e.cfg.NodeID }
 
-// Incarnation returns the node's incarnation. It changes at every start, and after the process has
-// stood still for longer than Config.LoopGap.
+// Incarnation returns the node's incarnation. It changes at every start, and after the process was
+// stopped for longer than Config.LoopGap.
 func (e *Engine) Incarnation() uint64 { return e.incarnation.Load() }
 
 // members returns the nodes that the node announces to clients.

@@ -133,8 +133,8 @@ func (n *node) ended() error {
 	}
 }
 
-// checkBooks checks the promise of Stats and of S3: once nothing is under way, each send is in
-// exactly one counter.
+// checkBooks checks that each send is in exactly one counter once nothing is under way, as Stats
+// promises (S3).
 func (n *node) checkBooks() {
 	n.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {

@@ -4,9 +4,9 @@ import (
 	"distmsg/routing"
 )
 
-// Health returns what the node currently lacks, one line per trouble. It returns an empty list if
-// there is none. A node with troubles keeps serving: what it knows still works, and what it cannot
-// find out ends with an outcome that says so.
+// Health returns the current problems of the node, one line for each, or an empty list. A node with
+// problems keeps serving with what it knows. A message or request for which it lacks something ends
+// with a code that says so.
 func (e *Engine) Health() []string {
 	troubles := e.dir.Troubles()
 	if trouble := e.memoryTrouble(); trouble != "" {

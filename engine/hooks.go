@@ -18,10 +18,10 @@ import (
 // engine calls a hook from several goroutines at once.
 type Hooks struct {
 	// Authenticate turns a login into an identity, or refuses it with an error whose text goes to
-	// the client. An error that is or wraps ErrRetryLogin refuses nothing: the client comes again
-	// later. It runs on a goroutine of its own and may block; the connection waits, for at most
-	// Config.IdleTimeout. ctx ends then and when the engine stops, and Run does not return before
-	// the hook has returned.
+	// the client. With an error that is or wraps ErrRetryLogin, it asks the client to try again
+	// later. It runs on a goroutine of its own and may block. The connection waits for it, but at
+	// most for Config.IdleTimeout. ctx ends then and when the engine stops, and Run does not return
+	// before the hook has returned.
 	Authenticate func(ctx context.Context, l Login) (Identity, error)
 	// Bind refuses an ID to an identity with an error, whose text goes to the client. The text is
 	// cut to 255 bytes, and texts beyond 32 KiB for all IDs of one bind are left out. It runs on

@@ -8,7 +8,7 @@ import (
 // PerSecond means no limit.
 type Rate struct {
 	PerSecond int64
-	// Burst is how much may come at once after a pause. Default: what comes in a second.
+	// Burst is how much may come at once after a pause. Default: PerSecond.
 	Burst int64
 }
 

@@ -33,10 +33,10 @@ type Identity struct {
 	Expires time.Time
 }
 
-// ErrRetryLogin is the error of Hooks.Authenticate when it cannot tell now who a client is, for
-// example because the service that it asks does not answer. The error may be wrapped. The client
-// hears that it should come again later, and nothing about its credentials.
-var ErrRetryLogin = errors.New("engine: cannot tell who the client is: try again later")
+// ErrRetryLogin is the error of Hooks.Authenticate when it cannot check the credentials now, for
+// example because the service that it asks does not answer. The error may be wrapped. The node asks
+// the client to try again later, and does not refuse its credentials.
+var ErrRetryLogin = errors.New("engine: cannot check the credentials now: try again later")
 
 // authenticate asks the hook who the client is, and lets the connection into its session, or
 // refuses it.

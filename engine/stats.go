@@ -26,7 +26,7 @@ import (
 type Stats struct {
 	// Loops counts the event loops.
 	Loops int
-	// Connections counts the connections of clients, also of those in the same process, and the
+	// Connections counts the connections of clients, including those in the same process, and the
 	// links, before and after their hello.
 	Connections int
 	// Sessions counts those that are attached or within their resume window.
@@ -115,14 +115,13 @@ type Stats struct {
 	Outcomes map[codec.Code]uint64
 	// Faults counts the error frames that the node sent, by fault.
 	Faults map[codec.Fault]uint64
-	// LongestStall is the longest time that an event loop was at work without a stamp. See S24 in
-	// docs/semantics.md.
+	// LongestStall is the longest stall of an event loop in the middle of its work. A busy loop is
+	// not stalled (S24).
 	LongestStall time.Duration
-	// LoopSilence is the time since the oldest of the event loops' latest stamps. It is 10 ms or
-	// less as a rule.
+	// LoopSilence is for how long the slowest event loop has not run, usually 10 ms or less.
 	LoopSilence time.Duration
-	// LaneBusy is how long the longest job off the loops has been under way: a hook, or a call of
-	// the registry.
+	// LaneBusy is how long the longest current job off the loops has been running: a hook, or a
+	// call to the registry.
 	LaneBusy time.Duration
 	// MemoryHeld is how many bytes connections hold, and MemoryBudget how many they may hold.
 	MemoryHeld, MemoryBudget int

@@ -19,9 +19,9 @@
 // whose node drains moves without a gap: it opens another leg first, and then the old leg leaves
 // (wire.go). A session continues where it can be resumed.
 //
-// To judge the order by S20 (docs/semantics.md), the ledger must know which message left first over
-// a new connection, and from when to when the route to a receiver changed. Messages sent before the
-// end of a change may be overtaken, but not before its beginning. Nobody outside can see how long
+// Messages that were sent before the end of a change may be overtaken, but not before its beginning
+// (S20). So the ledger must know which message left first over a new connection, and from when to
+// when the route to a receiver changed. Nobody outside can see how long
 // nodes take to notify each other. So if there are several nodes, a change counts as over one
 // second after its end. If sessions are attached to several nodes ([Config].Attach), the order is
 // judged among the messages that one of their connections carries to one ID.

@@ -30,7 +30,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var metrics = []metric{
 	gauge("loops", "Event loops.", func(s *engine.Stats) float64 { return float64(s.Loops) }),
-	gauge("connections", "Client connections, including those of clients in the same process and those without hello.", func(s *engine.Stats) float64 { return float64(s.Connections) }),
+	gauge("connections", "Connections of clients, including those in the same process and those without hello, and links to other nodes.", func(s *engine.Stats) float64 { return float64(s.Connections) }),
 	gauge("sessions", "Sessions, including detached ones within their resume window.", func(s *engine.Stats) float64 { return float64(s.Sessions) }),
 	gauge("ids", "Client IDs that are bound.", func(s *engine.Stats) float64 { return float64(s.IDs) }),
 	gauge("watched_ids", "Client IDs that clients of this node watch.", func(s *engine.Stats) float64 { return float64(s.Watched) }),

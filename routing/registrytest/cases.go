@@ -38,7 +38,7 @@ func cases(histories int) []testCase {
 	}
 }
 
-// S10: epochs come from the clock and grow with each bind, also when the clock does not.
+// Epochs come from the clock and grow with each bind, also when the clock does not (S10).
 func checkMint(s *suite) error {
 	id, session := s.newID(), routing.NewSessionID()
 	var last uint64
@@ -59,7 +59,7 @@ func checkMint(s *suite) error {
 	return nil
 }
 
-// S13: an incumbent stays unless it is named exactly, and who replaces it hears of it.
+// An incumbent stays unless it is named exactly, and who replaces it hears of it (S13).
 func checkDuplicateLogin(s *suite) error {
 	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
 	// expected somebody, met nobody
@@ -93,7 +93,7 @@ func checkDuplicateLogin(s *suite) error {
 	return s.wantHolder(id, routing.Binding{Session: b, Epoch: got.Epoch})
 }
 
-// S10: a re-assert wins over nothing, over what is older, and over itself.
+// A re-assert wins over nothing, over what is older, and over itself (S10).
 func checkReassert(s *suite) error {
 	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
 	epoch := s.clock.epoch()
@@ -240,8 +240,8 @@ func checkWrongClock(s *suite) error {
 	return nil
 }
 
-// S12: an epoch is above all that the ID ever had, so that a late re-assert does not win
-// over a later bind, whether or not the ID was free between and the clock stepped back.
+// An epoch is above all that the ID ever had, so that a late re-assert does not win over a later
+// bind, whether or not the ID was free between and the clock stepped back (S12).
 func checkEpochsOutliveBindings(s *suite) error {
 	a, b := routing.NewSessionID(), routing.NewSessionID()
 	for _, reasserted := range []bool{false, true} {
@@ -275,7 +275,7 @@ func checkEpochsOutliveBindings(s *suite) error {
 	return nil
 }
 
-// S11: exactly the binding that is named goes, once.
+// Exactly the binding that is named goes, once (S11).
 func checkUnbind(s *suite) error {
 	id, a, b := s.newID(), routing.NewSessionID(), routing.NewSessionID()
 	old, err := s.mustMint(id, a, routing.Binding{})
@@ -381,7 +381,7 @@ func checkOddIDs(s *suite) error {
 	return nil
 }
 
-// S13: of many who bind a free ID at once, one gets it, and all hear the same name.
+// Of many who bind a free ID at once, one gets it, and all hear the same name (S13).
 func checkRaceForFreeID(s *suite) error {
 	for range 20 {
 		id := s.newID()
@@ -402,7 +402,7 @@ func checkRaceForFreeID(s *suite) error {
 	return nil
 }
 
-// S13: of many who replace the same incumbent at once, one does, round after round.
+// Of many who replace the same incumbent at once, one does, round after round (S13).
 func checkRaceToReplace(s *suite) error {
 	id := s.newID()
 	holder, err := s.mustMint(id, routing.NewSessionID(), routing.Binding{})

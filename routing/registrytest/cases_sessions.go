@@ -9,8 +9,8 @@ import (
 	"distmsg/routing"
 )
 
-// S16: an older serial neither replaces nor removes a newer one, and incarnations do
-// not touch each other.
+// An older serial neither replaces nor removes a newer one, and incarnations do not touch each
+// other (S16).
 func checkPresence(s *suite) error {
 	session := routing.NewSessionID()
 	entry := func(node string, incarnation, serial uint64) routing.Presence {
@@ -115,7 +115,7 @@ func checkPresences(s *suite) error {
 	return nil
 }
 
-// S17: a session ends when it is attached nowhere, when only at dead nodes, or by force.
+// A session ends when it is attached nowhere, when only at dead nodes, or by force (S17).
 func checkEndSession(s *suite) error {
 	here := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
 	there := routing.Presence{Node: "n2", Incarnation: 1, Serial: 1}
@@ -154,7 +154,7 @@ func checkEndSession(s *suite) error {
 	return nil
 }
 
-// S17: an attach that came in the meantime wins.
+// An attach that came in the meantime wins (S17).
 func checkEndAgainstAttach(s *suite) error {
 	session := routing.NewSessionID()
 	seen := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
@@ -178,7 +178,7 @@ func checkEndAgainstAttach(s *suite) error {
 	)
 }
 
-// S17: the dead stay dead.
+// The dead stay dead (S17).
 func checkDeadSessions(s *suite) error {
 	id, session := s.newID(), routing.NewSessionID()
 	here := routing.Presence{Node: "n1", Incarnation: 1, Serial: 1}
@@ -205,8 +205,8 @@ func checkDeadSessions(s *suite) error {
 	)
 }
 
-// S17: the IDs of a dead session become free, sooner or later, and until then they can be
-// taken over by naming it. An ID that another session has taken stays with that one.
+// The IDs of a dead session become free, sooner or later, and until then they can be taken over by
+// naming it (S17). An ID that another session has taken stays with that one.
 func checkBindingsOfTheDead(s *suite) error {
 	free, taken, moved := s.newID(), s.newID(), s.newID()
 	a, b := routing.NewSessionID(), routing.NewSessionID()

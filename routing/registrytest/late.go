@@ -156,7 +156,8 @@ func (h *history) do(op routing.BindOp) (routing.BindResult, error) {
 	return got, nil
 }
 
-// answer is rules S10, S13 and S17 in plain words. A mint's epoch it takes from the answer.
+// answer returns what a registry must answer (S10, S13, S17). The epoch of a mint is minted, because
+// the registry chooses it.
 func answer(op routing.BindOp, dead bool, held routing.Binding, minted uint64) routing.BindResult {
 	free, own := held == routing.Binding{}, held.Session == op.Session
 	switch {

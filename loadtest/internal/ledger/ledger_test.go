@@ -123,8 +123,8 @@ func TestLedgerRefuses(t *testing.T) {
 	}
 }
 
-// TestOrderExcuses delivers message 2 before message 1 around changes. That must be a fault unless
-// S20 allows it.
+// TestOrderExcuses delivers message 2 before message 1 around changes. That must be a fault
+// unless the order may change there (S20).
 func TestOrderExcuses(t *testing.T) {
 	const changed = 100
 	first := func(l *Ledger) { l.Send(0, 1, 10) }
