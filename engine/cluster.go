@@ -24,7 +24,7 @@ type Membership interface {
 	// Withdraw removes this node's record.
 	Withdraw(ctx context.Context) error
 	// Watch calls f with all members, at once and after each change, until ctx ends. While the
-	// source is unreachable, the last list stands.
+	// source is unreachable, the last list stays in force.
 	Watch(ctx context.Context, f func([]discovery.Record))
 }
 

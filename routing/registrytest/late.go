@@ -156,8 +156,8 @@ func (h *history) do(op routing.BindOp) (routing.BindResult, error) {
 	return got, nil
 }
 
-// answer returns what a registry must answer (S10, S13, S17). The epoch of a mint is minted, because
-// the registry chooses it.
+// answer returns what a registry must answer (S10, S13, S17). The registry chooses the epoch of a
+// mint, so that is minted.
 func answer(op routing.BindOp, dead bool, held routing.Binding, minted uint64) routing.BindResult {
 	free, own := held == routing.Binding{}, held.Session == op.Session
 	switch {
