@@ -59,7 +59,8 @@ type acceptor struct {
 	// shared
 	refused    atomic.Uint64
 	tlsFailed  atomic.Uint64   // TLS connections that have failed, most of them in their handshake
-	complained asynclog.Seldom // about clients without TLS
+	noProxy    atomic.Uint64   // connections from a load balancer that do not begin with its header
+	complained asynclog.Seldom // about clients without TLS or a header
 	dialled    atomic.Int64    // open sockets that this node has dialled
 }
 
@@ -143,8 +144,8 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 	if !p.admit(e.serving, c) {
 		return nc.Close()
 	}
-	if p.tls.config != nil {
-		return enrolling.beginTLS(nc, c)
+	if p.shaking.has(c.remote) {
+		return enrolling.beginShake(nc, c)
 	}
 	return enrolling.begin(nc, c)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -186,6 +187,13 @@ type Config struct {
 	// wait, because few handshakes compute at the same time. The engine works with a copy. Clients
 	// in the same process do not use TLS. Default: nil, no TLS.
 	TLS *tls.Config
+	// ProxyFrom lists the networks of load balancers that say where a client comes from, in a
+	// header of the PROXY protocol, version 2. Connections from there must begin with the header,
+	// before TLS, within HelloTimeout. The address in it is the client's for logs, limits per
+	// address and Hooks.Authenticate. If the header has none (LOCAL, or no IP address), it is the
+	// balancer's. Headers from other addresses are not accepted. It does not apply to PeerAddr.
+	// Default: none.
+	ProxyFrom []netip.Prefix
 	// PeerTLS makes links to other nodes use TLS. It is used at both ends, so ClientAuth
 	// tls.RequireAndVerifyClientCert, ClientCAs and RootCAs together make TLS mutual. A node that
 	// dials another one checks that its certificate is for ServerName (default: the host in the
@@ -330,6 +338,9 @@ func (c *Config) validate(ownRegistry bool) error {
 	c.checkNames(check)
 	c.checkLimits(check)
 	c.checkTLS(check)
+	for _, network := range c.ProxyFrom {
+		check(network.IsValid() && !network.Addr().Is4In6(), "ProxyFrom has %v, want a network such as 10.0.0.0/8", network)
+	}
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	if c.Membership != nil {

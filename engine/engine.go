@@ -107,10 +107,10 @@ func New(cfg Config) (*Engine, error) {
 	e.connTerms = Limits{Messages: cfg.ConnMessages, Bytes: cfg.ConnBytes, Lookups: cfg.ConnLookups}.terms()
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
-	e.acceptor.clients.tls = newShaking(cfg.TLS, int(max(cfg.MemoryBudget/shakePart/shakeCost, leastShakes)))
+	e.acceptor.clients.shaking = newShaking(cfg.TLS, cfg.ProxyFrom, int(max(cfg.MemoryBudget/shakePart/shakeCost, leastShakes)))
 	// The number of nodes bounds the number of links.
 	e.acceptor.peers = newPort(0, cfg.MaxPeerHandshakes)
-	e.acceptor.peers.tls = newShaking(cfg.PeerTLS, cfg.MaxPeerHandshakes)
+	e.acceptor.peers.shaking = newShaking(cfg.PeerTLS, nil, cfg.MaxPeerHandshakes)
 	e.acceptor.inside = newPort(0, math.MaxInt)
 	office := e.officeConfig(ownRegistry)
 	e.dir = directory.New(office, hall{e}, porch{e})

@@ -54,9 +54,9 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 	return n.failure()
 }
 
-// beginTLS has an admitted connection shake hands before it is enrolled. It returns the error of a
-// connection before it.
-func (n *enrolling) beginTLS(nc net.Conn, c *conn) error {
+// beginShake has an admitted connection shake hands before it is enrolled. It returns the error of
+// a connection before it.
+func (n *enrolling) beginShake(nc net.Conn, c *conn) error {
 	s := n.port.begin(nc, c, n.eng.cfg.HelloTimeout)
 	c.helloBy = (n.eng.clock() + n.eng.cfg.HelloTimeout).Milliseconds()
 	n.work.Go(func() {

@@ -26,8 +26,8 @@ type port struct {
 	unproved int // of those, the ones that have not shown who they are
 	// freed, of capacity 1, holds a token when a place may be free or a connection may now make
 	// room.
-	freed chan struct{}
-	tls   shaking // if the port uses TLS
+	freed   chan struct{}
+	shaking shaking // of connections that have something to do before a loop gets them
 
 	mu   sync.Mutex
 	open int // guarded by mu; open sockets
@@ -44,7 +44,7 @@ type port struct {
 type portPlace struct {
 	phase   placePhase
 	waiting *list.Element // in port.waiting, from placeArriving until placeProved or placeFree
-	shake   *shake        // its TLS handshake, while that is under way
+	shake   *shake        // its handshake on a goroutine, while that is under way
 }
 
 // placePhase says how far a connection has shown who it is.
@@ -53,7 +53,7 @@ type placePhase uint8
 const (
 	placeFree      placePhase = iota // no place: not admitted yet, or its socket has closed
 	placeArriving                    // on its way to its loop
-	placeShaking                     // has its TLS handshake, and has no loop yet
+	placeShaking                     // has its handshake on a goroutine, and has no loop yet
 	placeWaiting                     // with its loop, and has not shown who it is
 	placeDisplaced                   // has not shown who it is, and has to make room
 	placeProved                      // has shown who it is, and counts for its source
@@ -83,7 +83,7 @@ func (p *port) admit(ctx context.Context, c *conn) bool {
 func (p *port) tryAdmit(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.most > 0 && p.open >= p.most || p.waiting.Len() >= p.unproved || p.tls.full() {
+	if p.most > 0 && p.open >= p.most || p.waiting.Len() >= p.unproved || p.shaking.full() {
 		return false
 	}
 	p.open++
@@ -92,7 +92,7 @@ func (p *port) tryAdmit(c *conn) bool {
 	return true
 }
 
-// displace closes the oldest connection that has not shown who it is. If the places for TLS
+// displace closes the oldest connection that has not shown who it is. If the places for
 // handshakes are full, that is the oldest one with a handshake. It does nothing while an earlier
 // one that has to make room is still open. wait says when it can displace a handshake that must
 // have more time until then, or is 0.
@@ -114,7 +114,7 @@ func (p *port) oldest() (end func(), wait time.Duration) {
 	for first := p.waiting.Front(); first != nil; first = first.Next() {
 		c := first.Value.(*conn)
 		switch {
-		case c.place.phase == placeWaiting && !p.tls.full():
+		case c.place.phase == placeWaiting && !p.shaking.full():
 			p.toDisplace(c)
 			return func() { c.loop.post(c.displace) }, 0
 		case c.place.phase == placeShaking:
@@ -207,7 +207,7 @@ func (p *port) leave(c *conn, to placePhase) {
 		p.closing--
 	}
 	if c.place.shake != nil {
-		p.tls.running--
+		p.shaking.running--
 	}
 	c.place = portPlace{phase: to}
 }

@@ -17,8 +17,8 @@ import (
 )
 
 // With TLS, a connection has its handshake before a loop gets it, on a goroutine of its own (see
-// tlsline). Handshakes are expensive for the node and cheap for whoever only begins them. So two
-// things are bounded (S32):
+// tlsline). The header of a load balancer is part of the handshake (see proxied.go). Handshakes are
+// expensive for the node and cheap for whoever only begins them. So two things are bounded (S32):
 //
 //   - How many are under way. If one more comes, the node closes the oldest of those that have let
 //     the node wait for long.
@@ -37,24 +37,30 @@ const (
 	lingerBytes = 1 << 20
 )
 
-// shaking bounds the TLS handshakes of a port.
+// shaking bounds the handshakes of a port.
 type shaking struct {
 	// static
-	config *tls.Config   // nil: the port does not use TLS
-	most   int           // handshakes under way
-	turns  chan struct{} // holds one element for each handshake that computes
+	config  *tls.Config // nil: the port does not use TLS
+	proxies proxies
+	most    int           // handshakes under way
+	turns   chan struct{} // holds one element for each handshake that computes
 
 	running int // guarded by port.mu
 }
 
-func newShaking(config *tls.Config, most int) shaking {
-	return shaking{config: config, most: most, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+func newShaking(config *tls.Config, proxies proxies, most int) shaking {
+	return shaking{config: config, proxies: proxies, most: most, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 }
 
-// full reports whether no further handshake may begin. The caller holds the port's mu.
-func (s *shaking) full() bool { return s.config != nil && s.running >= s.most }
+// has reports whether a connection from there has a handshake before a loop gets it.
+func (s *shaking) has(remote net.Addr) bool { return s.config != nil || s.proxies.have(remote) }
 
-// shake is the TLS handshake of a connection that no loop has yet.
+// full reports whether no further handshake may begin. The caller holds the port's mu.
+func (s *shaking) full() bool {
+	return (s.config != nil || len(s.proxies) > 0) && s.running >= s.most
+}
+
+// shake is the handshake of a connection that no loop has yet.
 type shake struct {
 	// static
 	port   *port
@@ -70,7 +76,7 @@ type shake struct {
 	waited time.Duration // guarded by port.mu; how long it has waited before
 }
 
-var errDisplaced = errors.New("engine: the TLS handshake has to make room")
+var errDisplaced = errors.New("engine: the handshake has to make room")
 
 // begin makes the handshake of a connection that the port has admitted.
 func (p *port) begin(nc net.Conn, c *conn, within time.Duration) *shake {
@@ -80,15 +86,18 @@ func (p *port) begin(nc net.Conn, c *conn, within time.Duration) *shake {
 	defer p.mu.Unlock()
 	s.since = time.Now()
 	c.place.phase, c.place.shake = placeShaking, s
-	p.tls.running++
+	p.shaking.running++
 	return s
 }
 
 // run does the handshake, and gives the connection what comes out of it. If the handshake fails, it
 // closes the socket.
 func (s *shake) run(e *Engine) bool {
-	line := tlsline.Server(s.nc, s.port.tls.config, s)
-	err := line.Handshake()
+	err := s.readProxyHeader()
+	if err == nil && s.port.shaking.config != nil {
+		s.conn.secure = tlsline.Server(s.nc, s.port.shaking.config, s)
+		err = s.conn.secure.Handshake()
+	}
 	if err == nil {
 		err = s.done()
 	}
@@ -98,7 +107,6 @@ func (s *shake) run(e *Engine) bool {
 		s.port.closed(s.conn)
 		return false
 	}
-	s.conn.secure = line
 	return true
 }
 
@@ -112,7 +120,7 @@ func (s *shake) done() error {
 		return errDisplaced
 	}
 	c.place.phase, c.place.shake = placeArriving, nil
-	p.tls.running--
+	p.shaking.running--
 	wake.Nudge(p.freed)
 	return nil
 }
@@ -121,7 +129,7 @@ func (s *shake) done() error {
 func (s *shake) Pause() {
 	if s.computes {
 		s.computes = false
-		<-s.port.tls.turns
+		<-s.port.shaking.turns
 	}
 	s.port.mu.Lock()
 	defer s.port.mu.Unlock()
@@ -137,7 +145,7 @@ func (s *shake) Resume() error {
 	s.since = time.Time{}
 	s.port.mu.Unlock()
 	select {
-	case s.port.tls.turns <- struct{}{}:
+	case s.port.shaking.turns <- struct{}{}:
 		s.computes = true
 	case <-s.ended:
 		return errDisplaced
@@ -177,7 +185,14 @@ func (p *port) shakes() (all []*shake) {
 // refuse answers a peer whose handshake has failed, and says in the log why.
 func (s *shake) refuse(e *Engine, err error) {
 	a, log, remote := &e.acceptor, e.cfg.Logger, s.conn.remote
-	a.tlsFailed.Add(1)
+	if errors.Is(err, errNoProxyHeader) {
+		a.noProxy.Add(1)
+		a.complain("a load balancer sent no PROXY protocol header of version 2", "remote", remote, "error", err)
+		return
+	}
+	if s.port.shaking.config != nil {
+		a.tlsFailed.Add(1)
+	}
 	header := tls.RecordHeaderError{}
 	plain := errors.As(err, &header) && header.Conn != nil
 	who, complain := "a client", a.complain
@@ -186,7 +201,7 @@ func (s *shake) refuse(e *Engine, err error) {
 	}
 	switch {
 	case errors.Is(err, errDisplaced), isGone(err):
-		log.Debug("a TLS handshake has not ended", "remote", remote, "error", err)
+		log.Debug("a handshake has not ended", "remote", remote, "error", err)
 		return
 	case plain:
 		complain("refused "+who+" without TLS: this address is for TLS only", "remote", remote)

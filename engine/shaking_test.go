@@ -36,8 +36,8 @@ func TestHandshakesThatStandStill(t *testing.T) {
 	t.Parallel()
 	s := secure(t)
 	n := start(t, Config{TLS: s.server, HelloTimeout: time.Hour}, func(e *Engine) {
-		e.acceptor.clients.tls.most = 4
-		e.acceptor.clients.tls.turns = make(chan struct{}, 1)
+		e.acceptor.clients.shaking.most = 4
+		e.acceptor.clients.shaking.turns = make(chan struct{}, 1)
 	})
 	first := n.joinTLS(s.client, "first")
 	waits := n.dialTLS(s.client) // for its own hello
@@ -58,7 +58,7 @@ func TestHandshakesThatStandStill(t *testing.T) {
 func TestHandshakeInDrops(t *testing.T) {
 	t.Parallel()
 	s := secure(t)
-	n := start(t, Config{TLS: s.server, HelloTimeout: time.Hour}, func(e *Engine) { e.acceptor.clients.tls.most = 1 })
+	n := start(t, Config{TLS: s.server, HelloTimeout: time.Hour}, func(e *Engine) { e.acceptor.clients.shaking.most = 1 })
 	slow := n.dial()
 	over := make(chan struct{})
 	go func() {
@@ -81,10 +81,10 @@ func TestHandshakesInTurns(t *testing.T) {
 	t.Parallel()
 	s := secure(t)
 	n := start(t, Config{TLS: s.server, HelloTimeout: time.Hour}, func(e *Engine) {
-		e.acceptor.clients.tls.most = 4
-		e.acceptor.clients.tls.turns = make(chan struct{}, 1)
+		e.acceptor.clients.shaking.most = 4
+		e.acceptor.clients.shaking.turns = make(chan struct{}, 1)
 	})
-	turns := n.acceptor.clients.tls.turns
+	turns := n.acceptor.clients.shaking.turns
 	turns <- struct{}{} // the test has the only turn
 	joined := make(chan error, 8)
 	for range cap(joined) {

@@ -50,6 +50,9 @@ type Stats struct {
 	// TLSFailed counts connections that ended because of TLS: those whose handshake failed or did
 	// not end in time, and those that sent what is not valid later.
 	TLSFailed uint64
+	// NoProxyHeader counts connections from Config.ProxyFrom that began with something else than a
+	// header of the PROXY protocol, version 2. The node closed them.
+	NoProxyHeader uint64
 	// ConnsOverShare counts hellos that the node answered with "come again later" because few
 	// places were left and clients of the same address held more than those.
 	ConnsOverShare uint64
@@ -211,7 +214,7 @@ func (e *Engine) Stats() Stats {
 		IDs:       e.table.Len(),
 		Watched:   office.Watched,
 		Refused:   e.acceptor.refused.Load(),
-		TLSFailed: e.acceptor.tlsFailed.Load(),
+		TLSFailed: e.acceptor.tlsFailed.Load(), NoProxyHeader: e.acceptor.noProxy.Load(),
 
 		Displaced:      e.acceptor.clients.displacements(),
 		DisplacedPeers: e.acceptor.peers.displacements(),

@@ -53,6 +53,7 @@ var metrics = []metric{
 	counter("logins_cut_total", "Connections that were closed because the client did not log in again.", func(s *engine.Stats) uint64 { return s.LoginsCut }),
 	counter("joins_refused_total", "Hellos refused for now because the node was checking too many others.", func(s *engine.Stats) uint64 { return s.JoinsRefused }),
 	counter("tls_failed_total", "Connections that ended because of TLS: the handshake failed or did not end in time, or the peer sent what is not valid later.", func(s *engine.Stats) uint64 { return s.TLSFailed }),
+	counter("proxy_headers_missing_total", "Connections from load balancers that did not begin with a header of the PROXY protocol, version 2.", func(s *engine.Stats) uint64 { return s.NoProxyHeader }),
 	counter("connections_over_share_total", "Hellos refused for now because few places for connections were left and clients of their address held more than those.", func(s *engine.Stats) uint64 { return s.ConnsOverShare }),
 	counter("bytes_in_total", "Bytes read from clients.", func(s *engine.Stats) uint64 { return s.BytesIn }),
 	counter("bytes_out_total", "Bytes written to clients.", func(s *engine.Stats) uint64 { return s.BytesOut }),
