@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 
 	"distmsg/discovery"
@@ -41,7 +42,10 @@ func parsePeers(list string) ([]discovery.Record, error) {
 	return peers, nil
 }
 
-func (o *options) checkAddrs() error {
+func (o *options) checkAddrs() (err error) {
+	if o.proxies, err = parseNetworks(o.proxyFrom); err != nil {
+		return err
+	}
 	for _, a := range []flagValue{{"--advertise", o.advertise}, {"--peer-advertise", o.peerAdvertise}} {
 		if a.value == "" {
 			continue
@@ -74,6 +78,22 @@ func (o *options) checkAddrs() error {
 		o.adminHosts = append(o.adminHosts, name)
 	}
 	return nil
+}
+
+// parseNetworks reads the values of --proxy-protocol-from. A single address is a network, too.
+func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
+	for _, text := range texts {
+		text = strings.TrimSpace(text) // "10.0.0.5, 10.0.0.6"
+		network, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); err != nil && addrErr == nil {
+			network, err = addr.Unmap().Prefix(addr.Unmap().BitLen())
+		}
+		if err != nil || network.Addr().Is4In6() || network.Addr().Zone() != "" {
+			return nil, cli.Usagef("--proxy-protocol-from: %s is not a network, as in 10.0.0.0/8, nor an address", brief(text))
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
 }
 
 // explainAddr explains why an address could not be resolved.

@@ -18,7 +18,7 @@ import (
 // program says where relay's flags have their values from.
 func program() *settings.Program {
 	return &settings.Program{
-		Prefix: "DISTMSG_", FileFlag: "config", MayBe0: []string{"admin-listen"},
+		Prefix: "DISTMSG_", FileFlag: "config", MayBe0: []string{"admin-listen", "auth-jwt-leeway"},
 		Secrets: []settings.Secret{
 			{Variable: envSecret, FileFlag: "cluster-secret-file"},
 			{Variable: envRegistryPassword, FileFlag: "registry-password-file"},

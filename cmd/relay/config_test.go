@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"distmsg/codec"
 	"distmsg/internal/cli"
 	"distmsg/internal/settings"
 )
@@ -104,6 +106,9 @@ func TestConfigCheck(t *testing.T) {
 	}{
 		{"", nil, cli.ExitOK, ": ok"},
 		{"log-level: debug\nadmin-host: [a, b]\nmemory-budget: 1GiB\n", nil, cli.ExitOK, ": ok"},
+		{"proxy-protocol-from: [10.0.0.0/8, 10.0.0.5, \"2001:db8::/32\", \"::1\"]\n", nil, cli.ExitOK, ": ok"},
+		{"proxy-protocol-from: balancer\n", nil, cli.ExitUsage, `--proxy-protocol-from: "balancer" is not a network`},
+		{"proxy-protocol-from: 10.0.0.0/33\n", nil, cli.ExitUsage, `--proxy-protocol-from: "10.0.0.0/33" is not a network`},
 		{"lop: 3\n", nil, cli.ExitUsage, `relay.yaml:1: unknown key "lop": did you mean loops?`},
 		{"memory-budget: 1GB\n", nil, cli.ExitUsage, `relay.yaml:1: memory-budget is "1GB": want a number of bytes`},
 		{"drain-timeout: -1s\n", nil, cli.ExitUsage, "--drain-timeout"},
@@ -143,6 +148,21 @@ func TestDocumentedFile(t *testing.T) {
 	if code, _, stderr := run(t, "config", "check", writeConfig(t, text)); code != cli.ExitOK {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
+}
+
+// A client behind a load balancer gets in, and one that says nothing about its balancer does not.
+func TestProxyProtocol(t *testing.T) {
+	p := start(t, nil, "--proxy-protocol-from=10.0.0.0/8,127.0.0.1")
+	clients, _ := p.addresses()
+	c := dial(t, clients)
+	c.write([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x09\x0a\x00\x00\x01\xc3\x50\x1c\xe8"))
+	c.hello()
+	plain := dial(t, clients)
+	plain.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
+	if in, _ := io.ReadAll(plain.in); len(in) > 0 {
+		t.Errorf("it reads %q", in)
+	}
+	p.waitFor(`level=WARN msg="a load balancer sent no PROXY protocol header of version 2" remote=127\.0\.0\.1:`)
 }
 
 // A node takes what a file says, warns of variables that it does not know, and reloads the file.

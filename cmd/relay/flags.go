@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"runtime"
 	"time"
 
@@ -15,6 +16,8 @@ type options struct {
 	listen, adminListen, advertise string
 	insecureListen                 bool
 	adminHosts                     []string
+	proxyFrom                      []string
+	proxies                        []netip.Prefix // the parsed proxyFrom
 	loops                          int
 	maxSessionIDs, maxNodeIDs      int
 	maxNodeWatched                 int
@@ -59,6 +62,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "host `names` that HTTP requests may use, besides localhost and IP addresses (default: any name, or none if\n--admin-listen is a loopback address, because a web page can make its own name resolve to that)")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	o.tls.addFlags(f)
+	f.StringSliceVar(&o.proxyFrom, "proxy-protocol-from", nil, "`networks` of load balancers, as in 10.0.0.0/8 or 10.0.0.5, that begin each connection with a header of\nthe PROXY protocol, version 2: the client's address is the one in it")
 	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "run `n` event loops, by default one for each CPU")
 	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "one session may bind `n` IDs at this node; further binds end overflow")
 	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "all sessions together may bind `n` IDs at this node; each takes about 250 bytes of memory")

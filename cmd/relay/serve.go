@@ -78,7 +78,7 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 	outside.tls.addParts(reloads)
 	outside.tls.warnNames(&opts, logger)
 	node, err := outside.newNode(context.Background(), engine.Config{
-		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, Loops: opts.loops,
+		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, ProxyFrom: opts.proxies, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
 		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs, MaxNodeWatched: opts.maxNodeWatched,
 		Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
