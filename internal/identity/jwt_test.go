@@ -197,6 +197,7 @@ func TestJWT(t *testing.T) {
 		"unknown right":         {ours.sign(t, with(good, "distmsg", map[string]any{"id": []string{"a"}}), nil), "unknown field"},
 		"ids null":              {ours.sign(t, with(good, "distmsg", map[string]any{"ids": nil}), nil), "ids is null"},
 		"rights a text":         {ours.sign(t, with(good, "distmsg", "all"), nil), "claim distmsg"},
+		"rights null":           {ours.sign(t, with(good, "distmsg", json.RawMessage("null")), nil), "claim distmsg"},
 		"critical extension":    {ours.sign(t, good, map[string]any{"crit": []string{"b64"}, "b64": false}), "crit"},
 		"kid a number":          {ours.sign(t, good, map[string]any{"kid": 1}), "kid"},
 		"garbage":               {"eyJ.eyJ.", "cannot be read"},

@@ -96,11 +96,14 @@ func (p *Patterns) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// decodeStrictly reads one JSON object into v. It refuses unknown fields, and anything after the
-// object.
+// decodeStrictly reads one JSON object into v. It refuses unknown fields, null in place of the
+// object, and anything after it.
 func decodeStrictly(text []byte, v any) error {
-	if !utf8.Valid(text) {
+	switch {
+	case !utf8.Valid(text):
 		return errors.New("it is not UTF-8")
+	case bytes.Equal(bytes.TrimSpace(text), []byte("null")):
+		return errors.New("it is null, and no object")
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
