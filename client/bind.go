@@ -113,7 +113,7 @@ type Presence struct {
 	ID string
 	// Code is ok (bound, and its session is attached), unreachable (bound, but its session is
 	// detached at the moment), no_route (not bound), or the reason why that is not known:
-	// registry_unavailable, bad_id, timeout, lost.
+	// registry_unavailable, bad_id, denied, overflow, timeout, lost.
 	Code  Code
 	Epoch uint64 // of the binding; if there is none, of the last one, or 0
 	// Reason explains to people why the node refused an ID, if the node says so. It is empty for

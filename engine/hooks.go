@@ -16,6 +16,10 @@ import (
 // block, nor call anything that waits for the engine. Its byte arguments are views into the loop's
 // buffers: they are valid only during the call. Do not change them, and copy what you keep. The
 // engine calls a hook from several goroutines at once.
+//
+// A lane is one of a few queues that the engine handles off the loops. Each has the binds and
+// lookups of its part of the IDs, or sessions that begin and end, one after the other. The identity
+// that a hook gets is Identity.Name.
 type Hooks struct {
 	// Authenticate turns a login into an identity, or refuses it with an error whose text goes to
 	// the client. With an error that is or wraps ErrRetryLogin, it asks the client to try again
