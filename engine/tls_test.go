@@ -78,7 +78,7 @@ func TestTLS(t *testing.T) {
 					}
 				}
 			}
-			if held := n.counters().MemoryHeld; held < 3*7<<10 || held > 3*100<<10 {
+			if held := n.counters().MemoryHeld; held < 3*5<<10 || held > 3*100<<10 {
 				t.Errorf("TLS of three connections holds %d bytes", held)
 			}
 		})

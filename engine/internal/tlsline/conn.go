@@ -13,7 +13,7 @@ const (
 	// MaxRecord is how many bytes of the application one record holds.
 	MaxRecord = 16 << 10
 	// idle is about how many bytes a connection takes after its handshake, apart from its buffers.
-	idle = 7 << 10
+	idle = 5 << 10
 	// maxBarren bounds the records in a row that bring no data of the application. Parts of a
 	// handshake message do not, and crypto/tls keeps them until the message is complete.
 	maxBarren = 64 << 10
