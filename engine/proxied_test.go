@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"distmsg/codec"
 )
@@ -132,25 +133,30 @@ func TestProxyHeaderFromElsewhere(t *testing.T) {
 	secret.eventually("it is counted", func() bool { return secret.counters().TLSFailed == 1 })
 }
 
-// A header has the time that a hello has, and one that does not come makes room for others.
-func TestProxyHeaderThatDoesNotCome(t *testing.T) {
-	n := start(t, Config{ProxyFrom: loopback, MaxHandshakes: 8})
-	var silent []*client
-	for i := range 24 {
-		c := n.dial()
-		c.write([]byte(proxyHeader("203.0.113.9:50000")[:i]))
-		silent = append(silent, c)
+// Connections whose header does not come, or stops in the middle, make room for others.
+func TestProxyHeadersThatStandStill(t *testing.T) {
+	const places, silent = 8, 24
+	n := start(t, Config{ProxyFrom: loopback, MaxHandshakes: places})
+	for i := range silent {
+		n.dial().write([]byte(proxyHeader("203.0.113.9:50000")[:i]))
 	}
 	c := n.dial()
 	c.write([]byte(proxyHeader("203.0.113.9:50000")))
 	c.hello(codec.Hello{})
-	for _, s := range silent {
-		if in, _ := io.ReadAll(s.nc); len(in) > 0 {
-			t.Errorf("it reads %q", in)
-		}
+	if s := n.counters(); s.Displaced < silent+1-places || s.TLSFailed+s.NoProxyHeader > 0 {
+		t.Errorf("%d have made room; %d have failed because of TLS, %d had no header", s.Displaced, s.TLSFailed, s.NoProxyHeader)
 	}
-	c.alive()
-	n.eventually("one is left", func() bool { return n.acceptor.clients.sockets() == 1 })
+}
+
+// A header has the time that a hello has.
+func TestProxyHeaderThatDoesNotCome(t *testing.T) {
+	n := start(t, Config{ProxyFrom: loopback, HelloTimeout: 50 * time.Millisecond})
+	c := n.dial()
+	c.write([]byte(proxySignature))
+	if in, _ := io.ReadAll(c.nc); len(in) > 0 {
+		t.Errorf("it reads %q", in)
+	}
+	n.eventually("its place is free", func() bool { return n.acceptor.clients.sockets() == 0 })
 }
 
 // Limits per address count the addresses in the headers.
