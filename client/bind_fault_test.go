@@ -228,7 +228,7 @@ func cancelBind(t testing.TB, s *Session, c *fakeConn, id string) asked {
 	return a
 }
 
-// TestLateBound: a bind that is answered after its caller was told that it failed is taken back.
+// TestLateBound: if a bind is answered after its caller has heard that it failed, it is undone.
 func TestLateBound(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})

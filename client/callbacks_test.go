@@ -184,7 +184,7 @@ func TestCallbackOrder(t *testing.T) {
 	}
 }
 
-// TestCallbacksPassHandlers: what the session has to tell does not wait for handlers, nor one kind
+// TestCallbacksPassHandlers: callbacks of the session do not wait for handlers, nor one kind
 // of callback for another.
 func TestCallbacksPassHandlers(t *testing.T) {
 	long(t)

@@ -307,7 +307,7 @@ func TestHeartbeatIsKept(t *testing.T) {
 	}
 }
 
-// TestCredit: posts never exceed the credit, and go on when it is renewed.
+// TestCredit: posts never exceed the credit, and resume when it is renewed.
 func TestCredit(t *testing.T) {
 	n := newFakeNode(t).start()
 	s, c := attachFake(t, n, Config{})

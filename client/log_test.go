@@ -23,7 +23,7 @@ func (s stuckLog) Handle(ctx context.Context, r slog.Record) error {
 	return s.Handler.Handle(ctx, r)
 }
 
-// Whatever takes the log may stand still: the session loses its node and finds it again, and
+// The log's handler may block. The session still loses its node and finds it again, and
 // whoever asks it something gets an answer all the while.
 func TestStuckLogger(t *testing.T) {
 	var gate sync.RWMutex

@@ -25,7 +25,7 @@ func mixed(_ context.Context, d *Delivery) {
 	}
 }
 
-// TestMulticastAtNode: a real node tells each copy's outcome, in order with other sends, whatever
+// TestMulticastAtNode: a real node reports each copy's outcome, in order with other sends, whatever
 // became of the others.
 func TestMulticastAtNode(t *testing.T) {
 	n := startNode(t, engine.Config{MaxPayload: 1000, MaxMulticast: 50})
@@ -252,7 +252,7 @@ func TestMulticastReceiverLost(t *testing.T) {
 	})
 }
 
-// TestMulticastWhileNodesDrain: the sender's node and a receiver's drain while multicasts go on.
+// TestMulticastWhileNodesDrain: the sender's node and a receiver's drain during multicasts.
 // None fails.
 func TestMulticastWhileNodesDrain(t *testing.T) {
 	k := startCluster(t)

@@ -14,7 +14,7 @@ import (
 	"distmsg/engine"
 )
 
-// TestNodeRestart: the node is gone and comes back empty, with another key; the session goes on by
+// TestNodeRestart: the node restarts empty, with another key. The session continues by
 // itself.
 func TestNodeRestart(t *testing.T) {
 	var addr atomic.Value

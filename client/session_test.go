@@ -177,7 +177,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestSlowHandler: it holds up its own ID, which is told so when its queue is full, and no other.
+// TestSlowHandler: it delays only its own ID. When that queue is full, senders hear so.
 func TestSlowHandler(t *testing.T) {
 	n := startNode(t, engine.Config{})
 	stuck, entered := make(chan struct{}), make(chan struct{}, 3)
@@ -459,7 +459,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// TestDrainingNode: a real node drains, and the session goes on at the other one with its IDs.
+// TestDrainingNode: a real node drains, and the session continues at the other one with its IDs.
 func TestDrainingNode(t *testing.T) {
 	a, b := startNode(t, engine.Config{DrainSpread: time.Millisecond}), startNode(t, engine.Config{DrainSpread: time.Millisecond})
 	nodes := map[string]*node{a.addr: a, b.addr: b}

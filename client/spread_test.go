@@ -27,7 +27,7 @@ func membersOf(nodes ...*fakeNode) []byte {
 	return codec.AppendMembers(nil, all)
 }
 
-// TestMembersFrame: nodes that are told of are attached to; one that is told of no more is not
+// TestMembersFrame: the session attaches to announced nodes. One that is announced no more is not
 // looked for when it is lost.
 func TestMembersFrame(t *testing.T) {
 	a, b, gone := newFakeNode(t).start(), newFakeNode(t).start(), newFakeNode(t).start()
@@ -67,7 +67,7 @@ func TestMembershipGrows(t *testing.T) {
 	}
 }
 
-// TestLastResort: with all that were told of gone, the configured node is tried.
+// TestLastResort: when all announced nodes are gone, the session tries the configured node.
 func TestLastResort(t *testing.T) {
 	a, b := newFakeNode(t).start(), newFakeNode(t).start()
 	s, c := attachFake(t, a, Config{})
@@ -102,7 +102,7 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// TestSessionEnded: the session was declared dead. It begins anew everywhere, with its IDs.
+// TestSessionEnded: a node says that the session is dead. It starts again, with its IDs.
 func TestSessionEnded(t *testing.T) {
 	a, b := newFakeNode(t), newFakeNode(t)
 	anew := func(h *codec.Hello, w *codec.Welcome) *codec.ErrorFrame {
@@ -392,7 +392,7 @@ func TestDeliverBehindBound(t *testing.T) {
 	}
 }
 
-// TestReplaced: the session goes on in another client. To attach again would cut that one off in
+// TestReplaced: the session continues in another client. To attach again would cut that one off in
 // turn.
 func TestReplaced(t *testing.T) {
 	n := newFakeNode(t).start()

@@ -42,7 +42,7 @@ func (b *board) shows(t testing.TB, id string, online bool) (epoch uint64) {
 	return epoch
 }
 
-// watch watches IDs and puts what it is told first on the board.
+// watch watches IDs and puts the first answers on the board.
 func (b *board) watch(t testing.TB, s *Session, ids ...string) {
 	t.Helper()
 	b.mu.Lock() // before anything newer
@@ -59,7 +59,7 @@ func (b *board) watch(t testing.TB, s *Session, ids ...string) {
 	}
 }
 
-// TestWatchAtNode: a bind, an unbind, a bind anew elsewhere and a crash are told, the last when the
+// TestWatchAtNode: it reports a bind, an unbind, a bind elsewhere and a crash, the last when the
 // resume window is over.
 func TestWatchAtNode(t *testing.T) {
 	long(t)
@@ -102,7 +102,7 @@ func TestWatchAtNode(t *testing.T) {
 }
 
 // TestWatchInCluster: IDs at other nodes are watched like those at one's own, also while the
-// watcher's node drains, and what changed while it moved is told.
+// watcher's node drains, and what changed while it moved is reported.
 func TestWatchInCluster(t *testing.T) {
 	long(t)
 	for name, attach := range map[string]int{"mesh": 1, "spread": AllNodes} {

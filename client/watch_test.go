@@ -95,7 +95,7 @@ func (p *presences) hear(all []Presence) {
 	<-p.hold
 }
 
-// next takes what was told and lets the callback go on.
+// next returns what was reported and lets the callback continue.
 func (p *presences) next(t testing.TB) []string {
 	t.Helper()
 	all := receive(t, p.told, "OnPresence")
@@ -103,7 +103,7 @@ func (p *presences) next(t testing.TB) []string {
 	return show(all)
 }
 
-// TestWatch: the answers come back in order, changes are told, in order, put together while the
+// TestWatch: the answers come back in order, changes are reported in order, and collected while the
 // application is busy, and not after Unwatch.
 func TestWatch(t *testing.T) {
 	n := newFakeNode(t).start()
@@ -165,8 +165,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchReconnects: on a new connection everything is asked for anew, and the differences are
-// told. What the old one says late is not believed.
+// TestWatchReconnects: on a new connection the session asks for everything, and the differences are
+// reported. Late frames of the old one are ignored.
 func TestWatchReconnects(t *testing.T) {
 	n := newFakeNode(t).start()
 	p := newPresences()
@@ -231,7 +231,7 @@ func TestWatchMoves(t *testing.T) {
 	}
 }
 
-// TestWatchUnanswered: a Watch whose context ends says timeout and why, and the application is told
+// TestWatchUnanswered: a Watch whose context ends says timeout and why, and the application hears
 // when the node answers after all.
 func TestWatchUnanswered(t *testing.T) {
 	n := newFakeNode(t).start()
@@ -285,8 +285,8 @@ func TestWatchUnanswered(t *testing.T) {
 	s.Unwatch("a")
 }
 
-// TestWatchNotSupported: an older node knows no watch. After a move to one, presence stands still,
-// and goes on at the next.
+// TestWatchNotSupported: an older node has no watches. After a move to one, presence is outdated,
+// and is updated again at the next.
 func TestWatchNotSupported(t *testing.T) {
 	n := newFakeNode(t)
 	old := true

@@ -363,7 +363,7 @@ func TestDialerAs(t *testing.T) {
 	}
 }
 
-// A node that stood still for long drops its clients in memory too. The SDK reconnects by itself.
+// A node that was stopped for long drops its clients in memory too. The SDK reconnects by itself.
 func TestDialerFence(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	states := make(chan sdk.State, 16)

@@ -113,7 +113,7 @@ func (d *draining) over(now int64) bool {
 	return at != 0 && now >= at-1
 }
 
-// tell queues a drain frame for every client in a session.
+// tell queues a drain frame for every client that has a session.
 func (d *draining) tell(ctx context.Context, f *codec.Drain) {
 	frame := codec.AppendDrain(nil, f)
 	_, _ = ask(ctx, d.eng, func(l *loop) bool {

@@ -125,7 +125,7 @@ func (x *expiries) check() (more bool) {
 	return false
 }
 
-// notify tells a client that it must log in again.
+// notify asks a client to log in again.
 func (x *expiries) notify(t *term, reason string) {
 	l := x.loop
 	grace := l.eng.cfg.ExpiryGrace.Milliseconds()

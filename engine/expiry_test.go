@@ -18,7 +18,7 @@ func (c *client) relogin() (within uint64, reason string) {
 	return within, string(text)
 }
 
-// A client hears that its rights have ended, goes on for the grace period, and is closed.
+// A client hears that its rights have ended, continues for the grace period, and is closed.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	cfg, change := only("a")
@@ -55,7 +55,7 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// A client that logs in again in time keeps its session, and messages go on.
+// A client that logs in again in time keeps its session, and its messages continue.
 func TestLoginAgain(t *testing.T) {
 	cfg, change := only()
 	n := start(t, cfg)

@@ -12,7 +12,7 @@ import (
 
 const testGap = 1500 * time.Millisecond
 
-// stall stops a loop for longer than LoopGap and returns when it goes on. meanwhile runs while it
+// stall stops a loop for longer than LoopGap and returns when it continues. meanwhile runs while it
 // stands.
 func (n *node) stall(loop int, meanwhile func()) {
 	n.t.Helper()
@@ -25,7 +25,7 @@ func (n *node) stall(loop int, meanwhile func()) {
 	close(release)
 }
 
-// A node that stood still drops all connections and continues under a new incarnation, whichever of
+// A node that was stopped drops all connections and continues under a new incarnation, whichever of
 // its loops noticed (S24).
 func TestFence(t *testing.T) {
 	long(t)
@@ -246,7 +246,7 @@ func TestBusyIsNotStopped(t *testing.T) {
 	}
 }
 
-// A loop that stood still in the middle of its work counts as stopped.
+// A loop that was stalled in the middle of its work counts as stopped.
 func TestStoppedWhileBusy(t *testing.T) {
 	long(t)
 	t.Parallel()

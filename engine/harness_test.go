@@ -169,7 +169,7 @@ func (n *node) settle() {
 	}
 }
 
-// settleLoops is settle for a node whose lanes stand still.
+// settleLoops is settle for a node whose lanes are blocked.
 func (n *node) settleLoops() {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

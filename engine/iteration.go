@@ -18,7 +18,7 @@ func (l *loop) enter() {
 	l.heedFence()
 }
 
-// begin reads the clock, and checks whether the loop has stood still for long (S24).
+// begin reads the clock, and checks whether the loop was stopped for long (S24).
 func (l *loop) begin() {
 	l.pace.began = l.eng.clock()
 	l.now = l.pace.began.Milliseconds()
@@ -81,7 +81,7 @@ func (l *loop) Run(context.Context) error {
 // hands over the mail.
 func (l *loop) sendOut(share time.Duration) {
 	l.pace.stamp()
-	// If the loop stood still within the iteration, its earlier input is out of date.
+	// If the loop was stopped within the iteration, its earlier input is out of date.
 	l.heedFence()
 	l.pace.part(share)
 	l.flushDirty()

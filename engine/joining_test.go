@@ -122,7 +122,7 @@ func TestNodeWithoutClients(t *testing.T) {
 	a.hears(a.send("a", "b", "x"), codec.CodeAcked)
 }
 
-// Clients are told of the nodes there are, when they come and whenever that changes.
+// Clients hear which nodes there are, when they connect and whenever that changes.
 func TestClientsHearOfNodes(t *testing.T) {
 	g := startGroup(t, 2, 2)
 	c := g.nodes[0].join("c")

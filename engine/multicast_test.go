@@ -396,7 +396,7 @@ func TestMulticastOrder(t *testing.T) {
 	})
 }
 
-// An unknown sender's multicast waits as a whole, and goes on or is denied as a whole.
+// An unknown sender's multicast waits as a whole, and continues or is denied as a whole.
 func TestMulticastHeld(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
 		g := startGroup(t, 2, loops)

@@ -133,7 +133,7 @@ func TestMulticastUsesItsRecipients(t *testing.T) {
 	}
 }
 
-// A client that comes back after the time that it was told gets through.
+// A client that retries after the time that the node has named gets through.
 func TestComingBackInTime(t *testing.T) {
 	n := start(t, Config{ConnMessages: Rate{20, 1}})
 	c := n.join("a")

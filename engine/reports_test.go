@@ -39,7 +39,7 @@ func reportOnce(from, to *client) {
 	from.silent()
 }
 
-// Failures are told once in whatever order they come, and what is remembered of them is bounded.
+// Failures are reported once in whatever order they come, and the memory for them is bounded.
 func TestReportsRemembered(t *testing.T) {
 	var r reports
 	const n = 3 * reportsPerPage

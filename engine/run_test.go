@@ -74,7 +74,7 @@ func TestRunCannotListen(t *testing.T) {
 	}
 }
 
-// A listener that fails under the engine is an error of Run, and its sessions end as ever.
+// A listener that fails under the engine is an error of Run, and its sessions end as usual.
 func TestRunListenerFails(t *testing.T) {
 	long(t)
 	for name, fail := range map[string]func(*node) net.Listener{
@@ -113,7 +113,7 @@ func pollers(t *testing.T) map[string]bool {
 }
 
 // An event loop that ends is an error of Run. What was on it has ended with it, also for clients in
-// the same process, and the rest ends as ever.
+// the same process, and the rest ends as usual.
 func TestRunLoopFails(t *testing.T) {
 	long(t)
 	warm, err := net.Listen("tcp", "127.0.0.1:0") // so that Go's own poller is there before

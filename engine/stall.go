@@ -28,7 +28,7 @@ func (e *Engine) loopSilence() (silence time.Duration, which int) {
 	return silence, which
 }
 
-// stalls has a line if an event loop stands still, and one if a lane does.
+// stalls returns a line if an event loop is stalled, and one if a lane is.
 func (e *Engine) stalls() (troubles []string) {
 	select {
 	case <-e.ready:

@@ -214,7 +214,7 @@ func (w *tlsWire) count() {
 		c.out.setBacklog(n)
 		c.out.observe()
 		if n > c.out.maxPending+c.loop.eng.reserve {
-			c.close(codec.FaultSlowConsumer, "answers are not read")
+			c.close(codec.FaultSlowConsumer, "the client does not read its answers")
 		}
 	}
 }

@@ -206,7 +206,7 @@ func TestWatchRegistryAway(t *testing.T) {
 	}
 }
 
-// When a node dies, the IDs there are told as gone after the resume window, and not before.
+// When a node dies, its IDs are reported as gone after the resume window, and not before.
 func TestWatchNodeDies(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -190,7 +190,7 @@ func TestWatchAnswers(t *testing.T) {
 	a.fails(codec.FaultUnexpectedKind)
 }
 
-// A client that does not read is told how things stand when it reads again, not what happened
+// A client that does not read hears the latest state when it reads again, not what happened
 // meanwhile: what waits for it does not grow.
 func TestWatchNotRead(t *testing.T) {
 	n := start(t, Config{WatchPeriod: never, MaxPayload: 1 << 16, MaxPending: 1 << 18, SlowConsumerTimeout: time.Minute, MaxIDs: 100})
@@ -331,7 +331,7 @@ func TestWatchFence(t *testing.T) {
 	}
 }
 
-// Whatever happens at once, in the end everybody is told how it ended.
+// Whatever happens at once, in the end everybody hears how it ended.
 func TestWatchConverges(t *testing.T) {
 	g, reg := startWatching(t, 2, 30*time.Millisecond)
 	const ids, holders, rounds = 12, 4, 40

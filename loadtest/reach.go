@@ -16,7 +16,7 @@ import (
 
 // reach asks the nodes at addrs whether they are there, and begins with those that answer. A node
 // that the configuration names must answer. A node of the membership may have died a moment ago, so
-// the run goes on without it and reports it.
+// the run continues without it and reports it.
 func (r *run) reach(ctx context.Context, addrs []string) error {
 	if len(addrs) == 0 {
 		return errNoNode

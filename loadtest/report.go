@@ -79,7 +79,7 @@ type Report struct {
 	ServerError string `json:"server_error"`
 
 	// Silent holds the addresses of the nodes in Config.Membership that did not answer when the run
-	// began. The run went on without them.
+	// began. The run continued without them.
 	Silent []string `json:"silent_nodes"`
 
 	// LostConnections is the number of connections that were closed or reset during the run.

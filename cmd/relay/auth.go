@@ -156,7 +156,7 @@ func (l *logins) apply(cfg *engine.Config) {
 	}
 }
 
-// revoke tells the node whose rights have changed.
+// revoke notifies the node whose rights have changed.
 func (l *logins) revoke(names []string) { l.node.Revoke(names...) }
 
 // run keeps files and keys up to date until ctx ends. node must be set.

@@ -254,7 +254,7 @@ func TestBadAuthFlags(t *testing.T) {
 		{[]string{"config", "check", writeConfig(t, "auth-token-file: "+file+"\n")}, "--auth-token-file: " + file + ": line 1: "},
 		{[]string{"--auth-jwt-keys", file}, "there is no key"},
 		{[]string{"--auth-jwks-url", "http://example.com/"}, "want https://"},
-		{[]string{"--auth-callout-url", "https://u:hush@example.com/"}, "it holds a user or a password"},
+		{[]string{"--auth-callout-url", "https://u:hush@example.com/"}, "it contains a user or a password"},
 		{[]string{"token", "add", "alice"}, "give the file of tokens"},
 		{[]string{"token", "add", "--auth-token-file", file}, "accepts 1 arg(s)"},
 		{[]string{"token", "add", "", "--auth-token-file", file}, "the name is empty"},

@@ -167,7 +167,7 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// Both nodes say that they do not share the secret, and go on without a link.
+// Both nodes say that they do not share the secret, and continue without a link.
 func TestWrongClusterSecret(t *testing.T) {
 	redis, zk := startRedis(t, proc.RedisOptions{}), startZooKeeper(t)
 	var nodes []*process

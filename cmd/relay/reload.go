@@ -52,7 +52,7 @@ func newReloader(logger *slog.Logger, values []settings.Value, read func() (*opt
 // add adds a part. Parts are prepared and committed in the order in which they were added.
 func (r *reloader) add(p part) { r.parts = append(r.parts, p) }
 
-// run reloads on each SIGHUP until ctx ends, and tells m.
+// run reloads on each SIGHUP until ctx ends, and notifies m.
 func (r *reloader) run(ctx context.Context, node *engine.Engine, m *manager) {
 	for {
 		select {

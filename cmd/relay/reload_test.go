@@ -54,7 +54,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// A node goes on after a SIGHUP.
+// A node continues after a SIGHUP.
 func TestHangup(t *testing.T) {
 	p := start(t, nil)
 	clients, _ := p.addresses()

@@ -65,7 +65,7 @@ func (o *tlsOptions) check(clustered bool) error {
 	some, all := o.peers != certs.Files{}, o.peers.Cert != "" && o.peers.Key != "" && o.peers.CA != ""
 	switch {
 	case some && !clustered:
-		return cli.Usagef("--peer-tls-cert, --peer-tls-key and --peer-tls-ca are for a node of a cluster: add --discovery or --peers")
+		return cli.Usagef("--peer-tls-cert, --peer-tls-key and --peer-tls-ca work only in a cluster: add --discovery or --peers")
 	case some && !all:
 		return cli.Usagef("--peer-tls-cert, --peer-tls-key and --peer-tls-ca go together: " +
 			"on a link, each node shows its certificate and verifies the other's")

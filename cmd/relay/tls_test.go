@@ -99,7 +99,7 @@ func TestTLSFlags(t *testing.T) {
 		{[]string{cert, "--tls-key=" + other.KeyFile}, other.KeyFile + " does not belong to"},
 		{[]string{cert, key, "--tls-client-ca=" + other.KeyFile}, other.KeyFile + ": the file has no"},
 		{[]string{cert, key + ".absent"}, "the key cannot be read"},
-		{peers, "are for a node of a cluster"},
+		{peers, "work only in a cluster"},
 		{append(cluster, peers[:2]...), "--peer-tls-ca go together"},
 		// TLS alone does not say who the clients are
 		{[]string{cert, key, "--listen=0.0.0.0:0"}, "without authentication"},

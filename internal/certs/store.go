@@ -239,6 +239,6 @@ func (s *Store) warnReadable() {
 		return
 	}
 	if info, err := os.Stat(s.cfg.Key); err == nil && info.Mode().Perm()&0o004 != 0 {
-		s.cfg.Logger.Warn("everybody on this machine can read a secret: chmod 600 it", "file", s.cfg.Key)
+		s.cfg.Logger.Warn("everybody on this machine can read a secret: set its mode to 600", "file", s.cfg.Key)
 	}
 }

@@ -25,12 +25,12 @@ var endingScenarios = []Scenario{
 	},
 	{
 		Name:   "session-ended",
-		About:  "the node says session_ended. The client forgets session and secret, begins anew, and asserts its IDs.",
+		About:  "the node says session_ended. The client forgets session and secret, starts a new session, and asserts its IDs.",
 		script: sessionEnded,
 	},
 	{
 		Name:   "resume-refused",
-		About:  "the node refuses the secret. The client forgets session and secret, begins anew at once, and asserts its IDs.",
+		About:  "the node refuses the secret. The client forgets session and secret, starts a new session at once, and asserts its IDs.",
 		script: resumeRefused,
 	},
 	{

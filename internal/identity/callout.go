@@ -161,7 +161,7 @@ func (c *Callout) keyOf(l engine.Login) (key cacheKey) {
 	return key
 }
 
-// callOnce calls the service, or waits for a call that asks the same. The call goes on if ctx ends.
+// callOnce calls the service, or waits for a call that asks the same. It does not end with ctx.
 func (c *Callout) callOnce(ctx context.Context, key cacheKey, l engine.Login) (engine.Identity, error) {
 	result := c.calls.DoChan(string(key[:]), func() (any, error) {
 		who, err := c.call(l)
@@ -302,7 +302,7 @@ func (c *Callout) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.trouble == nil {
-		c.cfg.Logger.Error("the callout fails: known identities go on, others are told to try again", "error", err)
+		c.cfg.Logger.Error("the callout fails: known identities continue, others must try again", "error", err)
 	}
 	c.trouble = err
 	var wrong wrongAnswer

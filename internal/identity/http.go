@@ -55,7 +55,7 @@ func checkURL(raw string) error {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return errors.New("it is no URL that begins with https://")
 	case u.User != nil:
-		return errors.New("it holds a user or a password, and lists of processes would show it")
+		return errors.New("it contains a user or a password, which process listings would show")
 	case u.Scheme == "http" && !onLoopback(u.Hostname()):
 		return errors.New("it begins with http://, and others could read and change what is said: want https://, except for this machine")
 	}

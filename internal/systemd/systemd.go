@@ -65,14 +65,14 @@ func (m *Manager) send(state string) error {
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: m.socket, Net: "unixgram"})
 	if err != nil {
-		return fmt.Errorf("the service manager cannot be told: %w", err)
+		return fmt.Errorf("the service manager cannot be notified: %w", err)
 	}
 	defer conn.Close()
 	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}
 	if _, err := conn.Write([]byte(state)); err != nil {
-		return fmt.Errorf("the service manager cannot be told: %w", err)
+		return fmt.Errorf("the service manager cannot be notified: %w", err)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (m *Manager) Watch(ctx context.Context, silence func() time.Duration, warn 
 	defer tick.Stop()
 	for {
 		if s := silence(); s >= m.watchdog/2 {
-			warn(fmt.Errorf("nothing has happened for %v, so the watchdog is not told that the program lives", s))
+			warn(fmt.Errorf("the program has not run for %v, so the watchdog gets no sign of life", s))
 		} else if err := m.send("WATCHDOG=1"); err != nil {
 			warn(err)
 		}

@@ -307,7 +307,7 @@ func (h *Handshake) handleReady(body []byte) (Step, error) {
 	return Step{Verdict: ToOpen}, nil
 }
 
-// Proceed goes on after ToSupersede. Pass RivalGone if there is no older link, and what
+// Proceed continues after ToSupersede. Pass RivalGone if there is no older link, and what
 // Incumbent.Contest has decided otherwise; where is the address at the other end of the older link.
 // Each side closes an older link before its last frame of the handshake, so what follows finds the
 // way clear.

@@ -42,7 +42,7 @@ type Link interface {
 	Wait(ctx context.Context) (up time.Duration)
 }
 
-// Membership tells which nodes exist. It is the engine's interface of that name.
+// Membership knows which nodes exist. It is the engine's interface of that name.
 type Membership interface {
 	Announce(ctx context.Context, r discovery.Record) error
 	Withdraw(ctx context.Context) error
