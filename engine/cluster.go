@@ -52,7 +52,7 @@ type cluster struct {
 func newCluster(e *Engine, remote *routing.Table) *cluster {
 	c := &cluster{eng: e, remote: remote, links: make(map[string]*link)}
 	c.self = &peers.Self{
-		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secret: e.cfg.ClusterSecret,
+		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secrets: e.secrets.cluster,
 		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
 		Identity: c.peerIdentity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.acceptor.listener) },
 	}

@@ -47,10 +47,10 @@ func (n *node) linkAs(name string) *client {
 	n.t.Helper()
 	c := n.dialPeer()
 	f, said := c.challenged(n.peerHello(name))
-	if !n.cluster.self.Proves(f.Proof, peers.Accepted, said) {
+	if n.cluster.self.Proves(f.Proof, peers.Accepted, said) == nil {
 		n.t.Fatal("the node's proof is wrong")
 	}
-	c.write(codec.AppendPeerProof(nil, n.cluster.self.Proof(peers.Dialled, said)))
+	c.write(codec.AppendPeerProof(nil, peers.Proof(n.cluster.self.Secrets.First(), peers.Dialled, said)))
 	c.expect(codec.KindPeerReady)
 	return c
 }
@@ -216,7 +216,7 @@ func TestReplayedHandshake(t *testing.T) {
 	h := n.peerHello("n9")
 	first := n.dialPeer()
 	_, said := first.challenged(h)
-	proof := n.cluster.self.Proof(peers.Dialled, said)
+	proof := peers.Proof(n.cluster.self.Secrets.First(), peers.Dialled, said)
 	first.write(codec.AppendPeerProof(nil, proof))
 	first.expect(codec.KindPeerReady)
 	again := n.dialPeer()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	"distmsg/codec"
@@ -36,6 +37,9 @@ type Config struct {
 	// Default: ClusterSecret. Without that it is random, so sessions cannot be resumed after a
 	// restart.
 	Secret []byte
+	// SecretsAccepted are further secrets that may have signed a resume secret, while Secret is
+	// being replaced. See Engine.SetSecrets.
+	SecretsAccepted [][]byte
 
 	// MaxPayload is the maximum size of a payload or reply in bytes. Default: 1 MiB.
 	MaxPayload int
@@ -137,6 +141,9 @@ type Config struct {
 	// ClusterSecret is the shared secret of the cluster, at least 16 bytes. Each node proves to the
 	// others that it knows the secret.
 	ClusterSecret []byte
+	// ClusterSecretsAccepted are further secrets that other nodes may use, while ClusterSecret is
+	// being replaced. See Engine.SetSecrets.
+	ClusterSecretsAccepted [][]byte
 	// PeerAddr is the TCP address for other nodes. Default: 127.0.0.1:7402.
 	PeerAddr string
 	// Advertise and PeerAdvertise are the addresses that the node announces to clients and to other
@@ -307,6 +314,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
 		c.Secret = c.ClusterSecret // what is made of it is told apart by its label
+		c.SecretsAccepted = c.ClusterSecretsAccepted
 	}
 	if c.Secret == nil {
 		c.Secret = randomBytes(codec.SecretLen)
@@ -343,6 +351,9 @@ func (c *Config) validate(ownRegistry bool) error {
 	}
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
+	for _, secret := range slices.Concat(c.SecretsAccepted, c.ClusterSecretsAccepted) {
+		check(len(secret) >= minSecret, "an accepted secret has %d bytes, at least %d are needed", len(secret), minSecret)
+	}
 	if c.Membership != nil {
 		check(len(c.ClusterSecret) >= minSecret, "ClusterSecret has %d bytes, a cluster needs at least %d", len(c.ClusterSecret), minSecret)
 		check(!ownRegistry, "a cluster needs a Registry that all its nodes share, not one in memory")

@@ -202,6 +202,17 @@ func (c *conn) fail(f codec.Fault, flags uint8, kind codec.Kind, seq uint64, mes
 	}
 }
 
+// announceGone notifies the other nodes that a connection of the session has closed. They cannot
+// know which messages it had, so all that they have forwarded to the session ends lost. That must
+// not happen when a client has moved to another connection to this node, and left this one.
+func (c *conn) announceGone() {
+	if c.standing == hasLeft && len(c.session.Handles()) > 0 {
+		return
+	}
+	id := c.session.ID()
+	c.loop.links.sendAll(codec.AppendGone(nil, id[:]))
+}
+
 // teardown removes the connection from everything but its socket: its route, its pending acks and
 // its buffers. It runs once, either from end or because the socket has closed.
 func (c *conn) teardown() {
@@ -226,8 +237,7 @@ func (c *conn) teardown() {
 			if c.standing != hasLeft {
 				l.eng.detach(c)
 			}
-			id := c.session.ID()
-			l.links.sendAll(codec.AppendGone(nil, id[:]))
+			c.announceGone()
 			l.releaseHeld(c)
 		}
 		l.endings.add(ending{list: c.list, slot: int64(c.slot)})

@@ -40,6 +40,7 @@ type Engine struct {
 	since    uint64 // when this process took its name, in µs since 1970
 	seed     maphash.Seed
 	tokens   token.Keys
+	secrets  secrets
 	table    *routing.Table
 	dir      *directory.Directory // the work that may wait for the registry
 	ready    chan struct{}
@@ -97,6 +98,7 @@ func New(cfg Config) (*Engine, error) {
 		clk:      newClock(),
 		seed:     maphash.MakeSeed(),
 		tokens:   token.NewKeys(cfg.Loops, cfg.Membership != nil),
+		secrets:  newSecrets(&cfg),
 		table:    routing.NewTable(),
 		ready:    make(chan struct{}),
 		stopped:  make(chan struct{}),

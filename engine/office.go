@@ -19,7 +19,7 @@ func (e *Engine) officeConfig(own bool) directory.Config {
 	cfg := directory.Config{
 		Node: c.NodeID, Registry: c.Registry, Own: own, Table: e.table, Log: c.Logger, Loops: c.Loops,
 		Clock: e.clock, Incarnation: e.incarnation.Load, Gone: e.Gone,
-		Secret: c.Secret, ResumeWindow: c.ResumeWindow, IdleTimeout: c.IdleTimeout, LoopGap: c.LoopGap,
+		Secrets: e.secrets.resume, ResumeWindow: c.ResumeWindow, IdleTimeout: c.IdleTimeout, LoopGap: c.LoopGap,
 		VerifyPeriod: c.VerifyPeriod, WatchPeriod: c.WatchPeriod,
 		MaxSessionIDs: c.MaxSessionIDs, MaxNodeIDs: c.MaxNodeIDs, MaxRoutes: c.MaxRoutes,
 		MaxWatched: c.MaxWatched, MaxNodeWatched: c.MaxNodeWatched,

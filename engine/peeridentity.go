@@ -1,10 +1,9 @@
 package engine
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"strings"
 
 	"distmsg/codec"
 	"distmsg/engine/internal/peers"
@@ -13,12 +12,17 @@ import (
 // peerIdentity returns how this node describes itself on a link.
 func (c *cluster) peerIdentity() codec.PeerIdentity {
 	e := c.eng
-	resume := hmac.New(sha256.New, e.cfg.Secret)
-	resume.Write([]byte("distmsg resume fingerprint"))
+	var resume []string
+	for _, key := range e.secrets.resume.All() {
+		resume = append(resume, hex.EncodeToString(derive(key, "distmsg resume fingerprint")[:8]))
+	}
 	settings := []codec.Setting{
 		{Name: settingResume, Value: e.cfg.ResumeWindow.String()},
 		{Name: "max payload", Value: strconv.Itoa(e.cfg.MaxPayload)},
-		{Name: "secret for resuming", Value: hex.EncodeToString(resume.Sum(nil)[:8])},
+		{Name: peers.SettingSecrets, Value: strings.Join(resume, " ")},
+	}
+	if len(resume) == 1 { // older nodes know only this
+		settings = append(settings, codec.Setting{Name: peers.SettingSecret, Value: resume[0]})
 	}
 	registry := e.dir.Identity()
 	if registry.ID != "" {

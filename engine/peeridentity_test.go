@@ -139,7 +139,7 @@ func TestDisagreement(t *testing.T) {
 		{"registry", "registry ", func(c *Config) { c.Registry = routing.NewMemory(routing.MemoryConfig{}) }},
 		{"window", "resume window 5s there, 2s here", func(c *Config) { c.ResumeWindow = 5 * time.Second }},
 		{"payload", "max payload 2048 there, 1048576 here", func(c *Config) { c.MaxPayload = 2048 }},
-		{"secret", "secret for resuming ", func(c *Config) { c.Secret = randomBytes(32) }},
+		{"secret", "secrets for resuming ", func(c *Config) { c.Secret = randomBytes(32) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

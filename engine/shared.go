@@ -2,9 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"sync/atomic"
 
 	"distmsg/routing"
@@ -17,6 +14,10 @@ type Share struct {
 	// Fingerprint distinguishes this cluster from others of the same name. It reveals no secret. It
 	// is empty without Config.ClusterSecret. It fits the Fingerprint field of routing/redis.Config.
 	Fingerprint string
+	// Fingerprints is for a cluster whose secret can be replaced while it runs: the first is that
+	// of the secret that this node uses, and the others are of those that it accepts. It fits the
+	// Fingerprints field of routing/redis.Config.
+	Fingerprints func() []string
 	// Gone is Engine.Gone. It fits the Gone field of routing/redis.Config. Until the engine exists,
 	// it returns false.
 	Gone func(routing.Presence) bool
@@ -27,8 +28,19 @@ type Share struct {
 func NewShared(ctx context.Context, cfg Config, open func(context.Context, Share) (routing.Registry, error)) (*Engine, error) {
 	setDefault(&cfg.Cluster, defaultCluster)
 	var node atomic.Pointer[Engine]
+	first := newSecrets(&cfg)
+	fingerprint := ""
+	if cfg.ClusterSecret != nil {
+		fingerprint = fingerprints(first.cluster, cfg.Cluster)[0]
+	}
 	registry, err := open(ctx, Share{
-		Cluster: cfg.Cluster, Fingerprint: fingerprint(cfg.ClusterSecret, cfg.Cluster),
+		Cluster: cfg.Cluster, Fingerprint: fingerprint,
+		Fingerprints: func() []string {
+			if e := node.Load(); e != nil {
+				return fingerprints(e.secrets.cluster, cfg.Cluster)
+			}
+			return fingerprints(first.cluster, cfg.Cluster)
+		},
 		Gone: func(p routing.Presence) bool {
 			e := node.Load()
 			return e != nil && e.Gone(p)
@@ -46,15 +58,4 @@ func NewShared(ctx context.Context, cfg Config, open func(context.Context, Share
 	e.shared = registry
 	node.Store(e)
 	return e, nil
-}
-
-// fingerprint returns what the nodes of a cluster have in common and may tell others. It is empty
-// without a secret.
-func fingerprint(secret []byte, cluster string) string {
-	if secret == nil {
-		return ""
-	}
-	mac := hmac.New(sha256.New, secret)
-	mac.Write([]byte("distmsg registry\x00" + cluster))
-	return hex.EncodeToString(mac.Sum(nil))
 }

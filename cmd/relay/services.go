@@ -100,7 +100,7 @@ func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) 
 	return redis.Config{
 		URL: o.registry, Username: o.registryUsername, Password: s.registry, SentinelPassword: s.sentinel,
 		TLS:    redis.TLS{CA: o.registryCA, Cert: o.registryCert, Key: o.registryKey},
-		Prefix: share.Cluster, Fingerprint: share.Fingerprint, Gone: share.Gone, Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, VerifyPeriod: o.verifyPeriod, Logger: logger,
+		Prefix: share.Cluster, Fingerprints: share.Fingerprints, Gone: share.Gone, Buckets: o.registryBuckets, ResumeWindow: o.resumeWindow, VerifyPeriod: o.verifyPeriod, Logger: logger,
 	}
 }
 

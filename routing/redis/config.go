@@ -44,6 +44,10 @@ type Config struct {
 	// It is stored in Redis, and a registry that finds another one there fails, at Open or later.
 	// It must not reveal a secret. Default: none, and nothing is compared.
 	Fingerprint string
+	// Fingerprints, in place of Fingerprint, is for a cluster whose secret can be replaced while it
+	// runs. The registry accepts each of the fingerprints, and replaces it by the first. Any
+	// goroutine calls it, and it must not wait.
+	Fingerprints func() []string
 	// Buckets is the number of hashes that hold the bindings. All nodes must use the same number,
 	// and it cannot change while the data exist. One bucket for 50 to 100 IDs is best: Redis walks
 	// through a bucket to find an ID, and with Redis's defaults an ID costs twice the memory if its
@@ -295,4 +299,15 @@ func (t TLS) load() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
+}
+
+// fingerprints returns the fingerprints that may stand in Redis, first that of this node.
+func (c *Config) fingerprints() []string {
+	switch {
+	case c.Fingerprints != nil:
+		return c.Fingerprints()
+	case c.Fingerprint != "":
+		return []string{c.Fingerprint}
+	}
+	return nil
 }

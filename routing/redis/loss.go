@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -286,7 +287,8 @@ func (r *Registry) readNames(ctx context.Context) (has names, err error) {
 // checkFingerprint refuses a prefix that another cluster uses. The first node writes the
 // fingerprint, and so does the first one after a loss.
 func (r *Registry) checkFingerprint(ctx context.Context) error {
-	if r.config.Fingerprint == "" {
+	accepted := r.config.fingerprints()
+	if len(accepted) == 0 {
 		return nil
 	}
 	key := r.keys.fingerprint()
@@ -297,13 +299,16 @@ func (r *Registry) checkFingerprint(ctx context.Context) error {
 	text := found.Val()
 	if text == "" {
 		var err error
-		if text, err = r.setIfMissing(ctx, key, r.config.Fingerprint); err != nil {
+		if text, err = r.setIfMissing(ctx, key, accepted[0]); err != nil {
 			return err
 		}
 	}
-	if text != r.config.Fingerprint {
+	if !slices.Contains(accepted, text) {
 		return fmt.Errorf("the prefix %q is used by %w, whose nodes have another secret: give this node theirs, or this cluster another name with --cluster",
 			r.config.Prefix, errForeign)
+	}
+	if text != accepted[0] { // the secret is being replaced
+		return r.ask(ctx, goredis.NewStatusCmd(ctx, "set", key, accepted[0]))
 	}
 	return nil
 }

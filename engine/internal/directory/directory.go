@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/keyring"
 	"distmsg/internal/callback"
 	"distmsg/routing"
 )
@@ -26,8 +27,8 @@ type Config struct {
 	Clock       func() time.Duration
 	Incarnation func() uint64 // of this node
 	Gone        func(routing.Presence) bool
-	Loops       int    // how many event loops there are
-	Secret      []byte // signs resume secrets
+	Loops       int           // how many event loops there are
+	Secrets     *keyring.Ring // sign resume secrets
 
 	ResumeWindow, IdleTimeout, LoopGap time.Duration
 	VerifyPeriod, WatchPeriod          time.Duration

@@ -47,7 +47,7 @@ func (d *Directory) Join(j Joiner, wanted routing.SessionID, identity string, se
 func (ss *sessions) join(j Joiner, id routing.SessionID, resumed bool, identity string, secret []byte) {
 	d := ss.dir
 	if resumed {
-		if !hmac.Equal(secret, d.ResumeSecret(id, identity)) {
+		if !d.mayResume(id, identity, secret) {
 			j.Refuse(codec.FaultUnauthenticated, "the resume secret does not match the session and the identity")
 			return
 		}
@@ -71,7 +71,21 @@ func (ss *sessions) join(j Joiner, id routing.SessionID, resumed bool, identity 
 // ResumeSecret proves the right to resume a session. Any node with the same secret computes the
 // same (S9).
 func (d *Directory) ResumeSecret(id routing.SessionID, identity string) []byte {
-	mac := hmac.New(sha256.New, d.cfg.Secret)
+	return resumeSecret(d.cfg.Secrets.First(), id, identity)
+}
+
+// mayResume reports whether a resume secret is that of a session, made with any of the keys.
+func (d *Directory) mayResume(id routing.SessionID, identity string, secret []byte) bool {
+	for _, key := range d.cfg.Secrets.All() {
+		if hmac.Equal(secret, resumeSecret(key, id, identity)) {
+			return true
+		}
+	}
+	return false
+}
+
+func resumeSecret(key []byte, id routing.SessionID, identity string) []byte {
+	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte("distmsg resume 1\x00"))
 	mac.Write(id[:])
 	mac.Write([]byte(identity))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/keyring"
 )
 
 // A handshake proves to both nodes that the other one knows the cluster's secret. Nothing of the
@@ -20,8 +21,8 @@ import (
 type Self struct {
 	Node       string
 	Cluster    string
-	Secret     []byte // the cluster's
-	MinVersion uint64 // lowest and highest that this node speaks with others
+	Secrets    *keyring.Ring // the cluster's
+	MinVersion uint64        // lowest and highest that this node speaks with others
 	MaxVersion uint64
 	// Identity returns the present settings on which the two nodes must agree. Any goroutine calls
 	// it.
@@ -48,17 +49,22 @@ const (
 	Accepted Role = "accepted"
 )
 
-// Proof returns the proof that a node knows the cluster's secret.
-func (s *Self) Proof(role Role, transcript []byte) []byte {
-	mac := hmac.New(sha256.New, s.Secret)
+// Proof returns the proof that a node knows one of the cluster's secrets.
+func Proof(secret []byte, role Role, transcript []byte) []byte {
+	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte("distmsg peer " + role + "\x00"))
 	mac.Write(transcript)
 	return mac.Sum(nil)
 }
 
-// Proves reports whether a proof matches the cluster's secret.
-func (s *Self) Proves(proof []byte, role Role, transcript []byte) bool {
-	return hmac.Equal(proof, s.Proof(role, transcript))
+// Proves returns the secret of the cluster that a proof matches. It returns nil if there is none.
+func (s *Self) Proves(proof []byte, role Role, transcript []byte) (secret []byte) {
+	for _, secret := range s.Secrets.All() {
+		if hmac.Equal(proof, Proof(secret, role, transcript)) {
+			return secret
+		}
+	}
+	return nil
 }
 
 // Peer is the node at the other end of a link, as it names itself.
@@ -154,6 +160,7 @@ type Handshake struct {
 	peer        Peer
 	differs     string          // what the two do not agree on
 	hello       codec.PeerHello // ours, if we dialled
+	secret      []byte          // which one the other side knows, if we dialled
 	transcript  []byte
 }
 
@@ -239,7 +246,7 @@ func (h *Handshake) handleHello(body []byte) (Step, error) {
 	}
 	h.differs = disagreement(&challenge.PeerIdentity, &h.peer.Identity)
 	h.transcript = Transcript(&f, &challenge)
-	challenge.Proof = self.Proof(Accepted, h.transcript)
+	challenge.Proof = Proof(self.Secrets.First(), Accepted, h.transcript)
 	h.phase = challenged
 	return Step{Send: codec.AppendPeerChallenge(nil, &challenge)}, nil
 }
@@ -254,7 +261,7 @@ func (h *Handshake) handleChallenge(body []byte) (Step, error) {
 		return h.refuse(codec.FaultBadVersion, fmt.Sprintf("version %d was not offered", f.Version)), nil
 	}
 	h.transcript = Transcript(&h.hello, &f)
-	if !h.self.Proves(f.Proof, Accepted, h.transcript) {
+	if h.secret = h.self.Proves(f.Proof, Accepted, h.transcript); h.secret == nil {
 		return h.badSecret(), nil
 	}
 	if string(f.Node) != h.peer.Node {
@@ -274,7 +281,7 @@ func (h *Handshake) handleChallenge(body []byte) (Step, error) {
 // prove sends this node's proof.
 func (h *Handshake) prove() Step {
 	h.phase = proving
-	return Step{Send: codec.AppendPeerProof(nil, h.self.Proof(Dialled, h.transcript))}
+	return Step{Send: codec.AppendPeerProof(nil, Proof(h.secret, Dialled, h.transcript))}
 }
 
 // handleProof checks that the node which has connected knows the secret.
@@ -283,7 +290,7 @@ func (h *Handshake) handleProof(body []byte) (Step, error) {
 	if err != nil {
 		return Step{}, err
 	}
-	if !h.self.Proves(proof, Dialled, h.transcript) {
+	if h.self.Proves(proof, Dialled, h.transcript) == nil {
 		return h.badSecret(), nil
 	}
 	if h.differs != "" {

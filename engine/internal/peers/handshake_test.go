@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/keyring"
 )
 
 // newSelf is a node of that name.
 func newSelf(node string, change ...func(*Self)) *Self {
 	s := &Self{
-		Node: node, Cluster: "test", Secret: []byte("the secret of the test cluster"), MinVersion: 1, MaxVersion: 1,
+		Node: node, Cluster: "test", Secrets: keyring.New([]byte("the secret of the test cluster")), MinVersion: 1, MaxVersion: 1,
 		Identity: func() codec.PeerIdentity {
 			return codec.PeerIdentity{Since: 1000, Settings: []codec.Setting{{Name: "max payload", Value: "64"}}}
 		},
@@ -163,7 +164,7 @@ func TestMalformedFrames(t *testing.T) {
 
 // Whoever must not be linked is refused, with the reason, by the side that finds out.
 func TestRefusedNodes(t *testing.T) {
-	other := func(s *Self) { s.Secret = []byte("the secret of somebody else") }
+	other := func(s *Self) { s.Secrets.Set([][]byte{[]byte("the secret of somebody else")}) }
 	window := func(s *Self) {
 		s.Identity = func() codec.PeerIdentity {
 			return codec.PeerIdentity{Since: 1, Settings: []codec.Setting{{Name: "max payload", Value: "9"}, {Name: "unknown", Value: "x"}}}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,12 +34,37 @@ func disagreement(own, other *codec.PeerIdentity) string {
 	var differs []string
 	for _, mine := range own.Settings {
 		for _, theirs := range other.Settings {
-			if mine.Name == theirs.Name && mine.Value != theirs.Value {
+			if mine.Name == SettingSecret && knowsSecrets(own) && knowsSecrets(other) {
+				break
+			}
+			if mine.Name == theirs.Name && !agree(mine.Name, mine.Value, theirs.Value) {
 				differs = append(differs, fmt.Sprintf("%s %s there, %s here", mine.Name, theirs.Value, mine.Value))
 			}
 		}
 	}
 	return strings.Join(differs, "; ")
+}
+
+// SettingSecrets is the name of the setting that lists fingerprints of the secrets for resuming.
+// The first is that of the secret that the node uses, and the others are of those that it accepts.
+const SettingSecrets = "secrets for resuming"
+
+// SettingSecret is the name of the setting with the only secret for resuming that a node has. It is
+// for nodes that do not know SettingSecrets.
+const SettingSecret = "secret for resuming"
+
+func knowsSecrets(id *codec.PeerIdentity) bool {
+	return slices.ContainsFunc(id.Settings, func(s codec.Setting) bool { return s.Name == SettingSecrets })
+}
+
+// agree reports whether two nodes with these values of a setting may be linked. Of secrets, each
+// must accept the one that the other uses.
+func agree(name, mine, theirs string) bool {
+	if name != SettingSecrets {
+		return mine == theirs
+	}
+	ours, others := strings.Fields(mine), strings.Fields(theirs)
+	return len(ours) > 0 && len(others) > 0 && slices.Contains(others, ours[0]) && slices.Contains(ours, others[0])
 }
 
 // NameTaken is the error text with which a node ends because another one has its name.

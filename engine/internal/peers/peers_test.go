@@ -331,7 +331,7 @@ func TestTwinOfStranger(t *testing.T) {
 	addr := listen(t, func(nc net.Conn) {
 		defer nc.Close()
 		if b, err := readFrame(nc); err == nil {
-			self := newSelf("m", func(s *Self) { s.Secret = []byte("the secret of somebody else") })
+			self := newSelf("m", func(s *Self) { s.Secrets.Set([][]byte{[]byte("the secret of somebody else")}) })
 			_, _ = nc.Write(Accept(self, 1).Handle(codec.KindPeerHello, b).Send)
 		}
 	})

@@ -156,7 +156,7 @@ func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge,
 	if err != nil {
 		return f, err
 	}
-	if !self.Proves(f.Proof, Accepted, Transcript(&hello, &f)) {
+	if self.Proves(f.Proof, Accepted, Transcript(&hello, &f)) == nil {
 		return f, errStranger
 	}
 	return f, nil
