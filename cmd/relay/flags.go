@@ -82,7 +82,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 		"A node without a link for longer than the resume window counts as dead, because a list\ndoes not show whether the node is dead or cannot be reached")
 	f.StringVar(&o.peerListen, "peer-listen", "", "`address` for other nodes, which must know the cluster's secret (default 127.0.0.1:7402)")
 	f.StringVar(&o.peerAdvertise, "peer-advertise", "", "`address` that the node announces to other nodes (default: --peer-listen)")
-	f.StringVar(&o.secretFile, "cluster-secret-file", "", "`file` with the secret that all nodes share, at least 16 bytes (or in "+envSecret+")")
+	f.StringVar(&o.secretFile, "cluster-secret-file", "", "`file` with the secret that all nodes share, at least 16 bytes (or in "+envSecret+"). While it is replaced, the file has several: the node uses the first line, and accepts all")
 
 	f.StringVar(&o.registry, "registry", memoryRegistry, "`URL` of the registry, which stores the bindings: memory, or for Redis (rediss for TLS) redis://HOST:PORT/DB,\n"+
 		"redis-sentinel://HOST:PORT,HOST:PORT/MASTER or redis-cluster://HOST:PORT,HOST:PORT")

@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 
+	"distmsg/engine"
 	"distmsg/internal/cli"
 )
 
@@ -20,7 +24,8 @@ const (
 
 // secrets are values that must not be in flags.
 type secrets struct {
-	cluster                    []byte // nil: none
+	// of the cluster: the first is used, and all are accepted; nil: none
+	cluster                    [][]byte
 	registry, sentinel, zkAuth string
 }
 
@@ -45,13 +50,66 @@ func readSecrets(o options, logger *slog.Logger) (secrets, error) {
 	case cluster == "" && o.clustered():
 		return s, cli.Usagef("a cluster needs a secret: put at least %d random bytes into a file "+
 			"and add --cluster-secret-file FILE, or set %s", minSecret, envSecret)
-	case cluster != "" && len(cluster) < minSecret:
-		return s, cli.Usagef("the cluster's secret has %d bytes, at least %d are needed: for example, "+
-			"head -c 32 /dev/urandom | base64 > FILE", len(cluster), minSecret)
 	case cluster != "":
-		s.cluster = []byte(cluster)
+		var err error
+		s.cluster, err = clusterSecrets(cluster)
+		return s, err
 	}
 	return s, nil
+}
+
+// ofCluster returns the secret of the cluster that the node uses, and those that it only accepts.
+func (s *secrets) ofCluster() (used []byte, accepted [][]byte) {
+	if len(s.cluster) == 0 {
+		return nil, nil
+	}
+	return s.cluster[0], s.cluster[1:]
+}
+
+// clusterSecrets returns the secrets in a text, one for each line.
+func clusterSecrets(text string) (all [][]byte, err error) {
+	for line := range strings.Lines(text) {
+		secret := []byte(strings.TrimRight(line, "\r\n"))
+		if len(secret) < minSecret {
+			return nil, cli.Usagef("the cluster's secret has %d bytes, at least %d are needed in each line: for example, "+
+				"head -c 32 /dev/urandom | base64 > FILE", len(secret), minSecret)
+		}
+		all = append(all, secret)
+	}
+	return all, nil
+}
+
+// secretsSetter is an engine whose secrets can be replaced.
+type secretsSetter interface {
+	SetSecrets(s engine.Secrets) error
+}
+
+// reloadSecrets is the part that applies the new content of the file with the cluster's secret. A
+// node that began without a secret does not get one.
+func reloadSecrets(node secretsSetter, running [][]byte, logger *slog.Logger) part {
+	return part{what: "the secret of the cluster", flags: []string{"cluster-secret-file"}, prepare: func(_ context.Context, next *options) (func(), error) {
+		if running == nil {
+			return nil, nil
+		}
+		text, err := readSecret("--cluster-secret-file", next.secretFile, envSecret, logger)
+		if err != nil {
+			return nil, err
+		}
+		if text == "" {
+			return nil, cli.Usagef("the cluster's secret is missing")
+		}
+		secrets, err := clusterSecrets(text)
+		if err != nil || slices.EqualFunc(secrets, running, bytes.Equal) {
+			return nil, err
+		}
+		return func() {
+			running = secrets
+			// They were checked, so there is no error.
+			if err := node.SetSecrets(engine.Secrets{Cluster: secrets}); err != nil {
+				logger.Error("the secret of the cluster cannot be replaced", "error", err)
+			}
+		}, nil
+	}}
 }
 
 // readSecret reads a file without the newline at its end, or the environment if no file is given.

@@ -77,17 +77,19 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 	}
 	outside.tls.addParts(reloads)
 	outside.tls.warnNames(&opts, logger)
+	used, accepted := secrets.ofCluster()
 	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, ProxyFrom: opts.proxies, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
 		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs, MaxNodeWatched: opts.maxNodeWatched,
 		Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
-		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: secrets.cluster,
+		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: used, ClusterSecretsAccepted: accepted,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
 	}, opts, secrets)
 	if err == nil {
 		outside.logins.node = node
 		outside.logins.addPart(reloads)
+		reloads.add(reloadSecrets(node, secrets.cluster, logger))
 		err = operate(node, opts, outside, reloads, logger)
 	}
 	return errors.Join(err, outside.close())

@@ -43,6 +43,28 @@ func TestFingerprint(t *testing.T) {
 	}
 }
 
+// While a secret is replaced, a registry accepts what stands there, and leaves its own.
+func TestFingerprintReplaced(t *testing.T) {
+	t.Parallel()
+	server := startRedis(t, proc.RedisOptions{})
+	config := testConfig(server.URL())
+	config.Fingerprint = "red"
+	open(t, config)
+	config.Fingerprints = func() []string { return []string{"blue", "red"} }
+	r := open(t, config)
+	if found, err := server.Do(t.Context(), "GET", "distmsg:fingerprint"); err != nil || found != "blue" {
+		t.Errorf("%v, %v", found, err)
+	}
+	if _, err := lookup(r, "anna"); err != nil {
+		t.Error(err)
+	}
+	config.Fingerprints = func() []string { return []string{"green", "red"} }
+	if r, err := Open(t.Context(), config); err == nil {
+		r.Close()
+		t.Error("opened, with no fingerprint that stands there")
+	}
+}
+
 // After a loss the fingerprint is left again. If another cluster's stands there, all calls say so,
 // and the log once, until it is gone.
 func TestFingerprintLater(t *testing.T) {
