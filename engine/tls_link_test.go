@@ -35,17 +35,17 @@ func TestLinksWithTLS(t *testing.T) {
 		b.exchange("b", a, "a")
 	}
 	for _, n := range g.nodes {
-		links := 0
+		var links atomic.Int32 // loops count at the same time
 		ask(context.Background(), n.Engine, func(l *loop) bool {
 			for _, c := range l.links.all {
 				if w, ok := c.wire.(*tlsWire); ok && len(w.line.State().PeerCertificates) > 0 {
-					links++
+					links.Add(1)
 				}
 			}
 			return true
 		})
-		if links != 2 {
-			t.Errorf("node %s has %d links with TLS, want 2", n.NodeID(), links)
+		if links.Load() != 2 {
+			t.Errorf("node %s has %d links with TLS, want 2", n.NodeID(), links.Load())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -295,4 +296,40 @@ func TestMutualTLS(t *testing.T) {
 			t.Errorf("with %d certificates: %v", len(certs), err)
 		}
 	}
+}
+
+// What GetConfigForClient returns counts from the next handshake on: new certificates are used,
+// sessions of TLS are resumed all the same, and a client of a CA that was taken away does not get
+// in, not even with a session that began before. Connections that exist go on.
+func TestTLSReload(t *testing.T) {
+	s, later := secure(t), secure(t)
+	var now atomic.Pointer[tls.Config]
+	use := func(pair secured, clients *certstest.CA) {
+		c := pair.server.Clone()
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, clients.Pool()
+		now.Store(c)
+	}
+	use(s, s.ca)
+	n := start(t, Config{TLS: &tls.Config{
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return now.Load(), nil },
+	}})
+	s.client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	s.client.Certificates = []tls.Certificate{s.ca.Issue(t, certstest.Request{}).TLS}
+	first := n.joinTLS(s.client, "first")
+	renewed := s
+	renewed.server = s.server.Clone()
+	renewed.server.Certificates = []tls.Certificate{s.ca.Issue(t, certstest.Request{}).TLS}
+	use(renewed, s.ca)
+	second := n.joinTLS(s.client, "second")
+	if !second.nc.(*tls.Conn).ConnectionState().DidResume {
+		t.Error("the session of TLS was not resumed after a renewal")
+	}
+	use(renewed, later.ca)
+	c := n.dial()
+	c.nc = tls.Client(c.nc, s.client)
+	c.write(codec.AppendHello(nil, &codec.Hello{MinVersion: 1, MaxVersion: 1}))
+	if f, err := c.read(); err == nil || !strings.Contains(err.Error(), "remote error: tls: ") {
+		t.Errorf("%v %s, %v", f.kind, describe(f), err)
+	}
+	first.exchange("first", second, "second")
 }
