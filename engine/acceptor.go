@@ -141,6 +141,11 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 	if peers != nil {
 		c.kind, c.link = linkConn, newLink(peers)
 	}
+	if !p.shaking.proxies.have(c.remote) {
+		if wait := p.sources.mayShake(sourceOf(c.remote), e.clk.glance()); wait > 0 {
+			return a.turnAway(nc, p, wait)
+		}
+	}
 	if !p.admit(e.serving, c) {
 		return nc.Close()
 	}

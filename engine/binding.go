@@ -13,6 +13,7 @@ func (c *conn) handleBind(body []byte) {
 	}
 	r := c.newRequest(codec.KindBound, f.Seq, &f.IDs)
 	r.Policy = f.Policy
+	c.quota.boundIDs(r)
 	c.login.limit(r)
 	if c.loop.eng.drain.over(c.loop.now) {
 		c.loop.eng.dir.Finish(r, codec.CodeDraining)
@@ -72,6 +73,7 @@ func (l *loop) answerRequest(r *directory.Request) {
 			return // nobody waits for the answer
 		}
 		c.answerWatch(r)
+		c.quota.answered(r)
 		c.out.wroteControl(codec.AppendReasons(c.out.buf(), r.Kind, r.Seq, r.Results, r.Reasons()))
 	})
 }

@@ -187,6 +187,11 @@ type Config struct {
 	// IdentityLimits are the limits of an identity whose own Limits do not say otherwise. Defaults:
 	// 5,000,000 messages (10,000,000 at once), 4 GiB, and 200,000 lookups (800,000 at once).
 	IdentityLimits Limits
+	// MaxAddressConns is the maximum number of client connections from one source address (IPv6:
+	// one /64), and AddressHandshakes bounds how many of them may begin in a second. Default: no
+	// limit of their own, because all clients may be behind one address (NAT, a proxy).
+	MaxAddressConns   int
+	AddressHandshakes Rate
 
 	// TLS makes clients use TLS, version 1.2 or later. ClientCAs and ClientAuth ask them for
 	// certificates, which Hooks.Authenticate gets. GetConfigForClient may change certificates and

@@ -96,6 +96,6 @@
 // No other lock is taken under these, and none under loop.pubMu, joins.mu, mailRounds.mu,
 // peers.Announcer.mu, directory.lane.mu, directory.doubts.mu, directory.holders.mu,
 // directory.kickMemory.mu, directory.monitoredRegistry.mu, directory.overs.mu,
-// directory.presences.mu, directory.releases.mu, directory.resolver.mu, directory.untold.mu and
-// limit.Book.mu. A test in internal/docs reads the code and holds it to this list.
+// directory.presences.mu, directory.releases.mu, directory.resolver.mu, directory.untold.mu,
+// limit.Book.mu and sources.mu. A test in internal/docs reads the code and holds it to this list.
 package engine

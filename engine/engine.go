@@ -110,6 +110,7 @@ func New(cfg Config) (*Engine, error) {
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
 	e.acceptor.clients.shaking = newShaking(cfg.TLS, cfg.ProxyFrom, int(max(cfg.MemoryBudget/shakePart/shakeCost, leastShakes)))
+	e.acceptor.clients.sources.most, e.acceptor.clients.sources.rate = cfg.MaxAddressConns, cfg.AddressHandshakes.limit()
 	// The number of nodes bounds the number of links.
 	e.acceptor.peers = newPort(0, cfg.MaxPeerHandshakes)
 	e.acceptor.peers.shaking = newShaking(cfg.PeerTLS, nil, cfg.MaxPeerHandshakes)

@@ -22,6 +22,9 @@ type Limits struct {
 	Bytes Rate
 	// Lookups bounds the IDs that are looked up.
 	Lookups Rate
+	// Connections, Sessions and IDs bound how many connections and sessions there are, and how many
+	// IDs all sessions together have bound. Default: what the node's other limits allow.
+	Connections, Sessions, IDs int
 }
 
 // setRates fills in the defaults. For messages, they are more than one event loop relays, so that
@@ -53,12 +56,18 @@ func (l Limits) orElse(d Limits) Limits {
 	setDefault(&l.Messages, d.Messages)
 	setDefault(&l.Bytes, d.Bytes)
 	setDefault(&l.Lookups, d.Lookups)
+	setDefault(&l.Connections, d.Connections)
+	setDefault(&l.Sessions, d.Sessions)
+	setDefault(&l.IDs, d.IDs)
 	return l
 }
 
 // terms returns the limits for an account.
 func (l Limits) terms() limit.Terms {
-	return limit.Terms{Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit()}
+	return limit.Terms{
+		Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit(),
+		Connections: max(0, l.Connections), Sessions: max(0, l.Sessions), IDs: max(0, l.IDs),
+	}
 }
 
 // checkLimits rejects bursts that let nothing pass.
@@ -69,6 +78,8 @@ func (c *Config) checkLimits(check func(ok bool, format string, args ...any)) {
 	rate("ConnMessages", c.ConnMessages)
 	rate("ConnBytes", c.ConnBytes)
 	rate("ConnLookups", c.ConnLookups)
+	rate("AddressHandshakes", c.AddressHandshakes)
+	check(c.MaxAddressConns >= 0, "MaxAddressConns is %d, want at least 0", c.MaxAddressConns)
 	rate("IdentityLimits.Messages", c.IdentityLimits.Messages)
 	rate("IdentityLimits.Bytes", c.IdentityLimits.Bytes)
 	rate("IdentityLimits.Lookups", c.IdentityLimits.Lookups)

@@ -29,6 +29,8 @@ type port struct {
 	freed   chan struct{}
 	shaking shaking // of connections that have something to do before a loop gets them
 
+	sources sources
+
 	mu   sync.Mutex
 	open int // guarded by mu; open sockets
 	// guarded by mu; of *conn: those that have not shown who they are, oldest first
@@ -175,6 +177,13 @@ func (p *port) hasRoom(source netip.Addr) bool {
 	}
 	p.crowded++
 	return false
+}
+
+// of returns how many connections from a source have shown who they are.
+func (p *port) of(source netip.Addr) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.from[source]
 }
 
 // refusals returns how many connections were refused because of their source.

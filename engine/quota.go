@@ -6,6 +6,7 @@ import (
 	"distmsg/codec"
 	"distmsg/engine/internal/directory"
 	"distmsg/engine/internal/limit"
+	"distmsg/routing"
 )
 
 // quota is what the limits leave to a client's connection. The connection's loop owns it.
@@ -19,15 +20,56 @@ type quota struct {
 	messages, bytes, lookups limit.Meter
 }
 
-// open enters the connection into the account of its identity.
-func (q *quota) open(l *login) {
+// open enters the connection into the account of its identity. It returns why it must not be in the
+// session s, or "". leaving is how many connections it replaces.
+func (q *quota) open(l *login, s *routing.Session, resumed bool, leaving int) (refusal string) {
+	if q.conn.kind == insideConn {
+		return ""
+	}
 	e := q.conn.loop.eng
-	switch {
-	case q.conn.kind == insideConn:
-	case l == nil || l.name == "":
-		q.account = e.accounts.Enter("", limit.Terms{})
-	default:
-		q.account = e.accounts.Enter(l.name, l.limits.orElse(e.cfg.IdentityLimits).terms())
+	name, terms := "", limit.Terms{}
+	if l != nil && l.name != "" {
+		name, terms = l.name, l.limits.orElse(e.cfg.IdentityLimits).terms()
+	}
+	a, ok := e.accounts.Enter(name, terms, leaving)
+	if !ok {
+		return refuseConn(a, limit.IdentityConnections)
+	}
+	q.account = a
+	if sessions, _ := s.IdentityUse(); terms.Sessions > 0 && !resumed && sessions > terms.Sessions {
+		return refuseConn(a, limit.IdentitySessions)
+	}
+	return ""
+}
+
+// refuseConn counts a connection that is refused, and says why.
+func refuseConn(a *limit.Account, k limit.Kind) string {
+	a.Refused(k, 1)
+	return limitText(k, connWait)
+}
+
+// limitText is the reason that names a limit, for texts that are seldom needed.
+func limitText(k limit.Kind, wait uint64) string {
+	return string(codec.AppendLimitReason(nil, k.String(), wait))
+}
+
+// connWait is how many milliseconds later a client should come again that has too many connections.
+const connWait = 1000
+
+// boundIDs limits a bind to the IDs that the identity may still bind.
+func (q *quota) boundIDs(r *directory.Request) {
+	if q.account == nil {
+		return
+	}
+	if most := q.account.Terms().IDs; most > 0 {
+		r.MostIDs, r.MostText = most, limitText(limit.IdentityIDs, 0)
+	}
+}
+
+// answered counts the IDs of a bind that were refused.
+func (q *quota) answered(r *directory.Request) {
+	if r.OverMost > 0 && q.account != nil {
+		q.account.Refused(limit.IdentityIDs, r.OverMost)
 	}
 }
 
@@ -98,11 +140,15 @@ func (q *quota) verdict(over limit.Over, wait time.Duration, own, common limit.K
 	case limit.OverShared:
 		kind = common
 	}
-	q.account.Refused(kind)
-	millis := (wait + time.Millisecond - 1) / time.Millisecond
+	q.account.Refused(kind, 1)
 	s := &q.conn.loop.scratch
-	s.reason = codec.AppendLimitReason(s.reason[:0], kind.String(), uint64(max(1, min(millis, longestWait))))
+	s.reason = codec.AppendLimitReason(s.reason[:0], kind.String(), waitMillis(wait))
 	return verdict{codec.CodeOverflow, s.reason}
+}
+
+// waitMillis returns a wait as clients hear it.
+func waitMillis(wait time.Duration) uint64 {
+	return uint64(max(1, min((wait+time.Millisecond-1)/time.Millisecond, longestWait)))
 }
 
 // longestWait bounds, in milliseconds, when the node asks a client to come back. Its limits may

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/limit"
 	"distmsg/routing"
 )
 
@@ -33,6 +34,11 @@ func (c *conn) handleHello(body []byte) {
 	source := sourceOf(c.remote)
 	if !c.port.hasRoom(source) {
 		c.close(codec.FaultGoingAway, "the node has few places for connections left, and clients of this address hold more than those: try again later")
+		return
+	}
+	if most := c.port.sources.most; most > 0 && c.port.of(source) >= most {
+		e.accounts.Refused(limit.AddressConnections)
+		c.close(codec.FaultGoingAway, limitText(limit.AddressConnections, connWait))
 		return
 	}
 	if !e.joins.enter(source) {
@@ -138,6 +144,15 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 		c.close(codec.FaultGoingAway, fmt.Sprintf("the session has %d connections to this node: close some, or replace them", len(others)))
 		return
 	}
+	leaving := 0
+	if j.replace {
+		leaving = len(others)
+	}
+	if refusal := c.quota.open(j.login, s, resumed, leaving); refusal != "" {
+		c.close(codec.FaultGoingAway, refusal)
+		e.unjoined(s, resumed)
+		return
+	}
 	serial, ok := e.table.Attach(s, c.handle())
 	if !ok { // it ended between the lane and here: let the client begin anew
 		c.close(codec.FaultSessionEnded, "the session has just ended")
@@ -148,7 +163,6 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
 	c.list = l.settle.acks.NewList()
 	c.sender.granted = uint64(e.cfg.Credit)
-	c.quota.open(j.login)
 	if j.replace {
 		hall{e}.Close(others, codec.FaultReplaced, "the session has a newer connection")
 	} else {
@@ -171,6 +185,15 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	if resumed {
 		c.repeatKicks()
 		c.login.restrict(c)
+	}
+}
+
+// unjoined ends a session that no connection has joined. If others may have it, it waits for them.
+func (e *Engine) unjoined(s *routing.Session, resumed bool) {
+	if resumed {
+		e.dir.ExpireLater(s, 0)
+	} else {
+		e.dir.EndSession(s)
 	}
 }
 

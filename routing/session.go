@@ -67,6 +67,7 @@ type Session struct {
 	// Static after construction.
 	id       SessionID
 	identity string
+	usage    *usage // of the identity; nil if it has no name
 
 	// Read without a lock, written with mu held.
 	handles atomic.Pointer[[]Handle] // the slice is never changed, only replaced
@@ -81,8 +82,20 @@ type Session struct {
 	bound  int      // its length
 }
 
-func newSession(id SessionID, identity string) *Session {
-	s := &Session{id: id, identity: identity}
+// usage counts what the sessions of one identity have in a table.
+type usage struct{ sessions, ids atomic.Int64 }
+
+// IdentityUse returns how many sessions the session's identity has on this node, and how many IDs
+// they have bound. Both are 0 if the identity has no name.
+func (s *Session) IdentityUse() (sessions, ids int) {
+	if s.usage == nil {
+		return 0, 0
+	}
+	return int(s.usage.sessions.Load()), int(s.usage.ids.Load())
+}
+
+func newSession(id SessionID, identity string, u *usage) *Session {
+	s := &Session{id: id, identity: identity, usage: u}
 	s.handles.Store(new([]Handle))
 	return s
 }
@@ -222,6 +235,9 @@ func (s *Session) link(e *entry) BindStatus {
 	}
 	s.newest = e
 	s.bound++
+	if s.usage != nil {
+		s.usage.ids.Add(1)
+	}
 	return Bound
 }
 
@@ -251,4 +267,7 @@ func (s *Session) unlink(e *entry) {
 	}
 	e.older, e.newer = nil, nil
 	s.bound--
+	if s.usage != nil {
+		s.usage.ids.Add(-1)
+	}
 }

@@ -32,13 +32,14 @@ type Table struct {
 
 	mu       sync.RWMutex
 	sessions map[SessionID]*Session // guarded by mu
+	usages   map[string]*usage      // guarded by mu; by identity, for those with sessions
 }
 
 // NewTable returns an empty table. It holds no resources but memory.
 func NewTable() *Table { return newTable(shardCount) }
 
 func newTable(shards int) *Table {
-	return &Table{index: newIndex(shards), sessions: make(map[SessionID]*Session)}
+	return &Table{index: newIndex(shards), sessions: make(map[SessionID]*Session), usages: make(map[string]*usage)}
 }
 
 // Lookup finds who holds id. It keeps no reference to id, takes no lock and does not allocate. If
@@ -61,9 +62,23 @@ func (t *Table) OpenSession(id SessionID, identity string) *Session {
 	if s := t.sessions[id]; s != nil && !s.Ended() {
 		return s
 	}
-	s := newSession(id, identity)
+	s := newSession(id, identity, t.usageOf(identity))
 	t.sessions[id] = s
 	return s
+}
+
+// usageOf counts one more session of an identity. The caller holds mu.
+func (t *Table) usageOf(identity string) *usage {
+	if identity == "" {
+		return nil
+	}
+	u := t.usages[identity]
+	if u == nil {
+		u = new(usage)
+		t.usages[identity] = u
+	}
+	u.sessions.Add(1)
+	return u
 }
 
 // Session returns the session with this ID, nil if it is not known here or has ended.
@@ -128,6 +143,9 @@ func (t *Table) retire(s *Session, allowed func() bool) bool {
 	defer t.mu.Unlock()
 	if t.sessions[s.id] == s { // it may have been opened again
 		delete(t.sessions, s.id)
+	}
+	if s.usage != nil && s.usage.sessions.Add(-1) == 0 && t.usages[s.identity] == s.usage {
+		delete(t.usages, s.identity)
 	}
 	return true
 }

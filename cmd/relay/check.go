@@ -31,6 +31,9 @@ func (o *options) check() error {
 			return cli.Usagef("%s %d must be over 0", n.flag, n.value)
 		}
 	}
+	if err := o.limits.check(); err != nil {
+		return err
+	}
 	if o.verifyPeriod < time.Second {
 		return cli.Usagef("--verify-period %v must be at least 1s", o.verifyPeriod)
 	}

@@ -21,6 +21,7 @@ type options struct {
 	loops                          int
 	maxSessionIDs, maxNodeIDs      int
 	maxNodeWatched                 int
+	limits                         limitOptions
 	memoryBudget                   byteSize // 0: the engine's default
 	nodeID                         string
 	tls                            tlsOptions
@@ -67,6 +68,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "one session may bind `n` IDs at this node; further binds end overflow")
 	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "all sessions together may bind `n` IDs at this node; each takes about 250 bytes of memory")
 	f.IntVar(&o.maxNodeWatched, "max-node-watched", 1_000_000, "all connections together may watch `n` IDs; each takes about 200 bytes of memory")
+	o.limits.addFlags(f)
 	f.Var(&o.memoryBudget, "memory-budget", "`size` of the memory that the node may use, such as 2GiB: the runtime's memory limit unless GOMEMLIMIT is set.\n"+
 		"Connections may hold half of it (default: half of the memory of the machine or the cgroup)")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")

@@ -30,6 +30,12 @@ type Request struct {
 	Rights  *rights.Patterns
 	Refusal string
 
+	// of a bind: how many IDs the sessions of its identity may have, 0 for any number; why more are
+	// refused; and how many were, once it is answered
+	MostIDs  int
+	MostText string
+	OverMost int
+
 	dir     *Directory
 	since   time.Duration // when it came, on the engine's clock
 	items   []item

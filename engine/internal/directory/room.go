@@ -2,6 +2,7 @@ package directory
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -21,9 +22,10 @@ type room struct {
 	sessionFull, nodeFull     string         // why a bind is refused; static
 	refused                   atomic.Uint64  // IDs; for Stats
 
-	mu       sync.Mutex
-	sessions map[*routing.Session]int // guarded by mu
-	node     int                      // guarded by mu
+	mu         sync.Mutex
+	sessions   map[*routing.Session]int // guarded by mu
+	identities map[string]int           // guarded by mu
+	node       int                      // guarded by mu
 }
 
 func newRoom(d *Directory) *room {
@@ -32,7 +34,7 @@ func newRoom(d *Directory) *room {
 		table: d.table, mostOfSession: c.MaxSessionIDs, mostOfNode: c.MaxNodeIDs,
 		sessionFull: fmt.Sprintf("the session already holds %d IDs at this node, the maximum (max-session-ids)", c.MaxSessionIDs),
 		nodeFull:    fmt.Sprintf("the node already holds %d IDs, the maximum (max-node-ids)", c.MaxNodeIDs),
-		sessions:    make(map[*routing.Session]int),
+		sessions:    make(map[*routing.Session]int), identities: make(map[string]int),
 	}
 }
 
@@ -44,35 +46,53 @@ func (m *room) keepFor(r *Request, mine []int) []int {
 	defer m.mu.Unlock()
 	ofSession := m.mostOfSession - r.Session.Len() - m.sessions[r.Session]
 	ofNode := m.mostOfNode - m.table.Len() - m.node
+	ofIdentity := m.leftOf(r)
 	fits := make([]int, 0, len(mine))
 	var kept map[string]bool // the IDs of fits; made when the room is used up
 	for _, i := range mine {
 		it := &r.items[i]
 		route, known := m.table.Lookup([]byte(it.id))
 		it.newInSession, it.newInNode = !known || route.Session != r.Session, !known
-		if it.newInSession && (ofSession <= 0 || it.newInNode && ofNode <= 0) {
+		if it.newInSession && (min(ofSession, ofIdentity) <= 0 || it.newInNode && ofNode <= 0) {
 			if kept == nil {
 				kept = r.named(fits)
 			}
 			full := m.nodeFull
-			if ofSession <= 0 {
+			switch {
+			case ofSession <= 0:
 				full = m.sessionFull
+			case ofIdentity <= 0:
+				full = r.MostText
 			}
 			it.newInSession, it.newInNode = false, false
 			if !kept[it.id] { // else it stands in the frame twice
 				r.Results[i].Code = codec.CodeOverflow
 				r.refused.add(i, full)
 				m.refused.Add(1)
+				if ofSession > 0 && ofIdentity <= 0 {
+					r.OverMost++
+				}
 				continue
 			}
 		}
-		ofSession -= m.keep(r.Session, it)
+		took := m.keep(r.Session, it)
+		ofSession, ofIdentity = ofSession-took, ofIdentity-took
 		if it.newInNode {
 			ofNode--
 		}
 		fits = append(fits, i)
 	}
 	return fits
+}
+
+// leftOf returns how many more IDs the sessions of a request's identity may have. The caller holds
+// mu.
+func (m *room) leftOf(r *Request) int {
+	if r.MostIDs == 0 {
+		return math.MaxInt
+	}
+	_, ids := r.Session.IdentityUse()
+	return r.MostIDs - ids - m.identities[r.Session.Identity()]
 }
 
 // named returns the IDs of items.
@@ -92,6 +112,7 @@ func (m *room) keep(s *routing.Session, it *item) (ofSession int) {
 	}
 	if it.newInSession {
 		m.sessions[s]++
+		m.identities[s.Identity()]++
 		return 1
 	}
 	return 0
@@ -105,6 +126,9 @@ func (m *room) give(s *routing.Session, it *item) {
 	if it.newInSession {
 		if m.sessions[s]--; m.sessions[s] == 0 {
 			delete(m.sessions, s)
+		}
+		if m.identities[s.Identity()]--; m.identities[s.Identity()] == 0 {
+			delete(m.identities, s.Identity())
 		}
 	}
 	it.newInSession, it.newInNode = false, false

@@ -10,6 +10,8 @@ import (
 // Terms are what the clients of one identity may use together at this node.
 type Terms struct {
 	Messages, Bytes, Lookups Rate
+	// 0 means any number.
+	Connections, Sessions, IDs int
 }
 
 // Account counts what the clients of one identity use. Any goroutine may use it. It lives in its
@@ -31,9 +33,9 @@ type Account struct {
 // Terms returns what the account's clients may use now.
 func (a *Account) Terms() *Terms { return a.terms.Load() }
 
-// Refused counts that a limit was reached.
-func (a *Account) Refused(k Kind) {
-	if a.refused[k].Add(1) == 1 {
+// Refused counts that a limit was reached n times.
+func (a *Account) Refused(k Kind, n int) {
+	if a.refused[k].Add(uint64(n)) == uint64(n) {
 		a.book.list(a)
 	}
 }
@@ -48,29 +50,37 @@ type Book struct {
 	offenders []*Account
 	// guarded by mu; what accounts that are forgotten have reached
 	others [Kinds]uint64
+
+	nameless [Kinds]atomic.Uint64 // reached by clients whose identity is not known yet
 }
 
 // MostOffenders is how many identities the book tells apart in what it counts.
 const MostOffenders = 100
 
+// Refused counts that a client reached a limit before its identity was known.
+func (b *Book) Refused(k Kind) { b.nameless[k].Add(1) }
+
 // Enter adds a connection to the account of an identity. The terms of the latest connection hold
-// for all of them.
-func (b *Book) Enter(name string, t Terms) *Account {
+// for all of them. leaving is how many of the connections are about to leave. If there are too
+// many, ok is false, and the connection is not added.
+func (b *Book) Enter(name string, t Terms, leaving int) (a *Account, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a := b.accounts[name]
-	if a == nil {
+	if a = b.accounts[name]; a == nil {
 		a = &Account{Name: name, book: b}
 		if b.accounts == nil {
 			b.accounts = make(map[string]*Account)
 		}
 		b.accounts[name] = a
 	}
+	if t.Connections > 0 && a.conns-leaving >= t.Connections {
+		return a, false
+	}
 	a.conns++
 	if old := a.terms.Load(); old == nil || *old != t {
 		a.terms.Store(&t)
 	}
-	return a
+	return a, true
 }
 
 // Leave takes a connection out of its account.
@@ -129,6 +139,11 @@ func (b *Book) Offences() []Offence {
 			if n := a.refused[k].Load(); n > 0 {
 				all = append(all, Offence{Identity: a.Name, Kind: Kind(k), Times: n})
 			}
+		}
+	}
+	for k := range b.nameless {
+		if n := b.nameless[k].Load(); n > 0 {
+			all = append(all, Offence{Kind: Kind(k), Times: n})
 		}
 	}
 	others := b.others

@@ -8,7 +8,8 @@ import (
 
 func TestBookForgetsWhoNeverOffended(t *testing.T) {
 	var b Book
-	first, second := b.Enter("shop", Terms{}), b.Enter("shop", Terms{Messages: Rate{1, 1}})
+	first, _ := b.Enter("shop", Terms{}, 0)
+	second, _ := b.Enter("shop", Terms{Messages: Rate{1, 1}}, 0)
 	if first != second || first.Terms().Messages.PerSecond != 1 {
 		t.Fatalf("two connections of one identity have %p and %p; %+v", first, second, first.Terms())
 	}
@@ -27,9 +28,9 @@ func TestOffencesAreBounded(t *testing.T) {
 	var b Book
 	const n = 3 * MostOffenders
 	for i := range n {
-		a := b.Enter(fmt.Sprint("identity-", i), Terms{})
-		a.Refused(IdentityBytes)
-		a.Refused(IdentityBytes)
+		a, _ := b.Enter(fmt.Sprint("identity-", i), Terms{}, 0)
+		a.Refused(IdentityBytes, 1)
+		a.Refused(IdentityBytes, 1)
 		if i%2 == 0 {
 			b.Leave(a)
 		}
@@ -46,9 +47,9 @@ func TestOffencesAreBounded(t *testing.T) {
 		t.Errorf("%d accounts are left", len(b.accounts))
 	}
 	// One that has left makes room for a new one.
-	a := b.Enter("late", Terms{})
+	a, _ := b.Enter("late", Terms{}, 0)
 	b.Leave(b.offenders[0])
-	a.Refused(ConnectionMessages)
+	a.Refused(ConnectionMessages, 1)
 	if !slices.Contains(b.Offences(), Offence{Identity: "late", Kind: ConnectionMessages, Times: 1}) {
 		t.Errorf("a new offender is not named: %+v", b.Offences())
 	}
@@ -61,5 +62,21 @@ func TestKindsHaveWords(t *testing.T) {
 			t.Errorf("limit %d has the word %q", k, k)
 		}
 		seen[k.String()] = true
+	}
+}
+
+func TestConnectionsOfAnIdentity(t *testing.T) {
+	var b Book
+	two := Terms{Connections: 2}
+	for i, tc := range []struct {
+		leaving int
+		ok      bool
+	}{{0, true}, {0, true}, {0, false}, {1, true}, {1, false}} {
+		if _, ok := b.Enter("shop", two, tc.leaving); ok != tc.ok {
+			t.Errorf("connection %d: %v", i, ok)
+		}
+	}
+	if _, ok := b.Enter("another", two, 0); !ok {
+		t.Error("another identity has no connection")
 	}
 }

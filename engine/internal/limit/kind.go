@@ -4,7 +4,8 @@ package limit
 type Kind uint8
 
 // The limits. Connection means the limit of one connection. Identity means the limit that all
-// connections of an identity share at this node.
+// connections of an identity share at this node. Address means the limit of all connections from
+// one address.
 const (
 	ConnectionMessages Kind = iota
 	ConnectionBytes
@@ -12,6 +13,11 @@ const (
 	IdentityMessages
 	IdentityBytes
 	IdentityLookups
+	IdentityConnections
+	IdentitySessions
+	IdentityIDs
+	AddressConnections
+	AddressHandshakes
 	Kinds // how many there are
 )
 
@@ -22,6 +28,12 @@ var words = [Kinds]string{
 	IdentityMessages:   "identity-messages",
 	IdentityBytes:      "identity-bytes",
 	IdentityLookups:    "identity-lookups",
+
+	IdentityConnections: "identity-connections",
+	IdentitySessions:    "identity-sessions",
+	IdentityIDs:         "identity-ids",
+	AddressConnections:  "address-connections",
+	AddressHandshakes:   "address-handshakes",
 }
 
 // String returns the word of the limit.

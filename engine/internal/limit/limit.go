@@ -109,6 +109,19 @@ func (b *Bucket) Take(r Rate, now time.Duration, n int64) (got int64) {
 	return got
 }
 
+// Wait returns how long it takes until a token is there, or 0.
+func (b *Bucket) Wait(r Rate, now time.Duration) time.Duration {
+	if r.PerSecond == 0 {
+		return 0
+	}
+	return r.wait(r.full(b.moment, now), now)
+}
+
+// Full reports whether the bucket is as if nothing had been used.
+func (b *Bucket) Full(r Rate, now time.Duration) bool {
+	return r.PerSecond == 0 || b.moment == 0 || b.moment <= now-r.timeOf(r.Burst)
+}
+
 // giveBack undoes a part of the latest Take.
 func (b *Bucket) giveBack(r Rate, n int64) {
 	if r.PerSecond != 0 && n > 0 {

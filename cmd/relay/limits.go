@@ -1,0 +1,65 @@
+package main
+
+import (
+	"github.com/spf13/pflag"
+
+	"distmsg/engine"
+	"distmsg/internal/cli"
+)
+
+// limitOptions are the flags for what one connection, one identity and one address may use. 0 means
+// the engine's default.
+type limitOptions struct {
+	connMessages, identityMessages, identityLookups int
+	connBytes, identityBytes                        byteSize
+	identityConns, identitySessions, identityIDs    int
+	addressConns, addressHandshakes                 int
+}
+
+// limitFlag is a flag that counts something.
+type limitFlag struct {
+	name, help string
+	value      *int
+}
+
+func (o *limitOptions) counts() []limitFlag {
+	return []limitFlag{
+		{"max-conn-messages", "one connection may send `n` messages in a second (default 2000000)", &o.connMessages},
+		{"max-identity-messages", "all connections of an identity may send `n` messages in a second (default 5000000)", &o.identityMessages},
+		{"max-identity-lookups", "all connections of an identity may look up `n` IDs in a second (default 200000)", &o.identityLookups},
+		{"max-identity-conns", "an identity may have `n` connections (default: as many as the node)", &o.identityConns},
+		{"max-identity-sessions", "an identity may have `n` sessions (default: any number)", &o.identitySessions},
+		{"max-identity-ids", "all sessions of an identity may bind `n` IDs (default: as many as the node)", &o.identityIDs},
+		{"max-address-conns", "`n` connections may come from one address (default: as many as the node has)", &o.addressConns},
+		{"max-address-handshakes", "`n` connections from one address may begin in a second (default: any number)", &o.addressHandshakes},
+	}
+}
+
+func (o *limitOptions) addFlags(f *pflag.FlagSet) {
+	for _, c := range o.counts() {
+		f.IntVar(c.value, c.name, 0, c.help)
+	}
+	f.Var(&o.connBytes, "max-conn-bytes", "one connection may send `size` bytes in a second, such as 10MiB (default 2GiB)")
+	f.Var(&o.identityBytes, "max-identity-bytes", "all connections of an identity may send `size` bytes in a second (default 4GiB)")
+}
+
+func (o *limitOptions) check() error {
+	for _, c := range o.counts() {
+		if *c.value < 0 {
+			return cli.Usagef("--%s %d must be over 0", c.name, *c.value)
+		}
+	}
+	return nil
+}
+
+// set puts the limits into the engine's configuration. What comes in a second may come at once.
+func (o *limitOptions) set(c *engine.Config) {
+	c.ConnMessages, c.ConnBytes = perSecond(o.connMessages), perSecond(int(o.connBytes))
+	c.IdentityLimits = engine.Limits{
+		Messages: perSecond(o.identityMessages), Bytes: perSecond(int(o.identityBytes)), Lookups: perSecond(o.identityLookups),
+		Connections: o.identityConns, Sessions: o.identitySessions, IDs: o.identityIDs,
+	}
+	c.MaxAddressConns, c.AddressHandshakes = o.addressConns, perSecond(o.addressHandshakes)
+}
+
+func perSecond(n int) engine.Rate { return engine.Rate{PerSecond: int64(n)} }
