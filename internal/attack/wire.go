@@ -47,14 +47,19 @@ func join(ctx context.Context, addr string) (*wire, error) {
 
 // joinWith is join with features.
 func joinWith(ctx context.Context, addr string, features uint64) (*wire, error) {
+	return hello(ctx, addr, codec.Hello{Features: features})
+}
+
+// hello connects to a node and says hello as given.
+func hello(ctx context.Context, addr string, h codec.Hello) (*wire, error) {
 	nc, err := connect(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
 	w := &wire{nc: nc}
-	hello := codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Features: features, Agent: []byte("attacker")}
+	h.MinVersion, h.MaxVersion, h.Agent = codec.Version, codec.Version, []byte("attacker")
 	_ = nc.SetDeadline(time.Now().Add(patience))
-	body, err := w.ask(codec.AppendHello(nil, &hello), codec.KindWelcome)
+	body, err := w.ask(codec.AppendHello(nil, &h), codec.KindWelcome)
 	if err == nil {
 		var welcome codec.Welcome
 		err = codec.DecodeWelcome(body, &welcome)
