@@ -244,7 +244,7 @@ func TestUnknownKind(t *testing.T) {
 	n := start(t, Config{})
 	by := n.watchOver()
 	c := n.join("a")
-	for _, k := range []byte{0, 13, 15, 23, 31, 37, 52, 63, 68, 79, 80, 111, 127} {
+	for _, k := range []byte{0, 14, 15, 23, 31, 37, 52, 63, 68, 79, 80, 111, 127} {
 		// The node looks neither at the rest, which is not even msgpack, nor at the length that the
 		// array claims.
 		for _, head := range []string{"\x93", "\xdc\xff\xff", "\xdd\xff\xff\xff\xff"} {
