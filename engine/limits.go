@@ -25,6 +25,9 @@ type Limits struct {
 	// Connections, Sessions and IDs bound how many connections and sessions there are, and how many
 	// IDs all sessions together have bound. Default: what the node's other limits allow.
 	Connections, Sessions, IDs int
+	// Watched bounds how many IDs all connections together watch. An ID that two connections watch
+	// counts twice. Default: what the node's other limits allow.
+	Watched int
 }
 
 // setRates fills in the defaults. For messages, they are more than one event loop relays, so that
@@ -59,6 +62,7 @@ func (l Limits) orElse(d Limits) Limits {
 	setDefault(&l.Connections, d.Connections)
 	setDefault(&l.Sessions, d.Sessions)
 	setDefault(&l.IDs, d.IDs)
+	setDefault(&l.Watched, d.Watched)
 	return l
 }
 
@@ -67,6 +71,7 @@ func (l Limits) terms() limit.Terms {
 	return limit.Terms{
 		Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit(),
 		Connections: max(0, l.Connections), Sessions: max(0, l.Sessions), IDs: max(0, l.IDs),
+		Watched: max(0, l.Watched),
 	}
 }
 

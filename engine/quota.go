@@ -66,11 +66,26 @@ func (q *quota) boundIDs(r *directory.Request) {
 	}
 }
 
-// answered counts the IDs of a bind that were refused.
-func (q *quota) answered(r *directory.Request) {
-	if r.OverMost > 0 && q.account != nil {
-		q.account.Refused(limit.IdentityIDs, r.OverMost)
+// watchedIDs limits a watch to the IDs that the identity may still watch.
+func (q *quota) watchedIDs(r *directory.Request) {
+	if q.account == nil {
+		return
 	}
+	if most := q.account.Terms().Watched; most > 0 {
+		r.MostIDs, r.MostText = most, limitText(limit.IdentityWatched, 0)
+	}
+}
+
+// answered counts the IDs of a bind or watch that were refused.
+func (q *quota) answered(r *directory.Request) {
+	if r.OverMost == 0 || q.account == nil {
+		return
+	}
+	kind := limit.IdentityIDs
+	if r.Kind == codec.KindWatched {
+		kind = limit.IdentityWatched
+	}
+	q.account.Refused(kind, r.OverMost)
 }
 
 // close takes the connection out of its account.

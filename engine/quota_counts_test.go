@@ -103,6 +103,49 @@ func TestIDsOfAnIdentity(t *testing.T) {
 	b.bind("8-of-shop")
 }
 
+// All connections of an identity share its watches. What one no longer watches is free again, also
+// when its connection closes.
+func TestWatchedIDsOfAnIdentity(t *testing.T) {
+	n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: limitedTo(Limits{Watched: 5})}})
+	a, b := n.as("shop"), n.as("shop")
+	a.watch.add(codec.CodeNoRoute, "1", "2", "3")
+	a.watch.add(codec.CodeNoRoute, "1") // it is watched already
+	b.seq++
+	b.write(codec.AppendWatch(nil, b.seq, rawIDs([]string{"1", "2", "3", "4"})))
+	var f codec.Results
+	b.decoded(codec.DecodeResults(b.expect(codec.KindWatched), codec.KindWatched, &f))
+	for i, want := range []codec.Code{codec.CodeNoRoute, codec.CodeNoRoute, codec.CodeOverflow, codec.CodeOverflow} {
+		if r, _ := f.All.Next(); r.Code != want {
+			t.Errorf("ID %d: %v, want %v", i, r.Code, want)
+		}
+	}
+	reasons := 0
+	for why, ok := f.Reasons.Next(); ok; why, ok = f.Reasons.Next() {
+		if name, wait := codec.ParseLimitReason(string(why.Text)); name != "identity-watched" || wait != 0 {
+			t.Errorf("the reason is %q", why.Text)
+		}
+		reasons++
+	}
+	if times := n.counted("shop", "identity-watched"); times != 2 || reasons != 2 {
+		t.Errorf("counted %d times, with %d reasons", times, reasons)
+	}
+	n.as("another").watch.add(codec.CodeNoRoute, "1", "2", "3", "4", "5")
+	a.watch.remove("2")
+	a.alive()
+	b.watch.add(codec.CodeNoRoute, "3")
+	b.watch.add(codec.CodeOverflow, "4")
+	a.nc.Close()
+	n.eventually("the watches of a closed connection are free", func() bool { return b.watch.tryAdd("4")[0].Code == codec.CodeNoRoute })
+}
+
+// Clients without a name do not share watches.
+func TestNamelessWatchAlone(t *testing.T) {
+	n := start(t, Config{IdentityLimits: Limits{Watched: 1}})
+	for range 2 {
+		n.as("").watch.add(codec.CodeNoRoute, "1", "2")
+	}
+}
+
 func TestHandshakesOfAnAddress(t *testing.T) {
 	const burst, slack, tries = 5, 20, 40
 	n := start(t, Config{AddressHandshakes: Rate{1, burst}, HelloTimeout: 100 * time.Millisecond})

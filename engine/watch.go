@@ -35,8 +35,9 @@ func (c *conn) handleWatch(body []byte) {
 		return
 	}
 	if c.watchList == nil {
-		c.watchList = &watchList{ids: directory.NewWatches(c.handle())}
+		c.watchList = &watchList{ids: directory.NewWatches(c.handle(), c.session.Identity())}
 	}
+	c.quota.watchedIDs(r)
 	e.dir.Watch(c.watchList.ids, r)
 }
 

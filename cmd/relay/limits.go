@@ -13,6 +13,7 @@ type limitOptions struct {
 	connMessages, identityMessages, identityLookups int
 	connBytes, identityBytes                        byteSize
 	identityConns, identitySessions, identityIDs    int
+	identityWatched                                 int
 	addressConns, addressHandshakes                 int
 }
 
@@ -30,6 +31,7 @@ func (o *limitOptions) counts() []limitFlag {
 		{"max-identity-conns", "an identity may have `n` connections (default: as many as the node)", &o.identityConns},
 		{"max-identity-sessions", "an identity may have `n` sessions (default: any number)", &o.identitySessions},
 		{"max-identity-ids", "all sessions of an identity may bind `n` IDs (default: as many as the node)", &o.identityIDs},
+		{"max-identity-watched", "all connections of an identity may watch `n` IDs (default: as many as the node)", &o.identityWatched},
 		{"max-address-conns", "`n` connections may come from one address (default: as many as the node has)", &o.addressConns},
 		{"max-address-handshakes", "`n` connections from one address may begin in a second (default: any number)", &o.addressHandshakes},
 	}
@@ -58,6 +60,7 @@ func (o *limitOptions) set(c *engine.Config) {
 	c.IdentityLimits = engine.Limits{
 		Messages: perSecond(o.identityMessages), Bytes: perSecond(int(o.identityBytes)), Lookups: perSecond(o.identityLookups),
 		Connections: o.identityConns, Sessions: o.identitySessions, IDs: o.identityIDs,
+		Watched: o.identityWatched,
 	}
 	c.MaxAddressConns, c.AddressHandshakes = o.addressConns, perSecond(o.addressHandshakes)
 }

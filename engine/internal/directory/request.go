@@ -30,8 +30,8 @@ type Request struct {
 	Rights  *rights.Patterns
 	Refusal string
 
-	// of a bind: how many IDs the sessions of its identity may have, 0 for any number; why more are
-	// refused; and how many were, once it is answered
+	// of a bind or watch: how many IDs the clients of its identity may have bound, or may watch, 0
+	// for any number; why more are refused; and how many were, once it is answered
 	MostIDs  int
 	MostText string
 	OverMost int

@@ -51,6 +51,8 @@ type watcher struct {
 	ended []*Watches   // guarded by mu; to be taken apart
 	// watches is how many there are of all connections. Guarded by mu.
 	watches int
+	// identities says how many of them each identity has that has a name. Guarded by mu.
+	identities map[string]int
 
 	absent map[routing.SessionID]*absence // guarded by mu
 }
@@ -76,7 +78,7 @@ type absence struct {
 
 func newWatcher(d *Directory) *watcher {
 	return &watcher{dir: d, wake: make(chan struct{}, 1), ids: make(map[string]*watchedID),
-		absent: make(map[routing.SessionID]*absence)}
+		identities: make(map[string]int), absent: make(map[routing.SessionID]*absence)}
 }
 
 // result returns what clients hear of an ID.
@@ -105,7 +107,7 @@ func (w *watcher) watched(name string) *watchedID {
 // drop removes a watch from its ID. The caller holds mu.
 func (w *watcher) drop(v *watch) {
 	v.dropped = true
-	w.watches--
+	w.count(v.list, -1)
 	id := v.id
 	last := id.watches[len(id.watches)-1]
 	id.watches[v.at], last.at = last, v.at
@@ -291,8 +293,8 @@ func (w *watcher) takeSoon() []*watchedID {
 	return batch
 }
 
-// count returns how many watches there are.
-func (w *watcher) count() int64 {
+// total returns how many watches there are.
+func (w *watcher) total() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return int64(w.watches)

@@ -20,7 +20,8 @@ const (
 // Watches is the list of IDs that one connection watches. Make it with NewWatches. Only the methods
 // of Directory use it.
 type Watches struct {
-	conn routing.Handle // static
+	conn     routing.Handle // static
+	identity string         // static; who watches
 
 	// guarded by watcher.mu
 	all    map[*watchedID]*watch
@@ -29,9 +30,9 @@ type Watches struct {
 	closed bool     // the connection has closed
 }
 
-// NewWatches makes an empty list for a connection.
-func NewWatches(conn routing.Handle) *Watches {
-	return &Watches{conn: conn, all: make(map[*watchedID]*watch)}
+// NewWatches makes an empty list for a connection of an identity.
+func NewWatches(conn routing.Handle, identity string) *Watches {
+	return &Watches{conn: conn, identity: identity, all: make(map[*watchedID]*watch)}
 }
 
 // Watch puts the IDs of a request on a list at once, so that the client misses no change. Then it
@@ -60,7 +61,7 @@ func (d *Directory) Changes(list *Watches, n int) (changes []codec.Change, more 
 }
 
 // WatchMemory returns about how many bytes all watches take.
-func (d *Directory) WatchMemory() int64 { return watchCost * d.watcher.count() }
+func (d *Directory) WatchMemory() int64 { return watchCost * d.watcher.total() }
 
 // Doubt forgets what is known of watched IDs, because the node was stopped for a while (S24).
 func (d *Directory) Doubt() { d.watcher.doubt() }
@@ -102,17 +103,37 @@ func (w *watcher) add(list *Watches, r *Request) {
 			if len(list.all) >= w.dir.cfg.MaxWatched {
 				reason = reasonWatched
 			}
-			r.refuse([]int{i}, codec.CodeOverflow, reason)
-			w.refused.Add(1)
+			w.refuse(r, i, reason)
+			continue
+		case r.MostIDs > 0 && w.identities[list.identity] >= r.MostIDs:
+			w.refuse(r, i, r.MostText)
+			r.OverMost++
 			continue
 		default:
 			id := w.watched(it.id)
 			v := &watch{list: list, id: id, at: uint32(len(id.watches))}
 			id.watches = append(id.watches, v)
 			list.all[id] = v
-			w.watches++
+			w.count(list, 1)
 		}
 		r.Results[i].Code = codec.CodeRegistryUnavailable // until something is known
+	}
+}
+
+// refuse refuses an ID of a request for which there is no room.
+func (w *watcher) refuse(r *Request, i int, reason string) {
+	r.refuse([]int{i}, codec.CodeOverflow, reason)
+	w.refused.Add(1)
+}
+
+// count adds n, which may be negative, to the watches of a list. The caller holds mu.
+func (w *watcher) count(list *Watches, n int) {
+	w.watches += n
+	if list.identity == "" {
+		return
+	}
+	if w.identities[list.identity] += n; w.identities[list.identity] == 0 {
+		delete(w.identities, list.identity)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 type Terms struct {
 	Messages, Bytes, Lookups Rate
 	// 0 means any number.
-	Connections, Sessions, IDs int
+	Connections, Sessions, IDs, Watched int
 }
 
 // Account counts what the clients of one identity use. Any goroutine may use it. It lives in its

@@ -16,6 +16,7 @@ const (
 	IdentityConnections
 	IdentitySessions
 	IdentityIDs
+	IdentityWatched
 	AddressConnections
 	AddressHandshakes
 	Kinds // how many there are
@@ -32,6 +33,7 @@ var words = [Kinds]string{
 	IdentityConnections: "identity-connections",
 	IdentitySessions:    "identity-sessions",
 	IdentityIDs:         "identity-ids",
+	IdentityWatched:     "identity-watched",
 	AddressConnections:  "address-connections",
 	AddressHandshakes:   "address-handshakes",
 }
