@@ -34,7 +34,8 @@ func (a *addresses) learn(all []codec.Member) {
 }
 
 // after lists the addresses to try after addr: the preferred ones first, then all known ones in
-// order, beginning after addr. addr itself comes last, or not at all.
+// order, beginning after addr. If last is set, addr itself comes last unless it is preferred.
+// Otherwise the list does not contain it.
 func (a *addresses) after(addr string, preferred []string, last bool) []string {
 	all := a.first()
 	a.mu.Lock()
@@ -45,15 +46,12 @@ func (a *addresses) after(addr string, preferred []string, last bool) []string {
 	}
 	a.mu.Unlock()
 	at := slices.Index(all, addr) + 1
-	all = slices.Concat(preferred, all[at:], all[:at])
+	all = slices.Concat(preferred, all[at:], all[:at], []string{addr})
 	var list []string
 	for _, other := range all {
-		if other != addr && !slices.Contains(list, other) {
+		if (last || other != addr) && !slices.Contains(list, other) {
 			list = append(list, other)
 		}
-	}
-	if last {
-		list = append(list, addr)
 	}
 	return list
 }

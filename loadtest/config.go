@@ -45,6 +45,10 @@ type Config struct {
 	// the host of its address) to TLS.RootCAs (default: those of the system). It needs Nodes or
 	// Membership. Default: nil, no TLS.
 	TLS *tls.Config
+	// CredentialsFile holds what nodes ask for when a client logs in, such as a token. It is read
+	// again for each login, so it can change during the run. It needs Nodes or Membership, and
+	// DriverRelay or DriverSDK. Default: none, no credentials.
+	CredentialsFile string
 	// Loops is the number of event loops of the node in this process. Default: 1.
 	Loops int
 	// Driver communicates with the nodes. Default: DriverRelay. DriverNATS needs Nodes.
@@ -169,6 +173,12 @@ func (c *Config) validate() error {
 		check(err == nil, "node %q is not host:port", n)
 	}
 	check(c.TLS == nil || len(c.Nodes) > 0 || c.Membership != nil, "tls needs running nodes: name them")
+	if c.CredentialsFile != "" {
+		check(len(c.Nodes) > 0 || c.Membership != nil, "credentials-file needs running nodes: name them")
+		check(c.Driver != DriverNATS, "credentials-file needs driver relay or sdk: driver nats does not log in")
+		_, err := readCredentials(c.CredentialsFile)
+		check(err == nil, "credentials-file cannot be read: %v", err)
+	}
 	check(c.Membership == nil || len(c.Nodes) == 0, "nodes and a membership exclude each other: give one of them")
 	check(c.Membership == nil || c.Driver != DriverNATS, "driver nats does not support discovery: name the nodes")
 	check(c.Attach == 1 || c.Driver == DriverSDK, "attach needs driver sdk")

@@ -11,13 +11,14 @@
 //   - internal/ledger knows for every message whether it was delivered and how it ended, and finds
 //     the faults. It also knows when things happened.
 //   - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop. relay.go
-//     and nats.go are such protocols, and tls.go encrypts them. sdk.go drives the client SDK
-//     instead.
+//     and nats.go are such protocols, tls.go encrypts them, and login.go logs in. sdk.go drives the
+//     client SDK instead.
 //
 // Nodes may die, drain and be replaced during a run. That is not a fault, as long as the outcome of
 // each message is true. A lost connection is opened again at the next known node. A connection
 // whose node drains moves without a gap: it opens another leg first, and then the old leg leaves
-// (wire.go). A session continues where it can be resumed.
+// (wire.go). So does a connection whose node asks it to log in again. A session continues where it
+// can be resumed.
 //
 // Messages that were sent before the end of a change may be overtaken, but not before its beginning
 // (S20). So the ledger must know which message left first over a new connection, and from when to

@@ -32,6 +32,11 @@ func long(t *testing.T) {
 // startEngine runs a real node until the test ends.
 func startEngine(t *testing.T, cfg engine.Config) (addr string) {
 	t.Helper()
+	return runEngine(t, cfg).Addr().String()
+}
+
+func runEngine(t *testing.T, cfg engine.Config) *engine.Engine {
+	t.Helper()
 	if cfg.Addr == "" {
 		cfg.Addr = "127.0.0.1:0"
 	}
@@ -60,7 +65,7 @@ func startEngine(t *testing.T, cfg engine.Config) (addr string) {
 		ended <- nil
 		t.Fatalf("node: %v", err)
 	}
-	return e.Addr().String()
+	return e
 }
 
 func mustRun(t *testing.T, cfg Config) *Report {

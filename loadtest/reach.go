@@ -29,7 +29,7 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 	found := make([]error, len(addrs))
 	var asking sync.WaitGroup
 	for i, addr := range addrs {
-		asking.Go(func() { found[i] = askNode(ctx, r.cfg.TLS, addr, !listed) })
+		asking.Go(func() { found[i] = r.askNode(ctx, addr, !listed) })
 	}
 	asking.Wait()
 	if ctx.Err() != nil {
@@ -55,8 +55,13 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 }
 
 // askNode sends hello to addr and returns what is wrong there.
-func askNode(ctx context.Context, config *tls.Config, addr string, named bool) error {
-	hello := codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Agent: []byte("distmsg-loadtest")})
+func (r *run) askNode(ctx context.Context, addr string, named bool) error {
+	config := r.cfg.TLS
+	credentials, err := readCredentials(r.cfg.CredentialsFile)
+	if err != nil {
+		return err
+	}
+	hello := codec.AppendHello(nil, &codec.Hello{MinVersion: codec.Version, MaxVersion: codec.Version, Agent: []byte("distmsg-loadtest"), Credentials: credentials})
 	answer, err := exchange(ctx, config, addr, hello, codec.AppendBye(nil))
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func (r *relay) index() int { return r.leg.conn.index }
 func (r *relay) open(b []byte) []byte {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version, Features: codec.FeatureMulticast | codec.FeatureShortNotHere,
-		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"),
+		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"), Credentials: r.leg.login,
 	}
 	if len(r.session) > 0 && r.leg.conn.cur == nil {
 		// the old connection has closed, whether the node knows it or not
@@ -165,6 +165,8 @@ func (r *relay) frame(body []byte) error {
 		return err
 	case codec.KindDrain:
 		return r.drain(body)
+	case codec.KindRelogin:
+		return r.relogin(body)
 	case codec.KindMembers:
 		all, err := codec.DecodeMembers(body)
 		r.leg.learn(all)
@@ -198,6 +200,9 @@ func (r *relay) errorFrame(body []byte) error {
 			return nil
 		}
 	case codec.FaultUnauthenticated, codec.FaultSessionEnded:
+		if r.leg.leaving || f.Fault == codec.FaultUnauthenticated && r.leg.conn.cur != nil {
+			return nil // the session continues on another leg, or with another login
+		}
 		if len(r.session) > 0 { // unknown to the next node, or to this one after a restart
 			r.forget()
 			return nil

@@ -86,7 +86,8 @@ type Report struct {
 	// DownConnections of them were still down at its end.
 	LostConnections uint64 `json:"lost_connections"`
 	DownConnections uint64 `json:"down_connections"`
-	// Moves is how often a connection moved to another node without a gap.
+	// Moves is how often a session moved to another node without a gap, or to another connection
+	// with a new login.
 	Moves uint64 `json:"moves"`
 	// Drains is the number of connections that received a drain notice from their node.
 	Drains uint64 `json:"drains"`
@@ -298,7 +299,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Unsent > 0 {
 		line("unsent", "%d were not sent in time", r.Unsent)
 	}
-	if r.LostConnections+r.Drains > 0 {
+	if r.LostConnections+r.Drains+r.Moves > 0 {
 		line("connections", "%d lost, of them %d still down; nodes asked %d to leave, and %d moved",
 			r.LostConnections, r.DownConnections, r.Drains, r.Moves)
 	}

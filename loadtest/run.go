@@ -99,7 +99,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 		r.d = w
 	default:
 		w := newWire(r.t, known, r.cfg.Nodes, newRelay)
-		w.tls = r.cfg.TLS
+		w.tls, w.login = r.cfg.TLS, r.cfg.CredentialsFile
 		r.d = w
 	}
 	r.t.driver = r.d

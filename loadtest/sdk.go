@@ -25,6 +25,7 @@ type sdk struct {
 	attach   int
 	strategy string
 	tls      *tls.Config
+	login    string   // the file with what each hello shows; empty: none
 	names    []string // the IDs
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -60,7 +61,7 @@ const (
 )
 
 func newSDK(t *traffic, cfg *Config) *sdk {
-	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, tls: cfg.TLS,
+	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, tls: cfg.TLS, login: cfg.CredentialsFile,
 		conns: make([]sdkConn, len(t.senders))}
 	t.ledger.HearsLate(int64(noticeTime))
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -101,7 +102,8 @@ func (d *sdk) connect(ctx context.Context) error {
 			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", TLS: d.tls, Handler: c.handle,
 			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
 			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
-			Logger: slog.New(slog.DiscardHandler), // the report has all that matters
+			CredentialsFunc: credentialsFunc(d.login),
+			Logger:          slog.New(slog.DiscardHandler), // the report has all that matters
 		}
 		if !d.t.acks {
 			cfg.OnPostFailed = c.onPostFailed

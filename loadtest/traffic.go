@@ -34,7 +34,7 @@ type traffic struct {
 	meter    meter
 	trouble  map[string]uint64 // what should not happen, and how often
 	lost     uint64            // connections that were lost
-	moves    uint64            // moves of connections to another node without a gap
+	moves    uint64            // moves to another node, or to another connection, without a gap
 	drains   uint64            // drain notices, counted per connection
 	schedule int64             // open loop: when the schedule began, on the run's clock
 	due      uint64            // open loop: messages that are due by now

@@ -31,6 +31,7 @@ type wire struct {
 	nodes     []string    // where the connections start
 	tls       *tls.Config // nil: none
 	greets    bool        // the server says a line before the TLS handshake
+	login     string      // the file with what each hello shows; empty: none
 	client    *gnet.Client
 	loop      gnet.EventLoop
 	conns     []wireConn
@@ -81,12 +82,15 @@ type leg struct {
 	written uint64 // the last number that gnet got
 	open    int    // messages with ack that wait for their outcomes
 	leaving bool   // another leg has replaced it
-	left    bool   // the node delivers nothing more to it
-	ending  bool   // close it when pending is written
-	awaited bool   // settle waits for a pong
-	madeAt  int64  // when the leg was made
-	heardAt int64  // when the last bytes came
-	beatAt  int64  // when the last beat was sent
+	login   []byte // what the hello shows
+	// the node closes the leg after that time, unless the client logs in again; 0: it does not
+	outlived time.Duration
+	left     bool  // the node delivers nothing more to it
+	ending   bool  // close it when pending is written
+	awaited  bool  // settle waits for a pong
+	madeAt   int64 // when the leg was made
+	heardAt  int64 // when the last bytes came
+	beatAt   int64 // when the last beat was sent
 }
 
 // errAgain is returned by a protocol that wants its connection to be made again.
@@ -153,6 +157,10 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 		return err
 	}
 	l := &leg{conn: c, addr: addr}
+	if l.login, err = readCredentials(w.login); err != nil {
+		conn.Close()
+		return err
+	}
 	if w.tls != nil {
 		if err := l.secure(ctx, conn); err != nil {
 			return err
@@ -422,7 +430,7 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 		if c.cur != nil {
 			w.t.endMove(c.index)
 		}
-		w.attach(c, nil, c.cur != nil, rand.N(maxBackoff/4))
+		w.attach(c, nil, c.cur != nil && c.cur.outlived == 0, rand.N(maxBackoff/4))
 	default: // another leg had replaced it
 		w.t.legDown(c.index, l.first, l.written, l.sent, !l.left)
 	}
@@ -503,6 +511,9 @@ func (l *leg) up(node string, maxInFlight int) {
 		}
 	}
 	w.t.connUp(c.index, maxInFlight)
+	if l.outlived > 0 {
+		l.renew()
+	}
 }
 
 // ended records that a message of this leg has its outcome.

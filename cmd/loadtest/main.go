@@ -95,6 +95,7 @@ func (o *options) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.discovery, "discovery", "", "find the nodes in ZooKeeper: zk://host:port[,host:port...]/path")
 	f.StringVar(&o.authFile, "discovery-auth-file", "", "`file` with ZooKeeper's user:password (default: the environment variable "+authVariable+")")
 	o.tls.addTo(f)
+	f.StringVar(&o.CredentialsFile, "credentials-file", "", "`file` with what the nodes ask for, such as a token; it is read before each login (drivers relay and sdk)")
 	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: not controlled)")
 	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
 	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")

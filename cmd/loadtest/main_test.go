@@ -61,6 +61,11 @@ func TestExitCodes(t *testing.T) {
 		{"--nodes a:1 --tls --tls-cert f", loadtest.ExitUsage},
 		{"--nodes a:1 --tls --tls-insecure-skip-verify --tls-server-name x", loadtest.ExitUsage},
 		{"--nodes 127.0.0.1:1 --tls --tls-insecure-skip-verify", loadtest.ExitFailure},
+		{"--credentials-file main.go", loadtest.ExitUsage}, // no node to log in to
+		{"--nodes a:1 --credentials-file=", loadtest.ExitUsage},
+		{"--nodes a:1 --credentials-file no-such-file", loadtest.ExitUsage},
+		{"--nodes a:1 --credentials-file main.go", loadtest.ExitUsage}, // too long
+		{"--nodes a:1 --driver nats --credentials-file json.go", loadtest.ExitUsage},
 		{"--discovery-auth-file f", loadtest.ExitUsage},
 		{"--discovery zk://b --discovery-auth-file no-such-file", loadtest.ExitUsage},
 		{"--discovery zk://127.0.0.1:1/distmsg", loadtest.ExitFailure},
