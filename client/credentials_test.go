@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -61,27 +62,28 @@ func TestCredentialsFuncFails(t *testing.T) {
 	}
 }
 
-// tokens is an Authenticate hook for credentials that are the time when they expire.
-func tokens(_ context.Context, l engine.Login) (engine.Identity, error) {
-	expires, err := time.Parse(time.RFC3339Nano, string(l.Credentials))
-	if err == nil && !time.Now().Before(expires) {
-		err = errors.New("expired")
+// once is an Authenticate hook that accepts any credentials, but none a second time.
+func once() func(context.Context, engine.Login) (engine.Identity, error) {
+	var seen sync.Map
+	return func(_ context.Context, l engine.Login) (engine.Identity, error) {
+		if _, again := seen.LoadOrStore(string(l.Credentials), true); again {
+			return engine.Identity{}, errors.New("used before")
+		}
+		return engine.Identity{Name: "me"}, nil
 	}
-	return engine.Identity{Name: "me", Expires: expires}, err
 }
 
-// TestLoginAgain: credentials expire again and again under load, and no message is lost, nor is the
-// session ever detached.
+// TestLoginAgain: logins are revoked again and again under load, and no message is lost, nor is the
+// session ever detached. Each login has new credentials.
 func TestLoginAgain(t *testing.T) {
 	long(t)
 	t.Parallel()
-	n := startNode(t, engine.Config{Hooks: engine.Hooks{Authenticate: tokens}, ExpiryGrace: 5 * time.Second})
+	n := startNode(t, engine.Config{Hooks: engine.Hooks{Authenticate: once()}, ExpiryGrace: 5 * time.Second})
 	states := make(chan State, 100)
+	var calls atomic.Int64
 	cfg := Config{
-		CredentialsFunc: func(context.Context) ([]byte, error) {
-			return time.Now().Add(300*time.Millisecond).AppendFormat(nil, time.RFC3339Nano), nil
-		},
-		Handler: func(_ context.Context, d *Delivery) { d.Reply(d.Payload) },
+		CredentialsFunc: func(context.Context) ([]byte, error) { return fmt.Append(nil, calls.Add(1)), nil },
+		Handler:         func(_ context.Context, d *Delivery) { d.Reply(d.Payload) },
 	}
 	to := holder(t, cfg, n.addr, "to")
 	cfg.OnState = func(s State) { states <- s }
@@ -98,6 +100,9 @@ func TestLoginAgain(t *testing.T) {
 			attached++
 			if !s.Attached || s.Session != first || s.Resumed != (attached > 1) {
 				t.Errorf("%+v", s)
+			}
+			if attached < 4 {
+				n.Revoke("me")
 			}
 		default:
 		}
@@ -117,7 +122,7 @@ func TestRevoked(t *testing.T) {
 	long(t)
 	t.Parallel()
 	var down, refused atomic.Bool
-	n := startNode(t, engine.Config{ExpiryGrace: 300 * time.Millisecond, Hooks: engine.Hooks{
+	n := startNode(t, engine.Config{ExpiryGrace: 2 * time.Second, ResumeWindow: time.Minute, Hooks: engine.Hooks{
 		Authenticate: func(context.Context, engine.Login) (engine.Identity, error) {
 			switch {
 			case refused.Load():
