@@ -13,6 +13,7 @@ import (
 	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
 	"distmsg/engine/internal/tlsline"
+	"distmsg/internal/callback"
 	"distmsg/routing"
 )
 
@@ -151,8 +152,11 @@ func (c *cluster) secure(ctx context.Context, nc net.Conn, conn *conn, to discov
 	}
 	_ = nc.SetDeadline(time.Now().Add(e.cfg.HelloTimeout))
 	interrupt := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	line := tlsline.Client(nc, c.dialTLS(to.PeerAddr))
-	err := line.Handshake()
+	var line *tlsline.Conn
+	err := c.contain(to.PeerAddr, func() error {
+		line = tlsline.Client(nc, c.dialTLS(to.PeerAddr))
+		return line.Handshake()
+	})
 	if !interrupt() {
 		return context.Cause(ctx)
 	}
@@ -162,7 +166,7 @@ func (c *cluster) secure(ctx context.Context, nc net.Conn, conn *conn, to discov
 		conn.secure = line
 	case errors.As(err, &header):
 		c.peers.Complain("a node does not use TLS for links, and this node does: use it on all nodes or on none", "node", to.ID, "addr", to.PeerAddr)
-	case !isGone(err):
+	case !isGone(err) && !errors.Is(err, errBroken):
 		c.peers.Complain("the TLS handshake with a node failed", "node", to.ID, "addr", to.PeerAddr, "error", err)
 	}
 	return err
@@ -173,8 +177,25 @@ func (c *cluster) Secure(nc net.Conn, addr string) (net.Conn, error) {
 	if c.eng.cfg.PeerTLS == nil {
 		return nc, nil
 	}
-	secure := tls.Client(nc, c.dialTLS(addr))
-	return secure, secure.Handshake()
+	var secure *tls.Conn
+	err := c.contain(addr, func() error {
+		secure = tls.Client(nc, c.dialTLS(addr))
+		return secure.Handshake()
+	})
+	return secure, err
+}
+
+// errBroken means that code of the application in a TLS handshake has not returned.
+var errBroken = errors.New("engine: the TLS handshake has not returned")
+
+// contain does the TLS handshake with the node at addr. It returns errBroken if code of the
+// application in it does not return.
+func (c *cluster) contain(addr string, handshake func() error) (err error) {
+	if f := callback.Apart(func() { err = handshake() }); f != nil {
+		f.Log(c.eng.cfg.Logger, "the TLS handshake with a node", "addr", addr)
+		return errBroken
+	}
+	return err
 }
 
 // dialTLS returns the configuration for a connection to that address of another node.

@@ -14,6 +14,7 @@ import (
 	"distmsg/codec"
 	"distmsg/engine/internal/tlsline"
 	"distmsg/engine/internal/wake"
+	"distmsg/internal/callback"
 )
 
 // With TLS, a connection has its handshake before a loop gets it, on a goroutine of its own (see
@@ -90,24 +91,41 @@ func (p *port) begin(nc net.Conn, c *conn, within time.Duration) *shake {
 	return s
 }
 
-// run does the handshake, and gives the connection what comes out of it. If the handshake fails, it
-// closes the socket.
+// run does the handshake, and gives the connection what comes out of it. If the handshake fails, or
+// code of the application in it does not return, run closes the socket.
 func (s *shake) run(e *Engine) bool {
-	err := s.readProxyHeader()
-	if err == nil && s.port.shaking.config != nil {
-		s.conn.secure = tlsline.Server(s.nc, s.port.shaking.config, s)
-		err = s.conn.secure.Handshake()
+	var err error
+	broken := func(f callback.Failure) {
+		e.acceptor.tlsFailed.Add(1)
+		f.Log(e.cfg.Logger, "a TLS handshake", "remote", s.conn.remote)
+		s.close()
+	}
+	if !callback.Contain(func() { err = s.handshake() }, broken) {
+		return false
 	}
 	if err == nil {
 		err = s.done()
 	}
 	if err != nil {
 		s.refuse(e, err)
-		s.nc.Close()
-		s.port.closed(s.conn)
+		s.close()
 		return false
 	}
 	return true
+}
+
+func (s *shake) handshake() error {
+	if err := s.readProxyHeader(); err != nil || s.port.shaking.config == nil {
+		return err
+	}
+	s.conn.secure = tlsline.Server(s.nc, s.port.shaking.config, s)
+	return s.conn.secure.Handshake()
+}
+
+// close ends the connection, which has no loop.
+func (s *shake) close() {
+	s.nc.Close()
+	s.port.closed(s.conn)
 }
 
 // done ends the handshake's part in what bounds handshakes. It returns an error if the handshake
@@ -138,7 +156,7 @@ func (s *shake) Pause() {
 	}
 }
 
-// Resume waits for a turn.
+// Resume waits for a turn. If it returns an error, the handshake has none.
 func (s *shake) Resume() error {
 	s.port.mu.Lock()
 	s.waited += time.Since(s.since)
@@ -151,6 +169,7 @@ func (s *shake) Resume() error {
 		return errDisplaced
 	}
 	if time.Now().After(s.until) { // the peer has given up by now
+		s.Pause()
 		return os.ErrDeadlineExceeded
 	}
 	return nil

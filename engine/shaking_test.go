@@ -112,6 +112,60 @@ func TestHandshakesInTurns(t *testing.T) {
 	}
 }
 
+// A handshake that gets its turn too late fails, and gives the turn back.
+func TestLateTurnIsGivenBack(t *testing.T) {
+	t.Parallel()
+	s := secure(t)
+	n := start(t, Config{TLS: s.server, HelloTimeout: time.Hour}, func(e *Engine) {
+		e.acceptor.clients.shaking.turns = make(chan struct{}, 1)
+	})
+	port := n.acceptor.clients
+	port.shaking.turns <- struct{}{} // the test has the only turn
+	late := n.dial()
+	late.write(clientHello(t))
+	n.eventually("it waits for its turn", func() bool {
+		all := port.shakes()
+		return len(all) == 1 && all[0].ready()
+	})
+	port.shakes()[0].until = time.Now().Add(-time.Second) // nobody reads it before the turn
+	<-port.shaking.turns
+	late.ends()
+	n.eventually("the turn is free", func() bool { return len(port.shaking.turns) == 0 })
+	n.joinTLS(s.client).alive()
+}
+
+// Code of the application that runs in a handshake and does not return ends that handshake only.
+func TestHandshakeDoesNotReturn(t *testing.T) {
+	for name, ends := range notReturning {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var log notes
+			s := secure(t)
+			s.server.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+				if h.ServerName != s.client.ServerName {
+					ends()
+				}
+				return nil, nil
+			}
+			n := start(t, Config{TLS: s.server, Logger: log.logger()}, func(e *Engine) {
+				e.acceptor.clients.shaking.turns = make(chan struct{}, 1)
+			})
+			other := s.client.Clone()
+			other.ServerName = "another"
+			for range 3 {
+				if err := tls.Client(n.dial().nc, other).HandshakeContext(t.Context()); err == nil {
+					t.Error("it got in")
+				}
+			}
+			log.has(n, "a TLS handshake", "remote=127.0.0.1", "TestHandshakeDoesNotReturn", "stack=")
+			n.joinTLS(s.client).alive()
+			if s := n.counters(); s.TLSFailed != 3 || s.Connections != 1 || n.acceptor.clients.sockets() != 1 {
+				t.Errorf("%d failed, %d connections, %d sockets", s.TLSFailed, s.Connections, n.acceptor.clients.sockets())
+			}
+		})
+	}
+}
+
 // ready reports whether the handshake waits for a turn, or has one.
 func (s *shake) ready() bool {
 	s.port.mu.Lock()

@@ -113,3 +113,23 @@ func TestLinkRefused(t *testing.T) {
 	})
 	logs[0].has(nodes[0], "a node does not know the cluster's secret")
 }
+
+// Code of the application that runs in the handshake of a link and does not return ends that
+// handshake only, at the node that dials and at the one that is dialled.
+func TestLinkHandshakeDoesNotReturn(t *testing.T) {
+	how := map[string]string{"panic": "panicked", "goexit": "called runtime.Goexit"}
+	for name, ends := range notReturning {
+		t.Run(name, func(t *testing.T) {
+			s := secure(t)
+			good := func(c *Config) { c.PeerTLS = s.mutual() }
+			bad := func(c *Config) {
+				good(c)
+				c.PeerTLS.VerifyConnection = func(tls.ConnectionState) error { ends(); return nil }
+			}
+			nodes, logs := pairOf(t, bad, good) // n0 dials
+			logs[0].has(nodes[0], "the TLS handshake with a node "+how[name], "TestLinkHandshakeDoesNotReturn", "stack=")
+			nodes, logs = pairOf(t, good, bad)
+			logs[1].has(nodes[1], "a TLS handshake "+how[name], "TestLinkHandshakeDoesNotReturn", "stack=")
+		})
+	}
+}
