@@ -21,6 +21,7 @@ type Options struct {
 	Flags []string    // more flags for every relay; see proc.RelayOptions
 	Clock bool        // Redis sees Cluster.Clock
 	TLS   *tls.Config // what clients use; nil: Flags set up no TLS for them
+	Login string      // a file with what loads show to the nodes; empty: they ask for nothing
 
 	CPUs proc.CPUs // on which of them the relays run; empty: where this process does
 }
@@ -37,6 +38,7 @@ type Cluster struct {
 
 	network *proc.Network // nil: everything is on this machine's own network
 	tls     *tls.Config
+	login   string
 	secret  string
 	flags   []string // of all nodes, besides those that name and place each node
 }
@@ -50,7 +52,7 @@ const (
 // Start starts a cluster and waits until each node has a link to every other node. If it fails,
 // nothing is left running.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{secret: rand.Text(), flags: o.Flags, tls: o.TLS}
+	c := &Cluster{secret: rand.Text(), flags: o.Flags, tls: o.TLS, login: o.Login}
 	if err := c.start(ctx, o); err != nil {
 		err = fmt.Errorf("%w\n%s", err, c.Logs())
 		c.Close()

@@ -40,6 +40,9 @@ func StartCrossing(ctx context.Context, c *Cluster, driver loadtest.Driver) (*Lo
 
 func startLoad(ctx context.Context, c *Cluster, cfg loadtest.Config) (*Load, error) {
 	until := make(chan struct{})
+	if cfg.CredentialsFile == "" {
+		cfg.CredentialsFile = c.login
+	}
 	cfg.Nodes, cfg.TLS, cfg.Warmup, cfg.Duration, cfg.Until = c.Addrs(), c.tls, -1, loadLongest, until
 	l := &Load{stop: sync.OnceFunc(func() { close(until) }), done: make(chan struct{})}
 	before := c.sends(ctx)
