@@ -136,6 +136,7 @@ func TestCalloutFails(t *testing.T) {
 		"no name": says(http.StatusOK, `{"expires_in":60}`), "no lifetime": says(http.StatusOK, `{"name":"root"}`),
 		"negative lifetime": says(http.StatusOK, `{"name":"root","expires_in":-1}`), "endless lifetime": says(http.StatusOK, `{"name":"root","expires_in":9223372036854775807}`),
 		"unknown field": says(http.StatusOK, `{"name":"root","expires_in":60,"id":["a"]}`), "ids null": says(http.StatusOK, `{"name":"root","expires_in":60,"ids":null}`),
+		"lookup null": says(http.StatusOK, `{"name":"root","expires_in":60,"lookup":null}`), "limits null": says(http.StatusOK, `{"name":"root","expires_in":60,"limits":null}`),
 		"ids a text": says(http.StatusOK, `{"name":"root","expires_in":60,"ids":"a"}`), "two answers": says(http.StatusOK, `{"name":"root","expires_in":60}{}`),
 		"a list": says(http.StatusOK, `[{"name":"root","expires_in":60}]`), "null": says(http.StatusOK, "null"),
 		"no UTF-8": says(http.StatusOK, "{\"name\":\"\xff\",\"expires_in\":60}"),

@@ -96,8 +96,9 @@ func (p *Patterns) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// decodeStrictly reads one JSON object into v. It refuses unknown fields, null in place of the
-// object, and anything after it.
+// decodeStrictly reads one JSON object into v. It refuses unknown fields, anything after the object,
+// and null in place of the object or of a value in it: null could be meant as "no", and would be
+// read as if the value was left out.
 func decodeStrictly(text []byte, v any) error {
 	switch {
 	case !utf8.Valid(text):
@@ -113,7 +114,23 @@ func decodeStrictly(text []byte, v any) error {
 	if _, err := d.Token(); err != io.EOF {
 		return errors.New("there is something after the object")
 	}
-	return nil
+	return refuseNull(text)
+}
+
+// refuseNull refuses text, which is JSON, if there is a null in it.
+func refuseNull(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	for {
+		token, err := d.Token()
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return jsonError(err)
+		case token == nil:
+			return fmt.Errorf("a value is null (at byte %d): give one, or leave it out", d.InputOffset())
+		}
+	}
 }
 
 // jsonError says what is wrong without quoting values.
