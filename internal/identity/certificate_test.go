@@ -104,14 +104,14 @@ func TestRulesChange(t *testing.T) {
 		}
 	}
 	f.write([]byte("# the same\n" + someRules))
-	rules.look()
+	settle(rules.look)
 	f.write([]byte(strings.Replace(strings.Replace(someRules, "cn: ops", "cn: root", 1), `ids: ["{}:*"]`, `ids: ["{}"]`, 1)))
-	rules.look()
+	settle(rules.look)
 	if want := [][]string{{"chat-a", "operations"}}; !slices.EqualFunc(revoked, want, slices.Equal) {
 		t.Errorf("revoked %q, want %q", revoked, want)
 	}
 	f.write([]byte("rules: []"))
-	rules.look()
+	settle(rules.look)
 	if troubles := rules.troubles(); len(troubles) != 1 || !strings.Contains(troubles[0], "no rules") {
 		t.Errorf("troubles %q", troubles)
 	}

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -15,7 +16,8 @@ const (
 )
 
 // file is a file whose content is parsed, and parsed again when it changes. While the new content
-// is wrong, the old one stays in force.
+// is wrong, the old one stays in force. So it does while somebody writes the file: a change counts
+// when two looks in a row have seen the same.
 type file[T any] struct {
 	path  string
 	parse func(text []byte) (T, error)
@@ -23,8 +25,24 @@ type file[T any] struct {
 	value atomic.Pointer[T]
 
 	mu      sync.Mutex
-	info    os.FileInfo // of the content that was read last; nil: read it in any case
-	trouble error       // of the last reading
+	info    os.FileInfo // of the content that was taken or refused last; nil: read it in any case
+	trouble error       // why that was refused; nil if it was taken
+	seen    sighting    // of the last look, if that found a change
+}
+
+// sighting is what one look at a file has found.
+type sighting struct {
+	info os.FileInfo       // nil: the file could not be read
+	sum  [sha256.Size]byte // of the text, or of the error
+}
+
+func (s sighting) same(other sighting) bool {
+	return s.sum == other.sum && (s.info == nil && other.info == nil || sameFile(s.info, other.info))
+}
+
+// sameFile reports whether a file has not changed between two looks, as far as these tell.
+func sameFile(a, b os.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // openFile reads and parses the file.
@@ -43,12 +61,19 @@ func (f *file[T]) get() T { return *f.value.Load() }
 
 // content is a file that was read.
 type content[T any] struct {
+	sighting
 	value T
-	info  os.FileInfo
 }
 
 func (f *file[T]) read() (content[T], error) {
-	var c content[T]
+	c, err := f.readAndParse()
+	if err != nil {
+		c.sum = sha256.Sum256(append(c.sum[:], err.Error()...))
+	}
+	return c, err
+}
+
+func (f *file[T]) readAndParse() (c content[T], err error) {
 	r, err := os.Open(f.path)
 	if err != nil {
 		return c, err
@@ -64,6 +89,7 @@ func (f *file[T]) read() (content[T], error) {
 	if len(text) > maxFile {
 		return c, fmt.Errorf("%s has more than %d bytes", f.path, maxFile)
 	}
+	c.sum = sha256.Sum256(text)
 	if c.value, err = f.parse(text); err != nil {
 		return c, fmt.Errorf("%s: %w", f.path, err)
 	}
@@ -74,25 +100,30 @@ func (f *file[T]) read() (content[T], error) {
 func (f *file[T]) install(c content[T]) (old *T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.info, f.trouble = c.info, nil
+	f.info, f.trouble, f.seen = c.info, nil, sighting{}
 	return f.value.Swap(&c.value)
 }
 
-// look reads the file if it has changed since it was read last. It returns what was in force before
-// if there is new content. An error is returned once, and stays in trouble.
+// look reads the file if it has changed. What it finds counts if the look before has found the
+// same. Then it returns what was in force before if there is new content. An error is returned
+// once, and stays in trouble.
 func (f *file[T]) look() (old *T, err error) {
 	info, err := os.Stat(f.path)
 	f.mu.Lock()
-	same := err == nil && f.info != nil && os.SameFile(info, f.info) && info.Size() == f.info.Size() && info.ModTime().Equal(f.info.ModTime())
+	same := err == nil && sameFile(info, f.info)
 	f.mu.Unlock()
 	if same {
 		return nil, nil
 	}
-	var c content[T]
-	if err == nil {
-		c, err = f.read()
-	}
-	if err != nil {
+	c, err := f.read()
+	f.mu.Lock()
+	settled := c.same(f.seen)
+	f.seen = c.sighting
+	f.mu.Unlock()
+	switch {
+	case !settled:
+		return nil, nil
+	case err != nil:
 		return nil, f.failed(c.info, err)
 	}
 	return f.install(c), nil

@@ -433,12 +433,12 @@ func TestKeyFileChanges(t *testing.T) {
 		t.Errorf("a key that is not there: %v", err)
 	}
 	writeFile(t, j.cfg.KeyFile, string(second.pem(t)))
-	j.look()
+	settle(j.look)
 	if _, err := j.Authenticate(t.Context(), login(second.sign(t, claims, nil))); err != nil {
 		t.Errorf("a new key: %v", err)
 	}
 	writeFile(t, j.cfg.KeyFile, "no keys")
-	j.look()
+	settle(j.look)
 	if _, err := j.Authenticate(t.Context(), login(second.sign(t, claims, nil))); err != nil || len(j.troubles()) != 1 {
 		t.Errorf("a wrong file: %v, troubles %q", err, j.troubles())
 	}

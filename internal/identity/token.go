@@ -43,7 +43,7 @@ func NewTokens(cfg TokensConfig) (*Tokens, error) {
 	t := &Tokens{cfg: cfg, places: make(chan struct{}, max(1, runtime.NumCPU()/2))}
 	rand.Read(t.mac[:]) // never fails
 	var err error
-	t.file, err = openFile(cfg.Path, parseTokens)
+	t.file, err = openFile(cfg.Path, parseTokenFile)
 	return t, err
 }
 

@@ -254,13 +254,13 @@ func TestTokenFileChanges(t *testing.T) {
 	leaves := f.add("leaves", Rights{}, time.Time{})
 	var revoked [][]string
 	tokens := f.open(clock, func(names []string) { revoked = append(revoked, names) })
-	tokens.look()
+	settle(tokens.look)
 	if len(revoked) > 0 {
 		t.Errorf("revoked %q without a change", revoked)
 	}
 
 	comes := f.add("comes", Rights{}, time.Time{})
-	tokens.look()
+	settle(tokens.look)
 	if _, err := tokens.Authenticate(t.Context(), login(comes)); err != nil || len(revoked) > 0 {
 		t.Errorf("a new token: %v, revoked %q", err, revoked)
 	}
@@ -271,7 +271,7 @@ func TestTokenFileChanges(t *testing.T) {
 	if removed, err := RemoveToken(f.path, "leaves"); err != nil || removed.Name != "leaves" {
 		t.Fatalf("removed %+v, %v", removed, err)
 	}
-	tokens.look()
+	settle(tokens.look)
 	if _, err := tokens.Authenticate(t.Context(), login(leaves)); !errors.Is(err, ErrDenied) {
 		t.Errorf("a removed token that was checked before: %v", err)
 	}
@@ -282,6 +282,68 @@ func TestTokenFileChanges(t *testing.T) {
 		t.Errorf("revoked %q, want leaves", revoked)
 	}
 
+}
+
+// A file that is written in place is for a moment cut off, or empty. Nobody loses a token then.
+func TestTokenFileIsBeingWritten(t *testing.T) {
+	f, clock := newTokenFile(t), newClock()
+	f.add("first", Rights{}, time.Time{})
+	token := f.add("second", Rights{}, time.Time{})
+	var revoked [][]string
+	tokens := f.open(clock, func(names []string) { revoked = append(revoked, names) })
+	whole, err := os.ReadFile(f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := 0; size < len(whole); size += 7 {
+		if err := os.WriteFile(f.path, whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tokens.look()
+		if _, err := tokens.Authenticate(t.Context(), login(token)); err != nil || len(revoked) > 0 || len(tokens.troubles()) > 0 {
+			t.Fatalf("with %d of %d bytes: %v, revoked %q, troubles %q", size, len(whole), err, revoked, tokens.troubles())
+		}
+	}
+	if err := os.WriteFile(f.path, append(whole, "# end\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	settle(tokens.look)
+	if len(revoked) > 0 || len(tokens.troubles()) > 0 {
+		t.Errorf("whole again: revoked %q, troubles %q", revoked, tokens.troubles())
+	}
+}
+
+// An empty file is one that was lost. A file without tokens has a comment.
+func TestTokenFileIsEmptied(t *testing.T) {
+	f, clock := newTokenFile(t), newClock()
+	token := f.add("alice", Rights{}, time.Time{})
+	tokens := f.open(clock, nil)
+	f.write([]byte(" \n"))
+	settle(tokens.look)
+	if _, err := tokens.Authenticate(t.Context(), login(token)); err != nil || len(tokens.troubles()) != 1 {
+		t.Errorf("with an empty file: %v, troubles %q", err, tokens.troubles())
+	}
+	if _, err := tokens.prepare(); err == nil {
+		t.Error("an empty file was prepared")
+	}
+	if _, err := NewTokens(TokensConfig{Path: f.path}); err == nil {
+		t.Error("an empty file was opened")
+	}
+
+	alice := f.add("alice", Rights{}, time.Time{})
+	settle(tokens.look)
+	if _, err := RemoveToken(f.path, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	settle(tokens.look)
+	if _, err := tokens.Authenticate(t.Context(), login(alice)); !errors.Is(err, ErrDenied) || len(tokens.troubles()) > 0 {
+		t.Errorf("the last token was removed: %v, troubles %q", err, tokens.troubles())
+	}
+	f.add("bob", Rights{}, time.Time{})
+	settle(tokens.look)
+	if n := len(tokens.file.get().order); n != 1 {
+		t.Errorf("%d tokens after another was added, want 1", n)
+	}
 }
 
 // Other rights are a revocation, too. Wrong content changes nothing, until it is right again.
@@ -296,7 +358,7 @@ func TestTokenFileIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.write(append(bytes.Clone(good), "{\"key\":\n"...))
-	tokens.look()
+	settle(tokens.look)
 	if troubles := tokens.troubles(); len(troubles) != 1 || !strings.Contains(troubles[0], "line 3: ") {
 		t.Errorf("troubles %q, want line 3", troubles)
 	}
@@ -318,6 +380,12 @@ func TestTokenFileIsWrong(t *testing.T) {
 	if len(revoked) != 1 || !slices.Equal(revoked[0], []string{"stays"}) || len(tokens.troubles()) > 0 {
 		t.Errorf("revoked %q, want stays; troubles %q", revoked, tokens.troubles())
 	}
+}
+
+// settle looks at a file twice, because what has changed is in force when it was seen twice.
+func settle(look func()) {
+	look()
+	look()
 }
 
 func (f tokenFile) write(text []byte) {

@@ -51,6 +51,9 @@ func RemoveToken(path, which string) (removed TokenLine, err error) {
 			}
 			kept = append(kept, raw...)
 		}
+		if len(bytes.TrimSpace(kept)) == 0 { // nodes take an empty file for one that was lost
+			kept = []byte("# lines of relay token add\n")
+		}
 		return kept, nil
 	})
 	return removed, err

@@ -93,6 +93,15 @@ func (s *tokenSet) lines() []TokenLine {
 	return lines
 }
 
+// parseTokenFile reads a file whose tokens are to be in force. It refuses an empty file, which may
+// be one that was lost: nobody could log in then.
+func parseTokenFile(text []byte) (*tokenSet, error) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, errors.New("it is empty: if it shall have no tokens, write a comment (#) into it")
+	}
+	return parseTokens(text)
+}
+
 func parseTokens(text []byte) (*tokenSet, error) {
 	set := &tokenSet{byKey: make(map[string]*tokenEntry)}
 	n := 0
