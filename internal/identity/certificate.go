@@ -56,15 +56,19 @@ func (c *Certificates) Authenticate(_ context.Context, l engine.Login) (engine.I
 	if leaf == nil {
 		return engine.Identity{}, ErrNotMine
 	}
-	who, err := identify(c.file.get(), leaf)
-	if err != nil {
-		return engine.Identity{}, err
+	for {
+		rules := c.file.value.Load()
+		who, err := identify(*rules, leaf)
+		if err != nil {
+			return engine.Identity{}, err
+		}
+		if !c.cfg.Now().Before(leaf.NotAfter) { // TLS may have resumed a connection from before
+			return engine.Identity{}, denied("the client certificate has expired")
+		}
+		if c.note(rules, leaf, who) {
+			return who, nil
+		}
 	}
-	if !c.cfg.Now().Before(leaf.NotAfter) { // TLS may have resumed a connection from before
-		return engine.Identity{}, denied("the client certificate has expired")
-	}
-	c.note(leaf, who)
-	return who, nil
 }
 
 // identify returns what the first rule that matches says.
@@ -83,16 +87,21 @@ func identify(rules []rule, leaf *x509.Certificate) (engine.Identity, error) {
 	return engine.Identity{}, ErrNotMine
 }
 
-// note remembers who has logged in, for when the rules change.
-func (c *Certificates) note(leaf *x509.Certificate, who engine.Identity) {
+// note remembers who has logged in, for when the rules change. It returns false if they have
+// changed meanwhile: changed may not see this login then.
+func (c *Certificates) note(rules *[]rule, leaf *x509.Certificate, who engine.Identity) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.file.value.Load() != rules {
+		return false
+	}
 	c.given[sha256.Sum256(leaf.Raw)] = given{leaf, who}
 	if len(c.given) >= c.tidy {
 		now := c.cfg.Now()
 		maps.DeleteFunc(c.given, func(_ [sha256.Size]byte, g given) bool { return now.After(g.leaf.NotAfter) })
 		c.tidy = max(firstTidy, 2*len(c.given))
 	}
+	return true
 }
 
 func (c *Certificates) run(ctx context.Context) { every(ctx, lookPeriod, c.look) }
@@ -121,9 +130,9 @@ func (c *Certificates) prepare() (commit func(), err error) {
 
 // changed reports which identities the new rules have changed.
 func (c *Certificates) changed() {
-	rules := c.file.get()
 	names := make(map[string]bool)
 	c.mu.Lock()
+	rules := c.file.get()
 	for fingerprint, g := range c.given {
 		who, err := identify(rules, g.leaf)
 		if err != nil || !reflect.DeepEqual(who, g.who) {

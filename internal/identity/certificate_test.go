@@ -117,6 +117,44 @@ func TestRulesChange(t *testing.T) {
 	}
 }
 
+// Rules that change while a client logs in count for it.
+func TestRulesChangeDuringLogin(t *testing.T) {
+	f := tokenFile{t, filepath.Join(t.TempDir(), "rules.yaml")}
+	f.write([]byte(someRules))
+	var c *Certificates
+	change := func() {}
+	now := func() time.Time {
+		change()
+		return time.Now()
+	}
+	c, err := NewCertificates(CertificatesConfig{Path: f.path, Now: now, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := certstest.NewCA(t, "ours").Issue(t, certstest.Request{CommonName: "ops"}).Leaf
+	for _, tc := range []struct {
+		rules string
+		want  engine.Identity
+		err   error
+	}{
+		{strings.Replace(someRules, "name: operations", "name: other", 1), engine.Identity{Name: "other", IDs: []string{"*"}, NoWatch: true, Expires: leaf.NotAfter}, nil},
+		{strings.Replace(someRules, "cn: ops", "cn: root", 1), engine.Identity{}, ErrNotMine},
+	} {
+		change = func() {
+			change = func() {}
+			f.write([]byte(tc.rules))
+			commit, err := c.prepare()
+			if err != nil {
+				t.Fatal(err)
+			}
+			commit()
+		}
+		if got, err := c.Authenticate(t.Context(), shows(leaf)); !errors.Is(err, tc.err) || !same(got, tc.want) {
+			t.Errorf("got %+v, %v, want %+v, %v", got, err, tc.want, tc.err)
+		}
+	}
+}
+
 func TestBadRules(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"empty":           {"", "empty"},

@@ -96,9 +96,9 @@ func (p *Patterns) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// decodeStrictly reads one JSON object into v. It refuses unknown fields, anything after the object,
-// and null in place of the object or of a value in it: null could be meant as "no", and would be
-// read as if the value was left out.
+// decodeStrictly reads one JSON object into v. It refuses unknown fields, anything after the
+// object, and null in place of the object or of a value in it: null could be meant as "no", and
+// would be read as if the value was left out.
 func decodeStrictly(text []byte, v any) error {
 	switch {
 	case !utf8.Valid(text):
