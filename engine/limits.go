@@ -28,6 +28,9 @@ type Limits struct {
 	// Watched bounds how many IDs all connections together watch. An ID that two connections watch
 	// counts twice. Default: what the node's other limits allow.
 	Watched int
+	// InFlight bounds how many sends of all connections together wait for an ack. Default: what the
+	// limits of the connections allow.
+	InFlight int
 }
 
 // setRates fills in the defaults. For messages, they are more than one event loop relays, so that
@@ -63,6 +66,7 @@ func (l Limits) orElse(d Limits) Limits {
 	setDefault(&l.Sessions, d.Sessions)
 	setDefault(&l.IDs, d.IDs)
 	setDefault(&l.Watched, d.Watched)
+	setDefault(&l.InFlight, d.InFlight)
 	return l
 }
 
@@ -71,7 +75,7 @@ func (l Limits) terms() limit.Terms {
 	return limit.Terms{
 		Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit(),
 		Connections: max(0, l.Connections), Sessions: max(0, l.Sessions), IDs: max(0, l.IDs),
-		Watched: max(0, l.Watched),
+		Watched: max(0, l.Watched), InFlight: max(0, l.InFlight),
 	}
 }
 

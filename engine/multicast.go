@@ -279,8 +279,8 @@ func (mc *multicasts) stamp(s *codec.Send, d *codec.Deliver, session uint64, lis
 	if s.Flags&codec.FlagAck == 0 {
 		return c.sender.stamp(s, d, session, list)
 	}
-	if c.sender.inFlight >= e.cfg.MaxInFlight { // those of this multicast have just been armed
-		return verdict{codec.CodeOverflow, reasonInFlight}
+	if v := c.sender.mayWait(); v.code != codec.CodeOK { // those of this multicast have just been armed
+		return v
 	}
 	return c.sender.arm(s, d, session, list, ackmgr.Entry{Sum: e.tokens.SumWith(sum, d), Flags: entryFlags(grouped)})
 }
@@ -301,6 +301,7 @@ func (mc *multicasts) finishOne(s *codec.Send, v verdict, grouped bool) {
 	if v.code == codec.CodeOK {
 		return
 	}
+	c.sender.trim()
 	c.loop.stats.outcomes[v.code]++
 	c.loop.eng.hooks.unsent(s, v.code)
 	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {

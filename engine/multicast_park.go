@@ -37,7 +37,7 @@ func (mc *multicasts) park(s *codec.Send, k *cast, tries int) verdict {
 	}
 	c.sender.charge(w)
 	if s.Flags&codec.FlagAck != 0 {
-		c.sender.inFlight++
+		c.sender.inFlight.Use()
 	}
 	if c.loop.park.line(w.to, w) {
 		c.loop.scratch.fan.asking = append(c.loop.scratch.fan.asking, w.to)

@@ -161,7 +161,7 @@ func (s *sender) park(m *codec.Send) verdict {
 		return v
 	}
 	if m.Flags&codec.FlagAck != 0 {
-		s.inFlight++
+		s.inFlight.Use()
 	}
 	c.loop.park.enqueue(string(m.To), w)
 	return verdict{}
@@ -358,7 +358,7 @@ func (p *park) unpark(w *waiting, code codec.Code) (*conn, codec.Code) {
 	l := p.loop
 	c := p.dequeue(w)
 	if c != nil && l.scratch.send.Flags&codec.FlagAck != 0 {
-		c.sender.inFlight--
+		c.sender.inFlight.Drop() // it may take its place again at once
 	}
 	if w.late(l.now) {
 		code = codec.CodeExpired
@@ -404,7 +404,7 @@ func (s *sender) parkAgain(m *codec.Send, w *waiting) {
 	w.tries++
 	s.charge(w)
 	if m.Flags&codec.FlagAck != 0 {
-		s.inFlight++
+		s.inFlight.Use()
 	}
 	s.conn.loop.park.enqueue(string(m.To), w)
 }

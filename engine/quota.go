@@ -91,6 +91,7 @@ func (q *quota) answered(r *directory.Request) {
 // close takes the connection out of its account.
 func (q *quota) close() {
 	if q.account != nil {
+		q.conn.sender.inFlight.Close(&q.account.InFlight)
 		q.conn.loop.eng.accounts.Leave(q.account)
 		q.account = nil
 	}
@@ -143,6 +144,39 @@ func (q *quota) mayLookup(r *directory.Request, n int) bool {
 	return true
 }
 
+// reserve reserves places for sends that wait for an ack. If there is none, it says why.
+func (q *quota) reserve(p *limit.Places) verdict {
+	most, shared := q.inFlight()
+	switch p.Reserve(q.conn.loop.eng.cfg.MaxInFlight, most, shared) {
+	case limit.OverOwn:
+		return verdict{codec.CodeOverflow, reasonInFlight}
+	case limit.OverShared:
+		return q.over(limit.IdentityInFlight, 0)
+	case limit.Within:
+	}
+	return verdict{}
+}
+
+// announced lowers the limits that welcome announces to those of the identity.
+func (q *quota) announced(l codec.Limits) codec.Limits {
+	if most, _ := q.inFlight(); most > 0 {
+		l.MaxInFlight = min(l.MaxInFlight, uint64(most))
+	}
+	return l
+}
+
+// trim gives back places that are not needed.
+func (q *quota) trim(p *limit.Places) { p.Trim(q.inFlight()) }
+
+// inFlight returns how many sends of the identity may wait for an ack, 0 for any number, and the
+// count of them.
+func (q *quota) inFlight() (most int, shared *limit.Count) {
+	if q.account == nil {
+		return 0, nil
+	}
+	return q.account.Terms().InFlight, &q.account.InFlight
+}
+
 // now returns the loop's time as the arithmetic takes it.
 func (q *quota) now() time.Duration { return time.Duration(q.conn.loop.now) * time.Millisecond }
 
@@ -155,9 +189,15 @@ func (q *quota) verdict(over limit.Over, wait time.Duration, own, common limit.K
 	case limit.OverShared:
 		kind = common
 	}
+	return q.over(kind, waitMillis(wait))
+}
+
+// over counts that a limit is reached, and ends a message with its name. wait is how many
+// milliseconds later it is not reached any more, or 0 if that is not known.
+func (q *quota) over(kind limit.Kind, wait uint64) verdict {
 	q.account.Refused(kind, 1)
 	s := &q.conn.loop.scratch
-	s.reason = codec.AppendLimitReason(s.reason[:0], kind.String(), waitMillis(wait))
+	s.reason = codec.AppendLimitReason(s.reason[:0], kind.String(), wait)
 	return verdict{codec.CodeOverflow, s.reason}
 }
 

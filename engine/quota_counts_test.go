@@ -146,6 +146,74 @@ func TestNamelessWatchAlone(t *testing.T) {
 	}
 }
 
+// All connections of an identity share the places of sends that wait for an ack, on whatever loops
+// they are. Each outcome frees one, and so does a connection that closes. Other sends need none.
+func TestInFlightOfAnIdentity(t *testing.T) {
+	n := start(t, Config{Loops: 2, Hooks: Hooks{Authenticate: limitedTo(Limits{InFlight: 3})}})
+	a, b, to := n.as("shop", "a"), n.as("shop", "b"), n.as("another", "to")
+	over := func(c *client, seq uint64) {
+		t.Helper()
+		if name, wait := codec.ParseLimitReason(string(c.hears(seq, codec.CodeOverflow).Reason)); name != "identity-in-flight" || wait != 0 {
+			t.Errorf("limit %q, %d ms", name, wait)
+		}
+	}
+	var seqs []uint64
+	for range 3 {
+		seqs = append(seqs, a.send("a", "to", "1"))
+	}
+	var last codec.Deliver
+	for range 3 {
+		last = to.gets("a", "to", "1")
+	}
+	over(b, b.send("b", "to", "2"))
+	over(a, a.send("a", "to", "2"))
+	b.post("b", "to", "plain", 0)
+	to.gets("b", "to", "plain")
+	to.ack(last, "")
+	a.hears(seqs[2], codec.CodeAcked)
+	b.hears(b.send("b", "nobody", "3"), codec.CodeNoRoute) // it frees its place at once
+	a.hears(a.send("a", "nobody", "3"), codec.CodeNoRoute)
+	first := b.send("b", "to", "4")
+	last = to.gets("b", "to", "4")
+	over(b, b.send("b", "to", "5"))
+	a.nc.Close()
+	n.eventually("the places of a closed connection are free", func() bool {
+		b.send("b", "nobody", "6")
+		return b.outcome().Code == codec.CodeNoRoute
+	})
+	to.ack(last, "")
+	b.hears(first, codec.CodeAcked)
+	if times := n.counted("shop", "identity-in-flight"); times < 3 {
+		t.Errorf("counted %d times", times)
+	}
+}
+
+// A multicast takes as many places as are left. Welcome announces no more than the identity has.
+func TestMulticastInFlightOfAnIdentity(t *testing.T) {
+	n := start(t, Config{Hooks: Hooks{Authenticate: limitedTo(Limits{InFlight: 3})}})
+	from := n.dial()
+	w := from.hello(codec.Hello{Credentials: []byte("shop"), Features: codec.FeatureMulticast})
+	if w.Limits.MaxInFlight != 3 {
+		t.Errorf("welcome announces %d", w.Limits.MaxInFlight)
+	}
+	to := n.joinMany("to")
+	from.bind("from")
+	for range 2 { // the places are free again
+		first := from.multicast("from", "x", codec.FlagAck, "to", "to", "to", "to", "to")
+		m := to.getsMany("from", "x")
+		to.ackAll(m)
+		all, _ := from.tells(5)
+		for seq := first + 3; seq < first+5; seq++ {
+			if name, _ := codec.ParseLimitReason(string(all[seq].Reason)); all[seq].Code != codec.CodeOverflow || name != "identity-in-flight" {
+				t.Errorf("send %d: %+v", seq-first, all[seq])
+			}
+		}
+		if len(m.all) != 3 {
+			t.Errorf("%d were delivered", len(m.all))
+		}
+	}
+}
+
 func TestHandshakesOfAnAddress(t *testing.T) {
 	const burst, slack, tries = 5, 20, 40
 	n := start(t, Config{AddressHandshakes: Rate{1, burst}, HelloTimeout: 100 * time.Millisecond})

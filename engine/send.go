@@ -3,6 +3,7 @@ package engine
 import (
 	"distmsg/ackmgr"
 	"distmsg/codec"
+	"distmsg/engine/internal/limit"
 	"distmsg/engine/internal/token"
 	"distmsg/routing"
 )
@@ -34,12 +35,12 @@ type verdict struct {
 type sender struct {
 	conn *conn // static
 
-	inFlight  int     // that wait for an ack
-	parked    int     // bytes of messages that wait for the registry
-	used      uint64  // bytes of sends without ack so far
-	granted   uint64  // and how many are allowed
-	creditDue uint64  // what will be allowed from the next write on; 0: no more than now
-	reports   reports // of failed sends without ack
+	inFlight  limit.Places // of those that wait for an ack
+	parked    int          // bytes of messages that wait for the registry
+	used      uint64       // bytes of sends without ack so far
+	granted   uint64       // and how many are allowed
+	creditDue uint64       // what will be allowed from the next write on; 0: no more than now
+	reports   reports      // of failed sends without ack
 }
 
 // receiver is a connection's state as a receiver: its session acks the messages delivered to it, or
@@ -98,6 +99,7 @@ func (s *sender) finish(m *codec.Send, v verdict) {
 	if v.code == codec.CodeOK {
 		return
 	}
+	s.trim()
 	c.loop.stats.outcomes[v.code]++
 	c.loop.eng.hooks.unsent(m, v.code)
 	if m.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
@@ -164,10 +166,31 @@ func (s *sender) admitOne(m *codec.Send) verdict {
 	if v := s.maySend(m); v.code != codec.CodeOK {
 		return v
 	}
-	if m.Flags&codec.FlagAck != 0 && s.inFlight >= s.conn.loop.eng.cfg.MaxInFlight {
-		return verdict{codec.CodeOverflow, reasonInFlight}
+	if m.Flags&codec.FlagAck != 0 {
+		return s.mayWait()
 	}
 	return verdict{}
+}
+
+// mayWait returns why no further send may wait for an ack. It returns the zero verdict if one may.
+func (s *sender) mayWait() verdict {
+	if s.inFlight.Free() {
+		return verdict{}
+	}
+	return s.conn.quota.reserve(&s.inFlight)
+}
+
+// ended frees the place of a send that has waited for an ack.
+func (s *sender) ended() {
+	s.inFlight.Drop()
+	s.trim()
+}
+
+// trim gives back places for sends that wait for an ack, if the connection has too many in advance.
+func (s *sender) trim() {
+	if s.inFlight.Trims() {
+		s.conn.quota.trim(&s.inFlight)
+	}
 }
 
 // forward finds the receiver and writes the message on its way.
@@ -235,7 +258,7 @@ func (s *sender) stamp(m *codec.Send, d *codec.Deliver, session uint64, list ack
 func (s *sender) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmgr.List, entry ackmgr.Entry) verdict {
 	c := s.conn
 	l := c.loop
-	if s.inFlight >= l.settle.share() {
+	if s.inFlight.Used() >= l.settle.share() {
 		l.stats.overShare++
 		return verdict{codec.CodeOverflow, reasonShare}
 	}
@@ -246,7 +269,7 @@ func (s *sender) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 	if !ok {
 		return verdict{codec.CodeOverflow, reasonAcks}
 	}
-	s.inFlight++
+	s.inFlight.Use()
 	d.Token = token.AppendEntry(l.scratch.token[:0], t)
 	return verdict{}
 }

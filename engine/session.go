@@ -180,7 +180,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 	c.out.wroteControl(codec.AppendWelcome(c.out.buf(), &codec.Welcome{
 		Version: codec.Version, Features: c.features(), Node: e.cfg.NodeID, Incarnation: e.incarnation.Load(),
 		Session: id[:], Secret: e.dir.ResumeSecret(id, s.Identity()), Flags: flags,
-		Limits: c.live.limits(), Members: e.membersFor(c),
+		Limits: c.quota.announced(c.live.limits()), Members: e.membersFor(c),
 	}))
 	if resumed {
 		c.repeatKicks()

@@ -137,7 +137,7 @@ func (s *settling) finish(entry ackmgr.Entry, code codec.Code, reason, reply []b
 	l := s.loop
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // else it has closed, and its entries end in steps
-		c.sender.inFlight--
+		c.sender.ended()
 		c.multicasts.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
 	}
 }

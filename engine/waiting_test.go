@@ -20,7 +20,7 @@ func (l *loop) parkedFor(t *testing.T, c *client, id string, ttl uint32, n int) 
 			t.Fatalf("it is not parked: %v", v)
 		}
 		l.stats.sends++
-		conn.sender.inFlight++
+		conn.sender.inFlight.Use()
 		l.park.line(id, w)
 	}
 }

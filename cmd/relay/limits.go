@@ -13,7 +13,7 @@ type limitOptions struct {
 	connMessages, identityMessages, identityLookups int
 	connBytes, identityBytes                        byteSize
 	identityConns, identitySessions, identityIDs    int
-	identityWatched                                 int
+	identityWatched, identityInFlight               int
 	addressConns, addressHandshakes                 int
 }
 
@@ -32,6 +32,7 @@ func (o *limitOptions) counts() []limitFlag {
 		{"max-identity-sessions", "an identity may have `n` sessions (default: any number)", &o.identitySessions},
 		{"max-identity-ids", "all sessions of an identity may bind `n` IDs (default: as many as the node)", &o.identityIDs},
 		{"max-identity-watched", "all connections of an identity may watch `n` IDs (default: as many as the node)", &o.identityWatched},
+		{"max-identity-in-flight", "`n` sends of all connections of an identity may wait for an ack (default: as many as its connections may have)", &o.identityInFlight},
 		{"max-address-conns", "`n` connections may come from one address (default: as many as the node has)", &o.addressConns},
 		{"max-address-handshakes", "`n` connections from one address may begin in a second (default: any number)", &o.addressHandshakes},
 	}
@@ -60,7 +61,7 @@ func (o *limitOptions) set(c *engine.Config) {
 	c.IdentityLimits = engine.Limits{
 		Messages: perSecond(o.identityMessages), Bytes: perSecond(int(o.identityBytes)), Lookups: perSecond(o.identityLookups),
 		Connections: o.identityConns, Sessions: o.identitySessions, IDs: o.identityIDs,
-		Watched: o.identityWatched,
+		Watched: o.identityWatched, InFlight: o.identityInFlight,
 	}
 	c.MaxAddressConns, c.AddressHandshakes = o.addressConns, perSecond(o.addressHandshakes)
 }

@@ -11,7 +11,7 @@ import (
 type Terms struct {
 	Messages, Bytes, Lookups Rate
 	// 0 means any number.
-	Connections, Sessions, IDs, Watched int
+	Connections, Sessions, IDs, Watched, InFlight int
 }
 
 // Account counts what the clients of one identity use. Any goroutine may use it. It lives in its
@@ -21,6 +21,8 @@ type Account struct {
 
 	// The tokens that the connections share.
 	Messages, Bytes, Lookups Pool
+	// InFlight counts the sends that may wait for an ack, of all connections.
+	InFlight Count
 
 	book    *Book // static
 	terms   atomic.Pointer[Terms]

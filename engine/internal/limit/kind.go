@@ -17,6 +17,7 @@ const (
 	IdentitySessions
 	IdentityIDs
 	IdentityWatched
+	IdentityInFlight
 	AddressConnections
 	AddressHandshakes
 	Kinds // how many there are
@@ -34,6 +35,7 @@ var words = [Kinds]string{
 	IdentitySessions:    "identity-sessions",
 	IdentityIDs:         "identity-ids",
 	IdentityWatched:     "identity-watched",
+	IdentityInFlight:    "identity-in-flight",
 	AddressConnections:  "address-connections",
 	AddressHandshakes:   "address-handshakes",
 }
