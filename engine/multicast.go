@@ -279,7 +279,8 @@ func (mc *multicasts) stamp(s *codec.Send, d *codec.Deliver, session uint64, lis
 	if s.Flags&codec.FlagAck == 0 {
 		return c.sender.stamp(s, d, session, list)
 	}
-	if v := c.sender.mayWait(); v.code != codec.CodeOK { // those of this multicast have just been armed
+	// Those of this multicast that were armed before it have taken their places.
+	if v := c.sender.mayWait(); v.code != codec.CodeOK {
 		return v
 	}
 	return c.sender.arm(s, d, session, list, ackmgr.Entry{Sum: e.tokens.SumWith(sum, d), Flags: entryFlags(grouped)})
