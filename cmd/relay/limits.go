@@ -10,11 +10,12 @@ import (
 // limitOptions are the flags for what one connection, one identity and one address may use. 0 means
 // the engine's default.
 type limitOptions struct {
-	connMessages, identityMessages, identityLookups int
-	connBytes, identityBytes                        byteSize
-	identityConns, identitySessions, identityIDs    int
-	identityWatched, identityInFlight               int
-	addressConns, addressHandshakes                 int
+	connMessages, identityMessages               int
+	connLookups, identityLookups                 int
+	connBytes, identityBytes                     byteSize
+	identityConns, identitySessions, identityIDs int
+	identityWatched, identityInFlight            int
+	addressConns, addressHandshakes              int
 }
 
 // limitFlag is a flag that counts something.
@@ -27,6 +28,7 @@ func (o *limitOptions) counts() []limitFlag {
 	return []limitFlag{
 		{"max-conn-messages", "one connection may send `n` messages in a second (default 2000000)", &o.connMessages},
 		{"max-identity-messages", "all connections of an identity may send `n` messages in a second (default 5000000)", &o.identityMessages},
+		{"max-conn-lookups", "one connection may look up `n` IDs in a second (default 50000)", &o.connLookups},
 		{"max-identity-lookups", "all connections of an identity may look up `n` IDs in a second (default 200000)", &o.identityLookups},
 		{"max-identity-conns", "an identity may have `n` connections (default: as many as the node)", &o.identityConns},
 		{"max-identity-sessions", "an identity may have `n` sessions (default: any number)", &o.identitySessions},
@@ -58,6 +60,7 @@ func (o *limitOptions) check() error {
 // set puts the limits into the engine's configuration. What comes in a second may come at once.
 func (o *limitOptions) set(c *engine.Config) {
 	c.ConnMessages, c.ConnBytes = perSecond(o.connMessages), perSecond(int(o.connBytes))
+	c.ConnLookups = perSecond(o.connLookups)
 	c.IdentityLimits = engine.Limits{
 		Messages: perSecond(o.identityMessages), Bytes: perSecond(int(o.identityBytes)), Lookups: perSecond(o.identityLookups),
 		Connections: o.identityConns, Sessions: o.identitySessions, IDs: o.identityIDs,

@@ -14,7 +14,7 @@ func TestLimitFlags(t *testing.T) {
 	f := pflag.NewFlagSet("relay", pflag.ContinueOnError)
 	o.addFlags(f)
 	err := f.Parse(strings.Fields("--max-conn-messages=1 --max-conn-bytes=2KiB --max-identity-messages=3 --max-identity-bytes=4MiB --max-identity-lookups=5 " +
-		"--max-identity-conns=6 --max-identity-sessions=7 --max-identity-ids=8 --max-address-conns=9 --max-address-handshakes=10 --max-identity-watched=11 --max-identity-in-flight=12"))
+		"--max-identity-conns=6 --max-identity-sessions=7 --max-identity-ids=8 --max-address-conns=9 --max-address-handshakes=10 --max-identity-watched=11 --max-identity-in-flight=12 --max-conn-lookups=13"))
 	if err != nil || o.check() != nil {
 		t.Fatal(err, o.check())
 	}
@@ -22,7 +22,7 @@ func TestLimitFlags(t *testing.T) {
 	o.set(&c)
 	rate := func(n int64) engine.Rate { return engine.Rate{PerSecond: n} }
 	want := engine.Limits{Messages: rate(3), Bytes: rate(4 << 20), Lookups: rate(5), Connections: 6, Sessions: 7, IDs: 8, Watched: 11, InFlight: 12}
-	if c.ConnMessages != rate(1) || c.ConnBytes != rate(2<<10) || c.IdentityLimits != want || c.MaxAddressConns != 9 || c.AddressHandshakes != rate(10) {
+	if c.ConnMessages != rate(1) || c.ConnLookups != rate(13) || c.ConnBytes != rate(2<<10) || c.IdentityLimits != want || c.MaxAddressConns != 9 || c.AddressHandshakes != rate(10) {
 		t.Errorf("%+v", c)
 	}
 	o.identityIDs = -1
@@ -31,7 +31,7 @@ func TestLimitFlags(t *testing.T) {
 	}
 	var none engine.Config
 	new(limitOptions).set(&none)
-	if none.IdentityLimits != (engine.Limits{}) || none.ConnMessages != (engine.Rate{}) || none.AddressHandshakes != (engine.Rate{}) {
+	if none.IdentityLimits != (engine.Limits{}) || none.ConnMessages != (engine.Rate{}) || none.ConnLookups != (engine.Rate{}) || none.AddressHandshakes != (engine.Rate{}) {
 		t.Errorf("no flags set %+v", none)
 	}
 }

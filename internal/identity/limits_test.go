@@ -2,6 +2,7 @@ package identity
 
 import (
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +15,10 @@ func TestLimits(t *testing.T) {
 	got, err := Limits{"messages_per_second": 100, "messages_burst": 200, "bytes_per_second": 1 << 20}.engine()
 	if err != nil || got.Messages != (engine.Rate{PerSecond: 100, Burst: 200}) || got.Bytes != (engine.Rate{PerSecond: 1 << 20}) {
 		t.Errorf("got %+v, %v", got, err)
+	}
+	counts, err := Limits{"connections": 1, "sessions": 2, "ids": 3, "watched": 4, "in_flight": 5}.engine()
+	if want := (engine.Limits{Connections: 1, Sessions: 2, IDs: 3, Watched: 4, InFlight: 5}); err != nil || counts != want {
+		t.Errorf("got %+v, %v, want %+v", counts, err, want)
 	}
 	for name, tc := range map[string]struct {
 		limits Limits
@@ -32,11 +37,18 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// Every limit of the engine has a name, whatever is added to them.
+// Every limit of the engine has a name, whatever is added to them, and the manual lists it.
 func TestEveryLimitHasAName(t *testing.T) {
 	var limits engine.Limits
 	fields := limitFields(&limits)
+	manual, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, field := range fields {
+		if !strings.Contains(string(manual), "`"+name+"`") {
+			t.Errorf("docs/operations.md does not list %s", name)
+		}
 		if !field.CanInt() || !field.CanSet() {
 			t.Errorf("%s is a %s, and cannot be set to a whole number", name, field.Type())
 			continue
