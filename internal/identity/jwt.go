@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -35,12 +36,13 @@ type JWT struct {
 	parser *jwt.Parser
 	file   *file[keySet] // nil: there is none
 	jwks   *jwks         // nil: there is none
+	places chan struct{} // how many tokens may be verified at once
 }
 
 // NewJWT reads the file of keys. It does not fetch keys yet: the first token that needs them, or
 // Chain.Run, does.
 func NewJWT(cfg JWTConfig) (*JWT, error) {
-	j := &JWT{cfg: cfg}
+	j := &JWT{cfg: cfg, places: make(chan struct{}, max(1, runtime.NumCPU()/2))}
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods(slices.Concat(rsaAlgs, []string{"ES256", "ES384", "ES512"}, ed25519Algs)),
 		jwt.WithExpirationRequired(), jwt.WithLeeway(cfg.Leeway), jwt.WithTimeFunc(cfg.Now), jwt.WithStrictDecoding(),
@@ -80,8 +82,7 @@ func (j *JWT) Authenticate(ctx context.Context, l engine.Login) (engine.Identity
 		return engine.Identity{}, ErrNotMine
 	}
 	var c claims
-	_, err := j.parser.ParseWithClaims(string(l.Credentials), &c, func(t *jwt.Token) (any, error) { return j.keysFor(ctx, t) })
-	if err != nil {
+	if err := j.verify(ctx, string(l.Credentials), &c); err != nil {
 		return engine.Identity{}, whyInvalid(err)
 	}
 	var rights Rights
@@ -95,6 +96,31 @@ func (j *JWT) Authenticate(ctx context.Context, l engine.Login) (engine.Identity
 		return engine.Identity{}, denied("the claims of the JWT name no identity: " + err.Error())
 	}
 	return who, nil
+}
+
+// verify reads the token into c and checks its signature, with each key that may have made it. Few
+// are checked at once, because strangers may cause it. Whoever waits for keys holds up nobody.
+func (j *JWT) verify(ctx context.Context, token string, c *claims) error {
+	placed := false
+	defer func() {
+		if placed {
+			<-j.places
+		}
+	}()
+	_, err := j.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) {
+		keys, err := j.keysFor(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case j.places <- struct{}{}:
+			placed = true
+			return keys, nil
+		case <-ctx.Done():
+			return nil, retry("the node checks too many tokens: try again")
+		}
+	})
+	return err
 }
 
 // keysFor returns the keys that may have signed the token.

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -421,6 +422,46 @@ func TestJWKSFlood(t *testing.T) {
 	}
 	if _, err := j.Authenticate(t.Context(), login(ours.sign(t, claims, nil))); err != nil {
 		t.Errorf("our own key: %v", err)
+	}
+}
+
+// Few signatures are checked at once. Whoever waits for the server of the keys holds up nobody.
+func TestFewSignaturesAtOnce(t *testing.T) {
+	clock := newClock()
+	claims := jwt.MapClaims{"sub": "alice", "exp": clock.Now().Add(time.Hour).Unix()}
+	ours, other := newSigner(t, "ours", jwt.SigningMethodES256), newSigner(t, "other", jwt.SigningMethodES256)
+	server := newFakeServer(t)
+	arrived := make(chan struct{})
+	server.does(func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		hangs(w, r)
+	})
+	j := newJWT(t, JWTConfig{JWKSURL: server.URL, Now: clock.Now}, jwksOf(ours))
+	j.jwks.service.timeout = unhurried
+	j.places = make(chan struct{}, 1)
+	known, unknown := login(ours.sign(t, claims, nil)), login(other.sign(t, claims, nil))
+
+	waiting, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := j.Authenticate(waiting, unknown)
+		ended <- err
+	}()
+	<-arrived
+	for range 2 { // the place is free again after the first
+		if _, err := j.Authenticate(t.Context(), known); err != nil {
+			t.Errorf("while another token waits for its key: %v", err)
+		}
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, engine.ErrRetryLogin) {
+		t.Errorf("a token that waits for its key: %v, want retry", err)
+	}
+	server.CloseClientConnections()
+
+	j.places <- struct{}{}
+	if _, err := j.Authenticate(waiting, known); !errors.Is(err, engine.ErrRetryLogin) || errors.Is(err, ErrDenied) {
+		t.Errorf("without a place: %v, want retry", err)
 	}
 }
 
