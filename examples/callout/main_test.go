@@ -19,7 +19,7 @@ func TestService(t *testing.T) {
 		code              int
 		want              string
 	}{
-		"right":         {users, "Bearer x", `{"credentials":"YWxpY2U6d29uZGVybGFuZA==","remote":"10.0.0.1:1"}`, http.StatusOK, `{"name":"alice","ids":["alice","alice:*"],"expires_in":600}`},
+		"right":         {users, "Bearer x", `{"credentials":"YWxpY2U6d29uZGVybGFuZA==","remote":"10.0.0.1"}`, http.StatusOK, `{"name":"alice","ids":["alice","alice:*"],"expires_in":600}`},
 		"wrong":         {users, "Bearer x", `{"credentials":"YWxpY2U6d29uZGVy"}`, http.StatusForbidden, ""},
 		"no password":   {users, "Bearer x", `{"credentials":"bm9ib2R5"}`, http.StatusForbidden, ""},
 		"nothing":       {users, "Bearer x", `{"credentials":""}`, http.StatusForbidden, ""},

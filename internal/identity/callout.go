@@ -105,8 +105,8 @@ func parseSecret(text []byte) (string, error) {
 
 // question is what the service is asked, as JSON.
 type question struct {
-	Credentials string     `json:"credentials"` // base64
-	Remote      string     `json:"remote"`
+	Credentials string     `json:"credentials"`           // base64
+	Remote      string     `json:"remote"`                // the IP address; empty if there is none
 	Certificate *shownCert `json:"certificate,omitempty"` // that TLS has verified
 }
 
@@ -235,8 +235,8 @@ func (c *Callout) ask(l engine.Login) (engine.Identity, error) {
 
 func (c *Callout) request(l engine.Login) (*http.Request, error) {
 	q := question{Credentials: base64.StdEncoding.EncodeToString(l.Credentials)}
-	if l.Remote != nil {
-		q.Remote = l.Remote.String()
+	if addr := addrOf(l.Remote); addr.IsValid() {
+		q.Remote = addr.String()
 	}
 	if leaf := verified(l); leaf != nil {
 		q.Certificate = &shownCert{Subject: leaf.Subject.String(), DNS: leaf.DNSNames, Emails: leaf.EmailAddresses}
@@ -298,31 +298,40 @@ func (c *Callout) mayCall() bool {
 	return true
 }
 
+// failed notes that a call has failed.
 func (c *Callout) failed(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.trouble == nil {
+	if c.count(err) {
 		c.cfg.Logger.Error("the callout fails: known identities continue, others must try again", "error", err)
 	}
+}
+
+// count counts a call that has failed. It reports whether the call before had not.
+func (c *Callout) count(err error) (news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	news = c.trouble == nil
 	c.trouble = err
 	var wrong wrongAnswer
 	if errors.As(err, &wrong) {
 		c.silent = 0
-		return
+		return news
 	}
 	c.silent++
 	if c.silent == manySilent {
 		c.probe = c.cfg.Now().Add(probePeriod)
 	}
+	return news
 }
 
+// worked notes that a call has not failed.
 func (c *Callout) worked() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.trouble != nil {
+	news := c.trouble != nil
+	c.silent, c.trouble = 0, nil
+	c.mu.Unlock()
+	if news {
 		c.cfg.Logger.Info("the callout works again")
 	}
-	c.silent, c.trouble = 0, nil
 }
 
 func (c *Callout) run(ctx context.Context) {

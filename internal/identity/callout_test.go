@@ -1,10 +1,12 @@
 package identity
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -12,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"distmsg/engine"
 	"distmsg/internal/certs/certstest"
@@ -97,7 +101,7 @@ func TestCallout(t *testing.T) {
 		}
 	}
 	asks("new", from("10.1.2.3:4000", "let alice in"), alice, nil, 1)
-	if q, auth := service.asked(); q.Remote != "10.1.2.3:4000" || q.Certificate != nil || auth != "Bearer opensesame" {
+	if q, auth := service.asked(); q.Remote != "10.1.2.3" || q.Certificate != nil || auth != "Bearer opensesame" {
 		t.Errorf("the service was asked %+v with %s", q, auth)
 	}
 	asks("known", from("10.1.2.3:4001", "let alice in"), alice, nil, 1)
@@ -211,6 +215,60 @@ func TestCalloutForgets(t *testing.T) {
 		t.Errorf("denied, then down: %v, want retry", err)
 	}
 }
+
+// A logger may be slow. It holds up nobody.
+func TestLoggersHoldNoLock(t *testing.T) {
+	clock, service := newClock(), newUserService(t)
+	c := newCallout(t, CalloutConfig{URL: service.URL, Now: clock.Now})
+	key := newSigner(t, "k", jwt.SigningMethodES256)
+	token := key.sign(t, jwt.MapClaims{"sub": "alice", "exp": clock.Now().Add(time.Hour).Unix()}, nil)
+	j := newJWT(t, JWTConfig{JWKSURL: service.URL, Now: clock.Now}, "")
+	logs := make(chan string, 10)
+	c.cfg.Logger = slog.New(askingLog{quiet.Handler(), t, c.troubles, logs})
+	j.jwks.log = slog.New(askingLog{quiet.Handler(), t, j.troubles, logs})
+
+	service.does(hangsUp)
+	c.Authenticate(t.Context(), login("let alice in"))
+	j.Authenticate(t.Context(), login(token))
+	service.does(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			service.answer(w, r)
+			return
+		}
+		io.WriteString(w, jwksOf(key))
+	})
+	clock.forward(jwksGap)
+	c.Authenticate(t.Context(), login("let alice in"))
+	j.Authenticate(t.Context(), login(token))
+	for range 4 {
+		<-logs
+	}
+}
+
+// askingLog asks for the troubles whenever something is logged.
+type askingLog struct {
+	slog.Handler
+	t        *testing.T
+	troubles func() []string
+	logs     chan<- string
+}
+
+func (l askingLog) Handle(_ context.Context, r slog.Record) error {
+	answered := make(chan struct{})
+	go func() {
+		l.troubles()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(10 * time.Second):
+		l.t.Errorf("%q is logged while a lock is held", r.Message)
+	}
+	l.logs <- r.Message
+	return nil
+}
+
+func (askingLog) Enabled(context.Context, slog.Level) bool { return true }
 
 // While the service hangs, few logins wait for it.
 func TestCalloutSilence(t *testing.T) {

@@ -91,19 +91,30 @@ func (j *jwks) fetch() (f *fetch, fresh bool) {
 // do fetches the keys. It ends after jwksTimeout at the latest.
 func (j *jwks) do(f *fetch) {
 	keys, err := j.get()
+	log := j.end(f, keys, err)
+	log()
+}
+
+// end takes the keys of a fetch, unless err says that there are none. The caller then calls log.
+func (j *jwks) end(f *fetch, keys keySet, err error) (log func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	defer close(f.done)
+	failed := j.trouble != nil
 	if err == nil {
 		j.keys = keys
 	}
-	if err != nil && j.trouble == nil {
-		j.log.Error("the JWKS cannot be fetched: the keys that are known stay in force", "error", err, "keys", len(j.keys))
-	}
-	if err == nil && j.trouble != nil {
-		j.log.Info("the JWKS can be fetched again", "keys", len(j.keys))
-	}
 	f.err, j.trouble, j.fetching = err, err, nil
+	known := len(j.keys)
+	switch {
+	case err != nil && !failed:
+		return func() {
+			j.log.Error("the JWKS cannot be fetched: the keys that are known stay in force", "error", err, "keys", known)
+		}
+	case err == nil && failed:
+		return func() { j.log.Info("the JWKS can be fetched again", "keys", known) }
+	}
+	return func() {}
 }
 
 func (j *jwks) get() (keySet, error) {
