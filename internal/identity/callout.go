@@ -25,6 +25,7 @@ const (
 	maxCalls       = 64              // at once
 	maxAnswer      = 64 << 10        // bytes
 	maxRemembered  = 100_000         // identities, and as many denials
+	maxMemory      = 64 << 20        // bytes of the identities, and of the denials
 	denialTime     = 5 * time.Second // how long a denial is remembered
 	maxLifetime    = 365 * 24 * 3600 // seconds
 	manySilent     = 8               // calls in a row without an answer; then probes
@@ -78,7 +79,7 @@ func NewCallout(cfg CalloutConfig) (*Callout, error) {
 	}
 	c := &Callout{
 		cfg: cfg, service: service, places: make(chan struct{}, maxCalls),
-		known: newCache[answered](maxRemembered), denials: newCache[denied](maxRemembered),
+		known: newCache[answered](maxRemembered, maxMemory), denials: newCache[denied](maxRemembered, maxMemory),
 	}
 	rand.Read(c.mac[:]) // never fails
 	if cfg.SecretFile != "" {
@@ -183,10 +184,19 @@ func (c *Callout) remember(key cacheKey, who engine.Identity, err error) {
 	switch {
 	case errors.As(err, &no):
 		c.known.drop(key)
-		c.denials.put(key, no, now.Add(denialTime))
+		c.denials.put(key, no, len(no), now.Add(denialTime))
 	case err == nil:
-		c.known.put(key, answered{who: who, fresh: now.Add(who.Expires.Sub(now) / 2)}, who.Expires)
+		c.known.put(key, answered{who: who, fresh: now.Add(who.Expires.Sub(now) / 2)}, bytesOf(who), who.Expires)
 	}
+}
+
+// bytesOf returns what the texts of an identity take in memory, and 16 bytes for each ID besides.
+func bytesOf(who engine.Identity) int {
+	n := len(who.Name)
+	for _, id := range who.IDs {
+		n += len(id) + 16
+	}
+	return n
 }
 
 // call asks the service, if there is a place and the service is not known to fail.

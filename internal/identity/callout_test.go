@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -305,8 +306,8 @@ func TestCalloutSilence(t *testing.T) {
 	}
 }
 
-// countedCalls counts the calls on the side that makes them: a service on a busy machine may not see
-// one before it is given up.
+// countedCalls counts the calls on the side that makes them: a service on a busy machine may not
+// see one before it is given up.
 type countedCalls struct {
 	http.RoundTripper
 	n atomic.Int64
@@ -371,8 +372,8 @@ func TestCalloutTLS(t *testing.T) {
 
 func TestCacheForgets(t *testing.T) {
 	now := newClock().Now()
-	c := newCache[int](3)
-	put := func(i int) { c.put(cacheKey{byte(i)}, i, now.Add(time.Minute)) }
+	c := newCache[int](3, 100)
+	put := func(i int) { c.put(cacheKey{byte(i)}, i, 1, now.Add(time.Minute)) }
 	for i := range 3 {
 		put(i)
 	}
@@ -386,6 +387,31 @@ func TestCacheForgets(t *testing.T) {
 	}
 	if _, ok := c.get(cacheKey{0}, now.Add(time.Minute)); ok || len(c.byKey) != 2 || c.order.Len() != 2 {
 		t.Errorf("after its time: %v, %d and %d are left", ok, len(c.byKey), c.order.Len())
+	}
+	c.put(cacheKey{4}, 4, 99, now.Add(time.Minute)) // with the last one, that makes 100 bytes
+	if len(c.byKey) != 2 || c.bytes != 100 {
+		t.Errorf("%d values have %d bytes, want 2 and 100", len(c.byKey), c.bytes)
+	}
+	c.drop(cacheKey{4})
+	if c.bytes != 1 {
+		t.Errorf("%d bytes are left of one value, want 1", c.bytes)
+	}
+}
+
+// Long answers fill the memory no further than many short ones.
+func TestCalloutMemory(t *testing.T) {
+	clock, service := newClock(), newUserService(t)
+	c := newCallout(t, CalloutConfig{URL: service.URL, Timeout: unhurried, Now: clock.Now})
+	c.known.mostBytes = 64 << 10
+	long, _ := json.Marshal(slices.Repeat([]string{strings.Repeat("x", 100)}, MaxPatterns))
+	service.does(says(http.StatusOK, `{"name":"root","expires_in":60,"ids":`+string(long)+`}`))
+	for i := range 5 {
+		if _, err := c.Authenticate(t.Context(), login(fmt.Sprint("client ", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(c.known.byKey); n != 2 {
+		t.Errorf("%d answers of 30 KB are remembered in 64 KiB, want 2", n)
 	}
 }
 

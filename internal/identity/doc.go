@@ -13,6 +13,9 @@
 // engine.ErrRetryLogin means "cannot say now, come again". Every other error is a denial. The texts
 // of both go to the client, so they hold nothing secret.
 //
-// All types are safe for use by several goroutines, and have no goroutines of their own except
-// where Chain.Run says so. Time is an argument: each configuration has a Now.
+// All types are safe for use by several goroutines. Files and keys are kept up to date in
+// Chain.Run. Apart from it, there is one goroutine for a fetch of keys that is under way, which
+// jwksTimeout ends, and one for each call of the callout. Logins with the same credentials share
+// that. It waits for a place and then for the answer, each for CalloutConfig.Timeout at most, and
+// does not end with the login. Time is an argument: each configuration has a Now.
 package identity

@@ -315,14 +315,16 @@ func TestJWKS(t *testing.T) {
 	server := newFakeServer(t)
 	server.does(says(http.StatusInternalServerError, ""))
 	j := newJWT(t, JWTConfig{JWKSURL: server.URL, Now: clock.Now}, "")
+	calls := &countedCalls{RoundTripper: j.jwks.service.client.Transport}
+	j.jwks.service.client.Transport = calls
 	try := func(s *signer) error {
 		_, err := j.Authenticate(t.Context(), login(s.sign(t, claims, nil)))
 		return err
 	}
 	wants := func(what string, s *signer, want error, requests int64) {
 		t.Helper()
-		if err := try(s); !errors.Is(err, want) || server.requests.Load() != requests {
-			t.Errorf("%s: %v after %d requests, want %v after %d", what, err, server.requests.Load(), want, requests)
+		if err := try(s); !errors.Is(err, want) || calls.n.Load() != requests {
+			t.Errorf("%s: %v after %d requests, want %v after %d", what, err, calls.n.Load(), want, requests)
 		}
 	}
 	wants("down from the beginning", first, engine.ErrRetryLogin, 1)
@@ -353,10 +355,10 @@ func TestJWKS(t *testing.T) {
 	} {
 		server.does(does)
 		clock.forward(jwksGap)
-		if err := try(first); !errors.Is(err, engine.ErrRetryLogin) || server.requests.Load() == requests {
+		if err := try(first); !errors.Is(err, engine.ErrRetryLogin) || calls.n.Load() == requests {
 			t.Errorf("%s, unknown: %v, want retry after another request", name, err)
 		}
-		requests = server.requests.Load() // the client repeats it if an old connection has closed
+		requests = calls.n.Load()
 		wants(name, second, nil, requests)
 		if len(j.troubles()) != 1 {
 			t.Errorf("%s: troubles %q", name, j.troubles())
