@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+
 	"distmsg/engine/internal/limit"
 )
 
@@ -79,17 +81,41 @@ func (l Limits) terms() limit.Terms {
 	}
 }
 
-// checkLimits rejects bursts that let nothing pass.
+// check returns what is wrong with a rate, or "".
+func (r Rate) check() string {
+	switch {
+	case r.Burst < 0:
+		return fmt.Sprintf("Burst is %d, want at least 0", r.Burst)
+	case r.Burst > 0 && r.PerSecond == 0:
+		return fmt.Sprintf("Burst is %d, and PerSecond is not set", r.Burst)
+	}
+	return ""
+}
+
+// check returns what is wrong with the rates, or "".
+func (l Limits) check() string {
+	for _, r := range []struct {
+		name string
+		rate Rate
+	}{{"Messages", l.Messages}, {"Bytes", l.Bytes}, {"Lookups", l.Lookups}} {
+		if wrong := r.rate.check(); wrong != "" {
+			return r.name + "." + wrong
+		}
+	}
+	return ""
+}
+
+// checkLimits rejects limits that let nothing pass, or that do not hold.
 func (c *Config) checkLimits(check func(ok bool, format string, args ...any)) {
 	rate := func(name string, r Rate) {
-		check(r.Burst >= 0, "%s.Burst is %d, want at least 0", name, r.Burst)
+		wrong := r.check()
+		check(wrong == "", "%s.%s", name, wrong)
 	}
 	rate("ConnMessages", c.ConnMessages)
 	rate("ConnBytes", c.ConnBytes)
 	rate("ConnLookups", c.ConnLookups)
 	rate("AddressHandshakes", c.AddressHandshakes)
 	check(c.MaxAddressConns >= 0, "MaxAddressConns is %d, want at least 0", c.MaxAddressConns)
-	rate("IdentityLimits.Messages", c.IdentityLimits.Messages)
-	rate("IdentityLimits.Bytes", c.IdentityLimits.Bytes)
-	rate("IdentityLimits.Lookups", c.IdentityLimits.Lookups)
+	wrong := c.IdentityLimits.check()
+	check(wrong == "", "IdentityLimits.%s", wrong)
 }

@@ -33,19 +33,14 @@ func (q *quota) open(l *login, s *routing.Session, resumed bool, leaving int) (r
 	}
 	a, ok := e.accounts.Enter(name, terms, leaving)
 	if !ok {
-		return refuseConn(a, limit.IdentityConnections)
+		return limitText(limit.IdentityConnections, connWait)
 	}
 	q.account = a
 	if sessions, _ := s.IdentityUse(); terms.Sessions > 0 && !resumed && sessions > terms.Sessions {
-		return refuseConn(a, limit.IdentitySessions)
+		a.Refused(limit.IdentitySessions, 1)
+		return limitText(limit.IdentitySessions, connWait)
 	}
 	return ""
-}
-
-// refuseConn counts a connection that is refused, and says why.
-func refuseConn(a *limit.Account, k limit.Kind) string {
-	a.Refused(k, 1)
-	return limitText(k, connWait)
 }
 
 // limitText is the reason that names a limit, for texts that are seldom needed.

@@ -23,11 +23,14 @@ type login struct {
 	expires           time.Time // zero: never
 }
 
-// newLogin compiles an identity. It returns an error if one of the patterns is not valid.
+// newLogin compiles an identity. It returns an error if a pattern or a limit is not valid.
 func newLogin(id Identity) (*login, error) {
 	may, err := rights.Compile(id.IDs)
 	if err != nil {
 		return nil, fmt.Errorf("the rights of %q: %w", id.Name, err)
+	}
+	if wrong := id.Limits.check(); wrong != "" {
+		return nil, fmt.Errorf("the limits of %q: %s", id.Name, wrong)
 	}
 	return &login{
 		name: id.Name, may: may, noLookup: id.NoLookup, noWatch: id.NoWatch, limits: id.Limits, expires: id.Expires,

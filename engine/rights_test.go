@@ -192,3 +192,41 @@ func TestAssertWithout(t *testing.T) {
 	}
 	wide.hears(wide.send("b1", "b2", "x"), codec.CodeDenied)
 }
+
+// Limits that would hold for nothing, or refuse everything, are an error wherever they come from.
+func TestLimitsAreChecked(t *testing.T) {
+	for _, c := range []struct {
+		rate Rate
+		want string
+	}{
+		{Rate{Burst: 5}, "Messages.Burst is 5, and PerSecond is not set"},
+		{Rate{PerSecond: 100, Burst: -1}, "Messages.Burst is -1, want at least 0"},
+	} {
+		limits := Limits{Messages: c.rate}
+		if _, err := New(Config{IdentityLimits: limits}); err == nil || !strings.Contains(err.Error(), "IdentityLimits."+c.want) {
+			t.Errorf("New: %v, want %s", err, c.want)
+		}
+		if _, err := New(Config{ConnMessages: c.rate}); err == nil || !strings.Contains(err.Error(), "Conn"+c.want) {
+			t.Errorf("New: %v, want %s", err, c.want)
+		}
+		if _, err := newLogin(Identity{Name: "alice", Limits: limits}); err == nil || err.Error() != `the limits of "alice": `+c.want {
+			t.Errorf("a login: %v, want %s", err, c.want)
+		}
+	}
+}
+
+// A node keeps its secrets when the caller overwrites those that it gave.
+func TestSecretsAreCopied(t *testing.T) {
+	e, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := []byte("a secret of enough bytes")
+	if err := e.SetSecrets(Secrets{Resume: [][]byte{secret}}); err != nil {
+		t.Fatal(err)
+	}
+	clear(secret)
+	if got := string(e.secrets.resume.First()); got != "a secret of enough bytes" {
+		t.Errorf("%q", got)
+	}
+}

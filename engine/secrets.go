@@ -34,9 +34,18 @@ func (e *Engine) SetSecrets(s Secrets) error {
 	if err := s.validate(e.cluster != nil); err != nil {
 		return err
 	}
-	e.secrets.cluster.Set(slices.Clone(s.Cluster))
-	e.secrets.resume.Set(slices.Clone(s.Resume))
+	e.secrets.cluster.Set(cloneEach(s.Cluster))
+	e.secrets.resume.Set(cloneEach(s.Resume))
 	return nil
+}
+
+// cloneEach copies secrets, so that the caller may overwrite its own.
+func cloneEach(secrets [][]byte) [][]byte {
+	all := make([][]byte, len(secrets))
+	for i, secret := range secrets {
+		all[i] = slices.Clone(secret)
+	}
+	return all
 }
 
 func (s *Secrets) validate(clustered bool) error {

@@ -38,6 +38,8 @@ func (a *Account) Terms() *Terms { return a.terms.Load() }
 // Refused counts that a limit was reached n times.
 func (a *Account) Refused(k Kind, n int) {
 	if a.refused[k].Add(uint64(n)) == uint64(n) {
+		a.book.mu.Lock()
+		defer a.book.mu.Unlock()
 		a.book.list(a)
 	}
 }
@@ -64,7 +66,7 @@ func (b *Book) Refused(k Kind) { b.nameless[k].Add(1) }
 
 // Enter adds a connection to the account of an identity. The terms of the latest connection hold
 // for all of them. leaving is how many of the connections are about to leave. If there are too
-// many, ok is false, and the connection is not added.
+// many, ok is false, and the connection is not added, but counted as refused.
 func (b *Book) Enter(name string, t Terms, leaving int) (a *Account, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -76,6 +78,9 @@ func (b *Book) Enter(name string, t Terms, leaving int) (a *Account, ok bool) {
 		b.accounts[name] = a
 	}
 	if t.Connections > 0 && a.conns-leaving >= t.Connections {
+		if a.refused[IdentityConnections].Add(1) == 1 {
+			b.list(a)
+		}
 		return a, false
 	}
 	a.conns++
@@ -95,11 +100,9 @@ func (b *Book) Leave(a *Account) {
 }
 
 // list adds an account to the offenders. If there are too many, one that has no connection makes
-// room.
+// room. The caller holds mu.
 func (b *Book) list(a *Account) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if a.listed {
+	if a.listed || b.accounts[a.Name] != a { // it may be forgotten by now
 		return
 	}
 	if len(b.offenders) >= MostOffenders {
@@ -120,7 +123,9 @@ func (b *Book) forget(a *Account) {
 	for k := range a.refused {
 		b.others[k] += a.refused[k].Swap(0)
 	}
-	delete(b.accounts, a.Name)
+	if b.accounts[a.Name] == a {
+		delete(b.accounts, a.Name)
+	}
 }
 
 // Offence says how often the clients of an identity have reached a limit.

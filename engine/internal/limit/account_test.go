@@ -55,6 +55,27 @@ func TestOffencesAreBounded(t *testing.T) {
 	}
 }
 
+// A refused connection may be counted when the account that refused it is forgotten and has a
+// successor. That takes nothing from the successor.
+func TestForgottenAccountReachesLimit(t *testing.T) {
+	var b Book
+	one := Terms{Connections: 1}
+	old, _ := b.Enter("shop", one, 0)
+	b.Leave(old)
+	now, _ := b.Enter("shop", one, 0)
+	old.Refused(IdentitySessions, 1)
+	for i := range MostOffenders {
+		a, _ := b.Enter(fmt.Sprint("identity-", i), Terms{}, 0)
+		a.Refused(IdentityBytes, 1)
+	}
+	if again, ok := b.Enter("shop", one, 0); again != now || ok {
+		t.Error("the identity has fresh limits")
+	}
+	if n := now.refused[IdentityConnections].Load(); n != 1 {
+		t.Errorf("%d refused connections are counted, want 1", n)
+	}
+}
+
 func TestKindsHaveWords(t *testing.T) {
 	seen := make(map[string]bool)
 	for k := range Kinds {

@@ -21,21 +21,26 @@ type Rate struct {
 }
 
 const (
-	// unbounded is how many tokens a bucket without a limit gives at once.
+	// unbounded bounds the tokens that come in a time.
 	unbounded = math.MaxInt64 / 4
 	// longest bounds the time that tokens take to come.
 	longest = math.MaxInt64 / 4
 )
 
-// batchTime is for how much of a second a caller takes tokens in advance.
-const batchTime = time.Second / time.Millisecond
+const (
+	// batchesPerSecond says for how much of a second a caller takes tokens in advance.
+	batchesPerSecond = 1000
+	// freeBatch is how many tokens without a limit a caller takes at once. It uses them up before
+	// it notices that there is a limit now.
+	freeBatch = 1 << 20
+)
 
 // batch returns how many tokens a caller takes at once: those of a millisecond, and at least one.
 func (r Rate) batch() int64 {
 	if r.PerSecond == 0 {
-		return unbounded
+		return freeBatch
 	}
-	return max(1, min(r.PerSecond/int64(batchTime), r.Burst))
+	return max(1, min(r.PerSecond/batchesPerSecond, r.Burst))
 }
 
 // timeOf returns how long n tokens take to come, rounded up.

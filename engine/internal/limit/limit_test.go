@@ -55,6 +55,23 @@ func TestNoRateIsNoLimit(t *testing.T) {
 	}
 }
 
+// A meter that had no limit keeps to one that comes later.
+func TestLimitThatComesLater(t *testing.T) {
+	var m Meter
+	m.Draw(1, Rate{}, Rate{}, nil, time.Hour)
+	r, used := Rate{PerSecond: 10, Burst: 10}, int64(0)
+	for range 10 {
+		if n := int64(1 << 20); m.Use(n) {
+			used += n
+		} else if over, _ := m.Draw(n, r, r, nil, time.Hour); over == Within {
+			used += n
+		}
+	}
+	if used > 2<<20 {
+		t.Errorf("used %d", used)
+	}
+}
+
 // The waits that the meter names lead to a use after at most two of them, one for each rate, and a
 // nanosecond less than the first one is not enough.
 func TestWaitIsExact(t *testing.T) {
