@@ -80,7 +80,7 @@ func TestNoRelayThere(t *testing.T) {
 	for _, c := range []struct{ addr, says string }{
 		{redis.Addr, "answers as Redis does"},
 		{web.Listener.Addr().String(), "speaks HTTP"},
-		{mute(t), "says nothing"},
+		{mute(t), "does not answer"},
 		{closedAddr(t), "connection refused"},
 	} {
 		asking.Go(func() {
