@@ -28,6 +28,22 @@ func (e *Engine) loopSilence() (silence time.Duration, which int) {
 	return silence, which
 }
 
+// LoopSilence returns for how long the slowest event loop has not run, usually 10 ms or less. It is
+// 0 before the node is ready, and after it has ended. It does not ask the loops and takes no lock,
+// so unlike Stats it suits a watchdog.
+func (e *Engine) LoopSilence() time.Duration {
+	select {
+	case <-e.ready:
+	default:
+		return 0 // e.loops may not be there yet
+	}
+	if e.ctx.Err() != nil {
+		return 0
+	}
+	silence, _ := e.loopSilence()
+	return silence
+}
+
 // stalls returns a line if an event loop is stalled, and one if a lane is.
 func (e *Engine) stalls() (troubles []string) {
 	select {

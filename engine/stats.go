@@ -121,7 +121,7 @@ type Stats struct {
 	// LongestStall is the longest stall of an event loop in the middle of its work. A busy loop is
 	// not stalled (S24).
 	LongestStall time.Duration
-	// LoopSilence is for how long the slowest event loop has not run, usually 10 ms or less.
+	// LoopSilence is what the method Engine.LoopSilence returns.
 	LoopSilence time.Duration
 	// LaneBusy is how long the longest current job off the loops has been running: a hook, or a
 	// call to the registry.
@@ -247,9 +247,7 @@ func (e *Engine) Stats() Stats {
 		s.Links = len(*e.cluster.open.Load())
 		s.Routes = e.cluster.remote.Len()
 	}
-	if e.ctx.Err() == nil {
-		s.LoopSilence, _ = e.loopSilence()
-	}
+	s.LoopSilence = e.LoopSilence()
 	s.LaneBusy = e.dir.Busy()
 	for _, l := range e.loops {
 		l.pubMu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"distmsg/discovery"
@@ -45,6 +46,10 @@ func parsePeers(list string) ([]discovery.Record, error) {
 func (o *options) checkAddrs() (err error) {
 	if o.proxies, err = parseNetworks(o.proxyFrom); err != nil {
 		return err
+	}
+	if o.auth.anonymous && !o.insecureListen && slices.ContainsFunc(o.proxies, hasLoopback) {
+		return cli.Usagef("--auth-anonymous would let in whoever comes through a load balancer on this machine: " +
+			"leave it out, or name no loopback address in --proxy-protocol-from")
 	}
 	for _, a := range []flagValue{{"--advertise", o.advertise}, {"--peer-advertise", o.peerAdvertise}} {
 		if a.value == "" {
@@ -94,6 +99,12 @@ func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
 		networks = append(networks, network)
 	}
 	return networks, nil
+}
+
+// hasLoopback reports whether a network has addresses of this machine.
+func hasLoopback(network netip.Prefix) bool {
+	return network.Overlaps(netip.PrefixFrom(netip.IPv6Loopback(), 128)) ||
+		network.Overlaps(netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8))
 }
 
 // explainAddr explains why an address could not be resolved.

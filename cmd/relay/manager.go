@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"time"
 
 	"distmsg/engine"
 	"distmsg/internal/cli"
@@ -35,7 +34,7 @@ func (m *manager) stopping() { m.warn(m.systemd.Stopping("drains")) }
 
 // watch tells the watchdog that node lives, as long as its event loops do and until ctx ends.
 func (m *manager) watch(ctx context.Context, node *engine.Engine) {
-	m.systemd.Watch(ctx, func() time.Duration { return node.Stats().LoopSilence }, m.warn)
+	m.systemd.Watch(ctx, node.LoopSilence, m.warn)
 }
 
 func (m *manager) warn(err error) {

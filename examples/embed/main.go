@@ -87,14 +87,19 @@ func (s *server) run(ctx context.Context) error {
 	serving, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	s.serving, s.users = serving, make(map[string]*user)
+	running, end := context.WithCancel(context.Background()) // the node ends after all else
+	defer end()
 	ended := make(chan error, 1)
 	go func() {
-		err := node.Run(serving)
+		err := node.Run(running)
 		stop(err)
 		ended <- err
 	}()
 	select { // a node of a cluster waits for the others first
 	case <-node.Ready():
+	case <-ctx.Done():
+		end()
+		return <-ended
 	case err := <-ended:
 		return err
 	}
@@ -102,7 +107,7 @@ func (s *server) run(ctx context.Context) error {
 		Nodes: []string{engine.InProcessAddr}, Dialer: node.Dialer(), OnKick: s.kicked,
 	})
 	if err != nil {
-		stop(err)
+		end()
 		<-ended
 		return err
 	}
@@ -112,10 +117,14 @@ func (s *server) run(ctx context.Context) error {
 	web := &http.Server{Handler: mux, ReadHeaderTimeout: sendTimeout}
 	go func() { stop(web.Serve(listener)) }()
 	slog.Info("users connect", "addr", listener.Addr().String(), "node", node.NodeID())
-	err = <-ended
+	<-serving.Done()
 	web.Close()
-	s.chats.Wait()           // they end with serving
-	s.session.Close(serving) // for the same reason, it waits for nothing
+	s.chats.Wait() // they end with serving
+	closing, cancel := context.WithTimeout(running, sendTimeout)
+	defer cancel()
+	s.session.Close(closing) // first the session, then the node
+	end()
+	err = <-ended
 	if err == nil && ctx.Err() == nil {
 		err = context.Cause(serving)
 	}

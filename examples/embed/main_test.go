@@ -300,7 +300,7 @@ func TestStop(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("it goes on")
 	}
-	if strings.Contains(s.Output(), "embed:") {
+	if strings.Contains(s.Output(), "embed:") || strings.Contains(s.Output(), "WARN") {
 		t.Error(s.Output())
 	}
 }
