@@ -15,6 +15,9 @@ import (
 // check rejects invalid flags. It resolves the addresses to listen on only once, so that the node
 // uses exactly the address that was checked.
 func (o *options) check() error {
+	if _, err := parseLevel(o.logLevel); err != nil {
+		return err
+	}
 	for _, d := range []struct {
 		flag  string
 		value time.Duration

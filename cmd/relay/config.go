@@ -90,7 +90,7 @@ something is wrong.`,
 			if err := showValues(cmd.OutOrStdout(), found.Values, asJSON); err != nil {
 				return err
 			}
-			return opts.check() // of an error, the list helps to find the cause
+			return found.Locate(opts.check()) // of an error, the list helps to find the cause
 		}),
 	}
 	show.Flags().BoolVar(&asJSON, "json", false, "write a JSON array")
@@ -108,6 +108,11 @@ func checkConfig(line *pflag.FlagSet, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return found.Locate(checkWith(opts, found, stderr))
+}
+
+// checkWith checks the options that load has found.
+func checkWith(opts *options, found *settings.Result, stderr io.Writer) error {
 	log, _, err := newLogger(opts.logLevel, opts.logFormat, stderr)
 	if err != nil {
 		return err

@@ -114,8 +114,8 @@ func TestConfigCheck(t *testing.T) {
 		{"auth-anonymous: true\nauth-token-file: " + writeFile(t, "# none\n") + "\nproxy-protocol-from: 10.0.0.5\n", nil, cli.ExitOK, ": ok"},
 		{"lop: 3\n", nil, cli.ExitUsage, `relay.yaml:1: unknown key "lop": did you mean loops?`},
 		{"memory-budget: 1GB\n", nil, cli.ExitUsage, `relay.yaml:1: memory-budget is "1GB": want a number of bytes`},
-		{"drain-timeout: -1s\n", nil, cli.ExitUsage, "--drain-timeout"},
-		{"log-level: loud\n", nil, cli.ExitUsage, "--log-level"},
+		{"drain-timeout: -1s\n", nil, cli.ExitUsage, "--drain-timeout -1s must be over 0 (--drain-timeout comes from "},
+		{"log-level: loud\n", nil, cli.ExitUsage, "relay.yaml:1)"},
 		{"listen: 0.0.0.0:7400\n", nil, cli.ExitUsage, "--insecure-listen"},
 		{"listen: 0.0.0.0:7400\n", []string{"--insecure-listen"}, cli.ExitOK, ": ok"},
 		{"cluster-secret-file: " + empty + "\n", nil, cli.ExitUsage, "is empty"},
@@ -185,6 +185,9 @@ func TestReloadFile(t *testing.T) {
 	change("log-level: info\nnode-id: n1\ndrain-timeout: -1s\n")
 	p.signal(syscall.SIGHUP)
 	p.waitFor(`level=ERROR msg="reload failed, nothing has changed" error="--drain-timeout`)
+	change("log-level: nfo\nnode-id: n1\n")
+	p.signal(syscall.SIGHUP)
+	p.waitFor(`error="--log-level \\"nfo\\" is not debug, info, warn or error \(--log-level comes from .*relay.yaml:1\)"`)
 	change("log-level: debug\nnode-id: n2\n")
 	p.signal(syscall.SIGHUP)
 	p.waitFor(`level=INFO msg=reloaded changed=\[--log-level\]`)

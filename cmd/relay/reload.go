@@ -86,7 +86,7 @@ func (r *reloader) reload(ctx context.Context) {
 			commits, reloaded = append(commits, commit), append(reloaded, p.what)
 		}
 	}
-	if err := errors.Join(failed...); err != nil {
+	if err := found.Locate(errors.Join(failed...)); err != nil {
 		r.logger.Error("reload failed, nothing has changed", "error", err)
 		return
 	}

@@ -44,11 +44,15 @@ Each flag may also stand in the environment (DISTMSG_LOG_LEVEL for --log-level) 
 }
 
 func serve(line *pflag.FlagSet, stderr io.Writer) error {
-	loaded, found, err := load(line)
+	opts, found, err := load(line)
 	if err != nil {
 		return err
 	}
-	opts := *loaded
+	return found.Locate(serveWith(*opts, found, line, stderr))
+}
+
+// serveWith serves with the options that load has found for the command line.
+func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr io.Writer) error {
 	log, level, err := newLogger(opts.logLevel, opts.logFormat, stderr)
 	if err != nil {
 		return err
@@ -63,7 +67,7 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 		if err != nil {
 			return nil, nil, err
 		}
-		return next, found, next.check()
+		return next, found, found.Locate(next.check())
 	})
 	reloads.add(reloadLevel(log, level))
 	warnUnknown(found, logger)

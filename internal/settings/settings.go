@@ -111,17 +111,17 @@ func (p *Program) Load(into, line *pflag.FlagSet, environ []string) (*Result, er
 	commandLine := p.commandLine(into, line)
 	environment, unknown := p.environment(into, environ)
 	layers := []layer{commandLine, environment}
+	var wrong []error
 	for _, l := range layers {
 		if g, named := l[p.FileFlag]; named && g.texts[0] != "" {
 			file, err := p.readFile(into, g.texts[0])
 			if err != nil {
-				return nil, err
+				wrong = append(wrong, err)
 			}
 			layers = append(layers, file)
 			break
 		}
 	}
-	var wrong []error
 	origins := make(map[string]Origin)
 	// Every value is checked, those too that another source beats.
 	for _, l := range slices.Backward(layers) {
@@ -140,6 +140,39 @@ func (p *Program) Load(into, line *pflag.FlagSet, environ []string) (*Result, er
 		return nil, err
 	}
 	return &Result{Values: p.values(into, origins, environ), Unknown: unknown}, nil
+}
+
+// Locate adds to an error where the values of the flags that it names come from, unless that is the
+// command line.
+func (r *Result) Locate(err error) error {
+	if err == nil {
+		return nil
+	}
+	var from []string
+	for _, v := range r.Values {
+		given := v.Origin.Source == File || v.Origin.Source == Environment
+		if given && mentions(err.Error(), "--"+v.Name) {
+			from = append(from, fmt.Sprintf("--%s comes from %s", v.Name, v.Origin))
+		}
+	}
+	if len(from) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, strings.Join(from, ", "))
+}
+
+// mentions reports whether a text has a flag in it, and not only a longer one.
+func mentions(text, flag string) bool {
+	for {
+		_, rest, found := strings.Cut(text, flag)
+		if !found {
+			return false
+		}
+		if end := strings.TrimLeft(rest, "-abcdefghijklmnopqrstuvwxyz0123456789"); end == rest {
+			return true
+		}
+		text = rest
+	}
 }
 
 // commandLine returns what was given on the command line.

@@ -1,6 +1,7 @@
 package settings_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,6 +220,40 @@ func TestEnvironment(t *testing.T) {
 		if err != nil || strings.Join(result.Unknown, "\n") != tc.unknown {
 			t.Errorf("%s: %v, unknown: %q, want %q", tc.variable, err, result.Unknown, tc.unknown)
 		}
+	}
+}
+
+// An error in the file does not hide one in the environment.
+func TestWrongInTwoPlaces(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "all.yaml")
+	if err := os.WriteFile(file, []byte("lop: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := load(t, []string{"--config=" + file}, []string{"TEST_LOOPS=many"})
+	if err == nil || !strings.Contains(err.Error(), `all.yaml:1: unknown key "lop"`) || !strings.Contains(err.Error(), "TEST_LOOPS is") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Later errors about values say where these come from, too.
+func TestLocate(t *testing.T) {
+	_, r, err := load(t, []string{"--wait=3s"}, []string{"TEST_LOOPS=3", "TEST_NODE_NAME=a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"--loops 3 is too much for --node-name": "--loops 3 is too much for --node-name (--node-name comes from TEST_NODE_NAME, --loops comes from TEST_LOOPS)",
+		"--wait 3s is too long":                 "--wait 3s is too long",
+		"--loops-of-others and loops":           "--loops-of-others and loops",
+		"--loopsy, --loops":                     "--loopsy, --loops (--loops comes from TEST_LOOPS)",
+	} {
+		wrong := errors.New(text)
+		if got := r.Locate(wrong); got.Error() != want || !errors.Is(got, wrong) {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
+	if err := r.Locate(nil); err != nil {
+		t.Error(err)
 	}
 }
 
