@@ -18,8 +18,8 @@ const maxWelcome = 1 << 20
 
 // attach opens a connection to the node at addr and exchanges hello and welcome. It resumes the
 // session if there is one. If the node rejects the session's secret, because it has started with
-// another key, attach requests a new session.
-func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
+// another key, attach requests a new session. Each hello has credentials of its own.
+func (k *keepers) attach(ctx context.Context, addr string, credentials *asker) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
 		Features: codec.FeatureMulticast | codec.FeatureShortNotHere, Agent: []byte(k.s.cfg.Agent),
@@ -27,7 +27,7 @@ func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 	}
 	var err error
 	// first, because that may take long
-	if hello.Credentials, err = k.credentials(ctx); err != nil {
+	if hello.Credentials, err = credentials.next(ctx); err != nil {
 		return nil, err
 	}
 	k.s.attachments.mu.Lock()
@@ -40,7 +40,7 @@ func (k *keepers) attach(ctx context.Context, addr string) (*conn, error) {
 	var f *fault
 	if hello.Session != nil && errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated {
 		hello.Session, hello.Secret, hello.Flags = nil, nil, 0
-		if hello.Credentials, err = k.credentials(ctx); err == nil {
+		if hello.Credentials, err = credentials.next(ctx); err == nil {
 			c, err = k.attachAs(ctx, addr, &hello)
 		}
 	}

@@ -15,35 +15,62 @@ import (
 // returned no credentials. Another node would not help.
 var errCredentials = errors.New("client: no credentials")
 
-// credentials returns what the next hello shows to the node. Config.CredentialsFunc may block, and
-// may ignore ctx.
-func (k *keepers) credentials(ctx context.Context) ([]byte, error) {
+// given is what Config.CredentialsFunc has returned.
+type given struct {
+	credentials []byte
+	err         error // wraps errCredentials
+}
+
+// askCredentials asks for what the next hello shows to the node. Config.CredentialsFunc may block,
+// and may ignore ctx, so it runs on a goroutine of its own.
+func (k *keepers) askCredentials(ctx context.Context) <-chan given {
+	got := make(chan given, 1)
 	ask := k.s.cfg.CredentialsFunc
 	if ask == nil {
-		return k.s.cfg.Credentials, nil
+		got <- given{credentials: k.s.cfg.Credentials}
+		return got
 	}
-	type given struct {
-		credentials []byte
-		err         error
-	}
-	got := make(chan given, 1)
 	go func() {
 		var g given
 		if f := callback.Apart(func() { g.credentials, g.err = ask(ctx) }); f != nil {
 			k.s.failed(f, "Config.CredentialsFunc")
 			g.err = errors.New("Config.CredentialsFunc " + f.How())
 		}
-		got <- g
-	}()
-	select {
-	case g := <-got:
 		if g.err == nil && len(g.credentials) > maxCredentials {
 			g.err = fmt.Errorf("Config.CredentialsFunc returned %d bytes, at most %d are allowed", len(g.credentials), maxCredentials)
 		}
 		if g.err != nil {
-			return nil, fmt.Errorf("%w: %w", errCredentials, g.err)
+			g = given{err: fmt.Errorf("%w: %w", errCredentials, g.err)}
 		}
-		return g.credentials, nil
+		got <- g
+	}()
+	return got
+}
+
+// asker asks for the credentials of each hello of one attempt to attach.
+type asker struct {
+	k      *keepers
+	ready  *given        // for the first hello; nil: ask
+	within time.Duration // bounds how long it waits; 0: as long as the context allows
+}
+
+// next returns the credentials for the next hello.
+func (a *asker) next(ctx context.Context) ([]byte, error) {
+	if g := a.ready; g != nil {
+		a.ready = nil
+		return g.credentials, g.err
+	}
+	var late <-chan time.Time
+	if a.within > 0 {
+		late = time.After(a.within)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	select {
+	case g := <-a.k.askCredentials(ctx):
+		return g.credentials, g.err
+	case <-late:
+		return nil, fmt.Errorf("%w: Config.CredentialsFunc has not returned within %v", errCredentials, a.within)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -72,9 +99,9 @@ func (c *conn) onRelogin(body []byte) error {
 // again. The rest is for credentials and further attempts.
 const renewalShare = 4
 
-// onRelogin returns how long to wait before the session logs in again. That is random, so that the
-// clients of one identity do not all do it at once.
-func (k *keepers) onRelogin(c *conn, o order) time.Duration {
+// renewalWait returns how long to wait before the session logs in again. That is random, so that
+// the clients of one identity do not all do it at once.
+func (k *keepers) renewalWait(c *conn, o order) time.Duration {
 	wait := rand.N(o.within/renewalShare + 1)
 	k.s.cfg.Logger.Info("distmsg: the node asks to log in again", "node", c.node, "reason", o.reason, "within", o.within, "in", wait)
 	return wait

@@ -62,6 +62,28 @@ func TestCredentialsFuncFails(t *testing.T) {
 	}
 }
 
+// TestCredentialsFuncBlocks: while the function is asked for another login, the session still
+// serves the connection that it has, and notices its end.
+func TestCredentialsFuncBlocks(t *testing.T) {
+	n := newFakeNode(t).start()
+	var calls atomic.Int32
+	blocked := make(chan struct{})
+	_, c := attachFake(t, n, Config{CredentialsFunc: func(ctx context.Context) ([]byte, error) {
+		call := calls.Add(1)
+		if call == 2 {
+			close(blocked)
+			<-ctx.Done()
+		}
+		return fmt.Append(nil, "token ", call), nil
+	}})
+	c.put(codec.AppendRelogin(nil, 0, "log in again"))
+	receive(t, blocked, "the second call")
+	c.Close()
+	if got := string(n.accept().hello.Credentials); got != "token 3" {
+		t.Errorf("%q", got)
+	}
+}
+
 // once is an Authenticate hook that accepts any credentials, but none a second time.
 func once() func(context.Context, engine.Login) (engine.Identity, error) {
 	var seen sync.Map

@@ -66,14 +66,16 @@ func (k *keepers) grow() {
 }
 
 // tend serves an attachment. When c's node drains, or wants another login, it returns the next
-// connection. When c is dead
-// or retired, or the session is closed, it returns nil, with the address to try first and the one
-// to try last. short is how many connections before this one did not last.
+// connection. When c is dead or retired, or the session is closed, it returns nil, with the address
+// to try first and the one to try last. short is how many connections before this one did not last.
 func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 	again := time.NewTicker(assertEvery)
 	defer again.Stop()
 	var goals []string // to try first
 	var move <-chan time.Time
+	var asked <-chan given // the credentials to move with
+	asking, stopAsking := context.WithCancel(k.s.life)
+	defer stopAsking()
 	stopSaying := func() {}
 	defer func() { stopSaying() }()
 	for try := 0; ; {
@@ -102,14 +104,20 @@ func (k *keepers) tend(c *conn, short int) (next *conn, last, avoid string) {
 			}
 			goals, move = drain.Addrs, time.After(wait)
 		case o := <-c.relogin:
-			goals, move = []string{c.addr}, time.After(k.onRelogin(c, o))
+			goals, move = []string{c.addr}, time.After(k.renewalWait(c, o))
 		case <-move:
 			// the other attachments are enough for now
 			if c.draining.Load() && k.s.attachments.settled() {
 				k.s.attachments.retire(c)
 				return nil, "", c.addr
 			}
-			next, err := k.connect(k.s.life, k.s.nodes.candidates(goals, "", ""), c)
+			if asked == nil {
+				asked = k.askCredentials(asking) // that may take long, and c is served meanwhile
+			}
+		case g := <-asked:
+			asked = nil
+			ask := &asker{k: k, ready: &g, within: k.s.cfg.DialTimeout}
+			next, err := k.connect(k.s.life, k.s.nodes.candidates(goals, "", ""), c, ask)
 			if err == nil {
 				return next, "", ""
 			}
@@ -168,7 +176,7 @@ func (k *keepers) seek(last, avoid string, attempts int) *conn {
 	news, began := k.s.nodes.changes(), time.Now()
 	for try := attempts; k.s.pause(k.s.life, k.s.backoff(try), news); try++ {
 		news = k.s.nodes.changes()
-		c, err := k.connect(k.s.life, k.s.nodes.candidates(nil, last, avoid), nil)
+		c, err := k.connect(k.s.life, k.s.nodes.candidates(nil, last, avoid), nil, &asker{k: k})
 		if err == nil {
 			k.s.attachments.mu.Lock()
 			k.seeking--
@@ -189,7 +197,7 @@ func (k *keepers) seek(last, avoid string, attempts int) *conn {
 
 // connect attaches to the first of the nodes that answers, asserts the bindings there if necessary,
 // and lets sends go there. If old is not nil, the new connection replaces it.
-func (k *keepers) connect(ctx context.Context, nodes []string, old *conn) (*conn, error) {
+func (k *keepers) connect(ctx context.Context, nodes []string, old *conn, credentials *asker) (*conn, error) {
 	errs := []error{}
 	for _, addr := range nodes {
 		if over(ctx) != nil {
@@ -199,7 +207,7 @@ func (k *keepers) connect(ctx context.Context, nodes []string, old *conn) (*conn
 		if !ok {
 			continue
 		}
-		c, err := k.attach(ctx, addr)
+		c, err := k.attach(ctx, addr, credentials)
 		k.s.nodes.unclaim(key)
 		if err != nil {
 			errs = append(errs, err)

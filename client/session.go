@@ -65,7 +65,7 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 		return nil, err
 	}
 	s := newSession(cfg)
-	c, err := s.keepers.connect(ctx, s.nodes.candidates(nil, "", ""), nil)
+	c, err := s.keepers.connect(ctx, s.nodes.candidates(nil, "", ""), nil, &asker{k: &s.keepers})
 	if err != nil {
 		s.endLife()
 		s.stop()
