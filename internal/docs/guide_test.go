@@ -14,8 +14,8 @@ import (
 	"distmsg/client"
 )
 
-// guide returns the guide, and the two programs that its reader is to save.
-func guide(t *testing.T) (text, hello, clock string) {
+// guide returns the guide, and the program that its reader is to save.
+func guide(t *testing.T) (text, hello string) {
 	text = read(t, filepath.Join(root, "docs/guide.md"))
 	var programs []string
 	for _, m := range goBlock.FindAllStringSubmatch(text, -1) {
@@ -23,10 +23,10 @@ func guide(t *testing.T) (text, hello, clock string) {
 			programs = append(programs, m[1])
 		}
 	}
-	if len(programs) != 2 {
-		t.Fatalf("the guide has %d programs, want hello and clock", len(programs))
+	if len(programs) != 1 {
+		t.Fatalf("the guide has %d programs, want one", len(programs))
 	}
-	return text, programs[0], programs[1]
+	return text, programs[0]
 }
 
 // build builds a program of the guide and returns the file.
@@ -47,16 +47,16 @@ func build(t *testing.T, program string) string {
 
 // The other Go code of the guide is that of the examples, which are tests.
 func TestGuideCode(t *testing.T) {
-	text, hello, clock := guide(t)
+	text, hello := guide(t)
 	examples := read(t, filepath.Join(root, "client/example_test.go")) + read(t, "example_test.go")
-	for _, code := range foreignCode(text, hello, clock, examples) {
+	for _, code := range foreignCode(text, hello, examples) {
 		t.Errorf("not in client/example_test.go or internal/docs/example_test.go:\n%s", code)
 	}
 }
 
 // The guide's first program sends and receives, and prints what the guide says.
 func TestGuideProgram(t *testing.T) {
-	text, program, _ := guide(t)
+	text, program := guide(t)
 	hello := build(t, program)
 	addr, stop := serve()
 	defer stop()
@@ -126,13 +126,16 @@ func TestGuideProgram(t *testing.T) {
 	}
 }
 
-// The guide's second program is a node that the first one reaches, with a user of its own.
+// The program that embeds a node answers the guide's program, and ends at Ctrl-C.
 func TestGuideEmbeds(t *testing.T) {
-	_, sender, embedder := guide(t)
+	text, sender := guide(t)
+	if !strings.Contains(text, "go run ./examples/clock ") {
+		t.Error("the guide does not run examples/clock")
+	}
 	hello := build(t, sender)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	clock := exec.CommandContext(ctx, build(t, embedder), "127.0.0.1:0")
+	clock := exec.CommandContext(ctx, build(t, read(t, filepath.Join(root, "examples/clock/main.go"))), "127.0.0.1:0")
 	stdout, err := clock.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

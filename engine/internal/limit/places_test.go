@@ -98,8 +98,11 @@ func TestPlacesWithANewLimit(t *testing.T) {
 	var shared Count
 	var p Places
 	p.grab(100, 0, &shared)
-	if p.let(2, &shared); p.grab(100, 2, &shared) != Within || p.grab(100, 2, &shared) != Within || p.grab(100, 2, &shared) != OverShared {
-		t.Errorf("%+v of 2", p)
+	p.let(2, &shared)
+	for i, want := range []Over{Within, Within, OverShared} {
+		if over := p.grab(100, 2, &shared); over != want {
+			t.Errorf("place %d of 2: %d, want %d", i+1, over, want)
+		}
 	}
 	if over := p.Reserve(100, 0, &shared); over != Within || shared.n.Load() != 0 {
 		t.Errorf("the limit is gone, and %d places are still counted: %d", shared.n.Load(), over)
