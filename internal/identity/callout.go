@@ -349,22 +349,11 @@ func (c *Callout) run(ctx context.Context) {
 		return
 	}
 	every(ctx, lookPeriod, func() {
-		if _, err := c.secret.look(); err != nil {
-			c.cfg.Logger.Error("the secret of the callout cannot be read: the last good one stays in force", "error", err)
-		}
+		c.secret.check(c.cfg.Logger, "the secret of the callout cannot be read: the last good one stays in force", unnoticed)
 	})
 }
 
-func (c *Callout) prepare() (commit func(), err error) {
-	if c.secret == nil {
-		return func() {}, nil
-	}
-	next, err := c.secret.read()
-	if err != nil {
-		return nil, err
-	}
-	return func() { c.secret.install(next) }, nil
-}
+func (c *Callout) prepare() (commit func(), err error) { return c.secret.prepare(unnoticed) }
 
 func (c *Callout) troubles() (all []string) {
 	if c.secret != nil {

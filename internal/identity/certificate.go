@@ -108,28 +108,13 @@ func (c *Certificates) run(ctx context.Context) { every(ctx, lookPeriod, c.look)
 
 // look reads the rules if they have changed.
 func (c *Certificates) look() {
-	old, err := c.file.look()
-	switch {
-	case err != nil:
-		c.cfg.Logger.Error("the rules for client certificates are wrong: the last good ones stay in force", "error", err)
-	case old != nil:
-		c.changed()
-	}
+	c.file.check(c.cfg.Logger, "the rules for client certificates are wrong: the last good ones stay in force", c.changed)
 }
 
-func (c *Certificates) prepare() (commit func(), err error) {
-	next, err := c.file.read()
-	if err != nil {
-		return nil, err
-	}
-	return func() {
-		c.file.install(next)
-		c.changed()
-	}, nil
-}
+func (c *Certificates) prepare() (commit func(), err error) { return c.file.prepare(c.changed) }
 
 // changed reports which identities the new rules have changed.
-func (c *Certificates) changed() {
+func (c *Certificates) changed([]rule) {
 	names := make(map[string]bool)
 	c.mu.Lock()
 	rules := c.file.get()

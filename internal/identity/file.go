@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -140,6 +141,34 @@ func (f *file[T]) failed(info os.FileInfo, err error) error {
 	}
 	return err
 }
+
+// check looks at the file. If there is new content, it calls changed with what was in force before.
+// If the content is wrong, it logs the complaint once.
+func (f *file[T]) check(logger *slog.Logger, complaint string, changed func(old T)) {
+	old, err := f.look()
+	switch {
+	case err != nil:
+		logger.Error(complaint, "error", err)
+	case old != nil:
+		changed(*old)
+	}
+}
+
+// prepare reads the file. commit puts the content in force, and calls changed with what was in
+// force before. Without a file there is nothing to do.
+func (f *file[T]) prepare(changed func(old T)) (commit func(), err error) {
+	if f == nil {
+		return func() {}, nil
+	}
+	next, err := f.read()
+	if err != nil {
+		return nil, err
+	}
+	return func() { changed(*f.install(next)) }, nil
+}
+
+// unnoticed is for content whose change nobody has to hear of.
+func unnoticed[T any](T) {}
 
 // troubles says that the file is wrong.
 func (f *file[T]) troubles() []string {

@@ -194,25 +194,12 @@ func (j *JWT) run(ctx context.Context) {
 
 // look reads the file of keys if it has changed.
 func (j *JWT) look() {
-	old, err := j.file.look()
-	switch {
-	case err != nil:
-		j.cfg.Logger.Error("the file of JWT keys is wrong: its last good content stays in force", "error", err)
-	case old != nil:
+	j.file.check(j.cfg.Logger, "the file of JWT keys is wrong: its last good content stays in force", func(keySet) {
 		j.cfg.Logger.Info("read the file of JWT keys again", "keys", len(j.file.get()))
-	}
+	})
 }
 
-func (j *JWT) prepare() (commit func(), err error) {
-	if j.file == nil {
-		return func() {}, nil
-	}
-	next, err := j.file.read()
-	if err != nil {
-		return nil, err
-	}
-	return func() { j.file.install(next) }, nil
-}
+func (j *JWT) prepare() (commit func(), err error) { return j.file.prepare(unnoticed) }
 
 func (j *JWT) troubles() (all []string) {
 	if j.file != nil {

@@ -128,22 +128,10 @@ func (t *Tokens) run(ctx context.Context) { every(ctx, lookPeriod, t.look) }
 
 // look reads the file if it has changed.
 func (t *Tokens) look() {
-	old, err := t.file.look()
-	switch {
-	case err != nil:
-		t.cfg.Logger.Error("the token file is wrong: its last good content stays in force", "error", err)
-	case old != nil:
-		t.changed(*old)
-	}
+	t.file.check(t.cfg.Logger, "the token file is wrong: its last good content stays in force", t.changed)
 }
 
-func (t *Tokens) prepare() (commit func(), err error) {
-	next, err := t.file.read()
-	if err != nil {
-		return nil, err
-	}
-	return func() { t.changed(*t.file.install(next)) }, nil
-}
+func (t *Tokens) prepare() (commit func(), err error) { return t.file.prepare(t.changed) }
 
 // changed reports which identities the new content has changed. Lines that are as before need no
 // new hash.
