@@ -29,6 +29,7 @@ type Node interface {
 	Ready() <-chan struct{}
 	Draining() bool
 	Stats() engine.Stats
+	LoopSilence() time.Duration
 	Health() []string
 }
 
@@ -64,7 +65,7 @@ func Handler(node Node, others ...func() []string) http.Handler {
 		fmt.Fprintln(w, "degraded\n"+strings.Join(troubles, "\n"))
 	})))
 	mux.Handle("GET /readyz", probes.of(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		silence := node.Stats().LoopSilence
+		silence := node.LoopSilence()
 		switch {
 		case !isReady(node):
 			http.Error(w, "starting", http.StatusServiceUnavailable)

@@ -32,6 +32,8 @@ func (n *fakeNode) Draining() bool         { return n.draining }
 func (n *fakeNode) Stats() engine.Stats    { return n.stats }
 func (n *fakeNode) Health() []string       { return n.troubles }
 
+func (n *fakeNode) LoopSilence() time.Duration { return n.stats.LoopSilence }
+
 func get(t *testing.T, h http.Handler, path string) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
