@@ -14,7 +14,7 @@ func (c *conn) handleBind(body []byte) {
 	r := c.newRequest(codec.KindBound, f.Seq, &f.IDs)
 	r.Policy = f.Policy
 	c.quota.boundIDs(r)
-	c.login.limit(r)
+	c.login.restrictBind(r)
 	if c.loop.eng.drain.over(c.loop.now) {
 		c.loop.eng.dir.Finish(r, codec.CodeDraining)
 		return

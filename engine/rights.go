@@ -37,8 +37,8 @@ func newLogin(id Identity) (*login, error) {
 	}, nil
 }
 
-// limit limits a request for a bind to the IDs that the client may bind.
-func (l *login) limit(r *directory.Request) {
+// restrictBind limits a request for a bind to the IDs that the client may bind.
+func (l *login) restrictBind(r *directory.Request) {
 	if l != nil && l.may != nil {
 		r.Rights, r.Refusal = l.may, l.refusal()
 	}
