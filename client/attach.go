@@ -11,6 +11,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/internal/callback"
+	"distmsg/internal/tlsline"
 )
 
 // maxWelcome bounds the frames before the node has announced its limits.
@@ -98,7 +99,7 @@ func greet(nc net.Conn, hello *codec.Hello) (f *codec.Welcome, early []byte, err
 	var buf []byte
 	for {
 		body, n, err := codec.Split(buf, maxWelcome)
-		if err != nil && isTLS(buf) {
+		if err != nil && tlsline.Begins(buf) {
 			err = errWantsTLS
 		}
 		if err != nil {

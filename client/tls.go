@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"distmsg/internal/tlsline"
 )
 
 // keptTickets is how many nodes the session can return to with a shorter handshake, if Config.TLS
@@ -14,14 +16,8 @@ const keptTickets = 64
 
 // secured returns the session's copy of Config.TLS. It returns nil without TLS.
 func secured(given *tls.Config) *tls.Config {
-	if given == nil {
-		return nil
-	}
-	c := given.Clone()
-	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
-	c.Renegotiation = tls.RenegotiateNever
-	c.DynamicRecordSizingDisabled = true // a batch of frames is one record, or few
-	if c.ClientSessionCache == nil {
+	c := tlsline.Prepare(given)
+	if c != nil && c.ClientSessionCache == nil {
 		c.ClientSessionCache = tls.NewLRUClientSessionCache(keptTickets)
 	}
 	return c
@@ -70,9 +66,3 @@ func explainAlert(err error) error {
 
 // errWantsTLS is the error of a session without TLS whose node has answered with a TLS record.
 var errWantsTLS = errors.New("the node uses TLS at this address: set Config.TLS")
-
-// isTLS reports whether the first bytes of a node are those of a TLS alert or handshake.
-func isTLS(b []byte) bool {
-	const alert, handshake, major = 0x15, 0x16, 0x03
-	return len(b) > 1 && (b[0] == alert || b[0] == handshake) && b[1] == major
-}

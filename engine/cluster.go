@@ -12,8 +12,8 @@ import (
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
-	"distmsg/engine/internal/tlsline"
 	"distmsg/internal/callback"
+	"distmsg/internal/tlsline"
 	"distmsg/routing"
 )
 
@@ -121,7 +121,7 @@ func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, to discovery.Reco
 	k.dialled, k.node = true, to.ID
 	conn := newConn(linkConn, nc.RemoteAddr(), e.cfg.MaxPending)
 	conn.link = k
-	if err := c.secure(ctx, nc, conn, to); err != nil {
+	if err := c.shakeTLS(ctx, nc, conn, to); err != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -144,8 +144,8 @@ func (c *cluster) ShakeHands(ctx context.Context, nc net.Conn, to discovery.Reco
 	return k, nil
 }
 
-// secure does the TLS handshake with a node that this one has dialled, if nodes use TLS.
-func (c *cluster) secure(ctx context.Context, nc net.Conn, conn *conn, to discovery.Record) error {
+// shakeTLS does the TLS handshake with a node that this one has dialled, if nodes use TLS.
+func (c *cluster) shakeTLS(ctx context.Context, nc net.Conn, conn *conn, to discovery.Record) error {
 	e := c.eng
 	if e.cfg.PeerTLS == nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/directory"
-	"distmsg/engine/internal/tlsline"
+	"distmsg/internal/tlsline"
 	"distmsg/routing"
 )
 

@@ -6,7 +6,7 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
-	"distmsg/engine/internal/tlsline"
+	"distmsg/internal/tlsline"
 	"distmsg/routing"
 )
 

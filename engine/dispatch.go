@@ -8,7 +8,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"distmsg/codec"
-	"distmsg/engine/internal/tlsline"
+	"distmsg/internal/tlsline"
 )
 
 // handler receives gnet's callbacks, each on the loop of its connection.

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"distmsg/codec"
-	"distmsg/engine/internal/tlsline"
 	"distmsg/engine/internal/wake"
 	"distmsg/internal/callback"
+	"distmsg/internal/tlsline"
 )
 
 // With TLS, a connection has its handshake before a loop gets it, on a goroutine of its own (see

@@ -8,7 +8,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 
 	"distmsg/codec"
-	"distmsg/engine/internal/tlsline"
+	"distmsg/internal/tlsline"
 )
 
 // tlsWire is a socket of gnet's with TLS. The handshake is over when the loop gets it, see shake.

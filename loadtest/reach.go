@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/internal/tlsline"
 )
 
 // reach asks the nodes at addrs whether they are there, and begins with those that answer. A node
@@ -147,7 +148,7 @@ func foundInstead(answer []byte) string {
 	switch {
 	case len(answer) == 0:
 		return "it accepts the connection but does not answer"
-	case answer[0] == tlsAlert || answer[0] == tlsHandshake:
+	case tlsline.Begins(answer):
 		return "it uses TLS: add --tls"
 	case bytes.HasPrefix(answer, []byte("HTTP/")):
 		return "it speaks HTTP, as a relay's --admin-listen does"
@@ -158,11 +159,5 @@ func foundInstead(answer []byte) string {
 	}
 	return fmt.Sprintf("it answers %q", line)
 }
-
-// The first bytes of what a server with TLS answers, if anything.
-const (
-	tlsAlert     = 0x15
-	tlsHandshake = 0x16
-)
 
 var errNoNode = errors.New("discovery lists no node: start one, or correct the path")

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"time"
+
+	"distmsg/internal/tlsline"
 )
 
 // secureWithin bounds a TLS handshake.
@@ -20,66 +21,34 @@ const secureWithin = 5 * time.Second
 // with TLS needs no goroutine, either. It takes the same path as without TLS, and a comparison
 // shows what TLS costs.
 type tunnel struct {
-	conn *tls.Conn
-	carrier
-}
-
-// carrier is the net.Conn below crypto/tls.
-type carrier struct {
-	net.Conn        // the socket during the handshake; nil from then on
-	in       []byte // what came in and is not decrypted yet
-	out      []byte // what is encrypted and not written yet
-}
-
-// Read returns a time-out if there is nothing to read at the moment. crypto/tls then keeps the part
-// of a record that it has read, and goes on with the next call.
-func (c *carrier) Read(b []byte) (int, error) {
-	if c.Conn != nil {
-		return c.Conn.Read(b)
-	}
-	if len(c.in) == 0 {
-		return 0, os.ErrDeadlineExceeded
-	}
-	n := copy(b, c.in)
-	c.in = c.in[n:]
-	return n, nil
-}
-
-func (c *carrier) Write(b []byte) (int, error) {
-	if c.Conn != nil {
-		return c.Conn.Write(b)
-	}
-	c.out = append(c.out, b...)
-	return len(b), nil
-}
-
-// SetWriteDeadline is called by crypto/tls for its last words.
-func (c *carrier) SetWriteDeadline(t time.Time) error {
-	if c.Conn != nil {
-		return c.Conn.SetWriteDeadline(t)
-	}
-	return nil
+	conn *tlsline.Conn
+	out  []byte // what is encrypted and not written yet
 }
 
 // secure does the handshake over socket, which leads to addr. If it fails, the socket is closed.
 func secure(ctx context.Context, config *tls.Config, socket net.Conn, addr string) (*tunnel, error) {
-	ctx, cancel := context.WithTimeout(ctx, secureWithin)
-	defer cancel()
-	t := &tunnel{carrier: carrier{Conn: socket}}
-	t.conn = tls.Client(&t.carrier, configFor(config, addr))
-	if err := t.conn.HandshakeContext(ctx); err != nil {
+	t := &tunnel{conn: tlsline.Client(socket, configFor(config, addr))}
+	_ = socket.SetDeadline(time.Now().Add(secureWithin))
+	interrupt := context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
+	err := t.conn.Handshake()
+	if !interrupt() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		socket.Close()
 		return nil, explainTLS(addr, err)
 	}
-	t.carrier.Conn = nil
+	_ = socket.SetDeadline(time.Time{})
+	t.conn.Detach(func(b []byte) error {
+		t.out = append(t.out, b...)
+		return nil
+	})
 	return t, nil
 }
 
 // configFor returns the configuration for a connection to addr.
 func configFor(config *tls.Config, addr string) *tls.Config {
-	config = config.Clone()
-	config.Renegotiation = tls.RenegotiateNever
-	config.DynamicRecordSizingDisabled = true // what is written at once is one record, or few
+	config = tlsline.Prepare(config)
 	if config.ServerName == "" {
 		config.ServerName, _, _ = net.SplitHostPort(addr)
 	}
@@ -109,36 +78,32 @@ func refusedTLS(err error) bool {
 // open decrypts data and appends it to b. All of data is consumed. io.EOF means that the node has
 // said that nothing more will come.
 func (t *tunnel) open(b, data []byte) ([]byte, error) {
-	t.in = data
+	t.conn.Feed(data)
 	for {
 		if cap(b)-len(b) < minRead {
-			b = append(b, make([]byte, maxRecord)...)[:len(b)]
+			b = append(b, make([]byte, tlsline.MaxRecord)...)[:len(b)]
 		}
 		n, err := t.conn.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			t.in = nil
-			return b, nil
-		case err != nil:
+		if b = b[:len(b)+n]; n == 0 {
 			return b, err
 		}
 	}
 }
 
 const (
-	minRead   = 1 << 10
-	maxRecord = 16 << 10
+	minRead = 1 << 10
+	// maxLine is the longest first line of a server.
+	maxLine = 16 << 10
 )
 
 // seal encrypts b, and the notice that nothing more will come if b is the last. The result contains
 // whatever else TLS has to say. It is valid until the next call of open or seal.
 func (t *tunnel) seal(b []byte, last bool) (out []byte, err error) {
 	if len(b) > 0 {
-		_, err = t.conn.Write(b)
+		err = t.conn.Write(b)
 	}
 	if err == nil && last {
-		err = t.conn.CloseWrite()
+		t.conn.CloseWrite()
 	}
 	out, t.out = t.out, t.out[:0]
 	return out, err
@@ -155,7 +120,7 @@ func readLine(ctx context.Context, conn net.Conn) ([]byte, error) {
 		if _, err := io.ReadFull(conn, b); err != nil {
 			return nil, err
 		}
-		if line = append(line, b[0]); len(line) > maxRecord {
+		if line = append(line, b[0]); len(line) > maxLine {
 			return nil, errors.New("its first line does not end")
 		}
 	}

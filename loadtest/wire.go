@@ -357,9 +357,6 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	l.proto = c.speak(l)
 	l.pending = l.proto.open(l.pending)
 	l.touch()
-	if l.tunnel != nil {
-		return nil, w.read(l, nil) // the handshake may have read more than it needed
-	}
 	return nil, gnet.None
 }
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// Prepare returns a copy of a configuration with what an engine needs: no version before 1.2, no
+// Prepare returns a copy of a configuration with what both sides need: no version before 1.2, no
 // renegotiation, and records as large as they may be. It returns nil for nil.
 func Prepare(given *tls.Config) *tls.Config {
 	if given == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -374,5 +375,13 @@ func TestCheck(t *testing.T) {
 		if !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
 			t.Errorf("%q, want %q", got, test.want)
 		}
+	}
+}
+
+// Without input, crypto/tls gets the error that it takes for a time-out, and can go on later.
+func TestNoInput(t *testing.T) {
+	var l line
+	if _, err := l.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
 	}
 }
