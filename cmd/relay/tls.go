@@ -37,7 +37,7 @@ func (o *tlsOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.minVersion, "tls-min-version", "1.2", "lowest `version` of TLS that the node accepts: 1.2 or 1.3")
 }
 
-// tlsVersions are the values of --tls-min-version.
+// tlsVersion returns the version that --tls-min-version names, and whether there is one.
 func tlsVersion(text string) (version uint16, known bool) {
 	switch text {
 	case "1.2":
