@@ -216,12 +216,14 @@ func TestSilentMembers(t *testing.T) {
 // others. A client that replaces them gets in.
 func TestConnectionsOfOneSession(t *testing.T) {
 	t.Parallel()
-	n := start(t, Config{})
-	first := n.join("a")
-	for range maxSessionConns - 1 {
-		n.dial().hello(first.resume())
-	}
+	n := start(t, Config{Heartbeat: patience})
+	// Without a promise it is soon in doubt, and leaves its place.
+	first := n.promising(uint64(patience.Milliseconds()), "a")
 	h := first.resume()
+	h.Heartbeat = uint64(patience.Milliseconds())
+	for range maxSessionConns - 1 {
+		n.dial().hello(h)
+	}
 	h.MinVersion, h.MaxVersion = codec.Version, codec.Version
 	one := n.dial()
 	one.write(codec.AppendHello(nil, &h))

@@ -197,6 +197,7 @@ func TestLookupsHoldUpNobody(t *testing.T) {
 	for i := range uint64(asked) {
 		greedy.write(codec.AppendLookup(nil, 1000+i, [][]byte{[]byte(fmt.Sprint("nobody ", i))}))
 	}
+	greedy.arrived() // all wait in their lanes, not in the socket
 	n.eventually("the lanes wait", func() bool { return reg.gate.waiting() == directory.Lanes })
 	newcomer := n.join() // it gets a session, and is attached
 	n.eventually("its session is attached", func() bool {
