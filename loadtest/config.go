@@ -108,6 +108,10 @@ type Config struct {
 
 	// ServerPID is the process whose CPU and memory are reported. Default: none.
 	ServerPID int
+	// Observe receives what happened in each second, on a goroutine of its own. The run takes no
+	// further sample and does not end before it returns. The sample's histograms are valid until
+	// then. Default: none.
+	Observe func(*Sample)
 	// Progress receives one line a second. Default: none.
 	Progress io.Writer
 }

@@ -8,6 +8,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/loadtest/result"
 )
 
 // A node whose outcomes come slowly has not gone silent: each outcome restarts the grace. If the
@@ -43,8 +44,8 @@ func TestOutcomesThatComeSlowly(t *testing.T) {
 			if code != c.want || r.Faults != (Faults{}) || (r.Unanswered > 0) != (c.want != ExitOK) {
 				t.Errorf("exit code %d (%s), %d unanswered, faults %+v", code, why, r.Unanswered, r.Faults)
 			}
-			if limit := inFlight * pause; c.want == ExitOK && (r.LandingS <= grace.Seconds() || r.LandingS > 5*limit.Seconds()) {
-				t.Errorf("the last answer came after %.1f s", r.LandingS)
+			if limit := inFlight * pause; c.want == ExitOK && (r.Landing <= result.Of(grace) || r.Landing > 5*result.Of(limit)) {
+				t.Errorf("the last answer came after %s", r.Landing)
 			}
 			var text bytes.Buffer
 			if err := r.WriteText(&text); err != nil || strings.Contains(text.String(), "clean:") != (c.want == ExitOK) {

@@ -8,6 +8,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/loadtest/result"
 )
 
 // stallFor makes a proxy hold up everything once, for d. It begins when the run has sent for after.
@@ -37,7 +38,7 @@ func TestStallAtTheEnd(t *testing.T) {
 	addr := stallFor(t, 1100*time.Millisecond, stall)
 	r := mustRun(t, Config{Nodes: []string{addr}, Conns: 4, Rate: rate, Warmup: -1, Duration: 2 * time.Second})
 	checkClean(t, r)
-	if l := r.LatencyUs; l.P90 < 1e6 || l.P50 > 1e6 || l.Max < float64((stall-time.Second).Microseconds()) {
+	if l := r.Latency; l.P90 < 1 || l.P50 > 1 || l.Max < result.Of(stall-time.Second) {
 		t.Errorf("latency %+v: about two fifths of the messages took from 1.1 s to 2 s", *l)
 	}
 	checkAllCounted(t, r, rate)
@@ -59,9 +60,10 @@ func TestStallInWarmup(t *testing.T) {
 // time, and no other. If the load test was held up at the end, it may not have sent some of them.
 func checkAllCounted(t *testing.T, r *Report, rate float64) {
 	t.Helper()
-	counted, due := *r.RatePerS*r.Seconds, rate*r.Seconds
+	measured := float64(r.Measured)
+	counted, due := *r.Rate*measured, rate*measured
 	if counted > due+1 || counted+float64(r.Unsent) < math.Floor(due)-1 {
-		t.Errorf("%.0f messages are in the rate, %.0f should have left in %.3f s, %d could not", counted, due, r.Seconds, r.Unsent)
+		t.Errorf("%.0f messages are in the rate, %.0f should have left in %.3f s, %d could not", counted, due, measured, r.Unsent)
 	}
 }
 
@@ -82,8 +84,8 @@ func TestServerDies(t *testing.T) {
 	}
 	r := mustRun(t, cfg)
 	checkClean(t, r)
-	if r.ServerCPU != nil || r.ServerRSS != nil || r.ServerError == "" || r.LatencyUs == nil {
-		t.Errorf("CPU %v, memory %v, error %q, latency %v", r.ServerCPU, r.ServerRSS, r.ServerError, r.LatencyUs)
+	if r.ServerCPU != nil || r.ServerRSS != nil || r.ServerError == "" || r.Latency == nil {
+		t.Errorf("CPU %v, memory %v, error %q, latency %v", r.ServerCPU, r.ServerRSS, r.ServerError, r.Latency)
 	}
 }
 
@@ -96,7 +98,7 @@ func TestNothingMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.RatePerS != nil || r.LatencyUs != nil || r.DriverCPU != nil || r.Sent == 0 {
-		t.Errorf("rate %v, latency %v, CPU %v, sent %d", r.RatePerS, r.LatencyUs, r.DriverCPU, r.Sent)
+	if r.Rate != nil || r.Latency != nil || r.DriverCPU != nil || r.Sent == 0 {
+		t.Errorf("rate %v, latency %v, CPU %v, sent %d", r.Rate, r.Latency, r.DriverCPU, r.Sent)
 	}
 }

@@ -3,7 +3,6 @@ package loadtest
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -35,7 +34,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		return r.do(ctx, false)
+		return r.do(ctx)
 	}
 	node, err := startNode(cfg.Loops)
 	if err != nil {
@@ -45,7 +44,8 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r, err := newRun(ctx, cfg)
 	var report *Report
 	if err == nil {
-		report, err = r.do(ctx, true)
+		r.inProcess = true
+		report, err = r.do(ctx)
 	}
 	drainErr := node.stop()
 	if report != nil && drainErr != nil {
@@ -56,14 +56,16 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 // run is one run. Its methods are the phases.
 type run struct {
-	cfg      Config
-	id       uint64
-	t        *traffic
-	d        driver
-	from, to usage // at both ends of the measured time
-	partial  bool
-	silent   []string // nodes of the membership that did not answer when the run began
-	server   error    // why the server's CPU and memory are unknown
+	cfg       Config
+	id        uint64
+	t         *traffic
+	d         driver
+	from, to  usage // at both ends of the measured time
+	partial   bool
+	silent    []string // nodes of the membership that did not answer when the run began
+	inProcess bool     // the node runs in this process
+	samples   *sampler
+	server    error // why the server's CPU and memory are unknown
 
 	helpers   sync.WaitGroup
 	landing   time.Duration // from the end of sending until nothing was in flight
@@ -106,7 +108,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	return r, nil
 }
 
-func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
+func (r *run) do(ctx context.Context) (*Report, error) {
 	defer r.finish()
 	if _, err := measureUsage(r.cfg.ServerPID); err != nil {
 		return nil, fmt.Errorf("server-pid: %w", err)
@@ -115,7 +117,8 @@ func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
 		return nil, err
 	}
 	quit := make(chan struct{})
-	r.helpers.Go(func() { r.progress(quit) })
+	r.samples = newSampler(r)
+	r.helpers.Go(func() { r.samples.run(quit) })
 	r.load(ctx)
 	r.land(ctx)
 	close(quit)
@@ -125,7 +128,7 @@ func (r *run) do(ctx context.Context, inProcess bool) (*Report, error) {
 		r.t.ledger.Close(func(conn int) bool { return r.t.senders[conn].up }, r.impatient)
 		report = r.report()
 	})
-	report.Config.InProcess = inProcess
+	report.Config.InProcess = r.inProcess
 	return report, nil
 }
 
@@ -169,7 +172,7 @@ type Snapshot struct {
 func (t *traffic) snapshot() Snapshot {
 	l := t.ledger
 	return Snapshot{Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), InFlight: l.InFlight(),
-		DownConnections: t.downConns(), Faults: Faults(l.Faults()), Silence: time.Duration(t.now - l.Time.LastDelivery())}
+		DownConnections: t.downConns(), Faults: faults(l), Silence: time.Duration(t.now - l.Time.LastDelivery())}
 }
 
 func (r *run) connect(ctx context.Context) error {
@@ -282,111 +285,5 @@ func (r *run) pace(quit <-chan struct{}) error {
 		if err := s.sleep(min(max(next, minPace), maxPace)); err != nil {
 			return fmt.Errorf("timer: %w", err)
 		}
-	}
-}
-
-// progress writes one line a second.
-func (r *run) progress(quit <-chan struct{}) {
-	begin, last := time.Now(), uint64(0)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	print, end := printer(r.cfg.Progress)
-	defer end()
-	for {
-		select {
-		case <-quit:
-			return
-		case <-tick.C:
-		}
-		var total, faults uint64
-		var inFlight, down int
-		var landing bool
-		r.d.do(func() {
-			landing = !r.t.sending
-			total, faults = r.t.meter.total, Faults(r.t.ledger.Faults()).Total()
-			inFlight, down = r.t.ledger.InFlight(), r.t.downConns()
-		})
-		elapsed := time.Since(begin)
-		phase := "measuring"
-		switch {
-		case landing:
-			phase = "landing"
-		case elapsed-time.Second/2 < r.cfg.Warmup:
-			phase = "warm-up"
-		}
-		line := fmt.Sprintf("%5.1f s  %-9s  %9d/s  in flight %d  faults %d", elapsed.Seconds(), phase, total-last, inFlight, faults)
-		if down > 0 {
-			line += fmt.Sprintf("  connections down %d", down)
-		}
-		print(line + "\n")
-		last = total
-	}
-}
-
-// printer writes lines on a goroutine of its own, so a stopped terminal or a pipe without a reader
-// cannot hold up the run. It drops a line if the line before it still waits. end waits for the last
-// line, for at most a second.
-func printer(w io.Writer) (print func(line string), end func()) {
-	lines, done := make(chan string, 1), make(chan struct{})
-	go func() {
-		defer close(done)
-		for line := range lines {
-			_, _ = io.WriteString(w, line)
-		}
-	}()
-	print = func(line string) {
-		select {
-		case lines <- line:
-		default:
-		}
-	}
-	end = func() {
-		close(lines)
-		select {
-		case <-done:
-		case <-time.After(time.Second):
-		}
-	}
-	return print, end
-}
-
-// report makes the report.
-func (r *run) report() *Report {
-	t, l := r.t, r.t.ledger
-	silence, since := l.Time.Silence()
-	report := &Report{
-		Config: r.settings(), Partial: r.partial, Seconds: r.to.at.Sub(r.from.at).Seconds(),
-		Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), Faults: Faults(l.Faults()),
-		Unsent: t.unsent(), LatencyUs: t.meter.percentiles(),
-		Moves: t.moves, Timeline: seconds(&l.Time), SlowestMs: l.Time.SlowestMs(),
-		MaxSilenceMs: float64(silence) / 1e6, MaxSilenceAtS: float64(since) / 1e9,
-		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
-		Silent: r.silent, LandingS: r.landing.Seconds(), Unanswered: l.Unanswered(),
-	}
-	if l.Sent() > 0 && t.places.several() && r.cfg.Attach == 1 {
-		report.Cross = new(float64(t.crossed) / float64(l.Sent()))
-	}
-	if report.Seconds > 0 {
-		report.RatePerS = new(float64(t.meter.done) / report.Seconds)
-	}
-	report.DriverCPU = t.meter.perMessage(r.to.driver - r.from.driver)
-	switch {
-	case r.server != nil:
-		report.ServerError = r.server.Error()
-	case r.cfg.ServerPID != 0 && report.Seconds > 0:
-		report.ServerCPU = t.meter.perMessage(r.to.server - r.from.server)
-		report.ServerRSS = &r.to.serverRSS
-	}
-	return report
-}
-
-func (r *run) settings() Settings {
-	c := &r.cfg
-	return Settings{
-		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: c.Driver, TLS: c.TLS != nil,
-		Attach: c.Attach, Strategy: c.Strategy,
-		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Fanout: c.Fanout, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
-		WarmupS: c.Warmup.Seconds(), DurationS: c.Duration.Seconds(), GraceS: c.Grace.Seconds(),
-		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,
 	}
 }

@@ -50,7 +50,7 @@ func runUntil(t *testing.T, cfg Config, over func(s Snapshot) bool) *Report {
 // checkClean checks that a run has no fault and no failure, and that something happened in it.
 func checkClean(t *testing.T, r *Report) {
 	t.Helper()
-	if code, why := r.Verdict(); code != ExitOK || r.Delivered == 0 || *r.RatePerS == 0 {
+	if code, why := r.Verdict(); code != ExitOK || r.Delivered == 0 || *r.Rate == 0 {
 		t.Errorf("exit code %d (%s): %+v", code, why, r)
 	}
 }
@@ -100,7 +100,7 @@ func TestRunIsClean(t *testing.T) {
 			if cfg.NoAck && len(r.Outcomes) > 0 {
 				t.Errorf("outcomes without ack: %v", r.Outcomes)
 			}
-			if l := r.LatencyUs; l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.Max {
+			if l := r.Latency; l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.Max {
 				t.Errorf("latency %+v", l)
 			}
 		})
@@ -325,11 +325,12 @@ func TestReportJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for object, want := range map[string]string{
-		"": "acked config cross delivered down_connections drain_cut drains driver_cpu_us_per_msg errors faults landing_s latency_us lost_connections" +
-			" max_silence_at_s max_silence_ms moves outcomes partial rate_per_s seconds sent server_cpu_us_per_msg server_error server_rss_bytes silent_nodes slowest_ms timeline unanswered unsent",
-		"faults":     "corrupted double_outcome duplicated false_acked false_denied false_no_route false_undelivered misrouted missing reordered",
-		"latency_us": "max p50 p90 p99 p99_9",
-		"outcomes":   "acked",
+		"": "acked begun config cross delivered distribution down_connections drain_cut drains driver_cpu_seconds_per_message errors faults landing_seconds latency_seconds lost_connections machine" +
+			" max_silence_at_seconds max_silence_seconds measured_seconds moves outcomes partial rate_per_second rounds schema sent" +
+			" server_cpu_seconds_per_message server_error server_rss_bytes silent_nodes slowest_seconds thresholds timeline unanswered unsent versions",
+		"faults":          "corrupted double_outcome duplicated false_acked false_denied false_no_route false_undelivered misrouted missing reordered",
+		"latency_seconds": "max p50 p90 p99 p99_9",
+		"outcomes":        "acked",
 	} {
 		fields := report
 		if object != "" {
@@ -342,8 +343,8 @@ func TestReportJSON(t *testing.T) {
 	if rss := report["server_rss_bytes"].(float64); rss < 1<<20 {
 		t.Errorf("server_rss_bytes %v", rss)
 	}
-	if _, ok := report["server_cpu_us_per_msg"].(float64); !ok {
-		t.Error("server_cpu_us_per_msg is no number")
+	if _, ok := report["server_cpu_seconds_per_message"].(float64); !ok {
+		t.Error("server_cpu_seconds_per_message is no number")
 	}
 }
 
@@ -356,13 +357,13 @@ func TestVerdict(t *testing.T) {
 		{func(r *Report) { r.Faults.Reordered = 1; r.Errors = map[string]uint64{"kick": 1} }, ExitLedger},
 		{func(r *Report) { r.Errors = map[string]uint64{"kick": 1}; r.DrainCut = "x" }, ExitFailure},
 		{func(r *Report) { r.DownConnections = 1 }, ExitFailure},
-		{func(r *Report) { r.RatePerS = new(0.0) }, ExitFailure},
-		{func(r *Report) { r.RatePerS, r.Partial = nil, true }, ExitInterrupted},
+		{func(r *Report) { r.Rate = new(0.0) }, ExitFailure},
+		{func(r *Report) { r.Rate, r.Partial = nil, true }, ExitInterrupted},
 		{func(r *Report) { r.Unanswered = 1 }, ExitFailure},
 		{func(r *Report) { r.Unanswered, r.Faults.Missing = 1, 1 }, ExitLedger},
 		{func(r *Report) { r.DrainCut = "x" }, ExitDrain},
 	} {
-		r := Report{RatePerS: new(1.0)}
+		r := Report{Rate: new(1.0)}
 		c.change(&r)
 		if code, why := r.Verdict(); code != c.want || (why == "") != (code == ExitOK) {
 			t.Errorf("%+v: exit code %d (%s), want %d", r, code, why, c.want)

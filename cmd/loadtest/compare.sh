@@ -87,13 +87,13 @@ for i in "${!loads[@]}"; do
 	for peer in "${peers[@]}"; do
 		files=("$out/$peer.$i."*.json)
 		printf '%-22s %-9s %12.0f %10.2f %10.2f %12.0f %12.0f\n' "${loads[$i]}" "$peer" \
-			"$(median .rate_per_s "${files[@]}")" "$(median .server_cpu_us_per_msg "${files[@]}")" \
-			"$(median .driver_cpu_us_per_msg "${files[@]}")" \
-			"$(median .latency_us.p50 "${files[@]}")" "$(median .latency_us.p99 "${files[@]}")"
+			"$(median .rate_per_second "${files[@]}")" "$(median .server_cpu_seconds_per_message*1e6 "${files[@]}")" \
+			"$(median .driver_cpu_seconds_per_message*1e6 "${files[@]}")" \
+			"$(median .latency_seconds.p50*1e6 "${files[@]}")" "$(median .latency_seconds.p99*1e6 "${files[@]}")"
 	done
 	for peer in "${peers[@]}"; do
 		[ "$peer" != "$ours" ] || continue
 		printf '%-22s ratio of server CPU, %s to %s: %.2f\n' "${loads[$i]}" "$ours" "$peer" \
-			"$(jq -n "$(median .server_cpu_us_per_msg "$out/$ours.$i."*.json) / $(median .server_cpu_us_per_msg "$out/$peer.$i."*.json)")"
+			"$(jq -n "$(median .server_cpu_seconds_per_message*1e6 "$out/$ours.$i."*.json) / $(median .server_cpu_seconds_per_message*1e6 "$out/$peer.$i."*.json)")"
 	done
 done

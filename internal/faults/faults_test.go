@@ -122,8 +122,8 @@ func (p *proof) judge() {
 		p.Logf("longest loop stall of nodes that live: %v", stall)
 	}
 	p.Logf("lost connections %d, told to leave %d", report.LostConnections, report.Drains)
-	if l := report.LatencyUs; l != nil {
-		p.Logf("latency of acked: p50 %.0f µs, p99 %.0f µs, max %.0f µs", l.P50, l.P99, l.Max)
+	if l := report.Latency; l != nil {
+		p.Logf("latency of acked: p50 %s, p99 %s, max %s", l.P50, l.P99, l.Max)
 	}
 	p.Logf("\n%s", p.Findings)
 	if err := p.Err(); err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 func good() *loadtest.Report {
-	return &loadtest.Report{Sent: 2, Acked: 2, RatePerS: new(1.0), Outcomes: map[string]uint64{"acked": 2}}
+	return &loadtest.Report{Sent: 2, Acked: 2, Rate: new(1.0), Outcomes: map[string]uint64{"acked": 2}}
 }
 
 // What is as promised passes, and each way not to be fails, and says so in the table.

@@ -50,7 +50,7 @@ type Ledger struct {
 	inFlight  int
 	sent      uint64
 	delivered uint64
-	outcomes  [128]uint64 // by code
+	outcomes  Outcomes
 	faults    Faults
 
 	unanswered uint64 // messages without any news when Close was called with more
@@ -152,7 +152,6 @@ func (l *Ledger) Send(sender int, receiver uint32, at int64) {
 	l.streams[sender].send(&l.pages, flight{at: at, receiver: receiver})
 	l.sent++
 	l.inFlight++
-	l.Time.at().sent++
 }
 
 // An Arrival is the ledger's verdict on a delivery.
@@ -455,6 +454,12 @@ func (l *Ledger) Close(up func(conn int) bool, more bool) {
 		})
 	}
 }
+
+// Outcomes is the number of outcomes by code.
+type Outcomes [128]uint64
+
+// Outcomes returns the number of outcomes so far.
+func (l *Ledger) Outcomes() Outcomes { return l.outcomes }
 
 // Acked is the number of messages that their receivers accepted.
 func (l *Ledger) Acked() uint64 { return l.outcomes[codec.CodeAcked] }

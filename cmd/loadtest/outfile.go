@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// outFile is a file for a result. It is opened before the run, so that a bad path is reported
+// before the run and not after it. The zero value means no file.
+type outFile struct {
+	file *os.File
+	made bool // we have created it, and remove it if there is nothing to write
+}
+
+// openOut opens the file that a flag names, and does not change its content yet.
+func openOut(flag, path string) (*outFile, error) {
+	if path == "" {
+		return new(outFile), nil
+	}
+	_, err := os.Stat(path)
+	made := errors.Is(err, fs.ErrNotExist)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return &outFile{file, made}, nil
+}
+
+// begin empties the file, so that its content can be written.
+func (o *outFile) begin() (io.Writer, error) {
+	o.made = false
+	if info, err := o.file.Stat(); err == nil && info.Mode().IsRegular() {
+		if err := o.file.Truncate(0); err != nil {
+			return nil, err
+		}
+	}
+	return o.file, nil
+}
+
+// write replaces the content of the file, if there is a file.
+func (o *outFile) write(content func(io.Writer) error) error {
+	if o.file == nil {
+		return nil
+	}
+	w, err := o.begin()
+	if err != nil {
+		return err
+	}
+	return content(w)
+}
+
+// writeJSON replaces the content of the file by v.
+func (o *outFile) writeJSON(v any) error {
+	return o.write(func(w io.Writer) error {
+		data, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(append(data, '\n'))
+		return err
+	})
+}
+
+func (o *outFile) close() {
+	if o.file == nil {
+		return
+	}
+	o.file.Close()
+	if o.made {
+		os.Remove(o.file.Name())
+	}
+}

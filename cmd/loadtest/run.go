@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"distmsg/loadtest"
+	"distmsg/loadtest/judge"
+	"distmsg/loadtest/report"
+	"distmsg/loadtest/result"
+)
+
+// newRun builds the command that runs a load test; the root command is the same.
+func newRun(code *loadtest.ExitCode) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Send messages through relay nodes and account for every one of them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			*code, err = o.run(cmd)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	o.load.addTo(f)
+	f.IntVar(&o.rounds, "rounds", 1, "runs, one after the other; rate, latency and CPU are medians, and diff knows the noise")
+	f.StringArrayVar(&o.failIf, "fail-if", nil, "exit code 4 if this `condition` holds, such as 'p99>2ms', 'no_route>1%' or 'rate<100k'; may be repeated")
+	o.out.addTo(f)
+	f.StringVar(&o.csv, "csv", "", "write a line for each second to this `file`, as CSV, while the run goes on")
+	f.StringVar(&o.hdr, "hdr", "", "write the latencies of each second to this `file`, in the log format of HdrHistogram, while the run goes on")
+	f.StringVar(&o.prometheus, "prometheus", "", "serve metrics at http://`address`/metrics while the run goes on")
+	return cmd
+}
+
+// runOptions is the values of the flags of run.
+type runOptions struct {
+	load       loadFlags
+	out        outputFlags
+	rounds     int
+	failIf     []string
+	csv, hdr   string
+	prometheus string
+}
+
+func (o *runOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
+	conditions, err := o.check(cmd)
+	if err != nil {
+		return loadtest.ExitUsage, err
+	}
+	pages, err := o.out.open()
+	if err != nil {
+		return loadtest.ExitUsage, err
+	}
+	defer pages.close()
+	streams, err := openStreams(o.csv, o.hdr)
+	if err != nil {
+		return loadtest.ExitUsage, err
+	}
+	defer streams.close()
+	ctx, stop := interruptible()
+	defer stop()
+	r, code, err := o.measure(ctx, cmd, streams)
+	if err != nil {
+		return code, err
+	}
+	for _, c := range conditions {
+		r.Thresholds = append(r.Thresholds, c.Judge(r))
+	}
+	err = errors.Join(r.WriteText(o.out.unlessQuiet(cmd.OutOrStdout())), pages.write(r, report.OfRun(r)), streams.err())
+	if err != nil {
+		return loadtest.ExitFailure, err
+	}
+	code, why := r.Verdict()
+	if code != loadtest.ExitOK {
+		return code, errors.New(why)
+	}
+	return code, nil
+}
+
+// check rejects invalid flags and reads the thresholds.
+func (o *runOptions) check(cmd *cobra.Command) (conditions []judge.Condition, err error) {
+	if err := o.load.check(cmd.Flags()); err != nil {
+		return nil, err
+	}
+	if o.rounds < 1 {
+		return nil, fmt.Errorf("--rounds is %d, want at least 1", o.rounds)
+	}
+	for _, text := range o.failIf {
+		c, err := judge.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("--fail-if %w", err)
+		}
+		conditions = append(conditions, c)
+	}
+	return conditions, nil
+}
+
+// measure makes all rounds.
+func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *streams) (*loadtest.Report, loadtest.ExitCode, error) {
+	cfg, end, code, err := o.load.config(ctx, cmd)
+	defer end()
+	if err != nil {
+		return nil, code, err
+	}
+	metrics, err := serveMetrics(o.prometheus)
+	if err != nil {
+		return nil, loadtest.ExitUsage, fmt.Errorf("--prometheus: %w", err)
+	}
+	defer metrics.close()
+	cfg.Progress = o.out.unlessQuiet(cmd.ErrOrStderr())
+	var all []*loadtest.Report
+	for round := 1; round <= o.rounds; round++ {
+		if o.rounds > 1 {
+			say(cfg.Progress, "round %d of %d\n", round, o.rounds)
+		}
+		cfg.Observe = func(p *loadtest.Sample) {
+			streams.observe(p, round)
+			metrics.observe(p)
+		}
+		r, code, err := once(ctx, cmd, cfg)
+		if err != nil {
+			return nil, code, err
+		}
+		all = append(all, r)
+		if r.Partial {
+			break
+		}
+	}
+	if len(all) == 1 {
+		return all[0], loadtest.ExitOK, nil
+	}
+	return result.Merge(all...), loadtest.ExitOK, nil
+}
+
+// say prints progress. Whoever reads it may have gone.
+func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+
+// interruptible returns a context that the first Ctrl-C or SIGTERM ends. A second one ends the
+// program at once.
+func interruptible() (ctx context.Context, stop func()) {
+	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}

@@ -1,0 +1,263 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"distmsg/loadtest/result"
+)
+
+// OfRun makes the page of one run, or of several rounds that were merged.
+func OfRun(r *result.Report) *Page {
+	p := &Page{
+		Title: "Load test, " + r.Begun.UTC().Format("2006-01-02 15:04:05 UTC"), Subtitle: r.Config.Describe(),
+		Verdict: verdictOf(r), Tiles: tilesOf(r),
+	}
+	if len(r.Timeline) > 0 {
+		p.Charts = append(p.Charts, overTime(r)...)
+	}
+	if len(r.Distribution) > 0 {
+		p.Charts = append(p.Charts, latencyBars(r))
+	}
+	p.Tables = append(p.Tables, ledgerTable(r), outcomeTable(r))
+	if len(r.Thresholds) > 0 {
+		p.Tables = append(p.Tables, thresholdTable(r))
+	}
+	if len(r.Rounds) > 1 {
+		p.Tables = append(p.Tables, roundTable(r))
+		p.Notes = append(p.Notes, "Rate, latency and CPU are medians over the rounds. Counts are sums.")
+	}
+	p.Tables = append(p.Tables, machineTable(r), configTable(r))
+	return p
+}
+
+func verdictOf(r *result.Report) Verdict {
+	code, why := r.Verdict()
+	switch code {
+	case result.ExitOK:
+		return Verdict{Good, "The ledger is clean: every message is accounted for."}
+	case result.ExitInterrupted:
+		return Verdict{Unclear, "The run was " + why + "."}
+	case result.ExitThreshold:
+		return Verdict{Bad, "The ledger is clean, but " + why + "."}
+	}
+	return Verdict{Bad, strings.ToUpper(why[:1]) + why[1:] + "."}
+}
+
+func tilesOf(r *result.Report) []Tile {
+	var tiles []Tile
+	if r.Rate != nil {
+		tiles = append(tiles, Tile{"Rate", fmt.Sprintf("%.0f/s", *r.Rate), r.Config.Unit()})
+	}
+	if l := r.Latency; l != nil {
+		tiles = append(tiles, Tile{"p50", l.P50.String(), r.Config.Path()}, Tile{"p99", l.P99.String(), ""},
+			Tile{"p99.9", l.P999.String(), ""}, Tile{"Slowest", l.Max.String(), ""})
+	}
+	if r.ServerCPU != nil {
+		tiles = append(tiles, Tile{"Server CPU", r.ServerCPU.String(), "per message"})
+	}
+	return append(tiles, Tile{"Messages", strconv.FormatUint(r.Sent, 10), fmt.Sprintf("%d delivered", r.Delivered)},
+		Tile{"Ledger faults", strconv.FormatUint(r.Faults.Total(), 10), ""})
+}
+
+// overTime makes the charts of the time series.
+func overTime(r *result.Report) []Chart {
+	x := Axis{Name: "time", Unit: "s"}
+	rate := Chart{ID: "rate", Title: "Rate over time", Hint: "messages that completed, and that were sent, per second", Kind: Lines,
+		Y: Axis{Name: "messages", Unit: "/s"}, Lines: []Line{{Name: r.Config.Unit()}, {Name: "sent"}}}
+	latency := Chart{ID: "latency", Title: "Latency over time", Hint: r.Config.Path() + ", on a logarithmic scale", Kind: Lines,
+		Y: Axis{Name: "latency", Unit: "s", Log: true}, Lines: []Line{{Name: "p50"}, {Name: "p90"}, {Name: "p99"}, {Name: "p99.9"}, {Name: "max"}}}
+	words := outcomesOf(r)
+	outcomes := Chart{ID: "outcomes", Title: "Outcomes over time", Hint: "how messages ended, per second", Kind: Lines,
+		Y: Axis{Name: "outcomes", Unit: "/s"}}
+	for _, word := range words {
+		outcomes.Lines = append(outcomes.Lines, Line{Name: word})
+	}
+	for i := range r.Timeline {
+		point := &r.Timeline[i]
+		x.Values = append(x.Values, math.Round(float64(point.At+point.Length)*1e3)/1e3)
+		per := func(n uint64) Value { return Value(float64(n) / max(float64(point.Length), 1e-9)) }
+		add(&rate, per(point.Completed), per(point.Sent))
+		if l := point.Latency; l != nil {
+			add(&latency, Value(l.P50), Value(l.P90), Value(l.P99), Value(l.P999), Value(l.Max))
+		} else {
+			none := Value(math.NaN())
+			add(&latency, none, none, none, none, none)
+		}
+		for j, word := range words {
+			outcomes.Lines[j].Values = append(outcomes.Lines[j].Values, per(point.Outcomes[word]))
+		}
+	}
+	rate.X, latency.X, outcomes.X = x, x, x
+	rate.Marks = marksOf(r)
+	latency.Marks, outcomes.Marks = rate.Marks, rate.Marks
+	charts := []Chart{rate, latency}
+	if len(words) > 0 {
+		charts = append(charts, outcomes)
+	}
+	return charts
+}
+
+func add(c *Chart, values ...Value) {
+	for i, v := range values {
+		c.Lines[i].Values = append(c.Lines[i].Values, v)
+	}
+}
+
+// outcomesOf lists the words of the outcomes that occurred in the time series.
+func outcomesOf(r *result.Report) []string {
+	words := make(map[string]bool)
+	for _, point := range r.Timeline {
+		for word := range point.Outcomes {
+			words[word] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(words))
+}
+
+// marksOf returns what went wrong when: faults of the ledger, connections that were lost, sessions
+// that moved.
+func marksOf(r *result.Report) []Mark {
+	var marks []Mark
+	var before uint64
+	round := 0
+	for i := range r.Timeline {
+		p := &r.Timeline[i]
+		at := float64(p.At + p.Length)
+		if p.Round != round {
+			round, before = p.Round, 0
+		}
+		if p.Faults > before {
+			marks = append(marks, Mark{at, fmt.Sprintf("%.0f s: %d ledger faults", at, p.Faults-before), Bad})
+		}
+		before = p.Faults
+		if p.LostConnections > 0 {
+			marks = append(marks, Mark{at, fmt.Sprintf("%.0f s: %d connections lost", at, p.LostConnections), Unclear})
+		}
+		if p.Moves > 0 {
+			marks = append(marks, Mark{at, fmt.Sprintf("%.0f s: %d sessions moved", at, p.Moves), Unclear})
+		}
+	}
+	return marks
+}
+
+// latencyBars draws the distribution with all its bars, the empty ones included.
+func latencyBars(r *result.Report) Chart {
+	c := Chart{ID: "distribution", Title: "Latency distribution", Hint: "messages by " + r.Config.Path() + "; each bar ends a fifth higher than the bar before",
+		Kind: Bars, X: Axis{Name: "at most", Unit: ""}, Y: Axis{Name: "messages"}, Lines: []Line{{Name: "messages"}}}
+	bars := r.Distribution
+	limit := bars[0].UpTo
+	for i := 0; i < len(bars); {
+		count := int64(0)
+		if bars[i].UpTo <= limit*1.001 {
+			count = bars[i].Count
+			i++
+		}
+		c.X.Values = append(c.X.Values, float64(len(c.X.Values)))
+		c.Labels = append(c.Labels, limit.String())
+		c.Lines[0].Values = append(c.Lines[0].Values, Value(count))
+		limit *= 1.2
+	}
+	return c
+}
+
+func ledgerTable(r *result.Report) Table {
+	t := Table{Caption: "Ledger", Head: []string{"fault", "messages"}}
+	faults := r.Faults.ByName()
+	for _, name := range slices.Sorted(maps.Keys(faults)) {
+		t.Rows = append(t.Rows, []string{strings.ReplaceAll(name, "_", " "), strconv.FormatUint(faults[name], 10)})
+	}
+	return t
+}
+
+func outcomeTable(r *result.Report) Table {
+	t := Table{Caption: "Messages", Head: []string{"what", "messages", "slowest"}}
+	row := func(name string, n uint64, slowest string) {
+		t.Rows = append(t.Rows, []string{name, strconv.FormatUint(n, 10), slowest})
+	}
+	row("sent", r.Sent, "")
+	row("delivered", r.Delivered, "")
+	for _, word := range slices.Sorted(maps.Keys(r.Outcomes)) {
+		slowest := ""
+		if v, ok := r.Slowest[word]; ok {
+			slowest = v.String()
+		}
+		row("outcome "+word, r.Outcomes[word], slowest)
+	}
+	row("not sent in time", r.Unsent, "")
+	row("without an answer yet", r.Unanswered, "")
+	return t
+}
+
+func thresholdTable(r *result.Report) Table {
+	t := Table{Caption: "Thresholds", Head: []string{"fail if", "found", "verdict"}}
+	for _, c := range r.Thresholds {
+		verdict := "kept"
+		if c.Missed {
+			verdict = "MISSED"
+		}
+		t.Rows = append(t.Rows, []string{c.FailIf, c.Found, verdict})
+	}
+	return t
+}
+
+func roundTable(r *result.Report) Table {
+	t := Table{Caption: "Rounds", Head: []string{"round", "rate", "p50", "p99", "p99.9", "driver CPU", "server CPU", "faults"}}
+	for i, v := range r.Rounds {
+		row := []string{strconv.Itoa(i + 1), "–", "–", "–", "–", "–", "–", strconv.FormatUint(v.Faults, 10)}
+		if v.Rate != nil {
+			row[1] = fmt.Sprintf("%.0f/s", *v.Rate)
+		}
+		if l := v.Latency; l != nil {
+			row[2], row[3], row[4] = l.P50.String(), l.P99.String(), l.P999.String()
+		}
+		if v.DriverCPU != nil {
+			row[5] = v.DriverCPU.String()
+		}
+		if v.ServerCPU != nil {
+			row[6] = v.ServerCPU.String()
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+func machineTable(r *result.Report) Table {
+	m, v := &r.Machine, &r.Versions
+	t := Table{Caption: "Machine and versions"}
+	row := func(name, value string) {
+		if value != "" {
+			t.Rows = append(t.Rows, []string{name, value})
+		}
+	}
+	row("host", m.Host)
+	row("system", strings.TrimSpace(m.OS+" "+m.Arch+" "+m.Kernel))
+	row("processor", m.CPU)
+	row("cores", fmt.Sprintf("%d, of them %d for the driver, GOMAXPROCS %d", m.Cores, m.Allowed, m.GOMAXPROCS))
+	if m.Memory > 0 {
+		row("memory", fmt.Sprintf("%.1f GiB", float64(m.Memory)/(1<<30)))
+	}
+	row("driver", strings.TrimSpace(v.Driver+" "+v.DriverGo))
+	row("server", strings.TrimSpace(v.Server+" "+v.ServerGo))
+	row("protocol", v.Protocol)
+	return t
+}
+
+func configTable(r *result.Report) Table {
+	c := &r.Config
+	t := Table{Caption: "Load"}
+	for _, v := range [][2]string{
+		{"nodes", strings.Join(c.Nodes, ", ")}, {"driver", c.Driver}, {"connections", strconv.Itoa(c.Conns)},
+		{"IDs per connection", strconv.Itoa(c.IDsPerConn)}, {"payload", fmt.Sprintf("%d bytes", c.Payload)},
+		{"with ack", strconv.FormatBool(c.Ack)}, {"window", strconv.Itoa(c.Window)}, {"rate", fmt.Sprintf("%g/s", c.Rate)},
+		{"fanout", strconv.Itoa(c.Fanout)}, {"TLS", strconv.FormatBool(c.TLS)}, {"warm-up", c.Warmup.String()},
+		{"duration", c.Duration.String()}, {"seed", strconv.FormatUint(c.Seed, 10)},
+	} {
+		t.Rows = append(t.Rows, v[:])
+	}
+	return t
+}
