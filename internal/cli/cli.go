@@ -119,11 +119,35 @@ func say(stderr io.Writer, line string) {
 
 // Version returns the output of --version: the module's version and the Go version of the build.
 func Version() string {
+	b := ReadBuild()
+	return strings.TrimSpace(b.Version + " " + b.Go)
+}
+
+// Build says what a program was built from. What is not known is "unknown", or "" for Go.
+type Build struct {
+	Version  string // of the module
+	Revision string // of the repository; it ends with -dirty if files had changed
+	Go       string
+}
+
+// ReadBuild returns what this program was built from.
+func ReadBuild() Build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return Build{Version: "unknown", Revision: "unknown"}
 	}
-	return info.Main.Version + " " + info.GoVersion
+	b := Build{Version: info.Main.Version, Revision: "unknown", Go: info.GoVersion}
+	dirty := ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			b.Revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "-dirty"
+		}
+	}
+	b.Revision += dirty
+	return b
 }
 
 // SpareP ensures that GOMAXPROCS is greater than the number of event loops, unless the environment

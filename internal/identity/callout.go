@@ -125,6 +125,9 @@ type answer struct {
 	Rights
 }
 
+// Way implements Authenticator.
+func (*Callout) Way() Way { return ByCallout }
+
 // Authenticate implements Authenticator.
 func (c *Callout) Authenticate(ctx context.Context, l engine.Login) (engine.Identity, error) {
 	if len(l.Credentials) == 0 && verified(l) == nil {

@@ -50,6 +50,9 @@ func NewCertificates(cfg CertificatesConfig) (*Certificates, error) {
 	return c, err
 }
 
+// Way implements Authenticator.
+func (*Certificates) Way() Way { return ByCertificate }
+
 // Authenticate implements Authenticator.
 func (c *Certificates) Authenticate(_ context.Context, l engine.Login) (engine.Identity, error) {
 	leaf := verified(l)

@@ -18,6 +18,8 @@ type Authenticator interface {
 	// Authenticate decides on a login. It returns ErrNotMine if the login has no credentials of its
 	// kind. It may block, until ctx ends at the latest.
 	Authenticate(ctx context.Context, l engine.Login) (engine.Identity, error)
+	// Way is the way to prove it.
+	Way() Way
 }
 
 // ErrNotMine means that the login has no credentials of the authenticator's kind.
@@ -52,6 +54,7 @@ const (
 type Chain struct {
 	links     []Authenticator
 	anonymous Anonymous
+	counts    counts
 }
 
 // NewChain returns a chain that asks the authenticators in this order.
@@ -65,18 +68,28 @@ func (c *Chain) Authenticate(ctx context.Context, l engine.Login) (engine.Identi
 	for _, link := range c.links {
 		who, err := link.Authenticate(ctx, l)
 		if !errors.Is(err, ErrNotMine) {
+			c.counts.add(link.Way(), resultOf(err))
 			return who, err
 		}
 	}
-	switch {
-	case len(l.Credentials) > 0:
+	if len(l.Credentials) > 0 {
+		c.counts.add(ByUnknown, Refused)
 		return engine.Identity{}, denied("this node does not know credentials of this kind")
-	case c.anonymous == AnonymousAnywhere, c.anonymous == AnonymousLoopback && addrOf(l.Remote).IsLoopback():
-		return engine.Identity{}, nil
-	case verified(l) != nil:
-		return engine.Identity{}, denied("no rule names an identity for the client certificate, and there are no credentials")
 	}
-	return engine.Identity{}, denied("credentials are missing")
+	err := c.admitAnonymous(l)
+	c.counts.add(Anonymously, resultOf(err))
+	return engine.Identity{}, err
+}
+
+// admitAnonymous returns why a client without credentials may not log in, or nil if it may.
+func (c *Chain) admitAnonymous(l engine.Login) error {
+	switch {
+	case c.anonymous == AnonymousAnywhere, c.anonymous == AnonymousLoopback && addrOf(l.Remote).IsLoopback():
+		return nil
+	case verified(l) != nil:
+		return denied("no rule names an identity for the client certificate, and there are no credentials")
+	}
+	return denied("credentials are missing")
 }
 
 // background is an authenticator with work to do while nobody logs in.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -88,6 +89,36 @@ func TestChain(t *testing.T) {
 			t.Errorf("%s: %+v, %v after %d calls, want %s after %d", name, who, err, e.service.requests.Load()-before, tc.want, tc.asked)
 		}
 	}
+	want := map[string]uint64{
+		"certificate accepted": 2, "token accepted": 3, "token refused": 1, "jwt accepted": 1, "jwt refused": 1,
+		"callout accepted": 1, "callout refused": 2, "anonymous refused": 1,
+	}
+	checkCounts(t, e.chain, want)
+}
+
+// checkCounts checks the counts that are not 0.
+func checkCounts(t *testing.T, c *Chain, want map[string]uint64) {
+	t.Helper()
+	got := make(map[string]uint64)
+	for _, n := range c.Counts() {
+		if n.Times > 0 {
+			got[n.Way.String()+" "+n.Result.String()] = n.Times
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("counts %v, want %v", got, want)
+	}
+}
+
+// A service that does not answer is nobody's fault: the client comes again, and that is counted.
+func TestCountOfRetries(t *testing.T) {
+	e := newEverything(t, AnonymousNowhere)
+	e.service.Close()
+	if _, err := e.chain.Authenticate(t.Context(), login("let me in")); !errors.Is(err, engine.ErrRetryLogin) {
+		t.Errorf("%v, want ErrRetryLogin", err)
+	}
+	checkCounts(t, e.chain, map[string]uint64{"callout retry": 1})
+	checkCounts(t, nil, map[string]uint64{})
 }
 
 func TestWhoMayComeWithoutCredentials(t *testing.T) {

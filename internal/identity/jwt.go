@@ -76,6 +76,9 @@ type claims struct {
 	Distmsg json.RawMessage `json:"distmsg"`
 }
 
+// Way implements Authenticator.
+func (*JWT) Way() Way { return ByJWT }
+
 // Authenticate implements Authenticator.
 func (j *JWT) Authenticate(ctx context.Context, l engine.Login) (engine.Identity, error) {
 	if !bytes.HasPrefix(l.Credentials, []byte("eyJ")) || bytes.Count(l.Credentials, []byte(".")) != 2 {

@@ -65,6 +65,9 @@ type checkedToken struct {
 
 const badToken = denied("the token is unknown, wrong or removed")
 
+// Way implements Authenticator.
+func (*Tokens) Way() Way { return ByToken }
+
 // Authenticate implements Authenticator.
 func (t *Tokens) Authenticate(ctx context.Context, l engine.Login) (engine.Identity, error) {
 	if !bytes.HasPrefix(l.Credentials, []byte(tokenPrefix)) {
