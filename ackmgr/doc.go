@@ -32,7 +32,7 @@
 //
 // Arming, ending and expiring take constant time (an entry moves
 // down the wheel at most three times) and allocate nothing once the slab has
-// grown to the load. A pending entry takes 56 bytes. The slab does not shrink.
+// grown to the load. A pending entry takes 64 bytes. The slab does not shrink.
 //
 // # How long a token stays unique
 //

@@ -11,6 +11,7 @@ type Entry struct {
 	Session uint64 // low bits of the receiving session's ID: only that session may ack
 	Conn    uint32 // slot of the sender's connection on this loop
 	Sum     uint32 // the caller's checksum over the delivered message
+	Since   uint32 // when it was armed, on a clock of the caller's
 	Flags   uint8  // the caller's
 }
 
@@ -130,7 +131,7 @@ func (m *Manager) Arm(e Entry, deadline int64, dest, origin List) (Token, bool) 
 	s := m.slab.slot(r)
 	s.nextGeneration()
 	s.setFlags(e.Flags)
-	s.seq, s.session, s.conn, s.sum = e.Seq, e.Session, e.Conn, e.Sum
+	s.seq, s.session, s.conn, s.sum, s.since = e.Seq, e.Session, e.Conn, e.Sum, e.Since
 	m.wheel.add(r, deadline)
 	m.join(byDest, dest, r)
 	m.join(byOrigin, origin, r)
@@ -166,9 +167,9 @@ func (m *Manager) End(t Token) bool {
 }
 
 // Redirect records that the message was delivered elsewhere: it moves the entry to the end of dest
-// and replaces its Session, Sum and Flags by those of e. The token, Seq, Conn, deadline and origin
-// do not change. Redirect returns false if t is not pending. t may be any value. It panics if dest
-// was freed.
+// and replaces its Session, Sum and Flags by those of e. The token, Seq, Conn, Since, deadline and
+// origin do not change. Redirect returns false if t is not pending. t may be any value. It panics
+// if dest was freed.
 func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
 	if _, status := m.Lookup(t); status != Pending {
 		return false

@@ -55,6 +55,7 @@ type slot struct {
 	seq, session uint64
 	links        links
 	conn, sum    uint32
+	since        uint32
 	tick         uint32 // low 32 bits of the wheel's tick that expires it
 	state        uint32 // flags 8 bits | lapped 1 | pending 1 | generation 22
 }
@@ -88,7 +89,7 @@ func (s *slot) setFlags(f uint8) {
 }
 
 func (s *slot) entry() Entry {
-	return Entry{Seq: s.seq, Session: s.session, Conn: s.conn, Sum: s.sum, Flags: uint8(s.state >> flagsShift)}
+	return Entry{Seq: s.seq, Session: s.session, Conn: s.conn, Sum: s.sum, Since: s.since, Flags: uint8(s.state >> flagsShift)}
 }
 
 // slab owns the slots, the heads and the rings that join them.

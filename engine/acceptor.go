@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"distmsg/internal/asynclog"
+	"distmsg/internal/histogram"
 )
 
 // The engine accepts connections itself and enrolls them into gnet's loops. gnet's own listener
@@ -58,10 +59,11 @@ type acceptor struct {
 
 	// shared
 	refused    atomic.Uint64
-	tlsFailed  atomic.Uint64   // TLS connections that have failed, most of them in their handshake
-	noProxy    atomic.Uint64   // connections from a load balancer that do not begin with its header
-	complained asynclog.Seldom // about clients without TLS or a header
-	dialled    atomic.Int64    // open sockets that this node has dialled
+	shakes     histogram.Shared // how long TLS handshakes took
+	tlsFailed  atomic.Uint64    // TLS connections that have failed, most of them in their handshake
+	noProxy    atomic.Uint64    // connections from a load balancer that lack its header
+	complained asynclog.Seldom  // about clients without TLS or a header
+	dialled    atomic.Int64     // open sockets that this node has dialled
 }
 
 func (a *acceptor) listen(ctx context.Context) error {

@@ -28,6 +28,7 @@ const (
 	clientConn connKind = iota // a client over the network
 	insideConn                 // a client in this process; the node trusts it
 	linkConn                   // another node
+	connKinds                  // how many there are
 )
 
 // standing says whether an open connection of a client takes part in its session.

@@ -152,6 +152,7 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 		return
 	}
 	c.receiver.countUnacked(unacked)
+	c.out.holdsMessages(1, l.readAt)
 	if kind == codec.KindDeliverMany && !c.receiver.takesMany {
 		l.stats.framesOut += uint64(len(all) - 1)
 		c.out.wrote(appendSingly(c.out.buf(), m, all))

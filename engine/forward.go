@@ -110,6 +110,7 @@ func (l *loop) writeForward(to destination, f *codec.Forward) {
 	unacked := unackedOf(f.Flags, 1)
 	if c := to.conn; c != nil {
 		c.receiver.countUnacked(unacked)
+		c.out.holdsMessages(1, l.readAt)
 		c.out.wrote(codec.AppendForward(c.out.buf(), codec.KindForward, f))
 		return
 	}

@@ -65,6 +65,7 @@ func (in *inbox) open() {
 	for in.task < len(in.openTasks) && !l.pace.full {
 		f := in.openTasks[in.task]
 		in.task++
+		l.readAt = l.pace.stamped
 		f()
 		l.pace.stamp() // a task may take any time
 	}
@@ -80,6 +81,7 @@ func (in *inbox) open() {
 // openParcel opens the rest of a parcel. It reports whether it opened all of it.
 func (in *inbox) openParcel(p *parcel) (done bool) {
 	l := in.loop
+	l.readAt = l.pace.stamped
 	for ; in.chunk < len(p.chunks); in.chunk++ {
 		if l.pace.full {
 			return false
@@ -184,6 +186,7 @@ func (in *inbox) adoptChunk(ch *chunk, age int64) {
 	}
 	c.receiver.countUnacked(int(ch.unacked))
 	l.stats.framesOut += uint64(ch.frames)
+	c.out.holdsMessages(ch.frames, ch.readAt)
 	c.out.adopt(ch.buf)
 	if len(c.out.pending) >= earlyFlush {
 		c.out.flush()

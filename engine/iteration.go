@@ -23,6 +23,7 @@ func (l *loop) begin() {
 	l.pace.began = l.eng.clock()
 	l.now = l.pace.began.Milliseconds()
 	l.pace.stampAt(l.pace.began)
+	l.readAt = l.pace.began
 	l.pace.before = l.pace.done()
 	l.pace.part(l.inputTime(inputShare))
 	l.active = true
@@ -71,6 +72,7 @@ func (l *loop) Run(context.Context) error {
 	l.sendOut(flushShare)
 	l.turns.settle(l.turns.crowded())
 	l.active = false
+	l.stats.times.iteration.Add(l.pace.stamped-l.pace.began, 1)
 	if l.inbox.opening() || len(l.dirty) > 0 || l.turns.wait() || len(l.endings.all) > 0 || l.isDue {
 		l.poll.again()
 	}

@@ -40,6 +40,7 @@ type link struct {
 	incumbent peers.Incumbent                  // the other node, once the link is open
 	sessions  map[routing.SessionID]attachment // sessions attached at the other node
 	shares    map[uint64]linkShare             // by session, see mayRelay
+	bytesIn   uint64                           // read from it
 	lasted    int64                            // how many milliseconds it was open; set at its end
 }
 

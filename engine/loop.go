@@ -56,6 +56,7 @@ type loop struct {
 	now      int64         // milliseconds since the engine was made, read once an iteration
 	active   bool          // inside an iteration
 	lastRead time.Duration // when an iteration last began with one of gnet's callbacks
+	readAt   time.Duration // when the message that is being handled was read, see loopTimes
 	isDue    bool          // some chores are left
 	fenced   uint64        // the incarnation under which this loop works
 
@@ -81,7 +82,9 @@ type loop struct {
 	seen   atomic.Int64 // the engine's clock at the loop's latest stamp, in nanoseconds
 	inbox  inbox
 	pubMu  sync.Mutex
-	pub    loopStats // copy of stats for other goroutines, guarded by pubMu
+	// copies for other goroutines, guarded by pubMu
+	pub      loopStats
+	pubLinks []LinkStats // of the open links
 }
 
 // hello is a connection that has not sent hello yet.

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"distmsg/ackmgr"
 	"distmsg/codec"
 	"distmsg/routing"
@@ -33,7 +35,8 @@ type chunk struct {
 	slot, gen uint32
 	unacked   uint32 // frames that nobody will answer
 	frames    uint32
-	many      bool // there is a frame for several receivers among them
+	many      bool          // there is a frame for several receivers among them
+	readAt    time.Duration // when the first of their messages was read
 	buf       []byte
 }
 
@@ -248,6 +251,9 @@ func (mr *mailroom) peerChunk(h routing.Handle, p *peerConn) *chunk {
 // be appended: see gathered.
 func (mr *mailroom) chunkFor(to destination, unacked int) *chunk {
 	ch := mr.peerChunk(to.handle, to.peer)
+	if l := mr.loop; ch.frames == 0 || l.readAt < ch.readAt {
+		ch.readAt = l.readAt
+	}
 	ch.frames++
 	ch.unacked += uint32(unacked)
 	return ch

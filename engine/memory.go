@@ -149,7 +149,9 @@ func (s *sender) mayPark(size int) verdict {
 // setBacklog notes how many bytes the wire holds for the connection.
 func (o *output) setBacklog(n int) {
 	if n != o.backlog {
-		o.conn.loop.memory.holds(queueCost * (n - o.backlog))
+		c := o.conn
+		c.loop.memory.holds(queueCost * (n - o.backlog))
+		c.loop.stats.traffic[c.kind].Queued += n - o.backlog
 		o.backlog = n
 	}
 }

@@ -1,8 +1,6 @@
 package engine
 
-import (
-	"distmsg/codec"
-)
+import "time"
 
 // output is what waits to be written to a connection, and how fast its peer reads it. The
 // connection's loop owns it.
@@ -21,6 +19,9 @@ type output struct {
 	written    int64  // bytes handed to the wire
 	taken      int64  // of those, what had reached the peer's kernel at the last look
 	moved      int64  // when that last grew
+
+	messages uint32        // in pending and segments
+	readAt   time.Duration // when the first of them was read
 }
 
 // queued returns how many bytes wait for this connection. queuedHere returns how many of them its
@@ -68,6 +69,15 @@ func (o *output) bufFor(size int) []byte {
 	return o.pending
 }
 
+// holdsMessages notes that n messages are about to be queued, of which the first was read then. See
+// loopTimes.
+func (o *output) holdsMessages(n uint32, readAt time.Duration) {
+	if o.messages == 0 || readAt < o.readAt {
+		o.readAt = readAt
+	}
+	o.messages += n
+}
+
 func (o *output) wrote(b []byte) {
 	o.pending = b
 	o.conn.loop.stats.framesOut++
@@ -88,7 +98,7 @@ func (o *output) wroteControl(b []byte) {
 		return
 	}
 	if over > c.loop.memory.atMost(replyRoom*c.loop.eng.cfg.MaxPayload) {
-		c.close(codec.FaultSlowConsumer, "the client does not read its answers")
+		c.closeSlow(slowAnswers)
 		return
 	}
 	o.noteFull()
@@ -141,8 +151,12 @@ func (o *output) flush() {
 	clear(o.segments)
 	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
 	o.written += int64(size)
+	if o.messages > 0 {
+		l.stats.times.residence.Add(l.pace.stamped-o.readAt, uint64(o.messages))
+		o.messages = 0
+	}
 	l.stats.writes++
-	l.stats.bytesOut += uint64(size)
+	l.stats.traffic[c.kind].BytesOut += uint64(size)
 	l.writeOut(c.wire)
 	if c.gone() {
 		return
@@ -169,7 +183,7 @@ func (o *output) release() {
 		bufs.put(b)
 	}
 	clear(o.segments)
-	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
+	o.pending, o.segments, o.segBytes, o.messages = nil, o.segments[:0], 0, 0
 }
 
 func (o *output) observe() {
@@ -202,10 +216,10 @@ func (o *output) check() bool {
 	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
 	switch {
 	case o.backlog > 0 && l.now-o.moved >= patience:
-		c.close(codec.FaultSlowConsumer, "no byte was read for "+l.eng.cfg.SlowConsumerTimeout.String())
+		c.closeSlow(slowSilent)
 		return true
 	case o.fullSince != 0 && l.now-o.fullSince >= patience:
-		c.close(codec.FaultSlowConsumer, "the queue was full for "+l.eng.cfg.SlowConsumerTimeout.String())
+		c.closeSlow(slowFull)
 		return true
 	}
 	return o.backlog > 0 || o.fullSince != 0

@@ -134,7 +134,9 @@ func TestDeafConsumer(t *testing.T) {
 	if took := time.Since(began); took < 900*time.Millisecond {
 		t.Errorf("closed after %v", took)
 	}
-	n.settle()
+	if slow := n.counters().SlowConsumers; slow["nothing_read"] != 1 || slow["queue_full"] != 0 {
+		t.Errorf("slow consumers: %v", slow)
+	}
 	// for the last ones it was too late, but none found a full queue
 	for _, f := range from.arrived() {
 		var o codec.Outcome

@@ -169,6 +169,9 @@ func (p *pace) stampAt(now time.Duration) {
 	l.seen.Store(int64(now))
 	if l.active {
 		l.stats.longestStall = max(l.stats.longestStall, gap)
+		if gap >= leastStall {
+			l.stats.times.stall.Add(gap, 1)
+		}
 	}
 	p.full = now >= p.partEnds
 	p.turnOver = p.turnOver || now >= p.turnEnds

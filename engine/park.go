@@ -101,6 +101,7 @@ func (p *park) waitDeadline(flags uint8, ttl uint32) int64 {
 
 func (s *sender) charge(w *waiting) {
 	c := s.conn
+	w.begins(c.loop)
 	n := w.cost()
 	if k := w.cast; k != nil {
 		n += k.unpaid()
@@ -140,6 +141,7 @@ func (p *park) dequeue(w *waiting) *conn {
 		return nil
 	}
 	c.sender.discharge(w)
+	w.ends(l)
 	if k := w.cast; k != nil {
 		l.scratch.to = append(l.scratch.to[:0], w.to...)
 		m := &k.multi
@@ -204,6 +206,7 @@ func (p *park) parkReturned(kind codec.Kind, by routing.Handle, f *codec.Forward
 	}
 	w := &waiting{kind: waitReturned, by: by, frame: codec.AppendForward(nil, kind, f)[codec.PrefixLen:], tries: tries}
 	p.chargeReturned(w, w.cost())
+	w.begins(l)
 	if f.TTL > 0 {
 		w.deadline = l.now + int64(f.TTL)
 		p.waitsUntil(w)
@@ -414,6 +417,7 @@ func (p *park) resumeReturned(w *waiting, code codec.Code) {
 	l := p.loop
 	p.waitsNoLonger(w)
 	p.chargeReturned(w, -w.cost())
+	w.ends(l)
 	kind, _ := codec.PeekKind(w.frame)
 	f := &l.scratch.forward
 	if err := codec.DecodeForward(w.frame, kind, f); err != nil {

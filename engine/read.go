@@ -1,18 +1,23 @@
 package engine
 
-import "distmsg/codec"
+import (
+	"time"
+
+	"distmsg/codec"
+)
 
 // input is what was read from a connection and is not handled yet, and the work that
 // the connection has caused. The connection's loop owns it.
 type input struct {
 	conn *conn // static
 
-	carry   []byte    // the beginning of a frame whose end has not come yet
-	unread  []byte    // input that waits for the connection's turn
-	inTurns bool      // it is in the loop's turns
-	long    longFrame // nil, or a frame of which a part has been handled
-	sealed  int       // what TLS holds for the connection, in bytes
-	carried int       // the size of the two buffers and of that, as it was counted
+	carry   []byte        // the beginning of a frame whose end has not come yet
+	unread  []byte        // input that waits for the connection's turn
+	inTurns bool          // it is in the loop's turns
+	readAt  time.Duration // when the input that waits was read, or the first part of it
+	long    longFrame     // nil, or a frame of which a part has been handled
+	sealed  int           // what TLS holds for the connection, in bytes
+	carried int           // the size of the two buffers and of that, as it was counted
 
 	// see turns
 	caused   uint64 // work that its input has caused
@@ -25,10 +30,11 @@ type input struct {
 func (in *input) heard(buf []byte) {
 	c := in.conn
 	l := c.loop
-	l.stats.bytesIn += uint64(len(buf))
+	l.stats.traffic[c.kind].BytesIn += uint64(len(buf))
 	c.live.lastHeard = l.beats.awake
 	if c.kind == linkConn {
 		c.live.lastFrame = l.now // of a large frame on a slow link, every part is a sign of life
+		c.link.bytesIn += uint64(len(buf))
 	}
 	in.take(buf)
 	in.count()

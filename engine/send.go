@@ -264,7 +264,7 @@ func (s *sender) arm(m *codec.Send, d *codec.Deliver, session uint64, list ackmg
 	}
 	deadline := l.settle.deadline(m.TTL)
 	d.TTL = uint32(deadline - l.now)
-	entry.Seq, entry.Session, entry.Conn = m.Seq, session, c.slot
+	entry.Seq, entry.Session, entry.Conn, entry.Since = m.Seq, session, c.slot, l.settle.now()
 	t, ok := l.settle.acks.Arm(entry, deadline, list, c.list)
 	if !ok {
 		return verdict{codec.CodeOverflow, reasonAcks}
@@ -319,6 +319,7 @@ func (l *loop) write(to destination, d *codec.Deliver) {
 	unacked := unackedOf(d.Flags, 1)
 	if c := to.conn; c != nil {
 		c.receiver.countUnacked(unacked)
+		c.out.holdsMessages(1, l.readAt)
 		c.out.wrote(codec.AppendDeliver(c.out.buf(), d))
 		return
 	}

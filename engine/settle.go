@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"distmsg/ackmgr"
 	"distmsg/codec"
 	"distmsg/engine/internal/share"
@@ -39,6 +41,18 @@ func (s *settling) begin() {
 		l.stats.abandoned++
 		l.pace.worked(1)
 	}
+}
+
+// entryTick is the resolution of Entry.Since. The count wraps after five hours, and no send waits
+// for that long.
+const entryTick = 1 << 12 * time.Nanosecond
+
+// now returns the time as entries have it.
+func (s *settling) now() uint32 { return uint32(s.loop.pace.stamped / entryTick) }
+
+// since returns how long ago the send of an entry was accepted.
+func (s *settling) since(entry ackmgr.Entry) time.Duration {
+	return time.Duration(s.now()-entry.Since) * entryTick
 }
 
 // share is how many sends of one connection may wait for an ack now, of all that the loop may
@@ -93,6 +107,7 @@ func (s *settling) deliverAck(t ackmgr.Token, session uint64, code codec.Code, r
 func (s *settling) acked(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
 	if entry, ok := s.claim(t, session); ok {
 		s.acks.End(t)
+		s.loop.stats.times.ackRoundTrip.Add(s.since(entry), 1)
 		s.finish(entry, code, reason, reply)
 	}
 }

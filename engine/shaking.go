@@ -67,6 +67,7 @@ type shake struct {
 	port   *port
 	conn   *conn
 	nc     net.Conn
+	began  time.Time
 	until  time.Time
 	ended  chan struct{} // closed when it has to end at once
 	ending sync.Once
@@ -81,11 +82,12 @@ var errDisplaced = errors.New("engine: the handshake has to make room")
 
 // begin makes the handshake of a connection that the port has admitted.
 func (p *port) begin(nc net.Conn, c *conn, within time.Duration) *shake {
-	s := &shake{port: p, conn: c, nc: nc, until: time.Now().Add(within), ended: make(chan struct{})}
+	now := time.Now()
+	s := &shake{port: p, conn: c, nc: nc, began: now, until: now.Add(within), ended: make(chan struct{})}
 	_ = nc.SetDeadline(s.until)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.since = time.Now()
+	s.since = now
 	c.place.phase, c.place.shake = placeShaking, s
 	p.shaking.running++
 	return s
@@ -110,6 +112,9 @@ func (s *shake) run(e *Engine) bool {
 		s.refuse(e, err)
 		s.close()
 		return false
+	}
+	if s.conn.secure != nil {
+		e.acceptor.shakes.Add(time.Since(s.began))
 	}
 	return true
 }

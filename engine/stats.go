@@ -58,7 +58,8 @@ type Stats struct {
 	ConnsOverShare uint64
 	// JoinsRefused counts hellos that the node answered with "come again later" because it was
 	// checking too many others.
-	JoinsRefused        uint64
+	JoinsRefused uint64
+	// BytesIn and BytesOut are the sums over PerLoop.
 	BytesIn, BytesOut   uint64
 	FramesIn, FramesOut uint64
 	// Writes counts write calls to client sockets.
@@ -153,6 +154,16 @@ type Stats struct {
 	// TakeoversRefused counts IDs whose bind ended with overflow because the ID changes hands too
 	// often.
 	TakeoversRefused uint64
+	// SlowConsumers counts connections that were closed because the other side did not read, by
+	// reason: answers_unread, nothing_read or queue_full.
+	SlowConsumers map[string]uint64
+	// PerLoop is what each event loop counts, and PerLink what each open link does.
+	PerLoop []LoopStats
+	PerLink []LinkStats
+	// Times says how long things took.
+	Times Times
+	// RegistryCalls says how long calls to the registry took, for each operation and result.
+	RegistryCalls []RegistryCall
 	// Limited says which clients reached which limits, and how often. It names up to 100
 	// identities.
 	Limited []Limited
@@ -170,7 +181,8 @@ type Limited struct {
 // tick.
 type loopStats struct {
 	accepted, closed       uint64
-	bytesIn, bytesOut      uint64
+	traffic                [connKinds]Traffic
+	slow                   [slowReasons]uint64
 	framesIn, framesOut    uint64
 	writes, wakeups        uint64
 	deferred, sliced       uint64
@@ -193,14 +205,18 @@ type loopStats struct {
 	faults                 [128]uint64
 	longestStall           time.Duration
 	live, pending          int
+	unhandled              int
+	times                  loopTimes
 }
 
 func (l *loop) publish() {
 	l.stats.live = l.live
 	l.stats.pending = l.settle.acks.Len()
 	l.stats.parked = l.park.sends
+	l.stats.unhandled = l.turns.unread
 	l.pubMu.Lock()
 	l.pub = l.stats
+	l.publishLinks()
 	l.pubMu.Unlock()
 }
 
@@ -233,11 +249,15 @@ func (e *Engine) Stats() Stats {
 		TakeoversDelayed: office.TakeoversDelayed,
 		TakeoversRefused: office.TakeoversRefused,
 
-		Limited: e.limited(),
+		Limited:       e.limited(),
+		RegistryCalls: e.registryCalls(),
 
 		Outcomes: make(map[codec.Code]uint64),
 		Faults:   make(map[codec.Fault]uint64),
+
+		SlowConsumers: make(map[string]uint64),
 	}
+	s.Times.TLSHandshake = e.acceptor.shakes.Read()
 	select {
 	case <-e.ready:
 	default:
@@ -252,9 +272,12 @@ func (e *Engine) Stats() Stats {
 	for _, l := range e.loops {
 		l.pubMu.Lock()
 		p := l.pub
+		s.PerLink = append(s.PerLink, l.pubLinks...)
 		l.pubMu.Unlock()
 		s.add(&p)
+		s.addLoop(&p, l.inbox.bytes.Load())
 	}
+	s.sortLinks()
 	return s
 }
 
@@ -263,8 +286,6 @@ func (s *Stats) add(p *loopStats) {
 	s.Pending += p.pending
 	s.Accepted += p.accepted
 	s.Closed += p.closed
-	s.BytesIn += p.bytesIn
-	s.BytesOut += p.bytesOut
 	s.FramesIn += p.framesIn
 	s.FramesOut += p.framesOut
 	s.Writes += p.writes
@@ -301,5 +322,6 @@ func (s *Stats) add(p *loopStats) {
 			s.Faults[codec.Fault(fault)] += n
 		}
 	}
+	s.Times.add(&p.times)
 	s.LongestStall = max(s.LongestStall, p.longestStall)
 }

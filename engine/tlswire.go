@@ -7,7 +7,6 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 
-	"distmsg/codec"
 	"distmsg/internal/tlsline"
 )
 
@@ -214,7 +213,7 @@ func (w *tlsWire) count() {
 		c.out.setBacklog(n)
 		c.out.observe()
 		if n > c.out.maxPending+c.loop.eng.reserve {
-			c.close(codec.FaultSlowConsumer, "the client does not read its answers")
+			c.closeSlow(slowAnswers)
 		}
 	}
 }

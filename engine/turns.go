@@ -157,6 +157,7 @@ func (in *input) take(buf []byte) {
 		in.keep(buf)
 		return
 	} // a part of a large frame is copied in any case
+	l.readAt = l.pace.stamped
 	before := l.pace.done()
 	l.pace.beginTurn()
 	rest := in.read(buf)
@@ -200,6 +201,7 @@ func (in *input) await() {
 	c := in.conn
 	if !in.inTurns {
 		in.inTurns = true
+		in.readAt = c.loop.pace.stamped
 		c.loop.turns.arriving = append(c.loop.turns.arriving, c)
 	}
 	in.setReading(false)
@@ -215,11 +217,13 @@ func (in *input) hasWork() bool {
 func (in *input) resume() {
 	c := in.conn
 	l := c.loop
+	l.readAt = in.readAt
 	if in.long != nil {
 		in.resumeLong()
 	}
 	if !l.pace.turnOver {
 		c.held.resume()
+		l.readAt = in.readAt // what was held was read earlier
 	}
 	if l.pace.turnOver || c.closed() {
 		return

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"distmsg/codec"
 	"distmsg/routing"
 )
@@ -24,9 +26,11 @@ type waiting struct {
 	held bool // it waits for the answer about its sender
 	// the connection that sent it; if it came back, that or the link on which it did
 	by       routing.Handle
-	frame    []byte // the body of a send, or of a returned forward
-	deadline int64  // 0: none
-	tries    int    // how often it was parked before
+	frame    []byte        // the body of a send, or of a returned forward
+	deadline int64         // 0: none
+	readAt   time.Duration // when it was read; 0: it has not waited yet
+	since    time.Duration // when it began to wait for this answer
+	tries    int           // how often it was parked before
 	// of a held one: the last question about senders that was asked before it came, see holders
 	round uint64
 
@@ -130,6 +134,19 @@ func (w *waiting) GoesBefore(other *waiting) bool {
 }
 
 func (w *waiting) StandsAt(i int) { w.due = i + 1 }
+
+// begins notes that a message waits from now on.
+func (w *waiting) begins(l *loop) {
+	if w.since = l.pace.stamped; w.readAt == 0 {
+		w.readAt = l.readAt
+	}
+}
+
+// ends notes that a message waits no longer, and is handled now.
+func (w *waiting) ends(l *loop) {
+	l.stats.times.lookupWait.Add(l.pace.stamped-w.since, uint64(w.count()))
+	l.readAt = w.readAt
+}
 
 // waitsUntil adds a message that has a deadline to the loop's deadlines.
 func (p *park) waitsUntil(w *waiting) {

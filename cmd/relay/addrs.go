@@ -70,7 +70,9 @@ func (o *options) checkAddrs() (err error) {
 		}
 	}
 	if o.adminListen == "" || o.adminListen == noAdmin {
-		o.adminListen = noAdmin
+		if o.adminListen = noAdmin; o.pprof {
+			return cli.Usagef("--pprof works only with --admin-listen: the profiles are there")
+		}
 		return nil
 	}
 	name, _, _ := net.SplitHostPort(o.adminListen)

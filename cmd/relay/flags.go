@@ -16,6 +16,7 @@ type options struct {
 	listen, adminListen, advertise string
 	insecureListen                 bool
 	adminHosts                     []string
+	pprof                          bool
 	proxyFrom                      []string
 	proxies                        []netip.Prefix // the parsed proxyFrom
 	loops                          int
@@ -61,6 +62,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.advertise, "advertise", "", "`address` that the node announces to clients (default: --listen)")
 	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
 	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "host `names` that HTTP requests may use, besides localhost and IP addresses (default: any name, or none if\n--admin-listen is a loopback address, because a web page can make its own name resolve to that)")
+	f.BoolVar(&o.pprof, "pprof", false, "serve the profiles of the Go runtime (net/http/pprof) at /debug/pprof/ on --admin-listen")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	o.tls.addFlags(f)
 	f.StringSliceVar(&o.proxyFrom, "proxy-protocol-from", nil, "`networks` of load balancers, as in 10.0.0.0/8 or 10.0.0.5, that begin each connection with a header of\nthe PROXY protocol, version 2: the client's address is the one in it")

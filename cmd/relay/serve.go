@@ -220,7 +220,10 @@ func startAdmin(ctx context.Context, node *engine.Engine, opts options, outside 
 		return nil, "", listenError("--admin-listen", addr, err)
 	}
 	ended := make(chan error, 1)
-	server := admin.Server{Handler: admin.Handler(node, outside.health), Hosts: opts.adminHosts, Logger: logger}
+	handler := admin.Handler(node, admin.Options{
+		Troubles: []func() []string{outside.health}, Logins: outside.logins.chain.Counts, Pprof: opts.pprof,
+	})
+	server := admin.Server{Handler: handler, Hosts: opts.adminHosts, Logger: logger}
 	go func() { ended <- server.Serve(ctx, l) }()
 	return ended, "http://" + l.Addr().String(), nil
 }

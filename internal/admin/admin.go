@@ -3,7 +3,9 @@
 //
 //	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
 //	/readyz   200 while the node accepts clients; 503 before it is ready, while it drains, and while an event loop is stalled
-//	/metrics  Prometheus text
+//	/metrics  Prometheus
+//
+// On request, it has the profiles of net/http/pprof, too.
 package admin
 
 import (
@@ -22,6 +24,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"distmsg/engine"
+	"distmsg/internal/cli"
+	"distmsg/internal/identity"
 )
 
 // Node is the part of an *engine.Engine that admin uses.
@@ -35,12 +39,21 @@ type Node interface {
 
 var _ Node = (*engine.Engine)(nil)
 
-// Handler returns a handler for node, with a metrics registry of its own. It adds the problems that
-// others return to the node's health.
-func Handler(node Node, others ...func() []string) http.Handler {
+// Options are what a handler shows besides the node itself. The zero value adds nothing.
+type Options struct {
+	// Troubles return problems of what the node depends on. They belong to the node's health.
+	Troubles []func() []string
+	// Logins counts logins. Nil means that clients need not log in.
+	Logins func() []identity.Count
+	// Pprof adds the profiles of the Go runtime, at /debug/pprof/.
+	Pprof bool
+}
+
+// Handler returns a handler for node, with a metrics registry of its own.
+func Handler(node Node, o Options) http.Handler {
 	health := func() []string {
 		troubles := node.Health()
-		for _, other := range others {
+		for _, other := range o.Troubles {
 			troubles = append(troubles, other()...)
 		}
 		return troubles
@@ -49,11 +62,16 @@ func Handler(node Node, others ...func() []string) http.Handler {
 	registry.MustRegister(
 		newCollector(node.Stats),
 		newDegraded(health),
+		newLogins(o.Logins),
+		newBuildInfo(cli.ReadBuild()),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector(),
 	)
 	mux := http.NewServeMux()
+	if o.Pprof {
+		addProfiles(mux)
+	}
 	metrics, probes := newPace(), newPace()
 	mux.Handle("GET /metrics", metrics.of(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
 	mux.Handle("GET /healthz", probes.of(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

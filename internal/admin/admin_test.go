@@ -18,6 +18,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/internal/cli"
 )
 
 type fakeNode struct {
@@ -43,7 +44,7 @@ func get(t *testing.T, h http.Handler, path string) (int, string) {
 
 func TestHealthAndReadiness(t *testing.T) {
 	node := &fakeNode{ready: make(chan struct{})}
-	h := Handler(node)
+	h := Handler(node, Options{})
 	check := func(when, path string, want int) {
 		t.Helper()
 		if code, body := get(t, h, path); code != want {
@@ -70,7 +71,7 @@ func TestDegraded(t *testing.T) {
 	node := &fakeNode{ready: make(chan struct{})}
 	close(node.ready)
 	var others []string
-	h := Handler(node, func() []string { return others })
+	h := Handler(node, Options{Troubles: []func() []string{func() []string { return others }}})
 	check := func(path string, want string) {
 		t.Helper()
 		if code, body := get(t, h, path); code != http.StatusOK || !strings.Contains("\n"+body, "\n"+want+"\n") {
@@ -89,18 +90,19 @@ func TestDegraded(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	node := &fakeNode{stats: engine.Stats{
-		Connections:  3,
-		Sends:        7,
-		LongestStall: 1500 * time.Millisecond,
-		Outcomes:     map[codec.Code]uint64{codec.CodeAcked: 5, codec.CodeNoRoute: 2},
-		Faults:       map[codec.Fault]uint64{codec.FaultBadToken: 1},
+		Connections:   3,
+		Sends:         7,
+		LongestStall:  1500 * time.Millisecond,
+		Outcomes:      map[codec.Code]uint64{codec.CodeAcked: 5, codec.CodeNoRoute: 2},
+		Faults:        map[codec.Fault]uint64{codec.FaultBadToken: 1},
+		RegistryCalls: []engine.RegistryCall{{Operation: "bind", Time: lasted(3 * time.Millisecond)}},
 		Limited: []engine.Limited{
 			{Identity: "shop", Limit: "identity-bytes", Times: 3},
 			{Identity: "(others)", Limit: "identity-bytes", Times: 1}, {Other: true, Limit: "identity-bytes", Times: 1},
 			{Identity: "\xff", Limit: "identity-bytes", Times: 1}, {Identity: "\uFFFD", Limit: "identity-bytes", Times: 4},
 		},
 	}}
-	code, body := get(t, Handler(node), "/metrics")
+	code, body := get(t, Handler(node, Options{}), "/metrics")
 	if code != http.StatusOK {
 		t.Fatalf("status %d: %s", code, body)
 	}
@@ -113,6 +115,11 @@ func TestMetrics(t *testing.T) {
 		`distmsg_outcomes_total{outcome="timeout"} 0`,
 		`distmsg_faults_total{fault="bad_token"} 1`,
 		`distmsg_faults_total{fault="zero_length"} 0`,
+		`distmsg_registry_call_seconds_bucket{operation="bind",result="ok",le="0.001953125"} 0`,
+		`distmsg_registry_call_seconds_bucket{operation="bind",result="ok",le="0.00390625"} 1`,
+		`distmsg_registry_call_seconds_bucket{operation="bind",result="ok",le="+Inf"} 1`,
+		`distmsg_registry_call_seconds_sum{operation="bind",result="ok"} 0.003`,
+		`distmsg_message_residence_seconds_count 0`,
 		`distmsg_limited_total{identity="shop",limit="identity-bytes"} 3`,
 		`distmsg_limited_total{identity="(others)",limit="identity-bytes"} 2`,
 		"distmsg_limited_total{identity=\"\uFFFD\",limit=\"identity-bytes\"} 5",
@@ -130,13 +137,25 @@ func TestMetrics(t *testing.T) {
 
 func TestMetricNamesAreClean(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newCollector(func() engine.Stats { return engine.Stats{} }), newDegraded(func() []string { return nil }))
+	registry.MustRegister(newCollector(func() engine.Stats { return allStats() }), newDegraded(func() []string { return nil }),
+		newLogins(nil), newBuildInfo(cli.ReadBuild()))
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// allStats has something for each metric that is only there if there is something to say.
+func allStats() engine.Stats {
+	return engine.Stats{
+		PerLoop:       make([]engine.LoopStats, 2),
+		PerLink:       []engine.LinkStats{{Node: "n2"}},
+		SlowConsumers: map[string]uint64{"queue_full": 1},
+		Limited:       []engine.Limited{{Limit: "identity-bytes", Times: 1}},
+		RegistryCalls: []engine.RegistryCall{{Operation: "bind"}},
 	}
 }
 
@@ -154,12 +173,29 @@ func TestEveryStatHasAMetric(t *testing.T) {
 		switch {
 		case field.CanInt():
 			field.SetInt(1)
+		case value.Type().Field(i).Name == "BytesIn", value.Type().Field(i).Name == "BytesOut":
+			continue // they are sums of what PerLoop has
 		case field.CanUint():
 			field.SetUint(1)
 		case field.Type() == reflect.TypeFor[map[codec.Code]uint64]():
 			field.Set(reflect.ValueOf(map[codec.Code]uint64{codec.CodeLost: 1}))
 		case field.Type() == reflect.TypeFor[map[codec.Fault]uint64]():
 			field.Set(reflect.ValueOf(map[codec.Fault]uint64{codec.FaultInternal: 1}))
+		case field.Type() == reflect.TypeFor[engine.Times]():
+			eachHistogram(t, field, func(name string) {
+				if scrape() == zero {
+					t.Errorf("Times.%s has no metric", name)
+				}
+			})
+			continue
+		case field.Type() == reflect.TypeFor[[]engine.RegistryCall]():
+			field.Set(reflect.ValueOf([]engine.RegistryCall{{Operation: "bind"}}))
+		case field.Type() == reflect.TypeFor[map[string]uint64]():
+			field.Set(reflect.ValueOf(map[string]uint64{"queue_full": 1}))
+		case field.Type() == reflect.TypeFor[[]engine.LoopStats]():
+			field.Set(reflect.ValueOf([]engine.LoopStats{{Mail: 1}}))
+		case field.Type() == reflect.TypeFor[[]engine.LinkStats]():
+			field.Set(reflect.ValueOf([]engine.LinkStats{{Node: "n1"}}))
 		case field.Type() == reflect.TypeFor[[]engine.Limited]():
 			field.Set(reflect.ValueOf([]engine.Limited{{Limit: "identity-bytes", Times: 1}}))
 		default:
@@ -170,6 +206,26 @@ func TestEveryStatHasAMetric(t *testing.T) {
 		}
 		field.SetZero()
 	}
+}
+
+// eachHistogram sets one field of an engine.Times after the other and calls f with its name.
+func eachHistogram(t *testing.T, times reflect.Value, f func(name string)) {
+	for i := range times.NumField() {
+		h, ok := times.Field(i).Addr().Interface().(*engine.Histogram)
+		if !ok {
+			t.Errorf("Times.%s is no histogram", times.Type().Field(i).Name)
+			continue
+		}
+		*h = lasted(time.Second)
+		f(times.Type().Field(i).Name)
+		*h = engine.Histogram{}
+	}
+}
+
+// lasted returns a histogram with one duration.
+func lasted(d time.Duration) (h engine.Histogram) {
+	h.Add(d, 1)
+	return h
 }
 
 // statsOnly answers every path with the metrics of stats alone.
@@ -187,7 +243,7 @@ func TestServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- (&Server{Handler: Handler(&fakeNode{}), Logger: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
+		done <- (&Server{Handler: Handler(&fakeNode{}, Options{}), Logger: slog.New(slog.DiscardHandler)}).Serve(ctx, l)
 	}()
 	resp, err := http.Get("http://" + l.Addr().String() + "/healthz")
 	if err != nil {
@@ -203,7 +259,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("Serve returned %v after its context ended", err)
 	}
 
-	if err := (&Server{Handler: Handler(&fakeNode{}), Logger: slog.New(slog.DiscardHandler)}).Serve(t.Context(), l); err == nil {
+	if err := (&Server{Handler: Handler(&fakeNode{}, Options{}), Logger: slog.New(slog.DiscardHandler)}).Serve(t.Context(), l); err == nil {
 		t.Error("Serve on a closed listener returned no error")
 	}
 }

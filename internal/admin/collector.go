@@ -2,11 +2,14 @@ package admin
 
 import (
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"distmsg/codec"
 	"distmsg/engine"
+	"distmsg/internal/cli"
+	"distmsg/internal/identity"
 )
 
 // metric is one line of the table below: a name, and the place of its value in Stats.
@@ -55,8 +58,6 @@ var metrics = []metric{
 	counter("tls_failed_total", "Connections that ended because of TLS: the handshake failed or did not end in time, or the peer sent what is not valid later.", func(s *engine.Stats) uint64 { return s.TLSFailed }),
 	counter("proxy_headers_missing_total", "Connections from load balancers that did not begin with a header of the PROXY protocol, version 2.", func(s *engine.Stats) uint64 { return s.NoProxyHeader }),
 	counter("connections_over_share_total", "Hellos refused for now because few places for connections were left and clients of their address held more than those.", func(s *engine.Stats) uint64 { return s.ConnsOverShare }),
-	counter("bytes_in_total", "Bytes read from clients.", func(s *engine.Stats) uint64 { return s.BytesIn }),
-	counter("bytes_out_total", "Bytes written to clients.", func(s *engine.Stats) uint64 { return s.BytesOut }),
 	counter("frames_in_total", "Frames read from clients.", func(s *engine.Stats) uint64 { return s.FramesIn }),
 	counter("frames_out_total", "Frames written to clients.", func(s *engine.Stats) uint64 { return s.FramesOut }),
 	counter("writes_total", "Write calls that carried frames to clients.", func(s *engine.Stats) uint64 { return s.Writes }),
@@ -97,9 +98,14 @@ var (
 )
 
 // collector turns one snapshot of the engine's counters into metrics at each scrape.
-type collector struct{ stats func() engine.Stats }
+type collector struct {
+	stats func() engine.Stats
+	since time.Time // when counting began
+}
 
-func newCollector(stats func() engine.Stats) prometheus.Collector { return collector{stats} }
+func newCollector(stats func() engine.Stats) prometheus.Collector {
+	return collector{stats, time.Now()}
+}
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
@@ -109,6 +115,13 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- outcomes
 	ch <- faults
 	ch <- limited
+	for i := range timings {
+		ch <- timings[i].desc
+	}
+	ch <- registryCalls
+	for _, d := range []*prometheus.Desc{received, sent, queued, unhandled, mail, linkReceived, linkSent, linkQueued, slow} {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector. Outcomes and faults that have not happened yet are
@@ -125,6 +138,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(faults, prometheus.CounterValue, float64(stats.Faults[fault]), fault.String())
 	}
 	collectLimited(stats.Limited, ch)
+	collectTimes(&stats, c.since, ch)
+	collectTraffic(&stats, ch)
 }
 
 // collectLimited adds up what has the same labels: clients choose their identities, perhaps one of
@@ -142,6 +157,41 @@ func collectLimited(all []engine.Limited, ch chan<- prometheus.Metric) {
 	for l, n := range times {
 		ch <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(n), l.limit, l.identity)
 	}
+}
+
+// newLogins returns a metric that counts logins. Each way and result is present with 0, also if
+// there are none to count.
+func newLogins(counts func() []identity.Count) prometheus.Collector {
+	if counts == nil {
+		counts = (*identity.Chain)(nil).Counts
+	}
+	return loginCounts(counts)
+}
+
+// loginCounts turns counts of logins into a metric at each scrape.
+type loginCounts func() []identity.Count
+
+var logins = describe("logins_total", "Logins, by way (certificate, token, jwt, callout, anonymous, unknown) and result (accepted, refused, retry).", "way", "result")
+
+// Describe implements prometheus.Collector.
+func (loginCounts) Describe(ch chan<- *prometheus.Desc) { ch <- logins }
+
+// Collect implements prometheus.Collector.
+func (c loginCounts) Collect(ch chan<- prometheus.Metric) {
+	for _, n := range c() {
+		ch <- prometheus.MustNewConstMetric(logins, prometheus.CounterValue, float64(n.Times), n.Way.String(), n.Result.String())
+	}
+}
+
+// newBuildInfo returns a metric whose labels say what the program was built from.
+func newBuildInfo(b cli.Build) prometheus.Collector {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "distmsg_build_info",
+		Help:        "What the node was built from: version, VCS revision and version of Go. The value is 1.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "revision": b.Revision, "goversion": b.Go},
+	})
+	info.Set(1)
+	return info
 }
 
 // newDegraded returns a metric that counts the problems in health.

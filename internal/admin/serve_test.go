@@ -27,7 +27,7 @@ func serveAt(t *testing.T, listen string, s Server) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s.Handler, s.Logger = Handler(&fakeNode{}), slog.New(slog.DiscardHandler)
+	s.Handler, s.Logger = Handler(&fakeNode{}, Options{}), slog.New(slog.DiscardHandler)
 	go func() { done <- s.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
@@ -130,7 +130,7 @@ func isTimeout(err error) bool {
 func TestMetricsInTurn(t *testing.T) {
 	entered, leave := make(chan struct{}, 16), make(chan struct{})
 	node := &slowNode{fakeNode{ready: make(chan struct{})}, func() { entered <- struct{}{}; <-leave }}
-	h := Handler(node)
+	h := Handler(node, Options{})
 	var begun, asking sync.WaitGroup
 	for range cap(entered) {
 		begun.Add(1)

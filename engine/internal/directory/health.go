@@ -16,6 +16,7 @@ import (
 // succeeds is no proof that binds do, nor is one bind proof of the next.
 type monitoredRegistry struct {
 	routing.Registry
+	calls callTimes
 
 	mu sync.Mutex
 	// guarded by mu, as all below; nil: no call has failed since the latest probe went well
@@ -37,8 +38,9 @@ func (w *monitoredRegistry) identity() routing.Identity {
 // makes no call.
 func (d *Directory) Identity() routing.Identity { return d.registry.identity() }
 
-// note notes the result of a call, and returns its error.
-func (w *monitoredRegistry) note(err error) error {
+// note notes the result of a call that began then, and returns its error.
+func (w *monitoredRegistry) note(op operation, began time.Time, err error) error {
+	w.calls.add(op, began, err)
 	if !errors.Is(err, routing.ErrUnavailable) {
 		return err
 	}
@@ -66,9 +68,9 @@ func (w *monitoredRegistry) probe(ctx context.Context) {
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, RegistryTimeout)
 	defer cancel()
-	err := w.Registry.Probe(ctx)
+	began := time.Now()
+	err := w.note(callProbe, began, w.Registry.Probe(ctx))
 	if errors.Is(err, routing.ErrUnavailable) {
-		_ = w.note(err)
 		return
 	}
 	w.mu.Lock()
@@ -80,42 +82,50 @@ func (w *monitoredRegistry) probe(ctx context.Context) {
 }
 
 func (w *monitoredRegistry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.BindResult, error) {
+	began := time.Now()
 	results, err := w.Registry.Bind(ctx, ops)
-	return results, w.note(err)
+	return results, w.note(callBind, began, err)
 }
 
 func (w *monitoredRegistry) Unbind(ctx context.Context, ops []routing.UnbindOp) ([]routing.UnbindResult, error) {
+	began := time.Now()
 	results, err := w.Registry.Unbind(ctx, ops)
-	return results, w.note(err)
+	return results, w.note(callUnbind, began, err)
 }
 
 func (w *monitoredRegistry) Lookup(ctx context.Context, ids []string) ([]routing.LookupResult, error) {
+	began := time.Now()
 	results, err := w.Registry.Lookup(ctx, ids)
-	return results, w.note(err)
+	return results, w.note(callLookup, began, err)
 }
 
 func (w *monitoredRegistry) Attach(ctx context.Context, session routing.SessionID, p routing.Presence) error {
-	return w.note(w.Registry.Attach(ctx, session, p))
+	began := time.Now()
+	return w.note(callAttach, began, w.Registry.Attach(ctx, session, p))
 }
 
 func (w *monitoredRegistry) Detach(ctx context.Context, session routing.SessionID, p routing.Presence) (int, error) {
+	began := time.Now()
 	left, err := w.Registry.Detach(ctx, session, p)
-	return left, w.note(err)
+	return left, w.note(callDetach, began, err)
 }
 
 func (w *monitoredRegistry) Presence(ctx context.Context, session routing.SessionID) (routing.SessionPresence, error) {
+	began := time.Now()
 	p, err := w.Registry.Presence(ctx, session)
-	return p, w.note(err)
+	return p, w.note(callPresence, began, err)
 }
 
 func (w *monitoredRegistry) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
+	began := time.Now()
 	presences, err := w.Registry.Presences(ctx, all)
-	return presences, w.note(err)
+	return presences, w.note(callPresence, began, err)
 }
 
 func (w *monitoredRegistry) EndSession(ctx context.Context, op routing.EndOp) (bool, error) {
+	began := time.Now()
 	ended, err := w.Registry.EndSession(ctx, op)
-	return ended, w.note(err)
+	return ended, w.note(callEndSession, began, err)
 }
 
 // Troubles returns what is wrong with the registry, one line for each problem.
