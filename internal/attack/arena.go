@@ -1,8 +1,11 @@
 package attack
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -18,10 +21,29 @@ type Arena struct {
 	Nodes []*proc.Relay
 	Redis *proc.Redis // nil if there is one node, which keeps the bindings in its memory
 
+	access  Access
 	cluster *faults.Cluster // nil if there is one node
 
 	mu    sync.Mutex
 	notes []string // guarded by mu
+}
+
+// Access is how innocents get in where nodes use TLS and ask who clients are. The zero value is for
+// nodes that do neither.
+type Access struct {
+	TLS       *tls.Config
+	TokenFile string
+	// WrongToken is what attackers try: the public part of the token, and a wrong secret.
+	WrongToken string
+}
+
+// credentials returns what innocents show.
+func (a Access) credentials() ([]byte, error) {
+	if a.TokenFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(a.TokenFile)
+	return bytes.TrimSpace(text), err
 }
 
 // Budget is the memory that a node may take.
@@ -39,22 +61,22 @@ func Apart() (nodes proc.CPUs, back func() error, err error) {
 	return all[:half], all.Stay, all[half:].Stay()
 }
 
-// StartArena starts n nodes with additional flags on the given CPUs; none means any. If it fails,
-// nothing is left running.
-func StartArena(ctx context.Context, n int, cpus proc.CPUs, flags ...string) (*Arena, error) {
+// StartArena starts n nodes with additional flags on the given CPUs; none means any. The flags must
+// set up what access needs. If it fails, nothing is left running.
+func StartArena(ctx context.Context, n int, cpus proc.CPUs, access Access, flags ...string) (*Arena, error) {
 	flags = append([]string{fmt.Sprintf("--memory-budget=%d", Budget)}, flags...)
 	if n == 1 {
 		node, err := proc.StartRelay(ctx, proc.RelayOptions{CPUs: cpus, Flags: flags})
 		if err != nil {
 			return nil, err
 		}
-		return &Arena{Nodes: []*proc.Relay{node}}, nil
+		return &Arena{Nodes: []*proc.Relay{node}, access: access}, nil
 	}
 	c, err := faults.Start(ctx, faults.Options{Nodes: n, CPUs: cpus, Flags: flags})
 	if err != nil {
 		return nil, err
 	}
-	return &Arena{Nodes: c.Nodes, Redis: c.Redis, cluster: c}, nil
+	return &Arena{Nodes: c.Nodes, Redis: c.Redis, access: access, cluster: c}, nil
 }
 
 // Close ends the nodes.
@@ -75,7 +97,7 @@ func (a *Arena) note(format string, args ...any) {
 
 // Target is the arena as attackers see it.
 func (a *Arena) Target(scale float64, d time.Duration) *Target {
-	t := &Target{Scale: scale, Duration: d}
+	t := &Target{Scale: scale, Duration: d, WrongToken: a.access.WrongToken}
 	for _, node := range a.Nodes {
 		t.Clients, t.Admins = append(t.Clients, node.Addr), append(t.Admins, node.AdminAddr)
 		if len(a.Nodes) > 1 {

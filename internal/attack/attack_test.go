@@ -2,14 +2,19 @@ package attack
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"distmsg/internal/certs/certstest"
+	"distmsg/internal/identity"
 	"distmsg/internal/proc"
 )
 
@@ -40,7 +45,7 @@ func TestAttacks(t *testing.T) {
 	var table strings.Builder
 	for _, attack := range Attacks() {
 		t.Run(attack.Name, func(t *testing.T) {
-			row := measure(t, Full, attack.Nodes, cpus, attack.Flags, attack)
+			row := measure(t, Full, attack.Nodes, cpus, attack)
 			table.WriteString(row.String())
 			t.Logf("%s\n%s", row.Details(), row)
 			for _, bad := range row.Bounds() {
@@ -51,12 +56,22 @@ func TestAttacks(t *testing.T) {
 	t.Logf("\n%s%s", Header, table.String())
 }
 
-// measure starts nodes and measures attacks on them.
-func measure(t *testing.T, p Plan, nodes int, cpus proc.CPUs, flags []string, attacks ...Attack) *Row {
+// measure starts nodes, with the flags of all attacks, and measures the attacks on them.
+func measure(t *testing.T, p Plan, nodes int, cpus proc.CPUs, attacks ...Attack) *Row {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	a, err := StartArena(ctx, nodes, cpus, flags...)
+	var flags []string
+	for _, attack := range attacks {
+		flags = append(flags, attack.Flags...)
+	}
+	var access Access
+	if attacks[0].Secure {
+		var more []string
+		access, more = secure(t)
+		flags = append(flags, more...)
+	}
+	a, err := StartArena(ctx, nodes, cpus, access, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +89,26 @@ func measure(t *testing.T, p Plan, nodes int, cpus proc.CPUs, flags []string, at
 	return row
 }
 
-// The short versions of the attacks: all that need one node at once, and all that need a cluster.
+// secure makes a certificate for nodes and a token for innocents. It returns the flags of nodes that
+// use both.
+func secure(t *testing.T) (Access, []string) {
+	t.Helper()
+	dir, ca := t.TempDir(), certstest.NewCA(t, "ca")
+	pair := ca.Issue(t, certstest.Request{}).Write(t, dir, "node")
+	token, line, err := identity.NewToken("innocent", identity.Rights{}, time.Time{})
+	tokens, file := filepath.Join(dir, "tokens"), filepath.Join(dir, "innocent.token")
+	if err := errors.Join(err, identity.AddToken(tokens, line), os.WriteFile(file, []byte(token), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	access := Access{
+		TLS:       &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost"},
+		TokenFile: file, WrongToken: token[:len(token)-4] + strings.Repeat("A", 4),
+	}
+	return access, []string{"--tls-cert", pair.CertFile, "--tls-key", pair.KeyFile, "--auth-token-file", tokens}
+}
+
+// The short versions of the attacks: all that need one node at once, all of these that are about
+// TLS and logins, and all that need a cluster.
 // They assert counts only, and one of a hundred operations more than the bound, so that a machine
 // which stands still for a moment breaks nothing.
 var short = Plan{Settle: 200 * time.Millisecond, Baseline: 300 * time.Millisecond, Attack: 2 * time.Second,
@@ -82,19 +116,21 @@ var short = Plan{Settle: 200 * time.Millisecond, Baseline: 300 * time.Millisecon
 
 const shortRefused = 0.02
 
-func TestShortAlone(t *testing.T) { testShort(t, 1) }
+func TestShortAlone(t *testing.T) { testShort(t, 1, false) }
 
-func TestShortCluster(t *testing.T) { testShort(t, 2) }
+func TestShortSecure(t *testing.T) { testShort(t, 1, true) }
 
-func testShort(t *testing.T, nodes int) {
+func TestShortCluster(t *testing.T) { testShort(t, 2, false) }
+
+func testShort(t *testing.T, nodes int, secure bool) {
 	var attacks []Attack
 	for _, attack := range Attacks() {
 		// One that restarts a node would end the others.
-		if (attack.Nodes > 1) == (nodes > 1) && attack.besides == nil {
+		if (attack.Nodes > 1) == (nodes > 1) && attack.Secure == secure && attack.besides == nil {
 			attacks = append(attacks, attack)
 		}
 	}
-	row := measure(t, short, nodes, nil, nil, attacks...)
+	row := measure(t, short, nodes, nil, attacks...)
 	t.Logf("%s\n%s", row.Details(), row)
 	for _, bad := range row.Counts(shortRefused) {
 		t.Error(bad)
@@ -135,7 +171,7 @@ func TestBounds(t *testing.T) {
 	}
 	worst := Row{
 		Felt: felt(time.Second, 3), Dropped: 1, Ledger: 1, Fenced: []string{"n1 was fenced"}, Besides: errors.New("no links"),
-		Attackers: map[string]int64{"sends with more than 2 outcomes": 1},
+		Attackers: map[string]int64{"sends with more than 2 outcomes": 1, letIn: 1},
 		Node:      [phases]Used{After: {RSS: Budget + 1}},
 		Contested: 1, Takeovers: 100, Lasted: 10 * time.Second,
 	}
@@ -144,7 +180,7 @@ func TestBounds(t *testing.T) {
 		name, _, _ := strings.Cut(bad, ":")
 		got[name] = true
 	}
-	for _, name := range []string{"dropped", "ledger", "refused", "node", "nodes", "outcomes", "takeovers", "p99", "hello", "memory"} {
+	for _, name := range []string{"dropped", "ledger", "refused", "node", "nodes", "outcomes", "logins", "takeovers", "p99", "hello", "memory"} {
 		if !got[name] {
 			t.Errorf("the bound %q was not kept, and nobody says so: %q", name, worst.Bounds())
 		}

@@ -20,8 +20,10 @@ import (
 type Target struct {
 	// the addresses of the nodes, in order; there are no peers if there is one node
 	Clients, Peers, Admins []string
-	Scale                  float64 // scales the numbers of an attack; 1 is the full attack
-	Duration               time.Duration
+	// what looks like an innocent's token and is none; empty if the nodes ask for no token
+	WrongToken string
+	Scale      float64 // scales the numbers of an attack; 1 is the full attack
+	Duration   time.Duration
 
 	tally sync.Map // of *atomic.Int64 by name: what the attackers did and heard
 }

@@ -20,6 +20,8 @@ type Attack struct {
 	Nodes int      // the number of nodes; 1 is one node alone, without Redis
 	Flags []string // more flags of the nodes
 	First int      // the first node that has innocents; earlier nodes may be restarted
+	// Secure says that the nodes use TLS, and that they ask for a token.
+	Secure bool
 
 	contested int // how many IDs it fights over
 
@@ -68,6 +70,18 @@ func Attacks() []Attack {
 			What: "two sessions take one ID from each other"},
 		{Name: "heists", Nodes: 3, run: heists, contested: maxIDs,
 			What: "four sessions take 1,024 IDs at a time from each other"},
+		{Name: "tls-halves", Nodes: 1, Secure: true, run: tlsHalves,
+			What: "TLS: 2,000 handshakes at a time that stop in the middle"},
+		{Name: "tls-storm", Nodes: 1, Secure: true, run: tlsStorm,
+			What: "TLS: whole handshakes as fast as they come, each with a new connection"},
+		{Name: "tls-resets", Nodes: 1, Secure: true, run: tlsResets,
+			What: "TLS: connections that are reset during the handshake and just after it"},
+		{Name: "tls-garbage", Nodes: 1, Secure: true, run: tlsGarbage,
+			What: "TLS: bytes that are no TLS, before, during and after the handshake"},
+		{Name: "logins", Nodes: 1, Secure: true, run: logins,
+			What: "TLS: wrong tokens and other wrong credentials as fast as they come"},
+		{Name: "proxies", Nodes: 1, Secure: true, run: proxies, Flags: []string{"--proxy-protocol-from=" + balancer},
+			What: "TLS: a load balancer's address sends half, large and wrong PROXY headers, and good ones from a million clients"},
 	}
 }
 

@@ -2,7 +2,8 @@
 // node alone, or three that share a real Redis and ZooKeeper, each a process of its own.
 //
 //   - attacks.go is the list of attacks, with one small function for each; registry.go has those
-//     that cost the registry. To add one, write a function and a line in the list.
+//     that cost the registry, and secure.go those on TLS and logins. To add one, write a function
+//     and a line in the list.
 //
 // - [Measure] runs one attack through its phases: a baseline, the attack, five seconds for
 // recovery, and a check of the recovery.

@@ -149,7 +149,7 @@ func (g *greedy) round(t *testing.T, withGreedy bool) time.Duration {
 
 // beGreedy sends ten times what the identity may, and reads the outcomes, until ctx ends.
 func (g *greedy) beGreedy(ctx context.Context) error {
-	w, err := hello(ctx, g.node.Addr().String(), codec.Hello{Credentials: []byte("greedy")})
+	w, err := hello(ctx, g.node.Addr().String(), nil, codec.Hello{Credentials: []byte("greedy")})
 	if err != nil {
 		return err
 	}

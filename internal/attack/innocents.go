@@ -38,6 +38,8 @@ const (
 // Innocents are clients that do normal operations at fixed rates.
 type Innocents struct {
 	addrs   []string // the addresses of their nodes, used in turn
+	access  Access
+	token   []byte // nil: the nodes ask for none
 	talkers []*client.Session
 	binders []*client.Session
 	lookers []*client.Session
@@ -58,10 +60,14 @@ type Innocents struct {
 
 // StartInnocents connects innocents to nodes and returns when all of them are active. Close ends
 // them.
-func StartInnocents(ctx context.Context, addrs []string) (*Innocents, error) {
-	in := &Innocents{addrs: addrs, until: make(chan struct{}), loaded: make(chan struct{})}
+func StartInnocents(ctx context.Context, addrs []string, access Access) (*Innocents, error) {
+	token, err := access.credentials()
+	if err != nil {
+		return nil, err
+	}
+	in := &Innocents{addrs: addrs, access: access, token: token, until: make(chan struct{}), loaded: make(chan struct{})}
 	ctx, in.stop = context.WithCancel(ctx)
-	err := errors.Join(
+	err = errors.Join(
 		in.startLoad(ctx),
 		in.connect(ctx, &in.talkers, "talker", talkers),
 		in.connect(ctx, &in.binders, "binder", binders),
@@ -82,7 +88,7 @@ func StartInnocents(ctx context.Context, addrs []string) (*Innocents, error) {
 func (in *Innocents) connect(ctx context.Context, to *[]*client.Session, name string, n int) error {
 	for i := range n {
 		session, err := client.Dial(ctx, client.Config{
-			Nodes: in.addrs[i%len(in.addrs):][:1], Logger: slog.New(slog.DiscardHandler),
+			Nodes: in.addrs[i%len(in.addrs):][:1], TLS: in.access.TLS, Credentials: in.token, Logger: slog.New(slog.DiscardHandler),
 			Handler: func(context.Context, *client.Delivery) {},
 			OnState: func(s client.State) {
 				if s.Err != nil && !in.closing.Load() {
@@ -110,7 +116,8 @@ func (in *Innocents) startLoad(ctx context.Context) error {
 		defer close(in.loaded)
 		defer cancel()
 		in.report, in.failed = loadtest.Run(ctx, loadtest.Config{
-			Nodes: in.addrs, Conns: loadConns, Rate: loadRate, Warmup: -1, Duration: time.Hour, Until: in.until,
+			Nodes: in.addrs, TLS: in.access.TLS, CredentialsFile: in.access.TokenFile,
+			Conns: loadConns, Rate: loadRate, Warmup: -1, Duration: time.Hour, Until: in.until,
 			Started: func(snapshot func() loadtest.Snapshot) { started <- snapshot },
 		})
 	}()
@@ -207,7 +214,7 @@ func (in *Innocents) look(ctx context.Context, f *Felt, n int) {
 // hello opens a session and ends it.
 func (in *Innocents) hello(ctx context.Context, f *Felt, n int) {
 	f.note(opHello, func() error {
-		w, err := join(ctx, in.addrs[n%len(in.addrs)])
+		w, err := hello(ctx, in.addrs[n%len(in.addrs)], in.access.TLS, codec.Hello{Credentials: in.token})
 		if err != nil {
 			return errors.New("refused")
 		}

@@ -68,7 +68,7 @@ func Measure(ctx context.Context, a *Arena, p Plan, attacks ...Attack) (*Row, er
 	if len(attacks) == 1 {
 		row.What = attacks[0].What
 	}
-	in, err := StartInnocents(ctx, target.Clients[first:])
+	in, err := StartInnocents(ctx, target.Clients[first:], a.access)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +165,9 @@ func (r *Row) Counts(refused float64) (bad []string) {
 	}
 	if n := r.Attackers["sends with more than 2 outcomes"]; n > 0 {
 		bad = append(bad, fmt.Sprintf("outcomes: %d sends had more than 2", n))
+	}
+	if n := r.Attackers[letIn]; n > 0 {
+		bad = append(bad, fmt.Sprintf("logins: %d with wrong credentials were let in", n))
 	}
 	return bad
 }

@@ -2,6 +2,7 @@ package attack
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,7 +29,10 @@ type wire struct {
 }
 
 // connect opens a connection to a loopback address. It refuses any other address.
-func connect(ctx context.Context, addr string) (net.Conn, error) {
+func connect(ctx context.Context, addr string) (net.Conn, error) { return connectFrom(ctx, "", addr) }
+
+// connectFrom is connect from an address of this machine. Empty means any.
+func connectFrom(ctx context.Context, from, addr string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
@@ -37,7 +41,22 @@ func connect(ctx context.Context, addr string) (net.Conn, error) {
 		return nil, fmt.Errorf("%s is not a loopback address; attacks go nowhere else", addr)
 	}
 	dialer := net.Dialer{Timeout: patience}
+	if from != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
 	return dialer.DialContext(ctx, "tcp", addr)
+}
+
+// shake does the TLS handshake of a client. If it fails, the connection is closed.
+func shake(ctx context.Context, nc net.Conn, config *tls.Config) (*tls.Conn, error) {
+	secure := tls.Client(nc, config)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 // join connects to a node and says hello, with all features.
@@ -47,14 +66,19 @@ func join(ctx context.Context, addr string) (*wire, error) {
 
 // joinWith is join with features.
 func joinWith(ctx context.Context, addr string, features uint64) (*wire, error) {
-	return hello(ctx, addr, codec.Hello{Features: features})
+	return hello(ctx, addr, nil, codec.Hello{Features: features})
 }
 
-// hello connects to a node and says hello as given.
-func hello(ctx context.Context, addr string, h codec.Hello) (*wire, error) {
+// hello connects to a node, with TLS unless config is nil, and says hello as given.
+func hello(ctx context.Context, addr string, config *tls.Config, h codec.Hello) (*wire, error) {
 	nc, err := connect(ctx, addr)
 	if err != nil {
 		return nil, err
+	}
+	if config != nil {
+		if nc, err = shake(ctx, nc, config); err != nil {
+			return nil, err
+		}
 	}
 	w := &wire{nc: nc}
 	h.MinVersion, h.MaxVersion, h.Agent = codec.Version, codec.Version, []byte("attacker")
