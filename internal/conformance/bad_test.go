@@ -163,6 +163,11 @@ func badClients() []bad {
 		{"in-flight", "does not read max_in_flight", in(welcome(func(w *codec.Welcome) { w.Limits.MaxInFlight = 1000 })), secPolite, "max_in_flight", true},
 		{"credit", "does not read the credit", in(welcome(func(w *codec.Welcome) { w.Limits.Credit = 1 << 20 })), secMessages, "than the credit", true},
 		{"credit", "ignores new credit", in(drop(codec.KindCredit)), secMessages, "new credit", false},
+		{"over-limit", "sends again", out(doubles("receiver-")), secEnding, "never sends a message again", true},
+		{"over-limit", "takes overflow for the end", closesOn(func(k codec.Kind, body []byte) bool {
+			var f codec.Outcome
+			return k == codec.KindOutcome && codec.DecodeOutcome(body, &f) == nil && f.Code == codec.CodeOverflow
+		}), secOver, "not delivered", false},
 		{"multicast", "returns nothing", out(drop(codec.KindNotHereMany)), secMulticast, "not_here_many", false},
 		{"multicast", "knows no outcomes", in(drop(codec.KindOutcomes)), secMulticast, "an outcome of its own", false},
 		{"watch", "does not watch again", later(nil, drop(codec.KindWatch)), secWatching, "watches again", false},
@@ -189,6 +194,9 @@ func badClients() []bad {
 		{"drain", "closes before it has answered", withoutAckTo("the last one here"), secMoving, "answered there", false},
 		{"drain-not-resumed", "asserts nothing", out(dropsAsserts), secReconnect, "re-asserts all IDs", false},
 		{"drain-alone", "leaves at once", closesOn(func(k codec.Kind, _ []byte) bool { return k == codec.KindDrain }), secDrain, "with no other node", false},
+		{"relogin", "sets replace", later(nil, hello(func(h *codec.Hello) { h.Flags |= codec.HelloReplace })), secRelogin, "does not set replace", false},
+		{"relogin", "does not leave", out(drop(codec.KindLeave)), secMoving, "says leave", false},
+		{"relogin", "begins a new session", later(nil, hello(func(h *codec.Hello) { h.Session, h.Secret = nil, nil })), secReconnect, "the session and the secret", false},
 		{"members", "does not listen", in(drop(codec.KindMembers)), secMembers, "goes to the other node", false},
 	}
 }

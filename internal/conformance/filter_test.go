@@ -367,6 +367,18 @@ func sendsAgain() filter {
 	})
 }
 
+// doubles makes a filter that repeats each send to IDs with a prefix, as another message.
+func doubles(prefix string) filter {
+	return on(codec.KindSend, func(frame []byte) [][]byte {
+		var f codec.Send
+		if codec.DecodeSend(frame[codec.PrefixLen:], &f) != nil || !strings.HasPrefix(string(f.To), prefix) {
+			return [][]byte{frame}
+		}
+		f.Seq += 1 << 40
+		return [][]byte{frame, codec.AppendSend(nil, &f)}
+	})
+}
+
 // lively is a connection that hears pongs that nobody has sent.
 type lively struct {
 	net.Conn

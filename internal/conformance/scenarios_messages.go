@@ -33,6 +33,11 @@ var messageScenarios = []Scenario{
 		script: smallCredit,
 	},
 	{
+		Name:   "over-limit",
+		About:  "sends end overflow, with reasons that name a limit and with others. The client notifies the application, does not repeat them by itself, and continues.",
+		script: overLimit,
+	},
+	{
 		Name:   "multicast",
 		About:  "the node delivers to several IDs in one frame, one of them unknown, and answers a multicast with outcomes. For clients that claim the feature.",
 		script: multicasts,
@@ -97,6 +102,28 @@ func inFlight(p *play) {
 	}
 	p.onSend = nil
 	p.reports.outcomes(secMessages, "the sends were acked", "carol", all, "acked", "yes")
+}
+
+func overLimit(p *play) {
+	c := p.first()
+	for i, reason := range []string{
+		"limit identity-messages: try again in 100 ms", "limit of-the-future: try again in 1 ms", "limit identity-in-flight", "a queue is full",
+	} {
+		to := fmt.Sprint("receiver-", i)
+		p.onSend = func(s *send) {
+			if string(s.To) != to || len(p.messages.sentTo(to)) > 1 {
+				p.blame(s.conn, secEnding, "a client never sends a message again by itself", fmt.Sprintf("another send of %q", s.Payload), s.frame)
+			}
+			delete(s.conn.sends, s.Seq)
+			p.put(s.conn, codec.AppendOutcome(nil, &codec.Outcome{Seq: s.Seq, Code: codec.CodeOverflow, Reason: []byte(reason)}))
+		}
+		p.instruct(c, "%s %s 1 5", doSend, to)
+		p.reports.outcomes(secOver, "the application hears that the message was not delivered, because of "+reason, to, 1, "overflow", "no")
+	}
+	p.during(settle) // a repeated send is a fault when it arrives
+	p.onSend = nil
+	p.instruct(c, "%s carol 1 5", doSend)
+	p.reports.outcomes(secOver, "the client sends again when the limit allows it", "carol", 1, "acked", "yes")
 }
 
 func smallCredit(p *play) {

@@ -27,6 +27,11 @@ var movingScenarios = []Scenario{
 		script: drainsAlone,
 	},
 	{
+		Name:   "relogin",
+		About:  "the node asks the client to log in again. The client moves to a new connection to the same node without a gap, and its send on the old one ends there. For clients that know the kind; others reconnect.",
+		script: logsInAgain,
+	},
+	{
 		Name:   "members",
 		About:  "the node says that there is another one, and dies. The client goes there with its session.",
 		script: membersChange,
@@ -63,17 +68,22 @@ func drains(p *play) {
 	p.works(c, secDrain, "after drain, since all continues until the client has moved")
 	next := p.movesTo(other, secDrain, "the client moves to "+other.addr+", which drain names")
 	p.resumes(next)
+	p.leaves(c)
+	p.messages.acked(last, secMoving, "what is delivered before left is answered there")
+	p.until(c, secMoving, "the client closes the old connection after left, when nothing is open on it", func() bool { return c.ended })
+	p.works(next, secMoving, "after it has moved")
+	p.instruct(next, "%s carol 1 5", doSend)
+	p.reports.outcomes(secMoving, "new sends go over the new connection", "carol", 1, "acked", "yes")
+}
+
+// leaves waits until the client has said leave on a connection that it moves away from.
+func (p *play) leaves(c *conn) {
 	p.until(c, secMoving, "the client says leave on the connection that it moves away from, before it closes that", func() bool {
 		if c.ended && !c.left {
 			p.blame(c, secMoving, "the client says leave on the connection that it moves away from, and reads on until left", "it closed the connection", nil)
 		}
 		return c.left
 	})
-	p.messages.acked(last, secMoving, "what is delivered before left is answered there")
-	p.until(c, secMoving, "the client closes the old connection after left, when nothing is open on it", func() bool { return c.ended })
-	p.works(next, secMoving, "after it has moved")
-	p.instruct(next, "%s carol 1 5", doSend)
-	p.reports.outcomes(secMoving, "new sends go over the new connection", "carol", 1, "acked", "yes")
 }
 
 func drainsToStranger(p *play) {
@@ -111,6 +121,48 @@ func drainsAlone(p *play) {
 	c = p.again(before, secReconnect, "the client connects again after going_away")
 	p.resumes(c)
 	p.works(c, secReconnect, "after going_away")
+}
+
+// reloginWithin is the time that a client has to log in again.
+const reloginWithin = 10 * time.Second
+
+func logsInAgain(p *play) {
+	c := p.first()
+	p.onSend = func(*send) {} // its outcome comes when the client has moved
+	p.instruct(c, "%s carol 1 5", doSend)
+	p.until(c, secMessages, "the client sends what the application asks for", func() bool { return len(p.messages.sent) == 1 })
+	p.onSend = nil
+	var last *delivery
+	p.onLeave = func(old *conn) {
+		last = p.messages.deliver(old, codec.Deliver{To: []byte(Alice), Payload: []byte("the last one here")})
+	}
+	p.put(c, codec.AppendRelogin(nil, uint64(reloginWithin.Milliseconds()), "the credentials have expired"))
+	p.works(c, secRelogin, "after relogin, since everything works as before")
+	moved := func() bool { return p.current() != nil && p.current() != c }
+	p.wait(reloginWithin, moved, func(string) { p.ignoresRelogin(c) })
+	next := p.current()
+	p.resumes(next)
+	if next.hello.Flags&codec.HelloReplace != 0 {
+		p.blame(next, secRelogin, "a client that logs in again does not set replace, because its old connection still has work", "a hello with replace", nil)
+	}
+	p.leaves(c)
+	p.messages.outcome(p.messages.sent[0], codec.CodeAcked)
+	p.reports.outcomes(secRelogin, "a send on the old connection ends there", "carol", 1, "acked", "yes")
+	p.messages.acked(last, secMoving, "what is delivered before left is answered there")
+	p.until(c, secMoving, "the client closes the old connection after left, when nothing is open on it", func() bool { return c.ended })
+	p.works(next, secRelogin, "after it has logged in again")
+}
+
+// ignoresRelogin closes the connection of a client that has not logged in again. The client may
+// ignore the kind, but must connect again.
+func (p *play) ignoresRelogin(c *conn) {
+	before := len(p.conns)
+	c.session.over, c.session.said = true, true
+	p.fault(c, codec.FaultUnauthenticated)
+	c = p.again(before, secReconnect, "the client connects again after unauthenticated, with a new session")
+	p.reasserted(c)
+	p.works(c, secReconnect, "after a relogin that it ignored")
+	p.end(Skip, "the client does not log in again when the node asks for it, but reconnects when the connection ends")
 }
 
 // withWrongNodes returns a members frame with good nodes after wrong entries.

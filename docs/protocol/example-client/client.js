@@ -52,7 +52,7 @@ export class Client extends EventEmitter {
     [this.session, this.secret, this.link] = [f[5], f[6], link];
     this.#members(f[9]);
     this.#bindAgain([...this.held].filter(([, h]) => !resumed || h.asked !== undefined).map(([id, h]) => [id, h.asked ?? h.epoch]));
-    if (old?.open) this.#leave(old); // moved by a drain
+    if (old?.open) this.#leave(old); // moved by a drain or relogin
     this.emit('welcome', { resumed, session: this.session, limits: link.limits, node: f[3] });
     this.flush();
   }
@@ -73,7 +73,7 @@ export class Client extends EventEmitter {
   async #closed(link, fault) {
     for (const s of link.pending.values()) s.end(81, 'the connection ended'); // written, so never unreachable
     for (const r of link.requests.values()) r.reject(new Error('the connection ended'));
-    if (link !== this.link && this.link?.open) return; // left behind by a drain
+    if (link !== this.link && this.link?.open) return; // left behind by a drain or relogin
     if (this.leaving || fault === 'replaced') { this.emit('gone', fault); return; }
     const resuming = this.session.length > 0;
     if (fault === 'bad_version' || (fault === 'unauthenticated' && !resuming)) { this.emit('gone', fault); return; }
@@ -105,12 +105,18 @@ export class Client extends EventEmitter {
       case K.left: link.emit('left'); break;
       case K.reassert: setTimeout(() => this.#assertAll(), Math.random() * f[1]); break;
       case K.drain: setTimeout(() => this.#move(link, f[3]), Math.random() * f[1]); break;
+      case K.relogin: setTimeout(() => this.#renew(link), Math.random() * f[1] / 4); break; // the rest is for connecting
     }
   }
 
   #move(link, addrs) {
     const to = [...addrs.filter(dialable), ...this.nodes].find((n) => n !== link.address);
     if (to && link === this.link && link.open) this.#dial(to, false);
+  }
+
+  // #renew logs in again, at the same node.
+  #renew(link) {
+    if (link === this.link && link.open) this.#dial(link.address, false);
   }
 
   // #assertAll binds everything again under its epoch. Where a bind is under way, that comes after

@@ -4,7 +4,7 @@ import { EventEmitter } from 'node:events';
 import { decode, encode } from '@msgpack/msgpack';
 
 export const K = {
-  hello: 1, welcome: 2, ping: 3, pong: 4, error: 5, drain: 6, credit: 7, bye: 8, reassert: 9, leave: 10, left: 11, members: 12, bind: 16, bound: 17, unbind: 18,
+  hello: 1, welcome: 2, ping: 3, pong: 4, error: 5, drain: 6, credit: 7, bye: 8, reassert: 9, leave: 10, left: 11, members: 12, relogin: 13, bind: 16, bound: 17, unbind: 18,
   unbound: 19, lookup: 20, found: 21, kick: 22, send: 32, deliver: 33, ack: 34, outcome: 35, not_here: 36,
 };
 const words = {
@@ -31,7 +31,7 @@ export const bytes = (v) => (typeof v === 'string' ? new TextEncoder().encode(v)
 // Str, Array.
 const shapes = {
   [K.welcome]: 'NNSNBBNAA', [K.ping]: 'N', [K.pong]: 'N', [K.error]: 'NNNNS', [K.drain]: 'NNA', [K.credit]: 'N', [K.reassert]: 'N',
-  [K.left]: '', [K.members]: 'A', [K.bound]: 'NA', [K.unbound]: 'NA', [K.found]: 'NA', [K.kick]: 'SN', [K.deliver]: 'BSSNNNB', [K.outcome]: 'NNSB',
+  [K.left]: '', [K.members]: 'A', [K.relogin]: 'NS', [K.bound]: 'NA', [K.unbound]: 'NA', [K.found]: 'NA', [K.kick]: 'SN', [K.deliver]: 'BSSNNNB', [K.outcome]: 'NNSB',
 };
 const typed = {
   N: (v) => Number.isInteger(v) && v >= 0, B: (v) => v instanceof Uint8Array, S: (v) => typeof v === 'string', A: Array.isArray,
