@@ -192,7 +192,8 @@ func (c *cluster) run(cfg Config, script func()) *Report {
 	until := make(chan struct{})
 	var working sync.WaitGroup
 	cfg.Membership, cfg.Warmup, cfg.Duration, cfg.Until = c.hub, -1, 10*time.Minute, until
-	cfg.Conns, cfg.Window = 12, 4
+	setDefault(&cfg.Conns, 12)
+	cfg.Window = 4
 	var asked func() Snapshot
 	cfg.Started = func(snapshot func() Snapshot) {
 		asked = snapshot
@@ -252,6 +253,26 @@ func TestCross(t *testing.T) {
 				t.Errorf("%d sent, outcomes %v", r.Sent, r.Outcomes)
 			}
 		}
+	}
+}
+
+// TestSixteenNodes sends between 160 connections at 16 nodes, each of which has a link to each other
+// one. Every message goes from one node to another.
+func TestSixteenNodes(t *testing.T) {
+	c := startCluster(t, 16)
+	share := 1.0
+	r := c.run(Config{Conns: 160, Cross: &share}, func() {})
+	if r.Sent != r.Acked || r.Cross == nil || *r.Cross != share {
+		t.Errorf("%d sent, outcomes %v, a share of %v between nodes", r.Sent, r.Outcomes, r.Cross)
+	}
+	used := 0
+	for _, n := range c.nodes {
+		if n.Stats().Sends > 0 {
+			used++
+		}
+	}
+	if used < 8 {
+		t.Errorf("clients have sent through %d nodes of 16", used)
 	}
 }
 
