@@ -256,8 +256,8 @@ func TestCross(t *testing.T) {
 	}
 }
 
-// TestSixteenNodes sends between 160 connections at 16 nodes, each of which has a link to each other
-// one. Every message goes from one node to another.
+// TestSixteenNodes sends between 160 connections at 16 nodes, which all have links to each other.
+// Every message goes from one node to another.
 func TestSixteenNodes(t *testing.T) {
 	c := startCluster(t, 16)
 	share := 1.0

@@ -89,8 +89,8 @@ func measure(t *testing.T, p Plan, nodes int, cpus proc.CPUs, attacks ...Attack)
 	return row
 }
 
-// secure makes a certificate for nodes and a token for innocents. It returns the flags of nodes that
-// use both.
+// secure makes a certificate for nodes and a token for innocents. It returns the flags of nodes
+// that use both.
 func secure(t *testing.T) (Access, []string) {
 	t.Helper()
 	dir, ca := t.TempDir(), certstest.NewCA(t, "ca")
