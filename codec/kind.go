@@ -196,6 +196,8 @@ func (k Kind) peerString() string {
 		return "released"
 	case KindClaim:
 		return "claim"
+	case KindAnnounce:
+		return "announce"
 	}
 	return "kind_" + strconv.Itoa(int(k))
 }

@@ -224,6 +224,10 @@ func decodeLimited(kind Kind, body []byte, maxIDs int) (v []any, err error) {
 		var all OutcomeList
 		all, err = DecodeOutcomes(body)
 		v = []any{elementFields(&all, err, func(v Outcome) any { return outcomeFields(v) })}
+	case KindAnnounce:
+		var f Announce
+		err = DecodeAnnounce(body, &f)
+		v = []any{u(f.Flags), s(f.Addr), s(f.PeerAddr)}
 	case KindClaim:
 		var f Claim
 		err = DecodeClaim(body, maxIDs, &f)
@@ -381,6 +385,8 @@ func appendFields(b []byte, kind Kind, v []any) []byte {
 		return AppendLeft(b)
 	case KindClaim:
 		return AppendClaim(b, p(0), n(1), n(2), ids(3))
+	case KindAnnounce:
+		return AppendAnnounce(b, &Announce{Flags: uint8(n(0)), Addr: []byte(v[1].(string)), PeerAddr: []byte(v[2].(string))})
 	case KindBind:
 		return AppendBind(b, n(0), Policy(n(1)), ids(2))
 	case KindUnbind:

@@ -7,7 +7,7 @@ import "math"
 const PeerVersion = 1
 
 // These kinds are for links between nodes only. A link uses ping, pong and error as a client's
-// connection does. Append only; 98–111 are free. Each comment shows the array;
+// connection does. Append only; 98–110 are free. Each comment shows the array;
 // docs/peer-protocol.md has the byte tables. D is the node that dialled, A the node that accepted.
 const (
 	// D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name
@@ -42,6 +42,8 @@ const (
 
 	KindReleased Kind = 96 // both [96, session bin16, id str, epoch]
 	KindClaim    Kind = 97 // both [97, session bin16, incarnation, serial, [[id str, epoch]…]]
+
+	KindAnnounce Kind = 111 // both [111, flags, addr str, peer_addr str]
 )
 
 // NonceLen is the length in bytes of a nonce in the handshake of a link.
@@ -393,4 +395,34 @@ func AppendClaim(b, session []byte, incarnation, serial uint64, ids []IDEpoch) [
 	b, start := begin(b, KindClaim, 5)
 	b = appendUint(appendUint(appendBin(b, session), incarnation), serial)
 	return end(appendIDs(b, ids), start)
+}
+
+// Announce is what a node says about itself on an open link, at first and after each change.
+type Announce struct {
+	Flags    uint8  // AnnounceClosed and AnnounceLeaves
+	Addr     []byte // where clients connect: host:port; empty if the node accepts none
+	PeerAddr []byte // where other nodes connect: host:port; empty if the node does not say it
+}
+
+// The flags of an announce.
+const (
+	AnnounceClosed = 1 << 0 // the node accepts no new sessions
+	AnnounceLeaves = 1 << 1 // the node leaves the cluster now
+)
+
+// DecodeAnnounce reads the body of an announce frame into f. The byte fields are views. Its error
+// is an *Error.
+func DecodeAnnounce(body []byte, f *Announce) error {
+	r, left := open(body, KindAnnounce, 4)
+	f.Flags = uint8(r.uint("flags", math.MaxUint8))
+	f.Addr = r.str("addr", MaxID)
+	f.PeerAddr = r.str("peer_addr", MaxID)
+	return r.close(left)
+}
+
+// AppendAnnounce appends the whole frame with its length prefix.
+func AppendAnnounce(b []byte, f *Announce) []byte {
+	b, start := begin(b, KindAnnounce, 4)
+	b = appendUint(b, uint64(f.Flags))
+	return end(appendStr(appendStr(b, f.Addr), f.PeerAddr), start)
 }

@@ -38,6 +38,7 @@ var peerLayouts = func() []layout {
 		{KindEnded, []spec{session}},
 		{KindReleased, []spec{session, text("id", 1, MaxID), integer("epoch", maxEpoch)}},
 		{KindClaim, []spec{session, incarnation, integer("serial", maxUint), list("ids", testMaxIDs, text("id", 0, 300), integer("epoch", maxEpoch))}},
+		{KindAnnounce, []spec{integer("flags", 255), text("addr", 0, MaxID), text("peer_addr", 0, MaxID)}},
 	}
 }()
 
@@ -88,6 +89,7 @@ func peerExamples() map[Kind][]any {
 		KindEnded:      {session},
 		KindReleased:   {session, "alice", exampleEpoch},
 		KindClaim:      {session, n(9), n(3), []any{[]any{"bob", exampleEpoch + 1}, []any{"erin", exampleEpoch + 2}}},
+		KindAnnounce:   {n(0), "10.0.0.2:7400", "10.0.0.2:7402"},
 	}
 }
 
@@ -213,6 +215,7 @@ func TestPeerNoAllocations(t *testing.T) {
 		return func(b []byte) []byte { return AppendPresence(b, kind, session, 1<<40) }
 	}
 	claim := Claim{}
+	announce := Announce{Flags: AnnounceClosed, Addr: payload[:20], PeerAddr: payload[:20]}
 	ids := []IDEpoch{{token, 1 << 52}, {payload[:100], 0}}
 	frames := map[Kind]struct {
 		encode func(b []byte) []byte
@@ -234,6 +237,7 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindForwardMany:   {appendMany(KindForwardMany), decodeMany(KindForwardMany)},
 		KindReturnMany:    {appendMany(KindReturnMany), decodeMany(KindReturnMany)},
 		KindClaim:         {func(b []byte) []byte { return AppendClaim(b, session, 1<<40, 1, ids) }, func(body []byte) { check(DecodeClaim(body, 10, &claim)); walkIDs(claim.IDs) }},
+		KindAnnounce:      {func(b []byte) []byte { return AppendAnnounce(b, &announce) }, func(body []byte) { check(DecodeAnnounce(body, &announce)) }},
 		KindEnded:         {func(b []byte) []byte { return AppendEnded(b, session) }, func(body []byte) { _, err := DecodeEnded(body); check(err) }},
 		KindReleased:      {appendExpel(KindReleased), decodeExpel(KindReleased)},
 	}

@@ -12,13 +12,17 @@ type Node struct {
 	Addr string // where clients connect: host:port
 }
 
-// Record is what a node announces to the other nodes of its cluster.
+// Record is what a node announces to the other nodes of its cluster. A source that knows only
+// addresses, such as DNS, lists records without an ID. These have a PeerAddr, perhaps a PeerName,
+// and nothing else. Then each node asks those addresses which nodes are there.
 type Record struct {
-	ID          string // its name in the cluster
+	ID          string // its name in the cluster; "" if only PeerAddr is known
 	Incarnation uint64 // new at every start
 	Addr        string // where clients connect: host:port
 	PeerAddr    string // where other nodes connect: host:port
-	Draining    bool   // it accepts no new sessions
+	// the host for which its certificate for links must be; "" for the one in PeerAddr
+	PeerName string
+	Draining bool // it accepts no new sessions
 	// the approximate number of its clients; every watcher receives each change
 	Load int
 }

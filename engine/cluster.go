@@ -108,6 +108,25 @@ func (l *loop) sendMembers(slot int, frame []byte) {
 	}
 }
 
+// NotifyNodes queues what this node says about itself for all open links.
+func (c *cluster) NotifyNodes(r discovery.Record, leaves bool) {
+	frame := announceFrame(nil, r, leaves)
+	for _, l := range c.eng.loops { // not by mail: a node that leaves closes its links next
+		l.post(func() { l.links.sendOwn(frame) })
+	}
+}
+
+func announceFrame(b []byte, r discovery.Record, leaves bool) []byte {
+	f := codec.Announce{Addr: []byte(r.Addr), PeerAddr: []byte(r.PeerAddr)}
+	if r.Draining {
+		f.Flags |= codec.AnnounceClosed
+	}
+	if leaves {
+		f.Flags |= codec.AnnounceLeaves
+	}
+	return codec.AppendAnnounce(b, &f)
+}
+
 // Stopping reports whether this node has withdrawn its record or is about to.
 func (c *cluster) Stopping() bool { return c.eng.serving.Err() != nil }
 
@@ -154,7 +173,7 @@ func (c *cluster) shakeTLS(ctx context.Context, nc net.Conn, conn *conn, to disc
 	interrupt := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	var line *tlsline.Conn
 	err := c.contain(to.PeerAddr, func() error {
-		line = tlsline.Client(nc, c.dialTLS(to.PeerAddr))
+		line = tlsline.Client(nc, c.dialTLS(to))
 		return line.Handshake()
 	})
 	if !interrupt() {
@@ -173,13 +192,13 @@ func (c *cluster) shakeTLS(ctx context.Context, nc net.Conn, conn *conn, to disc
 }
 
 // Secure does the TLS handshake with a node that this one asks something, if nodes use TLS.
-func (c *cluster) Secure(nc net.Conn, addr string) (net.Conn, error) {
+func (c *cluster) Secure(nc net.Conn, to discovery.Record) (net.Conn, error) {
 	if c.eng.cfg.PeerTLS == nil {
 		return nc, nil
 	}
 	var secure *tls.Conn
-	err := c.contain(addr, func() error {
-		secure = tls.Client(nc, c.dialTLS(addr))
+	err := c.contain(to.PeerAddr, func() error {
+		secure = tls.Client(nc, c.dialTLS(to))
 		return secure.Handshake()
 	})
 	return secure, err
@@ -198,12 +217,12 @@ func (c *cluster) contain(addr string, handshake func() error) (err error) {
 	return err
 }
 
-// dialTLS returns the configuration for a connection to that address of another node.
-func (c *cluster) dialTLS(addr string) *tls.Config {
+// dialTLS returns the configuration for a connection to another node.
+func (c *cluster) dialTLS(to discovery.Record) *tls.Config {
 	config := c.eng.cfg.PeerTLS
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		host = addr
+	host := to.PeerName
+	if host == "" {
+		host, _, _ = net.SplitHostPort(to.PeerAddr) // it was checked
 	}
 	if f := c.eng.cfg.PeerTLSClient; f != nil {
 		if own := f(host); own != nil {

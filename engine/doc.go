@@ -89,7 +89,7 @@
 //	directory.takeovers.mu > directory.refusals.mu
 //	directory.watcher.mu > inbox.mu, directory.refusals.mu
 //	half.mu > sharedBufs.mu
-//	peers.Peers.taking > port.mu, peers.Members.mu, peers.twins.mu
+//	peers.Peers.taking > port.mu, peers.Members.mu, peers.finder.mu, peers.twins.mu
 //	port.mu > inbox.mu
 //	upstream.writing > inbox.mu, half.mu
 //

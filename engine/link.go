@@ -172,6 +172,7 @@ func (k *link) open(c *conn) {
 	}
 	c.state = stateOpen
 	close(k.up)
+	c.out.wroteControl(announceFrame(c.out.buf(), k.cluster.peers.Record(), false))
 	k.incumbent = peers.Incumbent{Identity: k.shaking.Peer().Identity, Opened: c.loop.now}
 	c.incarnation = c.loop.fenced
 	c.list = c.loop.settle.acks.NewList()
@@ -224,6 +225,8 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 		err = k.handleClaim(body)
 	case codec.KindEnded:
 		err = k.handleEnded(body)
+	case codec.KindAnnounce:
+		err = k.handleAnnounce(body)
 	case codec.KindReleased:
 		err = k.handleReleased(body)
 	case codec.KindPing:
@@ -239,6 +242,16 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	if err != nil {
 		c.decodeFault(err, kind)
 	}
+}
+
+// handleAnnounce passes on what the other node says about itself.
+func (k *link) handleAnnounce(body []byte) error {
+	var f codec.Announce
+	err := codec.DecodeAnnounce(body, &f)
+	if err == nil {
+		k.cluster.peers.Members.Announced(k.node, k, &f)
+	}
+	return err
 }
 
 func (c *conn) attachedFrame(b []byte) []byte {

@@ -68,6 +68,15 @@ func (ls *loopLinks) sendAll(frame []byte) {
 	}
 }
 
+// sendOwn sends a control frame over every open link of this loop.
+func (ls *loopLinks) sendOwn(frame []byte) {
+	for _, c := range ls.all {
+		if !c.closed() && c.state == stateOpen {
+			c.out.wroteControl(append(c.out.buf(), frame...))
+		}
+	}
+}
+
 // introduce sends another node the sessions that are attached through connections of this loop. A
 // connection may have been silent for so long that another node would give it up. The loop pings
 // such a connection first. After a partition its session may have moved long ago, and no message

@@ -118,7 +118,7 @@ func needless(why string, flags ...flagValue) error {
 }
 
 func (o *options) checkCluster() error {
-	if o.discovery == "" {
+	if o.discovery == "" || o.byDNS() {
 		if err := needless("works only with ZooKeeper: add --discovery zk://HOST:PORT", flagValue{"--discovery-auth-file", o.discoveryAuthFile}); err != nil {
 			return err
 		}

@@ -3,11 +3,13 @@ package main
 import (
 	"net/netip"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"distmsg/discovery"
+	"distmsg/discovery/dns"
 )
 
 // options are the flags of relay serve.
@@ -80,7 +82,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	o.auth.addFlags(f)
 
 	f.StringVar(&o.cluster, "cluster", "distmsg", "`name` of the cluster: the node refuses nodes of other clusters, and keys in Redis begin with the name")
-	f.StringVar(&o.discovery, "discovery", "", "`URL` of ZooKeeper, where the nodes find each other: zk://HOST:PORT,HOST:PORT/PATH")
+	f.StringVar(&o.discovery, "discovery", "", "`URL` of where the nodes find each other: ZooKeeper, zk://HOST:PORT,HOST:PORT/PATH; or DNS, dns://NAME:PORT for\n"+
+		"A and AAAA records with the port for nodes, dns://NAME for SRV records, ?server=HOST:PORT&refresh=5s after it")
 	f.StringVar(&o.discoveryAuthFile, "discovery-auth-file", "", "`file` with user:password for ZooKeeper (or in "+envDiscoveryAuth+")")
 	f.StringVar(&o.peerList, "peers", "", "the other nodes, instead of --discovery: `ID=ADDRESS/PEER-ADDRESS,...`, with the addresses for clients and for nodes.\n"+
 		"A node without a link for longer than the resume window counts as dead, because a list\ndoes not show whether the node is dead or cannot be reached")
@@ -103,6 +106,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format`: text or json")
 }
+
+// byDNS reports whether the nodes find each other by DNS.
+func (o *options) byDNS() bool { return strings.HasPrefix(o.discovery, dns.Scheme) }
 
 // clustered reports whether this node is one of several.
 func (o *options) clustered() bool { return o.discovery != "" || o.peerList != "" }

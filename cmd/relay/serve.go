@@ -160,7 +160,7 @@ func greet(node *engine.Engine, opts options, adminAddr, memory string, logger *
 		logger.Info("the node is part of a cluster", "cluster", opts.cluster, "registry", opts.registry, "nodes", cmp.Or(opts.discovery, opts.peerList))
 	}
 	nodes := "--nodes " + reachable(node.Addr())
-	if opts.discovery != "" {
+	if opts.discovery != "" && !opts.byDNS() { // DNS names the port for nodes
 		nodes = "--discovery " + opts.discovery
 	}
 	if opts.tls.clients.Cert != "" {

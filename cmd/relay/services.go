@@ -9,6 +9,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"distmsg/discovery"
+	"distmsg/discovery/dns"
 	"distmsg/discovery/zookeeper"
 	"distmsg/engine"
 	"distmsg/internal/cli"
@@ -20,9 +21,39 @@ import (
 type services struct {
 	manager    *manager
 	logins     *logins
-	zookeeper  *zookeeper.Membership // nil: there is none
-	membership engine.Membership     // nil: the node is alone
+	source     source            // nil: there is none
+	membership engine.Membership // nil: the node is alone
 	tls        tlsFiles
+}
+
+// source is what --discovery names.
+type source interface {
+	engine.Membership
+	// Err returns why the list of nodes may be out of date, or nil.
+	Err() error
+	// Skipped names wrong entries in the list.
+	Skipped() []string
+	Close()
+}
+
+var _, _ source = (*zookeeper.Membership)(nil), (*dns.Membership)(nil)
+
+// openSource opens what --discovery names.
+func openSource(ctx context.Context, o *options, s secrets, logger *slog.Logger) (source, error) {
+	if o.byDNS() {
+		found, err := dns.Open(ctx, dns.Config{URL: o.discovery, Logger: logger})
+		if err != nil {
+			wrong := (*dns.ConfigError)(nil)
+			return nil, unopened("--discovery", err, errors.As(err, &wrong))
+		}
+		return found, nil
+	}
+	found, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
+	if err != nil {
+		wrong := (*zookeeper.ConfigError)(nil)
+		return nil, unopened("--discovery", err, errors.As(err, &wrong))
+	}
+	return found, nil
 }
 
 // openServices finds the other nodes as the flags say. newNode opens the registry.
@@ -42,12 +73,11 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 	v := &services{manager: manager, tls: files, logins: logins}
 	switch {
 	case o.discovery != "":
-		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
+		found, err := openSource(ctx, &o, s, logger)
 		if err != nil {
-			wrong := (*zookeeper.ConfigError)(nil)
-			return nil, errors.Join(unopened("--discovery", err, errors.As(err, &wrong)), v.close())
+			return nil, errors.Join(err, v.close())
 		}
-		v.zookeeper, v.membership = membership, membership
+		v.source, v.membership = found, found
 	case o.peers != nil:
 		v.membership = discovery.Peers(o.peers...)
 	}
@@ -108,22 +138,22 @@ func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) 
 // health returns the problems of the services that the engine does not know.
 func (v *services) health() []string {
 	troubles := append(v.tls.health(), v.logins.health()...)
-	if v.zookeeper == nil {
+	if v.source == nil {
 		return troubles
 	}
-	if err := v.zookeeper.Err(); err != nil {
+	if err := v.source.Err(); err != nil {
 		troubles = append(troubles, "the list of nodes may be out of date: "+err.Error())
 	}
-	for _, line := range v.zookeeper.Skipped() {
-		troubles = append(troubles, "the node ignores a wrong entry in ZooKeeper: "+line)
+	for _, line := range v.source.Skipped() {
+		troubles = append(troubles, "the node ignores a wrong entry in the list of nodes: "+line)
 	}
 	return troubles
 }
 
 // close closes the connections. The engine must have ended before.
 func (v *services) close() error {
-	if v.zookeeper != nil {
-		v.zookeeper.Close()
+	if v.source != nil {
+		v.source.Close()
 	}
 	return nil
 }

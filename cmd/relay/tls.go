@@ -129,6 +129,8 @@ func (f *tlsFiles) warnNames(o *options, logger *slog.Logger) {
 	f.each(func(name string, s *certs.Store) {
 		addr := o.advertise
 		switch {
+		case name == "peers" && o.byDNS(): // nodes check the names in DNS
+			return
 		case name == "peers":
 			addr = cmp.Or(o.peerAdvertise, o.peerListen)
 		case addr == "" && o.clustered():

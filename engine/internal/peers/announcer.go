@@ -80,7 +80,9 @@ func (a *Announcer) Announce(ctx context.Context) {
 	if a.peers.engine.Stopping() {
 		return // the node has withdrawn, or is about to
 	}
-	if err := a.peers.membership.Announce(ctx, a.peers.Record()); err != nil && ctx.Err() == nil {
+	r := a.peers.Record()
+	a.peers.engine.NotifyNodes(r, false)
+	if err := a.peers.membership.Announce(ctx, r); err != nil && ctx.Err() == nil {
 		a.peers.log.Warn("cannot announce this node", "error", err)
 	}
 }
@@ -112,6 +114,7 @@ func (a *Announcer) Withdraw(ctx context.Context) {
 		return
 	}
 	defer func() { <-a.turn }()
+	a.peers.engine.NotifyNodes(a.peers.Record(), true)
 	if err := a.peers.membership.Withdraw(ctx); err != nil {
 		a.peers.log.Warn("cannot withdraw this node's record", "error", err)
 	}

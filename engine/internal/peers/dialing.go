@@ -26,6 +26,9 @@ const (
 	dialBackoffMax = time.Second
 	// quickDial is how long an attempt counts as quick.
 	quickDial = 250 * time.Millisecond
+	// giveWay is how long a node waits for a link that the other node has to dial, before it dials
+	// itself.
+	giveWay = 500 * time.Millisecond
 	// hopelessAfter is how often a node that was never linked must fail before its attempts are
 	// slow from the beginning.
 	hopelessAfter = 3
@@ -49,10 +52,12 @@ func newDialing(p *Peers) *dialing {
 
 // follow begins to dial new nodes and stops dialling nodes that are gone. The caller holds
 // Peers.taking.
+//
+// A pair has one link, and the lower ID dials. But if the membership names only addresses, the
+// lower one may not have found this node yet. Then both dial, and the higher one gives way first.
 func (d *dialing) follow(ctx context.Context, running *sync.WaitGroup, nodes map[string]bool) {
 	for node := range nodes {
-		// one link for a pair: the lower ID dials
-		if d.stops[node] == nil && d.peers.self.Node < node {
+		if d.stops[node] == nil && (d.dialsFirst(node) || d.peers.finder.isActive()) {
 			dialCtx, stop := context.WithCancel(ctx)
 			d.stops[node] = stop
 			running.Go(func() { d.dial(dialCtx, node) })
@@ -67,6 +72,9 @@ func (d *dialing) follow(ctx context.Context, running *sync.WaitGroup, nodes map
 	}
 }
 
+// dialsFirst reports whether of this node and another one, this one has to dial.
+func (d *dialing) dialsFirst(node string) bool { return d.peers.self.Node < node }
+
 // attempt is one attempt to link with a node.
 type attempt struct {
 	to       discovery.Record
@@ -78,7 +86,16 @@ func (d *dialing) dial(ctx context.Context, node string) {
 	backoff, failures := dialBackoffMin, 0
 	for ctx.Err() == nil {
 		to, open := d.peers.Members.look(node)
-		if open != nil { // the node was not listed for a while, and the link has lived on
+		if open == nil && !d.dialsFirst(node) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(giveWay):
+			}
+			to, open = d.peers.Members.look(node)
+		}
+		// The node was not listed for a while, and the link has lived on. Or the other one has
+		// dialled.
+		if open != nil {
 			open.Wait(ctx)
 			continue
 		}

@@ -34,7 +34,11 @@ func (p *Peers) Join(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		p.log.Warn("accepting clients without a link to all nodes", "missing", some(p.Members.withoutLink()))
+		missing := append(some(p.Members.withoutLink()), some(p.finder.troubles())...)
+		if !p.Members.isKnown() {
+			missing = append(missing, "the membership has named no node yet")
+		}
+		p.log.Warn("accepting clients without a link to all nodes", "missing", missing)
 		break
 	}
 	p.joining.Store(false)
@@ -42,7 +46,9 @@ func (p *Peers) Join(ctx context.Context) error {
 	return nil
 }
 
-func (p *Peers) linkedUp() bool { return p.Settled() && len(p.Members.withoutLink()) == 0 }
+func (p *Peers) linkedUp() bool {
+	return p.Settled() && len(p.Members.withoutLink()) == 0 && len(p.finder.troubles()) == 0
+}
 
 // Settled reports whether the membership has given a list and this node has checked each record
 // with its own name.

@@ -50,6 +50,8 @@ type Members struct {
 type openLink struct {
 	Link
 	incarnation uint64
+	announced   bool             // the node has announced itself on the link
+	says        discovery.Record // what it has announced
 }
 
 func newMembers(p *Peers) *Members {
@@ -59,16 +61,22 @@ func newMembers(p *Peers) *Members {
 	}
 }
 
-// check skips the records that are wrong, and returns why.
-func check(all []discovery.Record) (good []discovery.Record, wrong []string) {
+// check divides a list into nodes and mere addresses. It skips the records that are wrong, and
+// returns why.
+func check(all []discovery.Record) (named, addrs []discovery.Record, wrong []string) {
 	for _, r := range all {
-		if err := r.Check(); err != nil {
+		onlyAddr := discovery.Record{PeerAddr: r.PeerAddr, PeerName: r.PeerName}
+		err := r.Check()
+		switch {
+		case err == nil:
+			named = append(named, r)
+		case r == onlyAddr && discovery.CheckAddr(r.PeerAddr) == nil:
+			addrs = append(addrs, r)
+		default:
 			wrong = append(wrong, fmt.Sprintf("the node ignores a wrong record in the list of nodes: %v", err))
-			continue
 		}
-		good = append(good, r)
 	}
-	return good, wrong
+	return named, addrs, wrong
 }
 
 // set stores a new list of the other nodes, and what was wrong with it. It returns the nodes that
@@ -145,9 +153,45 @@ func some(lines []string) []string {
 func (m *Members) Up(node string, incarnation uint64, l Link) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.links[node] = openLink{l, incarnation}
+	m.links[node] = openLink{Link: l, incarnation: incarnation}
 	delete(m.refused, node)
 	wake.Nudge(m.news)
+	wake.Nudge(m.peers.finder.news)
+}
+
+// Announced notes what the node at the other end of a link says about itself. It skips what is
+// wrong.
+func (m *Members) Announced(node string, l Link, f *codec.Announce) {
+	says := discovery.Record{ID: node, Addr: string(f.Addr), PeerAddr: string(f.PeerAddr), Draining: f.Flags&codec.AnnounceClosed != 0}
+	if err := says.Check(); err != nil {
+		m.peers.Complain("a node announces what is wrong", "node", node, "error", err)
+		return
+	}
+	incarnation, ok := m.announced(node, l, says)
+	if ok && f.Flags&codec.AnnounceLeaves != 0 {
+		m.peers.finder.leaves(node, incarnation)
+	}
+	wake.Nudge(m.peers.finder.news)
+}
+
+// announced stores what a node says. It returns false if the link is not the open one.
+func (m *Members) announced(node string, l Link, says discovery.Record) (incarnation uint64, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	open, linked := m.links[node]
+	if !linked || open.Link != l {
+		return 0, false
+	}
+	open.announced, open.says = true, says
+	m.links[node] = open
+	return open.incarnation, true
+}
+
+// linked returns the open links.
+func (m *Members) linked() map[string]openLink {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.links)
 }
 
 // Down notes that the link to a node has ended.
@@ -155,6 +199,7 @@ func (m *Members) Down(node string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.links, node)
+	wake.Nudge(m.peers.finder.news)
 }
 
 // Refuse notes that a node must not be linked, and why, for health and the log. It logs only news.
@@ -196,7 +241,8 @@ func (m *Members) isKnown() bool {
 }
 
 // Gone reports whether another node under that incarnation is dead: there is no link to it, and the
-// membership does not list it, or lists a later incarnation, or none (S16).
+// membership does not list it, or lists a later incarnation, or none (S16). If the membership names
+// only addresses, the nodes that were found there are listed (see finder).
 func (m *Members) Gone(node string, incarnation uint64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -206,8 +252,8 @@ func (m *Members) Gone(node string, incarnation uint64) bool {
 	r, listed := m.listed[node]
 	l, linked := m.links[node]
 	switch {
-	case !listed && m.beyond > 0 && !linked:
-		return false // it may be among those that were left out
+	case !listed && !linked && (m.beyond > 0 || m.peers.finder.unsure.Load()):
+		return false // it may be among those that were left out, or that were not found yet
 	case linked:
 		return l.incarnation != incarnation
 	}
@@ -291,7 +337,7 @@ func (m *Members) notifyClients(ctx context.Context) {
 // Troubles names the listed nodes that there is no link to, and why if that is known, and addresses
 // that two nodes announce.
 func (m *Members) Troubles() (lines []string) {
-	own := m.peers.Record()
+	own, mute := m.peers.Record(), m.peers.finder.troubles()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, node := range m.unlinked() {
@@ -301,7 +347,8 @@ func (m *Members) Troubles() (lines []string) {
 		}
 		lines = append(lines, line)
 	}
-	lines = append(some(lines), m.skipped...)
+	lines = append(some(lines), some(mute)...)
+	lines = append(lines, m.skipped...)
 	return append(lines, some(m.usedTwice(own))...)
 }
 

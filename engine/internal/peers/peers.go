@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,12 +24,15 @@ type Engine interface {
 	ForClients() []codec.Member
 	// NotifyClients queues a list of nodes for all clients.
 	NotifyClients(all []codec.Member)
+	// NotifyNodes queues what this node says about itself for all nodes that it has a link to.
+	// leaves says that it leaves the cluster.
+	NotifyNodes(r discovery.Record, leaves bool)
 	// ShakeHands hands a socket that leads to that node to an event loop. It returns when the link
 	// is open or has ended. If ctx ends first, the attempt ends too, and the error is ctx's cause.
 	ShakeHands(ctx context.Context, nc net.Conn, to discovery.Record) (Link, error)
-	// Secure does the TLS handshake on a socket that leads to that address, if nodes use TLS. What
-	// it returns is used without a loop. The caller closes the socket, also to interrupt it.
-	Secure(nc net.Conn, addr string) (net.Conn, error)
+	// Secure does the TLS handshake on a socket that leads to that node, if nodes use TLS. What it
+	// returns is used without a loop. The caller closes the socket, also to interrupt it.
+	Secure(nc net.Conn, to discovery.Record) (net.Conn, error)
 	// Stopping reports whether the node leaves the membership, or has left it.
 	Stopping() bool
 	// Fail makes the node end with an error.
@@ -65,12 +69,15 @@ type Peers struct {
 	twin    chan error
 	twins   twins
 	dialing *dialing
+	finder  *finder
 
 	// shared
 	joining    atomic.Bool     // not linked to the others yet
 	complained asynclog.Seldom // about links
 
-	taking sync.Mutex // held while take follows a new list of nodes
+	taking sync.Mutex         // held while follow follows a new list of nodes
+	named  []discovery.Record // guarded by taking; the nodes that the membership lists by name
+	wrong  []string           // guarded by taking; what is wrong with the list, a line each
 }
 
 // New makes the Peers of a node that is about to join.
@@ -81,6 +88,7 @@ func New(self *Self, engine Engine, membership Membership, log *slog.Logger) *Pe
 	p.Announcer = newAnnouncer(p)
 	p.twins = twins{peers: p, doubt: make(chan struct{}, 1)}
 	p.dialing = newDialing(p)
+	p.finder = newFinder(p)
 	return p
 }
 
@@ -90,21 +98,37 @@ func (p *Peers) Run(ctx context.Context) {
 	running.Go(func() { p.Announcer.run(ctx) })
 	running.Go(func() { p.twins.run(ctx) })
 	running.Go(func() { p.Members.notifyClients(ctx) })
+	running.Go(func() { p.finder.run(ctx, func() { p.follow(ctx, &running) }) })
 	running.Go(func() {
-		p.membership.Watch(ctx, func(all []discovery.Record) { p.take(ctx, &running, all) })
+		p.membership.Watch(ctx, func(all []discovery.Record) {
+			p.take(all)
+			p.follow(ctx, &running)
+		})
 	})
 	running.Wait()
 }
 
-// take follows a new list of nodes. It begins to dial nodes that are new and stops dialling those
-// that are gone. A link to a node that is no longer listed lives on: its heartbeats say whether the
-// node can be reached.
-func (p *Peers) take(ctx context.Context, running *sync.WaitGroup, all []discovery.Record) {
+// take stores a new list of nodes.
+func (p *Peers) take(all []discovery.Record) {
+	named, addrs, wrong := check(all)
+	p.taking.Lock()
+	p.named, p.wrong = named, wrong
+	p.taking.Unlock()
+	p.finder.set(addrs)
+}
+
+// follow follows the list of nodes, and what was found at addresses in it. It begins to dial nodes
+// that are new and stops dialling those that are gone. A link to a node that is no longer listed
+// lives on: its heartbeats say whether the node can be reached.
+func (p *Peers) follow(ctx context.Context, running *sync.WaitGroup) {
 	p.taking.Lock()
 	defer p.taking.Unlock()
-	good, wrong := check(all)
+	found, ready := p.finder.members()
+	if !ready {
+		return
+	}
 	var own, others []discovery.Record
-	for _, r := range good {
+	for _, r := range slices.Concat(p.named, found) {
 		if r.ID == p.self.Node {
 			own = append(own, r)
 		} else {
@@ -112,7 +136,7 @@ func (p *Peers) take(ctx context.Context, running *sync.WaitGroup, all []discove
 		}
 	}
 	p.twins.set(own) // before the list is known, so that Join does not overlook one
-	p.dialing.follow(ctx, running, p.Members.set(others, wrong))
+	p.dialing.follow(ctx, running, p.Members.set(others, p.wrong))
 }
 
 // Joining reports whether this node takes no clients yet.

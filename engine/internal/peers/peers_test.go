@@ -43,7 +43,9 @@ func (h *host) NotifyClients(all []codec.Member) {
 	}
 }
 
-func (h *host) Secure(nc net.Conn, _ string) (net.Conn, error) { return nc, nil }
+func (h *host) NotifyNodes(discovery.Record, bool) {}
+
+func (h *host) Secure(nc net.Conn, _ discovery.Record) (net.Conn, error) { return nc, nil }
 
 func (h *host) ShakeHands(ctx context.Context, nc net.Conn, to discovery.Record) (Link, error) {
 	defer nc.Close()
@@ -335,7 +337,7 @@ func TestTwinOfStranger(t *testing.T) {
 			_, _ = nc.Write(Accept(self, 1).Handle(codec.KindPeerHello, b).Send)
 		}
 	})
-	if _, err := p.twins.askWho(t.Context(), addr); !errors.Is(err, errStranger) {
+	if _, err := p.askWho(t.Context(), discovery.Record{PeerAddr: addr}); !errors.Is(err, errStranger) {
 		t.Errorf("%v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -106,7 +107,7 @@ func (t *twins) look(ctx context.Context) {
 // took the name first ends, because the other has started when this one could not be reached.
 func (t *twins) check(ctx context.Context, r discovery.Record) {
 	p := t.peers
-	f, err := t.askWho(ctx, r.PeerAddr)
+	f, err := p.askWho(ctx, r)
 	if err != nil || string(f.Node) != p.self.Node {
 		return // the record of one that is gone
 	}
@@ -115,7 +116,7 @@ func (t *twins) check(ctx context.Context, r discovery.Record) {
 		since = f.Incarnation
 	}
 	switch {
-	case since == own || f.Incarnation == p.engine.Record().Incarnation: // this node itself
+	case p.isSelf(&f):
 	case p.Joining():
 		if r.Draining && since > own {
 			return // of two that start at once, one may go on
@@ -129,40 +130,59 @@ func (t *twins) check(ctx context.Context, r discovery.Record) {
 	}
 }
 
-// askWho begins a handshake under a name of its own. If the node that answers knows the cluster's
-// secret, askWho returns what it says of itself.
-func (t *twins) askWho(ctx context.Context, addr string) (f codec.PeerChallenge, err error) {
+// isSelf reports whether an answer under this node's name is of this process.
+func (p *Peers) isSelf(f *codec.PeerChallenge) bool {
+	return f.Since == p.self.Identity().Since || f.Incarnation == p.engine.Record().Incarnation
+}
+
+// askWho asks a node at an address who it is. It begins a handshake under a temporary name. If the
+// node that answers knows the cluster's secret, askWho returns what it says of itself.
+func (p *Peers) askWho(ctx context.Context, at discovery.Record) (f codec.PeerChallenge, err error) {
 	ctx, cancel := context.WithTimeout(ctx, twinTimeout)
 	defer cancel()
-	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	nc, err := new(net.Dialer).DialContext(ctx, "tcp", at.PeerAddr)
 	if err != nil {
 		return f, err
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	secure, err := t.peers.engine.Secure(nc, addr)
+	secure, err := p.engine.Secure(nc, at)
 	if err != nil {
 		return f, err
 	}
-	self := t.peers.self
-	hello := self.Hello("probe-"+hex.EncodeToString(random(8)), t.peers.engine.Record().Incarnation)
+	hello := p.self.Hello("probe-"+hex.EncodeToString(random(8)), p.engine.Record().Incarnation)
 	if _, err := secure.Write(codec.AppendPeerHello(nil, &hello)); err != nil {
 		return f, err
 	}
 	body, err := readFrame(secure)
+	if ctx.Err() != nil {
+		return f, errSilent
+	}
 	if err == nil {
-		err = codec.DecodePeerChallenge(body, &f)
+		err = decodeChallenge(body, &f)
 	}
 	if err != nil {
 		return f, err
 	}
-	if self.Proves(f.Proof, Accepted, Transcript(&hello, &f)) == nil {
+	if p.self.Proves(f.Proof, Accepted, Transcript(&hello, &f)) == nil {
 		return f, errStranger
 	}
 	return f, nil
 }
 
-var errStranger = errors.New("engine: the node at this address does not know the cluster's secret")
+// decodeChallenge decodes the answer to a hello. The error quotes the other node if it refuses.
+func decodeChallenge(body []byte, f *codec.PeerChallenge) error {
+	var refusal codec.ErrorFrame
+	if codec.DecodeError(body, &refusal) == nil {
+		return fmt.Errorf("engine: %v: %s", refusal.Fault, refusal.Message)
+	}
+	return codec.DecodePeerChallenge(body, f)
+}
+
+var (
+	errStranger = errors.New("engine: the node at this address does not know the cluster's secret")
+	errSilent   = errors.New("engine: it accepts connections and does not answer")
+)
 
 // readFrame reads one frame of a handshake. No loop is involved.
 func readFrame(nc net.Conn) (body []byte, err error) {
