@@ -24,6 +24,21 @@ func TestExitCodes(t *testing.T) {
 		{"run --conns 4 --warmup 0 --duration 1s --no-ack --window 3", loadtest.ExitOK},
 		{"run --conns 4 --warmup 0 --duration 1s --rate 100", loadtest.ExitOK},
 		{"run --conns 4 --warmup 0 --duration 1s --fanout 3", loadtest.ExitOK},
+		{"run --conns 4 --warmup 0 --duration 200ms --rounds 2 --fail-if missing>0 --fail-if rate<1", loadtest.ExitOK},
+		{"run --fail-if p99<1h", loadtest.ExitUsage}, // no such unit
+		{"run --conns 4 --warmup 0 --duration 200ms --quiet --fail-if p99>0s", loadtest.ExitThreshold},
+		{"run --fail-if speed<1", loadtest.ExitUsage},
+		{"run --rounds 0", loadtest.ExitUsage},
+		{"run --csv no-such-folder/out.csv", loadtest.ExitUsage},
+		{"run --hdr .", loadtest.ExitUsage},
+		{"run --html=", loadtest.ExitUsage},
+		{"run --prometheus nowhere:port", loadtest.ExitUsage},
+		{"sweep --of payload", loadtest.ExitUsage},
+		{"sweep --of conns --steps 1.5", loadtest.ExitUsage},
+		{"sweep --rate 5", loadtest.ExitUsage},
+		{"sweep --steps 5 --first 5", loadtest.ExitUsage},
+		{"diff main.go", loadtest.ExitUsage},
+		{"diff main.go main.go", loadtest.ExitUsage},
 		{"run --fanout 0", loadtest.ExitUsage},
 		{"--conns 0", loadtest.ExitUsage},
 		{"--ids-per-conn 0", loadtest.ExitUsage},
@@ -64,8 +79,8 @@ func TestExitCodes(t *testing.T) {
 		{"--credentials-file main.go", loadtest.ExitUsage}, // no node to log in to
 		{"--nodes a:1 --credentials-file=", loadtest.ExitUsage},
 		{"--nodes a:1 --credentials-file no-such-file", loadtest.ExitUsage},
-		{"--nodes a:1 --credentials-file main.go", loadtest.ExitUsage}, // too long
-		{"--nodes a:1 --driver nats --credentials-file json.go", loadtest.ExitUsage},
+		{"--nodes a:1 --credentials-file main_test.go", loadtest.ExitUsage}, // too long
+		{"--nodes a:1 --driver nats --credentials-file outfile.go", loadtest.ExitUsage},
 		{"--discovery-auth-file f", loadtest.ExitUsage},
 		{"--discovery zk://b --discovery-auth-file no-such-file", loadtest.ExitUsage},
 		{"--discovery zk://127.0.0.1:1/distmsg", loadtest.ExitFailure},

@@ -115,7 +115,9 @@ func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *s
 		return nil, loadtest.ExitUsage, fmt.Errorf("--prometheus: %w", err)
 	}
 	defer metrics.close()
-	cfg.Progress = o.out.unlessQuiet(cmd.ErrOrStderr())
+	view := newView(o.out.unlessQuiet(cmd.ErrOrStderr()), o.rounds, max(cfg.Warmup, 0)+cfg.Duration)
+	defer view.close()
+	cfg.Progress = view.lines
 	var all []*loadtest.Report
 	for round := 1; round <= o.rounds; round++ {
 		if o.rounds > 1 {
@@ -124,6 +126,7 @@ func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *s
 		cfg.Observe = func(p *loadtest.Sample) {
 			streams.observe(p, round)
 			metrics.observe(p)
+			view.observe(p, round)
 		}
 		r, code, err := once(ctx, cmd, cfg)
 		if err != nil {

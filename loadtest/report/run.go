@@ -68,7 +68,7 @@ func tilesOf(r *result.Report) []Tile {
 func overTime(r *result.Report) []Chart {
 	x := Axis{Name: "time", Unit: "s"}
 	rate := Chart{ID: "rate", Title: "Rate over time", Hint: "messages that completed, and that were sent, per second", Kind: Lines,
-		Y: Axis{Name: "messages", Unit: "/s"}, Lines: []Line{{Name: r.Config.Unit()}, {Name: "sent"}}}
+		Y: Axis{Name: "messages", Unit: "/s"}, Lines: []Line{{Name: "sent"}, {Name: r.Config.Unit()}}}
 	latency := Chart{ID: "latency", Title: "Latency over time", Hint: r.Config.Path() + ", on a logarithmic scale", Kind: Lines,
 		Y: Axis{Name: "latency", Unit: "s", Log: true}, Lines: []Line{{Name: "p50"}, {Name: "p90"}, {Name: "p99"}, {Name: "p99.9"}, {Name: "max"}}}
 	words := outcomesOf(r)
@@ -81,7 +81,7 @@ func overTime(r *result.Report) []Chart {
 		point := &r.Timeline[i]
 		x.Values = append(x.Values, math.Round(float64(point.At+point.Length)*1e3)/1e3)
 		per := func(n uint64) Value { return Value(float64(n) / max(float64(point.Length), 1e-9)) }
-		add(&rate, per(point.Completed), per(point.Sent))
+		add(&rate, per(point.Sent), per(point.Completed))
 		if l := point.Latency; l != nil {
 			add(&latency, Value(l.P50), Value(l.P90), Value(l.P99), Value(l.P999), Value(l.Max))
 		} else {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/term"
+
+	"distmsg/loadtest"
+	"distmsg/loadtest/result"
+)
+
+// view shows a run while it goes on. On a terminal it draws the last minute in place. Elsewhere it
+// prints one line a second.
+type view struct {
+	program *tea.Program // nil: not a terminal
+	ended   chan struct{}
+	lines   io.Writer // what a run writes its lines to
+}
+
+// newView makes a view of runs that take about length.
+func newView(out io.Writer, rounds int, length time.Duration) *view {
+	file, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(file.Fd()) {
+		return &view{lines: out}
+	}
+	screen := &screen{rounds: rounds, length: result.Of(length), total: make(map[string]uint64)}
+	// Without an input, the terminal stays as it is, and Ctrl-C ends the run as it does elsewhere.
+	v := &view{ended: make(chan struct{}), lines: io.Discard,
+		program: tea.NewProgram(screen, tea.WithOutput(file), tea.WithInput(nil), tea.WithoutSignalHandler())}
+	go func() {
+		defer close(v.ended)
+		_, _ = v.program.Run() // a terminal that has gone does not end the load test
+	}()
+	return v
+}
+
+// moment is a sample with the round that it is from.
+type moment struct {
+	point result.Point
+	round int
+}
+
+func (v *view) observe(p *loadtest.Sample, round int) {
+	if v.program != nil {
+		v.program.Send(moment{p.Point, round})
+	}
+}
+
+// close leaves the last picture on the terminal.
+func (v *view) close() {
+	if v.program != nil {
+		v.program.Quit()
+		<-v.ended
+	}
+}
+
+// screen is what the terminal shows. It belongs to the goroutine of bubbletea.
+type screen struct {
+	rounds int
+	length result.Seconds // of a round, without landing
+	now    moment
+	rates  []float64
+	p99s   []float64
+	total  map[string]uint64 // outcomes of this round
+}
+
+// Init, Update and View implement tea.Model.
+func (s *screen) Init() tea.Cmd { return nil }
+
+func (s *screen) Update(m tea.Msg) (tea.Model, tea.Cmd) {
+	p, ok := m.(moment)
+	if !ok {
+		return s, nil
+	}
+	if p.round != s.now.round {
+		clear(s.total)
+	}
+	s.now = p
+	s.rates = keep(s.rates, p.point.Rate())
+	if l := p.point.Latency; l != nil {
+		s.p99s = keep(s.p99s, float64(l.P99))
+	}
+	for word, n := range p.point.Outcomes {
+		s.total[word] += n
+	}
+	return s, nil
+}
+
+// history is how many seconds the terminal shows.
+const history = 50
+
+func keep(values []float64, v float64) []float64 {
+	values = append(values, v)
+	return values[max(0, len(values)-history):]
+}
+
+func (s *screen) View() tea.View {
+	if s.now.round == 0 {
+		return tea.NewView("connecting …\n")
+	}
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	p := &s.now.point
+	at := p.At + p.Length
+	done := ""
+	if s.length > 0 {
+		done = fmt.Sprintf(" of %s  %s", s.length, bar(float64(at/s.length)))
+	}
+	if s.rounds > 1 {
+		line("round", "%d of %d", s.now.round, s.rounds)
+	}
+	line(string(p.Phase), "%.0fs%s", float64(at), done)
+	line("rate", "%9.0f/s  %s", p.Rate(), spark(s.rates))
+	if l := p.Latency; l != nil {
+		line("p99", "%11s  %s", l.P99, spark(s.p99s))
+		line("latency", "p50 %s  p90 %s  p99.9 %s  max %s", l.P50, l.P90, l.P999, l.Max)
+	}
+	line("messages", "in flight %d, connections down %d", p.InFlight, p.DownConnections)
+	var outcomes []string
+	for _, word := range slices.Sorted(maps.Keys(s.total)) {
+		outcomes = append(outcomes, fmt.Sprintf("%s %d", word, s.total[word]))
+	}
+	if len(outcomes) > 0 {
+		line("outcomes", "%s", strings.Join(outcomes, ", "))
+	}
+	if p.Faults > 0 {
+		line("ledger", "%d FAULTS", p.Faults)
+	} else {
+		line("ledger", "no fault so far")
+	}
+	return tea.NewView(b.String())
+}
+
+// bar draws a share as a bar.
+func bar(share float64) string {
+	const width = 30
+	full := int(min(max(share, 0), 1) * width)
+	return strings.Repeat("█", full) + strings.Repeat("░", width-full)
+}
+
+// spark draws values as columns. The highest is full.
+func spark(values []float64) string {
+	columns := []rune(" ▁▂▃▄▅▆▇█")
+	high := slices.Max(append([]float64{0}, values...))
+	var b strings.Builder
+	for _, v := range values {
+		level := 0
+		if high > 0 {
+			level = int(v / high * float64(len(columns)-1))
+		}
+		b.WriteRune(columns[level])
+	}
+	return b.String()
+}

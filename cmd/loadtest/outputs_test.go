@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"distmsg/loadtest"
+	"distmsg/loadtest/result"
+)
+
+// TestOutputs makes one run and reads all its files. They agree with each other.
+func TestOutputs(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	var stdout, stderr bytes.Buffer
+	args := []string{"--conns", "4", "--warmup", "0", "--duration", "500ms", "--rounds", "2", "--fail-if", "missing>0", "--quiet",
+		"--json", in("a.json"), "--csv", in("a.csv"), "--hdr", in("a.hlog"), "--html", in("a.html")}
+	if code := run(args, &stdout, &stderr); code != loadtest.ExitOK || stdout.Len()+stderr.Len() > 0 {
+		t.Fatalf("exit code %d, it says %q and %q", code, &stdout, &stderr)
+	}
+	r, err := readReport(in("a.json"))
+	if err != nil || r.Acked == 0 || len(r.Rounds) != 2 || len(r.Thresholds) != 1 || r.Rounds[0].Sent+r.Rounds[1].Sent != r.Sent {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	checkTable(t, in("a.csv"), r)
+	checkLog(t, in("a.hlog"), r)
+	if page, err := os.ReadFile(in("a.html")); err != nil || !bytes.Contains(page, []byte("Latency over time")) {
+		t.Errorf("the page: %v, %d bytes", err, len(page))
+	}
+
+	code := run([]string{"diff", in("a.json"), in("a.json"), "--json", in("d.json"), "--html", in("d.html")}, &stdout, &stderr)
+	if code != loadtest.ExitOK || !strings.Contains(stdout.String(), "verdict: cannot tell") {
+		t.Errorf("diff of a run with itself: exit code %d, %s%s", code, &stdout, &stderr)
+	}
+	var c result.Comparison
+	if data, err := os.ReadFile(in("d.json")); err != nil || json.Unmarshal(data, &c) != nil || c.Schema != result.SchemaComparison || len(c.Changes) == 0 {
+		t.Errorf("%v: %+v", err, c)
+	}
+}
+
+// checkTable compares the sums of the time series with the report.
+func checkTable(t *testing.T, file string, r *loadtest.Report) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines, err := csv.NewReader(f).ReadAll()
+	if err != nil || len(lines) < 3 {
+		t.Fatalf("%d lines: %v", len(lines), err)
+	}
+	var sent, acked uint64
+	for _, line := range lines[1:] {
+		for i, column := range lines[0] {
+			n, _ := strconv.ParseUint(line[i], 10, 64)
+			switch column {
+			case "sent":
+				sent += n
+			case "outcome_acked":
+				acked += n
+			}
+		}
+	}
+	if last := lines[len(lines)-1]; sent != r.Sent || acked != r.Acked || last[0] != "2" {
+		t.Errorf("the table has %d sent and %d acked, the report %d and %d; the last line is of round %s", sent, acked, r.Sent, r.Acked, last[0])
+	}
+}
+
+// checkLog compares the histograms of the log with the report.
+func checkLog(t *testing.T, file string, r *loadtest.Report) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var total int64
+	for log := hdrhistogram.NewHistogramLogReader(f); ; {
+		h, err := log.NextIntervalHistogram()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h == nil {
+			break
+		}
+		total += h.TotalCount()
+	}
+	if uint64(total) != r.Acked {
+		t.Errorf("the log has %d messages, %d were acked", total, r.Acked)
+	}
+}
+
+// TestMetrics asks for metrics while nothing runs, and after a second of a run.
+func TestMetrics(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	free.Close()
+	m, err := serveMetrics(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	h := hdrhistogram.New(1000, 1e12, 3)
+	h.RecordValue(2e6)
+	p := &loadtest.Sample{Point: result.Point{Sent: 5, Completed: 1, Outcomes: map[string]uint64{"acked": 1}, InFlight: 4, Faults: 2,
+		Latency: &result.Latency{P50: 0.002, P99: 0.003}}, Measured: h, Other: hdrhistogram.New(1000, 1e12, 3)}
+	m.observe(p)
+	answer, err := http.Get("http://" + addr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`loadtest_messages_total{event="sent"} 5`, `loadtest_outcomes_total{outcome="acked"} 1`, `loadtest_now{what="in_flight"} 4`,
+		"loadtest_ledger_faults_total 2", `loadtest_latency_seconds{quantile="0.99"} 0.003`, "loadtest_latency_seconds_count 1"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package report
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+
+	"distmsg/loadtest/judge"
+	"distmsg/loadtest/result"
+)
+
+// screenshot is given as: go test ./loadtest/report -run TestPages -screenshot
+// ../../docs/loadtest.png
+var screenshot = flag.String("screenshot", "", "`file` to write the picture to")
+
+// example is the report of a run in which much happened: a stall, a fault, several outcomes.
+func example() *result.Report {
+	r := &result.Report{
+		Schema: result.Schema, Begun: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC), Measured: 30,
+		Config:  result.Settings{Driver: "relay", Nodes: []string{"10.0.0.1:7400", "10.0.0.2:7400"}, Conns: 200, IDsPerConn: 1, Payload: 128, Ack: true, Window: 8, Seed: 1, Fanout: 1},
+		Machine: result.Machine{Host: "bench-1", OS: "linux", Arch: "amd64", Kernel: "6.12", CPU: "Some <Processor> & Co", Cores: 2, Allowed: 1, GOMAXPROCS: 2, Memory: 8 << 30},
+		Sent:    4_000_000, Delivered: 3_999_000, Acked: 3_999_000, Outcomes: map[string]uint64{"acked": 3_999_000, "timeout": 600, "no_route": 400},
+		Slowest: map[string]result.Seconds{"acked": 1.2, "timeout": 5}, Rate: new(133_300.0), ServerCPU: new(result.Seconds(2.1e-6)),
+		Latency:    &result.Latency{P50: 0.0011, P90: 0.002, P99: 0.0043, P999: 0.012, Max: 1.2},
+		Thresholds: []result.Threshold{{FailIf: "p99>2ms", Missed: true, Found: "p99 is 4.30ms"}, {FailIf: "missing>0", Found: "missing is 0"}},
+	}
+	for i := range 33 {
+		at := float64(i)
+		wave := 1 + 0.1*math.Sin(at/3)
+		p := result.Point{At: result.Seconds(at), Length: 1, Phase: result.Measuring, Round: 1, Completed: uint64(133_000 * wave), Sent: uint64(133_000 * wave),
+			Outcomes: map[string]uint64{"acked": uint64(133_000 * wave)},
+			Latency:  &result.Latency{P50: result.Seconds(0.001 / wave), P90: 0.002, P99: result.Seconds(0.004 * wave), P999: 0.009, Max: 0.02}}
+		switch i {
+		case 14: // a node died
+			p.Completed, p.Latency, p.LostConnections = 0, nil, 100
+			p.Outcomes = map[string]uint64{"timeout": 600}
+		case 15:
+			p.Outcomes["no_route"], p.Moves = 400, 100
+			p.Latency.Max = 1.2
+		}
+		r.Timeline = append(r.Timeline, p)
+	}
+	limit := result.Seconds(100e-6)
+	for i := range 30 {
+		if i%7 != 5 {
+			r.Distribution = append(r.Distribution, result.Bar{UpTo: limit, Count: int64(400_000 * math.Exp(-math.Pow(float64(i-13), 2)/20))})
+		}
+		limit *= 1.2
+	}
+	for i := range 5 {
+		round := r.Round()
+		round.Rate = new(*r.Rate + float64(i*1000))
+		r.Rounds = append(r.Rounds, round)
+	}
+	return r
+}
+
+// exampleSweep is a sweep whose third step did not hold.
+func exampleSweep() *result.Sweep {
+	s := &result.Sweep{Schema: result.SchemaSweep, Of: "rate", Knee: new(20_000.0), Config: example().Config}
+	for i, rate := range []float64{10_000, 20_000, 40_000} {
+		l := result.Seconds(math.Pow(4, float64(i)) / 1e3)
+		s.Steps = append(s.Steps, result.Step{Value: rate, Held: i < 2, Why: map[int]string{2: "p99 is 16ms, more than 10ms"}[i], Outcomes: map[string]uint64{"acked": 100},
+			Round: result.Round{Rate: new(rate * 0.99), Latency: &result.Latency{P50: l / 4, P90: l / 2, P99: l, P999: l * 2, Max: l * 3}}})
+	}
+	return s
+}
+
+func write(t *testing.T, p *Page) (url string) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := p.WriteHTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), " src=") {
+		t.Error("the page refers to another file")
+	}
+	file := filepath.Join(t.TempDir(), "page.html")
+	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "file://" + file
+}
+
+// TestPages looks at the pages in Chromium: on a phone in the dark, and on a desk in the light.
+func TestPages(t *testing.T) {
+	tab := openBrowser(t)
+	slower := example()
+	for i := range slower.Rounds {
+		slower.Rounds[i].Rate = new(*slower.Rounds[i].Rate * 0.8)
+	}
+	for name, page := range map[string]*Page{
+		"run":   OfRun(example()),
+		"diff":  OfComparison(judge.Compare("before.json", example(), "after.json", slower, 0.01)),
+		"sweep": OfSweep(exampleSweep()),
+		"empty": OfRun(new(result.Report)),
+	} {
+		url := write(t, page)
+		for width, scheme := range map[int64]string{390: "dark", 1440: "light"} {
+			do(t, tab, prefer(scheme), chromedp.EmulateViewport(width, 1000), chromedp.Navigate(url))
+			checkPage(t, tab, fmt.Sprintf("%s at %d px, %s", name, width, scheme), page)
+			if name == "run" && scheme == "light" && *screenshot != "" {
+				picture(t, tab)
+			}
+		}
+	}
+}
+
+// findings are expressions of JavaScript that are empty for a good page.
+var findings = map[string]string{
+	"wider than the screen": `document.documentElement.scrollWidth > innerWidth ? String(document.documentElement.scrollWidth) : ""`,
+	"blank charts": `[...document.querySelectorAll("canvas")].filter(c => {
+		const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+		return !d.some(v => v !== 0);
+	}).length || ""`,
+	"charts without a name":   `[...document.querySelectorAll("[role=img]")].filter(c => !c.ariaLabel).length || ""`,
+	"charts without a table":  `[...document.querySelectorAll("figure")].filter(f => f.querySelectorAll("table tbody tr").length == 0).length || ""`,
+	"headings without a text": `[...document.querySelectorAll("h1, h2, caption, summary")].filter(h => !h.textContent.trim()).length || ""`,
+	"loads from the network":  `performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")).join(" ")`,
+	"text without contrast": `(() => {
+		const light = colour => {
+			const linear = colour.match(/[\d.]+/g).slice(0, 3).map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+			return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2] + .05;
+		};
+		const behind = e => {
+			for (; e; e = e.parentElement) {
+				const c = getComputedStyle(e).backgroundColor;
+				if (c !== "rgba(0, 0, 0, 0)") return c;
+			}
+			return "rgb(255, 255, 255)";
+		};
+		const bad = new Set();
+		for (const e of document.querySelectorAll("h1, h2, p, dt, dd, small, td, th, li, summary, caption")) {
+			const a = light(getComputedStyle(e).color), b = light(behind(e));
+			const ratio = Math.max(a, b) / Math.min(a, b);
+			if (ratio < 4.5) bad.add(e.tagName + "." + e.className + " " + ratio.toFixed(1));
+		}
+		return [...bad].join(", ");
+	})()`,
+}
+
+func checkPage(t *testing.T, tab context.Context, name string, page *Page) {
+	t.Helper()
+	if got := evaluate(t, tab, `document.documentElement.dataset.drawn`); got != fmt.Sprint(len(page.Charts)) {
+		t.Errorf("%s: %s charts are drawn, want %d", name, got, len(page.Charts))
+	}
+	for what, expression := range findings {
+		if got := evaluate(t, tab, expression); got != "" {
+			t.Errorf("%s: %s: %s", name, what, got)
+		}
+	}
+}
+
+func evaluate(t *testing.T, tab context.Context, expression string) string {
+	t.Helper()
+	got, err := chromedp.Run(tab, chromedp.Evaluate[string]("String("+expression+")"))
+	if err != nil {
+		t.Fatalf("%v: %s", err, expression)
+	}
+	return got
+}
+
+func do(t *testing.T, tab context.Context, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	if err := chromedp.Do(tab, steps...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prefer makes a page think that its user likes "dark" or "light".
+func prefer(scheme string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	})
+}
+
+// openBrowser starts a Chromium with a profile of its own, and opens a tab. Both end with the test.
+func openBrowser(t *testing.T) (tab context.Context) {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatalf("this test needs a browser, Debian's package chromium: %v", err)
+	}
+	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir())}
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], options...)...)
+	t.Cleanup(stop)
+	tab, closeTab := chromedp.NewContext(allocator)
+	t.Cleanup(closeTab)
+	if err := chromedp.Do(tab); err != nil {
+		t.Fatalf("cannot start %s: %v", path, err)
+	}
+	return tab
+}
+
+// picture writes the screenshot for the documents.
+func picture(t *testing.T, tab context.Context) {
+	t.Helper()
+	png, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(*screenshot, png, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
