@@ -2,7 +2,6 @@ package routing
 
 import (
 	"hash/maphash"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -19,51 +18,6 @@ const (
 type index struct {
 	seed   maphash.Seed // against IDs that were chosen to collide
 	shards []shard      // a power of two of them
-}
-
-// shortID is the length up to which an entry contains its ID, so that a comparison costs no further
-// cache miss. It has room for a UUID, and makes an entry of 96 bytes.
-const shortID = 39
-
-// entry is one bound ID.
-type entry struct {
-	// Static after construction, except next.
-	next    atomic.Pointer[entry] // in the bucket; written with the shard's mu held
-	hash    uint64
-	session *Session
-	long    *string // the ID, if it is longer than shortID
-	length  uint8   // of short
-	short   [shortID]byte
-
-	// Read without a lock, written with the shard's and the session's mu held.
-	epoch atomic.Uint64 // grows when the same session binds the ID again
-
-	// Guarded by session.mu.
-	older, newer *entry // in the session's list
-}
-
-func newEntry(id string, hash uint64, s *Session, epoch uint64) *entry {
-	e := &entry{hash: hash, session: s}
-	e.epoch.Store(epoch)
-	if len(id) <= shortID {
-		e.length = uint8(copy(e.short[:], id))
-	} else {
-		id = strings.Clone(id)
-		e.long = &id
-	}
-	return e
-}
-
-// id returns a copy.
-func (e *entry) id() string {
-	if e.long != nil {
-		return *e.long
-	}
-	return string(e.short[:e.length])
-}
-
-func (e *entry) route() Route {
-	return Route{Session: e.session, Epoch: e.epoch.Load(), Hash: e.hash}
 }
 
 // shard is a part of the index, in a cache line of its own.
@@ -97,10 +51,7 @@ func bucket(buckets []atomic.Pointer[entry], hash uint64) *atomic.Pointer[entry]
 // chained walks the chain of a hash for an ID, without a lock or an allocation.
 func chained[ID string | []byte](buckets []atomic.Pointer[entry], hash uint64, id ID) *entry {
 	for e := bucket(buckets, hash).Load(); e != nil; e = e.next.Load() {
-		if e.hash != hash {
-			continue
-		}
-		if e.long == nil && string(e.short[:e.length]) == string(id) || e.long != nil && *e.long == string(id) {
+		if string(e.bytes()) == string(id) {
 			return e
 		}
 	}
@@ -128,48 +79,49 @@ func (sh *shard) findLocked(hash uint64, id string) *entry {
 	return chained(*sh.buckets.Load(), hash, id)
 }
 
-func (sh *shard) insert(e *entry) {
+func (sh *shard) insert(x *index, hash uint64, e *entry) {
 	if sh.count == len(*sh.buckets.Load()) {
-		sh.grow()
+		sh.grow(x)
 	}
-	push(*sh.buckets.Load(), e)
+	push(*sh.buckets.Load(), hash, e)
 	sh.count++
 }
 
-func push(buckets []atomic.Pointer[entry], e *entry) {
-	head := bucket(buckets, e.hash)
+func push(buckets []atomic.Pointer[entry], hash uint64, e *entry) {
+	head := bucket(buckets, hash)
 	e.next.Store(head.Load())
 	head.Store(e)
 }
 
 // replace puts e in the place of old, so that a reader finds one of the two.
-func (sh *shard) replace(old, e *entry) {
+func (sh *shard) replace(hash uint64, old, e *entry) {
 	e.next.Store(old.next.Load())
-	sh.linkTo(old).Store(e)
+	sh.linkTo(hash, old).Store(e)
 }
 
-func (sh *shard) remove(e *entry) {
-	sh.linkTo(e).Store(e.next.Load())
+func (sh *shard) remove(hash uint64, e *entry) {
+	sh.linkTo(hash, e).Store(e.next.Load())
 	sh.count--
 }
 
 // linkTo returns the link that points to e.
-func (sh *shard) linkTo(e *entry) *atomic.Pointer[entry] {
-	link := bucket(*sh.buckets.Load(), e.hash)
+func (sh *shard) linkTo(hash uint64, e *entry) *atomic.Pointer[entry] {
+	link := bucket(*sh.buckets.Load(), hash)
 	for link.Load() != e {
 		link = &link.Load().next
 	}
 	return link
 }
 
-// grow doubles the buckets. They never shrink: 8 to 16 bytes for each ID of the peak.
-func (sh *shard) grow() {
+// grow doubles the buckets. They never shrink: 8 to 16 bytes for each ID of the peak. Entries do
+// not store their hashes, so grow computes them.
+func (sh *shard) grow(x *index) {
 	old := *sh.buckets.Swap(nil)
 	grown := make([]atomic.Pointer[entry], 2*len(old))
 	for i := range old {
 		for e := old[i].Load(); e != nil; {
 			next := e.next.Load()
-			push(grown, e)
+			push(grown, x.hashBytes(e.bytes()), e)
 			e = next
 		}
 	}

@@ -50,7 +50,7 @@ func (t *Table) Lookup(id []byte) (Route, bool) {
 	if e == nil {
 		return Route{Hash: hash}, false
 	}
-	return e.route(), true
+	return e.route(hash), true
 }
 
 // OpenSession returns the session with this ID. If there is none, or it has ended, OpenSession
@@ -184,24 +184,24 @@ func (t *Table) Bind(id string, s *Session, epoch uint64) (prev Route, status Bi
 		// bindings are still being removed.
 		same := old.session.id == s.id
 		if have := old.epoch.Load(); have > epoch || have == epoch && !same {
-			return old.route(), Superseded
+			return old.route(hash), Superseded
 		}
 		if old.session == s {
 			return Route{}, s.renew(old, epoch)
 		}
 		if !same {
-			prev = old.route()
+			prev = old.route(hash)
 		}
 	}
-	e := newEntry(id, hash, s, epoch)
+	e := newEntry(id, s, epoch)
 	if s.link(e) == Dead {
 		return Route{}, Dead
 	}
 	if old == nil {
-		sh.insert(e)
+		sh.insert(&t.index, hash, e)
 		t.bound.Add(1)
 	} else {
-		sh.replace(old, e)
+		sh.replace(hash, old, e)
 		old.session.unlink(old)
 	}
 	return prev, Bound
@@ -217,7 +217,7 @@ func (t *Table) Unbind(id string, s *Session, epoch uint64) bool {
 	if e == nil || e.session != s || e.epoch.Load() != epoch {
 		return false
 	}
-	sh.remove(e)
+	sh.remove(hash, e)
 	t.bound.Add(-1)
 	s.unlink(e)
 	return true
@@ -232,7 +232,7 @@ func (t *Table) All() iter.Seq2[string, Route] {
 		for i := range t.index.shards {
 			entries = t.index.shards[i].appendAll(entries[:0])
 			for _, e := range entries {
-				if !yield(e.id(), e.route()) {
+				if !yield(e.id(), e.route(t.index.hashBytes(e.bytes()))) {
 					return
 				}
 			}

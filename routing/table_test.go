@@ -170,7 +170,7 @@ func TestReopenedSession(t *testing.T) {
 	}
 }
 
-// IDs of all lengths are themselves, be they stored in the entry or beside it.
+// IDs of all lengths are themselves, whatever room their entries have.
 func TestIDsOfAllLengths(t *testing.T) {
 	table := routing.NewTable()
 	s := open(table, "alice")
@@ -242,8 +242,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// Bytes for each bound ID, everything in: a budget of 200 for the table, and about 120
-// for the registry in memory.
+// Bytes for each bound ID, everything in.
 func TestMemoryPerID(t *testing.T) {
 	if routing.RaceEnabled {
 		t.Skip("the race detector takes memory of its own")
@@ -257,8 +256,8 @@ func TestMemoryPerID(t *testing.T) {
 		budget uint64
 		bind   func(id string)
 	}{
-		{"table", 200, func(id string) { table.Bind(id, s, 1) }},
-		{"memory registry", 125, func(id string) {
+		{"table", 90, func(id string) { table.Bind(id, s, 1) }},
+		{"memory registry", 90, func(id string) {
 			registry.Bind(ctx, []routing.BindOp{{ID: id, Session: s.ID()}})
 		}},
 	} {
