@@ -61,23 +61,30 @@ func (w *crowd) known(sender uint64) uint64 {
 	return sender
 }
 
-// crowdedBy reports whether size more bytes would make the queue more than half full.
-func (o *output) crowdedBy(size int) bool { return o.queued()+size > o.room()/2 }
+// crowdedBy reports whether size more bytes would make the queue more than half full, or need more
+// of what its identity may have. If not, a message of that size may be queued.
+func (o *output) crowdedBy(size int) bool {
+	n := o.queued() + size
+	return n > o.room()/2 || !o.allowance.Allows(n)
+}
 
 // admits reports whether a message of size bytes may be queued, or why not (S22). If it may, admits
 // charges it to the sender.
 func (o *output) admits(size int, from []byte) verdict {
-	if !o.crowdedBy(size) {
+	switch {
+	case !o.crowdedBy(size):
 		return verdict{}
+	case !o.fits(size):
+		return o.full(size)
 	}
 	return o.admitsCrowded(0, size, o.conn.loop.eng.senderOf(from))
 }
 
-// admitsCrowded does the same for a queue that is more than half full. ahead is how many other
-// bytes are about to be queued before the message.
+// admitsCrowded does the same for a message that fits into a queue that is more than half full.
+// ahead is how many other bytes are about to be queued before the message.
 func (o *output) admitsCrowded(ahead, size int, sender uint64) verdict {
-	if !o.fits(ahead + size) {
-		return o.full(ahead + size)
+	if !o.crowdedBy(ahead + size) { // it only had to reserve more
+		return verdict{}
 	}
 	if o.crowd == nil {
 		o.crowd = new(crowd)

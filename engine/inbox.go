@@ -256,24 +256,25 @@ func (in *inbox) filterChunk(ch *chunk, decide func([]byte, *mailFrame) verdict)
 // otherwise. If there is no room, it refuses all later frames.
 func (in *inbox) trimChunk(c *conn, ch *chunk) {
 	l := in.loop
-	ahead, full := 0, false
+	ahead := 0
+	tooMuch := 0 // 0: all messages so far have fitted
 	over := make(map[uint64]bool)
 	in.filterChunk(ch, func(body []byte, f *mailFrame) verdict {
 		size, sender := codec.PrefixLen+len(body), l.eng.senderOf(f.deliver.From)
 		switch {
-		case full:
-			return c.out.full(ahead + size)
+		case tooMuch > 0:
+			return c.out.full(tooMuch)
 		case over[sender]:
 			l.stats.overCrowd++
 			return verdict{codec.CodeOverflow, reasonCrowd}
+		case !c.out.fits(ahead + size):
+			tooMuch = ahead + size
+			return c.out.full(tooMuch)
 		}
 		v := c.out.admitsCrowded(ahead, size, sender)
-		switch {
-		case v.code == codec.CodeOK:
+		if v.code == codec.CodeOK {
 			ahead += size
-		case c.out.queued()+ahead+size > c.out.room():
-			full = true
-		default:
+		} else {
 			over[sender] = true
 		}
 		return v

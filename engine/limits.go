@@ -33,6 +33,10 @@ type Limits struct {
 	// InFlight bounds how many sends of all connections together wait for an ack. Default: what the
 	// limits of the connections allow.
 	InFlight int
+	// PendingBytes bounds the bytes that wait to be written to all connections together. Each connection
+	// has 64 KiB more that do not count. Less than the largest frame means the largest frame.
+	// Default: what the limits of the connections and the node's memory budget allow.
+	PendingBytes int
 }
 
 // setRates fills in the defaults. For messages, they are more than one event loop relays, so that
@@ -69,6 +73,7 @@ func (l Limits) orElse(d Limits) Limits {
 	setDefault(&l.IDs, d.IDs)
 	setDefault(&l.Watched, d.Watched)
 	setDefault(&l.InFlight, d.InFlight)
+	setDefault(&l.PendingBytes, d.PendingBytes)
 	return l
 }
 
@@ -77,7 +82,7 @@ func (l Limits) terms() limit.Terms {
 	return limit.Terms{
 		Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit(),
 		Connections: max(0, l.Connections), Sessions: max(0, l.Sessions), IDs: max(0, l.IDs),
-		Watched: max(0, l.Watched), InFlight: max(0, l.InFlight),
+		Watched: max(0, l.Watched), InFlight: max(0, l.InFlight), PendingBytes: max(0, l.PendingBytes),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/limit"
 	"distmsg/engine/internal/wake"
 )
 
@@ -121,11 +122,15 @@ func (o *output) room() int {
 	return min(o.maxPending, share)
 }
 
-// full returns why a message of size bytes does not fit: either its receiver is slow, or the node's
-// memory is nearly used up.
+// full returns why a message of size bytes does not fit: its receiver is slow, or all connections of
+// its receiver's identity are, or the node's memory is nearly used up.
 func (o *output) full(size int) verdict {
-	if o.queued()+size > o.maxPending {
+	switch n := o.queued() + size; {
+	case n > o.maxPending:
 		return verdict{codec.CodeOverflow, reasonQueue}
+	case n <= o.room():
+		o.conn.quota.account.Refused(limit.IdentityPendingBytes, 1)
+		return verdict{codec.CodeOverflow, reasonPending}
 	}
 	o.conn.loop.stats.memoryRefused++
 	return verdict{codec.CodeOverflow, reasonMemory}

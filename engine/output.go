@@ -1,6 +1,10 @@
 package engine
 
-import "time"
+import (
+	"time"
+
+	"distmsg/engine/internal/limit"
+)
 
 // output is what waits to be written to a connection, and how fast its peer reads it. The
 // connection's loop owns it.
@@ -12,13 +16,14 @@ type output struct {
 	segBytes   int
 	backlog    int // bytes that wait for the kernel
 	dirty      bool
-	observed   bool   // it is in the loop's observed
-	maxPending int    // bytes beyond which messages are refused
-	fullSince  int64  // since when the buffer has refused frames; 0: it has not
-	crowd      *crowd // of a queue that was more than half full; nil: it never was
-	written    int64  // bytes handed to the wire
-	taken      int64  // of those, what had reached the peer's kernel at the last look
-	moved      int64  // when that last grew
+	observed   bool            // it is in the loop's observed
+	maxPending int             // bytes beyond which messages are refused
+	allowance  limit.Allowance // of the bytes that may wait for the connections of an identity
+	fullSince  int64           // since when the buffer has refused frames; 0: it has not
+	crowd      *crowd          // of a queue that was more than half full; nil: it never was
+	written    int64           // bytes handed to the wire
+	taken      int64           // of those, what had reached the peer's kernel at the last look
+	moved      int64           // when that last grew
 
 	messages uint32        // in pending and segments
 	readAt   time.Duration // when the first of them was read
@@ -34,7 +39,7 @@ func (o *output) queuedHere() int { return o.segBytes + len(o.pending) }
 
 // fits reports whether a message of size bytes may be queued, and remembers since when not (S22).
 func (o *output) fits(size int) bool {
-	if o.queued()+size <= o.room() {
+	if n := o.queued() + size; n <= o.room() && (o.allowance.Allows(n) || o.conn.quota.mayPend(n)) {
 		return true
 	}
 	o.noteFull()
@@ -161,8 +166,12 @@ func (o *output) flush() {
 	if c.gone() {
 		return
 	}
-	if o.setBacklog(c.wire.backlog()); o.backlog > 0 {
+	o.setBacklog(c.wire.backlog())
+	switch {
+	case o.backlog > 0:
 		o.observe()
+	case o.allowance.Trims():
+		c.quota.trimPending(0)
 	}
 }
 
@@ -213,6 +222,7 @@ func (o *output) check() bool {
 	if o.queued() < o.maxPending/2 {
 		o.fullSince = 0
 	}
+	c.quota.trimPending(o.queued())
 	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
 	switch {
 	case o.backlog > 0 && l.now-o.moved >= patience:

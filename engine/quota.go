@@ -87,6 +87,7 @@ func (q *quota) answered(r *directory.Request) {
 func (q *quota) close() {
 	if q.account != nil {
 		q.conn.sender.inFlight.Close(&q.account.InFlight)
+		q.conn.out.allowance.Close(&q.account.PendingBytes)
 		q.conn.loop.eng.accounts.Leave(q.account)
 		q.account = nil
 	}
@@ -170,6 +171,31 @@ func (q *quota) inFlight() (most int, shared *limit.Count) {
 		return 0, nil
 	}
 	return q.account.Terms().InFlight, &q.account.InFlight
+}
+
+// mayPend reserves what is needed so that n bytes may wait for the connection. It returns false if
+// too many wait for the others of its identity.
+func (q *quota) mayPend(n int) bool {
+	most, shared := q.pending()
+	return q.conn.out.allowance.Reserve(n, most, shared)
+}
+
+// trimPending gives back what is not needed while n bytes wait.
+func (q *quota) trimPending(n int) {
+	most, shared := q.pending()
+	q.conn.out.allowance.Trim(n, most, shared)
+}
+
+// pending returns how many bytes may wait for all connections of the identity, 0 for any number, and
+// the count of them.
+func (q *quota) pending() (most int, shared *limit.Count) {
+	if q.account == nil {
+		return 0, nil
+	}
+	if most = q.account.Terms().PendingBytes; most > 0 {
+		most = max(most, q.conn.loop.eng.maxFrame) // so that each message fits at some time
+	}
+	return most, &q.account.PendingBytes
 }
 
 // now returns the loop's time as the arithmetic takes it.

@@ -19,6 +19,7 @@ var (
 	reasonParked   = []byte("too many messages of this connection wait for a lookup")
 	reasonQueue    = []byte("the receiver's queue is full")
 	reasonMemory   = []byte("the node's memory budget is nearly used up")
+	reasonPending  = []byte("the clients of the receiver's identity have reached their limit identity-pending-bytes")
 )
 
 // knownFlags are the bits of a send that this version passes on.

@@ -13,6 +13,7 @@ type limitOptions struct {
 	connMessages, identityMessages               int
 	connLookups, identityLookups                 int
 	connBytes, identityBytes                     byteSize
+	identityPendingBytes                         byteSize
 	identityConns, identitySessions, identityIDs int
 	identityWatched, identityInFlight            int
 	addressConns, addressHandshakes              int
@@ -46,6 +47,8 @@ func (o *limitOptions) addFlags(f *pflag.FlagSet) {
 	}
 	f.Var(&o.connBytes, "max-conn-bytes", "one connection may send `size` bytes in a second, such as 10MiB (default 2GiB)")
 	f.Var(&o.identityBytes, "max-identity-bytes", "all connections of an identity may send `size` bytes in a second (default 4GiB)")
+	f.Var(&o.identityPendingBytes, "max-identity-pending-bytes", "`size` of what may wait to be read by all connections of an identity, beyond 64KiB for each\n"+
+		"(default: what the limits of the connections and --memory-budget allow)")
 }
 
 func (o *limitOptions) check() error {
@@ -64,7 +67,7 @@ func (o *limitOptions) set(c *engine.Config) {
 	c.IdentityLimits = engine.Limits{
 		Messages: perSecond(o.identityMessages), Bytes: perSecond(int(o.identityBytes)), Lookups: perSecond(o.identityLookups),
 		Connections: o.identityConns, Sessions: o.identitySessions, IDs: o.identityIDs,
-		Watched: o.identityWatched, InFlight: o.identityInFlight,
+		Watched: o.identityWatched, InFlight: o.identityInFlight, PendingBytes: int(o.identityPendingBytes),
 	}
 	c.MaxAddressConns, c.AddressHandshakes = o.addressConns, perSecond(o.addressHandshakes)
 }

@@ -16,8 +16,8 @@ func TestLimits(t *testing.T) {
 	if err != nil || got.Messages != (engine.Rate{PerSecond: 100, Burst: 200}) || got.Bytes != (engine.Rate{PerSecond: 1 << 20}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	counts, err := Limits{"connections": 1, "sessions": 2, "ids": 3, "watched": 4, "in_flight": 5}.engine()
-	if want := (engine.Limits{Connections: 1, Sessions: 2, IDs: 3, Watched: 4, InFlight: 5}); err != nil || counts != want {
+	counts, err := Limits{"connections": 1, "sessions": 2, "ids": 3, "watched": 4, "in_flight": 5, "pending_bytes": 6}.engine()
+	if want := (engine.Limits{Connections: 1, Sessions: 2, IDs: 3, Watched: 4, InFlight: 5, PendingBytes: 6}); err != nil || counts != want {
 		t.Errorf("got %+v, %v, want %+v", counts, err, want)
 	}
 	for name, tc := range map[string]struct {

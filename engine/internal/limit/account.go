@@ -11,7 +11,7 @@ import (
 type Terms struct {
 	Messages, Bytes, Lookups Rate
 	// 0 means any number.
-	Connections, Sessions, IDs, Watched, InFlight int
+	Connections, Sessions, IDs, Watched, InFlight, PendingBytes int
 }
 
 // Account counts what the clients of one identity use. Any goroutine may use it. It lives in its
@@ -23,6 +23,8 @@ type Account struct {
 	Messages, Bytes, Lookups Pool
 	// InFlight counts the sends that may wait for an ack, of all connections.
 	InFlight Count
+	// PendingBytes counts the bytes that may wait to be written, of all connections.
+	PendingBytes Count
 
 	book    *Book // static
 	terms   atomic.Pointer[Terms]

@@ -18,6 +18,7 @@ const (
 	IdentityIDs
 	IdentityWatched
 	IdentityInFlight
+	IdentityPendingBytes
 	AddressConnections
 	AddressHandshakes
 	Kinds // how many there are
@@ -31,13 +32,14 @@ var words = [Kinds]string{
 	IdentityBytes:      "identity-bytes",
 	IdentityLookups:    "identity-lookups",
 
-	IdentityConnections: "identity-connections",
-	IdentitySessions:    "identity-sessions",
-	IdentityIDs:         "identity-ids",
-	IdentityWatched:     "identity-watched",
-	IdentityInFlight:    "identity-in-flight",
-	AddressConnections:  "address-connections",
-	AddressHandshakes:   "address-handshakes",
+	IdentityConnections:  "identity-connections",
+	IdentitySessions:     "identity-sessions",
+	IdentityIDs:          "identity-ids",
+	IdentityWatched:      "identity-watched",
+	IdentityInFlight:     "identity-in-flight",
+	IdentityPendingBytes: "identity-pending-bytes",
+	AddressConnections:   "address-connections",
+	AddressHandshakes:    "address-handshakes",
 }
 
 // String returns the word of the limit.
