@@ -180,6 +180,9 @@ type Config struct {
 	// 50,000 IDs a second. Default: 2 s.
 	WatchPeriod time.Duration
 
+	// Engine.SetLimits can change the following limits, MaxSessionIDs, MaxNodeIDs and
+	// MaxNodeWatched.
+
 	// ConnMessages, ConnBytes and ConnLookups bound what one connection may use in a second. See
 	// Limits for what counts. Defaults: 2,000,000 messages (4,000,000 at once), 2 GiB, and 50,000
 	// lookups (200,000 at once).
@@ -283,8 +286,6 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Loops, runtime.NumCPU())
 	setDefault(&c.MaxPayload, defaultMaxPayload)
 	setDefault(&c.MaxIDs, defaultMaxIDs)
-	setDefault(&c.MaxSessionIDs, defaultMaxSessionIDs)
-	setDefault(&c.MaxNodeIDs, defaultMaxNodeIDs)
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)
 	setDefault(&c.MaxRequests, defaultMaxRequests)
 	setDefault(&c.MaxNodeRequests, max(defaultMaxNodeRequests, requestPart*c.MaxRequests))
@@ -312,9 +313,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.VerifyPeriod, defaultVerifyPeriod)
 	setDefault(&c.MaxRoutes, defaultMaxRoutes)
 	setDefault(&c.MaxWatched, defaultMaxWatched)
-	setDefault(&c.MaxNodeWatched, defaultMaxNodeWatched)
 	setDefault(&c.WatchPeriod, defaultWatchPeriod)
-	c.setRates()
+	c.setNodeLimits(c.NodeLimits().withDefaults())
 	setDefault(&c.MemoryBudget, max(machineMemory("/")/defaultMemoryPart, leastMemory, minBudget*int64(c.MaxPayload)))
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
@@ -349,7 +349,8 @@ func (c *Config) validate(ownRegistry bool) error {
 		}
 	}
 	c.checkNames(check)
-	c.checkLimits(check)
+	limits := c.NodeLimits()
+	limits.check(check)
 	c.checkTLS(check)
 	for _, network := range c.ProxyFrom {
 		check(network.IsValid() && !network.Addr().Is4In6(), "ProxyFrom has %v, want a network such as 10.0.0.0/8", network)
@@ -380,9 +381,8 @@ func (c *Config) validate(ownRegistry bool) error {
 		v    int
 	}{
 		{"MaxIDs", c.MaxIDs}, {"MaxMulticast", c.MaxMulticast}, {"MaxInFlight", c.MaxInFlight}, {"MaxAcks", c.MaxAcks}, {"MaxConns", c.MaxConns},
-		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched}, {"MaxNodeWatched", c.MaxNodeWatched},
+		{"MaxRoutes", c.MaxRoutes}, {"MaxParked", c.MaxParked}, {"MaxWatched", c.MaxWatched},
 		{"MaxHandshakes", c.MaxHandshakes}, {"MaxPeerHandshakes", c.MaxPeerHandshakes},
-		{"MaxSessionIDs", c.MaxSessionIDs}, {"MaxNodeIDs", c.MaxNodeIDs},
 		{"MaxRequests", c.MaxRequests}, {"MaxNodeRequests", c.MaxNodeRequests}, {"TakeoverBurst", c.TakeoverBurst},
 	} {
 		check(f.v > 0, "%s is %d, want more than 0", f.name, f.v)

@@ -48,10 +48,8 @@ type Engine struct {
 	failed   chan error    // makes Run return; holds only the first error
 	hooks    hooks
 	acceptor acceptor
-	joins    joins // of clients
-	// connTerms are what one connection may use.
-	connTerms limit.Terms
-	shared    io.Closer // registry that NewShared opened; Run closes it; nil: there is none
+	joins    joins     // of clients
+	shared   io.Closer // registry that NewShared opened; Run closes it; nil: there is none
 
 	// static after Run has started
 	ctx     context.Context // ends when the engine has stopped
@@ -74,6 +72,7 @@ type Engine struct {
 	inputs          sync.Pool      // of *written
 	background      sync.WaitGroup // goroutines for hooks that may block
 	accounts        limit.Book
+	terms           atomic.Pointer[nodeTerms] // what the limits in force allow
 
 	fenceMu   sync.Mutex
 	lastFence time.Duration // guarded by fenceMu
@@ -106,11 +105,11 @@ func New(cfg Config) (*Engine, error) {
 		joins:    joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 	}
 	e.memory = newMemory(&cfg)
-	e.connTerms = Limits{Messages: cfg.ConnMessages, Bytes: cfg.ConnBytes, Lookups: cfg.ConnLookups}.terms()
+	e.terms.Store(cfg.NodeLimits().terms())
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
 	e.acceptor.clients.shaking = newShaking(cfg.TLS, cfg.ProxyFrom, int(max(cfg.MemoryBudget/shakePart/shakeCost, leastShakes)))
-	e.acceptor.clients.sources.most, e.acceptor.clients.sources.rate = cfg.MaxAddressConns, cfg.AddressHandshakes.limit()
+	e.acceptor.clients.sources.terms = &e.terms
 	// The number of nodes bounds the number of links.
 	e.acceptor.peers = newPort(0, cfg.MaxPeerHandshakes)
 	e.acceptor.peers.shaking = newShaking(cfg.PeerTLS, nil, cfg.MaxPeerHandshakes)

@@ -282,7 +282,7 @@ func TestHelloOfAClosedConnection(t *testing.T) {
 		t.Fatal("there is no place")
 	}
 	p.closed(c)
-	p.proved(c)
+	p.proved(c, 0)
 	if len(p.from) > 0 || p.open != 0 {
 		t.Errorf("%d connections are open, and %v", p.open, p.from)
 	}

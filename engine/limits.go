@@ -39,21 +39,8 @@ type Limits struct {
 	PendingBytes int
 }
 
-// setRates fills in the defaults. For messages, they are more than one event loop relays, so that
-// clients notice only the values that an operator has set.
-func (c *Config) setRates() {
-	setDefault(&c.ConnMessages, Rate{2_000_000, 4_000_000})
-	setDefault(&c.ConnBytes, Rate{2 << 30, 2 << 30})
-	setDefault(&c.ConnLookups, Rate{50_000, 200_000})
-	c.IdentityLimits = c.IdentityLimits.orElse(Limits{
-		Messages: Rate{5_000_000, 10_000_000},
-		Bytes:    Rate{4 << 30, 4 << 30},
-		Lookups:  Rate{200_000, 800_000},
-	})
-}
-
-// limit returns the rate for the arithmetic.
-func (r Rate) limit() limit.Rate {
+// terms returns the rate for the arithmetic.
+func (r Rate) terms() limit.Rate {
 	switch {
 	case r.PerSecond <= 0:
 		return limit.Rate{}
@@ -80,7 +67,7 @@ func (l Limits) orElse(d Limits) Limits {
 // terms returns the limits for an account.
 func (l Limits) terms() limit.Terms {
 	return limit.Terms{
-		Messages: l.Messages.limit(), Bytes: l.Bytes.limit(), Lookups: l.Lookups.limit(),
+		Messages: l.Messages.terms(), Bytes: l.Bytes.terms(), Lookups: l.Lookups.terms(),
 		Connections: max(0, l.Connections), Sessions: max(0, l.Sessions), IDs: max(0, l.IDs),
 		Watched: max(0, l.Watched), InFlight: max(0, l.InFlight), PendingBytes: max(0, l.PendingBytes),
 	}
@@ -108,19 +95,4 @@ func (l Limits) check() string {
 		}
 	}
 	return ""
-}
-
-// checkLimits rejects limits that let nothing pass, or that do not hold.
-func (c *Config) checkLimits(check func(ok bool, format string, args ...any)) {
-	rate := func(name string, r Rate) {
-		wrong := r.check()
-		check(wrong == "", "%s.%s", name, wrong)
-	}
-	rate("ConnMessages", c.ConnMessages)
-	rate("ConnBytes", c.ConnBytes)
-	rate("ConnLookups", c.ConnLookups)
-	rate("AddressHandshakes", c.AddressHandshakes)
-	check(c.MaxAddressConns >= 0, "MaxAddressConns is %d, want at least 0", c.MaxAddressConns)
-	wrong := c.IdentityLimits.check()
-	check(wrong == "", "IdentityLimits.%s", wrong)
 }

@@ -87,7 +87,7 @@ func (k *link) take(c *conn, step peers.Step) {
 // do carries out a step.
 func (k *link) do(c *conn, step peers.Step) {
 	if step.Proved && c.port != nil {
-		c.port.proved(c)
+		c.port.proved(c, 0)
 	}
 	k.notice(c, &step)
 	if len(step.Send) > 0 {

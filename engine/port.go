@@ -150,16 +150,22 @@ func (p *port) hasLoop(c *conn) {
 	wake.Nudge(p.freed)
 }
 
-// proved notes that c has shown who it is.
-func (p *port) proved(c *conn) {
+// proved notes that c has shown who it is. It returns false if too many connections from the same
+// source have done that. most is how many may, or 0 for any number.
+func (p *port) proved(c *conn, most int) bool {
+	source := sourceOf(c.remote)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.place.waiting == nil {
-		return // its socket has closed, and only its input is still handled
+	switch {
+	case c.place.waiting == nil:
+		return true // its socket has closed, and only its input is still handled
+	case most > 0 && p.from[source] >= most:
+		return false
 	}
 	p.leave(c, placeProved)
-	p.from[sourceOf(c.remote)]++
+	p.from[source]++
 	wake.Nudge(p.freed)
+	return true
 }
 
 // reservePart is the part of a port's places that no single source address may take.
@@ -177,13 +183,6 @@ func (p *port) hasRoom(source netip.Addr) bool {
 	}
 	p.crowded++
 	return false
-}
-
-// of returns how many connections from a source have shown who they are.
-func (p *port) of(source netip.Addr) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.from[source]
 }
 
 // refusals returns how many connections were refused because of their source.

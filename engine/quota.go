@@ -27,16 +27,17 @@ func (q *quota) open(l *login, s *routing.Session, resumed bool, leaving int) (r
 		return ""
 	}
 	e := q.conn.loop.eng
-	name, terms := "", limit.Terms{}
+	name, terms := "", func() limit.Terms { return limit.Terms{} }
 	if l != nil && l.name != "" {
-		name, terms = l.name, l.limits.orElse(e.cfg.IdentityLimits).terms()
+		name, terms = l.name, func() limit.Terms { return l.limits.orElse(e.terms.Load().identity).terms() }
 	}
 	a, ok := e.accounts.Enter(name, terms, leaving)
 	if !ok {
 		return limitText(limit.IdentityConnections, connWait)
 	}
 	q.account = a
-	if sessions, _ := s.IdentityUse(); terms.Sessions > 0 && !resumed && sessions > terms.Sessions {
+	most := a.Terms().Sessions
+	if sessions, _ := s.IdentityUse(); most > 0 && !resumed && sessions > most {
 		a.Refused(limit.IdentitySessions, 1)
 		return limitText(limit.IdentitySessions, connWait)
 	}
@@ -93,6 +94,16 @@ func (q *quota) close() {
 	}
 }
 
+// renew makes the connection ask for more of everything before it uses more, because limits have
+// changed.
+func (q *quota) renew() {
+	q.messages.Renew()
+	q.bytes.Renew()
+	q.lookups.Renew()
+	q.conn.sender.inFlight.Renew()
+	q.conn.out.allowance.Renew()
+}
+
 // admit uses n messages in a frame of size bytes. If a limit is reached, the messages end with its
 // verdict, whose reason is in the loop's scratch.
 func (q *quota) admit(n, size int) verdict {
@@ -112,14 +123,14 @@ func (q *quota) admit(n, size int) verdict {
 
 func (q *quota) drawMessages(n int) verdict {
 	e, a := q.conn.loop.eng, q.account
-	over, wait := q.messages.Draw(int64(n), e.connTerms.Messages, a.Terms().Messages, &a.Messages, q.now())
+	over, wait := q.messages.Draw(int64(n), e.terms.Load().conn.Messages, a.Terms().Messages, &a.Messages, q.now())
 	return q.verdict(over, wait, limit.ConnectionMessages, limit.IdentityMessages)
 }
 
 // drawBytes gives the messages back if their bytes are refused.
 func (q *quota) drawBytes(n, size int) verdict {
 	e, a := q.conn.loop.eng, q.account
-	over, wait := q.bytes.Draw(int64(size), e.connTerms.Bytes, a.Terms().Bytes, &a.Bytes, q.now())
+	over, wait := q.bytes.Draw(int64(size), e.terms.Load().conn.Bytes, a.Terms().Bytes, &a.Bytes, q.now())
 	if over != limit.Within {
 		q.messages.Return(int64(n))
 	}
@@ -132,7 +143,7 @@ func (q *quota) mayLookup(r *directory.Request, n int) bool {
 		return true
 	}
 	e, a := q.conn.loop.eng, q.account
-	over, wait := q.lookups.Draw(int64(n), e.connTerms.Lookups, a.Terms().Lookups, &a.Lookups, q.now())
+	over, wait := q.lookups.Draw(int64(n), e.terms.Load().conn.Lookups, a.Terms().Lookups, &a.Lookups, q.now())
 	if v := q.verdict(over, wait, limit.ConnectionLookups, limit.IdentityLookups); v.code != codec.CodeOK {
 		e.dir.Refuse(r, v.code, string(v.reason))
 		return false

@@ -28,6 +28,7 @@ func (c *conn) handleHello(body []byte) {
 		return
 	}
 	if p := c.inMemory(); p != nil {
+		c.port.proved(c, 0)
 		c.joinAs(&f, &join{loop: c.loop, handle: c.handle()}).enqueue(p.login)
 		return
 	}
@@ -36,13 +37,14 @@ func (c *conn) handleHello(body []byte) {
 		c.close(codec.FaultGoingAway, "the node has few places for connections left, and clients of this address hold more than those: try again later")
 		return
 	}
-	if most := c.port.sources.most; most > 0 && c.port.of(source) >= most {
-		e.accounts.Refused(limit.AddressConnections)
-		c.close(codec.FaultGoingAway, limitText(limit.AddressConnections, connWait))
-		return
-	}
 	if !e.joins.enter(source) {
 		c.close(codec.FaultGoingAway, "too many clients are connecting: try again later")
+		return
+	}
+	if !c.port.proved(c, e.terms.Load().addressConns) {
+		e.joins.leave(source)
+		e.accounts.Refused(limit.AddressConnections)
+		c.close(codec.FaultGoingAway, limitText(limit.AddressConnections, connWait))
 		return
 	}
 	j := c.joinAs(&f, &join{loop: c.loop, handle: c.handle(), placed: true, source: source})
@@ -57,7 +59,6 @@ func (c *conn) handleHello(body []byte) {
 
 // joinAs joins the connection to a session as its hello asks, and fills j in.
 func (c *conn) joinAs(f *codec.Hello, j *join) *join {
-	c.port.proved(c)
 	c.state = stateJoining
 	c.receiver.takesMany = f.Features&codec.FeatureMulticast != 0
 	c.receiver.returnsBare = f.Features&codec.FeatureShortNotHere != 0

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"distmsg/codec"
@@ -14,8 +15,7 @@ import (
 // second, before the node does anything for a connection. It does not count those of load
 // balancers, whose clients it does not know yet. The port knows how many connections there are.
 type sources struct {
-	rate limit.Rate // static; of each address
-	most int        // static; connections of each address; 0: any number
+	terms *atomic.Pointer[nodeTerms] // static; nil: there is no limit
 
 	mu      sync.Mutex
 	buckets map[netip.Addr]limit.Bucket // guarded by mu; those that are not full
@@ -26,21 +26,25 @@ const mostSources = 1 << 16
 
 // mayShake uses one handshake of an address. It returns how long to wait if there is none.
 func (s *sources) mayShake(source netip.Addr, now time.Duration) (wait time.Duration) {
-	if s.rate.PerSecond == 0 {
+	if s.terms == nil {
+		return 0
+	}
+	rate := s.terms.Load().addressHandshakes
+	if rate.PerSecond == 0 {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.buckets) >= mostSources {
-		s.forget(now)
+		s.forget(rate, now)
 	}
 	if s.buckets == nil {
 		s.buckets = make(map[netip.Addr]limit.Bucket)
 	}
 	b := s.buckets[source]
-	wait = b.Wait(s.rate, now)
+	wait = b.Wait(rate, now)
 	if wait == 0 {
-		b.Take(s.rate, now, 1)
+		b.Take(rate, now, 1)
 	}
 	s.buckets[source] = b
 	return wait
@@ -48,9 +52,9 @@ func (s *sources) mayShake(source netip.Addr, now time.Duration) (wait time.Dura
 
 // forget forgets addresses that have been quiet, and all of them if there are none. The caller
 // holds mu.
-func (s *sources) forget(now time.Duration) {
+func (s *sources) forget(rate limit.Rate, now time.Duration) {
 	for source, b := range s.buckets {
-		if b.Full(s.rate, now) {
+		if b.Full(rate, now) {
 			delete(s.buckets, source)
 		}
 	}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"log/slog"
+
 	"github.com/spf13/pflag"
 
 	"distmsg/engine"
@@ -70,6 +73,46 @@ func (o *limitOptions) set(c *engine.Config) {
 		Watched: o.identityWatched, InFlight: o.identityInFlight, PendingBytes: int(o.identityPendingBytes),
 	}
 	c.MaxAddressConns, c.AddressHandshakes = o.addressConns, perSecond(o.addressHandshakes)
+}
+
+// setLimits puts the limits of all flags into the engine's configuration.
+func (o *options) setLimits(c *engine.Config) {
+	o.limits.set(c)
+	c.MaxSessionIDs, c.MaxNodeIDs, c.MaxNodeWatched = o.maxSessionIDs, o.maxNodeIDs, o.maxNodeWatched
+}
+
+// nodeLimits returns the limits of all flags.
+func (o *options) nodeLimits() engine.NodeLimits {
+	var c engine.Config
+	o.setLimits(&c)
+	return c.NodeLimits()
+}
+
+// limitsSetter is an engine whose limits can be replaced.
+type limitsSetter interface {
+	SetLimits(l engine.NodeLimits) error
+}
+
+// reloadLimits is the part that applies new values of the flags for limits.
+func reloadLimits(node limitsSetter, running engine.NodeLimits, logger *slog.Logger) part {
+	flags := []string{"max-session-ids", "max-node-ids", "max-node-watched",
+		"max-conn-bytes", "max-identity-bytes", "max-identity-pending-bytes"}
+	for _, c := range new(limitOptions).counts() {
+		flags = append(flags, c.name)
+	}
+	return part{what: "the limits", flags: flags, prepare: func(_ context.Context, next *options) (func(), error) {
+		limits := next.nodeLimits()
+		if limits == running {
+			return nil, nil
+		}
+		return func() {
+			running = limits
+			// They were checked, so there is no error.
+			if err := node.SetLimits(limits); err != nil {
+				logger.Error("the limits cannot be replaced", "error", err)
+			}
+		}, nil
+	}}
 }
 
 func perSecond(n int) engine.Rate { return engine.Rate{PerSecond: int64(n)} }

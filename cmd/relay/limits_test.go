@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,5 +35,46 @@ func TestLimitFlags(t *testing.T) {
 	new(limitOptions).set(&none)
 	if none.IdentityLimits != (engine.Limits{}) || none.ConnMessages != (engine.Rate{}) || none.ConnLookups != (engine.Rate{}) || none.AddressHandshakes != (engine.Rate{}) {
 		t.Errorf("no flags set %+v", none)
+	}
+}
+
+// noted notes the limits that it was given.
+type noted struct{ all []engine.NodeLimits }
+
+func (n *noted) SetLimits(l engine.NodeLimits) error { n.all = append(n.all, l); return nil }
+
+// A reload applies each flag whose name begins with max-, and only new values.
+func TestReloadLimits(t *testing.T) {
+	var running options
+	f := pflag.NewFlagSet("relay", pflag.ContinueOnError)
+	running.addFlags(f)
+	var node noted
+	p := reloadLimits(&node, running.nodeLimits(), slog.New(slog.DiscardHandler))
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !strings.HasPrefix(flag.Name, "max-") {
+			return
+		}
+		if !slices.Contains(p.flags, flag.Name) {
+			t.Errorf("--%s needs a restart", flag.Name)
+		}
+		if err := flag.Value.Set("7"); err != nil {
+			t.Fatal(err)
+		}
+		before := len(node.all)
+		for range 2 {
+			commit, err := p.prepare(t.Context(), &running)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if commit != nil {
+				commit()
+			}
+		}
+		if len(node.all) != before+1 || node.all[before] != running.nodeLimits() {
+			t.Errorf("--%s was applied %d times: %+v", flag.Name, len(node.all)-before, node.all[before:])
+		}
+	})
+	if len(p.flags) != len(node.all) {
+		t.Errorf("%d flags of %d are known", len(node.all), len(p.flags))
 	}
 }

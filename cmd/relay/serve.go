@@ -85,7 +85,6 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, ProxyFrom: opts.proxies, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
-		MaxSessionIDs: opts.maxSessionIDs, MaxNodeIDs: opts.maxNodeIDs, MaxNodeWatched: opts.maxNodeWatched,
 		Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: used, ClusterSecretsAccepted: accepted,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
@@ -94,6 +93,7 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 		outside.logins.node = node
 		outside.logins.addPart(reloads)
 		reloads.add(reloadSecrets(node, secrets.cluster, logger))
+		reloads.add(reloadLimits(node, opts.nodeLimits(), logger))
 		err = operate(node, opts, outside, reloads, logger)
 	}
 	return errors.Join(err, outside.close())

@@ -106,7 +106,7 @@ func unopened(flag string, err error, usage bool) error {
 func (v *services) newNode(ctx context.Context, cfg engine.Config, o options, s secrets) (*engine.Engine, error) {
 	v.tls.apply(&cfg)
 	v.logins.apply(&cfg)
-	o.limits.set(&cfg)
+	o.setLimits(&cfg)
 	if o.registry == memoryRegistry {
 		node, err := engine.New(cfg)
 		return node, cli.WithCode(cli.ExitUsage, err)

@@ -194,6 +194,15 @@ func (d *Directory) registryContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(d.ctx, RegistryTimeout)
 }
 
+// Limits are those of the directory's limits that can change, see Config.
+type Limits struct{ MaxSessionIDs, MaxNodeIDs, MaxNodeWatched int }
+
+// SetLimits replaces limits. What is beyond the new ones stays. Any goroutine may call it.
+func (d *Directory) SetLimits(l Limits) {
+	d.bindings.room.setMost(l.MaxSessionIDs, l.MaxNodeIDs)
+	d.watcher.setMost(l.MaxNodeWatched)
+}
+
 // apart calls a hook and reports whether it returned. If it did not, the log says why and where.
 func (d *Directory) apart(name string, hook func()) bool {
 	return callback.ApartLogged(d.cfg.Log, "Hooks."+name, hook)

@@ -17,25 +17,30 @@ import (
 // room counts the IDs that the node is asking the registry to bind. The table counts those that are
 // bound.
 type room struct {
-	table                     *routing.Table // static
-	mostOfSession, mostOfNode int            // static
-	sessionFull, nodeFull     string         // why a bind is refused; static
-	refused                   atomic.Uint64  // IDs; for Stats
+	table   *routing.Table // static
+	refused atomic.Uint64  // IDs; for Stats
 
-	mu         sync.Mutex
-	sessions   map[*routing.Session]int // guarded by mu
-	identities map[string]int           // guarded by mu
-	node       int                      // guarded by mu
+	mu                        sync.Mutex
+	mostOfSession, mostOfNode int                      // guarded by mu
+	sessionFull, nodeFull     string                   // guarded by mu; why a bind is refused
+	sessions                  map[*routing.Session]int // guarded by mu
+	identities                map[string]int           // guarded by mu
+	node                      int                      // guarded by mu
 }
 
 func newRoom(d *Directory) *room {
-	c := &d.cfg
-	return &room{
-		table: d.table, mostOfSession: c.MaxSessionIDs, mostOfNode: c.MaxNodeIDs,
-		sessionFull: fmt.Sprintf("the session already holds %d IDs at this node, the maximum (max-session-ids)", c.MaxSessionIDs),
-		nodeFull:    fmt.Sprintf("the node already holds %d IDs, the maximum (max-node-ids)", c.MaxNodeIDs),
-		sessions:    make(map[*routing.Session]int), identities: make(map[string]int),
-	}
+	m := &room{table: d.table, sessions: make(map[*routing.Session]int), identities: make(map[string]int)}
+	m.setMost(d.cfg.MaxSessionIDs, d.cfg.MaxNodeIDs)
+	return m
+}
+
+// setMost sets how many IDs a session and the node may hold.
+func (m *room) setMost(ofSession, ofNode int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mostOfSession, m.mostOfNode = ofSession, ofNode
+	m.sessionFull = fmt.Sprintf("the session already holds %d IDs at this node, the maximum (max-session-ids)", ofSession)
+	m.nodeFull = fmt.Sprintf("the node already holds %d IDs, the maximum (max-node-ids)", ofNode)
 }
 
 // keepFor reserves room for IDs of a request. It refuses those for which there is no room, and

@@ -51,6 +51,7 @@ type watcher struct {
 	ended []*Watches   // guarded by mu; to be taken apart
 	// watches is how many there are of all connections. Guarded by mu.
 	watches int
+	most    int // guarded by mu; how many there may be
 	// identities says how many of them each identity has that has a name. Guarded by mu.
 	identities map[string]int
 
@@ -77,7 +78,7 @@ type absence struct {
 }
 
 func newWatcher(d *Directory) *watcher {
-	return &watcher{dir: d, wake: make(chan struct{}, 1), ids: make(map[string]*watchedID),
+	return &watcher{dir: d, most: d.cfg.MaxNodeWatched, wake: make(chan struct{}, 1), ids: make(map[string]*watchedID),
 		identities: make(map[string]int), absent: make(map[routing.SessionID]*absence)}
 }
 

@@ -148,8 +148,15 @@ func (list *Watches) of(w *watcher, name string) *watch {
 // hasRoom reports whether a list may grow, up to its own limit and its share of the node's limit.
 // The caller holds mu.
 func (w *watcher) hasRoom(list *Watches) bool {
-	n, most := len(list.all), w.dir.cfg.MaxNodeWatched
-	return n < w.dir.cfg.MaxWatched && w.watches < most && n < share.Of(most, w.watches, watchPart)
+	n := len(list.all)
+	return n < w.dir.cfg.MaxWatched && w.watches < w.most && n < share.Of(w.most, w.watches, watchPart)
+}
+
+// setMost sets how many IDs all connections may watch.
+func (w *watcher) setMost(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.most = n
 }
 
 func (w *watcher) answer(list *Watches, r *Request) {

@@ -30,8 +30,9 @@ type Account struct {
 	terms   atomic.Pointer[Terms]
 	refused [Kinds]atomic.Uint64
 
-	conns  int  // guarded by book.mu
-	listed bool // guarded by book.mu; it is in book.offenders
+	source func() Terms // guarded by book.mu; says what terms are now
+	conns  int          // guarded by book.mu
+	listed bool         // guarded by book.mu; it is in book.offenders
 }
 
 // Terms returns what the account's clients may use now.
@@ -67,11 +68,13 @@ const MostOffenders = 100
 func (b *Book) Refused(k Kind) { b.nameless[k].Add(1) }
 
 // Enter adds a connection to the account of an identity. The terms of the latest connection hold
-// for all of them. leaving is how many of the connections are about to leave. If there are too
+// for all of them. terms returns what they are at the moment. It may be called again at any time,
+// with a lock held. leaving is how many of the connections are about to leave. If there are too
 // many, ok is false, and the connection is not added, but counted as refused.
-func (b *Book) Enter(name string, t Terms, leaving int) (a *Account, ok bool) {
+func (b *Book) Enter(name string, terms func() Terms, leaving int) (a *Account, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	t := terms()
 	if a = b.accounts[name]; a == nil {
 		a = &Account{Name: name, book: b}
 		if b.accounts == nil {
@@ -86,10 +89,32 @@ func (b *Book) Enter(name string, t Terms, leaving int) (a *Account, ok bool) {
 		return a, false
 	}
 	a.conns++
-	if old := a.terms.Load(); old == nil || *old != t {
-		a.terms.Store(&t)
-	}
+	a.source = terms
+	a.set(t)
 	return a, true
+}
+
+// set sets the account's terms, and reports whether they are others than before.
+func (a *Account) set(t Terms) (changed bool) {
+	if old := a.terms.Load(); old != nil && *old == t {
+		return false
+	}
+	a.terms.Store(&t)
+	return true
+}
+
+// Renew sets the terms of all accounts to what they are now. Where they have changed, nothing is
+// owed any more: it could be much at another rate.
+func (b *Book) Renew() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.accounts {
+		if a.source != nil && a.set(a.source()) {
+			a.Messages.fill()
+			a.Bytes.fill()
+			a.Lookups.fill()
+		}
+	}
 }
 
 // Leave takes a connection out of its account.

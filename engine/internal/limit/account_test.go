@@ -6,10 +6,12 @@ import (
 	"testing"
 )
 
+func always(t Terms) func() Terms { return func() Terms { return t } }
+
 func TestBookForgetsWhoNeverOffended(t *testing.T) {
 	var b Book
-	first, _ := b.Enter("shop", Terms{}, 0)
-	second, _ := b.Enter("shop", Terms{Messages: Rate{1, 1}}, 0)
+	first, _ := b.Enter("shop", always(Terms{}), 0)
+	second, _ := b.Enter("shop", always(Terms{Messages: Rate{1, 1}}), 0)
 	if first != second || first.Terms().Messages.PerSecond != 1 {
 		t.Fatalf("two connections of one identity have %p and %p; %+v", first, second, first.Terms())
 	}
@@ -28,7 +30,7 @@ func TestOffencesAreBounded(t *testing.T) {
 	var b Book
 	const n = 3 * MostOffenders
 	for i := range n {
-		a, _ := b.Enter(fmt.Sprint("identity-", i), Terms{}, 0)
+		a, _ := b.Enter(fmt.Sprint("identity-", i), always(Terms{}), 0)
 		a.Refused(IdentityBytes, 1)
 		a.Refused(IdentityBytes, 1)
 		if i%2 == 0 {
@@ -47,7 +49,7 @@ func TestOffencesAreBounded(t *testing.T) {
 		t.Errorf("%d accounts are left", len(b.accounts))
 	}
 	// One that has left makes room for a new one.
-	a, _ := b.Enter("late", Terms{}, 0)
+	a, _ := b.Enter("late", always(Terms{}), 0)
 	b.Leave(b.offenders[0])
 	a.Refused(ConnectionMessages, 1)
 	if !slices.Contains(b.Offences(), Offence{Identity: "late", Kind: ConnectionMessages, Times: 1}) {
@@ -60,15 +62,15 @@ func TestOffencesAreBounded(t *testing.T) {
 func TestForgottenAccountReachesLimit(t *testing.T) {
 	var b Book
 	one := Terms{Connections: 1}
-	old, _ := b.Enter("shop", one, 0)
+	old, _ := b.Enter("shop", always(one), 0)
 	b.Leave(old)
-	now, _ := b.Enter("shop", one, 0)
+	now, _ := b.Enter("shop", always(one), 0)
 	old.Refused(IdentitySessions, 1)
 	for i := range MostOffenders {
-		a, _ := b.Enter(fmt.Sprint("identity-", i), Terms{}, 0)
+		a, _ := b.Enter(fmt.Sprint("identity-", i), always(Terms{}), 0)
 		a.Refused(IdentityBytes, 1)
 	}
-	if again, ok := b.Enter("shop", one, 0); again != now || ok {
+	if again, ok := b.Enter("shop", always(one), 0); again != now || ok {
 		t.Error("the identity has fresh limits")
 	}
 	if n := now.refused[IdentityConnections].Load(); n != 1 {
@@ -93,11 +95,23 @@ func TestConnectionsOfAnIdentity(t *testing.T) {
 		leaving int
 		ok      bool
 	}{{0, true}, {0, true}, {0, false}, {1, true}, {1, false}} {
-		if _, ok := b.Enter("shop", two, tc.leaving); ok != tc.ok {
+		if _, ok := b.Enter("shop", always(two), tc.leaving); ok != tc.ok {
 			t.Errorf("connection %d: %v", i, ok)
 		}
 	}
-	if _, ok := b.Enter("another", two, 0); !ok {
+	if _, ok := b.Enter("another", always(two), 0); !ok {
 		t.Error("another identity has no connection")
+	}
+}
+
+// New terms hold for the connections that there are.
+func TestNewTermsOfAnAccount(t *testing.T) {
+	var b Book
+	now := Terms{IDs: 1}
+	a, _ := b.Enter("shop", func() Terms { return now }, 0)
+	refused, _ := b.Enter("another", always(Terms{IDs: 3}), 0)
+	now.IDs = 2
+	if b.Renew(); a.Terms().IDs != 2 || refused.Terms().IDs != 3 {
+		t.Errorf("the terms are %+v and %+v", a.Terms(), refused.Terms())
 	}
 }

@@ -56,6 +56,9 @@ func (a *Allowance) Trim(n, common int, shared *Count) {
 // keep allows what is reserved to be used, unless the limit is lower by now.
 func (a *Allowance) keep(common int) { a.allowed = FreeBytes + min(a.reserved, max(0, common)) }
 
+// Renew makes the connection reserve anew before the next message, because the limit has changed.
+func (a *Allowance) Renew() { a.allowed = 0 }
+
 // Close gives back all that is reserved.
 func (a *Allowance) Close(shared *Count) {
 	if a.reserved > 0 {

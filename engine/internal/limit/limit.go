@@ -148,6 +148,9 @@ func (p *Pool) Take(r Rate, now time.Duration, n int64) int64 {
 	}
 }
 
+// fill makes the bucket full.
+func (p *Pool) fill() { p.moment.Store(0) }
+
 // owe uses n tokens, whether or not they have come.
 func (p *Pool) owe(r Rate, now time.Duration, n int64) {
 	for {
@@ -174,6 +177,10 @@ func (m *Meter) Use(n int64) bool {
 	m.left -= n
 	return true
 }
+
+// Renew makes the meter ask its buckets before the next use, because a rate has changed. What it
+// owes at the old rate could be much at the new one, so its own bucket is full again.
+func (m *Meter) Renew() { *m = Meter{} }
 
 // Return gives back n tokens that were used.
 func (m *Meter) Return(n int64) { m.left += n }

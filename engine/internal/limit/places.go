@@ -25,8 +25,7 @@ func (c *Count) giveBack(n int) { c.n.Add(int64(-n)) }
 // goroutine owns them. It reserves shared places in batches, so that most uses cost one comparison
 // and no atomic operation.
 //
-// If nothing is used, nothing is reserved. So a connection that is idle keeps no place from others,
-// and new limits hold for it from then on.
+// If nothing is used, nothing is reserved. So a connection that is idle keeps no place from others.
 type Places struct {
 	used     int
 	allowed  int // how many may be used until Reserve is called
@@ -93,9 +92,13 @@ func (p *Places) Trim(common int, shared *Count) {
 	p.keep(common)
 }
 
-// keep allows what is reserved to be used, until that is too much in advance.
+// Renew makes the connection reserve anew before the next use, because a limit has changed.
+func (p *Places) Renew() { p.allowed = 0 }
+
+// keep allows what is reserved to be used, unless the limit is lower by now, and until that is too
+// much in advance.
 func (p *Places) keep(common int) {
-	p.allowed, p.least = p.reserved, max(1, p.reserved-2*placesBatch(common))
+	p.allowed, p.least = min(p.reserved, max(0, common)), max(1, p.reserved-2*placesBatch(common))
 }
 
 // Close gives back all that is reserved. No place may be used afterwards.

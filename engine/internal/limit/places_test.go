@@ -93,6 +93,40 @@ func TestFewPlacesAreExact(t *testing.T) {
 	}
 }
 
+// A connection that uses places obeys a limit that comes, or gets lower, and its places count.
+func TestPlacesWithALowerLimit(t *testing.T) {
+	for name, before := range map[string]int{"none before": 0, "a higher one before": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			var shared Count
+			var p, other Places
+			for range 10 {
+				p.grab(100, before, &shared)
+			}
+			p.Renew()
+			other.Renew()
+			if over := p.grab(100, 10, &shared); over != OverShared || p.Used() != 10 {
+				t.Errorf("%d, %d places are used", over, p.Used())
+			}
+			p.let(10, &shared)
+			if over := p.grab(100, 10, &shared); over != Within {
+				t.Errorf("a place that is free again: %d", over)
+			}
+			for range 5 {
+				p.let(5, &shared)
+			}
+			if over := p.grab(100, 5, &shared); over != OverShared {
+				t.Errorf("one more than a lower limit: %d", over)
+			}
+			for p.Used() > 0 {
+				p.let(5, &shared)
+			}
+			if over := other.grab(100, 5, &shared); over != Within {
+				t.Errorf("another connection: %d", over)
+			}
+		})
+	}
+}
+
 // A connection that used places without a limit obeys a new one once it has been idle.
 func TestPlacesWithANewLimit(t *testing.T) {
 	var shared Count
