@@ -38,7 +38,8 @@ type Config struct {
 	// restart.
 	Secret []byte
 	// SecretsAccepted are further secrets that may have signed a resume secret, while Secret is
-	// being replaced. See Engine.SetSecrets.
+	// being replaced. If Secret is ClusterSecret by default, so are ClusterSecretsAccepted. See
+	// Engine.SetSecrets.
 	SecretsAccepted [][]byte
 
 	// MaxPayload is the maximum size of a payload or reply in bytes. Default: 1 MiB.
@@ -319,7 +320,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MaxParked, max(defaultMaxParked, 2*c.MaxPayload))
 	if c.Secret == nil && c.ClusterSecret != nil {
 		c.Secret = c.ClusterSecret // what is made of it is told apart by its label
-		c.SecretsAccepted = c.ClusterSecretsAccepted
+		c.SecretsAccepted = slices.Concat(c.ClusterSecretsAccepted, c.SecretsAccepted)
 	}
 	if c.Secret == nil {
 		c.Secret = randomBytes(codec.SecretLen)

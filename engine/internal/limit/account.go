@@ -2,6 +2,7 @@ package limit
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,7 @@ type Terms struct {
 }
 
 // Account counts what the clients of one identity use. Any goroutine may use it. It lives in its
-// book as long as a connection has it, and longer if it reached a limit.
+// book as long as a connection has it, and longer if the book lists it as an offender.
 type Account struct {
 	Name string // static
 
@@ -26,25 +27,36 @@ type Account struct {
 	// PendingBytes counts the bytes that may wait to be written, of all connections.
 	PendingBytes Count
 
-	book    *Book // static
-	terms   atomic.Pointer[Terms]
-	refused [Kinds]atomic.Uint64
+	book  *Book // static
+	terms atomic.Pointer[Terms]
+
+	listed   atomic.Bool          // it is in book.offenders; set with book.mu held
+	refused  [Kinds]atomic.Uint64 // how often it has reached limits while it was listed
+	unlisted atomic.Uint64        // and while it was not
 
 	source func() Terms // guarded by book.mu; says what terms are now
 	conns  int          // guarded by book.mu
-	listed bool         // guarded by book.mu; it is in book.offenders
 }
 
 // Terms returns what the account's clients may use now.
 func (a *Account) Terms() *Terms { return a.terms.Load() }
 
-// Refused counts that a limit was reached n times.
+// Refused counts that a limit was reached n times. An account that is not listed counts among the
+// others. It tries to be listed the first time, and whenever its count has doubled, so it seldom
+// takes the book's lock.
 func (a *Account) Refused(k Kind, n int) {
-	if a.refused[k].Add(uint64(n)) == uint64(n) {
-		a.book.mu.Lock()
-		defer a.book.mu.Unlock()
-		a.book.list(a)
+	if a.listed.Load() {
+		a.refused[k].Add(uint64(n))
+		return
 	}
+	now := a.unlisted.Add(uint64(n))
+	if bits.Len64(now) == bits.Len64(now-uint64(n)) {
+		a.book.others[k].Add(uint64(n))
+		return
+	}
+	a.book.mu.Lock()
+	defer a.book.mu.Unlock()
+	a.book.count(a, k, n)
 }
 
 // Book holds the accounts of all identities that are connected. Its zero value is empty. Any
@@ -55,9 +67,8 @@ type Book struct {
 	accounts map[string]*Account // guarded by mu
 	// guarded by mu; those that have reached a limit, at most MostOffenders
 	offenders []*Account
-	// guarded by mu; what accounts that are forgotten have reached
-	others [Kinds]uint64
 
+	others   [Kinds]atomic.Uint64 // what accounts have reached that were not listed, or no longer are
 	nameless [Kinds]atomic.Uint64 // reached by clients whose identity is not known yet
 }
 
@@ -83,9 +94,7 @@ func (b *Book) Enter(name string, terms func() Terms, leaving int) (a *Account, 
 		b.accounts[name] = a
 	}
 	if t.Connections > 0 && a.conns-leaving >= t.Connections {
-		if a.refused[IdentityConnections].Add(1) == 1 {
-			b.list(a)
-		}
+		b.count(a, IdentityConnections, 1)
 		return a, false
 	}
 	a.conns++
@@ -121,15 +130,25 @@ func (b *Book) Renew() {
 func (b *Book) Leave(a *Account) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a.conns--; a.conns == 0 && !a.listed {
+	if a.conns--; a.conns == 0 && !a.listed.Load() {
 		b.forget(a)
+	}
+}
+
+// count lists an account if it can, and counts that a limit was reached n times. The caller holds
+// mu.
+func (b *Book) count(a *Account, k Kind, n int) {
+	if b.list(a); a.listed.Load() {
+		a.refused[k].Add(uint64(n))
+	} else {
+		b.others[k].Add(uint64(n))
 	}
 }
 
 // list adds an account to the offenders. If there are too many, one that has no connection makes
 // room. The caller holds mu.
 func (b *Book) list(a *Account) {
-	if a.listed || b.accounts[a.Name] != a { // it may be forgotten by now
+	if a.listed.Load() || b.accounts[a.Name] != a { // it may be forgotten by now
 		return
 	}
 	if len(b.offenders) >= MostOffenders {
@@ -140,15 +159,15 @@ func (b *Book) list(a *Account) {
 		b.forget(b.offenders[i])
 		b.offenders = slices.Delete(b.offenders, i, i+1)
 	}
-	a.listed = true
+	a.listed.Store(true)
 	b.offenders = append(b.offenders, a)
 }
 
 // forget removes an account, and keeps what it has reached among the others. The caller holds mu.
 func (b *Book) forget(a *Account) {
-	a.listed = false
+	a.listed.Store(false)
 	for k := range a.refused {
-		b.others[k] += a.refused[k].Swap(0)
+		b.others[k].Add(a.refused[k].Swap(0))
 	}
 	if b.accounts[a.Name] == a {
 		delete(b.accounts, a.Name)
@@ -163,7 +182,8 @@ type Offence struct {
 	Times    uint64
 }
 
-// Offences returns how often limits were reached, by identity.
+// Offences returns how often limits were reached, by identity. The count of the others never goes
+// down: what an account has reached before it is listed stays there.
 func (b *Book) Offences() []Offence {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -180,20 +200,8 @@ func (b *Book) Offences() []Offence {
 			all = append(all, Offence{Kind: Kind(k), Times: n})
 		}
 	}
-	others := b.others
-	for _, a := range b.accounts {
-		if len(b.offenders) < MostOffenders { // all that have reached a limit are listed
-			break
-		}
-		if a.listed {
-			continue
-		}
-		for k := range a.refused {
-			others[k] += a.refused[k].Load()
-		}
-	}
-	for k, n := range others {
-		if n > 0 {
+	for k := range b.others {
+		if n := b.others[k].Load(); n > 0 {
 			all = append(all, Offence{Other: true, Kind: Kind(k), Times: n})
 		}
 	}

@@ -73,8 +73,37 @@ func TestForgottenAccountReachesLimit(t *testing.T) {
 	if again, ok := b.Enter("shop", always(one), 0); again != now || ok {
 		t.Error("the identity has fresh limits")
 	}
-	if n := now.refused[IdentityConnections].Load(); n != 1 {
+	if n := b.others[IdentityConnections].Load(); n != 1 {
 		t.Errorf("%d refused connections are counted, want 1", n)
+	}
+}
+
+// What an account has reached before it is listed stays with the others, so no count goes down. It
+// is listed once there is room, although nothing but its own refusals makes it try.
+func TestOthersOnlyGrow(t *testing.T) {
+	var b Book
+	for i := range MostOffenders {
+		a, _ := b.Enter(fmt.Sprint("identity-", i), always(Terms{}), 0)
+		a.Refused(IdentityBytes, 1)
+	}
+	late, _ := b.Enter("late", always(Terms{}), 0)
+	for range 5 {
+		late.Refused(IdentityBytes, 1)
+	}
+	others := Offence{Other: true, Kind: IdentityBytes, Times: 5}
+	if !slices.Contains(b.Offences(), others) {
+		t.Fatalf("of the others, 5 are not counted: %+v", b.Offences())
+	}
+	b.Leave(b.offenders[0])
+	for range 5 {
+		late.Refused(IdentityBytes, 1)
+	}
+	// the eighth made it try; one more counts for the one that has left
+	others.Times = 5 + 2 + 1
+	for _, want := range []Offence{others, {Identity: "late", Kind: IdentityBytes, Times: 3}} {
+		if !slices.Contains(b.Offences(), want) {
+			t.Errorf("%+v is not among %+v", want, b.Offences())
+		}
 	}
 }
 
