@@ -63,6 +63,7 @@ type acceptor struct {
 	tlsFailed  atomic.Uint64    // TLS connections that have failed, most of them in their handshake
 	noProxy    atomic.Uint64    // connections from a load balancer that lack its header
 	complained asynclog.Seldom  // about clients without TLS or a header
+	panicked   asynclog.Seldom  // a handshake that did not return was logged
 	dialled    atomic.Int64     // open sockets that this node has dialled
 }
 

@@ -2,20 +2,25 @@ package engine
 
 import (
 	"distmsg/codec"
+	"distmsg/internal/asynclog"
 	"distmsg/internal/callback"
 )
 
 // Hooks are the application's code. If a hook panics, only that call ends, and the node refuses
-// what it asked the hook for.
+// what it asked the hook for. The log has one failure a second of each hook, because clients may
+// cause them as often as they like.
 
 // hooks calls the application's hooks.
-type hooks struct{ eng *Engine }
+type hooks struct {
+	eng    *Engine           // static
+	failed asynclog.SeldomOf // by hook
+}
 
 // onLoop calls a hook on a loop and reports whether it returned. If the hook did not return, onLoop
 // logs why and where. If it did, onLoop allocates nothing.
 func (h *hooks) onLoop(name string, hook func()) bool {
 	return callback.Contain(hook, func(f callback.Failure) {
-		f.Log(h.eng.cfg.Logger, "Hooks."+name)
+		h.complain(&f, name)
 		// The loop's goroutine ends, and nothing can prevent that. A node that has crashed is
 		// better than one that stands still.
 		if f.Panic == nil {
@@ -28,7 +33,18 @@ func (h *hooks) onLoop(name string, hook func()) bool {
 // apart logs why and where. The hook runs on a goroutine of its own, because a lane must continue
 // if the hook ends its goroutine.
 func (h *hooks) apart(name string, hook func()) bool {
-	return callback.ApartLogged(h.eng.cfg.Logger, "Hooks."+name, hook)
+	f := callback.Apart(hook)
+	if f != nil {
+		h.complain(f, name)
+	}
+	return f == nil
+}
+
+// complain logs that a hook did not return.
+func (h *hooks) complain(f *callback.Failure, name string) {
+	if h.failed.Due(name, h.eng.clock()) {
+		f.Log(h.eng.cfg.Logger, "Hooks."+name)
+	}
 }
 
 // decide calls a deciding hook on a loop. It returns CodeDenied if the hook panicked.

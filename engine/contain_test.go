@@ -42,6 +42,18 @@ func (l *notes) has(n *node, all ...string) {
 	}
 }
 
+// lines counts the lines with that text.
+func (l *notes) lines(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.b.String()) {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
 // notReturning holds what application code may do instead of returning.
 var notReturning = map[string]func(){"panic": func() { panic("a secret") }, "goexit": runtime.Goexit}
 

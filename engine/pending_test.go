@@ -15,7 +15,7 @@ func (c *client) hearsOfPending(from, to string) {
 	c.t.Helper()
 	for range 500 {
 		for range 16 {
-			c.post(from, to, crowdPayload, codec.FlagReport)
+			c.post(from, to, crowdPayload, codec.FlagAck)
 		}
 		c.n.settle()
 		for _, f := range c.arrived() {

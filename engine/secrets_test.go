@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"distmsg/codec"
@@ -20,6 +21,14 @@ func TestSetSecretsChecks(t *testing.T) {
 	}
 	if _, err := New(Config{SecretsAccepted: [][]byte{longEnough[:15]}}); err == nil {
 		t.Error("a short secret is accepted")
+	}
+	former, latter := bytes.Repeat([]byte("f"), 16), bytes.Repeat([]byte("l"), 16)
+	e, err := New(Config{ClusterSecret: longEnough, ClusterSecretsAccepted: [][]byte{former}, SecretsAccepted: [][]byte{latter}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := e.secrets.resume.All(); !slices.EqualFunc(all, [][]byte{longEnough, former, latter}, bytes.Equal) {
+		t.Errorf("sessions resume with %q", all)
 	}
 }
 

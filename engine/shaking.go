@@ -99,7 +99,9 @@ func (s *shake) run(e *Engine) bool {
 	var err error
 	broken := func(f callback.Failure) {
 		e.acceptor.tlsFailed.Add(1)
-		f.Log(e.cfg.Logger, "a TLS handshake", "remote", s.conn.remote)
+		if e.acceptor.panicked.Due(e.clock()) { // clients may cause it as often as they like
+			f.Log(e.cfg.Logger, "a TLS handshake", "remote", s.conn.remote)
+		}
 		s.close()
 	}
 	if !callback.Contain(func() { err = s.handshake() }, broken) {
@@ -194,6 +196,16 @@ func (s *shake) stop() {
 	_ = s.nc.SetDeadline(time.Unix(1, 0))
 }
 
+// stopped reports whether the node has made the handshake fail.
+func (s *shake) stopped() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // shakes returns the handshakes of the port that are under way.
 func (p *port) shakes() (all []*shake) {
 	p.mu.Lock()
@@ -214,7 +226,7 @@ func (s *shake) refuse(e *Engine, err error) {
 		a.complain("a load balancer sent no PROXY protocol header of version 2", "remote", remote, "error", err)
 		return
 	}
-	if s.port.shaking.config != nil {
+	if s.conn.secure != nil && !s.stopped() && !errors.Is(err, errDisplaced) {
 		a.tlsFailed.Add(1)
 	}
 	header := tls.RecordHeaderError{}
@@ -255,9 +267,7 @@ func (s *shake) linger() {
 		_ = tcp.CloseWrite()
 	}
 	_ = s.nc.SetReadDeadline(time.Now().Add(lingerMillis * time.Millisecond))
-	select {
-	case <-s.ended: // it may have set the deadline before
-	default:
+	if !s.stopped() { // else it may have set the deadline before
 		_, _ = io.CopyN(io.Discard, s.nc, lingerBytes)
 	}
 }

@@ -152,12 +152,16 @@ func TestHandshakeDoesNotReturn(t *testing.T) {
 			})
 			other := s.client.Clone()
 			other.ServerName = "another"
+			began := time.Now()
 			for range 3 {
 				if err := tls.Client(n.dial().nc, other).HandshakeContext(t.Context()); err == nil {
 					t.Error("it got in")
 				}
 			}
 			log.has(n, "a TLS handshake", "remote=127.0.0.1", "TestHandshakeDoesNotReturn", "stack=")
+			if lines := log.lines("a TLS handshake"); lines > 1+int(time.Since(began)/time.Second) {
+				t.Errorf("%d lines in the log", lines)
+			}
 			n.joinTLS(s.client).alive()
 			if s := n.counters(); s.TLSFailed != 3 || s.Connections != 1 || n.acceptor.clients.sockets() != 1 {
 				t.Errorf("%d failed, %d connections, %d sockets", s.TLSFailed, s.Connections, n.acceptor.clients.sockets())

@@ -43,16 +43,6 @@ func Apart(f func()) (failed *Failure) {
 	return <-done
 }
 
-// ApartLogged is Apart for a call that is logged if it does not return. The log says whose call it
-// was, how it ended and where. ApartLogged reports whether the call returned.
-func ApartLogged(log *slog.Logger, who string, f func()) (returned bool) {
-	failed := Apart(f)
-	if failed != nil {
-		failed.Log(log, who)
-	}
-	return failed == nil
-}
-
 // How describes how the call ended. It omits the value of the panic, which may be confidential.
 func (f *Failure) How() string {
 	if f.Panic == nil {

@@ -10,6 +10,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/engine/internal/keyring"
+	"distmsg/internal/asynclog"
 	"distmsg/internal/callback"
 	"distmsg/routing"
 )
@@ -122,7 +123,8 @@ type Directory struct {
 	resolver  *resolver
 	holders   *holders
 
-	asked atomic.Int64 // bytes of all requests that are under way
+	asked       atomic.Int64      // bytes of all requests that are under way
+	hooksFailed asynclog.SeldomOf // by hook
 }
 
 // New makes a directory. It works once Start is called. peers may be nil if cfg.Remote is.
@@ -203,9 +205,14 @@ func (d *Directory) SetLimits(l Limits) {
 	d.watcher.setMost(l.MaxNodeWatched)
 }
 
-// apart calls a hook and reports whether it returned. If it did not, the log says why and where.
+// apart calls a hook and reports whether it returned. If it did not, the log says why and where, at
+// most once a second for each hook.
 func (d *Directory) apart(name string, hook func()) bool {
-	return callback.ApartLogged(d.cfg.Log, "Hooks."+name, hook)
+	f := callback.Apart(hook)
+	if f != nil && d.hooksFailed.Due(name, d.cfg.Clock()) {
+		f.Log(d.cfg.Log, "Hooks."+name)
+	}
+	return f == nil
 }
 
 // Busy returns how long the oldest job under way has run, or 0 if there is none.
