@@ -33,9 +33,9 @@ type Limits struct {
 	// InFlight bounds how many sends of all connections together wait for an ack. Default: what the
 	// limits of the connections allow.
 	InFlight int
-	// PendingBytes bounds the bytes that wait to be written to all connections together. Each connection
-	// has 64 KiB more that do not count. Less than the largest frame means the largest frame.
-	// Default: what the limits of the connections and the node's memory budget allow.
+	// PendingBytes bounds the bytes that wait to be written to all connections together. Each
+	// connection has 64 KiB more that do not count. Less than the largest frame means the largest
+	// frame. Default: what the limits of the connections and the node's memory budget allow.
 	PendingBytes int
 }
 

@@ -122,8 +122,8 @@ func (o *output) room() int {
 	return min(o.maxPending, share)
 }
 
-// full returns why a message of size bytes does not fit: its receiver is slow, or all connections of
-// its receiver's identity are, or the node's memory is nearly used up.
+// full returns why a message of size bytes does not fit: its receiver is slow, or all connections
+// of its receiver's identity are, or the node's memory is nearly used up.
 func (o *output) full(size int) verdict {
 	switch n := o.queued() + size; {
 	case n > o.maxPending:

@@ -36,9 +36,9 @@ func (c *Config) setNodeLimits(l NodeLimits) {
 }
 
 // SetLimits replaces the limits of a running node. They hold at once, for connections that exist,
-// too. The node closes nothing that is beyond a new limit, but accepts no more of it. A client hears
-// how many of its sends may wait for an ack only when it connects. SetLimits returns an error, and
-// changes nothing, if a limit is not valid. Any goroutine may call it.
+// too. The node closes nothing that is beyond a new limit, but accepts no more of it. A client
+// hears how many of its sends may wait for an ack only when it connects. SetLimits returns an
+// error, and changes nothing, if a limit is not valid. Any goroutine may call it.
 func (e *Engine) SetLimits(l NodeLimits) error {
 	l = l.withDefaults()
 	var errs []error

@@ -10,7 +10,8 @@ import (
 	"distmsg/engine/internal/limit"
 )
 
-// hearsOfPending sends until a message is refused because of what waits for the receiver's identity.
+// hearsOfPending sends until a message is refused because of what waits for the receiver's
+// identity.
 func (c *client) hearsOfPending(from, to string) {
 	c.t.Helper()
 	for range 500 {

@@ -197,8 +197,8 @@ func (q *quota) trimPending(n int) {
 	q.conn.out.allowance.Trim(n, most, shared)
 }
 
-// pending returns how many bytes may wait for all connections of the identity, 0 for any number, and
-// the count of them.
+// pending returns how many bytes may wait for all connections of the identity, 0 for any number,
+// and the count of them.
 func (q *quota) pending() (most int, shared *limit.Count) {
 	if q.account == nil {
 		return 0, nil

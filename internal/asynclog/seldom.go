@@ -28,8 +28,8 @@ func (s *Seldom) Due(now time.Duration) bool {
 	return (last == 0 || int64(now)-last > int64(time.Second)) && s.last.CompareAndSwap(last, int64(now))
 }
 
-// SeldomOf is a Seldom for each of a few keys. The zero value is ready to use, and any goroutine may
-// use it.
+// SeldomOf is a Seldom for each of a few keys. The zero value is ready to use, and any goroutine
+// may use it.
 type SeldomOf struct{ all sync.Map } // of *Seldom, by key
 
 // Due reports whether a message about a key may be logged now. Then it counts as logged.

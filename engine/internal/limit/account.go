@@ -68,7 +68,7 @@ type Book struct {
 	// guarded by mu; those that have reached a limit, at most MostOffenders
 	offenders []*Account
 
-	others   [Kinds]atomic.Uint64 // what accounts have reached that were not listed, or no longer are
+	others   [Kinds]atomic.Uint64 // what accounts have reached that are not listed
 	nameless [Kinds]atomic.Uint64 // reached by clients whose identity is not known yet
 }
 

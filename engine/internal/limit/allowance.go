@@ -1,8 +1,8 @@
 package limit
 
-// Allowance is how many bytes may wait for one connection. A part of them is free. What is more, the
-// connection reserves of a number of bytes that it shares with others, in large steps, so that most
-// messages cost one comparison and no atomic operation. One goroutine owns it.
+// Allowance is how many bytes may wait for one connection. A part of them is free. What is more,
+// the connection reserves of a number of bytes that it shares with others, in large steps, so that
+// most messages cost one comparison and no atomic operation. One goroutine owns it.
 type Allowance struct {
 	allowed  int // bytes that may wait until Reserve is called
 	reserved int // of those that are shared

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Goroutines let queues grow and shrink at random. Beyond what is free, all together never hold more
-// than they share, and in the end nothing is reserved.
+// Goroutines let queues grow and shrink at random. Beyond what is free, all together never hold
+// more than they share, and in the end nothing is reserved.
 func TestAllowancesAreShared(t *testing.T) {
 	for _, common := range []int{1, stepBytes - 1, 3 * stepBytes, 10*stepBytes + 7} {
 		var shared Count
