@@ -64,8 +64,9 @@ type conn struct {
 	writing  bool      // the writer is writing a batch
 	unsent   []byte    // when it ends: frames of which no byte was written
 	outPhase outPhase
-	cause    error             // why it was shut
-	to, from [codec.MaxID]byte // scratch for the frame being encoded
+	cause    error                // why it was shut
+	to, from [codec.MaxID]byte    // scratch for the frame being encoded
+	trace    [codec.TraceLen]byte // likewise
 
 	// Guarded by mu: what waits for the node.
 	calls    calls

@@ -31,6 +31,7 @@ type Delivery struct {
 	To      string // an ID of this session
 	From    string // "" where the node allows that
 	Payload []byte // a view: valid until the handler returns, not to be written to
+	Trace   string // the sender's Message.Trace, or ""; owned by the handler
 
 	deadline int64 // on the session's clock; 0: none
 	ending   atomic.Pointer[endingContext]
@@ -52,6 +53,7 @@ func (a *deliveries) next() (d *Delivery) {
 func (d *Delivery) set(j *job) {
 	f := &j.deliver
 	d.To, d.From, d.Payload = j.binding.id, j.lane.from, f.Payload
+	d.Trace = codec.FormatTrace(f.Trace)
 	if f.TTL != 0 {
 		d.deadline = j.since + int64(f.TTL)
 	}

@@ -146,6 +146,7 @@ func (c *conn) takesMany(to []string, payload int) error {
 func (c *conn) encodeMany(o *outgoing, seq uint64, ttl uint32) []byte {
 	f := codec.Multicast{
 		Seq: seq, From: c.from[:copy(c.from[:], o.From)], TTL: ttl, Flags: c.s.flags(o.acked()), Payload: o.Payload,
+		Trace: c.traceOf(o),
 	}
 	return codec.AppendMulticast(c.out, &f, o.to) // takesMany has checked its size
 }

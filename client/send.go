@@ -24,6 +24,10 @@ type Message struct {
 	// Without both, the node's default (5 s) applies to messages with an outcome, and posts may
 	// take any time.
 	TTL time.Duration
+	// Trace is the trace that the message belongs to, as a W3C traceparent ("00-…"): the receiver
+	// finds it in its Delivery. Nodes pass it on and do not look at it. One that is not valid is
+	// left out.
+	Trace string
 }
 
 // Reply is what the receiver answered.
@@ -304,11 +308,20 @@ func (c *conn) encode(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
 		TTL:     ttl,
 		Flags:   c.s.flags(o.acked()),
 		Payload: o.Payload,
+		Trace:   c.traceOf(o),
 	}
 	if len(o.Payload) > int(c.limits.MaxPayload) {
 		return c.out, tooLarge(len(o.Payload), c.limits.MaxPayload)
 	}
 	return codec.AppendSend(c.out, &f), nil
+}
+
+// traceOf returns o's trace as a frame has it. It needs c.mu, and the result is valid as long.
+func (c *conn) traceOf(o *outgoing) []byte {
+	if o.Trace == "" || !codec.ParseTrace(&c.trace, o.Trace) {
+		return nil
+	}
+	return c.trace[:]
 }
 
 func (s *Session) flags(ack bool) uint8 {
@@ -358,6 +371,9 @@ func (o *outgoing) estimate() int {
 	}
 	if !o.acked() {
 		return least + n
+	}
+	if o.Trace != "" {
+		n += 2 + codec.TraceLen
 	}
 	return most + n + len(o.to) // the heads of long IDs
 }

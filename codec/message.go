@@ -24,6 +24,7 @@ type Send struct {
 	TTL     uint32 // remaining milliseconds; 0 stands for the node's default
 	Flags   uint8
 	Payload []byte // opaque to nodes
+	Trace   []byte // TraceLen bytes, or empty
 }
 
 // DecodeSend reads the body of a send frame into f. It allocates nothing. Its error is an *Error.
@@ -35,17 +36,18 @@ func DecodeSend(body []byte, f *Send) error {
 	f.TTL = uint32(r.uint("ttl", maxTTL))
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.Payload = r.bin("payload", anyLen)
+	f.Trace, left = r.trace(left)
 	return r.close(left)
 }
 
 // AppendSend appends the whole frame, length prefix included.
 func AppendSend(b []byte, f *Send) []byte {
 	b, start := appendSendHead(b, f)
-	return end(appendBin(b, f.Payload), start)
+	return end(appendTrace(appendBin(b, f.Payload), f.Trace), start)
 }
 
 func appendSendHead(b []byte, f *Send) ([]byte, int) {
-	b, start := begin(b, KindSend, 7)
+	b, start := begin(b, KindSend, 7+traceFields(f.Trace))
 	b = appendUint(b, f.Seq)
 	b = appendStr(b, f.To)
 	b = appendStr(b, f.From)
@@ -63,6 +65,7 @@ type Deliver struct {
 	Flags   uint8
 	Epoch   uint64 // of the binding that the node used
 	Payload []byte
+	Trace   []byte // TraceLen bytes, or empty
 }
 
 // DecodeDeliver reads the body of a deliver frame into f. It allocates nothing. Its error is an
@@ -81,6 +84,7 @@ func decodeDeliver(body []byte, kind Kind, f *Deliver) error {
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.Epoch = r.uint("epoch", maxEpoch)
 	f.Payload = r.bin("payload", anyLen)
+	f.Trace, left = r.trace(left)
 	return r.close(left)
 }
 
@@ -99,14 +103,14 @@ func (f *Deliver) Short() Deliver { return Deliver{Token: f.Token, To: f.To, Epo
 func AppendNotHere(b []byte, f *Deliver) []byte { return appendDeliver(b, KindNotHere, f) }
 
 func appendDeliver(b []byte, kind Kind, f *Deliver) []byte {
-	b, start := begin(b, kind, 8)
+	b, start := begin(b, kind, 8+traceFields(f.Trace))
 	b = appendBin(b, f.Token)
 	b = appendStr(b, f.To)
 	b = appendStr(b, f.From)
 	b = appendUint32(b, f.TTL)
 	b = appendUint(b, uint64(f.Flags))
 	b = appendEpoch(b, f.Epoch)
-	return end(appendBin(b, f.Payload), start)
+	return end(appendTrace(appendBin(b, f.Payload), f.Trace), start)
 }
 
 // PatchDeliverTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliver
@@ -128,7 +132,7 @@ func strSize(n int) int {
 // DeliverSize bounds the bytes that AppendDeliver will append, for IDs and a token within their
 // limits.
 func DeliverSize(f *Deliver) int {
-	return PrefixLen + 2 + 2 + len(f.Token) + 2 + len(f.To) + 2 + len(f.From) + 5 + 2 + 9 + 5 + len(f.Payload)
+	return PrefixLen + 2 + 2 + len(f.Token) + 2 + len(f.To) + 2 + len(f.From) + 5 + 2 + 9 + 5 + len(f.Payload) + traceSize(f.Trace)
 }
 
 // Ack is a receiver's answer to a deliver that carried a token.

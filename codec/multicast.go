@@ -15,6 +15,7 @@ type Multicast struct {
 	Flags   uint8
 	To      IDList // client IDs of 1 to MaxID bytes each
 	Payload []byte
+	Trace   []byte // TraceLen bytes, or empty
 }
 
 // DecodeMulticast reads the body of a multicast frame with at most maxIDs IDs into f. It allocates
@@ -27,17 +28,18 @@ func DecodeMulticast(body []byte, maxIDs int, f *Multicast) error {
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.To = IDList{readElements(&r, elementID, maxIDs)}
 	f.Payload = r.bin("payload", anyLen)
+	f.Trace, left = r.trace(left)
 	return r.close(left)
 }
 
 // AppendMulticast appends the whole frame with its length prefix. It uses to and ignores f.To.
 func AppendMulticast[T []byte | string](b []byte, f *Multicast, to []T) []byte {
 	b, start := appendMulticastHead(b, f, to)
-	return end(appendBin(b, f.Payload), start)
+	return end(appendTrace(appendBin(b, f.Payload), f.Trace), start)
 }
 
 func appendMulticastHead[T []byte | string](b []byte, f *Multicast, to []T) ([]byte, int) {
-	b, start := begin(b, KindMulticast, 7)
+	b, start := begin(b, KindMulticast, 7+traceFields(f.Trace))
 	b = appendUint(b, f.Seq)
 	b = appendStr(b, f.From)
 	b = appendUint(b, uint64(f.TTL))
@@ -74,6 +76,7 @@ type DeliverMany struct {
 	Flags   uint8
 	To      RecipientList
 	Payload []byte
+	Trace   []byte // TraceLen bytes, or empty
 }
 
 // Recipient is one ID of a DeliverMany. It holds the fields that Deliver and Forward have per ID.
@@ -88,7 +91,7 @@ type Recipient struct {
 // Deliver returns the message for one of its recipients. The byte fields are views, like those of f
 // and r.
 func (f *DeliverMany) Deliver(r *Recipient) Deliver {
-	return Deliver{Token: r.Token, To: r.To, From: f.From, TTL: f.TTL, Flags: f.Flags, Epoch: r.Epoch, Payload: f.Payload}
+	return Deliver{Token: r.Token, To: r.To, From: f.From, TTL: f.TTL, Flags: f.Flags, Epoch: r.Epoch, Payload: f.Payload, Trace: f.Trace}
 }
 
 // recipientFields returns the number of fields that a recipient has in a frame of this kind.
@@ -112,6 +115,7 @@ func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error
 	f.Flags = uint8(r.uint("flags", math.MaxUint8))
 	f.To = RecipientList{readElements(&r, elementRecipient, maxIDs)}
 	f.Payload = r.bin("payload", anyLen)
+	f.Trace, left = r.trace(left)
 	return r.close(left)
 }
 
@@ -119,7 +123,7 @@ func DecodeDeliverMany(body []byte, kind Kind, maxIDs int, f *DeliverMany) error
 // copies the payload once.
 func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []byte {
 	fields := recipientFields(kind)
-	b, start := begin(b, kind, 6)
+	b, start := begin(b, kind, 6+traceFields(f.Trace))
 	b = appendStr(b, f.From)
 	b = appendUint32(b, f.TTL)
 	b = appendUint(b, uint64(f.Flags))
@@ -137,7 +141,7 @@ func AppendDeliverMany(b []byte, kind Kind, f *DeliverMany, to []Recipient) []by
 			b = appendUint(b, uint64(v.Why))
 		}
 	}
-	return end(appendBin(b, f.Payload), start)
+	return end(appendTrace(appendBin(b, f.Payload), f.Trace), start)
 }
 
 // PatchManyTTL overwrites the remaining milliseconds in the body of a frame that AppendDeliverMany

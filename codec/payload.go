@@ -21,7 +21,7 @@ func AppendSendValue(b []byte, f *Send, v any) ([]byte, error) {
 	if err != nil {
 		return b, fmt.Errorf("send.payload: %w", err)
 	}
-	return end(out, start), nil
+	return end(appendTrace(out, f.Trace), start), nil
 }
 
 // AppendMulticastValue appends a multicast frame whose payload is v in msgpack. It encodes v
@@ -33,7 +33,7 @@ func AppendMulticastValue[T []byte | string](b []byte, f *Multicast, to []T, v a
 	if err != nil {
 		return b, fmt.Errorf("multicast.payload: %w", err)
 	}
-	return end(out, start), nil
+	return end(appendTrace(out, f.Trace), start), nil
 }
 
 // AppendAckValue appends an ack frame whose reply is v in msgpack. It encodes v straight into b and

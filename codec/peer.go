@@ -220,13 +220,14 @@ func DecodeForward(body []byte, kind Kind, f *Forward) error {
 	f.Epoch = r.uint("epoch", maxEpoch)
 	f.Session = r.fixedBin("session", SessionIDLen, false)
 	f.Payload = r.bin("payload", anyLen)
+	f.Trace, left = r.trace(left)
 	return r.close(left)
 }
 
 // AppendForward appends a forward, not_mine or not_attached frame with its length prefix. It copies
 // the payload once.
 func AppendForward(b []byte, kind Kind, f *Forward) []byte {
-	b, start := begin(b, kind, 9)
+	b, start := begin(b, kind, 9+traceFields(f.Trace))
 	b = appendBin(b, f.Token)
 	b = appendStr(b, f.To)
 	b = appendStr(b, f.From)
@@ -234,7 +235,7 @@ func AppendForward(b []byte, kind Kind, f *Forward) []byte {
 	b = appendUint(b, uint64(f.Flags))
 	b = appendEpoch(b, f.Epoch)
 	b = appendBin(b, f.Session)
-	return end(appendBin(b, f.Payload), start)
+	return end(appendTrace(appendBin(b, f.Payload), f.Trace), start)
 }
 
 // Answer carries an ack back to the node that waits for it.

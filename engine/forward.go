@@ -40,7 +40,7 @@ func (s *sender) forwardKnown(m *codec.Send) (v verdict, known bool) {
 	}
 	f := &l.scratch.forward
 	id := route.Session.ID()
-	f.Deliver = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
+	f.Deliver = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload, Trace: m.Trace}
 	f.Session = append(l.scratch.sessionID[:0], id[:]...)
 	dest, v := l.destination(h, codec.DeliverSize(&f.Deliver)+forwardExtra, f.From)
 	if v.code != codec.CodeOK {

@@ -102,7 +102,7 @@ func (h *hooks) undelivered(d *codec.Deliver, code codec.Code) {
 // unsent is undelivered for a message that was not made into a deliver yet.
 func (h *hooks) unsent(m *codec.Send, code codec.Code) {
 	if h.eng.cfg.Hooks.Undeliverable != nil {
-		h.undelivered(&codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}, code)
+		h.undelivered(&codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload, Trace: m.Trace}, code)
 	}
 }
 

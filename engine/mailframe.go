@@ -23,7 +23,7 @@ func (f *mailFrame) decode(body []byte) (err error) {
 		return codec.DecodeDeliver(body, &f.deliver)
 	case codec.KindDeliverMany, codec.KindForwardMany:
 		err = codec.DecodeDeliverMany(body, f.kind, len(body), &f.many)
-		f.deliver = codec.Deliver{From: f.many.From, TTL: f.many.TTL, Flags: f.many.Flags, Payload: f.many.Payload}
+		f.deliver = codec.Deliver{From: f.many.From, TTL: f.many.TTL, Flags: f.many.Flags, Payload: f.many.Payload, Trace: f.many.Trace}
 	default:
 		err = codec.DecodeForward(body, f.kind, &f.forward)
 		f.deliver = f.forward.Deliver

@@ -59,7 +59,7 @@ func (mc *multicasts) relay(body []byte, m *codec.Multicast, grouped bool, kept 
 	c := mc.conn
 	l := c.loop
 	s := &l.scratch.send
-	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload, Trace: m.Trace}
 	all := verdict{code: codec.CodeTooLarge}
 	if l.eng.multicastFits(m) {
 		var known bool
@@ -100,7 +100,7 @@ func (r *relaying) goOn(c *conn) (done bool) {
 	l.pace.beginSlice()
 	s, m := &l.scratch.send, r.m
 	m.TTL = r.ttl // a cast that waits in part has less when it goes on
-	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload, Trace: m.Trace}
 	for v, ok := r.left.Next(); ok; v, ok = r.left.Next() {
 		s.Seq, s.To = r.seq, v.ID
 		r.seq++
@@ -229,14 +229,14 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 	c := mc.conn
 	l := c.loop
 	dest, room := l.destination(b.handle, b.size, m.From)
-	many := codec.DeliverMany{From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload}
+	many := codec.DeliverMany{From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Payload: m.Payload, Trace: m.Trace}
 	kind := codec.KindDeliverMany
 	if b.link {
 		kind = codec.KindForwardMany
 	}
 	all := l.scratch.fan.recipients
 	s := &l.scratch.send
-	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload, Trace: m.Trace}
 	for t := range l.scratch.fan.of(b) {
 		if c.closed() { // its answers are not read
 			l.stats.abandoned++
@@ -246,7 +246,7 @@ func (mc *multicasts) sendBatch(b *batch, m *codec.Multicast, grouped bool, sum 
 		v := room
 		if v.code == codec.CodeOK {
 			d := &l.scratch.deliver
-			*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
+			*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload, Trace: m.Trace}
 			list := dest.list
 			if b.link {
 				list = l.endings.linkList(b.handle, t.session.Short())

@@ -61,7 +61,7 @@ func (l *loop) deliverBatch(b *batch, m *codec.DeliverMany, link routing.Handle)
 	all := l.scratch.fan.recipients
 	for t := range l.scratch.fan.of(b) {
 		d := &l.scratch.deliver
-		*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload}
+		*d = codec.Deliver{To: t.to, From: m.From, TTL: m.TTL, Flags: many.Flags, Epoch: t.epoch, Payload: m.Payload, Trace: m.Trace}
 		d.Token = l.eng.tokens.AppendLink(l.scratch.token[:0], t.token, link, t.session.Short())
 		may := v
 		if may.code == codec.CodeOK {

@@ -106,7 +106,7 @@ func (mc *multicasts) sendReady(k *cast, ready []target) {
 	l := c.loop
 	m := &k.multi
 	s := &l.scratch.send
-	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload, Trace: m.Trace}
 	for _, t := range ready {
 		if c.closed() {
 			l.stats.abandoned++
@@ -144,7 +144,7 @@ func (mc *multicasts) finish(k *cast, v verdict) {
 	c := mc.conn
 	s := &c.loop.scratch.send
 	m := &k.multi
-	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+	*s = codec.Send{From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload, Trace: m.Trace}
 	for seq, to := range numbered(m) {
 		if c.closed() {
 			c.loop.stats.abandoned++

@@ -145,7 +145,7 @@ func (p *park) dequeue(w *waiting) *conn {
 	if k := w.cast; k != nil {
 		l.scratch.to = append(l.scratch.to[:0], w.to...)
 		m := &k.multi
-		l.scratch.send = codec.Send{Seq: w.seq, To: l.scratch.to, From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload}
+		l.scratch.send = codec.Send{Seq: w.seq, To: l.scratch.to, From: m.From, TTL: m.TTL, Flags: m.Flags, Payload: m.Payload, Trace: m.Trace}
 	} else if err := codec.DecodeSend(w.frame, &l.scratch.send); err != nil {
 		panic("engine: a waiting frame is corrupt") // it was decoded before
 	}

@@ -225,7 +225,7 @@ func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 		return verdict{}, false // not past those that wait (S20)
 	}
 	d := &l.scratch.deliver
-	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload}
+	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload, Trace: m.Trace}
 	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken, m.From)
 	if v.code != codec.CodeOK {
 		return v, true
