@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -50,10 +51,10 @@ func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.Bi
 		asked = append(asked, i)
 	}
 	parts := split(len(asked), func(k int) bucket { return r.keys.bucketOf(v.key, ops[asked[k]].ID) })
-	commands := make([]goredis.Cmder, 0, len(parts)+1)
-	for _, p := range parts {
-		keys := []string{r.keys.bucket(p.bucket), r.keys.marker(p.bucket.group())}
-		commands = append(commands, newCallWithKeys(bindScript, keys, r.bindArgs(v, ops, asked, p)...))
+	bundles := bundled(parts, r.clustered())
+	commands := make([]goredis.Cmder, 0, len(bundles)+1)
+	for _, b := range bundles {
+		commands = append(commands, newCallWithKeys(bindScript, r.bindKeys(b), r.bindArgs(v, ops, asked, b)...))
 	}
 	states := make(map[routing.SessionID]*goredis.BoolCmd, 1)
 	for _, i := range asked {
@@ -65,40 +66,97 @@ func (r *Registry) Bind(ctx context.Context, ops []routing.BindOp) ([]routing.Bi
 	if len(parts) == 0 {
 		return results, r.mayBegin(ctx)
 	}
-	if err := r.doSome(ctx, len(parts), commands...); err != nil {
+	if err := r.doSome(ctx, len(bundles), commands...); err != nil {
 		return nil, err
 	}
-	for k, p := range parts {
-		if err := r.readBindReply(commands[k].(*call), p, asked, results); err != nil {
+	for k, b := range bundles {
+		if err := r.readBindReply(commands[k].(*call), b, asked, results); err != nil {
 			return nil, err
 		}
 	}
 	return results, r.refuseDead(ctx, v, ops, results, states)
 }
 
-// readBindReply writes bind.lua's reply for a bucket's IDs into results.
-func (r *Registry) readBindReply(c *call, p part, asked []int, results []routing.BindResult) error {
-	reply, err := c.Text()
-	if err == nil && reply == "" { // the marker has changed: the data may be lost
-		r.losses.suspect()
+// bundle is the parts of a call that one script call carries out together. To call a script costs
+// Redis more than to bind an ID.
+type bundle struct {
+	parts  []part
+	groups []int          // of the parts' buckets, as the keys have them
+	place  [groups]uint16 // by group: its place among them, from 1 on
+	ops    int
+}
+
+// bundleMost is about how many IDs a bundle has at most. Redis does nothing else meanwhile.
+const bundleMost = 1024
+
+// bundled puts parts together. On a Redis Cluster, a script call has keys of one group only.
+func bundled(parts []part, clustered bool) (all []*bundle) {
+	var latest *bundle
+	byGroup := make(map[int]*bundle)
+	for _, p := range parts {
+		g, b := p.bucket.group(), latest
+		if clustered {
+			b = byGroup[g]
+		}
+		if b == nil || b.ops >= bundleMost {
+			b = &bundle{}
+			all = append(all, b)
+			latest, byGroup[g] = b, b
+		}
+		b.add(p, g)
 	}
-	if err != nil || reply == "" {
-		for _, k := range p.ops {
-			results[asked[k]].Status = routing.Unanswered
+	return all
+}
+
+func (b *bundle) add(p part, group int) {
+	if b.place[group] == 0 {
+		b.groups = append(b.groups, group)
+		b.place[group] = uint16(len(b.groups))
+	}
+	b.parts, b.ops = append(b.parts, p), b.ops+len(p.ops)
+}
+
+// readBindReply writes bind.lua's reply for a bundle's IDs into results.
+func (r *Registry) readBindReply(c *call, b *bundle, asked []int, results []routing.BindResult) error {
+	reply, err := c.Text()
+	if err != nil {
+		for _, p := range b.parts {
+			for _, k := range p.ops {
+				results[asked[k]].Status = routing.Unanswered
+			}
 		}
 		return nil
 	}
-	if len(reply) != bindReplyLen*len(p.ops) {
-		return r.unavailable(fmt.Errorf("bind: a reply of %d bytes for %d IDs", len(reply), len(p.ops)))
+	if len(reply) != bindReplyLen*b.ops {
+		return r.unavailable(fmt.Errorf("bind: a reply of %d bytes for %d IDs", len(reply), b.ops))
 	}
-	for n, k := range p.ops {
-		results[asked[k]] = decodeBindReply(reply[n*bindReplyLen:][:bindReplyLen])
+	for _, p := range b.parts {
+		for _, k := range p.ops {
+			result := decodeBindReply(reply[:bindReplyLen])
+			if result.Status == 0 { // the marker has changed: the data may be lost
+				r.losses.suspect()
+				result.Status = routing.Unanswered
+			}
+			results[asked[k]], reply = result, reply[bindReplyLen:]
+		}
 	}
 	return nil
 }
 
-// bindArgs are the arguments of bind.lua for one bucket.
-func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, p part) []any {
+// bindKeys are the keys of bind.lua for a bundle.
+func (r *Registry) bindKeys(b *bundle) []string {
+	keys := make([]string, 0, len(b.groups)+len(b.parts))
+	for _, g := range b.groups {
+		keys = append(keys, r.keys.marker(g))
+	}
+	for _, p := range b.parts {
+		keys = append(keys, r.keys.bucket(p.bucket))
+	}
+	return keys
+}
+
+// bindArgs are the arguments of bind.lua for a bundle.
+func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, b *bundle) []any {
 	now, rebuilding := int64(0), 0
 	if r.config.Clock != nil {
 		now = r.config.Clock().UnixMicro()
@@ -106,25 +164,39 @@ func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, p part) 
 	if r.losses.recovering() {
 		rebuilding = 1
 	}
-	args := make([]any, 0, 6+2*len(p.ops))
-	args = append(args, v.markers[p.bucket.group()], rebuilding,
-		now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
-	for _, k := range p.ops {
-		op := ops[asked[k]]
-		// An epoch that no double can hold is as impossible as the greatest that one can. The empty
-		// string is not an ID, but the bucket's own field, so no epoch is possible for it.
-		epoch := min(op.Epoch, routing.MaxEpoch)
-		if op.ID == "" {
-			epoch = routing.MaxEpoch
+	args := make([]any, 0, 7+len(b.groups)+2*b.ops)
+	args = append(args, rebuilding, now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
+	layout := make([]byte, 0, 6*len(b.parts))
+	for _, p := range b.parts {
+		layout = binary.BigEndian.AppendUint16(layout, b.place[p.bucket.group()])
+		layout = binary.BigEndian.AppendUint32(layout, uint32(len(p.ops)))
+	}
+	args = append(args, len(b.groups), layout)
+	for _, g := range b.groups {
+		args = append(args, v.markers[g])
+	}
+	for _, p := range b.parts {
+		for _, k := range p.ops {
+			args = append(args, ops[asked[k]].ID, packBind(&ops[asked[k]]))
 		}
-		packed := appendBinding(make([]byte, 0, 2*bindingLen+1), routing.Binding{Session: op.Session, Epoch: epoch})
-		packed = appendBinding(packed, op.Expect)
-		if op.Known {
-			packed = append(packed, 1)
-		}
-		args = append(args, op.ID, packed)
 	}
 	return args
+}
+
+// packBind is what bind.lua has to know of an op besides its ID.
+func packBind(op *routing.BindOp) []byte {
+	// An epoch that no double can hold is as impossible as the greatest that one can. The empty
+	// string is not an ID, but the bucket's own field, so no epoch is possible for it.
+	epoch := min(op.Epoch, routing.MaxEpoch)
+	if op.ID == "" {
+		epoch = routing.MaxEpoch
+	}
+	packed := appendBinding(make([]byte, 0, 2*bindingLen+1), routing.Binding{Session: op.Session, Epoch: epoch})
+	packed = appendBinding(packed, op.Expect)
+	if op.Known {
+		packed = append(packed, 1)
+	}
+	return packed
 }
 
 // bindReplyLen is the length of the answer for one ID of bind.lua: status, epoch, incumbent.

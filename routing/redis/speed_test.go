@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"distmsg/internal/proc"
+	"distmsg/internal/usage"
 	"distmsg/routing"
 )
 
@@ -122,8 +124,21 @@ func BenchmarkBind(b *testing.B) {
 	bindAll(b, r, session, ids[0])
 	b.ReportAllocs()
 	b.ResetTimer()
+	redis, own := cpuOf(b, server.PID()), cpuOf(b, os.Getpid())
 	bindAll(b, r, session, ids...)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "IDs/s")
+	b.ReportMetric(float64(cpuOf(b, server.PID())-redis)/float64(b.N), "redis-cpu-ns/op")
+	b.ReportMetric(float64(cpuOf(b, os.Getpid())-own)/float64(b.N), "own-cpu-ns/op")
+}
+
+// cpuOf returns the CPU time that a process has used.
+func cpuOf(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	used, err := usage.CPU(pid)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return used
 }
 
 // BenchmarkMemory prints what a bound ID of 23 bytes costs in Redis, with default buckets. The
