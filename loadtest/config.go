@@ -74,6 +74,20 @@ type Config struct {
 	Fanout int
 	// NoAck sends without ack, and requests only a report of failures.
 	NoAck bool
+	// Payloads, if not empty, gives messages different sizes. Payload must be 0 then. Default: all
+	// have the size Payload.
+	Payloads []Size
+	// Zipf, if not 0, makes some receivers more popular than others: the chance of the k-th of them
+	// is proportional to k to the power of -Zipf. It is more than 1. Default: all are equally
+	// popular.
+	Zipf float64
+	// Offline is the share of messages, 0 to 1, whose receiver nobody has bound. Their outcome must
+	// be no_route (Report.ExpectedNoRoute). Default: 0.
+	Offline float64
+	// AckDelay is how long receivers wait before they ack. It needs DriverRelay. Default: 0.
+	AckDelay time.Duration
+	// Churn is what changes while messages flow. It needs DriverRelay. Default: nothing.
+	Churn Churn
 	// Window is the number of messages that each connection keeps in flight (closed loop): when one
 	// ends, the next starts. Default: 1.
 	Window int
@@ -81,11 +95,18 @@ type Config struct {
 	// whether or not earlier ones have ended (open loop). Latency then counts from the moment when
 	// a message should have left. Window must be 0.
 	Rate float64
+	// Stages, if not empty, are rates that differ in time. The first begins with the warm-up. After
+	// the last, its rate holds. Rate and Window must be 0.
+	Stages []Stage
+	// Poisson makes messages of an open loop start at random moments, as independent users do.
+	// Default: at even distances.
+	Poisson bool
 
 	// Warmup precedes the measured time. The ledger includes it, but rate, latency and CPU do not.
 	// Default: 1 s; negative: none.
 	Warmup time.Duration
-	// Duration is the measured time. Default: 10 s.
+	// Duration is the measured time. Negative: until Until is closed or ctx ends; the report is
+	// complete then. Default: 10 s.
 	Duration time.Duration
 	// Grace bounds how long the run waits at its end without any arrival while messages are in
 	// flight. Messages that are still in flight then are missing. Default: 2 s more than the nodes'
@@ -142,11 +163,13 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Conns, defaultConns)
 	setDefault(&c.IDsPerConn, 1)
 	setDefault(&c.Fanout, 1)
-	setDefault(&c.Payload, defaultPayload)
+	if len(c.Payloads) == 0 {
+		setDefault(&c.Payload, defaultPayload)
+	}
 	setDefault(&c.Warmup, defaultWarmup)
 	setDefault(&c.Duration, defaultDuration)
 	setDefault(&c.Seed, rand.Uint64())
-	if c.Rate == 0 {
+	if !c.openLoop() {
 		setDefault(&c.Window, 1)
 	}
 	c.Warmup = max(c.Warmup, 0)
@@ -155,6 +178,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, c.validate()
 }
+
+// openLoop reports whether messages start on a schedule.
+func (c *Config) openLoop() bool { return c.Rate != 0 || len(c.Stages) > 0 }
 
 func setDefault[T comparable](p *T, v T) {
 	var zero T
@@ -198,8 +224,10 @@ func (c *Config) validate() error {
 	check(c.Loops > 0, "loops is %d, want at least 1", c.Loops)
 	check(c.Conns > 0, "conns is %d, want at least 1", c.Conns)
 	check(c.IDsPerConn > 0, "ids-per-conn is %d, want at least 1", c.IDsPerConn)
-	check(c.Payload >= ledger.StampLen && c.Payload <= maxPayload,
-		"payload is %d bytes, want %d (what the ledger writes) to %d", c.Payload, ledger.StampLen, maxPayload)
+	for _, size := range c.sizes() {
+		check(size.Bytes >= ledger.StampLen && size.Bytes <= maxPayload,
+			"payload is %d bytes, want %d (what the ledger writes) to %d", size.Bytes, ledger.StampLen, maxPayload)
+	}
 	others := max(c.Conns-1, 0) * max(c.IDsPerConn, 0)
 	check(c.Fanout >= 1, "fanout is %d, want at least 1", c.Fanout)
 	check(c.Fanout <= 1 || c.Driver != DriverNATS, "fanout needs driver relay or sdk: driver nats has no multicast")
@@ -207,8 +235,8 @@ func (c *Config) validate() error {
 	check(c.Fanout <= 1 || c.Cross == nil, "cross excludes fanout, which gives a message receivers at several nodes")
 	check(c.Rate >= 0 && c.Rate <= maxRate, "rate is %g, want 0 (closed loop) to %g", c.Rate, maxRate)
 	check(c.Rate == 0 || c.Window == 0, "rate excludes window")
-	check(c.Rate != 0 || c.Window > 0, "window is %d, want at least 1", c.Window)
-	check(c.Duration > 0, "duration is %v, want more than 0", c.Duration)
+	check(c.openLoop() || c.Window > 0, "window is %d, want at least 1", c.Window)
+	errs = append(errs, c.validateShape()...)
 	check(c.Grace >= 0, "grace is %v, want at least 0", c.Grace)
 	check(c.Patience >= 0, "patience is %v, want at least 0", c.Patience)
 	check(c.ServerPID >= 0, "server-pid is %d, want at least 0", c.ServerPID)

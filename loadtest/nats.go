@@ -167,7 +167,7 @@ func (n *nats) info(args []byte) error {
 	if info.TLSRequired && n.leg.tunnel == nil {
 		return errors.New("the server wants TLS: add --tls")
 	}
-	if size := len(n.t.msg.payload); size > info.MaxPayload {
+	if size := len(n.t.filler); size > info.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the server allows %d", size, info.MaxPayload)
 	}
 	if info.LDM {

@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -299,10 +300,26 @@ func (r *relay) take(f *codec.Deliver) (held bool) {
 		}
 		ack.Code, ack.Reason = codec.CodeRejected, []byte("differs from what was sent")
 	}
-	if f.Flags&codec.FlagAck != 0 {
+	switch {
+	case f.Flags&codec.FlagAck == 0:
+	case r.t.ackDelay > 0:
+		r.ackLater(ack)
+	default:
 		r.say(codec.AppendAck(r.leg.pending, &ack))
 	}
 	return true
+}
+
+// ackLater answers a message after the delay that the run asks for. The leg stays open until then.
+func (r *relay) ackLater(ack codec.Ack) {
+	ack.Token = bytes.Clone(ack.Token)
+	l := r.leg
+	l.owed++
+	l.later(r.t.ackDelay, func() {
+		l.owed--
+		r.say(codec.AppendAck(l.pending, &ack))
+		l.finish()
+	})
 }
 
 func (r *relay) holds(id []byte) bool {
@@ -346,7 +363,7 @@ func (r *relay) checkLimits(features uint64) error {
 	if r.limits.MaxIDs == 0 {
 		return errors.New("the node accepts no IDs")
 	}
-	if size := uint64(len(r.t.msg.payload)); size > r.limits.MaxPayload {
+	if size := uint64(len(r.t.filler)); size > r.limits.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the node allows %d", size, r.limits.MaxPayload)
 	}
 	if n := max(r.t.window, 1) * r.t.msg.copies; r.t.acks && uint64(n) > r.limits.MaxInFlight {
@@ -368,9 +385,9 @@ func (r *relay) checkFanout(features uint64) error {
 		return fmt.Errorf("fanout is %d, the node allows %d IDs in one multicast", n, r.limits.MaxMulticast)
 	}
 	longest := slices.MaxFunc(r.t.ids, func(a, b []byte) int { return len(a) - len(b) })
-	if size := codec.MulticastSize(len(r.t.msg.payload), slices.Repeat([][]byte{longest}, n)); uint64(size) > r.limits.MaxFrame {
+	if size := codec.MulticastSize(len(r.t.filler), slices.Repeat([][]byte{longest}, n)); uint64(size) > r.limits.MaxFrame {
 		return fmt.Errorf("fanout is %d with a payload of %d, which may count as %d bytes, the node allows frames of %d",
-			n, len(r.t.msg.payload), size, r.limits.MaxFrame)
+			n, len(r.t.filler), size, r.limits.MaxFrame)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"distmsg/loadtest/internal/ledger"
+	"distmsg/loadtest/internal/shape"
 	"distmsg/loadtest/result"
 )
 
@@ -36,7 +37,7 @@ func (r *run) report() *Report {
 		Schema: result.Schema, Begun: t.clock.Round(time.Millisecond), Machine: machine(), Versions: r.versions(),
 		Config: r.settings(), Partial: r.partial, Measured: result.Of(r.to.at.Sub(r.from.at)),
 		Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), Faults: faults(l),
-		Unsent: t.unsent(), Latency: percentiles(r.samples.measured), Distribution: distribution(r.samples.measured),
+		ExpectedNoRoute: l.ExpectedNoRoutes(), Unsent: t.unsent(), Latency: percentiles(r.samples.measured), Distribution: distribution(r.samples.measured),
 		Moves: t.moves, Timeline: r.samples.points, Slowest: slowest(&l.Time),
 		MaxSilence: result.Seconds(silence) / 1e9, MaxSilenceAt: result.Seconds(since) / 1e9,
 		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
@@ -68,6 +69,8 @@ func (r *run) settings() Settings {
 		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Fanout: c.Fanout, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		Warmup: result.Of(c.Warmup), Duration: result.Of(c.Duration), Grace: result.Of(c.Grace),
 		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,
+		Stages: shape.FormatStages(c.Stages), Arrivals: c.arrivals(), Payloads: shape.FormatSizes(c.Payloads), Zipf: c.Zipf, Offline: c.Offline,
+		AckDelay: result.Of(c.AckDelay), ChurnBinds: c.Churn.Binds, ChurnMoves: c.Churn.Moves, ChurnReconnects: c.Churn.Reconnects,
 	}
 }
 

@@ -120,6 +120,9 @@ func (r *run) do(ctx context.Context) (*Report, error) {
 	r.samples = newSampler(r)
 	r.helpers.Go(func() { r.samples.run(quit) })
 	r.load(ctx)
+	if r.cfg.Churn.any() {
+		r.rest(ctx)
+	}
 	r.land(ctx)
 	close(quit)
 	r.helpers.Wait()
@@ -214,8 +217,11 @@ func (r *run) load(ctx context.Context) {
 		r.cfg.Started(r.snapshot)
 	}
 	paced := make(chan error, 1)
-	if r.cfg.Rate > 0 {
+	if r.cfg.openLoop() {
 		helpers.Go(func() { paced <- r.pace(quit) })
+	}
+	if r.cfg.Churn.any() {
+		helpers.Go(func() { r.churn(quit) })
 	}
 	defer func() {
 		close(quit)
@@ -238,7 +244,7 @@ func (r *run) load(ctx context.Context) {
 // schedule may be late, and its overdue messages would count neither as sent nor as unsent. Only
 // the driver may call mark.
 func (r *run) mark(moment *int64) usage {
-	if r.cfg.Rate > 0 {
+	if r.cfg.openLoop() {
 		r.t.pace()
 	} else {
 		r.t.tick()
@@ -251,15 +257,20 @@ func (r *run) mark(moment *int64) usage {
 	return u
 }
 
-// wait waits for d. It returns false if the run was cut short. The run is then partial.
+// wait waits for d, or, if d is negative, until the caller ends the run. It returns false if the
+// run was cut short. The run is then partial.
 func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+	var over <-chan time.Time
+	if d >= 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		over = timer.C
+	}
 	select {
-	case <-timer.C:
+	case <-over:
 	case <-r.cfg.Until:
 	case <-ctx.Done():
-		r.partial = true
+		r.partial = d >= 0
 	case err := <-paced:
 		r.partial = true
 		r.d.do(func() { r.t.note(err.Error()) })

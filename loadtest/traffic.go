@@ -8,6 +8,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/loadtest/internal/ledger"
+	"distmsg/loadtest/internal/shape"
 )
 
 // traffic decides what to send and when, and records what became of it. It belongs to the driver:
@@ -16,16 +17,21 @@ type traffic struct {
 	// Static.
 	acks   bool
 	ids    [][]byte
-	per    int     // IDs per connection
-	window int     // messages in flight per connection; 0 for an open loop
-	gap    float64 // nanoseconds between two sends of the open loop
+	per    int // IDs per connection
+	window int // messages in flight per connection; 0 for an open loop
 	driver driver
 	clock  time.Time // zero of the run's clock
 
 	ttl      time.Duration // the longest time to live at any node
 	now      int64         // on the run's clock: the beginning of the current batch of events
 	rng      *rand.Rand
+	filler   []byte  // the longest payload
 	msg      message // the next one; each message overwrites the stamp but not the filler
+	sizes    shape.Sizes
+	popular  *rand.Zipf // nil: all receivers are equally popular
+	online   int        // the number of IDs that are bound; those behind them in ids are not
+	offline  float64    // share of messages to IDs that nobody has bound
+	ackDelay time.Duration
 	senders  []sender
 	places   places
 	cross    float64 // share of messages to another node; negative: any share
@@ -37,6 +43,7 @@ type traffic struct {
 	moves    uint64            // moves to another node, or to another connection, without a gap
 	drains   uint64            // drain notices, counted per connection
 	schedule int64             // open loop: when the schedule began, on the run's clock
+	arrivals *shape.Schedule   // open loop: what is due when, since schedule
 	due      uint64            // open loop: messages that are due by now
 	sending  bool
 	landed   chan struct{} // closed when sending has stopped and nothing is in flight
@@ -47,7 +54,7 @@ type sender struct {
 	up          bool
 	torn        bool // one of its connections was cut, and is not restored yet
 	maxInFlight int
-	due, issued uint64 // open loop: messages that are due by now, and those of them that were sent
+	waiting     shape.Queue // open loop: when the messages should have left that could not yet
 }
 
 // message is a message that a driver is to send. The traffic owns it and its bytes. It is valid
@@ -64,26 +71,32 @@ func (m *message) last() uint64 { return m.seq + uint64(m.copies) - 1 }
 
 func newTraffic(cfg *Config, run uint64) *traffic {
 	rng := rand.New(rand.NewPCG(cfg.Seed, 0))
-	ids := make([][]byte, cfg.Conns*cfg.IDsPerConn)
+	online := cfg.Conns * cfg.IDsPerConn
+	ids := make([][]byte, online+cfg.offlineIDs())
 	for i := range ids {
 		ids[i] = fmt.Appendf(nil, "lt-%08x-%d", uint32(run), i) // the ledger reads the index
 	}
-	payload := make([]byte, cfg.Payload)
+	sizes := shape.NewSizes(cfg.sizes())
+	payload := make([]byte, sizes.Most())
 	for i := range payload {
 		payload[i] = byte(rng.Uint32())
 	}
 	t := &traffic{
 		acks: !cfg.NoAck, ids: ids, per: cfg.IDsPerConn, window: cfg.Window, clock: time.Now(),
-		rng: rng, msg: message{payload: payload, copies: cfg.Fanout}, senders: make([]sender, cfg.Conns),
-		ledger: ledger.New(ledger.Config{Run: run, Acks: !cfg.NoAck, IDs: ids, PerConn: cfg.IDsPerConn, Fanout: cfg.Fanout}), meter: newMeter(),
+		rng: rng, filler: payload, sizes: sizes, msg: message{payload: payload, copies: cfg.Fanout}, senders: make([]sender, cfg.Conns),
+		online: online, offline: cfg.Offline, ackDelay: cfg.AckDelay,
+		ledger: ledger.New(ledger.Config{Run: run, Acks: !cfg.NoAck, IDs: ids, Offline: len(ids) - online, PerConn: cfg.IDsPerConn, Fanout: cfg.Fanout}), meter: newMeter(),
 		trouble: make(map[string]uint64), landed: make(chan struct{}), cross: -1,
 		places: newPlaces(cfg.Conns),
 	}
 	if cfg.Cross != nil {
 		t.cross = *cfg.Cross
 	}
-	if cfg.Rate > 0 {
-		t.gap = 1e9 / cfg.Rate
+	if others := online - cfg.IDsPerConn; cfg.Zipf > 0 && others > 1 {
+		t.popular = rand.NewZipf(rng, cfg.Zipf, 1, uint64(others-1))
+	}
+	if cfg.openLoop() {
+		t.arrivals = cfg.schedule(rng)
 	}
 	return t
 }
@@ -289,31 +302,42 @@ func (t *traffic) fill(conn int) {
 	for t.sending && s.up && t.ledger.InFlightFrom(conn)+t.msg.copies <= s.maxInFlight {
 		at := t.now
 		if t.window == 0 {
-			if s.issued == s.due {
+			if s.waiting.Len() == 0 {
 				return
 			}
-			at = t.dueAt(s.issued*uint64(len(t.senders)) + uint64(conn))
+			at = s.waiting.First()
 		}
 		if !t.send(conn, at) {
 			return
 		}
-		s.issued++
+		if t.window == 0 {
+			s.waiting.Pop()
+		}
 	}
 }
 
 // receiver chooses a random ID of another connection, at the node that cross asks for. If there is
-// only one connection, it chooses an ID of that one.
+// only one connection, it chooses an ID of that one. If the message is one of those to nobody, it
+// chooses an ID that is not bound.
 func (t *traffic) receiver(conn int) int {
+	if t.offline > 0 && t.rng.Float64() < t.offline {
+		return t.online + t.rng.IntN(len(t.ids)-t.online)
+	}
 	if t.cross >= 0 {
 		if to, ok := t.places.pick(t.rng, conn, t.rng.Float64() < t.cross); ok {
 			return to*t.per + t.rng.IntN(t.per)
 		}
 	}
-	others := len(t.ids) - t.per
+	others := t.online - t.per
 	if others == 0 {
-		return t.rng.IntN(len(t.ids))
+		return t.rng.IntN(t.online)
 	}
-	to := t.rng.IntN(others)
+	var to int
+	if t.popular != nil {
+		to = int(t.popular.Uint64())
+	} else {
+		to = t.rng.IntN(others)
+	}
 	if to >= conn*t.per {
 		to += t.per
 	}
@@ -326,6 +350,7 @@ func (t *traffic) send(conn int, at int64) bool {
 	to := t.receiver(conn)
 	seq := l.NextSeq(conn)
 	s := ledger.Stamp{Run: l.Run(), Sender: uint32(conn), Receiver: uint32(to), Seq: seq, At: at}
+	t.msg.payload = t.filler[:t.sizes.Pick(t.rng)]
 	s.Put(t.msg.payload)
 	t.msg.seq, t.msg.to, t.msg.from = seq, to, l.From(conn, seq)
 	if !t.driver.send(conn, &t.msg) {
@@ -334,36 +359,40 @@ func (t *traffic) send(conn int, at int64) bool {
 	for i := range t.msg.copies {
 		to := uint32(l.CopyTo(conn, to, i))
 		l.Send(conn, to, at)
-		if t.places.of[conn] != t.places.of[l.Owner(to)] {
+		if int(to) < t.online && t.places.of[conn] != t.places.of[l.Owner(to)] {
 			t.crossed++
 		}
 	}
 	return true
 }
 
-// dueAt returns when message k of the open loop should leave. Connections take turns.
-func (t *traffic) dueAt(k uint64) int64 { return t.schedule + int64(float64(k)*t.gap) }
+// dueAt returns when the next message of the open loop should leave.
+func (t *traffic) dueAt() int64 {
+	next := t.arrivals.Next()
+	if next == shape.Never {
+		return ledger.Unknown
+	}
+	return t.schedule + next
+}
 
-// pace sends the messages that are due on the schedule of the open loop. It returns the time until
-// the next one.
+// pace sends the messages that are due on the schedule of the open loop. Connections take turns. It
+// returns the time until the next message.
 func (t *traffic) pace() time.Duration {
 	t.tick()
-	for t.dueAt(t.due) <= t.now {
+	for t.dueAt() <= t.now {
 		conn := int(t.due % uint64(len(t.senders)))
 		t.due++
-		t.senders[conn].due++
+		t.senders[conn].waiting.Push(t.dueAt())
+		t.arrivals.Take()
 		t.fill(conn)
 	}
-	return time.Duration(t.dueAt(t.due) - t.now)
+	return time.Duration(t.dueAt() - t.now)
 }
 
 // unsent returns the number of messages whose connection could not take them when they were due.
 func (t *traffic) unsent() (n uint64) {
-	if t.window > 0 {
-		return 0
-	}
 	for i := range t.senders {
-		n += t.senders[i].due - t.senders[i].issued
+		n += uint64(t.senders[i].waiting.Len())
 	}
 	return n
 }

@@ -81,6 +81,7 @@ type leg struct {
 	sent    uint64 // the last number that is in pending or written
 	written uint64 // the last number that gnet got
 	open    int    // messages with ack that wait for their outcomes
+	owed    int    // messages that came and get their acks later
 	leaving bool   // another leg has replaced it
 	login   []byte // what the hello shows
 	// the node closes the leg after that time, unless the client logs in again; 0: it does not
@@ -529,7 +530,7 @@ func (l *leg) gone() {
 // finish closes a leg that has nothing left to do. Without ack nobody knows when that is, so the
 // node will close the leg.
 func (l *leg) finish() {
-	if l.left && l.open == 0 && l.conn.wire.t.acks {
+	if l.left && l.open+l.owed == 0 && l.conn.wire.t.acks {
 		l.ending = true
 		l.touch()
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"distmsg/discovery/zookeeper"
@@ -25,6 +24,11 @@ type loadFlags struct {
 	authFile  string
 	cross     float64
 	tls       tlsFlags
+	scenario  string
+	span      span
+	stages    string
+	arrivals  string
+	payloads  string
 }
 
 // authVariable is the environment variable that holds ZooKeeper's credentials where no file is
@@ -49,15 +53,34 @@ func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.IntVar(&o.Payload, "payload", 128, "bytes of a message, at least 36")
 	f.IntVar(&o.Fanout, "fanout", 1, "make each message a multicast to that many IDs; --window and --rate count multicasts (drivers relay and sdk)")
 	f.BoolVar(&o.NoAck, "no-ack", false, "send without ack, with a report of failures only")
-	f.DurationVar(&o.Duration, "duration", 10*time.Second, "measured time")
+	o.span = span(10 * time.Second)
+	f.Var(&o.span, "duration", "measured time; forever: until Ctrl-C, which then is no interruption")
 	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before the measured time: in the ledger, but not in the figures")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed that makes the choice of receivers repeatable (0: random)")
 	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
+	o.addShape(f)
+}
+
+// addShape adds the flags that are about the shape of the load.
+func (o *loadFlags) addShape(f *pflag.FlagSet) {
+	f.StringVar(&o.scenario, "scenario", "", "YAML `file` with values for flags; the keys are the names of the flags, and flags on the command line win")
+	f.StringVar(&o.stages, "stages", "", "rates that differ in time, in place of --rate: RATE:TIME or FROM..TO:TIME, such as '1000:10s,1000..5000:30s'")
+	f.StringVar(&o.arrivals, "arrivals", "even", "when messages of an open loop start: even, or poisson, as independent users do")
+	f.StringVar(&o.payloads, "payloads", "", "sizes of messages with weights, in place of --payload, such as '64:9,4096:1'")
+	f.Float64Var(&o.Zipf, "zipf", 0, "make some receivers more popular, by this exponent of Zipf's law, more than 1 (0: all alike)")
+	f.Float64Var(&o.Offline, "offline", 0, "share of messages to IDs that nobody has bound, 0 to 1; their outcome must be no_route")
+	f.DurationVar(&o.AckDelay, "ack-delay", 0, "how long receivers wait before they ack (driver relay)")
+	f.Float64Var(&o.Churn.Binds, "churn-binds", 0, "IDs that are bound again each second (driver relay)")
+	f.Float64Var(&o.Churn.Moves, "churn-moves", 0, "sessions that move to another connection each second, at another node if there is one (driver relay)")
+	f.Float64Var(&o.Churn.Reconnects, "churn-reconnects", 0, "connections that are cut each second (driver relay)")
 }
 
 // check rejects invalid flags. Package loadtest checks the rest.
 func (o *loadFlags) check(flags *pflag.FlagSet) error {
-	if err := cli.RefuseEmpty(flags, "rate", "warmup", "seed", "server-pid", "cross", "min-change"); err != nil {
+	if err := cli.RefuseEmpty(flags, mayBe0()...); err != nil {
+		return err
+	}
+	if err := o.checkShape(flags); err != nil {
 		return err
 	}
 	switch discover := flags.Changed("discovery"); {
@@ -73,23 +96,50 @@ func (o *loadFlags) check(flags *pflag.FlagSet) error {
 	return o.tls.check()
 }
 
+// checkShape rejects invalid flags about the shape of the load, and reads those with a form of
+// their own.
+func (o *loadFlags) checkShape(flags *pflag.FlagSet) (err error) {
+	if flags.Changed("stages") {
+		if o.Stages, err = loadtest.ParseStages(o.stages); err != nil {
+			return fmt.Errorf("--stages: %w", err)
+		}
+	}
+	if flags.Changed("payloads") {
+		if o.Payloads, err = loadtest.ParseSizes(o.payloads); err != nil {
+			return fmt.Errorf("--payloads: %w", err)
+		}
+	}
+	switch {
+	case o.arrivals != "even" && o.arrivals != "poisson":
+		return fmt.Errorf("--arrivals is %q, want even or poisson", o.arrivals)
+	case flags.Changed("stages") && (flags.Changed("rate") || flags.Changed("window")):
+		return errors.New("--stages excludes --rate and --window")
+	case flags.Changed("payloads") && flags.Changed("payload"):
+		return errors.New("--payloads and --payload exclude each other: give one of them")
+	}
+	return nil
+}
+
 // config returns the configuration of a run. The caller calls end after its last run.
-func (o *loadFlags) config(ctx context.Context, cmd *cobra.Command) (cfg loadtest.Config, end func(), code loadtest.ExitCode, err error) {
+func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadtest.Config, end func(), code loadtest.ExitCode, err error) {
 	cfg, end = o.Config, func() {}
-	cfg.Driver = loadtest.Driver(o.driver)
-	if cfg.Rate != 0 {
+	cfg.Driver, cfg.Duration, cfg.Poisson = loadtest.Driver(o.driver), time.Duration(o.span), o.arrivals == "poisson"
+	if cfg.Rate != 0 || len(cfg.Stages) > 0 {
 		cfg.Window = 0
+	}
+	if len(cfg.Payloads) > 0 {
+		cfg.Payload = 0
 	}
 	if cfg.Warmup == 0 {
 		cfg.Warmup = -1 // in a Config, 0 is the default
 	}
-	if cmd.Flags().Changed("cross") {
+	if flags.Changed("cross") {
 		cfg.Cross = &o.cross
 	}
 	if cfg.TLS, err = o.tls.config(); err != nil {
 		return cfg, end, loadtest.ExitUsage, err
 	}
-	if cmd.Flags().Changed("discovery") {
+	if flags.Changed("discovery") {
 		membership, code, err := o.openDiscovery(ctx)
 		if err != nil {
 			return cfg, end, code, err
@@ -101,11 +151,11 @@ func (o *loadFlags) config(ctx context.Context, cmd *cobra.Command) (cfg loadtes
 }
 
 // once makes one run. Its errors name flags.
-func once(ctx context.Context, cmd *cobra.Command, cfg loadtest.Config) (*loadtest.Report, loadtest.ExitCode, error) {
+func once(ctx context.Context, flags *pflag.FlagSet, cfg loadtest.Config) (*loadtest.Report, loadtest.ExitCode, error) {
 	report, err := loadtest.Run(ctx, cfg)
 	switch {
 	case errors.Is(err, loadtest.ErrUsage):
-		return nil, loadtest.ExitUsage, nameFlags(cmd.Flags(), err)
+		return nil, loadtest.ExitUsage, nameFlags(flags, err)
 	case err != nil && ctx.Err() != nil:
 		return nil, loadtest.ExitInterrupted, errors.New("interrupted before the first message was sent")
 	}

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"distmsg/loadtest"
 	"distmsg/loadtest/judge"
@@ -25,11 +27,26 @@ func newRun(code *loadtest.ExitCode) *cobra.Command {
 		Short: "Send messages through relay nodes and account for every one of them",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			*code, err = o.run(cmd)
+			var values runOptions
+			all := pflag.NewFlagSet("run", pflag.ContinueOnError)
+			values.addTo(all)
+			flags, err := resolve(all, cmd.Flags())
+			if err != nil {
+				*code = loadtest.ExitUsage
+				return err
+			}
+			if flags == cmd.Flags() {
+				values = o
+			}
+			*code, err = values.run(cmd, flags)
 			return err
 		},
 	}
-	f := cmd.Flags()
+	o.addTo(cmd.Flags())
+	return cmd
+}
+
+func (o *runOptions) addTo(f *pflag.FlagSet) {
 	o.load.addTo(f)
 	f.IntVar(&o.rounds, "rounds", 1, "runs, one after the other; rate, latency and CPU are medians, and diff knows the noise")
 	f.StringArrayVar(&o.failIf, "fail-if", nil, "exit code 4 if this `condition` holds, such as 'p99>2ms', 'no_route>1%' or 'rate<100k'; may be repeated")
@@ -37,7 +54,6 @@ func newRun(code *loadtest.ExitCode) *cobra.Command {
 	f.StringVar(&o.csv, "csv", "", "write a line for each second to this `file`, as CSV, while the run goes on")
 	f.StringVar(&o.hdr, "hdr", "", "write the latencies of each second to this `file`, in the log format of HdrHistogram, while the run goes on")
 	f.StringVar(&o.prometheus, "prometheus", "", "serve metrics at http://`address`/metrics while the run goes on")
-	return cmd
 }
 
 // runOptions is the values of the flags of run.
@@ -50,8 +66,8 @@ type runOptions struct {
 	prometheus string
 }
 
-func (o *runOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
-	conditions, err := o.check(cmd)
+func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
+	conditions, err := o.check(flags)
 	if err != nil {
 		return loadtest.ExitUsage, err
 	}
@@ -67,7 +83,7 @@ func (o *runOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	defer streams.close()
 	ctx, stop := interruptible()
 	defer stop()
-	r, code, err := o.measure(ctx, cmd, streams)
+	r, code, err := o.measure(ctx, cmd.ErrOrStderr(), flags, streams)
 	if err != nil {
 		return code, err
 	}
@@ -86,8 +102,8 @@ func (o *runOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 }
 
 // check rejects invalid flags and reads the thresholds.
-func (o *runOptions) check(cmd *cobra.Command) (conditions []judge.Condition, err error) {
-	if err := o.load.check(cmd.Flags()); err != nil {
+func (o *runOptions) check(flags *pflag.FlagSet) (conditions []judge.Condition, err error) {
+	if err := o.load.check(flags); err != nil {
 		return nil, err
 	}
 	if o.rounds < 1 {
@@ -104,8 +120,8 @@ func (o *runOptions) check(cmd *cobra.Command) (conditions []judge.Condition, er
 }
 
 // measure makes all rounds.
-func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *streams) (*loadtest.Report, loadtest.ExitCode, error) {
-	cfg, end, code, err := o.load.config(ctx, cmd)
+func (o *runOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag.FlagSet, streams *streams) (*loadtest.Report, loadtest.ExitCode, error) {
+	cfg, end, code, err := o.load.config(ctx, flags)
 	defer end()
 	if err != nil {
 		return nil, code, err
@@ -115,7 +131,7 @@ func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *s
 		return nil, loadtest.ExitUsage, fmt.Errorf("--prometheus: %w", err)
 	}
 	defer metrics.close()
-	view := newView(o.out.unlessQuiet(cmd.ErrOrStderr()), o.rounds, max(cfg.Warmup, 0)+cfg.Duration)
+	view := newView(o.out.unlessQuiet(stderr), o.rounds, length(cfg))
 	defer view.close()
 	cfg.Progress = view.lines
 	var all []*loadtest.Report
@@ -128,12 +144,12 @@ func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *s
 			metrics.observe(p)
 			view.observe(p, round)
 		}
-		r, code, err := once(ctx, cmd, cfg)
+		r, code, err := once(ctx, flags, cfg)
 		if err != nil {
 			return nil, code, err
 		}
 		all = append(all, r)
-		if r.Partial {
+		if r.Partial || ctx.Err() != nil {
 			break
 		}
 	}
@@ -141,6 +157,14 @@ func (o *runOptions) measure(ctx context.Context, cmd *cobra.Command, streams *s
 		return all[0], loadtest.ExitOK, nil
 	}
 	return result.Merge(all...), loadtest.ExitOK, nil
+}
+
+// length returns how long a run takes, or 0 if nobody knows.
+func length(cfg loadtest.Config) time.Duration {
+	if cfg.Duration < 0 {
+		return 0
+	}
+	return max(cfg.Warmup, 0) + cfg.Duration
 }
 
 // say prints progress. Whoever reads it may have gone.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"distmsg/loadtest"
 	"distmsg/loadtest/report"
@@ -43,11 +44,26 @@ of the messages end other than acked, and, with --of rate, the rate is what was 
 Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 ledger fault, 4 not even the lowest step held, 130 interrupted.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			*code, err = o.run(cmd)
+			var values sweepOptions
+			all := pflag.NewFlagSet("sweep", pflag.ContinueOnError)
+			values.addTo(all)
+			flags, err := resolve(all, cmd.Flags())
+			if err != nil {
+				*code = loadtest.ExitUsage
+				return err
+			}
+			if flags == cmd.Flags() {
+				values = o
+			}
+			*code, err = values.run(cmd, flags)
 			return err
 		},
 	}
-	f := cmd.Flags()
+	o.addTo(cmd.Flags())
+	return cmd
+}
+
+func (o *sweepOptions) addTo(f *pflag.FlagSet) {
 	o.load.addTo(f)
 	o.out.addTo(f)
 	f.StringVar(&o.of, "of", "rate", "what differs from step to step: rate, window or conns")
@@ -58,11 +74,10 @@ Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 ledger fault, 4 not even the low
 	f.DurationVar(&o.p99, "max-p99", 0, "highest p99 of a step that holds (default: ten times that of the first step, at least 1ms)")
 	f.Float64Var(&o.failed, "max-failed", 0.001, "largest share of messages that end other than acked, or are not sent in time")
 	f.Float64Var(&o.behind, "max-behind", 0.02, "largest share by which the rate may stay behind what was asked")
-	return cmd
 }
 
-func (o *sweepOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
-	if err := o.check(cmd); err != nil {
+func (o *sweepOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
+	if err := o.check(flags); err != nil {
 		return loadtest.ExitUsage, err
 	}
 	pages, err := o.out.open()
@@ -72,7 +87,7 @@ func (o *sweepOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	defer pages.close()
 	ctx, stop := interruptible()
 	defer stop()
-	load, end, code, err := o.load.config(ctx, cmd)
+	load, end, code, err := o.load.config(ctx, flags)
 	defer end()
 	if err != nil {
 		return code, err
@@ -83,7 +98,7 @@ func (o *sweepOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 		Load: load, Of: sweep.Of(o.of), Steps: o.steps, First: o.first, Most: o.most, Refine: o.refine,
 		Limits: result.Limits{P99: result.Of(o.p99), Failed: o.failed, Behind: o.behind},
 		Run: func(ctx context.Context, cfg loadtest.Config) (r *loadtest.Report, err error) {
-			r, failed, err = once(ctx, cmd, cfg)
+			r, failed, err = once(ctx, flags, cfg)
 			return r, err
 		},
 		Done: func(s *result.Step) { say(progress, "%s\n", strings.Join(append([]string{o.of}, s.Row()...), "  ")) },
@@ -110,8 +125,7 @@ func sweepVerdict(s *result.Sweep) (loadtest.ExitCode, error) {
 }
 
 // check rejects invalid flags and fills in what depends on --of.
-func (o *sweepOptions) check(cmd *cobra.Command) error {
-	flags := cmd.Flags()
+func (o *sweepOptions) check(flags *pflag.FlagSet) error {
 	if err := o.load.check(flags); err != nil {
 		return err
 	}
@@ -123,6 +137,8 @@ func (o *sweepOptions) check(cmd *cobra.Command) error {
 		return fmt.Errorf("--%s is what differs: name its values with --steps", o.of)
 	case o.of == "window" && flags.Changed("rate"):
 		return errors.New("--rate excludes --of window")
+	case flags.Changed("stages") || o.load.span == forever:
+		return errors.New("a sweep has no --stages, and its --duration is not forever")
 	case flags.Changed("steps") && (flags.Changed("first") || flags.Changed("most")):
 		return errors.New("--steps excludes --first and --most")
 	case o.p99 < 0 || o.failed < 0 || o.failed > 1 || o.behind < 0 || o.behind > 1 || o.refine < 0:

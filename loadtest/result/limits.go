@@ -22,6 +22,7 @@ func (l *Limits) Why(r *Report) string {
 			failed += n
 		}
 	}
+	failed -= r.ExpectedNoRoute
 	if share := float64(failed) / float64(max(r.Sent+r.Unsent, 1)); share > l.Failed {
 		return fmt.Sprintf("%.2g%% of the messages were not acked or not sent", share*100)
 	}

@@ -36,6 +36,9 @@ type Report struct {
 	// nor a reported failure. Nobody knows whether the nodes would have kept their promises, so
 	// such a run is not clean.
 	Unanswered uint64 `json:"unanswered"`
+	// ExpectedNoRoute is the number of messages in Outcomes that ended as no_route and had to,
+	// because the run sent them to IDs that nobody had bound.
+	ExpectedNoRoute uint64 `json:"expected_no_route"`
 	// Unsent is the number of messages of an open loop whose connection could not take them when
 	// they were due.
 	Unsent uint64 `json:"unsent"`
@@ -129,6 +132,16 @@ type Settings struct {
 	Seed       uint64   `json:"seed"`
 	Fanout     int      `json:"fanout"`     // copies of each message
 	ServerPID  int      `json:"server_pid"` // 0: none
+
+	Stages          string  `json:"stages"`   // as they are typed; empty: none
+	Arrivals        string  `json:"arrivals"` // of an open loop: "even" or "poisson"
+	Payloads        string  `json:"payloads"` // as they are typed; empty: all have the size Payload
+	Zipf            float64 `json:"zipf"`     // 0: all receivers are equally popular
+	Offline         float64 `json:"offline"`  // share of messages to IDs that nobody has bound
+	AckDelay        Seconds `json:"ack_delay_seconds"`
+	ChurnBinds      float64 `json:"churn_binds_per_second"`
+	ChurnMoves      float64 `json:"churn_moves_per_second"`
+	ChurnReconnects float64 `json:"churn_reconnects_per_second"`
 }
 
 // Latency holds percentiles.

@@ -36,6 +36,7 @@ func Merge(rounds ...*Report) *Report {
 	merged.Timeline, merged.Distribution, merged.Rounds, merged.Silent = nil, nil, nil, nil
 	merged.Sent, merged.Delivered, merged.Acked, merged.Unsent, merged.Unanswered = 0, 0, 0, 0, 0
 	merged.LostConnections, merged.DownConnections, merged.Moves, merged.Drains = 0, 0, 0, 0
+	merged.ExpectedNoRoute = 0
 	merged.Faults, merged.Measured, merged.Landing, merged.MaxSilence = Faults{}, 0, 0, 0
 	for _, r := range rounds {
 		merged.add(r)
@@ -52,6 +53,7 @@ func Merge(rounds ...*Report) *Report {
 func (r *Report) add(other *Report) {
 	r.Sent, r.Delivered, r.Acked = r.Sent+other.Sent, r.Delivered+other.Delivered, r.Acked+other.Acked
 	r.Unsent, r.Unanswered = r.Unsent+other.Unsent, r.Unanswered+other.Unanswered
+	r.ExpectedNoRoute += other.ExpectedNoRoute
 	r.LostConnections, r.DownConnections = r.LostConnections+other.LostConnections, r.DownConnections+other.DownConnections
 	r.Moves, r.Drains = r.Moves+other.Moves, r.Drains+other.Drains
 	r.Faults.add(&other.Faults)

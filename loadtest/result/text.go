@@ -30,6 +30,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(r.Outcomes) > 0 {
 		line("outcomes", "%s", nonZero(r.Outcomes))
 	}
+	if r.ExpectedNoRoute > 0 {
+		line("expected", "%d of no_route, whose receivers nobody has bound", r.ExpectedNoRoute)
+	}
 	if len(r.Slowest) > 1 {
 		var list []string
 		for _, word := range slices.Sorted(maps.Keys(r.Slowest)) {
@@ -68,8 +71,14 @@ func (r *Report) WriteText(w io.Writer) error {
 // Describe says in one line what was sent where.
 func (c *Settings) Describe() string {
 	load := fmt.Sprintf("%d in flight on each", c.Window)
-	if c.Rate > 0 {
+	switch {
+	case c.Stages != "":
+		load = fmt.Sprintf("messages/s in stages %s", c.Stages)
+	case c.Rate > 0:
 		load = fmt.Sprintf("%g messages/s", c.Rate)
+	}
+	if c.Arrivals == "poisson" {
+		load += " at random"
 	}
 	if c.Fanout > 1 {
 		load += fmt.Sprintf(", each to %d IDs", c.Fanout)
@@ -85,8 +94,12 @@ func (c *Settings) Describe() string {
 	if c.TLS {
 		where += " over TLS"
 	}
-	return fmt.Sprintf("%s to %s: %d connections, %s, %d-byte payload, %s, seed %d",
-		c.Driver, where, c.Conns, load, c.Payload, ack, c.Seed)
+	payload := fmt.Sprintf("%d-byte payload", c.Payload)
+	if c.Payloads != "" {
+		payload = "payloads of " + c.Payloads + " bytes"
+	}
+	return fmt.Sprintf("%s to %s: %d connections, %s, %s, %s, seed %d",
+		c.Driver, where, c.Conns, load, payload, ack, c.Seed)
 }
 
 // Unit names what the rate counts: "acked", "delivered", or copies of them.

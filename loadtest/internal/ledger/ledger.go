@@ -39,6 +39,7 @@ type Ledger struct {
 	acks    bool     // messages are sent with ack: each ends with one outcome
 	ids     [][]byte // every ID of the run; connection c holds those from c*perConn on
 	perConn int
+	online  int // the number of IDs that connections hold; nobody holds those behind them
 	fanout  int // copies of each message, each with a number and a receiver of its own
 	// how long after the route to a receiver began to change the driver may hear of it
 	notice int64
@@ -53,6 +54,7 @@ type Ledger struct {
 	outcomes  Outcomes
 	faults    Faults
 
+	expected   uint64 // no_routes of messages to IDs that nobody holds
 	unanswered uint64 // messages without any news when Close was called with more
 }
 
@@ -84,12 +86,16 @@ type Config struct {
 	IDs     [][]byte
 	PerConn int
 	Fanout  int // copies of each message, each with a number and a receiver of its own
+	// the number of IDs at the end of IDs that no connection holds; messages to them must get
+	// no_route
+	Offline int
 }
 
 // New makes an empty ledger.
 func New(cfg Config) *Ledger {
-	conns := len(cfg.IDs) / cfg.PerConn
-	l := &Ledger{run: cfg.Run, acks: cfg.Acks, ids: cfg.IDs, perConn: cfg.PerConn, fanout: cfg.Fanout,
+	online := len(cfg.IDs) - cfg.Offline
+	conns := online / cfg.PerConn
+	l := &Ledger{run: cfg.Run, acks: cfg.Acks, ids: cfg.IDs, perConn: cfg.PerConn, online: online, fanout: cfg.Fanout,
 		streams: make([]stream, conns), routes: make([]route, conns), Time: newTimeline(conns)}
 	for i := range l.streams {
 		l.streams[i].acks = cfg.Acks
@@ -311,6 +317,10 @@ func (l *Ledger) End(sender int, seq uint64, code codec.Code) (at int64, landed 
 func (l *Ledger) suspect(sender int, receiver uint32, code codec.Code, at int64) {
 	switch code {
 	case codec.CodeNoRoute:
+		if int(receiver) >= l.online {
+			l.expected++
+			return
+		}
 		if r := &l.routes[l.Owner(receiver)]; r.bound != Unknown && at >= r.bound+int64(BindSettle) {
 			r.noRoutes++
 		}
@@ -499,6 +509,9 @@ func (l *Ledger) Delivered() uint64 { return l.delivered }
 
 // Faults returns the faults that are known so far.
 func (l *Ledger) Faults() Faults { return l.faults }
+
+// ExpectedNoRoutes returns the number of no_routes of messages to IDs that nobody holds.
+func (l *Ledger) ExpectedNoRoutes() uint64 { return l.expected }
 
 // Unanswered returns the number of messages without any news when Close was called with more.
 func (l *Ledger) Unanswered() uint64 { return l.unanswered }

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"distmsg/internal/settings"
+)
+
+// mayBe0 lists the flags for which 0 is a value like others.
+func mayBe0() []string {
+	return []string{"rate", "warmup", "seed", "server-pid", "cross", "min-change", "zipf", "offline", "ack-delay",
+		"churn-binds", "churn-moves", "churn-reconnects", "max-p99", "max-failed", "max-behind", "refine", "first", "most"}
+}
+
+// resolve adds the values of a scenario to those of the command line, which win. into has the same
+// flags as line, with their defaults. Without a scenario, resolve returns line.
+func resolve(into, line *pflag.FlagSet) (flags *pflag.FlagSet, err error) {
+	if !line.Changed("scenario") {
+		return line, nil
+	}
+	program := settings.Program{Prefix: "LOADTEST_", FileFlag: "scenario", MayBe0: mayBe0()}
+	if _, err := program.Load(into, line, nil); err != nil {
+		return nil, err
+	}
+	return into, nil
+}
+
+// span is the value of --duration: a time, or forever.
+type span time.Duration
+
+// forever is the span of a run that Ctrl-C ends.
+const forever span = -1
+
+func (s *span) String() string {
+	if *s == forever {
+		return "forever"
+	}
+	return time.Duration(*s).String()
+}
+
+func (s *span) Set(text string) error {
+	if text == "forever" {
+		*s = forever
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%q is no time such as 10s, and not forever", text)
+	}
+	if d <= 0 {
+		return errors.New("want more than 0, or forever")
+	}
+	*s = span(d)
+	return nil
+}
+
+func (s *span) Type() string { return "duration" }
