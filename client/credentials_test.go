@@ -138,6 +138,40 @@ func TestLoginAgain(t *testing.T) {
 	}
 }
 
+// TestSecretReplaced: when a node uses another secret, the session moves to a connection with a
+// resume secret that the new one signs. So it can be resumed when the former one is worth nothing.
+func TestSecretReplaced(t *testing.T) {
+	t.Parallel()
+	former, latter := []byte("the former secret"), []byte("the latter secret")
+	n := startNode(t, engine.Config{Secret: former, ExpiryGrace: time.Second, Hooks: engine.Hooks{
+		Authenticate: func(context.Context, engine.Login) (engine.Identity, error) { return engine.Identity{Name: "me"}, nil },
+	}})
+	states := make(chan State, 100)
+	holder(t, Config{OnState: func(s State) { states <- s }}, n.addr, "a")
+	first := receive(t, states, "the first state")
+	use := func(secrets ...[]byte) {
+		t.Helper()
+		if err := n.SetSecrets(engine.Secrets{Resume: secrets}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resumed := func(what string) {
+		t.Helper()
+		if s := receive(t, states, what); !s.Attached || !s.Resumed || s.Session != first.Session {
+			t.Errorf("%s: %+v", what, s)
+		}
+	}
+	use(former, latter)
+	use(latter, former)
+	resumed("a new connection")
+	use(latter)
+	n.Revoke("me")
+	resumed("a connection with the new secret alone")
+	if s := n.Stats(); s.Sessions != 1 || s.LoginsCut != 0 {
+		t.Errorf("%d sessions, %d logins cut", s.Sessions, s.LoginsCut)
+	}
+}
+
 // TestRevoked: a client whose credentials are not valid any more is cut off after the grace period,
 // and comes back with its session when they are.
 func TestRevoked(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/engine/internal/peers"
+	"distmsg/internal/asynclog"
 	"distmsg/internal/callback"
 	"distmsg/internal/tlsline"
 	"distmsg/routing"
@@ -45,6 +47,8 @@ type cluster struct {
 	open atomic.Pointer[[]routing.Handle]
 	// links that have ended, but whose sessions are not all forgotten yet
 	detaching atomic.Int32
+
+	panicked asynclog.Seldom // a TLS handshake that did not return was logged
 
 	mu    sync.Mutex       // held while peers.Members takes its lock
 	links map[string]*link // guarded by mu; the open links by node
@@ -88,22 +92,38 @@ func (c *cluster) ForClients() []codec.Member { return c.eng.self() }
 // NotifyClients queues a list of nodes for all clients.
 func (c *cluster) NotifyClients(all []codec.Member) {
 	frame := codec.AppendMembers(nil, all)
-	for _, l := range c.eng.loops {
-		l.post(func() { l.sendMembers(0, frame) })
+	c.eng.eachConn(func(c *conn) {
+		if c.state == stateOpen && c.kind == clientConn {
+			c.out.wroteControl(append(c.out.buf(), frame...))
+			c.loop.pace.worked(writeWork + len(frame)/bytesPerUnit)
+		}
+	})
+}
+
+// eachConn calls f for all connections, each on its loop. It does not wait for that. Before Run,
+// and until the node is ready, there are none.
+func (e *Engine) eachConn(f func(*conn)) {
+	select {
+	case <-e.ready:
+	default:
+		return
+	}
+	for _, l := range e.loops {
+		l.post(func() { l.eachConn(0, f) })
 	}
 }
 
-// sendMembers queues a list of nodes for the clients from a slot on. When the iteration's share of
-// work is used up, it continues in the next iteration.
-func (l *loop) sendMembers(slot int, frame []byte) {
+// eachConn calls f for the connections from a slot on. When the iteration's share of work is used
+// up, it continues in the next iteration.
+func (l *loop) eachConn(slot int, f func(*conn)) {
 	for ; slot < len(l.conns); slot++ {
 		if l.pace.full {
-			l.post(func() { l.sendMembers(slot, frame) })
+			l.post(func() { l.eachConn(slot, f) })
 			return
 		}
-		if c := l.conns[slot]; c != nil && c.state == stateOpen && c.kind == clientConn {
-			c.out.wroteControl(append(c.out.buf(), frame...))
-			l.pace.worked(writeWork + len(frame)/bytesPerUnit)
+		if c := l.conns[slot]; c != nil {
+			l.pace.worked(1)
+			f(c)
 		}
 	}
 }
@@ -185,10 +205,14 @@ func (c *cluster) shakeTLS(ctx context.Context, nc net.Conn, conn *conn, to disc
 		conn.secure = line
 	case errors.As(err, &header):
 		c.peers.Complain("a node does not use TLS for links, and this node does: use it on all nodes or on none", "node", to.ID, "addr", to.PeerAddr)
+		return fmt.Errorf("it does not use TLS for links, and this node does: %w", err)
 	case !isGone(err) && !errors.Is(err, errBroken):
 		c.peers.Complain("the TLS handshake with a node failed", "node", to.ID, "addr", to.PeerAddr, "error", err)
+		fallthrough
+	default:
+		return fmt.Errorf("the TLS handshake with it failed: %w", err)
 	}
-	return err
+	return nil
 }
 
 // Secure does the TLS handshake with a node that this one asks something, if nodes use TLS.
@@ -211,7 +235,9 @@ var errBroken = errors.New("engine: the TLS handshake has not returned")
 // application in it does not return.
 func (c *cluster) contain(addr string, handshake func() error) (err error) {
 	if f := callback.Apart(func() { err = handshake() }); f != nil {
-		f.Log(c.eng.cfg.Logger, "the TLS handshake with a node", "addr", addr)
+		if c.panicked.Due(c.eng.clock()) {
+			f.Log(c.eng.cfg.Logger, "the TLS handshake with a node", "addr", addr)
+		}
 		return errBroken
 	}
 	return err

@@ -18,11 +18,6 @@ import (
 // when the rights of an identity have changed. A login that is being checked meanwhile is refused,
 // and the client tries again. Any goroutine may call Revoke, and it does not wait.
 func (e *Engine) Revoke(names ...string) {
-	select {
-	case <-e.ready:
-	default: // nobody is connected yet
-		return
-	}
 	revoked := make(map[string]struct{}, len(names))
 	for _, name := range names {
 		revoked[name] = struct{}{}
@@ -30,9 +25,7 @@ func (e *Engine) Revoke(names ...string) {
 	if len(revoked) == 0 {
 		return
 	}
-	for _, l := range e.loops {
-		l.post(func() { l.expiries.revoke(0, revoked) })
-	}
+	e.eachConn(func(c *conn) { c.loop.expiries.revoke(c, revoked) })
 }
 
 // term is how long the login of a connection lasts. Its loop owns it.
@@ -136,23 +129,8 @@ func (x *expiries) notify(t *term, reason string) {
 	c.out.wroteControl(codec.AppendRelogin(c.out.buf(), uint64(grace), reason))
 }
 
-// revoke ends the logins under some names, of the connections from a slot on. When the iteration's
-// share of work is used up, it continues in the next iteration.
-func (x *expiries) revoke(slot int, names map[string]struct{}) {
-	l := x.loop
-	for ; slot < len(l.conns); slot++ {
-		if l.pace.full {
-			l.post(func() { x.revoke(slot, names) })
-			return
-		}
-		if c := l.conns[slot]; c != nil {
-			x.revokeOne(c, names)
-			l.pace.worked(1)
-		}
-	}
-}
-
-func (x *expiries) revokeOne(c *conn, names map[string]struct{}) {
+// revoke ends the login of a connection if it is under one of the names.
+func (x *expiries) revoke(c *conn, names map[string]struct{}) {
 	switch {
 	case c.state == stateJoining: // the hook may have answered before the name was revoked
 		if c.term == nil {

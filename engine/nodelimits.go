@@ -53,30 +53,8 @@ func (e *Engine) SetLimits(l NodeLimits) error {
 	e.terms.Store(l.terms())
 	e.accounts.Renew()
 	e.dir.SetLimits(l.directory())
-	select {
-	case <-e.ready:
-	default: // nobody is connected yet
-		return nil
-	}
-	for _, l := range e.loops {
-		l.post(func() { l.renewQuotas(0) })
-	}
+	e.eachConn(func(c *conn) { c.quota.renew() })
 	return nil
-}
-
-// renewQuotas renews the quotas of the connections from a slot on. When the iteration's share of
-// work is used up, it continues in the next iteration.
-func (l *loop) renewQuotas(slot int) {
-	for ; slot < len(l.conns); slot++ {
-		if l.pace.full {
-			l.post(func() { l.renewQuotas(slot) })
-			return
-		}
-		if c := l.conns[slot]; c != nil {
-			c.quota.renew()
-			l.pace.worked(1)
-		}
-	}
 }
 
 // withDefaults fills in the defaults. For messages, they are more than one event loop relays, so

@@ -51,6 +51,13 @@ func TestRotateSecrets(t *testing.T) {
 			if err := n.SetSecrets(Secrets{Cluster: secrets}); err != nil {
 				t.Fatal(err)
 			}
+			for _, c := range []*client{a, b} {
+				if step == 1 && c.n == n { // it needs another resume secret
+					if within, reason := c.relogin(); within != 10_000 || reason != detailSecret {
+						t.Errorf("%d, %q", within, reason)
+					}
+				}
+			}
 			for range 20 {
 				a.exchange("a", b, "b")
 				b.exchange("b", a, "a")

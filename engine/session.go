@@ -145,7 +145,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 		c.close(codec.FaultGoingAway, fmt.Sprintf("the session has %d connections to this node: close some, or replace them", len(others)))
 		return
 	}
-	leaving := 0
+	leaving := min(len(others), 1) // a client that moves has one connection more for a moment
 	if j.replace {
 		leaving = len(others)
 	}

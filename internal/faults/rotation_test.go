@@ -275,16 +275,21 @@ func (r *rotation) shake(addr string, g int) (name string, err error) {
 	return name, nil
 }
 
-// secret makes all nodes use the new secret and still accept the old one.
+// secret makes all nodes use the new secret and still accept the old one. All clients move to new
+// connections, so that their sessions can be resumed with the new one.
 func (r *rotation) secret() {
 	r.write("secret", r.secrets[r.old]+"\n"+r.secrets[r.new])
 	r.reload()
+	open := r.sum("distmsg_connections") // links included
+	want := r.sum("distmsg_connections_accepted_total") + 2*loadConns
 	r.write("secret", r.secrets[r.new]+"\n"+r.secrets[r.old])
 	r.reload()
+	r.eventually("all clients have moved", func() bool {
+		return r.sum("distmsg_connections_accepted_total") >= want && r.sum("distmsg_connections") == open
+	})
 }
 
-// lastSecret makes the old secret worth nothing. All sessions have logged in since the new one is
-// used, so they can be resumed with it.
+// lastSecret makes the old secret worth nothing.
 func (r *rotation) lastSecret() {
 	r.write("secret", r.secrets[r.new])
 	r.reload()
