@@ -114,13 +114,25 @@ func (k *link) notice(c *conn, step *peers.Step) {
 		others.Members.Refuse(k.node, k.shaking.Differs())
 	case peers.NoteMustEnd:
 		others.End(fmt.Errorf("engine: node %q says: %s", k.node, step.Detail))
+	case peers.NoteOtherCluster:
+		others.Members.Failed(k.node, k.claims(c)+"belongs to another cluster")
 	case peers.NoteBadSecret:
+		others.Members.Failed(k.node, k.claims(c)+"does not know the cluster's secret")
 		others.Complain("a node does not know the cluster's secret: give all nodes the same secret", "node", k.node, "remote", c.remote)
 	case peers.NoteNameTaken:
 		others.Complain("refused a node whose name another node has: give one of the two another node ID", "node", k.node, "remote", c.remote, "other", step.Where)
 	case peers.NoteTurnedAway:
+		others.Members.Failed(k.node, k.claims(c)+"refuses the link: "+step.Detail)
 		others.Complain("a node refused the link", "node", k.node, "remote", c.remote, "fault", step.Fault, "message", step.Detail)
 	}
+}
+
+// claims begins a sentence about the other node, which has not proved anything.
+func (k *link) claims(c *conn) string {
+	if k.dialled {
+		return "it "
+	}
+	return "who connects from " + sourceOf(c.remote).String() + " under its name "
 }
 
 // supersede closes an older link to the same node. Only then does the handshake proceed, so nothing

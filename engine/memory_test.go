@@ -79,10 +79,11 @@ func TestMemoryBudgetCloses(t *testing.T) {
 	var log notes
 	cfg := small(1 << 20)
 	cfg.Logger = log.logger()
+	cfg.Hooks.Authenticate = limitedTo(Limits{})
 	n := start(t, cfg)
 	by := n.watchOver()
 	begin := func(size int) *client {
-		c := n.join()
+		c := n.as("holder")
 		held := n.Stats().MemoryHeld
 		// the beginning of 65,600 bytes
 		c.write(append([]byte{0, 1, 0, 0x40}, make([]byte, size-4)...))
@@ -102,7 +103,10 @@ func TestMemoryBudgetCloses(t *testing.T) {
 	if e := most.fails(codec.FaultIdleTimeout); !strings.Contains(e.Message, "memory budget") {
 		t.Errorf("the fault says %q", e.Message)
 	}
-	log.has(n, "session="+most.sessionID().String(), "remote="+most.nc.LocalAddr().String(), "bytes=")
+	log.has(n, "session="+most.sessionID().String(), "identity=holder", "remote="+most.nc.LocalAddr().String(), "bytes=")
+	if s := n.counters(); n.counted("holder", "memory-budget") != s.MemoryClosed {
+		t.Errorf("%d connections are closed, and %+v", s.MemoryClosed, s.Limited)
+	}
 	if held := n.Stats().MemoryHeld; held > 1<<20 {
 		t.Errorf("%d bytes are held", held)
 	}

@@ -184,6 +184,16 @@ func (q *quota) inFlight() (most int, shared *limit.Count) {
 	return q.account.Terms().InFlight, &q.account.InFlight
 }
 
+// shed counts that the node closes the connection because it holds most of the memory budget.
+func (q *quota) shed() {
+	switch {
+	case q.account != nil:
+		q.account.Refused(limit.MemoryBudget, 1)
+	case q.conn.kind == clientConn:
+		q.conn.loop.eng.accounts.Refused(limit.MemoryBudget)
+	}
+}
+
 // mayPend reserves what is needed so that n bytes may wait for the connection. It returns false if
 // too many wait for the others of its identity.
 func (q *quota) mayPend(n int) bool {

@@ -193,7 +193,7 @@ func (c *conn) closeForMemory(held int, named bool) {
 	if named {
 		args := []any{"remote", c.remote, "bytes", held, "held", l.eng.memory.held.Load(), "budget", l.eng.memory.budget}
 		if c.session != nil {
-			args = append(args, "session", c.session.ID())
+			args = append(args, "session", c.session.ID(), "identity", c.session.Identity())
 		}
 		if c.kind == linkConn {
 			args = append(args, "node", c.link.node)
@@ -201,6 +201,7 @@ func (c *conn) closeForMemory(held int, named bool) {
 		l.eng.cfg.Logger.Warn("closed a connection that held most of the node's memory budget", args...)
 	}
 	l.eng.memory.closed.Add(1)
+	c.quota.shed()
 	fault := codec.FaultSlowConsumer
 	if c.out.backlog == 0 {
 		fault = codec.FaultIdleTimeout

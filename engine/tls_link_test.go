@@ -3,6 +3,9 @@ package engine
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -89,8 +92,10 @@ func TestLinkHalfTLS(t *testing.T) {
 	nodes, logs := pairOf(t, with, without)
 	logs[0].has(nodes[0], "a node does not use TLS for links, and this node does: use it on all nodes or on none", "node=n1")
 	logs[1].has(nodes[1], "a node or a stranger wants TLS, and this node does not use TLS for links")
+	nodes[0].lacksLink("n1", "it does not use TLS for links, and this node does")
 	nodes, logs = pairOf(t, without, with)
 	logs[0].has(nodes[0], "a node refused the link", "node=n1", "this address is for TLS only")
+	nodes[0].lacksLink("n1", "it refuses the link: this address is for TLS only")
 	logs[1].has(nodes[1], "refused a node or a stranger without TLS: this address is for TLS only")
 }
 
@@ -103,6 +108,7 @@ func TestLinkRefused(t *testing.T) {
 	ours, theirs := func(c *Config) { c.PeerTLS = s.mutual() }, func(c *Config) { c.PeerTLS = stranger }
 	nodes, logs := pairOf(t, ours, theirs)
 	logs[0].has(nodes[0], "the TLS handshake with a node failed", "node=n1", "unknown authority")
+	nodes[0].lacksLink("n1", "the TLS handshake with it failed: tls: failed to verify certificate")
 	logs[1].has(nodes[1], "the TLS handshake with a node or a stranger failed", "bad certificate")
 	nodes, logs = pairOf(t, theirs, ours)
 	logs[0].has(nodes[0], "TLS with a node failed", "node=n1", "remote error: tls: ")
@@ -112,6 +118,23 @@ func TestLinkRefused(t *testing.T) {
 		c.ClusterSecret = []byte("another secret of the cluster")
 	})
 	logs[0].has(nodes[0], "a node does not know the cluster's secret")
+	nodes[0].lacksLink("n1", "it does not know the cluster's secret")
+	nodes, _ = pairOf(t, ours, func(c *Config) {
+		ours(c)
+		c.Cluster = "another"
+	})
+	nodes[0].lacksLink("n1", `it refuses the link: this node belongs to cluster "another"`)
+	nodes[1].lacksLink("n0", "who connects from 127.0.0.1 under its name belongs to another cluster")
+}
+
+// lacksLink waits until health says why there is no link to a node.
+func (n *node) lacksLink(to, why string) {
+	n.t.Helper()
+	n.eventually("why there is no link to "+to, func() bool {
+		return slices.ContainsFunc(n.Health(), func(line string) bool {
+			return strings.HasPrefix(line, fmt.Sprintf("no link to node %q: %s", to, why))
+		})
+	})
 }
 
 // Code of the application that runs in the handshake of a link and does not return ends that

@@ -21,7 +21,8 @@ const (
 	IdentityPendingBytes
 	AddressConnections
 	AddressHandshakes
-	Kinds // how many there are
+	MemoryBudget // the node closed a connection that held most of its memory budget
+	Kinds        // how many there are
 )
 
 var words = [Kinds]string{
@@ -39,6 +40,7 @@ var words = [Kinds]string{
 	IdentityInFlight:     "identity-in-flight",
 	IdentityPendingBytes: "identity-pending-bytes",
 	AddressConnections:   "address-connections",
+	MemoryBudget:         "memory-budget",
 	AddressHandshakes:    "address-handshakes",
 }
 

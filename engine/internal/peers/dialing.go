@@ -102,6 +102,7 @@ func (d *dialing) dial(ctx context.Context, node string) {
 		up, err := d.connect(ctx, attempt{to: to, hopeless: failures >= hopelessAfter})
 		if err != nil && ctx.Err() == nil {
 			d.peers.log.Debug("no link", "node", node, "addr", to.PeerAddr, "error", err)
+			d.peers.Members.Failed(node, err.Error())
 		}
 		if up > 0 {
 			failures = -1 << 31 // it is a node: its attempts stay quick

@@ -128,13 +128,14 @@ type Note uint8
 
 // The notes.
 const (
-	NoNote         Note = iota
-	NoteSameName        // the other node has this node's name, or says so: look who has it
-	NoteBadSecret       // the other node does not know the cluster's secret
-	NoteDiffers         // the two nodes must not be linked: Handshake.Differs says why
-	NoteNameTaken       // another node has the other one's name, and stays
-	NoteMustEnd         // another node has this node's name, and this node ends
-	NoteTurnedAway      // the other node refuses the link: Step.Fault and Step.Detail say why
+	NoNote           Note = iota
+	NoteSameName          // the other node has this node's name, or says so: look who has it
+	NoteOtherCluster      // the other node belongs to another cluster
+	NoteBadSecret         // the other node does not know the cluster's secret
+	NoteDiffers           // the two nodes must not be linked: Handshake.Differs says why
+	NoteNameTaken         // another node has the other one's name, and stays
+	NoteMustEnd           // another node has this node's name, and this node ends
+	NoteTurnedAway        // the other node refuses the link: Step.Fault and Step.Detail say why
 )
 
 // Step is what a link does next, in the order of the fields.
@@ -227,8 +228,11 @@ func (h *Handshake) handleHello(body []byte) (Step, error) {
 	version := min(f.MaxVersion, self.MaxVersion)
 	switch {
 	case string(f.Cluster) != self.Cluster:
-		return h.refuse(codec.FaultUnauthenticated,
-			fmt.Sprintf("this node belongs to cluster %q, not %q", self.Cluster, f.Cluster)), nil
+		h.peer.Node = string(f.Node)
+		step := h.refuse(codec.FaultUnauthenticated,
+			fmt.Sprintf("this node belongs to cluster %q, not %q", self.Cluster, f.Cluster))
+		step.Note = NoteOtherCluster
+		return step, nil
 	case version < f.MinVersion || version < self.MinVersion:
 		return h.refuse(codec.FaultBadVersion,
 			fmt.Sprintf("this node speaks versions %d to %d with its peers, the other %d to %d",

@@ -178,7 +178,7 @@ func TestRefusedNodes(t *testing.T) {
 		note           Note
 		says           string
 	}{
-		{"another cluster", func(s *Self) { s.Cluster = "other" }, nil, Accepted, codec.FaultUnauthenticated, NoNote, `this node belongs to cluster "test", not "other"`},
+		{"another cluster", func(s *Self) { s.Cluster = "other" }, nil, Accepted, codec.FaultUnauthenticated, NoteOtherCluster, `this node belongs to cluster "test", not "other"`},
 		{"no version in common", func(s *Self) { s.MinVersion, s.MaxVersion = 8, 9 }, nil, Accepted, codec.FaultBadVersion, NoNote,
 			"this node speaks versions 1 to 1 with its peers, the other 8 to 9"},
 		{"older versions only", nil, func(s *Self) { s.MinVersion, s.MaxVersion = 2, 3 }, Accepted, codec.FaultBadVersion, NoNote,

@@ -39,7 +39,8 @@ type Members struct {
 	known    bool                        // guarded by mu; the membership has given a list
 	listed   map[string]discovery.Record // guarded by mu; by node, without this one
 	links    map[string]openLink         // guarded by mu; by node
-	refused  map[string]string           // guarded by mu; by node, why there is no link to it
+	refused  map[string]string           // guarded by mu; by node, why it must not be linked
+	failed   map[string]string           // guarded by mu; by node, why the last attempt failed
 	skipped  []string                    // guarded by mu; what is listed and left out, a line each
 	beyond   int                         // guarded by mu; of that, how many nodes are too many
 	listing  []codec.Member              // guarded by mu; what a client that comes now is told
@@ -58,6 +59,7 @@ func newMembers(p *Peers) *Members {
 	return &Members{
 		peers: p, news: make(chan struct{}, 1),
 		listed: make(map[string]discovery.Record), links: make(map[string]openLink), refused: make(map[string]string),
+		failed: make(map[string]string),
 	}
 }
 
@@ -88,6 +90,7 @@ func (m *Members) set(others []discovery.Record, wrong []string) (nodes map[stri
 	for _, r := range chosen {
 		m.listed[r.ID] = r
 	}
+	maps.DeleteFunc(m.failed, func(node, _ string) bool { _, listed := m.listed[node]; return !listed })
 	m.known = true
 	news := m.skip(wrong, beyond)
 	m.mu.Unlock()
@@ -155,6 +158,7 @@ func (m *Members) Up(node string, incarnation uint64, l Link) {
 	defer m.mu.Unlock()
 	m.links[node] = openLink{Link: l, incarnation: incarnation}
 	delete(m.refused, node)
+	delete(m.failed, node)
 	wake.Nudge(m.news)
 	wake.Nudge(m.peers.finder.news)
 }
@@ -194,6 +198,15 @@ func (m *Members) linked() map[string]openLink {
 	return maps.Clone(m.links)
 }
 
+// Failed notes why an attempt to link with a node has failed, for health.
+func (m *Members) Failed(node, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, listed := m.listed[node]; listed { // else strangers could make up names
+		m.failed[node] = why
+	}
+}
+
 // Down notes that the link to a node has ended.
 func (m *Members) Down(node string) {
 	m.mu.Lock()
@@ -214,11 +227,12 @@ func (m *Members) Refuse(node, why string) {
 	}
 }
 
-// forget drops the reason why a node must not be linked, because the node is no longer listed.
+// forget drops the reasons why there is no link to a node, because the node is no longer listed.
 func (m *Members) forget(node string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.refused, node)
+	delete(m.failed, node)
 }
 
 // look returns the record of a node, and the link to the node that the record is of. The link is
@@ -344,6 +358,8 @@ func (m *Members) Troubles() (lines []string) {
 		line := fmt.Sprintf("no link to node %q", node)
 		if why := m.refused[node]; why != "" {
 			line += ": its settings differ: " + why
+		} else if why := m.failed[node]; why != "" {
+			line += ": " + why
 		}
 		lines = append(lines, line)
 	}
