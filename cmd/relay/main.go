@@ -4,6 +4,7 @@
 //	relay config check FILE
 //	relay config show [flags]
 //	relay token add|list|remove
+//	relay healthcheck [flags]
 //
 // See relay --help. It ends with one of the exit codes of package cli.
 package main
@@ -35,6 +36,6 @@ Each flag may also stand in the environment (DISTMSG_LOG_LEVEL for --log-level) 
 	}
 	root.Flags().SortFlags = false
 	root.Flags().AddFlagSet(serve.Flags())
-	root.AddCommand(serve, newConfigCommand(serve.Flags()), newTokenCommand())
+	root.AddCommand(serve, newConfigCommand(serve.Flags()), newTokenCommand(), newHealthcheckCommand(serve.Flags()))
 	return root
 }
