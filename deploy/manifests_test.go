@@ -40,8 +40,8 @@ var kinds = map[string]func() any{
 	"monitoring.coreos.com/v1 PrometheusRule": func() any { return new(monitoring.PrometheusRule) },
 }
 
-// decode returns the objects in a file of one or several YAML documents. A field that does not exist,
-// or that stands there twice, is an error.
+// decode returns the objects in a file of one or several YAML documents. It is an error if a field
+// does not exist, or stands there twice.
 func decode(text []byte) (objects []any, err error) {
 	for i, document := range bytes.Split(append([]byte("\n"), text...), []byte("\n---")) {
 		var kind meta.TypeMeta

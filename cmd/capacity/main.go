@@ -1,5 +1,5 @@
-// Command capacity estimates what a cluster needs: nodes, Redis and network for a number of connected
-// IDs. See docs/capacity.md.
+// Command capacity estimates what a cluster needs for a number of connected IDs: nodes, Redis and
+// network. See docs/capacity.md.
 //
 //	go run ./cmd/capacity --ids 1000000,10000000 --rate 0.5
 package main

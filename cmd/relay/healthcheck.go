@@ -84,7 +84,8 @@ func probe(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	transport := &http.Transport{DisableKeepAlives: true} // without a proxy: this is about this machine
+	// Without a proxy, because the node is on this machine.
+	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
 		return "", fmt.Errorf("the node does not answer: %w", err)

@@ -37,8 +37,8 @@ type Workload struct {
 	IDs            float64 // that are connected at a time
 	MessageRate    float64 // messages that one ID sends in a second; each is acked
 	Payload        float64 // bytes of a message
-	Stay           float64 // seconds that an ID stays connected: then it is unbound, and bound again
-	Misses         float64 // share of the messages to other nodes whose receiver has to be looked up
+	Stay           float64 // seconds for which an ID is bound; then another is
+	Misses         float64 // share of the messages between nodes whose receiver is looked up
 	Watched        float64 // IDs that one ID watches
 	IDsPerSession  float64 // IDs that one app server holds
 	VerifyPeriod   float64 // seconds: --verify-period
