@@ -21,7 +21,7 @@ func (o *options) check() error {
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
-	}{{"--drain-timeout", o.drainTimeout}, {"--resume-window", o.resumeWindow}} {
+	}{{"--drain-timeout", o.drainTimeout}, {"--resume-window", o.resumeWindow}, {"--expiry-grace", o.expiryGrace}} {
 		if d.value <= 0 {
 			return cli.Usagef("%s %v must be over 0", d.flag, d.value)
 		}

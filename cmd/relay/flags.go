@@ -29,6 +29,7 @@ type options struct {
 	nodeID                         string
 	tls                            tlsOptions
 	resumeWindow, verifyPeriod     time.Duration
+	expiryGrace                    time.Duration
 
 	auth authOptions
 
@@ -77,6 +78,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 		"Connections may hold half of it (default: half of the memory of the machine or the cgroup)")
 	f.StringVar(&o.nodeID, "node-id", "", "`name` of this node (default 16 random hex digits)")
 	f.DurationVar(&o.resumeWindow, "resume-window", 10*time.Second, "how long a session outlives its last connection; the same on all nodes")
+	f.DurationVar(&o.expiryGrace, "expiry-grace", 10*time.Second, "how long a client may stay connected after its credentials have expired or were revoked")
 	f.DurationVar(&o.verifyPeriod, "verify-period", 5*time.Minute, "how long one comparison of all bindings and cached routes with the registry takes; the node repeats it all the time")
 
 	o.auth.addFlags(f)

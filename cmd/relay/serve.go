@@ -84,7 +84,7 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 	used, accepted := secrets.ofCluster()
 	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, ProxyFrom: opts.proxies, Loops: opts.loops,
-		ResumeWindow: opts.resumeWindow, VerifyPeriod: opts.verifyPeriod,
+		ResumeWindow: opts.resumeWindow, ExpiryGrace: opts.expiryGrace, VerifyPeriod: opts.verifyPeriod,
 		Logger: logger, MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: used, ClusterSecretsAccepted: accepted,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,

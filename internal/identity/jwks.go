@@ -29,6 +29,7 @@ type jwks struct {
 	keys     keySet
 	began    time.Time // of the last fetch
 	fetching *fetch    // nil: none is under way
+	again    bool      // another one has to follow it
 	trouble  error     // of the last fetch
 }
 
@@ -82,10 +83,27 @@ func (j *jwks) fetch() (f *fetch, fresh bool) {
 	case !j.began.IsZero() && now.Sub(j.began) < jwksGap:
 		return nil, false
 	}
-	f = &fetch{done: make(chan struct{})}
+	return j.begin(now), true
+}
+
+// begin begins a fetch. The caller holds mu, and none is under way.
+func (j *jwks) begin(now time.Time) *fetch {
+	f := &fetch{done: make(chan struct{})}
 	j.fetching, j.began = f, now
 	go j.do(f)
-	return f, true
+	return f
+}
+
+// refresh begins a fetch at once. If one is under way, which may have missed the latest change, it
+// begins when that has ended.
+func (j *jwks) refresh() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fetching != nil {
+		j.again = true
+		return
+	}
+	j.begin(j.now())
 }
 
 // do fetches the keys. It ends after jwksTimeout at the latest.
@@ -105,6 +123,10 @@ func (j *jwks) end(f *fetch, keys keySet, err error) (log func()) {
 		j.keys = keys
 	}
 	f.err, j.trouble, j.fetching = err, err, nil
+	if j.again {
+		j.again = false
+		j.begin(j.now())
+	}
 	known := len(j.keys)
 	switch {
 	case err != nil && !failed:

@@ -202,7 +202,19 @@ func (j *JWT) look() {
 	})
 }
 
-func (j *JWT) prepare() (commit func(), err error) { return j.file.prepare(unnoticed) }
+// prepare reads the file of keys. commit also begins to fetch the others, so that a key that was
+// removed is soon unknown. It does not wait for that: while the server is down, the keys that are
+// known stay in force.
+func (j *JWT) prepare() (commit func(), err error) {
+	install, err := j.file.prepare(unnoticed)
+	if err != nil || j.jwks == nil {
+		return install, err
+	}
+	return func() {
+		install()
+		j.jwks.refresh()
+	}, nil
+}
 
 func (j *JWT) troubles() (all []string) {
 	if j.file != nil {

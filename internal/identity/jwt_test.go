@@ -401,6 +401,57 @@ func TestJWKSInTheBackground(t *testing.T) {
 	ticks("after a failure", 3)
 }
 
+// A reload fetches the keys at once, and once more if a fetch is under way that may be too early.
+func TestJWKSReload(t *testing.T) {
+	clock := newClock()
+	claims := jwt.MapClaims{"sub": "alice", "exp": clock.Now().Add(time.Hour).Unix()}
+	removed, stays := newSigner(t, "removed", jwt.SigningMethodES256), newSigner(t, "stays", jwt.SigningMethodES256)
+	server := newFakeServer(t)
+	server.does(says(http.StatusOK, jwksOf(removed, stays)))
+	j := newJWT(t, JWTConfig{JWKSURL: server.URL, Now: clock.Now}, "")
+	if _, err := j.Authenticate(t.Context(), login(removed.sign(t, claims, nil))); err != nil {
+		t.Fatal(err)
+	}
+	asked, answer := make(chan struct{}), make(chan struct{})
+	server.does(func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		says(http.StatusOK, jwksOf(stays))(w, r)
+	})
+	for range 3 {
+		commit, err := j.prepare()
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit()
+	}
+	for range 2 {
+		<-asked
+		answer <- struct{}{}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		j.jwks.mu.Lock()
+		f := j.jwks.fetching
+		j.jwks.mu.Unlock()
+		if f == nil {
+			break
+		}
+		<-f.done
+		if time.Now().After(deadline) {
+			t.Fatal("it goes on fetching")
+		}
+	}
+	if n := server.requests.Load(); n != 3 {
+		t.Errorf("%d requests, want 3", n)
+	}
+	if _, err := j.Authenticate(t.Context(), login(removed.sign(t, claims, nil))); err == nil {
+		t.Error("a removed key is accepted")
+	}
+	if _, err := j.Authenticate(t.Context(), login(stays.sign(t, claims, nil))); err != nil {
+		t.Error(err)
+	}
+}
+
 // Many tokens with unknown keys cause one request.
 func TestJWKSFlood(t *testing.T) {
 	clock := newClock()
