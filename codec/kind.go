@@ -196,6 +196,10 @@ func (k Kind) peerString() string {
 		return "released"
 	case KindClaim:
 		return "claim"
+	case KindQuery:
+		return "query"
+	case KindQueryPart:
+		return "query_part"
 	case KindAnnounce:
 		return "announce"
 	}

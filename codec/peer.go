@@ -7,7 +7,7 @@ import "math"
 const PeerVersion = 1
 
 // These kinds are for links between nodes only. A link uses ping, pong and error as a client's
-// connection does. Append only; 98–110 are free. Each comment shows the array;
+// connection does. Append only; 100–110 are free. Each comment shows the array;
 // docs/peer-protocol.md has the byte tables. D is the node that dialled, A the node that accepted.
 const (
 	// D->A [80, min, max, cluster str, node str, incarnation, nonce bin16, since, flags, [[name
@@ -43,6 +43,10 @@ const (
 	KindReleased Kind = 96 // both [96, session bin16, id str, epoch]
 	KindClaim    Kind = 97 // both [97, session bin16, incarnation, serial, [[id str, epoch]…]]
 
+	// Only to nodes that have sent PeerAnswers.
+	KindQuery     Kind = 98 // both [98, number, within ms, verb str, args bin]
+	KindQueryPart Kind = 99 // both [99, number, flags, why str, items bin]
+
 	KindAnnounce Kind = 111 // both [111, flags, addr str, peer_addr str]
 )
 
@@ -58,12 +62,15 @@ type PeerIdentity struct {
 	// when the node's process took its name, in µs since 1970 by its own clock; 0 if it is not
 	// given
 	Since    uint64
-	Flags    uint8     // PeerStarting
+	Flags    uint8     // PeerStarting, PeerAnswers
 	Settings []Setting // what the two nodes must agree on
 }
 
 // PeerStarting says that a node does not accept clients yet. It ends if another node has its name.
 const PeerStarting = 1 << 0
+
+// PeerAnswers says that a node answers queries.
+const PeerAnswers = 1 << 1
 
 // Setting is one setting: a name for people, and its value.
 type Setting struct{ Name, Value string }

@@ -38,6 +38,8 @@ var peerLayouts = func() []layout {
 		{KindEnded, []spec{session}},
 		{KindReleased, []spec{session, text("id", 1, MaxID), integer("epoch", maxEpoch)}},
 		{KindClaim, []spec{session, incarnation, integer("serial", maxUint), list("ids", testMaxIDs, text("id", 0, 300), integer("epoch", maxEpoch))}},
+		{KindQuery, []spec{integer("number", maxUint), integer("within", maxUint), text("verb", 1, MaxID), opaque("args", 0, 70_000)}},
+		{KindQueryPart, []spec{integer("number", maxUint), integer("flags", 255), text("why", 0, MaxReason), opaque("items", 0, 70_000)}},
 		{KindAnnounce, []spec{integer("flags", 255), text("addr", 0, MaxID), text("peer_addr", 0, MaxID)}},
 	}
 }()
@@ -89,6 +91,8 @@ func peerExamples() map[Kind][]any {
 		KindEnded:      {session},
 		KindReleased:   {session, "alice", exampleEpoch},
 		KindClaim:      {session, n(9), n(3), []any{[]any{"bob", exampleEpoch + 1}, []any{"erin", exampleEpoch + 2}}},
+		KindQuery:      {n(5), n(2000), "believes", []byte(`{"ids":["bob"]}`)},
+		KindQueryPart:  {n(5), n(QueryLast), "", []byte(`{"id":"bob"}` + "\n")},
 		KindAnnounce:   {n(0), "10.0.0.2:7400", "10.0.0.2:7402"},
 	}
 }
@@ -136,6 +140,14 @@ func decodePeer(kind Kind, body []byte) (v []any, err error) {
 	case KindExpel, KindReleased:
 		session, id, epoch, err = DecodeExpel(body, kind)
 		v = []any{p(session), s(id), epoch}
+	case KindQuery:
+		var f Query
+		err = DecodeQuery(body, &f)
+		v = []any{f.Number, f.Within, s(f.Verb), p(f.Args)}
+	case KindQueryPart:
+		var f QueryPart
+		err = DecodeQueryPart(body, &f)
+		v = []any{f.Number, uint64(f.Flags), s(f.Why), p(f.Items)}
 	default:
 		panic("no decoder for " + kind.String())
 	}
@@ -170,6 +182,10 @@ func appendPeer(b []byte, kind Kind, v []any) []byte {
 		return AppendPresence(b, kind, p(0), n(1))
 	case KindExpel, KindReleased:
 		return AppendExpel(b, kind, p(0), v[1].(string), n(2))
+	case KindQuery:
+		return AppendQuery(b, &Query{Number: n(0), Within: n(1), Verb: s(2), Args: p(3)})
+	case KindQueryPart:
+		return AppendQueryPart(b, &QueryPart{Number: n(0), Flags: uint8(n(1)), Why: s(2), Items: p(3)})
 	}
 	panic("no encoder for " + kind.String())
 }

@@ -71,6 +71,7 @@ type conn struct {
 	link     *link // set if this is a linkConn
 	state    state
 	standing standing
+	opened   int64 // when it opened
 	deadline int64 // when the socket of a closed connection is closed for good
 	live     liveness
 

@@ -149,8 +149,7 @@ func (c *conn) frame(body []byte) {
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:
-		_, err := codec.DecodePong(body)
-		c.decodeFault(err, kind)
+		c.loop.probing.handlePong(c, body)
 	case codec.KindBind:
 		c.handleBind(body)
 	case codec.KindUnbind:

@@ -75,6 +75,9 @@
 // receives messages over a link. park.go and hold.go hold messages on a loop until the registry
 // answers. docs/architecture.md gives the reasons.
 //
+// operator.go is what an operator may ask, and answers.go answers it for this node. internal/query
+// asks the other nodes, by querylinks.go. survey.go looks at connections for a question, in steps.
+//
 // Ownership: a loop owns its connections, their buffers, its pending acks and its counters. No
 // other goroutine touches them. Other goroutines reach a loop through its inbox.
 //
@@ -97,5 +100,6 @@
 // peers.Announcer.mu, directory.lane.mu, directory.doubts.mu, directory.holders.mu,
 // directory.kickMemory.mu, directory.monitoredRegistry.mu, directory.overs.mu,
 // directory.presences.mu, directory.releases.mu, directory.resolver.mu, directory.untold.mu,
-// limit.Book.mu and sources.mu. A test in internal/docs reads the code and holds it to this list.
+// limit.Book.mu, query.Desk.mu, rebalancing.mu and sources.mu. A test in internal/docs reads the
+// code and holds it to this list.
 package engine

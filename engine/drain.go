@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,8 @@ import (
 // Drain returns nil when nothing is pending any more and either all clients have moved or the grace
 // period is over. It returns an error that wraps ctx's error if ctx ends first, and another error
 // if the engine has stopped. If ctx has ended before the call, Drain does nothing. The engine keeps
-// running until Run's context ends.
+// running until Run's context ends. It keeps draining, unless an operator ends that (see
+// Operator.Undrain), which is not possible while a call of Drain waits.
 func (e *Engine) Drain(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -35,9 +37,14 @@ func (e *Engine) Drain(ctx context.Context) error {
 	if e.serving.Err() != nil {
 		return errDrainStopped
 	}
-	if !e.drain.begun.Swap(true) {
-		e.drain.begin(ctx)
+	grace := defaultDrainTime
+	if deadline, ok := ctx.Deadline(); ok {
+		grace = max(0, time.Until(deadline)*3/4)
 	}
+	if err := e.drain.await(ctx, grace); err != nil {
+		return err
+	}
+	defer e.drain.forget()
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
 	for !e.drain.quiet(ctx) {
@@ -64,6 +71,10 @@ type draining struct {
 	// Sends end with draining from this time on: 1 + milliseconds on the engine's clock. It is 0
 	// while the node does not drain.
 	at atomic.Int64
+
+	// turn, of capacity 1, holds a token while a drain begins or is undone.
+	turn    chan struct{}
+	waiting int // calls of Engine.Drain; owned by who has the turn
 }
 
 // defaultDrainTime is the grace period of Drain if its context has no deadline.
@@ -72,24 +83,103 @@ const defaultDrainTime = 5 * time.Second
 // announceTimeout bounds how long Drain waits for the membership to accept the announcement.
 const announceTimeout = time.Second
 
-func (d *draining) begin(ctx context.Context) {
+// take waits for the turn to begin or to undo a drain. It returns an error if ctx ends first.
+func (d *draining) take(ctx context.Context) error {
+	select {
+	case d.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return contextError(ctx)
+	}
+}
+
+func (d *draining) give() { <-d.turn }
+
+// await begins a drain for a call of Engine.Drain, which waits for its end and then calls forget.
+func (d *draining) await(ctx context.Context, grace time.Duration) error {
+	if err := d.take(ctx); err != nil {
+		return err
+	}
+	defer d.give()
+	d.waiting++
+	d.begin(ctx, grace)
+	return nil
+}
+
+// forget says that such a call returns.
+func (d *draining) forget() {
+	d.turn <- struct{}{} // whoever has the turn soon gives it back
+	defer d.give()
+	d.waiting--
+}
+
+// order begins a drain on an operator's order. It returns when the node has asked its clients to
+// move.
+func (d *draining) order(ctx context.Context) error {
+	if err := d.take(ctx); err != nil {
+		return err
+	}
+	defer d.give()
+	if !d.begun.Load() {
+		d.eng.cfg.Logger.Info("an operator drains this node")
+	}
+	d.begin(ctx, max(defaultDrainTime, 2*d.eng.cfg.DrainSpread))
+	return nil
+}
+
+// errLeaving is the error of Operator.Undrain while somebody waits for the end of the drain.
+var errLeaving = errors.New("the node cannot take clients again: its process waits for the end of the drain, and is about to stop")
+
+// undo ends a drain: the node takes clients and their sends again, and announces that. It returns
+// an error while a call of Engine.Drain waits. If the node does not drain, it does nothing.
+func (d *draining) undo(ctx context.Context) error {
+	if err := d.take(ctx); err != nil {
+		return err
+	}
+	defer d.give()
+	switch {
+	case !d.begun.Load():
+		return nil
+	case d.waiting > 0:
+		return errLeaving
+	}
+	d.at.Store(0)
+	d.begun.Store(false)
+	d.announce(ctx)
+	d.eng.cfg.Logger.Info("an operator has ended the drain: the node takes clients again")
+	return nil
+}
+
+// announce announces whether this node drains. If the membership does not answer, the announcer
+// tries again.
+func (d *draining) announce(ctx context.Context) {
+	if d.eng.cluster == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
+	defer cancel()
+	d.eng.cluster.peers.Announcer.Announce(ctx)
+	if ctx.Err() != nil {
+		d.eng.cluster.peers.Announcer.Soon()
+	}
+}
+
+// begin begins a drain, unless the node drains already. The caller has the turn.
+func (d *draining) begin(ctx context.Context, grace time.Duration) {
+	if d.begun.Swap(true) {
+		return
+	}
 	e := d.eng
 	var addrs []string
-	var grace time.Duration
 	spread := e.cfg.DrainSpread
 	if e.cluster != nil {
 		addrs = e.cluster.peers.Members.Addrs()
-		announced, cancel := context.WithTimeout(ctx, announceTimeout)
-		// Announce first, so that other nodes stop sending clients here.
-		e.cluster.peers.Announcer.Announce(announced)
-		cancel()
 	}
+	d.announce(ctx) // first, so that other nodes stop sending clients here
 	if len(addrs) > 0 {
-		grace = defaultDrainTime
-		if deadline, ok := ctx.Deadline(); ok {
-			grace = max(0, time.Until(deadline)*3/4)
-		}
 		spread = min(spread, grace/2)
+	} else {
+		grace = 0
 	}
 	d.at.Store(1 + (e.clock() + grace).Milliseconds())
 	d.tell(ctx, &codec.Drain{
@@ -101,7 +191,7 @@ func (d *draining) begin(ctx context.Context) {
 
 var errDrainStopped = fmt.Errorf("%w before the drain ended", ErrStopped)
 
-// Draining reports whether Drain was called.
+// Draining reports whether the node drains.
 func (e *Engine) Draining() bool { return e.drain.begun.Load() }
 
 // leaving reports whether the engine refuses new sessions because it drains or stops.

@@ -21,6 +21,7 @@ import (
 	"distmsg/codec"
 	"distmsg/engine/internal/directory"
 	"distmsg/engine/internal/limit"
+	"distmsg/engine/internal/query"
 	"distmsg/engine/internal/token"
 	"distmsg/internal/asynclog"
 	"distmsg/routing"
@@ -43,6 +44,7 @@ type Engine struct {
 	secrets  secrets
 	table    *routing.Table
 	dir      *directory.Directory // the work that may wait for the registry
+	desk     *query.Desk          // what operators ask
 	ready    chan struct{}
 	stopped  chan struct{} // closed when Run has returned
 	failed   chan error    // makes Run return; holds only the first error
@@ -62,6 +64,7 @@ type Engine struct {
 	running         atomic.Bool
 	incarnation     atomic.Uint64
 	drain           draining
+	rebalance       rebalancing
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
 	nextLoop        atomic.Uint64 // which loop gets the next client in the same process
@@ -107,6 +110,8 @@ func New(cfg Config) (*Engine, error) {
 	e.memory = newMemory(&cfg)
 	e.terms.Store(cfg.NodeLimits().terms())
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
+	e.drain.turn = make(chan struct{}, 1)
+	e.rebalance = rebalancing{eng: e, wake: make(chan struct{}, 1)}
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
 	e.acceptor.clients.shaking = newShaking(cfg.TLS, cfg.ProxyFrom, int(max(cfg.MemoryBudget/shakePart/shakeCost, leastShakes)))
 	e.acceptor.clients.sources.terms = &e.terms
@@ -121,6 +126,7 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Membership != nil {
 		e.cluster = newCluster(e, office.Remote)
 	}
+	e.desk = query.New(cfg.NodeID, respondent{e}, newQueryLinks(e))
 	e.parcels.New = func() any { return new(parcel) }
 	e.inputs.New = func() any { return new(written) }
 	e.since = uint64(time.Now().UnixMicro())
@@ -199,6 +205,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.tickLoops(e.ctx) })
 	helpers.Go(func() { e.dir.Run(e.serving) })
 	helpers.Go(func() { e.guardMemory(e.serving) })
+	helpers.Go(func() { e.rebalance.run(e.serving) })
 	if e.cluster != nil {
 		helpers.Go(func() { e.acceptor.accept(e.acceptor.peerListener, e.acceptor.peers, e.cluster) })
 		helpers.Go(func() { e.cluster.peers.Run(e.serving) })
@@ -227,6 +234,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 // loop.
 func (e *Engine) shutdown(stop context.CancelFunc, helpers *sync.WaitGroup) error {
 	_ = e.acceptor.close()
+	e.desk.Close()
 	if e.cluster != nil {
 		ctx, cancel := context.WithTimeout(e.ctx, withdrawTime)
 		e.cluster.peers.Announcer.Withdraw(ctx)

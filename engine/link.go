@@ -34,6 +34,7 @@ type link struct {
 	handle      routing.Handle
 	node        string // the other node; known from the start if this node dialled
 	incarnation uint64
+	answers     bool // the other node answers queries
 
 	// owned by the loop
 	shaking   *peers.Handshake
@@ -177,12 +178,13 @@ func (k *link) contest(c *conn, comer *codec.PeerIdentity, remote string) peers.
 
 // open lets messages use the link, and sends the other node the sessions that are attached here.
 func (k *link) open(c *conn) {
+	k.answers = k.shaking.Peer().Identity.Flags&codec.PeerAnswers != 0
 	// Register the link first, so that sessions that attach from here on are announced on it, too.
 	if !k.cluster.opened(k) {
 		c.close(codec.FaultReplaced, "another link between the two nodes has opened")
 		return
 	}
-	c.state = stateOpen
+	c.state, c.opened = stateOpen, c.loop.now
 	close(k.up)
 	c.out.wroteControl(announceFrame(c.out.buf(), k.cluster.peers.Record(), false))
 	k.incumbent = peers.Incumbent{Identity: k.shaking.Peer().Identity, Opened: c.loop.now}
@@ -203,6 +205,7 @@ func (k *link) end(c *conn, wasOpen bool) {
 		k.lasted = c.loop.now - k.incumbent.Opened
 		k.cluster.detaching.Add(1) // first: until closed, the link is in the list of open ones
 		k.cluster.closed(k)
+		c.loop.eng.desk.LinkClosed(k.handle)
 		c.loop.endings.endLink(k.handle)
 		c.loop.endings.add(ending{link: k, sessions: k.sessions, slot: -1})
 		k.sessions = nil
@@ -241,6 +244,10 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 		err = k.handleAnnounce(body)
 	case codec.KindReleased:
 		err = k.handleReleased(body)
+	case codec.KindQuery:
+		err = k.handleQuery(body)
+	case codec.KindQueryPart:
+		err = k.handleQueryPart(body)
 	case codec.KindPing:
 		c.handlePing(body)
 	case codec.KindPong:

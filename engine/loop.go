@@ -72,6 +72,7 @@ type loop struct {
 	park     park
 	links    loopLinks
 	memory   loopMemory
+	probing  probing
 	bufs     bufPool
 	scratch  scratch
 	stats    loopStats
@@ -98,7 +99,7 @@ func bareLoop() *loop {
 	l := new(loop)
 	l.pace.loop, l.poll.loop, l.turns.loop, l.beats.loop, l.inbox.loop = l, l, l, l, l
 	l.mail.loop, l.settle.loop, l.endings.loop, l.bounce.loop = l, l, l, l
-	l.expiries.loop = l
+	l.expiries.loop, l.probing.loop = l, l
 	l.park.loop, l.links.loop, l.memory.loop = l, l, l
 	return l
 }

@@ -31,7 +31,7 @@ func (c *cluster) peerIdentity() codec.PeerIdentity {
 	if registry.Buckets != 0 {
 		settings = append(settings, codec.Setting{Name: "registry buckets", Value: strconv.Itoa(registry.Buckets)})
 	}
-	id := codec.PeerIdentity{Since: e.since, Settings: settings}
+	id := codec.PeerIdentity{Since: e.since, Flags: codec.PeerAnswers, Settings: settings}
 	if c.peers.Joining() {
 		id.Flags |= codec.PeerStarting
 	}

@@ -159,7 +159,7 @@ func (l *loop) open(j *join, s *routing.Session, resumed, foreign bool) {
 		c.close(codec.FaultSessionEnded, "the session has just ended")
 		return
 	}
-	c.state = stateOpen
+	c.state, c.opened = stateOpen, l.now
 	c.live.lastHeard = l.beats.awake // from here on it keeps what it has promised
 	c.session, c.short, c.incarnation = s, s.Short(), l.fenced
 	c.list = l.settle.acks.NewList()

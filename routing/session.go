@@ -168,8 +168,9 @@ func (s *Session) Bound() []BoundID {
 	return ids
 }
 
-// newestBound appends at most n of the bound IDs, newest first.
-func (s *Session) newestBound(to []BoundID, n int) []BoundID {
+// NewestBound appends at most n of the bound IDs, newest first. Binds for the session wait
+// meanwhile, as they do for [Session.Bound].
+func (s *Session) NewestBound(to []BoundID, n int) []BoundID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := s.newest; e != nil && n > 0; e, n = e.older, n-1 {

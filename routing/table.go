@@ -158,7 +158,7 @@ const unbindBatch = 1000
 func (t *Table) unbindSome(s *Session, to []BoundID) (removed []BoundID, more bool) {
 	// Binds for s are refused by now, so its list is complete. An unbind or another session's bind
 	// may still remove an entry before its turn comes. That takes the entry off the list, too.
-	some := s.newestBound(to, unbindBatch)
+	some := s.NewestBound(to, unbindBatch)
 	more = len(some) > 0
 	return slices.DeleteFunc(some, func(b BoundID) bool { return !t.Unbind(b.ID, s, b.Epoch) }), more
 }

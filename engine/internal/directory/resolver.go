@@ -64,6 +64,7 @@ type askLine struct {
 // question is one ID that loops have asked for.
 type question struct {
 	loops []uint16
+	heard []chan<- Resolved // of capacity 1; others that have asked, see Find
 	tries int
 	since time.Time
 	not   disowned // a binding that is no answer
@@ -118,8 +119,7 @@ func (r *resolver) ask(loop uint16, by routing.Handle, ids ...string) {
 	for _, id := range ids {
 		q := r.asked[id]
 		if q == nil {
-			q = &question{since: time.Now()}
-			r.asked[id] = q
+			q = r.newQuestion(id)
 			fresh = append(fresh, id)
 		}
 		q.loops = append(q.loops, loop)
@@ -127,6 +127,13 @@ func (r *resolver) ask(loop uint16, by routing.Handle, ids ...string) {
 	r.queue(by, fresh)
 	r.mu.Unlock()
 	wake.Nudge(r.wake)
+}
+
+// newQuestion notes that an ID is asked for. The caller holds mu.
+func (r *resolver) newQuestion(id string) *question {
+	q := &question{since: time.Now()}
+	r.asked[id] = q
+	return q
 }
 
 // queue puts IDs into the line of the connection or link that asks. The caller holds mu.
@@ -258,6 +265,9 @@ func (r *resolver) answer(all []finding) {
 				continue
 			}
 			code = codec.CodeUnreachable
+		}
+		for _, ch := range q.heard {
+			ch <- Resolved{ID: f.id, Code: code, Stale: f.stale}
 		}
 		for _, loop := range q.loops {
 			words[loop] = append(words[loop], Resolved{ID: f.id, Code: code, Stale: f.stale})

@@ -22,6 +22,8 @@ const (
 type Watches struct {
 	conn     routing.Handle // static
 	identity string         // static; who watches
+	// static; of capacity 1: there are changes; nil: the loop of conn hears that
+	changed chan struct{}
 
 	// guarded by watcher.mu
 	all    map[*watchedID]*watch
@@ -210,6 +212,10 @@ func (w *watcher) enqueue(v *watch) {
 	list.queue = append(list.queue, v)
 	if !list.asked {
 		list.asked = true
+		if list.changed != nil {
+			wake.Nudge(list.changed)
+			return
+		}
 		w.dir.loops.TellChanges(list.conn)
 	}
 }

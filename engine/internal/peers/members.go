@@ -348,6 +348,30 @@ func (m *Members) notifyClients(ctx context.Context) {
 	}
 }
 
+// Member is another node, as this one knows it.
+type Member struct {
+	Node    string
+	Listed  bool   // the membership lists it
+	Linked  bool   // there is a link to it
+	Refused string // why there must be no link to it
+}
+
+// Overview returns the other nodes that are listed or linked, sorted.
+func (m *Members) Overview() []Member {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make(map[string]Member)
+	for node := range m.listed {
+		all[node] = Member{Node: node, Listed: true, Refused: m.refused[node]}
+	}
+	for node := range m.links {
+		v := all[node]
+		v.Node, v.Linked = node, true
+		all[node] = v
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b Member) int { return strings.Compare(a.Node, b.Node) })
+}
+
 // Troubles names the listed nodes that there is no link to, and why if that is known, and addresses
 // that two nodes announce.
 func (m *Members) Troubles() (lines []string) {
