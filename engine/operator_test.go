@@ -2,7 +2,10 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"testing"
+
+	"distmsg/codec"
 )
 
 // asks returns a context that bounds a question of a test.
@@ -52,4 +55,79 @@ func TestOperatorAlone(t *testing.T) {
 			t.Errorf("%+v, %v", links, err)
 		}
 	})
+}
+
+// On a node without a cluster, an operator can do what he can in a cluster, but move clients.
+func TestOperatorOrdersAlone(t *testing.T) {
+	n := start(t, Config{NodeID: "n0"})
+	o := n.Operator()
+	a, b := n.join("a"), n.join("b")
+	if w := where(t, n, "b"); w.State != WhereBound || w.Session != b.sessionID().String() || w.Disagree || len(w.Beliefs) != 1 {
+		t.Errorf("%+v", w)
+	}
+	if got := traced(t, n, "a", "b", b); got.Code != codec.CodeAcked.String() || len(got.Hops) != 4 {
+		t.Errorf("%+v", got)
+	}
+	if got := traced(t, n, "a", "nobody", nil); got.Code != codec.CodeNoRoute.String() {
+		t.Errorf("%+v", got)
+	}
+	if err := o.Kick(asks(t), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if id, _, err := codec.DecodeKick(b.expect(codec.KindKick)); err != nil || string(id) != "b" {
+		t.Errorf("%q, %v", id, err)
+	}
+	a.hears(a.send("a", "b", "x"), codec.CodeNoRoute)
+	b.bind("b")
+
+	if _, err := o.Rebalance(asks(t), "", 1, 0); err == nil {
+		t.Error("there is nowhere to go")
+	}
+	if err := o.Drain(asks(t), ""); err != nil || !n.Draining() {
+		t.Fatal(err)
+	}
+	if f := a.hearsDrain(0); f.Deadline != 0 {
+		t.Errorf("%+v", f)
+	}
+	b.hearsDrain(0)
+	a.hears(a.send("a", "b", "x"), codec.CodeDraining)
+	if err := o.Undrain(asks(t), ""); err != nil || n.Draining() {
+		t.Fatal(err)
+	}
+	a.exchange("a", b, "b")
+}
+
+// Before the node runs and after it has stopped, questions end with an error.
+func TestOperatorWithoutNode(t *testing.T) {
+	e, err := New(Config{Addr: noListener, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := e.Operator()
+	if _, err := o.Nodes(asks(t)); err == nil {
+		t.Error("it answers before it runs")
+	}
+	if err := o.Watch(asks(t), []string{"a"}, func(WatchEvent) {}); err == nil {
+		t.Error("it watches before it runs")
+	}
+	n := start(t, Config{NodeID: "n0"})
+	o = n.Operator()
+	watched := make(chan error, 1)
+	began := make(chan struct{}, 1)
+	go func() {
+		watched <- o.Watch(asks(t), []string{"a"}, func(WatchEvent) { began <- struct{}{} })
+	}()
+	<-began
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-watched; !errors.Is(err, ErrStopped) {
+		t.Errorf("watch: %v", err)
+	}
+	if all, err := o.Sessions(asks(t), SessionQuery{}); err != nil || len(all.Missing) != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := o.Drain(asks(t), ""); err == nil {
+		t.Error("it drains when it has stopped")
+	}
 }
