@@ -231,6 +231,8 @@ func TestPeerNoAllocations(t *testing.T) {
 		return func(b []byte) []byte { return AppendPresence(b, kind, session, 1<<40) }
 	}
 	claim := Claim{}
+	query := Query{Number: 1 << 40, Within: 2000, Verb: token, Args: payload}
+	part := QueryPart{Number: 1 << 40, Flags: QueryLast, Why: token, Items: payload}
 	announce := Announce{Flags: AnnounceClosed, Addr: payload[:20], PeerAddr: payload[:20]}
 	ids := []IDEpoch{{token, 1 << 52}, {payload[:100], 0}}
 	frames := map[Kind]struct {
@@ -253,6 +255,8 @@ func TestPeerNoAllocations(t *testing.T) {
 		KindForwardMany:   {appendMany(KindForwardMany), decodeMany(KindForwardMany)},
 		KindReturnMany:    {appendMany(KindReturnMany), decodeMany(KindReturnMany)},
 		KindClaim:         {func(b []byte) []byte { return AppendClaim(b, session, 1<<40, 1, ids) }, func(body []byte) { check(DecodeClaim(body, 10, &claim)); walkIDs(claim.IDs) }},
+		KindQuery:         {func(b []byte) []byte { return AppendQuery(b, &query) }, func(body []byte) { check(DecodeQuery(body, &query)) }},
+		KindQueryPart:     {func(b []byte) []byte { return AppendQueryPart(b, &part) }, func(body []byte) { check(DecodeQueryPart(body, &part)) }},
 		KindAnnounce:      {func(b []byte) []byte { return AppendAnnounce(b, &announce) }, func(body []byte) { check(DecodeAnnounce(body, &announce)) }},
 		KindEnded:         {func(b []byte) []byte { return AppendEnded(b, session) }, func(body []byte) { _, err := DecodeEnded(body); check(err) }},
 		KindReleased:      {appendExpel(KindReleased), decodeExpel(KindReleased)},
