@@ -150,7 +150,7 @@ func badFrames() []namedFrame {
 
 	body(FaultUnknownKind, "kind 0", "92 00 01")
 	body(FaultUnknownKind, "a free kind of the multicast range", "92 34 01")
-	body(FaultUnknownKind, "a kind of nodes' range that is free", "92 62 01")
+	body(FaultUnknownKind, "a kind of nodes' range that is free", "92 64 01")
 	body(FaultUnknownKind, "kind 127, with anything behind it", "93 7f c1 ff")
 	body(FaultUnknownKind, "kind 127 in a fixarray of 15 that ends at once", "9f 7f")
 	body(FaultUnknownKind, "kind 127 in an array 16 of 65,535 that ends at once", "dc ffff 7f")
