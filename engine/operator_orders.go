@@ -33,7 +33,7 @@ func (o *Operator) Kick(ctx context.Context, id string) error {
 	}
 	ctx, cancel := inTime(ctx)
 	defer cancel()
-	b, err := o.eng.dir.Inquiry().KickOut(ctx, id)
+	b, err := directory.NewInquiry(o.eng.dir).KickOut(ctx, id)
 	switch {
 	case errors.Is(err, directory.ErrNotBound):
 		return ErrNotBound

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -86,7 +87,7 @@ func spanOf(hops []TraceHop) time.Duration {
 // says that the sender is attached elsewhere.
 func (t *tracing) findSender(from string) (node string) {
 	e, began := t.eng, time.Now()
-	held, err := e.dir.Inquiry().Holdings(t.ctx, []string{from})
+	held, err := directory.NewInquiry(e.dir).Holdings(t.ctx, []string{from})
 	switch {
 	case err != nil || held[0].Found.Unknown:
 		t.hop(stepSender, began, "the registry does not say who holds the sender's ID; the trace begins at this node")

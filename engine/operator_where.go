@@ -29,7 +29,7 @@ func (o *Operator) Where(ctx context.Context, ids []string) (Asked[WhereInfo], e
 	defer cancel()
 	held := make(chan []directory.Holding, 1)
 	go func() {
-		all, err := o.eng.dir.Inquiry().Holdings(ctx, ids)
+		all, err := directory.NewInquiry(o.eng.dir).Holdings(ctx, ids)
 		if err != nil {
 			all = make([]directory.Holding, len(ids))
 			for i := range all {
@@ -142,7 +142,7 @@ func (o *Operator) Watch(ctx context.Context, ids []string, f func(WatchEvent)) 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(o.eng.serving, stop)()
-	err := o.eng.dir.Inquiry().Observe(ctx, ids, func(changes []codec.Change) {
+	err := directory.NewInquiry(o.eng.dir).Observe(ctx, ids, func(changes []codec.Change) {
 		for len(changes) > 0 && ctx.Err() == nil {
 			n := min(len(changes), MaxAskedIDs)
 			var names []string

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"distmsg/codec"
+	"distmsg/engine/internal/directory"
 	"distmsg/routing"
 )
 
@@ -102,7 +103,7 @@ func (t *tracing) endUnknown() {
 // end.
 func (t *tracing) ask() bool {
 	began := time.Now()
-	found, err := t.eng.dir.Inquiry().Find(t.ctx, t.to)
+	found, err := directory.NewInquiry(t.eng.dir).Find(t.ctx, t.to)
 	switch {
 	case err != nil:
 		t.end(codec.CodeRegistryUnavailable, stepRegistry, began, "no answer")

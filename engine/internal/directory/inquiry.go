@@ -14,8 +14,8 @@ import (
 // wait for the registry.
 type Inquiry struct{ dir *Directory }
 
-// Inquiry returns what operators may ask.
-func (d *Directory) Inquiry() Inquiry { return Inquiry{d} }
+// NewInquiry returns what operators may ask of a directory.
+func NewInquiry(d *Directory) Inquiry { return Inquiry{d} }
 
 // Holding is what the registry says of an ID.
 type Holding struct {
