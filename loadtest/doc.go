@@ -1,15 +1,16 @@
 // Package loadtest sends messages through running nodes and keeps a ledger of every message. It
 // reports how fast the messages were, and whether the outcome of each is true.
 //
-// [Run] does all of this: it takes a [Config] and returns a [Report]. Inside there are four parts,
-// and each knows only the next:
+// [Run] does all of this: it takes a [Config] and returns a [Report]. Inside there are these
+// parts, and each knows only the next ones:
 //
 //   - run.go runs the phases: connect, warm up, measure, wait for messages in flight, judge.
+//   - sampler.go makes the time series: once a second it takes what has happened since.
 //   - traffic.go decides what is sent when: a window of messages per connection (closed loop), or a
-//     rate (open loop). It receives every delivery and outcome and passes them to the ledger and
-//     the meter.
+//     schedule (open loop, internal/shape). It receives every delivery and outcome and passes them
+//     to the ledger and the meter. churn.go changes connections meanwhile.
 //   - internal/ledger knows for every message whether it was delivered and how it ended, and finds
-//     the faults. It also knows when things happened.
+//     the faults.
 //   - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop. relay.go
 //     and nats.go are such protocols, tls.go encrypts them, and login.go logs in. sdk.go drives the
 //     client SDK instead.

@@ -19,9 +19,9 @@ import (
 // view shows a run while it goes on. On a terminal it draws the last minute in place. Elsewhere it
 // prints one line a second.
 type view struct {
-	program *tea.Program // nil: not a terminal
-	ended   chan struct{}
-	lines   io.Writer // what a run writes its lines to
+	moments chan moment   // to the terminal; nil: there is none
+	ended   chan struct{} // closed when the terminal has its last picture
+	lines   io.Writer     // what a run writes its lines to
 }
 
 // newView makes a view of runs that take about length.
@@ -32,11 +32,17 @@ func newView(out io.Writer, rounds int, length time.Duration) *view {
 	}
 	screen := &screen{rounds: rounds, length: result.Of(length), total: make(map[string]uint64)}
 	// Without an input, the terminal stays as it is, and Ctrl-C ends the run as it does elsewhere.
-	v := &view{ended: make(chan struct{}), lines: io.Discard,
-		program: tea.NewProgram(screen, tea.WithOutput(file), tea.WithInput(nil), tea.WithoutSignalHandler())}
+	program := tea.NewProgram(screen, tea.WithOutput(file), tea.WithInput(nil), tea.WithoutSignalHandler())
+	v := &view{moments: make(chan moment, 1), ended: make(chan struct{}), lines: io.Discard}
 	go func() {
 		defer close(v.ended)
-		_, _ = v.program.Run() // a terminal that has gone does not end the load test
+		_, _ = program.Run() // a terminal that has gone does not end the load test
+	}()
+	go func() {
+		for m := range v.moments {
+			program.Send(m)
+		}
+		program.Quit()
 	}()
 	return v
 }
@@ -47,17 +53,26 @@ type moment struct {
 	round int
 }
 
+// observe shows a sample. If the terminal is stopped, it drops the sample, so that the run goes on.
 func (v *view) observe(p *loadtest.Sample, round int) {
-	if v.program != nil {
-		v.program.Send(moment{p.Point, round})
+	if v.moments == nil {
+		return
+	}
+	select {
+	case v.moments <- moment{p.Point, round}:
+	default:
 	}
 }
 
-// close leaves the last picture on the terminal.
+// close ends the picture. It waits for the terminal for a second at most.
 func (v *view) close() {
-	if v.program != nil {
-		v.program.Quit()
-		<-v.ended
+	if v.moments == nil {
+		return
+	}
+	close(v.moments)
+	select {
+	case <-v.ended:
+	case <-time.After(time.Second):
 	}
 }
 

@@ -37,7 +37,7 @@ func TestNoTerminal(t *testing.T) {
 	var out bytes.Buffer
 	v := newView(&out, 1, 0)
 	defer v.close()
-	if v.lines != &out || v.program != nil {
+	if v.lines != &out || v.moments != nil {
 		t.Errorf("%+v", v)
 	}
 }

@@ -1,0 +1,76 @@
+package result
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSeconds(t *testing.T) {
+	for v, want := range map[Seconds]string{0: "0s", 1.5e-9: "1.50ns", 12.34e-6: "12.3µs", 0.123456: "123ms", 1.5: "1.50s", 59.5: "59.5s", 3600: "1h0m0s"} {
+		if got := v.String(); got != want {
+			t.Errorf("%v is %q, want %q", float64(v), got, want)
+		}
+	}
+	if d := Of(1234 * time.Microsecond).Duration(); d != 1234*time.Microsecond {
+		t.Errorf("%v", d)
+	}
+}
+
+// round is a report of a run with this rate.
+func round(rate float64, begun time.Time) *Report {
+	return &Report{Schema: Schema, Begun: begun, Measured: 10, Rate: &rate, Latency: &Latency{P50: Seconds(rate), P90: 1, P99: 1, P999: 1, Max: 1},
+		Sent: 100, Delivered: 99, Acked: 98, Outcomes: map[string]uint64{"acked": 98, "timeout": 2}, Slowest: map[string]Seconds{"acked": Seconds(rate)},
+		Distribution: []Bar{{0.1, 5}, {Seconds(rate), 3}}, Timeline: []Point{{At: 0, Length: 1, Round: 1}, {At: 1, Length: 1, Round: 1}},
+		Faults: Faults{Missing: 1}}
+}
+
+func TestMerge(t *testing.T) {
+	begin := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
+	a, b, c := round(30, begin), round(10, begin.Add(time.Minute)), round(20, begin.Add(2*time.Minute))
+	before, _ := json.Marshal(a)
+	m := Merge(a, b, c)
+	if after, _ := json.Marshal(a); string(after) != string(before) {
+		t.Error("Merge changes a report")
+	}
+	if *m.Rate != 20 || m.Latency.P50 != 20 || m.Sent != 300 || m.Outcomes["timeout"] != 6 || m.Faults.Missing != 3 || m.Slowest["acked"] != 30 || m.Measured != 30 {
+		t.Errorf("%+v", m)
+	}
+	if want := []Bar{{0.1, 15}, {10, 3}, {20, 3}, {30, 3}}; !reflect.DeepEqual(m.Distribution, want) {
+		t.Errorf("distribution %v", m.Distribution)
+	}
+	if n := len(m.Timeline); n != 6 || m.Timeline[5].At != 121 || m.Timeline[5].Round != 3 || len(m.Rounds) != 3 || *m.Rounds[1].Rate != 10 {
+		t.Errorf("timeline %v, rounds %v", m.Timeline, m.Rounds)
+	}
+	if code, _ := m.Verdict(); code != ExitLedger {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// Every count of a report is in the merged one: a field that Merge forgets would be that of the
+// first round only.
+func TestMergeAddsAllFaults(t *testing.T) {
+	r := new(Report)
+	v := reflect.ValueOf(&r.Faults).Elem()
+	for i := range v.NumField() {
+		v.Field(i).SetUint(1)
+	}
+	m := Merge(r, r)
+	if m.Faults.Total() != 2*uint64(v.NumField()) || len(m.Faults.ByName()) != v.NumField() {
+		t.Errorf("%+v", m.Faults)
+	}
+}
+
+// A missed threshold fails the run, but a fault of the ledger wins.
+func TestThresholdVerdict(t *testing.T) {
+	r := &Report{Rate: new(1.0), Thresholds: []Threshold{{FailIf: "p99>1ms", Missed: true, Found: "p99 is 2ms"}, {FailIf: "missing>0"}}}
+	if code, why := r.Verdict(); code != ExitThreshold || !strings.Contains(why, "p99>1ms (p99 is 2ms)") || strings.Contains(why, "missing") {
+		t.Errorf("%d, %s", code, why)
+	}
+	r.Faults.Missing = 1
+	if code, _ := r.Verdict(); code != ExitLedger {
+		t.Errorf("%d", code)
+	}
+}
