@@ -46,6 +46,7 @@ func newRoot(code *loadtest.ExitCode) *cobra.Command {
 Without a command, it is run. Without --nodes and --discovery, it starts a node in its own process. Exit codes: 0 ok,
 1 runtime failure, 2 usage, 3 ledger fault, 4 threshold missed, 5 drain cut something off, 130 interrupted (a report of
 the time until then is written).`
+	root.Version = cli.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(newRun(code), newSweep(code), newDiff(code))
 	return root
