@@ -119,6 +119,9 @@ type Config struct {
 	// DefaultTTL is the TTL of a send with ack whose sender gives none. Default: 5 s, or MaxTTL if
 	// that is less.
 	DefaultTTL time.Duration
+	// Spans is how many spans of messages with a sampled trace each event loop holds until
+	// Engine.TakeSpans takes them. Default: 0, no spans.
+	Spans int
 	// MaxTTL bounds the TTL of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
 	// LoopGap is the pause of an event loop after which the node concludes that it was stopped,
@@ -271,6 +274,7 @@ const (
 
 	maxLoops     = 256 // a token has 8 bits for the loop
 	maxMaxTTL    = time.Hour
+	maxSpans     = 1 << 16
 	maxMaxAcks   = 1 << 22 // a token has 22 bits for the slot
 	minSecret    = 16
 	noListener   = "none"
@@ -371,6 +375,7 @@ func (c *Config) validate(ownRegistry bool) error {
 	check(c.MaxParked >= 2*c.MaxPayload, "MaxParked is %d, want at least two payloads of %d", c.MaxParked, c.MaxPayload)
 	check(c.MemoryBudget >= minBudget*int64(c.MaxPayload), "MemoryBudget is %d, want at least %d payloads of %d", c.MemoryBudget, minBudget, c.MaxPayload)
 	check(c.Credit >= c.minCredit(), "Credit is %d, want at least %d, the size of two full frames", c.Credit, c.minCredit())
+	check(c.Spans >= 0 && c.Spans <= maxSpans, "Spans is %d, want 0 to %d", c.Spans, maxSpans)
 	check(c.MaxTTL <= maxMaxTTL, "MaxTTL is %v, at most %v is allowed", c.MaxTTL, maxMaxTTL)
 	check(c.TakeoverInterval <= maxInterval, "TakeoverInterval is %v, at most %v is allowed", c.TakeoverInterval, maxInterval)
 	check(c.TakeoverBurst <= maxBurst, "TakeoverBurst is %d, at most %d are allowed", c.TakeoverBurst, maxBurst)

@@ -137,6 +137,9 @@ func (l *loop) writeMany(to destination, kind codec.Kind, m *codec.DeliverMany, 
 	if len(all) == 0 {
 		return
 	}
+	if len(m.Trace) > 0 {
+		l.spans.note(m.Trace, kind == codec.KindForwardMany, len(all))
+	}
 	unacked := unackedOf(m.Flags, len(all))
 	if kind == codec.KindForwardMany {
 		l.stats.multicastForwards++

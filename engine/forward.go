@@ -107,6 +107,9 @@ const forwardExtra = codec.MaxToken + codec.SessionIDLen + 2
 
 // writeForward appends a message to a link, or to the mail for the link's loop.
 func (l *loop) writeForward(to destination, f *codec.Forward) {
+	if len(f.Trace) > 0 {
+		l.spans.note(f.Trace, true, 1)
+	}
 	unacked := unackedOf(f.Flags, 1)
 	if c := to.conn; c != nil {
 		c.receiver.countUnacked(unacked)

@@ -88,6 +88,7 @@ func (l *loop) sendOut(share time.Duration) {
 	l.pace.part(share)
 	l.flushDirty()
 	l.mail.send()
+	l.spans.end()
 }
 
 // inputTime returns how much of a part of the iteration goes to handling input.

@@ -73,6 +73,7 @@ type loop struct {
 	links    loopLinks
 	memory   loopMemory
 	probing  probing
+	spans    loopSpans
 	bufs     bufPool
 	scratch  scratch
 	stats    loopStats
@@ -86,6 +87,7 @@ type loop struct {
 	// copies for other goroutines, guarded by pubMu
 	pub      loopStats
 	pubLinks []LinkStats // of the open links
+	pubSpans []span      // that nobody has taken yet; at most as many as spans has room for
 }
 
 // hello is a connection that has not sent hello yet.
@@ -101,6 +103,7 @@ func bareLoop() *loop {
 	l.mail.loop, l.settle.loop, l.endings.loop, l.bounce.loop = l, l, l, l
 	l.expiries.loop, l.probing.loop = l, l
 	l.park.loop, l.links.loop, l.memory.loop = l, l, l
+	l.spans.loop = l
 	return l
 }
 
@@ -111,6 +114,8 @@ func newLoop(e *Engine, idx int) *loop {
 	l.aside = make(map[routing.SessionID][]*conn)
 	l.bufs.shared = &e.bufs
 	l.scratch.fan.each = recipientCost(e)
+	l.spans.made = make([]span, 0, e.cfg.Spans)
+	l.pubSpans = make([]span, 0, e.cfg.Spans)
 	if e.cluster != nil {
 		l.endings.linkLists = make(map[routing.Handle]map[uint64]ackmgr.List)
 		l.endings.sweeps = make(map[uint64]sweep)

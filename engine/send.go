@@ -317,6 +317,9 @@ func (l *loop) destination(h routing.Handle, size int, from []byte) (destination
 
 // write appends the message to its destination: the only copy of a payload in this process.
 func (l *loop) write(to destination, d *codec.Deliver) {
+	if len(d.Trace) > 0 {
+		l.spans.note(d.Trace, false, 1)
+	}
 	unacked := unackedOf(d.Flags, 1)
 	if c := to.conn; c != nil {
 		c.receiver.countUnacked(unacked)

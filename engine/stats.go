@@ -137,6 +137,9 @@ type Stats struct {
 	WatchesRefused uint64
 	// LogsDropped counts log records that were dropped because the logger's handler was too slow.
 	LogsDropped uint64
+	// SpansDropped counts spans that were dropped because nobody took them in time, see
+	// Config.Spans.
+	SpansDropped uint64
 	// IDsRefused counts IDs that were not bound because of MaxSessionIDs or MaxNodeIDs.
 	IDsRefused uint64
 	// RequestsRefused counts binds, unbinds, lookups and watches that ended with overflow because
@@ -206,6 +209,7 @@ type loopStats struct {
 	longestStall           time.Duration
 	live, pending          int
 	unhandled              int
+	spansDropped           uint64
 	times                  loopTimes
 }
 
@@ -214,9 +218,11 @@ func (l *loop) publish() {
 	l.stats.pending = l.settle.acks.Len()
 	l.stats.parked = l.park.sends
 	l.stats.unhandled = l.turns.unread
+	l.stats.spansDropped = l.spans.dropped
 	l.pubMu.Lock()
 	l.pub = l.stats
 	l.publishLinks()
+	l.spans.publish()
 	l.pubMu.Unlock()
 }
 
@@ -307,6 +313,7 @@ func (s *Stats) add(p *loopStats) {
 	s.MemoryRefused += p.memoryRefused
 	s.OverShare += p.overShare
 	s.LinkOverShare += p.linkOverShare
+	s.SpansDropped += p.spansDropped
 	s.QueueOverShare += p.overCrowd
 	s.AcksLate += p.acksLate
 	s.AcksForged += p.acksForged

@@ -69,6 +69,9 @@ func (o *options) checkAddrs() (err error) {
 			return err
 		}
 	}
+	if err := o.checkOTLP(); err != nil {
+		return err
+	}
 	if o.adminListen == "" || o.adminListen == noAdmin {
 		if o.adminListen = noAdmin; o.pprof {
 			return cli.Usagef("--pprof works only with --admin-listen: the profiles are there")

@@ -19,6 +19,7 @@ type options struct {
 	insecureListen                 bool
 	adminHosts                     []string
 	pprof                          bool
+	otlpEndpoint                   string
 	proxyFrom                      []string
 	proxies                        []netip.Prefix // the parsed proxyFrom
 	loops                          int
@@ -66,6 +67,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
 	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "host `names` that HTTP requests may use, besides localhost and IP addresses (default: any name, or none if\n--admin-listen is a loopback address, because a web page can make its own name resolve to that)")
 	f.BoolVar(&o.pprof, "pprof", false, "serve the profiles of the Go runtime (net/http/pprof) at /debug/pprof/ on --admin-listen")
+	f.StringVar(&o.otlpEndpoint, "otlp-endpoint", "", "`URL` of a collector of OpenTelemetry, as in http://127.0.0.1:4318: it gets the spans of messages\nwhose trace is sampled, by OTLP over HTTP (default: none)")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	o.tls.addFlags(f)
 	f.StringSliceVar(&o.proxyFrom, "proxy-protocol-from", nil, "`networks` of load balancers, as in 10.0.0.0/8 or 10.0.0.5, that begin each connection with a header of\nthe PROXY protocol, version 2: the client's address is the one in it")

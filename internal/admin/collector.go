@@ -82,6 +82,7 @@ var metrics = []metric{
 	counter("memory_refused_total", "Messages that were refused because the memory budget was nearly used up.", func(s *engine.Stats) uint64 { return s.MemoryRefused }),
 	counter("memory_closed_connections_total", "Connections that were closed because they held most of the memory budget.", func(s *engine.Stats) uint64 { return s.MemoryClosed }),
 	counter("log_records_dropped_total", "Log records that were dropped because their reader (usually of stderr) was too slow.", func(s *engine.Stats) uint64 { return s.LogsDropped }),
+	counter("spans_dropped_total", "Spans that were dropped because there were more than --otlp-endpoint exports.", func(s *engine.Stats) uint64 { return s.SpansDropped }),
 	counter("requests_refused_total", "Binds, unbinds, lookups and watches that ended overflow because their connection already had its share of open requests.", func(s *engine.Stats) uint64 { return s.RequestsRefused }),
 	counter("ids_refused_total", "IDs that were not bound because their session, or the node, already held the maximum.", func(s *engine.Stats) uint64 { return s.IDsRefused }),
 	counter("takeovers_total", "Binds that displaced another session.", func(s *engine.Stats) uint64 { return s.Takeovers }),
