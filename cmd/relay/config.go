@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"distmsg/internal/ask"
 	"distmsg/internal/cli"
 	"distmsg/internal/settings"
 )
@@ -25,6 +26,7 @@ func program() *settings.Program {
 			{Variable: envSentinelPassword, FileFlag: "registry-sentinel-password-file"},
 			{Variable: envDiscoveryAuth, FileFlag: "discovery-auth-file"},
 		},
+		Others: ask.Variables(),
 	}
 }
 
@@ -128,7 +130,10 @@ func checkWith(opts *options, found *settings.Result, stderr io.Writer) error {
 	if _, err = opts.tls.open(log.Logger); err != nil {
 		return err
 	}
-	_, err = openLogins(&opts.auth, opts.insecureListen, log.Logger)
+	if _, err = openLogins(&opts.auth, opts.insecureListen, log.Logger); err != nil {
+		return err
+	}
+	_, err = openOperators(opts, log.Logger)
 	return err
 }
 

@@ -20,6 +20,7 @@ type options struct {
 	adminHosts                     []string
 	pprof                          bool
 	otlpEndpoint                   string
+	adminTokenFile                 string
 	proxyFrom                      []string
 	proxies                        []netip.Prefix // the parsed proxyFrom
 	loops                          int
@@ -64,10 +65,12 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.config, "config", "", "`file` with values of these flags, as YAML (.yaml, .yml) or TOML (.toml): their names are the keys.\nThe flags and their environment variables (DISTMSG_LOG_LEVEL for --log-level) beat it")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7400", "`address` for clients; port 0 picks a free one")
 	f.StringVar(&o.advertise, "advertise", "", "`address` that the node announces to clients (default: --listen)")
-	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics; none turns it off")
+	f.StringVar(&o.adminListen, "admin-listen", "127.0.0.1:7401", "`address` for HTTP: /healthz, /readyz, /metrics, and the API of relay nodes and the like; none turns it off")
 	f.StringSliceVar(&o.adminHosts, "admin-host", nil, "host `names` that HTTP requests may use, besides localhost and IP addresses (default: any name, or none if\n--admin-listen is a loopback address, because a web page can make its own name resolve to that)")
 	f.BoolVar(&o.pprof, "pprof", false, "serve the profiles of the Go runtime (net/http/pprof) at /debug/pprof/ on --admin-listen")
 	f.StringVar(&o.otlpEndpoint, "otlp-endpoint", "", "`URL` of a collector of OpenTelemetry, as in http://127.0.0.1:4318: it gets the spans of messages\nwhose trace is sampled, by OTLP over HTTP (default: none)")
+	f.StringVar(&o.adminTokenFile, "admin-token-file", "", "`file` with the hashes of operators' tokens; relay token add makes one. The admin API then asks for a token; without\n"+
+		"it, and without --admin-tls-client-ca, the API is open on loopback addresses, and closed on others")
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	o.tls.addFlags(f)
 	f.StringSliceVar(&o.proxyFrom, "proxy-protocol-from", nil, "`networks` of load balancers, as in 10.0.0.0/8 or 10.0.0.5, that begin each connection with a header of\nthe PROXY protocol, version 2: the client's address is the one in it")

@@ -5,6 +5,8 @@
 //	relay config show [flags]
 //	relay token add|list|remove
 //	relay healthcheck [flags]
+//	relay nodes|sessions|conns|links|ids|where|trace|watch|kick|drain|undrain|rebalance|top
+//	relay completion bash|zsh|fish
 //
 // See relay --help. It ends with one of the exit codes of package cli.
 package main
@@ -14,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"distmsg/internal/ask"
 	"distmsg/internal/cli"
 )
 
@@ -36,6 +39,8 @@ Each flag may also stand in the environment (DISTMSG_LOG_LEVEL for --log-level) 
 	}
 	root.Flags().SortFlags = false
 	root.Flags().AddFlagSet(serve.Flags())
-	root.AddCommand(serve, newConfigCommand(serve.Flags()), newTokenCommand(), newHealthcheckCommand(serve.Flags()))
+	root.AddCommand(serve, newConfigCommand(serve.Flags()), newTokenCommand(), newHealthcheckCommand(serve.Flags()), newManCommand())
+	root.AddGroup(ask.Group())
+	root.AddCommand(ask.Commands()...)
 	return root
 }

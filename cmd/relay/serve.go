@@ -92,6 +92,7 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 	if err == nil {
 		outside.logins.node = node
 		outside.logins.addPart(reloads)
+		outside.operators.addPart(reloads)
 		reloads.add(reloadSecrets(node, secrets.cluster, logger))
 		reloads.add(reloadLimits(node, opts.nodeLimits(), logger))
 		err = operate(node, opts, outside, reloads, logger)
@@ -138,6 +139,7 @@ func operate(node *engine.Engine, opts options, outside *services, reloads *relo
 	outside.manager.ready(node)
 	go outside.manager.watch(ctx, node)
 	go outside.logins.run(ctx)
+	go outside.operators.run(ctx)
 	go reloads.run(reloading, node, outside.manager)
 	go outside.tls.run(ctx)
 
@@ -226,9 +228,15 @@ func startAdmin(ctx context.Context, node *engine.Engine, opts options, outside 
 	handler := admin.Handler(node, admin.Options{
 		Troubles: []func() []string{outside.health}, Logins: outside.logins.chain.Counts, Pprof: opts.pprof,
 	})
-	server := admin.Server{Handler: handler, Hosts: opts.adminHosts, Logger: logger}
+	server := admin.Server{Handler: handler, Hosts: opts.adminHosts, Logger: logger,
+		API: admin.NewAPI(node.Operator(), outside.operators.access(), logger)}
+	scheme := "http://"
+	if outside.tls.admin != nil {
+		server.TLS, scheme = outside.tls.admin.Server(), "https://"
+	}
+	outside.operators.warnOpen(l.Addr(), server.TLS != nil, logger)
 	go func() { ended <- server.Serve(ctx, l) }()
-	return ended, "http://" + l.Addr().String(), nil
+	return ended, scheme + l.Addr().String(), nil
 }
 
 // listenError explains why node could not start.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -21,6 +22,7 @@ import (
 type services struct {
 	manager    *manager
 	logins     *logins
+	operators  *operators
 	source     source            // nil: there is none
 	membership engine.Membership // nil: the node is alone
 	tls        tlsFiles
@@ -70,7 +72,11 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	v := &services{manager: manager, tls: files, logins: logins}
+	operators, err := openOperators(&o, logger)
+	if err != nil {
+		return nil, err
+	}
+	v := &services{manager: manager, tls: files, logins: logins, operators: operators}
 	switch {
 	case o.discovery != "":
 		found, err := openSource(ctx, &o, s, logger)
@@ -137,7 +143,7 @@ func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) 
 
 // health returns the problems of the services that the engine does not know.
 func (v *services) health() []string {
-	troubles := append(v.tls.health(), v.logins.health()...)
+	troubles := slices.Concat(v.tls.health(), v.logins.health(), v.operators.health())
 	if v.source == nil {
 		return troubles
 	}

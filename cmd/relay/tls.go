@@ -22,6 +22,7 @@ type tlsOptions struct {
 	clients           certs.Files
 	requireClientCert bool
 	peers             certs.Files
+	admin             certs.Files
 	minVersion        string
 }
 
@@ -34,6 +35,10 @@ func (o *tlsOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.peers.Cert, "peer-tls-cert", "", "PEM `file` with the node's certificate for links to other nodes, which then use mutual TLS")
 	f.StringVar(&o.peers.Key, "peer-tls-key", "", "PEM `file` with the key of that certificate")
 	f.StringVar(&o.peers.CA, "peer-tls-ca", "", "PEM `file` with the authorities that sign the certificates of all nodes")
+	f.StringVar(&o.admin.Cert, "admin-tls-cert", "", "PEM `file` with the certificate of the admin port, which then speaks HTTPS")
+	f.StringVar(&o.admin.Key, "admin-tls-key", "", "PEM `file` with the key of that certificate")
+	f.StringVar(&o.admin.CA, "admin-tls-client-ca", "", "PEM `file` with the authorities that sign operators' certificates: the admin API then asks for one, or for a token of\n"+
+		"--admin-token-file. The probes and /metrics ask for nothing")
 	f.StringVar(&o.minVersion, "tls-min-version", "1.2", "lowest `version` of TLS that the node accepts: 1.2 or 1.3")
 }
 
@@ -62,6 +67,12 @@ func (o *tlsOptions) check(clustered bool) error {
 	case o.clients.CA == "" && !o.requireClientCert:
 		return cli.Usagef("--tls-require-client-cert=false needs --tls-client-ca: without it, no client is asked for a certificate")
 	}
+	switch {
+	case (o.admin.Cert == "") != (o.admin.Key == ""):
+		return cli.Usagef("--admin-tls-cert and --admin-tls-key go together: give both, or neither")
+	case o.admin.Cert == "" && o.admin.CA != "":
+		return cli.Usagef("--admin-tls-client-ca needs --admin-tls-cert and --admin-tls-key: operators show certificates only to a port that has one")
+	}
 	some, all := o.peers != certs.Files{}, o.peers.Cert != "" && o.peers.Key != "" && o.peers.CA != ""
 	switch {
 	case some && !clustered:
@@ -78,7 +89,7 @@ func (o *tlsOptions) provesClients() bool { return o.clients.CA != "" && o.requi
 
 // tlsFiles are the files about TLS, as they are now.
 type tlsFiles struct {
-	clients, peers *certs.Store // nil: no TLS there
+	clients, peers, admin *certs.Store // nil: no TLS there
 }
 
 // open reads the files that the flags name.
@@ -88,12 +99,13 @@ func (o *tlsOptions) open(logger *slog.Logger) (f tlsFiles, err error) {
 		name, flags string
 		files       certs.Files
 		to          **certs.Store
-	}{{"clients", "--tls-cert", o.clients, &f.clients}, {"peers", "--peer-tls-cert", o.peers, &f.peers}} {
+	}{{"clients", "--tls-cert", o.clients, &f.clients}, {"peers", "--peer-tls-cert", o.peers, &f.peers},
+		{"admin", "--admin-tls-cert", o.admin, &f.admin}} {
 		if side.files.Cert == "" {
 			continue
 		}
 		*side.to, err = certs.Open(certs.Config{
-			Files: side.files, MinVersion: version, ClientCertOptional: !o.requireClientCert && side.name == "clients",
+			Files: side.files, MinVersion: version, ClientCertOptional: side.name == "admin" || side.name == "clients" && !o.requireClientCert,
 			Name: side.name, Logger: logger,
 		})
 		if err != nil {
@@ -110,6 +122,9 @@ func (f *tlsFiles) each(do func(name string, s *certs.Store)) {
 	}
 	if f.peers != nil {
 		do("peers", f.peers)
+	}
+	if f.admin != nil {
+		do("admin", f.admin)
 	}
 }
 
@@ -131,6 +146,8 @@ func (f *tlsFiles) warnNames(o *options, logger *slog.Logger) {
 		switch {
 		case name == "peers" && o.byDNS(): // nodes check the names in DNS
 			return
+		case name == "admin":
+			return // this address is not announced
 		case name == "peers":
 			addr = cmp.Or(o.peerAdvertise, o.peerListen)
 		case addr == "" && o.clustered():

@@ -1,9 +1,10 @@
 // Package admin answers HTTP requests about a node: does it live, does it accept clients, and what
-// do its counters say?
+// do its counters say? Operators ask it about all nodes, and give orders (see [API]).
 //
 //	/healthz  200 while the process answers; "ok", or "degraded" and a line for each thing the node does without
 //	/readyz   200 while the node accepts clients; 503 before it is ready, while it drains, and while an event loop is stalled
 //	/metrics  Prometheus
+//	/api/v1/  questions and orders, as JSON
 //
 // On request, it has the profiles of net/http/pprof, too.
 package admin
@@ -11,6 +12,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -114,6 +116,10 @@ func isReady(node Node) bool {
 // Server answers requests of operators and of Prometheus. It stays available even under attack.
 type Server struct {
 	Handler http.Handler
+	// API answers below /api/v1/. Nil: there is nothing.
+	API *API
+	// TLS makes it a server for HTTPS. Nil: HTTP.
+	TLS *tls.Config
 	// Hosts are names that a request may have in its Host header, besides localhost and IP
 	// addresses. If there are none, a server that listens on a loopback address refuses all other
 	// names, and any other server accepts every name.
@@ -133,8 +139,16 @@ const defaultMaxConns = 64
 // never ctx's end.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	conns := newConnLimit(cmp.Or(s.MaxConns, defaultMaxConns))
+	mux := http.NewServeMux()
+	mux.Handle("/", s.Handler)
+	if s.API != nil {
+		mux.Handle(apiPrefix, s.API.at(l.Addr()))
+	}
+	if s.TLS != nil {
+		l = tls.NewListener(l, s.TLS)
+	}
 	server := &http.Server{
-		Handler:           conns.serving(checkHost(s.Handler, l.Addr(), s.Hosts)),
+		Handler:           conns.serving(checkHost(mux, l.Addr(), s.Hosts)),
 		ConnContext:       conns.opened,
 		ConnState:         conns.changed,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -39,6 +40,9 @@ func (l *connLimit) opened(ctx context.Context, c net.Conn) context.Context {
 	if len(l.conns) > l.most {
 		victim := l.victim(c)
 		delete(l.conns, victim)
+		if secure, ok := victim.(*tls.Conn); ok {
+			victim = secure.NetConn() // the farewell of TLS could wait for the client
+		}
 		victim.Close() // the server notices
 	}
 	return context.WithValue(ctx, connKey{}, s)

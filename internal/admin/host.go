@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -25,8 +24,7 @@ func checkHost(next http.Handler, listens net.Addr, hosts []string) http.Handler
 		if host != "" && host != "localhost" && net.ParseIP(host) == nil && !slices.ContainsFunc(hosts, func(h string) bool {
 			return hostName(h) == host
 		}) {
-			http.Error(w, fmt.Sprintf("this server is not %q: use its IP address or localhost, or add the name to --admin-host", host),
-				http.StatusMisdirectedRequest)
+			writeError(w, r, refuse(http.StatusMisdirectedRequest, "use its IP address or localhost, or add the name to --admin-host", "this server is not %q", host))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -26,6 +26,7 @@ const (
 	ExitThresholdMissed = 4 // a requested limit was not met
 	ExitCutOff          = 5 // draining ended before all clients had left
 	ExitClientFault     = 6 // conformance: the client under test broke a rule
+	ExitIncomplete      = 7 // relay nodes and the like: the answer lacks what some nodes know
 
 	ExitInterrupted = 130 // a signal ended the program early
 )

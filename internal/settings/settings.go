@@ -24,6 +24,7 @@ type Program struct {
 	FileFlag string   // the flag that names the file, as in config
 	MayBe0   []string // flags that may be given an empty value, or 0
 	Secrets  []Secret
+	Others   []string // variables with the prefix that are not for these flags
 }
 
 // Secret is a value that must not stand on the command line, nor in the file with the settings.
@@ -207,6 +208,7 @@ func (p *Program) environment(into *pflag.FlagSet, environ []string) (l layer, u
 	for _, s := range p.Secrets {
 		known = append(known, s.Variable)
 	}
+	known = append(known, p.Others...)
 	for _, pair := range environ {
 		name, text, _ := strings.Cut(pair, "=")
 		if flag, ok := flags[name]; ok {
