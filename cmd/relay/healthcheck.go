@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -38,6 +39,9 @@ if the node accepts clients. Otherwise it is 1, and the output says why.`,
 			url, err := probeURL(opts.adminListen, live)
 			if err != nil {
 				return found.Locate(err)
+			}
+			if opts.tls.admin.Cert != "" {
+				url = "https" + strings.TrimPrefix(url, "http")
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -84,8 +88,9 @@ func probe(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Without a proxy, because the node is on this machine.
-	transport := &http.Transport{DisableKeepAlives: true}
+	// Without a proxy, and with any certificate, because the node is on this machine. The request
+	// has no secret.
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
 		return "", fmt.Errorf("the node does not answer: %w", err)

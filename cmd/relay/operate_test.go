@@ -15,6 +15,7 @@ import (
 
 	"distmsg/client"
 	"distmsg/engine"
+	"distmsg/internal/certs/certstest"
 	"distmsg/internal/cli"
 	"distmsg/internal/proc"
 )
@@ -247,6 +248,31 @@ func TestAdminClosed(t *testing.T) {
 	_, admin := p.addresses()
 	if code, body := get(t, strings.Replace(admin, "[::]", "127.0.0.1", 1)+"/api/v1/nodes"); code != 403 || !strings.Contains(body, "this API is closed") {
 		t.Errorf("%d %s", code, body)
+	}
+}
+
+// With TLS, operators show certificates. The probes ask for none.
+func TestAdminTLS(t *testing.T) {
+	dir := t.TempDir()
+	ca := certstest.NewCA(t, "operators")
+	caFile := ca.Write(t, dir)
+	server := ca.Issue(t, certstest.Request{}).Write(t, dir, "server")
+	ops := ca.Issue(t, certstest.Request{CommonName: "ops"}).Write(t, dir, "ops")
+	flags := []string{"--admin-tls-cert=" + server.CertFile, "--admin-tls-key=" + server.KeyFile, "--admin-tls-client-ca=" + caFile}
+	_, admin := start(t, nil, flags...).addresses()
+	o := &operator{t, admin}
+	o.expect("nodes --tls-ca="+caFile+" --tls-cert="+ops.CertFile+" --tls-key="+ops.KeyFile, `^\S+ +ready `)
+	for args, want := range map[string]string{
+		"--tls-ca=" + caFile: "this needs credentials: show a client certificate",
+		"":                   "certificate signed by unknown authority",
+	} {
+		if code, _, stderr := o.run(append([]string{"nodes"}, strings.Fields(args)...)...); code != cli.ExitFailure || !strings.Contains(stderr, want) {
+			t.Errorf("relay nodes %s: exit code %d, %q, want %q", args, code, stderr, want)
+		}
+	}
+	healthcheck := append([]string{"healthcheck", "--admin-listen=" + strings.TrimPrefix(admin, "https://")}, flags...)
+	if code, stdout, stderr := o.run(healthcheck...); code != cli.ExitOK || stdout != "ok\n" {
+		t.Errorf("relay healthcheck: exit code %d, %q, %q", code, stdout, stderr)
 	}
 }
 
