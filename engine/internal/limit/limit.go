@@ -78,7 +78,7 @@ func (r Rate) take(moment, now time.Duration, n int64) (time.Duration, int64) {
 	if n = min(n, r.Burst, r.in(max(0, now-moment))); n <= 0 {
 		return moment, 0
 	}
-	return moment + r.timeOf(n), n
+	return used(moment + r.timeOf(n)), n
 }
 
 // owe uses n tokens, whether or not they have come.
@@ -86,7 +86,16 @@ func (r Rate) owe(moment, now time.Duration, n int64) time.Duration {
 	if r.PerSecond == 0 {
 		return moment
 	}
-	return min(r.full(moment, now), longest) + r.timeOf(n)
+	return used(min(r.full(moment, now), longest) + r.timeOf(n))
+}
+
+// used returns the moment of a bucket that was used. 0 would mean that it never was, and in the
+// first moments of a clock it could come out as that.
+func used(moment time.Duration) time.Duration {
+	if moment == 0 {
+		return 1
+	}
+	return moment
 }
 
 // full returns the moment of a bucket that holds at most a burst.

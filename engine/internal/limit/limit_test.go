@@ -44,6 +44,23 @@ func TestBucketMatchesModel(t *testing.T) {
 	}
 }
 
+// A bucket that is used when the clock begins is empty afterwards.
+func TestBucketAtTimeZero(t *testing.T) {
+	r := Rate{PerSecond: 20, Burst: 2}
+	var b Bucket
+	var p Pool
+	for i, want := range []int64{1, 1, 0, 0} {
+		if own, common := b.Take(r, 0, 1), p.Take(r, 0, 1); own != want || common != want {
+			t.Errorf("take %d: %d and %d, want %d", i, own, common, want)
+		}
+	}
+	var m Meter
+	m.Draw(2, r, r, &p, time.Second)
+	if over, _ := m.Draw(1, r, r, &p, time.Second); over == Within {
+		t.Error("the burst is used up, and one more passes")
+	}
+}
+
 func TestNoRateIsNoLimit(t *testing.T) {
 	var m Meter
 	for range 1000 {
