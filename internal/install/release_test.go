@@ -61,7 +61,7 @@ func TestRelease(t *testing.T) {
 
 // files are the files of a package, besides those in doc, without the slash at the beginning.
 func files() []string {
-	all := []string{"usr/lib/systemd/system/relay.service", "etc/distmsg/relay.yaml"}
+	all := []string{"usr/lib/systemd/system/relay.service", "etc/distmsg/relay.yaml", "usr/share/man/man1/relay.1.gz"}
 	for _, p := range programs {
 		all = append(all, "usr/bin/"+p, "usr/share/bash-completion/completions/"+p,
 			"usr/share/zsh/vendor-completions/_"+p, "usr/share/fish/vendor_completions.d/"+p+".fish")
