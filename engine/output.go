@@ -17,6 +17,8 @@ type output struct {
 	backlog    int // bytes that wait for the kernel
 	dirty      bool
 	observed   bool            // it is in the loop's observed
+	messages   uint32          // in pending and segments; near what else each message touches
+	readAt     time.Duration   // when the first of them was read
 	maxPending int             // bytes beyond which messages are refused
 	allowance  limit.Allowance // of the bytes that may wait for the connections of an identity
 	fullSince  int64           // since when the buffer has refused frames; 0: it has not
@@ -24,9 +26,6 @@ type output struct {
 	written    int64           // bytes handed to the wire
 	taken      int64           // of those, what had reached the peer's kernel at the last look
 	moved      int64           // when that last grew
-
-	messages uint32        // in pending and segments
-	readAt   time.Duration // when the first of them was read
 }
 
 // queued returns how many bytes wait for this connection. queuedHere returns how many of them its
