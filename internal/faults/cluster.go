@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -20,21 +21,23 @@ type Options struct {
 	Apart bool
 	Flags []string    // more flags for every relay; see proc.RelayOptions
 	Clock bool        // Redis sees Cluster.Clock
+	DNS   bool        // the nodes find each other by Cluster.DNS, and there is no ZooKeeper
 	TLS   *tls.Config // what clients use; nil: Flags set up no TLS for them
 	Login string      // a file with what loads show to the nodes; empty: they ask for nothing
 
 	CPUs proc.CPUs // on which of them the relays run; empty: where this process does
 }
 
-// Cluster is relays that share a Redis and a ZooKeeper. Its methods may be called from any
+// Cluster is relays that share a Redis, and a ZooKeeper or a DNS. Its methods may be called from any
 // goroutine; Close ends it.
 type Cluster struct {
 	Nodes     []*proc.Relay // named n1, n2, …
 	Hosts     []*proc.Host  // the nodes' hosts; each nil unless Options.Apart
 	AppHost   *proc.Host    // for app servers that a test cuts off; nil unless Options.Apart
 	Redis     *proc.Redis
-	ZooKeeper *proc.ZooKeeper
-	Clock     *proc.Clock // nil: Redis uses the machine's clock
+	ZooKeeper *proc.ZooKeeper // nil with Options.DNS
+	DNS       *proc.DNS       // nil without Options.DNS
+	Clock     *proc.Clock     // nil: Redis uses the machine's clock
 
 	network *proc.Network // nil: everything is on this machine's own network
 	tls     *tls.Config
@@ -79,7 +82,12 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 	if c.Redis, err = proc.StartRedis(ctx, proc.RedisOptions{Host: servers, Clock: c.Clock}); err != nil {
 		return err
 	}
-	if c.ZooKeeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Host: servers}); err != nil {
+	if o.DNS {
+		c.DNS, err = proc.StartDNS()
+	} else {
+		c.ZooKeeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Host: servers})
+	}
+	if err != nil {
 		return err
 	}
 	for i, host := range c.Hosts {
@@ -91,6 +99,9 @@ func (c *Cluster) start(ctx context.Context, o Options) (err error) {
 			return err
 		}
 		c.Nodes = append(c.Nodes, node)
+		if o.DNS {
+			c.NameNodes()
+		}
 	}
 	return c.WaitLinked(ctx)
 }
@@ -103,8 +114,30 @@ func (c *Cluster) Relay(id string, registry *proc.Redis) proc.RelayOptions {
 	}
 }
 
-// DiscoveryURL returns the URL of the list of nodes in ZooKeeper.
-func (c *Cluster) DiscoveryURL() string { return "zk://" + c.ZooKeeper.Addr + "/distmsg" }
+// DiscoveryURL returns the URL of the list of nodes.
+func (c *Cluster) DiscoveryURL() string {
+	if c.DNS != nil {
+		return "dns://relay.test.?server=" + c.DNS.Addr + "&refresh=" + dnsRefresh.String()
+	}
+	return "zk://" + c.ZooKeeper.Addr + "/distmsg"
+}
+
+// dnsRefresh is how often the nodes look each other up.
+const dnsRefresh = time.Second
+
+// NameNodes makes DNS name the nodes, and further addresses.
+func (c *Cluster) NameNodes(more ...netip.AddrPort) {
+	zone := proc.Zone{Hosts: make(map[string][]netip.Addr), Services: make(map[string][]proc.Service)}
+	for _, node := range c.Nodes {
+		more = append(more, netip.MustParseAddrPort(node.PeerAddr))
+	}
+	for i, at := range more {
+		host := fmt.Sprintf("h%d.relay.test.", i)
+		zone.Hosts[host] = []netip.Addr{at.Addr()}
+		zone.Services["relay.test."] = append(zone.Services["relay.test."], proc.Service{Host: host, Port: at.Port()})
+	}
+	c.DNS.Set(zone)
+}
 
 // Addrs returns the addresses of the nodes for clients.
 func (c *Cluster) Addrs() []string {
@@ -186,6 +219,9 @@ func (c *Cluster) Close() {
 	}
 	if c.ZooKeeper != nil {
 		c.ZooKeeper.Close()
+	}
+	if c.DNS != nil {
+		c.DNS.Close()
 	}
 	if c.Redis != nil {
 		c.Redis.Close()

@@ -2,7 +2,7 @@
 // users notice. It proves that the promises of docs/semantics.md hold when nodes, Redis and
 // ZooKeeper die.
 //
-//   - [Cluster] is redis-server, ZooKeeper and relays, with their addresses and logs. Tests inject
+//   - [Cluster] is redis-server, ZooKeeper or DNS, and relays, with their addresses and logs. Tests inject
 //     faults with the methods of its processes (package proc: Kill, Pause, Stop, Restart) and hosts
 //     (Partition).
 //   - [Load] is the load test, with its ledger, for as long as the fault takes.

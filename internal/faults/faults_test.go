@@ -71,6 +71,12 @@ func TestFaults(t *testing.T) {
 		{"redis-stop", false, Options{Nodes: 3}, redisStop},
 		{"zookeeper-down", false, Options{Nodes: 3}, zooKeeperDown},
 		{"zookeeper-silent", false, Options{Nodes: 3}, zooKeeperSilent},
+		{"dns-kill", true, Options{Nodes: 3, DNS: true}, kill},
+		{"dns-stop", false, Options{Nodes: 3, DNS: true}, stop},
+		{"dns-away", true, Options{Nodes: 3, DNS: true}, dnsAway},
+		{"dns-wrong", true, Options{Nodes: 3, DNS: true}, dnsWrong},
+		{"dns-new", true, Options{Nodes: 3, DNS: true}, dnsNew},
+		{"dns-dead", false, Options{Nodes: 3, DNS: true}, dnsDead},
 		{"many", false, Options{Nodes: 3}, many},
 		{"partition", false, Options{Nodes: 3, Apart: true}, partition},
 	} {

@@ -23,8 +23,9 @@ import (
 
 const (
 	// DeadAfter is how long a member has had no link to this node, and given no answer, when it
-	// counts as dead.
-	DeadAfter = 10 * time.Second
+	// counts as dead. It is less than the default resume window, after which the sessions of a dead
+	// node end.
+	DeadAfter = 5 * time.Second
 	// settleFor is how long after its start a node takes no node for dead of which it has never
 	// heard. DNS may name a node late.
 	settleFor = time.Minute
