@@ -93,8 +93,8 @@ func TestNodesAtAddresses(t *testing.T) {
 		n.eventually("a node that has left is no member", func() bool {
 			return n.Stats().Links == 1 && !slices.Contains(n.cluster.peers.Members.Troubles(), `no link to node "n2"`)
 		})
-		if n.Gone(left) { // not before it has settled, because it may be anywhere
-			t.Error("a node takes others for dead that it might find yet")
+		if unknown := (routing.Presence{Node: "unknown", Incarnation: 1}); !n.Gone(left) || n.Gone(unknown) {
+			t.Errorf("who has left is gone: %v; who may be found yet: %v", n.Gone(left), n.Gone(unknown))
 		}
 	}
 	a.hears(a.send("a", "nobody", "x"), codec.CodeNoRoute)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type cluster struct {
 	// static
 	eng   *Engine
 	self  *peers.Self // how this node describes itself in handshakes
+	log   *slog.Logger
 	peers *peers.Peers
 	// remote holds the sessions that are attached to other nodes. A route in it names a link
 	// instead of a connection. It also holds the routes that the registry has returned.
@@ -55,13 +57,13 @@ type cluster struct {
 }
 
 func newCluster(e *Engine, remote *routing.Table) *cluster {
-	c := &cluster{eng: e, remote: remote, links: make(map[string]*link)}
+	c := &cluster{eng: e, remote: remote, links: make(map[string]*link), log: e.cfg.Logger.With(component, "links")}
 	c.self = &peers.Self{
 		Node: e.cfg.NodeID, Cluster: e.cfg.Cluster, Secrets: e.secrets.cluster,
 		MinVersion: codec.PeerVersion, MaxVersion: codec.PeerVersion,
 		Identity: c.peerIdentity, ClientAddr: func() string { return e.advertised(e.cfg.Advertise, e.acceptor.listener) },
 	}
-	c.peers = peers.New(c.self, c, e.cfg.Membership, e.cfg.Logger)
+	c.peers = peers.New(c.self, c, e.cfg.Membership, c.log)
 	c.open.Store(new([]routing.Handle))
 	return c
 }

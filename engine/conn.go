@@ -121,7 +121,7 @@ func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 		return
 	}
 	c.fail(f, codec.ErrorClosing, kind, 0, detail)
-	c.loop.eng.cfg.Logger.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
+	c.loop.eng.clients.log.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
 	c.end()
 }
 

@@ -45,6 +45,15 @@ func (e *Engine) Drain(ctx context.Context) error {
 		return err
 	}
 	defer e.drain.forget()
+	began := time.Now()
+	err := e.drain.wait(ctx)
+	e.drain.report(err, time.Since(began))
+	return err
+}
+
+// wait returns when Drain does.
+func (d *draining) wait(ctx context.Context) error {
+	e := d.eng
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
 	for !e.drain.quiet(ctx) {
@@ -181,12 +190,26 @@ func (d *draining) begin(ctx context.Context, grace time.Duration) {
 	} else {
 		grace = 0
 	}
+	s := e.Stats()
+	e.cfg.Logger.Info("draining: clients are asked to move to other nodes", "clients", s.Connections, "sessions", s.Sessions,
+		"ids", s.IDs, "pending", s.Pending, "nodes", len(addrs), "grace", grace)
 	d.at.Store(1 + (e.clock() + grace).Milliseconds())
 	d.tell(ctx, &codec.Drain{
 		Spread:   uint64(spread.Milliseconds()),
 		Deadline: uint64(grace.Milliseconds()),
 		Addrs:    addrs,
 	})
+}
+
+// report logs the end of a drain.
+func (d *draining) report(err error, took time.Duration) {
+	s := d.eng.Stats()
+	args := []any{"took", took.Round(time.Millisecond), "clients", s.Connections, "sessions", s.Sessions, "ids", s.IDs, "pending", s.Pending}
+	if err == nil {
+		d.eng.cfg.Logger.Info("drained: nothing is under way any more", args...)
+		return
+	}
+	d.eng.cfg.Logger.Warn("the drain has not ended: what is under way is cut off if the node ends now", append(args, "error", err)...)
 }
 
 var errDrainStopped = fmt.Errorf("%w before the drain ended", ErrStopped)

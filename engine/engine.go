@@ -33,6 +33,7 @@ type Engine struct {
 	// static after New
 	cfg      Config
 	log      *asynclog.Logger // cfg.Logger; never blocks: loops and lock holders log
+	clients  *clientLog
 	limits   codec.Limits
 	maxFrame int
 	reserve  int      // bytes for answers, beyond the bound of a connection's queue
@@ -107,6 +108,7 @@ func New(cfg Config) (*Engine, error) {
 		failed:   make(chan error, 1),
 		joins:    joins{most: cfg.MaxHandshakes, from: make(map[netip.Addr]int)},
 	}
+	e.clients = newClientLog(e)
 	e.memory = newMemory(&cfg)
 	e.terms.Store(cfg.NodeLimits().terms())
 	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e

@@ -196,7 +196,7 @@ func (k *link) open(c *conn) {
 	}
 	// Kicks may have been lost while there was no link (S15).
 	c.loop.eng.dir.VerifySoon()
-	c.loop.eng.cfg.Logger.Info("link up", "node", k.node, "remote", c.remote)
+	k.cluster.log.Info("link up", "node", k.node, "remote", c.remote)
 }
 
 // end removes the link from everything. Its connection has just been torn down.
@@ -209,7 +209,7 @@ func (k *link) end(c *conn, wasOpen bool) {
 		c.loop.endings.endLink(k.handle)
 		c.loop.endings.add(ending{link: k, sessions: k.sessions, slot: -1})
 		k.sessions = nil
-		c.loop.eng.cfg.Logger.Info("link down", "node", k.node, "remote", c.remote)
+		k.cluster.log.Info("link down", "node", k.node, "remote", c.remote)
 	}
 	close(k.ended)
 }

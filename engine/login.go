@@ -54,9 +54,10 @@ func (j *join) authenticate(l Login) {
 	case e.serving.Err() != nil: // whatever the hook says now, it is not about the credentials
 		j.refuse(codec.FaultGoingAway, "the node is shutting down")
 	case errors.Is(err, ErrRetryLogin):
-		e.cfg.Logger.Debug("cannot check credentials", "remote", l.Remote, "error", err)
+		e.clients.warn("cannot check credentials now: the client has to come again", "remote", l.Remote, "error", err)
 		j.refuse(codec.FaultGoingAway, "the node cannot check credentials at the moment: try again later")
 	case err != nil:
+		e.clients.warn("refused a login", "remote", l.Remote, "reason", err)
 		j.refuse(codec.FaultUnauthenticated, err.Error())
 	default:
 		admitted, err := newLogin(identity)

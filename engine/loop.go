@@ -68,6 +68,7 @@ type loop struct {
 	settle   settling
 	endings  endings
 	expiries expiries
+	limits   limitNews
 	bounce   bouncing
 	park     park
 	links    loopLinks

@@ -17,7 +17,7 @@ import (
 func (e *Engine) officeConfig(own bool) directory.Config {
 	c := &e.cfg
 	cfg := directory.Config{
-		Node: c.NodeID, Registry: c.Registry, Own: own, Table: e.table, Log: c.Logger, Loops: c.Loops,
+		Node: c.NodeID, Registry: c.Registry, Own: own, Table: e.table, Log: c.Logger.With(component, "sessions"), Loops: c.Loops,
 		Clock: e.clock, Incarnation: e.incarnation.Load, Gone: e.Gone,
 		Secrets: e.secrets.resume, ResumeWindow: c.ResumeWindow, IdleTimeout: c.IdleTimeout, LoopGap: c.LoopGap,
 		VerifyPeriod: c.VerifyPeriod, WatchPeriod: c.WatchPeriod,

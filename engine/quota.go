@@ -33,12 +33,14 @@ func (q *quota) open(l *login, s *routing.Session, resumed bool, leaving int) (r
 	}
 	a, ok := e.accounts.Enter(name, terms, leaving)
 	if !ok {
+		q.reached(name, limit.IdentityConnections)
 		return limitText(limit.IdentityConnections, connWait)
 	}
 	q.account = a
 	most := a.Terms().Sessions
 	if sessions, _ := s.IdentityUse(); most > 0 && !resumed && sessions > most {
 		a.Refused(limit.IdentitySessions, 1)
+		q.reached(name, limit.IdentitySessions)
 		return limitText(limit.IdentitySessions, connWait)
 	}
 	return ""
@@ -82,6 +84,20 @@ func (q *quota) answered(r *directory.Request) {
 		kind = limit.IdentityWatched
 	}
 	q.account.Refused(kind, r.OverMost)
+	q.reached(q.identity(), kind)
+}
+
+// reached logs that a limit is reached, now and then.
+func (q *quota) reached(identity string, kind limit.Kind) {
+	q.conn.loop.limits.reached(q.conn, identity, kind)
+}
+
+// identity returns the name of the client, if it has a session.
+func (q *quota) identity() string {
+	if q.conn.session == nil {
+		return ""
+	}
+	return q.conn.session.Identity()
 }
 
 // close takes the connection out of its account.
@@ -238,6 +254,7 @@ func (q *quota) verdict(over limit.Over, wait time.Duration, own, common limit.K
 // milliseconds later it is not reached any more, or 0 if that is not known.
 func (q *quota) over(kind limit.Kind, wait uint64) verdict {
 	q.account.Refused(kind, 1)
+	q.reached(q.identity(), kind)
 	s := &q.conn.loop.scratch
 	s.reason = codec.AppendLimitReason(s.reason[:0], kind.String(), wait)
 	return verdict{codec.CodeOverflow, s.reason}

@@ -191,13 +191,7 @@ func (c *conn) closeForMemory(held int, named bool) {
 	}
 	l := c.loop
 	if named {
-		args := []any{"remote", c.remote, "bytes", held, "held", l.eng.memory.held.Load(), "budget", l.eng.memory.budget}
-		if c.session != nil {
-			args = append(args, "session", c.session.ID(), "identity", c.session.Identity())
-		}
-		if c.kind == linkConn {
-			args = append(args, "node", c.link.node)
-		}
+		args := append(c.who(), "bytes", held, "held", l.eng.memory.held.Load(), "budget", l.eng.memory.budget)
 		l.eng.cfg.Logger.Warn("closed a connection that held most of the node's memory budget", args...)
 	}
 	l.eng.memory.closed.Add(1)

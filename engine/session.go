@@ -105,6 +105,7 @@ func (j *join) enqueue(l *login) {
 		name = l.name
 	}
 	if l.expired() {
+		j.loop.eng.clients.warn("refused a login that has expired", "identity", name)
 		j.refuse(codec.FaultUnauthenticated, detailExpired)
 		return
 	}

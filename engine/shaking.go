@@ -275,5 +275,5 @@ func (s *shake) linger() {
 // complain logs what is wrong with a client, at most once a second, because clients and strangers
 // try again and again.
 func (a *acceptor) complain(message string, args ...any) {
-	a.complained.Warn(a.eng.cfg.Logger, a.eng.clock(), message, args...)
+	a.complained.Warn(a.eng.clients.log, a.eng.clock(), message, args...)
 }

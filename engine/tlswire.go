@@ -195,7 +195,7 @@ func (w *tlsWire) end(err error) {
 	if c.kind == linkConn {
 		e.cluster.peers.Complain("TLS with a node failed", "node", c.link.node, "remote", c.remote, "error", err)
 	} else {
-		e.cfg.Logger.Debug("connection closed", "remote", c.remote, "error", err)
+		e.clients.log.Debug("connection closed", "remote", c.remote, "error", err)
 	}
 	c.end()
 }

@@ -48,11 +48,13 @@ var slowNames = [slowReasons]string{slowAnswers: "answers_unread", slowSilent: "
 func (c *conn) closeSlow(reason slowReason) {
 	patience := c.loop.eng.cfg.SlowConsumerTimeout.String()
 	c.loop.stats.slow[reason]++
-	c.close(codec.FaultSlowConsumer, [slowReasons]string{
+	why := [slowReasons]string{
 		slowAnswers: "the client does not read its answers",
 		slowSilent:  "no byte was read for " + patience,
 		slowFull:    "the queue was full for " + patience,
-	}[reason])
+	}[reason]
+	c.loop.eng.clients.warn("closed a connection that does not read", append(c.who(), "bytes", c.out.queued(), "reason", why)...)
+	c.close(codec.FaultSlowConsumer, why)
 }
 
 // publishLinks publishes what the links of the loop count. The loop holds pubMu.

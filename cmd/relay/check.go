@@ -15,7 +15,7 @@ import (
 // check rejects invalid flags. It resolves the addresses to listen on only once, so that the node
 // uses exactly the address that was checked.
 func (o *options) check() error {
-	if _, err := parseLevel(o.logLevel); err != nil {
+	if err := checkLevel(o.logLevel); err != nil {
 		return err
 	}
 	for _, d := range []struct {

@@ -10,6 +10,7 @@ import (
 
 	"distmsg/discovery"
 	"distmsg/discovery/dns"
+	"distmsg/internal/loglevel"
 )
 
 // options are the flags of relay serve.
@@ -110,7 +111,8 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 		"The same on all nodes, and fixed as long as Redis holds the data")
 
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 10*time.Second, "how long draining may take at most")
-	f.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
+	f.StringVar(&o.logLevel, "log-level", "info", "`levels`: debug, info, warn or error; and for components, as in info,links=debug: "+
+		strings.Join(loglevel.Components(), ", "))
 	f.StringVar(&o.logFormat, "log-format", "text", "`format`: text or json")
 }
 

@@ -53,7 +53,7 @@ func serve(line *pflag.FlagSet, stderr io.Writer) error {
 
 // serveWith serves with the options that load has found for the command line.
 func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr io.Writer) error {
-	log, level, err := newLogger(opts.logLevel, opts.logFormat, stderr)
+	log, levels, err := newLogger(opts.logLevel, opts.logFormat, stderr)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 		}
 		return next, found, found.Locate(next.check())
 	})
-	reloads.add(reloadLevel(log, level))
+	reloads.add(reloadLevel(levels))
 	warnUnknown(found, logger)
 	secrets, err := readSecrets(opts, logger)
 	if err != nil {
@@ -193,8 +193,6 @@ func drain(node *engine.Engine, timeout time.Duration, signals <-chan os.Signal,
 		case err := <-drained:
 			if err != nil {
 				cutOff = fmt.Errorf("drain was cut off after %v with %d sends waiting for their ack", timeout, node.Stats().Pending)
-			} else {
-				logger.Info("drained: nothing is under way any more", "took", time.Since(began).Round(time.Millisecond))
 			}
 			drained = nil
 			stop()

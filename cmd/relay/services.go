@@ -43,14 +43,14 @@ var _, _ source = (*zookeeper.Membership)(nil), (*dns.Membership)(nil)
 // openSource opens what --discovery names.
 func openSource(ctx context.Context, o *options, s secrets, logger *slog.Logger) (source, error) {
 	if o.byDNS() {
-		found, err := dns.Open(ctx, dns.Config{URL: o.discovery, Logger: logger})
+		found, err := dns.Open(ctx, dns.Config{URL: o.discovery, Logger: component(logger, "discovery")})
 		if err != nil {
 			wrong := (*dns.ConfigError)(nil)
 			return nil, unopened("--discovery", err, errors.As(err, &wrong))
 		}
 		return found, nil
 	}
-	found, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: logger})
+	found, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: s.zkAuth, Logger: component(logger, "discovery")})
 	if err != nil {
 		wrong := (*zookeeper.ConfigError)(nil)
 		return nil, unopened("--discovery", err, errors.As(err, &wrong))
@@ -60,7 +60,7 @@ func openSource(ctx context.Context, o *options, s secrets, logger *slog.Logger)
 
 // openServices finds the other nodes as the flags say. newNode opens the registry.
 func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger) (*services, error) {
-	files, err := o.tls.open(logger)
+	files, err := o.tls.open(component(logger, "tls"))
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func openServices(ctx context.Context, o options, s secrets, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	logins, err := openLogins(&o.auth, o.insecureListen, logger)
+	logins, err := openLogins(&o.auth, o.insecureListen, component(logger, "auth"))
 	if err != nil {
 		return nil, err
 	}
@@ -117,10 +117,10 @@ func (v *services) newNode(ctx context.Context, cfg engine.Config, o options, s 
 		node, err := engine.New(cfg)
 		return node, cli.WithCode(cli.ExitUsage, err)
 	}
-	goredis.SetLogger(libraryLog{cfg.Logger})
+	goredis.SetLogger(libraryLog{component(cfg.Logger, "registry")})
 	var notOpen error
 	node, err := engine.NewShared(ctx, cfg, func(ctx context.Context, share engine.Share) (routing.Registry, error) {
-		registry, err := redis.Open(ctx, redisConfig(o, s, share, cfg.Logger))
+		registry, err := redis.Open(ctx, redisConfig(o, s, share, component(cfg.Logger, "registry")))
 		if err != nil {
 			notOpen = unopened("--registry", err, !errors.Is(err, routing.ErrUnavailable))
 			return nil, notOpen

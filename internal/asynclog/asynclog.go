@@ -42,7 +42,7 @@ func Wrap(l *slog.Logger) *Logger {
 	}
 	q := &queue{first: l.Handler(), texts: make(map[string]int)}
 	q.look()
-	return &Logger{Logger: slog.New(&handler{queue: q, next: l.Handler()}), queue: q}
+	return &Logger{Logger: slog.New(newHandler(q, l.Handler())), queue: q}
 }
 
 // Dropped returns how many records were dropped because the handler was too slow or panicked.
@@ -69,13 +69,23 @@ func (l *Logger) Flush(within time.Duration) bool {
 
 // handler is the slog.Handler in front of a queue.
 type handler struct {
-	queue *queue
-	next  slog.Handler
+	queue  *queue
+	next   slog.Handler
+	prompt bool // next's Enabled never waits
+}
+
+func newHandler(q *queue, next slog.Handler) *handler {
+	_, prompt := next.(interface{ Prompt() })
+	return &handler{queue: q, next: next, prompt: prompt}
 }
 
 // Enabled implements [slog.Handler]. It never blocks: it returns the latest answer of the wrapped
-// handler. If that answer is older than a second, another goroutine calls Enabled again.
-func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
+// handler. If that answer is older than a second, another goroutine calls Enabled again. A handler
+// that has a method Prompt promises that its Enabled never waits, and is asked each time.
+func (h *handler) Enabled(ctx context.Context, level slog.Level) bool {
+	if h.prompt {
+		return h.next.Enabled(ctx, level)
+	}
 	return h.queue.enabled(level)
 }
 
@@ -88,13 +98,13 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 // WithAttrs implements [slog.Handler]. It calls the wrapped handler, so it is not for those who
 // must not wait.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{queue: h.queue, next: h.next.WithAttrs(attrs)}
+	return newHandler(h.queue, h.next.WithAttrs(attrs))
 }
 
 // WithGroup implements [slog.Handler]. It calls the wrapped handler, so it is not for those who
 // must not wait.
 func (h *handler) WithGroup(name string) slog.Handler {
-	return &handler{queue: h.queue, next: h.next.WithGroup(name)}
+	return newHandler(h.queue, h.next.WithGroup(name))
 }
 
 type entry struct {

@@ -28,8 +28,8 @@ type Options struct {
 	CPUs proc.CPUs // on which of them the relays run; empty: where this process does
 }
 
-// Cluster is relays that share a Redis, and a ZooKeeper or a DNS. Its methods may be called from any
-// goroutine; Close ends it.
+// Cluster is relays that share a Redis, and a ZooKeeper or a DNS. Its methods may be called from
+// any goroutine; Close ends it.
 type Cluster struct {
 	Nodes     []*proc.Relay // named n1, n2, …
 	Hosts     []*proc.Host  // the nodes' hosts; each nil unless Options.Apart

@@ -124,7 +124,7 @@ func dnsDead(p *proof) {
 	p.c.Nodes[0].Kill()
 	died := time.Now()
 	var outcome string
-	for ; outcome != "no_route"; Pause(p.ctx, lookEvery) {
+	for ; outcome != "no_route" && p.ctx.Err() == nil; Pause(p.ctx, lookEvery) {
 		if outcome = sender.Send(p.ctx, "taken", sendTTL); outcome != "unreachable" && outcome != "no_route" && outcome != "lost" {
 			p.Fatalf("a send to an ID whose node and app server are dead ends %s", outcome)
 		}

@@ -2,9 +2,9 @@
 // users notice. It proves that the promises of docs/semantics.md hold when nodes, Redis and
 // ZooKeeper die.
 //
-//   - [Cluster] is redis-server, ZooKeeper or DNS, and relays, with their addresses and logs. Tests inject
-//     faults with the methods of its processes (package proc: Kill, Pause, Stop, Restart) and hosts
-//     (Partition).
+//   - [Cluster] is redis-server, ZooKeeper or DNS, and relays, with their addresses and logs. Tests
+//     inject faults with the methods of its processes (package proc: Kill, Pause, Stop, Restart)
+//     and hosts (Partition).
 //   - [Load] is the load test, with its ledger, for as long as the fault takes.
 //
 // - [Users] are sessions at known nodes. They measure how long a fault lasts: until waiting senders

@@ -66,7 +66,7 @@ func (ss *sessions) heardEnded(id routing.SessionID) {
 	}
 	ss.dir.watcher.sessionEnded(bound)
 	if attached {
-		ss.sessionDown(s, len(bound))
+		ss.sessionDown(s, len(bound), endedByNode)
 	}
 }
 
@@ -144,8 +144,8 @@ func (ss *sessions) endAfterOthers(op routing.EndOp) {
 }
 
 // sessionDown notifies the application that a session has ended here.
-func (ss *sessions) sessionDown(s *routing.Session, ids int) {
-	ss.dir.cfg.Log.Debug("session ended", "session", s.ID(), "ids", ids)
+func (ss *sessions) sessionDown(s *routing.Session, ids int, why endedBy) {
+	ss.downs.Info(ss.dir.cfg.Log, ss.dir.cfg.Clock(), "session ended", "session", s.ID(), "identity", s.Identity(), "ids", ids, "why", string(why))
 	if ss.dir.cfg.SessionDown != nil {
 		ss.dir.apart("SessionDown", func() { ss.dir.cfg.SessionDown(s.ID(), s.Identity()) })
 	}

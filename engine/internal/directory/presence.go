@@ -95,7 +95,7 @@ func (ps *presences) write(p *presence) {
 		switch {
 		case errors.Is(err, routing.ErrSessionDead):
 			if bound, ended := ps.dir.sessions.endHere(p.session); ended {
-				ps.dir.sessions.sessionEnded(p.session, bound, false)
+				ps.dir.sessions.sessionEnded(p.session, bound, endedByRegistry)
 			}
 			left = true
 		case err != nil:

@@ -18,6 +18,7 @@ type sessions struct {
 	dir    *Directory // static
 	untold untold
 	failed asynclog.Seldom // ends that the registry could not be told
+	downs  asynclog.Seldom // sessions that have ended
 }
 
 // Joiner is a connection that has said hello. The directory calls one of its methods, once, from
@@ -112,7 +113,7 @@ func (ss *sessions) expire(s *routing.Session, serial uint64) {
 	// it has moved, even if the registry lacks that
 	case !ss.dir.alone() && ss.dir.remote.Session(s.ID()) != nil:
 		ss.endAfterOthers(routing.EndOp{Session: s.ID(), Bound: bound, Gone: ss.dir.presences.entriesLeft(s)})
-	case ss.sessionEnded(s, bound, false):
+	case ss.sessionEnded(s, bound, endedByTime):
 		ss.forgetEnded(s)
 	}
 }
@@ -121,7 +122,7 @@ func (ss *sessions) expire(s *routing.Session, serial uint64) {
 func (d *Directory) EndSession(s *routing.Session) {
 	d.inLane(s, func() {
 		if bound, ended := d.sessions.endHere(s); ended {
-			d.sessions.sessionEnded(s, bound, true)
+			d.sessions.sessionEnded(s, bound, endedByWish)
 		}
 	})
 }
@@ -140,16 +141,26 @@ func (d *Directory) LeftElsewhere(s *routing.Session, serial uint64, node string
 	})
 }
 
-// sessionEnded has a session that has ended at this node end everywhere. With force it does so
+// endedBy says why a session has ended.
+type endedBy string
+
+const (
+	endedByTime     endedBy = "it was not resumed within its resume window"
+	endedByWish     endedBy = "its client has said bye, or the node has ended it"
+	endedByRegistry endedBy = "the registry says that it has ended"
+	endedByNode     endedBy = "another node has ended it"
+)
+
+// sessionEnded has a session that has ended at this node end everywhere. By wish it does so
 // although it is attached elsewhere. It returns whether the registry has taken the end.
-func (ss *sessions) sessionEnded(s *routing.Session, bound []routing.BoundID, force bool) (ended bool) {
-	ended, err := ss.endInRegistry(routing.EndOp{Session: s.ID(), Force: force, Bound: bound, Gone: ss.dir.presences.entriesLeft(s)})
+func (ss *sessions) sessionEnded(s *routing.Session, bound []routing.BoundID, why endedBy) (ended bool) {
+	ended, err := ss.endInRegistry(routing.EndOp{Session: s.ID(), Force: why == endedByWish, Bound: bound, Gone: ss.dir.presences.entriesLeft(s)})
 	if err != nil {
 		ss.failed.Warn(ss.dir.cfg.Log, ss.dir.cfg.Clock(), "cannot end a session in the registry; the node will retry", "session", s.ID(), "error", err)
 	}
 	if err == nil && !ended {
 		return false // it has moved to another node, which knows of it
 	}
-	ss.sessionDown(s, len(bound))
+	ss.sessionDown(s, len(bound), why)
 	return ended
 }

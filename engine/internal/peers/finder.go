@@ -53,6 +53,7 @@ type finder struct {
 	found   []discovery.Record // guarded by mu; the members
 	mute    []string           // guarded by mu; where no node answers, a line each
 	leaving map[string]uint64  // guarded by mu; incarnations of nodes that said that they leave
+	dead    map[string]uint64  // guarded by mu; incarnations of members that have died, or left
 
 	// owned by the goroutine of run
 	places      map[string]*place // by address
@@ -78,7 +79,7 @@ type sighting struct {
 
 func newFinder(p *Peers) *finder {
 	return &finder{
-		peers: p, news: make(chan struct{}, 1), leaving: make(map[string]uint64),
+		peers: p, news: make(chan struct{}, 1), leaving: make(map[string]uint64), dead: make(map[string]uint64),
 		places: make(map[string]*place), sightings: make(map[string]*sighting),
 	}
 }
@@ -120,6 +121,27 @@ func (f *finder) leaves(node string, incarnation uint64) {
 	if f.active {
 		f.leaving[node] = incarnation
 	}
+}
+
+// mayLive reports whether a node under that incarnation may live although it is no member. Any
+// goroutine may call it.
+func (f *finder) mayLive(node string, incarnation uint64) bool {
+	if !f.unsure.Load() {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	died, known := f.dead[node]
+	return !known || incarnation > died
+}
+
+// bury takes a node out of the members. The caller holds mu.
+func (f *finder) bury(s *sighting) {
+	delete(f.sightings, s.record.ID)
+	if len(f.dead) >= maxMembers { // nobody needs all of them
+		clear(f.dead)
+	}
+	f.dead[s.record.ID] = s.record.Incarnation
 }
 
 // run asks all addresses, again and again, until ctx ends. It calls changed when the members have
@@ -213,7 +235,7 @@ func (f *finder) hear(links map[string]openLink, passed time.Duration) {
 		}
 		s.silent, s.fresh = s.silent+passed, false
 		if f.leaving[node] == s.record.Incarnation {
-			delete(f.sightings, node)
+			f.bury(s)
 		}
 	}
 	for node := range f.leaving {
@@ -300,16 +322,22 @@ func (f *finder) take(a *answer) {
 // conclude drops members that are dead, and stores what the round has found. It returns whether the
 // members have changed.
 func (f *finder) conclude(links map[string]openLink) bool {
+	var died []*sighting
 	found := []discovery.Record{}
 	for node, s := range f.sightings {
 		if _, linked := links[node]; !linked && s.silent > DeadAfter {
+			died = append(died, s)
 			f.peers.log.Warn("a node has had no link and given no answer for so long that it counts as dead: start it again, or take its address out of DNS",
 				"node", node, "addr", s.record.PeerAddr, "after", DeadAfter)
-			delete(f.sightings, node)
 			continue
 		}
 		found = append(found, s.record)
 	}
+	f.mu.Lock()
+	for _, s := range died {
+		f.bury(s)
+	}
+	f.mu.Unlock()
 	slices.SortFunc(found, func(a, b discovery.Record) int { return strings.Compare(a.ID, b.ID) })
 	unsure, mute := f.settling > 0, []string(nil)
 	for _, pl := range f.places {

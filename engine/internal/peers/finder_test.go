@@ -132,7 +132,6 @@ func TestDeadMember(t *testing.T) {
 	r, h := newRounds(t)
 	a := startDummy(t, "a", 5)
 	r.look(0, a.addr)
-	r.settle(a.addr)
 	a.mute.Store(true)
 	for range DeadAfter / askEvery {
 		r.look(askEvery, a.addr)
@@ -143,8 +142,8 @@ func TestDeadMember(t *testing.T) {
 	}
 	r.look(askEvery, a.addr)
 	r.lists("dead")
-	if !r.p.Members.Gone("a", 5) || len(r.p.finder.troubles()) != 1 {
-		t.Errorf("not dead; %q", r.p.finder.troubles())
+	if m := r.p.Members; !m.Gone("a", 5) || m.Gone("a", 6) || m.Gone("unknown", 1) || len(r.p.finder.troubles()) != 1 {
+		t.Errorf("not dead, or too much is; %q", r.p.finder.troubles())
 	}
 	a.become("a", 6)
 	a.mute.Store(false)

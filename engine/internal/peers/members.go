@@ -258,6 +258,7 @@ func (m *Members) isKnown() bool {
 // membership does not list it, or lists a later incarnation, or none (S16). If the membership names
 // only addresses, the nodes that were found there are listed (see finder).
 func (m *Members) Gone(node string, incarnation uint64) bool {
+	mayLive := m.peers.finder.mayLive(node, incarnation)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.known {
@@ -266,7 +267,7 @@ func (m *Members) Gone(node string, incarnation uint64) bool {
 	r, listed := m.listed[node]
 	l, linked := m.links[node]
 	switch {
-	case !listed && !linked && (m.beyond > 0 || m.peers.finder.unsure.Load()):
+	case !listed && !linked && (m.beyond > 0 || mayLive):
 		return false // it may be among those that were left out, or that were not found yet
 	case linked:
 		return l.incarnation != incarnation
