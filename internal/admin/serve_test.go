@@ -25,6 +25,12 @@ func serveAt(t *testing.T, listen string, s Server) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOn(t, l, s)
+	return l.Addr().String()
+}
+
+func serveOn(t *testing.T, l net.Listener, s Server) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	s.Handler, s.Logger = Handler(&fakeNode{}, Options{}), slog.New(slog.DiscardHandler)
@@ -35,7 +41,6 @@ func serveAt(t *testing.T, listen string, s Server) string {
 			t.Error(err)
 		}
 	})
-	return l.Addr().String()
 }
 
 // dial opens a connection that is closed when the test ends.
@@ -95,14 +100,34 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// accepting is a listener that says when the server is through with the connections before.
+type accepting struct {
+	net.Listener
+	again chan struct{}
+}
+
+func (a *accepting) Accept() (net.Conn, error) {
+	a.again <- struct{}{}
+	return a.Listener.Accept()
+}
+
 // Whoever holds connections without asking anything loses them, oldest first, and keeps nobody out.
 func TestSilentConnections(t *testing.T) {
 	const most = 4
-	addr := serveAt(t, "127.0.0.1:0", Server{MaxConns: most})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &accepting{l, make(chan struct{}, 8*most)}
+	serveOn(t, server, Server{MaxConns: most})
+	addr := l.Addr().String()
 	useful := dial(t, addr)
+	<-server.again // which is for useful
+	<-server.again
 	var silent []net.Conn
 	for range 3 * most {
 		silent = append(silent, dial(t, addr))
+		<-server.again // so that the silent ones come one by one, and useful is never the oldest
 		if status, err := ask(useful, "localhost"); err != nil || status != http.StatusOK {
 			t.Fatalf("with %d silent connections: %d, %v", len(silent), status, err)
 		}
