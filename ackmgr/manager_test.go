@@ -261,8 +261,8 @@ func heapAlloc() int64 {
 }
 
 func TestMemoryOfAMillionPending(t *testing.T) {
-	if size := unsafe.Sizeof(slot{}); size > 60 {
-		t.Errorf("a slot has %d bytes, want at most 60", size)
+	if size := unsafe.Sizeof(slot{}); size > 64 { // else it takes more than one cache line
+		t.Errorf("a slot has %d bytes, want at most 64", size)
 	}
 	const entries, conns, limit = 1_000_000, 20_000, 64 << 20
 	before := heapAlloc()
