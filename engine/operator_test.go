@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"distmsg/codec"
+	"distmsg/routing"
 )
 
 // asks returns a context that bounds a question of a test.
@@ -129,5 +130,28 @@ func TestOperatorWithoutNode(t *testing.T) {
 	}
 	if err := o.Drain(asks(t), ""); err == nil {
 		t.Error("it drains when it has stopped")
+	}
+}
+
+// While the registry is down, the state of a watched ID is unknown. It is told when the registry
+// can say it, though nothing changes any more.
+func TestOperatorWatchesTheUnknown(t *testing.T) {
+	reg := &down{Registry: routing.NewMemory(routing.MemoryConfig{})}
+	n := start(t, Config{Registry: reg})
+	n.join("a")
+	reg.off.Store(true)
+	ctx, stop := context.WithCancel(t.Context())
+	events, done := make(chan WatchEvent, 8), make(chan error, 1)
+	go func() { done <- n.Operator().Watch(ctx, []string{"a"}, func(e WatchEvent) { events <- e }) }()
+	if e := <-events; e.State != WhereUnknown {
+		t.Errorf("%+v", e)
+	}
+	reg.off.Store(false)
+	if e := <-events; e.State != WhereBound {
+		t.Errorf("%+v", e)
+	}
+	stop()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -142,27 +143,70 @@ func (o *Operator) Watch(ctx context.Context, ids []string, f func(WatchEvent)) 
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(o.eng.serving, stop)()
-	err := directory.NewInquiry(o.eng.dir).Observe(ctx, ids, func(changes []codec.Change) {
-		for len(changes) > 0 && ctx.Err() == nil {
-			n := min(len(changes), MaxAskedIDs)
-			var names []string
-			for _, c := range changes[:n] {
-				names = append(names, string(c.ID))
-			}
-			changes = changes[n:]
-			all, err := o.Where(ctx, names)
-			if err != nil {
-				continue
-			}
-			for _, w := range all.Answers {
-				f(WatchEvent{At: time.Now().UTC(), WhereInfo: w})
-			}
-		}
-	})
+	w := whereWatch{
+		ask:    func(ids []string) (Asked[WhereInfo], error) { return o.Where(ctx, ids) },
+		tell:   f,
+		unsure: make(map[string]bool),
+	}
+	err := directory.NewInquiry(o.eng.dir).Observe(ctx, ids, w.changed)
 	if parent.Err() == nil && ctx.Err() != nil {
 		return ErrStopped
 	}
 	return err
+}
+
+// whereWatch is a call of Operator.Watch.
+type whereWatch struct {
+	ask  func(ids []string) (Asked[WhereInfo], error)
+	tell func(WatchEvent)
+	// unsure has the IDs whose state the registry could not say, and whether that was told. Nothing
+	// may change any more when it can, so they are asked for again.
+	unsure map[string]bool
+}
+
+// unsureTime is how long a call of Operator.Watch waits until it asks for such IDs again.
+const unsureTime = time.Second
+
+// changed tells the state of the IDs that have changed, or of unsure ones if none has. It returns
+// when it is to be called again: 0 for never.
+func (w *whereWatch) changed(changes []codec.Change) (again time.Duration) {
+	var ids []string
+	for _, c := range changes {
+		ids = append(ids, string(c.ID))
+	}
+	if len(changes) == 0 {
+		ids = slices.Sorted(maps.Keys(w.unsure))
+	}
+	for some := range slices.Chunk(ids, MaxAskedIDs) {
+		w.say(some)
+	}
+	if len(w.unsure) > 0 {
+		return unsureTime
+	}
+	return 0
+}
+
+func (w *whereWatch) say(ids []string) {
+	all, err := w.ask(ids)
+	if err != nil {
+		for _, id := range ids {
+			if _, ok := w.unsure[id]; !ok {
+				w.unsure[id] = false
+			}
+		}
+		return
+	}
+	for _, info := range all.Answers {
+		told := w.unsure[info.ID]
+		if delete(w.unsure, info.ID); info.State == WhereUnknown {
+			w.unsure[info.ID] = true
+		} else {
+			told = false
+		}
+		if !told {
+			w.tell(WatchEvent{At: time.Now().UTC(), WhereInfo: info})
+		}
+	}
 }
 
 // believes returns what this node knows of IDs. It returns nothing for an ID that it does not know.

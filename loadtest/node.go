@@ -3,6 +3,8 @@ package loadtest
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"time"
 
 	"distmsg/engine"
@@ -21,7 +23,9 @@ type node struct {
 
 // startNode starts a node on a free port of loopback.
 func startNode(loops int) (*node, error) {
-	e, err := engine.New(engine.Config{Addr: "127.0.0.1:0", Loops: loops})
+	// The report says what an operator would read in the node's log, but for troubles.
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	e, err := engine.New(engine.Config{Addr: "127.0.0.1:0", Loops: loops, Logger: log})
 	if err != nil {
 		return nil, err
 	}

@@ -404,7 +404,7 @@ func TestHelpAndVersion(t *testing.T) {
 		`--loops n .*\(default \d+\)`,
 		`--node-id name .*\(default 16 random hex digits\)`,
 		`--drain-timeout duration .*\(default 10s\)`,
-		`--log-level level .*\(default "info"\)`,
+		`--log-level levels .*\(default "info"\)`,
 		`--log-format format .*\(default "text"\)`,
 		`--version`,
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"distmsg/codec"
 	"distmsg/engine/internal/wake"
@@ -121,8 +122,9 @@ func (n *news) kickedOut(id string, b routing.Binding) {
 }
 
 // Observe calls f with the state of IDs as soon as it is known, and with each change from then on,
-// until ctx ends. It calls f on this goroutine. f may wait: then states are skipped.
-func (q Inquiry) Observe(ctx context.Context, ids []string, f func([]codec.Change)) error {
+// until ctx ends. It calls f on this goroutine. f may wait: then states are skipped. If f returns a
+// time, Observe calls it again after that time, without changes, if nothing changes before.
+func (q Inquiry) Observe(ctx context.Context, ids []string, f func([]codec.Change) time.Duration) error {
 	d := q.dir
 	list := NewWatches(routing.Handle{}, "")
 	list.changed = make(chan struct{}, 1)
@@ -137,19 +139,31 @@ func (q Inquiry) Observe(ctx context.Context, ids []string, f func([]codec.Chang
 			return fmt.Errorf("%q cannot be watched: %v", ids[i], code)
 		}
 	}
+	var later <-chan time.Time
+	tell := func(changes []codec.Change) {
+		if later = nil; ctx.Err() != nil {
+			return
+		}
+		if wait := f(changes); wait > 0 {
+			later = time.After(wait)
+		}
+	}
 	if known := d.watcher.begin(list, r); len(known) > 0 {
-		f(known)
+		tell(known)
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-later:
+			tell(nil)
+			continue
 		case <-list.changed:
 		}
 		for more := true; more; {
 			var changes []codec.Change
 			if changes, more = d.watcher.take(list, WatchBatch); len(changes) > 0 {
-				f(changes)
+				tell(changes)
 			}
 		}
 	}
