@@ -30,6 +30,10 @@ func (s stuckLog) Handle(ctx context.Context, r slog.Record) error {
 	return s.Handler.Handle(ctx, r)
 }
 
+func (s stuckLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return stuckLog{s.Handler.WithAttrs(attrs), s.gate}
+}
+
 // Whatever takes the log may stand still: the loops go on, links too, and what does not fit is
 // dropped and counted.
 func TestStuckLogger(t *testing.T) {

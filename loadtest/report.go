@@ -35,7 +35,7 @@ func (r *run) report() *Report {
 	m := &t.meter
 	report := &Report{
 		Schema: result.Schema, Begun: t.clock.Round(time.Millisecond), Machine: machine(), Versions: r.versions(),
-		Config: r.settings(), Partial: r.partial, Measured: result.Of(r.to.at.Sub(r.from.at)),
+		Config: r.settings(), Partial: r.partial, Measured: result.Of(time.Duration(t.meter.to - t.meter.from)),
 		Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), Faults: faults(l),
 		ExpectedNoRoute: l.ExpectedNoRoutes(), Unsent: t.unsent(), Latency: percentiles(r.samples.measured), Distribution: distribution(r.samples.measured),
 		Moves: t.moves, Timeline: r.samples.points, Slowest: slowest(&l.Time),

@@ -10,14 +10,12 @@ import (
 
 // usage is what the processes have used so far.
 type usage struct {
-	at             time.Time
 	driver, server time.Duration // CPU time
 	serverRSS      uint64
 }
 
 // measureUsage measures this process and, unless pid is 0, that of the server.
 func measureUsage(pid int) (u usage, err error) {
-	u.at = time.Now()
 	var self syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
 		return u, fmt.Errorf("getrusage: %w", err)
