@@ -195,7 +195,7 @@ func TestBindRoundTrips(t *testing.T) {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("user-%018d", i)
 	}
-	before := b.still()["hset"]
+	b.still()
 	asked := b.calls()["hexists"]
 	redis, node := b.cpu()
 	began := time.Now()
@@ -208,9 +208,21 @@ func TestBindRoundTrips(t *testing.T) {
 	if trips == 0 || trips > most {
 		b.Errorf("%d round trips, want 1 to %d", trips, most)
 	}
-	if got := b.calls()["hset"] - before; got < n {
-		b.Errorf("%d HSETs for %d IDs", got, n)
+	if held := b.held("user-"); held != strconv.Itoa(n) {
+		b.Errorf("Redis has %s of %d IDs", held, n)
 	}
+}
+
+// held is how many IDs with that prefix Redis has.
+func (b *books) held(prefix string) string {
+	b.Helper()
+	return b.redis("EVAL", `local n = 0
+		for _, bucket in ipairs(redis.call("KEYS", "distmsg:*:[bl]:*")) do
+			for _, field in ipairs(redis.call("HKEYS", bucket)) do
+				if string.sub(field, 1, #ARGV[1]) == ARGV[1] then n = n + 1 end
+			end
+		end
+		return tostring(n)`, "0", prefix)
 }
 
 // cpu is what Redis and the first node have used, in seconds.
