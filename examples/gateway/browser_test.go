@@ -11,7 +11,6 @@ import (
 	"image/draw"
 	"image/png"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -19,32 +18,13 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+
+	"distmsg/internal/browsertest"
 )
 
 // screenshot is given as: go test ./examples/gateway -run TestPage/screenshot -screenshot
 // screenshot.png
 var screenshot = flag.String("screenshot", "", "`file` to write the picture to, from examples/gateway")
-
-// browser is a Chromium with a profile of its own, which ends with the test.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("these tests need a browser, Debian's package chromium: %v", err)
-	}
-	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir())}
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
-	}
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], options...)...)
-	t.Cleanup(stop)
-	ctx, closeBrowser := chromedp.NewContext(allocator)
-	t.Cleanup(closeBrowser)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("cannot start %s: %v", path, err)
-	}
-	return ctx
-}
 
 // tab is a page of a gateway.
 type tab struct {
@@ -134,7 +114,7 @@ func (p *tab) send(to, text string) {
 // The tests of the page share a browser, which takes long to start.
 func TestPage(t *testing.T) {
 	t.Parallel()
-	chromium := browser(t)
+	chromium := browsertest.Open(t)
 	for name, test := range map[string]func(*testing.T, context.Context){
 		"two pages talk":    testTwoPagesTalk,
 		"several receivers": testSeveralReceivers,

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"distmsg/internal/browsertest"
 	"distmsg/loadtest/judge"
 	"distmsg/loadtest/result"
 )
@@ -96,7 +96,7 @@ func write(t *testing.T, p *Page) (url string) {
 
 // TestPages looks at the pages in Chromium: on a phone in the dark, and on a desk in the light.
 func TestPages(t *testing.T) {
-	tab := openBrowser(t)
+	tab := browsertest.Open(t)
 	slower := example()
 	for i := range slower.Rounds {
 		slower.Rounds[i].Rate = new(*slower.Rounds[i].Rate * 0.8)
@@ -187,27 +187,6 @@ func prefer(scheme string) chromedp.Action[chromedp.Void] {
 		})
 		return err
 	})
-}
-
-// openBrowser starts a Chromium with a profile of its own, and opens a tab. Both end with the test.
-func openBrowser(t *testing.T) (tab context.Context) {
-	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("this test needs a browser, Debian's package chromium: %v", err)
-	}
-	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir())}
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium refuses to run as root with it
-	}
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], options...)...)
-	t.Cleanup(stop)
-	tab, closeTab := chromedp.NewContext(allocator)
-	t.Cleanup(closeTab)
-	if err := chromedp.Do(tab); err != nil {
-		t.Fatalf("cannot start %s: %v", path, err)
-	}
-	return tab
 }
 
 // picture writes the screenshot for the documents.
