@@ -21,29 +21,11 @@ import (
 
 // newRun builds the command that runs a load test; the root command is the same.
 func newRun(code *loadtest.ExitCode) *cobra.Command {
-	var o runOptions
-	cmd := &cobra.Command{
+	return withScenario(&cobra.Command{
 		Use:   "run",
 		Short: "Send messages through relay nodes and account for every one of them",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			var values runOptions
-			all := pflag.NewFlagSet("run", pflag.ContinueOnError)
-			values.addTo(all)
-			flags, err := resolve(all, cmd.Flags())
-			if err != nil {
-				*code = loadtest.ExitUsage
-				return err
-			}
-			if flags == cmd.Flags() {
-				values = o
-			}
-			*code, err = values.run(cmd, flags)
-			return err
-		},
-	}
-	o.addTo(cmd.Flags())
-	return cmd
+	}, code, func() options { return new(runOptions) })
 }
 
 func (o *runOptions) addTo(f *pflag.FlagSet) {

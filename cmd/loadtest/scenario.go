@@ -5,15 +5,47 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"distmsg/internal/settings"
+	"distmsg/loadtest"
 )
 
 // mayBe0 lists the flags for which 0 is a value like others.
 func mayBe0() []string {
 	return []string{"rate", "warmup", "seed", "server-pid", "cross", "min-change", "zipf", "offline", "ack-delay",
 		"churn-binds", "churn-moves", "churn-reconnects", "max-p99", "max-failed", "max-behind", "refine", "first", "most"}
+}
+
+// options are the values of a command's flags.
+type options interface {
+	addTo(f *pflag.FlagSet)
+	// run runs the command. flags are those that the values came from.
+	run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error)
+}
+
+// withScenario makes a command run with the values of its flags, and of the file that --scenario
+// names. fresh returns the default values.
+func withScenario(cmd *cobra.Command, code *loadtest.ExitCode, fresh func() options) *cobra.Command {
+	line := fresh()
+	line.addTo(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		values := fresh()
+		all := pflag.NewFlagSet(cmd.Name(), pflag.ContinueOnError)
+		values.addTo(all)
+		flags, err := resolve(all, cmd.Flags())
+		if err != nil {
+			*code = loadtest.ExitUsage
+			return err
+		}
+		if flags == cmd.Flags() {
+			values = line
+		}
+		*code, err = values.run(cmd, flags)
+		return err
+	}
+	return cmd
 }
 
 // resolve adds the values of a scenario to those of the command line, which win. into has the same

@@ -32,8 +32,7 @@ type sweepOptions struct {
 
 // newSweep builds the command that finds out how much load is too much.
 func newSweep(code *loadtest.ExitCode) *cobra.Command {
-	var o sweepOptions
-	cmd := &cobra.Command{
+	return withScenario(&cobra.Command{
 		Use:   "sweep",
 		Short: "Find the knee: the highest load at which p99 and outcomes hold",
 		Long: `Find the knee: the highest load at which p99 and outcomes hold.
@@ -43,24 +42,7 @@ of the messages end other than acked, and, with --of rate, the rate is what was 
 --steps, it doubles the load from --first on until a step does not hold, and then looks for the knee in between.
 Exit codes: 0 ok, 1 runtime failure, 2 usage, 3 ledger fault, 4 not even the lowest step held, 130 interrupted.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			var values sweepOptions
-			all := pflag.NewFlagSet("sweep", pflag.ContinueOnError)
-			values.addTo(all)
-			flags, err := resolve(all, cmd.Flags())
-			if err != nil {
-				*code = loadtest.ExitUsage
-				return err
-			}
-			if flags == cmd.Flags() {
-				values = o
-			}
-			*code, err = values.run(cmd, flags)
-			return err
-		},
-	}
-	o.addTo(cmd.Flags())
-	return cmd
+	}, code, func() options { return new(sweepOptions) })
 }
 
 func (o *sweepOptions) addTo(f *pflag.FlagSet) {
