@@ -87,10 +87,42 @@ func (o *options) checkAuth() error {
 	return o.auth.check()
 }
 
+// authority says who somebody is, by files and keys that change.
+type authority struct {
+	chain *identity.Chain // nil: nobody has to say who they are
+	files string          // what SIGHUP reads again, in the words of the log
+}
+
+// run keeps the files and keys up to date until ctx ends.
+func (a authority) run(ctx context.Context) {
+	if a.chain != nil {
+		a.chain.Run(ctx)
+	}
+}
+
+// addPart lets SIGHUP read the files at once.
+func (a authority) addPart(reloads *reloader) {
+	if a.chain == nil {
+		return
+	}
+	reloads.add(part{
+		what:    a.files,
+		prepare: func(context.Context, *options) (func(), error) { return a.chain.Prepare() },
+	})
+}
+
+// health says what does not work as it should.
+func (a authority) health() []string {
+	if a.chain == nil {
+		return nil
+	}
+	return a.chain.Troubles()
+}
+
 // logins decide who clients are.
 type logins struct {
-	chain *identity.Chain // nil: they need not say it
-	node  *engine.Engine  // set before run
+	authority authority
+	node      *engine.Engine // set before authority runs
 }
 
 // openLogins reads the files that the flags name.
@@ -135,7 +167,7 @@ func openLogins(o *authOptions, insecure bool, logger *slog.Logger) (*logins, er
 	if o.calloutSecretFile != "" {
 		warnReadable("--auth-callout-secret-file", o.calloutSecretFile, logger)
 	}
-	l.chain = identity.NewChain(o.anonymousFrom(insecure), links...)
+	l.authority = authority{identity.NewChain(o.anonymousFrom(insecure), links...), "the files about who clients are"}
 	return l, nil
 }
 
@@ -151,36 +183,10 @@ func (o *authOptions) anonymousFrom(insecure bool) identity.Anonymous {
 
 // apply makes a node ask who its clients are.
 func (l *logins) apply(cfg *engine.Config) {
-	if l.chain != nil {
-		cfg.Hooks.Authenticate = l.chain.Authenticate
+	if chain := l.authority.chain; chain != nil {
+		cfg.Hooks.Authenticate = chain.Authenticate
 	}
 }
 
 // revoke notifies the node whose rights have changed.
 func (l *logins) revoke(names []string) { l.node.Revoke(names...) }
-
-// run keeps files and keys up to date until ctx ends. node must be set.
-func (l *logins) run(ctx context.Context) {
-	if l.chain != nil {
-		l.chain.Run(ctx)
-	}
-}
-
-// addPart lets SIGHUP read the files at once.
-func (l *logins) addPart(reloads *reloader) {
-	if l.chain == nil {
-		return
-	}
-	reloads.add(part{
-		what:    "the files about who clients are",
-		prepare: func(context.Context, *options) (func(), error) { return l.chain.Prepare() },
-	})
-}
-
-// health says what does not work as it should.
-func (l *logins) health() []string {
-	if l.chain == nil {
-		return nil
-	}
-	return l.chain.Troubles()
-}

@@ -15,8 +15,8 @@ import (
 
 // operators decide who may use the admin API.
 type operators struct {
-	tokens *identity.Chain // nil: tokens are not accepted
-	certs  bool            // client certificates are accepted
+	tokens authority // without a chain, tokens are not accepted
+	certs  bool      // client certificates are accepted
 }
 
 // openOperators reads the file that the flag names.
@@ -29,46 +29,20 @@ func openOperators(o *options, logger *slog.Logger) (*operators, error) {
 	if err != nil {
 		return nil, cli.WithCode(cli.ExitUsage, fmt.Errorf("--admin-token-file: %w", err))
 	}
-	p.tokens = identity.NewChain(identity.AnonymousNowhere, tokens)
+	p.tokens = authority{identity.NewChain(identity.AnonymousNowhere, tokens), "the tokens of operators"}
 	return p, nil
 }
 
 // access says how operators show who they are.
 func (p *operators) access() admin.Access {
 	a := admin.Access{ClientCerts: p.certs}
-	if p.tokens != nil {
+	if chain := p.tokens.chain; chain != nil {
 		a.Token = func(ctx context.Context, token string) (string, error) {
-			who, err := p.tokens.Authenticate(ctx, engine.Login{Credentials: []byte(token)})
+			who, err := chain.Authenticate(ctx, engine.Login{Credentials: []byte(token)})
 			return who.Name, err
 		}
 	}
 	return a
-}
-
-// run keeps the file up to date until ctx ends.
-func (p *operators) run(ctx context.Context) {
-	if p.tokens != nil {
-		p.tokens.Run(ctx)
-	}
-}
-
-// addPart lets SIGHUP read the file at once.
-func (p *operators) addPart(reloads *reloader) {
-	if p.tokens == nil {
-		return
-	}
-	reloads.add(part{
-		what:    "the tokens of operators",
-		prepare: func(context.Context, *options) (func(), error) { return p.tokens.Prepare() },
-	})
-}
-
-// health says what does not work as it should.
-func (p *operators) health() []string {
-	if p.tokens == nil {
-		return nil
-	}
-	return p.tokens.Troubles()
 }
 
 // warnOpen says who can use the API of a server that listens there, where that may surprise.

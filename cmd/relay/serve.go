@@ -91,8 +91,8 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 	}, opts, secrets)
 	if err == nil {
 		outside.logins.node = node
-		outside.logins.addPart(reloads)
-		outside.operators.addPart(reloads)
+		outside.logins.authority.addPart(reloads)
+		outside.operators.tokens.addPart(reloads)
 		reloads.add(reloadSecrets(node, secrets.cluster, logger))
 		reloads.add(reloadLimits(node, opts.nodeLimits(), logger))
 		err = operate(node, opts, outside, reloads, logger)
@@ -138,8 +138,8 @@ func operate(node *engine.Engine, opts options, outside *services, reloads *relo
 	defer stopReloads()
 	outside.manager.ready(node)
 	go outside.manager.watch(ctx, node)
-	go outside.logins.run(ctx)
-	go outside.operators.run(ctx)
+	go outside.logins.authority.run(ctx)
+	go outside.operators.tokens.run(ctx)
 	go reloads.run(reloading, node, outside.manager)
 	go outside.tls.run(ctx)
 
@@ -224,7 +224,7 @@ func startAdmin(ctx context.Context, node *engine.Engine, opts options, outside 
 	}
 	ended := make(chan error, 1)
 	handler := admin.Handler(node, admin.Options{
-		Troubles: []func() []string{outside.health}, Logins: outside.logins.chain.Counts, Pprof: opts.pprof,
+		Troubles: []func() []string{outside.health}, Logins: outside.logins.authority.chain.Counts, Pprof: opts.pprof,
 	})
 	server := admin.Server{Handler: handler, Hosts: opts.adminHosts, Logger: logger,
 		API: admin.NewAPI(node.Operator(), outside.operators.access(), logger)}

@@ -143,7 +143,7 @@ func redisConfig(o options, s secrets, share engine.Share, logger *slog.Logger) 
 
 // health returns the problems of the services that the engine does not know.
 func (v *services) health() []string {
-	troubles := slices.Concat(v.tls.health(), v.logins.health(), v.operators.health())
+	troubles := slices.Concat(v.tls.health(), v.logins.authority.health(), v.operators.tokens.health())
 	if v.source == nil {
 		return troubles
 	}
