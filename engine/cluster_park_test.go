@@ -86,11 +86,13 @@ func (g *gate) waits() bool {
 }
 
 // parking starts two nodes whose registry a test can make wait.
-func parking(t *testing.T, change func(*Config)) (*group, *gated) {
+func parking(t *testing.T, change func(*Config)) (*group, *gated) { return parkingOn(t, 2, change) }
+
+func parkingOn(t *testing.T, loops int, change func(*Config)) (*group, *gated) {
 	reg := newGated()
 	g := &group{t: t, hub: newHub(), registry: reg}
 	for i := range 2 {
-		g.nodes = append(g.nodes, g.start(fmt.Sprint("n", i), 2, change))
+		g.nodes = append(g.nodes, g.start(fmt.Sprint("n", i), loops, change))
 	}
 	g.linked(2)
 	return g, reg

@@ -357,12 +357,19 @@ func TestMulticastForged(t *testing.T) {
 // connection (S20).
 func TestMulticastOrder(t *testing.T) {
 	eachLoops(t, func(t *testing.T, loops int) {
-		g := startGroup(t, 2, loops)
-		from := g.nodes[0].joinMany("from")
+		g, reg := parkingOn(t, loops, nil)
+		from, busy := g.nodes[0].joinMany("from"), g.nodes[0].join("busy")
 		to := g.nodes[1].joinMany("x", "y")
+		// As many questions as a node asks at once wait, so that one answer is about both x and y.
+		reg.shut()
+		const atOnce = 4
+		for i := range atOnce {
+			busy.post("busy", fmt.Sprint("nobody", i), "", 0)
+			busy.n.eventually("a question waits", func() bool { return reg.waiting() == i+1 })
+		}
 		var frames []byte
 		seq := uint64(1)
-		for i := range 20 { // in one write, so that the first lookup is under way for most
+		for i := range 20 { // in one write, behind the first lookup
 			flags := uint8(0)
 			if i%3 == 0 {
 				frames = append(frames, sendFrame(seq, "from", "x", fmt.Sprint(i), flags, 0)...)
@@ -372,6 +379,8 @@ func TestMulticastOrder(t *testing.T) {
 			seq += 2
 		}
 		from.write(frames)
+		from.n.eventually("all wait", func() bool { return from.n.counters().Parked == 7+2*13+atOnce })
+		reg.pass()
 		next := 0
 		for next < 20 {
 			f := to.next()
