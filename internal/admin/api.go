@@ -190,25 +190,25 @@ func (p places) enter() error {
 
 func (p places) leave() { <-p }
 
-// kickOrder is the body of kick.
-type kickOrder struct {
+// KickOrder is the body of kick.
+type KickOrder struct {
 	ID string `json:"id"`
 }
 
-// nodeOrder is the body of drain and undrain.
-type nodeOrder struct {
+// NodeOrder is the body of drain and undrain.
+type NodeOrder struct {
 	Node string `json:"node"` // empty: the node that is asked
 }
 
-// rebalanceOrder is the body of rebalance.
-type rebalanceOrder struct {
+// RebalanceOrder is the body of rebalance.
+type RebalanceOrder struct {
 	Node  string   `json:"node"`
 	Share *float64 `json:"share"`        // of the clients, 0 to 1; 0 ends a move
 	Over  float64  `json:"over_seconds"` // how long it takes
 }
 
-// rebalanced is the answer to rebalance.
-type rebalanced struct {
+// Rebalanced is the answer to rebalance.
+type Rebalanced struct {
 	Moved int `json:"moved"` // sessions that are chosen to move
 }
 
@@ -221,24 +221,24 @@ const longestRebalance = 3600 // seconds
 
 func (a *API) addChanges() {
 	o := a.operator
-	addChange(a, "kick", func(ctx context.Context, c kickOrder) (any, error) {
+	addChange(a, "kick", func(ctx context.Context, c KickOrder) (any, error) {
 		if c.ID == "" {
 			return nil, refuse(http.StatusBadRequest, `send {"id": "alice"}`, "id is missing")
 		}
 		return done{true}, o.Kick(ctx, c.ID)
 	})
-	addChange(a, "drain", func(ctx context.Context, c nodeOrder) (any, error) { return done{true}, o.Drain(ctx, c.Node) })
-	addChange(a, "undrain", func(ctx context.Context, c nodeOrder) (any, error) { return done{true}, o.Undrain(ctx, c.Node) })
-	addChange(a, "rebalance", func(ctx context.Context, c rebalanceOrder) (any, error) {
+	addChange(a, "drain", func(ctx context.Context, c NodeOrder) (any, error) { return done{true}, o.Drain(ctx, c.Node) })
+	addChange(a, "undrain", func(ctx context.Context, c NodeOrder) (any, error) { return done{true}, o.Undrain(ctx, c.Node) })
+	addChange(a, "rebalance", func(ctx context.Context, c RebalanceOrder) (any, error) {
 		if err := c.check(); err != nil {
 			return nil, err
 		}
 		moved, err := o.Rebalance(ctx, c.Node, *c.Share, time.Duration(c.Over*float64(time.Second)))
-		return rebalanced{moved}, err
+		return Rebalanced{moved}, err
 	})
 }
 
-func (c rebalanceOrder) check() error {
+func (c RebalanceOrder) check() error {
 	const example = `send {"node": "n1", "share": 0.2, "over_seconds": 60}`
 	switch {
 	case c.Share == nil:

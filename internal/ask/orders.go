@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"distmsg/internal/admin"
 	"distmsg/internal/cli"
 )
 
@@ -32,7 +33,7 @@ func newKick() *cobra.Command {
 	return newCommand("kick ID", "Take an ID away from the session that has it",
 		`Take an ID away from the session that has it. Its client is notified, and may bind it again.`, cobra.ExactArgs(1),
 		func(ctx context.Context, c *call) error {
-			return c.give(ctx, "kick", map[string]string{"id": c.args[0]}, func([]byte) (string, error) {
+			return c.give(ctx, "kick", admin.KickOrder{ID: c.args[0]}, func([]byte) (string, error) {
 				return visible(c.args[0]) + " is kicked", nil
 			})
 		})
@@ -52,7 +53,7 @@ func newDrain() *cobra.Command {
 is asked. The process goes on: relay undrain ends this, and SIGTERM ends the process.`, cobra.MaximumNArgs(1),
 		func(ctx context.Context, c *call) error {
 			node, called := c.nodeArg()
-			return c.give(ctx, "drain", map[string]string{"node": node}, func([]byte) (string, error) {
+			return c.give(ctx, "drain", admin.NodeOrder{Node: node}, func([]byte) (string, error) {
 				return called + " drains; relay nodes shows how many sessions are left", nil
 			})
 		}))
@@ -64,7 +65,7 @@ func newUndrain() *cobra.Command {
 asked.`, cobra.MaximumNArgs(1),
 		func(ctx context.Context, c *call) error {
 			node, called := c.nodeArg()
-			return c.give(ctx, "undrain", map[string]string{"node": node}, func([]byte) (string, error) {
+			return c.give(ctx, "undrain", admin.NodeOrder{Node: node}, func([]byte) (string, error) {
 				return called + " takes clients", nil
 			})
 		}))
@@ -84,11 +85,9 @@ an earlier one.`, cobra.ExactArgs(1),
 			if over < 0 || over > time.Hour {
 				return cli.Usagef("--over %v must be 0 to 1h", over)
 			}
-			order := map[string]any{"node": c.args[0], "share": share, "over_seconds": over.Seconds()}
+			order := admin.RebalanceOrder{Node: c.args[0], Share: &share, Over: over.Seconds()}
 			return c.give(ctx, "rebalance", order, func(answer []byte) (string, error) {
-				var done struct {
-					Moved int `json:"moved"`
-				}
+				var done admin.Rebalanced
 				err := json.Unmarshal(answer, &done)
 				return fmt.Sprintf("node %s asks %d sessions to move, over %v; relay nodes shows how far it is", visible(c.args[0]), done.Moved, over), err
 			})

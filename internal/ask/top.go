@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/charmbracelet/x/term"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"distmsg/internal/cli"
 )
@@ -33,7 +33,7 @@ stops it for a while. Elsewhere it prints a table every --every, and with --json
 			}
 			ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			if file, ok := c.out.(*os.File); ok && !c.json && count == 0 && isTerminal(file) {
+			if file, ok := c.out.(*os.File); ok && !c.json && count == 0 && term.IsTerminal(file.Fd()) {
 				return c.showLive(ctx, file, every)
 			}
 			return c.printSamples(ctx, every, count)
@@ -41,11 +41,6 @@ stops it for a while. Elsewhere it prints a table every --every, and with --json
 	cmd.Flags().DurationVar(&every, "every", time.Second, "how long one `interval` is")
 	cmd.Flags().IntVar(&count, "count", 0, "print `n` intervals, and end (default: go on until Ctrl-C)")
 	return cmd
-}
-
-func isTerminal(file *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // sample asks all nodes.

@@ -80,7 +80,7 @@ func (f *figure) values(r *result.Report) (all result.Rounds) {
 }
 
 func (f *figure) compare(a, b result.Rounds, atLeast float64) result.Change {
-	c := result.Change{Metric: f.name, Unit: f.unit, Before: median(a), After: median(b), Trend: result.CannotTell, All: [2]result.Rounds{a, b}}
+	c := result.Change{Metric: f.name, Unit: f.unit, Before: result.Median(a), After: result.Median(b), Trend: result.CannotTell, All: [2]result.Rounds{a, b}}
 	if c.Before == 0 {
 		return c
 	}
@@ -109,7 +109,7 @@ func bounds(a, b result.Rounds) (low, high float64) {
 		for i := range drawn {
 			drawn[i] = from[rng.IntN(len(from))]
 		}
-		return median(drawn)
+		return result.Median(drawn)
 	}
 	for range draws {
 		if base := sample(a); base > 0 {
@@ -121,11 +121,6 @@ func bounds(a, b result.Rounds) (low, high float64) {
 	}
 	slices.Sort(ratios)
 	return ratios[len(ratios)*25/1000], ratios[len(ratios)*975/1000]
-}
-
-func median(values result.Rounds) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
 // warnings says in what the two runs differ although they should not.

@@ -120,7 +120,7 @@ func addBars(a, b []Bar) []Bar {
 }
 
 // median returns the median of a figure over the rounds that have it, or nil if none has it.
-func median[T float64 | Seconds | uint64](rounds []*Report, figure func(*Report) *T) *T {
+func median[T number](rounds []*Report, figure func(*Report) *T) *T {
 	var all []T
 	for _, r := range rounds {
 		if v := figure(r); v != nil {
@@ -130,9 +130,17 @@ func median[T float64 | Seconds | uint64](rounds []*Report, figure func(*Report)
 	if len(all) == 0 {
 		return nil
 	}
-	slices.Sort(all)
-	low, high := all[(len(all)-1)/2], all[len(all)/2]
-	return new(low + (high-low)/2)
+	return new(Median(all))
+}
+
+type number interface{ float64 | Seconds | uint64 }
+
+// Median returns the median of values, of which there is at least one. It keeps their order. Any
+// goroutine may call it.
+func Median[T number](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	low, high := sorted[(len(sorted)-1)/2], sorted[len(sorted)/2]
+	return low + (high-low)/2
 }
 
 func medianLatency(rounds []*Report) *Latency {
