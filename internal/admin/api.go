@@ -2,7 +2,7 @@ package admin
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
@@ -290,7 +290,8 @@ func readChange(r *http.Request, order any) error {
 // record logs who has ordered what.
 func (a *API) record(r *http.Request, name string, order any, err error) {
 	who, _ := r.Context().Value(whoKey{}).(string)
-	fields := []any{"order", name, "with", fmt.Sprintf("%+v", order), "who", who, "from", r.RemoteAddr}
+	with, _ := json.Marshal(order) // it was read from JSON
+	fields := []any{"order", name, "with", string(with), "who", who, "from", r.RemoteAddr}
 	if err != nil {
 		a.logger.Warn("an operator's order has failed", append(fields, "error", err)...)
 		return

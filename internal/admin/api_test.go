@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -306,5 +307,21 @@ func TestAPIWatchFails(t *testing.T) {
 	_, _, text := request{method: "GET", path: "/api/v1/watch?id=alice"}.send(t, http.DefaultClient, url)
 	if !strings.Contains(text, "event: problem\ndata: {\"error\":\"the registry is away\"}") {
 		t.Errorf("the stream is %q", text)
+	}
+}
+
+// The log says what was ordered, in the words of the API.
+func TestOrdersAreLogged(t *testing.T) {
+	var log strings.Builder
+	api := NewAPI(newFakeOperator(), Access{}, slog.New(slog.NewTextHandler(&log, nil)))
+	order := httptest.NewRequest(http.MethodPost, "/api/v1/rebalance", strings.NewReader(`{"node": "n1", "share": 0.25, "over_seconds": 60}`))
+	order.Header.Set("Content-Type", jsonType)
+	w := httptest.NewRecorder()
+	api.at(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}).ServeHTTP(w, order)
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if want := `with="{\"node\":\"n1\",\"share\":0.25,\"over_seconds\":60}"`; !strings.Contains(log.String(), want) {
+		t.Errorf("no %s in %s", want, log.String())
 	}
 }
