@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,14 +10,13 @@ import (
 	"syscall"
 	"time"
 
+	"distmsg/internal/localcluster"
 	"distmsg/internal/proc"
 )
 
-// cluster is the running processes.
+// cluster is the running processes, and what the user reads about them.
 type cluster struct {
-	redis  *proc.Redis
-	keeper *proc.ZooKeeper
-	nodes  []*proc.Relay
+	*localcluster.Cluster
 
 	mu  sync.Mutex
 	out io.Writer // guarded by mu
@@ -29,57 +27,39 @@ const backAfter = 5 * time.Second
 
 func (c *cluster) start(ctx context.Context, o options) (err error) {
 	c.say("building relay, starting redis-server, ZooKeeper and %d nodes", o.nodes)
-	if c.redis, err = proc.StartRedis(ctx, proc.RedisOptions{Port: o.redisPort}); err != nil {
-		return explain(err, "--redis-port", fmt.Sprintf("port %d is", o.redisPort))
+	options := localcluster.Options{Nodes: o.nodes, Port: o.port, RedisPort: o.redisPort, KeeperPort: o.keeperPort,
+		Tick: 2 * time.Second, Flags: o.relayFlags}
+	if o.logs {
+		options.Log = func(node string) io.Writer { return &nodeLog{c: c, node: node} }
 	}
-	if c.keeper, err = proc.StartZooKeeper(ctx, proc.ZooKeeperOptions{Port: o.keeperPort, Tick: 2 * time.Second}); err != nil {
-		return explain(err, "--zookeeper-port", fmt.Sprintf("port %d is", o.keeperPort))
-	}
-	secret := "DISTMSG_CLUSTER_SECRET=" + rand.Text()
-	for i := range o.nodes {
-		port := 0
-		if o.port != 0 {
-			port = o.port + 10*i
-		}
-		var log io.Writer
-		if o.logs {
-			log = &nodeLog{c: c, node: nodeID(i)}
-		}
-		node, err := proc.StartRelay(ctx, proc.RelayOptions{
-			Port: port,
-			Env:  []string{secret},
-			Log:  log,
-			Flags: append([]string{"--node-id", nodeID(i), "--peer-listen", "{peer-addr}",
-				"--registry", c.redis.URL(), "--discovery", c.discovery()}, o.relayFlags...),
-		})
-		if err != nil {
-			return explain(err, "--port", fmt.Sprintf("port %d, or one of the two after it, is", port))
-		}
-		c.nodes = append(c.nodes, node)
-	}
-	return nil
+	c.Cluster, err = localcluster.Start(ctx, options)
+	return explain(err)
 }
 
-func nodeID(i int) string { return fmt.Sprintf("n%d", i+1) }
-
-func (c *cluster) discovery() string { return "zk://" + c.keeper.Addr + "/distmsg" }
-
 // explain adds what to do about a port that is in use.
-func explain(err error, flag, taken string) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s in use, perhaps by another cluster: end that, or choose another with %s", taken, flag)
+func explain(err error) error {
+	failed, ok := errors.AsType[*localcluster.StartError](err)
+	if !ok || !errors.Is(err, syscall.EADDRINUSE) {
+		return err
 	}
-	return err
+	flag, taken := "--port", fmt.Sprintf("port %d, or one of the two after it, is", failed.Port)
+	switch failed.Process {
+	case localcluster.Redis:
+		flag, taken = "--redis-port", fmt.Sprintf("port %d is", failed.Port)
+	case localcluster.ZooKeeper:
+		flag, taken = "--zookeeper-port", fmt.Sprintf("port %d is", failed.Port)
+	}
+	return fmt.Errorf("%s in use, perhaps by another cluster: end that, or choose another with %s", taken, flag)
 }
 
 // greet prints where everything listens, and what to type next.
 func (c *cluster) greet() {
-	c.say("redis      %-22s pid %d", c.redis.Addr, c.redis.PID())
-	c.say("zookeeper  %-22s pid %d", c.keeper.Addr, c.keeper.PID())
-	for i, node := range c.nodes {
-		c.say("%-9s  %-22s pid %-7d http://%s/metrics", nodeID(i), node.Addr, node.PID(), node.AdminAddr)
+	c.say("redis      %-22s pid %d", c.Redis.Addr, c.Redis.PID())
+	c.say("zookeeper  %-22s pid %d", c.ZooKeeper.Addr, c.ZooKeeper.PID())
+	for i, node := range c.Nodes {
+		c.say("%-9s  %-22s pid %-7d http://%s/metrics", localcluster.NodeName(i+1), node.Addr, node.PID(), node.AdminAddr)
 	}
-	first, last := c.nodes[0], c.nodes[len(c.nodes)-1]
+	first, last := c.Nodes[0], c.Nodes[len(c.Nodes)-1]
 	c.say(`
 In another shell:
 
@@ -94,17 +74,17 @@ In another shell:
   kill -9 %[4]d; sleep 1; curl -s http://%[2]s/healthz
 
 Ctrl-C ends all.
-`, c.discovery(), first.AdminAddr, backAfter, last.PID())
+`, c.Discovery(), first.AdminAddr, backAfter, last.PID())
 }
 
 // watch restarts processes that die, until ctx ends.
 func (c *cluster) watch(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	watching.Go(func() { c.watchOne(ctx, "redis", c.redis.Process) })
-	watching.Go(func() { c.watchOne(ctx, "zookeeper", c.keeper.Process) })
-	for i, node := range c.nodes {
-		watching.Go(func() { c.watchOne(ctx, nodeID(i), node.Process) })
+	watching.Go(func() { c.watchOne(ctx, "redis", c.Redis.Process) })
+	watching.Go(func() { c.watchOne(ctx, "zookeeper", c.ZooKeeper.Process) })
+	for i, node := range c.Nodes {
+		watching.Go(func() { c.watchOne(ctx, localcluster.NodeName(i+1), node.Process) })
 	}
 }
 
@@ -128,32 +108,6 @@ func (c *cluster) watchOne(ctx context.Context, name string, p *proc.Process) {
 			continue
 		}
 		c.say("%s is back, pid %d", name, p.PID())
-	}
-}
-
-// stop drains all nodes at once.
-func (c *cluster) stop() error {
-	ended := make(chan error, len(c.nodes))
-	for _, node := range c.nodes {
-		go func() { ended <- node.Stop() }()
-	}
-	var errs []error
-	for range c.nodes {
-		errs = append(errs, <-ended)
-	}
-	return errors.Join(errs...)
-}
-
-// close ends all processes, and removes their files.
-func (c *cluster) close() {
-	for _, node := range c.nodes {
-		node.Close()
-	}
-	if c.keeper != nil {
-		c.keeper.Close()
-	}
-	if c.redis != nil {
-		c.redis.Close()
 	}
 }
 

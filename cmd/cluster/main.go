@@ -66,15 +66,15 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		return cli.Usagef("--nodes %d: want 1 to 100", o.nodes)
 	}
 	c := &cluster{out: out}
-	defer c.close()
 	if err := c.start(ctx, o); err != nil {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C while it was starting
 		}
 		return err
 	}
+	defer c.Close()
 	c.greet()
 	c.watch(ctx)
 	c.say("stopping; the nodes drain")
-	return c.stop()
+	return c.Stop()
 }

@@ -158,14 +158,8 @@ func (c *Cluster) WaitMetric(ctx context.Context, name string, want float64, nod
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	for _, node := range nodes {
-		for {
-			got, err := node.Metric(ctx, name)
-			if err == nil && got == want {
-				break
-			}
-			if !Pause(ctx, pollEvery) {
-				return fmt.Errorf("%s of %s is %v (%v), and not %v after %v", name, node.Addr, got, err, want, settleTimeout)
-			}
+		if err := node.WaitMetric(ctx, name, want); err != nil {
+			return err
 		}
 	}
 	return nil

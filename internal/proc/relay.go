@@ -25,6 +25,8 @@ type RelayOptions struct {
 	// the port for clients; the next is for HTTP, and the one after that for other nodes; zero:
 	// free ones
 	Port int
+	// the program to run; empty: cmd/relay, compiled from this module
+	Program string
 
 	// Flags follow those that say where it listens for clients and for HTTP. In them, {addr},
 	// {peer-addr} and {admin-addr} stand for the fields of Relay with these names.
@@ -43,9 +45,10 @@ type Relay struct {
 	http  *http.Client
 }
 
-// StartRelay starts a relay and waits until it is ready. The first call compiles it.
+// StartRelay starts a relay and waits until it is ready. The first call without Program compiles
+// it.
 func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
-	program, err := relayProgram()
+	path, err := options.program()
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +62,7 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 		DisableKeepAlives: true,
 	}}
 	r.Process, err = Start(ctx, Command{
-		// Run the open file, because it has no name any more. /proc/self would be the child's.
-		Path:   fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), program.Fd()),
+		Path:   path,
 		Args:   r.args(options),
 		Env:    options.Env,
 		Stderr: options.Stderr,
@@ -75,6 +77,19 @@ func StartRelay(ctx context.Context, options RelayOptions) (*Relay, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// program returns the path of the program to run.
+func (o *RelayOptions) program() (string, error) {
+	if o.Program != "" {
+		return o.Program, nil
+	}
+	file, err := relayProgram()
+	if err != nil {
+		return "", err
+	}
+	// Run the open file, because it has no name any more. /proc/self would be the child's.
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()), nil
 }
 
 // relayProgram is cmd/relay, compiled once for this process. The file is already removed, so nobody
@@ -132,6 +147,43 @@ func (r *Relay) Metric(ctx context.Context, name string) (float64, error) {
 		return 0, err
 	}
 	return sumOf(text.String(), name)
+}
+
+// WaitMetric waits until a metric has a value, or ctx ends.
+func (r *Relay) WaitMetric(ctx context.Context, name string, want float64) error {
+	for {
+		got, err := r.Metric(ctx, name)
+		if err == nil && got == want {
+			return nil
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			return fmt.Errorf("%s of %s is %v (%v), and not %v: %w", name, r.Addr, got, err, want, ctx.Err())
+		}
+	}
+}
+
+// Order gives the relay an order of operators that needs no arguments, such as drain and undrain.
+// It waits for 15 s at most.
+func (r *Relay) Order(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+r.AdminAddr+"/api/v1/"+name, strings.NewReader("{}"))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := r.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s %s", name, response.Status, text)
+	}
+	return err
 }
 
 // sumOf reads Prometheus's text format.
