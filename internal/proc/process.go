@@ -219,13 +219,25 @@ func (p *Process) Stop() error {
 // the programs to dir. The calling test may belong to another module that requires distmsg. In a
 // workspace, Build can compile "./examples/…", too.
 func Build(ctx context.Context, dir string, packages ...string) error {
+	return build(ctx, nil, append([]string{"-o", dir + "/"}, packages...)...)
+}
+
+// BuildTool compiles a package in the version that tools/go.mod names, and writes the program to
+// dir.
+func BuildTool(ctx context.Context, dir, pkg string) error {
+	return build(ctx, []string{"GOWORK=off"}, "-modfile=tools/go.mod", "-o", dir+"/", pkg)
+}
+
+// build runs go build in the root of the module distmsg.
+func build(ctx context.Context, env []string, args ...string) error {
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "distmsg")
 	root, err := list.Output()
 	if err != nil {
 		return fmt.Errorf("%s: %w", list, err)
 	}
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + "/"}, packages...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, args...)...)
 	cmd.Dir = strings.TrimSpace(string(root))
+	cmd.Env = append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,7 +22,9 @@ type Certificates struct{ CA, Cert, Key string }
 
 // RedisOptions configures a redis-server. The zero value is good.
 type RedisOptions struct {
+	Program  string // a file; empty: the redis-server in PATH
 	Host     *Host  // where it runs; nil: where this process does
+	CPUs     CPUs   // see Command.CPUs
 	Port     int    // zero: a free one
 	Dir      string // where it keeps its files; empty: a temporary directory
 	Password string // empty: none
@@ -62,11 +65,12 @@ func startRedis(ctx context.Context, place *place, options RedisOptions) (*Redis
 		}
 	}
 	r.Process, err = Start(ctx, Command{
-		Path:  "redis-server",
+		Path:  cmp.Or(options.Program, "redis-server"),
 		Args:  redisArgs(place, options),
 		Env:   options.Clock.environment(),
 		Dir:   place.dir,
 		Host:  place.host,
+		CPUs:  options.CPUs,
 		Ready: func(ctx context.Context, _ *Process) error { return r.ping(ctx) },
 	})
 	if err != nil {
