@@ -2,8 +2,9 @@ package loadtest
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
+
+	"distmsg/loadtest/internal/drive"
 )
 
 // churnEvery is how often the run looks what has to change.
@@ -11,7 +12,7 @@ const churnEvery = 20 * time.Millisecond
 
 // churn changes connections at the rates that the configuration asks for, until quit is closed.
 func (r *run) churn(quit <-chan struct{}) {
-	w := r.d.(*wire) // validated: the driver is relay
+	d := r.d.(drive.Churner) // validated: the kind of driver can
 	tick := time.NewTicker(churnEvery)
 	defer tick.Stop()
 	begin := time.Now()
@@ -24,51 +25,18 @@ func (r *run) churn(quit <-chan struct{}) {
 		}
 		elapsed := time.Since(begin).Seconds()
 		c := &r.cfg.Churn
-		w.do(func() {
-			w.t.tick()
-			for ; c.Binds > 0 && binds < c.Binds*elapsed; binds += float64(w.t.per) {
-				w.rebind(w.any())
+		r.d.Do(func() {
+			r.t.Tick()
+			for ; c.Binds > 0 && binds < c.Binds*elapsed; binds += float64(r.t.PerConn) {
+				d.Rebind()
 			}
 			for ; moves < c.Moves*elapsed; moves++ {
-				w.move(w.any())
+				d.Move()
 			}
 			for ; cuts < c.Reconnects*elapsed; cuts++ {
-				w.cut(w.any())
+				d.Cut()
 			}
 		})
-	}
-}
-
-// any returns a random connection.
-func (w *wire) any() *wireConn { return &w.conns[rand.IntN(len(w.conns))] }
-
-// rebind binds all IDs of a connection again, unless it is down or binds already.
-func (w *wire) rebind(c *wireConn) {
-	if c.cur == nil {
-		return
-	}
-	if r, ok := c.cur.proto.(*relay); ok && !r.binding {
-		r.begin()
-	}
-}
-
-// move moves a connection to another node, or else to another connection at its node. It does
-// nothing if the connection is down or moves already.
-func (w *wire) move(c *wireConn) {
-	switch {
-	case c.cur == nil:
-	case len(w.addresses.after(c.addr, nil, false)) > 0:
-		w.attach(c, nil, true, 0)
-	default:
-		w.attach(c, []string{c.addr}, false, 0)
-	}
-}
-
-// cut closes a connection, as a network that breaks does. It does nothing if the connection is down
-// or moves.
-func (w *wire) cut(c *wireConn) {
-	if c.cur != nil && c.next == nil && !c.dialing {
-		c.cur.gc.Close()
 	}
 }
 
@@ -80,7 +48,7 @@ func (r *run) rest(ctx context.Context) {
 	defer patience.Stop()
 	for {
 		down := 0
-		r.d.do(func() { down = r.t.downConns() })
+		r.d.Do(func() { down = r.t.DownConns() })
 		if down == 0 {
 			return
 		}

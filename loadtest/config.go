@@ -7,12 +7,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"time"
 
 	"distmsg/client"
 	"distmsg/discovery"
+	"distmsg/loadtest/internal/drive"
 	"distmsg/loadtest/internal/ledger"
+	"distmsg/loadtest/internal/traffic"
 )
 
 // A Driver is a way to communicate with the nodes.
@@ -147,8 +148,7 @@ const (
 	graceAfterTTL   = 2 * time.Second
 	defaultPatience = 5 * time.Minute
 
-	maxPayload = 64 << 20
-	maxRate    = 100e6
+	maxRate = 100e6
 )
 
 // ErrUsage is the error for an invalid Config.
@@ -196,8 +196,11 @@ func (c *Config) validate() error {
 			errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrUsage}, args...)...))
 		}
 	}
-	check(slices.Contains([]Driver{DriverRelay, DriverSDK, DriverNATS}, c.Driver), "driver %q, want relay, sdk or nats", c.Driver)
-	check(c.Driver != DriverNATS || len(c.Nodes) > 0, "driver nats needs the address of a nats-server in nodes")
+	kind, known := drive.KindOf(string(c.Driver))
+	if !known {
+		return fmt.Errorf("%w: driver %q, want %s", ErrUsage, c.Driver, drive.Names(func(*drive.Kind) bool { return true }))
+	}
+	check(kind.Server == "" || len(c.Nodes) > 0, "driver %s needs the address of %s in nodes", c.Driver, kind.Server)
 	for _, n := range c.Nodes {
 		_, _, err := net.SplitHostPort(n)
 		check(err == nil, "node %q is not host:port", n)
@@ -205,16 +208,16 @@ func (c *Config) validate() error {
 	check(c.TLS == nil || len(c.Nodes) > 0 || c.Membership != nil, "tls needs running nodes: name them")
 	if c.CredentialsFile != "" {
 		check(len(c.Nodes) > 0 || c.Membership != nil, "credentials-file needs running nodes: name them")
-		check(c.Driver != DriverNATS, "credentials-file needs driver relay or sdk: driver nats does not log in")
-		_, err := readCredentials(c.CredentialsFile)
+		check(kind.Login, "credentials-file needs driver %s: driver %s does not log in", drive.Names(func(k *drive.Kind) bool { return k.Login }), c.Driver)
+		_, err := drive.ReadCredentials(c.CredentialsFile)
 		check(err == nil, "credentials-file cannot be read: %v", err)
 	}
 	check(c.Membership == nil || len(c.Nodes) == 0, "nodes and a membership exclude each other: give one of them")
-	check(c.Membership == nil || c.Driver != DriverNATS, "driver nats does not support discovery: name the nodes")
-	check(c.Attach == 1 || c.Driver == DriverSDK, "attach needs driver sdk")
+	check(c.Membership == nil || kind.Server == "", "driver %s does not support discovery: name the nodes", c.Driver)
+	check(c.Attach == 1 || kind.Attach, "attach needs driver %s", drive.Names(func(k *drive.Kind) bool { return k.Attach }))
 	check(c.Attach > 0 || c.Attach == client.AllNodes, "attach is %d, want at least 1, or %d for all nodes", c.Attach, client.AllNodes)
 	check(c.Cross == nil || c.Attach == 1, "cross excludes attach, which puts a receiver at several nodes")
-	_, known := strategy(c.Strategy)
+	_, known = drive.Strategy(c.Strategy)
 	check(known, "strategy %q, want random, round-robin or pair-hash", c.Strategy)
 	if c.Cross != nil {
 		check(*c.Cross >= 0 && *c.Cross <= 1, "cross is %g, want 0 to 1", *c.Cross)
@@ -225,33 +228,20 @@ func (c *Config) validate() error {
 	check(c.Conns > 0, "conns is %d, want at least 1", c.Conns)
 	check(c.IDsPerConn > 0, "ids-per-conn is %d, want at least 1", c.IDsPerConn)
 	for _, size := range c.sizes() {
-		check(size.Bytes >= ledger.StampLen && size.Bytes <= maxPayload,
-			"payload is %d bytes, want %d (what the ledger writes) to %d", size.Bytes, ledger.StampLen, maxPayload)
+		check(size.Bytes >= ledger.StampLen && size.Bytes <= traffic.MaxPayload,
+			"payload is %d bytes, want %d (what the ledger writes) to %d", size.Bytes, ledger.StampLen, traffic.MaxPayload)
 	}
 	others := max(c.Conns-1, 0) * max(c.IDsPerConn, 0)
 	check(c.Fanout >= 1, "fanout is %d, want at least 1", c.Fanout)
-	check(c.Fanout <= 1 || c.Driver != DriverNATS, "fanout needs driver relay or sdk: driver nats has no multicast")
+	check(c.Fanout <= 1 || kind.Multicast, "fanout needs driver %s: driver %s has no multicast", drive.Names(func(k *drive.Kind) bool { return k.Multicast }), c.Driver)
 	check(c.Fanout <= 1 || c.Fanout <= others, "fanout is %d, but the other connections have %d IDs", c.Fanout, others)
 	check(c.Fanout <= 1 || c.Cross == nil, "cross excludes fanout, which gives a message receivers at several nodes")
 	check(c.Rate >= 0 && c.Rate <= maxRate, "rate is %g, want 0 (closed loop) to %g", c.Rate, maxRate)
 	check(c.Rate == 0 || c.Window == 0, "rate excludes window")
 	check(c.openLoop() || c.Window > 0, "window is %d, want at least 1", c.Window)
-	errs = append(errs, c.validateShape()...)
+	errs = append(errs, c.validateShape(&kind)...)
 	check(c.Grace >= 0, "grace is %v, want at least 0", c.Grace)
 	check(c.Patience >= 0, "patience is %v, want at least 0", c.Patience)
 	check(c.ServerPID >= 0, "server-pid is %d, want at least 0", c.ServerPID)
 	return errors.Join(errs...)
-}
-
-// strategy returns the strategy with this name.
-func strategy(name string) (s discovery.Strategy, known bool) {
-	switch name {
-	case "random":
-		return discovery.Random(), true
-	case "round-robin":
-		return discovery.RoundRobin(), true
-	case "pair-hash":
-		return discovery.PairHash(), true
-	}
-	return nil, false
 }

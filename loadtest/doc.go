@@ -6,20 +6,19 @@
 //
 //   - run.go runs the phases: connect, warm up, measure, wait for messages in flight, judge.
 //   - sampler.go makes the time series: once a second it takes what has happened since.
-//   - traffic.go decides what is sent when: a window of messages per connection (closed loop), or a
-//     schedule (open loop, internal/shape). It receives every delivery and outcome and passes them
-//     to the ledger and the meter. churn.go changes connections meanwhile.
+//   - internal/drive moves the bytes. Its drivers connect to servers, by a protocol or with the
+//     SDK. churn.go changes their connections meanwhile.
+//   - internal/traffic decides what is sent when: a window of messages per connection (closed
+//     loop), or a schedule (open loop, internal/shape). It receives every delivery and outcome and
+//     passes them to the ledger and the meter.
 //   - internal/ledger knows for every message whether it was delivered and how it ended, and finds
 //     the faults.
-//   - a driver (driver.go) moves the bytes. wire.go drives any protocol on one event loop. relay.go
-//     and nats.go are such protocols, tls.go encrypts them, and login.go logs in. sdk.go drives the
-//     client SDK instead.
 //
 // Nodes may die, drain and be replaced during a run. That is not a fault, as long as the outcome of
 // each message is true. A lost connection is opened again at the next known node. A connection
 // whose node drains moves without a gap: it opens another leg first, and then the old leg leaves
-// (wire.go). So does a connection whose node asks it to log in again. A session continues where it
-// can be resumed.
+// (drive/wire.go). So does a connection whose node asks it to log in again. A session continues
+// where it can be resumed.
 //
 // Messages that were sent before the end of a change may be overtaken, but not before its beginning
 // (S20). So the ledger must know which message left first over a new connection, and from when to

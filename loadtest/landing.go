@@ -19,12 +19,12 @@ func (r *run) land(ctx context.Context) {
 	heard, end := r.whileHeard(ctx)
 	defer end()
 	select {
-	case <-r.t.landed:
+	case <-r.t.Landed:
 	case <-heard.Done(): // what has not landed is missing, or not answered yet: see Ledger.Close
 	}
 	r.landing = time.Since(stopped)
-	if err := r.d.settle(heard); err != nil {
-		r.d.do(func() { r.t.note("a node did not answer the last ping") })
+	if err := r.d.Settle(heard); err != nil {
+		r.d.Do(func() { r.t.Note("a node did not answer the last ping") })
 	}
 	r.impatient = errors.Is(context.Cause(heard), errPatience)
 }
@@ -76,6 +76,6 @@ func (r *run) whileHeard(ctx context.Context) (heard context.Context, end func()
 
 // heard returns Ledger.Heard.
 func (r *run) heard() (n uint64) {
-	r.d.do(func() { n = r.t.ledger.Heard() })
+	r.d.Do(func() { n = r.t.Ledger.Heard() })
 	return n
 }

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"distmsg/codec"
 	"distmsg/loadtest/result"
 )
 
@@ -55,10 +54,7 @@ func processor() (model string, cores int) {
 
 // versions returns what is known about the software of both sides.
 func (r *run) versions() result.Versions {
-	v := result.Versions{Protocol: fmt.Sprintf("distmsg %d", codec.Version)}
-	if r.cfg.Driver == DriverNATS {
-		v.Protocol = "NATS"
-	}
+	v := result.Versions{Protocol: r.kind.Protocol}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v.Driver, v.DriverGo = version(info), info.GoVersion
 	}

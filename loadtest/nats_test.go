@@ -2,7 +2,6 @@ package loadtest
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"distmsg/loadtest/internal/ledger"
 )
 
 // broker is the smallest NATS server that satisfies the driver.
@@ -128,58 +125,5 @@ func TestNATSDriver(t *testing.T) {
 	_, err := Run(t.Context(), Config{Driver: DriverNATS, Nodes: []string{startBroker(t, server)}})
 	if err == nil || !strings.Contains(err.Error(), "add --tls") {
 		t.Errorf("without TLS at a server that wants it: %v", err)
-	}
-}
-
-// TestNATSParse feeds a stream split at every point.
-func TestNATSParse(t *testing.T) {
-	newConn := func() *leg {
-		cfg, err := Config{Nodes: []string{"x:1"}, Driver: DriverNATS, Conns: 2}.withDefaults()
-		if err != nil {
-			t.Fatal(err)
-		}
-		tr := newTraffic(&cfg, 1)
-		w := newWire(tr, nil, nil, newNATS)
-		w.armed = true // there is no loop
-		l := upLeg(&w.conns[0])
-		tr.driver = w
-		tr.sending = true
-		return l
-	}
-	c := newConn()
-	tr := c.conn.wire.t
-	sends := c.proto.open(nil)
-	tr.fill(0) // one message from connection 0 to connection 1
-	if !bytes.Contains(c.pending, []byte("PUB lt-00000001-1 _INBOX.0000000000000001.0.1 128\r\n")) {
-		t.Fatalf("sent %q, %q", sends, c.pending)
-	}
-	stream := "INFO {\"max_payload\":1000}\r\n+OK\r\nPING\r\nMSG _INBOX.0000000000000001.0.1 0 0\r\n\r\n" +
-		"MSG lt-00000001-0 1 _INBOX.x.1 5\r\nab\r\nc\r\n-ERR 'x'\r\n"
-	for at := range len(stream) {
-		c := newConn()
-		tr := c.conn.wire.t
-		tr.fill(0)
-		tr.sending = false
-		c.pending = nil
-		var carry []byte
-		for _, part := range []string{stream[:at], stream[at:]} {
-			carry = append(carry, part...)
-			used, err := c.proto.parse(carry)
-			if err != nil {
-				t.Fatalf("split at %d: %v", at, err)
-			}
-			carry = carry[used:]
-		}
-		if len(carry) > 0 || tr.ledger.Acked() != 1 || tr.ledger.Faults() != (ledger.Faults{Corrupted: 1}) ||
-			string(c.pending) != "PONG\r\n" {
-			t.Fatalf("split at %d: carry %q, outcomes %v, faults %+v, answers %q",
-				at, carry, tr.ledger.OutcomeWords(), tr.ledger.Faults(), c.pending)
-		}
-	}
-	for _, bad := range []string{"MSG a 1 x\r\n", "MSG a 1 99999999999999999999\r\n", "MSG\r\n", "HTTP/1.1 400\r\n",
-		"MSG _INBOX.0000000000000001.0. 0 0\r\n\r\n", "INFO {\r\n", "INFO {\"max_payload\":5}\r\n"} {
-		if _, err := newConn().proto.parse([]byte(bad)); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"distmsg/loadtest/internal/ledger"
 	"distmsg/loadtest/internal/shape"
+	"distmsg/loadtest/internal/traffic"
 	"distmsg/loadtest/result"
 )
 
@@ -30,31 +31,31 @@ const (
 
 // report makes the report.
 func (r *run) report() *Report {
-	t, l := r.t, r.t.ledger
+	t, l := r.t, r.t.Ledger
 	silence, since := l.Time.Silence()
-	m := &t.meter
+	m := &t.Meter
 	report := &Report{
-		Schema: result.Schema, Begun: t.clock.Round(time.Millisecond), Machine: machine(), Versions: r.versions(),
-		Config: r.settings(), Partial: r.partial, Measured: result.Of(time.Duration(t.meter.to - t.meter.from)),
+		Schema: result.Schema, Begun: t.Clock.Round(time.Millisecond), Machine: machine(), Versions: r.versions(),
+		Config: r.settings(), Partial: r.partial, Measured: result.Of(time.Duration(t.Meter.To - t.Meter.From)),
 		Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), Faults: faults(l),
-		ExpectedNoRoute: l.ExpectedNoRoutes(), Unsent: t.unsent(), Latency: percentiles(r.samples.measured), Distribution: distribution(r.samples.measured),
-		Moves: t.moves, Timeline: r.samples.points, Slowest: slowest(&l.Time),
+		ExpectedNoRoute: l.ExpectedNoRoutes(), Unsent: t.Unsent(), Latency: result.LatencyOf(r.samples.measured), Distribution: result.DistributionOf(r.samples.measured),
+		Moves: t.Moves, Timeline: r.samples.points, Slowest: slowest(&l.Time),
 		MaxSilence: result.Seconds(silence) / 1e9, MaxSilenceAt: result.Seconds(since) / 1e9,
-		LostConnections: t.lost, DownConnections: uint64(t.downConns()), Drains: t.drains, Errors: t.trouble,
+		LostConnections: t.Lost, DownConnections: uint64(t.DownConns()), Drains: t.Drains, Errors: t.Trouble,
 		Silent: r.silent, Landing: result.Of(r.landing), Unanswered: l.Unanswered(),
 	}
-	if l.Sent() > 0 && t.places.several() && r.cfg.Attach == 1 {
-		report.Cross = new(float64(t.crossed) / float64(l.Sent()))
+	if l.Sent() > 0 && t.Places.Several() && r.cfg.Attach == 1 {
+		report.Cross = new(float64(t.Crossed) / float64(l.Sent()))
 	}
 	if report.Measured > 0 {
-		report.Rate = new(float64(m.done) / float64(report.Measured))
+		report.Rate = new(float64(m.Done) / float64(report.Measured))
 	}
-	report.DriverCPU = m.perMessage(r.to.driver - r.from.driver)
+	report.DriverCPU = perMessage(m, r.to.driver-r.from.driver)
 	switch {
 	case r.server != nil:
 		report.ServerError = r.server.Error()
 	case r.cfg.ServerPID != 0 && report.Measured > 0:
-		report.ServerCPU = m.perMessage(r.to.server - r.from.server)
+		report.ServerCPU = perMessage(m, r.to.server-r.from.server)
 		report.ServerRSS = &r.to.serverRSS
 	}
 	report.Rounds = []result.Round{report.Round()}
@@ -83,4 +84,13 @@ func slowest(t *ledger.Timeline) map[string]result.Seconds {
 		words[word] = result.Seconds(ns) / 1e9
 	}
 	return words
+}
+
+// perMessage divides d, the CPU time of the measured time, by the messages that completed in that
+// time. It returns nil if no message completed then.
+func perMessage(m *traffic.Meter, d time.Duration) *result.Seconds {
+	if m.During == 0 {
+		return nil
+	}
+	return new(result.Seconds(d.Seconds() / float64(m.During)))
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"distmsg/discovery"
+	"distmsg/loadtest/internal/drive"
+	"distmsg/loadtest/internal/traffic"
 )
 
 const (
@@ -58,8 +60,9 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 type run struct {
 	cfg       Config
 	id        uint64
-	t         *traffic
-	d         driver
+	t         *traffic.Traffic
+	kind      drive.Kind
+	d         drive.Driver
 	from, to  usage // at both ends of the measured time
 	partial   bool
 	silent    []string // nodes of the membership that did not answer when the run began
@@ -87,24 +90,16 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 		}
 		r.cfg.Membership = static
 	}
-	known := &addresses{membership: r.cfg.Membership}
-	if err := r.reach(ctx, known.first()); err != nil {
+	r.kind, _ = drive.KindOf(string(cfg.Driver)) // the Config was validated
+	how := drive.Config{Nodes: cfg.Nodes, Membership: r.cfg.Membership, TLS: cfg.TLS, CredentialsFile: cfg.CredentialsFile,
+		Attach: cfg.Attach, Strategy: cfg.Strategy}
+	silent, err := r.kind.Reach(ctx, &how, cfg.Progress)
+	if err != nil {
 		return nil, err
 	}
-	r.t = newTraffic(&r.cfg, r.id)
-	switch cfg.Driver {
-	case DriverSDK:
-		r.d = newSDK(r.t, &r.cfg)
-	case DriverNATS:
-		w := newWire(r.t, known, r.cfg.Nodes, newNATS)
-		w.tls, w.greets = r.cfg.TLS, true
-		r.d = w
-	default:
-		w := newWire(r.t, known, r.cfg.Nodes, newRelay)
-		w.tls, w.login = r.cfg.TLS, r.cfg.CredentialsFile
-		r.d = w
-	}
-	r.t.driver = r.d
+	r.cfg.Nodes, r.silent = how.Nodes, silent
+	r.t = traffic.New(r.cfg.traffic(r.id))
+	r.d = r.kind.New(r.t, &how)
 	return r, nil
 }
 
@@ -127,8 +122,8 @@ func (r *run) do(ctx context.Context) (*Report, error) {
 	close(quit)
 	r.helpers.Wait()
 	var report *Report
-	r.d.do(func() {
-		r.t.ledger.Close(func(conn int) bool { return r.t.senders[conn].up }, r.impatient)
+	r.d.Do(func() {
+		r.t.Ledger.Close(r.t.Up, r.impatient)
 		report = r.report()
 	})
 	report.Config.InProcess = r.inProcess
@@ -139,11 +134,11 @@ func (r *run) do(ctx context.Context) (*Report, error) {
 func (r *run) finish() {
 	r.mu.Lock()
 	if !r.over && r.began {
-		r.d.do(func() { r.final = r.t.snapshot() })
+		r.d.Do(func() { r.final = snapshotOf(r.t) })
 	}
 	r.over = true
 	r.mu.Unlock()
-	r.d.close()
+	r.d.Close()
 }
 
 // snapshot returns the counts so far. Config.Started gets this function.
@@ -153,9 +148,9 @@ func (r *run) snapshot() (s Snapshot) {
 	if r.over {
 		return r.final
 	}
-	r.d.do(func() {
-		r.t.tick()
-		s = r.t.snapshot()
+	r.d.Do(func() {
+		r.t.Tick()
+		s = snapshotOf(r.t)
 	})
 	return s
 }
@@ -172,26 +167,27 @@ type Snapshot struct {
 	Silence time.Duration // since the last delivery at any connection
 }
 
-func (t *traffic) snapshot() Snapshot {
-	l := t.ledger
+// snapshotOf returns the counts so far. Its callers have the exclusive right.
+func snapshotOf(t *traffic.Traffic) Snapshot {
+	l := t.Ledger
 	return Snapshot{Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), InFlight: l.InFlight(),
-		DownConnections: t.downConns(), Faults: faults(l), Silence: time.Duration(t.now - l.Time.LastDelivery())}
+		DownConnections: t.DownConns(), Faults: faults(l), Silence: time.Duration(t.Now - l.Time.LastDelivery())}
 }
 
 func (r *run) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("not done within %v", connectTimeout))
 	defer cancel()
-	if err := r.d.connect(ctx); err != nil {
+	if err := r.d.Connect(ctx); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	r.d.do(func() {
-		setDefault(&r.t.ttl, defaultTTL)
-		setDefault(&r.cfg.Grace, r.t.ttl+graceAfterTTL)
+	r.d.Do(func() {
+		setDefault(&r.t.TTL, defaultTTL)
+		setDefault(&r.cfg.Grace, r.t.TTL+graceAfterTTL)
 		setDefault(&r.cfg.Patience, max(defaultPatience, r.cfg.Grace))
 	})
 	r.began = true
 	var used int
-	r.d.do(func() { used = r.t.places.used() })
+	r.d.Do(func() { used = r.t.Places.Used() })
 	if r.cfg.Cross != nil && used < 2 {
 		return fmt.Errorf("cross needs connections at two nodes, all %d are at the same one", r.cfg.Conns)
 	}
@@ -206,11 +202,11 @@ func (r *run) connect(ctx context.Context) error {
 func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
-	r.d.do(func() {
-		r.t.start()
+	r.d.Do(func() {
+		r.t.Start()
 		// without a warm-up, all that the schedule asks for is measured, from the first message on
 		if r.cfg.Warmup <= 0 {
-			r.from = r.mark(&r.t.meter.from)
+			r.from = r.mark(&r.t.Meter.From)
 		}
 	})
 	if r.cfg.Started != nil {
@@ -226,17 +222,17 @@ func (r *run) load(ctx context.Context) {
 	defer func() {
 		close(quit)
 		helpers.Wait()
-		r.d.do(r.t.stop)
+		r.d.Do(r.t.Stop)
 	}()
 
 	if r.cfg.Warmup > 0 {
 		if !r.wait(ctx, r.cfg.Warmup, paced) {
 			return
 		}
-		r.d.do(func() { r.from = r.mark(&r.t.meter.from) })
+		r.d.Do(func() { r.from = r.mark(&r.t.Meter.From) })
 	}
 	r.wait(ctx, r.cfg.Duration, paced)
-	r.d.do(func() { r.to = r.mark(&r.t.meter.to) })
+	r.d.Do(func() { r.to = r.mark(&r.t.Meter.To) })
 }
 
 // mark begins or ends the measured time and returns the usage at that moment. A server that has
@@ -245,11 +241,11 @@ func (r *run) load(ctx context.Context) {
 // the driver may call mark.
 func (r *run) mark(moment *int64) usage {
 	if r.cfg.openLoop() {
-		r.t.pace()
+		r.t.Pace()
 	} else {
-		r.t.tick()
+		r.t.Tick()
 	}
-	*moment = r.t.now
+	*moment = r.t.Now
 	u, err := measureUsage(r.cfg.ServerPID)
 	if err != nil && r.server == nil {
 		r.server = err
@@ -273,7 +269,7 @@ func (r *run) wait(ctx context.Context, d time.Duration, paced <-chan error) boo
 		r.partial = d >= 0
 	case err := <-paced:
 		r.partial = true
-		r.d.do(func() { r.t.note(err.Error()) })
+		r.d.Do(func() { r.t.Note(err.Error()) })
 	}
 	return !r.partial
 }
@@ -292,7 +288,7 @@ func (r *run) pace(quit <-chan struct{}) error {
 		default:
 		}
 		var next time.Duration
-		r.d.do(func() { next = r.t.pace() })
+		r.d.Do(func() { next = r.t.Pace() })
 		if err := s.sleep(min(max(next, minPace), maxPace)); err != nil {
 			return fmt.Errorf("timer: %w", err)
 		}

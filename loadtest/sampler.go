@@ -9,6 +9,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/loadtest/internal/ledger"
+	"distmsg/loadtest/internal/traffic"
 	"distmsg/loadtest/result"
 )
 
@@ -46,22 +47,23 @@ type tally struct {
 	phase           result.Phase
 }
 
-func (t *traffic) tally() tally {
-	l := t.ledger
-	s := tally{at: t.now, sent: l.Sent(), delivered: l.Delivered(), completed: t.meter.total, outcomes: l.Outcomes(),
-		faults: faults(l).Total(), inFlight: l.InFlight(), down: t.downConns(), lost: t.lost, moves: t.moves, phase: result.Measuring}
+// tallyOf returns what a run has counted so far. Its callers have the exclusive right.
+func tallyOf(t *traffic.Traffic) tally {
+	l := t.Ledger
+	s := tally{at: t.Now, sent: l.Sent(), delivered: l.Delivered(), completed: t.Meter.Total, outcomes: l.Outcomes(),
+		faults: faults(l).Total(), inFlight: l.InFlight(), down: t.DownConns(), lost: t.Lost, moves: t.Moves, phase: result.Measuring}
 	switch {
-	case !t.sending:
+	case !t.Sending:
 		s.phase = result.Landing
-	case t.meter.from == ledger.Unknown:
+	case t.Meter.From == ledger.Unknown:
 		s.phase = result.Warmup
 	}
 	return s
 }
 
 func newSampler(r *run) *sampler {
-	s := &sampler{r: r, measured: newHistogram(), both: newHistogram(), tell: r.cfg.Observe}
-	s.spare = [2]*hdrhistogram.Histogram{newHistogram(), newHistogram()}
+	s := &sampler{r: r, measured: traffic.NewHistogram(), both: traffic.NewHistogram(), tell: r.cfg.Observe}
+	s.spare = [2]*hdrhistogram.Histogram{traffic.NewHistogram(), traffic.NewHistogram()}
 	return s
 }
 
@@ -88,19 +90,19 @@ func (s *sampler) run(quit <-chan struct{}) {
 func (s *sampler) take() {
 	var now tally
 	got := s.spare
-	s.r.d.do(func() {
-		s.r.t.tick()
-		now = s.r.t.tally()
-		m := &s.r.t.meter
-		got[0], m.measured = m.measured, got[0]
-		got[1], m.other = m.other, got[1]
+	s.r.d.Do(func() {
+		s.r.t.Tick()
+		now = tallyOf(s.r.t)
+		m := &s.r.t.Meter
+		got[0], m.Measured = m.Measured, got[0]
+		got[1], m.Other = m.Other, got[1]
 	})
 	s.measured.Merge(got[0])
 	s.both.Reset()
 	s.both.Merge(got[0])
 	s.both.Merge(got[1])
 	point := now.since(&s.last)
-	point.Latency = percentiles(s.both)
+	point.Latency = result.LatencyOf(s.both)
 	s.last = now
 	s.points = append(s.points, point)
 	if s.tell != nil {

@@ -2,10 +2,11 @@ package loadtest
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"time"
 
+	"distmsg/loadtest/internal/drive"
 	"distmsg/loadtest/internal/shape"
+	"distmsg/loadtest/internal/traffic"
 )
 
 // What a Config says about the shape of the load.
@@ -55,16 +56,17 @@ func (c *Config) offlineIDs() int {
 
 const maxOffline = 10_000
 
-// schedule returns when the messages of an open loop are due.
-func (c *Config) schedule(rng *rand.Rand) *shape.Schedule {
+// traffic returns what a traffic needs to know. run is the number of the run.
+func (c *Config) traffic(run uint64) *traffic.Config {
 	stages := c.Stages
-	if len(stages) == 0 {
+	if len(stages) == 0 && c.Rate != 0 {
 		stages = []Stage{{From: c.Rate, To: c.Rate, For: time.Second}}
 	}
-	if !c.Poisson {
-		rng = nil
+	return &traffic.Config{
+		Run: run, Seed: c.Seed, Acks: !c.NoAck, Conns: c.Conns, IDsPerConn: c.IDsPerConn, Fanout: c.Fanout, Window: c.Window,
+		Cross: c.Cross, Zipf: c.Zipf, Offline: c.Offline, OfflineIDs: c.offlineIDs(), AckDelay: c.AckDelay,
+		Sizes: c.sizes(), Stages: stages, Poisson: c.Poisson,
 	}
-	return shape.NewSchedule(stages, rng)
 }
 
 // arrivals names how messages of an open loop are distributed in time. It is empty for a closed
@@ -80,7 +82,7 @@ func (c *Config) arrivals() string {
 }
 
 // validateShape returns what is wrong with the shape of the load.
-func (c *Config) validateShape() (errs []error) {
+func (c *Config) validateShape(kind *drive.Kind) (errs []error) {
 	check := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrUsage}, args...)...))
@@ -98,13 +100,13 @@ func (c *Config) validateShape() (errs []error) {
 	check(c.Zipf == 0 || c.Cross == nil && c.Fanout <= 1, "zipf excludes cross and fanout")
 	check(c.Offline >= 0 && c.Offline <= 1, "offline is %g, want 0 to 1", c.Offline)
 	check(c.Offline == 0 || c.Fanout <= 1, "offline excludes fanout")
-	check(c.Offline == 0 || c.Driver != DriverNATS, "offline needs driver relay or sdk: NATS reports no failures")
+	check(c.Offline == 0 || kind.Reports, "offline needs driver %s: driver %s reports no failures", drive.Names(func(k *drive.Kind) bool { return k.Reports }), c.Driver)
 	check(c.AckDelay >= 0, "ack-delay is %v, want at least 0", c.AckDelay)
-	check(c.AckDelay == 0 || c.Driver == DriverRelay, "ack-delay needs driver relay")
+	check(c.AckDelay == 0 || kind.Delays, "ack-delay needs driver %s", drive.Names(func(k *drive.Kind) bool { return k.Delays }))
 	check(c.AckDelay == 0 || !c.NoAck, "ack-delay needs acks")
 	for name, v := range map[string]float64{"churn-binds": c.Churn.Binds, "churn-moves": c.Churn.Moves, "churn-reconnects": c.Churn.Reconnects} {
 		check(v >= 0, "%s is %g, want at least 0", name, v)
-		check(v == 0 || c.Driver == DriverRelay, "%s needs driver relay", name)
+		check(v == 0 || kind.Churns, "%s needs driver %s", name, drive.Names(func(k *drive.Kind) bool { return k.Churns }))
 	}
 	return errs
 }

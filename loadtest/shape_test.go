@@ -30,27 +30,6 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// TestReceivers checks to whom messages go: not to their senders, to some more often than to
-// others, and a part of them to nobody.
-func TestReceivers(t *testing.T) {
-	tr, _ := newTestTraffic(t, Config{Conns: 10, IDsPerConn: 2, Zipf: 1.5, Offline: 0.25})
-	const n = 10_000
-	seen := make([]int, len(tr.ids))
-	for range n {
-		seen[tr.receiver(5)]++
-	}
-	offline := 0
-	for _, v := range seen[tr.online:] {
-		offline += v
-	}
-	if tr.online != 20 || offline < n/4-300 || offline > n/4+300 {
-		t.Errorf("%d of %d went to nobody", offline, n)
-	}
-	if seen[10]+seen[11] > 0 || seen[0] < 3*seen[2] || seen[19] == 0 {
-		t.Errorf("receivers %v", seen[:tr.online])
-	}
-}
-
 // A run without an end ends when its caller wants it, and is complete then.
 func TestForever(t *testing.T) {
 	t.Parallel()

@@ -1,4 +1,4 @@
-package loadtest
+package drive
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"distmsg/codec"
 	"distmsg/loadtest/internal/ledger"
+	"distmsg/loadtest/internal/traffic"
 )
 
 // relaySession is what the legs of one connection share: the session and its IDs.
@@ -23,7 +24,7 @@ type relaySession struct {
 // relay speaks the distmsg protocol (docs/protocol.md).
 type relay struct {
 	leg *leg
-	t   *traffic
+	t   *traffic.Traffic
 	*relaySession
 
 	node    string
@@ -42,11 +43,19 @@ type relay struct {
 
 // maxFrame guards against bytes that are no length prefix. Nodes announce which frames they accept,
 // but not which frames they send.
-const maxFrame = 2 * maxPayload
+const maxFrame = 2 * traffic.MaxPayload
+
+func relayKind() Kind {
+	return Kind{Name: "relay", Protocol: protocolName(), Multicast: true, Login: true, Delays: true, Reports: true, Churns: true, ask: askNode,
+		make: func(t *traffic.Traffic, cfg *Config) Driver { return newWire(t, cfg, newRelay) }}
+}
+
+// protocolName names the protocol of docs/protocol.md with its version.
+func protocolName() string { return fmt.Sprintf("distmsg %d", codec.Version) }
 
 func newRelay(c *wireConn) func(*leg) protocol {
 	s := new(relaySession)
-	for _, id := range c.wire.t.idsOf(c.index) {
+	for _, id := range c.wire.t.IDsOf(c.index) {
 		s.ids = append(s.ids, codec.IDEpoch{ID: id})
 	}
 	return func(l *leg) protocol { return &relay{leg: l, t: c.wire.t, relaySession: s} }
@@ -66,8 +75,8 @@ func (r *relay) open(b []byte) []byte {
 	return codec.AppendHello(b, &hello)
 }
 
-func (r *relay) send(b []byte, m *message) ([]byte, bool) {
-	if r.t.acks {
+func (r *relay) send(b []byte, m *traffic.Message) ([]byte, bool) {
+	if r.t.Acks {
 		return r.append(b, m, codec.FlagAck), true
 	}
 	start := len(b)
@@ -81,16 +90,16 @@ func (r *relay) send(b []byte, m *message) ([]byte, bool) {
 	return b, true
 }
 
-func (r *relay) append(b []byte, m *message, flags uint8) []byte {
-	if m.copies == 1 {
-		f := codec.Send{Seq: m.seq, To: r.t.ids[m.to], From: r.t.ids[m.from], Flags: flags, Payload: m.payload}
+func (r *relay) append(b []byte, m *traffic.Message, flags uint8) []byte {
+	if m.Copies == 1 {
+		f := codec.Send{Seq: m.Seq, To: r.t.IDs[m.To], From: r.t.IDs[m.From], Flags: flags, Payload: m.Payload}
 		return codec.AppendSend(b, &f)
 	}
 	r.many = r.many[:0]
-	for i := range m.copies {
-		r.many = append(r.many, r.t.ids[r.t.ledger.CopyTo(r.index(), m.to, i)])
+	for i := range m.Copies {
+		r.many = append(r.many, r.t.IDs[r.t.Ledger.CopyTo(r.index(), m.To, i)])
 	}
-	f := codec.Multicast{Seq: m.seq, From: r.t.ids[m.from], Flags: flags, Payload: m.payload}
+	f := codec.Multicast{Seq: m.Seq, From: r.t.IDs[m.From], Flags: flags, Payload: m.Payload}
 	return codec.AppendMulticast(b, &f, r.many)
 }
 
@@ -136,7 +145,7 @@ func (r *relay) frame(body []byte) error {
 			return err
 		}
 		r.leg.ended()
-		r.t.outcome(r.index(), f.Seq, f.Code)
+		r.t.Outcome(r.index(), f.Seq, f.Code)
 		return nil
 	case codec.KindOutcomes:
 		all, err := codec.DecodeOutcomes(body)
@@ -145,7 +154,7 @@ func (r *relay) frame(body []byte) error {
 		}
 		for f, ok := all.Next(); ok; f, ok = all.Next() {
 			r.leg.ended()
-			r.t.outcome(r.index(), f.Seq, f.Code)
+			r.t.Outcome(r.index(), f.Seq, f.Code)
 		}
 		return nil
 	case codec.KindWelcome:
@@ -223,7 +232,7 @@ func (r *relay) drain(body []byte) error {
 	if err := codec.DecodeDrain(body, &f); err != nil {
 		return err
 	}
-	r.t.drains++
+	r.t.Drains++
 	c := r.leg.conn
 	if c.cur == r.leg && (len(f.Addrs) > 0 || len(c.wire.addresses.after(c.addr, nil, false)) > 0) {
 		c.wire.attach(c, f.Addrs, true, rand.N(time.Duration(f.Spread)*time.Millisecond+1))
@@ -294,7 +303,7 @@ func (r *relay) deliverMany(body []byte) error {
 // another session.
 func (r *relay) take(f *codec.Deliver) (held bool) {
 	ack := codec.Ack{Token: f.Token, Code: codec.CodeAcked}
-	if !r.t.deliver(r.index(), f.To, f.From, f.Payload) {
+	if !r.t.Deliver(r.index(), f.To, f.From, f.Payload) {
 		if !r.holds(f.To) {
 			return false
 		}
@@ -302,7 +311,7 @@ func (r *relay) take(f *codec.Deliver) (held bool) {
 	}
 	switch {
 	case f.Flags&codec.FlagAck == 0:
-	case r.t.ackDelay > 0:
+	case r.t.AckDelay > 0:
 		r.ackLater(ack)
 	default:
 		r.say(codec.AppendAck(r.leg.pending, &ack))
@@ -315,7 +324,7 @@ func (r *relay) ackLater(ack codec.Ack) {
 	ack.Token = bytes.Clone(ack.Token)
 	l := r.leg
 	l.owed++
-	l.later(r.t.ackDelay, func() {
+	l.later(r.t.AckDelay, func() {
 		l.owed--
 		r.say(codec.AppendAck(l.pending, &ack))
 		l.finish()
@@ -341,17 +350,17 @@ func (r *relay) welcome(body []byte) error {
 	r.secret = append(r.secret[:0], f.Secret...)
 	r.limits, r.credit = f.Limits, f.Limits.Credit
 	r.bare = f.Features&codec.FeatureShortNotHere != 0
-	r.t.ttl = max(r.t.ttl, time.Duration(f.Limits.DefaultTTL)*time.Millisecond)
+	r.t.TTL = max(r.t.TTL, time.Duration(f.Limits.DefaultTTL)*time.Millisecond)
 	r.leg.learn(f.Members)
 	if err := r.checkLimits(f.Features); err != nil {
 		return err
 	}
 	if !r.resumed {
 		r.bound = false
-		r.t.ledger.Bind(r.index(), ledger.Unknown)
+		r.t.Ledger.Bind(r.index(), ledger.Unknown)
 	}
 	if r.bound {
-		r.t.ledger.Resume(r.index())
+		r.t.Ledger.Resume(r.index())
 		r.ready()
 		return nil
 	}
@@ -363,10 +372,10 @@ func (r *relay) checkLimits(features uint64) error {
 	if r.limits.MaxIDs == 0 {
 		return errors.New("the node accepts no IDs")
 	}
-	if size := uint64(len(r.t.filler)); size > r.limits.MaxPayload {
+	if size := uint64(r.t.Longest()); size > r.limits.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the node allows %d", size, r.limits.MaxPayload)
 	}
-	if n := max(r.t.window, 1) * r.t.msg.copies; r.t.acks && uint64(n) > r.limits.MaxInFlight {
+	if n := max(r.t.Window, 1) * r.t.Fanout; r.t.Acks && uint64(n) > r.limits.MaxInFlight {
 		return fmt.Errorf("window is %d (window times fanout), the node allows %d in flight", n, r.limits.MaxInFlight)
 	}
 	return r.checkFanout(features)
@@ -374,7 +383,7 @@ func (r *relay) checkLimits(features uint64) error {
 
 // checkFanout returns an error that says why the node does not accept the multicasts of this run.
 func (r *relay) checkFanout(features uint64) error {
-	n := r.t.msg.copies
+	n := r.t.Fanout
 	if n == 1 {
 		return nil
 	}
@@ -384,10 +393,10 @@ func (r *relay) checkFanout(features uint64) error {
 	if uint64(n) > r.limits.MaxMulticast {
 		return fmt.Errorf("fanout is %d, the node allows %d IDs in one multicast", n, r.limits.MaxMulticast)
 	}
-	longest := slices.MaxFunc(r.t.ids, func(a, b []byte) int { return len(a) - len(b) })
-	if size := codec.MulticastSize(len(r.t.filler), slices.Repeat([][]byte{longest}, n)); uint64(size) > r.limits.MaxFrame {
+	longest := slices.MaxFunc(r.t.IDs, func(a, b []byte) int { return len(a) - len(b) })
+	if size := codec.MulticastSize(r.t.Longest(), slices.Repeat([][]byte{longest}, n)); uint64(size) > r.limits.MaxFrame {
 		return fmt.Errorf("fanout is %d with a payload of %d, which may count as %d bytes, the node allows frames of %d",
-			n, len(r.t.filler), size, r.limits.MaxFrame)
+			n, r.t.Longest(), size, r.limits.MaxFrame)
 	}
 	return nil
 }
@@ -463,14 +472,14 @@ func (r *relay) kick(body []byte) error {
 func (r *relay) ready() {
 	if !r.bound {
 		r.bound = true
-		r.t.ledger.Bind(r.index(), r.t.ledger.Time.Now)
+		r.t.Ledger.Bind(r.index(), r.t.Ledger.Time.Now)
 	}
 	switch {
 	case r.leg.conn.next != r.leg: // it has been up for a while
-	case r.t.acks:
+	case r.t.Acks:
 		r.leg.up(r.node, int(r.limits.MaxInFlight))
 	default:
-		r.leg.up(r.node, unlimited)
+		r.leg.up(r.node, traffic.Unlimited)
 	}
 }
 
@@ -482,7 +491,7 @@ func (r *relay) creditFrame(body []byte) error {
 	r.credit = max(r.credit, total)
 	if r.blocked {
 		r.blocked = false
-		r.t.fill(r.index())
+		r.t.Fill(r.index())
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package loadtest
+package drive
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -15,26 +16,28 @@ import (
 	"distmsg/internal/tlsline"
 )
 
-// reach asks the nodes at addrs whether they are there, and begins with those that answer. A node
-// that the configuration names must answer. A node of the membership may have died a moment ago, so
-// the run continues without it and reports it.
-func (r *run) reach(ctx context.Context, addrs []string) error {
+// Reach asks the nodes whether they are there, and sets cfg.Nodes to those that answer. If cfg
+// names nodes, each of them must answer. A node of the membership may have died a moment ago. The
+// run continues without it: Reach says so on progress, and returns what is wrong with it in silent.
+func (k *Kind) Reach(ctx context.Context, cfg *Config, progress io.Writer) (silent []string, err error) {
+	known := addresses{membership: cfg.Membership}
+	addrs := known.first()
 	if len(addrs) == 0 {
-		return errNoNode
+		return nil, errNoNode
 	}
-	if r.cfg.Driver == DriverNATS {
-		r.cfg.Nodes = addrs
-		return nil
+	if k.ask == nil {
+		cfg.Nodes = addrs
+		return nil, nil
 	}
-	listed := len(r.cfg.Nodes) == 0
+	listed := len(cfg.Nodes) == 0
 	found := make([]error, len(addrs))
 	var asking sync.WaitGroup
 	for i, addr := range addrs {
-		asking.Go(func() { found[i] = r.askNode(ctx, addr, !listed) })
+		asking.Go(func() { found[i] = k.ask(ctx, cfg, addr, !listed) })
 	}
 	asking.Wait()
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	var nodes []string
 	for i, err := range found {
@@ -42,23 +45,23 @@ func (r *run) reach(ctx context.Context, addrs []string) error {
 		case err == nil:
 			nodes = append(nodes, addrs[i])
 		case !listed:
-			return explainUnreached(addrs[i], err)
+			return nil, explainUnreached(addrs[i], err)
 		default:
-			r.silent = append(r.silent, err.Error())
-			fmt.Fprintf(r.cfg.Progress, "continuing without a node that discovery lists: %v\n", err)
+			silent = append(silent, err.Error())
+			fmt.Fprintf(progress, "continuing without a node that discovery lists: %v\n", err)
 		}
 	}
 	if len(nodes) == 0 {
-		return fmt.Errorf("discovery lists %d nodes and none of them answers: %s", len(addrs), strings.Join(r.silent, ", "))
+		return nil, fmt.Errorf("discovery lists %d nodes and none of them answers: %s", len(addrs), strings.Join(silent, ", "))
 	}
-	r.cfg.Nodes = nodes
-	return nil
+	cfg.Nodes = nodes
+	return silent, nil
 }
 
 // askNode sends hello to addr and returns what is wrong there.
-func (r *run) askNode(ctx context.Context, addr string, named bool) error {
-	config := r.cfg.TLS
-	credentials, err := readCredentials(r.cfg.CredentialsFile)
+func askNode(ctx context.Context, cfg *Config, addr string, named bool) error {
+	config := cfg.TLS
+	credentials, err := ReadCredentials(cfg.CredentialsFile)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package loadtest
+package drive
 
 import (
 	"context"
@@ -13,9 +13,8 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
-	"golang.org/x/sys/unix"
 
-	"distmsg/codec"
+	"distmsg/loadtest/internal/traffic"
 )
 
 // wire is the driver for the protocols that the load test speaks itself. One event loop (a gnet
@@ -26,7 +25,7 @@ type wire struct {
 	gnet.BuiltinEventEngine
 
 	// Static after connect.
-	t         *traffic
+	t         *traffic.Traffic
 	addresses *addresses
 	nodes     []string    // where the connections start
 	tls       *tls.Config // nil: none
@@ -67,33 +66,6 @@ type wireConn struct {
 	short   int // legs in a row that did not last
 }
 
-// leg is one TCP connection.
-type leg struct {
-	conn    *wireConn
-	proto   protocol
-	addr    string
-	gc      gnet.Conn // nil if closed
-	tunnel  *tunnel   // nil without TLS
-	carry   []byte    // the beginning of an incomplete frame
-	pending []byte    // bytes to write
-	dirty   bool
-	first   uint64 // the number of its first message
-	sent    uint64 // the last number that is in pending or written
-	written uint64 // the last number that gnet got
-	open    int    // messages with ack that wait for their outcomes
-	owed    int    // messages that came and get their acks later
-	leaving bool   // another leg has replaced it
-	login   []byte // what the hello shows
-	// the node closes the leg after that time, unless the client logs in again; 0: it does not
-	outlived time.Duration
-	left     bool  // the node delivers nothing more to it
-	ending   bool  // close it when pending is written
-	awaited  bool  // settle waits for a pong
-	madeAt   int64 // when the leg was made
-	heardAt  int64 // when the last bytes came
-	beatAt   int64 // when the last beat was sent
-}
-
 // errAgain is returned by a protocol that wants its connection to be made again.
 var errAgain = errors.New("again")
 
@@ -111,8 +83,9 @@ const (
 
 // newWire makes the driver. It calls speak once for each connection. speak returns a function that
 // makes the protocol of each leg. The connections are spread over the nodes in turn.
-func newWire(t *traffic, known *addresses, nodes []string, speak func(*wireConn) func(*leg) protocol) *wire {
-	w := &wire{t: t, addresses: known, nodes: nodes, conns: make([]wireConn, len(t.senders)), started: make(chan error, 1)}
+func newWire(t *traffic.Traffic, cfg *Config, speak func(*wireConn) func(*leg) protocol) *wire {
+	w := &wire{t: t, addresses: &addresses{membership: cfg.Membership}, nodes: cfg.Nodes, tls: cfg.TLS, login: cfg.CredentialsFile,
+		conns: make([]wireConn, t.Conns()), started: make(chan error, 1)}
 	w.notUp = len(w.conns)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.flusher = gnet.RunnableFunc(func(context.Context) error { w.flush(); return nil })
@@ -124,7 +97,7 @@ func newWire(t *traffic, known *addresses, nodes []string, speak func(*wireConn)
 	return w
 }
 
-func (w *wire) connect(ctx context.Context) error {
+func (w *wire) Connect(ctx context.Context) error {
 	client, err := gnet.NewClient(w, gnet.WithNumEventLoop(1), gnet.WithLogger(quiet{}))
 	if err != nil {
 		return err
@@ -158,7 +131,7 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 		return err
 	}
 	l := &leg{conn: c, addr: addr}
-	if l.login, err = readCredentials(w.login); err != nil {
+	if l.login, err = ReadCredentials(w.login); err != nil {
 		conn.Close()
 		return err
 	}
@@ -168,19 +141,6 @@ func (w *wire) dial(ctx context.Context, c *wireConn, addr string) error {
 		}
 	}
 	_, err = w.client.EnrollContext(conn, l)
-	return err
-}
-
-// secure begins TLS over the socket of a new leg.
-func (l *leg) secure(ctx context.Context, socket net.Conn) (err error) {
-	w := l.conn.wire
-	if w.greets {
-		if l.carry, err = readLine(ctx, socket); err != nil {
-			socket.Close()
-			return fmt.Errorf("%s: %w", l.addr, err)
-		}
-	}
-	l.tunnel, err = secure(ctx, w.tls, socket, l.addr)
 	return err
 }
 
@@ -227,8 +187,8 @@ func (w *wire) watch() {
 // look sends a beat on silent legs, and closes those that do not answer. If this process was held
 // up, or has not read what came in, the silence says nothing about the legs.
 func (w *wire) look() {
-	w.t.tick()
-	now := w.t.ledger.Time.Now
+	w.t.Tick()
+	now := w.t.Ledger.Time.Now
 	stalled := now-w.watchedAt > int64(beatAfter)
 	w.watchedAt = now
 	for _, l := range slices.Clone(w.legs) {
@@ -251,30 +211,7 @@ func (w *wire) look() {
 	}
 }
 
-// unread reports whether the kernel holds bytes that the loop has not read yet.
-func (l *leg) unread() bool {
-	n, _, err := unix.Recvfrom(l.gc.Fd(), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return err == nil && n > 0
-}
-
-// later runs f on the loop after d. It does not run f if the leg or the run has ended by then.
-func (l *leg) later(d time.Duration, f func()) {
-	w := l.conn.wire
-	time.AfterFunc(d, func() {
-		if w.ctx.Err() != nil {
-			return
-		}
-		w.loop.Execute(w.ctx, gnet.RunnableFunc(func(context.Context) error {
-			if l.gc != nil && !w.closing {
-				w.t.tick()
-				f()
-			}
-			return nil
-		}))
-	})
-}
-
-func (w *wire) do(f func()) {
+func (w *wire) Do(f func()) {
 	done := make(chan struct{})
 	w.loop.Execute(w.ctx, gnet.RunnableFunc(func(context.Context) error {
 		f()
@@ -284,21 +221,21 @@ func (w *wire) do(f func()) {
 	<-done
 }
 
-func (w *wire) send(conn int, m *message) bool {
+func (w *wire) Send(conn int, m *traffic.Message) bool {
 	l := w.conns[conn].cur
 	b, ok := l.proto.send(l.pending, m)
 	if !ok {
 		return false
 	}
-	l.pending, l.sent = b, m.last()
-	l.open += m.copies
+	l.pending, l.sent = b, m.Last()
+	l.open += m.Copies
 	l.touch()
 	return true
 }
 
-func (w *wire) settle(ctx context.Context) error {
+func (w *wire) Settle(ctx context.Context) error {
 	settled := make(chan struct{})
-	w.do(func() {
+	w.Do(func() {
 		w.settled = settled
 		for _, l := range w.legs {
 			if l.conn.next != l {
@@ -320,12 +257,12 @@ func (w *wire) settle(ctx context.Context) error {
 	}
 }
 
-func (w *wire) close() {
+func (w *wire) Close() {
 	if w.client == nil {
 		return
 	}
 	if w.loop != nil {
-		w.do(func() {
+		w.Do(func() {
 			w.closing = true
 			for _, l := range w.legs {
 				if l.conn.cur == l {
@@ -347,13 +284,13 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	if w.loop == nil {
 		w.loop = gc.EventLoop()
 	}
-	w.t.tick()
-	l.gc, l.heardAt = gc, w.t.ledger.Time.Now
+	w.t.Tick()
+	l.gc, l.heardAt = gc, w.t.Ledger.Time.Now
 	l.madeAt = l.heardAt
 	w.legs = append(w.legs, l)
 	c.next, c.dialing = l, false
 	if c.cur != nil {
-		w.t.beginMove(c.index)
+		w.t.BeginMove(c.index)
 	}
 	l.proto = c.speak(l)
 	l.pending = l.proto.open(l.pending)
@@ -364,8 +301,8 @@ func (w *wire) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 // OnTraffic hands the bytes that came in to the protocol.
 func (w *wire) OnTraffic(gc gnet.Conn) gnet.Action {
 	l := gc.Context().(*leg)
-	w.t.tick()
-	l.heardAt = w.t.ledger.Time.Now
+	w.t.Tick()
+	l.heardAt = w.t.Ledger.Time.Now
 	data, _ := gc.Next(-1)
 	return w.read(l, data)
 }
@@ -406,7 +343,7 @@ func (w *wire) read(l *leg, data []byte) gnet.Action {
 func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	l := gc.Context().(*leg)
 	c := l.conn
-	w.t.tick()
+	w.t.Tick()
 	l.gc = nil
 	w.legs = slices.DeleteFunc(w.legs, func(other *leg) bool { return other == l })
 	l.ponged()
@@ -420,30 +357,19 @@ func (w *wire) OnClose(gc gnet.Conn, err error) gnet.Action {
 	switch l {
 	case c.cur:
 		c.cur = nil
-		w.t.connDown(c.index, l.first, l.written)
+		w.t.ConnDown(c.index, l.first, l.written)
 		w.attach(c, nil, false, l.pause())
 	case c.next:
 		c.next = nil
 		c.addr = l.addr // the next attempt begins behind this address
 		if c.cur != nil {
-			w.t.endMove(c.index)
+			w.t.EndMove(c.index)
 		}
 		w.attach(c, nil, c.cur != nil && c.cur.outlived == 0, rand.N(maxBackoff/4))
 	default: // another leg had replaced it
-		w.t.legDown(c.index, l.first, l.written, l.sent, !l.left)
+		w.t.LegDown(c.index, l.first, l.written, l.sent, !l.left)
 	}
 	return gnet.None
-}
-
-// pause returns how long to wait after the end of a leg that could be used. It grows while no leg
-// lasts. Otherwise a node that accepts every connection and closes it would be kept busy.
-func (l *leg) pause() time.Duration {
-	c := l.conn
-	ceiling := min(minBackoff<<min(c.short, 10), maxBackoff)
-	if c.short++; time.Duration(c.wire.t.ledger.Time.Now-l.madeAt) >= lasting {
-		c.short, ceiling = 0, minBackoff
-	}
-	return rand.N(ceiling)
 }
 
 // flush writes the pending bytes of every leg.
@@ -464,88 +390,6 @@ func (w *wire) flush() {
 	}
 }
 
-// write gives gnet the pending bytes, through TLS if the leg has it.
-func (l *leg) write() (err error) {
-	out := l.pending
-	if l.tunnel != nil {
-		if out, err = l.tunnel.seal(l.pending, l.ending); err != nil {
-			l.gc.Close() // crypto/tls has found the connection broken when it read
-			return err
-		}
-	}
-	if len(out) == 0 {
-		return nil
-	}
-	l.written = l.sent
-	if _, err := l.gc.Write(out); err != nil {
-		return err
-	}
-	l.pending = l.pending[:0]
-	return nil
-}
-
-// up makes a leg the one that its connection sends on. The leg that it replaces, if there is one,
-// leaves.
-func (l *leg) up(node string, maxInFlight int) {
-	c := l.conn
-	w, old := c.wire, c.cur
-	c.cur, c.next, c.addr = l, nil, l.addr
-	l.first = w.t.ledger.NextSeq(c.index)
-	l.sent, l.written = l.first-1, l.first-1
-	w.t.connAt(c.index, node)
-	switch {
-	case old != nil:
-		w.t.senderMoved(c.index)
-		old.leaving = true
-		old.pending = old.proto.leave(old.pending)
-		old.touch()
-	case c.wasUp:
-		w.t.endMove(c.index)
-		w.t.restored(c.index)
-	default:
-		c.wasUp = true
-		if w.notUp--; w.notUp == 0 {
-			w.ready(nil)
-		}
-	}
-	w.t.connUp(c.index, maxInFlight)
-	if l.outlived > 0 {
-		l.renew()
-	}
-}
-
-// ended records that a message of this leg has its outcome.
-func (l *leg) ended() {
-	l.open--
-	l.finish()
-}
-
-// gone records that the node delivers nothing more to a leg that was replaced.
-func (l *leg) gone() {
-	l.left = true
-	l.conn.wire.t.endMove(l.conn.index)
-	l.finish()
-}
-
-// finish closes a leg that has nothing left to do. Without ack nobody knows when that is, so the
-// node will close the leg.
-func (l *leg) finish() {
-	if l.left && l.open+l.owed == 0 && l.conn.wire.t.acks {
-		l.ending = true
-		l.touch()
-	}
-}
-
-// fail records what went wrong with the leg. Until all connections are up, it also ends connect.
-func (l *leg) fail(what, detail string) {
-	w := l.conn.wire
-	if w.started == nil {
-		w.t.note(what)
-		return
-	}
-	w.ready(fmt.Errorf("connection %d to %s: %s %s", l.conn.index, l.addr, what, detail))
-}
-
 // ready reports to connect how it went. Only the first call counts.
 func (w *wire) ready(err error) {
 	if w.started != nil {
@@ -553,34 +397,6 @@ func (w *wire) ready(err error) {
 		w.started = nil
 	}
 }
-
-// touch makes the loop write the pending bytes at the end of this iteration.
-func (l *leg) touch() {
-	if l.dirty {
-		return
-	}
-	l.dirty = true
-	w := l.conn.wire
-	w.dirty = append(w.dirty, l)
-	if !w.armed {
-		w.armed = true
-		w.loop.Execute(w.ctx, w.flusher)
-	}
-}
-
-// ponged records the answer to settle's ping, or that no answer will come.
-func (l *leg) ponged() {
-	if !l.awaited {
-		return
-	}
-	l.awaited = false
-	if l.conn.wire.awaited--; l.conn.wire.awaited == 0 {
-		close(l.conn.wire.settled)
-	}
-}
-
-// learn adds a list of nodes that the node of this leg sent.
-func (l *leg) learn(all []codec.Member) { l.conn.wire.addresses.learn(all) }
 
 // quiet is gnet's logger. It drops everything, because what matters reaches the driver as an event.
 type quiet struct{}

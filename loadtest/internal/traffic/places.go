@@ -1,18 +1,18 @@
-package loadtest
+package traffic
 
 import "math/rand/v2"
 
-// places records at which node each connection is. A connection that is down counts at its last
+// Places records at which node each connection is. A connection that is down counts at its last
 // node. A change and a choice cost O(nodes).
-type places struct {
+type Places struct {
 	of    []int // by connection: the index of its node; -1 if not known yet
 	at    []int // by connection: its index in the list of its node
 	nodes map[string]int
 	conns [][]int // by node
 }
 
-func newPlaces(conns int) places {
-	p := places{of: make([]int, conns), at: make([]int, conns), nodes: make(map[string]int)}
+func newPlaces(conns int) Places {
+	p := Places{of: make([]int, conns), at: make([]int, conns), nodes: make(map[string]int)}
 	for i := range p.of {
 		p.of[i] = -1
 	}
@@ -20,7 +20,7 @@ func newPlaces(conns int) places {
 }
 
 // put records that a connection is at a node.
-func (p *places) put(conn int, node string) {
+func (p *Places) put(conn int, node string) {
 	n, ok := p.nodes[node]
 	if !ok {
 		n = len(p.conns)
@@ -37,12 +37,12 @@ func (p *places) put(conn int, node string) {
 	p.conns[n] = append(p.conns[n], conn)
 }
 
-// several reports whether connections have ever been at more than one node.
-func (p *places) several() bool { return len(p.conns) > 1 }
+// Several reports whether connections have ever been at more than one node.
+func (p *Places) Several() bool { return len(p.conns) > 1 }
 
 // pick chooses a random other connection: at another node if elsewhere is set, else at the same
 // node. ok is false if there is none.
-func (p *places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok bool) {
+func (p *Places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok bool) {
 	mine := p.conns[p.of[conn]]
 	if !elsewhere {
 		if len(mine) < 2 {
@@ -74,8 +74,8 @@ func (p *places) pick(rng *rand.Rand, conn int, elsewhere bool) (other int, ok b
 	return 0, false
 }
 
-// used returns the number of nodes that have connections.
-func (p *places) used() (n int) {
+// Used returns the number of nodes that have connections.
+func (p *Places) Used() (n int) {
 	for _, list := range p.conns {
 		if len(list) > 0 {
 			n++

@@ -1,4 +1,4 @@
-package loadtest
+package drive
 
 import (
 	"context"
@@ -13,13 +13,14 @@ import (
 	"distmsg/codec"
 	"distmsg/discovery"
 	"distmsg/loadtest/internal/ledger"
+	"distmsg/loadtest/internal/traffic"
 )
 
 // sdk is the driver that sends and receives with the client SDK. Each connection is a session. Its
 // figures measure the SDK as well as the node: every session has goroutines, and a lock guards the
 // traffic.
 type sdk struct {
-	t        *traffic
+	t        *traffic.Traffic
 	nodes    discovery.Membership
 	first    []string // addresses of the nodes where the sessions start
 	attach   int
@@ -38,9 +39,9 @@ type sdk struct {
 type sdkConn struct {
 	sdk     *sdk
 	index   int
-	session *client.Session // static after connect
-	queue   chan message    // to the goroutine that sends, because the SDK may block
-	free    chan []byte     // payload buffers
+	session *client.Session      // static after connect
+	queue   chan traffic.Message // to the goroutine that sends, because the SDK may block
+	free    chan []byte          // payload buffers
 
 	// Guarded by d.mu.
 	bound     bool   // connect has bound its IDs
@@ -60,20 +61,25 @@ const (
 	noticeTime = time.Second
 )
 
-func newSDK(t *traffic, cfg *Config) *sdk {
+func sdkKind() Kind {
+	return Kind{Name: "sdk", Protocol: protocolName(), Multicast: true, Login: true, Attach: true, Reports: true, ask: askNode,
+		make: func(t *traffic.Traffic, cfg *Config) Driver { return newSDK(t, cfg) }}
+}
+
+func newSDK(t *traffic.Traffic, cfg *Config) *sdk {
 	d := &sdk{t: t, nodes: cfg.Membership, first: cfg.Nodes, attach: cfg.Attach, strategy: cfg.Strategy, tls: cfg.TLS, login: cfg.CredentialsFile,
-		conns: make([]sdkConn, len(t.senders))}
-	t.ledger.HearsLate(int64(noticeTime))
+		conns: make([]sdkConn, t.Conns())}
+	t.Ledger.HearsLate(int64(noticeTime))
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	for _, id := range t.ids {
+	for _, id := range t.IDs {
 		d.names = append(d.names, string(id))
 	}
-	size := t.window
+	size := t.Window
 	if size == 0 {
 		size = openLoopQueue
 	}
 	for i := range d.conns {
-		d.conns[i] = sdkConn{sdk: d, index: i, queue: make(chan message, size), free: make(chan []byte, size+1)}
+		d.conns[i] = sdkConn{sdk: d, index: i, queue: make(chan traffic.Message, size), free: make(chan []byte, size+1)}
 	}
 	return d
 }
@@ -94,18 +100,18 @@ func (v *view) Nodes() (nodes []discovery.Node, changed <-chan struct{}) {
 	return nodes, changed
 }
 
-func (d *sdk) connect(ctx context.Context) error {
+func (d *sdk) Connect(ctx context.Context) error {
 	for i := range d.conns {
 		view := &view{Membership: d.nodes, first: []discovery.Node{{Addr: d.first[i%len(d.first)]}}}
 		c := &d.conns[i]
 		cfg := client.Config{
 			Membership: view, Attach: d.attach, Strategy: c.newPicker(), Agent: "distmsg-loadtest", TLS: d.tls, Handler: c.handle,
-			MaxInFlight: min(max(d.t.window, openLoopQueue)*d.t.msg.copies, maxInFlight),
+			MaxInFlight: min(max(d.t.Window, openLoopQueue)*d.t.Fanout, maxInFlight),
 			OnKick:      c.onKick, OnDrain: c.onDrain, OnState: c.onState,
 			CredentialsFunc: credentialsFunc(d.login),
 			Logger:          slog.New(slog.DiscardHandler), // the report has all that matters
 		}
-		if !d.t.acks {
+		if !d.t.Acks {
 			cfg.OnPostFailed = c.onPostFailed
 		}
 		session, err := client.Dial(ctx, cfg)
@@ -115,14 +121,14 @@ func (d *sdk) connect(ctx context.Context) error {
 		view.attached.Store(true)
 		c.session = session
 		d.work.Go(c.send)
-		if err := session.Bind(ctx, d.names[i*d.t.per:(i+1)*d.t.per]...); err != nil {
+		if err := session.Bind(ctx, d.names[i*d.t.PerConn:(i+1)*d.t.PerConn]...); err != nil {
 			return err
 		}
-		d.do(func() {
+		d.Do(func() {
 			c.bound = true
-			d.t.ledger.Bind(i, d.t.now)
-			d.t.connAt(i, session.State().Addr)
-			d.t.connUp(i, unlimited)
+			d.t.Ledger.Bind(i, d.t.Now)
+			d.t.ConnAt(i, session.State().Addr)
+			d.t.ConnUp(i, traffic.Unlimited)
 		})
 	}
 	return nil
@@ -137,7 +143,7 @@ type picker struct {
 }
 
 func (c *sdkConn) newPicker() *picker {
-	s, _ := strategy(c.sdk.strategy) // the Config was validated
+	s, _ := Strategy(c.sdk.strategy) // the Config was validated
 	return &picker{conn: c, strategy: s, legs: make(map[string]uint32)}
 }
 
@@ -148,22 +154,22 @@ func (p *picker) Pick(nodes []discovery.Node, from, to string) int {
 		leg = uint32(len(p.legs) + 1)
 		p.legs[nodes[i].Addr] = leg
 	}
-	p.conn.sdk.do(func() {
+	p.conn.sdk.Do(func() {
 		for seq := p.conn.first; seq <= p.conn.submitted; seq++ {
-			p.conn.sdk.t.ledger.Leg(p.conn.index, seq, leg)
+			p.conn.sdk.t.Ledger.Leg(p.conn.index, seq, leg)
 		}
 	})
 	return i
 }
 
-func (d *sdk) do(f func()) {
+func (d *sdk) Do(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.t.tick()
+	d.t.Tick()
 	f()
 }
 
-func (d *sdk) send(conn int, m *message) bool {
+func (d *sdk) Send(conn int, m *traffic.Message) bool {
 	c := &d.conns[conn]
 	if len(c.queue) == cap(c.queue) {
 		c.blocked = true
@@ -171,19 +177,19 @@ func (d *sdk) send(conn int, m *message) bool {
 	}
 	queued := *m
 	select {
-	case queued.payload = <-c.free:
+	case queued.Payload = <-c.free:
 	default:
-		queued.payload = make([]byte, len(m.payload))
+		queued.Payload = make([]byte, len(m.Payload))
 	}
-	copy(queued.payload, m.payload)
+	copy(queued.Payload, m.Payload)
 	c.queue <- queued // only send fills the queue, and the caller has the exclusive right
 	return true
 }
 
-// settle has nothing to do: the SDK hands over everything that it reads.
-func (d *sdk) settle(context.Context) error { return nil }
+// Settle has nothing to do: the SDK hands over everything that it reads.
+func (d *sdk) Settle(context.Context) error { return nil }
 
-func (d *sdk) close() {
+func (d *sdk) Close() {
 	d.cancel()
 	for i := range d.conns {
 		close(d.conns[i].queue)
@@ -203,58 +209,58 @@ func (d *sdk) close() {
 func (c *sdkConn) send() {
 	d := c.sdk
 	for m := range c.queue {
-		d.do(func() {
-			c.first, c.submitted = m.seq, m.last()
+		d.Do(func() {
+			c.first, c.submitted = m.Seq, m.Last()
 			if c.blocked {
 				c.blocked = false
-				d.t.fill(c.index)
+				d.t.Fill(c.index)
 			}
 		})
 		c.submit(&m)
-		c.free <- m.payload
+		c.free <- m.Payload
 	}
 }
 
 // submit submits a message to the SDK.
-func (c *sdkConn) submit(m *message) {
-	d, seq := c.sdk, m.seq
-	out := client.Message{From: d.names[m.from], Payload: m.payload}
+func (c *sdkConn) submit(m *traffic.Message) {
+	d, seq := c.sdk, m.Seq
+	out := client.Message{From: d.names[m.From], Payload: m.Payload}
 	var id uint64
 	var err error
 	switch {
-	case m.copies > 1:
+	case m.Copies > 1:
 		id, err = c.submitMany(m, out)
-	case d.t.acks:
-		out.To = d.names[m.to]
+	case d.t.Acks:
+		out.To = d.names[m.To]
 		c.session.SendAsync(d.ctx, out, func(_ client.Reply, err error) { c.outcome(seq, err) })
 		return
 	default:
-		out.To = d.names[m.to]
+		out.To = d.names[m.To]
 		id, err = c.session.Post(d.ctx, out)
 	}
-	if d.t.acks {
+	if d.t.Acks {
 		return
 	}
 	if err != nil {
-		for ; seq <= m.last(); seq++ {
+		for ; seq <= m.Last(); seq++ {
 			c.outcome(seq, err)
 		}
-	} else if id != m.seq { // reports of failures would be ambiguous
-		d.do(func() { d.t.note("the SDK numbered a post differently") })
+	} else if id != m.Seq { // reports of failures would be ambiguous
+		d.Do(func() { d.t.Note("the SDK numbered a post differently") })
 	}
 }
 
 // submitMany submits a multicast to the SDK.
-func (c *sdkConn) submitMany(m *message, out client.Message) (id uint64, err error) {
+func (c *sdkConn) submitMany(m *traffic.Message, out client.Message) (id uint64, err error) {
 	d := c.sdk
-	to := make([]string, m.copies)
+	to := make([]string, m.Copies)
 	for i := range to {
-		to[i] = d.names[d.t.ledger.CopyTo(c.index, m.to, i)]
+		to[i] = d.names[d.t.Ledger.CopyTo(c.index, m.To, i)]
 	}
-	if !d.t.acks {
+	if !d.t.Acks {
 		return c.session.PostMulticast(d.ctx, out, to)
 	}
-	seq := m.seq
+	seq := m.Seq
 	c.session.MulticastAsync(d.ctx, out, to, func(results []client.Result, err error) {
 		for i := range to {
 			if err == nil {
@@ -275,31 +281,31 @@ func (c *sdkConn) outcome(seq uint64, err error) {
 			code = e.Code
 		}
 	}
-	c.sdk.do(func() { c.sdk.t.outcome(c.index, seq, code) })
+	c.sdk.Do(func() { c.sdk.t.Outcome(c.index, seq, code) })
 }
 
 func (c *sdkConn) handle(_ context.Context, m *client.Delivery) {
 	intact := false
-	c.sdk.do(func() { intact = c.sdk.t.deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
+	c.sdk.Do(func() { intact = c.sdk.t.Deliver(c.index, []byte(m.To), []byte(m.From), m.Payload) })
 	if !intact {
 		_ = m.Reject("differs from what was sent") // the ledger has recorded it
 	}
 }
 
 func (c *sdkConn) onPostFailed(id uint64, err *client.Error) {
-	c.sdk.do(func() { c.sdk.t.outcome(c.index, id, err.Code) })
+	c.sdk.Do(func() { c.sdk.t.Outcome(c.index, id, err.Code) })
 }
 
-func (c *sdkConn) onKick(client.Kick) { c.sdk.do(func() { c.sdk.t.note("kick") }) }
+func (c *sdkConn) onKick(client.Kick) { c.sdk.Do(func() { c.sdk.t.Note("kick") }) }
 
 // onDrain handles a notice that the session is about to move. The SDK does not report when the old
 // connection closes, only the deadline for it. Until then the route counts as changing.
 func (c *sdkConn) onDrain(f client.Drain) {
-	c.sdk.do(func() {
-		c.sdk.t.drains++
-		c.sdk.t.beginMove(c.index)
-		c.changing = c.sdk.t.now + int64(f.Deadline) + int64(afterDeadline)
-		c.sdk.t.ledger.EndMove(c.index, c.changing)
+	c.sdk.Do(func() {
+		c.sdk.t.Drains++
+		c.sdk.t.BeginMove(c.index)
+		c.changing = c.sdk.t.Now + int64(f.Deadline) + int64(afterDeadline)
+		c.sdk.t.Ledger.EndMove(c.index, c.changing)
 	})
 }
 
@@ -311,35 +317,35 @@ const afterDeadline = 5 * time.Second
 // in flight.
 func (c *sdkConn) onState(s client.State) {
 	t := c.sdk.t
-	c.sdk.do(func() {
-		up := t.senders[c.index].up
+	c.sdk.Do(func() {
+		up := t.Up(c.index)
 		if !c.bound || c.sdk.ctx.Err() != nil || !up && !s.Attached {
 			return
 		}
 		switch {
 		case !s.Attached:
-			t.sessionDown(c.index, c.submitted)
+			t.SessionDown(c.index, c.submitted)
 			return
 		case s.Err != nil:
-			t.sessionCut(c.index, c.submitted)
+			t.SessionCut(c.index, c.submitted)
 		case up:
-			t.sessionMoved(c.index, c.submitted)
+			t.SessionMoved(c.index, c.submitted)
 		}
 		if s.Err == nil {
-			t.restored(c.index)
+			t.Restored(c.index)
 		}
 		if s.Err == nil && s.Resumed {
-			t.ledger.Resume(c.index)
+			t.Ledger.Resume(c.index)
 		} else if s.Err == nil {
-			t.ledger.Bind(c.index, ledger.Unknown) // the SDK does not report when it was bound
+			t.Ledger.Bind(c.index, ledger.Unknown) // the SDK does not report when it was bound
 		}
 		if len(s.Nodes) > 0 {
-			t.connAt(c.index, s.Nodes[0].Addr)
+			t.ConnAt(c.index, s.Nodes[0].Addr)
 		}
-		t.endMove(c.index)
-		if t.ledger.ChangingUntil(c.index) < c.changing {
-			t.ledger.EndMove(c.index, c.changing)
+		t.EndMove(c.index)
+		if t.Ledger.ChangingUntil(c.index) < c.changing {
+			t.Ledger.EndMove(c.index, c.changing)
 		}
-		t.connUp(c.index, unlimited)
+		t.ConnUp(c.index, traffic.Unlimited)
 	})
 }

@@ -1,10 +1,9 @@
-package loadtest
+package drive
 
 import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"time"
 
@@ -14,9 +13,9 @@ import (
 // maxCredentials leaves room in the hello frame for everything else.
 const maxCredentials = codec.MaxHelloFrame - 512
 
-// readCredentials returns what a login shows to a node: the content of a file without the space
+// ReadCredentials returns what a login shows to a node: the content of a file without the space
 // around it. Without a file, it returns nil.
-func readCredentials(file string) ([]byte, error) {
+func ReadCredentials(file string) ([]byte, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -31,12 +30,12 @@ func readCredentials(file string) ([]byte, error) {
 	return text, nil
 }
 
-// credentialsFunc returns readCredentials as the SDK wants it.
+// credentialsFunc returns ReadCredentials as the SDK wants it.
 func credentialsFunc(file string) func(context.Context) ([]byte, error) {
 	if file == "" {
 		return nil
 	}
-	return func(context.Context) ([]byte, error) { return readCredentials(file) }
+	return func(context.Context) ([]byte, error) { return ReadCredentials(file) }
 }
 
 // renewalShare is the part of the time that the node allows in which a connection begins to log in
@@ -59,10 +58,3 @@ func (r *relay) relogin(body []byte) error {
 }
 
 const maxWithin = uint64(time.Hour / time.Millisecond) // in ms
-
-// renew makes a leg that replaces this one, at some moment in the time that the node gives to all
-// clients of the identity.
-func (l *leg) renew() {
-	c := l.conn
-	c.wire.attach(c, []string{l.addr}, false, rand.N(l.outlived/renewalShare+1))
-}

@@ -1,4 +1,4 @@
-package loadtest
+package drive
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"distmsg/codec"
+	"distmsg/loadtest/internal/traffic"
 )
 
 // nats speaks the NATS client protocol
@@ -17,14 +18,23 @@ import (
 // failures: a message that does not arrive is missing.
 type nats struct {
 	leg   *leg
-	t     *traffic
+	t     *traffic.Traffic
 	index int
 	beats int    // beats whose pongs have not come
 	inbox []byte // "_INBOX.run.conn."
 }
 
+func natsKind() Kind {
+	return Kind{Name: "nats", Protocol: "NATS", Server: "a nats-server",
+		make: func(t *traffic.Traffic, cfg *Config) Driver {
+			w := newWire(t, cfg, newNATS)
+			w.greets = true
+			return w
+		}}
+}
+
 func newNATS(c *wireConn) func(*leg) protocol {
-	inbox := fmt.Appendf(nil, "_INBOX.%016x.%d.", c.wire.t.ledger.Run(), c.index)
+	inbox := fmt.Appendf(nil, "_INBOX.%016x.%d.", c.wire.t.Ledger.Run(), c.index)
 	return func(l *leg) protocol { return &nats{leg: l, t: c.wire.t, index: c.index, inbox: inbox} }
 }
 
@@ -33,27 +43,27 @@ const inboxSID = "0"
 
 func (n *nats) open(b []byte) []byte {
 	b = append(b, `CONNECT {"verbose":false,"pedantic":false,"lang":"go","name":"distmsg-loadtest","version":"1","protocol":1}`+"\r\n"...)
-	for i, id := range n.t.idsOf(n.index) {
+	for i, id := range n.t.IDsOf(n.index) {
 		b = fmt.Appendf(b, "SUB %s %d\r\n", id, i+1)
 	}
-	if n.t.acks {
+	if n.t.Acks {
 		b = fmt.Appendf(b, "SUB %s* %s\r\n", n.inbox, inboxSID)
 	}
 	return n.ping(b) // the pong says that the server has handled all of this
 }
 
-func (n *nats) send(b []byte, m *message) ([]byte, bool) {
+func (n *nats) send(b []byte, m *traffic.Message) ([]byte, bool) {
 	b = append(b, "PUB "...)
-	b = append(b, n.t.ids[m.to]...)
+	b = append(b, n.t.IDs[m.To]...)
 	b = append(b, ' ')
-	if n.t.acks {
+	if n.t.Acks {
 		b = append(b, n.inbox...)
-		b = strconv.AppendUint(b, m.seq, 10)
+		b = strconv.AppendUint(b, m.Seq, 10)
 		b = append(b, ' ')
 	}
-	b = strconv.AppendInt(b, int64(len(m.payload)), 10)
+	b = strconv.AppendInt(b, int64(len(m.Payload)), 10)
 	b = append(b, "\r\n"...)
-	b = append(b, m.payload...)
+	b = append(b, m.Payload...)
 	return append(b, "\r\n"...), true
 }
 
@@ -114,10 +124,10 @@ func (n *nats) msg(args, rest []byte) (taken int, err error) {
 			return 0, errNATSMsg
 		}
 		n.leg.ended()
-		n.t.outcome(n.index, seq, codec.CodeAcked)
+		n.t.Outcome(n.index, seq, codec.CodeAcked)
 		return taken, nil
 	}
-	if n.t.deliver(n.index, subject, nil, rest[:size]) && len(reply) > 0 {
+	if n.t.Deliver(n.index, subject, nil, rest[:size]) && len(reply) > 0 {
 		b := append(n.leg.pending, "PUB "...)
 		b = append(b, reply...)
 		n.leg.pending = append(b, " 0\r\n\r\n"...)
@@ -134,7 +144,7 @@ func (n *nats) control(line []byte) error {
 		n.leg.touch()
 	case "PONG":
 		if n.leg.conn.cur != n.leg {
-			n.leg.up(n.leg.addr, unlimited)
+			n.leg.up(n.leg.addr, traffic.Unlimited)
 		} else if n.beats > 0 {
 			n.beats--
 		} else {
@@ -167,11 +177,11 @@ func (n *nats) info(args []byte) error {
 	if info.TLSRequired && n.leg.tunnel == nil {
 		return errors.New("the server wants TLS: add --tls")
 	}
-	if size := len(n.t.filler); size > info.MaxPayload {
+	if size := n.t.Longest(); size > info.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the server allows %d", size, info.MaxPayload)
 	}
 	if info.LDM {
-		n.t.drains++
+		n.t.Drains++
 	}
 	return nil
 }
