@@ -13,6 +13,7 @@ type callbacks struct {
 	presences *callback.Line[struct{}]
 	failures  *callback.Line[failure]
 	outcomes  *callback.Line[Outcome]
+	spans     *callback.Line[Span]
 	answers   *callback.Line[ending] // SendAsync and MulticastAsync
 
 	// room bounds the answers. A SendAsync takes its place before it sends, and releases it when
@@ -35,6 +36,7 @@ func newCallbacks(s *Session) *callbacks {
 		presences: callback.NewLine(g, "OnPresence", 0, 0, func(struct{}) { s.watches.tellPresence() }),
 		failures:  callback.NewLine(g, "OnPostFailed", cfg.QueueMessages, 0, func(f failure) { cfg.OnPostFailed(f.id, f.err) }),
 		outcomes:  callback.NewLine(g, "OnOutcome", maxOutcomes, 0, cfg.OnOutcome),
+		spans:     callback.NewLine(g, "OnSpan", mostSpans, 0, cfg.OnSpan),
 		answers:   callback.NewLine(g, "the callback of a SendAsync or MulticastAsync", 0, cfg.Workers, s.answer),
 	}
 	cb.room.setLimits(cfg.MaxInFlight, unlimited)

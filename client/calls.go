@@ -8,6 +8,7 @@ type call struct {
 	byCtx  bool               // its deadline is the context's
 	done   func(Reply, error) // SendAsync
 	result chan result        // Send; capacity 1
+	span   *spanning          // nil: nobody wants it
 }
 
 type result struct {

@@ -18,8 +18,8 @@ import (
 // Config configures a session. The zero value of each field means the default that its comment
 // names. Only Nodes (or Membership) must be set.
 //
-// The callbacks OnKick, OnDrain, OnState, OnPresence, OnPostFailed and OnOutcome each have a
-// goroutine of their own: calls of one kind run one at a time and in order, and do not wait for
+// The callbacks OnKick, OnDrain, OnState, OnPresence, OnPostFailed, OnOutcome and OnSpan each have
+// a goroutine of their own: calls of one kind run one at a time and in order, and do not wait for
 // other kinds or for handlers. They may block and may call every method of the session except
 // Close. The session logs a call that has not returned after a second or two, and counts it in
 // Stats.Stuck. If a callback panics or ends its goroutine (runtime.Goexit), the session logs its
@@ -121,6 +121,14 @@ type Config struct {
 	// each ID), for metrics. While 65,536 outcomes wait for it, further ones are dropped, and
 	// Stats.EventsDropped counts them. Session.Stats has the counts also without OnOutcome.
 	OnOutcome func(Outcome)
+	// OnSpan, if set, is called with a span of each message whose trace is sampled (Message.Trace):
+	// when it was sent or posted, and when its handler has returned. The spans of nodes and of the
+	// receiver's handler are children of the sender's span, and what a handler sends with its
+	// Delivery.Trace is a child of the handler's span. A multicast has one span, and its handlers
+	// have spans for the first 8 IDs that a session gets in one frame. Package client/otlp exports
+	// spans by OTLP. While 8,192 spans wait for OnSpan, further ones are dropped, and
+	// Stats.EventsDropped counts them. Without OnSpan, spans cost nothing.
+	OnSpan func(Span)
 
 	// Logger receives what an operator should see. Its handler may block: the session passes
 	// records on from a separate goroutine, and drops and counts those that do not fit

@@ -31,7 +31,10 @@ type Delivery struct {
 	To      string // an ID of this session
 	From    string // "" where the node allows that
 	Payload []byte // a view: valid until the handler returns, not to be written to
-	Trace   string // the sender's Message.Trace, or ""; owned by the handler
+	// Trace is the sender's Message.Trace, or "". If sessions make spans (Config.OnSpan), its
+	// parent is not the sender's: it is the span of the send, or of this handler if this session
+	// makes spans. The handler owns the string.
+	Trace string
 
 	deadline int64 // on the session's clock; 0: none
 	ending   atomic.Pointer[endingContext]
@@ -99,8 +102,8 @@ func (d *Delivery) Reject(reason string) error { return d.answer.Reject(reason) 
 func (d *Delivery) Defer() *Responder {
 	r := new(Responder)
 	r.copyFrom(&d.answer)
-	if d.answer.answered.Swap(true) {
-		r.answered.Store(true)
+	if !d.answer.answered.CompareAndSwap(notAnswered, leftToResponder) {
+		r.answered.Store(d.answer.answered.Load())
 	}
 	return r
 }
@@ -115,8 +118,13 @@ type Responder struct {
 	token    [codec.MaxToken]byte
 	tokenLen uint8
 	wants    bool
-	answered atomic.Bool
+	answered atomic.Uint32 // the code of the answer, or one of the two below
 }
+
+const (
+	notAnswered     = 0
+	leftToResponder = 1 << 8 // another Responder answers this delivery
+)
 
 func (r *Responder) set(c *conn, f *codec.Deliver) {
 	r.conn, r.wants = c, f.Flags&codec.FlagAck != 0
@@ -138,7 +146,7 @@ func (r *Responder) Reply(payload []byte) error {
 // ReplyValue answers acked with v, encoded with msgpack. If encoding v fails or panics, the
 // delivery stays unanswered.
 func (r *Responder) ReplyValue(v any) error {
-	if r.answered.Load() || !r.wants {
+	if r.answered.Load() != notAnswered || !r.wants {
 		return r.Reply(nil)
 	}
 	value, err := encodeValue(v)
@@ -155,7 +163,7 @@ func (r *Responder) Reject(reason string) error {
 }
 
 func (r *Responder) send(f *codec.Ack) error {
-	if r.answered.Swap(true) {
+	if !r.answered.CompareAndSwap(notAnswered, uint32(f.Code)) {
 		return ErrAnswered
 	}
 	if !r.wants {
@@ -164,7 +172,7 @@ func (r *Responder) send(f *codec.Ack) error {
 	f.Token = r.token[:r.tokenLen]
 	retry, err := r.conn.ack(f)
 	if retry {
-		r.answered.Store(false)
+		r.answered.Store(notAnswered)
 	} else {
 		r.conn.owed.Add(-1)
 	}

@@ -120,17 +120,18 @@
 //
 // [Session.Stats] returns a snapshot of counters and gauges, for a metrics exporter.
 // Config.OnOutcome is called with each outcome and its round-trip time, for histograms.
-// Config.OnState, OnDrain and OnKick report nodes that come and go, and lost IDs. Config.Logger
-// (log/slog) receives what an operator should see: Info for attachments and drains, Warn for
-// trouble, Error for panics of handlers and callbacks.
+// Config.OnSpan is called with spans of messages whose traces are sampled; package client/otlp
+// exports them. Config.OnState, OnDrain and OnKick report nodes that come and go, and lost IDs.
+// Config.Logger (log/slog) receives what an operator should see: Info for attachments and drains,
+// Warn for trouble, Error for panics of handlers and callbacks.
 //
 // # What may be called from where
 //
 // Any goroutine may call all methods of [Session] and [Responder]. The application's code runs
 //
-//   - a [Handler], OnKick, OnDrain, OnState, OnPostFailed, OnPresence, OnOutcome, and the callbacks
-//     of SendAsync and MulticastAsync: on separate goroutines. They may block, and may call
-//     everything except Close, which waits for them. None of them waits for another kind; see
+//   - a [Handler], OnKick, OnDrain, OnState, OnPostFailed, OnPresence, OnOutcome, OnSpan, and the
+//     callbacks of SendAsync and MulticastAsync: on separate goroutines. They may block, and may
+//     call everything except Close, which waits for them. None of them waits for another kind; see
 //     [Config] and [Session.SendAsync];
 //   - an encoder or decoder of a Value: on the goroutine that sends, replies or decodes;
 //   - Config.Dialer and Config.CredentialsFunc: on goroutines that look for nodes, also after Dial

@@ -79,6 +79,8 @@ type job struct {
 	deliver codec.Deliver // views into frame, or into shared
 	shared  *shared       // the body of a frame for several IDs; nil if frame is the body
 	since   int64         // arrival, on the session's clock
+	// it gets no span of its own: those of other IDs of the frame are enough
+	spanless bool
 
 	lane *lane
 	next *job
@@ -357,20 +359,23 @@ func (in *inbox) run(j *job, all *deliveries) {
 	}
 	d := all.next()
 	d.set(j)
-	in.handle(j.handler, d)
+	in.handle(j.handler, d, j.conn.s.handlerSpan(j, d))
 }
 
 // handle calls a handler and answers if the handler has not: it accepts the message if the handler
-// returned, and rejects it if not. The sender does not get the value of a panic.
-func (in *inbox) handle(h Handler, d *Delivery) {
+// returned, and rejects it if not. The sender does not get the value of a panic. span may be nil.
+func (in *inbox) handle(h Handler, d *Delivery, span *spanning) {
+	s := d.answer.conn.s
 	returned := callback.Contain(func() { h(d.context(in.ctx), d) }, func(f callback.Failure) {
 		in.count.panics.Add(1)
 		_ = d.Reject("the receiver's handler " + f.How())
+		s.endHandler(span, d, false)
 		d.Payload = nil
 		f.Log(in.log, "distmsg: a handler", "to", d.To, "from", d.From)
 	})
 	if returned {
 		_ = d.Accept() // ErrAnswered is the usual case for request/reply
+		s.endHandler(span, d, true)
 		d.Payload = nil
 	}
 }

@@ -47,15 +47,16 @@ func (s *Session) Multicast(ctx context.Context, m Message, to []string) ([]Resu
 		return nil, err
 	}
 	done := make(chan struct{})
-	g, good := s.newGroup(to)
+	g, good := s.newGroup(&m, to)
 	g.done = func() { close(done) }
 	results := g.results
 	if len(good) == 0 {
+		s.endSpan(g.span)
 		return results, nil
 	}
-	c, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g})
+	c, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g, span: g.span})
 	if err != nil {
-		return nil, s.refused(err, len(good), g.since)
+		return nil, s.refused(err, len(good), g.since, g.span)
 	}
 	select {
 	case <-done:
@@ -74,13 +75,14 @@ func (s *Session) MulticastAsync(ctx context.Context, m Message, to []string, do
 		s.answerHere(ending{many: done, err: err})
 		return
 	}
-	g, good := s.newGroup(to)
+	g, good := s.newGroup(&m, to)
 	results := g.results
 	g.done = func() { s.cb.answers.Push(ending{many: done, results: results, places: len(good)}) }
 	if len(good) == 0 {
+		s.endSpan(g.span)
 		s.answerHere(ending{many: done, results: results})
-	} else if _, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g, async: true}); err != nil {
-		s.answerHere(ending{many: done, err: s.refused(err, len(good), g.since)})
+	} else if _, _, err := s.submit(ctx, outgoing{Message: m, to: good, group: g, span: g.span, async: true}); err != nil {
+		s.answerHere(ending{many: done, err: s.refused(err, len(good), g.since, g.span)})
 	}
 }
 
@@ -105,7 +107,9 @@ func (s *Session) PostMulticast(ctx context.Context, m Message, to []string) (id
 	if len(to) == 0 {
 		return id, nil
 	}
-	_, _, err = s.submit(ctx, outgoing{Message: m, to: to, seq: id | seqMany | seqManyPost})
+	span := s.spanOf(SpanPost, &m, len(to))
+	_, _, err = s.submit(ctx, outgoing{Message: m, to: to, seq: id | seqMany | seqManyPost, span: span})
+	s.posted(span, err)
 	return id, err
 }
 
@@ -163,13 +167,14 @@ type group struct {
 	results  []Result // nil if its sender has stopped waiting
 	at       []int    // for each copy: its index in results; nil if it is the same
 	since    time.Time
-	done     func() // called when left is 0
+	span     *spanning // nil: nobody wants it, or it has ended
+	done     func()    // called when left is 0
 }
 
-// newGroup makes the group of a multicast and returns the IDs to send to. It leaves out those that
-// no node would accept, and sets their results.
-func (s *Session) newGroup(to []string) (g *group, good []string) {
-	g = &group{results: make([]Result, len(to)), since: s.stamp()}
+// newGroup makes the group of the multicast m and returns the IDs to send to. It leaves out those
+// that no node would accept, and sets their results.
+func (s *Session) newGroup(m *Message, to []string) (g *group, good []string) {
+	g = &group{results: make([]Result, len(to)), since: s.stamp(), span: s.spanOf(SpanSend, m, len(to))}
 	good = to
 	if slices.ContainsFunc(to, func(id string) bool { return !goodID(id) }) {
 		good = make([]string, 0, len(to))
@@ -184,6 +189,7 @@ func (s *Session) newGroup(to []string) (g *group, good []string) {
 		default:
 			g.results[i].Err = badID(id)
 			s.ended(codec.CodeBadID, g.since)
+			g.span.failed(codec.CodeBadID, 1)
 		}
 	}
 	g.open = make([]bool, len(good))
@@ -260,6 +266,7 @@ func (c *conn) endCopy(seq uint64, reply Reply, err *Error) {
 	c.mu.Lock()
 	g, copy, cost := c.calls.endCopy(seq)
 	awaited, last := false, false
+	var span *spanning // if it ends here
 	if g != nil {
 		awaited, last = g.results != nil, g.left == 0
 		c.s.window.release(1, cost)
@@ -272,9 +279,14 @@ func (c *conn) endCopy(seq uint64, reply Reply, err *Error) {
 		}
 		if err != nil {
 			r.Err = err
+			g.span.failed(err.Code, 1)
+		}
+		if last {
+			span = g.span
 		}
 	}
 	c.mu.Unlock()
+	c.s.endSpan(span)
 	if awaited {
 		c.s.ended(codeOf(err), g.since)
 	} else {
@@ -302,6 +314,10 @@ func (c *conn) giveUp(g *group, err *Error) {
 	for range n {
 		c.s.ended(err.Code, g.since)
 	}
+	if n > 0 { // otherwise the last outcome has ended it
+		g.span.failed(err.Code, n)
+		c.s.endSpan(g.span)
+	}
 }
 
 // onDeliverMany queues one message for several IDs. It returns the copies for IDs that the session
@@ -314,8 +330,13 @@ func (c *conn) onDeliverMany(body []byte) error {
 	}
 	var back []codec.Recipient
 	now := c.s.now()
-	for v, ok := f.To.Next(); ok; v, ok = f.To.Next() {
+	for n := 0; ; n++ {
+		v, ok := f.To.Next()
+		if !ok {
+			break
+		}
 		j := c.s.inbox.newSharedJob(frame)
+		j.spanless = n >= mostAlike
 		j.deliver = f.Deliver(&v)
 		if !c.queue(j, now) {
 			back = append(back, v)

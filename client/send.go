@@ -25,8 +25,8 @@ type Message struct {
 	// take any time.
 	TTL time.Duration
 	// Trace is the trace that the message belongs to, as a W3C traceparent ("00-…"): the receiver
-	// finds it in its Delivery. Nodes pass it on and do not look at it. One that is not valid is
-	// left out.
+	// finds it in its Delivery. Nodes pass it on unchanged. One that is not valid is left out. If
+	// it is sampled, the session makes spans of the message (Config.OnSpan), and nodes do.
 	Trace string
 }
 
@@ -51,10 +51,10 @@ type Reply struct {
 // the one before, keep their order; see Spread or mesh for SendAsync and Post.
 func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 	w := s.calls.Get().(*call)
-	w.since = s.stamp()
-	c, seq, err := s.submit(ctx, outgoing{Message: m, call: w})
+	w.since, w.span = s.stamp(), s.spanOf(SpanSend, &m, 1)
+	c, seq, err := s.submit(ctx, outgoing{Message: m, call: w, span: w.span})
 	if err != nil {
-		err = s.refused(err, 1, w.since)
+		err = s.refused(err, 1, w.since, w.span)
 		s.calls.Put(w)
 		return Reply{}, err
 	}
@@ -65,6 +65,7 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 		if c.abandon(seq, w) {
 			r.err = &Error{Code: codec.CodeTimeout, Reason: "gave up waiting for the outcome", cause: ctx.Err()}
 			s.ended(r.err.Code, w.since)
+			s.endWith(w.span, r.err.Code)
 		} else {
 			r = <-w.result
 		}
@@ -89,9 +90,9 @@ func (s *Session) Send(ctx context.Context, m Message) (Reply, error) {
 // have not begun yet, unless a callback calls it. Any goroutine may call SendAsync.
 func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, error)) {
 	w := s.calls.Get().(*call)
-	w.done, w.since = done, s.stamp()
-	if _, _, err := s.submit(ctx, outgoing{Message: m, call: w, async: true}); err != nil {
-		err = s.refused(err, 1, w.since)
+	w.done, w.since, w.span = done, s.stamp(), s.spanOf(SpanSend, &m, 1)
+	if _, _, err := s.submit(ctx, outgoing{Message: m, call: w, span: w.span, async: true}); err != nil {
+		err = s.refused(err, 1, w.since, w.span)
 		w.done = nil
 		s.calls.Put(w)
 		s.answerHere(ending{done: done, err: err})
@@ -103,7 +104,9 @@ func (s *Session) SendAsync(ctx context.Context, m Message, done func(Reply, err
 // attached. An error means that nothing was sent. Only Config.OnPostFailed reports what happens to
 // the message, under the id that Post returns. Any goroutine may call Post.
 func (s *Session) Post(ctx context.Context, m Message) (id uint64, err error) {
-	_, seq, err := s.submit(ctx, outgoing{Message: m, seq: s.posts.Add(1)<<1 | seqPost})
+	span := s.spanOf(SpanPost, &m, 1)
+	_, seq, err := s.submit(ctx, outgoing{Message: m, seq: s.posts.Add(1)<<1 | seqPost, span: span})
+	s.posted(span, err)
 	return seq >> 1, err
 }
 
@@ -114,6 +117,7 @@ type outgoing struct {
 	to       []string  // of a multicast: the receivers
 	group    *group    // of a multicast whose sender waits for the outcomes
 	seq      uint64    // of a post
+	span     *spanning // nil: nobody wants it
 	async    bool      // the outcome goes to a callback
 	deadline time.Time // zero: none
 	byCtx    bool      // the deadline is the context's
@@ -318,6 +322,9 @@ func (c *conn) encode(o *outgoing, seq uint64, ttl uint32) ([]byte, error) {
 
 // traceOf returns o's trace as a frame has it. It needs c.mu, and the result is valid as long.
 func (c *conn) traceOf(o *outgoing) []byte {
+	if o.span != nil {
+		return o.span.trace[:]
+	}
 	if o.Trace == "" || !codec.ParseTrace(&c.trace, o.Trace) {
 		return nil
 	}
@@ -479,12 +486,13 @@ func postID(seq uint64) (id uint64, ok bool) {
 	return seq >> 1, seq&seqPost != 0
 }
 
-// refused counts the outcome of n sends that never reached a buffer.
-func (s *Session) refused(err error, n int, since time.Time) error {
+// refused counts the outcome of n sends that never reached a buffer, and ends their span.
+func (s *Session) refused(err error, n int, since time.Time, span *spanning) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		for range n {
 			s.ended(e.Code, since)
 		}
+		s.endWith(span, e.Code)
 	}
 	return err
 }
@@ -495,6 +503,8 @@ func (s *Session) endCall(w *call, reply Reply, err *Error) {
 		err.blame()
 	}
 	s.ended(codeOf(err), w.since)
+	s.endWith(w.span, codeOf(err))
+	w.span = nil
 	if w.done == nil {
 		w.result <- result{reply, err}
 		return

@@ -41,7 +41,8 @@ type Stats struct {
 	Kicks    uint64 // IDs lost
 	Attaches uint64 // connections that got as far as welcome
 	Faults   uint64 // error frames and unknown kinds from nodes
-	// calls of OnPostFailed, OnOutcome, OnState and OnDrain that did not fit into their queues
+	// calls of OnPostFailed, OnOutcome, OnSpan, OnState and OnDrain that did not fit into their
+	// queues
 	EventsDropped uint64
 	LogsDropped   uint64 // log records that were dropped because the logger's handler was too slow
 

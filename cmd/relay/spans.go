@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"distmsg/engine"
 	"distmsg/internal/cli"
 	"distmsg/internal/otlp"
@@ -36,9 +38,32 @@ func exportSpans(ctx context.Context, node *engine.Engine, o *options, logger *s
 	if o.otlpEndpoint == "" {
 		return nil
 	}
-	x, err := otlp.New(ctx, node, o.otlpEndpoint, cli.ReadBuild().Version, logger)
+	from := otlp.Resource{Service: "distmsg-relay", Instance: node.NodeID(), Version: cli.ReadBuild().Version}
+	x, err := otlp.New(ctx, from, o.otlpEndpoint, logger)
 	if err == nil {
-		go x.Run(ctx)
+		go x.Run(ctx, (&spanSource{node: node}).take)
 	}
 	return err
+}
+
+// spanSource takes the spans of a node. The goroutine of its exporter owns it.
+type spanSource struct {
+	node  *engine.Engine
+	taken []engine.Span // for reuse
+}
+
+// take appends the spans that the node has made.
+func (s *spanSource) take(all []otlp.Span) []otlp.Span {
+	s.taken = s.node.TakeSpans(s.taken[:0])
+	for i := range s.taken {
+		v := &s.taken[i]
+		name := "distmsg deliver"
+		if v.Forwarded {
+			name = "distmsg forward"
+		}
+		all = append(all, otlp.Span{
+			Parent: v.Trace, Name: name, Kind: trace.SpanKindInternal, Began: v.Began, Ended: v.Ended, Recipients: v.Recipients,
+		})
+	}
+	return all
 }

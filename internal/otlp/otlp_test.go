@@ -17,19 +17,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"distmsg/codec"
-	"distmsg/engine"
 )
 
-// fakeNode has spans for whoever takes them.
-type fakeNode struct{ spans []engine.Span }
-
-func (*fakeNode) NodeID() string { return "n1" }
-
-func (n *fakeNode) TakeSpans(all []engine.Span) []engine.Span {
-	all = append(all, n.spans...)
-	n.spans = nil
-	return all
-}
+var node = Resource{Service: "distmsg-relay", Instance: "n1", Version: "v1"}
 
 // requests returns the URL of a collector, and what it gets.
 func requests(t *testing.T, broken *atomic.Bool) (url string, got <-chan *collector.ExportTraceServiceRequest) {
@@ -58,23 +48,24 @@ func TestExport(t *testing.T) {
 	var broken atomic.Bool
 	broken.Store(true)
 	url, got := requests(t, &broken)
-	node, began := &fakeNode{}, time.Unix(1_700_000_000, 5)
-	one := engine.Span{Began: began, Ended: began.Add(3 * time.Millisecond), Forwarded: true, Recipients: 7}
-	if !codec.ParseTrace(&one.Trace, traceparent) {
+	began := time.Unix(1_700_000_000, 5)
+	one := Span{Name: "distmsg forward", Began: began, Ended: began.Add(3 * time.Millisecond), Recipients: 7}
+	if !codec.ParseTrace(&one.Parent, traceparent) {
 		t.Fatal("the trace of the test is none")
 	}
 	var log bytes.Buffer
-	x, err := New(t.Context(), node, url, "v1", slog.New(slog.NewTextHandler(&log, nil)))
+	x, err := New(t.Context(), node, url, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // which are lost
-		x.export(t.Context(), []engine.Span{one})
+		x.Export(t.Context(), []Span{one})
 	}
 	broken.Store(false)
 	two := one
-	two.Forwarded, two.Recipients = false, 1
-	x.export(t.Context(), []engine.Span{one, two})
+	two.Name, two.Recipients, two.ID = "distmsg send", 1, [8]byte{1, 2, 3, 4, 5, 6, 7, 8}
+	two.To, two.Failed, two.Code = "bob", 1, codec.CodeNoRoute
+	x.Export(t.Context(), []Span{one, two})
 	if text := log.String(); strings.Count(text, "does not take spans") != 1 || strings.Count(text, "takes spans again") != 1 {
 		t.Errorf("log:\n%s", text)
 	}
@@ -86,7 +77,7 @@ func TestExport(t *testing.T) {
 		t.Errorf("resource %s", text)
 	}
 	spans := all[0].GetScopeSpans()[0].GetSpans()
-	for i, name := range []string{"distmsg forward", "distmsg deliver"} {
+	for i, name := range []string{"distmsg forward", "distmsg send"} {
 		s := spans[i]
 		if s.GetName() != name || hex.EncodeToString(s.GetTraceId()) != traceparent[3:35] || hex.EncodeToString(s.GetParentSpanId()) != traceparent[36:52] {
 			t.Errorf("%v", s)
@@ -98,23 +89,31 @@ func TestExport(t *testing.T) {
 			t.Errorf("times of %v", s)
 		}
 	}
-	if bytes.Equal(spans[0].GetSpanId(), spans[1].GetSpanId()) {
-		t.Error("two spans have one ID")
+	if bytes.Equal(spans[0].GetSpanId(), spans[1].GetSpanId()) || !bytes.Equal(spans[1].GetSpanId(), two.ID[:]) {
+		t.Errorf("the spans have the IDs %x and %x", spans[0].GetSpanId(), spans[1].GetSpanId())
+	}
+	if text := spans[1].String(); !strings.Contains(text, "bob") || !strings.Contains(text, "STATUS_CODE_ERROR") || !strings.Contains(text, "no_route") {
+		t.Errorf("%s", text)
+	}
+	if text := spans[0].GetStatus().String(); text != "" {
+		t.Errorf("status %s of what went well", text)
 	}
 }
 
-// Run takes what the node has, and ends with its context.
+// Run takes what there is, and ends with its context.
 func TestRun(t *testing.T) {
 	var broken atomic.Bool
 	url, got := requests(t, &broken)
-	node := &fakeNode{spans: []engine.Span{{Trace: [codec.TraceLen]byte{1: 1, 17: 1, 25: 1}, Began: time.Now(), Ended: time.Now()}}}
-	x, err := New(t.Context(), node, url+"/", "v1", slog.New(slog.DiscardHandler))
+	take := func(all []Span) []Span {
+		return append(all, Span{Parent: [codec.TraceLen]byte{1: 1, 17: 1, 25: 1}, Began: time.Now(), Ended: time.Now()})
+	}
+	x, err := New(t.Context(), node, url+"/", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { x.Run(ctx); close(done) }()
+	go func() { x.Run(ctx, take); close(done) }()
 	<-got
 	cancel()
 	<-done
