@@ -33,6 +33,8 @@ func (a respondent) Answer(ctx context.Context, q query.Question, add func(item 
 		return answer(ctx, q, add, a.conns)
 	case askLinks:
 		return a.links(ctx, add)
+	case askHistory:
+		return answer(ctx, q, add, a.samples)
 	case askIDs:
 		return answer(ctx, q, add, a.ids)
 	case askBelieves:

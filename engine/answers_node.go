@@ -19,7 +19,7 @@ func (a respondent) node(ctx context.Context, add func(any) error) error {
 		Fenced:   e.incarnation.Load() != e.since,
 		Sessions: s.Sessions, Conns: s.Connections, IDs: s.IDs, Routes: s.Routes, Watched: s.Watched, Pending: s.Pending, Parked: s.Parked,
 		MemoryHeld: s.MemoryHeld, MemoryBudget: s.MemoryBudget,
-		Degraded: append([]string{}, e.Health()...), Counters: s.forOperator(), Links: []LinkInfo{}, Loops: []LoopInfo{},
+		Degraded: append([]string{}, e.Health()...), Counters: s.forOperator(), Limits: s.Limited, Links: []LinkInfo{}, Loops: []LoopInfo{},
 		Rebalance: e.rebalance.info(),
 	}
 	if a.ready() == nil {

@@ -96,8 +96,8 @@
 //	port.mu > inbox.mu
 //	upstream.writing > inbox.mu, half.mu
 //
-// No other lock is taken under these, and none under loop.pubMu, joins.mu, mailRounds.mu,
-// peers.Announcer.mu, directory.lane.mu, directory.doubts.mu, directory.holders.mu,
+// No other lock is taken under these, and none under loop.pubMu, history.mu, joins.mu,
+// mailRounds.mu, peers.Announcer.mu, directory.lane.mu, directory.doubts.mu, directory.holders.mu,
 // directory.kickMemory.mu, directory.monitoredRegistry.mu, directory.overs.mu,
 // directory.presences.mu, directory.releases.mu, directory.resolver.mu, directory.untold.mu,
 // limit.Book.mu, query.Desk.mu, rebalancing.mu and sources.mu. A test in internal/docs reads the

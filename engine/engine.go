@@ -66,6 +66,7 @@ type Engine struct {
 	incarnation     atomic.Uint64
 	drain           draining
 	rebalance       rebalancing
+	history         history
 	requestsRefused atomic.Uint64
 	mailRounds      mailRounds
 	nextLoop        atomic.Uint64 // which loop gets the next client in the same process
@@ -111,7 +112,7 @@ func New(cfg Config) (*Engine, error) {
 	e.clients = newClientLog(e)
 	e.memory = newMemory(&cfg)
 	e.terms.Store(cfg.NodeLimits().terms())
-	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng = e, e, e, e
+	e.hooks.eng, e.drain.eng, e.acceptor.eng, e.mailRounds.eng, e.history.eng = e, e, e, e, e
 	e.drain.turn = make(chan struct{}, 1)
 	e.rebalance = rebalancing{eng: e, wake: make(chan struct{}, 1)}
 	e.acceptor.clients = newPort(cfg.MaxConns, cfg.MaxHandshakes)
@@ -208,6 +209,7 @@ func (e *Engine) serve(ctx context.Context, helpers *sync.WaitGroup) error {
 	helpers.Go(func() { e.dir.Run(e.serving) })
 	helpers.Go(func() { e.guardMemory(e.serving) })
 	helpers.Go(func() { e.rebalance.run(e.serving) })
+	helpers.Go(func() { e.history.run(e.serving) })
 	if e.cluster != nil {
 		helpers.Go(func() { e.acceptor.accept(e.acceptor.peerListener, e.acceptor.peers, e.cluster) })
 		helpers.Go(func() { e.cluster.peers.Run(e.serving) })

@@ -29,6 +29,7 @@ const (
 	askBelieves = "believes"
 	askTrace    = "trace"
 	askArrive   = "arrive"
+	askHistory  = "history"
 
 	orderDrain     = "drain"
 	orderUndrain   = "undrain"
@@ -90,6 +91,12 @@ func (o *Operator) Links(ctx context.Context) (Asked[LinkInfo], error) {
 // The default is 100, and the most 10,000. The session is named as in SessionInfo.
 func (o *Operator) IDs(ctx context.Context, session string, limit int) (Asked[IDInfo], error) {
 	return askAll[IDInfo](ctx, o.eng, askIDs, idsArgs{session, limit})
+}
+
+// History asks all nodes what they did in the last ten minutes: up to limit samples of each node,
+// the oldest of them first. The default is all.
+func (o *Operator) History(ctx context.Context, limit int) (Asked[HistorySample], error) {
+	return askAll[HistorySample](ctx, o.eng, askHistory, limitArgs{limit})
 }
 
 // errNotRunning is the error of a question before Run or after it.

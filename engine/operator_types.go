@@ -52,8 +52,10 @@ type NodeInfo struct {
 	// Degraded is what the node does without; see Engine.Health.
 	Degraded []string     `json:"degraded"`
 	Counters NodeCounters `json:"counters"`
-	Links    []LinkInfo   `json:"links"`
-	Loops    []LoopInfo   `json:"loops"`
+	// Limits says which clients reached which limits, and how often. It names up to 100 identities.
+	Limits []Limited  `json:"limits,omitempty"`
+	Links  []LinkInfo `json:"links"`
+	Loops  []LoopInfo `json:"loops"`
 	// Rebalance is the latest move of clients to other nodes. Nil if there was none.
 	Rebalance *RebalanceInfo `json:"rebalance,omitempty"`
 }
@@ -76,6 +78,28 @@ type NodeCounters struct {
 	Outcomes   map[string]uint64 `json:"outcomes"` // by code
 	Faults     map[string]uint64 `json:"faults"`   // by fault
 	Limited    uint64            `json:"limited"`  // how often clients have reached a limit
+}
+
+// HistorySample is what a node did in a short time, two seconds as a rule.
+type HistorySample struct {
+	Node     string            `json:"node"`
+	At       time.Time         `json:"at"`      // its end
+	Seconds  float64           `json:"seconds"` // its length
+	Sends    uint64            `json:"sends"`
+	Limited  uint64            `json:"limited,omitempty"`  // how often clients have reached a limit
+	Outcomes map[string]uint64 `json:"outcomes,omitempty"` // by code
+	// Residence and AckRoundTrip are as in Times. Nil if there was nothing to measure.
+	Residence    *Spread `json:"residence,omitempty"`
+	AckRoundTrip *Spread `json:"ack_round_trip,omitempty"`
+	// Peers are the nodes that it had links to at the end.
+	Peers []string `json:"peers,omitempty"`
+}
+
+// Spread is how long things took. The quantiles may be up to a fifth too long.
+type Spread struct {
+	Count      uint64  `json:"count"`
+	P50Seconds float64 `json:"p50_seconds"`
+	P99Seconds float64 `json:"p99_seconds"`
 }
 
 // LoopInfo is one event loop of a node.

@@ -174,10 +174,10 @@ type Stats struct {
 
 // Limited counts how often clients of one identity reached a limit of theirs.
 type Limited struct {
-	Identity string // "" for clients without a name
-	Other    bool   // all identities that are not named one by one
-	Limit    string // such as identity-messages
-	Times    uint64
+	Identity string `json:"identity,omitempty"` // empty for clients without a name
+	Other    bool   `json:"other,omitempty"`    // all identities that are not named one by one
+	Limit    string `json:"limit"`              // such as identity-messages
+	Times    uint64 `json:"times"`
 }
 
 // loopStats are one loop's counters. The loop counts without a lock and publishes a copy with each

@@ -34,6 +34,7 @@ type Operator interface {
 	Links(ctx context.Context) (engine.Asked[engine.LinkInfo], error)
 	IDs(ctx context.Context, session string, limit int) (engine.Asked[engine.IDInfo], error)
 	Where(ctx context.Context, ids []string) (engine.Asked[engine.WhereInfo], error)
+	History(ctx context.Context, limit int) (engine.Asked[engine.HistorySample], error)
 	Trace(ctx context.Context, from, to string) (engine.TraceInfo, error)
 	Watch(ctx context.Context, ids []string, heard func(engine.WatchEvent)) error
 
@@ -157,6 +158,10 @@ func (a *API) addQuestions() {
 	})
 	a.question("links", func(*params) asking {
 		return func(ctx context.Context) (any, error) { return answered(o.Links(ctx)) }
+	})
+	a.question("history", func(p *params) asking {
+		limit := p.limit()
+		return func(ctx context.Context) (any, error) { return answered(o.History(ctx, limit)) }
 	})
 	a.question("ids", func(p *params) asking {
 		session, limit := p.session(), p.limit()

@@ -49,6 +49,10 @@ func (o *fakeOperator) Links(ctx context.Context) (all engine.Asked[engine.LinkI
 	return all, ctx.Err()
 }
 
+func (o *fakeOperator) History(context.Context, int) (all engine.Asked[engine.HistorySample], err error) {
+	return all, o.err
+}
+
 func (o *fakeOperator) IDs(_ context.Context, session string, _ int) (all engine.Asked[engine.IDInfo], err error) {
 	o.asked <- session
 	return all, o.err

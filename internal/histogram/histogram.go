@@ -5,6 +5,7 @@ package histogram
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"sync"
 	"time"
@@ -77,6 +78,28 @@ func (h *Histogram) Merge(other *Histogram) {
 		h.counts[b] += n
 	}
 	h.sum += other.sum
+}
+
+// Since returns what was counted after earlier, which is an earlier state of the same histogram.
+func (h *Histogram) Since(earlier *Histogram) (more Histogram) {
+	for b, n := range &h.counts {
+		more.counts[b] = n - earlier.counts[b]
+	}
+	more.sum = h.sum - earlier.sum
+	return more
+}
+
+// Quantile returns a time in seconds that the part q of all durations did not exceed: the end of
+// the bucket, so it may be up to a fifth too long. An empty histogram returns 0.
+func (h *Histogram) Quantile(q float64) float64 {
+	rank := max(1, uint64(math.Ceil(q*float64(h.Count()))))
+	for b, n := range &h.counts {
+		if n >= rank {
+			return math.Exp2(float64(b)/perDoubling + leastBits - unitBits)
+		}
+		rank -= n
+	}
+	return 0
 }
 
 // Count returns how many durations were counted.

@@ -67,3 +67,24 @@ func BenchmarkAdd(b *testing.B) {
 		h.Add(time.Duration(i&0xfffff), 1)
 	}
 }
+
+// A quantile is the end of the bucket in which it is, of what was counted since.
+func TestQuantile(t *testing.T) {
+	var h Histogram
+	h.Add(time.Hour, 5)
+	earlier := h
+	h.Add(time.Millisecond, 98)
+	h.Add(time.Second, 2)
+	since := h.Since(&earlier)
+	if since.Count() != 100 || math.Abs(since.Sum()-2.098) > 1e-6 {
+		t.Errorf("since then: %v", since)
+	}
+	for q, want := range map[float64]float64{0: 0.001, 0.5: 0.001, 0.98: 0.001, 0.99: 1, 1: 1} {
+		if got := since.Quantile(q); got < want || got > 1.2*want {
+			t.Errorf("%v of all took up to %v s, want %v s", q, got, want)
+		}
+	}
+	if got := new(Histogram).Quantile(0.5); got != 0 {
+		t.Errorf("nothing took %v s", got)
+	}
+}
