@@ -47,6 +47,10 @@ func (a respondent) Answer(ctx context.Context, q query.Question, add func(item 
 		return answer(ctx, q, add, func(ctx context.Context, args rebalanceArgs) ([]obeyed, error) {
 			return a.obey(ctx, q.Verb, args)
 		})
+	case askLogLevel:
+		return answer(ctx, q, add, a.logLevels)
+	case orderLogLevel:
+		return answer(ctx, q, add, a.setLogLevels)
 	}
 	return fmt.Errorf("the node does not know the question %.40q: it may be too old", q.Verb)
 }

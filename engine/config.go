@@ -122,6 +122,9 @@ type Config struct {
 	// Spans is how many spans of messages with a sampled trace each event loop holds until
 	// Engine.TakeSpans takes them. Default: 0, no spans.
 	Spans int
+	// LogLevels are the levels of the process's log. Operators may read and set them while the node
+	// runs. Default: none, and the node says that it has none.
+	LogLevels LogLevels
 	// MaxTTL bounds the TTL of a send. Default: 5 min; at most 1 h.
 	MaxTTL time.Duration
 	// LoopGap is the pause of an event loop after which the node concludes that it was stopped,

@@ -34,6 +34,9 @@ const (
 	orderDrain     = "drain"
 	orderUndrain   = "undrain"
 	orderRebalance = "rebalance"
+
+	askLogLevel   = "log_level"
+	orderLogLevel = "set_log_level"
 )
 
 // limitArgs are the arguments of a question whose answer is bounded.

@@ -5,7 +5,7 @@
 //	relay config show [flags]
 //	relay token add|list|remove
 //	relay healthcheck [flags]
-//	relay nodes|sessions|conns|links|ids|where|trace|watch|kick|drain|undrain|rebalance|top
+//	relay nodes|sessions|conns|links|ids|where|trace|watch|kick|drain|undrain|rebalance|log-level|top
 //	relay completion bash|zsh|fish
 //
 // See relay --help. It ends with one of the exit codes of package cli.

@@ -195,6 +195,10 @@ func (o *operator) orders(t *testing.T) {
 	o.expect("undrain n1", `^node n1 takes clients`)
 	o.eventually("nodes", `^n1 +ready `)
 	o.expect("rebalance n2 --share=1 --over=0s", `^node n2 asks \d+ sessions to move`)
+	o.expect("log-level", `^n0 +info$`, `^n2 +info$`)
+	o.expect("log-level warn,links=debug --node=n2", `^node n2 logs warn,links=debug$`)
+	o.expect("log-level debug", `^the node at http:.* logs debug$`)
+	o.expect("log-level", `^n0 +debug$`, `^n1 +info$`, `^n2 +warn,links=debug$`)
 	if code, _, stderr := o.run("drain", "n9"); code != cli.ExitFailure || !strings.Contains(stderr, "n9") {
 		t.Errorf("drain of a node that is not there: exit code %d, %q", code, stderr)
 	}
@@ -230,6 +234,7 @@ func TestOperateErrors(t *testing.T) {
 		{admin, "nodes --token-file=/nowhere", "", cli.ExitUsage, "--token-file cannot be read"},
 		{admin, "nodes --timeout=9s", strings.TrimSpace(token), cli.ExitFailure, "up to 8s"},
 		{admin, "rebalance n1 --share=2", "", cli.ExitUsage, "--share 2 must be 0 to 1"},
+		{admin, "log-level loud", "", cli.ExitUsage, `LEVELS: "loud" is not debug, info, warn or error`},
 		{admin, "where", "", cli.ExitUsage, "requires at least 1 arg"},
 	} {
 		t.Setenv("DISTMSG_ADMIN_TOKEN", tc.token)

@@ -85,7 +85,7 @@ func serveWith(opts options, found *settings.Result, line *pflag.FlagSet, stderr
 	node, err := outside.newNode(context.Background(), engine.Config{
 		NodeID: opts.nodeID, Addr: opts.listen, Advertise: opts.advertise, ProxyFrom: opts.proxies, Loops: opts.loops,
 		ResumeWindow: opts.resumeWindow, ExpiryGrace: opts.expiryGrace, VerifyPeriod: opts.verifyPeriod,
-		Logger: logger, Spans: opts.spans(), MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
+		Logger: logger, LogLevels: levels, Spans: opts.spans(), MemoryBudget: int64(opts.memoryBudget) / connectionsPart,
 		Membership: outside.membership, Cluster: opts.cluster, ClusterSecret: used, ClusterSecretsAccepted: accepted,
 		PeerAddr: opts.peerListen, PeerAdvertise: opts.peerAdvertise,
 	}, opts, secrets)

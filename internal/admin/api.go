@@ -42,6 +42,9 @@ type Operator interface {
 	Drain(ctx context.Context, node string) error
 	Undrain(ctx context.Context, node string) error
 	Rebalance(ctx context.Context, node string, share float64, over time.Duration) (moved int, err error)
+
+	LogLevels(ctx context.Context) (engine.Asked[engine.LogLevelInfo], error)
+	SetLogLevels(ctx context.Context, node, levels string) error
 }
 
 var _ Operator = (*engine.Operator)(nil)
@@ -65,6 +68,7 @@ func NewAPI(operator Operator, access Access, logger *slog.Logger) *API {
 	}
 	a.addQuestions()
 	a.addChanges()
+	a.addLogLevel()
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, refuse(http.StatusNotFound, "docs/admin-api.md lists what there is", "there is no %s", r.URL.Path))
 	})
@@ -109,7 +113,12 @@ type asking func(ctx context.Context) (answer any, err error)
 
 // question adds a question. read reads its parameters.
 func (a *API) question(name string, read func(p *params) asking) {
-	a.mux.HandleFunc(apiPrefix+name, func(w http.ResponseWriter, r *http.Request) {
+	a.mux.HandleFunc(apiPrefix+name, a.answering(read))
+}
+
+// answering returns the handler of a question.
+func (a *API) answering(read func(p *params) asking) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		ask, timeout, err := readQuestion(r, read)
 		if err == nil {
 			err = a.questions.enter()
@@ -127,7 +136,7 @@ func (a *API) question(name string, read func(p *params) asking) {
 			return
 		}
 		writeJSON(w, http.StatusOK, answer)
-	})
+	}
 }
 
 // readQuestion returns what a request asks, and how long the answer may take.
@@ -258,7 +267,12 @@ func (c RebalanceOrder) check() error {
 
 // addChange adds a change.
 func addChange[T any](a *API, name string, do func(ctx context.Context, order T) (any, error)) {
-	a.mux.HandleFunc(apiPrefix+name, func(w http.ResponseWriter, r *http.Request) {
+	a.mux.HandleFunc(apiPrefix+name, changing(a, name, do))
+}
+
+// changing returns the handler of a change.
+func changing[T any](a *API, name string, do func(ctx context.Context, order T) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		var order T
 		err := readChange(r, &order)
 		if err == nil {
@@ -278,7 +292,7 @@ func addChange[T any](a *API, name string, do func(ctx context.Context, order T)
 			return
 		}
 		writeJSON(w, http.StatusOK, answer)
-	})
+	}
 }
 
 // readChange reads what a request orders.

@@ -80,6 +80,15 @@ func (o *fakeOperator) Rebalance(_ context.Context, node string, share float64, 
 	return 7, o.order("rebalance " + node)
 }
 
+func (o *fakeOperator) LogLevels(context.Context) (all engine.Asked[engine.LogLevelInfo], err error) {
+	all.Answers = []engine.LogLevelInfo{{Node: "n0", Levels: "info"}}
+	return all, o.err
+}
+
+func (o *fakeOperator) SetLogLevels(_ context.Context, node, levels string) error {
+	return o.order("log-level " + node + " " + levels)
+}
+
 func (o *fakeOperator) order(text string) error {
 	o.asked <- text
 	return o.err
@@ -158,6 +167,9 @@ func TestAPIRefuses(t *testing.T) {
 		{"two bodies", request{method: "POST", path: "/api/v1/kick", body: `{"id":"a"} {}`, header: asJSON}, http.StatusBadRequest, "there is more"},
 		{"an unknown field", request{method: "POST", path: "/api/v1/kick", body: `{"node":"a"}`, header: asJSON}, http.StatusBadRequest, `unknown field "node"`},
 		{"no ID", request{method: "POST", path: "/api/v1/kick", body: `{}`, header: asJSON}, http.StatusBadRequest, "id is missing"},
+		{"no levels", request{method: "POST", path: "/api/v1/log-level", body: `{"node":"n1"}`, header: asJSON}, http.StatusBadRequest, `levels: "" is not debug`},
+		{"an unknown component", request{method: "POST", path: "/api/v1/log-level", body: `{"levels":"info,x=debug"}`, header: asJSON}, http.StatusBadRequest, `no component "x"`},
+		{"neither GET nor POST", request{method: "PUT", path: "/api/v1/log-level"}, http.StatusMethodNotAllowed, "is a question"},
 		{"no share", request{method: "POST", path: "/api/v1/rebalance", body: `{"node":"n1"}`, header: asJSON}, http.StatusBadRequest, "share is missing"},
 		{"an unknown parameter", request{method: "GET", path: "/api/v1/sessions?slow=1"}, http.StatusBadRequest, `no parameter "slow"`},
 		{"not a number", request{method: "GET", path: "/api/v1/sessions?slowest=many"}, http.StatusBadRequest, `slowest is "many"`},
@@ -199,6 +211,8 @@ func TestAPIAnswers(t *testing.T) {
 		{request{method: "GET", path: "/api/v1/where?id=bob&id=carol"}, "", `"id": "carol"`},
 		{request{method: "GET", path: "/api/v1/trace?from=a&to=b"}, "", `"to": "b"`},
 		{request{method: "POST", path: "/api/v1/kick", body: `{"id":"bob"}`, header: asJSON}, "kick bob", `"ok": true`},
+		{request{method: "GET", path: "/api/v1/log-level"}, "", `"levels": "info"`},
+		{request{method: "POST", path: "/api/v1/log-level", body: `{"node":"n1","levels":"info,links=debug"}`, header: asJSON}, "log-level n1 info,links=debug", `"ok": true`},
 		{request{method: "POST", path: "/api/v1/drain", body: `{}`, header: own}, "drain ", `"ok": true`},
 		{request{method: "POST", path: "/api/v1/undrain", body: `{"node":"n1"}`, header: own}, "undrain n1", `"ok": true`},
 		{request{method: "POST", path: "/api/v1/rebalance", body: `{"node":"n1","share":0.5,"over_seconds":60}`, header: asJSON}, "rebalance n1", `"moved": 7`},

@@ -24,7 +24,7 @@ func Group() *cobra.Group { return &cobra.Group{ID: groupID, Title: "Ask a node,
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		newNodes(), newSessions(), newConns(), newLinks(), newIDs(), newWhere(), newTrace(), newWatch(), newTop(),
-		newKick(), newDrain(), newUndrain(), newRebalance(),
+		newKick(), newDrain(), newUndrain(), newRebalance(), newLogLevel(),
 	}
 }
 
