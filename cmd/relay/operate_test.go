@@ -211,6 +211,10 @@ func TestOperateErrors(t *testing.T) {
 	if code != cli.ExitOK {
 		t.Fatalf("relay token add: exit code %d", code)
 	}
+	_, dashboard, _ := run(t, "token", "add", "dashboard", "--no-orders", "--auth-token-file="+tokens)
+	if _, list, _ := run(t, "token", "list", "--auth-token-file="+tokens); strings.Count(list, " orders ") != 1 {
+		t.Errorf("the list of tokens:\n%s", list)
+	}
 	p := start(t, nil, "--admin-listen=0.0.0.0:0", "--insecure-listen", "--admin-token-file="+tokens)
 	p.waitFor("operators send their tokens in plaintext")
 	_, admin := p.addresses()
@@ -228,6 +232,9 @@ func TestOperateErrors(t *testing.T) {
 		{admin, "nodes", "", cli.ExitFailure, "this needs credentials: send Authorization: Bearer"},
 		{admin, "nodes", "dmt_wrong", cli.ExitFailure, "the token is unknown, wrong or removed"},
 		{admin, "nodes", strings.TrimSpace(token), cli.ExitOK, ""},
+		{admin, "nodes", strings.TrimSpace(dashboard), cli.ExitOK, ""},
+		{admin, "drain", strings.TrimSpace(dashboard), cli.ExitFailure, "dashboard lacks the right orders: it may only ask"},
+		{admin, "log-level debug", strings.TrimSpace(token), cli.ExitOK, ""},
 		{"http://127.0.0.1:1", "nodes", "", cli.ExitFailure, "no node listens at --admin http://127.0.0.1:1"},
 		{"ftp://n1", "nodes", "", cli.ExitUsage, `--admin "ftp://n1" is not the URL of an admin port`},
 		{admin, "nodes --tls-ca=f", "", cli.ExitUsage, "need an --admin that begins with https://"},
@@ -263,10 +270,18 @@ func TestAdminTLS(t *testing.T) {
 	caFile := ca.Write(t, dir)
 	server := ca.Issue(t, certstest.Request{}).Write(t, dir, "server")
 	ops := ca.Issue(t, certstest.Request{CommonName: "ops"}).Write(t, dir, "ops")
-	flags := []string{"--admin-tls-cert=" + server.CertFile, "--admin-tls-key=" + server.KeyFile, "--admin-tls-client-ca=" + caFile}
+	shows := " --tls-cert=" + ops.CertFile + " --tls-key=" + ops.KeyFile
+	flags := []string{
+		"--admin-tls-cert=" + server.CertFile, "--admin-tls-key=" + server.KeyFile, "--admin-tls-client-ca=" + caFile, "--admin-tls-orders-from=root,deploy-*",
+	}
 	_, admin := start(t, nil, flags...).addresses()
 	o := &operator{t, admin}
-	o.expect("nodes --tls-ca="+caFile+" --tls-cert="+ops.CertFile+" --tls-key="+ops.KeyFile, `^\S+ +ready `)
+	o.expect("nodes --tls-ca="+caFile+shows, `^\S+ +ready `)
+	deploy := ca.Issue(t, certstest.Request{CommonName: "deploy-3"}).Write(t, dir, "deploy")
+	o.expect("log-level debug --tls-ca="+caFile+" --tls-cert="+deploy.CertFile+" --tls-key="+deploy.KeyFile, " logs debug$")
+	if code, _, stderr := o.run(strings.Fields("log-level debug --tls-ca=" + caFile + shows)...); code != cli.ExitFailure || !strings.Contains(stderr, "CN=ops lacks the right orders") {
+		t.Errorf("an order of ops: exit code %d, %q", code, stderr)
+	}
 	for args, want := range map[string]string{
 		"--tls-ca=" + caFile: "this needs credentials: show a client certificate",
 		"":                   "certificate signed by unknown authority",

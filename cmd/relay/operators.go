@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
-	"distmsg/engine"
 	"distmsg/internal/admin"
 	"distmsg/internal/cli"
 	"distmsg/internal/identity"
@@ -15,13 +16,15 @@ import (
 
 // operators decide who may use the admin API.
 type operators struct {
-	tokens authority // without a chain, tokens are not accepted
-	certs  bool      // client certificates are accepted
+	tokens     authority // without a chain, tokens are not accepted
+	lines      *identity.Tokens
+	certs      bool     // client certificates are accepted
+	ordersFrom []string // common names of certificates that may give orders; none: each may
 }
 
 // openOperators reads the file that the flag names.
 func openOperators(o *options, logger *slog.Logger) (*operators, error) {
-	p := &operators{certs: o.tls.admin.CA != ""}
+	p := &operators{certs: o.tls.admin.CA != "", ordersFrom: o.tls.adminOrders}
 	if o.adminTokenFile == "" {
 		return p, nil
 	}
@@ -29,6 +32,7 @@ func openOperators(o *options, logger *slog.Logger) (*operators, error) {
 	if err != nil {
 		return nil, cli.WithCode(cli.ExitUsage, fmt.Errorf("--admin-token-file: %w", err))
 	}
+	p.lines = tokens
 	p.tokens = authority{identity.NewChain(identity.AnonymousNowhere, tokens), "the tokens of operators"}
 	return p, nil
 }
@@ -36,13 +40,24 @@ func openOperators(o *options, logger *slog.Logger) (*operators, error) {
 // access says how operators show who they are.
 func (p *operators) access() admin.Access {
 	a := admin.Access{ClientCerts: p.certs}
-	if chain := p.tokens.chain; chain != nil {
-		a.Token = func(ctx context.Context, token string) (string, error) {
-			who, err := chain.Authenticate(ctx, engine.Login{Credentials: []byte(token)})
-			return who.Name, err
+	if p.lines != nil {
+		a.Token = func(ctx context.Context, token string) (admin.Caller, error) {
+			line, err := p.lines.Line(ctx, token)
+			return admin.Caller{Name: line.Name, MayOrder: line.MayOrder()}, err
+		}
+	}
+	if len(p.ordersFrom) > 0 {
+		a.CertOrders = func(name string) bool {
+			return slices.ContainsFunc(p.ordersFrom, func(pattern string) bool { return matches(pattern, name) })
 		}
 	}
 	return a
+}
+
+// matches reports whether a pattern names a common name: it is the same, or its beginning and a *.
+func matches(pattern, name string) bool {
+	prefix, open := strings.CutSuffix(pattern, "*")
+	return pattern == name || open && strings.HasPrefix(name, prefix)
 }
 
 // warnOpen says who can use the API of a server that listens there, where that may surprise.

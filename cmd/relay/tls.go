@@ -23,6 +23,7 @@ type tlsOptions struct {
 	requireClientCert bool
 	peers             certs.Files
 	admin             certs.Files
+	adminOrders       []string // whose certificates may give orders
 	minVersion        string
 }
 
@@ -39,6 +40,8 @@ func (o *tlsOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.admin.Key, "admin-tls-key", "", "PEM `file` with the key of that certificate")
 	f.StringVar(&o.admin.CA, "admin-tls-client-ca", "", "PEM `file` with the authorities that sign operators' certificates: the admin API then asks for one, or for a token of\n"+
 		"--admin-token-file. The probes and /metrics ask for nothing")
+	f.StringSliceVar(&o.adminOrders, "admin-tls-orders-from", nil, "`patterns` of the common names of operators' certificates that may give orders: a name, or its beginning\n"+
+		"followed by *. The others may only ask (default: each may give orders)")
 	f.StringVar(&o.minVersion, "tls-min-version", "1.2", "lowest `version` of TLS that the node accepts: 1.2 or 1.3")
 }
 
@@ -72,6 +75,8 @@ func (o *tlsOptions) check(clustered bool) error {
 		return cli.Usagef("--admin-tls-cert and --admin-tls-key go together: give both, or neither")
 	case o.admin.Cert == "" && o.admin.CA != "":
 		return cli.Usagef("--admin-tls-client-ca needs --admin-tls-cert and --admin-tls-key: operators show certificates only to a port that has one")
+	case o.admin.CA == "" && len(o.adminOrders) > 0:
+		return cli.Usagef("--admin-tls-orders-from needs --admin-tls-client-ca: without it, operators show no certificates")
 	}
 	some, all := o.peers != certs.Files{}, o.peers.Cert != "" && o.peers.Key != "" && o.peers.CA != ""
 	switch {

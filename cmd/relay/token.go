@@ -42,7 +42,7 @@ func needFile(file string) error {
 
 func newTokenAdd(file *string) *cobra.Command {
 	var ids, limits []string
-	var noIDs, noLookup, noWatch bool
+	var noIDs, noLookup, noWatch, noOrders bool
 	var expires string
 	cmd := &cobra.Command{
 		Use:   "add NAME",
@@ -72,6 +72,7 @@ be printed again. Several tokens may have one name.`,
 			if err != nil {
 				return cli.WithCode(cli.ExitUsage, err)
 			}
+			line.Orders = butNot(noOrders)
 			if err := identity.AddToken(*file, line); err != nil {
 				return err
 			}
@@ -86,6 +87,7 @@ be printed again. Several tokens may have one name.`,
 	f.BoolVar(&noIDs, "no-ids", false, "it may bind no ID")
 	f.BoolVar(&noLookup, "no-lookup", false, "it may not look up who is online")
 	f.BoolVar(&noWatch, "no-watch", false, "it may not watch who is online")
+	f.BoolVar(&noOrders, "no-orders", false, "as an operator (relay serve --admin-token-file), it may ask, and not kick, drain or change anything")
 	f.StringArrayVar(&limits, "limit", nil, "`NAME=NUMBER`: a limit other than the node's default; repeat it for more")
 	f.StringVar(&expires, "expires", "", "when it ends: a `time` from now as in 12h or 90d, a day as in 2030-12-31, or 2030-12-31T18:00:00Z (default: never)")
 	return cmd
@@ -175,6 +177,9 @@ func listTokens(w io.Writer, lines []identity.TokenLine, now time.Time) error {
 		}
 		if l.Watch != nil && !*l.Watch {
 			not = append(not, "watch")
+		}
+		if !l.MayOrder() {
+			not = append(not, "orders")
 		}
 		for _, name := range slices.Sorted(maps.Keys(l.Limits)) {
 			limits = append(limits, fmt.Sprintf("%s=%v", name, l.Limits[name]))

@@ -75,8 +75,14 @@ func NewAPI(operator Operator, access Access, logger *slog.Logger) *API {
 	return a
 }
 
-// whoKey is the key of the name of who asks, in the context of a request.
+// whoKey is the key of the Caller, in the context of a request.
 type whoKey struct{}
+
+// callerOf returns who has sent a request that was admitted.
+func callerOf(r *http.Request) Caller {
+	who, _ := r.Context().Value(whoKey{}).(Caller)
+	return who
+}
 
 // at returns the handler for a server that listens there.
 func (a *API) at(listens net.Addr) http.Handler {
@@ -84,7 +90,7 @@ func (a *API) at(listens net.Addr) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
-		name, err := a.admit(listens, r)
+		who, err := a.admit(listens, r)
 		if err != nil {
 			if explain(err).status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="distmsg"`)
@@ -93,17 +99,17 @@ func (a *API) at(listens net.Addr) http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, name)))
+		a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
 	})
 }
 
-// admit returns the name of who asks, or why they may not.
-func (a *API) admit(listens net.Addr, r *http.Request) (name string, err error) {
+// admit returns who asks, or why they may not.
+func (a *API) admit(listens net.Addr, r *http.Request) (who Caller, err error) {
 	if a.access.closed(listens) {
-		return "", refuse(http.StatusForbidden, Enable, "this API is closed, because other machines can reach %s and nobody would have to show credentials", listens)
+		return who, refuse(http.StatusForbidden, Enable, "this API is closed, because other machines can reach %s and nobody would have to show credentials", listens)
 	}
 	if err := checkOrigin(r); err != nil {
-		return "", err
+		return who, err
 	}
 	return a.access.who(r)
 }
@@ -274,7 +280,7 @@ func addChange[T any](a *API, name string, do func(ctx context.Context, order T)
 func changing[T any](a *API, name string, do func(ctx context.Context, order T) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var order T
-		err := readChange(r, &order)
+		err := a.readChange(r, name, &order)
 		if err == nil {
 			err = a.changes.enter()
 		}
@@ -295,10 +301,15 @@ func changing[T any](a *API, name string, do func(ctx context.Context, order T) 
 	}
 }
 
-// readChange reads what a request orders.
-func readChange(r *http.Request, order any) error {
+// readChange reads what a request orders, if its sender has the right to order that.
+func (a *API) readChange(r *http.Request, name string, order any) error {
 	if r.Method != http.MethodPost {
 		return refuse(http.StatusMethodNotAllowed, "use POST", "%s is a change", r.URL.Path)
+	}
+	who := callerOf(r)
+	if err := who.checkRight(r); err != nil {
+		a.logger.Warn("refused an order of an operator who may only ask", "order", name, "who", who.Name, "from", r.RemoteAddr)
+		return err
 	}
 	if err := checkChange(r); err != nil {
 		return err
@@ -308,9 +319,8 @@ func readChange(r *http.Request, order any) error {
 
 // record logs who has ordered what.
 func (a *API) record(r *http.Request, name string, order any, err error) {
-	who, _ := r.Context().Value(whoKey{}).(string)
 	with, _ := json.Marshal(order) // it was read from JSON
-	fields := []any{"order", name, "with", string(with), "who", who, "from", r.RemoteAddr}
+	fields := []any{"order", name, "with", string(with), "who", callerOf(r).Name, "from", r.RemoteAddr}
 	if err != nil {
 		a.logger.Warn("an operator's order has failed", append(fields, "error", err)...)
 		return

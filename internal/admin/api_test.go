@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -240,11 +241,11 @@ func TestAPIAnswers(t *testing.T) {
 // An address that other machines reach answers the probes to everybody, and the API to those who
 // show a token or a certificate. Without either, it has no API.
 func TestAPICredentials(t *testing.T) {
-	token := func(_ context.Context, token string) (string, error) {
+	token := func(_ context.Context, token string) (Caller, error) {
 		if token != "right" {
-			return "", errors.New("the token is unknown")
+			return Caller{}, errors.New("the token is unknown")
 		}
-		return "ops", nil
+		return Caller{"ops", true}, nil
 	}
 	ca := certstest.NewCA(t, "operators")
 	server, client := ca.Issue(t, certstest.Request{}), ca.Issue(t, certstest.Request{CommonName: "ops"})
@@ -283,6 +284,53 @@ func TestAPICredentials(t *testing.T) {
 				t.Errorf("/healthz is %d", status)
 			}
 		})
+	}
+}
+
+// Who may only ask is answered, and gives no orders. The refusal names the right, and is logged.
+func TestAPIReadOnly(t *testing.T) {
+	o, log := newFakeOperator(), new(bytes.Buffer)
+	access := Access{Token: func(context.Context, string) (Caller, error) { return Caller{Name: "dashboard"}, nil }}
+	addr := serveAt(t, "127.0.0.1:0", Server{API: NewAPI(o, access, slog.New(slog.NewTextHandler(log, nil)))})
+	header := map[string]string{"Authorization": "Bearer x", "Content-Type": "application/json"}
+	for _, path := range []string{"nodes", "where?id=bob", "log-level"} {
+		if status, p, _ := (request{method: "GET", path: apiPrefix + path, header: header}).send(t, http.DefaultClient, "http://"+addr); status != http.StatusOK {
+			t.Errorf("%s: %d %+v", path, status, p)
+		}
+	}
+	for path, body := range map[string]string{
+		"kick": `{"id":"bob"}`, "drain": `{}`, "undrain": `{}`, "rebalance": `{"node":"n1","share":1}`, "log-level": `{"levels":"debug"}`,
+	} {
+		status, p, _ := request{method: "POST", path: apiPrefix + path, body: body, header: header}.send(t, http.DefaultClient, "http://"+addr)
+		if status != http.StatusForbidden || !strings.Contains(p.Error, path+" is an order, and dashboard lacks the right orders") || p.Hint == "" {
+			t.Errorf("%s: %d %+v", path, status, p)
+		}
+		if !strings.Contains(log.String(), "order="+path+" who=dashboard") {
+			t.Errorf("%s: the log is %s", path, log)
+		}
+	}
+	if len(o.asked) > 0 {
+		t.Errorf("the operator was asked %q", <-o.asked)
+	}
+}
+
+// A certificate gives orders if its common name may.
+func TestAPICertificateOrders(t *testing.T) {
+	ca := certstest.NewCA(t, "operators")
+	server := ca.Issue(t, certstest.Request{})
+	secure := &tls.Config{Certificates: []tls.Certificate{server.TLS}, ClientCAs: ca.Pool(), ClientAuth: tls.VerifyClientCertIfGiven}
+	url := apiServer(t, "127.0.0.1:0", newFakeOperator(), Access{ClientCerts: true, CertOrders: func(name string) bool { return name == "ops" }}, secure)
+	for name, want := range map[string]int{"ops": http.StatusOK, "dashboard": http.StatusForbidden} {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Issue(t, certstest.Request{CommonName: name}).TLS}}}}
+		for _, r := range []struct {
+			request
+			status int
+		}{{request{method: "GET", path: "/api/v1/nodes"}, http.StatusOK}, {request{method: "POST", path: "/api/v1/drain", body: "{}", header: asJSON}, want}} {
+			if status, p, _ := r.send(t, client, url); status != r.status {
+				t.Errorf("%s: %s %s: %d %+v", name, r.method, r.path, status, p)
+			}
+		}
 	}
 }
 

@@ -13,11 +13,21 @@ import (
 // Access says who may use the API. The zero value lets in whoever reaches a loopback address, and
 // nobody else. With any of the fields, everybody has to show what they name.
 type Access struct {
-	// Token returns the name of who has a bearer token, or an error that may be shown. Nil: tokens
-	// are not accepted.
-	Token func(ctx context.Context, token string) (name string, err error)
+	// Token returns who has a bearer token, or an error that may be shown. Nil: tokens are not
+	// accepted.
+	Token func(ctx context.Context, token string) (Caller, error)
 	// ClientCerts accepts client certificates that the server's TLS has verified.
 	ClientCerts bool
+	// CertOrders reports whether a certificate with this common name may give orders, and not only
+	// ask. Nil: each may.
+	CertOrders func(commonName string) bool
+}
+
+// Caller is who asks.
+type Caller struct {
+	Name string
+	// MayOrder is the right to give orders. Everybody may ask.
+	MayOrder bool
 }
 
 // Needed reports whether everybody has to show something.
@@ -37,22 +47,32 @@ func isLoopback(addr net.Addr) bool {
 // local is the name of whoever needs no credentials.
 const local = "(this machine)"
 
-// who returns the name of who asks, or why they may not.
-func (a Access) who(r *http.Request) (name string, err error) {
+// who returns who asks, or why they may not.
+func (a Access) who(r *http.Request) (who Caller, err error) {
 	if !a.Needed() {
-		return local, nil
+		return Caller{local, true}, nil
 	}
 	if a.ClientCerts && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		return r.TLS.PeerCertificates[0].Subject.String(), nil
+		subject := r.TLS.PeerCertificates[0].Subject
+		return Caller{subject.String(), a.CertOrders == nil || a.CertOrders(subject.CommonName)}, nil
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if a.Token == nil || !strings.EqualFold(scheme, "Bearer") {
-		return "", refuse(http.StatusUnauthorized, a.wanted(), "this needs credentials")
+		return who, refuse(http.StatusUnauthorized, a.wanted(), "this needs credentials")
 	}
-	if name, err = a.Token(r.Context(), strings.TrimSpace(token)); err != nil {
-		return "", refuse(http.StatusUnauthorized, a.wanted(), "%v", err)
+	if who, err = a.Token(r.Context(), strings.TrimSpace(token)); err != nil {
+		return Caller{}, refuse(http.StatusUnauthorized, a.wanted(), "%v", err)
 	}
-	return name, nil
+	return who, nil
+}
+
+// checkRight refuses an order of somebody who may only ask.
+func (c Caller) checkRight(r *http.Request) error {
+	if c.MayOrder {
+		return nil
+	}
+	return refuse(http.StatusForbidden, "use credentials with that right: a token made without --no-orders, or a certificate that --admin-tls-orders-from names",
+		"%s is an order, and %s lacks the right orders: it may only ask", r.URL.Path, c.Name)
 }
 
 // wanted says what to show.

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -70,27 +71,49 @@ func (*Tokens) Way() Way { return ByToken }
 
 // Authenticate implements Authenticator.
 func (t *Tokens) Authenticate(ctx context.Context, l engine.Login) (engine.Identity, error) {
-	if !bytes.HasPrefix(l.Credentials, []byte(tokenPrefix)) {
-		return engine.Identity{}, ErrNotMine
+	entry, err := t.find(ctx, l.Credentials)
+	if err != nil {
+		return engine.Identity{}, err
 	}
-	key, secret, ok := splitToken(l.Credentials)
+	return entry.who, nil
+}
+
+// Line returns the line of a token, for those who need more than an identity. It returns an error
+// if the token is not valid.
+func (t *Tokens) Line(ctx context.Context, token string) (TokenLine, error) {
+	entry, err := t.find(ctx, []byte(token))
+	switch {
+	case errors.Is(err, ErrNotMine):
+		return TokenLine{}, badToken
+	case err != nil:
+		return TokenLine{}, err
+	}
+	return entry.line, nil
+}
+
+// find returns the entry of a valid token.
+func (t *Tokens) find(ctx context.Context, credentials []byte) (*tokenEntry, error) {
+	if !bytes.HasPrefix(credentials, []byte(tokenPrefix)) {
+		return nil, ErrNotMine
+	}
+	key, secret, ok := splitToken(credentials)
 	if !ok {
-		return engine.Identity{}, badToken
+		return nil, badToken
 	}
 	entry := t.file.get().byKey[key]
 	if entry == nil {
-		return engine.Identity{}, badToken
+		return nil, badToken
 	}
 	right, err := t.check(ctx, entry, secret)
 	switch {
 	case err != nil:
-		return engine.Identity{}, err
+		return nil, err
 	case !right:
-		return engine.Identity{}, badToken
+		return nil, badToken
 	case !entry.who.Expires.IsZero() && !t.cfg.Now().Before(entry.who.Expires):
-		return engine.Identity{}, denied("the token has expired")
+		return nil, denied("the token has expired")
 	}
-	return entry.who, nil
+	return entry, nil
 }
 
 // check reports whether secret is that of the entry. It computes the hash only if the token was not

@@ -26,11 +26,17 @@ type TokenLine struct {
 	Name    string    `json:"name"`
 	Hash    string    `json:"hash"`
 	Expires time.Time `json:"expires,omitzero"`
+	// Orders says of an operator whether it may give orders, and not only ask. It means nothing for
+	// clients. Left out: it may.
+	Orders *bool `json:"orders,omitempty"`
 	Rights
 }
 
-// NewToken returns a new token and its line, which does not contain the token. The name and the
-// rights are checked.
+// MayOrder reports whether an operator with this token may give orders.
+func (l TokenLine) MayOrder() bool { return l.Orders == nil || *l.Orders }
+
+// NewToken returns a new token and its line, which does not contain the token. It checks the name
+// and the rights.
 func NewToken(name string, rights Rights, expires time.Time) (token string, line TokenLine, err error) {
 	key, secret := make([]byte, keyBytes), make([]byte, secretBytes)
 	rand.Read(key) // never fails
