@@ -29,9 +29,10 @@ type Config struct {
 	// random. That node announces all nodes, and later changes. From then on, the configured
 	// addresses are a last resort.
 	Nodes []string
-	// Membership finds the nodes in place of Nodes, in addition to what nodes announce; for example
-	// a *zookeeper.Membership that was opened with ReadOnly. The caller closes it after the
-	// session.
+	// Membership finds the nodes in place of Nodes, in addition to what nodes announce. Examples
+	// are a *zookeeper.Membership that was opened with ReadOnly, and a *dns.Membership whose URL
+	// names the port for clients. DNS names IP addresses, so TLS then needs a TLS.ServerName. The
+	// caller closes the membership after the session.
 	Membership discovery.Membership
 	// Attach is how many nodes the session is attached to at once, if there are that many: 1, more,
 	// or AllNodes. Default: 1. For more than one, the nodes must be one cluster. See Spread or

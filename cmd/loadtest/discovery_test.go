@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,13 +20,20 @@ import (
 	"distmsg/routing"
 )
 
-// startNode runs a node that registers in ZooKeeper, until the test ends.
-func startNode(t *testing.T, url, auth, id string, registry routing.Registry) *engine.Engine {
+// startZKNode runs a node that registers in ZooKeeper, until the test ends.
+func startZKNode(t *testing.T, url, auth, id string, registry routing.Registry) *engine.Engine {
 	t.Helper()
 	m, err := zookeeper.Open(t.Context(), zookeeper.Config{URL: url, Auth: auth})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(m.Close)
+	return startNode(t, id, m, registry)
+}
+
+// startNode runs a node until the test ends.
+func startNode(t *testing.T, id string, m engine.Membership, registry routing.Registry) *engine.Engine {
+	t.Helper()
 	e, err := engine.New(engine.Config{NodeID: id, Addr: "127.0.0.1:0", PeerAddr: "127.0.0.1:0", Loops: 1, Registry: registry,
 		Membership: m, Secret: []byte("signs all resume secrets"), ClusterSecret: []byte("known to all the nodes")})
 	if err != nil {
@@ -38,7 +47,6 @@ func startNode(t *testing.T, url, auth, id string, registry routing.Registry) *e
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		m.Close()
 	})
 	<-e.Ready()
 	return e
@@ -64,7 +72,7 @@ func TestDiscovery(t *testing.T) {
 	}
 	defer empty.Close()
 	registry := routing.NewMemory(routing.MemoryConfig{})
-	nodes := []*engine.Engine{startNode(t, url, auth, "a", registry), startNode(t, url, auth, "b", registry)}
+	nodes := []*engine.Engine{startZKNode(t, url, auth, "a", registry), startZKNode(t, url, auth, "b", registry)}
 	look, err := zookeeper.Open(t.Context(), zookeeper.Config{URL: url, Auth: auth, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
@@ -107,5 +115,40 @@ func TestDiscovery(t *testing.T) {
 	var report loadtest.Report
 	if data, err := os.ReadFile(out); err != nil || json.Unmarshal(data, &report) != nil || report.Cross == nil || *report.Cross != 1 {
 		t.Errorf("%v: the report of --cross 1: %+v", err, report)
+	}
+}
+
+// TestDiscoveryByDNS: DNS names the ports for clients, and the load goes to these nodes, with the
+// node's own protocol and through the SDK.
+func TestDiscoveryByDNS(t *testing.T) {
+	server, err := proc.StartDNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	node := startNode(t, "a", nil, nil)
+	port := uint16(node.Addr().(*net.TCPAddr).Port)
+	server.Set(proc.Zone{
+		Hosts:    map[string][]netip.Addr{"relay.test.": {netip.MustParseAddr("127.0.0.1")}, "nobody.test.": {}},
+		Services: map[string][]proc.Service{"_relay._tcp.test.": {{Host: "relay.test.", Port: port}}},
+	})
+	const short = " --conns 4 --warmup 0 --duration 200ms"
+	for _, c := range []struct {
+		args string
+		want loadtest.ExitCode
+		says string
+	}{
+		{fmt.Sprintf("dns://relay.test.:%d?server=%s", port, server.Addr), loadtest.ExitOK, ""},
+		{"dns://_relay._tcp.test.?server=" + server.Addr + " --driver sdk", loadtest.ExitOK, ""},
+		{"dns://nobody.test.:7400?server=" + server.Addr, loadtest.ExitFailure, "no node"},
+	} {
+		var stdout, stderr bytes.Buffer
+		got := run(strings.Fields("--discovery "+c.args+short), &stdout, &stderr)
+		if line := stderr.String(); got != c.want || c.want != loadtest.ExitOK && (strings.Count(line, "\n") != 1 || !strings.Contains(line, c.says)) {
+			t.Errorf("loadtest --discovery %s: exit code %d, want %d; it says %q", c.args, got, c.want, line)
+		}
+	}
+	if sends := node.Stats().Sends; sends == 0 {
+		t.Error("the node has got nothing")
 	}
 }

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"distmsg/discovery/zookeeper"
 	"distmsg/internal/cli"
 	"distmsg/loadtest"
 )
@@ -37,7 +34,8 @@ const authVariable = "DISTMSG_DISCOVERY_AUTH"
 
 func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.Nodes, "nodes", nil, "addresses of running nodes, host:port[,host:port...] (default: a node in this process)")
-	f.StringVar(&o.discovery, "discovery", "", "find the nodes in ZooKeeper: zk://host:port[,host:port...]/path")
+	f.StringVar(&o.discovery, "discovery", "", "find the nodes in ZooKeeper, zk://host:port[,host:port...]/path, or by DNS: dns://name:port with the port for\n"+
+		"clients, or dns://name of SRV records")
 	f.StringVar(&o.authFile, "discovery-auth-file", "", "`file` with ZooKeeper's user:password (default: the environment variable "+authVariable+")")
 	o.tls.addTo(f)
 	f.StringVar(&o.CredentialsFile, "credentials-file", "", "`file` with what the nodes ask for, such as a token; it is read before each login (drivers relay and sdk)")
@@ -144,7 +142,7 @@ func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadt
 		if err != nil {
 			return cfg, end, code, err
 		}
-		cfg.Membership, end = membership, func() { membership.Close() }
+		cfg.Membership, end = membership, membership.Close
 	}
 	cli.SpareP(eventLoops(cfg))
 	return cfg, end, loadtest.ExitOK, nil
@@ -160,25 +158,6 @@ func once(ctx context.Context, flags *pflag.FlagSet, cfg loadtest.Config) (*load
 		return nil, loadtest.ExitInterrupted, errors.New("interrupted before the first message was sent")
 	}
 	return report, loadtest.ExitFailure, err
-}
-
-// openDiscovery reads from ZooKeeper, and changes nothing there.
-func (o *loadFlags) openDiscovery(ctx context.Context) (*zookeeper.Membership, loadtest.ExitCode, error) {
-	auth := os.Getenv(authVariable)
-	if o.authFile != "" {
-		data, err := os.ReadFile(o.authFile)
-		if err != nil {
-			return nil, loadtest.ExitUsage, fmt.Errorf("--discovery-auth-file: %w", err)
-		}
-		auth = strings.TrimRight(string(data), "\r\n")
-	}
-	m, err := zookeeper.Open(ctx, zookeeper.Config{URL: o.discovery, Auth: auth, ReadOnly: true, Logger: slog.New(slog.DiscardHandler)})
-	code := loadtest.ExitFailure
-	// Open has already said why it rejects such a URL
-	if !strings.HasPrefix(o.discovery, "zk://") || strings.Contains(o.discovery, "@") {
-		code = loadtest.ExitUsage
-	}
-	return m, code, err
 }
 
 // eventLoops counts those of this process: the driver's, and those of a node in it.

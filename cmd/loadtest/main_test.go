@@ -70,6 +70,9 @@ func TestExitCodes(t *testing.T) {
 		{"--discovery http://b", loadtest.ExitUsage},
 		{"--discovery zk://user:password@b", loadtest.ExitUsage},
 		{"--discovery=", loadtest.ExitUsage},
+		{"--discovery dns://name:0", loadtest.ExitUsage},
+		{"--discovery dns://name:7400/path", loadtest.ExitUsage},
+		{"--discovery dns://name:7400 --discovery-auth-file f", loadtest.ExitUsage},
 		{"--tls", loadtest.ExitUsage}, // the node in this process has no certificate
 		{"--nodes a:1 --tls-ca f", loadtest.ExitUsage},
 		{"--nodes a:1 --tls --tls-ca no-such-file", loadtest.ExitUsage},

@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"distmsg/client"
+	"distmsg/discovery"
+	"distmsg/discovery/dns"
 	"distmsg/discovery/zookeeper"
 )
 
@@ -42,7 +44,8 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	addr := flags.String("http", "127.0.0.1:7020", "`address` to serve HTTP on")
 	nodes := flags.String("nodes", "127.0.0.1:7400", "`addresses` of relay nodes, host:port[,host:port...]")
-	discovery := flags.String("discovery", "", "find the nodes in ZooKeeper instead: `zk://host:port[,host:port...]/path`")
+	source := flags.String("discovery", "", "find the nodes instead in ZooKeeper, `zk://host:port[,host:port...]/path`,\n"+
+		"or by DNS, dns://name:port with the port for clients")
 	credentials := flags.String("credentials-file", "", "`file` with what nodes ask for, such as a token; it is read before each login")
 	var secure tlsFlags
 	secure.addTo(flags)
@@ -58,8 +61,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	cfg := client.Config{Nodes: strings.Split(*nodes, ","), Agent: "gateway", TLS: config, CredentialsFunc: credentialsFrom(*credentials)}
-	if *discovery != "" {
-		membership, err := zookeeper.Open(ctx, zookeeper.Config{URL: *discovery, ReadOnly: true})
+	if *source != "" {
+		membership, err := find(ctx, *source)
 		if err != nil {
 			return err
 		}
@@ -76,6 +79,20 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Printf("open http://%s\n", listener.Addr())
 	return errors.Join(serve(ctx, g, listener), g.close())
+}
+
+// membership finds nodes until it is closed.
+type membership interface {
+	discovery.Membership
+	Close()
+}
+
+// find opens what a URL names.
+func find(ctx context.Context, url string) (membership, error) {
+	if strings.HasPrefix(url, "dns:") {
+		return dns.Open(ctx, dns.Config{URL: url})
+	}
+	return zookeeper.Open(ctx, zookeeper.Config{URL: url, ReadOnly: true})
 }
 
 // serve answers requests until ctx ends, and then lets the current requests finish.
