@@ -65,6 +65,30 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// Limits are told by identity, over all nodes, and only those that were reached since the last
+// sample.
+func TestLimitsReached(t *testing.T) {
+	began := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	before, now := sampleOf(began, 1, began), sampleOf(began.Add(2*time.Second), 1, began)
+	old := []engine.Limited{{Identity: "shop", Limit: "identity-messages", Times: 10}, {Identity: "chat", Limit: "lookups", Times: 3}}
+	before.Nodes.Answers[0].Limits = old
+	now.Nodes.Answers[0].Limits = []engine.Limited{{Identity: "shop", Limit: "identity-messages", Times: 50}, old[1], {Limit: "sessions", Times: 2}, {Other: true, Limit: "lookups", Times: 4}}
+	now.Nodes.Answers[1].Limits = []engine.Limited{{Identity: "shop", Limit: "identity-messages", Times: 20}, {Identity: "a\x1b[2J", Limit: "bytes", Times: 6}}
+	const want = "limits reached: shop identity-messages 30/s, \"a\\x1b[2J\" bytes 3.0/s, (others) lookups 2.0/s, (no name) sessions 1.0/s\n"
+	if text := sampleText(before, now); !strings.Contains(text, want) {
+		t.Errorf("%s\nwithout %s", text, want)
+	}
+	if text := sampleText(now, now); strings.Contains(text, "limits") {
+		t.Errorf("nothing was reached:\n%s", text)
+	}
+	for i := range 7 {
+		now.Nodes.Answers[1].Limits = append(now.Nodes.Answers[1].Limits, engine.Limited{Identity: "x", Limit: string(rune('a' + i)), Times: 100})
+	}
+	if text := sampleText(before, now); !strings.Contains(text, ", 6 more\n") {
+		t.Errorf("%s", text)
+	}
+}
+
 // The live screen fits its window, stops and ends when it is asked to, and says what is wrong.
 func TestLive(t *testing.T) {
 	began := time.Now()

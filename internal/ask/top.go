@@ -24,9 +24,10 @@ const slowestShown = 10
 func newTop() *cobra.Command {
 	var every time.Duration
 	var count int
-	cmd := newCommand("top", "Show rates, outcomes and slow sessions of all nodes, live",
-		`Show rates, outcomes and slow sessions of all nodes, live. In a terminal, q ends it, and the space bar
-stops it for a while. Elsewhere it prints a table every --every, and with --json one line of JSON.`, cobra.NoArgs,
+	cmd := newCommand("top", "Show rates, outcomes, limits and slow sessions of all nodes, live",
+		`Show rates, outcomes and slow sessions of all nodes, live. Below the rates is a line for each thing that
+a node does without, and one that says which clients reach which limits. In a terminal, q ends it, and
+the space bar stops it for a while. Elsewhere it prints a table every --every, and with --json one line of JSON.`, cobra.NoArgs,
 		func(ctx context.Context, c *call) error {
 			if every < 100*time.Millisecond || count < 0 {
 				return cli.Usagef("--every %v must be at least 100ms, and --count %d must not be negative", every, count)
@@ -113,6 +114,7 @@ func sampleText(before, now sample) string {
 			fmt.Fprintf(&text, "%s: %s\n", visible(n.Node), visible(line))
 		}
 	}
+	text.WriteString(hitsText(hitsOf(before, now)))
 	if len(now.Sessions.Answers) > 0 {
 		text.WriteString("\n")
 		_ = writeTable(&text, sessionColumns, now.Sessions.Answers)
