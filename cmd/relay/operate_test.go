@@ -86,26 +86,36 @@ func TestOperate(t *testing.T) {
 	redis, zk := startRedis(t, proc.RedisOptions{}), startZooKeeper(t)
 	var addrs, admins []string
 	var nodes []*process
-	for _, id := range []string{"n0", "n1", "n2"} {
+	for _, id := range []string{"n1", "n2", "n3"} {
 		p := start(t, []string{testSecret}, "--node-id="+id, "--peer-listen=127.0.0.1:0", "--registry="+redis.URL(),
 			"--discovery=zk://"+zk.Addr+"/test", "--loops=1")
 		addr, admin := p.addresses()
 		nodes, addrs, admins = append(nodes, p), append(addrs, addr), append(admins, admin)
 	}
 	o := &operator{t, admins[0]}
-	o.eventually("nodes", `^n0 +ready .*2 of 2 (.*\n)+n1 +ready .*2 of 2 (.*\n)+n2 +ready .*2 of 2 `)
+	o.eventually("nodes", `^n1 +ready .*2 of 2 (.*\n)+n2 +ready .*2 of 2 (.*\n)+n3 +ready .*2 of 2 `)
 	alice, bob, carol := session(t, addrs[0], "alice"), session(t, addrs[1], "bob"), session(t, addrs[2], "carol")
 	traffic(t, bob)
-	_, _ = alice, carol
-
 	t.Run("ask", o.asks)
-	t.Run("orders", o.orders)
+	if *recordCommands {
+		loadFrom12(t, addrs)
+		o.eventually("where nobody", "not bound")
+	} else { // the document is about sessions that have not moved
+		t.Run("orders", o.orders)
+		if err := carol.Bind(t.Context(), "carol"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("document", func(t *testing.T) {
+		o.document(t, map[string]*client.Session{"alice": alice, "bob": bob, "carol": carol}, func() {
+			nodes[2].signal(syscall.SIGKILL)
+			nodes[2].exit()
+		})
+	})
 	t.Run("a node is gone", func(t *testing.T) {
 		o := &operator{t, o.admin}
-		nodes[2].signal(syscall.SIGKILL)
-		nodes[2].exit()
 		code, stdout, stderr := o.run("nodes")
-		if code != cli.ExitIncomplete || !strings.Contains(stdout, "\nno answer from n2: ") || !strings.Contains(stderr, "1 node has not answered") {
+		if code != cli.ExitIncomplete || !strings.Contains(stdout, "\nno answer from n3: ") || !strings.Contains(stderr, "1 node has not answered") {
 			t.Errorf("exit code %d, %q:\n%s", code, stderr, stdout)
 		}
 	})
@@ -117,28 +127,28 @@ func (o *operator) asks(t *testing.T) {
 	if err := json.Unmarshal([]byte(o.expect("nodes --json")), &nodes); err != nil || len(nodes.Answers) != 3 {
 		t.Errorf("%+v, %v", nodes, err)
 	}
-	o.expect("sessions", `^SESSION +IDENTITY +NODE`, ` n0 +127\.0\.0\.1:\d+ +1 `, ` n1 +127`, ` n2 +127`)
-	o.expect("sessions --slowest=1", ` n0 +127\.0\.0\.1:\d+ +1 `)
+	o.expect("sessions", `^SESSION +IDENTITY +NODE`, ` n1 +127\.0\.0\.1:\d+ +1 `, ` n2 +127`, ` n3 +127`)
+	o.expect("sessions --slowest=1", ` n1 +127\.0\.0\.1:\d+ +1 `)
 	if out := o.expect("sessions --identity=nobody"); strings.Count(out, "\n") != 1 {
 		t.Errorf("sessions of an identity that nobody has:\n%s", out)
 	}
-	o.expect("conns", `^CONN +NODE +LOOP +STATE`, ` n0 +0 +open .*127\.0\.0\.1:\d+`, ` n2 +0 +open `)
-	o.expect("links", `^n0 +n1 +up `, `^n2 +n1 +up `)
-	o.expect("where carol nobody", `^carol +registry +bound .* n2 `, `^carol +n2 +has it .* n2 `, `^nobody +registry +(not bound|unknown) `)
+	o.expect("conns", `^CONN +NODE +LOOP +STATE`, ` n1 +0 +open .*127\.0\.0\.1:\d+`, ` n3 +0 +open `)
+	o.expect("links", `^n1 +n2 +up `, `^n3 +n2 +up `)
+	o.expect("where carol nobody", `^carol +registry +bound .* n3 `, `^carol +n3 +has it .* n3 `, `^nobody +registry +(not bound|unknown) `)
 	var where struct{ Answers []engine.WhereInfo }
 	if err := json.Unmarshal([]byte(o.expect("where --json carol")), &where); err != nil || len(where.Answers) != 1 {
 		t.Fatalf("%+v, %v", where, err)
 	}
-	o.expect("ids "+where.Answers[0].Session, `^carol +n2 +\d+ +`+regexp.QuoteMeta(where.Answers[0].Session))
-	o.expect("trace bob carol", `^bob -> carol: acked after `, ` n2 `)
+	o.expect("ids "+where.Answers[0].Session, `^carol +n3 +\d+ +`+regexp.QuoteMeta(where.Answers[0].Session))
+	o.expect("trace bob carol", `^bob -> carol: acked after `, ` n3 `)
 	// A new Redis may have lost data, so for ten seconds nobody knows that an ID is not bound.
 	o.expect("trace bob nobody", `^bob -> nobody: (no_route|registry_unavailable) after `)
-	o.expect("top --count=1 --every=100ms", `^NODE +STATE .*SENDS/S`, `^n1 +ready `, `^SESSION `)
+	o.expect("top --count=1 --every=100ms", `^NODE +STATE .*SENDS/S`, `^n2 +ready `, `^SESSION `)
 	o.expect("top --count=1 --every=100ms --json", `^\{"at":`)
 	if code, _, stderr := o.run("ids", "nobody"); code != cli.ExitFailure || !strings.Contains(stderr, "not the ID of a session") {
 		t.Errorf("ids of nobody: exit code %d, %q", code, stderr)
 	}
-	if code, stdout, _ := o.run("__complete", "drain", ""); code != cli.ExitOK || !strings.Contains(stdout, "n0\nn1\nn2\n") {
+	if code, stdout, _ := o.run("__complete", "drain", ""); code != cli.ExitOK || !strings.Contains(stdout, "n1\nn2\nn3\n") {
 		t.Errorf("completion of drain: exit code %d, %q", code, stdout)
 	}
 }
@@ -190,15 +200,15 @@ func TestOperateAlone(t *testing.T) {
 func (o *operator) orders(t *testing.T) {
 	o = &operator{t, o.admin}
 	o.expect("kick carol", `^carol is kicked$`) // she is bound at another node
-	o.expect("drain n1", `^node n1 drains`)
-	o.eventually("nodes", `^n1 +draining `)
-	o.expect("undrain n1", `^node n1 takes clients`)
-	o.eventually("nodes", `^n1 +ready `)
-	o.expect("rebalance n2 --share=1 --over=0s", `^node n2 asks \d+ sessions to move`)
-	o.expect("log-level", `^n0 +info$`, `^n2 +info$`)
-	o.expect("log-level warn,links=debug --node=n2", `^node n2 logs warn,links=debug$`)
+	o.expect("drain n2", `^node n2 drains`)
+	o.eventually("nodes", `^n2 +draining `)
+	o.expect("undrain n2", `^node n2 takes clients`)
+	o.eventually("nodes", `^n2 +ready `)
+	o.expect("rebalance n3 --share=1 --over=0s", `^node n3 asks \d+ sessions to move`)
+	o.expect("log-level", `^n1 +info$`, `^n3 +info$`)
+	o.expect("log-level warn,links=debug --node=n3", `^node n3 logs warn,links=debug$`)
 	o.expect("log-level debug", `^the node at http:.* logs debug$`)
-	o.expect("log-level", `^n0 +debug$`, `^n1 +info$`, `^n2 +warn,links=debug$`)
+	o.expect("log-level", `^n1 +debug$`, `^n2 +info$`, `^n3 +warn,links=debug$`)
 	if code, _, stderr := o.run("drain", "n9"); code != cli.ExitFailure || !strings.Contains(stderr, "n9") {
 		t.Errorf("drain of a node that is not there: exit code %d, %q", code, stderr)
 	}

@@ -53,7 +53,7 @@ var nodeColumns = []column[engine.NodeInfo]{
 // nodeState is the state of a node, and how far its rebalance is.
 func nodeState(n engine.NodeInfo) string {
 	state := string(n.State)
-	if r := n.Rebalance; r != nil && !r.Done {
+	if r := n.Rebalance; r != nil && !r.Done && r.Chosen > 0 {
 		state += fmt.Sprintf(" (moves %d of %d)", r.Asked, r.Chosen)
 	}
 	return state

@@ -89,6 +89,9 @@ an earlier one.`, cobra.ExactArgs(1),
 			return c.give(ctx, "rebalance", order, func(answer []byte) (string, error) {
 				var done admin.Rebalanced
 				err := json.Unmarshal(answer, &done)
+				if share == 0 {
+					return fmt.Sprintf("node %s asks no more sessions to move", visible(c.args[0])), err
+				}
 				return fmt.Sprintf("node %s asks %d sessions to move, over %v; relay nodes shows how far it is", visible(c.args[0]), done.Moved, over), err
 			})
 		})
