@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,8 @@ type tallied struct {
 	routing.Registry
 	lookups, binds, presences atomic.Int64 // calls
 	unbound                   atomic.Int64 // IDs
+	// what a node asks about this one, when it looks after its sessions, does not count
+	attached atomic.Pointer[routing.SessionID]
 }
 
 func newTallied() *tallied { return &tallied{Registry: routing.NewMemory(routing.MemoryConfig{})} }
@@ -43,7 +46,10 @@ func (r *tallied) Presence(ctx context.Context, id routing.SessionID) (routing.S
 }
 
 func (r *tallied) Presences(ctx context.Context, all []routing.SessionID) ([]routing.SessionPresence, error) {
-	r.presences.Add(1)
+	attached := r.attached.Load()
+	if slices.ContainsFunc(all, func(s routing.SessionID) bool { return attached == nil || s != *attached }) {
+		r.presences.Add(1)
+	}
 	return r.Registry.Presences(ctx, all)
 }
 

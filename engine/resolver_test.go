@@ -35,6 +35,8 @@ func (g *group) deadNode(n int) (ids []string) {
 func TestSessionsAreAskedForTogether(t *testing.T) {
 	g, reg := talliedGroup(t, 1, 1, nil)
 	from := g.nodes[0].join("from")
+	own := from.sessionID()
+	reg.attached.Store(&own)
 	ids := g.deadNode(1000)
 	one := routing.NewSessionID()
 	if err := reg.Attach(t.Context(), one, routing.Presence{Node: "died", Incarnation: 7, Serial: 1}); err != nil {
