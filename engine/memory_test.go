@@ -193,6 +193,31 @@ func TestMemoryOfWatchesGoesBack(t *testing.T) {
 	}
 }
 
+// So does what many binds or unbinds took, as soon as the number of IDs has rested for a second.
+func TestMemoryOfBindsGoesBack(t *testing.T) {
+	var b idBurst
+	now := time.Now()
+	for i, step := range []struct {
+		after time.Duration
+		ids   int
+		over  bool
+	}{
+		{0, 60_000, false}, {2 * time.Second, 60_000, false}, // too few
+		{time.Second, 100_000, false}, {time.Second / 2, 200_000, false}, {time.Second / 2, 200_500, false},
+		{time.Second, 200_900, true}, {time.Second, 200_900, false}, // it has given back
+		{time.Second, 100_000, false}, {time.Second, 100_000, true},
+	} {
+		now = now.Add(step.after)
+		over := b.over(step.ids, now)
+		if over != step.over {
+			t.Errorf("step %d, %d IDs: over is %v", i, step.ids, over)
+		}
+		if over {
+			b.left = b.last
+		}
+	}
+}
+
 // The memory that a process may have is that of its cgroup, or of one around it.
 func TestMachineMemory(t *testing.T) {
 	machine := machineMemory(t.TempDir())

@@ -25,6 +25,11 @@ const (
 	// giveBackPause is the least time between two times that the node gives memory back, because
 	// each takes a garbage collection.
 	giveBackPause = 5 * time.Second
+	// The node also gives memory back when its IDs have changed by giveBackIDs, and then by no more
+	// than restIDs for restTime.
+	giveBackIDs = 1 << 16
+	restIDs     = 1 << 10
+	restTime    = time.Second
 	// namedClosings is how many closed connections the log names in a second.
 	namedClosings = 10
 )
@@ -33,6 +38,7 @@ const (
 type relief struct {
 	eng      *Engine
 	gaveBack time.Time
+	burst    idBurst
 	scarce   bool // the log says that memory is scarce
 
 	second  time.Time // when the second began in which the log names connections
@@ -130,18 +136,41 @@ func (r *relief) look() {
 	r.giveBack(held + r.eng.dir.WatchMemory())
 }
 
-// giveBack gives memory back to the system if much was in use and little of it still is.
+// giveBack gives memory back to the system if much was in use and little of it still is, or if many
+// IDs were bound or unbound and that is over.
 func (r *relief) giveBack(used int64) {
-	m := &r.eng.memory
+	m, now := &r.eng.memory, time.Now()
 	peak := max(m.peak.Load(), used)
 	m.peak.Store(peak)
-	if peak < min(m.budget/giveBackPart, giveBackLeast) || used > peak/giveBackPart || time.Since(r.gaveBack) < giveBackPause {
+	unused := peak >= min(m.budget/giveBackPart, giveBackLeast) && used <= peak/giveBackPart
+	over := r.burst.over(r.eng.table.Len(), now)
+	if !unused && !over || now.Sub(r.gaveBack) < giveBackPause {
 		return
 	}
 	m.peak.Store(used)
+	r.burst.left = r.burst.last
 	runtime.GC() // the second collection in a row frees what pools hold
 	debug.FreeOSMemory()
 	r.gaveBack = time.Now()
+}
+
+// idBurst notices when a burst of binds or unbinds is over. Requests to the registry leave garbage
+// behind, several times as much as the table keeps of the IDs. An idle node hardly allocates, so
+// its next collection could be minutes away.
+type idBurst struct {
+	left  int       // IDs at the last time that memory was given back
+	last  int       // IDs at since
+	since time.Time // when the number of IDs changed by more than restIDs
+}
+
+// over reports whether ids are many more or fewer than were left, and rest.
+func (s *idBurst) over(ids int, now time.Time) bool {
+	apart := func(n int) int { return max(ids-n, n-ids) }
+	if apart(s.last) > restIDs {
+		s.last, s.since = ids, now
+		return false
+	}
+	return apart(s.left) >= giveBackIDs && now.Sub(s.since) >= restTime
 }
 
 // scarce reports whether connections hold so much that an operator should know.
