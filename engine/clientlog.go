@@ -3,6 +3,7 @@ package engine
 import (
 	"log/slog"
 
+	"distmsg/codec"
 	"distmsg/engine/internal/limit"
 	"distmsg/internal/asynclog"
 )
@@ -27,6 +28,28 @@ func newClientLog(e *Engine) *clientLog {
 
 func (cl *clientLog) warn(message string, args ...any) {
 	cl.seldom.Warn(cl.log, cl.eng.clock(), message, args...)
+}
+
+// closing logs that a node closes a connection. An operator should know of clients that break the
+// protocol. Links have a line of their own, which says why. Other reasons have lines elsewhere, or
+// are usual.
+func (cl *clientLog) closing(c *conn, f codec.Fault, kind codec.Kind, detail string) {
+	if c.kind == linkConn {
+		c.link.why = detail
+	} else if breaksProtocol(f) {
+		args := append(c.who(), "fault", f, "detail", detail)
+		if kind != 0 {
+			args = append(args, "kind", kind)
+		}
+		cl.warn("closed a connection that breaks the protocol", args...)
+		return
+	}
+	cl.log.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
+}
+
+// breaksProtocol reports whether only a client with a bug, or an attacker, causes the fault.
+func breaksProtocol(f codec.Fault) bool {
+	return f <= codec.FaultBadVersion || f == codec.FaultCreditExceeded || f == codec.FaultBadToken
 }
 
 // who returns attributes that say whose connection it is. The connection's loop calls it.

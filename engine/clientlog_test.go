@@ -31,6 +31,10 @@ func TestClientLines(t *testing.T) {
 		c.fails(codec.FaultUnauthenticated)
 	}
 	log.has(n, `level=WARN msg="refused a login" component=clients remote=127.0.0.1:`, `reason="no such token"`)
+	broken := n.join("b")
+	broken.write(make([]byte, codec.PrefixLen))
+	broken.fails(codec.FaultZeroLength)
+	log.has(n, `level=WARN msg="closed a connection that breaks the protocol" component=clients remote=`, `identity=backend-1 fault=zero_length detail=`)
 	c := n.join("a")
 	for len(n.counters().Limited) == 0 {
 		c.send("a", "nobody", "x")
@@ -80,4 +84,15 @@ func TestLimitLines(t *testing.T) {
 	if lines := strings.Count(log.b.String(), "has reached a limit"); lines != 3 {
 		t.Errorf("%d lines: %s", lines, log.b.String())
 	}
+}
+
+// The end of a link says why, at both ends.
+func TestLinkLines(t *testing.T) {
+	logs := map[string]*notes{"n0": new(notes), "n1": new(notes)}
+	g := startGroupWith(t, 2, 1, func(cfg *Config) { cfg.Logger = logs[cfg.NodeID].logger() })
+	if err := g.nodes[1].stop(); err != nil {
+		t.Error(err)
+	}
+	logs["n0"].has(g.nodes[0], `level=INFO msg="link down" component=links node=n1 remote=`, ` why="the other node, or the network, has closed it"`)
+	logs["n1"].has(g.nodes[0], `level=INFO msg="link down" component=links node=n0 remote=`, ` why="the node is shutting down"`)
 }

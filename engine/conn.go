@@ -121,7 +121,7 @@ func (c *conn) closeFor(f codec.Fault, kind codec.Kind, detail string) {
 		return
 	}
 	c.fail(f, codec.ErrorClosing, kind, 0, detail)
-	c.loop.eng.clients.log.Debug("connection closed", "remote", c.remote, "fault", f, "detail", detail)
+	c.loop.eng.clients.closing(c, f, kind, detail)
 	c.end()
 }
 
@@ -164,6 +164,9 @@ func (c *conn) drop() {
 // dropFor is like drop, with another reason. Only a client that has read everything else gets the
 // reason.
 func (c *conn) dropFor(f codec.Fault, detail string) {
+	if c.kind == linkConn {
+		c.link.why = detail
+	}
 	c.out.release()
 	if c.gone() {
 		c.teardown()

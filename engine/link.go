@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -43,6 +44,7 @@ type link struct {
 	shares    map[uint64]linkShare             // by session, see mayRelay
 	bytesIn   uint64                           // read from it
 	lasted    int64                            // how many milliseconds it was open; set at its end
+	why       string                           // why this node ends it; empty: it does not
 }
 
 // attachment is a session at the other node, with the serial of its latest attach there.
@@ -209,7 +211,7 @@ func (k *link) end(c *conn, wasOpen bool) {
 		c.loop.endings.endLink(k.handle)
 		c.loop.endings.add(ending{link: k, sessions: k.sessions, slot: -1})
 		k.sessions = nil
-		k.cluster.log.Info("link down", "node", k.node, "remote", c.remote)
+		k.cluster.log.Info("link down", "node", k.node, "remote", c.remote, "why", cmp.Or(k.why, "the other node, or the network, has closed it"))
 	}
 	close(k.ended)
 }

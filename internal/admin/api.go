@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"distmsg/engine"
+	"distmsg/internal/asynclog"
 )
 
 const (
@@ -56,6 +57,8 @@ type API struct {
 	access   Access
 	logger   *slog.Logger
 	mux      *http.ServeMux
+	began    time.Time
+	seldom   asynclog.Seldom // for lines about those who are refused
 
 	questions, changes, streams places
 }
@@ -63,7 +66,7 @@ type API struct {
 // NewAPI returns an API over operator. The logger hears of each change, and who ordered it.
 func NewAPI(operator Operator, access Access, logger *slog.Logger) *API {
 	a := &API{
-		operator: operator, access: access, logger: logger, mux: http.NewServeMux(),
+		operator: operator, access: access, logger: logger, mux: http.NewServeMux(), began: time.Now(),
 		questions: newPlaces(maxQuestions), changes: newPlaces(maxQuestions), streams: newPlaces(maxStreams),
 	}
 	a.addQuestions()
@@ -94,6 +97,7 @@ func (a *API) at(listens net.Addr) http.Handler {
 		if err != nil {
 			if explain(err).status == http.StatusUnauthorized {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="distmsg"`)
+				a.seldom.Warn(a.logger, time.Since(a.began), "refused an operator", "reason", err, "from", r.RemoteAddr)
 			}
 			writeError(w, r, err)
 			return
@@ -308,7 +312,7 @@ func (a *API) readChange(r *http.Request, name string, order any) error {
 	}
 	who := callerOf(r)
 	if err := who.checkRight(r); err != nil {
-		a.logger.Warn("refused an order of an operator who may only ask", "order", name, "who", who.Name, "from", r.RemoteAddr)
+		a.seldom.Warn(a.logger, time.Since(a.began), "refused an order of an operator who may only ask", "order", name, "who", who.Name, "from", r.RemoteAddr)
 		return err
 	}
 	if err := checkChange(r); err != nil {

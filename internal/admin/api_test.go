@@ -291,7 +291,7 @@ func TestAPICredentials(t *testing.T) {
 func TestAPIReadOnly(t *testing.T) {
 	o, log := newFakeOperator(), new(bytes.Buffer)
 	access := Access{Token: func(context.Context, string) (Caller, error) { return Caller{Name: "dashboard"}, nil }}
-	addr := serveAt(t, "127.0.0.1:0", Server{API: NewAPI(o, access, slog.New(slog.NewTextHandler(log, nil)))})
+	addr := serveAt(t, "127.0.0.1:0", Server{API: NewAPI(o, access, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))})
 	header := map[string]string{"Authorization": "Bearer x", "Content-Type": "application/json"}
 	for _, path := range []string{"nodes", "where?id=bob", "log-level"} {
 		if status, p, _ := (request{method: "GET", path: apiPrefix + path, header: header}).send(t, http.DefaultClient, "http://"+addr); status != http.StatusOK {

@@ -5,6 +5,7 @@ package otlp
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -63,6 +64,9 @@ func CheckURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return fmt.Errorf("%q is not a URL such as http://127.0.0.1:4318", text)
+	}
+	if u.User != nil {
+		return errors.New("the URL has credentials: give them in the environment, in OTEL_EXPORTER_OTLP_HEADERS")
 	}
 	return nil
 }

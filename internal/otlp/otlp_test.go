@@ -122,7 +122,7 @@ func TestRun(t *testing.T) {
 func TestURL(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"http://127.0.0.1:4318": true, "https://collector.example/otlp/v1/traces": true,
-		"": false, "127.0.0.1:4318": false, "grpc://x:4317": false, "http://": false,
+		"": false, "127.0.0.1:4318": false, "grpc://x:4317": false, "http://": false, "http://me:secret@collector:4318": false,
 	} {
 		if err := CheckURL(text); (err == nil) != ok {
 			t.Errorf("%q: %v", text, err)
