@@ -23,8 +23,10 @@ type Driver string
 const (
 	DriverRelay Driver = "relay" // the distmsg protocol, on the load test's own event loop
 	DriverSDK   Driver = "sdk"   // the client SDK
-	// the NATS protocol, on the same event loop as relay, for comparison
-	DriverNATS Driver = "nats"
+	// others on the same event loop as relay, for comparison
+	DriverNATS  Driver = "nats"
+	DriverRedis Driver = "redis" // Redis's pub/sub
+	DriverFloor Driver = "floor" // the relay without features, loadtest/floor
 )
 
 // Config says what to send where. The zero value is a complete run. Each zero field means the
@@ -52,7 +54,8 @@ type Config struct {
 	CredentialsFile string
 	// Loops is the number of event loops of the node in this process. Default: 1.
 	Loops int
-	// Driver communicates with the nodes. Default: DriverRelay. DriverNATS needs Nodes.
+	// Driver communicates with the nodes. Default: DriverRelay. Those for other servers
+	// need Nodes.
 	Driver Driver
 
 	// Attach is how many nodes each session of DriverSDK is attached to at once, see

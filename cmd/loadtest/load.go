@@ -41,7 +41,7 @@ func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.CredentialsFile, "credentials-file", "", "`file` with what the nodes ask for, such as a token; it is read before each login (drivers relay and sdk)")
 	f.Float64Var(&o.cross, "cross", 0, "share of messages whose receiver is at another node, 0 to 1 (default: not controlled)")
 	f.IntVar(&o.Loops, "loops", 1, "event loops of the node in this process")
-	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay, sdk or nats")
+	f.StringVar(&o.driver, "driver", "relay", "how to talk to the nodes: relay or sdk; or, to compare, to other servers: nats, redis or floor")
 	f.IntVar(&o.Attach, "attach", 1, "nodes that each session is attached to at once, -1: all (driver sdk)")
 	f.StringVar(&o.Strategy, "strategy", "random", "how a session chooses among them for a message: random, round-robin or pair-hash")
 	f.IntVar(&o.Conns, "conns", 200, "connections")

@@ -2,7 +2,7 @@
 // (loadtest/internal/traffic) wants sent, and hands it what arrives.
 //
 // A [Kind] is a way to do so; see [Kinds]. wire.go drives any protocol on one event loop, and
-// leg.go is one of its connections. relay.go and nats.go are such protocols, tls.go encrypts them,
+// leg.go is one of its connections. relay.go, nats.go, redis.go and floor.go are such protocols, tls.go encrypts them,
 // and login.go logs in. sdk.go drives the client SDK instead. A driver for another server that
 // takes messages is one more file with its kind and its protocol.
 package drive
@@ -77,7 +77,7 @@ type Kind struct {
 }
 
 // Kinds returns all kinds of drivers.
-func Kinds() []Kind { return []Kind{relayKind(), sdkKind(), natsKind()} }
+func Kinds() []Kind { return []Kind{relayKind(), sdkKind(), natsKind(), redisKind(), floorKind()} }
 
 // KindOf returns the kind of this name. known is false if there is none.
 func KindOf(name string) (k Kind, known bool) {

@@ -30,14 +30,9 @@ func TestNATSParse(t *testing.T) {
 		tr.Fill(0)
 		tr.Sending = false
 		c.pending = nil
-		var carry []byte
-		for _, part := range []string{stream[:at], stream[at:]} {
-			carry = append(carry, part...)
-			used, err := c.proto.parse(carry)
-			if err != nil {
-				t.Fatalf("split at %d: %v", at, err)
-			}
-			carry = carry[used:]
+		carry, err := feed(c, stream[:at], stream[at:])
+		if err != nil {
+			t.Fatalf("split at %d: %v", at, err)
 		}
 		if len(carry) > 0 || tr.Ledger.Acked() != 1 || tr.Ledger.Faults() != (ledger.Faults{Corrupted: 1}) ||
 			string(c.pending) != "PONG\r\n" {

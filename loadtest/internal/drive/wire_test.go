@@ -50,6 +50,19 @@ func upLeg(c *wireConn) *leg {
 	return l
 }
 
+// feed gives parts of a stream to the protocol of a leg and returns what it has not used.
+func feed(l *leg, parts ...string) (carry []byte, err error) {
+	for _, part := range parts {
+		carry = append(carry, part...)
+		used, err := l.proto.parse(carry)
+		if err != nil {
+			return carry, err
+		}
+		carry = carry[used:]
+	}
+	return carry, nil
+}
+
 // TestSendAllocations ends and sends messages by the relay protocol, but without a network.
 func TestSendAllocations(t *testing.T) {
 	w := newTestWire(200, newRelay)
