@@ -102,10 +102,11 @@ func TestPages(t *testing.T) {
 		slower.Rounds[i].Rate = new(*slower.Rounds[i].Rate * 0.8)
 	}
 	for name, page := range map[string]*Page{
-		"run":   OfRun(example()),
-		"diff":  OfComparison(judge.Compare("before.json", example(), "after.json", slower, 0.01)),
-		"sweep": OfSweep(exampleSweep()),
-		"empty": OfRun(new(result.Report)),
+		"run":     OfRun(example()),
+		"diff":    OfComparison(judge.Compare("before.json", example(), "after.json", slower, 0.01)),
+		"sweep":   OfSweep(exampleSweep()),
+		"compare": OfStanding(exampleStanding()),
+		"empty":   OfRun(new(result.Report)),
 	} {
 		url := write(t, page)
 		for width, scheme := range map[int64]string{390: "dark", 1440: "light"} {

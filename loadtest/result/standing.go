@@ -114,6 +114,30 @@ func (s *Standing) Verdict() (code ExitCode, why string) {
 	return ExitOK, ""
 }
 
+// Aims returns how many ratios have an aim.
+func (s *Standing) Aims() (n int) {
+	for i := range s.Shapes {
+		for _, r := range s.Shapes[i].Ratios {
+			if r.Aim > 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Summary says in one line what became of the aims, or why there is no verdict on them.
+func (s *Standing) Summary() string {
+	code, why := s.Verdict()
+	switch {
+	case code != ExitOK:
+		return why
+	case s.Aims() == 0:
+		return "no load of these has an aim"
+	}
+	return fmt.Sprintf("all aims (%d) are reached", s.Aims())
+}
+
 // text returns the value, or a dash.
 func (r *Ratio) text() string {
 	if r.Value == 0 {
