@@ -13,7 +13,8 @@ import (
 	"distmsg/loadtest/result"
 )
 
-// measuredStanding writes what compare --json writes: the node needed 1.5 times as much as the floor.
+// measuredStanding writes what compare --json writes. The node needed 1.5 times as much as the
+// floor.
 func measuredStanding(t *testing.T, aim float64, faults map[string]uint64) (file string) {
 	t.Helper()
 	node, floor := result.Entry{Server: "node", ServerCPU: new(result.Seconds(6e-6))}, result.Entry{Server: "floor", ServerCPU: new(result.Seconds(4e-6))}

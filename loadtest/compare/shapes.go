@@ -98,8 +98,8 @@ func ShapeNames() []string {
 	return names
 }
 
-// choose returns the shapes with these names or groups, at the peers with these names. A ratio stays
-// if both servers do.
+// choose returns the shapes with these names or groups, at the peers with these names. A ratio
+// stays if both servers do.
 func choose(names, peers []string) ([]shape, error) {
 	for _, p := range peers {
 		if !slices.Contains(Peers(), p) {

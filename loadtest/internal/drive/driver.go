@@ -2,9 +2,9 @@
 // (loadtest/internal/traffic) wants sent, and hands it what arrives.
 //
 // A [Kind] is a way to do so; see [Kinds]. wire.go drives any protocol on one event loop, and
-// leg.go is one of its connections. relay.go, nats.go, redis.go and floor.go are such protocols, tls.go encrypts them,
-// and login.go logs in. sdk.go drives the client SDK instead. A driver for another server that
-// takes messages is one more file with its kind and its protocol.
+// leg.go is one of its connections. relay.go, nats.go, redis.go and floor.go are such protocols,
+// tls.go encrypts them, and login.go logs in. sdk.go drives the client SDK instead. A driver for
+// another server that takes messages is one more file with its kind and its protocol.
 package drive
 
 import (

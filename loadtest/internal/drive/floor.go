@@ -9,9 +9,9 @@ import (
 	"distmsg/loadtest/internal/traffic"
 )
 
-// bare speaks to the relay without features (loadtest/floor), for comparison. The number of an ID is
-// its index. The body of a message is the number of the sender (4 bytes), the number of the message
-// (8 bytes), and the payload. The body of an ack is the number of the message.
+// bare speaks to the relay without features (loadtest/floor), for comparison. The number of an ID
+// is its index. The body of a message is the number of the sender (4 bytes), the number of the
+// message (8 bytes), and the payload. The body of an ack is the number of the message.
 type bare struct {
 	leg   *leg
 	t     *traffic.Traffic
