@@ -253,8 +253,12 @@ func TestFalseNoIsCaught(t *testing.T) {
 			t.Run(fmt.Sprintf("%v, %s", code, driver), func(t *testing.T) {
 				t.Parallel()
 				node := startEngine(t, engine.Config{Loops: 1})
-				begin, done := time.Now(), false
+				var begin time.Time // of sending: all IDs are bound
+				done := false
 				p := startProxy(t, node, func(p *proxy, conn int, _ bool, kind codec.Kind, frame []byte) [][]byte {
+					if kind == codec.KindSend && begin.IsZero() {
+						begin = time.Now()
+					}
 					if kind != codec.KindSend || done || time.Since(begin) < 2*ledger.BindSettle {
 						return [][]byte{frame}
 					}

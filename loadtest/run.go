@@ -23,6 +23,13 @@ const (
 // nothing and returns an error that wraps the error of ctx. Other errors are ErrUsage, or mean that
 // the run was not possible. The report says what the run found wrong: see Report.Verdict.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
+	return RunWhenReady(ctx, cfg, func(context.Context) error { return nil })
+}
+
+// RunWhenReady is Run for one of several processes that begin together. It calls ready when all
+// connections are up and before the first message. Messages begin to flow when ready returns. An
+// error of ready ends the run.
+func RunWhenReady(ctx context.Context, cfg Config, ready func(ctx context.Context) error) (*Report, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -36,7 +43,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		return r.do(ctx)
+		return r.do(ctx, ready)
 	}
 	node, err := startNode(cfg.Loops)
 	if err != nil {
@@ -47,7 +54,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	var report *Report
 	if err == nil {
 		r.inProcess = true
-		report, err = r.do(ctx)
+		report, err = r.do(ctx, ready)
 	}
 	drainErr := node.stop()
 	if report != nil && drainErr != nil {
@@ -103,12 +110,15 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 	return r, nil
 }
 
-func (r *run) do(ctx context.Context) (*Report, error) {
+func (r *run) do(ctx context.Context, ready func(ctx context.Context) error) (*Report, error) {
 	defer r.finish()
 	if _, err := measureUsage(r.cfg.ServerPID); err != nil {
 		return nil, fmt.Errorf("server-pid: %w", err)
 	}
 	if err := r.connect(ctx); err != nil {
+		return nil, err
+	}
+	if err := ready(ctx); err != nil {
 		return nil, err
 	}
 	quit := make(chan struct{})

@@ -1,7 +1,6 @@
 package loadtest
 
 import (
-	"fmt"
 	"io"
 	"time"
 
@@ -64,6 +63,10 @@ func tallyOf(t *traffic.Traffic) tally {
 func newSampler(r *run) *sampler {
 	s := &sampler{r: r, measured: traffic.NewHistogram(), both: traffic.NewHistogram(), tell: r.cfg.Observe}
 	s.spare = [2]*hdrhistogram.Histogram{traffic.NewHistogram(), traffic.NewHistogram()}
+	r.d.Do(func() {
+		r.t.Tick()
+		s.last.at = r.t.Now
+	})
 	return s
 }
 
@@ -71,7 +74,7 @@ func newSampler(r *run) *sampler {
 func (s *sampler) run(quit <-chan struct{}) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	print, end := printer(s.r.cfg.Progress)
+	print, end := Printer(s.r.cfg.Progress)
 	defer end()
 	s.print = print
 	for {
@@ -81,7 +84,7 @@ func (s *sampler) run(quit <-chan struct{}) {
 			return
 		case <-tick.C:
 			s.take()
-			s.show()
+			s.print(s.points[len(s.points)-1].Line() + "\n")
 		}
 	}
 }
@@ -128,23 +131,10 @@ func (now *tally) since(last *tally) result.Point {
 	return p
 }
 
-// show prints a line about the last sample.
-func (s *sampler) show() {
-	p := &s.points[len(s.points)-1]
-	line := fmt.Sprintf("%5.1f s  %-9s  %9.0f/s  in flight %d  faults %d", float64(p.At+p.Length), p.Phase, p.Rate(), p.InFlight, p.Faults)
-	if p.Latency != nil {
-		line += fmt.Sprintf("  p50 %s  p99 %s", p.Latency.P50, p.Latency.P99)
-	}
-	if p.DownConnections > 0 {
-		line += fmt.Sprintf("  connections down %d", p.DownConnections)
-	}
-	s.print(line + "\n")
-}
-
-// printer writes lines on a goroutine of its own, so a stopped terminal or a pipe without a reader
-// cannot hold up the run. It drops a line if the line before it still waits. end waits for the last
-// line, for at most a second.
-func printer(w io.Writer) (print func(line string), end func()) {
+// Printer returns a function that writes lines on a goroutine of its own, so a stopped terminal or
+// a pipe without a reader cannot hold up the run. It drops a line if the line before it still
+// waits. end waits for the last line, for at most a second.
+func Printer(w io.Writer) (print func(line string), end func()) {
 	lines, done := make(chan string, 1), make(chan struct{})
 	go func() {
 		defer close(done)

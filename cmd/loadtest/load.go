@@ -11,6 +11,7 @@ import (
 
 	"distmsg/internal/cli"
 	"distmsg/loadtest"
+	"distmsg/loadtest/agents"
 )
 
 // loadFlags say what to send where. All commands that make load have them.
@@ -26,6 +27,8 @@ type loadFlags struct {
 	stages    string
 	arrivals  string
 	payloads  string
+	agents    agents.Config
+	tokenFile string // of the agents
 }
 
 // authVariable is the environment variable that holds ZooKeeper's credentials where no file is
@@ -56,6 +59,8 @@ func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before the measured time: in the ledger, but not in the figures")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed that makes the choice of receivers repeatable (0: random)")
 	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
+	f.StringSliceVar(&o.agents.Agents, "agents", nil, "make the load with these, which share it, in place of this process: host:port[,host:port...] of loadtest agent")
+	f.StringVar(&o.tokenFile, "agent-token-file", "", "`file` with the token that the agents want")
 	o.addShape(f)
 }
 
@@ -90,6 +95,10 @@ func (o *loadFlags) check(flags *pflag.FlagSet) error {
 		return errors.New("--nodes and --discovery exclude each other: give one of them")
 	case o.authFile != "" && !discover:
 		return errors.New("--discovery-auth-file needs --discovery")
+	case o.tokenFile != "" && !flags.Changed("agents"):
+		return errors.New("--agent-token-file needs --agents")
+	case o.authFile != "" && flags.Changed("agents"):
+		return errors.New("--discovery-auth-file excludes --agents: give it to loadtest agent")
 	}
 	return o.tls.check()
 }
@@ -137,8 +146,15 @@ func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadt
 	if cfg.TLS, err = o.tls.config(); err != nil {
 		return cfg, end, loadtest.ExitUsage, err
 	}
+	if flags.Changed("agents") {
+		if o.agents.Token, err = readToken(o.tokenFile); err != nil {
+			return cfg, end, loadtest.ExitUsage, fmt.Errorf("--agent-token-file: %w", err)
+		}
+		o.agents.Discovery = o.discovery
+		return cfg, end, loadtest.ExitOK, nil
+	}
 	if flags.Changed("discovery") {
-		membership, code, err := o.openDiscovery(ctx)
+		membership, code, err := openDiscovery(ctx, o.discovery, o.authFile)
 		if err != nil {
 			return cfg, end, code, err
 		}
@@ -148,9 +164,13 @@ func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadt
 	return cfg, end, loadtest.ExitOK, nil
 }
 
-// once makes one run. Its errors name flags.
-func once(ctx context.Context, flags *pflag.FlagSet, cfg loadtest.Config) (*loadtest.Report, loadtest.ExitCode, error) {
-	report, err := loadtest.Run(ctx, cfg)
+// once makes one run, in this process or with agents. Its errors name flags.
+func (o *loadFlags) once(ctx context.Context, flags *pflag.FlagSet, cfg loadtest.Config) (report *loadtest.Report, code loadtest.ExitCode, err error) {
+	if len(o.agents.Agents) > 0 {
+		report, err = agents.Run(ctx, o.agents, cfg)
+	} else {
+		report, err = loadtest.Run(ctx, cfg)
+	}
 	switch {
 	case errors.Is(err, loadtest.ErrUsage):
 		return nil, loadtest.ExitUsage, nameFlags(flags, err)

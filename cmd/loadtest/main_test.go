@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -146,35 +144,15 @@ func TestNoReportNoFile(t *testing.T) {
 	}
 }
 
-// TestInterrupt ends a built binary with a signal, once it has begun, and wants its partial report.
+// TestInterrupt ends a process with a signal, once it has begun, and wants its partial report.
 func TestInterrupt(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "loadtest")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	p := start(t, "--conns 4 --duration 1h")
+	p.line() // of progress
+	p.signal(os.Interrupt)
+	if code, why := p.wait(); code != loadtest.ExitInterrupted {
+		t.Errorf("exit code %d, want %d: %s\n%s", code, loadtest.ExitInterrupted, why, &p.stdout)
 	}
-	cmd := exec.Command(bin, "--conns", "4", "--duration", "1h")
-	var stdout bytes.Buffer
-	cmd.Stdout = &stdout
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(stderr)
-	if !lines.Scan() {
-		t.Error("no line of progress")
-	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Error(err)
-	}
-	for lines.Scan() {
-	}
-	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != int(loadtest.ExitInterrupted) {
-		t.Errorf("%v, want exit code %d\n%s", err, loadtest.ExitInterrupted, &stdout)
-	}
-	if out := stdout.String(); !strings.Contains(out, "interrupted") || !strings.Contains(out, "ledger") {
+	if out := p.stdout.String(); !strings.Contains(out, "interrupted") || !strings.Contains(out, "ledger") {
 		t.Errorf("the report:\n%s", out)
 	}
 }

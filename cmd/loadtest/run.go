@@ -126,7 +126,7 @@ func (o *runOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag
 			metrics.observe(p)
 			view.observe(p, round)
 		}
-		r, code, err := once(ctx, flags, cfg)
+		r, code, err := o.load.once(ctx, flags, cfg)
 		if err != nil {
 			return nil, code, err
 		}

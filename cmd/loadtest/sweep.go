@@ -80,7 +80,7 @@ func (o *sweepOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.E
 		Load: load, Of: sweep.Of(o.of), Steps: o.steps, First: o.first, Most: o.most, Refine: o.refine,
 		Limits: result.Limits{P99: result.Of(o.p99), Failed: o.failed, Behind: o.behind},
 		Run: func(ctx context.Context, cfg loadtest.Config) (r *loadtest.Report, err error) {
-			r, failed, err = once(ctx, flags, cfg)
+			r, failed, err = o.load.once(ctx, flags, cfg)
 			return r, err
 		},
 		Done: func(s *result.Step) { say(progress, "%s\n", strings.Join(append([]string{o.of}, s.Row()...), "  ")) },

@@ -31,6 +31,9 @@ func OfRun(r *result.Report) *Page {
 		p.Tables = append(p.Tables, roundTable(r))
 		p.Notes = append(p.Notes, "Rate, latency and CPU are medians over the rounds. Counts are sums.")
 	}
+	if len(r.Agents) > 0 {
+		p.Tables = append(p.Tables, agentTable(r))
+	}
 	p.Tables = append(p.Tables, machineTable(r), configTable(r))
 	return p
 }
@@ -220,6 +223,26 @@ func roundTable(r *result.Report) Table {
 		}
 		if v.ServerCPU != nil {
 			row[6] = v.ServerCPU.String()
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+func agentTable(r *result.Report) Table {
+	t := Table{Caption: "Agents", Head: []string{"agent", "host", "connections", "sent", "delivered", "rate", "p99", "driver CPU", "faults", "clock known to", "began late by"}}
+	for i := range r.Agents {
+		a := &r.Agents[i]
+		row := []string{a.Address, a.Machine.Host, strconv.Itoa(a.Conns), strconv.FormatUint(a.Sent, 10), strconv.FormatUint(a.Delivered, 10),
+			"–", "–", "–", strconv.FormatUint(a.Faults, 10), a.ClockBound.String(), a.Late.String()}
+		if a.Rate != nil {
+			row[5] = fmt.Sprintf("%.0f/s", *a.Rate)
+		}
+		if a.Latency != nil {
+			row[6] = a.Latency.P99.String()
+		}
+		if a.DriverCPU != nil {
+			row[7] = a.DriverCPU.String()
 		}
 		t.Rows = append(t.Rows, row)
 	}

@@ -105,6 +105,8 @@ type Report struct {
 
 	// Rounds has the figures of each round (see Merge). A run without rounds has one.
 	Rounds []Round `json:"rounds"`
+	// Agents are those that made the run together. A run of one process has none.
+	Agents []Agent `json:"agents,omitempty"`
 	// Thresholds are the conditions that the user set, with what became of them.
 	Thresholds []Threshold `json:"thresholds"`
 }

@@ -30,7 +30,22 @@ func (r *Report) Round() Round {
 // sums of all rounds. Rate, latency and CPU are medians. The timelines follow each other. Merge
 // changes none of the reports. There is at least one.
 func Merge(rounds ...*Report) *Report {
-	merged := *rounds[0]
+	merged := rounds[0].empty()
+	for _, r := range rounds {
+		merged.add(r)
+	}
+	merged.Agents = mergeAgents(rounds)
+	merged.Rate = median(rounds, func(r *Report) *float64 { return r.Rate })
+	merged.DriverCPU = median(rounds, func(r *Report) *Seconds { return r.DriverCPU })
+	merged.ServerCPU = median(rounds, func(r *Report) *Seconds { return r.ServerCPU })
+	merged.ServerRSS = median(rounds, func(r *Report) *uint64 { return r.ServerRSS })
+	merged.Latency = medianLatency(rounds)
+	return merged
+}
+
+// empty returns a copy without what add adds.
+func (r *Report) empty() *Report {
+	merged := *r
 	merged.Outcomes, merged.Errors = map[string]uint64{}, map[string]uint64{}
 	merged.Slowest = map[string]Seconds{}
 	merged.Timeline, merged.Distribution, merged.Rounds, merged.Silent = nil, nil, nil, nil
@@ -38,18 +53,10 @@ func Merge(rounds ...*Report) *Report {
 	merged.LostConnections, merged.DownConnections, merged.Moves, merged.Drains = 0, 0, 0, 0
 	merged.ExpectedNoRoute = 0
 	merged.Faults, merged.Measured, merged.Landing, merged.MaxSilence = Faults{}, 0, 0, 0
-	for _, r := range rounds {
-		merged.add(r)
-	}
-	merged.Rate = median(rounds, func(r *Report) *float64 { return r.Rate })
-	merged.DriverCPU = median(rounds, func(r *Report) *Seconds { return r.DriverCPU })
-	merged.ServerCPU = median(rounds, func(r *Report) *Seconds { return r.ServerCPU })
-	merged.ServerRSS = median(rounds, func(r *Report) *uint64 { return r.ServerRSS })
-	merged.Latency = medianLatency(rounds)
 	return &merged
 }
 
-// add adds the counts of another round.
+// add adds the counts of another round, or of another agent.
 func (r *Report) add(other *Report) {
 	r.Sent, r.Delivered, r.Acked = r.Sent+other.Sent, r.Delivered+other.Delivered, r.Acked+other.Acked
 	r.Unsent, r.Unanswered = r.Unsent+other.Unsent, r.Unanswered+other.Unanswered

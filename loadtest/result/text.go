@@ -19,6 +19,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	if len(r.Silent) > 0 {
 		line("nodes", "continued without these, which discovery lists but which do not answer: %s", strings.Join(r.Silent, ", "))
 	}
+	for i := range r.Agents {
+		line("agent", "%s", r.Agents[i].String())
+	}
 	if r.Rate != nil {
 		line("rate", "%.0f %s/s over %.1f s", *r.Rate, c.Unit(), float64(r.Measured))
 	}
@@ -66,6 +69,18 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Line says in one line what happened in this time.
+func (p *Point) Line() string {
+	line := fmt.Sprintf("%5.1f s  %-9s  %9.0f/s  in flight %d  faults %d", float64(p.At+p.Length), p.Phase, p.Rate(), p.InFlight, p.Faults)
+	if p.Latency != nil {
+		line += fmt.Sprintf("  p50 %s  p99 %s", p.Latency.P50, p.Latency.P99)
+	}
+	if p.DownConnections > 0 {
+		line += fmt.Sprintf("  connections down %d", p.DownConnections)
+	}
+	return line
 }
 
 // Describe says in one line what was sent where.
@@ -126,6 +141,9 @@ func (r *Report) describeCPU() string {
 	s := "not measured"
 	if r.DriverCPU != nil {
 		s = fmt.Sprintf("%.2f µs/message in this process", float64(*r.DriverCPU)*1e6)
+		if len(r.Agents) > 0 {
+			s = fmt.Sprintf("%.2f µs/message in the agents", float64(*r.DriverCPU)*1e6)
+		}
 	}
 	if r.DriverCPU != nil && r.Config.InProcess {
 		s += " (driver and node)"

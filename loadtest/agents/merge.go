@@ -1,0 +1,176 @@
+package agents
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"distmsg/loadtest"
+	"distmsg/loadtest/internal/shape"
+	"distmsg/loadtest/internal/traffic"
+	"distmsg/loadtest/result"
+)
+
+// A merger makes one time series of those of all agents. The seconds since messages began are the
+// same for all of them, up to the precision of their clocks. It passes a second on when each agent
+// has given its part of it.
+type merger struct {
+	begin    result.Seconds // when messages began, on the clock of the time series
+	first    []float64      // by agent: when its first sample began, on the clock of its run
+	through  []int          // by agent: it has given all of the seconds up to this one
+	last     []result.Point // by agent: the latest point that was passed on
+	seconds  map[int]*second
+	next     int                     // the first second that was not passed on
+	measured *hdrhistogram.Histogram // of the whole run
+	both     *hdrhistogram.Histogram // scratch: all messages of one second
+	points   []result.Point
+	tell     func(*loadtest.Sample)
+	print    func(line string)
+}
+
+// A second is what the agents did in one second of the run.
+type second struct {
+	loadtest.Sample
+	last map[int]result.Point // by agent: its latest point in this second
+}
+
+func newMerger(agents int, tell func(*loadtest.Sample), print func(string)) *merger {
+	m := &merger{first: make([]float64, agents), through: make([]int, agents), last: make([]result.Point, agents),
+		seconds: make(map[int]*second), tell: tell, print: print,
+		measured: traffic.NewHistogram(), both: traffic.NewHistogram()}
+	for i := range agents {
+		m.first[i], m.through[i] = math.NaN(), -1
+	}
+	return m
+}
+
+// add adds a sample of an agent.
+func (m *merger) add(agent int, s *sample) error {
+	measured, err := hdrhistogram.Decode(s.Measured)
+	if err != nil {
+		return fmt.Errorf("its histogram: %w", err)
+	}
+	other, err := hdrhistogram.Decode(s.Other)
+	if err != nil {
+		return fmt.Errorf("its histogram: %w", err)
+	}
+	p := s.Point
+	if math.IsNaN(m.first[agent]) {
+		m.first[agent] = float64(p.At)
+	}
+	p.At += m.shift(agent)
+	// a run of 1.4 s has its first second, and then the rest
+	at := max(int(math.Round(float64(p.At+p.Length-m.begin))), m.next)
+	part := m.seconds[at]
+	if part == nil {
+		part = &second{Sample: loadtest.Sample{Point: p, Measured: measured, Other: other}, last: map[int]result.Point{agent: p}}
+		m.seconds[at] = part
+	} else {
+		part.Measured.Merge(measured)
+		part.Other.Merge(other)
+		join(&part.Point, &p)
+		part.last[agent] = p
+	}
+	m.through[agent] = max(m.through[agent], at)
+	m.pass()
+	return nil
+}
+
+// shift is what turns the time of an agent's run into that of the time series.
+func (m *merger) shift(agent int) result.Seconds {
+	return m.begin - result.Seconds(m.first[agent])
+}
+
+// join adds another point about the same second.
+func join(p, other *result.Point) {
+	end := max(p.At+p.Length, other.At+other.Length)
+	p.At = min(p.At, other.At)
+	p.Length = end - p.At
+	p.Sent, p.Delivered, p.Completed = p.Sent+other.Sent, p.Delivered+other.Delivered, p.Completed+other.Completed
+	p.LostConnections, p.Moves = p.LostConnections+other.LostConnections, p.Moves+other.Moves
+	for word, n := range other.Outcomes {
+		p.Outcomes[word] += n
+	}
+}
+
+// finish records that an agent gives no more samples.
+func (m *merger) finish(agent int) {
+	m.through[agent] = math.MaxInt
+	m.pass()
+}
+
+// flush passes on what is left, after the last event of the run.
+func (m *merger) flush() {
+	for i := range m.through {
+		m.finish(i)
+	}
+}
+
+// pass passes on the seconds that are complete.
+func (m *merger) pass() {
+	complete := math.MaxInt
+	for _, t := range m.through {
+		complete = min(complete, t)
+	}
+	for ; m.next <= complete && len(m.seconds) > 0; m.next++ {
+		if s := m.seconds[m.next]; s != nil {
+			delete(m.seconds, m.next)
+			m.publish(s)
+		}
+	}
+}
+
+func (m *merger) publish(s *second) {
+	for agent, p := range s.last {
+		m.last[agent] = p
+	}
+	s.InFlight, s.DownConnections, s.Faults = 0, 0, 0
+	for i := range m.last { // what agents that gave no sample in this second had before
+		s.InFlight += m.last[i].InFlight
+		s.DownConnections += m.last[i].DownConnections
+		s.Faults += m.last[i].Faults
+	}
+	m.measured.Merge(s.Measured)
+	m.both.Reset()
+	m.both.Merge(s.Measured)
+	m.both.Merge(s.Other)
+	s.Latency = result.LatencyOf(m.both)
+	m.points = append(m.points, s.Point)
+	if m.tell != nil {
+		m.tell(&s.Sample)
+	}
+	m.print(s.Line() + "\n")
+}
+
+// report makes the report of the run.
+func (f *fleet) report() *loadtest.Report {
+	parts := make([]*result.Report, len(f.reports))
+	about := make([]result.Agent, len(f.reports))
+	for i, r := range f.reports {
+		l := f.links[i]
+		about[i] = result.Agent{
+			Address: l.addr, Run: r.Config.Run, Machine: r.Machine, Version: l.program, Conns: r.Config.Conns,
+			Measured: r.Measured, Sent: r.Sent, Delivered: r.Delivered, Acked: r.Acked, Faults: r.Faults.Total(), Rate: r.Rate, Latency: r.Latency, DriverCPU: r.DriverCPU,
+			ClockOffset: result.Of(l.offset), ClockBound: result.Of(l.bound), Late: result.Of(f.late[i]),
+		}
+		part := *r
+		part.Begun = f.begun.Round(time.Millisecond)
+		if !math.IsNaN(f.merger.first[i]) {
+			part.MaxSilenceAt += f.merger.shift(i)
+		}
+		parts[i] = &part
+	}
+	r := result.Together(parts, about)
+	c, all := &r.Config, f.load
+	c.Conns, c.Rate, c.Seed, c.Stages = all.Conns, all.Rate, all.Seed, shape.FormatStages(all.Stages)
+	c.ChurnBinds, c.ChurnMoves, c.ChurnReconnects = all.Churn.Binds, all.Churn.Moves, all.Churn.Reconnects
+	if len(all.Nodes) > 0 {
+		c.Nodes = all.Nodes
+	}
+	r.Timeline = f.merger.points
+	r.Latency, r.Distribution = result.LatencyOf(f.merger.measured), result.DistributionOf(f.merger.measured)
+	r.Rounds = []result.Round{r.Round()}
+	return r
+}

@@ -1,0 +1,101 @@
+package result
+
+import (
+	"fmt"
+	"strings"
+)
+
+// An Agent is one of several processes that made a run together, with its part of the counts.
+type Agent struct {
+	Address   string   `json:"address"`
+	Run       string   `json:"run"` // names its part of the run; part of its IDs
+	Machine   Machine  `json:"machine"`
+	Version   string   `json:"version"`
+	Conns     int      `json:"conns"`
+	Measured  Seconds  `json:"measured_seconds"`
+	Sent      uint64   `json:"sent"`
+	Delivered uint64   `json:"delivered"`
+	Acked     uint64   `json:"acked"`
+	Faults    uint64   `json:"faults"` // of all kinds
+	Rate      *float64 `json:"rate_per_second"`
+	Latency   *Latency `json:"latency_seconds"`
+	DriverCPU *Seconds `json:"driver_cpu_seconds_per_message"`
+	// ClockOffset is the agent's clock minus that of the coordinator, up to ClockBound, which is
+	// half of the shortest round trip between them.
+	ClockOffset Seconds `json:"clock_offset_seconds"`
+	ClockBound  Seconds `json:"clock_bound_seconds"`
+	// Late is how long after the agreed moment messages began, by the agent's own clock.
+	Late Seconds `json:"started_late_seconds"`
+}
+
+// String says in one line what an agent did.
+func (a *Agent) String() string {
+	rate := ""
+	if a.Rate != nil {
+		rate = fmt.Sprintf(", %.0f/s", *a.Rate)
+	}
+	return fmt.Sprintf("%s (%s): %d connections, sent %d, delivered %d%s, faults %d; its clock is known to %s, it began %s late",
+		a.Address, a.Machine.Host, a.Conns, a.Sent, a.Delivered, rate, a.Faults, a.ClockBound, a.Late)
+}
+
+// Together makes one report of those of several agents that made one run at the same time. Counts
+// and rates are sums. It takes the configuration of the first. What histograms are needed for, the
+// latency and the distribution, and the timeline are left to the caller. There is at least one
+// part.
+func Together(parts []*Report, agents []Agent) *Report {
+	all := parts[0].empty()
+	all.Rate, all.DriverCPU, all.Cross = nil, nil, nil
+	var runs []string
+	var done, cpu, crossed float64
+	var longest Seconds
+	for _, r := range parts {
+		all.add(r)
+		longest = max(longest, r.Measured)
+		runs = append(runs, r.Config.Run)
+		if r.Rate != nil {
+			all.Rate = plus(all.Rate, *r.Rate)
+		}
+		if r.DriverCPU != nil && r.Rate != nil { // the agents have measured for the same time
+			done += *r.Rate
+			cpu += *r.Rate * float64(*r.DriverCPU)
+		}
+		if r.Cross != nil {
+			crossed += *r.Cross * float64(r.Sent)
+			all.Cross = new(crossed / float64(max(all.Sent, 1)))
+		}
+	}
+	if done > 0 {
+		all.DriverCPU = new(Seconds(cpu / done))
+	}
+	all.Measured = longest
+	all.Config.Run = strings.Join(runs, ",")
+	all.Agents, all.Rounds = agents, nil
+	return all
+}
+
+func plus(sum *float64, v float64) *float64 {
+	if sum != nil {
+		v += *sum
+	}
+	return &v
+}
+
+// mergeAgents adds what each agent did in all rounds. Rates and latencies are those of the rounds
+// only.
+func mergeAgents(rounds []*Report) []Agent {
+	var all []Agent
+	for _, r := range rounds {
+		for i := range r.Agents {
+			a := r.Agents[i]
+			a.Rate, a.Latency, a.DriverCPU = nil, nil, nil
+			if i >= len(all) {
+				all = append(all, a)
+				continue
+			}
+			sum := &all[i]
+			sum.Sent, sum.Delivered, sum.Acked, sum.Faults = sum.Sent+a.Sent, sum.Delivered+a.Delivered, sum.Acked+a.Acked, sum.Faults+a.Faults
+			sum.ClockBound, sum.Late = max(sum.ClockBound, a.ClockBound), max(sum.Late, a.Late)
+		}
+	}
+	return all
+}
