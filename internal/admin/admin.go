@@ -5,6 +5,7 @@
 //	/readyz   200 while the node accepts clients; 503 before it is ready, while it drains, and while an event loop is stalled
 //	/metrics  Prometheus
 //	/api/v1/  questions and orders, as JSON
+//	/         a page that shows the cluster (see internal/dashboard)
 //
 // On request, it has the profiles of net/http/pprof, too.
 package admin
@@ -27,6 +28,7 @@ import (
 
 	"distmsg/engine"
 	"distmsg/internal/cli"
+	"distmsg/internal/dashboard"
 	"distmsg/internal/identity"
 )
 
@@ -116,7 +118,7 @@ func isReady(node Node) bool {
 // Server answers requests of operators and of Prometheus. It stays available even under attack.
 type Server struct {
 	Handler http.Handler
-	// API answers below /api/v1/. Nil: there is nothing.
+	// API answers below /api/v1/, and the page at / shows what it says. Nil: there is neither.
 	API *API
 	// TLS makes it a server for HTTPS. Nil: HTTP.
 	TLS *tls.Config
@@ -143,6 +145,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	mux.Handle("/", s.Handler)
 	if s.API != nil {
 		mux.Handle(apiPrefix, s.API.at(l.Addr()))
+		page := ofHere(dashboard.Page())
+		mux.Handle("GET /{$}", page)
+		mux.Handle("GET /page/", page)
 	}
 	if s.TLS != nil {
 		l = tls.NewListener(l, s.TLS)

@@ -10,6 +10,7 @@ import (
 
 	"distmsg/engine"
 	"distmsg/internal/asynclog"
+	"distmsg/internal/dashboard"
 )
 
 const (
@@ -54,6 +55,7 @@ var _ Operator = (*engine.Operator)(nil)
 // describes it.
 type API struct {
 	operator Operator
+	feed     *dashboard.Feed
 	access   Access
 	logger   *slog.Logger
 	mux      *http.ServeMux
@@ -66,7 +68,7 @@ type API struct {
 // NewAPI returns an API over operator. The logger hears of each change, and who ordered it.
 func NewAPI(operator Operator, access Access, logger *slog.Logger) *API {
 	a := &API{
-		operator: operator, access: access, logger: logger, mux: http.NewServeMux(), began: time.Now(),
+		operator: operator, feed: dashboard.NewFeed(operator), access: access, logger: logger, mux: http.NewServeMux(), began: time.Now(),
 		questions: newPlaces(maxQuestions), changes: newPlaces(maxQuestions), streams: newPlaces(maxStreams),
 	}
 	a.addQuestions()
@@ -195,6 +197,7 @@ func (a *API) addQuestions() {
 		return func(ctx context.Context) (any, error) { return answered(o.Trace(ctx, from, to)) }
 	})
 	a.mux.HandleFunc(apiPrefix+"watch", a.watch)
+	a.mux.HandleFunc(apiPrefix+"live", a.live)
 }
 
 // places are how many requests may be answered at a time.

@@ -112,6 +112,20 @@ func foreignPage(from string) error {
 	return refuse(http.StatusForbidden, "ask from a program, or from this server's own page", "a page of %s must not use this API", from)
 }
 
+// ofHere refuses requests of foreign pages for parts of our page. A link to the page may stand
+// anywhere.
+func ofHere(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Sec-Fetch-Mode") != "navigate" {
+			if err := checkOrigin(r); err != nil {
+				writeError(w, r, err)
+				return
+			}
+		}
+		page.ServeHTTP(w, r)
+	})
+}
+
 // checkChange refuses requests that a plain form of a page could send.
 func checkChange(r *http.Request) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != jsonType {

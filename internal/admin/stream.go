@@ -55,22 +55,32 @@ func (s *stream) send(kind string, event any) error {
 	return s.write(fmt.Sprintf("event: %s\ndata: %s\n\n", kind, text))
 }
 
-// watch answers with the events of some IDs, until the client closes the connection.
-func (a *API) watch(w http.ResponseWriter, r *http.Request) {
-	var ids []string
-	_, _, err := readQuestion(r, func(p *params) asking { ids = p.ids(); return nil })
+// openStream begins a stream, if the request is right and there is a place for it. read reads the
+// parameters. It returns nil if there is no stream. Else the caller calls leave at its end.
+func (a *API) openStream(w http.ResponseWriter, r *http.Request, read func(p *params)) (s *stream, leave func()) {
+	_, _, err := readQuestion(r, func(p *params) asking { read(p); return nil })
 	if err == nil {
 		err = a.streams.enter()
 	}
 	if err != nil {
 		writeError(w, r, err)
+		return nil, nil
+	}
+	if s, err = begin(w); err != nil { // the client is gone
+		a.streams.leave()
+		return nil, nil
+	}
+	return s, a.streams.leave
+}
+
+// watch answers with the events of some IDs, until the client closes the connection.
+func (a *API) watch(w http.ResponseWriter, r *http.Request) {
+	var ids []string
+	s, leave := a.openStream(w, r, func(p *params) { ids = p.ids() })
+	if s == nil {
 		return
 	}
-	defer a.streams.leave()
-	s, err := begin(w)
-	if err != nil {
-		return // the client is gone
-	}
+	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	events, ended := make(chan engine.WatchEvent), make(chan error, 1)
 	var watching sync.WaitGroup
@@ -84,21 +94,35 @@ func (a *API) watch(w http.ResponseWriter, r *http.Request) {
 	})
 	defer watching.Wait()
 	defer cancel()
-	if err := s.forward(events, ended); err != nil {
+	if err := forward(s, "watch", events, ended); err != nil {
 		why := explain(failed(http.StatusServiceUnavailable, err))
 		_ = s.send("problem", Problem{Error: why.wrong, Hint: why.hint})
 	}
 }
 
+// live answers with views of the cluster, until the client closes the connection.
+func (a *API) live(w http.ResponseWriter, r *http.Request) {
+	s, leave := a.openStream(w, r, func(*params) {})
+	if s == nil {
+		return
+	}
+	defer leave()
+	views, unwatch := a.feed.Watch()
+	defer unwatch()
+	ended := make(chan error, 1)
+	defer context.AfterFunc(r.Context(), func() { ended <- nil })()
+	_ = forward(s, "view", views, ended)
+}
+
 // forward writes events until the watching has ended, or the client is gone.
-func (s *stream) forward(events <-chan engine.WatchEvent, ended <-chan error) error {
+func forward[T any](s *stream, kind string, events <-chan T, ended <-chan error) error {
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	for {
 		var err error
 		select {
 		case e := <-events:
-			err = s.send("watch", e)
+			err = s.send(kind, e)
 		case <-alive.C:
 			err = s.write(": alive\n\n")
 		case err = <-ended:

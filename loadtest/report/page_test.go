@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"distmsg/internal/browsertest"
@@ -110,94 +108,31 @@ func TestPages(t *testing.T) {
 	} {
 		url := write(t, page)
 		for width, scheme := range map[int64]string{390: "dark", 1440: "light"} {
-			do(t, tab, prefer(scheme), chromedp.EmulateViewport(width, 1000), chromedp.Navigate(url))
+			browsertest.Do(t, tab, browsertest.Prefer(scheme), chromedp.EmulateViewport(width, 1000), chromedp.Navigate(url))
 			checkPage(t, tab, fmt.Sprintf("%s at %d px, %s", name, width, scheme), page)
 			if name == "run" && scheme == "light" && *screenshot != "" {
-				picture(t, tab)
+				browsertest.Picture(t, tab, *screenshot)
 			}
 		}
 	}
 }
 
-// findings are expressions of JavaScript that are empty for a good page.
+// findings are expressions of JavaScript that are empty for a good page, besides those of
+// browsertest.Check.
 var findings = map[string]string{
-	"wider than the screen": `document.documentElement.scrollWidth > innerWidth ? String(document.documentElement.scrollWidth) : ""`,
-	"blank charts": `[...document.querySelectorAll("canvas")].filter(c => {
-		const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
-		return !d.some(v => v !== 0);
-	}).length || ""`,
-	"charts without a name":   `[...document.querySelectorAll("[role=img]")].filter(c => !c.ariaLabel).length || ""`,
-	"charts without a table":  `[...document.querySelectorAll("figure")].filter(f => f.querySelectorAll("table tbody tr").length == 0).length || ""`,
-	"headings without a text": `[...document.querySelectorAll("h1, h2, caption, summary")].filter(h => !h.textContent.trim()).length || ""`,
-	"loads from the network":  `performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")).join(" ")`,
-	"text without contrast": `(() => {
-		const light = colour => {
-			const linear = colour.match(/[\d.]+/g).slice(0, 3).map(c => c / 255).map(c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
-			return .2126 * linear[0] + .7152 * linear[1] + .0722 * linear[2] + .05;
-		};
-		const behind = e => {
-			for (; e; e = e.parentElement) {
-				const c = getComputedStyle(e).backgroundColor;
-				if (c !== "rgba(0, 0, 0, 0)") return c;
-			}
-			return "rgb(255, 255, 255)";
-		};
-		const bad = new Set();
-		for (const e of document.querySelectorAll("h1, h2, p, dt, dd, small, td, th, li, summary, caption")) {
-			const a = light(getComputedStyle(e).color), b = light(behind(e));
-			const ratio = Math.max(a, b) / Math.min(a, b);
-			if (ratio < 4.5) bad.add(e.tagName + "." + e.className + " " + ratio.toFixed(1));
-		}
-		return [...bad].join(", ");
-	})()`,
+	"charts without a table": `[...document.querySelectorAll("figure")].filter(f => f.querySelectorAll("table tbody tr").length == 0).length || ""`,
+	"loads from the network": `performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")).join(" ")`,
 }
 
 func checkPage(t *testing.T, tab context.Context, name string, page *Page) {
 	t.Helper()
-	if got := evaluate(t, tab, `document.documentElement.dataset.drawn`); got != fmt.Sprint(len(page.Charts)) {
+	if got := browsertest.Evaluate(t, tab, `document.documentElement.dataset.drawn`); got != fmt.Sprint(len(page.Charts)) {
 		t.Errorf("%s: %s charts are drawn, want %d", name, got, len(page.Charts))
 	}
+	browsertest.Check(t, tab, name)
 	for what, expression := range findings {
-		if got := evaluate(t, tab, expression); got != "" {
+		if got := browsertest.Evaluate(t, tab, expression); got != "" {
 			t.Errorf("%s: %s: %s", name, what, got)
 		}
-	}
-}
-
-func evaluate(t *testing.T, tab context.Context, expression string) string {
-	t.Helper()
-	got, err := chromedp.Run(tab, chromedp.Evaluate[string]("String("+expression+")"))
-	if err != nil {
-		t.Fatalf("%v: %s", err, expression)
-	}
-	return got
-}
-
-func do(t *testing.T, tab context.Context, steps ...chromedp.Action[chromedp.Void]) {
-	t.Helper()
-	if err := chromedp.Do(tab, steps...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// prefer makes a page think that its user likes "dark" or "light".
-func prefer(scheme string) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
-		return err
-	})
-}
-
-// picture writes the screenshot for the documents.
-func picture(t *testing.T, tab context.Context) {
-	t.Helper()
-	png, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(*screenshot, png, 0o644); err != nil {
-		t.Fatal(err)
 	}
 }
