@@ -133,6 +133,9 @@ type Config struct {
 
 	// ServerPID is the process whose CPU and memory are reported. Default: none.
 	ServerPID int
+	// MoreServerPIDs are further processes. Their CPU and memory are added to those of ServerPID.
+	// Default: none.
+	MoreServerPIDs []int
 	// Observe receives what happened in each second, on a goroutine of its own. The run takes no
 	// further sample and does not end before it returns. The sample's histograms are valid until
 	// then. Default: none.

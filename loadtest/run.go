@@ -112,7 +112,7 @@ func newRun(ctx context.Context, cfg Config) (*run, error) {
 
 func (r *run) do(ctx context.Context, ready func(ctx context.Context) error) (*Report, error) {
 	defer r.finish()
-	if _, err := measureUsage(r.cfg.ServerPID); err != nil {
+	if _, err := r.usage(); err != nil {
 		return nil, fmt.Errorf("server-pid: %w", err)
 	}
 	if err := r.connect(ctx); err != nil {
@@ -256,7 +256,7 @@ func (r *run) mark(moment *int64) usage {
 		r.t.Tick()
 	}
 	*moment = r.t.Now
-	u, err := measureUsage(r.cfg.ServerPID)
+	u, err := r.usage()
 	if err != nil && r.server == nil {
 		r.server = err
 	}

@@ -14,19 +14,26 @@ type usage struct {
 	serverRSS      uint64
 }
 
-// measureUsage measures this process and, unless pid is 0, that of the server.
-func measureUsage(pid int) (u usage, err error) {
+// usage measures this process and those of the server.
+func (r *run) usage() (u usage, err error) {
 	var self syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
 		return u, fmt.Errorf("getrusage: %w", err)
 	}
 	u.driver = time.Duration(self.Utime.Nano() + self.Stime.Nano())
-	if pid == 0 {
+	if r.cfg.ServerPID == 0 {
 		return u, nil
 	}
-	if u.server, err = process.CPU(pid); err != nil {
-		return u, err
+	for _, pid := range append([]int{r.cfg.ServerPID}, r.cfg.MoreServerPIDs...) {
+		cpu, err := process.CPU(pid)
+		if err != nil {
+			return u, err
+		}
+		rss, err := process.RSS(pid)
+		if err != nil {
+			return u, err
+		}
+		u.server, u.serverRSS = u.server+cpu, u.serverRSS+rss
 	}
-	u.serverRSS, err = process.RSS(pid)
-	return u, err
+	return u, nil
 }

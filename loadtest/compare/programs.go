@@ -31,7 +31,8 @@ func (p *Programs) find(ctx context.Context, shapes []shape, dir string, say fun
 			return slices.ContainsFunc(s.servers, func(server string) bool { return kind(server) == peer })
 		})
 	}
-	if needs(redis) && p.Redis == "" {
+	cluster := slices.ContainsFunc(shapes, func(s shape) bool { return slices.Contains(s.servers, twoNodes) })
+	if (needs(redis) || cluster) && p.Redis == "" {
 		if p.Redis, err = exec.LookPath("redis-server"); err != nil {
 			return fmt.Errorf("%w: install Debian's package redis-server, name the program with --redis-server, or leave it out with --peers", err)
 		}

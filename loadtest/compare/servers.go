@@ -45,6 +45,10 @@ func (s *stable) start(ctx context.Context, name string, load loadtest.Config) (
 		load.Driver = loadtest.DriverRedis
 		run, err = s.redis(ctx, load)
 	default:
+		if name == twoNodes {
+			run, err = s.cluster(ctx, load)
+			break
+		}
 		run, err = s.node(ctx, load, name)
 	}
 	if err != nil {

@@ -19,6 +19,7 @@ const (
 	node4Loops  = "node, 4 loops"
 	nodeTLS     = "node, TLS"
 	natsTLS     = "nats, TLS"
+	twoNodes    = "node, two of them"
 )
 
 // Peers returns the kinds of servers.
@@ -55,6 +56,7 @@ func shapes() []shape {
 	kb, kb16 := loadtest.Config{Conns: 200, Window: 8, Payload: 1 << 10}, loadtest.Config{Conns: 200, Window: 8, Payload: 16 << 10}
 	toFloor := func(aim float64) []ratio { return []ratio{{node, floorServer, aim}} }
 	toPlain := func(aim float64) []ratio { return []ratio{{nodeTLS, node, aim}, {nodeTLS, natsTLS, 1}} }
+	toOne, pair := func(aim float64) []ratio { return []ratio{{twoNodes, node, aim}} }, []string{node, twoNodes}
 	secure, loops := []string{node, nodeTLS, natsTLS}, []string{node, node2Loops, node4Loops}
 	all := []shape{
 		{group: "peers", name: "acked-1", title: "acked, 1 in flight", load: few, servers: Peers(), ratios: toFloor(1.1)},
@@ -68,6 +70,9 @@ func shapes() []shape {
 		{group: "tls", name: "tls-acked-1", title: "acked, 1 in flight", load: few, servers: secure, ratios: toPlain(0)},
 		{group: "tls", name: "tls-send-50", title: "send, 50 in flight", load: send, servers: secure, ratios: toPlain(1.35)},
 		{group: "tls", name: "tls-acked-50", title: "acked, 50 in flight", load: acked, servers: secure, ratios: toPlain(1.35)},
+		{group: "nodes", name: "nodes-acked-1", title: "acked, 1 in flight", load: few, servers: pair, ratios: toOne(0)},
+		{group: "nodes", name: "nodes-send-50", title: "send, 50 in flight", load: send, servers: pair, ratios: toOne(2.3)},
+		{group: "nodes", name: "nodes-acked-50", title: "acked, 50 in flight", load: acked, servers: pair, ratios: toOne(2.3)},
 		{group: "rate", name: "half-rate", title: "acked, half of the node's rate with 50 in flight", load: loadtest.Config{Conns: 200}, servers: Peers(),
 			ratios: []ratio{{node, redis, 0}, {node, nats, 0}}, metric: result.P99, half: "acked-50"},
 	}

@@ -103,7 +103,10 @@ func (s *Standing) Details() Grid {
 }
 
 // About says in one line what was measured where.
-func (s *Standing) About() string {
+func (s *Standing) About() string { return strings.Join(s.about(), " ") }
+
+// about returns the sentences of About.
+func (s *Standing) about() []string {
 	pinning := s.Pinning
 	if pinning == "" {
 		pinning = "nobody pinned to a CPU"
@@ -116,8 +119,11 @@ func (s *Standing) About() string {
 	if s.Rounds == 1 {
 		rounds = "One round"
 	}
-	return fmt.Sprintf("%s, %d cores, Linux %s, %s. %s of %s; %s. %s.", s.Machine.CPU, s.Machine.Cores, s.Machine.Kernel,
-		s.Begun.UTC().Format("2006-01-02"), rounds, s.Seconds, pinning, strings.Join(servers, ", "))
+	return []string{
+		fmt.Sprintf("%s, %d cores, Linux %s, %s.", s.Machine.CPU, s.Machine.Cores, s.Machine.Kernel, s.Begun.UTC().Format("2006-01-02")),
+		fmt.Sprintf("%s of %s; %s.", rounds, s.Seconds, pinning),
+		strings.Join(servers, ", ") + ".",
+	}
 }
 
 // WriteText writes the comparison as text for people.
@@ -138,7 +144,7 @@ func (s *Standing) WriteText(w io.Writer) error {
 // WriteMarkdown writes the tables as they stand in a document.
 func (s *Standing) WriteMarkdown(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintln(&b, s.About())
+	fmt.Fprintln(&b, strings.Join(s.about(), "\n"))
 	for _, g := range append(s.Grids(), s.Details()) {
 		fmt.Fprintf(&b, "\n%s:\n\n", g.Title)
 		line := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
