@@ -130,6 +130,11 @@ type Config struct {
 	// goroutine, which waits for it. Any goroutine may call snapshot at any time, also after Run.
 	// It does not block for long. Default: none.
 	Started func(snapshot func() Snapshot)
+	// Divide is called like Started. mark ends an episode of the run and begins the next, named in
+	// the report (Report.Episodes), and returns the moment on the clock of Report.Timeline. Any
+	// goroutine may call mark until Run returns. Messages need acks. Default: none, the run is not
+	// divided.
+	Divide func(mark func(name string, fault bool) time.Duration)
 
 	// ServerPID is the process whose CPU and memory are reported. Default: none.
 	ServerPID int
@@ -242,6 +247,7 @@ func (c *Config) validate() error {
 	check(c.Fanout <= 1 || kind.Multicast, "fanout needs driver %s: driver %s has no multicast", drive.Names(func(k *drive.Kind) bool { return k.Multicast }), c.Driver)
 	check(c.Fanout <= 1 || c.Fanout <= others, "fanout is %d, but the other connections have %d IDs", c.Fanout, others)
 	check(c.Fanout <= 1 || c.Cross == nil, "cross excludes fanout, which gives a message receivers at several nodes")
+	check(c.Divide == nil || !c.NoAck, "no-ack excludes faults, which are judged by outcomes")
 	check(c.Rate >= 0 && c.Rate <= maxRate, "rate is %g, want 0 (closed loop) to %g", c.Rate, maxRate)
 	check(c.Rate == 0 || c.Window == 0, "rate excludes window")
 	check(c.openLoop() || c.Window > 0, "window is %d, want at least 1", c.Window)

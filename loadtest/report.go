@@ -41,7 +41,7 @@ func (r *run) report() *Report {
 		ExpectedNoRoute: l.ExpectedNoRoutes(), Unsent: t.Unsent(), Latency: result.LatencyOf(r.samples.measured), Distribution: result.DistributionOf(r.samples.measured),
 		Moves: t.Moves, Timeline: r.samples.points, Slowest: slowest(&l.Time),
 		MaxSilence: result.Seconds(silence) / 1e9, MaxSilenceAt: result.Seconds(since) / 1e9,
-		LostConnections: t.Lost, DownConnections: uint64(t.DownConns()), Drains: t.Drains, Errors: t.Trouble,
+		LostConnections: t.Lost, DownConnections: uint64(t.DownConns()), Drains: t.Drains, Errors: t.Trouble, Episodes: episodes(l.Episodes(), t.Now),
 		Silent: r.silent, Landing: result.Of(r.landing), Unanswered: l.Unanswered(),
 	}
 	if l.Sent() > 0 && t.Places.Several() && r.cfg.Attach == 1 {

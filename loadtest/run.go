@@ -213,6 +213,9 @@ func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
 	r.d.Do(func() {
+		if r.cfg.Divide != nil {
+			r.t.Ledger.Divide()
+		}
 		r.t.Start()
 		// without a warm-up, all that the schedule asks for is measured, from the first message on
 		if r.cfg.Warmup <= 0 {
@@ -221,6 +224,9 @@ func (r *run) load(ctx context.Context) {
 	})
 	if r.cfg.Started != nil {
 		r.cfg.Started(r.snapshot)
+	}
+	if r.cfg.Divide != nil {
+		r.cfg.Divide(r.markEpisode)
 	}
 	paced := make(chan error, 1)
 	if r.cfg.openLoop() {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -20,6 +21,7 @@ import (
 // prints one line a second.
 type view struct {
 	moments chan moment   // to the terminal; nil: there is none
+	notes   chan string   // to the terminal
 	ended   chan struct{} // closed when the terminal has its last picture
 	lines   io.Writer     // what a run writes its lines to
 }
@@ -28,23 +30,43 @@ type view struct {
 func newView(out io.Writer, rounds int, length time.Duration) *view {
 	file, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(file.Fd()) {
-		return &view{lines: out}
+		return &view{lines: &sharedWriter{out: out}}
 	}
 	screen := &screen{rounds: rounds, length: result.Of(length), total: make(map[string]uint64)}
 	// Without an input, the terminal stays as it is, and Ctrl-C ends the run as it does elsewhere.
 	program := tea.NewProgram(screen, tea.WithOutput(file), tea.WithInput(nil), tea.WithoutSignalHandler())
-	v := &view{moments: make(chan moment, 1), ended: make(chan struct{}), lines: io.Discard}
+	v := &view{moments: make(chan moment, 1), notes: make(chan string, 1), ended: make(chan struct{}), lines: io.Discard}
 	go func() {
 		defer close(v.ended)
 		_, _ = program.Run() // a terminal that has gone does not end the load test
 	}()
 	go func() {
-		for m := range v.moments {
-			program.Send(m)
+		for {
+			select {
+			case m, more := <-v.moments:
+				if !more {
+					program.Quit()
+					return
+				}
+				program.Send(m)
+			case text := <-v.notes:
+				program.Send(note(text))
+			}
 		}
-		program.Quit()
 	}()
 	return v
+}
+
+// sharedWriter lets several goroutines write lines.
+type sharedWriter struct {
+	mu  sync.Mutex
+	out io.Writer // guarded by mu
+}
+
+func (w *sharedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(p)
 }
 
 // moment is a sample with the round that it is from.
@@ -60,6 +82,21 @@ func (v *view) observe(p *loadtest.Sample, round int) {
 	}
 	select {
 	case v.moments <- moment{p.Point, round}:
+	default:
+	}
+}
+
+// note is a line about something that has happened.
+type note string
+
+// note shows a line. On a terminal, the last one stands in the picture.
+func (v *view) note(text string) {
+	if v.moments == nil {
+		say(v.lines, "%s\n", text)
+		return
+	}
+	select {
+	case v.notes <- text:
 	default:
 	}
 }
@@ -84,12 +121,17 @@ type screen struct {
 	rates  []float64
 	p99s   []float64
 	total  map[string]uint64 // outcomes of this round
+	note   note              // the last one; empty: none
 }
 
 // Init, Update and View implement tea.Model.
 func (s *screen) Init() tea.Cmd { return nil }
 
 func (s *screen) Update(m tea.Msg) (tea.Model, tea.Cmd) {
+	if text, ok := m.(note); ok {
+		s.note = text
+		return s, nil
+	}
 	p, ok := m.(moment)
 	if !ok {
 		return s, nil
@@ -118,7 +160,7 @@ func keep(values []float64, v float64) []float64 {
 
 func (s *screen) View() tea.View {
 	if s.now.round == 0 {
-		return tea.NewView("connecting …\n")
+		return tea.NewView(string(s.note) + "\nconnecting …\n")
 	}
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
@@ -146,6 +188,9 @@ func (s *screen) View() tea.View {
 	}
 	if len(outcomes) > 0 {
 		line("outcomes", "%s", strings.Join(outcomes, ", "))
+	}
+	if s.note != "" {
+		line("last", "%s", strings.TrimSpace(string(s.note)))
 	}
 	if p.Faults > 0 {
 		line("ledger", "%d FAULTS", p.Faults)

@@ -37,7 +37,9 @@ func TestNoTerminal(t *testing.T) {
 	var out bytes.Buffer
 	v := newView(&out, 1, 0)
 	defer v.close()
-	if v.lines != &out || v.moments != nil {
-		t.Errorf("%+v", v)
+	say(v.lines, "a line\n")
+	v.note("a note")
+	if out.String() != "a line\na note\n" || v.moments != nil {
+		t.Errorf("%q", out.String())
 	}
 }

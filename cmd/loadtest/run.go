@@ -31,7 +31,7 @@ func newRun(code *loadtest.ExitCode) *cobra.Command {
 func (o *runOptions) addTo(f *pflag.FlagSet) {
 	o.load.addTo(f)
 	f.IntVar(&o.rounds, "rounds", 1, "runs, one after the other; rate, latency and CPU are medians, and diff knows the noise")
-	f.StringArrayVar(&o.failIf, "fail-if", nil, "exit code 4 if this `condition` holds, such as 'p99>2ms', 'no_route>1%' or 'rate<100k'; may be repeated")
+	o.judges.addTo(f)
 	o.out.addTo(f)
 	f.StringVar(&o.csv, "csv", "", "write a line for each second to this `file`, as CSV, while the run goes on")
 	f.StringVar(&o.hdr, "hdr", "", "write the latencies of each second to this `file`, in the log format of HdrHistogram, while the run goes on")
@@ -43,14 +43,13 @@ type runOptions struct {
 	load       loadFlags
 	out        outputFlags
 	rounds     int
-	failIf     []string
+	judges     judgeFlags
 	csv, hdr   string
 	prometheus string
 }
 
 func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
-	conditions, err := o.check(flags)
-	if err != nil {
+	if err := o.check(flags); err != nil {
 		return loadtest.ExitUsage, err
 	}
 	pages, err := o.out.open()
@@ -69,11 +68,44 @@ func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Exi
 	if err != nil {
 		return code, err
 	}
-	for _, c := range conditions {
+	if code, err = finish(cmd, r, &o.judges, &o.out, pages); streams.err() != nil {
+		return loadtest.ExitFailure, streams.err()
+	}
+	return code, err
+}
+
+// judgeFlags say what is not good enough.
+type judgeFlags struct {
+	failIf     []string
+	conditions []judge.Condition
+}
+
+func (o *judgeFlags) addTo(f *pflag.FlagSet) {
+	f.StringArrayVar(&o.failIf, "fail-if", nil, "exit code 4 if this `condition` holds, such as 'p99>2ms', 'no_route>1%' or 'rate<100k'; may be repeated")
+}
+
+func (o *judgeFlags) parse() error {
+	for _, text := range o.failIf {
+		c, err := judge.Parse(text)
+		if err != nil {
+			return fmt.Errorf("--fail-if %w", err)
+		}
+		o.conditions = append(o.conditions, c)
+	}
+	return nil
+}
+
+// judge adds the thresholds to a report.
+func (o *judgeFlags) judge(r *loadtest.Report) {
+	for _, c := range o.conditions {
 		r.Thresholds = append(r.Thresholds, c.Judge(r))
 	}
-	err = errors.Join(r.WriteText(o.out.unlessQuiet(cmd.OutOrStdout())), pages.write(r, report.OfRun(r)), streams.err())
-	if err != nil {
+}
+
+// finish judges a run, writes its report, and returns the exit code.
+func finish(cmd *cobra.Command, r *loadtest.Report, judges *judgeFlags, out *outputFlags, pages *pages) (loadtest.ExitCode, error) {
+	judges.judge(r)
+	if err := errors.Join(r.WriteText(out.unlessQuiet(cmd.OutOrStdout())), pages.write(r, report.OfRun(r))); err != nil {
 		return loadtest.ExitFailure, err
 	}
 	code, why := r.Verdict()
@@ -84,21 +116,14 @@ func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Exi
 }
 
 // check rejects invalid flags and reads the thresholds.
-func (o *runOptions) check(flags *pflag.FlagSet) (conditions []judge.Condition, err error) {
+func (o *runOptions) check(flags *pflag.FlagSet) error {
 	if err := o.load.check(flags); err != nil {
-		return nil, err
+		return err
 	}
 	if o.rounds < 1 {
-		return nil, fmt.Errorf("--rounds is %d, want at least 1", o.rounds)
+		return fmt.Errorf("--rounds is %d, want at least 1", o.rounds)
 	}
-	for _, text := range o.failIf {
-		c, err := judge.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("--fail-if %w", err)
-		}
-		conditions = append(conditions, c)
-	}
-	return conditions, nil
+	return o.judges.parse()
 }
 
 // measure makes all rounds.

@@ -187,7 +187,21 @@ func (c *Cluster) WaitLinked(ctx context.Context) error {
 func (c *Cluster) Cut(sides ...[]string) { c.paths.cut(sides) }
 
 // Heal mends all paths.
-func (c *Cluster) Heal() { c.paths.cut(nil) }
+func (c *Cluster) Heal() {
+	if c.paths != nil {
+		c.paths.cut(nil)
+	}
+}
+
+// Mend lets everything that is stopped or cut go on. Processes that have ended stay so.
+func (c *Cluster) Mend() {
+	c.Heal()
+	_ = c.Redis.Resume() // an error means that it has ended
+	_ = c.ZooKeeper.Resume()
+	for _, node := range c.Nodes {
+		_ = node.Resume()
+	}
+}
 
 // Stop drains all nodes at once, and waits until they have ended.
 func (c *Cluster) Stop() error {

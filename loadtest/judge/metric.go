@@ -36,6 +36,7 @@ func metrics() map[string]metric {
 		"server_rss":          {bytes, func(r *result.Report) (float64, bool) { return known(r.ServerRSS) }},
 		"landing":             {seconds, func(r *result.Report) (float64, bool) { return float64(r.Landing), true }},
 		"silence":             {seconds, func(r *result.Report) (float64, bool) { return float64(r.MaxSilence), true }},
+		"recovery":            {seconds, recovery},
 		"sent":                count(messages, func(r *result.Report) uint64 { return r.Sent }),
 		"delivered":           count(messages, func(r *result.Report) uint64 { return r.Delivered }),
 		"unexpected_no_route": count(messages, func(r *result.Report) uint64 { return r.Outcomes["no_route"] - r.ExpectedNoRoute }),

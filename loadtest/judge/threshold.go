@@ -10,20 +10,23 @@ import (
 
 // A Condition is a threshold: a comparison that makes a run fail if it holds, such as "p99>2ms".
 type Condition struct {
-	text   string
-	name   string
-	metric metric
-	op     string
-	limit  float64
-	share  bool // limit is a share of the messages sent
+	text    string
+	episode string // what its name begins with; empty: the whole run
+	name    string
+	metric  metric
+	op      string
+	limit   float64
+	share   bool // limit is a share of the messages sent
 }
 
 // operators are the comparisons, the longer ones before those that they begin with.
 const operators = ">= <= == != > <"
 
-// Parse reads a condition: a metric, an operator, and a value with its unit.
+// Parse reads a condition: a metric, an operator, and a value with its unit. The name of an episode
+// and a colon may stand before it.
 func Parse(text string) (Condition, error) {
 	c := Condition{text: strings.TrimSpace(text)}
+	c.episode, text = splitEpisode(text)
 	at := strings.IndexAny(text, "<>=!")
 	if at < 0 {
 		return c, fmt.Errorf("%q is no condition: want a metric, one of %s, and a value, such as p99>2ms", text, operators)
@@ -32,6 +35,9 @@ func Parse(text string) (Condition, error) {
 	var ok bool
 	if c.metric, ok = metrics()[c.name]; !ok {
 		return c, fmt.Errorf("%q: there is no metric %q, want %s", text, c.name, nearest(c.name))
+	}
+	if c.episode != "" && !inEpisodes(c.name) {
+		return c, fmt.Errorf("%q: %s is not known of a single episode, only rate, latency, recovery and outcomes are", c.text, c.name)
 	}
 	rest := text[at:]
 	for _, op := range strings.Fields(operators) {
@@ -135,6 +141,13 @@ func nearest(name string) string {
 // Judge says whether a run fails by the condition. It does if the run did not measure the metric:
 // nobody knows then whether the threshold was kept.
 func (c Condition) Judge(r *result.Report) result.Threshold {
+	if c.episode != "" {
+		return c.judgeEpisodes(r)
+	}
+	return c.judge(r)
+}
+
+func (c Condition) judge(r *result.Report) result.Threshold {
 	t := result.Threshold{FailIf: c.text}
 	v, known := c.metric.of(r)
 	if !known {

@@ -88,3 +88,43 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestEpisodes judges parts of a run with faults.
+func TestEpisodes(t *testing.T) {
+	r := measured()
+	r.Episodes = []result.Episode{
+		{Name: "before any fault", Rate: 900, Latency: &result.Latency{P99: 0.001}, Outcomes: map[string]uint64{"acked": 900}},
+		{Name: "kill-node 2", Fault: true, Rate: 700, Latency: &result.Latency{P99: 0.2}, Outcomes: map[string]uint64{"acked": 90, "lost": 10},
+			FailedReceivers: 3, Recovery: new(result.Seconds(1.5))},
+		{Name: "end of kill-node 2", Rate: 900, Outcomes: map[string]uint64{"acked": 90}},
+		{Name: "kill redis", Fault: true, Rate: 800, Outcomes: map[string]uint64{"acked": 90}, Recovery: new(result.Seconds(0))},
+	}
+	for text, missed := range map[string]bool{
+		"recovery>1s":                  true,
+		"recovery>2s":                  false,
+		"kill-node 2: recovery>1s":     true,
+		"kill redis:recovery>1s":       false,
+		"kill: recovery>1s":            true,
+		"kill-node 2: lost>9%":         true,
+		"kill-node 2: lost>10%":        false,
+		"before any fault: p99>1ms":    false,
+		"before: rate<1000":            true,
+		"end of kill-node 2: p99>1s":   true, // not measured
+		"end of kill-node 2: rate<900": false,
+		"stop: rate<1":                 true, // there is none
+	} {
+		c, err := Parse(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := c.Judge(r); got.Missed != missed || got.FailIf != text {
+			t.Errorf("%s: %+v, want missed %v", text, got, missed)
+		}
+	}
+	r.Episodes[1].MissingReceivers = 1
+	if c, err := Parse("recovery>60m"); err != nil || !c.Judge(r).Missed {
+		t.Errorf("%v: receivers are missing, and the threshold is kept", err)
+	}
+	if _, err := Parse("kill: missing>0"); err == nil || !strings.Contains(err.Error(), "single episode") {
+		t.Errorf("missing of an episode: %v", err)
+	}
+}

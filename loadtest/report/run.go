@@ -23,6 +23,11 @@ func OfRun(r *result.Report) *Page {
 	if len(r.Distribution) > 0 {
 		p.Charts = append(p.Charts, latencyBars(r))
 	}
+	if len(r.Episodes) > 0 {
+		p.Tables = append(p.Tables, episodeTable(r))
+		p.Notes = append(p.Notes, "A message that was not acked counts for the first fault that began while it was under way. "+
+			"Receivers have recovered from a fault when each had an acked message after its last that was not.")
+	}
 	p.Tables = append(p.Tables, ledgerTable(r), outcomeTable(r))
 	if len(r.Thresholds) > 0 {
 		p.Tables = append(p.Tables, thresholdTable(r))
@@ -122,10 +127,18 @@ func outcomesOf(r *result.Report) []string {
 	return slices.Sorted(maps.Keys(words))
 }
 
-// marksOf returns what went wrong when: faults of the ledger, connections that were lost, sessions
-// that moved.
+// marksOf returns what went wrong when: faults that were injected, faults of the ledger,
+// connections that were lost, sessions that moved.
 func marksOf(r *result.Report) []Mark {
 	var marks []Mark
+	for i := range r.Episodes[min(1, len(r.Episodes)):] {
+		e := &r.Episodes[i+1]
+		mood := Good
+		if e.Fault {
+			mood = Bad
+		}
+		marks = append(marks, Mark{float64(e.At), fmt.Sprintf("%.1f s: %s", float64(e.At), e.Name), mood})
+	}
 	var before uint64
 	round := 0
 	for i := range r.Timeline {
@@ -193,6 +206,14 @@ func outcomeTable(r *result.Report) Table {
 	}
 	row("not sent in time", r.Unsent, "")
 	row("without an answer yet", r.Unanswered, "")
+	return t
+}
+
+func episodeTable(r *result.Report) Table {
+	t := Table{Caption: "Faults", Head: result.EpisodeHead()}
+	for i := range r.Episodes {
+		t.Rows = append(t.Rows, r.Episodes[i].Row())
+	}
 	return t
 }
 

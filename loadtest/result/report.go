@@ -103,6 +103,8 @@ type Report struct {
 	// nothing.
 	DrainCut string `json:"drain_cut"`
 
+	// Episodes are the parts of a run with faults. Without faults, there are none.
+	Episodes []Episode `json:"episodes"`
 	// Rounds has the figures of each round (see Merge). A run without rounds has one.
 	Rounds []Round `json:"rounds"`
 	// Agents are those that made the run together. A run of one process has none.
@@ -134,6 +136,7 @@ type Settings struct {
 	Seed       uint64   `json:"seed"`
 	Fanout     int      `json:"fanout"`     // copies of each message
 	ServerPID  int      `json:"server_pid"` // 0: none
+	Script     string   `json:"script"`     // of faults; empty: none
 
 	Stages          string  `json:"stages"`   // as they are typed; empty: none
 	Arrivals        string  `json:"arrivals"` // of an open loop: "even" or "poisson"

@@ -67,8 +67,10 @@ func (r *Report) WriteText(w io.Writer) error {
 	default:
 		line("ledger", "clean: every message is accounted for")
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return err
+	}
+	return r.writeEpisodes(w)
 }
 
 // Line says in one line what happened in this time.

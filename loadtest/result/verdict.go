@@ -30,6 +30,8 @@ func (r *Report) Verdict() (code ExitCode, why string) {
 		return ExitLedger, "the ledger has faults: " + nonZero(r.Faults.ByName())
 	case len(r.missed()) > 0:
 		return ExitThreshold, "thresholds missed: " + strings.Join(r.missed(), "; ")
+	case len(r.badEpisodes()) > 0 && !r.Partial:
+		return ExitThreshold, strings.Join(r.badEpisodes(), "; ")
 	case r.Partial:
 		return ExitInterrupted, "interrupted; the report covers the time until then"
 	case r.Unanswered > 0:

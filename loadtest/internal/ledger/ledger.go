@@ -54,8 +54,9 @@ type Ledger struct {
 	outcomes  Outcomes
 	faults    Faults
 
-	expected   uint64 // no_routes of messages to IDs that nobody holds
-	unanswered uint64 // messages without any news when Close was called with more
+	episodes   *Episodes // nil: the run is not divided
+	expected   uint64    // no_routes of messages to IDs that nobody holds
+	unanswered uint64    // messages without any news when Close was called with more
 }
 
 // A route is what the ledger knows about the way to the IDs of one connection.
@@ -308,6 +309,9 @@ func (l *Ledger) End(sender int, seq uint64, code codec.Code) (at int64, landed 
 	l.Time.outcome(code, at, landed)
 	if landed {
 		l.suspect(sender, receiver, code, at)
+		if l.episodes != nil {
+			l.episodes.ended(receiver, code, at, l.Time.Now)
+		}
 	}
 	l.land(landed)
 	return at, landed
@@ -493,6 +497,12 @@ func (l *Ledger) Heard() uint64 {
 	}
 	return n
 }
+
+// Divide lets the ledger record episodes from now on. Messages need acks.
+func (l *Ledger) Divide() { l.episodes = newEpisodes(l.online, l.Time.Now) }
+
+// Episodes returns the parts of the run, or nil without Divide.
+func (l *Ledger) Episodes() *Episodes { return l.episodes }
 
 // HearsLate sets how late the driver may hear that the route to a receiver began to change, in
 // nanoseconds.
