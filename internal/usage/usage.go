@@ -1,5 +1,5 @@
-// Package usage reads the CPU time and memory of another process from /proc. It is for programs
-// that observe a node from outside.
+// Package usage reads the CPU time, memory and open files of another process from /proc. It is for
+// programs that observe a node from outside.
 package usage
 
 import (
@@ -46,4 +46,10 @@ func RSS(pid int) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("/proc/%d/status has no VmRSS", pid)
+}
+
+// FDs returns the number of files, sockets included, that a process has open.
+func FDs(pid int) (uint64, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return uint64(len(entries)), err
 }

@@ -24,6 +24,22 @@ func TestOwn(t *testing.T) {
 	}
 }
 
+// TestFDs counts the files of this process, and one more.
+func TestFDs(t *testing.T) {
+	before, err := FDs(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if after, err := FDs(os.Getpid()); err != nil || after != before+1 {
+		t.Errorf("%d files, and with one more %d (%v)", before, after, err)
+	}
+}
+
 // TestEnded asks for a process that cannot be there.
 func TestEnded(t *testing.T) {
 	const nobody = 1 << 30
@@ -32,6 +48,9 @@ func TestEnded(t *testing.T) {
 	}
 	if _, err := RSS(nobody); err == nil {
 		t.Error("a process that is not there has memory")
+	}
+	if _, err := FDs(nobody); err == nil {
+		t.Error("a process that is not there has open files")
 	}
 }
 
