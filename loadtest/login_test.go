@@ -135,8 +135,9 @@ func TestLoginRefused(t *testing.T) {
 	}
 }
 
-// TestLoginCut has a token that never comes: the node closes the connections, and the run says so.
-// When it comes, the sessions are resumed.
+// TestLoginCut has a token that does not come in time: the node closes the connections, and the run
+// says so. They come back with the old token and are refused. When the new one comes, the sessions
+// are resumed.
 func TestLoginCut(t *testing.T) {
 	long(t)
 	t.Parallel()
@@ -144,14 +145,16 @@ func TestLoginCut(t *testing.T) {
 	e := runEngine(t, engine.Config{Loops: 1, Hooks: engine.Hooks{Authenticate: k.authenticate}, ExpiryGrace: 100 * time.Millisecond})
 	cfg := quick
 	cfg.Nodes, cfg.CredentialsFile, cfg.Conns = []string{e.Addr().String()}, k.file, 2
-	revoked, at := false, uint64(0)
+	revoked, denied, at := false, int64(-1), uint64(0)
 	r := runUntil(t, cfg, func(s Snapshot) bool {
 		if !revoked {
 			revoked = true
 			k.set("second")
 			e.Revoke("load")
 		}
-		if e.Stats().LoginsCut >= uint64(cfg.Conns) && at == 0 {
+		if cut := e.Stats().LoginsCut >= uint64(cfg.Conns); cut && denied < 0 {
+			denied = k.deny.Load() // those before the connections were closed
+		} else if cut && k.deny.Load() > denied && at == 0 {
 			k.write("second")
 			at = s.Delivered + 1
 		}

@@ -19,6 +19,10 @@ type relaySession struct {
 	ids             []codec.IDEpoch // with the epochs that a node assigned
 	session, secret []byte          // to resume the session; empty before the first welcome
 	bound           bool            // this very session has bound all IDs
+	// refused is what a hello showed that named the session and was refused. The next hello shows
+	// it again, without the session. If it is refused, too, the login is wrong, and the session
+	// goes on with another one; otherwise, the node does not know the session. Nil: no such hello.
+	refused []byte
 }
 
 // relay speaks the distmsg protocol (docs/protocol.md).
@@ -68,7 +72,9 @@ func (r *relay) open(b []byte) []byte {
 		MinVersion: codec.Version, MaxVersion: codec.Version, Features: codec.FeatureMulticast | codec.FeatureShortNotHere,
 		Session: r.session, Secret: r.secret, Agent: []byte("distmsg-loadtest"), Credentials: r.leg.login,
 	}
-	if len(r.session) > 0 && r.leg.conn.cur == nil {
+	if r.refused != nil {
+		hello.Session, hello.Secret, hello.Credentials = nil, nil, r.refused
+	} else if len(r.session) > 0 && r.leg.conn.cur == nil {
 		// the old connection has closed, whether the node knows it or not
 		hello.Flags = codec.HelloReplace
 	}
@@ -209,9 +215,20 @@ func (r *relay) errorFrame(body []byte) error {
 		if r.leg.conn.wasUp {
 			return nil
 		}
-	case codec.FaultUnauthenticated, codec.FaultSessionEnded:
-		if r.leg.leaving || f.Fault == codec.FaultUnauthenticated && r.leg.conn.cur != nil {
+	case codec.FaultUnauthenticated:
+		switch {
+		case r.leg.leaving, r.leg.conn.cur != nil:
 			return nil // the session continues on another leg, or with another login
+		case r.refused != nil:
+			r.refused = nil
+			return nil
+		case len(r.session) > 0:
+			r.refused = append([]byte{}, r.leg.login...)
+			return nil
+		}
+	case codec.FaultSessionEnded:
+		if r.leg.leaving {
+			return nil // it ends on another leg
 		}
 		if len(r.session) > 0 { // unknown to the next node, or to this one after a restart
 			r.forget()
@@ -345,7 +362,7 @@ func (r *relay) welcome(body []byte) error {
 	if err := codec.DecodeWelcome(body, &f); err != nil {
 		return err
 	}
-	r.node, r.resumed = f.Node, f.Flags&codec.WelcomeResumed != 0
+	r.node, r.resumed, r.refused = f.Node, f.Flags&codec.WelcomeResumed != 0, nil
 	r.session = append(r.session[:0], f.Session...)
 	r.secret = append(r.secret[:0], f.Secret...)
 	r.limits, r.credit = f.Limits, f.Limits.Credit
