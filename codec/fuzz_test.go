@@ -22,6 +22,7 @@ func FuzzDecode(f *testing.F) {
 			if len(body) > 1 && body[1] < 0x80 {
 				body[1] = byte(l.kind)
 			}
+			agrees(t, body)
 			var v []any
 			var err error
 			n += allocated(func() { v, err = decodeFields(l.kind, body) })

@@ -29,6 +29,13 @@ type Send struct {
 
 // DecodeSend reads the body of a send frame into f. It allocates nothing. Its error is an *Error.
 func DecodeSend(body []byte, f *Send) error {
+	if plainSend(body, f) {
+		return nil
+	}
+	return decodeSend(body, f)
+}
+
+func decodeSend(body []byte, f *Send) error {
 	r, left := open(body, KindSend, 7)
 	f.Seq = r.uint("seq", maxUint)
 	f.To = r.id("to")
@@ -70,7 +77,12 @@ type Deliver struct {
 
 // DecodeDeliver reads the body of a deliver frame into f. It allocates nothing. Its error is an
 // *Error.
-func DecodeDeliver(body []byte, f *Deliver) error { return decodeDeliver(body, KindDeliver, f) }
+func DecodeDeliver(body []byte, f *Deliver) error {
+	if plainDeliver(body, f) {
+		return nil
+	}
+	return decodeDeliver(body, KindDeliver, f)
+}
 
 // DecodeNotHere reads the body of a not_here frame, a deliver that its receiver returns.
 func DecodeNotHere(body []byte, f *Deliver) error { return decodeDeliver(body, KindNotHere, f) }
@@ -145,6 +157,13 @@ type Ack struct {
 
 // DecodeAck reads the body of an ack frame into f. It allocates nothing. Its error is an *Error.
 func DecodeAck(body []byte, f *Ack) error {
+	if plainAck(body, f) {
+		return nil
+	}
+	return decodeAck(body, f)
+}
+
+func decodeAck(body []byte, f *Ack) error {
 	r, left := open(body, KindAck, 5)
 	f.Token = r.bin("token", MaxToken)
 	at := r.off
