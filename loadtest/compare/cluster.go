@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -30,9 +29,12 @@ func (s *stable) cluster(ctx context.Context, load loadtest.Config) (*server, er
 	}
 	names, ports := [2]string{"a", "b"}, [2]int{}
 	for i := range ports {
-		if ports[i], err = freePorts(); err != nil {
+		first, release, err := proc.ReserveRow(3)
+		if err != nil {
 			return fail(err)
 		}
+		ports[i] = first
+		run.alsoClose(release)
 	}
 	run.load.Driver, run.load.Cross = loadtest.DriverRelay, new(1.0)
 	var nodes [2]*proc.Relay
@@ -44,8 +46,7 @@ func (s *stable) cluster(ctx context.Context, load loadtest.Config) (*server, er
 		if err != nil {
 			return fail(err)
 		}
-		before := run.close
-		run.close = func() { nodes[i].Close(); before() }
+		run.alsoClose(nodes[i].Close)
 		run.load.Nodes = append(run.load.Nodes, nodes[i].Addr)
 	}
 	linked, cancel := context.WithTimeoutCause(ctx, linkedWithin, errNoLink)
@@ -63,30 +64,3 @@ func (s *stable) cluster(ctx context.Context, load loadtest.Config) (*server, er
 const linkedWithin = 30 * time.Second
 
 var errNoLink = errors.New("the two nodes have no link")
-
-var errNoPorts = errors.New("there are no three free ports in a row")
-
-// freePorts returns the first of three ports in a row that are free, as a node needs.
-func freePorts() (int, error) {
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		all := []net.Listener{first}
-		for i := 1; i < 3 && err == nil; i++ {
-			var next net.Listener
-			if next, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+i)); err == nil {
-				all = append(all, next)
-			}
-		}
-		for _, ln := range all {
-			ln.Close()
-		}
-		if err == nil {
-			return port, nil
-		}
-	}
-	return 0, errNoPorts
-}

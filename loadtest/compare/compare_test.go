@@ -54,7 +54,7 @@ func TestCompare(t *testing.T) {
 	}
 	var lines strings.Builder
 	s, err := Run(t.Context(), Config{
-		Shapes: []string{"acked-50", "nodes-acked-50", "half-rate"}, Rounds: 1, Duration: 100 * time.Millisecond, Warmup: 20 * time.Millisecond, Conns: 20,
+		Shapes: []string{"acked-50", "nodes-acked-50"}, Rounds: 1, Duration: 100 * time.Millisecond, Warmup: 20 * time.Millisecond, Conns: 20,
 		Programs: Programs{Floor: []string{self, floorServer}, NATS: self}, Progress: &lines,
 	})
 	if err != nil {
@@ -63,7 +63,7 @@ func TestCompare(t *testing.T) {
 	if code, why := s.Verdict(); code != result.ExitOK {
 		t.Errorf("exit code %d: %s", code, why)
 	}
-	if len(s.Shapes) != 3 || len(s.Servers) != 4 || s.Servers[3] != (result.Server{Name: "nats", Version: "0.1.2"}) {
+	if len(s.Shapes) != 2 || len(s.Servers) != 4 || s.Servers[3] != (result.Server{Name: "nats", Version: "0.1.2"}) {
 		t.Fatalf("shapes %v at servers %v", s.Shapes, s.Servers)
 	}
 	for _, shape := range s.Shapes {
@@ -82,8 +82,8 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s was measured at %v, ratios %v", shape.Name, servers, shape.Ratios)
 		}
 	}
-	if n := strings.Count(lines.String(), "round 1 of 1"); n != 10 {
-		t.Errorf("%d runs were reported, want 10:\n%s", n, &lines)
+	if n := strings.Count(lines.String(), "round 1 of 1"); n != 6 {
+		t.Errorf("%d runs were reported, want 6:\n%s", n, &lines)
 	}
 }
 
@@ -135,6 +135,30 @@ func TestMissing(t *testing.T) {
 		_, err := Run(t.Context(), Config{Shapes: []string{"acked-1"}, Peers: []string{c.peer}, Programs: c.programs})
 		if err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("without %s: %v, want %s", c.peer, err, c.say)
+		}
+	}
+}
+
+// TestHalfRate computes a rate from that of the node in the same round.
+func TestHalfRate(t *testing.T) {
+	chosen, err := choose([]string{"acked-50", "half-rate"}, Peers())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &contest{shapes: chosen, runs: [][][]*loadtest.Report{make([][]*loadtest.Report, len(Peers()))}}
+	for i, server := range Peers() {
+		rates := map[string][]float64{node: {3000, 4000}}[server]
+		for round := range 2 {
+			r := new(loadtest.Report)
+			if rates != nil {
+				r.Rate = &rates[round]
+			}
+			c.runs[0][i] = append(c.runs[0][i], r)
+		}
+	}
+	for round, want := range []float64{1500, 2000} {
+		if load, err := c.load(&c.shapes[1], round); err != nil || load.Rate != want || load.Window != 0 {
+			t.Errorf("round %d: rate %g, window %d (%v), want %g and 0", round, load.Rate, load.Window, err, want)
 		}
 	}
 }

@@ -19,6 +19,15 @@ type server struct {
 	close func()
 }
 
+// alsoClose makes close call f first.
+func (s *server) alsoClose(f func()) {
+	before := s.close
+	s.close = func() {
+		f()
+		before()
+	}
+}
+
 // stable starts servers.
 type stable struct {
 	programs Programs
