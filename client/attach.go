@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -19,7 +20,7 @@ const maxWelcome = 1 << 20
 
 // attach opens a connection to the node at addr and exchanges hello and welcome. It resumes the
 // session if there is one. If the node rejects the session's secret, because it has started with
-// another key, attach requests a new session. Each hello has credentials of its own.
+// another key, attach requests a new session. Each hello has what CredentialsFunc returned for it.
 func (k *keepers) attach(ctx context.Context, addr string, credentials *asker) (*conn, error) {
 	hello := codec.Hello{
 		MinVersion: codec.Version, MaxVersion: codec.Version,
@@ -38,17 +39,29 @@ func (k *keepers) attach(ctx context.Context, addr string, credentials *asker) (
 	}
 	k.s.attachments.mu.Unlock()
 	c, err := k.attachAs(ctx, addr, &hello)
-	var f *fault
-	if hello.Session != nil && errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated {
-		hello.Session, hello.Secret, hello.Flags = nil, nil, 0
-		if hello.Credentials, err = credentials.next(ctx); err == nil {
-			c, err = k.attachAs(ctx, addr, &hello)
+	// It is the credentials or the session that the node refuses. If there are others by now, as an
+	// application fetches new ones when the old ones have expired, the session gets another try.
+	for others := true; hello.Session != nil && refused(err); {
+		before := hello.Credentials
+		if hello.Credentials, err = credentials.next(ctx); err != nil {
+			break
 		}
+		if !others || bytes.Equal(before, hello.Credentials) {
+			hello.Session, hello.Secret, hello.Flags = nil, nil, 0
+		}
+		others = false
+		c, err = k.attachAs(ctx, addr, &hello)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: node %s: %w", addr, err)
 	}
 	return c, nil
+}
+
+// refused reports whether a node has refused a hello because of what it showed.
+func refused(err error) bool {
+	var f *fault
+	return errors.As(err, &f) && f.Fault == codec.FaultUnauthenticated
 }
 
 func (k *keepers) attachAs(ctx context.Context, addr string, hello *codec.Hello) (*conn, error) {

@@ -172,6 +172,52 @@ func TestSecretReplaced(t *testing.T) {
 	}
 }
 
+// TestExpiredWhileAway: the credentials with which a session comes back are not valid any more, and
+// the next ones are. That is no reason to begin another session, which could not bind the IDs of
+// the first.
+func TestExpiredWhileAway(t *testing.T) {
+	t.Parallel()
+	var good atomic.Pointer[string]
+	first, second := "first", "second"
+	good.Store(&first)
+	n := startNode(t, engine.Config{ExpiryGrace: time.Millisecond, ResumeWindow: time.Minute, Hooks: engine.Hooks{
+		Authenticate: func(_ context.Context, l engine.Login) (engine.Identity, error) {
+			if string(l.Credentials) != *good.Load() {
+				return engine.Identity{}, errors.New("expired")
+			}
+			return engine.Identity{Name: "me"}, nil
+		},
+	}})
+	states := make(chan State, 100)
+	var cut atomic.Bool
+	var shown atomic.Int64 // the first credentials, after the connection was cut
+	s := holder(t, Config{
+		MaxBackoff: 50 * time.Millisecond,
+		OnState: func(s State) {
+			cut.CompareAndSwap(false, !s.Attached)
+			states <- s
+		},
+		CredentialsFunc: func(context.Context) ([]byte, error) {
+			if !cut.Load() || shown.Add(1) == 1 {
+				return []byte(first), nil
+			}
+			return []byte(second), nil
+		},
+	}, n.addr, "a")
+	before := receive(t, states, "the first state")
+	good.Store(&second)
+	n.Revoke("me")
+	if v := receive(t, states, "the end"); v.Attached {
+		t.Errorf("%+v", v)
+	}
+	if v := receive(t, states, "another login"); !v.Attached || !v.Resumed || v.Session != before.Session {
+		t.Errorf("%+v", v)
+	}
+	if found, err := s.Lookup(testContext(t), "a"); err != nil || found[0].Code != CodeOK || s.Stats().Kicks != 0 {
+		t.Errorf("%+v, %v, %d kicks", found, err, s.Stats().Kicks)
+	}
+}
+
 // TestRevoked: a client whose credentials are not valid any more is cut off after the grace period,
 // and comes back with its session when they are.
 func TestRevoked(t *testing.T) {

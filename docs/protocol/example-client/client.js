@@ -33,13 +33,15 @@ export class Client extends EventEmitter {
     this.known = nodes; // as configured
     this.failures = 0; // connections in a row that failed, or did not last
     this.leaving = false;
+    this.apart = false; // the session was refused: is it the node that does not know it, or are the credentials wrong?
   }
 
   // connect resolves with the first welcome; from then on the client reconnects by itself.
   connect() { return new Promise((resolve) => { this.once('welcome', resolve); this.#dial(this.nodes[0]); }); }
 
   #dial(address, replace = true) {
-    const link = new Link(address, frame(K.hello, 1, 1, SHORT_NOT_HERE, this.credentials, this.session, this.secret, replace ? REPLACE : 0, 'example/1', HEARTBEAT));
+    const [session, secret] = this.apart ? [NONE, NONE] : [this.session, this.secret];
+    const link = new Link(address, frame(K.hello, 1, 1, SHORT_NOT_HERE, this.credentials, session, secret, replace ? REPLACE : 0, 'example/1', HEARTBEAT));
     link.on('welcome', (f) => this.#welcome(link, f));
     link.on('frame', (f) => this.#frame(link, f));
     link.on('closed', (fault) => this.#closed(link, fault));
@@ -49,7 +51,7 @@ export class Client extends EventEmitter {
     const resumed = (f[7] & RESUMED) !== 0;
     const old = this.link;
     link.began = Date.now();
-    [this.session, this.secret, this.link] = [f[5], f[6], link];
+    [this.session, this.secret, this.link, this.apart] = [f[5], f[6], link, false];
     this.#members(f[9]);
     this.#bindAgain([...this.held].filter(([, h]) => !resumed || h.asked !== undefined).map(([id, h]) => [id, h.asked ?? h.epoch]));
     if (old?.open) this.#leave(old); // moved by a drain or relogin
@@ -78,8 +80,9 @@ export class Client extends EventEmitter {
     const resuming = this.session.length > 0;
     if (fault === 'bad_version' || (fault === 'unauthenticated' && !resuming)) { this.emit('gone', fault); return; }
     if (link.began && Date.now() - link.began > LASTING) this.failures = 0;
-    if (fault === 'unauthenticated' || fault === 'session_ended') this.session = this.secret = NONE;
-    else await sleep(Math.random() * Math.min(5000, 50 * 2 ** this.failures)); // full jitter
+    if (fault === 'session_ended') this.session = this.secret = NONE;
+    this.apart = fault === 'unauthenticated' && !this.apart;
+    if (!this.apart && fault !== 'session_ended') await sleep(Math.random() * Math.min(5000, 50 * 2 ** this.failures)); // full jitter
     if (!this.leaving) this.#dial(this.nodes[this.failures++ % this.nodes.length]);
   }
 
