@@ -41,7 +41,7 @@ func newCompare(code *loadtest.ExitCode) *cobra.Command {
 
 It starts the servers itself, one after the other, on free ports: our node and nats-server are built from this
 repository, redis-server comes from PATH. The servers have one CPU and the driver another. In each round, each load goes
-to each server once. Exit codes: 0 all aims are reached, 1 runtime failure, 2 usage, 3 ledger fault, 4 an aim was missed,
+to each server once. Exit codes: 0 all aims are reached, 1 runtime failure, 2 usage, 3 ledger fault of our node, 4 an aim was missed,
 130 interrupted.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {

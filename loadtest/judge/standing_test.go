@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"strings"
 	"testing"
 
 	"distmsg/loadtest/result"
@@ -43,7 +44,11 @@ func TestRatio(t *testing.T) {
 			t.Errorf("%s: exit code %d (%s), want %d", c.name, code, why, c.exitCode)
 		}
 		s.Faults = map[string]uint64{"redis": 1}
-		if code, why := s.Verdict(); code != result.ExitLedger || why != "the ledger has faults: redis 1" {
+		if code, why := s.Verdict(); code != c.exitCode || !strings.Contains(s.Note(), "redis 1") {
+			t.Errorf("%s, with faults of others: exit code %d (%s), note %q", c.name, code, why, s.Note())
+		}
+		s.Faults["node, TLS"] = 2
+		if code, why := s.Verdict(); code != result.ExitLedger || why != "the ledger has faults: node, TLS 2" {
 			t.Errorf("%s, with faults: exit code %d (%s)", c.name, code, why)
 		}
 	}

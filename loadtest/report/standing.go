@@ -26,6 +26,9 @@ func OfStanding(s *result.Standing) *Page {
 	p.Tables = append(p.Tables, loadsTable(s), machineTable(&result.Report{Machine: s.Machine}))
 	p.Notes = append(p.Notes, "Figures are medians of the rounds; rounds is the lowest and the highest ratio within one round. "+
 		"The floor is a relay without features on the same event loop: no IDs, no outcomes, no limits.")
+	if note := s.Note(); note != "" {
+		p.Notes = append(p.Notes, note)
+	}
 	return p
 }
 

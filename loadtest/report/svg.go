@@ -13,7 +13,7 @@ import (
 // The measures of a picture in pixels.
 const (
 	svgWidth  = 860
-	svgLeft   = 110 // of the bars
+	svgLeft   = 130 // of the bars
 	svgRight  = 60  // for the number at the end of a bar
 	svgTop    = 40
 	barHeight = 13
@@ -91,9 +91,13 @@ func drawShape(b *strings.Builder, s *result.Shape, y int) int {
 			class = "node"
 		}
 		fmt.Fprintf(b, "<rect class=%q x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\"/>\n", class, svgLeft, y, max(at(ratio)-svgLeft, 1), barHeight)
-		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\">%.2f</text>\n", at(ratio)+5, y+barHeight-2, ratio)
+		aim, number := aimOf(s, e.Server, base), at(ratio)
+		if behind := at(aim) - number; behind > 0 && behind < svgRight {
+			number = at(aim) // the aim would cross the number
+		}
+		fmt.Fprintf(b, "<text x=\"%.1f\" y=\"%d\">%.2f</text>\n", number+5, y+barHeight-2, ratio)
 		fmt.Fprintf(b, "<text class=\"soft\" x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", svgLeft-6, y+barHeight-2, html.EscapeString(e.Server))
-		if aim := aimOf(s, e.Server, base); aim > 0 {
+		if aim > 0 {
 			fmt.Fprintf(b, "<line class=\"aim\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>\n", at(aim), y-2, at(aim), y+barHeight+2)
 		}
 		y += barHeight + barGap

@@ -103,15 +103,38 @@ func (s *Standing) Verdict() (code ExitCode, why string) {
 			}
 		}
 	}
+	ours, _ := s.faults()
 	switch {
-	case len(s.Faults) > 0:
-		return ExitLedger, "the ledger has faults: " + nonZero(s.Faults)
+	case len(ours) > 0:
+		return ExitLedger, "the ledger has faults: " + nonZero(ours)
 	case s.Partial:
 		return ExitInterrupted, "interrupted; the tables cover the rounds until then"
 	case len(missed) > 0:
 		return ExitThreshold, "aims missed: " + strings.Join(missed, "; ")
 	}
 	return ExitOK, ""
+}
+
+// faults returns the faults of our node, and those of the others. The others do not promise what
+// the ledger judges: nats-server drops the connection of a slow receiver, with its messages.
+func (s *Standing) faults() (ours, others map[string]uint64) {
+	ours, others = make(map[string]uint64), make(map[string]uint64)
+	for server, n := range s.Faults {
+		if strings.HasPrefix(server, "node") {
+			ours[server] = n
+		} else {
+			others[server] = n
+		}
+	}
+	return ours, others
+}
+
+// Note says what else the reader must know, or nothing.
+func (s *Standing) Note() string {
+	if _, others := s.faults(); len(others) > 0 {
+		return "by the ledger, messages were lost or wrong at servers that promise no better: " + nonZero(others) + "."
+	}
+	return ""
 }
 
 // Aims returns how many ratios have an aim.

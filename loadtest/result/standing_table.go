@@ -137,6 +137,9 @@ func (s *Standing) WriteText(w io.Writer) error {
 			row(t, cells)
 		}
 	}
+	if note := s.Note(); note != "" {
+		fmt.Fprintf(t, "\nNote: %s\n", note)
+	}
 	fmt.Fprintf(t, "\n%s\n", s.Summary())
 	return t.Flush()
 }
@@ -153,6 +156,9 @@ func (s *Standing) WriteMarkdown(w io.Writer) error {
 		for _, cells := range g.Rows {
 			line(cells)
 		}
+	}
+	if note := s.Note(); note != "" {
+		fmt.Fprintf(&b, "\nNote: %s\n", note)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
