@@ -126,6 +126,10 @@ type Config struct {
 	// Until ends the measured time early when it is closed. The report is then complete and not
 	// partial. Default: never.
 	Until <-chan struct{}
+	// Ready is called once, when all connections are up and before messages flow, on Run's
+	// goroutine. known has what the report will begin with: Begun, Machine, Versions and Config.
+	// Default: none.
+	Ready func(known *Report)
 	// Started is called once, when all connections are up and messages begin to flow, on Run's
 	// goroutine, which waits for it. Any goroutine may call snapshot at any time, also after Run.
 	// It does not block for long. Default: none.

@@ -29,14 +29,19 @@ const (
 	ExitInterrupted = result.ExitInterrupted
 )
 
+// known returns what the report begins with.
+func (r *run) known() *Report {
+	return &Report{Schema: result.Schema, Begun: r.t.Clock.Round(time.Millisecond), Machine: machine(), Versions: r.versions(), Config: r.settings()}
+}
+
 // report makes the report.
 func (r *run) report() *Report {
 	t, l := r.t, r.t.Ledger
 	silence, since := l.Time.Silence()
 	m := &t.Meter
+	known := r.known()
 	report := &Report{
-		Schema: result.Schema, Begun: t.Clock.Round(time.Millisecond), Machine: machine(), Versions: r.versions(),
-		Config: r.settings(), Partial: r.partial, Measured: result.Of(time.Duration(t.Meter.To - t.Meter.From)),
+		Schema: known.Schema, Begun: known.Begun, Machine: known.Machine, Versions: known.Versions, Config: known.Config, Partial: r.partial, Measured: result.Of(time.Duration(t.Meter.To - t.Meter.From)),
 		Sent: l.Sent(), Delivered: l.Delivered(), Acked: l.Acked(), Outcomes: l.OutcomeWords(), Faults: faults(l),
 		ExpectedNoRoute: l.ExpectedNoRoutes(), Unsent: t.Unsent(), Latency: result.LatencyOf(r.samples.measured), Distribution: result.DistributionOf(r.samples.measured),
 		Moves: t.Moves, Timeline: r.samples.points, Slowest: slowest(&l.Time),
@@ -65,7 +70,7 @@ func (r *run) report() *Report {
 func (r *run) settings() Settings {
 	c := &r.cfg
 	return Settings{
-		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, Loops: c.Loops, Driver: string(c.Driver), TLS: c.TLS != nil,
+		Run: fmt.Sprintf("%016x", r.id), Nodes: c.Nodes, InProcess: r.inProcess, Loops: c.Loops, Driver: string(c.Driver), TLS: c.TLS != nil,
 		Attach: c.Attach, Strategy: c.Strategy,
 		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Fanout: c.Fanout, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		Warmup: result.Of(c.Warmup), Duration: result.Of(c.Duration), Grace: result.Of(c.Grace),

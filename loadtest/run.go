@@ -121,6 +121,9 @@ func (r *run) do(ctx context.Context, ready func(ctx context.Context) error) (*R
 	if err := ready(ctx); err != nil {
 		return nil, err
 	}
+	if r.cfg.Ready != nil {
+		r.cfg.Ready(r.known())
+	}
 	quit := make(chan struct{})
 	r.samples = newSampler(r)
 	r.helpers.Go(func() { r.samples.run(quit) })
@@ -136,7 +139,6 @@ func (r *run) do(ctx context.Context, ready func(ctx context.Context) error) (*R
 		r.t.Ledger.Close(r.t.Up, r.impatient)
 		report = r.report()
 	})
-	report.Config.InProcess = r.inProcess
 	return report, nil
 }
 

@@ -48,6 +48,6 @@ Without a command, it is run. Without --nodes and --discovery, it starts a node 
 the time until then is written).`
 	root.Version = cli.Version()
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.AddCommand(newRun(code), newSweep(code), newCluster(code), newDiff(code), newCompare(code), newAgent(code), newFloor(code))
+	root.AddCommand(newRun(code), newSweep(code), newCluster(code), newSoak(code), newDiff(code), newCompare(code), newAgent(code), newFloor(code))
 	return root
 }

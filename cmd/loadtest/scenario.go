@@ -15,7 +15,7 @@ import (
 // mayBe0 lists the flags for which 0 is a value like others.
 func mayBe0() []string {
 	return []string{"rate", "warmup", "seed", "server-pid", "cross", "min-change", "zipf", "offline", "ack-delay",
-		"churn-binds", "churn-moves", "churn-reconnects", "max-p99", "max-failed", "max-behind", "refine", "first", "most"}
+		"churn-binds", "churn-moves", "churn-reconnects", "max-p99", "max-failed", "max-behind", "refine", "first", "most", "max-growth"}
 }
 
 // options are the values of a command's flags.

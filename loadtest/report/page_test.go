@@ -76,6 +76,28 @@ func exampleSweep() *result.Sweep {
 	return s
 }
 
+// exampleSoak is a soak in which the server's memory grows. At one moment, it does not answer.
+func exampleSoak() *result.Soak {
+	s := &result.Soak{SoakHeader: result.SoakHeader{Schema: result.SchemaSoak, Begun: example().Begun, Every: 30, Config: example().Config, Machine: example().Machine}, End: example()}
+	s.Settled = 180
+	for i := range 60 {
+		sample := result.SoakSample{Point: result.Point{At: result.Seconds(30 * i), Length: 30, Phase: result.Measuring, Completed: 3000, Outcomes: map[string]uint64{"acked": 3000},
+			Latency: &result.Latency{P50: 0.001, P90: 0.002, P99: 0.004, P999: 0.009, Max: 0.02}}}
+		sample.Tool = result.Usage{RSS: new(uint64(40 << 20)), FDs: new(uint64(210)), Goroutines: new(uint64(12))}
+		sample.Server = &result.Usage{RSS: new(uint64((60 + i) << 20)), FDs: new(uint64(220))}
+		if i == 30 {
+			sample.Server, sample.Latency, sample.LostConnections = nil, nil, 5
+			sample.Outcomes["lost"] = 20
+		}
+		s.Samples = append(s.Samples, sample)
+	}
+	s.Trends = []result.SoakTrend{
+		{What: "the server's memory", Unit: "bytes", Start: 65 << 20, End: 115 << 20, PerHour: 120 << 20, Low: 119 << 20, High: 121 << 20, Allowed: 4 << 20, Grows: true, Verdict: "GROWS"},
+		{What: "p99", Unit: "seconds", Start: 0.004, End: 0.004, Allowed: 0.0002, High: 0.001, Verdict: "cannot tell", Why: "too noisy for this time"},
+	}
+	return s
+}
+
 func write(t *testing.T, p *Page) (url string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -104,6 +126,8 @@ func TestPages(t *testing.T) {
 		"diff":    OfComparison(judge.Compare("before.json", example(), "after.json", slower, 0.01)),
 		"sweep":   OfSweep(exampleSweep()),
 		"compare": OfStanding(exampleStanding()),
+		"soak":    OfSoak(exampleSoak()),
+		"killed":  OfSoak(&result.Soak{}),
 		"empty":   OfRun(new(result.Report)),
 	} {
 		url := write(t, page)

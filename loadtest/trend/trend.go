@@ -32,7 +32,8 @@ const (
 )
 
 // Limits say how much growth is too much: more than Floor an hour, and more than Share of the level
-// an hour.
+// an hour. In less than an hour, it must have reached Floor as well, since a slope that was seen
+// for minutes says little about hours.
 type Limits struct {
 	Share float64
 	Floor float64
@@ -74,6 +75,8 @@ func Of(points []Point, limits Limits) Trend {
 		t.Why = "too few measurements"
 	case span < minSpan:
 		t.Why = "too short"
+	case t.Low > t.Allowed && t.Low*span/hour < limits.Floor:
+		t.Why = "too short: so far, it rose by little"
 	case t.Low > t.Allowed && inBoth(thin[:half], thin[half:], t.Allowed):
 		t.Verdict = Grows
 	case t.Low > t.Allowed:

@@ -36,11 +36,13 @@ func TestVerdicts(t *testing.T) {
 		"saw-tooth that leaks": {series(480, func(i int) float64 { return 100*mib + mib*float64(i%9) + 10*mib*float64(i)/120 }), memory, Grows},
 		"level that is reached": {series(480, func(i int) float64 { return 100 * mib * (2 - math.Exp(-float64(i)/120)) }), memory,
 			CannotTell},
-		"falls":     {series(480, func(i int) float64 { return 100*mib - 10*mib*float64(i)/480 }), memory, Steady},
-		"few":       {series(11, func(i int) float64 { return 40 * float64(i) }), Limits{0.05, 2}, CannotTell},
-		"too noisy": {series(12, func(int) float64 { return 100 * mib * noise(0.5) }), memory, CannotTell},
-		"nothing":   {nil, memory, CannotTell},
-		"one":       {series(1, func(int) float64 { return 5 }), memory, CannotTell},
+		"falls":           {series(480, func(i int) float64 { return 100*mib - 10*mib*float64(i)/480 }), memory, Steady},
+		"leak of minutes": {series(20, func(i int) float64 { return 100*mib + 20*mib*float64(i)/120 }), memory, CannotTell},
+		"fast leak":       {series(20, func(i int) float64 { return 100*mib + 200*mib*float64(i)/120 }), memory, Grows},
+		"few":             {series(11, func(i int) float64 { return 40 * float64(i) }), Limits{0.05, 2}, CannotTell},
+		"too noisy":       {series(12, func(int) float64 { return 100 * mib * noise(0.5) }), memory, CannotTell},
+		"nothing":         {nil, memory, CannotTell},
+		"one":             {series(1, func(int) float64 { return 5 }), memory, CannotTell},
 	} {
 		got := Of(c.points, c.limits)
 		if got.Verdict != c.want || (got.Why != "") != (c.want == CannotTell) || got.Low > got.Slope || got.High < got.Slope {
