@@ -23,7 +23,7 @@ type Config struct {
 	// Peers are the kinds of servers. Default: Peers.
 	Peers []string
 	// Rounds is how often each load goes to each server, for Duration after Warmup. Defaults: 5,
-	// 5 s and 1 s.
+	// 5 s and 1 s; a negative Warmup: none.
 	Rounds   int
 	Duration time.Duration
 	Warmup   time.Duration
