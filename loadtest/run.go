@@ -222,6 +222,7 @@ func (r *run) load(ctx context.Context) {
 		// without a warm-up, all that the schedule asks for is measured, from the first message on
 		if r.cfg.Warmup <= 0 {
 			r.from = r.mark(&r.t.Meter.From)
+			r.t.Meter.From = r.t.Begun() // mark is later than the first messages
 		}
 	})
 	if r.cfg.Started != nil {

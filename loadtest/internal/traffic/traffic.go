@@ -80,7 +80,7 @@ type Traffic struct {
 	offline  float64    // share of messages to IDs that nobody has bound
 	cross    float64    // share of messages to another node; negative: any share
 	senders  []sender
-	schedule int64           // open loop: when the schedule began, on the run's clock
+	schedule int64           // when sending began, on the run's clock
 	arrivals *shape.Schedule // open loop: what is due when, since schedule
 	due      uint64          // open loop: messages that are due by now
 }
@@ -168,6 +168,9 @@ func (t *Traffic) Start() {
 		t.Fill(c)
 	}
 }
+
+// Begun returns when sending began, on the run's clock.
+func (t *Traffic) Begun() int64 { return t.schedule }
 
 // Stop stops sending. Landed is closed once nothing is in flight.
 func (t *Traffic) Stop() {
