@@ -36,12 +36,12 @@ func TestFigures(t *testing.T) {
 	}
 	compareFile(t, "docs/figures/compare.svg", func(string) string { return picture.String() })
 	compareFile(t, "docs/benchmarks.md", func(page string) string {
-		before, rest, found := strings.Cut(page, "<!-- compare: written by the second command -->\n")
+		before, rest, found := strings.Cut(page, "<!-- compare: written by TestFigures -->\n")
 		_, after, ended := strings.Cut(rest, "<!-- end of compare -->")
 		if !found || !ended {
 			t.Fatal("benchmarks.md has no place for the tables")
 		}
-		return before + "<!-- compare: written by the second command -->\n" + tables.String() + "<!-- end of compare -->" + after
+		return before + "<!-- compare: written by TestFigures -->\n" + tables.String() + "<!-- end of compare -->" + after
 	})
 }
 
