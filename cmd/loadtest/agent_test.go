@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"math"
@@ -15,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"distmsg/engine"
 	"distmsg/loadtest"
 )
 
@@ -87,26 +85,6 @@ func (p *program) wait() (code loadtest.ExitCode, stderr string) {
 	return loadtest.ExitCode(p.cmd.ProcessState.ExitCode()), string(rest)
 }
 
-// startEngine runs a node until the test ends.
-func startEngine(t *testing.T) (addr string) {
-	t.Helper()
-	e, err := engine.New(engine.Config{Addr: "127.0.0.1:0", Loops: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- e.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	<-e.Ready()
-	return e.Addr().String()
-}
-
 // startAgents starts two agents with a token, and returns their addresses and the flags of run for
 // them.
 func startAgents(t *testing.T) (agents []*program, addrs []string, flags string) {
@@ -123,7 +101,7 @@ func startAgents(t *testing.T) (agents []*program, addrs []string, flags string)
 		}
 		agents, addrs = append(agents, p), append(addrs, addr)
 	}
-	return agents, addrs, "run --nodes " + startEngine(t) + " --conns 9 --ids-per-conn 2 --window 3 --agents " + strings.Join(addrs, ",") + " --agent-token-file " + token
+	return agents, addrs, "run --nodes " + startNode(t, "a", nil, nil).Addr().String() + " --conns 9 --ids-per-conn 2 --window 3 --agents " + strings.Join(addrs, ",") + " --agent-token-file " + token
 }
 
 // TestAgents makes a run of two agents: one ledger, and counts that are the sums of theirs. While

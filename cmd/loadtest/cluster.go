@@ -68,24 +68,13 @@ func (o *clusterOptions) addTo(f *pflag.FlagSet) {
 	for name, value := range map[string]string{"conns": "24", "ids-per-conn": "5", "rate": "600", "churn-moves": "2"} {
 		setDefault(f, name, value)
 	}
-	for _, name := range notOfCluster() {
-		f.Lookup(name).Hidden = true
-	}
+	notOfCluster().hide(f)
 	f.Lookup("duration").Usage = "measured time (default: until 15s after the last fault)"
 }
 
-// notOfCluster lists the flags of run that make no sense where the nodes are the command's own.
-func notOfCluster() []string {
-	return []string{"nodes", "discovery", "discovery-auth-file", "loops", "server-pid", "no-ack", "credentials-file", "agents", "agent-token-file"}
-}
-
-// setDefault changes the default value of a flag.
-func setDefault(f *pflag.FlagSet, name, value string) {
-	flag := f.Lookup(name)
-	if err := flag.Value.Set(value); err != nil {
-		panic(err) // the values stand in this package
-	}
-	flag.DefValue = value
+func notOfCluster() foreign {
+	return foreign{to: "a cluster, which has nodes of its own", names: []string{"nodes", "discovery", "discovery-auth-file", "loops",
+		"server-pid", "no-ack", "credentials-file", "agents", "agent-token-file"}}
 }
 
 func (o *clusterOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
@@ -136,10 +125,8 @@ func (o *clusterOptions) measure(ctx context.Context, stderr io.Writer, flags *p
 
 // check rejects invalid flags, and reads the script and the thresholds.
 func (o *clusterOptions) check(flags *pflag.FlagSet) ([]faultscript.Step, error) {
-	for _, name := range notOfCluster() {
-		if flags.Changed(name) {
-			return nil, fmt.Errorf("--%s is not for a cluster, which has nodes of its own", name)
-		}
+	if err := notOfCluster().refuse(flags); err != nil {
+		return nil, err
 	}
 	if flags.Changed("window") || flags.Changed("stages") {
 		o.load.Rate = 0

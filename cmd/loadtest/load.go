@@ -201,3 +201,35 @@ func nameFlags(flags *pflag.FlagSet, err error) error {
 	}
 	return errors.New(strings.Join(lines, "; "))
 }
+
+// setDefault changes the default value of a flag.
+func setDefault(f *pflag.FlagSet, name, value string) {
+	flag := f.Lookup(name)
+	if err := flag.Value.Set(value); err != nil {
+		panic(err) // the values stand in this package
+	}
+	flag.DefValue = value
+}
+
+// foreign names flags of run that make no sense to another command with the same load.
+type foreign struct {
+	to    string // which command, and why
+	names []string
+}
+
+// hide leaves the flags out of the help.
+func (x foreign) hide(f *pflag.FlagSet) {
+	for _, name := range x.names {
+		f.Lookup(name).Hidden = true
+	}
+}
+
+// refuse returns an error if one of the flags was given.
+func (x foreign) refuse(flags *pflag.FlagSet) error {
+	for _, name := range x.names {
+		if flags.Changed(name) {
+			return fmt.Errorf("--%s is not for %s", name, x.to)
+		}
+	}
+	return nil
+}

@@ -57,13 +57,12 @@ func (o *soakOptions) addTo(f *pflag.FlagSet) {
 	o.outputs.addTo(f)
 	o.load.addTo(f)
 	setDefault(f, "duration", "1h")
-	for _, name := range notOfSoak() {
-		f.Lookup(name).Hidden = true
-	}
+	notOfSoak().hide(f)
 }
 
-// notOfSoak lists the flags of run that make no sense for a soak.
-func notOfSoak() []string { return []string{"agents", "agent-token-file"} }
+func notOfSoak() foreign {
+	return foreign{to: "a soak, which makes its load itself", names: []string{"agents", "agent-token-file"}}
+}
 
 func (o *soakOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
 	if err := o.check(flags); err != nil {
@@ -101,10 +100,8 @@ func (o *soakOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Ex
 
 // check rejects invalid flags, and reads the thresholds.
 func (o *soakOptions) check(flags *pflag.FlagSet) error {
-	for _, name := range notOfSoak() {
-		if flags.Changed(name) {
-			return fmt.Errorf("--%s is not for a soak, which makes its load itself", name)
-		}
+	if err := notOfSoak().refuse(flags); err != nil {
+		return err
 	}
 	if err := o.load.check(flags); err != nil {
 		return err
