@@ -1,16 +1,12 @@
 package localcluster
 
 import (
-	"bufio"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"distmsg/codec"
 )
 
 // paths are the ways between processes that can be cut. Each has a door: a listener in front of the
@@ -70,7 +66,7 @@ func (p *paths) wait(a, b string) bool {
 type door struct {
 	paths    *paths
 	listener net.Listener
-	from, to string // from is empty where a link between nodes says who dials
+	from, to string // from is empty where several nodes dial
 
 	mu     sync.Mutex
 	target string // guarded by mu: host:port; empty: not known yet
@@ -86,8 +82,7 @@ func (p *paths) between(from, to, target string) (addr string, err error) {
 	return d.addr(), nil
 }
 
-// peersOf makes the door by which other nodes reach a node. The node that dials says its name first
-// (peer_hello).
+// peersOf makes the door by which other nodes reach a node. It finds out which node dials.
 func (p *paths) peersOf(node string) (*door, error) { return p.door("", node) }
 
 func (p *paths) door(from, to string) (*door, error) {
@@ -129,9 +124,13 @@ func (d *door) serve(near net.Conn) {
 		return
 	}
 	defer p.remove(near)
-	from, in := d.from, bufio.NewReader(near)
+	from := d.from
 	if from == "" {
-		from = dialler(in)
+		from = ownerOf(near)
+	}
+	if from == "" { // no cut would concern it
+		reset(near)
+		return
 	}
 	if !p.wait(from, d.to) {
 		return
@@ -146,18 +145,18 @@ func (d *door) serve(near net.Conn) {
 	}
 	defer p.remove(far)
 	var back sync.WaitGroup
-	back.Go(func() { p.pump(near, far, far, d.to, from) })
-	p.pump(far, near, in, from, d.to)
+	back.Go(func() { p.pump(near, far, d.to, from) })
+	p.pump(far, near, from, d.to)
 	back.Wait()
 }
 
 // pump moves bytes of a connection until there are no more, or the other side does not take them,
 // and ends the other side in the same way: in good order, or by a reset. A path that is cut holds
 // what it has, and reads no more.
-func (p *paths) pump(to, from net.Conn, in io.Reader, a, b string) {
+func (p *paths) pump(to, from net.Conn, a, b string) {
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := in.Read(buf)
+		n, err := from.Read(buf)
 		if !p.wait(a, b) {
 			return
 		}
@@ -181,25 +180,6 @@ func (p *paths) pump(to, from net.Conn, in io.Reader, a, b string) {
 func reset(conn net.Conn) {
 	_ = conn.(*net.TCPConn).SetLinger(0)
 	conn.Close()
-}
-
-// dialler returns the node that opens a link, without taking its first frame from in. If it is not
-// known, the name is empty, and no cut concerns it.
-func dialler(in *bufio.Reader) string {
-	prefix, err := in.Peek(codec.PrefixLen)
-	if err != nil {
-		return ""
-	}
-	size := int(binary.BigEndian.Uint32(prefix))
-	frame, err := in.Peek(codec.PrefixLen + min(size, in.Size()-codec.PrefixLen))
-	if err != nil {
-		return ""
-	}
-	var hello codec.PeerHello
-	if codec.DecodePeerHello(frame[codec.PrefixLen:], &hello) != nil {
-		return ""
-	}
-	return string(hello.Node)
 }
 
 // add counts a connection. It returns false, and closes the connection, if the end has come.

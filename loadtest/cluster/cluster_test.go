@@ -132,6 +132,16 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestOneClock wants lines in the order of their moments, whether or not they are marks in the
+// report.
+func TestOneClock(t *testing.T) {
+	in := injector{begun: time.Now(), say: func(string) {}, mark: func(string, bool) time.Duration { return time.Hour }}
+	in.note("upgrade", true)
+	if now := in.now(); now < time.Hour {
+		t.Errorf("after a mark at 1h it is %v", now)
+	}
+}
+
 // TestPermitted judges outcomes that a fault permits, and others.
 func TestPermitted(t *testing.T) {
 	cfg := &Config{Steps: script(t, "1s kill-node 1; 7s stop zookeeper; 13s partition 1,redis|2")}

@@ -20,6 +20,7 @@ type injector struct {
 	mark  func(name string, fault bool) time.Duration
 	begun time.Time
 
+	ahead   time.Duration     // of the report's clock, which begins before messages do
 	err     error             // why the script could not go on
 	trouble map[string]uint64 // what should not happen, and how often
 }
@@ -97,8 +98,13 @@ func (in *injector) note(name string, fault bool) {
 	if fault {
 		text = "FAULT " + name
 	}
-	in.say(at(in.mark(name, fault), text))
+	moment := in.mark(name, fault)
+	in.ahead = moment - time.Since(in.begun)
+	in.say(at(moment, text))
 }
+
+// now returns the moment on the clock of the report, once a moment was marked.
+func (in *injector) now() time.Duration { return in.ahead + time.Since(in.begun) }
 
 // begin breaks something.
 func (in *injector) begin(ctx context.Context, s *faultscript.Step) error {
@@ -118,7 +124,7 @@ func (in *injector) begin(ctx context.Context, s *faultscript.Step) error {
 	}
 	for i := range in.cluster.Nodes { // upgrade
 		name := localcluster.NodeName(i + 1)
-		in.say(at(time.Since(in.begun), name+" restarts"))
+		in.say(at(in.now(), name+" restarts"))
 		if err := in.restart(ctx, name); err != nil {
 			return err
 		}
