@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 const (
@@ -20,19 +21,24 @@ type index struct {
 	shards []shard      // a power of two of them
 }
 
-// shard is a part of the index, in a cache line of its own.
+// shard is a part of the index, in a cache line of its own. It has no slice of its buckets but the
+// two things that a slice consists of, because a reader would wait for the memory of the slice
+// before it could ask for that of a bucket.
 type shard struct {
 	mu      sync.Mutex
-	buckets atomic.Pointer[[]atomic.Pointer[entry]] // nil while it grows; written with mu held
-	count   int                                     // guarded by mu
-	_       [40]byte
+	first   atomic.Pointer[chain] // of the buckets; nil while it grows; written with mu held
+	buckets atomic.Uint64         // how many there are; written with mu held, while first is nil
+	count   int                   // guarded by mu
+	_       [32]byte
 }
+
+// chain is a bucket: the entries whose hashes belong there.
+type chain = atomic.Pointer[entry]
 
 func newIndex(shards int) index {
 	x := index{seed: maphash.MakeSeed(), shards: make([]shard, shards)}
 	for i := range x.shards {
-		buckets := make([]atomic.Pointer[entry], minBuckets)
-		x.shards[i].buckets.Store(&buckets)
+		x.shards[i].set(make([]chain, minBuckets))
 	}
 	return x
 }
@@ -44,13 +50,20 @@ func (x *index) hashString(id string) uint64 { return maphash.String(x.seed, id)
 // Session.Pick, in effect, the highest.
 func (x *index) shard(hash uint64) *shard { return &x.shards[hash&uint64(len(x.shards)-1)] }
 
-func bucket(buckets []atomic.Pointer[entry], hash uint64) *atomic.Pointer[entry] {
-	return &buckets[hash>>24&uint64(len(buckets)-1)]
+// set gives the shard its buckets. The caller holds sh.mu, or nobody else knows the shard yet.
+func (sh *shard) set(buckets []chain) {
+	sh.buckets.Store(uint64(len(buckets)))
+	sh.first.Store(&buckets[0])
 }
 
-// chained walks the chain of a hash for an ID, without a lock or an allocation.
-func chained[ID string | []byte](buckets []atomic.Pointer[entry], hash uint64, id ID) *entry {
-	for e := bucket(buckets, hash).Load(); e != nil; e = e.next.Load() {
+// bucket is the place of a hash among so many buckets.
+func bucket(first *chain, buckets, hash uint64) *chain {
+	return (*chain)(unsafe.Add(unsafe.Pointer(first), (hash>>24&(buckets-1))*uint64(unsafe.Sizeof(*first))))
+}
+
+// chained walks a chain for an ID, without a lock or an allocation.
+func chained[ID string | []byte](c *chain, id ID) *entry {
+	for e := c.Load(); e != nil; e = e.next.Load() {
 		if string(e.bytes()) == string(id) {
 			return e
 		}
@@ -59,38 +72,42 @@ func chained[ID string | []byte](buckets []atomic.Pointer[entry], hash uint64, i
 }
 
 // find is the hot path. A hit is always valid. A miss may be caused by a growing shard, because
-// growing moves entries between chains while readers walk them. Growing first removes the buckets.
-// So if the buckets are still the same, the miss is valid, too. Otherwise find looks again under
-// the lock.
+// growing moves entries between chains while readers walk them. Growing first removes the buckets,
+// and then changes how many there are. So if the first bucket is still the same, the number is that
+// of its buckets, and the miss is valid, too. Otherwise find looks again under the lock.
 func (sh *shard) find(hash uint64, id []byte) *entry {
-	if buckets := sh.buckets.Load(); buckets != nil {
-		if e := chained(*buckets, hash, id); e != nil || sh.buckets.Load() == buckets {
-			return e
+	if first := sh.first.Load(); first != nil {
+		buckets := sh.buckets.Load()
+		if sh.first.Load() == first {
+			if e := chained(bucket(first, buckets, hash), id); e != nil || sh.first.Load() == first {
+				return e
+			}
 		}
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	return chained(*sh.buckets.Load(), hash, id)
+	return chained(sh.bucket(hash), id)
 }
 
 // The caller of the methods below must hold sh.mu.
 
-func (sh *shard) findLocked(hash uint64, id string) *entry {
-	return chained(*sh.buckets.Load(), hash, id)
+func (sh *shard) bucket(hash uint64) *chain {
+	return bucket(sh.first.Load(), sh.buckets.Load(), hash)
 }
 
+func (sh *shard) findLocked(hash uint64, id string) *entry { return chained(sh.bucket(hash), id) }
+
 func (sh *shard) insert(x *index, hash uint64, e *entry) {
-	if sh.count == len(*sh.buckets.Load()) {
+	if uint64(sh.count) == sh.buckets.Load() {
 		sh.grow(x)
 	}
-	push(*sh.buckets.Load(), hash, e)
+	push(sh.bucket(hash), e)
 	sh.count++
 }
 
-func push(buckets []atomic.Pointer[entry], hash uint64, e *entry) {
-	head := bucket(buckets, hash)
-	e.next.Store(head.Load())
-	head.Store(e)
+func push(c *chain, e *entry) {
+	e.next.Store(c.Load())
+	c.Store(e)
 }
 
 // replace puts e in the place of old, so that a reader finds one of the two.
@@ -105,8 +122,8 @@ func (sh *shard) remove(hash uint64, e *entry) {
 }
 
 // linkTo returns the link that points to e.
-func (sh *shard) linkTo(hash uint64, e *entry) *atomic.Pointer[entry] {
-	link := bucket(*sh.buckets.Load(), hash)
+func (sh *shard) linkTo(hash uint64, e *entry) *chain {
+	link := sh.bucket(hash)
 	for link.Load() != e {
 		link = &link.Load().next
 	}
@@ -116,26 +133,29 @@ func (sh *shard) linkTo(hash uint64, e *entry) *atomic.Pointer[entry] {
 // grow doubles the buckets. They never shrink: 8 to 16 bytes for each ID of the peak. Entries do
 // not store their hashes, so grow computes them.
 func (sh *shard) grow(x *index) {
-	old := *sh.buckets.Swap(nil)
-	grown := make([]atomic.Pointer[entry], 2*len(old))
+	old := sh.all()
+	sh.first.Store(nil)
+	grown := make([]chain, 2*len(old))
 	for i := range old {
 		for e := old[i].Load(); e != nil; {
 			next := e.next.Load()
-			push(grown, x.hashBytes(e.bytes()), e)
+			push(bucket(&grown[0], uint64(len(grown)), x.hashBytes(e.bytes())), e)
 			e = next
 		}
 	}
-	sh.buckets.Store(&grown)
+	sh.set(grown)
 }
+
+// all returns the buckets.
+func (sh *shard) all() []chain { return unsafe.Slice(sh.first.Load(), sh.buckets.Load()) }
 
 // The methods below take sh.mu.
 
 func (sh *shard) appendAll(entries []*entry) []*entry {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	buckets := *sh.buckets.Load()
-	for i := range buckets {
-		for e := buckets[i].Load(); e != nil; e = e.next.Load() {
+	for i, all := 0, sh.all(); i < len(all); i++ {
+		for e := all[i].Load(); e != nil; e = e.next.Load() {
 			entries = append(entries, e)
 		}
 	}

@@ -70,8 +70,8 @@ type Session struct {
 	usage    *usage // of the identity; nil if it has no name
 
 	// Read without a lock, written with mu held.
-	handles atomic.Pointer[[]Handle] // the slice is never changed, only replaced
-	ended   atomic.Bool
+	attached atomic.Pointer[attached] // never changed, only replaced
+	ended    atomic.Bool
 
 	// Guarded by mu. Lock order: a shard's mu before a session's, and never two
 	// of a kind.
@@ -80,6 +80,13 @@ type Session struct {
 	last   []Handle // those that were attached when it ended
 	newest *entry   // the bound IDs, a list through entry.older and entry.newer
 	bound  int      // its length
+}
+
+// attached are the connections of a session. The first stands apart, because most sessions have no
+// other, and finding that one must not wait for one more piece of memory.
+type attached struct {
+	first Handle
+	all   []Handle
 }
 
 // usage counts what the sessions of one identity have in a table.
@@ -96,7 +103,7 @@ func (s *Session) IdentityUse() (sessions, ids int) {
 
 func newSession(id SessionID, identity string, u *usage) *Session {
 	s := &Session{id: id, identity: identity, usage: u}
-	s.handles.Store(new([]Handle))
+	s.attached.Store(new(attached))
 	return s
 }
 
@@ -114,21 +121,17 @@ func (s *Session) Identity() string { return s.identity }
 // keeps its messages in order (S20). Pick returns false while the session is detached. It costs one
 // atomic load, and takes no lock and no memory.
 func (s *Session) Pick(hash uint64) (Handle, bool) {
-	handles := *s.handles.Load()
-	switch n := len(handles); n {
-	case 0:
-		return Handle{}, false
-	case 1:
-		return handles[0], true
-	default:
+	a := s.attached.Load()
+	if n := len(a.all); n > 1 {
 		i, _ := bits.Mul64(hash, uint64(n)) // an even share of the hash's range for each
-		return handles[i], true
+		return a.all[i], true
 	}
+	return a.first, len(a.all) == 1
 }
 
 // Handles returns the attached connections. The slice is a snapshot that never changes, and the
 // caller must not change it either.
-func (s *Session) Handles() []Handle { return *s.handles.Load() }
+func (s *Session) Handles() []Handle { return s.attached.Load().all }
 
 // LastHandles returns the connections that were attached when the session ended, so that the caller
 // can close them. Before that, it returns nil.
@@ -220,7 +223,13 @@ func (s *Session) end(allowed func() bool) bool {
 	return true
 }
 
-func (s *Session) setHandles(handles []Handle) { s.handles.Store(&handles) }
+func (s *Session) setHandles(handles []Handle) {
+	a := &attached{all: handles}
+	if len(handles) > 0 {
+		a.first = handles[0]
+	}
+	s.attached.Store(a)
+}
 
 // link puts e on the list of bound IDs. Because end takes the same lock, no entry can join the list
 // of an ended session.
