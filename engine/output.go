@@ -9,23 +9,24 @@ import (
 // output is what waits to be written to a connection, and how fast its peer reads it. The
 // connection's loop owns it.
 type output struct {
-	conn *conn // static
+	segments  [][]byte // full or foreign buffers that go out before pending
+	fullSince int64    // since when the buffer has refused frames; 0: it has not
+	crowd     *crowd   // of a queue that was more than half full; nil: it never was
+	written   int64    // bytes handed to the wire
+	taken     int64    // of those, what had reached the peer's kernel at the last look
+	moved     int64    // when that last grew
 
-	pending    []byte   // to be written at the end of the iteration
-	segments   [][]byte // full or foreign buffers that go out before pending
+	// what each message touches, see conn
+	conn       *conn  // static
+	pending    []byte // to be written at the end of the iteration
 	segBytes   int
 	backlog    int // bytes that wait for the kernel
 	dirty      bool
 	observed   bool            // it is in the loop's observed
-	messages   uint32          // in pending and segments; near what else each message touches
+	messages   uint32          // in pending and segments
 	readAt     time.Duration   // when the first of them was read
 	maxPending int             // bytes beyond which messages are refused
 	allowance  limit.Allowance // of the bytes that may wait for the connections of an identity
-	fullSince  int64           // since when the buffer has refused frames; 0: it has not
-	crowd      *crowd          // of a queue that was more than half full; nil: it never was
-	written    int64           // bytes handed to the wire
-	taken      int64           // of those, what had reached the peer's kernel at the last look
-	moved      int64           // when that last grew
 }
 
 // queued returns how many bytes wait for this connection. queuedHere returns how many of them its
