@@ -132,38 +132,59 @@ func (m *Manager) Arm(e Entry, deadline int64, dest, origin List) (Token, bool) 
 	s.nextGeneration()
 	s.setFlags(e.Flags)
 	s.seq, s.session, s.conn, s.sum, s.since = e.Seq, e.Session, e.Conn, e.Sum, e.Since
-	m.wheel.add(r, deadline)
-	m.join(byDest, dest, r)
-	m.join(byOrigin, origin, r)
+	m.wheel.add(r, s, deadline)
+	m.join(byDest, dest, r, s)
+	m.join(byOrigin, origin, r, s)
 	m.len++
-	return m.token(r), true
+	return makeToken(m.tag, m.loop, r, s.generation()), true
 }
 
 // Lookup says what a token refers to. The token may be any value. The entry is the zero Entry
 // unless the status is Pending.
 func (m *Manager) Lookup(t Token) (Entry, Status) {
+	s, status := m.find(t)
+	if status != Pending {
+		return Entry{}, status
+	}
+	return s.entry(), Pending
+}
+
+// find returns the slot of a pending entry, or says why there is none.
+func (m *Manager) find(t Token) (*slot, Status) {
 	if t.Loop() != int(m.loop) || uint32(t.slot()) >= m.slab.slots.len {
-		return Entry{}, Forged
+		return nil, Forged
 	}
 	s := m.slab.slot(t.slot())
 	switch tag := t.Tag(); {
-	case !s.issued(t.generation()), tag != m.tag && tag != m.previous:
-		return Entry{}, Forged
 	case tag == m.tag && s.pending() && s.generation() == t.generation():
-		return s.entry(), Pending
+		return s, Pending
+	case !s.issued(t.generation()), tag != m.tag && tag != m.previous:
+		return nil, Forged
 	default:
-		return Entry{}, Late
+		return nil, Late
 	}
 }
 
 // End ends the entry, because its ack came or the caller gave up. It returns false if t is not
 // pending. t may be any value.
 func (m *Manager) End(t Token) bool {
-	if _, status := m.Lookup(t); status != Pending {
+	if _, status := m.find(t); status != Pending {
 		return false
 	}
 	m.end(t.slot())
 	return true
+}
+
+// Take ends the entry because its session has acked it, and returns it. It returns false, and ends
+// nothing, if t is not pending or its entry belongs to another session. t may be any value.
+func (m *Manager) Take(t Token, session uint64) (Entry, bool) {
+	s, status := m.find(t)
+	if status != Pending || s.session != session {
+		return Entry{}, false
+	}
+	e := s.entry()
+	m.end(t.slot())
+	return e, true
 }
 
 // Redirect records that the message was delivered elsewhere: it moves the entry to the end of dest
@@ -171,15 +192,15 @@ func (m *Manager) End(t Token) bool {
 // origin do not change. Redirect returns false if t is not pending. t may be any value. It panics
 // if dest was freed.
 func (m *Manager) Redirect(t Token, e Entry, dest List) bool {
-	if _, status := m.Lookup(t); status != Pending {
+	s, status := m.find(t)
+	if status != Pending {
 		return false
 	}
 	m.check(dest)
-	s := m.slab.slot(t.slot())
 	s.session, s.sum = e.Session, e.Sum
 	s.setFlags(e.Flags)
 	m.slab.remove(byDest, t.slot())
-	m.join(byDest, dest, t.slot())
+	m.join(byDest, dest, t.slot(), s)
 	return true
 }
 
@@ -263,9 +284,9 @@ func (m *Manager) token(r ref) Token {
 	return makeToken(m.tag, m.loop, r, m.slab.slot(r).generation())
 }
 
-func (m *Manager) join(k kind, l List, r ref) {
+func (m *Manager) join(k kind, l List, r ref, s *slot) {
 	if l != 0 {
-		m.slab.insert(k, ref(l), r)
+		m.slab.join(k, ref(l), r, &s.links[k])
 	}
 }
 

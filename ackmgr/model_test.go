@@ -176,6 +176,25 @@ func (p *pair) end() {
 	}
 }
 
+func (p *pair) take() {
+	t, f := p.token()
+	session := rapid.Uint64().Draw(p.T, "session")
+	if f != nil && rapid.Bool().Draw(p.T, "own session") {
+		session = f.entry.Session
+	}
+	var want Entry
+	mine := f != nil && f.entry.Session == session
+	if mine {
+		want = f.entry
+	}
+	if e, got := p.m.Take(t, session); got != mine || e != want {
+		p.Fatalf("Take(%#x, %d) = %+v, %v; want %+v, %v", t, session, e, got, want, mine)
+	}
+	if mine {
+		p.drop(f)
+	}
+}
+
 func (p *pair) redirect() {
 	t, f := p.token()
 	e, dest := p.entry(), p.list()
@@ -294,7 +313,7 @@ func (p *pair) setTag() {
 
 func (p *pair) step() {
 	steps := []func(){
-		p.arm, p.arm, p.arm, p.arm, p.arm, p.end, p.end, p.redirect, p.advance, p.advance,
+		p.arm, p.arm, p.arm, p.arm, p.arm, p.end, p.take, p.take, p.redirect, p.advance, p.advance,
 		p.endDest, p.endOrigin, p.newList, p.freeList, p.setTag,
 	}
 	steps[rapid.IntRange(0, len(steps)-1).Draw(p.T, "step")]()

@@ -124,11 +124,12 @@ func (s *slab) takeSlot() ref {
 
 // freeSlot takes the slot off its rings and makes it the last to be reused.
 func (s *slab) freeSlot(r ref) {
+	p := s.slot(r)
 	for k := range kinds {
-		s.remove(k, r)
+		s.leave(k, r, &p.links[k])
 	}
-	s.slot(r).state &^= pendingBit
-	s.insert(byTimer, s.freeSlots, r)
+	p.state &^= pendingBit
+	s.join(byTimer, s.freeSlots, r, &p.links[byTimer])
 }
 
 // addHead adds a head with empty rings. Heads added in a row have refs in a row.
@@ -171,16 +172,21 @@ func (s *slab) last(k kind, head ref) ref { return s.link(k, head).prev }
 
 // insert puts r, which must be on no ring of that kind, just before at: last on
 // the ring if at is its head.
-func (s *slab) insert(k kind, at, r ref) {
+func (s *slab) insert(k kind, at, r ref) { s.join(k, at, r, s.link(k, r)) }
+
+// join is insert for a caller that has the link of r.
+func (s *slab) join(k kind, at, r ref, l *link) {
 	a := s.link(k, at)
-	*s.link(k, r) = link{prev: a.prev, next: at}
+	*l = link{prev: a.prev, next: at}
 	s.link(k, a.prev).next = r
 	a.prev = r
 }
 
 // remove takes r off its ring of that kind; if it is on none, nothing happens.
-func (s *slab) remove(k kind, r ref) {
-	l := s.link(k, r)
+func (s *slab) remove(k kind, r ref) { s.leave(k, r, s.link(k, r)) }
+
+// leave is remove for a caller that has the link of r.
+func (s *slab) leave(k kind, r ref, l *link) {
 	s.link(k, l.prev).next = l.next
 	s.link(k, l.next).prev = l.prev
 	*l = link{r, r}

@@ -54,11 +54,10 @@ func (w *wheel) tick(t int64) uint64 {
 	return w.now + (uint64(t) - uint64(now)) // as uint64, the difference cannot overflow
 }
 
-// add schedules r, which must be on no byTimer ring, for the deadline.
-func (w *wheel) add(r ref, deadline int64) {
-	tick := uint32(min(w.tick(deadline), w.now+maxAhead))
-	w.slab.slot(r).tick = tick
-	w.slab.insert(byTimer, w.bucketOf(tick), r)
+// add schedules r, which must be on no byTimer ring, for the deadline. s is the slot of r.
+func (w *wheel) add(r ref, s *slot, deadline int64) {
+	s.tick = uint32(min(w.tick(deadline), w.now+maxAhead))
+	w.slab.join(byTimer, w.bucketOf(s.tick), r, &s.links[byTimer])
 }
 
 // bucketOf returns the head of the bucket in which to wait for the tick.

@@ -105,11 +105,13 @@ func (s *settling) deliverAck(t ackmgr.Token, session uint64, code codec.Code, r
 
 // acked ends an entry of this loop with what the receiver said.
 func (s *settling) acked(t ackmgr.Token, session uint64, code codec.Code, reason, reply []byte) {
-	if entry, ok := s.claim(t, session); ok {
-		s.acks.End(t)
-		s.loop.stats.times.ackRoundTrip.Add(s.since(entry), 1)
-		s.finish(entry, code, reason, reply)
+	entry, ok := s.acks.Take(t, session)
+	if !ok {
+		s.loop.stats.acksLate++
+		return
 	}
+	s.loop.stats.times.ackRoundTrip.Add(s.since(entry), 1)
+	s.finish(entry, code, reason, reply)
 }
 
 // claim returns the entry of a token that a session has echoed, if it is pending and was last
