@@ -127,20 +127,47 @@ func (r *Registry) readBindReply(c *call, b *bundle, asked []int, results []rout
 		}
 		return nil
 	}
-	if len(reply) != bindReplyLen*b.ops {
+	if !b.decodeReply(reply, asked, results) {
 		return r.unavailable(fmt.Errorf("bind: a reply of %d bytes for %d IDs", len(reply), b.ops))
 	}
 	for _, p := range b.parts {
 		for _, k := range p.ops {
-			result := decodeBindReply(reply[:bindReplyLen])
-			if result.Status == 0 { // the marker has changed: the data may be lost
-				r.losses.suspect()
+			if result := &results[asked[k]]; result.Status == 0 {
+				r.losses.suspect() // the marker has changed: the data may be lost
 				result.Status = routing.Unanswered
 			}
-			results[asked[k]], reply = result, reply[bindReplyLen:]
 		}
 	}
 	return nil
+}
+
+// decodeReply reads bind.lua's reply. It returns false if the reply is not one for the bundle.
+func (b *bundle) decodeReply(reply string, asked []int, results []routing.BindResult) bool {
+	if len(reply) < 8 || (len(reply)-8)%bindReplyLen != 0 {
+		return false
+	}
+	bound := routing.BindResult{Status: routing.Bound, Epoch: decodeUint(reply)}
+	reply = reply[8:]
+	next := func() int { // the place of the next ID that is not simply bound
+		if reply == "" {
+			return b.ops
+		}
+		return int(binary.BigEndian.Uint32([]byte(reply[:4])))
+	}
+	i, other := 0, next()
+	for _, p := range b.parts {
+		for _, k := range p.ops {
+			result := bound
+			if i == other {
+				result = decodeBindResult(reply[4:bindReplyLen])
+				reply = reply[bindReplyLen:]
+				other = next()
+			}
+			results[asked[k]] = result
+			i++
+		}
+	}
+	return reply == ""
 }
 
 // bindKeys are the keys of bind.lua for a bundle.
@@ -164,23 +191,41 @@ func (r *Registry) bindArgs(v *view, ops []routing.BindOp, asked []int, b *bundl
 	if r.losses.recovering() {
 		rebuilding = 1
 	}
-	args := make([]any, 0, 7+len(b.groups)+2*b.ops)
+	args := make([]any, 0, 8+len(b.groups)+2*b.ops)
 	args = append(args, rebuilding, now, routing.MaxClock, routing.MaxAsserted, routing.MaxEpochAhead.Microseconds())
-	layout := make([]byte, 0, 6*len(b.parts))
+	layout := make([]byte, 0, 5*len(b.parts))
 	for _, p := range b.parts {
-		layout = binary.BigEndian.AppendUint16(layout, b.place[p.bucket.group()])
+		layout = append(layout, byte(b.place[p.bucket.group()]-1))
 		layout = binary.BigEndian.AppendUint32(layout, uint32(len(p.ops)))
 	}
-	args = append(args, len(b.groups), layout)
+	args = append(args, len(b.groups), b.ops, layout)
 	for _, g := range b.groups {
 		args = append(args, v.markers[g])
 	}
+	first := ops[asked[b.parts[0].ops[0]]]
+	alike := true
 	for _, p := range b.parts {
 		for _, k := range p.ops {
-			args = append(args, ops[asked[k]].ID, packBind(&ops[asked[k]]))
+			op := ops[asked[k]]
+			args = append(args, op.ID)
+			alike = alike && sameButID(&op, &first)
+		}
+	}
+	if alike {
+		return append(args, packBind(&first))
+	}
+	for _, p := range b.parts {
+		for _, k := range p.ops {
+			args = append(args, packBind(&ops[asked[k]]))
 		}
 	}
 	return args
+}
+
+// sameButID reports whether packBind gives the same for both.
+func sameButID(a, b *routing.BindOp) bool {
+	return a.Session == b.Session && a.Epoch == b.Epoch && a.Expect == b.Expect && a.Known == b.Known &&
+		(a.ID == "") == (b.ID == "")
 }
 
 // packBind is what bind.lua has to know of an op besides its ID.
@@ -199,10 +244,10 @@ func packBind(op *routing.BindOp) []byte {
 	return packed
 }
 
-// bindReplyLen is the length of the answer for one ID of bind.lua: status, epoch, incumbent.
-const bindReplyLen = 1 + 8 + bindingLen
+// bindReplyLen is the length of what bind.lua says of one ID: its place, status, epoch, incumbent.
+const bindReplyLen = 4 + 1 + 8 + bindingLen
 
-func decodeBindReply(s string) routing.BindResult {
+func decodeBindResult(s string) routing.BindResult {
 	incumbent, _ := decodeBinding(s[9:])
 	return routing.BindResult{Status: routing.BindStatus(s[0]), Epoch: decodeUint(s[1:]), Incumbent: incumbent}
 }
