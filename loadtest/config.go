@@ -181,17 +181,22 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Payloads) == 0 {
 		setDefault(&c.Payload, defaultPayload)
 	}
-	setDefault(&c.Warmup, defaultWarmup)
-	setDefault(&c.Duration, defaultDuration)
+	c.Warmup, c.Duration = c.Times()
 	setDefault(&c.Seed, rand.Uint64())
 	if !c.openLoop() {
 		setDefault(&c.Window, 1)
 	}
-	c.Warmup = max(c.Warmup, 0)
 	if c.Progress == nil {
 		c.Progress = io.Discard
 	}
 	return c, c.validate()
+}
+
+// Times returns how long the run warms up, and how long it measures; negative: without an end.
+func (c Config) Times() (warmup, measured time.Duration) {
+	setDefault(&c.Warmup, defaultWarmup)
+	setDefault(&c.Duration, defaultDuration)
+	return max(c.Warmup, 0), c.Duration
 }
 
 // openLoop reports whether messages start on a schedule.

@@ -62,11 +62,19 @@ func (r *run) versions() result.Versions {
 	case r.inProcess:
 		v.Server, v.ServerGo = v.Driver, v.DriverGo
 	case r.cfg.ServerPID != 0:
-		if info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", r.cfg.ServerPID)); err == nil {
-			v.Server, v.ServerGo = version(info), info.GoVersion
-		}
+		v.Server, v.ServerGo = ProgramVersion(r.cfg.ServerPID)
 	}
 	return v
+}
+
+// ProgramVersion returns the version of the program of a process, and that of the Go that built it.
+// Both are empty if Go did not build it, or if it cannot be read.
+func ProgramVersion(pid int) (program, goVersion string) {
+	info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return "", ""
+	}
+	return version(info), info.GoVersion
 }
 
 // version names a program that Go has built: its package, its version, and the commit.

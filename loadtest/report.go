@@ -6,7 +6,6 @@ import (
 
 	"distmsg/loadtest/internal/ledger"
 	"distmsg/loadtest/internal/shape"
-	"distmsg/loadtest/internal/traffic"
 	"distmsg/loadtest/result"
 )
 
@@ -55,12 +54,13 @@ func (r *run) report() *Report {
 	if report.Measured > 0 {
 		report.Rate = new(float64(m.Done) / float64(report.Measured))
 	}
-	report.DriverCPU = perMessage(m, r.to.driver-r.from.driver)
+	report.Completed = m.During
+	report.DriverCPU = result.PerMessage(r.to.driver-r.from.driver, m.During)
 	switch {
 	case r.server != nil:
 		report.ServerError = r.server.Error()
 	case r.cfg.ServerPID != 0 && report.Measured > 0:
-		report.ServerCPU = perMessage(m, r.to.server-r.from.server)
+		report.ServerCPU = result.PerMessage(r.to.server-r.from.server, m.During)
 		report.ServerRSS = &r.to.serverRSS
 	}
 	report.Rounds = []result.Round{report.Round()}
@@ -89,13 +89,4 @@ func slowest(t *ledger.Timeline) map[string]result.Seconds {
 		words[word] = result.Seconds(ns) / 1e9
 	}
 	return words
-}
-
-// perMessage divides d, the CPU time of the measured time, by the messages that completed in that
-// time. It returns nil if no message completed then.
-func perMessage(m *traffic.Meter, d time.Duration) *result.Seconds {
-	if m.During == 0 {
-		return nil
-	}
-	return new(result.Seconds(d.Seconds() / float64(m.During)))
 }

@@ -324,7 +324,7 @@ func TestReportJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for object, want := range map[string]string{
-		"": "acked begun config cross delivered distribution down_connections drain_cut drains driver_cpu_seconds_per_message episodes errors expected_no_route faults landing_seconds latency_seconds lost_connections machine" +
+		"": "acked begun completed_while_measured config cross delivered distribution down_connections drain_cut drains driver_cpu_seconds_per_message episodes errors expected_no_route faults landing_seconds latency_seconds lost_connections machine" +
 			" max_silence_at_seconds max_silence_seconds measured_seconds moves outcomes partial rate_per_second rounds schema sent" +
 			" server_cpu_seconds_per_message server_error server_rss_bytes silent_nodes slowest_seconds thresholds timeline unanswered unsent versions",
 		"faults":          "corrupted double_outcome duplicated false_acked false_denied false_no_route false_undelivered misrouted missing reordered",

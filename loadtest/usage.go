@@ -24,16 +24,6 @@ func (r *run) usage() (u usage, err error) {
 	if r.cfg.ServerPID == 0 {
 		return u, nil
 	}
-	for _, pid := range append([]int{r.cfg.ServerPID}, r.cfg.MoreServerPIDs...) {
-		cpu, err := process.CPU(pid)
-		if err != nil {
-			return u, err
-		}
-		rss, err := process.RSS(pid)
-		if err != nil {
-			return u, err
-		}
-		u.server, u.serverRSS = u.server+cpu, u.serverRSS+rss
-	}
-	return u, nil
+	u.server, u.serverRSS, err = process.Total(append([]int{r.cfg.ServerPID}, r.cfg.MoreServerPIDs...)...)
+	return u, err
 }

@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"distmsg/internal/certs/certstest"
 	"distmsg/loadtest"
 )
 
@@ -85,23 +87,26 @@ func (p *program) wait() (code loadtest.ExitCode, stderr string) {
 	return loadtest.ExitCode(p.cmd.ProcessState.ExitCode()), string(rest)
 }
 
-// startAgents starts two agents with a token, and returns their addresses and the flags of run for
-// them.
+// startAgents starts two agents with a token and TLS, and returns their addresses and the flags of
+// run for them.
 func startAgents(t *testing.T) (agents []*program, addrs []string, flags string) {
 	t.Helper()
-	token := filepath.Join(t.TempDir(), "token")
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
 	if err := os.WriteFile(token, []byte("of sixteen characters or more\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	ca := certstest.NewCA(t, "ca")
+	pair, authority := ca.Issue(t, certstest.Request{}).Write(t, dir, "agent"), ca.Write(t, dir)
 	for range 2 {
-		p := start(t, "agent --listen 127.0.0.1:0 --token-file "+token)
+		p := start(t, "agent --listen 127.0.0.1:0 --token-file "+token+" --agent-tls-cert "+pair.CertFile+" --agent-tls-key "+pair.KeyFile)
 		addr, ok := strings.CutPrefix(p.line(), "listening on ")
 		if !ok {
 			t.Fatal("an agent does not say where it listens")
 		}
 		agents, addrs = append(agents, p), append(addrs, addr)
 	}
-	return agents, addrs, "run --nodes " + startNode(t, "a", nil, nil).Addr().String() + " --conns 9 --ids-per-conn 2 --window 3 --agents " + strings.Join(addrs, ",") + " --agent-token-file " + token
+	return agents, addrs, "run --nodes " + startNode(t, "a", nil, nil).Addr().String() + " --conns 9 --ids-per-conn 2 --window 3 --agents " + strings.Join(addrs, ",") + " --agent-token-file " + token + " --agent-tls --agent-tls-ca " + authority
 }
 
 // TestAgents makes a run of two agents: one ledger, and counts that are the sums of theirs. While
@@ -110,7 +115,7 @@ func TestAgents(t *testing.T) {
 	t.Parallel()
 	agents, addrs, flags := startAgents(t)
 	file := filepath.Join(t.TempDir(), "out.json")
-	first := start(t, flags+" --duration forever --warmup 0 --fail-if faults>0 --json "+file)
+	first := start(t, flags+" --duration forever --warmup 0 --fail-if faults>0 --server-pid "+strconv.Itoa(os.Getpid())+" --json "+file)
 	first.line() // a second of the run is over
 	code, why := start(t, flags).wait()
 	if code != loadtest.ExitFailure || !strings.Contains(why, "one run at a time") || !strings.Contains(why, addrs[0]) && !strings.Contains(why, addrs[1]) {
@@ -139,11 +144,14 @@ func checkSums(t *testing.T, r *loadtest.Report, addrs []string) {
 	if r.Partial || r.Faults.Total() != 0 || len(r.Agents) != 2 || r.Config.Conns != 9 || r.Sent == 0 {
 		t.Fatalf("%+v", r)
 	}
+	if r.ServerCPU == nil || r.ServerRSS == nil || r.Versions.Server == "" {
+		t.Errorf("nothing is known of the server: %+v, %q", r.Versions, r.ServerError)
+	}
 	var conns int
 	var sent, delivered, acked, inTime uint64
 	var measured float64 // messages
 	for i, a := range r.Agents {
-		if a.Address != addrs[i] || a.Sent == 0 || a.ClockBound <= 0 || a.Late < 0 {
+		if a.Address != addrs[i] || a.Sent == 0 || a.ClockBound <= 0 || a.ClockDrift == nil || a.Late < 0 {
 			t.Errorf("agent %+v", a)
 		}
 		measured += *a.Rate * float64(a.Measured)
@@ -197,13 +205,19 @@ func TestAgentUsage(t *testing.T) {
 		"agent --listen 0.0.0.0:0":                                           "needs --token-file",
 		"agent --listen :0":                                                  "needs --token-file",
 		"agent --listen here":                                                "want host:port",
+		"agent --agent-tls-cert f":                                           "go together",
+		"agent --agent-tls-client-ca f":                                      "needs --agent-tls-cert",
+		"agent --agent-tls-cert f --agent-tls-key f":                         "--agent-tls-cert and the flags",
+		"--agent-tls --nodes a:1":                                            "need --agents",
+		"--agents a:1 --nodes a:1 --agent-tls-ca f":                          "need --agent-tls",
+		"--agents a:1 --nodes a:1 --agent-tls --agent-tls-ca no-such-file":   "no-such-file",
+		"soak --out o --agent-tls":                                           "is not for a soak",
 		"agent --token-file " + short:                                        "6 characters",
 		"agent --token-file missing":                                         "--token-file: ",
 		"--agents a:1":                                                       "--agents needs running nodes",
 		"--agents a:1,a:1 --nodes b:1":                                       "--agents has a:1 twice",
 		"--agents a:1 --nodes b:1 --credentials-file " + short:               "give them to loadtest agent",
 		"--agents a:1,b:1 --nodes b:1 --conns 1":                             "--conns is 1",
-		"--agents a:1 --nodes b:1 --server-pid 1":                            "--server-pid excludes agents",
 		"--agent-token-file " + short:                                        "needs --agents",
 		"--agents a:1 --discovery zk://b:1/c --discovery-auth-file " + short: "give it to loadtest agent",
 	} {

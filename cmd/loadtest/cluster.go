@@ -73,8 +73,8 @@ func (o *clusterOptions) addTo(f *pflag.FlagSet) {
 }
 
 func notOfCluster() foreign {
-	return foreign{to: "a cluster, which has nodes of its own", names: []string{"nodes", "discovery", "discovery-auth-file", "loops",
-		"server-pid", "no-ack", "credentials-file", "agents", "agent-token-file"}}
+	return foreign{to: "a cluster, which has nodes of its own", names: append(agentsFlagNames(),
+		"nodes", "discovery", "discovery-auth-file", "loops", "server-pid", "no-ack", "credentials-file")}
 }
 
 func (o *clusterOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {

@@ -27,8 +27,8 @@ type loadFlags struct {
 	stages    string
 	arrivals  string
 	payloads  string
-	agents    agents.Config
-	tokenFile string // of the agents
+	agents    agentsFlags
+	fleet     agents.Config // what agents says
 }
 
 // authVariable is the environment variable that holds ZooKeeper's credentials where no file is
@@ -59,8 +59,7 @@ func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before the measured time: in the ledger, but not in the figures")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed that makes the choice of receivers repeatable (0: random)")
 	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
-	f.StringSliceVar(&o.agents.Agents, "agents", nil, "make the load with these, which share it, in place of this process: host:port[,host:port...] of loadtest agent")
-	f.StringVar(&o.tokenFile, "agent-token-file", "", "`file` with the token that the agents want")
+	o.agents.addTo(f)
 	o.addShape(f)
 }
 
@@ -95,10 +94,11 @@ func (o *loadFlags) check(flags *pflag.FlagSet) error {
 		return errors.New("--nodes and --discovery exclude each other: give one of them")
 	case o.authFile != "" && !discover:
 		return errors.New("--discovery-auth-file needs --discovery")
-	case o.tokenFile != "" && !flags.Changed("agents"):
-		return errors.New("--agent-token-file needs --agents")
-	case o.authFile != "" && flags.Changed("agents"):
+	case o.authFile != "" && o.agents.on():
 		return errors.New("--discovery-auth-file excludes --agents: give it to loadtest agent")
+	}
+	if err := o.agents.check(); err != nil {
+		return err
 	}
 	return o.tls.check()
 }
@@ -146,11 +146,10 @@ func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadt
 	if cfg.TLS, err = o.tls.config(); err != nil {
 		return cfg, end, loadtest.ExitUsage, err
 	}
-	if flags.Changed("agents") {
-		if o.agents.Token, err = readToken(o.tokenFile); err != nil {
-			return cfg, end, loadtest.ExitUsage, fmt.Errorf("--agent-token-file: %w", err)
+	if o.agents.on() {
+		if o.fleet, err = o.agents.config(o.discovery); err != nil {
+			return cfg, end, loadtest.ExitUsage, err
 		}
-		o.agents.Discovery = o.discovery
 		return cfg, end, loadtest.ExitOK, nil
 	}
 	if flags.Changed("discovery") {
@@ -166,8 +165,8 @@ func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadt
 
 // once makes one run, in this process or with agents. Its errors name flags.
 func (o *loadFlags) once(ctx context.Context, flags *pflag.FlagSet, cfg loadtest.Config) (report *loadtest.Report, code loadtest.ExitCode, err error) {
-	if len(o.agents.Agents) > 0 {
-		report, err = agents.Run(ctx, o.agents, cfg)
+	if o.agents.on() {
+		report, err = agents.Run(ctx, o.fleet, cfg)
 	} else {
 		report, err = loadtest.Run(ctx, cfg)
 	}

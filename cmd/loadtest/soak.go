@@ -61,7 +61,7 @@ func (o *soakOptions) addTo(f *pflag.FlagSet) {
 }
 
 func notOfSoak() foreign {
-	return foreign{to: "a soak, which makes its load itself", names: []string{"agents", "agent-token-file"}}
+	return foreign{to: "a soak, which makes its load itself", names: agentsFlagNames()}
 }
 
 func (o *soakOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {

@@ -2,7 +2,7 @@ package main
 
 import (
 	"crypto/tls"
-	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/spf13/pflag"
@@ -10,8 +10,9 @@ import (
 	"distmsg/internal/certs"
 )
 
-// tlsFlags are the flags that begin with --tls.
+// tlsFlags are the flags that say how to reach servers with TLS.
 type tlsFlags struct {
+	side       string // what the names begin with: nothing, or "agent-"
 	on         bool
 	files      certs.Files
 	serverName string
@@ -19,28 +20,29 @@ type tlsFlags struct {
 }
 
 func (t *tlsFlags) addTo(f *pflag.FlagSet) {
-	f.BoolVar(&t.on, "tls", false, "use TLS; a server must prove that it is the host of its address")
-	f.StringVar(&t.files.CA, "tls-ca", "", "PEM `file`: who signs the servers' certificates (default: those the system trusts)")
-	f.StringVar(&t.files.Cert, "tls-cert", "", "PEM `file` with the certificate that all connections show")
-	f.StringVar(&t.files.Key, "tls-key", "", "PEM `file` with its key")
-	f.StringVar(&t.serverName, "tls-server-name", "", "`name` in the servers' certificates (default: the host of each address)")
-	f.BoolVar(&t.skipVerify, "tls-insecure-skip-verify", false, "trust any server; for tests only, because anybody in between can read and change everything")
+	who := map[string]string{"": "servers", "agent-": "agents"}[t.side]
+	f.BoolVar(&t.on, t.side+"tls", false, "use TLS to the "+who+"; each must prove that it is the host of its address")
+	f.StringVar(&t.files.CA, t.side+"tls-ca", "", "PEM `file`: who signs the "+who+"' certificates (default: those the system trusts)")
+	f.StringVar(&t.files.Cert, t.side+"tls-cert", "", "PEM `file` with the certificate that all connections to the "+who+" show")
+	f.StringVar(&t.files.Key, t.side+"tls-key", "", "PEM `file` with its key")
+	f.StringVar(&t.serverName, t.side+"tls-server-name", "", "`name` in the "+who+"' certificates (default: the host of each address)")
+	f.BoolVar(&t.skipVerify, t.side+"tls-insecure-skip-verify", false, "trust any of the "+who+"; for tests only, because anybody in between can read and change everything")
 }
 
 func (t *tlsFlags) check() error {
 	named := t.files != certs.Files{} || t.serverName != "" || t.skipVerify
 	switch {
 	case named && !t.on:
-		return errors.New("the flags that begin with --tls- need --tls")
+		return fmt.Errorf("the flags that begin with --%[1]stls- need --%[1]stls", t.side)
 	case (t.files.Cert == "") != (t.files.Key == ""):
-		return errors.New("--tls-cert and --tls-key go together: give both, or neither")
+		return fmt.Errorf("--%[1]stls-cert and --%[1]stls-key go together: give both, or neither", t.side)
 	case t.skipVerify && (t.files.CA != "" || t.serverName != ""):
-		return errors.New("--tls-insecure-skip-verify excludes --tls-ca and --tls-server-name: it checks neither")
+		return fmt.Errorf("--%[1]stls-insecure-skip-verify excludes --%[1]stls-ca and --%[1]stls-server-name: it checks neither", t.side)
 	}
 	return nil
 }
 
-// config reads the files. It returns nil without --tls.
+// config reads the files. It returns nil if TLS is not asked for.
 func (t *tlsFlags) config() (*tls.Config, error) {
 	if !t.on {
 		return nil, nil

@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -24,6 +26,7 @@ import (
 // name files there, and sends none.
 type AgentConfig struct {
 	Token           string      // what coordinators have to show; empty: nothing
+	ListenTLS       *tls.Config // of the connections of coordinators; nil: none
 	TLS             *tls.Config // of the connections to nodes; nil: none
 	CredentialsFile string      // see loadtest.Config
 	// Discover finds nodes at a URL. The agent calls end after the run.
@@ -59,8 +62,11 @@ func NewAgent(cfg AgentConfig) *Agent { return &Agent{cfg: cfg, clock: newClock(
 // Serve serves coordinators until ctx ends. A run that goes on then fails, and its coordinator
 // hears why. Serve closes ln.
 func (a *Agent) Serve(ctx context.Context, ln net.Listener) error {
-	server := &http.Server{Handler: a, ReadHeaderTimeout: answerWithin, IdleTimeout: time.Minute,
+	server := &http.Server{Handler: a, ReadHeaderTimeout: answerWithin, IdleTimeout: time.Minute, ErrorLog: log.New(a, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx }}
+	if a.cfg.ListenTLS != nil {
+		ln = tls.NewListener(ln, a.cfg.ListenTLS)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
 	select {
@@ -76,6 +82,12 @@ func (a *Agent) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	<-ended
 	return err
+}
+
+// Write logs a line of package http, such as a TLS handshake that failed.
+func (a *Agent) Write(line []byte) (int, error) {
+	a.cfg.Log("%s", bytes.TrimSpace(line))
+	return len(line), nil
 }
 
 // ServeHTTP serves one request of a coordinator.

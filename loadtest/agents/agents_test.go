@@ -32,7 +32,7 @@ func says(h hello) http.HandlerFunc {
 func TestWhoAnswers(t *testing.T) {
 	agent := NewAgent(AgentConfig{Token: "the right token", Log: t.Logf})
 	for name, c := range map[string]struct{ addr, says string }{
-		"a later version":    {fake(t, says(hello{Version: version + 1, Schema: result.Schema, Program: "loadtest v9"})), "loadtest v9 and speaks version 2"},
+		"a later version":    {fake(t, says(hello{Version: version + 1, Schema: result.Schema, Program: "loadtest v9"})), fmt.Sprintf("loadtest v9 and speaks version %d", version+1)},
 		"other reports":      {fake(t, says(hello{Version: version, Schema: "distmsg-loadtest/0"})), "with reports of distmsg-loadtest/0"},
 		"no agent":           {fake(t, http.NotFound), "not the address of an agent"},
 		"JSON of no agent":   {fake(t, says(hello{})), "not the address of an agent"},
@@ -55,9 +55,9 @@ func TestRefusals(t *testing.T) {
 		header     http.Header
 		want       int
 	}{
-		"a page in a browser":  {pathRun, `{"agent_version":1}`, http.Header{"Origin": {"http://example.com"}}, http.StatusForbidden},
-		"another version":      {pathRun, `{"agent_version":2}`, nil, http.StatusBadRequest},
-		"a field of a later":   {pathRun, `{"agent_version":1,"load":{"Wormholes":2}}`, nil, http.StatusBadRequest},
+		"a page in a browser":  {pathRun, fmt.Sprintf(`{"agent_version":%d}`, version), http.Header{"Origin": {"http://example.com"}}, http.StatusForbidden},
+		"another version":      {pathRun, fmt.Sprintf(`{"agent_version":%d}`, version-1), nil, http.StatusBadRequest},
+		"a field of a later":   {pathRun, `{"agent_version":2,"load":{"Wormholes":2}}`, nil, http.StatusBadRequest},
 		"an order for no run":  {pathStart, `{"run":"x"}`, nil, http.StatusConflict},
 		"an order, no JSON":    {pathStop, `run`, nil, http.StatusBadRequest},
 		"something else":       {"/", ``, nil, http.StatusNotFound},
@@ -82,13 +82,13 @@ func TestClock(t *testing.T) {
 	addr := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		says(hello{Version: version, Schema: result.Schema, Clock: c.now().Add(time.Hour).UnixNano()})(w, r)
 	})
-	l := newLink(addr, "", c)
+	l := newLink(addr, "", nil, c)
 	defer l.close()
 	if err := l.meet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if wrong := l.offset - time.Hour; wrong.Abs() > l.bound || l.bound <= 0 {
-		t.Errorf("the offset is %v, and wrong by %v: more than %v", l.offset, wrong, l.bound)
+	if wrong := l.first.offset - time.Hour; wrong.Abs() > l.first.bound || l.first.bound <= 0 {
+		t.Errorf("the offset is %v, and wrong by %v: more than %v", l.first.offset, wrong, l.first.bound)
 	}
 }
 
@@ -101,7 +101,7 @@ func TestSilentAgent(t *testing.T) {
 		<-over
 	})
 	defer close(over)
-	l := newLink(addr, "", newClock())
+	l := newLink(addr, "", nil, newClock())
 	defer l.close()
 	l.patience = 50 * time.Millisecond
 	err := l.follow(t.Context(), &job{}, func(*event) {})
@@ -112,8 +112,8 @@ func TestSilentAgent(t *testing.T) {
 
 func TestBadRuns(t *testing.T) {
 	nodes := loadtest.Config{Nodes: []string{"x:1"}, Conns: 2}
-	secret, pid, few := nodes, nodes, nodes
-	secret.CredentialsFile, pid.ServerPID, few.Conns = "token", 1, 1
+	secret, few := nodes, nodes
+	secret.CredentialsFile, few.Conns = "token", 1
 	two := []string{"a:1", "b:1"}
 	for name, c := range map[string]struct {
 		agents []string
@@ -124,7 +124,6 @@ func TestBadRuns(t *testing.T) {
 		"twice":          {[]string{"a:1", "a:1"}, nodes},
 		"no node":        {two, loadtest.Config{Conns: 2}},
 		"a secret":       {two, secret},
-		"a process":      {two, pid},
 		"no connections": {two, few},
 	} {
 		if _, err := Run(t.Context(), Config{Agents: c.agents}, c.load); !errors.Is(err, loadtest.ErrUsage) {

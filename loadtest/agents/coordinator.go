@@ -2,6 +2,7 @@ package agents
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +17,12 @@ import (
 
 // Config says which agents make a run.
 type Config struct {
-	Agents    []string // their addresses, host:port
-	Token     string   // what they want to see; empty: nothing
-	Discovery string   // where each agent finds the nodes; empty: they are named
+	Agents []string // their addresses, host:port
+	Token  string   // what they want to see; empty: nothing
+	// TLS is for the connections to agents. Without a ServerName, an agent must prove that it is
+	// the host of its address. Default: nil, no TLS.
+	TLS       *tls.Config
+	Discovery string // where each agent finds the nodes; empty: they are named
 }
 
 // startIn is how long after the last agent is ready all of them start. The order to start has to
@@ -35,6 +39,7 @@ type fleet struct {
 	begun  time.Time // when the first connection could be made
 	merger *merger
 	events chan arrival
+	server *server
 
 	ready   int
 	reports []*result.Report // by agent; nil: it has not come
@@ -52,7 +57,7 @@ type arrival struct {
 // Run is loadtest.Run with the agents in place of this process. load is the load of all of them
 // together: they share its connections, and their rates and their churn in proportion. They use
 // their own TLS and credentials. Its errors name the agent.
-func Run(ctx context.Context, cfg Config, load loadtest.Config) (*loadtest.Report, error) {
+func Run(ctx context.Context, cfg Config, load loadtest.Config) (report *loadtest.Report, err error) {
 	if err := cfg.validate(&load); err != nil {
 		return nil, err
 	}
@@ -65,9 +70,12 @@ func Run(ctx context.Context, cfg Config, load loadtest.Config) (*loadtest.Repor
 	f := &fleet{cfg: &cfg, load: &load, clock: newClock(), run: fmt.Sprintf("%016x", rand.Uint64()), events: make(chan arrival),
 		reports: make([]*result.Report, len(cfg.Agents)), late: make([]time.Duration, len(cfg.Agents)), missing: len(cfg.Agents)}
 	for _, addr := range cfg.Agents {
-		l := newLink(addr, cfg.Token, f.clock)
+		l := newLink(addr, cfg.Token, cfg.TLS, f.clock)
 		defer l.close()
 		f.links = append(f.links, l)
+	}
+	if f.server, err = newServer(&load); err != nil {
+		return nil, err
 	}
 	if err := f.each(func(_ int, l *link) error { return l.meet(ctx) }); err != nil {
 		return nil, err
@@ -97,8 +105,6 @@ func (c *Config) validate(load *loadtest.Config) error {
 		return usage("agents needs running nodes: give --nodes or --discovery")
 	case load.TLS != nil || load.CredentialsFile != "":
 		return usage("agents excludes --tls and --credentials-file here: give them to loadtest agent, where the connections begin")
-	case load.ServerPID != 0:
-		return usage("server-pid excludes agents")
 	case load.Conns < n:
 		return usage("conns is %d, want at least one for each of the %d agents", load.Conns, n)
 	}
@@ -151,12 +157,15 @@ func (f *fleet) make(ctx context.Context) (*loadtest.Report, error) {
 		case <-until:
 			until = nil
 			err = f.stop(links, false)
+		case <-f.server.due:
+			f.server.mark()
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	f.merger.flush()
+	_ = f.each(func(_ int, l *link) error { l.part(links); return nil })
 	return f.report(), nil
 }
 
@@ -203,13 +212,15 @@ func (f *fleet) handle(ctx context.Context, a *arrival) error {
 func (f *fleet) start(ctx context.Context) error {
 	at := f.clock.now().Add(startIn)
 	f.merger.begin = result.Of(at.Sub(f.begun))
+	f.server.start(at.Sub(f.clock.now()))
 	return f.each(func(_ int, l *link) error {
-		return l.order(ctx, pathStart, order{Run: f.run, At: at.Add(l.offset).UnixNano()})
+		return l.order(ctx, pathStart, order{Run: f.run, At: at.Add(l.first.offset).UnixNano()})
 	})
 }
 
 // stop orders all agents to end the measured time now.
 func (f *fleet) stop(ctx context.Context, interrupt bool) error {
+	f.server.end()
 	return f.each(func(i int, l *link) error {
 		if f.reports[i] != nil {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,49 +19,90 @@ import (
 
 // A link is the coordinator's way to one agent.
 type link struct {
-	addr, token string
-	http        *http.Client
-	clock       clock
-	patience    time.Duration // an agent that says nothing for so long has died
-	program     string        // of the agent
-	offset      time.Duration // the agent's clock minus ours
-	bound       time.Duration // the offset is right up to this
+	addr, url, token string
+	http             *http.Client
+	clock            clock
+	patience         time.Duration // an agent that says nothing for so long has died
+	program          string        // of the agent
+	first            reading       // when the run began
+	last             *reading      // at its end; nil: the agent did not answer any more
 }
 
-func newLink(addr, token string, c clock) *link {
+// A reading is what a coordinator knows about an agent's clock.
+type reading struct {
+	offset time.Duration // the agent's clock minus ours
+	bound  time.Duration // the offset is right up to this
+}
+
+// newLink makes a link. secure is for TLS; nil: without.
+func newLink(addr, token string, secure *tls.Config, c clock) *link {
 	dialer := net.Dialer{Timeout: dialWithin}
-	return &link{addr: addr, token: token, clock: c, patience: answerWithin, http: &http.Client{
-		Transport: &http.Transport{DialContext: dialer.DialContext, ResponseHeaderTimeout: answerWithin}}}
+	scheme := "http://"
+	if secure != nil {
+		scheme = "https://"
+	}
+	return &link{addr: addr, url: scheme + addr, token: token, clock: c, patience: answerWithin, http: &http.Client{
+		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: secure, TLSHandshakeTimeout: answerWithin, ResponseHeaderTimeout: answerWithin}}}
 }
 
 // roundTrips is how often a coordinator asks for the clock. The fastest answer counts.
 const roundTrips = 16
 
 // meet finds out whether an agent of this version is there, and what its clock says.
-func (l *link) meet(ctx context.Context) error {
+func (l *link) meet(ctx context.Context) (err error) {
+	l.first, err = l.read(ctx)
+	return err
+}
+
+// part reads the clock again at the end of a run. Without an answer, the drift is not known.
+func (l *link) part(ctx context.Context) {
+	if r, err := l.read(ctx); err == nil {
+		l.last = &r
+	}
+}
+
+// drift returns by how much the offset has grown, and up to what this is right. It returns nil if
+// it is not known.
+func (l *link) drift() (drift *result.Seconds, bound result.Seconds) {
+	if l.last == nil {
+		return nil, 0
+	}
+	return new(result.Of(l.last.offset - l.first.offset)), result.Of(l.last.bound + l.first.bound)
+}
+
+// read reads the agent's clock.
+func (l *link) read(ctx context.Context) (best reading, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("no answer within %v", answerWithin))
 	defer cancel()
 	for n := range roundTrips {
 		asked := l.clock.now()
-		text, err := l.get(ctx)
+		h, err := l.hello(ctx)
 		bound := l.clock.now().Sub(asked) / 2
 		if err != nil {
-			return l.explain(ctx, err)
+			return best, err
 		}
-		var h hello
-		if err := json.Unmarshal(text, &h); err != nil || h.Version == 0 {
-			return fmt.Errorf("%s is not the address of an agent: it answers %.60q", l.addr, text)
-		}
-		if h.Version != version || h.Schema != result.Schema {
-			return fmt.Errorf("agent %s is %s and speaks version %d of the agents' protocol, with reports of %s. This program wants version %d and %s: run the same release everywhere",
-				l.addr, h.Program, h.Version, h.Schema, version, result.Schema)
-		}
-		l.program = h.Program
-		if n == 0 || bound < l.bound {
-			l.bound, l.offset = bound, time.Unix(0, h.Clock).Sub(asked.Add(bound))
+		if n == 0 || bound < best.bound {
+			best = reading{time.Unix(0, h.Clock).Sub(asked.Add(bound)), bound}
 		}
 	}
-	return nil
+	return best, nil
+}
+
+// hello asks the agent what it is. An agent of another version is an error.
+func (l *link) hello(ctx context.Context) (h hello, err error) {
+	text, err := l.get(ctx)
+	if err != nil {
+		return h, l.explain(ctx, err)
+	}
+	if err := json.Unmarshal(text, &h); err != nil || h.Version == 0 {
+		return h, fmt.Errorf("%s is not the address of an agent: it answers %.60q", l.addr, text)
+	}
+	if h.Version != version || h.Schema != result.Schema {
+		return h, fmt.Errorf("agent %s is %s and speaks version %d of the agents' protocol, with reports of %s. This program wants version %d and %s: run the same release everywhere",
+			l.addr, h.Program, h.Version, h.Schema, version, result.Schema)
+	}
+	l.program = h.Program
+	return h, nil
 }
 
 func (l *link) get(ctx context.Context) ([]byte, error) {
@@ -124,7 +166,7 @@ func (l *link) request(ctx context.Context, method, path string, v any) (*http.R
 			return nil, err
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+l.addr+path, &body)
+	r, err := http.NewRequestWithContext(ctx, method, l.url+path, &body)
 	if err != nil {
 		return nil, err
 	}
@@ -157,14 +199,25 @@ func (l *link) explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	op, no := (*net.OpError)(nil), (*refusal)(nil)
+	op, no, untrusted := (*net.OpError)(nil), (*refusal)(nil), (*tls.CertificateVerificationError)(nil)
+	header := tls.RecordHeaderError{}
 	switch {
 	case errors.As(err, &no) && no.status == http.StatusNotFound:
 		return fmt.Errorf("%s is not the address of an agent: it answers %.60q", l.addr, no.text)
+	case errors.As(err, &no) && strings.Contains(no.text, "HTTP request to an HTTPS server"):
+		return fmt.Errorf("agent %s uses TLS: add --agent-tls", l.addr)
 	case errors.As(err, &no):
 		return fmt.Errorf("agent %s refuses: %s", l.addr, no.text)
+	case errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &header):
+		return fmt.Errorf("agent %s does not use TLS: leave out --agent-tls, or give the agent --agent-tls-cert and --agent-tls-key", l.addr)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("agent %s is not trusted: --agent-tls-ca says who signs its certificate, --agent-tls-server-name what it is called (%w)", l.addr, err)
+	case errors.As(err, &op) && op.Op == "remote error":
+		return fmt.Errorf("agent %s refuses the TLS handshake: it may want a certificate that it knows, see --agent-tls-cert (%w)", l.addr, err)
 	case errors.As(err, &op) && op.Op == "dial":
 		return fmt.Errorf("agent %s cannot be reached: does loadtest agent run there? (%w)", l.addr, op.Err)
+	case strings.Contains(err.Error(), "malformed HTTP"): // package http has no type for it
+		return fmt.Errorf("%s is not the address of an agent: it does not speak HTTP (%w)", l.addr, err)
 	}
 	return fmt.Errorf("agent %s has died or does not answer: %w", l.addr, err)
 }

@@ -153,8 +153,9 @@ func (f *fleet) report() *loadtest.Report {
 		about[i] = result.Agent{
 			Address: l.addr, Run: r.Config.Run, Machine: r.Machine, Version: l.program, Conns: r.Config.Conns,
 			Measured: r.Measured, Sent: r.Sent, Delivered: r.Delivered, Acked: r.Acked, Faults: r.Faults.Total(), Rate: r.Rate, Latency: r.Latency, DriverCPU: r.DriverCPU,
-			ClockOffset: result.Of(l.offset), ClockBound: result.Of(l.bound), Late: result.Of(f.late[i]),
+			ClockOffset: result.Of(l.first.offset), ClockBound: result.Of(l.first.bound), Late: result.Of(f.late[i]),
 		}
+		about[i].ClockDrift, about[i].ClockDriftBound = l.drift()
 		part := *r
 		part.Begun = f.begun.Round(time.Millisecond)
 		if !math.IsNaN(f.merger.first[i]) {
@@ -169,6 +170,7 @@ func (f *fleet) report() *loadtest.Report {
 	if len(all.Nodes) > 0 {
 		c.Nodes = all.Nodes
 	}
+	f.server.report(r)
 	r.Timeline = f.merger.points
 	r.Latency, r.Distribution = result.LatencyOf(f.merger.measured), result.DistributionOf(f.merger.measured)
 	r.Rounds = []result.Round{r.Round()}

@@ -11,7 +11,7 @@ import (
 
 // version is the version of what coordinators and agents say to each other. It changes with
 // everything that an older program would misunderstand.
-const version = 1
+const version = 2
 
 // The paths that an agent serves.
 const (
@@ -42,7 +42,7 @@ type load struct {
 	loadtest.Config
 
 	// What belongs to one process hides the fields of the same names.
-	Membership, TLS, CredentialsFile, Until, Ready, Started, Divide, ServerPID, Observe, Progress *struct{} `json:",omitempty"`
+	Membership, TLS, CredentialsFile, Until, Ready, Started, Divide, ServerPID, MoreServerPIDs, Observe, Progress *struct{} `json:",omitempty"`
 }
 
 // An order is about the run that an agent serves.

@@ -20,10 +20,14 @@ type Agent struct {
 	Rate      *float64 `json:"rate_per_second"`
 	Latency   *Latency `json:"latency_seconds"`
 	DriverCPU *Seconds `json:"driver_cpu_seconds_per_message"`
-	// ClockOffset is the agent's clock minus that of the coordinator, up to ClockBound, which is
-	// half of the shortest round trip between them.
-	ClockOffset Seconds `json:"clock_offset_seconds"`
-	ClockBound  Seconds `json:"clock_bound_seconds"`
+	// ClockOffset is the agent's clock minus that of the coordinator when the run began, up to
+	// ClockBound, which is half of the shortest round trip between them. ClockDrift is by how much
+	// the offset grew until the end of the run, up to ClockDriftBound. It is null if the agent did
+	// not answer any more.
+	ClockOffset     Seconds  `json:"clock_offset_seconds"`
+	ClockBound      Seconds  `json:"clock_bound_seconds"`
+	ClockDrift      *Seconds `json:"clock_drift_seconds"`
+	ClockDriftBound Seconds  `json:"clock_drift_bound_seconds"`
 	// Late is how long after the agreed moment messages began, by the agent's own clock.
 	Late Seconds `json:"started_late_seconds"`
 }
@@ -34,8 +38,27 @@ func (a *Agent) String() string {
 	if a.Rate != nil {
 		rate = fmt.Sprintf(", %.0f/s", *a.Rate)
 	}
-	return fmt.Sprintf("%s (%s): %d connections, sent %d, delivered %d%s, faults %d; its clock is known to %s, it began %s late",
-		a.Address, a.Machine.Host, a.Conns, a.Sent, a.Delivered, rate, a.Faults, a.ClockBound, a.Late)
+	return fmt.Sprintf("%s (%s): %d connections, sent %d, delivered %d%s, faults %d; its clock is known to %s%s, it began %s late",
+		a.Address, a.Machine.Host, a.Conns, a.Sent, a.Delivered, rate, a.Faults, a.ClockBound, a.drift(), a.Late)
+}
+
+// muchDrift is the drift from which on a part of the load counts in the wrong second.
+const muchDrift = Seconds(0.1)
+
+// drift says how far the agent's clock moved against that of the coordinator.
+func (a *Agent) drift() string {
+	if a.ClockDrift == nil {
+		return " and was not asked again at the end"
+	}
+	drift := max(*a.ClockDrift, -*a.ClockDrift)
+	text := fmt.Sprintf(" and drifted by %s (±%s)", drift, a.ClockDriftBound)
+	switch {
+	case drift <= a.ClockDriftBound:
+		text = fmt.Sprintf(" and drifted by %s at most", drift+a.ClockDriftBound)
+	case drift-a.ClockDriftBound > muchDrift:
+		text += ", so that some of its messages count in the wrong second"
+	}
+	return text
 }
 
 // Together makes one report of those of several agents that made one run at the same time. Counts
@@ -46,7 +69,7 @@ func Together(parts []*Report, agents []Agent) *Report {
 	all := parts[0].empty()
 	all.Rate, all.DriverCPU, all.Cross = nil, nil, nil
 	var runs []string
-	var done, cpu, crossed float64
+	var cpu, crossed float64
 	var longest Seconds
 	for _, r := range parts {
 		all.add(r)
@@ -55,18 +78,15 @@ func Together(parts []*Report, agents []Agent) *Report {
 		if r.Rate != nil {
 			all.Rate = plus(all.Rate, *r.Rate)
 		}
-		if r.DriverCPU != nil && r.Rate != nil { // the agents have measured for the same time
-			done += *r.Rate
-			cpu += *r.Rate * float64(*r.DriverCPU)
+		if r.DriverCPU != nil {
+			cpu += float64(r.Completed) * float64(*r.DriverCPU)
 		}
 		if r.Cross != nil {
 			crossed += *r.Cross * float64(r.Sent)
 			all.Cross = new(crossed / float64(max(all.Sent, 1)))
 		}
 	}
-	if done > 0 {
-		all.DriverCPU = new(Seconds(cpu / done))
-	}
+	all.DriverCPU = PerMessage(Seconds(cpu).Duration(), all.Completed)
 	all.Measured = longest
 	all.Config.Run = strings.Join(runs, ",")
 	all.Agents, all.Rounds = agents, nil
@@ -95,7 +115,19 @@ func mergeAgents(rounds []*Report) []Agent {
 			sum := &all[i]
 			sum.Sent, sum.Delivered, sum.Acked, sum.Faults = sum.Sent+a.Sent, sum.Delivered+a.Delivered, sum.Acked+a.Acked, sum.Faults+a.Faults
 			sum.ClockBound, sum.Late = max(sum.ClockBound, a.ClockBound), max(sum.Late, a.Late)
+			sum.ClockDrift, sum.ClockDriftBound = larger(sum.ClockDrift, a.ClockDrift), max(sum.ClockDriftBound, a.ClockDriftBound)
 		}
 	}
 	return all
+}
+
+// larger returns the drift that is further from 0, or nil if one of them is not known.
+func larger(a, b *Seconds) *Seconds {
+	if a == nil || b == nil {
+		return nil
+	}
+	if max(*b, -*b) > max(*a, -*a) {
+		return b
+	}
+	return a
 }

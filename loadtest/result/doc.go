@@ -21,6 +21,15 @@ type Seconds float64
 // Of converts a duration.
 func Of(d time.Duration) Seconds { return Seconds(d.Seconds()) }
 
+// PerMessage divides the CPU time d by the messages that completed meanwhile. It returns nil if
+// there was none.
+func PerMessage(d time.Duration, messages uint64) *Seconds {
+	if messages == 0 {
+		return nil
+	}
+	return new(Seconds(d.Seconds() / float64(messages)))
+}
+
 // Duration converts back, to whole nanoseconds.
 func (s Seconds) Duration() time.Duration { return time.Duration(float64(s)*1e9 + 0.5) }
 

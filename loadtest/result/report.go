@@ -72,6 +72,9 @@ type Report struct {
 	// out empty ones.
 	Distribution []Bar `json:"distribution"`
 
+	// Completed is the number of messages that completed in the measured time. The CPU time of that
+	// time is divided by them.
+	Completed uint64 `json:"completed_while_measured"`
 	// DriverCPU is the CPU time of this process in the measured time per message that completed in
 	// that time. If the node runs in this process, it includes the node. It is
 	// null if there was no message.

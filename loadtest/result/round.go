@@ -51,7 +51,7 @@ func (r *Report) empty() *Report {
 	merged.Timeline, merged.Distribution, merged.Rounds, merged.Silent = nil, nil, nil, nil
 	merged.Sent, merged.Delivered, merged.Acked, merged.Unsent, merged.Unanswered = 0, 0, 0, 0, 0
 	merged.LostConnections, merged.DownConnections, merged.Moves, merged.Drains = 0, 0, 0, 0
-	merged.ExpectedNoRoute = 0
+	merged.ExpectedNoRoute, merged.Completed = 0, 0
 	merged.Faults, merged.Measured, merged.Landing, merged.MaxSilence = Faults{}, 0, 0, 0
 	return &merged
 }
@@ -60,7 +60,7 @@ func (r *Report) empty() *Report {
 func (r *Report) add(other *Report) {
 	r.Sent, r.Delivered, r.Acked = r.Sent+other.Sent, r.Delivered+other.Delivered, r.Acked+other.Acked
 	r.Unsent, r.Unanswered = r.Unsent+other.Unsent, r.Unanswered+other.Unanswered
-	r.ExpectedNoRoute += other.ExpectedNoRoute
+	r.ExpectedNoRoute, r.Completed = r.ExpectedNoRoute+other.ExpectedNoRoute, r.Completed+other.Completed
 	r.LostConnections, r.DownConnections = r.LostConnections+other.LostConnections, r.DownConnections+other.DownConnections
 	r.Moves, r.Drains = r.Moves+other.Moves, r.Drains+other.Drains
 	r.Faults.add(&other.Faults)
