@@ -72,8 +72,8 @@
 // are stalled, and fence.go does what must follow a stop. In a cluster, internal/peers knows the
 // other nodes and dials them. cluster.go gives it what it needs from the engine, link.go is the
 // connection to one node, and peeridentity.go describes this node to others. forward.go sends and
-// receives messages over a link. park.go and hold.go hold messages on a loop until the registry
-// answers. docs/architecture.md gives the reasons.
+// receives messages over a link, and echo.go asks what is under way there. park.go and hold.go hold
+// messages on a loop until the registry answers. docs/architecture.md gives the reasons.
 //
 // operator.go is what an operator may ask, and answers.go answers it for this node. internal/query
 // asks the other nodes, by querylinks.go. survey.go looks at connections for a question, in steps.

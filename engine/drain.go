@@ -19,10 +19,11 @@ import (
 // zero if there is no other node. After it, sends end with draining.
 //
 // Drain returns nil when nothing is pending any more and either all clients have moved or the grace
-// period is over. It returns an error that wraps ctx's error if ctx ends first, and another error
-// if the engine has stopped. If ctx has ended before the call, Drain does nothing. The engine keeps
-// running until Run's context ends. It keeps draining, unless an operator ends that (see
-// Operator.Undrain), which is not possible while a call of Drain waits.
+// period is over. By then the other nodes know where those clients are, and have everything that
+// this node has sent them. Drain returns an error that wraps ctx's error if ctx ends first, and
+// another error if the engine has stopped. If ctx has ended before the call, Drain does nothing.
+// The engine keeps running until Run's context ends. It keeps draining, unless an operator ends
+// that (see Operator.Undrain), which is not possible while a call of Drain waits.
 func (e *Engine) Drain(ctx context.Context) error {
 	if err := mayBegin(ctx); err != nil {
 		return err
@@ -51,25 +52,69 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return err
 }
 
-// wait returns when Drain does.
+// wait returns when Drain does. Once nothing is pending here, other nodes may still have messages
+// under way to sessions that have left. Behind the first echo, these have arrived and go back.
+// Behind the second, the other nodes have them.
 func (d *draining) wait(ctx context.Context) error {
-	e := d.eng
+	for range 2 {
+		if err := d.untilQuiet(ctx); err != nil {
+			return err
+		}
+		if err := d.untilHeard(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untilQuiet waits until nothing is pending at this node.
+func (d *draining) untilQuiet(ctx context.Context) error {
 	poll := time.NewTicker(tickEvery)
 	defer poll.Stop()
-	for !e.drain.quiet(ctx) {
+	for !d.quiet(ctx) {
 		select {
 		case <-ctx.Done():
 			return contextError(ctx)
 		// The engine cuts pending sends off; they do not finish.
-		case <-e.serving.Done():
+		case <-d.eng.serving.Done():
 			return errDrainStopped
 		case <-poll.C:
 		}
 	}
-	if e.serving.Err() != nil {
+	if d.eng.serving.Err() != nil {
 		return errDrainStopped
 	}
 	return nil
+}
+
+// untilHeard waits for an echo of every open link.
+func (d *draining) untilHeard(ctx context.Context) error {
+	all := make(chan struct{})
+	var left atomic.Int64
+	left.Store(1) // for the question itself
+	heard := func() {
+		if left.Add(-1) == 0 {
+			close(all)
+		}
+	}
+	_, ok := ask(ctx, d.eng, func(l *loop) struct{} {
+		for _, h := range l.links.open() {
+			left.Add(1)
+			l.echoes.ask(h, heard)
+		}
+		return struct{}{}
+	})
+	if ok {
+		heard()
+	}
+	select {
+	case <-all:
+		return nil
+	case <-ctx.Done():
+		return contextError(ctx)
+	case <-d.eng.serving.Done():
+		return errDrainStopped
+	}
 }
 
 // draining holds whether the node drains, and since when its clients may not send any more.

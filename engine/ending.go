@@ -2,7 +2,6 @@ package engine
 
 import (
 	"distmsg/ackmgr"
-	"distmsg/codec"
 	"distmsg/routing"
 )
 
@@ -29,9 +28,6 @@ type endings struct {
 	all []ending // pending acks that have to end, the next ones first
 	// linkLists holds the entries that wait for sessions at the other end of a link, by session.
 	linkLists map[routing.Handle]map[uint64]ackmgr.List
-	// sweeps holds the lists of sessions that have lost a connection; see linkGone.
-	sweeps  map[uint64]sweep
-	sweepNo uint64
 }
 
 // endList ends the pending acks of a list and frees the list.
@@ -156,32 +152,13 @@ func (es *endings) endLink(h routing.Handle) {
 		delete(es.linkLists, h)
 		es.add(ending{lists: lists, slot: -1})
 	}
-	for no, s := range es.sweeps {
-		if s.link == h {
-			es.endSweep(no)
-		}
-	}
+	es.loop.echoes.linkEnded(h)
 }
-
-// sweep is a list that ends as soon as every message that may still come back has come back.
-type sweep struct {
-	link routing.Handle
-	list ackmgr.List
-}
-
-// sweepPing tells pings of sweeps from those of heartbeats, which carry a time; the loop stands
-// above sweepLoop.
-const (
-	// sweepPing marks the ping of a sweep. The ping of a heartbeat carries a time instead. The bits
-	// from sweepLoop on hold the index of the loop.
-	sweepPing = 1 << 63
-	sweepLoop = 40
-)
 
 // linkGone begins to end the entries that wait for a session that has lost a connection at the
 // other end of a link (S5). Forwards that are on their way there come back, and the node may send
-// them to where the session is now. So the loop sends a ping behind the last of them. When the pong
-// arrives, the remaining entries end lost. Later messages are not affected.
+// them to where the session is now. So the loop waits for an echo of the link. The entries that are
+// left then end lost. Later messages are not affected.
 func (es *endings) linkGone(h routing.Handle, session uint64) {
 	l := es.loop
 	list, ok := es.linkLists[h][session]
@@ -193,25 +170,5 @@ func (es *endings) linkGone(h routing.Handle, session uint64) {
 		l.settle.acks.FreeList(list)
 		return
 	}
-	es.sweepNo++
-	no := sweepPing | uint64(l.idx)<<sweepLoop | es.sweepNo
-	es.sweeps[no] = sweep{h, list}
-	l.links.send(h, codec.AppendPing(l.scratch.control[:0], no))
-}
-
-// handlePong passes the pong of a sweep to the loop that began the sweep.
-func (k *link) handlePong(body []byte) error {
-	c := k.conn
-	no, err := codec.DecodePong(body)
-	if loop := uint16(no &^ sweepPing >> sweepLoop); err == nil && no&sweepPing != 0 && int(loop) < len(c.loop.eng.loops) {
-		c.loop.mail.notify(loop, note{kind: noteSwept, seq: no})
-	}
-	return err
-}
-
-func (es *endings) endSweep(no uint64) {
-	if s, ok := es.sweeps[no]; ok {
-		delete(es.sweeps, no)
-		es.endList(s.list)
-	}
+	l.echoes.ask(h, func() { es.endList(list) })
 }

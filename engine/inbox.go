@@ -130,7 +130,7 @@ func (in *inbox) openNote(n *note, data []byte) {
 		l.endings.endLink(n.handle)
 	case noteBackMany:
 		l.bounce.takeBackMine(n, n.body(data))
-	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteSwept:
+	case noteControl, noteRelay, noteLinkGone, noteReturned, noteReturnedMany, noteEcho:
 		in.openLinkNote(n, data)
 	case noteRefused:
 		if c := l.conn(n.handle); c != nil && c.kind != linkConn {
@@ -149,8 +149,8 @@ func (in *inbox) openLinkNote(n *note, data []byte) {
 		l.links.relayFrame(n.handle, n.session, n.body(data))
 	case noteLinkGone:
 		l.endings.linkGone(n.handle, n.session)
-	case noteSwept:
-		l.endings.endSweep(n.seq)
+	case noteEcho:
+		l.echoes.heard(n.seq)
 	case noteReturnedMany:
 		l.bounce.returnedMine(n.handle, n.body(data))
 	case noteReturned:

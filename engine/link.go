@@ -251,7 +251,7 @@ func (k *link) frame(c *conn, kind codec.Kind, body []byte) {
 	case codec.KindQueryPart:
 		err = k.handleQueryPart(body)
 	case codec.KindPing:
-		c.handlePing(body)
+		err = k.handlePing(body)
 	case codec.KindPong:
 		err = k.handlePong(body)
 	case codec.KindError:

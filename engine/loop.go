@@ -67,6 +67,7 @@ type loop struct {
 	mail     mailroom
 	settle   settling
 	endings  endings
+	echoes   echoes
 	expiries expiries
 	limits   limitNews
 	bounce   bouncing
@@ -101,7 +102,7 @@ type hello struct {
 func bareLoop() *loop {
 	l := new(loop)
 	l.pace.loop, l.poll.loop, l.turns.loop, l.beats.loop, l.inbox.loop = l, l, l, l, l
-	l.mail.loop, l.settle.loop, l.endings.loop, l.bounce.loop = l, l, l, l
+	l.mail.loop, l.settle.loop, l.endings.loop, l.echoes.loop, l.bounce.loop = l, l, l, l, l
 	l.expiries.loop, l.probing.loop = l, l
 	l.park.loop, l.links.loop, l.memory.loop = l, l, l
 	l.spans.loop = l
@@ -119,7 +120,7 @@ func newLoop(e *Engine, idx int) *loop {
 	l.pubSpans = make([]span, 0, e.cfg.Spans)
 	if e.cluster != nil {
 		l.endings.linkLists = make(map[routing.Handle]map[uint64]ackmgr.List)
-		l.endings.sweeps = make(map[uint64]sweep)
+		l.echoes.waiting = make(map[uint64]echo)
 		l.park.returnedOn = make(map[routing.Handle]int)
 		l.park.lines = make(map[string]*waitLine)
 		l.park.recents = make(map[string]recentAnswer)

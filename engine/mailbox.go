@@ -63,8 +63,8 @@ const (
 	noteReturnedMany
 	// data is a frame of a client's for this link of yours, see relayFrame
 	noteRelay
-	// a link has brought everything of a list of yours that could still come back, see linkGone
-	noteSwept
+	// the pong of an echo of yours has come
+	noteEcho
 )
 
 // note is a small message between loops.
@@ -80,7 +80,7 @@ type note struct {
 	token  ackmgr.Token // noteAck, noteBounce, noteBare, noteFail
 	// of who sent it (noteAck, noteBounce, noteBare, noteBackMany, noteRelay); noteLinkGone
 	session uint64
-	seq     uint64 // noteReport: of the send; noteSwept: of the sweep
+	seq     uint64 // noteReport: of the send; noteEcho: of the ping
 
 	// Its bytes in the parcel's data begin at at: first a reason, then a body.
 	at, reasonLen, bodyLen int
