@@ -11,7 +11,17 @@ import (
 func (k *Keys) Sum(d *codec.Deliver) uint32 { return k.SumWith(k.PayloadSum(d.Payload), d) }
 
 // PayloadSum returns the payload's part of Sum.
-func (k *Keys) PayloadSum(payload []byte) uint64 { return maphash.Bytes(k.seed, payload) }
+func (k *Keys) PayloadSum(payload []byte) uint64 {
+	if len(payload) < blockLen {
+		return maphash.Bytes(k.seed, payload)
+	}
+	sum := uint64(len(payload))
+	for ; len(payload) >= blockLen; payload = payload[blockLen:] {
+		high, low := k.blocks.sum((*[blockLen]byte)(payload))
+		sum = mix(sum^low^k.ack[0], high^k.ack[3])
+	}
+	return sum*31 + maphash.Bytes(k.seed, payload)
+}
 
 // SumWith is Sum for messages that share a payload. It takes the PayloadSum of that payload.
 func (k *Keys) SumWith(sum uint64, d *codec.Deliver) uint32 {

@@ -40,16 +40,17 @@ const (
 // Keys are the secrets with which one node seals its tokens. They last as long as the process. Any
 // goroutine may call the methods.
 type Keys struct {
-	ack   sealKey
-	seed  maphash.Seed // of the seals of reports, and of sums
-	loops int
-	links bool
+	ack    sealKey
+	seed   maphash.Seed // of the seals of reports, and of sums
+	blocks blockKey     // of the sums of long payloads
+	loops  int
+	links  bool
 }
 
 // NewKeys makes new random keys for a node with that many event loops. Without links, no token
 // names a link.
 func NewKeys(loops int, links bool) Keys {
-	return Keys{ack: newSealKey(), seed: maphash.MakeSeed(), loops: loops, links: links}
+	return Keys{ack: newSealKey(), seed: maphash.MakeSeed(), blocks: newBlockKey(), loops: loops, links: links}
 }
 
 // AppendEntry appends the token of a message with ack in the form that nodes use between them.
