@@ -36,6 +36,7 @@ type verdict struct {
 type sender struct {
 	conn *conn // static
 
+	from      routing.LastOwn
 	inFlight  limit.Places // of those that wait for an ack
 	parked    int          // bytes of messages that wait for the registry
 	used      uint64       // bytes of sends without ack so far
@@ -156,7 +157,7 @@ func (s *sender) admitFrom(m *codec.Send) (v verdict, known bool) {
 		if !e.cfg.AllowNoFrom {
 			return verdict{codec.CodeDenied, reasonNoFrom}, true
 		}
-	} else if r, ok := e.table.Lookup(m.From); !ok || r.Session != c.session {
+	} else if !e.table.Holds(c.session, m.From, &s.from) {
 		return s.unknownFrom(m)
 	}
 	return verdict{}, true
@@ -225,7 +226,8 @@ func (s *sender) deliver(m *codec.Send) (v verdict, known bool) {
 		return verdict{}, false // not past those that wait (S20)
 	}
 	d := &l.scratch.deliver
-	*d = codec.Deliver{To: m.To, From: m.From, TTL: m.TTL, Flags: m.Flags & knownFlags, Epoch: route.Epoch, Payload: m.Payload, Trace: m.Trace}
+	d.Token, d.To, d.From, d.TTL, d.Flags = nil, m.To, m.From, m.TTL, m.Flags&knownFlags
+	d.Epoch, d.Payload, d.Trace = route.Epoch, m.Payload, m.Trace
 	dest, v := l.destination(h, codec.DeliverSize(d)+codec.MaxToken, m.From)
 	if v.code != codec.CodeOK {
 		return v, true

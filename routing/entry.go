@@ -13,12 +13,17 @@ type entry struct {
 	next    atomic.Pointer[entry] // in the bucket; written with the shard's mu held
 	session *Session              // static
 
-	// Read without a lock, written with the shard's and the session's mu held.
-	epoch atomic.Uint64 // grows when the same session binds the ID again
+	// Read without a lock, written with the shard's mu held: the epoch, and removedBit. The epoch
+	// grows when the same session binds the ID again, which also takes the session's mu.
+	state atomic.Uint64
 
 	// Guarded by session.mu.
 	older, newer *entry // in the session's list
 }
+
+// removedBit in the state of an entry says that it is not in the index any more, whatever readers
+// that have found it before still do with it. All epochs are below it.
+const removedBit = 1 << 63
 
 // maxID is the length of the longest ID.
 const maxID = 255
@@ -55,7 +60,7 @@ func newEntry(id string, s *Session, epoch uint64) *entry {
 		panic(fmt.Sprintf("routing: an ID of %d bytes: at most %d are allowed", len(id), maxID))
 	}
 	e.session = s
-	e.epoch.Store(epoch)
+	e.state.Store(epoch)
 	*e.length() = byte(len(id))
 	copy(e.bytes(), id)
 	return e
@@ -75,7 +80,14 @@ func (e *entry) bytes() []byte {
 // id returns a copy.
 func (e *entry) id() string { return string(e.bytes()) }
 
+func (e *entry) epoch() uint64 { return e.state.Load() &^ removedBit }
+
+func (e *entry) removed() bool { return e.state.Load()&removedBit != 0 }
+
+// remove marks an entry that leaves the index. The caller holds the shard's mu.
+func (e *entry) remove() { e.state.Or(removedBit) }
+
 // route returns what the entry says. The caller knows the hash of the ID.
 func (e *entry) route(hash uint64) Route {
-	return Route{Session: e.session, Epoch: e.epoch.Load(), Hash: hash}
+	return Route{Session: e.session, Epoch: e.epoch(), Hash: hash}
 }

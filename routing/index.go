@@ -114,10 +114,12 @@ func push(c *chain, e *entry) {
 func (sh *shard) replace(hash uint64, old, e *entry) {
 	e.next.Store(old.next.Load())
 	sh.linkTo(hash, old).Store(e)
+	old.remove()
 }
 
 func (sh *shard) remove(hash uint64, e *entry) {
 	sh.linkTo(hash, e).Store(e.next.Load())
+	e.remove()
 	sh.count--
 }
 

@@ -166,7 +166,7 @@ func (s *Session) Bound() []BoundID {
 	defer s.mu.Unlock()
 	ids := make([]BoundID, 0, s.bound)
 	for e := s.newest; e != nil; e = e.older {
-		ids = append(ids, BoundID{ID: e.id(), Epoch: e.epoch.Load()})
+		ids = append(ids, BoundID{ID: e.id(), Epoch: e.epoch()})
 	}
 	return ids
 }
@@ -177,7 +177,7 @@ func (s *Session) NewestBound(to []BoundID, n int) []BoundID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := s.newest; e != nil && n > 0; e, n = e.older, n-1 {
-		to = append(to, BoundID{ID: e.id(), Epoch: e.epoch.Load()})
+		to = append(to, BoundID{ID: e.id(), Epoch: e.epoch()})
 	}
 	return to
 }
@@ -259,7 +259,7 @@ func (s *Session) renew(e *entry, epoch uint64) BindStatus {
 	if s.ended.Load() {
 		return Dead
 	}
-	e.epoch.Store(epoch)
+	e.state.Store(epoch)
 	return Bound
 }
 

@@ -53,6 +53,25 @@ func (t *Table) Lookup(id []byte) (Route, bool) {
 	return e.route(hash), true
 }
 
+// LastOwn is the ID that a session was last found to hold: see [Table.Holds]. The zero value is
+// ready. It belongs to one goroutine and one table.
+type LastOwn struct{ e *entry }
+
+// Holds reports whether s holds id, as Lookup would say. If the ID is that of the last call with
+// the same last, it needs neither the hash nor the index.
+func (t *Table) Holds(s *Session, id []byte, last *LastOwn) bool {
+	if e := last.e; e != nil && e.session == s && !e.removed() && string(e.bytes()) == string(id) {
+		return true
+	}
+	hash := t.index.hashBytes(id)
+	e := t.index.shard(hash).find(hash, id)
+	if e == nil || e.session != s {
+		return false
+	}
+	last.e = e
+	return true
+}
+
 // OpenSession returns the session with this ID. If there is none, or it has ended, OpenSession
 // creates it. An existing session keeps the identity that it was opened with: compare
 // [Session.Identity] before you admit a client (S9).
@@ -183,7 +202,7 @@ func (t *Table) Bind(id string, s *Session, epoch uint64) (prev Route, status Bi
 		// Compare IDs and not pointers: the session may have ended and come back while its old
 		// bindings are still being removed.
 		same := old.session.id == s.id
-		if have := old.epoch.Load(); have > epoch || have == epoch && !same {
+		if have := old.epoch(); have > epoch || have == epoch && !same {
 			return old.route(hash), Superseded
 		}
 		if old.session == s {
@@ -214,7 +233,7 @@ func (t *Table) Unbind(id string, s *Session, epoch uint64) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	e := sh.findLocked(hash, id)
-	if e == nil || e.session != s || e.epoch.Load() != epoch {
+	if e == nil || e.session != s || e.epoch() != epoch {
 		return false
 	}
 	sh.remove(hash, e)

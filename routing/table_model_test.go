@@ -14,7 +14,7 @@ func TestTableAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &tableModel{table: routing.NewTable(), bound: make(map[string]modelBinding)}
 		for range 3 {
-			m.sessions = append(m.sessions, &modelSession{s: open(m.table, "")})
+			m.sessions = append(m.sessions, newModelSession(open(m.table, "")))
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"":       m.check,
@@ -41,6 +41,11 @@ type modelSession struct {
 	handles []routing.Handle
 	serial  uint64
 	ended   bool
+	last    map[string]*routing.LastOwn // for one ID each; and for all, under ""
+}
+
+func newModelSession(s *routing.Session) *modelSession {
+	return &modelSession{s: s, last: make(map[string]*routing.LastOwn)}
 }
 
 type modelBinding struct {
@@ -58,6 +63,13 @@ func anyEpoch(t *rapid.T) uint64 { return rapid.Uint64Range(1, 6).Draw(t, "epoch
 
 func anyHandle(t *rapid.T) routing.Handle {
 	return routing.Handle{Slot: rapid.Uint32Range(0, 3).Draw(t, "slot")}
+}
+
+func (s *modelSession) lastOf(id string) *routing.LastOwn {
+	if s.last[id] == nil {
+		s.last[id] = new(routing.LastOwn)
+	}
+	return s.last[id]
 }
 
 func (m *tableModel) attach(t *rapid.T) {
@@ -128,7 +140,7 @@ func (m *tableModel) reopen(t *rapid.T) {
 		t.Fatal("opened a second session, or an ended one")
 	}
 	if i < 0 {
-		m.sessions = append(m.sessions, &modelSession{s: s})
+		m.sessions = append(m.sessions, newModelSession(s))
 	}
 }
 
@@ -173,6 +185,13 @@ func (m *tableModel) check(t *rapid.T) {
 			t.Fatalf("%q: %+v, %v; want %+v", id, route, ok, b)
 		}
 		count[b.owner]++
+		for _, s := range m.sessions {
+			for _, last := range []*routing.LastOwn{s.lastOf(id), s.lastOf("")} {
+				if got := m.table.Holds(s.s, []byte(id), last); got != (want && b.owner == s) {
+					t.Fatalf("%q: held: %v; want %+v", id, got, b)
+				}
+			}
+		}
 	}
 	for _, s := range m.sessions {
 		if s.s.Ended() != s.ended || !slices.Equal(s.s.Handles(), s.handles) || s.s.Len() != count[s] || len(s.s.Bound()) != count[s] {
