@@ -30,35 +30,34 @@ type options interface {
 func withScenario(cmd *cobra.Command, code *loadtest.ExitCode, fresh func() options) *cobra.Command {
 	line := fresh()
 	line.addTo(cmd.Flags())
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		values := fresh()
 		all := pflag.NewFlagSet(cmd.Name(), pflag.ContinueOnError)
 		values.addTo(all)
-		flags, err := resolve(all, cmd.Flags())
+		if !cmd.Flags().Changed("scenario") {
+			*code, err = line.run(cmd, cmd.Flags())
+			return err
+		}
+		found, err := resolve(all, cmd.Flags())
 		if err != nil {
 			*code = loadtest.ExitUsage
 			return err
 		}
-		if flags == cmd.Flags() {
-			values = line
+		if *code, err = values.run(cmd, all); *code == loadtest.ExitUsage {
+			err = found.Locate(err)
 		}
-		*code, err = values.run(cmd, flags)
 		return err
 	}
 	return cmd
 }
 
-// resolve adds the values of a scenario to those of the command line, which win. into has the same
-// flags as line, with their defaults. Without a scenario, resolve returns line.
-func resolve(into, line *pflag.FlagSet) (flags *pflag.FlagSet, err error) {
-	if !line.Changed("scenario") {
-		return line, nil
-	}
-	program := settings.Program{Prefix: "LOADTEST_", FileFlag: "scenario", MayBe0: mayBe0()}
-	if _, err := program.Load(into, line, nil); err != nil {
-		return nil, err
-	}
-	return into, nil
+// resolve gives the flags of into, which are those of line, the values of the scenario and of the
+// command line, which wins. A flag of the command line also takes the place of those of the
+// scenario that exclude it.
+func resolve(into, line *pflag.FlagSet) (*settings.Result, error) {
+	program := settings.Program{Prefix: "LOADTEST_", FileFlag: "scenario", MayBe0: mayBe0(),
+		OneOf: [][]string{{"rate", "window", "stages"}, {"payload", "payloads"}, {"nodes", "discovery"}}}
+	return program.Load(into, line, nil)
 }
 
 // span is the value of --duration: a time, or forever.

@@ -36,7 +36,8 @@ func TestScenario(t *testing.T) {
 	for text, says := range map[string]string{
 		"cons: 5\n":                     `unknown key "cons"`,
 		"conns: many\n":                 "evening.yaml:1",
-		"\nstages: fast\n":              "--stages",
+		"\nstages: fast\n":              "evening.yaml:2",
+		"\n\nfail-if: p98>1ms\n":        "evening.yaml:3",
 		"duration: -1s\n":               "evening.yaml:1",
 		"scenario: other\n":             "a file cannot name another one",
 		"offline: 2\n":                  "--offline is 2",
@@ -48,6 +49,12 @@ func TestScenario(t *testing.T) {
 		if code := run([]string{"--scenario", file}, &stdout, &stderr); code != loadtest.ExitUsage || !strings.Contains(stderr.String(), says) {
 			t.Errorf("%q: exit code %d, %q, want %q", text, code, &stderr, says)
 		}
+	}
+	write("rate: 5\npayloads: 64:1\nnodes: a:1\n")
+	stderr.Reset()
+	run([]string{"--scenario", file, "--window", "2", "--payload", "100", "--discovery", "http://a"}, &stdout, &stderr)
+	if text := stderr.String(); strings.Contains(text, "exclude") || !strings.Contains(text, "http://a") {
+		t.Errorf("flags on the command line do not take the place of those that exclude them: %q", text)
 	}
 	if code := run([]string{"--scenario", file + "-missing"}, &stdout, &stderr); code != loadtest.ExitUsage {
 		t.Errorf("without the file: exit code %d", code)

@@ -25,6 +25,9 @@ type Program struct {
 	MayBe0   []string // flags that may be given an empty value, or 0
 	Secrets  []Secret
 	Others   []string // variables with the prefix that are not for these flags
+	// OneOf are groups of flags that exclude each other. One that is given takes the place of the
+	// others in its group that come from weaker sources.
+	OneOf [][]string
 }
 
 // Secret is a value that must not stand on the command line, nor in the file with the settings.
@@ -123,6 +126,7 @@ func (p *Program) Load(into, line *pflag.FlagSet, environ []string) (*Result, er
 			break
 		}
 	}
+	p.replace(layers)
 	origins := make(map[string]Origin)
 	// Every value is checked, those too that another source beats.
 	for _, l := range slices.Backward(layers) {
@@ -141,6 +145,25 @@ func (p *Program) Load(into, line *pflag.FlagSet, environ []string) (*Result, er
 		return nil, err
 	}
 	return &Result{Values: p.values(into, origins, environ), Unknown: unknown}, nil
+}
+
+// replace removes from the layers, the strongest of which is first, what a flag of a stronger one
+// takes the place of.
+func (p *Program) replace(layers []layer) {
+	for _, group := range p.OneOf {
+		taken := false
+		for _, l := range layers {
+			given := false
+			for _, name := range group {
+				_, found := l[name]
+				given = given || found
+				if taken {
+					delete(l, name)
+				}
+			}
+			taken = taken || given
+		}
+	}
 }
 
 // Locate adds to an error where the values of the flags that it names come from, unless that is the

@@ -117,6 +117,34 @@ func TestFileFromEnvironment(t *testing.T) {
 	}
 }
 
+// TestOneOf has flags that exclude each other, in the file and in the environment. Those of the
+// strongest source stay, and those of other groups do, too.
+func TestOneOf(t *testing.T) {
+	p := program
+	p.OneOf = [][]string{{"loops", "share", "node-name"}}
+	file := write(t, "settings.yaml", "loops: 8\nshare: 0.25\nregistry: redis://a\n")
+	for _, c := range []struct {
+		line string
+		want values
+	}{
+		{"", values{name: "n0", loops: 8, share: 0.25}},
+		{"--node-name=n1", values{name: "n1", loops: 2, share: 0.5}},
+		{"--loops=3", values{name: "n0", loops: 3, share: 0.5}},
+	} {
+		var unused, v values
+		line := unused.flags()
+		if err := line.Parse(strings.Fields("--config=" + file + " " + c.line)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Load(v.flags(), line, nil); err != nil {
+			t.Fatal(err)
+		}
+		if v.name != c.want.name || v.loops != c.want.loops || v.share != c.want.share || v.url != "redis://a" {
+			t.Errorf("%q: %+v", c.line, v)
+		}
+	}
+}
+
 func TestNothingGiven(t *testing.T) {
 	for _, args := range [][]string{nil, {"--config", write(t, "a.yaml", "")}, {"--config", write(t, "a.yaml", "# nothing\n---\n")}, {"--config", write(t, "a.toml", "\n")}} {
 		v, result, err := load(t, args, nil)
