@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -105,7 +104,7 @@ func (o *compareOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 }
 
 func (o *compareOptions) check(flags *pflag.FlagSet) error {
-	if err := cli.RefuseEmpty(flags, "conns"); err != nil {
+	if err := errors.Join(cli.RefuseEmpty(flags, "conns"), refuseSameFile(flags)); err != nil {
 		return err
 	}
 	switch {
@@ -128,7 +127,7 @@ func (o *compareOptions) check(flags *pflag.FlagSet) error {
 // standing measures, or reads what was measured.
 func (o *compareOptions) standing(cmd *cobra.Command) (*result.Standing, loadtest.ExitCode, error) {
 	if o.from != "" {
-		s, err := readStanding(o.from)
+		s, err := readResult[result.Standing](o.from, "compare", result.SchemaStanding)
 		return s, loadtest.ExitUsage, err
 	}
 	self, err := os.Executable()
@@ -147,20 +146,4 @@ func (o *compareOptions) standing(cmd *cobra.Command) (*result.Standing, loadtes
 		return nil, loadtest.ExitInterrupted, errors.New("interrupted before the first round was complete")
 	}
 	return s, loadtest.ExitFailure, err
-}
-
-// readStanding reads what compare --json has written.
-func readStanding(file string) (*result.Standing, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var s result.Standing
-	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("%s is not what compare --json writes: %w", file, err)
-	}
-	if s.Schema != result.SchemaStanding {
-		return nil, fmt.Errorf("%s has the schema %q, want %q", file, s.Schema, result.SchemaStanding)
-	}
-	return &s, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"distmsg/internal/cli"
 	"distmsg/loadtest"
 	"distmsg/loadtest/judge"
 	"distmsg/loadtest/report"
@@ -37,6 +38,9 @@ The files are those of run --json. Each run needs --rounds 3 or more, because th
 }
 
 func diff(cmd *cobra.Command, files []string, out *outputFlags, atLeast float64) (loadtest.ExitCode, error) {
+	if err := errors.Join(cli.RefuseEmpty(cmd.Flags(), "min-change"), refuseSameFile(cmd.Flags())); err != nil {
+		return loadtest.ExitUsage, err
+	}
 	if atLeast < 0 || atLeast >= 1 {
 		return loadtest.ExitUsage, fmt.Errorf("--min-change is %g, want 0 to 1", atLeast)
 	}
@@ -67,16 +71,25 @@ func diff(cmd *cobra.Command, files []string, out *outputFlags, atLeast float64)
 
 // readReport reads what run --json has written.
 func readReport(file string) (*loadtest.Report, error) {
+	return readResult[loadtest.Report](file, "run", result.Schema)
+}
+
+// readResult reads what a command has written with --json.
+func readResult[T any](file, command, schema string) (*T, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	var r loadtest.Report
-	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%s is not what run --json writes: %w", file, err)
+	var head struct{ Schema string }
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("%s is not what %s --json writes: %w", file, command, err)
 	}
-	if r.Schema != result.Schema {
-		return nil, fmt.Errorf("%s has the schema %q, want %q", file, r.Schema, result.Schema)
+	if head.Schema != schema {
+		return nil, fmt.Errorf("%s is not what %s --json writes: it has the schema %q, want %q", file, command, head.Schema, schema)
 	}
-	return &r, nil
+	v := new(T)
+	if err := json.Unmarshal(data, v); err != nil {
+		return nil, fmt.Errorf("%s is not what %s --json writes: %w", file, command, err)
+	}
+	return v, nil
 }

@@ -122,20 +122,26 @@ type screen struct {
 	p99s   []float64
 	total  map[string]uint64 // outcomes of this round
 	note   note              // the last one; empty: none
+	width  int               // columns of the terminal; 0: not known yet
 }
 
 // Init, Update and View implement tea.Model.
 func (s *screen) Init() tea.Cmd { return nil }
 
 func (s *screen) Update(m tea.Msg) (tea.Model, tea.Cmd) {
-	if text, ok := m.(note); ok {
-		s.note = text
-		return s, nil
+	switch m := m.(type) {
+	case note:
+		s.note = m
+	case tea.WindowSizeMsg:
+		s.width = m.Width
+	case moment:
+		s.add(m)
 	}
-	p, ok := m.(moment)
-	if !ok {
-		return s, nil
-	}
+	return s, nil
+}
+
+// add adds a sample.
+func (s *screen) add(p moment) {
 	if p.round != s.now.round {
 		clear(s.total)
 	}
@@ -147,7 +153,6 @@ func (s *screen) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 	for word, n := range p.point.Outcomes {
 		s.total[word] += n
 	}
-	return s, nil
 }
 
 // history is how many seconds the terminal shows.
@@ -158,33 +163,62 @@ func keep(values []float64, v float64) []float64 {
 	return values[max(0, len(values)-history):]
 }
 
+// fixed is a space at which no line ends.
+const fixed = "\u00a0"
+
+// nameWidth is how many columns the names of the lines have.
+const nameWidth = 10
+
+// line writes a line with its name. What does not fit the terminal stands in further lines.
+func (s *screen) line(b *strings.Builder, name, format string, args ...any) {
+	fmt.Fprintf(b, "%-*s", nameWidth, name)
+	at := nameWidth
+	for word := range strings.SplitAfterSeq(fmt.Sprintf(format, args...), " ") {
+		size := len([]rune(word))
+		if s.width > 0 && at > nameWidth && at+len([]rune(strings.TrimRight(word, " "))) > s.width {
+			fmt.Fprintf(b, "\n%*s", nameWidth, "")
+			at = nameWidth
+		}
+		b.WriteString(strings.ReplaceAll(word, fixed, " "))
+		at += size
+	}
+	b.WriteByte('\n')
+}
+
+// room returns how many of at most columns are left in a line after used.
+func (s *screen) room(used, columns int) int {
+	if s.width == 0 {
+		return columns
+	}
+	return min(max(s.width-nameWidth-used, 0), columns)
+}
+
 func (s *screen) View() tea.View {
 	if s.now.round == 0 {
 		return tea.NewView(string(s.note) + "\nconnecting …\n")
 	}
 	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-9s %s\n", name, fmt.Sprintf(format, args...))
-	}
+	line := func(name, format string, args ...any) { s.line(&b, name, format, args...) }
 	p := &s.now.point
 	at := p.At + p.Length
-	done := ""
+	done := fmt.Sprintf("%.0fs", float64(at))
 	if s.length > 0 {
-		done = fmt.Sprintf(" of %s  %s", s.length, bar(float64(at/s.length)))
+		done += fmt.Sprintf(" of %s  ", s.length)
+		done += bar(float64(at/s.length), s.room(len(done), 30))
 	}
 	if s.rounds > 1 {
 		line("round", "%d of %d", s.now.round, s.rounds)
 	}
-	line(string(p.Phase), "%.0fs%s", float64(at), done)
-	line("rate", "%9.0f/s  %s", p.Rate(), spark(s.rates))
+	line(string(p.Phase), "%s", done)
+	line("rate", "%9.0f/s  %s", p.Rate(), spark(s.rates, s.room(13, history)))
 	if l := p.Latency; l != nil {
-		line("p99", "%11s  %s", l.P99, spark(s.p99s))
-		line("latency", "p50 %s  p90 %s  p99.9 %s  max %s", l.P50, l.P90, l.P999, l.Max)
+		line("p99", "%11s  %s", l.P99, spark(s.p99s, s.room(13, history)))
+		line("latency", strings.ReplaceAll("p50_%s  p90_%s  p99.9_%s  max_%s", "_", fixed), l.P50, l.P90, l.P999, l.Max)
 	}
-	line("messages", "in flight %d, connections down %d", p.InFlight, p.DownConnections)
+	line("messages", strings.ReplaceAll("in_flight_%d, connections_down_%d", "_", fixed), p.InFlight, p.DownConnections)
 	var outcomes []string
 	for _, word := range slices.Sorted(maps.Keys(s.total)) {
-		outcomes = append(outcomes, fmt.Sprintf("%s %d", word, s.total[word]))
+		outcomes = append(outcomes, fmt.Sprintf("%s"+fixed+"%d", word, s.total[word]))
 	}
 	if len(outcomes) > 0 {
 		line("outcomes", "%s", strings.Join(outcomes, ", "))
@@ -200,16 +234,16 @@ func (s *screen) View() tea.View {
 	return tea.NewView(b.String())
 }
 
-// bar draws a share as a bar.
-func bar(share float64) string {
-	const width = 30
-	full := int(min(max(share, 0), 1) * width)
+// bar draws a share as a bar of so many columns.
+func bar(share float64, width int) string {
+	full := int(min(max(share, 0), 1) * float64(width))
 	return strings.Repeat("█", full) + strings.Repeat("░", width-full)
 }
 
-// spark draws values as columns. The highest is full.
-func spark(values []float64) string {
-	columns := []rune(" ▁▂▃▄▅▆▇█")
+// spark draws the last values as so many columns. The highest is full.
+func spark(values []float64, width int) string {
+	values = values[max(0, len(values)-width):]
+	columns := []rune(fixed + "▁▂▃▄▅▆▇█")
 	high := slices.Max(append([]float64{0}, values...))
 	var b strings.Builder
 	for _, v := range values {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	tea "charm.land/bubbletea/v2"
+
 	"distmsg/loadtest/result"
 )
 
@@ -27,6 +29,29 @@ func TestScreen(t *testing.T) {
 	}
 	for line := range strings.Lines(text) {
 		if n := len([]rune(line)); n > 81 {
+			t.Errorf("a line of %d columns: %q", n, line)
+		}
+	}
+}
+
+// TestNarrowScreen has a terminal of 40 columns. All of the figures are there, and the newest
+// values of the curves.
+func TestNarrowScreen(t *testing.T) {
+	s := &screen{rounds: 1, length: 10, total: make(map[string]uint64)}
+	s.Update(tea.WindowSizeMsg{Width: 40, Height: 24})
+	for i := range 30 {
+		s.Update(moment{result.Point{At: result.Seconds(i), Length: 1, Phase: result.Measuring, Completed: uint64(1 + i), DownConnections: 17,
+			Outcomes: map[string]uint64{"acked": 12345, "no_route": 1234, "registry_unavailable": 12},
+			Latency:  &result.Latency{P50: 0.001, P90: 0.002, P99: 0.01, P999: 0.1, Max: 0.5}}, 1})
+	}
+	text := s.View().Content
+	for _, want := range []string{"connections down 17", "max 500ms", "registry_unavailable 360", "█\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if n := len([]rune(strings.TrimRight(line, " \n"))); n > 40 {
 			t.Errorf("a line of %d columns: %q", n, line)
 		}
 	}

@@ -82,6 +82,9 @@ func (o *loadFlags) check(flags *pflag.FlagSet) error {
 	if err := cli.RefuseEmpty(flags, mayBe0()...); err != nil {
 		return err
 	}
+	if err := refuseSameFile(flags); err != nil {
+		return err
+	}
 	if err := o.checkShape(flags); err != nil {
 		return err
 	}
@@ -92,6 +95,10 @@ func (o *loadFlags) check(flags *pflag.FlagSet) error {
 		return fmt.Errorf("--warmup is %v, want 0 or more", o.Warmup)
 	case discover && len(o.Nodes) > 0:
 		return errors.New("--nodes and --discovery exclude each other: give one of them")
+	case flags.Changed("loops") && (discover || len(o.Nodes) > 0):
+		return errors.New("--loops is about the node in this process: leave it out, or --nodes and --discovery")
+	case flags.Changed("strategy") && o.driver != string(loadtest.DriverSDK):
+		return errors.New("--strategy needs --driver sdk")
 	case o.authFile != "" && !discover:
 		return errors.New("--discovery-auth-file needs --discovery")
 	case o.authFile != "" && o.agents.on():

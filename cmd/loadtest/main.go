@@ -3,10 +3,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +19,8 @@ import (
 
 func main() {
 	cli.EndWithGoRun()
+	// A run goes on if nobody reads what it prints: its files and its exit code are still of use.
+	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr)))
 }
 
@@ -24,7 +29,7 @@ func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
 	code := loadtest.ExitOK
 	root := newRoot(&code)
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(whileRead{stdout})
 	root.SetErr(stderr)
 	if err := root.Execute(); err != nil {
 		line := strings.ReplaceAll(err.Error(), "\n", "; ")
@@ -35,6 +40,17 @@ func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
 		fmt.Fprintln(stderr, "loadtest:", line)
 	}
 	return code
+}
+
+// whileRead is an output whose reader may leave, such as head. The rest is then thrown away.
+type whileRead struct{ io.Writer }
+
+func (w whileRead) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		return len(p), nil
+	}
+	return n, err
 }
 
 // newRoot builds the command line. The commands store their exit code in code.

@@ -7,6 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
 )
 
 // outFile is a file for a result. It is opened before the run, so that a bad path is reported
@@ -73,4 +77,25 @@ func (o *outFile) close() {
 	if o.made {
 		os.Remove(o.file.Name())
 	}
+}
+
+// refuseSameFile returns an error if two flags name one file, because the later output would
+// replace the other.
+func refuseSameFile(flags *pflag.FlagSet) error {
+	by := make(map[string]string)
+	for _, name := range []string{"out", "json", "html", "csv", "hdr", "svg"} {
+		flag := flags.Lookup(name)
+		if flag == nil || flag.Value.String() == "" {
+			continue
+		}
+		path, err := filepath.Abs(flag.Value.String())
+		if err != nil || strings.HasPrefix(path, "/dev/") { // several outputs may go there
+			continue
+		}
+		if other := by[path]; other != "" {
+			return fmt.Errorf("--%s and --%s name the same file, %s", other, name, flag.Value)
+		}
+		by[path] = name
+	}
+	return nil
 }

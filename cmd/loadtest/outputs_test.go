@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -46,6 +47,32 @@ func TestOutputs(t *testing.T) {
 	var c result.Comparison
 	if data, err := os.ReadFile(in("d.json")); err != nil || json.Unmarshal(data, &c) != nil || c.Schema != result.SchemaComparison || len(c.Changes) == 0 {
 		t.Errorf("%v: %+v", err, c)
+	}
+}
+
+// TestNobodyReads makes a run whose output nobody reads any more. Its files and its exit code are
+// as if somebody did.
+func TestNobodyReads(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+	defer writer.Close()
+	file := filepath.Join(t.TempDir(), "a.json")
+	cmd := exec.Command(self, "--conns", "4", "--warmup", "0", "--duration", "100ms", "--fail-if", "p99>0s", "--json", file)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stdout, cmd.Stderr = writer, writer
+	_ = cmd.Run()
+	if code := loadtest.ExitCode(cmd.ProcessState.ExitCode()); code != loadtest.ExitThreshold {
+		t.Errorf("exit code %d, %v", code, cmd.ProcessState)
+	}
+	if r, err := readReport(file); err != nil || r.Sent == 0 {
+		t.Errorf("%v: %+v", err, r)
 	}
 }
 

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -44,7 +45,8 @@ const minRounds = 3
 // as 0.01, does not count.
 func Compare(nameBefore string, before *result.Report, nameAfter string, after *result.Report, atLeast float64) *result.Comparison {
 	c := &result.Comparison{Schema: result.SchemaComparison, Before: side(nameBefore, before), After: side(nameAfter, after),
-		Verdict: result.CannotTell, Faults: after.Faults.Total(), Warnings: warnings(before, after)}
+		Verdict: result.CannotTell, Faults: after.Faults.Total(), Warnings: append(troubles(nameBefore, before), troubles(nameAfter, after)...)}
+	c.Warnings = append(c.Warnings, warnings(before, after)...)
 	for _, f := range figures() {
 		a, b := f.values(before), f.values(after)
 		if len(a) == 0 || len(b) == 0 {
@@ -123,11 +125,20 @@ func bounds(a, b result.Rounds) (low, high float64) {
 	return ratios[len(ratios)*25/1000], ratios[len(ratios)*975/1000]
 }
 
+// troubles says why the figures of a run may mean little.
+func troubles(name string, r *result.Report) []string {
+	code, why := r.Verdict()
+	if code == result.ExitOK || code == result.ExitThreshold {
+		return nil // thresholds are about one run
+	}
+	return []string{name + ": " + why}
+}
+
 // warnings says in what the two runs differ although they should not.
 func warnings(before, after *result.Report) (list []string) {
 	differ := func(what string, a, b any) {
 		if a, b := fmt.Sprint(a), fmt.Sprint(b); a != b {
-			list = append(list, fmt.Sprintf("%s differs: %s before, %s after", what, a, b))
+			list = append(list, fmt.Sprintf("%s differs: %s before, %s after", what, cmp.Or(a, "none"), cmp.Or(b, "none")))
 		}
 	}
 	a, b := &before.Config, &after.Config
@@ -138,6 +149,19 @@ func warnings(before, after *result.Report) (list []string) {
 	differ("whether messages are acked", a.Ack, b.Ack)
 	differ("the window", a.Window, b.Window)
 	differ("the rate asked for", a.Rate, b.Rate)
+	differ("the list of stages", a.Stages, b.Stages)
+	differ("when messages start (arrivals)", a.Arrivals, b.Arrivals)
+	differ("the mix of payloads", a.Payloads, b.Payloads)
+	differ("the popularity of receivers (zipf)", a.Zipf, b.Zipf)
+	differ("the share of offline receivers", a.Offline, b.Offline)
+	differ("the delay of acks", a.AckDelay, b.AckDelay)
+	differ("the churn of binds", a.ChurnBinds, b.ChurnBinds)
+	differ("the churn of moves", a.ChurnMoves, b.ChurnMoves)
+	differ("the churn of reconnects", a.ChurnReconnects, b.ChurnReconnects)
+	differ("the share of messages to another node", share(a.Cross), share(b.Cross))
+	differ("the script of faults", a.Script, b.Script)
+	differ("the number of agents", len(before.Agents), len(after.Agents))
+	differ("the number of loops", loops(a), loops(b))
 	differ("the fanout", a.Fanout, b.Fanout)
 	differ("TLS", a.TLS, b.TLS)
 	differ("the number of nodes", len(a.Nodes), len(b.Nodes))
@@ -147,7 +171,23 @@ func warnings(before, after *result.Report) (list []string) {
 	differ("the kernel", m.Kernel, n.Kernel)
 	differ("the number of cores of the driver", m.Allowed, n.Allowed)
 	if rounds := min(len(before.Rounds), len(after.Rounds)); rounds < minRounds {
-		list = append(list, fmt.Sprintf("one run has %d rounds: without at least %d in each nobody knows the noise (run --rounds 5)", rounds, minRounds))
+		list = append(list, fmt.Sprintf("too few rounds, %d in one run: without at least %d in each nobody knows the noise (run --rounds 5)", rounds, minRounds))
 	}
 	return list
+}
+
+// share is a share that may be left to chance.
+func share(s *float64) string {
+	if s == nil {
+		return "by chance"
+	}
+	return fmt.Sprint(*s)
+}
+
+// loops returns the number of event loops of the node in the driver's process; 0: it is elsewhere.
+func loops(c *result.Settings) int {
+	if !c.InProcess {
+		return 0
+	}
+	return c.Loops
 }

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"slices"
 	"testing"
 
 	"distmsg/loadtest/result"
@@ -8,7 +9,7 @@ import (
 
 // rounds is a report whose rounds had these rates, and a p99 that is the same in each.
 func rounds(rates ...float64) *result.Report {
-	r := new(result.Report)
+	r := &result.Report{Rate: &rates[0]}
 	for _, rate := range rates {
 		r.Rounds = append(r.Rounds, result.Round{Rate: new(rate), Latency: &result.Latency{P50: 1, P90: 1, P99: 1, P999: 1, Max: 1}})
 	}
@@ -52,6 +53,14 @@ func TestCompareWarns(t *testing.T) {
 	a.Config.Conns, b.Config.Conns = 200, 100
 	a.Machine.Kernel, b.Machine.Kernel = "6.1", "6.2"
 	if w := Compare("a", a, "b", b, 0).Warnings; len(w) != 3 {
+		t.Errorf("%q", w)
+	}
+	b = rounds(1, 1, 1)
+	b.Machine, b.Config.Conns, b.Config.Stages, b.Config.Cross = a.Machine, 200, "100:1s", new(0.5)
+	a.Faults.Missing, b.DownConnections = 2, 20
+	want := []string{"a: the ledger has faults: missing 2", "b: 20 connections were lost and did not come back",
+		"the list of stages differs: none before, 100:1s after", "the share of messages to another node differs: by chance before, 0.5 after"}
+	if w := Compare("a", a, "b", b, 0).Warnings; !slices.Equal(w, want) {
 		t.Errorf("%q", w)
 	}
 }
