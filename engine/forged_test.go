@@ -133,7 +133,9 @@ func TestForgedBinds(t *testing.T) {
 	if err := <-heard; err != nil {
 		t.Fatal(err)
 	}
-	if codes[codec.CodeOK] != 0 || codes[codec.CodeDenied]+codes[codec.CodeOverflow] != forgeries || codes[codec.CodeDenied] == 0 {
+	// On a busy machine some wait for the registry longer than the node does.
+	refused := codes[codec.CodeDenied] + codes[codec.CodeOverflow] + codes[codec.CodeRegistryUnavailable]
+	if codes[codec.CodeOK] != 0 || refused != forgeries || codes[codec.CodeDenied] == 0 {
 		t.Errorf("%v", codes)
 	}
 	victim.exchange("v", attacker, "m-1")
