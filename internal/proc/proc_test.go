@@ -194,15 +194,15 @@ func TestNotReady(t *testing.T) {
 func TestBuild(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := Build(t.Context(), dir, "./cmd/relay"); err != nil {
+	if err := Build(t.Context(), dir, "./cmd/capacity"); err != nil {
 		t.Fatal(err)
 	}
-	p, err := Start(t.Context(), Command{Path: filepath.Join(dir, "relay"), Args: []string{"--help"}})
+	p, err := Start(t.Context(), Command{Path: filepath.Join(dir, "capacity"), Args: []string{"--help"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if code := p.Wait(); code != 0 || p.Output() == "" {
-		t.Errorf("relay --help: exit code %d, %q", code, p.Output())
+		t.Errorf("capacity --help: exit code %d, %q", code, p.Output())
 	}
 	if err := Build(t.Context(), dir, "./no/such"); err == nil {
 		t.Error("a package that does not exist was built")

@@ -219,27 +219,34 @@ func (p *Process) Stop() error {
 // the programs to dir. The calling test may belong to another module that requires distmsg. In a
 // workspace, Build can compile "./examples/…", too.
 func Build(ctx context.Context, dir string, packages ...string) error {
-	return build(ctx, nil, append([]string{"-o", dir + "/"}, packages...)...)
+	return build(ctx, nil, append([]string{"build", "-o", dir + "/"}, packages...)...)
 }
 
 // BuildTool compiles a package in the version that tools/go.mod names, and writes the program to
 // dir.
 func BuildTool(ctx context.Context, dir, pkg string) error {
-	return build(ctx, []string{"GOWORK=off"}, "-modfile=tools/go.mod", "-o", dir+"/", pkg)
+	return build(ctx, []string{"GOWORK=off"}, "build", "-modfile=tools/go.mod", "-o", dir+"/", pkg)
 }
 
-// build runs go build in the root of the module distmsg.
+// buildCached is Build for one package. Unlike go build, go run keeps the linked program in the
+// build cache, so that of many processes only the first one links it. The program does not know its
+// commit.
+func buildCached(ctx context.Context, dir, pkg string) error {
+	return build(ctx, nil, "run", "-exec", "cp -t '"+dir+"'", pkg)
+}
+
+// build runs the go command in the root of the module distmsg.
 func build(ctx context.Context, env []string, args ...string) error {
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "distmsg")
 	root, err := list.Output()
 	if err != nil {
 		return fmt.Errorf("%s: %w", list, err)
 	}
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, args...)...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = strings.TrimSpace(string(root))
 	cmd.Env = append(os.Environ(), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, out)
 	}
 	return nil
 }

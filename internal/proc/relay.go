@@ -102,7 +102,7 @@ var relayProgram = sync.OnceValues(func() (*os.File, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if err := Build(ctx, dir, "./cmd/relay"); err != nil {
+	if err := buildCached(ctx, dir, "./cmd/relay"); err != nil {
 		return nil, err
 	}
 	return os.Open(filepath.Join(dir, "relay"))
