@@ -98,7 +98,8 @@ func startLimited(t *testing.T, nofile, maxConns int, secure bool) *limited {
 		ca := certstest.NewCA(t, "test")
 		pair := ca.Issue(t, certstest.Request{})
 		cmd.Env = append(cmd.Env, limitedCert+"="+string(pair.CertPEM), limitedKey+"="+string(pair.KeyPEM))
-		// A thousand handshakes: with the curve that takes least time, above all with the race detector.
+		// A thousand handshakes use the curve that takes least time, above all with the race
+		// detector.
 		config = &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", CurvePreferences: []tls.CurveID{tls.CurveP256}}
 	}
 	cmd.Stderr = io.Discard // it logs each accept that fails
