@@ -83,7 +83,11 @@ func (o *soakOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Ex
 		}
 		failed = err
 	}
-	found, err := readSoak(file)
+	var share *float64
+	if flags.Changed("max-growth") {
+		share = &o.growth
+	}
+	found, err := readSoak(file, share)
 	if err != nil {
 		return loadtest.ExitUsage, errors.Join(failed, err)
 	}
@@ -103,6 +107,9 @@ func (o *soakOptions) check(flags *pflag.FlagSet) error {
 	if err := notOfSoak().refuse(flags); err != nil {
 		return err
 	}
+	if err := o.checkReport(flags); err != nil {
+		return err
+	}
 	if err := o.load.check(flags); err != nil {
 		return err
 	}
@@ -110,8 +117,6 @@ func (o *soakOptions) check(flags *pflag.FlagSet) error {
 	switch {
 	case (o.out == "") == (o.report == ""):
 		return errors.New("a soak needs --out, or --report for what it has written: give one of them")
-	case o.report != "" && len(o.judges.failIf) > 0:
-		return errors.New("--fail-if is for the run: --report knows the thresholds of its file")
 	case o.every < time.Second:
 		return fmt.Errorf("--every is %v, want at least 1s", o.every)
 	case o.growth < 0:
@@ -120,6 +125,21 @@ func (o *soakOptions) check(flags *pflag.FlagSet) error {
 		return fmt.Errorf("--metrics is %q, want a URL such as http://127.0.0.1:7401/metrics", o.metrics)
 	}
 	return o.judges.parse()
+}
+
+// checkReport rejects flags of the run if none is made.
+func (o *soakOptions) checkReport(flags *pflag.FlagSet) (err error) {
+	if o.report == "" {
+		return nil
+	}
+	flags.Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "report", "out", "max-growth", "json", "html", "quiet", "scenario":
+		default:
+			err = fmt.Errorf("--%s is for the run: --report judges what its file has", f.Name)
+		}
+	})
+	return err
 }
 
 // measure makes the run. Without an exit code, its error is about the file alone.
@@ -157,13 +177,13 @@ func (o *soakOptions) runOnce(ctx context.Context, stderr io.Writer, flags *pfla
 }
 
 // readSoak reads and judges the file of a soak.
-func readSoak(path string) (*result.Soak, error) {
+func readSoak(path string, maxShare *float64) (*result.Soak, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	found, err := soak.Read(file)
+	found, err := soak.Read(file, maxShare)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -24,6 +24,14 @@ func TestOwn(t *testing.T) {
 	}
 }
 
+// TestBusy wants the CPU time of the machine to be more than that of one of its processes.
+func TestBusy(t *testing.T) {
+	own := selfCPU(t)
+	if busy, err := Busy(); err != nil || busy < own {
+		t.Errorf("the machine has used %v (%v), and this process %v", busy, err, own)
+	}
+}
+
 // TestFDs counts the files of this process, and one more.
 func TestFDs(t *testing.T) {
 	before, err := FDs(os.Getpid())

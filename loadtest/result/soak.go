@@ -46,6 +46,9 @@ type SoakSample struct {
 	Tool Usage `json:"tool"`
 	// Server is the process Settings.ServerPID, or the one whose metrics were asked. Null: neither.
 	Server *Usage `json:"server"`
+	// Others is the CPU time that all other processes of this machine have used since it booted.
+	// The server is among them if its process is not named. Null: not known.
+	Others *Seconds `json:"others_cpu_seconds"`
 	// ServerError says why something of the server is not known. It is empty if all is.
 	ServerError string `json:"server_error"`
 }

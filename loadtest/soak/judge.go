@@ -11,6 +11,7 @@ type series struct {
 	floor      float64 // growth an hour that is never too much
 	of         func(*result.SoakSample) (v float64, known bool)
 	own        bool // of the load test, and of no node
+	disturbed  bool // by other processes of this machine
 }
 
 // settling is the share of the time that is not judged: caches and pools fill.
@@ -24,24 +25,50 @@ const (
 // Judge finds the trends of a soak.
 func Judge(s *result.Soak) {
 	s.Settled = result.Of(s.Length()) * settling
+	busier := othersBusier(s)
 	for _, what := range all(s.Config.InProcess) {
-		var points []trend.Point
-		seen := false
-		for i := range s.Samples {
-			sample := &s.Samples[i]
-			v, known := what.of(sample)
-			seen = seen || known
-			if known && sample.Phase == result.Measuring && sample.At >= s.Settled {
-				points = append(points, trend.Point{At: float64(sample.At + sample.Length), Value: v})
-			}
-		}
+		points, seen := pointsOf(s, what.of)
 		if !seen {
 			continue
 		}
 		t := trend.Of(points, trend.Limits{Share: s.MaxShare, Floor: what.floor})
+		if t.Verdict == trend.Grows && what.disturbed && busier {
+			t.Verdict, t.Why = trend.CannotTell, "other processes of this machine used more and more CPU"
+		}
 		s.Trends = append(s.Trends, result.SoakTrend{What: what.what, Unit: what.unit, Start: t.Start, End: t.End,
 			PerHour: t.Slope, Low: t.Low, High: t.High, Allowed: t.Allowed, Grows: t.Verdict == trend.Grows, Own: what.own, Verdict: string(t.Verdict), Why: t.Why})
 	}
+}
+
+// pointsOf returns the values of what is judged, and whether any is known.
+func pointsOf(s *result.Soak, of func(*result.SoakSample) (v float64, known bool)) (points []trend.Point, seen bool) {
+	for i := range s.Samples {
+		sample := &s.Samples[i]
+		v, known := of(sample)
+		seen = seen || known
+		if known && sample.Phase == result.Measuring && sample.At >= s.Settled {
+			points = append(points, trend.Point{At: float64(sample.At + sample.Length), Value: v})
+		}
+	}
+	return points, seen
+}
+
+// disturbing is how many CPUs more the other processes use at the end than at the start, from which
+// on latency may grow because of them.
+const disturbing = 0.1
+
+// othersBusier reports whether the other processes of this machine used more and more CPU.
+func othersBusier(s *result.Soak) bool {
+	var before *result.SoakSample
+	points, _ := pointsOf(s, func(sample *result.SoakSample) (cpus float64, known bool) {
+		if before != nil && before.Others != nil && sample.Others != nil && sample.Length > 0 {
+			cpus, known = float64(*sample.Others-*before.Others)/float64(sample.Length), true
+		}
+		before = sample
+		return cpus, known
+	})
+	t := trend.Of(points, trend.Limits{})
+	return t.Low > 0 && t.End-t.Start >= disturbing
 }
 
 // all lists what is judged.
@@ -75,9 +102,9 @@ func process(whose string, own bool, of func(*result.SoakSample) *result.Usage) 
 		}
 	}
 	return []series{
-		{whose + "memory", "bytes", 4 * mib, figure(func(u *result.Usage) *uint64 { return u.RSS }), own},
-		{whose + "open files", "count", 2, figure(func(u *result.Usage) *uint64 { return u.FDs }), own},
-		{whose + "goroutines", "count", 2, figure(func(u *result.Usage) *uint64 { return u.Goroutines }), own},
+		{whose + "memory", "bytes", 4 * mib, figure(func(u *result.Usage) *uint64 { return u.RSS }), own, false},
+		{whose + "open files", "count", 2, figure(func(u *result.Usage) *uint64 { return u.FDs }), own, false},
+		{whose + "goroutines", "count", 2, figure(func(u *result.Usage) *uint64 { return u.Goroutines }), own, false},
 	}
 }
 
@@ -87,5 +114,5 @@ func latency(name string, floor float64, pick func(*result.Latency) result.Secon
 			return 0, false
 		}
 		return float64(pick(s.Latency)), true
-	}, false}
+	}, false, true}
 }

@@ -33,6 +33,7 @@ func newProbe(cfg *Config) probe {
 func (p *probe) measure(s *result.SoakSample) {
 	s.Tool, _ = ofPID(os.Getpid())
 	s.Tool.Goroutines = new(uint64(runtime.NumGoroutine()))
+	defer func() { s.Others = p.others(s) }()
 	if p.pid == 0 && p.url == "" {
 		return
 	}
@@ -52,6 +53,19 @@ func (p *probe) measure(s *result.SoakSample) {
 	if server != (result.Usage{}) {
 		s.Server = &server
 	}
+}
+
+// others returns the CPU time of the processes that have nothing to do with the load test.
+func (p *probe) others(s *result.SoakSample) *result.Seconds {
+	busy, err := usage.Busy()
+	if err != nil || s.Tool.CPU == nil {
+		return nil
+	}
+	rest := result.Of(busy) - *s.Tool.CPU
+	if p.pid != 0 && s.Server != nil && s.Server.CPU != nil {
+		rest -= *s.Server.CPU
+	}
+	return &rest
 }
 
 // ofPID returns what the kernel says of a process.

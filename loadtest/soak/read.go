@@ -10,8 +10,9 @@ import (
 	"distmsg/loadtest/result"
 )
 
-// Read reads the file of a soak, and judges it. A last line without its end is left out.
-func Read(from io.Reader) (*result.Soak, error) {
+// Read reads the file of a soak, and judges it. A last line without its end is left out. maxShare,
+// if not nil, takes the place of what the file says.
+func Read(from io.Reader, maxShare *float64) (*result.Soak, error) {
 	s := new(result.Soak)
 	reader := bufio.NewReader(from)
 	for number := 1; ; number++ {
@@ -40,6 +41,9 @@ func Read(from io.Reader) (*result.Soak, error) {
 	}
 	if s.Schema == "" {
 		return nil, errors.New("this is not the file of a soak: it has no first line")
+	}
+	if maxShare != nil {
+		s.MaxShare = *maxShare
 	}
 	Judge(s)
 	return s, nil

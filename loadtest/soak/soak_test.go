@@ -40,7 +40,7 @@ func read(t *testing.T, file string) (*result.Soak, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Read(bytes.NewReader(data))
+	s, err := Read(bytes.NewReader(data), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,6 +62,9 @@ func TestSoak(t *testing.T) {
 	for i := range s.Samples {
 		sample := &s.Samples[i]
 		sent += sample.Sent
+		if sample.Others == nil {
+			t.Error("nothing is known of the other processes")
+		}
 		if u := sample.Server; sample.ServerError != "" || u == nil || *u.Goroutines != 17 || *u.RSS == 0 || *u.FDs == 0 || *u.FDs >= 1e6 || *sample.Tool.Goroutines == 0 {
 			t.Errorf("sample %+v: %+v", sample, u)
 		}
@@ -74,7 +77,7 @@ func TestSoak(t *testing.T) {
 	}
 
 	for _, end := range cuts(data) {
-		half, err := Read(bytes.NewReader(data[:end]))
+		half, err := Read(bytes.NewReader(data[:end]), nil)
 		if hasHeader := bytes.IndexByte(data[:end], '\n') >= 0; hasHeader != (err == nil) {
 			t.Fatalf("the first %d bytes: %v", end, err)
 		}
@@ -124,7 +127,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, text := range []string{"", "{}\n", "\n", "{\"sample\":{}}\n", "{\"header\":{\"schema\":\"distmsg-loadtest/1\"}}\n",
 		"{\"header\":{\"schema\":\"" + result.SchemaSoak + "\"}}\nx\n"} {
-		if _, err := Read(strings.NewReader(text)); err == nil {
+		if _, err := Read(strings.NewReader(text), nil); err == nil {
 			t.Errorf("%q is read as a soak", text)
 		}
 	}
@@ -182,6 +185,35 @@ func TestVerdict(t *testing.T) {
 		var text bytes.Buffer
 		if err := s.WriteText(&text); err != nil || !strings.Contains(text.String(), "open files") || !strings.Contains(text.String(), c.says) {
 			t.Errorf("%s: %v\n%s", name, err, &text)
+		}
+	}
+}
+
+// TestOtherProcesses has latency that grows. If the other processes of the machine used more and
+// more CPU meanwhile, nobody can tell why.
+func TestOtherProcesses(t *testing.T) {
+	for name, c := range map[string]struct {
+		cpus float64 // that others use more, each interval
+		want string
+	}{"as busy as before": {0, "GROWS"}, "busier": {0.01, "cannot tell"}} {
+		s := &result.Soak{SoakHeader: result.SoakHeader{MaxShare: 0.05}}
+		var others float64
+		for i := range 60 {
+			others += 30 * (0.2 + float64(i)*c.cpus)
+			sample := result.SoakSample{Others: new(result.Seconds(others))}
+			sample.At, sample.Length, sample.Phase = result.Seconds(i*30), 30, result.Measuring
+			grown := result.Seconds(0.001 * float64(1+i))
+			sample.Latency = &result.Latency{P50: grown, P99: grown, P999: grown}
+			s.Samples = append(s.Samples, sample)
+		}
+		Judge(s)
+		for _, trend := range s.Trends {
+			if trend.Verdict != c.want || trend.Grows != (c.want == "GROWS") {
+				t.Errorf("%s: %+v, want %s", name, trend, c.want)
+			}
+		}
+		if len(s.Trends) != 3 {
+			t.Errorf("%s: %+v", name, s.Trends)
 		}
 	}
 }
