@@ -73,8 +73,9 @@ type Config struct {
 	Payload int
 	// Fanout, if more than 1, makes each message a multicast to that many consecutive IDs of other
 	// connections. Window and Rate count multicasts. The ledger, the rate and the latency count
-	// copies. With DriverSDK, a multicast's outcomes are known only when all of them are, so the
-	// slowest determines the latency of each. Default: 1.
+	// copies. DriverNATS, DriverRedis and DriverFloor have no multicast, but one message may go to
+	// all other connections, without ack. With DriverSDK, a multicast's outcomes are known only
+	// when all of them are, so the slowest determines the latency of each. Default: 1.
 	Fanout int
 	// NoAck sends without ack, and requests only a report of failures.
 	NoAck bool
@@ -253,7 +254,11 @@ func (c *Config) validate() error {
 	}
 	others := max(c.Conns-1, 0) * max(c.IDsPerConn, 0)
 	check(c.Fanout >= 1, "fanout is %d, want at least 1", c.Fanout)
-	check(c.Fanout <= 1 || kind.Multicast, "fanout needs driver %s: driver %s has no multicast", drive.Names(func(k *drive.Kind) bool { return k.Multicast }), c.Driver)
+	several := func(k *drive.Kind) bool { return k.Multicast || k.Broadcast }
+	check(c.Fanout <= 1 || several(&kind), "fanout needs driver %s: driver %s has no multicast", drive.Names(several), c.Driver)
+	check(c.Fanout <= 1 || !kind.Broadcast || c.NoAck && c.IDsPerConn == 1 && c.Fanout == others,
+		"fanout is %d, but with driver %s a message goes to one connection or to all others: it needs no-ack, ids-per-conn 1, and fanout 1 or %d",
+		c.Fanout, c.Driver, others)
 	check(c.Fanout <= 1 || c.Fanout <= others, "fanout is %d, but the other connections have %d IDs", c.Fanout, others)
 	check(c.Fanout <= 1 || c.Cross == nil, "cross excludes fanout, which gives a message receivers at several nodes")
 	check(c.Divide == nil || !c.NoAck, "no-ack excludes faults, which are judged by outcomes")

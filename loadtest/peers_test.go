@@ -66,7 +66,8 @@ func TestFloorDriver(t *testing.T) {
 	tryDriver(t, DriverFloor, addr, nil)
 }
 
-// tryDriver makes a run with acks and one without. All messages must arrive.
+// tryDriver makes a run with acks, one without, and one with messages to all others. All messages
+// must arrive.
 func tryDriver(t *testing.T, driver Driver, addr string, secure *tls.Config) {
 	t.Helper()
 	for _, noAck := range []bool{false, true} {
@@ -78,5 +79,13 @@ func tryDriver(t *testing.T, driver Driver, addr string, secure *tls.Config) {
 		if r.Sent == 0 || r.Sent != r.Delivered || r.Acked != map[bool]uint64{false: r.Sent}[noAck] {
 			t.Errorf("%d sent, %d delivered, %d acked", r.Sent, r.Delivered, r.Acked)
 		}
+	}
+	cfg := quick
+	cfg.Driver, cfg.Nodes, cfg.NoAck, cfg.TLS, cfg.Duration = driver, []string{addr}, true, secure, 100*time.Millisecond
+	cfg.Conns, cfg.Fanout = 5, 4
+	r := mustRun(t, cfg)
+	checkClean(t, r)
+	if r.Sent == 0 || r.Sent%4 != 0 || r.Sent != r.Delivered {
+		t.Errorf("to all others: %d sent, %d delivered", r.Sent, r.Delivered)
 	}
 }

@@ -52,7 +52,7 @@ func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.IntVar(&o.Window, "window", 1, "messages in flight on each connection (closed loop)")
 	f.Float64Var(&o.Rate, "rate", 0, "messages a second in total, whether or not earlier ones have ended (open loop; 0: closed loop)")
 	f.IntVar(&o.Payload, "payload", 128, "bytes of a message, at least 36")
-	f.IntVar(&o.Fanout, "fanout", 1, "make each message a multicast to that many IDs; --window and --rate count multicasts (drivers relay and sdk)")
+	f.IntVar(&o.Fanout, "fanout", 1, "make each message a multicast to that many IDs; --window and --rate count multicasts (with the drivers nats, redis and floor: to all other connections, without ack)")
 	f.BoolVar(&o.NoAck, "no-ack", false, "send without ack, with a report of failures only")
 	o.span = span(10 * time.Second)
 	f.Var(&o.span, "duration", "measured time; forever: until Ctrl-C, which then is no interruption")

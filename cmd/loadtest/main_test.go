@@ -62,6 +62,7 @@ func TestExitCodes(t *testing.T) {
 		{"--conns 4 --fanout 4", loadtest.ExitUsage},
 		{"--fanout -1", loadtest.ExitUsage},
 		{"--fanout 2 --driver nats --nodes a:1", loadtest.ExitUsage},
+		{"--fanout 2 --conns 4 --no-ack --driver redis --nodes a:1", loadtest.ExitUsage},
 		{"--fanout 2 --cross 1 --nodes a:1,b:1", loadtest.ExitUsage},
 		{"--conns 2 --ids-per-conn 20000 --fanout 10001", loadtest.ExitFailure},
 		{"--conns 2 --ids-per-conn 10000 --payload 1000000 --fanout 10000", loadtest.ExitFailure},

@@ -177,6 +177,7 @@ func (c *contest) load(s *shape, round int) (loadtest.Config, error) {
 	load.Warmup, load.Duration = c.cfg.Warmup, c.cfg.Duration
 	if c.cfg.Conns > 0 {
 		load.Conns = c.cfg.Conns
+		load.Fanout = min(load.Fanout, load.Conns-1)
 	}
 	if s.half == "" {
 		return load, nil

@@ -55,7 +55,7 @@ func TestCompare(t *testing.T) {
 	}
 	var lines strings.Builder
 	s, err := Run(t.Context(), Config{
-		Shapes: []string{"acked-50", "nodes-acked-50"}, Rounds: 1, Duration: 100 * time.Millisecond, Warmup: -1, Conns: 20,
+		Shapes: []string{"acked-50", "nodes-acked-50", "fanout"}, Rounds: 1, Duration: 100 * time.Millisecond, Warmup: -1, Conns: 20,
 		Programs: Programs{Floor: []string{self, floorServer}, NATS: self}, Progress: &lines,
 	})
 	if err != nil {
@@ -64,7 +64,7 @@ func TestCompare(t *testing.T) {
 	if code, why := s.Verdict(); code != result.ExitOK {
 		t.Errorf("exit code %d: %s", code, why)
 	}
-	if len(s.Shapes) != 2 || len(s.Servers) != 4 || s.Servers[3] != (result.Server{Name: "nats", Version: "0.1.2"}) {
+	if len(s.Shapes) != 3 || len(s.Servers) != 4 || s.Servers[3] != (result.Server{Name: "nats", Version: "0.1.2"}) {
 		t.Fatalf("shapes %v at servers %v", s.Shapes, s.Servers)
 	}
 	for _, shape := range s.Shapes {
@@ -83,8 +83,8 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s was measured at %v, ratios %v", shape.Name, servers, shape.Ratios)
 		}
 	}
-	if n := strings.Count(lines.String(), "round 1 of 1"); n != 6 {
-		t.Errorf("%d runs were reported, want 6:\n%s", n, &lines)
+	if n := strings.Count(lines.String(), "round 1 of 1"); n != 10 {
+		t.Errorf("%d runs were reported, want 10:\n%s", n, &lines)
 	}
 }
 

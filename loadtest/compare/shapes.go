@@ -54,6 +54,7 @@ func shapes() []shape {
 	few, many := loadtest.Config{Conns: 200, Window: 1}, loadtest.Config{Conns: 2000, Window: 1}
 	send, acked := loadtest.Config{Conns: 200, Window: 50, NoAck: true}, loadtest.Config{Conns: 200, Window: 50}
 	kb, kb16 := loadtest.Config{Conns: 200, Window: 8, Payload: 1 << 10}, loadtest.Config{Conns: 200, Window: 8, Payload: 16 << 10}
+	crowd := loadtest.Config{Conns: 1001, Fanout: 1000, Rate: 200, NoAck: true}
 	toFloor := func(aim float64) []ratio { return []ratio{{node, floorServer, aim}} }
 	toPlain := func(aim float64) []ratio { return []ratio{{nodeTLS, node, aim}, {nodeTLS, natsTLS, 1}} }
 	toOne, pair := func(aim float64) []ratio { return []ratio{{twoNodes, node, aim}} }, []string{node, twoNodes}
@@ -75,6 +76,8 @@ func shapes() []shape {
 		{group: "nodes", name: "nodes-acked-50", title: "acked, 50 in flight", load: acked, servers: pair, ratios: toOne(2.3)},
 		{group: "rate", name: "half-rate", title: "acked, half of the node's rate with 50 in flight", load: loadtest.Config{Conns: 200}, servers: Peers(),
 			ratios: []ratio{{node, redis, 0}, {node, nats, 0}}, metric: result.P99, half: "acked-50"},
+		{group: "fanout", name: "fanout-1000", title: "send to 1,000 others, 200 times a second", load: crowd, servers: Peers(),
+			ratios: []ratio{{node, floorServer, 0}, {node, redis, 0}, {node, nats, 0}}},
 	}
 	for i := range all {
 		if all[i].metric == "" {
@@ -143,6 +146,12 @@ func (s *shape) flags() string {
 	}
 	if s.half != "" {
 		f += " --rate (half)"
+	}
+	if s.load.Rate > 0 {
+		f += fmt.Sprintf(" --rate %g", s.load.Rate)
+	}
+	if s.load.Fanout > 0 {
+		f += fmt.Sprintf(" --fanout %d", s.load.Fanout)
 	}
 	if s.load.Payload > 0 {
 		f += fmt.Sprintf(" --payload %d", s.load.Payload)

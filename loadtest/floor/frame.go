@@ -8,12 +8,13 @@ import (
 // A Kind says what a frame is.
 type Kind byte
 
-// The kinds. The relay knows Claim only.
+// The kinds. The relay knows Claim and Join only.
 const (
 	Claim   Kind = iota // no body: the sender gets the frames to this destination
 	Message             // the body is what the two clients agree on
 	Ack                 // as Message; the answer to one
 	Ping                // as Message; to a number of one's own
+	Join                // no body: the sender also gets the frames of others to this destination
 )
 
 const (

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/panjf2000/gnet/v2"
@@ -18,6 +19,7 @@ type relay struct {
 	gnet.BuiltinEventEngine
 
 	places  []*conn // by number; nil: nobody has claimed it
+	groups  map[uint32][]*conn
 	dirty   []*conn // with bytes to write
 	armed   bool    // flusher is queued
 	flusher gnet.Runnable
@@ -34,7 +36,7 @@ type conn struct {
 // Serve relays frames between the clients that connect to ln, on one event loop. It returns when
 // ctx ends, and closes ln.
 func Serve(ctx context.Context, ln net.Listener) error {
-	r := new(relay)
+	r := &relay{groups: make(map[uint32][]*conn)}
 	r.flusher = gnet.RunnableFunc(func(context.Context) error { r.flush(); return nil })
 	loops, err := gnet.NewClient(r, gnet.WithNumEventLoop(1))
 	if err != nil {
@@ -73,6 +75,9 @@ func (r *relay) OnClose(gc gnet.Conn, _ error) gnet.Action {
 		if owner == c {
 			r.places[number] = nil
 		}
+	}
+	for number, members := range r.groups {
+		r.groups[number] = slices.DeleteFunc(members, func(member *conn) bool { return member == c })
 	}
 	return gnet.None
 }
@@ -127,13 +132,32 @@ var errNumber = errors.New("floor: a number is too large")
 // relay copies a complete frame to what its destination will get.
 func (r *relay) relay(from *conn, frame []byte) error {
 	to := binary.LittleEndian.Uint32(frame[lengthLen:])
-	if Kind(frame[lengthLen+4]) == Claim {
+	switch Kind(frame[lengthLen+4]) {
+	case Claim:
 		return r.claim(from, to)
-	}
-	if int(to) >= len(r.places) || r.places[to] == nil {
+	case Join:
+		if to >= maxNumber {
+			return errNumber
+		}
+		r.groups[to] = append(r.groups[to], from)
 		return nil
 	}
-	c := r.places[to]
+	if int(to) < len(r.places) && r.places[to] != nil {
+		return r.pass(r.places[to], frame)
+	}
+	for _, member := range r.groups[to] {
+		if member == from {
+			continue
+		}
+		if err := r.pass(member, frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pass copies a frame to what a client will get.
+func (r *relay) pass(c *conn, frame []byte) error {
 	c.pending = append(c.pending, frame...)
 	if !c.dirty {
 		c.dirty = true

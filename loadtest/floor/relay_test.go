@@ -105,11 +105,24 @@ func TestRelay(t *testing.T) {
 	large := frame(2, Message, string(make([]byte, 1<<20)))
 	exchange(t, a, large, b, large)
 
+	for _, c := range []net.Conn{a, b} {
+		exchange(t, c, frame(9, Join, ""), c, nil)
+	}
+	exchange(t, a, frame(1, Ping, ""), a, frame(1, Ping, ""))
+	exchange(t, b, frame(2, Ping, ""), b, frame(2, Ping, "")) // both have joined
+	group := frame(9, Message, "to all others")
+	exchange(t, a, group, b, group)
+	exchange(t, b, group, a, group)
+	exchange(t, a, frame(1, Ping, "not mine"), a, frame(1, Ping, "not mine"))
+
 	b.Close() // its number is free
 	b = client(2)
 	exchange(t, a, message, b, message)
 
+	exchange(t, a, slices.Concat(group, frame(1, Ping, "alone")), a, frame(1, Ping, "alone"))
+
 	exchangeEnds(t, a, frame(maxNumber, Claim, ""))
+	exchangeEnds(t, client(1), frame(maxNumber, Join, ""))
 	exchangeEnds(t, b, []byte("\x00\x00\x00\x00"))
 }
 

@@ -10,6 +10,7 @@ package drive
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -65,6 +66,7 @@ type Kind struct {
 	// node: the load test can start one, and discovery can find them.
 	Server    string
 	Multicast bool // one message may have several receivers
+	Broadcast bool // one message may go to all other connections, without ack; each has one ID
 	Login     bool // the driver can show credentials
 	Attach    bool // a session may be attached to several nodes
 	Delays    bool // receivers may wait before they ack
@@ -78,6 +80,15 @@ type Kind struct {
 
 // Kinds returns all kinds of drivers.
 func Kinds() []Kind { return []Kind{relayKind(), sdkKind(), natsKind(), redisKind(), floorKind()} }
+
+// everybody is the channel, or subject, of all connections. It is nil if no message goes to
+// several.
+func everybody(t *traffic.Traffic) []byte {
+	if t.Fanout == 1 {
+		return nil
+	}
+	return fmt.Appendf(nil, "lt-all-%08x", uint32(t.Ledger.Run()))
+}
 
 // KindOf returns the kind of this name. known is false if there is none.
 func KindOf(name string) (k Kind, known bool) {

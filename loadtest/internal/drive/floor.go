@@ -11,7 +11,8 @@ import (
 
 // bare speaks to the relay without features (loadtest/floor), for comparison. The number of an ID
 // is its index. The body of a message is the number of the sender (4 bytes), the number of the
-// message (8 bytes), and the payload. The body of an ack is the number of the message.
+// message (8 bytes), and the payload. The body of an ack is the number of the message. A message to
+// all others goes to a group with the number behind those of the IDs.
 type bare struct {
 	leg   *leg
 	t     *traffic.Traffic
@@ -19,7 +20,7 @@ type bare struct {
 }
 
 func floorKind() Kind {
-	return Kind{Name: "floor", Protocol: "floor", Server: "a loadtest floor",
+	return Kind{Name: "floor", Protocol: "floor", Server: "a loadtest floor", Broadcast: true,
 		make: func(t *traffic.Traffic, cfg *Config) Driver { return newWire(t, cfg, newBare) }}
 }
 
@@ -32,6 +33,9 @@ const bareHead = 4 + 8
 
 var errBare = errors.New("bad frame from the floor")
 
+// everybody returns the number of the group.
+func (f *bare) everybody() uint32 { return uint32(len(f.t.IDs)) }
+
 // own returns the number of the connection's first ID.
 func (f *bare) own() uint32 { return uint32(f.index * f.t.PerConn) }
 
@@ -39,11 +43,18 @@ func (f *bare) open(b []byte) []byte {
 	for i := range f.t.PerConn {
 		b = floor.Begin(b, f.own()+uint32(i), floor.Claim, 0)
 	}
+	if f.t.Fanout > 1 {
+		b = floor.Begin(b, f.everybody(), floor.Join, 0)
+	}
 	return f.beat(b) // it comes back when the relay has handled all of this
 }
 
 func (f *bare) send(b []byte, m *traffic.Message) ([]byte, bool) {
-	b = floor.Begin(b, uint32(m.To), floor.Message, bareHead+len(m.Payload))
+	to := uint32(m.To)
+	if m.Copies > 1 {
+		to = f.everybody()
+	}
+	b = floor.Begin(b, to, floor.Message, bareHead+len(m.Payload))
 	b = binary.LittleEndian.AppendUint32(b, uint32(m.From))
 	b = binary.LittleEndian.AppendUint64(b, m.Seq)
 	return append(b, m.Payload...), true
@@ -76,6 +87,9 @@ func (f *bare) parse(b []byte) (used int, err error) {
 
 func (f *bare) frame(frame *floor.Frame) error {
 	body := frame.Body
+	if f.t.Fanout > 1 && frame.To == f.everybody() {
+		frame.To = f.own()
+	}
 	switch {
 	case frame.Kind == floor.Message && len(body) >= bareHead && int(frame.To) < len(f.t.IDs):
 		if f.t.Deliver(f.index, f.t.IDs[frame.To], nil, body[bareHead:]) && f.t.Acks {

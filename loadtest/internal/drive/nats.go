@@ -16,16 +16,20 @@ import (
 // subject. With ack, a message is a request. Its reply subject is below the connection's own inbox
 // and ends in the number of the message. The receiver's empty reply is the ack. NATS reports no
 // failures: a message that does not arrive is missing.
+//
+// A message to all others is one to a subject that all connections have. The server leaves the
+// sender out.
 type nats struct {
 	leg   *leg
 	t     *traffic.Traffic
 	index int
 	beats int    // beats whose pongs have not come
 	inbox []byte // "_INBOX.run.conn."
+	all   []byte // the subject of all, if messages go there
 }
 
 func natsKind() Kind {
-	return Kind{Name: "nats", Protocol: "NATS", Server: "a nats-server",
+	return Kind{Name: "nats", Protocol: "NATS", Server: "a nats-server", Broadcast: true,
 		make: func(t *traffic.Traffic, cfg *Config) Driver {
 			w := newWire(t, cfg, newNATS)
 			w.greets = true
@@ -35,15 +39,22 @@ func natsKind() Kind {
 
 func newNATS(c *wireConn) func(*leg) protocol {
 	inbox := fmt.Appendf(nil, "_INBOX.%016x.%d.", c.wire.t.Ledger.Run(), c.index)
-	return func(l *leg) protocol { return &nats{leg: l, t: c.wire.t, index: c.index, inbox: inbox} }
+	all := everybody(c.wire.t)
+	return func(l *leg) protocol {
+		return &nats{leg: l, t: c.wire.t, index: c.index, inbox: inbox, all: all}
+	}
 }
 
 // inboxSID is the subscription ID of the inbox. The subscription IDs of the IDs count from 1.
 const inboxSID = "0"
 
 func (n *nats) open(b []byte) []byte {
-	b = append(b, `CONNECT {"verbose":false,"pedantic":false,"lang":"go","name":"distmsg-loadtest","version":"1","protocol":1}`+"\r\n"...)
-	for i, id := range n.t.IDsOf(n.index) {
+	subjects, echo := n.t.IDsOf(n.index), true
+	if n.all != nil {
+		subjects, echo = [][]byte{n.all}, false
+	}
+	b = fmt.Appendf(b, `CONNECT {"verbose":false,"pedantic":false,"echo":%v,"lang":"go","name":"distmsg-loadtest","version":"1","protocol":1}`+"\r\n", echo)
+	for i, id := range subjects {
 		b = fmt.Appendf(b, "SUB %s %d\r\n", id, i+1)
 	}
 	if n.t.Acks {
@@ -54,7 +65,11 @@ func (n *nats) open(b []byte) []byte {
 
 func (n *nats) send(b []byte, m *traffic.Message) ([]byte, bool) {
 	b = append(b, "PUB "...)
-	b = append(b, n.t.IDs[m.To]...)
+	if n.all != nil {
+		b = append(b, n.all...)
+	} else {
+		b = append(b, n.t.IDs[m.To]...)
+	}
 	b = append(b, ' ')
 	if n.t.Acks {
 		b = append(b, n.inbox...)
@@ -126,6 +141,9 @@ func (n *nats) msg(args, rest []byte) (taken int, err error) {
 		n.leg.ended()
 		n.t.Outcome(n.index, seq, codec.CodeAcked)
 		return taken, nil
+	}
+	if n.all != nil {
+		subject = n.t.IDsOf(n.index)[0]
 	}
 	if n.t.Deliver(n.index, subject, nil, rest[:size]) && len(reply) > 0 {
 		b := append(n.leg.pending, "PUB "...)

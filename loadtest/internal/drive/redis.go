@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"distmsg/codec"
+	"distmsg/loadtest/internal/ledger"
 	"distmsg/loadtest/internal/traffic"
 )
 
@@ -17,17 +18,20 @@ import (
 // with the number of the sending connection (4 bytes) and the number of the message (8 bytes); the
 // ack is the number of the message. Redis reports no failures: a message that does not arrive is
 // missing.
+//
+// A message to all others is one to a channel that all connections have, the sender, too.
 type redis struct {
 	leg   *leg
 	t     *traffic.Traffic
 	index int
 	beats int      // beats whose pongs have not come
 	acks  [][]byte // by connection: its channel for acks
+	all   []byte   // the channel of all, if messages go there
 	head  [redisHead]byte
 }
 
 func redisKind() Kind {
-	return Kind{Name: "redis", Protocol: "RESP3", Server: "a redis-server",
+	return Kind{Name: "redis", Protocol: "RESP3", Server: "a redis-server", Broadcast: true,
 		make: func(t *traffic.Traffic, cfg *Config) Driver {
 			acks := make([][]byte, t.Conns())
 			for i := range acks {
@@ -39,7 +43,8 @@ func redisKind() Kind {
 
 func newRedis(acks [][]byte) func(c *wireConn) func(*leg) protocol {
 	return func(c *wireConn) func(*leg) protocol {
-		return func(l *leg) protocol { return &redis{leg: l, t: c.wire.t, index: c.index, acks: acks} }
+		all := everybody(c.wire.t)
+		return func(l *leg) protocol { return &redis{leg: l, t: c.wire.t, index: c.index, acks: acks, all: all} }
 	}
 }
 
@@ -51,6 +56,9 @@ var errRedis = errors.New("bad push from Redis")
 func (r *redis) open(b []byte) []byte {
 	b = append(b, "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"...)
 	channels := r.t.IDsOf(r.index)
+	if r.all != nil {
+		channels = [][]byte{r.all}
+	}
 	if r.t.Acks {
 		channels = append(channels[:len(channels):len(channels)], r.acks[r.index])
 	}
@@ -79,7 +87,10 @@ func appendBulk(b []byte, size int) []byte {
 }
 
 func (r *redis) send(b []byte, m *traffic.Message) ([]byte, bool) {
-	if !r.t.Acks {
+	switch {
+	case r.all != nil:
+		return appendPublish(b, r.all, nil, m.Payload), true
+	case !r.t.Acks:
 		return appendPublish(b, r.t.IDs[m.To], nil, m.Payload), true
 	}
 	binary.LittleEndian.PutUint32(r.head[:], uint32(r.index))
@@ -156,6 +167,12 @@ func bulk(b []byte) (text []byte, used int, err error) {
 
 // message handles a message to one of the connection's channels.
 func (r *redis) message(channel, payload []byte) error {
+	if r.all != nil {
+		if sender, ok := ledger.SenderOf(payload); ok && int(sender) == r.index {
+			return nil // a message of one's own
+		}
+		channel = r.t.IDsOf(r.index)[0]
+	}
 	if !r.t.Acks {
 		r.t.Deliver(r.index, channel, nil, payload)
 		return nil

@@ -35,6 +35,15 @@ func (s *Stamp) Put(p []byte) {
 	binary.LittleEndian.PutUint32(p, crc32.Checksum(p[4:], castagnoli()))
 }
 
+// SenderOf returns the sending connection of a payload with a stamp, which it does not check. It
+// returns false if the payload is too short for one.
+func SenderOf(p []byte) (sender uint32, ok bool) {
+	if len(p) < StampLen {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(p[4:]), true
+}
+
 // Read reports whether p is, bit for bit, a payload that Put has completed. It fills s from p.
 func (s *Stamp) Read(p []byte) bool {
 	if len(p) < StampLen || crc32.Checksum(p[4:], castagnoli()) != binary.LittleEndian.Uint32(p) {

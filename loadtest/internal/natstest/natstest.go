@@ -16,14 +16,20 @@ import (
 type broker struct {
 	mu sync.Mutex
 	// by subject; a wildcard ends in "*"
-	subs map[string]func(subject, reply string, payload []byte)
+	subs map[string][]subscription
+}
+
+// subscription is what gets the messages to a subject.
+type subscription struct {
+	of net.Conn
+	to func(subject, reply string, payload []byte)
 }
 
 // Serve serves the clients that connect to ln, and returns when ln is closed and they have left.
 // With a TLS configuration, it sends its INFO and then expects TLS, as nats-server does. It closes
 // the connection of a client that says what it does not know.
 func Serve(ln net.Listener, secure *tls.Config) {
-	b := &broker{subs: make(map[string]func(string, string, []byte))}
+	b := &broker{subs: make(map[string][]subscription)}
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for {
@@ -44,6 +50,7 @@ func (b *broker) serve(c net.Conn, secure *tls.Config) {
 		c = tls.Server(c, secure)
 	}
 	r := bufio.NewReader(c)
+	echo := true
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
@@ -51,15 +58,17 @@ func (b *broker) serve(c net.Conn, secure *tls.Config) {
 		}
 		args := strings.Fields(line)
 		switch args[0] {
-		case "CONNECT", "PONG":
+		case "PONG":
+		case "CONNECT":
+			echo = !strings.Contains(line, `"echo":false`)
 		case "PING":
 			b.mu.Lock()
 			fmt.Fprintf(c, "PONG\r\nPING\r\n")
 			b.mu.Unlock()
 		case "SUB":
-			b.subscribe(args[1], func(subject, reply string, payload []byte) {
+			b.subscribe(args[1], subscription{c, func(subject, reply string, payload []byte) {
 				fmt.Fprintf(c, "MSG %s %s %s%d\r\n%s\r\n", subject, args[2], reply, len(payload), payload)
-			})
+			}})
 		case "PUB":
 			var size int
 			fmt.Sscan(args[len(args)-1], &size)
@@ -71,27 +80,33 @@ func (b *broker) serve(c net.Conn, secure *tls.Config) {
 			if len(args) == 4 {
 				reply = args[2] + " "
 			}
-			b.publish(args[1], reply, payload[:size])
+			but := c // who does not get it
+			if echo {
+				but = nil
+			}
+			b.publish(but, args[1], reply, payload[:size])
 		default:
 			return
 		}
 	}
 }
 
-func (b *broker) subscribe(subject string, to func(subject, reply string, payload []byte)) {
+func (b *broker) subscribe(subject string, s subscription) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.subs[subject] = to
+	b.subs[subject] = append(b.subs[subject], s)
 }
 
-func (b *broker) publish(subject, reply string, payload []byte) {
+func (b *broker) publish(but net.Conn, subject, reply string, payload []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	sub := b.subs[subject]
-	if sub == nil {
-		sub = b.subs[subject[:strings.LastIndexByte(subject, '.')+1]+"*"]
+	subs := b.subs[subject]
+	if subs == nil {
+		subs = b.subs[subject[:strings.LastIndexByte(subject, '.')+1]+"*"]
 	}
-	if sub != nil {
-		sub(subject, reply, payload)
+	for _, s := range subs {
+		if s.of != but {
+			s.to(subject, reply, payload)
+		}
 	}
 }
