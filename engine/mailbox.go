@@ -119,6 +119,9 @@ type mailroom struct {
 
 	boxes []outbox  // by loop
 	walk  mailFrame // scratch of each
+	// the entries that wait for connections on other loops whose slots have a next tenant, until
+	// the note about their end comes; nil before the first
+	left map[routing.Handle]ackmgr.List
 }
 
 // parcelFor returns the parcel that the loop is filling for another loop.
@@ -171,6 +174,10 @@ func (mr *mailroom) handOver(target int) {
 // Everything else ends here.
 func (mr *mailroom) drop() {
 	l := mr.loop
+	for _, list := range mr.left { // another loop may drop the note
+		l.endings.endList(list)
+	}
+	clear(mr.left)
 	for i := range mr.boxes {
 		box := &mr.boxes[i]
 		if box.parcel == nil {
@@ -188,8 +195,7 @@ func (mr *mailroom) drop() {
 }
 
 // peer returns what this loop knows of a connection elsewhere, or nil if that has closed. If the
-// slot has a new tenant, the entries that wait for the old one are lost, because its note is still
-// on the way.
+// slot has a new tenant, the note about the end of the old one is still on the way.
 func (mr *mailroom) peer(h routing.Handle) *peerConn {
 	box := &mr.boxes[h.Loop]
 	if need := int(h.Slot) + 1; need > len(box.peers) {
@@ -200,7 +206,7 @@ func (mr *mailroom) peer(h routing.Handle) *peerConn {
 		return nil // older than the tenant that this loop has already met
 	}
 	if h.Gen > p.gen {
-		mr.forgetPeer(p)
+		mr.leave(routing.Handle{Loop: h.Loop, Slot: h.Slot, Gen: p.gen}, p)
 		p.gen = h.Gen
 		p.chunk = 0 // a chunk for the old tenant stays in the parcel, and will find nobody
 	}
@@ -210,19 +216,33 @@ func (mr *mailroom) peer(h routing.Handle) *peerConn {
 	return p
 }
 
-func (mr *mailroom) forgetPeer(p *peerConn) {
-	if p.list != 0 {
-		mr.loop.endings.endList(p.list)
-		p.list = 0
+// leave keeps the entries that wait for the tenant that leaves a slot. Its last acks come before
+// the note about its end.
+func (mr *mailroom) leave(h routing.Handle, p *peerConn) {
+	acks := mr.loop.settle.acks
+	switch {
+	case acks.Empty(p.list):
+		acks.FreeList(p.list)
+	case mr.left == nil:
+		mr.left = map[routing.Handle]ackmgr.List{h: p.list}
+	default:
+		mr.left[h] = p.list
 	}
+	p.list = 0
 }
 
 // peerGone ends what waits for a connection that another loop has closed.
 func (mr *mailroom) peerGone(h routing.Handle) {
+	if list, ok := mr.left[h]; ok {
+		delete(mr.left, h)
+		mr.loop.endings.endList(list)
+		return
+	}
 	box := &mr.boxes[h.Loop]
 	if int(h.Slot) < len(box.peers) && box.peers[h.Slot].gen == h.Gen {
 		p := &box.peers[h.Slot]
-		mr.forgetPeer(p)
+		mr.loop.endings.endList(p.list)
+		p.list = 0
 		p.gen++     // so that a late handle is not taken for a tenant
 		p.chunk = 0 // nor the next tenant's frames go with those of this one
 	}

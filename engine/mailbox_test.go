@@ -65,9 +65,11 @@ func TestPeerGenerations(t *testing.T) {
 		l.mail.peerGone(at(4))
 		expect("a note about somebody before")
 		arm(2, l.mail.peer(at(6)))
-		expect("a new tenant", 1)
+		expect("a new tenant, while the last acks of the old one may be on their way")
 		l.mail.peerGone(at(5))
-		expect("the late note")
+		expect("the late note", 1)
+		l.mail.peerGone(at(5))
+		expect("the late note again")
 		if l.mail.peer(at(5)) != nil {
 			t.Error("the tenant that left was found")
 		}
@@ -94,6 +96,32 @@ func TestPeerGenerations(t *testing.T) {
 		}
 		l.settle.acks.FreeList(origin)
 	})
+}
+
+// A sender's loop meets the next tenant of a slot before it has opened the ack of the one before. The
+// ack counts.
+func TestAckBehindTheNextTenant(t *testing.T) {
+	n := start(t, Config{Loops: 2})
+	from := n.join("from")
+	here := from.loop()
+	to := n.joinOn(1-here, "to")
+	seq := from.send("from", "to", "hi")
+	d, session, sender := to.gets("from", "to", "hi"), n.table.Session(to.sessionID()), n.handleOf(from)
+	was := session.Handles()[0]
+	var next *client
+	n.on(here, func(l *loop) { // its mail waits meanwhile
+		to.ack(d, "")
+		to.nc.Close()
+		n.eventually("the connection has closed", func() bool { return len(session.Handles()) == 0 })
+		next = n.join("next")
+		if h := n.handleOf(next); h.Loop != was.Loop || h.Slot != was.Slot {
+			t.Errorf("the next connection is %+v, want the place of %+v", h, was)
+		}
+		l.conn(sender).frame(sendFrame(seq+1, "from", "next", "hi", codec.FlagAck, 0)[codec.PrefixLen:])
+	})
+	from.hears(seq, codec.CodeAcked)
+	next.ack(next.gets("from", "next", "hi"), "")
+	from.hears(seq+1, codec.CodeAcked)
 }
 
 // The frames of a new tenant never go into the chunk of the one before.
