@@ -291,26 +291,29 @@ func (d *draining) quiet(ctx context.Context) bool {
 	return d.idle(ctx) && first
 }
 
-// idle reports whether no message waits for an ack or to be written, and every client has either
-// moved or used up the grace period.
+// idle reports whether no message waits for an ack or to be written, no frame has been handled only
+// in part, and every client has either moved or used up the grace period.
 func (d *draining) idle(ctx context.Context) bool {
-	busy, ok := ask(ctx, d.eng, func(l *loop) bool {
-		if l.park.sends > 0 || l.park.returnedBytes > 0 || l.settle.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
-			return true
-		}
-		for _, c := range l.conns {
-			if c != nil && (c.out.queued() > 0 || (c.state == stateOpen && c.kind == clientConn && !d.over(l.now))) {
-				return true
-			}
-		}
-		return false
-	})
+	busy, ok := ask(ctx, d.eng, d.busy)
 	for _, b := range busy {
 		if b {
 			return false
 		}
 	}
 	return ok
+}
+
+// busy is the opposite of idle, for one loop.
+func (d *draining) busy(l *loop) bool {
+	if l.park.sends > 0 || l.park.returnedBytes > 0 || l.settle.acks.Len() > 0 || l.inbox.bytes.Load() > 0 {
+		return true
+	}
+	for _, c := range l.conns {
+		if c != nil && (c.out.queued() > 0 || c.in.long != nil || (c.state == stateOpen && c.kind == clientConn && !d.over(l.now))) {
+			return true
+		}
+	}
+	return false
 }
 
 // ask runs f on every loop and collects the results. ok is false if ctx or the engine ends first.

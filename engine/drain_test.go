@@ -143,6 +143,44 @@ func TestEchoBehindOtherLoops(t *testing.T) {
 	p.nc.Close()
 }
 
+// A multicast of which a part has been decided on is under way, even if nothing of it is pending.
+func TestDrainWaitsForTheRestOfAMulticast(t *testing.T) {
+	n := start(t, Config{})
+	c := n.join("a")
+	body := codec.AppendMulticast(nil, &codec.Multicast{From: []byte("a")}, [][]byte{[]byte("nobody")})[codec.PrefixLen:]
+	sender := n.handleOf(c)
+	n.on(0, func(l *loop) {
+		n.drain.at.Store(1) // the grace is over
+		defer n.drain.at.Store(0)
+		if n.drain.busy(l) {
+			t.Error("busy, with nothing under way")
+		}
+		r := relaying{body: body}
+		l.conn(sender).in.suspend(r.keep())
+		if !n.drain.busy(l) {
+			t.Error("idle in the middle of a multicast")
+		}
+	})
+	c.alive()
+}
+
+// A node does not give another one up because both were stalled for a while.
+func TestStallIsNoSilenceOfLinks(t *testing.T) {
+	g := startGroup(t, 1, 1)
+	n := g.nodes[0]
+	p := n.linkAs("n9")
+	k := n.cluster.linkTo("n9")
+	n.on(0, func(l *loop) {
+		k.conn.live.lastFrame -= 2 * linkDead.Milliseconds()
+		l.links.check()
+		if k.conn.closed() {
+			t.Error("the link was closed")
+		}
+	})
+	p.settled()
+	p.nc.Close()
+}
+
 // handleOf returns the only connection of a client's session.
 func (n *node) handleOf(c *client) routing.Handle { return n.table.Session(c.sessionID()).Handles()[0] }
 

@@ -12,12 +12,14 @@ type loopLinks struct {
 	all []*conn // to other nodes, before and after the handshake
 }
 
-// check pings silent nodes and closes links to dead ones. It does so sooner than for clients.
+// check pings silent nodes and closes links to dead ones. It does so sooner than for clients. As
+// with them, time in which this node was stalled is no silence: the others may have been stalled
+// with it.
 func (ls *loopLinks) check() {
 	l := ls.loop
 	kept := ls.all[:0]
 	for _, c := range ls.all {
-		silence := l.now - c.live.lastFrame
+		silence := c.live.silentFor()
 		switch {
 		case c.closed():
 			continue

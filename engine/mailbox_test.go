@@ -98,8 +98,8 @@ func TestPeerGenerations(t *testing.T) {
 	})
 }
 
-// A sender's loop meets the next tenant of a slot before it has opened the ack of the one before. The
-// ack counts.
+// A sender's loop meets the next tenant of a slot before it has opened the ack of the one before.
+// The ack counts.
 func TestAckBehindTheNextTenant(t *testing.T) {
 	n := start(t, Config{Loops: 2})
 	from := n.join("from")
