@@ -35,9 +35,9 @@ func TestHistory(t *testing.T) {
 	a, b := n.join("a"), n.join("b")
 	a.exchange("a", b, "b")
 	a.hears(a.send("a", "nobody", "x"), codec.CodeNoRoute)
-	n.eventually("the counters have both sends", func() bool {
+	n.eventually("the counters have both sends and their outcomes", func() bool {
 		now := n.history.read()
-		return now.sends == 2 && now.ackRoundTrip.Count() == 1
+		return now.sends == 2 && now.ackRoundTrip.Count() == 1 && now.outcomes[codec.CodeNoRoute] == 1
 	})
 	s := n.history.sample(time.Now(), before, n.history.read())
 	if s.Node != "n0" || s.Seconds <= 0 || s.Sends != 2 || s.Outcomes["acked"] != 1 || s.Outcomes["no_route"] != 1 || len(s.Outcomes) != 2 {
