@@ -100,6 +100,9 @@ func TestRunIsClean(t *testing.T) {
 			if cfg.NoAck && len(r.Outcomes) > 0 {
 				t.Errorf("outcomes without ack: %v", r.Outcomes)
 			}
+			if r.Moves > 0 {
+				t.Errorf("%d sessions moved, but there is one node and no churn", r.Moves)
+			}
 			if l := r.Latency; l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.Max {
 				t.Errorf("latency %+v", l)
 			}

@@ -62,7 +62,7 @@ func TestTLSRefused(t *testing.T) {
 		{secure, &tls.Config{RootCAs: client.RootCAs, MaxVersion: tls.VersionTLS12}, "refuses the TLS handshake"},
 		{secure, &tls.Config{RootCAs: client.RootCAs}, "refuses the TLS handshake"},
 		{plain, client, "does not use TLS"},
-		{secure, nil, "this address is for TLS only"},
+		{secure, nil, "this address is for TLS only: add --tls"},
 	} {
 		_, err := Run(t.Context(), Config{Nodes: []string{c.addr}, TLS: c.config})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(err.Error(), c.addr) != 1 {

@@ -29,14 +29,14 @@ type Asker interface {
 
 var _ Asker = (*engine.Operator)(nil)
 
-// Feed looks at the cluster while somebody watches. Any goroutine may use it.
+// Feed asks the nodes once a second while somebody watches. Any goroutine may use it.
 type Feed struct {
 	asker Asker // static
 
 	mu       sync.Mutex
 	watchers map[*watcher]struct{} // guarded by mu
 	latest   *View                 // guarded by mu; nil until the first look has ended
-	stop     context.CancelFunc    // guarded by mu; ends the looking; nil: nobody watches
+	stop     context.CancelFunc    // guarded by mu; ends run; nil: nobody watches
 }
 
 // watcher is somebody who watches.
@@ -47,7 +47,8 @@ func NewFeed(asker Asker) *Feed {
 	return &Feed{asker: asker, watchers: make(map[*watcher]struct{})}
 }
 
-// Watch returns a channel of views, until leave is called. A reader that is slow misses views.
+// Watch returns a channel of views. The caller calls leave when it needs no more. A slow reader
+// misses views.
 func (f *Feed) Watch() (views <-chan *View, leave func()) {
 	w := &watcher{make(chan *View, 1)}
 	f.mu.Lock()
@@ -63,7 +64,7 @@ func (f *Feed) Watch() (views <-chan *View, leave func()) {
 	return w.views, func() { f.leave(w) }
 }
 
-// leave ends the looking if nobody is left.
+// leave removes a watcher. If nobody else watches, leave ends run.
 func (f *Feed) leave(w *watcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -74,7 +75,7 @@ func (f *Feed) leave(w *watcher) {
 	}
 }
 
-// run looks again and again until ctx ends.
+// run asks once a second until ctx ends.
 func (f *Feed) run(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -88,7 +89,8 @@ func (f *Feed) run(ctx context.Context) {
 	}
 }
 
-// look asks all nodes. A limit of 0 asks for all samples, from which the feed learns who was there.
+// look asks all nodes. A limit of 0 asks for all samples. From these, known learns which nodes were
+// there before the feed began.
 func (f *Feed) look(ctx context.Context, limit int, known acquaintances) *View {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

@@ -82,13 +82,13 @@ type sight struct {
 	samples  engine.Asked[engine.HistorySample]
 }
 
-// acquaintances are the nodes that were there lately, and when they were last.
+// acquaintances are the nodes of the last minutes, and when a sample last named each.
 type acquaintances map[string]time.Time
 
 // rememberFor is how long a node that is gone is shown.
 const rememberFor = 10 * time.Minute
 
-// meet learns from samples who was there.
+// meet adds the nodes that samples name.
 func (a acquaintances) meet(samples []engine.HistorySample) {
 	for _, s := range samples {
 		for _, node := range append([]string{s.Node}, s.Peers...) {
@@ -159,7 +159,7 @@ func (s *sight) absent(known acquaintances) []Node {
 	return slices.Collect(maps.Values(all))
 }
 
-// links brings together what both ends say of a link.
+// links makes one Link of what both ends say.
 func (s *sight) links() []Link {
 	answers := make(map[string]bool)
 	for i := range s.nodes.Answers {

@@ -88,6 +88,9 @@ func (p *Process) Restart(ctx context.Context) error {
 	if err := p.waitReady(ctx, r); err != nil {
 		p.Kill()
 		out := p.Output()
+		if out == "" {
+			return fmt.Errorf("%s: %w; it has said nothing", p.command, err)
+		}
 		return fmt.Errorf("%s: %w; its output ends:\n%s", p.command, err, out[max(0, len(out)-2000):])
 	}
 	return nil
@@ -146,7 +149,10 @@ func (p *Process) waitReady(ctx context.Context, r *run) error {
 		}
 		select {
 		case <-r.done:
-			return fmt.Errorf("ended before it was ready (%v)", r.err)
+			if r.err == nil {
+				return errors.New("ended with exit code 0 before it was ready")
+			}
+			return fmt.Errorf("ended before it was ready (%w)", r.err)
 		case <-ctx.Done():
 			return fmt.Errorf("not ready in time: %w", err)
 		case <-poll.C:

@@ -137,7 +137,11 @@ func judge(addr string, answer []byte) error {
 		case codec.KindError:
 			var f codec.ErrorFrame
 			if err := codec.DecodeError(body, &f); err == nil {
-				return fmt.Errorf("%s: the node refuses clients: %s, %s", addr, f.Fault, f.Message)
+				hint := ""
+				if strings.Contains(f.Message, "TLS only") {
+					hint = ": add --tls"
+				}
+				return fmt.Errorf("%s: the node refuses clients: %s, %s%s", addr, f.Fault, f.Message, hint)
 			}
 		}
 	}

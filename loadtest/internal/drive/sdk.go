@@ -44,6 +44,7 @@ type sdkConn struct {
 	free    chan []byte          // payload buffers
 
 	// Guarded by d.mu.
+	begun     bool   // the SDK has reported the first attachment
 	bound     bool   // connect has bound its IDs
 	blocked   bool   // the queue was full
 	first     uint64 // first number of the last message that the SDK got,
@@ -318,7 +319,13 @@ const afterDeadline = 5 * time.Second
 func (c *sdkConn) onState(s client.State) {
 	t := c.sdk.t
 	c.sdk.Do(func() {
-		up := t.Up(c.index)
+		up, first := t.Up(c.index), !c.begun
+		c.begun = true
+		// how it began may be reported after the first messages
+		if first && up && len(s.Nodes) > 0 {
+			t.ConnAt(c.index, s.Nodes[0].Addr)
+			return
+		}
 		if !c.bound || c.sdk.ctx.Err() != nil || !up && !s.Attached {
 			return
 		}
