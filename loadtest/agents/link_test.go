@@ -1,8 +1,10 @@
 package agents
 
 import (
+	"bufio"
 	"crypto/tls"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +78,9 @@ func TestNoHTTP(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.Write([]byte("no frame of ours\n"))
+			// to close with a request that is not read would reset the connection
+			_, _ = http.ReadRequest(bufio.NewReader(conn))
+			_, _ = conn.Write([]byte("HTTP/1.1 frame.length\r\n"))
 			conn.Close()
 		}
 	}()
