@@ -5,6 +5,14 @@ import (
 	"unsafe"
 )
 
+// An idle connection is mostly this struct. Beyond 896 bytes, it takes 1024 of the heap.
+func TestConnSize(t *testing.T) {
+	const class = 896
+	if size := unsafe.Sizeof(conn{}); size > class {
+		t.Errorf("a connection takes %d bytes, at most %d are wanted", size, class)
+	}
+}
+
 // What a message touches of its receiver's connection is in two lines of the CPU's caches.
 func TestHotConn(t *testing.T) {
 	const line = 64

@@ -14,9 +14,9 @@ import (
 type heldSends struct {
 	conn *conn // static
 
-	line   waitLine // sends that wait for the answer, see hold
-	ready  waitLine // sends that resume with the answer, in the connection's turn, before its input
-	answer directory.Holder
+	line   waitLine          // sends that wait for the answer, see hold
+	ready  waitLine          // sends that resume with the answer, in the connection's turn, first
+	answer *directory.Holder // nil if no send is ready
 }
 
 // unknownFrom decides on a send whose sender ID is not bound to this session, as far as this node
@@ -79,7 +79,7 @@ func (p *park) senderKnown(answer directory.Holder) {
 func (h *heldSends) answered(answer directory.Holder) {
 	h.line.take(&h.ready)
 	h.ready.take(&h.line)
-	h.answer = answer
+	h.answer = &answer
 	h.conn.in.await()
 }
 
@@ -87,11 +87,11 @@ func (h *heldSends) answered(answer directory.Holder) {
 func (h *heldSends) resume() {
 	l := h.conn.loop
 	for !h.ready.empty() && !l.pace.turnOver {
-		h.resumeOne(h.ready.pop(), h.answer)
+		h.resumeOne(h.ready.pop(), *h.answer)
 		l.pace.worked(1)
 	}
 	if h.ready.empty() {
-		h.answer = directory.Holder{}
+		h.answer = nil
 	}
 }
 
