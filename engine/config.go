@@ -31,6 +31,9 @@ type Config struct {
 	// engine should run with GOMAXPROCS of at least Loops+1: with no idle P the runtime keeps
 	// taking the loops' Ps away (25% more CPU was measured).
 	Loops int
+	// CPUs is how many CPUs the loops may use at the same time. If there are fewer than loops, the
+	// loops take turns. Default: runtime.NumCPU().
+	CPUs int
 	// Registry decides who holds an ID. Default: a routing.Memory of this engine's own.
 	Registry routing.Registry
 	// Secret signs resume secrets. All nodes of a cluster need the same. It has at least 16 bytes.
@@ -292,6 +295,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.NodeID, randomHex(8))
 	setDefault(&c.Addr, defaultAddr)
 	setDefault(&c.Loops, runtime.NumCPU())
+	setDefault(&c.CPUs, runtime.NumCPU())
 	setDefault(&c.MaxPayload, defaultMaxPayload)
 	setDefault(&c.MaxIDs, defaultMaxIDs)
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)
@@ -364,6 +368,7 @@ func (c *Config) validate(ownRegistry bool) error {
 		check(network.IsValid() && !network.Addr().Is4In6(), "ProxyFrom has %v, want a network such as 10.0.0.0/8", network)
 	}
 	check(c.Loops >= 1 && c.Loops <= maxLoops, "Loops is %d, want 1 to %d", c.Loops, maxLoops)
+	check(c.CPUs >= 1, "CPUs is %d, want at least 1", c.CPUs)
 	check(len(c.Secret) >= minSecret, "Secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	for _, secret := range slices.Concat(c.SecretsAccepted, c.ClusterSecretsAccepted) {
 		check(len(secret) >= minSecret, "an accepted secret has %d bytes, at least %d are needed", len(secret), minSecret)

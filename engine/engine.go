@@ -42,6 +42,7 @@ type Engine struct {
 	since    uint64 // when this process took its name, in µs since 1970
 	seed     maphash.Seed
 	tokens   token.Keys
+	cpus     sharedCPUs
 	secrets  secrets
 	table    *routing.Table
 	dir      *directory.Directory // the work that may wait for the registry
@@ -175,7 +176,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := e.startLoops(); err != nil {
+	if err := e.startLoops(stop); err != nil {
 		return errors.Join(err, e.acceptor.close())
 	}
 	e.dir.Start(e.ctx)
@@ -316,8 +317,9 @@ func (e *Engine) closeEverybody() {
 }
 
 // startLoops starts gnet as a client engine, which consists of the event loops only, and finds the
-// loops.
-func (e *Engine) startLoops() error {
+// loops. If that fails, it ends what it has started, and calls stop before.
+func (e *Engine) startLoops(stop context.CancelFunc) error {
+	e.cpus.share(e.cfg.Loops, e.cfg.CPUs, e.ctx.Done())
 	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithReadBufferCap(readBuffer), gnet.WithLogger(gnetLogger{e.cfg.Logger}))
 	if err != nil {
 		return fmt.Errorf("engine: event loops: %w", err)
@@ -332,6 +334,7 @@ func (e *Engine) startLoops() error {
 	}
 	if err := e.findLoops(); err != nil {
 		e.dropAnchors()
+		stop() // no loop waits for another any more
 		return errors.Join(fmt.Errorf("engine: event loops: %w", err), client.Stop())
 	}
 	return nil

@@ -30,6 +30,7 @@ func start(t testing.TB, cfg Config, change ...func(*Engine)) *node {
 	t.Helper()
 	setDefault(&cfg.Addr, "127.0.0.1:0")
 	setDefault(&cfg.Loops, 1)
+	setDefault(&cfg.CPUs, cfg.Loops) // tests hold several loops at the same time
 	unhurried(&cfg)
 	if cfg.Logger == nil {
 		cfg.Logger = quiet()

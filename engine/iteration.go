@@ -18,8 +18,10 @@ func (l *loop) enter() {
 	l.heedFence()
 }
 
-// begin reads the clock, and checks whether the loop was stopped for long (S24).
+// begin waits for a CPU if loops share them. Then it reads the clock, and checks whether the loop
+// was stopped for long (S24).
 func (l *loop) begin() {
+	l.eng.cpus.take()
 	l.pace.began = l.eng.clock()
 	l.now = l.pace.began.Milliseconds()
 	l.pace.stampAt(l.pace.began)
@@ -67,6 +69,7 @@ func (l *loop) Run(context.Context) error {
 	}
 	if l.turns.wait() { // write cheap output before expensive work begins
 		l.sendOut(earlyShare)
+		l.mail.wake()
 	}
 	l.turns.serve(l.inputTime(turnsShare) + spare)
 	l.sendOut(flushShare)
@@ -76,11 +79,13 @@ func (l *loop) Run(context.Context) error {
 	if l.inbox.opening() || len(l.dirty) > 0 || l.turns.wait() || len(l.endings.all) > 0 || l.isDue {
 		l.poll.again()
 	}
+	l.eng.cpus.give()
+	l.mail.wake()
 	return nil
 }
 
 // sendOut writes the output of connections, as far as the given share of the iteration allows, and
-// hands over the mail.
+// hands over the mail. The caller wakes the other loops.
 func (l *loop) sendOut(share time.Duration) {
 	l.pace.stamp()
 	// If the loop was stopped within the iteration, its earlier input is out of date.

@@ -24,6 +24,7 @@ func TestConfigRejects(t *testing.T) {
 		"NodeID":              {Config{NodeID: strings.Repeat("n", 256)}, []string{"NodeID"}},
 		"Loops":               {Config{Loops: -1}, []string{"Loops"}},
 		"many Loops":          {Config{Loops: 257}, []string{"Loops"}},
+		"CPUs":                {Config{CPUs: -1}, []string{"CPUs"}},
 		"Secret":              {Config{Secret: make([]byte, 15)}, []string{"Secret"}},
 		"empty Secret":        {Config{Secret: []byte{}}, []string{"Secret"}},
 		"MaxPayload":          {Config{MaxPayload: -1}, []string{"MaxPayload"}},

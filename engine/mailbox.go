@@ -95,6 +95,7 @@ func (n *note) body(data []byte) []byte { return data[n.at+n.reasonLen:][:n.body
 // outbox is the mail of a loop for one other loop.
 type outbox struct {
 	parcel *parcel
+	ring   bool       // a parcel was handed over, and the loop has yet to be woken
 	peers  []peerConn // by slot on the other loop
 }
 
@@ -146,11 +147,22 @@ func (mr *mailroom) notify(target uint16, n note) {
 	p.notes = append(p.notes, n)
 }
 
-// send hands over all parcels.
+// send hands over all parcels. Then the caller calls wake.
 func (mr *mailroom) send() {
 	for i := range mr.boxes {
 		if mr.boxes[i].parcel != nil {
 			mr.handOver(i)
+		}
+	}
+}
+
+// wake wakes the loops that have got parcels. A loop does so when it has given its CPU away,
+// because those that it wakes may wait for that.
+func (mr *mailroom) wake() {
+	for i := range mr.boxes {
+		if box := &mr.boxes[i]; box.ring {
+			box.ring = false
+			mr.loop.eng.loops[i].ring()
 		}
 	}
 }
@@ -167,7 +179,7 @@ func (mr *mailroom) handOver(target int) {
 	to.inbox.mu.Lock()
 	to.inbox.parcels = append(to.inbox.parcels, p)
 	to.inbox.mu.Unlock()
-	to.ring()
+	box.ring = true
 }
 
 // drop drops the mail that was not handed over yet (S24). Entries end with their connections.
@@ -283,5 +295,6 @@ func (mr *mailroom) chunkFor(to destination, unacked int) *chunk {
 func (mr *mailroom) gathered(to destination, ch *chunk) {
 	if len(ch.buf) >= earlyFlush {
 		mr.handOver(int(to.handle.Loop))
+		mr.wake()
 	}
 }

@@ -40,13 +40,13 @@ func benchID(client int) []byte  { return fmt.Appendf(nil, "bench-user-%06d", cl
 // benchLoop is a loop without sockets, and clients of it.
 type benchLoop struct {
 	*loop
-	clients []*conn
-	tapes   []*tape
-	read    []byte // gnet's buffer
-	nanos   int64  // that the loop has worked
-	cold    bool   // others use the caches, too
-	others  []byte // what they use
-	at      int    // what they use next
+	clients []*conn // nil: a client of another loop
+	tapes   []*tape // likewise
+	read    []byte  // gnet's buffer
+	nanos   int64   // that the loop has worked
+	cold    bool    // others use the caches, too
+	others  []byte  // what they use
+	at      int     // what they use next
 }
 
 // otherWork is how many bytes the kernel and others touch between two reads of sockets. othersUse
@@ -67,16 +67,24 @@ func (bl *benchLoop) cool() {
 	bl.at = (bl.at + otherWork) % othersUse
 }
 
-func newBenchLoop(b *testing.B, clients int) *benchLoop {
-	e, err := New(Config{Loops: 1, LoopGap: time.Hour})
+func newBenchLoop(b *testing.B, clients int) *benchLoop { return newBenchLoops(b, 1, clients)[0] }
+
+// newBenchLoops makes the loops of one engine, and spreads clients over them.
+func newBenchLoops(b testing.TB, loops, clients int) (all []*benchLoop) {
+	e, err := New(Config{Loops: loops, LoopGap: time.Hour})
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := newLoop(e, 0)
-	e.loops = []*loop{l}
-	l.el = quietLoop{}
-	bl := &benchLoop{loop: l, read: make([]byte, 1<<20)}
+	for i := range loops {
+		l := newLoop(e, i)
+		l.el = quietLoop{}
+		l.armed.Store(true) // so nobody rings
+		e.loops = append(e.loops, l)
+		all = append(all, &benchLoop{loop: l, read: make([]byte, 1<<20), clients: make([]*conn, clients), tapes: make([]*tape, clients)})
+	}
 	for i := range clients {
+		bl := all[i%loops]
+		l := bl.loop
 		c := newConn(clientConn, nil, e.cfg.MaxPending)
 		c.loop = l
 		l.addConn(c)
@@ -89,9 +97,9 @@ func newBenchLoop(b *testing.B, clients int) *benchLoop {
 		c.quota.open(nil, c.session, false, 0)
 		e.table.Attach(c.session, c.handle())
 		e.table.Bind(string(benchID(i)), c.session, 1<<40)
-		bl.clients, bl.tapes = append(bl.clients, c), append(bl.tapes, t)
+		bl.clients[i], bl.tapes[i] = c, t
 	}
-	return bl
+	return all
 }
 
 // iteration lets the loop read one buffer of each client and end its iteration.
@@ -99,7 +107,7 @@ func (bl *benchLoop) iteration(inputs [][]byte) {
 	l := bl.loop
 	l.armed.Store(true)
 	for i, c := range bl.clients {
-		if len(inputs[i]) == 0 {
+		if c == nil || len(inputs[i]) == 0 {
 			continue
 		}
 		bl.cool()
@@ -110,7 +118,7 @@ func (bl *benchLoop) iteration(inputs [][]byte) {
 		bl.nanos += int64(time.Since(began))
 	}
 	began := time.Now()
-	for l.poll.nudged = true; l.active || l.turns.wait() || len(l.dirty) > 0; {
+	for l.poll.nudged = true; l.active || l.turns.wait() || len(l.dirty) > 0 || l.mailed(); {
 		l.lastRead = l.pace.stamped
 		_ = l.Run(context.Background())
 		l.armed.Store(true)
@@ -170,7 +178,7 @@ func benchRelay(b *testing.B, flags uint8, cold bool) {
 }
 
 // ackAll appends the acks of the messages in a client's output, and counts those.
-func ackAll(b *testing.B, acks, out []byte, before int) (all []byte, delivered int) {
+func ackAll(b testing.TB, acks, out []byte, before int) (all []byte, delivered int) {
 	for len(out) > 0 {
 		n := codec.PrefixLen + int(binary.BigEndian.Uint32(out))
 		var d codec.Deliver
