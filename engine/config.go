@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime"
 	"slices"
 	"time"
 
@@ -27,12 +26,12 @@ type Config struct {
 	// Engine.Addr). Default: 127.0.0.1:7400. With "none", the engine has no listener, and only
 	// clients in the same process can connect (see Engine.Dialer).
 	Addr string
-	// Loops is the number of event loops. Default: runtime.NumCPU(). A program that embeds the
+	// Loops is the number of event loops. Default: UsableCPUs(). A program that embeds the
 	// engine should run with GOMAXPROCS of at least Loops+1: with no idle P the runtime keeps
 	// taking the loops' Ps away (25% more CPU was measured).
 	Loops int
 	// CPUs is how many CPUs the loops may use at the same time. If there are fewer than loops, the
-	// loops take turns. Default: runtime.NumCPU().
+	// loops take turns. Default: UsableCPUs().
 	CPUs int
 	// Registry decides who holds an ID. Default: a routing.Memory of this engine's own.
 	Registry routing.Registry
@@ -294,8 +293,8 @@ func (c Config) withDefaults() (Config, error) {
 	ownRegistry := c.Registry == nil
 	setDefault(&c.NodeID, randomHex(8))
 	setDefault(&c.Addr, defaultAddr)
-	setDefault(&c.Loops, runtime.NumCPU())
-	setDefault(&c.CPUs, runtime.NumCPU())
+	setDefault(&c.Loops, UsableCPUs())
+	setDefault(&c.CPUs, UsableCPUs())
 	setDefault(&c.MaxPayload, defaultMaxPayload)
 	setDefault(&c.MaxIDs, defaultMaxIDs)
 	setDefault(&c.MaxMulticast, defaultMaxMulticast)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -93,4 +94,14 @@ func TestSharedCPUs(t *testing.T) {
 	s.give()
 	s.give()
 	s.give()
+}
+
+// A program that may use fewer CPUs than the machine has does not get a loop for each of those. The
+// runtime learns of a container's limit by itself, and says so by GOMAXPROCS.
+func TestLoopsFollowTheLimit(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	c, err := Config{}.withDefaults()
+	if err != nil || c.Loops != 1 || c.CPUs != 1 {
+		t.Errorf("%d loops on %d CPUs, %v; want 1 on 1", c.Loops, c.CPUs, err)
+	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/netip"
-	"runtime"
 	"strings"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 
 	"distmsg/discovery"
 	"distmsg/discovery/dns"
+	"distmsg/engine"
 	"distmsg/internal/loglevel"
 )
 
@@ -75,7 +75,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.insecureListen, "insecure-listen", false, "allow addresses that other machines can reach, without authentication")
 	o.tls.addFlags(f)
 	f.StringSliceVar(&o.proxyFrom, "proxy-protocol-from", nil, "`networks` of load balancers, as in 10.0.0.0/8 or 10.0.0.5, that begin each connection with a header of\nthe PROXY protocol, version 2: the client's address is the one in it")
-	f.IntVar(&o.loops, "loops", runtime.NumCPU(), "run `n` event loops, by default one for each CPU")
+	f.IntVar(&o.loops, "loops", engine.UsableCPUs(), "run `n` event loops, by default one for each CPU that the process may use")
 	f.IntVar(&o.maxSessionIDs, "max-session-ids", 1_000_000, "one session may bind `n` IDs at this node; further binds end overflow")
 	f.IntVar(&o.maxNodeIDs, "max-node-ids", 10_000_000, "all sessions together may bind `n` IDs at this node; each takes about 250 bytes of memory")
 	f.IntVar(&o.maxNodeWatched, "max-node-watched", 1_000_000, "all connections together may watch `n` IDs; each takes about 200 bytes of memory")
