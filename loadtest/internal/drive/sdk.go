@@ -49,7 +49,7 @@ type sdkConn struct {
 	blocked   bool   // the queue was full
 	first     uint64 // first number of the last message that the SDK got,
 	submitted uint64 // and its last number
-	changing  int64  // until then, a connection to a draining node may live
+	changing  int64  // until then, a connection that the session moves away from may live
 }
 
 const (
@@ -310,8 +310,13 @@ func (c *sdkConn) onDrain(f client.Drain) {
 	})
 }
 
-// afterDeadline is how long a draining node may live after its deadline for sends.
-const afterDeadline = 5 * time.Second
+const (
+	// afterDeadline is how long a draining node may live after its deadline for sends.
+	afterDeadline = 5 * time.Second
+	// leaveTime is how long the SDK may take to leave the former connection after a move. Until
+	// then, the node sends part of the IDs there.
+	leaveTime = 5 * time.Second
+)
 
 // onState handles every attachment, the first one included, and the loss of the last one. It does
 // not know which message was the first to leave over a new connection. That message is one of those
@@ -337,6 +342,7 @@ func (c *sdkConn) onState(s client.State) {
 			t.SessionCut(c.index, c.submitted)
 		case up:
 			t.SessionMoved(c.index, c.submitted)
+			c.changing = max(c.changing, t.Now+int64(leaveTime))
 		}
 		if s.Err == nil {
 			t.Restored(c.index)
