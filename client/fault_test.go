@@ -337,8 +337,7 @@ func TestCredit(t *testing.T) {
 	if _, err := s.Post(context.Background(), Message{To: "you", From: "me", Payload: make([]byte, 600)}); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a post over the whole credit: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
+	ctx := newWaitedFor()
 	for range 10 {
 		if _, err := s.Post(ctx, Message{To: "you", From: "me", Payload: make([]byte, 100)}); err != nil {
 			if !errors.Is(err, ErrExpired) || !errors.Is(err, context.DeadlineExceeded) {

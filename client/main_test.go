@@ -106,6 +106,30 @@ func holder(t testing.TB, cfg Config, addr string, ids ...string) *Session {
 	return s
 }
 
+// waitedFor is a context whose deadline passes when somebody begins to wait for it. A short timeout
+// may be over before the call begins, if the machine is busy.
+type waitedFor struct {
+	context.Context
+	end context.CancelFunc
+}
+
+func newWaitedFor() waitedFor {
+	ctx, cancel := context.WithCancel(context.Background())
+	return waitedFor{ctx, cancel}
+}
+
+func (c waitedFor) Done() <-chan struct{} {
+	c.end()
+	return c.Context.Done()
+}
+
+func (c waitedFor) Err() error {
+	if c.Context.Err() != nil {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
 // receive takes one value from ch.
 func receive[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()

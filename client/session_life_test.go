@@ -30,9 +30,7 @@ func TestNodeRestart(t *testing.T) {
 	if v := receive(t, states, "the loss"); v.Attached || v.Err == nil {
 		t.Errorf("%+v", v)
 	}
-	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	if _, err := s.Send(short, Message{To: "bob", From: "alice"}); !errors.Is(err, ErrUnreachable) {
+	if _, err := s.Send(newWaitedFor(), Message{To: "bob", From: "alice"}); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("without a node: %v", err)
 	}
 	n = startNode(t, engine.Config{})
@@ -173,9 +171,7 @@ func TestCloseCutsOff(t *testing.T) {
 	outcome := make(chan error, 1)
 	s.SendAsync(testContext(t), Message{To: "me", From: "me", TTL: time.Minute}, func(_ Reply, err error) { outcome <- err })
 	eventually(t, "the handler", func() bool { return s.Stats().Received == 1 })
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
-	if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 sends") {
+	if err := s.Close(newWaitedFor()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 sends") {
 		t.Errorf("Close: %v", err)
 	}
 	if err := receive(t, outcome, "the outcome"); !errors.Is(err, ErrLost) {

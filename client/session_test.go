@@ -99,9 +99,7 @@ func TestSendEndsWithContext(t *testing.T) {
 	eventually(t, "the send", func() bool { return s.Stats().Sent == 1 })
 
 	// The window is full: another one waits, and is not written.
-	short, cancelShort := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancelShort()
-	if _, err := s.Send(short, m); !errors.Is(err, ErrExpired) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.Send(newWaitedFor(), m); !errors.Is(err, ErrExpired) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with a full window: %v", err)
 	}
 	cancel()
