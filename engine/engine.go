@@ -317,7 +317,8 @@ func (e *Engine) closeEverybody() {
 }
 
 // startLoops starts gnet as a client engine, which consists of the event loops only, and finds the
-// loops. If that fails, it ends what it has started, and calls stop before.
+// loops. If it cannot find them, it calls stop, so that no loop waits for a CPU, and ends the
+// loops.
 func (e *Engine) startLoops(stop context.CancelFunc) error {
 	e.cpus.share(e.cfg.Loops, e.cfg.CPUs, e.ctx.Done())
 	client, err := gnet.NewClient(&handler{eng: e}, gnet.WithNumEventLoop(e.cfg.Loops), gnet.WithReadBufferCap(readBuffer), gnet.WithLogger(gnetLogger{e.cfg.Logger}))

@@ -12,9 +12,9 @@ type loopLinks struct {
 	all []*conn // to other nodes, before and after the handshake
 }
 
-// check pings silent nodes and closes links to dead ones. It does so sooner than for clients. As
-// with them, time in which this node was stalled is no silence: the others may have been stalled
-// with it.
+// check pings silent nodes and closes links to dead ones, sooner than for clients. Time in which
+// this node was stalled does not count as silence, because the other nodes may have been stalled at
+// the same time.
 func (ls *loopLinks) check() {
 	l := ls.loop
 	kept := ls.all[:0]

@@ -120,8 +120,8 @@ type mailroom struct {
 
 	boxes []outbox  // by loop
 	walk  mailFrame // scratch of each
-	// the entries that wait for connections on other loops whose slots have a next tenant, until
-	// the note about their end comes; nil before the first
+	// entries that wait for a connection whose slot on another loop has a new tenant. They end when
+	// the note about the end of that connection comes. Nil before the first.
 	left map[routing.Handle]ackmgr.List
 }
 
@@ -156,8 +156,8 @@ func (mr *mailroom) send() {
 	}
 }
 
-// wake wakes the loops that have got parcels. A loop does so when it has given its CPU away,
-// because those that it wakes may wait for that.
+// wake wakes the loops that have got parcels. At the end of an iteration, a loop first gives its
+// CPU away, because the loops that it wakes may wait for it.
 func (mr *mailroom) wake() {
 	for i := range mr.boxes {
 		if box := &mr.boxes[i]; box.ring {
@@ -228,7 +228,7 @@ func (mr *mailroom) peer(h routing.Handle) *peerConn {
 	return p
 }
 
-// leave keeps the entries that wait for the tenant that leaves a slot. Its last acks come before
+// leave keeps the entries that wait for the old tenant of a slot, because its last acks come before
 // the note about its end.
 func (mr *mailroom) leave(h routing.Handle, p *peerConn) {
 	acks := mr.loop.settle.acks

@@ -91,7 +91,7 @@ func (hb *heartbeats) awaken() {
 	hb.lastTick = l.now
 }
 
-// silentFor returns how long the client has sent nothing, not even a part of a frame, while the
+// silentFor returns how long the other end has sent nothing, not even a part of a frame, while the
 // loop was able to read.
 func (v *liveness) silentFor() int64 { return v.conn.loop.beats.awake - v.lastHeard }
 

@@ -193,7 +193,8 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.validate()
 }
 
-// Times returns how long the run warms up, and how long it measures; negative: without an end.
+// Times returns how long the run warms up and how long it measures, with the defaults filled in. If
+// measured is negative, the run has no end.
 func (c Config) Times() (warmup, measured time.Duration) {
 	setDefault(&c.Warmup, defaultWarmup)
 	setDefault(&c.Duration, defaultDuration)

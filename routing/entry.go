@@ -21,8 +21,8 @@ type entry struct {
 	older, newer *entry // in the session's list
 }
 
-// removedBit in the state of an entry says that it is not in the index any more, whatever readers
-// that have found it before still do with it. All epochs are below it.
+// removedBit in the state of an entry says that the entry has left the index. A reader that found
+// the entry before may still hold it. All epochs are below the bit.
 const removedBit = 1 << 63
 
 // maxID is the length of the longest ID.

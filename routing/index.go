@@ -21,9 +21,9 @@ type index struct {
 	shards []shard      // a power of two of them
 }
 
-// shard is a part of the index, in a cache line of its own. It has no slice of its buckets but the
-// two things that a slice consists of, because a reader would wait for the memory of the slice
-// before it could ask for that of a bucket.
+// shard is a part of the index, in a cache line of its own. It stores the address of its first
+// bucket and their number, not a pointer to a slice. With a slice, a reader would wait for the
+// slice header before it could ask for a bucket.
 type shard struct {
 	mu      sync.Mutex
 	first   atomic.Pointer[chain] // of the buckets; nil while it grows; written with mu held

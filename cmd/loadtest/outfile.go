@@ -93,7 +93,7 @@ func refuseSameFile(flags *pflag.FlagSet) error {
 			continue
 		}
 		if other := by[path]; other != "" {
-			return fmt.Errorf("--%s and --%s name the same file, %s", other, name, flag.Value)
+			return fmt.Errorf("--%s and --%s name the same file, %s: give each a file of its own", other, name, flag.Value)
 		}
 		by[path] = name
 	}

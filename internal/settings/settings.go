@@ -147,8 +147,8 @@ func (p *Program) Load(into, line *pflag.FlagSet, environ []string) (*Result, er
 	return &Result{Values: p.values(into, origins, environ), Unknown: unknown}, nil
 }
 
-// replace removes from the layers, the strongest of which is first, what a flag of a stronger one
-// takes the place of.
+// replace applies OneOf. The layers are sorted, the strongest first. If a layer has a flag of a
+// group, replace removes the flags of that group from all weaker layers.
 func (p *Program) replace(layers []layer) {
 	for _, group := range p.OneOf {
 		taken := false

@@ -1,5 +1,5 @@
-// Package usage reads the CPU time, memory and open files of another process from /proc. It is for
-// programs that observe a node from outside.
+// Package usage reads from /proc the CPU time, memory and open files of another process, and the
+// CPU time of the machine. It is for programs that observe a node from outside.
 package usage
 
 import (

@@ -14,7 +14,8 @@
 //
 // The relay passes a frame on as it is to the client that has claimed its destination. With the
 // kind [Claim], the sender claims the number instead. With the kind [Join], it joins the group with
-// that number: the relay passes a frame to a group on to all who have joined, but for the sender.
+// that number: the relay passes a frame to a group on to all who have joined, but for the sender. A
+// number that a client has claimed is no group.
 //
 // A receiver acks a message with a frame of its own to the number of the sender. So a message with
 // ack costs four frames, as it does at the node. A frame to a number of one's own comes back behind

@@ -14,7 +14,7 @@ const (
 	Message             // the body is what the two clients agree on
 	Ack                 // as Message; the answer to one
 	Ping                // as Message; to a number of one's own
-	Join                // no body: the sender also gets the frames of others to this destination
+	Join                // no body: the sender gets the frames of others to this group
 )
 
 const (

@@ -48,7 +48,7 @@ const muchDrift = Seconds(0.1)
 // drift says how far the agent's clock moved against that of the coordinator.
 func (a *Agent) drift() string {
 	if a.ClockDrift == nil {
-		return " and was not asked again at the end"
+		return " (its drift is not known: it did not answer at the end)"
 	}
 	drift := max(*a.ClockDrift, -*a.ClockDrift)
 	text := fmt.Sprintf(" and drifted by %s (±%s)", drift, a.ClockDriftBound)

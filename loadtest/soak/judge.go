@@ -53,12 +53,16 @@ func pointsOf(s *result.Soak, of func(*result.SoakSample) (v float64, known bool
 	return points, seen
 }
 
-// disturbing is how many CPUs more the other processes use at the end than at the start, from which
-// on latency may grow because of them.
+// disturbing is a rise in the CPUs that other processes use, from the start to the end. From this
+// rise on, it may be why latency grows.
 const disturbing = 0.1
 
-// othersBusier reports whether the other processes of this machine used more and more CPU.
+// othersBusier reports whether the other processes of this machine used more and more CPU. If the
+// server may be one of them, its own growth is no excuse.
 func othersBusier(s *result.Soak) bool {
+	if !s.Config.InProcess && s.Config.ServerPID == 0 {
+		return false
+	}
 	var before *result.SoakSample
 	points, _ := pointsOf(s, func(sample *result.SoakSample) (cpus float64, known bool) {
 		if before != nil && before.Others != nil && sample.Others != nil && sample.Length > 0 {

@@ -31,9 +31,12 @@ func newProbe(cfg *Config) probe {
 
 // measure fills in what the processes use now.
 func (p *probe) measure(s *result.SoakSample) {
+	busy, err := usage.Busy() // read with the rest, as the server's metrics may take longer
 	s.Tool, _ = ofPID(os.Getpid())
 	s.Tool.Goroutines = new(uint64(runtime.NumGoroutine()))
-	defer func() { s.Others = p.others(s) }()
+	if err == nil {
+		defer func() { s.Others = p.others(s, result.Of(busy)) }()
+	}
 	if p.pid == 0 && p.url == "" {
 		return
 	}
@@ -55,13 +58,13 @@ func (p *probe) measure(s *result.SoakSample) {
 	}
 }
 
-// others returns the CPU time of the processes that have nothing to do with the load test.
-func (p *probe) others(s *result.SoakSample) *result.Seconds {
-	busy, err := usage.Busy()
-	if err != nil || s.Tool.CPU == nil {
+// others returns what is left of the machine's CPU time without that of this process and of the
+// server. A server that is not named by its PID stays in it.
+func (p *probe) others(s *result.SoakSample, busy result.Seconds) *result.Seconds {
+	if s.Tool.CPU == nil {
 		return nil
 	}
-	rest := result.Of(busy) - *s.Tool.CPU
+	rest := busy - *s.Tool.CPU
 	if p.pid != 0 && s.Server != nil && s.Server.CPU != nil {
 		rest -= *s.Server.CPU
 	}

@@ -93,13 +93,14 @@ func (k *Keys) reportSeal(body []byte, session uint64) uint64 {
 	return maphash.Bytes(k.seed, binary.BigEndian.AppendUint64(all[:n], session))
 }
 
-// AppendReport appends the token of a message without ack to b, which must be empty. h and seq say
-// which connection hears of a failure, and of which of its messages.
+// AppendReport appends the token of a message without ack to b. h and seq say which connection
+// hears of a failure, and of which of its messages.
 func (k *Keys) AppendReport(b []byte, h routing.Handle, seq, session uint64) []byte {
+	n := len(b)
 	b = appendHandle(b, h)
 	b = binary.BigEndian.AppendUint64(b, seq)
 	b = binary.BigEndian.AppendUint64(b, session) // the seal takes its place
-	binary.BigEndian.PutUint64(b[reportBody:], maphash.Bytes(k.seed, b))
+	binary.BigEndian.PutUint64(b[n+reportBody:], maphash.Bytes(k.seed, b[n:]))
 	return b
 }
 

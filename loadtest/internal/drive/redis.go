@@ -19,7 +19,8 @@ import (
 // ack is the number of the message. Redis reports no failures: a message that does not arrive is
 // missing.
 //
-// A message to all others is one to a channel that all connections have, the sender, too.
+// A message to all others goes to a channel to which all connections subscribe. The sender also
+// gets it, and the driver ignores that copy.
 type redis struct {
 	leg   *leg
 	t     *traffic.Traffic

@@ -22,13 +22,13 @@
 --          nobody; one byte more if the caller's node knows the binding, which is not only a
 --          client's word
 --
--- Returns one string: the time (8 bytes), which is the epoch of all IDs that are bound now, and
---          whose bucket had nothing for them; and for each other ID 37 bytes: its place among the
---          IDs, from 0 on (4); status (1), as routing.BindStatus counts, or 0 if the marker is
---          another one; epoch (8), 0 if not bound; incumbent (24), zeros for nobody
+-- Returns one string: the time (8 bytes), then 37 bytes for each ID that is listed: its place among
+--          the IDs, from 0 on (4); status (1), as routing.BindStatus counts, or 0 if the marker is
+--          another one; epoch (8), 0 if not bound; incumbent (24), zeros for nobody. An ID that is
+--          not listed is bound, the time is its epoch, and nobody had it.
 --
--- Strings, tables and commands are what an ID costs here. So an ID that nobody had bound makes no
--- string, and a bucket with one ID no table but that of the answer.
+-- The cost of an ID is its strings, tables and commands. So the script makes no string for an ID
+-- that nobody had bound. For a bucket with one ID, it makes no table besides Redis's answer.
 
 local UNSOUND, BOUND, TAKEN, SUPERSEDED, INVALID, UNANSWERED = 0, 1, 2, 3, 5, 6
 local NOBODY = string.rep('\0', 24)
