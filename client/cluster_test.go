@@ -181,10 +181,14 @@ func (k *cluster) start(id, addr string) *node {
 		Hooks:         engine.Hooks{Bind: func(_, _ string) error { k.bound.Add(1); return nil }},
 		ClusterSecret: []byte("the secret of the test cluster"), PeerAddr: "127.0.0.1:0", DrainSpread: time.Millisecond})
 	k.nodes[n.addr] = n
-	k.hub.mu.Lock()
-	all := len(k.hub.records)
-	k.hub.mu.Unlock()
 	eventually(k.t, "all links", func() bool {
+		k.hub.mu.Lock()
+		_, announced := k.hub.records[id] // some time after it was ready
+		all := len(k.hub.records)
+		k.hub.mu.Unlock()
+		if !announced {
+			return false
+		}
 		for _, n := range k.nodes {
 			if n.Stats().Links != all-1 {
 				return false
