@@ -73,7 +73,7 @@ func (ls *loopLinks) sendAll(frame []byte) {
 // open returns the open links of this loop.
 func (ls *loopLinks) open() (all []routing.Handle) {
 	for _, c := range ls.all {
-		if !c.closed() && c.state == stateOpen {
+		if c.state == stateOpen {
 			all = append(all, c.handle())
 		}
 	}
@@ -83,7 +83,7 @@ func (ls *loopLinks) open() (all []routing.Handle) {
 // sendOwn sends a control frame over every open link of this loop.
 func (ls *loopLinks) sendOwn(frame []byte) {
 	for _, c := range ls.all {
-		if !c.closed() && c.state == stateOpen {
+		if c.state == stateOpen {
 			c.out.wroteControl(append(c.out.buf(), frame...))
 		}
 	}

@@ -3,8 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/panjf2000/gnet/v2"
@@ -21,59 +19,9 @@ func (l *loop) mailed() bool { return l.inbox.opening() || len(l.inbox.parcels) 
 func BenchmarkRelayLoops(b *testing.B) {
 	for _, loops := range []int{1, 2, 4} {
 		for _, cold := range []bool{false, true} {
-			b.Run(fmt.Sprintf("loops=%d,cold=%v", loops, cold), func(b *testing.B) { benchRelayLoops(b, loops, cold) })
+			b.Run(fmt.Sprintf("loops=%d,cold=%v", loops, cold), func(b *testing.B) { benchRelay(b, loops, codec.FlagAck, cold) })
 		}
 	}
-}
-
-func benchRelayLoops(b *testing.B, loops int, cold bool) {
-	const clients, messages, payload = 200, 50, 128
-	all := newBenchLoops(b, loops, clients)
-	for _, bl := range all {
-		bl.cold = cold
-	}
-	random := rand.New(rand.NewPCG(1, 2))
-	inputs, acks := make([][]byte, clients), make([][]byte, clients)
-	for i := range inputs {
-		for n := range messages {
-			inputs[i] = codec.AppendSend(inputs[i], &codec.Send{Seq: uint64(1000 + n), To: benchID(random.IntN(clients)),
-				From: benchID(i), Flags: codec.FlagAck, Payload: make([]byte, payload)})
-		}
-	}
-	nothing := make([][]byte, clients)
-	each := func(inputs [][]byte) {
-		for _, bl := range all {
-			bl.iteration(inputs)
-		}
-		for _, bl := range all { // the mail of those that came later
-			bl.iteration(nothing)
-		}
-	}
-	fastest := int64(math.MaxInt64)
-	for b.Loop() {
-		each(inputs)
-		delivered := 0
-		for i := range acks {
-			acks[i], delivered = ackAll(b, acks[i][:0], all[i%loops].tapes[i].took(), delivered)
-		}
-		if delivered != clients*messages {
-			b.Fatal("delivered", delivered)
-		}
-		each(acks)
-		nanos := int64(0)
-		for i, bl := range all {
-			for at := i; at < clients; at += loops {
-				bl.tapes[at].took()
-			}
-			if n := bl.settle.acks.Len(); n != 0 {
-				b.Fatal("not acked:", n)
-			}
-			nanos += bl.nanos
-			bl.nanos = 0
-		}
-		fastest = min(fastest, nanos)
-	}
-	b.ReportMetric(float64(fastest)/float64(clients*messages), "ns/message")
 }
 
 // rungLoop stands for gnet's loop and counts how often it is woken.

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"math/bits"
 )
@@ -19,11 +18,7 @@ const blockLen = 1 << 10
 type blockKey [blockLen / 8]uint64
 
 func newBlockKey() (k blockKey) {
-	var b [blockLen]byte
-	_, _ = rand.Read(b[:]) // never fails
-	for i := range k {
-		k[i] = binary.NativeEndian.Uint64(b[8*i:])
-	}
+	randomWords(k[:])
 	return k
 }
 

@@ -20,12 +20,17 @@ import (
 type sealKey [4]uint64
 
 func newSealKey() (k sealKey) {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails
-	for i := range k {
-		k[i] = binary.NativeEndian.Uint64(b[8*i:])
-	}
+	randomWords(k[:])
 	return k
+}
+
+// randomWords fills words with random bits.
+func randomWords(words []uint64) {
+	b := make([]byte, 8*len(words))
+	_, _ = rand.Read(b) // never fails
+	for i := range words {
+		words[i] = binary.NativeEndian.Uint64(b[8*i:])
+	}
 }
 
 func mix(a, b uint64) uint64 {
