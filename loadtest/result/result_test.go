@@ -74,3 +74,17 @@ func TestThresholdVerdict(t *testing.T) {
 		t.Errorf("%d", code)
 	}
 }
+
+// TestAgentDrift wants what an agent's line says about its clock.
+func TestAgentDrift(t *testing.T) {
+	for want, a := range map[string]Agent{
+		"it did not answer at the end": {},
+		"drifted by 3.00ms at most":    {ClockDrift: new(Seconds(-0.001)), ClockDriftBound: 0.002},
+		"by 50.0ms (±3.00ms), it":      {ClockDrift: new(Seconds(-0.05)), ClockDriftBound: 0.003},
+		"in the wrong second":          {ClockDrift: new(Seconds(3)), ClockDriftBound: 0.003},
+	} {
+		if text := a.String(); !strings.Contains(text, want) {
+			t.Errorf("%s\nwant %q", text, want)
+		}
+	}
+}
