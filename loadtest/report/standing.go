@@ -36,7 +36,7 @@ func standingMood(s *result.Standing) Verdict {
 	code, _ := s.Verdict()
 	v := Verdict{Bad, s.Summary() + "."}
 	switch {
-	case code == result.ExitInterrupted || code == result.ExitOK && s.Aims() == 0:
+	case code == result.ExitInterrupted || code == result.ExitOK && !s.Clear():
 		v.Mood = Unclear
 	case code == result.ExitOK:
 		v.Mood = Good

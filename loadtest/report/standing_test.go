@@ -9,7 +9,7 @@ import (
 	"distmsg/loadtest/result"
 )
 
-// exampleStanding is a comparison with an aim that is reached, one that is missed, and no aim.
+// exampleStanding is a comparison with an aim of which nobody can tell, one that is missed, and no aim.
 func exampleStanding() *result.Standing {
 	const µs = 1e-6
 	shape := func(name, title string, floor, node, redis, aim float64) result.Shape {
@@ -18,7 +18,8 @@ func exampleStanding() *result.Standing {
 			cpu := result.Seconds(v * µs)
 			s.Entries = append(s.Entries, result.Entry{Server: []string{"floor", "node", "redis"}[i], Rate: new(1 / v), ServerCPU: &cpu, All: []result.Seconds{cpu}})
 		}
-		s.Ratios = []result.Ratio{{Of: "node", To: "floor", Value: node / floor, Low: node / floor, High: node/floor + 0.1, Aim: aim, Missed: node > aim*floor}}
+		verdict := map[bool]result.Outcome{true: result.Missed, false: result.Unclear}[node > aim*floor]
+		s.Ratios = []result.Ratio{{Of: "node", To: "floor", Value: node / floor, Low: node / floor, High: node/floor + 0.2, Aim: aim, Verdict: verdict}}
 		return s
 	}
 	s := &result.Standing{Schema: result.SchemaStanding, Begun: time.Date(2026, 11, 28, 0, 0, 0, 0, time.UTC), Machine: example().Machine,

@@ -26,7 +26,7 @@ type Standing struct {
 }
 
 // SchemaStanding names the form of the JSON of a Standing.
-const SchemaStanding = "distmsg-loadtest-compare/1"
+const SchemaStanding = "distmsg-loadtest-compare/2"
 
 // A Server is one of the servers that were compared.
 type Server struct {
@@ -88,21 +88,25 @@ type Ratio struct {
 	High  float64 `json:"high"`
 	// Aim is the highest value that is good enough. It is 0 if there is no aim.
 	Aim float64 `json:"aim"`
-	// Missed says that there is an aim, and that Value is above it or not known.
-	Missed bool `json:"missed"`
+	// Verdict says what became of the aim. It is empty if there is none.
+	Verdict Outcome `json:"verdict"`
 }
 
+// An Outcome is what became of an aim.
+type Outcome string
+
+// The outcomes of aims. Unclear: the aim lies within the noise of the rounds, or there are too few
+// rounds to know it. A ratio that is not known misses its aim.
+const (
+	Reached Outcome = "reached"
+	Missed  Outcome = "missed"
+	Unclear Outcome = "cannot tell"
+)
+
 // Verdict returns the exit code of the comparison. Unless that is ExitOK, why is one line that
-// gives the reason.
+// gives the reason. An aim of which nobody can tell is not missed.
 func (s *Standing) Verdict() (code ExitCode, why string) {
-	var missed []string
-	for i := range s.Shapes {
-		for _, r := range s.Shapes[i].Ratios {
-			if r.Missed {
-				missed = append(missed, fmt.Sprintf("%s (%s to %s: %s, at most %.2f)", s.Shapes[i].Name, r.Of, r.To, r.text(), r.Aim))
-			}
-		}
-	}
+	missed := s.ended(Missed)
 	ours, _ := s.faults()
 	switch {
 	case len(ours) > 0:
@@ -113,6 +117,18 @@ func (s *Standing) Verdict() (code ExitCode, why string) {
 		return ExitThreshold, "aims missed: " + strings.Join(missed, "; ")
 	}
 	return ExitOK, ""
+}
+
+// ended lists the ratios whose aims had this outcome.
+func (s *Standing) ended(o Outcome) (list []string) {
+	for i := range s.Shapes {
+		for _, r := range s.Shapes[i].Ratios {
+			if r.Verdict == o {
+				list = append(list, fmt.Sprintf("%s (%s to %s: %s, at most %.2f)", s.Shapes[i].Name, r.Of, r.To, r.text(), r.Aim))
+			}
+		}
+	}
+	return list
 }
 
 // faults returns the faults of our node, and those of the others. The others do not promise what
@@ -149,16 +165,26 @@ func (s *Standing) Aims() (n int) {
 	return n
 }
 
+// Clear reports whether there are aims, and each is known to be reached or missed.
+func (s *Standing) Clear() bool { return s.Aims() > 0 && len(s.ended(Unclear)) == 0 }
+
 // Summary says in one line what became of the aims, or why there is no verdict on them.
 func (s *Standing) Summary() string {
-	code, why := s.Verdict()
+	code, text := s.Verdict()
+	unclear, aims := s.ended(Unclear), s.Aims()
 	switch {
 	case code != ExitOK:
-		return why
-	case s.Aims() == 0:
+	case aims == 0:
 		return "no load of these has an aim"
+	case len(unclear) == 0:
+		return fmt.Sprintf("all aims (%d) are reached", aims)
+	default:
+		text = fmt.Sprintf("no aim is known to be missed, %d of %d are reached", aims-len(unclear), aims)
 	}
-	return fmt.Sprintf("all aims (%d) are reached", s.Aims())
+	if len(unclear) > 0 {
+		text += "; nobody can tell of " + strings.Join(unclear, "; ") + ": more rounds may"
+	}
+	return text
 }
 
 // text returns the value, or a dash.
@@ -176,10 +202,7 @@ func (r *Ratio) Judgement() (value, spread, aim, verdict string) {
 		spread = fmt.Sprintf("%.2f–%.2f", r.Low, r.High)
 	}
 	if r.Aim != 0 {
-		aim, verdict = fmt.Sprintf("%.2f", r.Aim), "reached"
-		if r.Missed {
-			verdict = "missed"
-		}
+		aim, verdict = fmt.Sprintf("%.2f", r.Aim), string(r.Verdict)
 	}
 	return value, spread, aim, verdict
 }
