@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"time"
 
 	"distmsg/client"
@@ -146,6 +147,10 @@ type Config struct {
 	// MoreServerPIDs are further processes. Their CPU and memory are added to those of ServerPID.
 	// Default: none.
 	MoreServerPIDs []int
+	// Metrics are URLs of the servers' metrics, in the text format of Prometheus. They say what a
+	// node's version is and, without ServerPID, which CPU time and memory the servers use, wherever
+	// they run. Default: none.
+	Metrics []string
 	// Observe receives what happened in each second, on a goroutine of its own. The run takes no
 	// further sample and does not end before it returns. The sample's histograms are valid until
 	// then. Default: none.
@@ -269,6 +274,11 @@ func (c *Config) validate() error {
 	errs = append(errs, c.validateShape(&kind)...)
 	check(c.Grace >= 0, "grace is %v, want at least 0", c.Grace)
 	check(c.Patience >= 0, "patience is %v, want at least 0", c.Patience)
+	for _, m := range c.Metrics {
+		at, err := url.Parse(m)
+		check(err == nil && at.Host != "" && (at.Scheme == "http" || at.Scheme == "https"), "metrics is %q, want a URL such as http://127.0.0.1:7401/metrics", m)
+	}
+	check(len(c.Metrics) == 0 || len(c.Nodes) > 0 || c.Membership != nil, "metrics needs running nodes: name them")
 	check(c.ServerPID >= 0, "server-pid is %d, want at least 0", c.ServerPID)
 	return errors.Join(errs...)
 }

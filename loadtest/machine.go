@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"bufio"
+	"cmp"
 	"debug/buildinfo"
 	"fmt"
 	"os"
@@ -63,6 +64,9 @@ func (r *run) versions() result.Versions {
 		v.Server, v.ServerGo = v.Driver, v.DriverGo
 	case r.cfg.ServerPID != 0:
 		v.Server, v.ServerGo = ProgramVersion(r.cfg.ServerPID)
+	}
+	if v.Server == "" {
+		v.Server, v.ServerGo = cmp.Or(r.build.Version, r.greeting), r.build.Go
 	}
 	return v
 }

@@ -59,7 +59,7 @@ func (r *run) report() *Report {
 	switch {
 	case r.server != nil:
 		report.ServerError = r.server.Error()
-	case r.cfg.ServerPID != 0 && report.Measured > 0:
+	case (r.cfg.ServerPID != 0 || r.remote()) && report.Measured > 0:
 		report.ServerCPU = result.PerMessage(r.to.server-r.from.server, m.During)
 		report.ServerRSS = &r.to.serverRSS
 	}
@@ -74,7 +74,7 @@ func (r *run) settings() Settings {
 		Attach: c.Attach, Strategy: c.Strategy,
 		Conns: c.Conns, IDsPerConn: c.IDsPerConn, Payload: c.Payload, Fanout: c.Fanout, Ack: !c.NoAck, Window: c.Window, Rate: c.Rate,
 		Warmup: result.Of(c.Warmup), Duration: result.Of(c.Duration), Grace: result.Of(c.Grace),
-		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID,
+		Cross: c.Cross, Seed: c.Seed, ServerPID: c.ServerPID, Metrics: c.Metrics,
 		Stages: shape.FormatStages(c.Stages), Arrivals: c.arrivals(), Payloads: shape.FormatSizes(c.Payloads), Zipf: c.Zipf, Offline: c.Offline,
 		AckDelay: result.Of(c.AckDelay), ChurnBinds: c.Churn.Binds, ChurnMoves: c.Churn.Moves, ChurnReconnects: c.Churn.Reconnects,
 	}

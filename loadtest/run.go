@@ -9,6 +9,7 @@ import (
 
 	"distmsg/discovery"
 	"distmsg/loadtest/internal/drive"
+	"distmsg/loadtest/internal/scrape"
 	"distmsg/loadtest/internal/traffic"
 )
 
@@ -75,7 +76,9 @@ type run struct {
 	silent    []string // nodes of the membership that did not answer when the run began
 	inProcess bool     // the node runs in this process
 	samples   *sampler
-	server    error // why the server's CPU and memory are unknown
+	server    error          // why the server's CPU and memory are unknown
+	greeting  string         // the version that the servers say they have; empty: they do not say
+	build     scrape.Process // what the first server's metrics said when the run began
 
 	helpers   sync.WaitGroup
 	landing   time.Duration // from the end of sending until nothing was in flight
@@ -114,6 +117,9 @@ func (r *run) do(ctx context.Context, ready func(ctx context.Context) error) (*R
 	defer r.finish()
 	if _, err := r.usage(); err != nil {
 		return nil, fmt.Errorf("server-pid: %w", err)
+	}
+	if err := r.reachMetrics(); err != nil {
+		return nil, err
 	}
 	if err := r.connect(ctx); err != nil {
 		return nil, err
@@ -196,6 +202,7 @@ func (r *run) connect(ctx context.Context) error {
 		setDefault(&r.t.TTL, defaultTTL)
 		setDefault(&r.cfg.Grace, r.t.TTL+graceAfterTTL)
 		setDefault(&r.cfg.Patience, max(defaultPatience, r.cfg.Grace))
+		r.greeting = r.t.Server
 	})
 	r.began = true
 	var used int
@@ -214,6 +221,10 @@ func (r *run) connect(ctx context.Context) error {
 func (r *run) load(ctx context.Context) {
 	quit := make(chan struct{})
 	var helpers sync.WaitGroup
+	var from usage // by the metrics
+	if r.cfg.Warmup <= 0 {
+		r.scraped(&from)
+	}
 	r.d.Do(func() {
 		if r.cfg.Divide != nil {
 			r.t.Ledger.Divide()
@@ -248,10 +259,15 @@ func (r *run) load(ctx context.Context) {
 		if !r.wait(ctx, r.cfg.Warmup, paced) {
 			return
 		}
+		r.scraped(&from)
 		r.d.Do(func() { r.from = r.mark(&r.t.Meter.From) })
 	}
 	r.wait(ctx, r.cfg.Duration, paced)
 	r.d.Do(func() { r.to = r.mark(&r.t.Meter.To) })
+	if r.remote() {
+		r.from.server = from.server
+		r.scraped(&r.to)
+	}
 }
 
 // mark begins or ends the measured time and returns the usage at that moment. A server that has

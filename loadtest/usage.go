@@ -6,6 +6,7 @@ import (
 	"time"
 
 	process "distmsg/internal/usage"
+	"distmsg/loadtest/internal/scrape"
 )
 
 // usage is what the processes have used so far.
@@ -26,4 +27,32 @@ func (r *run) usage() (u usage, err error) {
 	}
 	u.server, u.serverRSS, err = process.Total(append([]int{r.cfg.ServerPID}, r.cfg.MoreServerPIDs...)...)
 	return u, err
+}
+
+// remote reports whether CPU and memory of the servers come from their metrics.
+func (r *run) remote() bool { return len(r.cfg.Metrics) > 0 && r.cfg.ServerPID == 0 }
+
+// scraped adds to a usage what the servers' metrics say now. It may take seconds, so it must not be
+// called by the driver.
+func (r *run) scraped(u *usage) {
+	if !r.remote() {
+		return
+	}
+	var err error
+	if u.server, u.serverRSS, _, err = scrape.Usage(r.cfg.Metrics); err != nil && r.server == nil {
+		r.server = err
+	}
+}
+
+// reachMetrics reads the metrics for the first time, which says what the version of the server is.
+func (r *run) reachMetrics() error {
+	if len(r.cfg.Metrics) == 0 {
+		return nil
+	}
+	_, _, first, err := scrape.Usage(r.cfg.Metrics)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	r.build = first
+	return nil
 }

@@ -204,10 +204,44 @@ func TestMerge(t *testing.T) {
 	if at := told[0].At; at != 0.5 {
 		t.Errorf("the series begins at %v", at)
 	}
-	if n := m.measured.TotalCount(); n != 732 || strings.Count(printed.String(), "\n") != 4 {
+	all := traffic.NewHistogram()
+	for _, h := range m.measured {
+		all.Merge(h)
+	}
+	if n := all.TotalCount(); n != 732 || strings.Count(printed.String(), "\n") != 4 {
 		t.Errorf("%d messages in the histogram; printed\n%s", n, &printed)
 	}
-	if l := result.LatencyOf(m.measured); l.P50.Duration().Round(time.Millisecond) != time.Millisecond || l.P99.Duration().Round(time.Millisecond) != 2*time.Millisecond {
+	if l := result.LatencyOf(all); l.P50.Duration().Round(time.Millisecond) != time.Millisecond || l.P99.Duration().Round(time.Millisecond) != 2*time.Millisecond {
 		t.Errorf("latencies %+v", l)
+	}
+}
+
+// TestMergeWithoutTheDead has an agent that dies. The others' seconds are passed on without it, and
+// nothing of it is in flight.
+func TestMergeWithoutTheDead(t *testing.T) {
+	m := newMerger(2, nil, func(string) {})
+	give := func(agent int, at result.Seconds, inFlight int) {
+		s, err := encodeSample(&loadtest.Sample{Measured: traffic.NewHistogram(), Other: traffic.NewHistogram(),
+			Point: result.Point{At: at, Length: 1, Outcomes: map[string]uint64{}, InFlight: inFlight, DownConnections: inFlight, Faults: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.add(agent, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give(0, 0, 1)
+	give(1, 0, 10)
+	give(1, 1, 10)
+	m.lose(1)
+	give(0, 1, 2)
+	give(0, 2, 3)
+	if len(m.points) != 3 {
+		t.Fatalf("%d seconds: %+v", len(m.points), m.points)
+	}
+	for i, want := range []int{11, 2, 3} {
+		if p := m.points[i]; p.InFlight != want || p.DownConnections != want || p.Faults != 2 {
+			t.Errorf("second %d: %+v, want %d in flight, and the fault that the dead one found", i, p, want)
+		}
 	}
 }

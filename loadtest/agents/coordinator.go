@@ -42,9 +42,11 @@ type fleet struct {
 	server *server
 
 	ready   int
+	started bool             // all agents have the order to start
 	reports []*result.Report // by agent; nil: it has not come
 	late    []time.Duration
-	missing int
+	lost    []error // by agent: why there will be no report; nil: there is one, or it may come
+	missing int     // agents that have neither
 }
 
 // arrival is an event of an agent, or the end of its stream.
@@ -56,7 +58,8 @@ type arrival struct {
 
 // Run is loadtest.Run with the agents in place of this process. load is the load of all of them
 // together: they share its connections, and their rates and their churn in proportion. They use
-// their own TLS and credentials. Its errors name the agent.
+// their own TLS and credentials. Its errors name the agent. If an agent dies while messages flow,
+// the others end the run, and the report has what they found.
 func Run(ctx context.Context, cfg Config, load loadtest.Config) (report *loadtest.Report, err error) {
 	if err := cfg.validate(&load); err != nil {
 		return nil, err
@@ -68,7 +71,8 @@ func Run(ctx context.Context, cfg Config, load loadtest.Config) (report *loadtes
 		load.Seed = rand.Uint64()
 	}
 	f := &fleet{cfg: &cfg, load: &load, clock: newClock(), run: fmt.Sprintf("%016x", rand.Uint64()), events: make(chan arrival),
-		reports: make([]*result.Report, len(cfg.Agents)), late: make([]time.Duration, len(cfg.Agents)), missing: len(cfg.Agents)}
+		reports: make([]*result.Report, len(cfg.Agents)), late: make([]time.Duration, len(cfg.Agents)),
+		lost: make([]error, len(cfg.Agents)), missing: len(cfg.Agents)}
 	for _, addr := range cfg.Agents {
 		l := newLink(addr, cfg.Token, cfg.TLS, f.clock)
 		defer l.close()
@@ -153,16 +157,19 @@ func (f *fleet) make(ctx context.Context) (*loadtest.Report, error) {
 				return nil, fmt.Errorf("the run did not start: %w", context.Cause(ctx))
 			}
 			over, until = nil, nil
-			err = f.stop(links, true)
+			f.stop(links, true)
 		case <-until:
 			until = nil
-			err = f.stop(links, false)
+			f.stop(links, false)
 		case <-f.server.due:
 			f.server.mark()
 		}
 		if err != nil {
 			return nil, err
 		}
+	}
+	if err := f.allLost(); err != nil {
+		return nil, err
 	}
 	f.merger.flush()
 	_ = f.each(func(_ int, l *link) error { l.part(links); return nil })
@@ -184,6 +191,19 @@ func (f *fleet) listen(ctx context.Context, i int, l *link, j *job) {
 
 // handle handles what an agent said. An error ends the run.
 func (f *fleet) handle(ctx context.Context, a *arrival) error {
+	if f.lost[a.agent] != nil {
+		return nil // it was given up before
+	}
+	err := f.hear(ctx, a)
+	if err != nil && f.started {
+		f.lose(ctx, a.agent, err)
+		return nil
+	}
+	return err
+}
+
+// hear takes in what an agent said. An error means that the agent makes no report.
+func (f *fleet) hear(ctx context.Context, a *arrival) error {
 	l := f.links[a.agent]
 	switch e := a.event; {
 	case a.err != nil:
@@ -208,29 +228,56 @@ func (f *fleet) handle(ctx context.Context, a *arrival) error {
 	return nil
 }
 
+// lose gives an agent up, and ends the run of the others: it is not the load any more that was
+// asked for.
+func (f *fleet) lose(ctx context.Context, agent int, why error) {
+	f.lost[agent] = why
+	f.missing--
+	f.merger.lose(agent)
+	f.stop(ctx, true)
+}
+
+// allLost returns an error if no agent made a report.
+func (f *fleet) allLost() error {
+	for i := range f.links {
+		if f.lost[i] == nil {
+			return nil
+		}
+	}
+	return f.lost[0]
+}
+
 // start orders all agents to start at the same moment.
 func (f *fleet) start(ctx context.Context) error {
 	at := f.clock.now().Add(startIn)
 	f.merger.begin = result.Of(at.Sub(f.begun))
 	f.server.start(at.Sub(f.clock.now()))
-	return f.each(func(_ int, l *link) error {
+	err := f.each(func(_ int, l *link) error {
 		return l.order(ctx, pathStart, order{Run: f.run, At: at.Add(l.first.offset).UnixNano()})
 	})
+	f.started = err == nil
+	return err
 }
 
-// stop orders all agents to end the measured time now.
-func (f *fleet) stop(ctx context.Context, interrupt bool) error {
+// stop orders all agents to end the measured time now. One that cannot be reached is lost.
+func (f *fleet) stop(ctx context.Context, interrupt bool) {
 	f.server.end()
-	return f.each(func(i int, l *link) error {
-		if f.reports[i] != nil {
+	unreached := make([]error, len(f.links))
+	_ = f.each(func(i int, l *link) error {
+		if f.reports[i] != nil || f.lost[i] != nil {
 			return nil
 		}
 		err := l.order(ctx, pathStop, order{Run: f.run, Interrupt: interrupt})
-		if no := (*refusal)(nil); errors.As(err, &no) {
-			return nil // its run has just ended
+		if no := (*refusal)(nil); !errors.As(err, &no) { // a refusal: its run has just ended
+			unreached[i] = err
 		}
-		return err
+		return nil
 	})
+	for i, err := range unreached {
+		if err != nil && f.lost[i] == nil {
+			f.lose(ctx, i, err)
+		}
+	}
 }
 
 // share returns the load of one of n agents. Connections begin at the nodes in turn, over all

@@ -22,9 +22,9 @@ type merger struct {
 	through  []int          // by agent: it has given all of the seconds up to this one
 	last     []result.Point // by agent: the latest point that was passed on
 	seconds  map[int]*second
-	next     int                     // the first second that was not passed on
-	measured *hdrhistogram.Histogram // of the whole run
-	both     *hdrhistogram.Histogram // scratch: all messages of one second
+	next     int                       // the first second that was not passed on
+	measured []*hdrhistogram.Histogram // by agent: of the whole run
+	both     *hdrhistogram.Histogram   // scratch: all messages of one second
 	points   []result.Point
 	tell     func(*loadtest.Sample)
 	print    func(line string)
@@ -39,9 +39,9 @@ type second struct {
 func newMerger(agents int, tell func(*loadtest.Sample), print func(string)) *merger {
 	m := &merger{first: make([]float64, agents), through: make([]int, agents), last: make([]result.Point, agents),
 		seconds: make(map[int]*second), tell: tell, print: print,
-		measured: traffic.NewHistogram(), both: traffic.NewHistogram()}
+		measured: make([]*hdrhistogram.Histogram, agents), both: traffic.NewHistogram()}
 	for i := range agents {
-		m.first[i], m.through[i] = math.NaN(), -1
+		m.first[i], m.through[i], m.measured[i] = math.NaN(), -1, traffic.NewHistogram()
 	}
 	return m
 }
@@ -56,6 +56,7 @@ func (m *merger) add(agent int, s *sample) error {
 	if err != nil {
 		return fmt.Errorf("its histogram: %w", err)
 	}
+	m.measured[agent].Merge(measured)
 	p := s.Point
 	if math.IsNaN(m.first[agent]) {
 		m.first[agent] = float64(p.At)
@@ -101,6 +102,19 @@ func (m *merger) finish(agent int) {
 	m.pass()
 }
 
+// lose records that an agent has died. Nothing of it is in flight any more, and it has no
+// connections.
+func (m *merger) lose(agent int) {
+	m.last[agent].InFlight, m.last[agent].DownConnections = 0, 0
+	for _, s := range m.seconds {
+		if p, given := s.last[agent]; given {
+			p.InFlight, p.DownConnections = 0, 0
+			s.last[agent] = p
+		}
+	}
+	m.finish(agent)
+}
+
 // flush passes on what is left, after the last event of the run.
 func (m *merger) flush() {
 	for i := range m.through {
@@ -132,7 +146,6 @@ func (m *merger) publish(s *second) {
 		s.DownConnections += m.last[i].DownConnections
 		s.Faults += m.last[i].Faults
 	}
-	m.measured.Merge(s.Measured)
 	m.both.Reset()
 	m.both.Merge(s.Measured)
 	m.both.Merge(s.Other)
@@ -144,24 +157,23 @@ func (m *merger) publish(s *second) {
 	m.print(s.Line() + "\n")
 }
 
-// report makes the report of the run.
+// report makes the report of the run, of what the agents found that have not died.
 func (f *fleet) report() *loadtest.Report {
-	parts := make([]*result.Report, len(f.reports))
+	var parts []*result.Report
+	measured := traffic.NewHistogram()
 	about := make([]result.Agent, len(f.reports))
 	for i, r := range f.reports {
-		l := f.links[i]
-		about[i] = result.Agent{
-			Address: l.addr, Run: r.Config.Run, Machine: r.Machine, Version: l.program, Conns: r.Config.Conns,
-			Measured: r.Measured, Sent: r.Sent, Delivered: r.Delivered, Acked: r.Acked, Faults: r.Faults.Total(), Rate: r.Rate, Latency: r.Latency, DriverCPU: r.DriverCPU,
-			ClockOffset: result.Of(l.first.offset), ClockBound: result.Of(l.first.bound), Late: result.Of(f.late[i]),
+		about[i] = f.about(i)
+		if r == nil {
+			continue
 		}
-		about[i].ClockDrift, about[i].ClockDriftBound = l.drift()
 		part := *r
 		part.Begun = f.begun.Round(time.Millisecond)
 		if !math.IsNaN(f.merger.first[i]) {
 			part.MaxSilenceAt += f.merger.shift(i)
 		}
-		parts[i] = &part
+		parts = append(parts, &part)
+		measured.Merge(f.merger.measured[i])
 	}
 	r := result.Together(parts, about)
 	c, all := &r.Config, f.load
@@ -172,7 +184,22 @@ func (f *fleet) report() *loadtest.Report {
 	}
 	f.server.report(r)
 	r.Timeline = f.merger.points
-	r.Latency, r.Distribution = result.LatencyOf(f.merger.measured), result.DistributionOf(f.merger.measured)
+	r.Latency, r.Distribution = result.LatencyOf(measured), result.DistributionOf(measured)
 	r.Rounds = []result.Round{r.Round()}
 	return r
+}
+
+// about says what an agent did.
+func (f *fleet) about(i int) result.Agent {
+	l, r := f.links[i], f.reports[i]
+	a := result.Agent{Address: l.addr, Version: l.program, ClockOffset: result.Of(l.first.offset), ClockBound: result.Of(l.first.bound), Late: result.Of(f.late[i])}
+	a.ClockDrift, a.ClockDriftBound = l.drift()
+	if r == nil {
+		a.Failed, a.Conns, a.Faults = f.lost[i].Error(), share(f.load, i, len(f.links)).Conns, f.merger.last[i].Faults
+		return a
+	}
+	a.Run, a.Machine, a.Conns, a.Measured = r.Config.Run, r.Machine, r.Config.Conns, r.Measured
+	a.Sent, a.Delivered, a.Acked, a.Faults = r.Sent, r.Delivered, r.Acked, r.Faults.Total()
+	a.Rate, a.Latency, a.DriverCPU = r.Rate, r.Latency, r.DriverCPU
+	return a
 }

@@ -6,14 +6,18 @@ import (
 
 	"distmsg/internal/usage"
 	"distmsg/loadtest"
+	"distmsg/loadtest/internal/scrape"
 	"distmsg/loadtest/result"
 )
 
-// A server is the processes of Config.ServerPID, on the coordinator's machine. It measures what
-// they use from the end of the warm-up to the end of the measured time. It belongs to the goroutine
-// of Run.
+// A server is the processes of Config.ServerPID, on the coordinator's machine, or those of
+// Config.Metrics. It measures what they use from the end of the warm-up to the end of the measured
+// time. It belongs to the goroutine of Run.
 type server struct {
-	pids             []int // empty: there is nothing to measure
+	use              func() (used, error) // nil: there is nothing to measure
+	pid              int                  // 0: none
+	metrics          []string
+	build            scrape.Process // what the first metrics said
 	warmup, measured time.Duration
 	due              <-chan time.Time // when to call mark; nil: never
 	timer            *time.Timer
@@ -31,19 +35,36 @@ type used struct {
 func newServer(load *loadtest.Config) (*server, error) {
 	s := new(server)
 	s.warmup, s.measured = load.Times()
-	if load.ServerPID == 0 {
+	s.pid, s.metrics = load.ServerPID, load.Metrics
+	if len(s.metrics) > 0 {
+		var err error
+		if _, _, s.build, err = scrape.Usage(s.metrics); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+		s.use = s.scraped
+	}
+	if s.pid == 0 {
 		return s, nil
 	}
-	s.pids = append([]int{load.ServerPID}, load.MoreServerPIDs...)
-	if _, _, err := usage.Total(s.pids...); err != nil {
+	pids := append([]int{load.ServerPID}, load.MoreServerPIDs...)
+	s.use = func() (u used, err error) {
+		u.cpu, u.rss, err = usage.Total(pids...)
+		return u, err
+	}
+	if _, err := s.use(); err != nil {
 		return nil, fmt.Errorf("server-pid: with agents, it is a process of the coordinator's machine: %w", err)
 	}
 	return s, nil
 }
 
+func (s *server) scraped() (u used, err error) {
+	u.cpu, u.rss, _, err = scrape.Usage(s.metrics)
+	return u, err
+}
+
 // start says that messages begin to flow in this time.
 func (s *server) start(in time.Duration) {
-	if len(s.pids) > 0 {
+	if s.use != nil {
 		s.timer = time.NewTimer(in + s.warmup)
 		s.due = s.timer.C
 	}
@@ -51,8 +72,8 @@ func (s *server) start(in time.Duration) {
 
 // mark begins or ends the measured time.
 func (s *server) mark() {
-	cpu, rss, err := usage.Total(s.pids...)
-	if s.marks = append(s.marks, used{cpu, rss}); s.err == nil {
+	u, err := s.use()
+	if s.marks = append(s.marks, u); s.err == nil {
 		s.err = err
 	}
 	s.timer.Stop()
@@ -75,12 +96,17 @@ func (s *server) end() {
 
 // report adds to a report what was found.
 func (s *server) report(r *loadtest.Report) {
-	if len(s.pids) == 0 {
+	if s.use == nil {
 		return
 	}
 	s.end()
-	r.Config.ServerPID = s.pids[0]
-	r.Versions.Server, r.Versions.ServerGo = loadtest.ProgramVersion(s.pids[0])
+	r.Config.ServerPID, r.Config.Metrics = s.pid, s.metrics
+	if s.pid != 0 {
+		r.Versions.Server, r.Versions.ServerGo = loadtest.ProgramVersion(s.pid)
+	}
+	if r.Versions.Server == "" && s.build.Version != "" {
+		r.Versions.Server, r.Versions.ServerGo = s.build.Version, s.build.Go
+	}
 	switch {
 	case s.err != nil:
 		r.ServerError = s.err.Error()

@@ -42,7 +42,7 @@ type load struct {
 	loadtest.Config
 
 	// What belongs to one process hides the fields of the same names.
-	Membership, TLS, CredentialsFile, Until, Ready, Started, Divide, ServerPID, MoreServerPIDs, Observe, Progress *struct{} `json:",omitempty"`
+	Membership, TLS, CredentialsFile, Until, Ready, Started, Divide, ServerPID, MoreServerPIDs, Metrics, Observe, Progress *struct{} `json:",omitempty"`
 }
 
 // An order is about the run that an agent serves.

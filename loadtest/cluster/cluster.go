@@ -105,6 +105,8 @@ func load(ctx context.Context, cfg *Config, c *localcluster.Cluster) (*loadtest.
 			close(in.ended)
 		}()
 	}
+	// the programs of the nodes are all the same
+	program, goVersion := loadtest.ProgramVersion(c.Process(localcluster.NodeName(1)).PID())
 	report, err := cfg.Run(ctx, run)
 	if in.mark != nil {
 		<-in.ended
@@ -113,6 +115,7 @@ func load(ctx context.Context, cfg *Config, c *localcluster.Cluster) (*loadtest.
 		return nil, err
 	}
 	report.Partial = ctx.Err() != nil
+	report.Versions.Server, report.Versions.ServerGo = program, goVersion
 	report.Config.Script, report.Config.Duration = cfg.Script, report.Measured
 	for what, n := range in.trouble {
 		if report.Errors == nil {

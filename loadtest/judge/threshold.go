@@ -56,6 +56,9 @@ func Parse(text string) (Condition, error) {
 	return c, nil
 }
 
+// About reports whether the condition is about this metric of the whole run.
+func (c Condition) About(metric string) bool { return c.episode == "" && c.name == metric }
+
 // parseValue reads the number and the unit that fits the metric.
 func (c *Condition) parseValue(text string) error {
 	end := strings.LastIndexAny(text, "0123456789.") + 1

@@ -65,6 +65,21 @@ func example() *result.Report {
 	return r
 }
 
+// exampleCluster is a run with a fault, made by two agents of which one died.
+func exampleCluster() *result.Report {
+	r := example()
+	r.Config.Script, r.Partial = "14s kill-node 2", true
+	r.Episodes = []result.Episode{
+		{Name: "before any fault", Length: 14, Rate: 133_000, Latency: r.Latency, Outcomes: map[string]uint64{"acked": 1_862_000}},
+		{Name: "kill-node 2", Fault: true, At: 14, Length: 5, Rate: 100_000, Outcomes: map[string]uint64{"acked": 500_000, "lost": 9, "timeout": 600},
+			Unexpected: map[string]uint64{"timeout": 600}, FailedReceivers: 8, Recovery: new(result.Seconds(0.5))},
+		{Name: "end of kill-node 2", At: 19, Length: 14, Rate: 133_000, Latency: r.Latency, Outcomes: map[string]uint64{"acked": 1_637_000}},
+	}
+	r.Agents = []result.Agent{{Address: "10.0.0.3:7460", Machine: r.Machine, Conns: 100, Sent: r.Sent, Delivered: r.Delivered, Rate: r.Rate, Latency: r.Latency},
+		{Address: "10.0.0.4:7460", Conns: 100, Failed: "agent 10.0.0.4:7460 has died or does not answer: unexpected EOF"}}
+	return r
+}
+
 // exampleSweep is a sweep whose third step did not hold.
 func exampleSweep() *result.Sweep {
 	s := &result.Sweep{Schema: result.SchemaSweep, Of: "rate", Knee: new(20_000.0), Config: example().Config}
@@ -123,6 +138,7 @@ func TestPages(t *testing.T) {
 	}
 	for name, page := range map[string]*Page{
 		"run":     OfRun(example()),
+		"cluster": OfRun(exampleCluster()),
 		"diff":    OfComparison(judge.Compare("before.json", example(), "after.json", slower, 0.01)),
 		"sweep":   OfSweep(exampleSweep()),
 		"compare": OfStanding(exampleStanding()),

@@ -265,6 +265,9 @@ func agentTable(r *result.Report) Table {
 		if a.DriverCPU != nil {
 			row[7] = a.DriverCPU.String()
 		}
+		if a.Failed != "" {
+			row = []string{a.Address, "LOST", strconv.Itoa(a.Conns), "–", "–", "–", "–", "–", strconv.FormatUint(a.Faults, 10), a.ClockBound.String(), "–"}
+		}
 		t.Rows = append(t.Rows, row)
 	}
 	return t
@@ -291,17 +294,52 @@ func machineTable(r *result.Report) Table {
 	return t
 }
 
+// configTable lists the load. What a run does without is left out.
 func configTable(r *result.Report) Table {
 	c := &r.Config
 	t := Table{Caption: "Load"}
-	for _, v := range [][2]string{
-		{"nodes", strings.Join(c.Nodes, ", ")}, {"driver", c.Driver}, {"connections", strconv.Itoa(c.Conns)},
-		{"IDs per connection", strconv.Itoa(c.IDsPerConn)}, {"payload", fmt.Sprintf("%d bytes", c.Payload)},
-		{"with ack", strconv.FormatBool(c.Ack)}, {"window", strconv.Itoa(c.Window)}, {"rate", fmt.Sprintf("%g/s", c.Rate)},
-		{"fanout", strconv.Itoa(c.Fanout)}, {"TLS", strconv.FormatBool(c.TLS)}, {"warm-up", c.Warmup.String()},
-		{"duration", c.Duration.String()}, {"seed", strconv.FormatUint(c.Seed, 10)},
-	} {
-		t.Rows = append(t.Rows, v[:])
+	row := func(name string, present bool, format string, args ...any) {
+		if present {
+			t.Rows = append(t.Rows, []string{name, fmt.Sprintf(format, args...)})
+		}
 	}
+	const always = true
+	share := func(s *float64) float64 {
+		if s == nil {
+			return 0
+		}
+		return *s * 100
+	}
+	row("run", c.Run != "", "%s", c.Run)
+	row("nodes", len(c.Nodes) > 0, "%s", strings.Join(c.Nodes, ", "))
+	row("node in this process", c.InProcess, "event loops: %d", c.Loops)
+	row("driver", always, "%s", c.Driver)
+	row("nodes of each session", c.Attach != 0 && c.Attach != 1, "%d, chosen by %s (-1: all)", c.Attach, c.Strategy)
+	row("TLS", always, "%t", c.TLS)
+	row("server's process", c.ServerPID != 0, "%d", c.ServerPID)
+	row("servers' metrics", len(c.Metrics) > 0, "%s", strings.Join(c.Metrics, ", "))
+	row("connections", always, "%d", c.Conns)
+	row("IDs per connection", always, "%d", c.IDsPerConn)
+	row("window", c.Window > 0, "%d in flight on each connection", c.Window)
+	row("rate", c.Rate > 0, "%g/s", c.Rate)
+	row("stages", c.Stages != "", "%s", c.Stages)
+	row("arrivals", c.Arrivals != "", "%s", c.Arrivals)
+	row("payload", c.Payload > 0, "%d bytes", c.Payload)
+	row("payloads", c.Payloads != "", "%s (bytes and weight)", c.Payloads)
+	row("with ack", always, "%t", c.Ack)
+	row("acks wait", c.AckDelay > 0, "%s", c.AckDelay)
+	row("fan-out", c.Fanout > 1, "%d", c.Fanout)
+	row("to another node", c.Cross != nil, "%g%%", share(c.Cross))
+	row("popularity (Zipf)", c.Zipf > 0, "%g", c.Zipf)
+	row("to IDs that nobody has bound", c.Offline > 0, "%g%%", c.Offline*100)
+	row("binds again", c.ChurnBinds > 0, "%g/s", c.ChurnBinds)
+	row("moves", c.ChurnMoves > 0, "%g/s", c.ChurnMoves)
+	row("reconnects", c.ChurnReconnects > 0, "%g/s", c.ChurnReconnects)
+	row("faults", c.Script != "", "%s", c.Script)
+	row("warm-up", always, "%s", max(c.Warmup, 0))
+	row("duration", c.Duration >= 0, "%s", c.Duration)
+	row("duration", c.Duration < 0, "until Ctrl-C")
+	row("waits at the end", c.Grace > 0, "%s without an arrival", c.Grace)
+	row("seed", always, "%d", c.Seed)
 	return t
 }

@@ -39,6 +39,7 @@ func OfSweep(s *result.Sweep) *Page {
 	if len(rate.X.Values) > 0 {
 		p.Charts = append(p.Charts, latency, rate)
 	}
+	p.Notes = append(p.Notes, s.Limits.String())
 	run := result.Report{Machine: s.Machine, Versions: s.Versions, Config: s.Config}
 	p.Tables = append(p.Tables, stepTable(s), machineTable(&run), configTable(&run))
 	return p

@@ -28,18 +28,47 @@ type Agent struct {
 	ClockBound      Seconds  `json:"clock_bound_seconds"`
 	ClockDrift      *Seconds `json:"clock_drift_seconds"`
 	ClockDriftBound Seconds  `json:"clock_drift_bound_seconds"`
+	// Failed says why the agent made no report. Its messages are then in the timeline until it died,
+	// and in nothing else. Its Faults are those that it had found until then. It is empty if there
+	// is a report.
+	Failed string `json:"failed"`
 	// Late is how long after the agreed moment messages began, by the agent's own clock.
 	Late Seconds `json:"started_late_seconds"`
 }
 
 // String says in one line what an agent did.
 func (a *Agent) String() string {
+	if a.Failed != "" {
+		return fmt.Sprintf("%s: %d connections, LOST: %s", a.Address, a.Conns, a.Failed)
+	}
 	rate := ""
 	if a.Rate != nil {
 		rate = fmt.Sprintf(", %.0f/s", *a.Rate)
 	}
 	return fmt.Sprintf("%s (%s): %d connections, sent %d, delivered %d%s, faults %d; its clock is known to %s%s, it began %s late",
 		a.Address, a.Machine.Host, a.Conns, a.Sent, a.Delivered, rate, a.Faults, a.ClockBound, a.drift(), a.Late)
+}
+
+// LostAgents says which agents died, and why. It is empty if none did.
+func (r *Report) LostAgents() string {
+	var list []string
+	for i := range r.Agents {
+		if a := &r.Agents[i]; a.Failed != "" {
+			list = append(list, a.Failed)
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+// allFaults returns the faults by kind, with those that agents had found before they died.
+func (r *Report) allFaults() map[string]uint64 {
+	faults := r.Faults.ByName()
+	for i := range r.Agents {
+		if a := &r.Agents[i]; a.Failed != "" && a.Faults > 0 {
+			faults["of "+a.Address+" until it died"] = a.Faults
+		}
+	}
+	return faults
 }
 
 // muchDrift is the drift from which on a part of the load counts in the wrong second.
@@ -113,6 +142,9 @@ func mergeAgents(rounds []*Report) []Agent {
 				continue
 			}
 			sum := &all[i]
+			if sum.Failed == "" {
+				sum.Failed = a.Failed
+			}
 			sum.Sent, sum.Delivered, sum.Acked, sum.Faults = sum.Sent+a.Sent, sum.Delivered+a.Delivered, sum.Acked+a.Acked, sum.Faults+a.Faults
 			sum.ClockBound, sum.Late = max(sum.ClockBound, a.ClockBound), max(sum.Late, a.Late)
 			sum.ClockDrift, sum.ClockDriftBound = larger(sum.ClockDrift, a.ClockDrift), max(sum.ClockDriftBound, a.ClockDriftBound)

@@ -79,12 +79,12 @@ type Report struct {
 	// that time. If the node runs in this process, it includes the node. It is
 	// null if there was no message.
 	DriverCPU *Seconds `json:"driver_cpu_seconds_per_message"`
-	// ServerCPU and ServerRSS belong to the process Config.ServerPID. They are null without one, or
-	// if they could not be measured.
+	// ServerCPU and ServerRSS belong to the process Config.ServerPID or, without one, to those whose
+	// metrics are Config.Metrics. They are null without either, or if they could not be measured.
 	ServerCPU *Seconds `json:"server_cpu_seconds_per_message"`
 	ServerRSS *uint64  `json:"server_rss_bytes"`
-	// ServerError says why the CPU and memory of Config.ServerPID could not be measured. Usually
-	// the process has died. It is empty if there was no error.
+	// ServerError says why the CPU and memory of the server could not be measured. Usually the
+	// process has died. It is empty if there was no error.
 	ServerError string `json:"server_error"`
 
 	// Silent holds the addresses of the nodes in Config.Membership that did not answer when the run
@@ -139,6 +139,7 @@ type Settings struct {
 	Seed       uint64   `json:"seed"`
 	Fanout     int      `json:"fanout"`     // copies of each message
 	ServerPID  int      `json:"server_pid"` // 0: none
+	Metrics    []string `json:"metrics"`    // URLs of the servers' metrics
 	Script     string   `json:"script"`     // of faults; empty: none
 
 	Stages          string  `json:"stages"`   // as they are typed; empty: none
@@ -227,8 +228,8 @@ type Machine struct {
 	Memory     uint64 `json:"memory_bytes"`
 }
 
-// Versions names the software of both sides. What is not known is empty: a node does not tell its
-// clients its version, but the program of Config.ServerPID can be read.
+// Versions names the software of both sides. What is not known is empty: nats-server and Redis tell
+// their clients their version, and a node does not. But the program of Config.ServerPID can be read, and so can Config.Metrics.
 type Versions struct {
 	Driver   string `json:"driver"`
 	DriverGo string `json:"driver_go"`

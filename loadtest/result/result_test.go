@@ -88,3 +88,47 @@ func TestAgentDrift(t *testing.T) {
 		}
 	}
 }
+
+// TestLostAgent has an agent that died. Nothing but a fault of the ledger is worse, also if the dead
+// one had found it.
+func TestLostAgent(t *testing.T) {
+	r := &Report{Partial: true, Rate: new(1.0), Agents: []Agent{{Address: "a:1"}, {Address: "b:1", Failed: "agent b:1 has died"}},
+		Thresholds: []Threshold{{FailIf: "rate<2", Missed: true, Found: "rate is 1/s"}}}
+	if code, why := r.Verdict(); code != ExitFailure || !strings.HasPrefix(why, "agent b:1 has died;") {
+		t.Errorf("exit code %d, %q", code, why)
+	}
+	r.Agents[1].Faults = 3
+	if code, why := r.Verdict(); code != ExitLedger || why != "the ledger has faults: of b:1 until it died 3" {
+		t.Errorf("exit code %d, %q", code, why)
+	}
+	merged := Merge(&Report{Agents: []Agent{{Address: "a:1"}, {Address: "b:1"}}}, r)
+	if merged.LostAgents() != "agent b:1 has died" {
+		t.Errorf("with rounds: %q", merged.LostAgents())
+	}
+}
+
+// TestBehind has loads of which only a part can complete, and loads with chance in them.
+func TestBehind(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config Settings
+		rate   float64
+		held   bool
+	}{
+		{"all", Settings{Rate: 1000}, 1000, true},
+		{"a little less", Settings{Rate: 1000}, 985, true},
+		{"too few", Settings{Rate: 1000}, 970, false},
+		{"a part has no receiver", Settings{Rate: 1000, Offline: 0.1}, 900, true},
+		{"a part has no receiver, and there are too few", Settings{Rate: 1000, Offline: 0.1}, 840, false},
+		{"by chance", Settings{Rate: 1000, Arrivals: "poisson"}, 960, true},
+		{"too few for chance", Settings{Rate: 1000, Arrivals: "poisson"}, 940, false},
+		{"copies", Settings{Rate: 100, Fanout: 10}, 900, false},
+		{"closed loop", Settings{Window: 1}, 1, true},
+	} {
+		l := Limits{Failed: 0.001, Behind: 0.02}
+		r := &Report{Config: c.config, Measured: 10, Rate: &c.rate, Latency: new(Latency), Sent: 10_000}
+		if why := l.Why(r); (why == "") != c.held {
+			t.Errorf("%s: %q", c.name, why)
+		}
+	}
+}

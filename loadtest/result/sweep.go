@@ -32,6 +32,8 @@ type Limits struct {
 	Failed float64 `json:"failed_share"`
 	// Behind is the largest share by which the rate of an open loop may stay behind what was asked.
 	Behind float64 `json:"behind_share"`
+	// FailIf are conditions of which none may hold.
+	FailIf []string `json:"fail_if"`
 }
 
 // A Step is one run of a sweep.

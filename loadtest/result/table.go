@@ -61,7 +61,7 @@ func row(w io.Writer, cells []string) {
 
 // StepHead names the cells of Step.Row.
 func StepHead(of string) []string {
-	return []string{of, "rate", "p50", "p99", "p99.9", "server CPU", "driver CPU", "verdict"}
+	return []string{of, "completed", "p50", "p99", "p99.9", "server CPU", "driver CPU", "verdict"}
 }
 
 // Row returns the step as text.

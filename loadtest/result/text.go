@@ -60,8 +60,10 @@ func (r *Report) WriteText(w io.Writer) error {
 		line("errors", "%s", nonZero(r.Errors))
 	}
 	switch {
-	case r.Faults.Total() > 0:
-		line("ledger", "FAULTS: %s", nonZero(r.Faults.ByName()))
+	case nonZero(r.allFaults()) != "":
+		line("ledger", "FAULTS: %s", nonZero(r.allFaults()))
+	case r.LostAgents() != "":
+		line("ledger", "NOT COMPLETE: nobody knows of the messages of agents that died; no fault among the others")
 	case r.Unanswered > 0:
 		line("ledger", "NOT COMPLETE: %d messages had no answer yet; no fault among the others", r.Unanswered)
 	default:

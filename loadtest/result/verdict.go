@@ -26,8 +26,10 @@ const (
 // reason.
 func (r *Report) Verdict() (code ExitCode, why string) {
 	switch {
-	case r.Faults.Total() > 0:
-		return ExitLedger, "the ledger has faults: " + nonZero(r.Faults.ByName())
+	case nonZero(r.allFaults()) != "":
+		return ExitLedger, "the ledger has faults: " + nonZero(r.allFaults())
+	case r.LostAgents() != "":
+		return ExitFailure, r.LostAgents() + "; the report is of the other agents until then"
 	case len(r.missed()) > 0:
 		return ExitThreshold, "thresholds missed: " + strings.Join(r.missed(), "; ")
 	case len(r.badEpisodes()) > 0 && !r.Partial:

@@ -3,31 +3,21 @@ package soak
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"runtime"
-	"time"
-
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
 
 	"distmsg/internal/usage"
+	"distmsg/loadtest/internal/scrape"
 	"distmsg/loadtest/result"
 )
 
 // probe measures this process and that of the server.
 type probe struct {
-	pid    int
-	url    string
-	client http.Client
+	pid int
+	url string
 }
 
-// patience is how long a server may take to answer with its metrics.
-const patience = 2 * time.Second
-
-func newProbe(cfg *Config) probe {
-	return probe{pid: cfg.ServerPID, url: cfg.Metrics, client: http.Client{Timeout: patience}}
-}
+func newProbe(cfg *Config) probe { return probe{pid: cfg.ServerPID, url: cfg.Metrics} }
 
 // measure fills in what the processes use now.
 func (p *probe) measure(s *result.SoakSample) {
@@ -90,40 +80,21 @@ func ofPID(pid int) (u result.Usage, err error) {
 
 // scrape fills in from the server's metrics what is not known yet.
 func (p *probe) scrape(u *result.Usage) error {
-	answer, err := p.client.Get(p.url)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", p.url, answer.Status)
-	}
-	found := make(map[string]float64)
-	decoder := expfmt.NewDecoder(answer.Body, expfmt.ResponseFormat(answer.Header))
-	for {
-		var f dto.MetricFamily
-		if err := decoder.Decode(&f); err != nil {
-			break // the end, or what is no metric: known is what came before
-		}
-		if list := f.GetMetric(); len(list) == 1 {
-			found[f.GetName()] = list[0].GetGauge().GetValue() + list[0].GetCounter().GetValue() + list[0].GetUntyped().GetValue()
-		}
-	}
+	found, err := scrape.Get(p.url)
 	var missing error
-	fill := func(to **uint64, name string) {
-		v, ok := found[name]
-		switch {
-		case !ok && *to == nil:
+	fill := func(to **uint64, v *uint64, name string) {
+		if *to == nil {
+			*to = v
+		}
+		if *to == nil && err == nil {
 			missing = errors.Join(missing, fmt.Errorf("%s has no %s", p.url, name))
-		case *to == nil:
-			*to = new(uint64(v))
 		}
 	}
-	fill(&u.Goroutines, "go_goroutines")
-	fill(&u.RSS, "process_resident_memory_bytes")
-	fill(&u.FDs, "process_open_fds")
-	if v, ok := found["process_cpu_seconds_total"]; ok && u.CPU == nil {
-		u.CPU = new(result.Seconds(v))
+	fill(&u.Goroutines, found.Goroutines, "go_goroutines")
+	fill(&u.RSS, found.RSS, "process_resident_memory_bytes")
+	fill(&u.FDs, found.FDs, "process_open_fds")
+	if found.CPU != nil && u.CPU == nil {
+		u.CPU = new(result.Of(*found.CPU))
 	}
-	return missing
+	return errors.Join(err, missing)
 }

@@ -36,7 +36,10 @@ type Config struct {
 	// Most is the highest value that a sweep without Steps tries.
 	Most   float64
 	Limits result.Limits
-	// Run makes one run; loadtest.Run, or a function that observes it.
+	// AnyP99 says that Limits.P99 has no default: 0 is no limit.
+	AnyP99 bool
+	// Run makes one run; loadtest.Run, or a function that observes it. It also judges the run by
+	// Limits.FailIf.
 	Run func(context.Context, loadtest.Config) (*loadtest.Report, error)
 	// Done hears of each step after its run. Default: nobody.
 	Done func(*result.Step)
@@ -147,10 +150,13 @@ func (s *sweep) step(ctx context.Context, v float64) (held bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%s %g: %w", s.cfg.Of, v, err)
 	}
+	if lost := r.LostAgents(); lost != "" {
+		return false, fmt.Errorf("%s %g: %s", s.cfg.Of, v, lost)
+	}
 	f := s.found
 	if len(f.Steps) == 0 {
 		f.Config, f.Machine, f.Versions = r.Config, r.Machine, r.Versions
-		if f.Limits.P99 == 0 && r.Latency != nil {
+		if f.Limits.P99 == 0 && !s.cfg.AnyP99 && r.Latency != nil {
 			f.Limits.P99 = max(factorP99*r.Latency.P99, leastP99)
 		}
 	}

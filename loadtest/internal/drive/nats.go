@@ -181,10 +181,11 @@ func (n *nats) control(line []byte) error {
 
 func (n *nats) info(args []byte) error {
 	var info struct {
-		MaxPayload   int  `json:"max_payload"`
-		LDM          bool `json:"ldm"` // lame duck mode: the server is leaving
-		AuthRequired bool `json:"auth_required"`
-		TLSRequired  bool `json:"tls_required"`
+		Version      string `json:"version"`
+		MaxPayload   int    `json:"max_payload"`
+		LDM          bool   `json:"ldm"` // lame duck mode: the server is leaving
+		AuthRequired bool   `json:"auth_required"`
+		TLSRequired  bool   `json:"tls_required"`
 	}
 	if err := json.Unmarshal(args, &info); err != nil {
 		return fmt.Errorf("INFO: %w", err)
@@ -198,6 +199,7 @@ func (n *nats) info(args []byte) error {
 	if size := n.t.Longest(); size > info.MaxPayload {
 		return fmt.Errorf("payload is %d bytes, the server allows %d", size, info.MaxPayload)
 	}
+	n.t.Server = "nats-server " + info.Version
 	if info.LDM {
 		n.t.Drains++
 	}

@@ -22,7 +22,7 @@ func TestNATSParse(t *testing.T) {
 	if !bytes.Contains(c.pending, []byte("PUB lt-00000001-1 _INBOX.0000000000000001.0.1 128\r\n")) {
 		t.Fatalf("sent %q, %q", sends, c.pending)
 	}
-	stream := "INFO {\"max_payload\":1000}\r\n+OK\r\nPING\r\nMSG _INBOX.0000000000000001.0.1 0 0\r\n\r\n" +
+	stream := "INFO {\"version\":\"2.15.2\",\"max_payload\":1000}\r\n+OK\r\nPING\r\nMSG _INBOX.0000000000000001.0.1 0 0\r\n\r\n" +
 		"MSG lt-00000001-0 1 _INBOX.x.1 5\r\nab\r\nc\r\n-ERR 'x'\r\n"
 	for at := range len(stream) {
 		c := newConn()
@@ -33,6 +33,9 @@ func TestNATSParse(t *testing.T) {
 		carry, err := feed(c, stream[:at], stream[at:])
 		if err != nil {
 			t.Fatalf("split at %d: %v", at, err)
+		}
+		if tr.Server != "nats-server 2.15.2" {
+			t.Fatalf("split at %d: the server is %q", at, tr.Server)
 		}
 		if len(carry) > 0 || tr.Ledger.Acked() != 1 || tr.Ledger.Faults() != (ledger.Faults{Corrupted: 1}) ||
 			string(c.pending) != "PONG\r\n" {

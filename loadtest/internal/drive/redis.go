@@ -202,9 +202,11 @@ func (r *redis) reply(b []byte) error {
 	switch line, _, _ := bytes.Cut(b, []byte("\r\n")); {
 	case b[0] == '-':
 		r.leg.fail(string(line), "")
+	case b[0] == '%': // of HELLO
+		r.t.Server = "redis-server " + versionIn(b)
 	case string(line) == ":0":
 		r.t.Note("a message was published to nobody")
-	case string(line) != "+PONG": // of HELLO, SUBSCRIBE, and a PUBLISH that somebody got
+	case string(line) != "+PONG": // of SUBSCRIBE, and a PUBLISH that somebody got
 	case r.leg.conn.cur != r.leg:
 		r.leg.up(r.leg.addr, traffic.Unlimited)
 	case r.beats > 0:
@@ -213,6 +215,13 @@ func (r *redis) reply(b []byte) error {
 		r.leg.ponged()
 	}
 	return nil
+}
+
+// versionIn returns the version in the answer to HELLO.
+func versionIn(hello []byte) string {
+	_, rest, _ := bytes.Cut(hello, []byte("$7\r\nversion\r\n"))
+	version, _, _ := bulk(rest)
+	return string(version)
 }
 
 // maxDepth is how deep the answers to our commands may be nested.

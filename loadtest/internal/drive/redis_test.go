@@ -31,7 +31,7 @@ func TestRedisParse(t *testing.T) {
 	if !bytes.HasPrefix(l.pending, []byte(want)) {
 		t.Fatalf("sent %q", l.pending)
 	}
-	stream := "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nmodules\r\n*0\r\n>3\r\n$9\r\nsubscribe\r\n$5\r\nack-0\r\n:1\r\n" +
+	stream := "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.9\r\n$7\r\nmodules\r\n*0\r\n>3\r\n$9\r\nsubscribe\r\n$5\r\nack-0\r\n:1\r\n" +
 		pushed("ack-0", "\x01\x00\x00\x00\x00\x00\x00\x00") + ":1\r\n:0\r\n" + pushed("lt-00000001-0", "123456789012ab\r\nc") +
 		"-ERR x\r\n+PONG\r\n"
 	for at := range len(stream) {
@@ -42,6 +42,9 @@ func TestRedisParse(t *testing.T) {
 		carry, err := feed(l, stream[:at], stream[at:])
 		if err != nil {
 			t.Fatalf("split at %d: %v", at, err)
+		}
+		if tr.Server != "redis-server 7.0.9" {
+			t.Fatalf("split at %d: the server is %q", at, tr.Server)
 		}
 		if len(carry) > 0 || tr.Ledger.Acked() != 1 || tr.Ledger.Faults() != (ledger.Faults{Corrupted: 1}) || len(l.pending) > 0 ||
 			l.awaited || tr.Trouble["-ERR x"] != 1 || tr.Trouble["a message was published to nobody"] != 1 {

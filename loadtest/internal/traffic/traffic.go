@@ -63,6 +63,7 @@ type Traffic struct {
 	Meter   Meter
 	Places  Places
 	Trouble map[string]uint64 // what should not happen, and how often
+	Server  string            // the version that the servers say they have; empty: they do not say
 	Lost    uint64            // connections that were lost
 	Moves   uint64            // moves to another node, or to another connection, without a gap
 	Drains  uint64            // drain notices, counted per connection
