@@ -173,15 +173,27 @@ func checkSums(t *testing.T, r *loadtest.Report, addrs []string) {
 }
 
 // TestAgentDies kills an agent in the middle of a run. The run ends with an error that names it,
-// and the other agent serves the next run.
+// and reports what the other agent found. That one serves the next run.
 func TestAgentDies(t *testing.T) {
 	t.Parallel()
 	agents, addrs, flags := startAgents(t)
-	run := start(t, flags+" --duration 1h")
+	file := filepath.Join(t.TempDir(), "out.json")
+	run := start(t, flags+" --duration 1h --json "+file)
 	run.line()
 	agents[1].signal(syscall.SIGKILL)
-	if code, why := run.wait(); code != loadtest.ExitFailure || !strings.Contains(why, "agent "+addrs[1]+" has died") {
+	code, why := run.wait()
+	if code != loadtest.ExitFailure || !strings.Contains(why, "agent "+addrs[1]+" has died") {
 		t.Errorf("exit code %d, %q, want the address %s", code, why, addrs[1])
+	}
+	r, err := readReport(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, dead := &r.Agents[0], &r.Agents[1]; left.Failed != "" || left.Sent == 0 || left.Sent != r.Sent || dead.Sent != 0 || !strings.Contains(dead.Failed, "has died") {
+		t.Errorf("sent %d, by agents %+v", r.Sent, r.Agents)
+	}
+	if out := run.stdout.String(); !strings.Contains(out, addrs[1]+": 5 connections, LOST") || !strings.Contains(out, "NOT COMPLETE") {
+		t.Errorf("it prints %s", out)
 	}
 	alone := strings.Replace(flags, strings.Join(addrs, ","), addrs[0], 1) + " --warmup 0 --duration 100ms"
 	for deadline := time.Now().Add(20 * time.Second); ; {

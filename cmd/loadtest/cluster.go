@@ -45,6 +45,7 @@ the fault permits, or receivers could not be reached again, 130 interrupted.`,
 type clusterOptions struct {
 	load   loadFlags
 	out    outputFlags
+	stream streamFlags
 	judges judgeFlags
 	nodes  int
 	faults string
@@ -62,6 +63,7 @@ func (o *clusterOptions) addTo(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.flags, "relay-flag", nil, "a `flag` for each node, such as --relay-flag=--resume-window=5s; may be repeated")
 	o.judges.addTo(f)
 	o.out.addTo(f)
+	o.stream.addTo(f)
 	o.load.addTo(f)
 	// A load that leaves CPU for faults, servers and nodes, on two cores. Sessions move, because
 	// otherwise no session would be at a node that was down.
@@ -74,7 +76,7 @@ func (o *clusterOptions) addTo(f *pflag.FlagSet) {
 
 func notOfCluster() foreign {
 	return foreign{to: "a cluster, which has nodes of its own", names: append(agentsFlagNames(),
-		"nodes", "discovery", "discovery-auth-file", "loops", "server-pid", "no-ack", "credentials-file")}
+		"nodes", "discovery", "discovery-auth-file", "loops", "server-pid", "metrics", "no-ack", "credentials-file")}
 }
 
 func (o *clusterOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
@@ -87,17 +89,22 @@ func (o *clusterOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest
 		return loadtest.ExitUsage, err
 	}
 	defer pages.close()
+	streams, err := o.stream.open()
+	if err != nil {
+		return loadtest.ExitUsage, err
+	}
+	defer streams.close()
 	ctx, stop := interruptible()
 	defer stop()
-	r, code, err := o.measure(ctx, cmd.ErrOrStderr(), flags, steps)
+	r, code, err := o.measure(ctx, cmd.ErrOrStderr(), flags, steps, streams)
 	if err != nil {
 		return code, err
 	}
-	return finish(cmd, r, &o.judges, &o.out, pages)
+	return finish(cmd, r, &o.judges, &o.out, pages, streams)
 }
 
 // measure makes the run.
-func (o *clusterOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag.FlagSet, steps []faultscript.Step) (*loadtest.Report, loadtest.ExitCode, error) {
+func (o *clusterOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag.FlagSet, steps []faultscript.Step, streams *streams) (*loadtest.Report, loadtest.ExitCode, error) {
 	load, end, code, err := o.load.config(ctx, flags)
 	defer end()
 	if err != nil {
@@ -115,7 +122,10 @@ func (o *clusterOptions) measure(ctx context.Context, stderr io.Writer, flags *p
 	view := newView(o.out.unlessQuiet(stderr), 1, cfg.Length())
 	defer view.close()
 	cfg.Load.Progress, cfg.Say = view.lines, view.note
-	cfg.Load.Observe = func(p *loadtest.Sample) { view.observe(p, 1) }
+	cfg.Load.Observe = func(p *loadtest.Sample) {
+		streams.observe(p, 1)
+		view.observe(p, 1)
+	}
 	r, err := cluster.Run(ctx, cfg)
 	if err != nil && ctx.Err() != nil {
 		failed = loadtest.ExitInterrupted

@@ -59,6 +59,7 @@ func (o *loadFlags) addTo(f *pflag.FlagSet) {
 	f.DurationVar(&o.Warmup, "warmup", time.Second, "time before the measured time: in the ledger, but not in the figures")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed that makes the choice of receivers repeatable (0: random)")
 	f.IntVar(&o.ServerPID, "server-pid", 0, "process whose CPU and memory to report (0: none)")
+	f.StringSliceVar(&o.Metrics, "metrics", nil, "`URLs` of the servers' metrics, such as http://10.0.0.1:7401/metrics: their version, and without --server-pid CPU and memory")
 	o.agents.addTo(f)
 	o.addShape(f)
 }

@@ -42,12 +42,13 @@ func run(args []string, stdout, stderr io.Writer) loadtest.ExitCode {
 	return code
 }
 
-// whileRead is an output whose reader may leave, such as head. The rest is then thrown away.
+// whileRead is an output whose reader may leave, such as head, or a terminal. The rest is then
+// thrown away.
 type whileRead struct{ io.Writer }
 
 func (w whileRead) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
-	if errors.Is(err, syscall.EPIPE) {
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EIO) {
 		return len(p), nil
 	}
 	return n, err

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"distmsg/loadtest"
@@ -41,6 +43,15 @@ func TestExitCodes(t *testing.T) {
 		{"sweep --of payload", loadtest.ExitUsage},
 		{"sweep --of conns --steps 1.5", loadtest.ExitUsage},
 		{"sweep --rate 5", loadtest.ExitUsage},
+		{"sweep --window 5", loadtest.ExitUsage},
+		{"sweep --of window --rate 5", loadtest.ExitUsage},
+		{"sweep --of conns --stages 5:1s", loadtest.ExitUsage},
+		{"sweep --fail-if speed<1", loadtest.ExitUsage},
+		{"sweep --prometheus nowhere:port", loadtest.ExitUsage},
+		{"cluster --csv no-such-folder/out.csv", loadtest.ExitUsage},
+		{"soak --out soak-is-not-here --hdr .", loadtest.ExitUsage},
+		{"soak --report a --json a", loadtest.ExitUsage},
+		{"--scenario a.yaml --json a.yaml", loadtest.ExitUsage},
 		{"sweep --steps 5 --first 5", loadtest.ExitUsage},
 		{"diff main.go", loadtest.ExitUsage},
 		{"diff main.go main.go", loadtest.ExitUsage},
@@ -162,6 +173,25 @@ func TestInterrupt(t *testing.T) {
 	}
 	if out := p.stdout.String(); !strings.Contains(out, "interrupted") || !strings.Contains(out, "ledger") {
 		t.Errorf("the report:\n%s", out)
+	}
+}
+
+// TestHangup ends the terminal of a run. Its report is written, although nobody sees the output any
+// more, and although the signal comes twice.
+func TestHangup(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("the tests run under nohup, and so would the program")
+	}
+	file := filepath.Join(t.TempDir(), "out.json")
+	p := start(t, "--conns 4 --duration 1h --json "+file)
+	p.line()
+	p.signal(syscall.SIGHUP)
+	p.signal(syscall.SIGHUP)
+	if code, why := p.wait(); code != loadtest.ExitInterrupted {
+		t.Errorf("exit code %d, want %d: %s\n%s", code, loadtest.ExitInterrupted, why, &p.stdout)
+	}
+	if r, err := readReport(file); err != nil || !r.Partial || r.Sent == 0 {
+		t.Errorf("%v: %+v", err, r)
 	}
 }
 

@@ -80,10 +80,10 @@ func (o *outFile) close() {
 }
 
 // refuseSameFile returns an error if two flags name one file, because the later output would
-// replace the other.
+// replace the other, or what was read.
 func refuseSameFile(flags *pflag.FlagSet) error {
 	by := make(map[string]string)
-	for _, name := range []string{"out", "json", "html", "csv", "hdr", "svg"} {
+	for _, name := range []string{"scenario", "report", "out", "json", "html", "csv", "hdr", "svg"} {
 		flag := flags.Lookup(name)
 		if flag == nil || flag.Value.String() == "" {
 			continue

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -51,30 +52,46 @@ func (p *pages) close() {
 	p.html.close()
 }
 
-// streams are the files that grow while a run goes on.
+// streamFlags say where the figures of each second go while messages flow.
+type streamFlags struct{ csv, hdr, prometheus string }
+
+func (o *streamFlags) addTo(f *pflag.FlagSet) {
+	f.StringVar(&o.csv, "csv", "", "write a line for each second to this `file`, as CSV, while the run goes on")
+	f.StringVar(&o.hdr, "hdr", "", "write the latencies of each second to this `file`, in the log format of HdrHistogram, while the run goes on")
+	f.StringVar(&o.prometheus, "prometheus", "", "serve metrics at http://`address`/metrics while the run goes on")
+}
+
+// streams are the files that grow while a run goes on, and its metrics.
 type streams struct {
 	csv, hdr *outFile
+	metrics  *metrics
 	table    *report.CSV
 	log      *report.Log
 	mu       sync.Mutex
 	failed   error // guarded by mu: the first error of a write
 }
 
-// openStreams opens the files that --csv and --hdr name.
-func openStreams(csv, hdr string) (s *streams, err error) {
+// open opens the files, and serves the metrics.
+func (o *streamFlags) open() (s *streams, err error) {
 	s = new(streams)
-	if s.csv, err = openOut("csv", csv); err != nil {
+	if s.csv, err = openOut("csv", o.csv); err != nil {
 		return nil, err
 	}
-	if s.hdr, err = openOut("hdr", hdr); err != nil {
+	if s.hdr, err = openOut("hdr", o.hdr); err != nil {
 		s.csv.close()
 		return nil, err
+	}
+	if s.metrics, err = serveMetrics(o.prometheus); err != nil {
+		s.csv.close()
+		s.hdr.close()
+		return nil, fmt.Errorf("--prometheus: %w", err)
 	}
 	return s, nil
 }
 
 // observe writes what happened in one second. Rounds follow each other in the same files.
 func (s *streams) observe(p *loadtest.Sample, round int) {
+	s.metrics.observe(p, round)
 	if s.csv.file != nil {
 		point := p.Point
 		point.Round = round
@@ -124,6 +141,7 @@ func (s *streams) err() error {
 }
 
 func (s *streams) close() {
+	s.metrics.close()
 	s.csv.close()
 	s.hdr.close()
 }

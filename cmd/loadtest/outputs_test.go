@@ -50,6 +50,37 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
+// TestSweepOutputs makes a sweep with the figures of each second, a step of which does not run.
+// What was found until then is written.
+func TestSweepOutputs(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	var stdout, stderr bytes.Buffer
+	args := []string{"sweep", "--conns", "4", "--warmup", "0", "--duration", "300ms", "--steps", "20,1000,200000000", "--fail-if", "sent>200",
+		"--json", in("a.json"), "--csv", in("a.csv"), "--hdr", in("a.hlog"), "--html", in("a.html")}
+	if code := run(args, &stdout, &stderr); code != loadtest.ExitUsage || !strings.Contains(stderr.String(), "rate 2e+08: --rate is 2e+08") {
+		t.Errorf("exit code %d, %s", code, &stderr)
+	}
+	s, err := readResult[result.Sweep](in("a.json"), "sweep", result.SchemaSweep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Steps) != 2 || !s.Steps[0].Held || s.Steps[1].Held || !strings.HasPrefix(s.Steps[1].Why, "sent>200 (sent is ") || s.Limits.FailIf[0] != "sent>200" {
+		t.Errorf("%+v", s)
+	}
+	checkTable(t, in("a.csv"), sumOf(s))
+	checkLog(t, in("a.hlog"), sumOf(s))
+}
+
+// sumOf returns the counts of all steps.
+func sumOf(s *result.Sweep) *loadtest.Report {
+	r := new(loadtest.Report)
+	for i := range s.Steps {
+		r.Sent, r.Acked = r.Sent+s.Steps[i].Sent, r.Acked+s.Steps[i].Acked
+	}
+	return r
+}
+
 // TestNobodyReads makes a run whose output nobody reads any more. Its files and its exit code are
 // as if somebody did.
 func TestNobodyReads(t *testing.T) {
@@ -129,7 +160,8 @@ func checkLog(t *testing.T, file string, r *loadtest.Report) {
 	}
 }
 
-// TestMetrics asks for metrics while nothing runs, and after a second of a run.
+// TestMetrics asks for metrics after each sample of a run of two rounds. The counters go on over
+// both.
 func TestMetrics(t *testing.T) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -144,9 +176,18 @@ func TestMetrics(t *testing.T) {
 	defer m.close()
 	h := hdrhistogram.New(1000, 1e12, 3)
 	h.RecordValue(2e6)
-	p := &loadtest.Sample{Point: result.Point{Sent: 5, Completed: 1, Outcomes: map[string]uint64{"acked": 1}, InFlight: 4, Faults: 2,
+	p := &loadtest.Sample{Point: result.Point{At: 0.1, Sent: 5, Completed: 1, Outcomes: map[string]uint64{"acked": 1}, InFlight: 4, Faults: 2,
 		Latency: &result.Latency{P50: 0.002, P99: 0.003}}, Measured: h, Other: hdrhistogram.New(1000, 1e12, 3)}
-	m.observe(p)
+	m.observe(p, 1)
+	wantMetrics(t, addr, `loadtest_messages_total{event="sent"} 5`, `loadtest_outcomes_total{outcome="acked"} 1`, `loadtest_now{what="in_flight"} 4`,
+		"loadtest_ledger_faults_total 2\n", `loadtest_latency_seconds{quantile="0.99"} 0.003`, "loadtest_latency_seconds_count 1")
+	p.Faults = 1 // the ledger of the second round
+	m.observe(p, 2)
+	wantMetrics(t, addr, `loadtest_messages_total{event="sent"} 10`, "loadtest_ledger_faults_total 3\n", "loadtest_latency_seconds_count 2")
+}
+
+func wantMetrics(t *testing.T, addr string, lines ...string) {
+	t.Helper()
 	answer, err := http.Get("http://" + addr + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -156,8 +197,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`loadtest_messages_total{event="sent"} 5`, `loadtest_outcomes_total{outcome="acked"} 1`, `loadtest_now{what="in_flight"} 4`,
-		"loadtest_ledger_faults_total 2", `loadtest_latency_seconds{quantile="0.99"} 0.003`, "loadtest_latency_seconds_count 1"} {
+	for _, want := range lines {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}

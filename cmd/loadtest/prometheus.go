@@ -25,7 +25,8 @@ type metrics struct {
 	gauges   *prometheus.GaugeVec   // by what: in_flight, connections_down
 	faults   prometheus.Counter
 	latency  *latencies
-	before   uint64 // faults that this run had at its last sample
+	round    int    // the last one that was observed
+	before   uint64 // faults that it had at its last sample
 }
 
 // serveMetrics serves metrics at addr, unless that is empty.
@@ -49,7 +50,8 @@ func serveMetrics(addr string) (*metrics, error) {
 	registry.MustRegister(m.counts, m.outcomes, m.gauges, m.faults, m.latency)
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	// close waits for answers that are under way
+	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
 	go func() {
 		defer close(m.ended)
 		_ = m.server.Serve(listener) // close ends it
@@ -57,8 +59,8 @@ func serveMetrics(addr string) (*metrics, error) {
 	return m, nil
 }
 
-// observe adds what happened in one second.
-func (m *metrics) observe(p *loadtest.Sample) {
+// observe adds what happened in one second. The counters go on over all rounds.
+func (m *metrics) observe(p *loadtest.Sample, round int) {
 	if m == nil {
 		return
 	}
@@ -70,8 +72,8 @@ func (m *metrics) observe(p *loadtest.Sample) {
 	}
 	m.gauges.WithLabelValues("in_flight").Set(float64(p.InFlight))
 	m.gauges.WithLabelValues("connections_down").Set(float64(p.DownConnections))
-	if p.At == 0 { // another round
-		m.before = 0
+	if round != m.round {
+		m.round, m.before = round, 0
 	}
 	m.faults.Add(float64(p.Faults - m.before))
 	m.before = p.Faults

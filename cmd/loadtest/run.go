@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -33,19 +34,16 @@ func (o *runOptions) addTo(f *pflag.FlagSet) {
 	f.IntVar(&o.rounds, "rounds", 1, "runs, one after the other; rate, latency and CPU are medians, and diff knows the noise")
 	o.judges.addTo(f)
 	o.out.addTo(f)
-	f.StringVar(&o.csv, "csv", "", "write a line for each second to this `file`, as CSV, while the run goes on")
-	f.StringVar(&o.hdr, "hdr", "", "write the latencies of each second to this `file`, in the log format of HdrHistogram, while the run goes on")
-	f.StringVar(&o.prometheus, "prometheus", "", "serve metrics at http://`address`/metrics while the run goes on")
+	o.stream.addTo(f)
 }
 
 // runOptions is the values of the flags of run.
 type runOptions struct {
-	load       loadFlags
-	out        outputFlags
-	rounds     int
-	judges     judgeFlags
-	csv, hdr   string
-	prometheus string
+	load   loadFlags
+	out    outputFlags
+	stream streamFlags
+	rounds int
+	judges judgeFlags
 }
 
 func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error) {
@@ -57,7 +55,7 @@ func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Exi
 		return loadtest.ExitUsage, err
 	}
 	defer pages.close()
-	streams, err := openStreams(o.csv, o.hdr)
+	streams, err := o.stream.open()
 	if err != nil {
 		return loadtest.ExitUsage, err
 	}
@@ -68,10 +66,7 @@ func (o *runOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Exi
 	if err != nil {
 		return code, err
 	}
-	if code, err = finish(cmd, r, &o.judges, &o.out, pages); streams.err() != nil {
-		return loadtest.ExitFailure, streams.err()
-	}
-	return code, err
+	return finish(cmd, r, &o.judges, &o.out, pages, streams)
 }
 
 // judgeFlags say what is not good enough.
@@ -95,6 +90,11 @@ func (o *judgeFlags) parse() error {
 	return nil
 }
 
+// about reports whether a condition is about this metric of the whole run.
+func (o *judgeFlags) about(metric string) bool {
+	return slices.ContainsFunc(o.conditions, func(c judge.Condition) bool { return c.About(metric) })
+}
+
 // judge adds the thresholds to a report.
 func (o *judgeFlags) judge(r *loadtest.Report) {
 	for _, c := range o.conditions {
@@ -103,9 +103,9 @@ func (o *judgeFlags) judge(r *loadtest.Report) {
 }
 
 // finish judges a run, writes its report, and returns the exit code.
-func finish(cmd *cobra.Command, r *loadtest.Report, judges *judgeFlags, out *outputFlags, pages *pages) (loadtest.ExitCode, error) {
+func finish(cmd *cobra.Command, r *loadtest.Report, judges *judgeFlags, out *outputFlags, pages *pages, streams *streams) (loadtest.ExitCode, error) {
 	judges.judge(r)
-	if err := errors.Join(r.WriteText(out.unlessQuiet(cmd.OutOrStdout())), pages.write(r, report.OfRun(r))); err != nil {
+	if err := errors.Join(r.WriteText(out.unlessQuiet(cmd.OutOrStdout())), pages.write(r, report.OfRun(r)), streams.err()); err != nil {
 		return loadtest.ExitFailure, err
 	}
 	code, why := r.Verdict()
@@ -133,11 +133,6 @@ func (o *runOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag
 	if err != nil {
 		return nil, code, err
 	}
-	metrics, err := serveMetrics(o.prometheus)
-	if err != nil {
-		return nil, loadtest.ExitUsage, fmt.Errorf("--prometheus: %w", err)
-	}
-	defer metrics.close()
 	view := newView(o.out.unlessQuiet(stderr), o.rounds, length(cfg))
 	defer view.close()
 	cfg.Progress = view.lines
@@ -148,7 +143,6 @@ func (o *runOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag
 		}
 		cfg.Observe = func(p *loadtest.Sample) {
 			streams.observe(p, round)
-			metrics.observe(p)
 			view.observe(p, round)
 		}
 		r, code, err := o.load.once(ctx, flags, cfg)
@@ -156,7 +150,7 @@ func (o *runOptions) measure(ctx context.Context, stderr io.Writer, flags *pflag
 			return nil, code, err
 		}
 		all = append(all, r)
-		if r.Partial || ctx.Err() != nil {
+		if r.Partial || r.LostAgents() != "" || ctx.Err() != nil {
 			break
 		}
 	}
@@ -177,10 +171,26 @@ func length(cfg loadtest.Config) time.Duration {
 // say prints progress. Whoever reads it may have gone.
 func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
-// interruptible returns a context that the first Ctrl-C or SIGTERM ends. A second one ends the
-// program at once.
+// interruptible returns a context that the first Ctrl-C or SIGTERM ends, or the end of the
+// terminal. A second one ends the program at once, but for that of the terminal: shells and the
+// kernel both say that it has gone. Under nohup, the terminal does not matter.
 func interruptible() (ctx context.Context, stop func()) {
-	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, cancel)
+	if signal.Ignored(syscall.SIGHUP) {
+		return ctx, cancel
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		select {
+		case <-hangup:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(hangup)
+		cancel()
+	}
 }

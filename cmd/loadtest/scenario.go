@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,40 @@ type options interface {
 	addTo(f *pflag.FlagSet)
 	// run runs the command. flags are those that the values came from.
 	run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.ExitCode, error)
+}
+
+// scenarioCommands are the commands that read scenarios.
+func scenarioCommands() []scenarioCommand {
+	return []scenarioCommand{
+		{"run", func() options { return new(runOptions) }}, {"sweep", func() options { return new(sweepOptions) }},
+		{"cluster", func() options { return new(clusterOptions) }}, {"soak", func() options { return new(soakOptions) }},
+	}
+}
+
+type scenarioCommand struct {
+	name  string
+	fresh func() options
+}
+
+// ofOthers says which other commands have a flag of this name. It is empty if none has.
+func ofOthers(key string) string {
+	var names []string
+	for _, c := range scenarioCommands() {
+		f := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
+		if c.fresh().addTo(f); f.Lookup(key) != nil {
+			names = append(names, c.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "this command has no such flag, only these have: " + strings.Join(names, ", ")
+}
+
+// excluding are groups of flags that exclude each other.
+func excluding() [][]string {
+	return [][]string{{"rate", "window", "stages"}, {"window", "arrivals"}, {"payload", "payloads"}, {"nodes", "discovery"},
+		{"zipf", "cross", "fanout"}, {"offline", "fanout"}, {"ack-delay", "no-ack"}, {"steps", "first"}, {"steps", "most"}}
 }
 
 // withScenario makes a command run with the values of its flags, and of the file that --scenario
@@ -55,8 +90,7 @@ func withScenario(cmd *cobra.Command, code *loadtest.ExitCode, fresh func() opti
 // command line, which wins. A flag of the command line also takes the place of those of the
 // scenario that exclude it.
 func resolve(into, line *pflag.FlagSet) (*settings.Result, error) {
-	program := settings.Program{Prefix: "LOADTEST_", FileFlag: "scenario", MayBe0: mayBe0(),
-		OneOf: [][]string{{"rate", "window", "stages"}, {"payload", "payloads"}, {"nodes", "discovery"}}}
+	program := settings.Program{Prefix: "LOADTEST_", FileFlag: "scenario", MayBe0: mayBe0(), OneOf: excluding(), Elsewhere: ofOthers}
 	return program.Load(into, line, nil)
 }
 

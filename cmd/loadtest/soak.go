@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,12 +39,12 @@ Exit codes: 0 ok: nothing is known to grow, 1 runtime failure, or the file has n
 type soakOptions struct {
 	load    loadFlags
 	outputs outputFlags
+	stream  streamFlags
 	judges  judgeFlags
 	out     string
 	report  string
 	every   time.Duration
 	growth  float64
-	metrics string
 }
 
 func (o *soakOptions) addTo(f *pflag.FlagSet) {
@@ -52,9 +52,9 @@ func (o *soakOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.report, "report", "", "make no run, and judge what this `file` has")
 	f.DurationVar(&o.every, "every", 30*time.Second, "length of an interval, at least 1s")
 	f.Float64Var(&o.growth, "max-growth", 0.05, "share of its level by which something may grow in an hour")
-	f.StringVar(&o.metrics, "metrics", "", "`URL` of the server's metrics, such as http://127.0.0.1:7401/metrics")
 	o.judges.addTo(f)
 	o.outputs.addTo(f)
+	o.stream.addTo(f)
 	o.load.addTo(f)
 	setDefault(f, "duration", "1h")
 	notOfSoak().hide(f)
@@ -74,7 +74,7 @@ func (o *soakOptions) run(cmd *cobra.Command, flags *pflag.FlagSet) (loadtest.Ex
 	}
 	defer pages.close()
 	file := o.report
-	var failed error // the run was made, but its file is not complete
+	var failed error // the run was made, but a file of it is not complete
 	if file == "" {
 		file = o.out
 		code, err := o.measure(cmd, flags)
@@ -113,7 +113,6 @@ func (o *soakOptions) check(flags *pflag.FlagSet) error {
 	if err := o.load.check(flags); err != nil {
 		return err
 	}
-	address, err := url.Parse(o.metrics)
 	switch {
 	case (o.out == "") == (o.report == ""):
 		return errors.New("a soak needs --out, or --report for what it has written: give one of them")
@@ -121,8 +120,8 @@ func (o *soakOptions) check(flags *pflag.FlagSet) error {
 		return fmt.Errorf("--every is %v, want at least 1s", o.every)
 	case o.growth < 0:
 		return fmt.Errorf("--max-growth is %g, want at least 0", o.growth)
-	case o.metrics != "" && (err != nil || address.Host == "" || address.Scheme != "http" && address.Scheme != "https"):
-		return fmt.Errorf("--metrics is %q, want a URL such as http://127.0.0.1:7401/metrics", o.metrics)
+	case len(o.load.Metrics) > 1:
+		return fmt.Errorf("--metrics has %d URLs, but a soak watches one server", len(o.load.Metrics))
 	}
 	return o.judges.parse()
 }
@@ -142,25 +141,31 @@ func (o *soakOptions) checkReport(flags *pflag.FlagSet) (err error) {
 	return err
 }
 
-// measure makes the run. Without an exit code, its error is about the file alone.
+// measure makes the run. Without an exit code, its error is about files alone.
 func (o *soakOptions) measure(cmd *cobra.Command, flags *pflag.FlagSet) (code loadtest.ExitCode, err error) {
-	recorder, err := soak.NewRecorder(soak.Config{Out: o.out, Every: o.every, MaxShare: o.growth, ServerPID: o.load.ServerPID, Metrics: o.metrics})
+	streams, err := o.stream.open()
+	if err != nil {
+		return loadtest.ExitUsage, err
+	}
+	defer streams.close()
+	cfg := soak.Config{Out: o.out, Every: o.every, MaxShare: o.growth, ServerPID: o.load.ServerPID, Metrics: strings.Join(o.load.Metrics, "")}
+	recorder, err := soak.NewRecorder(cfg)
 	if err != nil {
 		return loadtest.ExitUsage, fmt.Errorf("--out: %w", err)
 	}
 	defer func() { err = errors.Join(err, recorder.Close()) }()
 	ctx, stop := interruptible()
 	defer stop()
-	report, code, err := o.runOnce(ctx, o.outputs.unlessQuiet(cmd.ErrOrStderr()), flags, recorder)
+	report, code, err := o.runOnce(ctx, o.outputs.unlessQuiet(cmd.ErrOrStderr()), flags, recorder, streams)
 	if err != nil {
 		return code, err
 	}
 	o.judges.judge(report)
 	recorder.End(report)
-	return loadtest.ExitOK, nil
+	return loadtest.ExitOK, streams.err()
 }
 
-func (o *soakOptions) runOnce(ctx context.Context, stderr io.Writer, flags *pflag.FlagSet, recorder *soak.Recorder) (*loadtest.Report, loadtest.ExitCode, error) {
+func (o *soakOptions) runOnce(ctx context.Context, stderr io.Writer, flags *pflag.FlagSet, recorder *soak.Recorder, streams *streams) (*loadtest.Report, loadtest.ExitCode, error) {
 	cfg, end, code, err := o.load.config(ctx, flags)
 	defer end()
 	if err != nil {
@@ -171,6 +176,7 @@ func (o *soakOptions) runOnce(ctx context.Context, stderr io.Writer, flags *pfla
 	cfg.Progress, cfg.Ready = view.lines, recorder.Begin
 	cfg.Observe = func(s *loadtest.Sample) {
 		recorder.Observe(s)
+		streams.observe(s, 1)
 		view.observe(s, 1)
 	}
 	return o.load.once(ctx, flags, cfg)

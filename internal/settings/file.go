@@ -111,6 +111,11 @@ func (p *Program) checkKey(into *pflag.FlagSet, key string) error {
 	if into.Lookup(key) != nil {
 		return nil
 	}
+	if p.Elsewhere != nil {
+		if what := p.Elsewhere(key); what != "" {
+			return fmt.Errorf("key %q: %s", key, what)
+		}
+	}
 	var known []string
 	into.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 	proposal := didYouMean(key, known)

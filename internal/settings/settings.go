@@ -28,6 +28,10 @@ type Program struct {
 	// OneOf are groups of flags that exclude each other. One that is given takes the place of the
 	// others in its group that come from weaker sources.
 	OneOf [][]string
+	// Elsewhere says of a key of a file that is no flag of this program what it is instead, such as
+	// a flag of another program. It returns an empty text if it does not know. Default: it never
+	// knows.
+	Elsewhere func(key string) string
 }
 
 // Secret is a value that must not stand on the command line, nor in the file with the settings.

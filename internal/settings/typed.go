@@ -15,11 +15,11 @@ func typed(f *pflag.Flag, value any) ([]string, error) {
 	want := "text"
 	switch kind := f.Value.Type(); {
 	case isList:
-		want = "a list of text"
+		want = "a list of " + elementOf(f)
 		if elements, ok := value.([]any); ok {
 			return textsOf(f, elements)
 		}
-		if text, ok := value.(string); ok {
+		if text, ok := element(f, value); ok {
 			return []string{text}, nil
 		}
 	case kind == "bool":
@@ -34,10 +34,7 @@ func typed(f *pflag.Flag, value any) ([]string, error) {
 		}
 	case kind == "float64":
 		want = "a number"
-		if x, ok := value.(float64); ok {
-			return []string{strconv.FormatFloat(x, 'g', -1, 64)}, nil
-		}
-		if text, ok := integer(value); ok {
+		if text, ok := number(value); ok {
 			return []string{text}, nil
 		}
 	default:
@@ -70,12 +67,36 @@ func integer(value any) (string, bool) {
 	return "", false
 }
 
+func number(value any) (string, bool) {
+	if x, ok := value.(float64); ok {
+		return strconv.FormatFloat(x, 'g', -1, 64), true
+	}
+	return integer(value)
+}
+
+// elementOf names what the elements of a list are: text or numbers.
+func elementOf(f *pflag.Flag) string {
+	if f.Value.Type() == "float64Slice" {
+		return "numbers"
+	}
+	return "text"
+}
+
+// element returns an element of a list as one would type it.
+func element(f *pflag.Flag, value any) (string, bool) {
+	if elementOf(f) == "numbers" {
+		return number(value)
+	}
+	text, ok := value.(string)
+	return text, ok
+}
+
 func textsOf(f *pflag.Flag, elements []any) ([]string, error) {
 	texts := make([]string, 0, len(elements))
 	for i, e := range elements {
-		text, ok := e.(string)
+		text, ok := element(f, e)
 		if !ok {
-			return nil, fmt.Errorf("element %d of %s is %s: want text", i+1, f.Name, describe(e))
+			return nil, fmt.Errorf("element %d of %s is %s: want %s", i+1, f.Name, describe(e), elementOf(f))
 		}
 		texts = append(texts, text)
 	}

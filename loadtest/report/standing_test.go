@@ -9,7 +9,8 @@ import (
 	"distmsg/loadtest/result"
 )
 
-// exampleStanding is a comparison with an aim of which nobody can tell, one that is missed, and no aim.
+// exampleStanding is a comparison with an aim of which nobody can tell, one that is missed, and no
+// aim.
 func exampleStanding() *result.Standing {
 	const µs = 1e-6
 	shape := func(name, title string, floor, node, redis, aim float64) result.Shape {

@@ -28,9 +28,9 @@ type Agent struct {
 	ClockBound      Seconds  `json:"clock_bound_seconds"`
 	ClockDrift      *Seconds `json:"clock_drift_seconds"`
 	ClockDriftBound Seconds  `json:"clock_drift_bound_seconds"`
-	// Failed says why the agent made no report. Its messages are then in the timeline until it died,
-	// and in nothing else. Its Faults are those that it had found until then. It is empty if there
-	// is a report.
+	// Failed says why the agent made no report. Its messages are then in the timeline until it
+	// died, and in nothing else. Its Faults are those that it had found until then. It is empty if
+	// there is a report.
 	Failed string `json:"failed"`
 	// Late is how long after the agreed moment messages began, by the agent's own clock.
 	Late Seconds `json:"started_late_seconds"`

@@ -79,8 +79,9 @@ type Report struct {
 	// that time. If the node runs in this process, it includes the node. It is
 	// null if there was no message.
 	DriverCPU *Seconds `json:"driver_cpu_seconds_per_message"`
-	// ServerCPU and ServerRSS belong to the process Config.ServerPID or, without one, to those whose
-	// metrics are Config.Metrics. They are null without either, or if they could not be measured.
+	// ServerCPU and ServerRSS belong to the process Config.ServerPID or, without one, to those
+	// whose metrics are Config.Metrics. They are null without either, or if they could not be
+	// measured.
 	ServerCPU *Seconds `json:"server_cpu_seconds_per_message"`
 	ServerRSS *uint64  `json:"server_rss_bytes"`
 	// ServerError says why the CPU and memory of the server could not be measured. Usually the
@@ -229,7 +230,8 @@ type Machine struct {
 }
 
 // Versions names the software of both sides. What is not known is empty: nats-server and Redis tell
-// their clients their version, and a node does not. But the program of Config.ServerPID can be read, and so can Config.Metrics.
+// their clients their version, and a node does not. But the program of Config.ServerPID can be
+// read, and so can Config.Metrics.
 type Versions struct {
 	Driver   string `json:"driver"`
 	DriverGo string `json:"driver_go"`

@@ -89,8 +89,8 @@ func TestAgentDrift(t *testing.T) {
 	}
 }
 
-// TestLostAgent has an agent that died. Nothing but a fault of the ledger is worse, also if the dead
-// one had found it.
+// TestLostAgent has an agent that died. Nothing but a fault of the ledger is worse, also if the
+// dead one had found it.
 func TestLostAgent(t *testing.T) {
 	r := &Report{Partial: true, Rate: new(1.0), Agents: []Agent{{Address: "a:1"}, {Address: "b:1", Failed: "agent b:1 has died"}},
 		Thresholds: []Threshold{{FailIf: "rate<2", Missed: true, Found: "rate is 1/s"}}}
