@@ -16,9 +16,9 @@ import (
 // update is given as: go test ./internal/docs -run TestFigures -update
 var update = flag.Bool("update", false, "write the tables of benchmarks.md from docs/figures")
 
-// TestFigures compares the tables and the picture of benchmarks.md with what loadtest compare
-// measured.
-func TestFigures(t *testing.T) {
+// measured returns what loadtest compare measured.
+func measured(t *testing.T) *result.Standing {
+	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, "docs/figures/compare.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -27,11 +27,18 @@ func TestFigures(t *testing.T) {
 	if err := json.Unmarshal(data, &s); err != nil || s.Schema != result.SchemaStanding {
 		t.Fatalf("compare.json has the schema %q: %v", s.Schema, err)
 	}
+	return &s
+}
+
+// TestFigures compares the tables and the picture of benchmarks.md with what loadtest compare
+// measured.
+func TestFigures(t *testing.T) {
+	s := measured(t)
 	var tables, picture bytes.Buffer
 	if err := s.WriteMarkdown(&tables); err != nil {
 		t.Fatal(err)
 	}
-	if err := report.WriteSVG(&picture, &s); err != nil {
+	if err := report.WriteSVG(&picture, s); err != nil {
 		t.Fatal(err)
 	}
 	compareFile(t, "docs/figures/compare.svg", func(string) string { return picture.String() })
