@@ -46,6 +46,7 @@ type sdkConn struct {
 	// Guarded by d.mu.
 	begun     bool   // the SDK has reported the first attachment
 	bound     bool   // connect has bound its IDs
+	settled   bool   // it has had as many nodes as it wants
 	blocked   bool   // the queue was full
 	first     uint64 // first number of the last message that the SDK got,
 	submitted uint64 // and its last number
@@ -318,13 +319,22 @@ const (
 	leaveTime = 5 * time.Second
 )
 
+// moves reports whether a session that has attached to one more node, so that it has so many now,
+// leaves another for it. A session that wants several nodes attaches to one after the other first.
+// One that wants all nodes leaves none.
+func (c *sdkConn) moves(nodes int) bool {
+	settled := c.settled
+	c.settled = settled || nodes >= c.sdk.attach
+	return settled && c.sdk.attach != client.AllNodes
+}
+
 // onState handles every attachment, the first one included, and the loss of the last one. It does
 // not know which message was the first to leave over a new connection. That message is one of those
 // in flight.
 func (c *sdkConn) onState(s client.State) {
 	t := c.sdk.t
 	c.sdk.Do(func() {
-		up, first := t.Up(c.index), !c.begun
+		up, first, moved := t.Up(c.index), !c.begun, c.moves(len(s.Nodes))
 		c.begun = true
 		// how it began may be reported after the first messages
 		if first && up && len(s.Nodes) > 0 {
@@ -341,7 +351,10 @@ func (c *sdkConn) onState(s client.State) {
 		case s.Err != nil:
 			t.SessionCut(c.index, c.submitted)
 		case up:
-			t.SessionMoved(c.index, c.submitted)
+			t.SessionAttached(c.index, c.submitted)
+			if moved {
+				t.Moves++
+			}
 			c.changing = max(c.changing, t.Now+int64(leaveTime))
 		}
 		if s.Err == nil {

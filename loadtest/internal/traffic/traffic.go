@@ -253,10 +253,9 @@ func (t *Traffic) SessionDown(conn int, written uint64) {
 	t.cut(conn)
 }
 
-// SessionMoved records that such a session has attached to one more node, and perhaps leaves the
+// SessionAttached records that such a session has attached to one more node, and perhaps leaves the
 // node before. The session continues without a gap.
-func (t *Traffic) SessionMoved(conn int, written uint64) {
-	t.Moves++
+func (t *Traffic) SessionAttached(conn int, written uint64) {
 	t.Ledger.Reconnect(conn, t.Ledger.FirstInFlight(conn), written+1)
 	t.Ledger.BeginMove(conn, t.Now)
 }
