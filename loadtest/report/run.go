@@ -72,6 +72,10 @@ func tilesOf(r *result.Report) []Tile {
 		Tile{"Ledger faults", strconv.FormatUint(r.Faults.Total(), 10), ""})
 }
 
+// briefest is the shortest landing that the charts show. In less time, few messages complete, and
+// the lines would seem to fall at the end.
+const briefest result.Seconds = 0.5
+
 // overTime makes the charts of the time series.
 func overTime(r *result.Report) []Chart {
 	x := Axis{Name: "time", Unit: "s"}
@@ -87,6 +91,9 @@ func overTime(r *result.Report) []Chart {
 	}
 	for i := range r.Timeline {
 		point := &r.Timeline[i]
+		if point.Phase == result.Landing && point.Length < briefest {
+			continue
+		}
 		x.Values = append(x.Values, math.Round(float64(point.At+point.Length)*1e3)/1e3)
 		per := func(n uint64) Value { return Value(float64(n) / max(float64(point.Length), 1e-9)) }
 		add(&rate, per(point.Sent), per(point.Completed))
