@@ -87,9 +87,13 @@ func EpisodeHead() []string {
 	return []string{"from", "episode", "acked", "p50", "p99", "max", "recovered after", "other outcomes"}
 }
 
-// Row returns the episode as a row of a table.
+// Row returns the episode as a row of a table. An episode has no rate if it ended at once, before a
+// message should have left.
 func (e *Episode) Row() []string {
-	row := []string{fmt.Sprintf("%.1fs", float64(e.At)), e.Name, fmt.Sprintf("%.0f/s", e.Rate), "–", "–", "–", e.Recovered(), ""}
+	row := []string{fmt.Sprintf("%.1fs", float64(e.At)), e.Name, "–", "–", "–", "–", e.Recovered(), ""}
+	if len(e.Outcomes) > 0 || e.Length > 1 {
+		row[2] = fmt.Sprintf("%.0f/s", e.Rate)
+	}
 	if l := e.Latency; l != nil {
 		row[3], row[4], row[5] = l.P50.String(), l.P99.String(), l.Max.String()
 	}
