@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -50,7 +49,7 @@ type shaking struct {
 }
 
 func newShaking(config *tls.Config, proxies proxies, most int) shaking {
-	return shaking{config: config, proxies: proxies, most: most, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	return shaking{config: config, proxies: proxies, most: most, turns: make(chan struct{}, max(1, UsableCPUs()/2))}
 }
 
 // has reports whether a connection from there has a handshake before a loop gets it.

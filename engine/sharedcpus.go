@@ -1,11 +1,12 @@
 package engine
 
-import "runtime"
+import "distmsg/internal/cpus"
 
 // UsableCPUs returns how many CPUs the process may use at the same time: those that it may run on,
 // or fewer if GOMAXPROCS says so, which follows the CPU limit of a container. Any goroutine may
-// call it. A program that raises GOMAXPROCS to have a spare P asks before that.
-func UsableCPUs() int { return min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) }
+// call it. A program that raises GOMAXPROCS to have a spare P asks before that, and gives the
+// answer to Config.CPUs.
+func UsableCPUs() int { return cpus.Usable() }
 
 // sharedCPUs makes loops take turns if there are more of them than CPUs. A loop takes a CPU when an
 // iteration begins and gives it back when the iteration has ended. Those that wait get one in the

@@ -17,6 +17,7 @@ import (
 	"distmsg/discovery"
 	"distmsg/internal/certs"
 	"distmsg/internal/cli"
+	"distmsg/internal/cpus"
 	"distmsg/loadtest"
 	"distmsg/loadtest/agents"
 )
@@ -95,7 +96,7 @@ func (o *agentOptions) run(cmd *cobra.Command) (loadtest.ExitCode, error) {
 	if err != nil {
 		return loadtest.ExitFailure, fmt.Errorf("--listen: %w", err)
 	}
-	cli.SpareP(1) // the driver's event loop
+	cpus.Spare(1) // the driver's event loop
 	say(stderr, "listening on %s\n", ln.Addr())
 	if cfg.ListenTLS == nil && !ln.Addr().(*net.TCPAddr).IP.IsLoopback() {
 		say(stderr, "without TLS: whoever is between here and a run can read the token (see --agent-tls-cert)\n")

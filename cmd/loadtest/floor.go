@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"distmsg/internal/cli"
+	"distmsg/internal/cpus"
 	"distmsg/loadtest"
 	"distmsg/loadtest/floor"
 )
@@ -22,7 +22,7 @@ It passes frames on by a number in their header, on the node's event loop and wi
 else: no IDs, no outcomes, no limits, no security. compare starts it itself. It runs until Ctrl-C.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cli.SpareP(1)
+			cpus.Spare(1)
 			ctx, stop := interruptible()
 			defer stop()
 			ln, err := net.Listen("tcp", listen)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"distmsg/internal/cli"
+	"distmsg/internal/cpus"
 	"distmsg/loadtest"
 	"distmsg/loadtest/agents"
 )
@@ -167,7 +168,7 @@ func (o *loadFlags) config(ctx context.Context, flags *pflag.FlagSet) (cfg loadt
 		}
 		cfg.Membership, end = membership, membership.Close
 	}
-	cli.SpareP(eventLoops(cfg))
+	cpus.Spare(eventLoops(cfg))
 	return cfg, end, loadtest.ExitOK, nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"distmsg/engine"
 	"distmsg/internal/admin"
 	"distmsg/internal/cli"
+	"distmsg/internal/cpus"
 	"distmsg/internal/settings"
 )
 
@@ -118,7 +119,7 @@ func operate(node *engine.Engine, opts options, outside *services, reloads *relo
 		return err
 	}
 	loops := node.Stats().Loops
-	if procs := cli.SpareP(loops); procs <= loops {
+	if procs := cpus.Spare(loops); procs <= loops {
 		logger.Warn("GOMAXPROCS should be greater than the number of event loops", "gomaxprocs", procs, "loops", loops)
 	}
 	memory := limitMemory(node.Stats().MemoryBudget)

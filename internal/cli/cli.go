@@ -1,13 +1,11 @@
-// Package cli has what our programs share: exit codes, the conversion of an error to one line on
-// stderr, and the set-up of the runtime.
+// Package cli has what our programs share: exit codes, and the conversion of an error to one line
+// on stderr.
 package cli
 
 import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -149,14 +147,4 @@ func ReadBuild() Build {
 	}
 	b.Revision += dirty
 	return b
-}
-
-// SpareP ensures that GOMAXPROCS is greater than the number of event loops, unless the environment
-// sets it, and returns its value. Without an idle P, the runtime takes the loops' Ps away in the
-// middle of their system calls, again and again (docs/decisions/0006-one-p-more-than-loops.md).
-func SpareP(loops int) int {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) <= loops {
-		runtime.GOMAXPROCS(loops + 1)
-	}
-	return runtime.GOMAXPROCS(0)
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -42,7 +41,7 @@ type JWT struct {
 // NewJWT reads the file of keys. It does not fetch keys yet: the first token that needs them, or
 // Chain.Run, does.
 func NewJWT(cfg JWTConfig) (*JWT, error) {
-	j := &JWT{cfg: cfg, places: make(chan struct{}, max(1, runtime.NumCPU()/2))}
+	j := &JWT{cfg: cfg, places: make(chan struct{}, max(1, engine.UsableCPUs()/2))}
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods(slices.Concat(rsaAlgs, []string{"ES256", "ES384", "ES512"}, ed25519Algs)),
 		jwt.WithExpirationRequired(), jwt.WithLeeway(cfg.Leeway), jwt.WithTimeFunc(cfg.Now), jwt.WithStrictDecoding(),

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
-	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -41,7 +40,7 @@ type Tokens struct {
 
 // NewTokens reads the file.
 func NewTokens(cfg TokensConfig) (*Tokens, error) {
-	t := &Tokens{cfg: cfg, places: make(chan struct{}, max(1, runtime.NumCPU()/2))}
+	t := &Tokens{cfg: cfg, places: make(chan struct{}, max(1, engine.UsableCPUs()/2))}
 	rand.Read(t.mac[:]) // never fails
 	var err error
 	t.file, err = openFile(cfg.Path, parseTokenFile)
