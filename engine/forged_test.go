@@ -90,11 +90,13 @@ func TestForgedAcks(t *testing.T) {
 	from.hears(waiting, codec.CodeAcked)
 }
 
-// A million binds and re-asserts of IDs that the client may not have: none is bound, and nobody
-// loses one.
+// A million binds and re-asserts of IDs that the client may not have: each is denied, and nobody
+// loses one. No other answer will do: a node that passes a re-assert of somebody else's ID on to
+// the registry answers registry_unavailable, which says that the client may try again.
 func TestForgedBinds(t *testing.T) {
 	long(t)
 	cfg, change := only()
+	cfg.LoopGap = patience // what waits for longer ends registry_unavailable, too
 	n := start(t, cfg)
 	change(Identity{Name: "victim"})
 	victim := n.join()
@@ -102,6 +104,9 @@ func TestForgedBinds(t *testing.T) {
 	change(Identity{Name: "attacker", IDs: []string{"m-*"}})
 	attacker := n.join("m-1")
 	const each = 1000
+	// With many more frames at once, some end with overflow before anybody looks at their IDs.
+	const atOnce = 4
+	open := make(chan struct{}, atOnce)
 	codes := make(map[codec.Code]int)
 	heard := attacker.answered(func(f frame) int {
 		var all codec.Results
@@ -113,6 +118,7 @@ func TestForgedBinds(t *testing.T) {
 			codes[r.Code]++
 			count++
 		}
+		<-open
 		return count
 	})
 	ids := make([]codec.IDEpoch, each)
@@ -128,14 +134,17 @@ func TestForgedBinds(t *testing.T) {
 				ids[i] = codec.IDEpoch{ID: binary.BigEndian.AppendUint64([]byte("M-"), seq*each+uint64(i)), Epoch: uint64(i)}
 			}
 		}
+		select {
+		case open <- struct{}{}:
+		case err := <-heard:
+			t.Fatalf("after %d frames: %v", seq, err)
+		}
 		attacker.write(codec.AppendBind(nil, seq, codec.Policy(seq%2), ids))
 	}
 	if err := <-heard; err != nil {
 		t.Fatal(err)
 	}
-	// On a busy machine some wait for the registry longer than the node does.
-	refused := codes[codec.CodeDenied] + codes[codec.CodeOverflow] + codes[codec.CodeRegistryUnavailable]
-	if codes[codec.CodeOK] != 0 || refused != forgeries || codes[codec.CodeDenied] == 0 {
+	if codes[codec.CodeDenied] != forgeries {
 		t.Errorf("%v", codes)
 	}
 	victim.exchange("v", attacker, "m-1")
