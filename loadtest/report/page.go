@@ -103,6 +103,9 @@ type Table struct {
 	Rows    [][]string
 }
 
+// Wide reports whether the table has too many columns for half of the page.
+func (t Table) Wide() bool { return len(t.Head) > 6 }
+
 // maxRows is how many rows the table of a chart has. If the chart has more values, the table leaves
 // out some at equal distances.
 const maxRows = 240

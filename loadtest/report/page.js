@@ -46,9 +46,13 @@
 		return Number.isInteger(v) && labels[v] !== undefined ? labels[v] : '';
 	}
 
+	// wholeSteps are the distances between the ticks of an axis that has whole numbers only.
+	const wholeSteps = Array.from({ length: 36 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
+
 	function options(chart, width) {
 		const axis = { stroke: colour('soft'), grid: { stroke: colour('line'), width: 1 }, ticks: { stroke: colour('line'), width: 1 } };
 		const bars = chart.kind === 'bars';
+		const whole = chart.x.unit === '' && chart.x.values.every(Number.isInteger);
 		return {
 			width, height: 260, hooks: { draw: [marks(chart)] }, cursor: { points: { size: 6 } },
 			scales: {
@@ -56,7 +60,7 @@
 				y: { distr: chart.y.log ? 3 : 1, range: chart.y.log ? undefined : (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.08 : 1] },
 			},
 			axes: [
-				{ ...axis, values: (_, all) => all.map((v) => xText(chart, v)) },
+				{ ...axis, incrs: whole ? wholeSteps : undefined, values: (_, all) => all.map((v) => xText(chart, v)) },
 				{ ...axis, size: 68, values: (_, all) => all.map((v) => (v == null ? '' : number(v, chart.y.unit))) },
 			],
 			series: [

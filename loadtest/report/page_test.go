@@ -160,8 +160,9 @@ func TestPages(t *testing.T) {
 // findings are expressions of JavaScript that are empty for a good page, besides those of
 // browsertest.Check.
 var findings = map[string]string{
-	"charts without a table": `[...document.querySelectorAll("figure")].filter(f => f.querySelectorAll("table tbody tr").length == 0).length || ""`,
-	"loads from the network": `performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")).join(" ")`,
+	"charts without a table":            `[...document.querySelectorAll("figure")].filter(f => f.querySelectorAll("table tbody tr").length == 0).length || ""`,
+	"tables that are cut off on a desk": `[...document.querySelectorAll(".tables .scroll")].filter(e => innerWidth > 1000 && e.scrollWidth > e.clientWidth).map(e => e.ariaLabel).join(" ")`,
+	"loads from the network":            `performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")).join(" ")`,
 }
 
 func checkPage(t *testing.T, tab context.Context, name string, page *Page) {

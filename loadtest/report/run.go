@@ -134,8 +134,14 @@ func outcomesOf(r *result.Report) []string {
 	return slices.Sorted(maps.Keys(words))
 }
 
+// asked returns how many of something belong to the load if it asks for so many in a second. They
+// do not come evenly, so it is twice that.
+func asked(perSecond float64, p *result.Point) uint64 {
+	return uint64(math.Ceil(2 * perSecond * float64(p.Length)))
+}
+
 // marksOf returns what went wrong when: faults that were injected, faults of the ledger,
-// connections that were lost, sessions that moved.
+// connections that were lost, sessions that moved. The churn of the load is no mark.
 func marksOf(r *result.Report) []Mark {
 	var marks []Mark
 	for i := range r.Episodes[min(1, len(r.Episodes)):] {
@@ -158,10 +164,10 @@ func marksOf(r *result.Report) []Mark {
 			marks = append(marks, Mark{at, fmt.Sprintf("%.0f s: %d ledger faults", at, p.Faults-before), Bad})
 		}
 		before = p.Faults
-		if p.LostConnections > 0 {
+		if p.LostConnections > asked(r.Config.ChurnReconnects, p) {
 			marks = append(marks, Mark{at, fmt.Sprintf("%.0f s: %d connections lost", at, p.LostConnections), Unclear})
 		}
-		if p.Moves > 0 {
+		if p.Moves > asked(r.Config.ChurnMoves, p) {
 			marks = append(marks, Mark{at, fmt.Sprintf("%.0f s: %d sessions moved", at, p.Moves), Unclear})
 		}
 	}

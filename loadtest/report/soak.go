@@ -95,9 +95,15 @@ func soakCharts(s *result.Soak) []Chart {
 	charts := []Chart{memory, files, goroutines, latency, rate}
 	marks := soakMarks(s)
 	for i := range charts {
+		charts[i].Lines = slices.DeleteFunc(charts[i].Lines, isUnknown)
 		charts[i].Kind, charts[i].X, charts[i].Marks = Lines, x, marks
 	}
 	return charts
+}
+
+// isUnknown reports whether nothing was measured for the line.
+func isUnknown(l Line) bool {
+	return !slices.ContainsFunc(l.Values, func(v Value) bool { return !math.IsNaN(float64(v)) })
 }
 
 func processLines() []Line { return []Line{{Name: "server"}, {Name: "load test"}} }
@@ -121,9 +127,9 @@ func soakOutcomes(s *result.Soak) []string {
 	return slices.Sorted(maps.Keys(words))
 }
 
-// soakMarks returns when the ledger found faults, and connections were lost.
+// soakMarks returns when the ledger found faults, connections were lost, and sessions moved.
 func soakMarks(s *result.Soak) []Mark {
-	points := &result.Report{}
+	points := &result.Report{Config: s.Config}
 	for i := range s.Samples {
 		points.Timeline = append(points.Timeline, s.Samples[i].Point)
 	}
