@@ -24,7 +24,7 @@ func newDiff(code *loadtest.ExitCode) *cobra.Command {
 		Short: "Compare two runs: better, worse, or cannot tell",
 		Long: `Compare two runs: better, worse, or cannot tell.
 
-The files are those of run --json. Each run needs --rounds 3 or more, because the rounds show the noise. Exit codes:
+The files are those of run --json. Each run needs --rounds 5 or more, because the rounds show the noise. Exit codes:
 0 nothing is worse, 3 the ledger of the later run has faults, 4 something is worse.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, files []string) (err error) {

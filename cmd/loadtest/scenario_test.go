@@ -64,6 +64,11 @@ func TestScenario(t *testing.T) {
 	if text := stderr.String(); strings.Contains(text, "exclude") || !strings.Contains(text, "http://a") {
 		t.Errorf("flags on the command line do not take the place of those that exclude them: %q", text)
 	}
+	write("conns: 4\nstages: 200:1s\narrivals: poisson\nack-delay: 1ms\nwarmup: 0s\nduration: 100ms\n")
+	stderr.Reset()
+	if code := run([]string{"--scenario", file, "--window", "2", "--no-ack", "--quiet"}, &stdout, &stderr); code != loadtest.ExitOK {
+		t.Errorf("a closed loop without acks in place of what the scenario says: exit code %d, %s", code, &stderr)
+	}
 	if code := run([]string{"--scenario", file + "-missing"}, &stdout, &stderr); code != loadtest.ExitUsage {
 		t.Errorf("without the file: exit code %d", code)
 	}

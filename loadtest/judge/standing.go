@@ -30,6 +30,10 @@ func Ratio(m result.Metric, of, to *result.Entry, aim float64) result.Ratio {
 	return r
 }
 
+// leastRounds is how many rounds the outcome of an aim needs. If the median of all possible rounds
+// is at the aim, all of three are above it in one of eight cases, all of five in one of 32.
+const leastRounds = 3
+
 // outcome says what became of an aim. A verdict other than Unclear needs the ratio of the medians
 // and the bounds of the rounds on one side of it.
 func outcome(value float64, rounds []float64, aim float64) result.Outcome {
@@ -37,7 +41,7 @@ func outcome(value float64, rounds []float64, aim float64) result.Outcome {
 	switch {
 	case value == 0:
 		return result.Missed
-	case len(rounds) < minRounds:
+	case len(rounds) < leastRounds:
 		return result.Unclear
 	case value <= aim && high <= aim:
 		return result.Reached
