@@ -103,7 +103,9 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 
 // wireClosed tears the connection down after its wire has closed. If the client closed it in good
 // order, it had sent all its frames first. The connection then stays until it has handled its
-// input.
+// input. After a reset it does not stay: until its turn came, messages for its session would be
+// written to it and end lost, though they might reach the session elsewhere (S5). So acks in input
+// that waits then end lost, too.
 func (c *conn) wireClosed(inGoodOrder bool) {
 	if !inGoodOrder || !c.in.hasWork() {
 		c.teardown()
