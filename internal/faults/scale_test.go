@@ -152,7 +152,7 @@ func (s *scale) bind() {
 	took, after := time.Since(began), s.look()
 	s.Logf("%d IDs of %d sessions bound in %v: %.0f a second", n, len(s.members), took.Round(time.Millisecond), float64(n)/took.Seconds())
 	if n := again.Load(); n > 0 {
-		s.Logf("%d binds of %d IDs each had to be repeated: the machine is too busy to measure", n, 16*scalePortion)
+		s.Logf("%d binds of %d IDs each had to be repeated: the machine is too busy to measure", n, min(s.each, 16*scalePortion))
 	}
 	s.Logf("CPU of a bind: nodes %.2f µs, Redis %.2f µs", micros(after.nodes-before.nodes, n), micros(after.redis-before.redis, n))
 	s.costs("at once", before, after, n)
