@@ -53,8 +53,11 @@ func verdictOf(r *result.Report) Verdict {
 	case result.ExitThreshold:
 		return Verdict{Bad, "The ledger is clean, but " + why + "."}
 	}
-	return Verdict{Bad, strings.ToUpper(why[:1]) + why[1:] + "."}
+	return Verdict{Bad, sentence(why)}
 }
+
+// sentence makes a sentence of a line that says why.
+func sentence(why string) string { return strings.ToUpper(why[:1]) + why[1:] + "." }
 
 func tilesOf(r *result.Report) []Tile {
 	var tiles []Tile

@@ -34,7 +34,7 @@ func OfStanding(s *result.Standing) *Page {
 
 func standingMood(s *result.Standing) Verdict {
 	code, _ := s.Verdict()
-	v := Verdict{Bad, s.Summary() + "."}
+	v := Verdict{Bad, sentence(s.Summary())}
 	switch {
 	case code == result.ExitInterrupted || code == result.ExitOK && !s.Clear():
 		v.Mood = Unclear

@@ -51,3 +51,12 @@ func TestSVG(t *testing.T) {
 		t.Errorf("%d aims are drawn, want 2", n)
 	}
 }
+
+// The verdict of every page is a sentence.
+func TestVerdictsAreSentences(t *testing.T) {
+	for name, v := range map[string]Verdict{"compare": standingMood(exampleStanding()), "no loads": standingMood(new(result.Standing)), "run": verdictOf(example())} {
+		if first := v.Text[:1]; first != strings.ToUpper(first) || !strings.HasSuffix(v.Text, ".") {
+			t.Errorf("%s: %q is no sentence", name, v.Text)
+		}
+	}
+}

@@ -182,7 +182,7 @@ func (s *Standing) Summary() string {
 		text = fmt.Sprintf("no aim is known to be missed, %d of %d are reached", aims-len(unclear), aims)
 	}
 	if len(unclear) > 0 {
-		text += "; nobody can tell of " + strings.Join(unclear, "; ") + ": more rounds may"
+		text += "; nobody can tell of " + strings.Join(unclear, "; ") + "; more rounds may tell"
 	}
 	return text
 }
