@@ -41,6 +41,12 @@ func TestMetricsOfTheServer(t *testing.T) {
 			t.Errorf("the server used %g s, want 2", used)
 		}
 	}
+	none := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "go_goroutines 1") }))
+	defer none.Close()
+	r, err := Run(t.Context(), Config{Nodes: []string{node.addr}, Metrics: []string{none.URL}, Conns: 2, Warmup: -1, Duration: 100 * time.Millisecond})
+	if err != nil || r.ServerCPU != nil || !strings.Contains(r.ServerError, "has no process_cpu_seconds_total") {
+		t.Errorf("metrics without the CPU time: %v, %+v", err, r)
+	}
 	metrics.Close()
 	_, err = Run(t.Context(), Config{Nodes: []string{node.addr}, Metrics: []string{metrics.URL}, Conns: 2})
 	if err == nil || !strings.HasPrefix(err.Error(), "metrics: ") {

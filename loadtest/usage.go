@@ -39,20 +39,15 @@ func (r *run) scraped(u *usage) {
 		return
 	}
 	var err error
-	if u.server, u.serverRSS, _, err = scrape.Usage(r.cfg.Metrics); err != nil && r.server == nil {
+	if u.server, u.serverRSS, err = scrape.Usage(r.cfg.Metrics); err != nil && r.server == nil {
 		r.server = err
 	}
 }
 
 // reachMetrics reads the metrics for the first time, which says what the version of the server is.
-func (r *run) reachMetrics() error {
-	if len(r.cfg.Metrics) == 0 {
-		return nil
-	}
-	_, _, first, err := scrape.Usage(r.cfg.Metrics)
-	if err != nil {
+func (r *run) reachMetrics() (err error) {
+	if r.build, err = scrape.Reach(r.cfg.Metrics); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	r.build = first
 	return nil
 }

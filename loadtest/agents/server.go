@@ -38,7 +38,7 @@ func newServer(load *loadtest.Config) (*server, error) {
 	s.pid, s.metrics = load.ServerPID, load.Metrics
 	if len(s.metrics) > 0 {
 		var err error
-		if _, _, s.build, err = scrape.Usage(s.metrics); err != nil {
+		if s.build, err = scrape.Reach(s.metrics); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 		s.use = s.scraped
@@ -58,7 +58,7 @@ func newServer(load *loadtest.Config) (*server, error) {
 }
 
 func (s *server) scraped() (u used, err error) {
-	u.cpu, u.rss, _, err = scrape.Usage(s.metrics)
+	u.cpu, u.rss, err = scrape.Usage(s.metrics)
 	return u, err
 }
 

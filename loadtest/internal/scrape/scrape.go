@@ -87,19 +87,31 @@ func build(m *dto.Metric) (version, goVersion string) {
 	return version, labels["goversion"]
 }
 
-// Usage adds up the CPU time and the memory of several servers. The version is that of the first.
-func Usage(urls []string) (cpu time.Duration, rss uint64, first Process, err error) {
+// Reach reads all metrics once. It returns what the first say, and an error if some cannot be read.
+func Reach(urls []string) (first Process, err error) {
 	for i, url := range urls {
+		p, err := Get(url)
+		if err != nil {
+			return first, err
+		}
+		if i == 0 {
+			first = p
+		}
+	}
+	return first, nil
+}
+
+// Usage adds up the CPU time and the memory of several servers.
+func Usage(urls []string) (cpu time.Duration, rss uint64, err error) {
+	for _, url := range urls {
 		p, err := Get(url)
 		switch {
 		case err != nil:
-			return 0, 0, first, err
+			return 0, 0, err
 		case p.CPU == nil || p.RSS == nil:
-			return 0, 0, first, fmt.Errorf("%s has no process_cpu_seconds_total or no process_resident_memory_bytes", url)
-		case i == 0:
-			first = p
+			return 0, 0, fmt.Errorf("%s has no process_cpu_seconds_total or no process_resident_memory_bytes", url)
 		}
 		cpu, rss = cpu+*p.CPU, rss+*p.RSS
 	}
-	return cpu, rss, first, nil
+	return cpu, rss, nil
 }

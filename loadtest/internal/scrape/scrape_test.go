@@ -50,11 +50,14 @@ func TestGet(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	one, two := serve(t, node), serve(t, strings.Replace(node, "v1.2.3", "v2", 1))
-	cpu, rss, first, err := Usage([]string{one, two})
-	if err != nil || cpu != 3*time.Second || rss != 2_048_000 || !strings.Contains(first.Version, "v1.2.3") {
-		t.Errorf("%v, %d, %+v, %v", cpu, rss, first, err)
+	cpu, rss, err := Usage([]string{one, two})
+	if err != nil || cpu != 3*time.Second || rss != 2_048_000 {
+		t.Errorf("%v, %d, %v", cpu, rss, err)
 	}
-	if _, _, _, err := Usage([]string{one, serve(t, "go_goroutines 1\n")}); err == nil || !strings.Contains(err.Error(), "process_cpu_seconds_total") {
+	if first, err := Reach([]string{one, two}); err != nil || !strings.Contains(first.Version, "v1.2.3") {
+		t.Errorf("%+v, %v", first, err)
+	}
+	if _, _, err := Usage([]string{one, serve(t, "go_goroutines 1\n")}); err == nil || !strings.Contains(err.Error(), "process_cpu_seconds_total") {
 		t.Errorf("without the CPU time: %v", err)
 	}
 }
