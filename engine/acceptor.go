@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -140,6 +141,8 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 	if err != nil {
 		return err
 	}
+	trim(nc.LocalAddr())
+	trim(nc.RemoteAddr())
 	c := newConn(clientConn, nc.RemoteAddr(), e.cfg.MaxPending)
 	if peers != nil {
 		c.kind, c.link = linkConn, newLink(peers)
@@ -156,6 +159,14 @@ func (a *acceptor) acceptOne(ln net.Listener, p *port, peers *cluster, enrolling
 		return enrolling.beginShake(nc, c)
 	}
 	return enrolling.begin(nc, c)
+}
+
+// trim makes an address of a new socket take less memory. Its IP is a part of what the kernel has
+// answered, and would hold all of it as long as the connection lives.
+func trim(addr net.Addr) {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		tcp.IP = slices.Clone(tcp.IP)
+	}
 }
 
 // enroll hands a connection to the loop with the fewest connections. It returns when the loop has

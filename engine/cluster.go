@@ -204,7 +204,7 @@ func (c *cluster) shakeTLS(ctx context.Context, nc net.Conn, conn *conn, to disc
 	header := tls.RecordHeaderError{}
 	switch {
 	case err == nil:
-		conn.secure = line
+		conn.wire = &tlsWire{conn: conn, line: line}
 	case errors.As(err, &header):
 		c.peers.Complain("a node does not use TLS for links, and this node does: use it on all nodes or on none", "node", to.ID, "addr", to.PeerAddr)
 		return fmt.Errorf("it does not use TLS for links, and this node does: %w", err)

@@ -6,7 +6,6 @@ import (
 
 	"distmsg/ackmgr"
 	"distmsg/codec"
-	"distmsg/internal/tlsline"
 	"distmsg/routing"
 )
 
@@ -52,11 +51,9 @@ const lingerMillis = 1000
 type conn struct {
 	// static after the loop has it
 	remote    net.Addr
-	slot, gen uint32        // from addConn
-	port      *port         // the port that accepted it; nil if this node dialled
-	secure    *tlsline.Conn // after its handshake, until its loop has it; nil without TLS
-	helloBy   int64         // when its hello must have come; 0: HelloTimeout after the loop has it
-	link      *link         // set if this is a linkConn
+	slot, gen uint32 // from addConn
+	port      *port  // the port that accepted it; nil if this node dialled
+	link      *link  // set if this is a linkConn
 
 	// owned by the loop; what a message touches on its way to the connection, and its outcome
 	out      output
@@ -78,15 +75,17 @@ type conn struct {
 	incarnation uint64 // of the node when the connection opened
 
 	// owned by the loop: its life
-	wire     wire  // nil after it has closed
-	opened   int64 // when it opened
-	deadline int64 // when the socket of a closed connection is closed for good
+	wire   wire  // nil after it has closed
+	opened int64 // when it opened
+	// when its hello must have come, or 0: HelloTimeout after the loop has it; and when the socket
+	// of a closed connection is closed for good
+	deadline int64
 	live     liveness
 
 	// owned by the loop: what comes in
 	in         input
-	multicasts multicasts
-	held       heldSends
+	multicasts *multicasts // nil before its first
+	held       *heldSends  // nil before its first send is held
 	quota      quota
 
 	// owned by the loop: what it asks of the registry
@@ -99,7 +98,7 @@ type conn struct {
 func newConn(kind connKind, remote net.Addr, maxPending int) *conn {
 	c := &conn{kind: kind, remote: remote}
 	c.live.conn, c.in.conn, c.out.conn = c, c, c
-	c.sender.conn, c.multicasts.conn, c.held.conn, c.receiver.conn, c.quota.conn = c, c, c, c, c
+	c.sender.conn, c.receiver.conn, c.quota.conn = c, c, c
 	c.out.maxPending = maxPending
 	return c
 }
@@ -256,10 +255,6 @@ func (c *conn) teardown() {
 		l.freeSlot(c.slot)
 	}
 	c.in.drop()
-	l.bufs.put(c.in.carry)
-	l.bufs.put(c.multicasts.told)
-	c.in.carry, c.multicasts.told, c.multicasts.toldCount = nil, nil, 0
-	c.in.sealed = 0
-	c.in.count()
+	c.multicasts.drop()
 	c.out.release()
 }

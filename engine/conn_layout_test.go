@@ -5,11 +5,12 @@ import (
 	"unsafe"
 )
 
-// An idle connection is mostly this struct. Beyond 896 bytes, it takes 1024 of the heap.
+// An idle connection is mostly this struct. The heap has places of 576 bytes, and then of 640. In
+// each of them, the runtime needs 8 for itself.
 func TestConnSize(t *testing.T) {
-	const class = 896
-	if size := unsafe.Sizeof(conn{}); size > class {
-		t.Errorf("a connection takes %d bytes, at most %d are wanted", size, class)
+	const most = 576 - 8
+	if size := unsafe.Sizeof(conn{}); size > most {
+		t.Errorf("a connection takes %d bytes, at most %d are wanted", size, most)
 	}
 }
 

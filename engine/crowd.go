@@ -86,10 +86,7 @@ func (o *output) admitsCrowded(ahead, size int, sender uint64) verdict {
 	if !o.crowdedBy(ahead + size) { // it only had to reserve more
 		return verdict{}
 	}
-	if o.crowd == nil {
-		o.crowd = new(crowd)
-	}
-	w := o.crowd
+	w := &o.jammed().crowd
 	waits := o.queued() + ahead
 	queued := o.written + int64(o.queuedHere()+ahead)
 	w.step(queued, queued-int64(waits))

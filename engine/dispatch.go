@@ -37,7 +37,7 @@ func (l *loop) welcomeSocket(c *conn) {
 	l.addConn(c)
 	l.stats.accepted++
 	c.live.lastFrame, c.live.lastHeard = l.now, l.beats.awake
-	deadline := c.helloBy
+	deadline := c.deadline
 	if deadline == 0 {
 		deadline = l.now + l.eng.cfg.HelloTimeout.Milliseconds()
 	}
@@ -145,7 +145,7 @@ func (c *conn) frame(body []byte) {
 	case codec.KindNotHere:
 		c.receiver.handleNotHere(body)
 	case codec.KindMulticast:
-		c.multicasts.handle(body)
+		c.multicast().handle(body)
 	case codec.KindNotHereMany:
 		c.receiver.handleNotHereMany(body)
 	case codec.KindPing:

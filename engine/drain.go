@@ -309,7 +309,7 @@ func (d *draining) busy(l *loop) bool {
 		return true
 	}
 	for _, c := range l.conns {
-		if c != nil && (c.out.queued() > 0 || c.in.long != nil || (c.state == stateOpen && c.kind == clientConn && !d.over(l.now))) {
+		if c != nil && (c.out.queued() > 0 || c.in.hasLong() || (c.state == stateOpen && c.kind == clientConn && !d.over(l.now))) {
 			return true
 		}
 	}

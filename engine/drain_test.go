@@ -156,7 +156,9 @@ func TestDrainWaitsForTheRestOfAMulticast(t *testing.T) {
 			t.Error("busy, with nothing under way")
 		}
 		r := relaying{body: body}
-		l.conn(sender).in.suspend(r.keep())
+		conn := l.conn(sender)
+		conn.multicast()
+		conn.in.suspend(r.keep())
 		if !n.drain.busy(l) {
 			t.Error("idle in the middle of a multicast")
 		}

@@ -150,8 +150,8 @@ func TestToldAsFarAsThereIsTime(t *testing.T) {
 	n.on(0, func(l *loop) {
 		for _, c := range all {
 			conn := l.conn(n.table.Session(c.sessionID()).Handles()[0])
-			conn.multicasts.newTally(1000, 2)
-			conn.multicasts.answer(true, 1000, codec.CodeLost, nil, nil)
+			conn.multicast().newTally(1000, 2)
+			conn.multicasts.answer(1000, codec.CodeLost, nil, nil)
 		}
 		every := l.pace.every
 		l.pace.every = 1 // it stamps after each

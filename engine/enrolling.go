@@ -58,7 +58,7 @@ func (n *enrolling) begin(nc net.Conn, c *conn) error {
 // a connection before it.
 func (n *enrolling) beginShake(nc net.Conn, c *conn) error {
 	s := n.port.begin(nc, c, n.eng.cfg.HelloTimeout)
-	c.helloBy = (n.eng.clock() + n.eng.cfg.HelloTimeout).Milliseconds()
+	c.deadline = (n.eng.clock() + n.eng.cfg.HelloTimeout).Milliseconds()
 	n.work.Go(func() {
 		if s.run(n.eng) {
 			n.places <- struct{}{}

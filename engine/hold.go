@@ -10,7 +10,7 @@ import (
 // wait meanwhile, so that they stay in order.
 
 // heldSends are the sends of a connection that wait for the registry to say who holds their sender
-// IDs. The connection's loop owns it.
+// IDs. The connection's loop owns it. A connection has none before its first send waits.
 type heldSends struct {
 	conn *conn // static
 
@@ -18,6 +18,20 @@ type heldSends struct {
 	ready  waitLine          // sends that resume with the answer, in the connection's turn, first
 	answer *directory.Holder // nil if no send is ready
 }
+
+// heldSends returns what holds the connection's sends.
+func (c *conn) heldSends() *heldSends {
+	if c.held == nil {
+		c.held = &heldSends{conn: c}
+	}
+	return c.held
+}
+
+// wait reports whether sends wait for an answer.
+func (h *heldSends) wait() bool { return h != nil && !h.line.empty() }
+
+// areReady reports whether sends may resume.
+func (h *heldSends) areReady() bool { return h != nil && !h.ready.empty() }
 
 // unknownFrom decides on a send whose sender ID is not bound to this session, as far as this node
 // knows. It returns known as false if the node must ask the registry. It does not use an earlier
@@ -148,6 +162,9 @@ func (h *heldSends) finish(w *waiting, v verdict) {
 
 // releaseHeld drops the held sends of a connection that has ended.
 func (l *loop) releaseHeld(c *conn) {
+	if c.held == nil {
+		return
+	}
 	for _, q := range []*waitLine{&c.held.line, &c.held.ready} {
 		for w := q.pop(); w != nil; w = q.pop() {
 			n := w.count()

@@ -47,14 +47,17 @@ func (in *input) suspend(f longFrame) {
 	c := in.conn
 	c.loop.stats.sliced++
 	c.loop.pace.turnOver = true
-	in.long = f
+	in.waits().long = f
 	in.await()
 }
 
+// hasLong reports whether a part of a frame has been handled.
+func (in *input) hasLong() bool { return in.later != nil && in.later.long != nil }
+
 // resumeLong handles another slice of the suspended frame.
 func (in *input) resumeLong() {
-	f := in.long
-	in.long = nil
+	f := in.later.long
+	in.later.long = nil
 	if !f.goOn(in.conn) {
 		in.suspend(f)
 	}

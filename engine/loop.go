@@ -146,15 +146,25 @@ func (l *loop) expectHello(h hello) {
 }
 
 // checkHandshakes closes connections that have not sent hello in time, as far as the iteration's
-// share allows. It reports whether there are more.
+// share allows. It reports whether there are more. It forgets those that have sent hello, so that
+// the list stays short.
 func (l *loop) checkHandshakes() (more bool) {
 	n := 0
-	for ; n < len(l.handshakes) && l.handshakes[n].deadline <= l.now; n++ {
+	for ; n < len(l.handshakes); n++ {
+		h := l.handshakes[n]
+		late := h.deadline <= l.now
 		if l.pace.full {
-			more = true
+			more = late
 			break
 		}
-		if c := l.conn(l.handshakes[n].handle); c != nil && c.state == stateHello && !c.in.inTurns {
+		c := l.conn(h.handle)
+		if c == nil || c.state != stateHello {
+			continue
+		}
+		if !late {
+			break
+		}
+		if !c.in.inTurns {
 			c.close(codec.FaultHelloTimeout, "no hello in "+l.eng.cfg.HelloTimeout.String())
 		}
 	}

@@ -164,7 +164,11 @@ func (o *output) setBacklog(n int) {
 // count notes the size of the buffers of input that wait for the end of a frame or for a turn, and
 // of those of TLS.
 func (in *input) count() {
-	if n := cap(in.carry) + cap(in.unread) + in.sealed; n != in.carried {
+	n := int(in.sealed)
+	if w := in.later; w != nil {
+		n += cap(w.carry) + cap(w.unread)
+	}
+	if n != in.carried {
 		in.conn.loop.memory.holds(n - in.carried)
 		in.carried = n
 	}
@@ -173,5 +177,5 @@ func (in *input) count() {
 // holding returns how many bytes a connection holds because of its client. Input that waits for a
 // turn does not count, because the node makes it wait.
 func (c *conn) holding() int {
-	return queueCost*c.out.backlog + cap(c.in.carry) + c.in.sealed + c.sender.parked
+	return queueCost*c.out.backlog + cap(c.in.carry()) + int(c.in.sealed) + c.sender.parked
 }

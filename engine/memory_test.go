@@ -126,14 +126,14 @@ func TestPartsOfFrames(t *testing.T) {
 	moves := 0
 	for n := 0; n < whole; {
 		part := make([]byte, min(step, whole-n))
-		before := cap(c.in.carry)
+		before := cap(c.in.carry())
 		c.in.keepPart(part, whole)
 		n += len(part)
-		if cap(c.in.carry) != before {
+		if cap(c.in.carry()) != before {
 			moves++
 		}
-		if most := min(4*n+newBuf, whole+whole/8); len(c.in.carry) != n || cap(c.in.carry) > most {
-			t.Fatalf("%d bytes of %d are in a buffer of %d", len(c.in.carry), n, cap(c.in.carry))
+		if most := min(4*n+newBuf, whole+whole/8); len(c.in.carry()) != n || cap(c.in.carry()) > most {
+			t.Fatalf("%d bytes of %d are in a buffer of %d", len(c.in.carry()), n, cap(c.in.carry()))
 		}
 	}
 	if moves > 8 {
@@ -215,6 +215,28 @@ func TestMemoryOfBindsGoesBack(t *testing.T) {
 		if over {
 			b.left = b.last
 		}
+	}
+}
+
+// So does what many connections took.
+func TestMemoryOfConnectsGoesBack(t *testing.T) {
+	e, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := relief{eng: e, gaveBack: time.Now().Add(-giveBackPause)}
+	look := func() (gaveBack bool) {
+		before := r.gaveBack
+		r.look()
+		r.burst.since = r.burst.since.Add(-restTime)
+		return r.gaveBack != before
+	}
+	e.acceptor.clients.open = giveBackIDs / connIDs
+	if look() {
+		t.Error("memory is given back while connections come")
+	}
+	if !look() {
+		t.Error("memory is not given back after many connections have come")
 	}
 }
 

@@ -22,6 +22,14 @@ type multicasts struct {
 	telling   bool // it is in the loop's telling
 }
 
+// multicast returns what the connection sends to many at once.
+func (c *conn) multicast() *multicasts {
+	if c.multicasts == nil {
+		c.multicasts = &multicasts{conn: c}
+	}
+	return c.multicasts
+}
+
 // handle relays one message to many IDs.
 func (mc *multicasts) handle(body []byte) {
 	c := mc.conn
@@ -46,11 +54,19 @@ func (mc *multicasts) handle(body []byte) {
 		mc.carry(body, m, grouped, nil, v)
 		return
 	}
-	if !c.held.line.empty() {
+	if c.held.wait() {
 		mc.hold(body, m, grouped)
 		return
 	}
 	mc.relay(body, m, grouped, nil)
+}
+
+// drop drops the outcomes that were not written. The connection has closed.
+func (mc *multicasts) drop() {
+	if mc != nil {
+		mc.conn.loop.bufs.put(mc.told)
+		mc.told, mc.toldCount = nil, 0
+	}
 }
 
 // relay decides on the sends of a multicast and carries them out. body is what m was decoded from,
@@ -305,7 +321,10 @@ func (mc *multicasts) finishOne(s *codec.Send, v verdict, grouped bool) {
 	c.sender.trim()
 	c.loop.stats.outcomes[v.code]++
 	c.loop.eng.hooks.unsent(s, v.code)
-	if s.Flags&(codec.FlagAck|codec.FlagReport) != 0 {
-		mc.answer(grouped, s.Seq, v.code, v.reason, nil)
+	switch {
+	case grouped:
+		mc.answer(s.Seq, v.code, v.reason, nil)
+	case s.Flags&(codec.FlagAck|codec.FlagReport) != 0:
+		c.sender.outcome(s.Seq, v.code, v.reason, nil)
 	}
 }

@@ -9,24 +9,37 @@ import (
 // output is what waits to be written to a connection, and how fast its peer reads it. The
 // connection's loop owns it.
 type output struct {
-	segments  [][]byte // full or foreign buffers that go out before pending
-	fullSince int64    // since when the buffer has refused frames; 0: it has not
-	crowd     *crowd   // of a queue that was more than half full; nil: it never was
-	written   int64    // bytes handed to the wire
-	taken     int64    // of those, what had reached the peer's kernel at the last look
-	moved     int64    // when that last grew
+	jam     *jam  // nil: the peer has read everything in time so far
+	written int64 // bytes handed to the wire
 
 	// what each message touches, see conn
 	conn       *conn  // static
 	pending    []byte // to be written at the end of the iteration
-	segBytes   int
-	backlog    int // bytes that wait for the kernel
+	segBytes   int    // in jam.segments
+	backlog    int    // bytes that wait for the kernel
 	dirty      bool
 	observed   bool            // it is in the loop's observed
-	messages   uint32          // in pending and segments
+	messages   uint32          // in pending and jam.segments
 	readAt     time.Duration   // when the first of them was read
 	maxPending int             // bytes beyond which messages are refused
 	allowance  limit.Allowance // of the bytes that may wait for the connections of an identity
+}
+
+// jam is what a connection needs when more waits for it than one buffer.
+type jam struct {
+	segments  [][]byte // full or foreign buffers that go out before pending
+	fullSince int64    // since when the buffer has refused frames; 0: it has not
+	crowd     crowd    // of a queue that was more than half full
+	taken     int64    // bytes that had reached the peer's kernel at the last look
+	moved     int64    // when that last grew
+}
+
+// jammed returns the connection's jam.
+func (o *output) jammed() *jam {
+	if o.jam == nil {
+		o.jam = new(jam)
+	}
+	return o.jam
 }
 
 // queued returns how many bytes wait for this connection. queuedHere returns how many of them its
@@ -48,8 +61,8 @@ func (o *output) fits(size int) bool {
 
 // noteFull remembers since when the queue has refused frames.
 func (o *output) noteFull() {
-	if o.fullSince == 0 {
-		o.fullSince = o.conn.loop.now
+	if j := o.jammed(); j.fullSince == 0 {
+		j.fullSince = o.conn.loop.now
 	}
 	o.observe()
 }
@@ -111,17 +124,30 @@ func (o *output) wroteControl(b []byte) {
 
 // adopt queues a buffer of whole frames that another loop has filled, without copying it.
 func (o *output) adopt(b []byte) {
-	if len(o.pending) > 0 {
-		o.segments = append(o.segments, o.pending)
-		o.segBytes += len(o.pending)
-	} else {
-		o.conn.loop.bufs.put(o.pending)
-	}
+	waited := o.pending
 	o.pending = b
 	o.markDirty()
-	if len(o.segments) >= maxSegments {
+	if len(waited) == 0 {
+		o.conn.loop.bufs.put(waited)
+		return
+	}
+	j := o.jammed()
+	j.segments = append(j.segments, waited)
+	o.segBytes += len(waited)
+	if len(j.segments) >= maxSegments {
 		o.flush()
 	}
+}
+
+// takeSegments appends the segments to bufs.
+func (o *output) takeSegments(bufs [][]byte) [][]byte {
+	if o.segBytes > 0 {
+		j := o.jam
+		bufs = append(bufs, j.segments...)
+		clear(j.segments)
+		j.segments, o.segBytes = j.segments[:0], 0
+	}
+	return bufs
 }
 
 // maxSegments stays far below the 1,024 at which a vectored write fails.
@@ -152,9 +178,8 @@ func (o *output) flush() {
 	size := o.segBytes + len(o.pending)
 	// What is written moves to the loop's scratch first, because an error closes c in the middle of
 	// the write.
-	l.scratch.iov = append(append(l.scratch.iov[:0], o.segments...), o.pending)
-	clear(o.segments)
-	o.pending, o.segments, o.segBytes = nil, o.segments[:0], 0
+	l.scratch.iov = append(o.takeSegments(l.scratch.iov[:0]), o.pending)
+	o.pending = nil
 	o.written += int64(size)
 	if o.messages > 0 {
 		l.stats.times.residence.Add(l.pace.stamped-o.readAt, uint64(o.messages))
@@ -188,18 +213,19 @@ func (l *loop) writeOut(w wire) {
 func (o *output) release() {
 	bufs := &o.conn.loop.bufs
 	bufs.put(o.pending)
-	for _, b := range o.segments {
+	for _, b := range o.takeSegments(nil) {
 		bufs.put(b)
 	}
-	clear(o.segments)
-	o.pending, o.segments, o.segBytes, o.messages = nil, o.segments[:0], 0, 0
+	o.pending, o.messages = nil, 0
 }
 
 func (o *output) observe() {
 	c := o.conn
 	if !o.observed {
 		o.observed = true
-		o.moved = c.loop.now
+		if !c.closed() {
+			o.jammed().moved = c.loop.now
+		}
 		c.loop.observed = append(c.loop.observed, c)
 	}
 }
@@ -216,23 +242,24 @@ func (o *output) check() bool {
 	if c.closed() {
 		return c.linger()
 	}
-	if taken := o.written - int64(o.backlog+o.inKernel()); taken > o.taken || o.backlog == 0 {
-		o.taken, o.moved = taken, l.now
+	j := o.jammed()
+	if taken := o.written - int64(o.backlog+o.inKernel()); taken > j.taken || o.backlog == 0 {
+		j.taken, j.moved = taken, l.now
 	}
 	if o.queued() < o.maxPending/2 {
-		o.fullSince = 0
+		j.fullSince = 0
 	}
 	c.quota.trimPending(o.queued())
 	patience := l.eng.cfg.SlowConsumerTimeout.Milliseconds()
 	switch {
-	case o.backlog > 0 && l.now-o.moved >= patience:
+	case o.backlog > 0 && l.now-j.moved >= patience:
 		c.closeSlow(slowSilent)
 		return true
-	case o.fullSince != 0 && l.now-o.fullSince >= patience:
+	case j.fullSince != 0 && l.now-j.fullSince >= patience:
 		c.closeSlow(slowFull)
 		return true
 	}
-	return o.backlog > 0 || o.fullSince != 0
+	return o.backlog > 0 || j.fullSince != 0
 }
 
 // inKernel returns how many bytes the kernel has taken and the peer has not.

@@ -11,19 +11,42 @@ import (
 type input struct {
 	conn *conn // static
 
-	carry   []byte        // the beginning of a frame whose end has not come yet
-	unread  []byte        // input that waits for the connection's turn
-	inTurns bool          // it is in the loop's turns
-	readAt  time.Duration // when the input that waits was read, or the first part of it
-	long    longFrame     // nil, or a frame of which a part has been handled
-	sealed  int           // what TLS holds for the connection, in bytes
-	carried int           // the size of the two buffers and of that, as it was counted
+	later   *laterInput // nil: all input so far was handled at once
+	inTurns bool        // it is in the loop's turns
+	sealed  int32       // what TLS holds for the connection, in bytes
+	carried int         // the size of the buffers of later and of that, as it was counted
 
 	// see turns
 	caused   uint64 // work that its input has caused
 	lastWork uint64 // of that, its latest turn or read
-	due      uint64 // what it will have caused after its next turn, about
-	entered  uint64 // which one it was to enter turns.clients
+}
+
+// laterInput is input that has to wait.
+type laterInput struct {
+	carry  []byte        // the beginning of a frame whose end has not come yet
+	unread []byte        // input that waits for the connection's turn
+	readAt time.Duration // when that was read, or the first part of it
+	long   longFrame     // nil, or a frame of which a part has been handled
+
+	// in turns.clients
+	due     uint64 // what it will have caused after its next turn, about
+	entered uint64 // which one it was to enter
+}
+
+// waits returns the connection's input that has to wait.
+func (in *input) waits() *laterInput {
+	if in.later == nil {
+		in.later = new(laterInput)
+	}
+	return in.later
+}
+
+// carry returns the beginning of a frame whose end has not come yet.
+func (in *input) carry() []byte {
+	if in.later == nil {
+		return nil
+	}
+	return in.later.carry
 }
 
 // heard takes what was read from a socket.
@@ -45,7 +68,7 @@ func (in *input) heard(buf []byte) {
 func (in *input) read(buf []byte) (rest []byte) {
 	c := in.conn
 	l := c.loop
-	for len(in.carry) > 0 && len(buf) > 0 {
+	for len(in.carry()) > 0 && len(buf) > 0 {
 		buf = in.readCarry(buf)
 	}
 	for len(buf) > 0 && !c.closed() && !l.pace.turnOver {
@@ -55,8 +78,8 @@ func (in *input) read(buf []byte) (rest []byte) {
 			return nil
 		}
 		if n == 0 {
-			if in.carry == nil {
-				in.carry = l.bufs.get()
+			if w := in.waits(); w.carry == nil {
+				w.carry = l.bufs.get()
 			}
 			in.keepPart(buf, len(buf)+codec.Missing(buf))
 			return nil
@@ -76,33 +99,34 @@ func (in *input) read(buf []byte) (rest []byte) {
 // more.
 func (in *input) keepPart(part []byte, whole int) {
 	c := in.conn
-	if need := len(in.carry) + len(part); need > cap(in.carry) {
+	w := in.waits()
+	if need := len(w.carry) + len(part); need > cap(w.carry) {
 		size := whole
 		if need < whole/4 {
 			size = 2 * need
 		}
-		larger := append(c.loop.bufs.sized(max(size, need)), in.carry...)
-		c.loop.bufs.put(in.carry)
-		in.carry = larger
+		larger := append(c.loop.bufs.sized(max(size, need)), w.carry...)
+		c.loop.bufs.put(w.carry)
+		w.carry = larger
 	}
-	in.carry = append(in.carry, part...)
+	w.carry = append(w.carry, part...)
 	c.loop.pace.worked(1 + len(part)/bytesPerUnit)
 }
 
 // readCarry adds to the partial frame what it lacks and returns the rest of buf.
 func (in *input) readCarry(buf []byte) []byte {
-	c := in.conn
-	missing := codec.Missing(in.carry)
+	c, w := in.conn, in.later
+	missing := codec.Missing(w.carry)
 	take := min(missing, len(buf))
-	in.keepPart(buf[:take], len(in.carry)+missing)
-	body, n, err := codec.Split(in.carry, in.frameLimit())
+	in.keepPart(buf[:take], len(w.carry)+missing)
+	body, n, err := codec.Split(w.carry, in.frameLimit())
 	switch {
 	case err != nil:
-		c.malformed(in.carry, err)
+		c.malformed(w.carry, err)
 		return nil
 	case n > 0:
-		carry := in.carry
-		in.carry = nil // the frame's handler may close the connection, which gives carry back
+		carry := w.carry
+		w.carry = nil // the frame's handler may close the connection, which gives carry back
 		c.frame(body)
 		c.loop.bufs.put(carry)
 		c.loop.pace.worked(1 + n/bytesPerUnit)

@@ -26,8 +26,10 @@ const (
 	// each takes a garbage collection.
 	giveBackPause = 5 * time.Second
 	// The node also gives memory back when its IDs have changed by giveBackIDs, and then by no more
-	// than restIDs for restTime.
+	// than restIDs for restTime. A connection counts as connIDs of them, as it leaves about as much
+	// garbage.
 	giveBackIDs = 1 << 16
+	connIDs     = 8
 	restIDs     = 1 << 10
 	restTime    = time.Second
 	// namedClosings is how many closed connections the log names in a second.
@@ -137,13 +139,13 @@ func (r *relief) look() {
 }
 
 // giveBack gives memory back to the system if much was in use and little of it still is, or if many
-// IDs were bound or unbound and that is over.
+// IDs were bound or unbound, or many clients came or went, and that is over.
 func (r *relief) giveBack(used int64) {
 	m, now := &r.eng.memory, time.Now()
 	peak := max(m.peak.Load(), used)
 	m.peak.Store(peak)
 	unused := peak >= min(m.budget/giveBackPart, giveBackLeast) && used <= peak/giveBackPart
-	over := r.burst.over(r.eng.table.Len(), now)
+	over := r.burst.over(r.eng.table.Len()+connIDs*r.eng.acceptor.clients.sockets(), now)
 	if !unused && !over || now.Sub(r.gaveBack) < giveBackPause {
 		return
 	}
@@ -154,9 +156,9 @@ func (r *relief) giveBack(used int64) {
 	r.gaveBack = time.Now()
 }
 
-// idBurst notices when a burst of binds or unbinds is over. Requests to the registry leave garbage
-// behind, several times as much as the table keeps of the IDs. An idle node hardly allocates, so
-// its next collection could be minutes away.
+// idBurst notices when a burst of binds or unbinds, or of connections, is over. Requests to the
+// registry leave garbage behind, several times as much as the table keeps of the IDs. An idle node
+// hardly allocates, so its next collection could be minutes away.
 type idBurst struct {
 	left  int       // IDs at the last time that memory was given back
 	last  int       // IDs at since

@@ -62,6 +62,9 @@ func (r *reports) forget() {
 
 // report notifies the connection that a send without ack has failed, unless it has heard so before.
 func (s *sender) report(n *note) {
+	if s.reports == nil {
+		s.reports = new(reports)
+	}
 	if s.reports.first(n.seq) {
 		s.outcome(n.seq, n.code, nil, nil)
 	}

@@ -42,7 +42,7 @@ type sender struct {
 	used      uint64       // bytes of sends without ack so far
 	granted   uint64       // and how many are allowed
 	creditDue uint64       // what will be allowed from the next write on; 0: no more than now
-	reports   reports      // of failed sends without ack
+	reports   *reports     // of failed sends without ack; nil before the first
 }
 
 // receiver is a connection's state as a receiver: its session acks the messages delivered to it, or
@@ -72,7 +72,7 @@ func (s *sender) handle(body []byte) {
 		s.finish(m, v)
 		return
 	}
-	if !c.held.line.empty() {
+	if c.held.wait() {
 		c.held.hold(body, m)
 		return
 	}
@@ -85,7 +85,7 @@ func (s *sender) relay(body []byte, m *codec.Send) {
 	c.loop.scratch.body = body
 	v, known := s.admit(m)
 	if !known {
-		c.held.hold(body, m)
+		c.heldSends().hold(body, m)
 		return
 	}
 	if v.code == codec.CodeOK {

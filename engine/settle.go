@@ -155,7 +155,11 @@ func (s *settling) finish(entry ackmgr.Entry, code codec.Code, reason, reply []b
 	l.stats.outcomes[code]++
 	if c := l.conns[entry.Conn]; c != nil { // else it has closed, and its entries end in steps
 		c.sender.ended()
-		c.multicasts.answer(entry.Flags&flagGrouped != 0, entry.Seq, code, reason, reply)
+		if entry.Flags&flagGrouped != 0 {
+			c.multicasts.answer(entry.Seq, code, reason, reply)
+		} else {
+			c.sender.outcome(entry.Seq, code, reason, reply)
+		}
 	}
 }
 

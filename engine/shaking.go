@@ -114,7 +114,7 @@ func (s *shake) run(e *Engine) bool {
 		s.close()
 		return false
 	}
-	if s.conn.secure != nil {
+	if s.conn.wire != nil {
 		e.acceptor.shakes.Add(time.Since(s.began))
 	}
 	return true
@@ -124,8 +124,9 @@ func (s *shake) handshake() error {
 	if err := s.readProxyHeader(); err != nil || s.port.shaking.config == nil {
 		return err
 	}
-	s.conn.secure = tlsline.Server(s.nc, s.port.shaking.config, s)
-	return s.conn.secure.Handshake()
+	line := tlsline.Server(s.nc, s.port.shaking.config, s)
+	s.conn.wire = &tlsWire{conn: s.conn, line: line}
+	return line.Handshake()
 }
 
 // close ends the connection, which has no loop.
@@ -225,7 +226,7 @@ func (s *shake) refuse(e *Engine, err error) {
 		a.complain("a load balancer sent no PROXY protocol header of version 2", "remote", remote, "error", err)
 		return
 	}
-	if s.conn.secure != nil && !s.stopped() && !errors.Is(err, errDisplaced) {
+	if s.conn.wire != nil && !s.stopped() && !errors.Is(err, errDisplaced) {
 		a.tlsFailed.Add(1)
 	}
 	header := tls.RecordHeaderError{}

@@ -217,6 +217,18 @@ func TestExpectHello(t *testing.T) {
 	}
 }
 
+// A loop forgets connections that have sent hello, long before the time for it is over.
+func TestHelloIsForgotten(t *testing.T) {
+	n := start(t, Config{HelloTimeout: time.Hour})
+	for range 3 {
+		n.join()
+	}
+	n.eventually("no hello is due", func() (none bool) {
+		n.on(0, func(l *loop) { none = len(l.handshakes) == 0 })
+		return none
+	})
+}
+
 // A handshake that does not end in time fails.
 func TestTLSHandshakeTimeout(t *testing.T) {
 	n := start(t, Config{TLS: secure(t).server, HelloTimeout: 20 * time.Millisecond})

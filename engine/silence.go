@@ -42,15 +42,15 @@ const (
 type liveness struct {
 	conn *conn // static
 
-	// After so many milliseconds of silence the node pings the client (beat) or closes the
-	// connection (dead). Both are 0 if the client promised no heartbeats.
-	beat, dead int64
-
-	pinged    bool  // since the last frame
 	lastFrame int64 // when the last complete frame came
 	lastHeard int64 // when anything came, on the loop's waking time
 	doubted   int64 // since when it is in doubt, on that time; 0 if it is not
+	pinged    bool  // since the last frame
 	suspected bool  // it is in the loop's suspects
+
+	// After so many milliseconds of silence the node pings the client (beat) or closes the
+	// connection (dead). Both are 0 if the client promised no heartbeats.
+	beat, dead uint32
 }
 
 // promise notes how often, in ms, a client promises to send something. 0 means that it promises
@@ -60,9 +60,10 @@ func (v *liveness) promise(heartbeat uint64) {
 		return
 	}
 	cfg := &v.conn.loop.eng.cfg
-	beat := time.Duration(min(heartbeat, math.MaxInt32)) * time.Millisecond
-	v.beat = min(max(beat, minDead/deadBeats), cfg.Heartbeat).Milliseconds()
-	v.dead = min(deadBeats*v.beat, cfg.IdleTimeout.Milliseconds())
+	beat := time.Duration(min(heartbeat, math.MaxInt32/deadBeats)) * time.Millisecond
+	beat = min(max(beat, minDead/deadBeats), cfg.Heartbeat)
+	v.beat = uint32(beat.Milliseconds())
+	v.dead = uint32(min(deadBeats*beat, cfg.IdleTimeout).Milliseconds())
 }
 
 // limits returns what welcome announces: the node's limits, with the heartbeats of this connection.
@@ -108,7 +109,7 @@ func (v *liveness) check() {
 	cfg := &c.loop.eng.cfg
 	beat := cfg.Heartbeat.Milliseconds()
 	if v.beat > 0 {
-		beat = v.beat
+		beat = int64(v.beat)
 	}
 	silence := c.loop.now - v.lastFrame
 	switch {
@@ -139,7 +140,7 @@ func (v *liveness) timeLeft() int64 {
 		return left
 	}
 	if v.dead > 0 {
-		left = v.dead - v.silentFor()
+		left = int64(v.dead) - v.silentFor()
 	}
 	if c.standing == steppedBack {
 		left = min(left, doubtFor.Milliseconds()-(c.loop.beats.awake-max(v.doubted, v.lastHeard)))
@@ -198,7 +199,7 @@ func (hb *heartbeats) checkSuspects() {
 // or by another connection to this node.
 func (v *liveness) doubt() {
 	c := v.conn
-	beat := v.beat
+	beat := int64(v.beat)
 	if beat == 0 {
 		beat = assumedBeat.Milliseconds()
 	}

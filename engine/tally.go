@@ -53,11 +53,10 @@ func (mc *multicasts) countOutcome(seq uint64) (last bool) {
 	return true
 }
 
-// answer notifies the client how a send ended, either at once or together with other sends of its
-// multicast.
-func (mc *multicasts) answer(grouped bool, seq uint64, code codec.Code, reason, reply []byte) {
+// answer notifies the client how a send ended, together with other sends of its multicast.
+func (mc *multicasts) answer(seq uint64, code codec.Code, reason, reply []byte) {
 	c := mc.conn
-	if !grouped || c.closed() {
+	if c.closed() {
 		c.sender.outcome(seq, code, reason, reply)
 		return
 	}

@@ -10,9 +10,10 @@ import (
 	"distmsg/internal/tlsline"
 )
 
-// tlsWire is a socket of gnet's with TLS. The handshake is over when the loop gets it, see shake.
-// The loop encrypts what a connection has to write at the end of the iteration, so one record holds
-// many frames. It decrypts what was read before it looks for frames.
+// tlsWire is a socket of gnet's with TLS. The handshake makes it without the socket (see shake).
+// The loop adds the socket, and the handshake is over then. The loop encrypts what a connection has
+// to write at the end of the iteration, so one record holds many frames. It decrypts what was read
+// before it looks for frames.
 type tlsWire struct {
 	socket
 	conn *conn         // static
@@ -31,14 +32,13 @@ const (
 
 // setSocket gives a connection the socket that has come to its loop.
 func (c *conn) setSocket(gc gnet.Conn) {
-	if c.secure == nil {
+	w, secure := c.wire.(*tlsWire)
+	if !secure {
 		c.wire = &socket{gc}
 		return
 	}
-	w := &tlsWire{socket: socket{gc}, conn: c, line: c.secure}
-	c.secure = nil
+	w.gc = gc
 	w.line.Detach(w.emit)
-	c.wire = w
 	w.count()
 }
 
@@ -207,7 +207,7 @@ func (w *tlsWire) count() {
 	if c.closed() || c.gone() {
 		return
 	}
-	c.in.sealed = w.line.Held()
+	c.in.sealed = int32(w.line.Held())
 	c.in.count()
 	if n := w.backlog(); n != c.out.backlog {
 		c.out.setBacklog(n)

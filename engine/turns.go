@@ -74,16 +74,17 @@ func (t *turns) settle(crowded bool) {
 // push queues a client for its turn.
 func (t *turns) push(c *conn) {
 	t.entered++
-	c.in.entered = t.entered
 	c.in.caused = max(c.in.caused, t.fair)
-	c.in.due = c.in.caused + c.in.nextWork()
+	w := c.in.waits()
+	w.due, w.entered = c.in.caused+c.in.nextWork(), t.entered
 	t.clients.Add(&c.in)
 }
 
 // GoesBefore reports whether this client will have caused less work than the other after its turn.
 // If both will have caused as much, the one that came first goes first.
 func (in *input) GoesBefore(other *input) bool {
-	return in.due < other.due || in.due == other.due && in.entered < other.entered
+	a, b := in.later, other.later
+	return a.due < b.due || a.due == b.due && a.entered < b.entered
 }
 
 func (in *input) StandsAt(int) {}
@@ -92,15 +93,15 @@ func (in *input) StandsAt(int) {}
 func (in *input) nextWork() uint64 {
 	if !in.hasWork() { // nobody has looked at what comes next
 		part := 0
-		if len(in.carry) > 0 {
-			part = codec.Missing(in.carry)
+		if carry := in.carry(); len(carry) > 0 {
+			part = codec.Missing(carry)
 		}
 		return max(readWork, in.lastWork, uint64(part/bytesPerUnit))
 	}
-	if in.long != nil {
+	if in.hasLong() {
 		return max(turnSlack, in.lastWork)
 	}
-	n := len(in.unread)
+	n := len(in.unread())
 	return max(in.lastWork, uint64(1+n/bytesPerUnit), uint64(min(n/bytesOfRecipient, sliceWork)))
 }
 
@@ -137,7 +138,7 @@ func (in *input) isAhead() bool {
 	if c.kind == linkConn || in.caused <= t.fair+slack || !l.turns.crowded() {
 		return false
 	}
-	return len(t.clients) == 0 || in.caused+in.nextWork() > t.clients[0].due
+	return len(t.clients) == 0 || in.caused+in.nextWork() > t.clients[0].later.due
 }
 
 // mayWait reports whether the loop can delay what comes next on the connection.
@@ -153,7 +154,7 @@ func (t *turns) crowded() bool {
 func (in *input) take(buf []byte) {
 	c := in.conn
 	l := c.loop
-	if in.inTurns || (l.pace.full && c.kind != linkConn || in.isAhead()) && len(buf) >= codec.Missing(in.carry) {
+	if in.inTurns || (l.pace.full && c.kind != linkConn || in.isAhead()) && len(buf) >= codec.Missing(in.carry()) {
 		in.keep(buf)
 		return
 	} // a part of a large frame is copied in any case
@@ -176,14 +177,15 @@ func (p *pace) beginTurn() { p.turnEnds, p.turnOver = p.stamped+turnShare, false
 func (in *input) keep(buf []byte) {
 	l := in.conn.loop
 	l.stats.deferred++
-	if in.unread == nil {
-		in.unread = l.bufs.get()
+	w := in.waits()
+	if w.unread == nil {
+		w.unread = l.bufs.get()
 	}
-	in.unread = append(in.unread, buf...)
+	w.unread = append(w.unread, buf...)
 	l.turns.unread += len(buf)
 	in.await()
 	before := l.pace.done()
-	for len(in.unread) > maxConnUnread && in.hasWork() {
+	for len(w.unread) > maxConnUnread && in.hasWork() {
 		l.pace.beginTurn()
 		l.pace.turnEnds = math.MaxInt64
 		in.resume()
@@ -201,55 +203,67 @@ func (in *input) await() {
 	c := in.conn
 	if !in.inTurns {
 		in.inTurns = true
-		in.readAt = c.loop.pace.stamped
+		in.waits().readAt = c.loop.pace.stamped
 		c.loop.turns.arriving = append(c.loop.turns.arriving, c)
 	}
 	in.setReading(false)
 }
 
+// unread returns the input that waits for the connection's turn.
+func (in *input) unread() []byte {
+	if in.later == nil {
+		return nil
+	}
+	return in.later.unread
+}
+
 // hasWork reports whether the connection has anything to do in its turn.
 func (in *input) hasWork() bool {
 	c := in.conn
-	return !c.closed() && (in.long != nil || !c.held.ready.empty() || len(in.unread) > 0)
+	return !c.closed() && (in.hasLong() || c.held.areReady() || len(in.unread()) > 0)
 }
 
 // resume handles what waits until the turn is over.
 func (in *input) resume() {
-	c := in.conn
+	c, w := in.conn, in.waits()
 	l := c.loop
-	l.readAt = in.readAt
-	if in.long != nil {
+	l.readAt = w.readAt
+	if w.long != nil {
 		in.resumeLong()
 	}
-	if !l.pace.turnOver {
+	if !l.pace.turnOver && c.held.areReady() {
 		c.held.resume()
-		l.readAt = in.readAt // what was held was read earlier
+		l.readAt = w.readAt // what was held was read earlier
 	}
 	if l.pace.turnOver || c.closed() {
 		return
 	}
-	waited := in.unread
-	in.unread = nil // if the connection closes meanwhile, drop must not give this buffer back
+	waited := w.unread
+	w.unread = nil // if the connection closes meanwhile, drop must not give this buffer back
 	l.turns.unread -= len(waited)
 	rest := in.read(waited)
 	if c.closed() || len(rest) == 0 {
 		l.bufs.put(waited)
 		return
 	}
-	in.unread = waited[:copy(waited, rest)]
+	w.unread = waited[:copy(waited, rest)]
 	l.turns.unread += len(rest)
 }
 
 // drop ends what waits. The connection has closed.
 func (in *input) drop() {
-	c := in.conn
-	if in.long != nil {
-		in.long.drop(c.loop)
-		in.long = nil
+	l := in.conn.loop
+	if w := in.later; w != nil {
+		if w.long != nil {
+			w.long.drop(l)
+		}
+		l.turns.unread -= len(w.unread)
+		l.bufs.put(w.unread)
+		l.bufs.put(w.carry)
+		w.long, w.unread, w.carry = nil, nil, nil
 	}
-	c.loop.turns.unread -= len(in.unread)
-	c.loop.bufs.put(in.unread)
-	in.unread = nil
+	in.sealed = 0
+	in.count()
 }
 
 // serve gives connections their turns for at most share. Links come first and have half of the

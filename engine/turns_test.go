@@ -53,7 +53,7 @@ func (n *node) unread() (all, most int) {
 		all += l.turns.unread
 		for _, c := range l.conns {
 			if c != nil {
-				most = max(most, len(c.in.unread))
+				most = max(most, len(c.in.unread()))
 			}
 		}
 		return true
@@ -232,7 +232,7 @@ func TestOrderOfTurns(t *testing.T) {
 	}
 	quiet, cheap, large, heavy := conns[0], conns[1], conns[2], conns[3]
 	cheap.in.countWork(100)
-	large.in.unread = make([]byte, 200*bytesPerUnit)
+	large.in.waits().unread = make([]byte, 200*bytesPerUnit)
 	heavy.in.countWork(50_000)
 	for _, c := range []*conn{heavy, large, cheap, quiet} {
 		l.turns.push(c)

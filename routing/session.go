@@ -76,18 +76,21 @@ type Session struct {
 	// Guarded by mu. Lock order: a shard's mu before a session's, and never two
 	// of a kind.
 	mu     sync.Mutex
-	serial uint64   // of the latest attach
-	last   []Handle // those that were attached when it ended
-	newest *entry   // the bound IDs, a list through entry.older and entry.newer
-	bound  int      // its length
+	serial uint64    // of the latest attach
+	last   *attached // those that were attached when it ended; nil before that
+	newest *entry    // the bound IDs, a list through entry.older and entry.newer
+	bound  int       // its length
 }
 
-// attached are the connections of a session. The first stands apart, because most sessions have no
-// other, and finding that one must not wait for one more piece of memory.
+// attached are the connections of a session. Most sessions have only one. It stands in first, so
+// that finding it does not wait for one more piece of memory, and all is a slice of first.
 type attached struct {
-	first Handle
+	first [1]Handle
 	all   []Handle
 }
+
+// detached is what all sessions without connections have.
+var detached attached
 
 // usage counts what the sessions of one identity have in a table.
 type usage struct{ sessions, ids atomic.Int64 }
@@ -103,7 +106,7 @@ func (s *Session) IdentityUse() (sessions, ids int) {
 
 func newSession(id SessionID, identity string, u *usage) *Session {
 	s := &Session{id: id, identity: identity, usage: u}
-	s.attached.Store(new(attached))
+	s.attached.Store(&detached)
 	return s
 }
 
@@ -126,7 +129,7 @@ func (s *Session) Pick(hash uint64) (Handle, bool) {
 		i, _ := bits.Mul64(hash, uint64(n)) // an even share of the hash's range for each
 		return a.all[i], true
 	}
-	return a.first, len(a.all) == 1
+	return a.first[0], len(a.all) == 1
 }
 
 // Handles returns the attached connections. The slice is a snapshot that never changes, and the
@@ -138,7 +141,10 @@ func (s *Session) Handles() []Handle { return s.attached.Load().all }
 func (s *Session) LastHandles() []Handle {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last
+	if s.last == nil {
+		return nil
+	}
+	return s.last.all
 }
 
 // Ended reports whether the session has ended. It never goes back to false.
@@ -218,17 +224,22 @@ func (s *Session) end(allowed func() bool) bool {
 		return false
 	}
 	s.ended.Store(true)
-	s.last = s.Handles()
+	s.last = s.attached.Load()
 	s.setHandles(nil)
 	return true
 }
 
 func (s *Session) setHandles(handles []Handle) {
-	a := &attached{all: handles}
-	if len(handles) > 0 {
-		a.first = handles[0]
+	switch len(handles) {
+	case 0:
+		s.attached.Store(&detached)
+	case 1:
+		a := &attached{first: [1]Handle(handles)}
+		a.all = a.first[:]
+		s.attached.Store(a)
+	default:
+		s.attached.Store(&attached{all: handles})
 	}
-	s.attached.Store(a)
 }
 
 // link puts e on the list of bound IDs. Because end takes the same lock, no entry can join the list

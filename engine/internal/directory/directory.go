@@ -192,7 +192,11 @@ func (d *Directory) alone() bool { return d.remote == nil }
 // RegistryTimeout bounds the registry calls of one job.
 const RegistryTimeout = 5 * time.Second
 
+// registryContext returns the context of a registry call. The node's own registry never waits.
 func (d *Directory) registryContext() (context.Context, context.CancelFunc) {
+	if d.cfg.Own {
+		return d.ctx, func() {}
+	}
 	return context.WithTimeout(d.ctx, RegistryTimeout)
 }
 

@@ -59,7 +59,8 @@ type part struct {
 type line struct {
 	who    account
 	jobs   []job
-	urgent bool // it is served before those that are not
+	first  [1]job // where jobs begins, as most lines never have two
+	urgent bool   // it is served before those that are not
 }
 
 // lane runs jobs on one goroutine.
@@ -189,6 +190,7 @@ func (l *lane) add(who account, j job, depth int, urgent bool) bool {
 	}
 	if ln == nil {
 		ln = &line{who: who, urgent: urgent}
+		ln.jobs = ln.first[:0]
 		l.lines[who] = ln
 		l.queue(ln)
 	}

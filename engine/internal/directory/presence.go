@@ -25,11 +25,11 @@ type presences struct {
 type presence struct {
 	session *routing.Session
 	entry   routing.Presence
-	foreign bool // it has been at another node, so it may hold IDs that this one does not know
-	left    bool // it is not attached here any more: the entry is to go
-	written bool // the registry has it, or has removed it
-	queued  bool // a job in the session's lane is about to write it
-	removed int  // how often the registry has removed it
+	foreign bool  // it has been at another node, so it may hold IDs that this one does not know
+	left    bool  // it is not attached here any more: the entry is to go
+	written bool  // the registry has it, or has removed it
+	queued  bool  // a job in the session's lane is about to write it
+	removed int32 // how often the registry has removed it
 }
 
 // Attached notes that a session is attached here, and has the registry told. foreign says that it

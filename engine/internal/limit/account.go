@@ -108,7 +108,8 @@ func (a *Account) set(t Terms) (changed bool) {
 	if old := a.terms.Load(); old != nil && *old == t {
 		return false
 	}
-	a.terms.Store(&t)
+	next := t // t itself would be allocated even if nothing changes
+	a.terms.Store(&next)
 	return true
 }
 
