@@ -145,7 +145,7 @@ func (c *conn) frame(body []byte) {
 	case codec.KindNotHere:
 		c.receiver.handleNotHere(body)
 	case codec.KindMulticast:
-		c.multicast().handle(body)
+		c.sender.multicast().handle(body)
 	case codec.KindNotHereMany:
 		c.receiver.handleNotHereMany(body)
 	case codec.KindPing:

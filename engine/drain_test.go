@@ -157,7 +157,7 @@ func TestDrainWaitsForTheRestOfAMulticast(t *testing.T) {
 		}
 		r := relaying{body: body}
 		conn := l.conn(sender)
-		conn.multicast()
+		conn.sender.multicast()
 		conn.in.suspend(r.keep())
 		if !n.drain.busy(l) {
 			t.Error("idle in the middle of a multicast")

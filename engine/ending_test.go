@@ -150,7 +150,7 @@ func TestToldAsFarAsThereIsTime(t *testing.T) {
 	n.on(0, func(l *loop) {
 		for _, c := range all {
 			conn := l.conn(n.table.Session(c.sessionID()).Handles()[0])
-			conn.multicast().newTally(1000, 2)
+			conn.sender.multicast().newTally(1000, 2)
 			conn.multicasts.answer(1000, codec.CodeLost, nil, nil)
 		}
 		every := l.pace.every

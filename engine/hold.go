@@ -20,7 +20,8 @@ type heldSends struct {
 }
 
 // heldSends returns what holds the connection's sends.
-func (c *conn) heldSends() *heldSends {
+func (s *sender) heldSends() *heldSends {
+	c := s.conn
 	if c.held == nil {
 		c.held = &heldSends{conn: c}
 	}

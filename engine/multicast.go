@@ -23,7 +23,8 @@ type multicasts struct {
 }
 
 // multicast returns what the connection sends to many at once.
-func (c *conn) multicast() *multicasts {
+func (s *sender) multicast() *multicasts {
+	c := s.conn
 	if c.multicasts == nil {
 		c.multicasts = &multicasts{conn: c}
 	}

@@ -136,7 +136,7 @@ func (mc *multicasts) hold(body []byte, m *codec.Multicast, grouped bool) {
 		return
 	}
 	c.sender.charge(w)
-	c.heldSends().holdBehind(w, k.multi.From)
+	c.sender.heldSends().holdBehind(w, k.multi.From)
 }
 
 // finish ends all sends of a multicast alike.

@@ -85,7 +85,7 @@ func (s *sender) relay(body []byte, m *codec.Send) {
 	c.loop.scratch.body = body
 	v, known := s.admit(m)
 	if !known {
-		c.heldSends().hold(body, m)
+		s.heldSends().hold(body, m)
 		return
 	}
 	if v.code == codec.CodeOK {
