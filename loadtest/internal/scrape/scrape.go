@@ -39,13 +39,11 @@ func Get(url string) (p Process, err error) {
 	decoder := expfmt.NewDecoder(answer.Body, expfmt.ResponseFormat(answer.Header))
 	for {
 		var f dto.MetricFamily
-		if err := decoder.Decode(&f); err != nil {
-			// What comes after something that is no metric is not known.
-			if !errors.Is(err, io.EOF) {
-				err = fmt.Errorf("%s: %w", url, err)
-				return p, err
-			}
+		switch err := decoder.Decode(&f); {
+		case errors.Is(err, io.EOF):
 			return p, nil
+		case err != nil: // what comes after something that is no metric is not known
+			return p, fmt.Errorf("%s: %w", url, err)
 		}
 		if list := f.GetMetric(); len(list) == 1 {
 			p.add(f.GetName(), list[0])
